@@ -1,0 +1,56 @@
+"""nnx: dense neural networks on a CPU, with the API of *Neural Networks from Scratch in Python*.
+
+Not related to Flax's NNX. All public names are here: ``from nnx import Layer_Dense, Activation_ReLU, ...``.
+"""
+
+from nnx._config import get_default_dtype, set_default_dtype
+from nnx.accuracy import Accuracy, Accuracy_Categorical, Accuracy_Regression
+from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
+from nnx.datasets import sine_data, spiral_data, vertical_data
+from nnx.errors import ModelFileError
+from nnx.history import History
+from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
+from nnx.losses import (
+    Activation_Softmax_Loss_CategoricalCrossentropy,
+    Loss,
+    Loss_BinaryCrossentropy,
+    Loss_CategoricalCrossentropy,
+    Loss_MeanAbsoluteError,
+    Loss_MeanSquaredError,
+)
+from nnx.model import Model
+from nnx.optimizers import Optimizer_Adagrad, Optimizer_Adam, Optimizer_RMSprop, Optimizer_SGD
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Accuracy",
+    "Accuracy_Categorical",
+    "Accuracy_Regression",
+    "Activation_Linear",
+    "Activation_ReLU",
+    "Activation_Sigmoid",
+    "Activation_Softmax",
+    "Activation_Softmax_Loss_CategoricalCrossentropy",
+    "History",
+    "Layer_Dense",
+    "Layer_Dropout",
+    "Layer_Input",
+    "Loss",
+    "Loss_BinaryCrossentropy",
+    "Loss_CategoricalCrossentropy",
+    "Loss_MeanAbsoluteError",
+    "Loss_MeanSquaredError",
+    "Model",
+    "ModelFileError",
+    "Optimizer_Adagrad",
+    "Optimizer_Adam",
+    "Optimizer_RMSprop",
+    "Optimizer_SGD",
+    "__version__",
+    "get_default_dtype",
+    "set_default_dtype",
+    "sine_data",
+    "spiral_data",
+    "vertical_data",
+]

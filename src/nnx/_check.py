@@ -1,0 +1,240 @@
+"""Argument checks and their sentences: ``{Class}.{method}: {argument} must be {expected}, got {actual}.``
+
+Every public method passes what it is given through here before it does any work. ValueError is for values and
+shapes, TypeError for kinds. A check returns what it was given wherever that can be used as it stands.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from nnx import _config
+from nnx._typing import Array, FloatDType
+
+#: Values looked at in one go by `finite`: its temporary arrays stay around a megabyte.
+FINITE_BLOCK = 1 << 20
+
+
+# Numbers
+
+
+def number(where: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> Any:
+    """Return ``value``, a finite real number from ``low`` to ``high``; a NumPy scalar as a Python number."""
+    if isinstance(value, np.number):
+        value = value.item()
+    if type(value) is not float and (isinstance(value, bool | np.bool_) or not isinstance(value, Real)):
+        raise TypeError(f"{where}: {name} must be a number, got {value!r}.")
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"{where}: {name} must be {_interval(low, high)}, got {value!r}.")
+    return value
+
+
+def fraction(where: str, name: str, value: Any) -> Any:
+    """Return ``value``, a number from 0 up to, but not including, 1."""
+    plain_value = number(where, name, value)
+    if not 0 <= plain_value < 1:
+        raise ValueError(f"{where}: {name} must be a number from 0 up to, but not including, 1, got {value!r}.")
+    return plain_value
+
+
+def _interval(low: float, high: float) -> str:
+    if math.isinf(low):
+        return "a finite number"
+    if math.isinf(high):
+        return f"a finite number of at least {low}"
+    return f"a number from {low} to {high}"
+
+
+def whole(where: str, name: str, value: Any, low: int = 1, high: int | None = None) -> int:
+    """Return ``value`` as an int, a whole number from ``low`` to ``high``."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{where}: {name} must be a whole number, got {value!r}.") from None
+    if count < low or (high is not None and count > high):
+        limits = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{where}: {name} must be a whole number {limits}, got {count}.")
+    return count
+
+
+# Arrays
+
+
+def array(where: str, name: str, value: Any, dtype: FloatDType | None = None) -> Array:
+    """Return ``value`` as an aligned, C-ordered array of ``dtype``: itself where it is one, else a copy.
+
+    Without a dtype, float32 and float64 are kept and everything else becomes the default dtype.
+    """
+    if type(value) is not np.ndarray:
+        value = plain(where, name, value)
+    if dtype is None:
+        dtype = value.dtype if value.dtype.char in "fd" and value.dtype.isnative else _config.get_default_dtype()
+    flags = value.flags
+    if value.dtype == dtype and flags.c_contiguous and flags.aligned:
+        return value  # type: ignore[no-any-return]
+    _real(where, name, value)
+    with np.errstate(over="ignore"):
+        return np.array(value, dtype, order="C")
+
+
+def plain(where: str, name: str, value: Any) -> Array:
+    """Return ``value`` (an array, list, data frame ...) as a NumPy array of its own dtype, real numbers only."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(f"{where}: {name} must have a value in every cell, got a masked array with cells masked.")
+    try:
+        values = np.asarray(value)
+    except (ValueError, TypeError):
+        raise ValueError(f"{where}: {name} must be a full array of numbers, got rows of different lengths.") from None
+    _real(where, name, values)
+    return values
+
+
+def _real(where: str, name: str, values: Array) -> None:
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{where}: {name} must be an array of real numbers, got dtype {values.dtype}.")
+
+
+def rows(where: str, name: str, value: Any, columns: int, dtype: FloatDType, n_rows: int | None = None) -> Array:
+    """Return ``value`` as an array of shape (n, columns); n is ``n_rows`` where that is given."""
+    values = array(where, name, value, dtype)
+    if values.ndim != 2 or values.shape[1] != columns or (n_rows is not None and len(values) != n_rows):
+        expected = f"({'n' if n_rows is None else n_rows}, {columns})"
+        raise ValueError(f"{where}: {name} must have shape {expected}, got {values.shape}.")
+    return values
+
+
+def matrix(where: str, name: str, value: Any) -> Array:
+    """Return ``value`` as a float array of shape (n, m) with m at least 1."""
+    values = array(where, name, value)
+    if values.ndim != 2 or values.shape[1] == 0:
+        raise ValueError(f"{where}: {name} must have shape (n, outputs), got {values.shape}.")
+    return values
+
+
+def samples(where: str, name: str, value: Any) -> Array:
+    """Return ``value`` as a float array of shape (n, ...)."""
+    values = array(where, name, value)
+    if values.ndim == 0:
+        raise ValueError(f"{where}: {name} must have one row a sample, got a single number.")
+    return values
+
+
+def like(where: str, name: str, value: Any, other: Array) -> Array:
+    """Return ``value`` as an array of the shape and dtype of ``other``."""
+    values = array(where, name, value, other.dtype)
+    if values.shape != other.shape:
+        raise ValueError(f"{where}: {name} must have shape {other.shape}, got {values.shape}.")
+    return values
+
+
+def stored(where: str, owner: object, name: str, setter: str = "forward") -> Any:
+    """Return the attribute that ``owner``'s method ``setter`` sets."""
+    value = getattr(owner, name, None)
+    if value is None:
+        raise RuntimeError(f"{where}: {type(owner).__name__} has no {name} yet. Call {setter} first.")
+    return value
+
+
+def updatable(
+    where: str, name: str, value: Any, shape: tuple[int, ...] | None = None, dtype: FloatDType | None = None
+) -> Array:
+    """Return ``value`` as an array that kernels may write into: itself where it is one, else a cast copy."""
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        raise ValueError(f"{where}: {name} must be a writable array, got a read-only one. Assign a copy of it.")
+    values = array(where, name, value, dtype)
+    if shape is not None and values.shape != shape:
+        raise ValueError(f"{where}: {name} must have shape {shape}, got {values.shape}.")
+    return values if values.flags.writeable else values.copy()
+
+
+def bound(
+    where: str, owner: object, name: str, shape: tuple[int, ...] | None = None, dtype: FloatDType | None = None
+) -> Array:
+    """Return an attribute of ``owner`` as `updatable` does; if that is a copy, it becomes the attribute."""
+    given = stored(where, owner, name, "set_parameters")
+    values = updatable(where, name, given, shape, dtype)
+    if values is not given:
+        setattr(owner, name, values)
+    return values
+
+
+def finite(where: str, name: str, values: Array) -> None:
+    """Refuse NaN and infinity, naming the first row that holds one; works in blocks of about a million values."""
+    if values.dtype.kind != "f":
+        return
+    step = max(1, FINITE_BLOCK // max(1, math.prod(values.shape[1:])))
+    for start in range(0, len(values), step):
+        good = np.isfinite(values[start : start + step])
+        if not good.all():
+            place = np.argwhere(~good)[0]
+            row = start + int(place[0])
+            column = "".join(f", column {int(i)}" for i in place[1:])
+            found = values[(row, *place[1:])]
+            raise ValueError(
+                f"{where}: {name} must hold finite numbers, got {found} in row {row}{column}. "
+                "Pass check_finite=False to train on it all the same."
+            )
+
+
+# What is to be predicted
+
+
+def labels(where: str, name: str, value: Any, n_rows: int, n_classes: int) -> Array:
+    """Return class numbers, shape (n_rows,), dtype intp, from class numbers or one-hot rows."""
+    y = value if type(value) is np.ndarray else plain(where, name, value)
+    if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind in "iub":
+        y = y[:, 0]
+    if y.shape not in ((n_rows,), (n_rows, n_classes)):
+        raise ValueError(
+            f"{where}: {name} must have shape ({n_rows},) or ({n_rows}, {n_classes}) "
+            f"for predictions of shape ({n_rows}, {n_classes}), got {y.shape}."
+        )
+    if y.ndim == 2:
+        return _from_one_hot(where, name, y)
+    if y.dtype.kind not in "iub":
+        raise TypeError(
+            f"{where}: {name} must hold class numbers of an integer dtype or one-hot rows, got dtype {y.dtype}."
+        )
+    if y.size and (y.min() < 0 or y.max() >= n_classes):
+        position = int(np.argmax((y < 0) | (y >= n_classes)))
+        raise ValueError(
+            f"{where}: {name} must hold class numbers from 0 to {n_classes - 1}, got {y[position]} at position {position}."
+        )
+    return y.astype(np.intp, copy=False)
+
+
+def _from_one_hot(where: str, name: str, y: Array) -> Array:
+    _real(where, name, y)
+    classes = np.argmax(y, axis=1)
+    good = (np.count_nonzero(y, axis=1) == 1) & (y[np.arange(len(y)), classes] == 1)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise ValueError(f"{where}: {name} must hold one-hot rows (a single 1, else 0), got {y[row].tolist()} in row {row}.")
+    return classes
+
+
+def targets(where: str, name: str, value: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
+    """Return targets of the predictions' shape and dtype; shape (n,) serves for (n, 1)."""
+    y = array(where, name, value, dtype)
+    if y.ndim == 1 and shape == (len(y), 1):
+        return y.reshape(shape)
+    if y.shape != shape:
+        raise ValueError(f"{where}: {name} must have the shape of the predictions, {shape}, got {y.shape}.")
+    return y
+
+
+def probabilities(where: str, name: str, y: Array) -> Array:
+    """Return ``y``, numbers from 0 to 1."""
+    if y.size and not (y.min() >= 0 and y.max() <= 1):
+        row, column = (int(i) for i in np.argwhere(~((y >= 0) & (y <= 1)))[0])
+        raise ValueError(
+            f"{where}: {name} must hold numbers from 0 to 1, got {y[row, column]} in row {row}, column {column}."
+        )
+    return y

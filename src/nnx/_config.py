@@ -1,0 +1,69 @@
+"""Settings of the whole process: the default dtype. Environment variables are read here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from nnx._typing import DTypeLike, FloatDType
+
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
+
+_default_dtype: FloatDType = FLOAT32
+
+
+def float_dtype(where: str, dtype: DTypeLike) -> FloatDType:
+    """Return ``dtype`` as ``dtype('float32')`` or ``dtype('float64')``; ``None`` is the default dtype."""
+    if dtype is None:
+        return _default_dtype
+    try:
+        named = np.dtype(dtype)
+    except TypeError:
+        named = None
+    if named == FLOAT32:
+        return FLOAT32
+    if named is not None and named == FLOAT64:
+        return FLOAT64
+    raise ValueError(f"{where}: dtype must be float32 or float64, got {dtype!r}.")
+
+
+def set_default_dtype(dtype: DTypeLike) -> None:
+    """Choose the dtype of layers that are made from now on without one of their own.
+
+    It is also what activations, losses and dropout layers turn integers, booleans and half-precision
+    numbers into; float32 and float64 arrays they keep as they are.
+
+    Parameters
+    ----------
+    dtype : "float32" or "float64"
+        Also ``np.float32``, ``np.dtype("float64")`` and the like.
+
+    Raises
+    ------
+    ValueError
+        For any other dtype.
+
+    Examples
+    --------
+    >>> import nnx
+    >>> nnx.set_default_dtype("float64")
+    >>> nnx.Layer_Dense(2, 3).weights.dtype
+    dtype('float64')
+    >>> nnx.set_default_dtype("float32")
+    """
+    global _default_dtype
+    if dtype is None:
+        raise ValueError("set_default_dtype: dtype must be float32 or float64, got None.")
+    _default_dtype = float_dtype("set_default_dtype", dtype)
+
+
+def get_default_dtype() -> FloatDType:
+    """Return the dtype of layers that are made without one of their own (float32 unless changed)."""
+    return _default_dtype
+
+
+def requested_backend() -> str | None:
+    """Return what the environment variable ``NNX_BACKEND`` asks for; None if it is unset or empty."""
+    return os.environ.get("NNX_BACKEND") or None

@@ -1,0 +1,151 @@
+"""Accuracies: `Accuracy`, the base of one's own, `Accuracy_Categorical`, `Accuracy_Regression`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nnx import _check
+from nnx._describe import Described
+from nnx._typing import Array, ArrayLike
+
+
+class Accuracy(Described):
+    """Base of all accuracies, and of one's own.
+
+    A subclass defines ``compare(predictions, y)``, which returns an array of booleans: what counts as a hit. It need
+    not call this class's constructor.
+
+    Attributes
+    ----------
+    accumulated_sum, accumulated_count : int
+        Hits and comparisons since ``new_pass``.
+    """
+
+    accumulated_sum: int = 0
+    accumulated_count: int = 0
+
+    def init(self, y: ArrayLike, reinit: bool = False) -> None:
+        """Learn from the training targets what the comparison needs; here nothing."""
+
+    def compare(self, predictions: Any, y: Any) -> Array:
+        """Return where ``predictions`` hit ``y``."""
+        raise NotImplementedError(f"{type(self).__name__} does not define compare(predictions, y).")
+
+    def calculate(self, predictions: Any, y: Any) -> np.floating[Any]:
+        """Return the part of a batch's cells that are hits, and add them to the pass."""
+        comparisons = np.asarray(self.compare(predictions, y))
+        if comparisons.size == 0:
+            raise ValueError(f"{type(self).__name__}.calculate: predictions must have at least one row, got none.")
+        hits = int(np.count_nonzero(comparisons))
+        self.accumulated_sum += hits
+        self.accumulated_count += comparisons.size
+        return np.float64(hits / comparisons.size)
+
+    def calculate_accumulated(self) -> np.floating[Any]:
+        """Return the part of hits among all comparisons since ``new_pass``."""
+        if self.accumulated_count == 0:
+            raise RuntimeError(
+                f"{type(self).__name__}.calculate_accumulated: there is nothing to average yet. Call calculate first."
+            )
+        return np.float64(self.accumulated_sum / self.accumulated_count)
+
+    def new_pass(self) -> None:
+        """Forget the comparisons counted so far."""
+        self.accumulated_sum = 0
+        self.accumulated_count = 0
+
+
+class Accuracy_Categorical(Accuracy):
+    """The part of samples whose class is right or, if ``binary``, the part of right cells.
+
+    Parameters
+    ----------
+    binary : bool
+        True for the 0-or-1 predictions of sigmoid outputs, which are compared cell by cell.
+
+    Notes
+    -----
+    Chapters 5, 16 and 18 of the book.
+
+    Examples
+    --------
+    >>> from nnx import Accuracy_Categorical
+    >>> float(Accuracy_Categorical().calculate([0, 1, 1], [0, 1, 2])) == 2 / 3
+    True
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("binary",)
+
+    binary: bool = False
+
+    def __init__(self, *, binary: bool = False) -> None:
+        if not isinstance(binary, bool | np.bool_):
+            raise TypeError(f"Accuracy_Categorical: binary must be True or False, got {binary!r}.")
+        self.binary = bool(binary)
+
+    def compare(self, predictions: ArrayLike, y: ArrayLike) -> Array:
+        """Return where predictions equal targets.
+
+        Parameters
+        ----------
+        predictions : array (n,)
+            Class numbers; scores, shape (n, classes), count as the class of their maximum. With ``binary``, an array
+            of any shape.
+        y : array (n,), (n, 1) or one-hot (n, classes)
+            With ``binary``, of the predictions' shape, (n,) serving for (n, 1).
+        """
+        where = "Accuracy_Categorical.compare"
+        predictions = _check.plain(where, "predictions", predictions)
+        y = _check.plain(where, "y", y)
+        if not self.binary:
+            predictions, y = _classes(predictions), _classes(y)
+        elif y.ndim == 1 and predictions.shape == (len(y), 1):
+            y = y[:, None]
+        if predictions.shape != y.shape:
+            raise ValueError(f"{where}: y must have the shape of the predictions, {predictions.shape}, got {y.shape}.")
+        return np.asarray(predictions == y)
+
+
+def _classes(values: Array) -> Array:
+    """Return class numbers, shape (n,), from such, from a column of them, or from one-hot rows or scores."""
+    if values.ndim != 2:
+        return values
+    return values[:, 0] if values.shape[1] == 1 else np.argmax(values, axis=1)
+
+
+class Accuracy_Regression(Accuracy):
+    """The part of predictions that are nearer to their target than ``precision``.
+
+    Attributes
+    ----------
+    precision : float or None
+        A 250th of the standard deviation of the targets; None before the first ``init``, which `Model.train` calls.
+
+    Notes
+    -----
+    Chapter 17 of the book. Cells are counted, so several outputs give a number from 0 to 1 as well.
+    """
+
+    precision: float | None = None
+
+    def init(self, y: ArrayLike, reinit: bool = False) -> None:
+        """Set ``precision`` from the training targets, unless it is set already and not ``reinit``."""
+        if self.precision is None or reinit:
+            self.precision = float(np.std(_check.plain("Accuracy_Regression.init", "y", y)) / 250)
+
+    def compare(self, predictions: ArrayLike, y: ArrayLike) -> Array:
+        """Return where |predictions − y| < precision; y of shape (n,) serves for (n, 1).
+
+        Before ``init``, the precision is taken from the ``y`` at hand.
+        """
+        where = "Accuracy_Regression.compare"
+        predictions = _check.plain(where, "predictions", predictions)
+        y = _check.plain(where, "y", y)
+        precision = float(np.std(y) / 250) if self.precision is None else self.precision
+        if y.ndim == 1 and predictions.shape == (len(y), 1):
+            y = y[:, None]
+        if predictions.shape != y.shape:
+            raise ValueError(f"{where}: y must have the shape of the predictions, {predictions.shape}, got {y.shape}.")
+        return np.asarray(np.absolute(predictions - y.astype(np.float64, copy=False)) < precision)

@@ -1,0 +1,337 @@
+"""Layers: `Layer_Input`, `Layer_Dense`, `Layer_Dropout`.
+
+A layer owns its arrays as ordinary attributes. It calls kernels for all arithmetic and knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nnx import _check, _config, _kernels
+from nnx._describe import Described
+from nnx._typing import Array, ArrayLike, DTypeLike, FloatDType
+
+
+class Layer_Input(Described):
+    """The start of a model: its output is the input itself.
+
+    Attributes
+    ----------
+    output : array
+        What was given to ``forward``, not copied.
+    """
+
+    output: Array
+
+    def forward(self, inputs: ArrayLike, training: bool = True) -> None:
+        """Set ``output`` to ``inputs``."""
+        self.output = inputs  # type: ignore[assignment]
+
+
+class Layer_Dense(Described):
+    """A fully connected layer: ``output = inputs · weights + biases``.
+
+    Initial weights are ``0.01 * np.random.randn(n_inputs, n_neurons)`` from NumPy's global generator, biases are 0.
+
+    Parameters
+    ----------
+    n_inputs, n_neurons : int
+        Columns of the inputs and of the output.
+    weight_regularizer_l1, weight_regularizer_l2, bias_regularizer_l1, bias_regularizer_l2 : float
+        Strengths λ1, λ2 of the penalty λ1·Σ|w| + λ2·Σw² on the weights and on the biases.
+    dtype : "float32" or "float64", optional
+        The dtype of parameters and results; `nnx.get_default_dtype` if None.
+
+    Attributes
+    ----------
+    weights, biases : arrays (n_inputs, n_neurons) and (1, n_neurons)
+        Trained in place. An array assigned here is cast at its next use if its dtype or layout is another.
+    inputs, output : arrays (n, n_inputs) and (n, n_neurons)
+        After ``forward``.
+    dweights, dbiases, dinputs : arrays of the shapes of weights, biases and inputs
+        After ``backward``: gradients of the loss, the penalty's included.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For sizes below 1, negative strengths and other dtypes.
+
+    Notes
+    -----
+    Chapters 3 (forward), 9 (backward) and 14 (regularization) of the book. The derivative of |w| at 0 is +1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nnx import Layer_Dense
+    >>> dense = Layer_Dense(2, 3)
+    >>> dense.weights = np.ones((2, 3))
+    >>> dense.forward([[1, 2], [3, 4]])
+    >>> dense.output
+    array([[3., 3., 3.],
+           [7., 7., 7.]], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = (
+        "n_inputs",
+        "n_neurons",
+        "weight_regularizer_l1",
+        "weight_regularizer_l2",
+        "bias_regularizer_l1",
+        "bias_regularizer_l2",
+        "dtype",
+    )
+
+    n_inputs: int | None = None
+    n_neurons: int | None = None
+    weight_regularizer_l1: float = 0
+    weight_regularizer_l2: float = 0
+    bias_regularizer_l1: float = 0
+    bias_regularizer_l2: float = 0
+    dtype: DTypeLike = None
+    weights: Array
+    biases: Array
+    inputs: Array
+    output: Array
+    dweights: Array
+    dbiases: Array
+    dinputs: Array
+
+    def __init__(
+        self,
+        n_inputs: int,
+        n_neurons: int,
+        weight_regularizer_l1: float = 0,
+        weight_regularizer_l2: float = 0,
+        bias_regularizer_l1: float = 0,
+        bias_regularizer_l2: float = 0,
+        dtype: DTypeLike = None,
+    ) -> None:
+        self._configure(
+            n_inputs,
+            n_neurons,
+            weight_regularizer_l1,
+            weight_regularizer_l2,
+            bias_regularizer_l1,
+            bias_regularizer_l2,
+            dtype,
+        )
+        self.weights = np.array(0.01 * np.random.randn(n_inputs, n_neurons), self.dtype, order="C")
+        self.biases = np.zeros((1, n_neurons), self.dtype)
+
+    def _configure(
+        self,
+        n_inputs: int,
+        n_neurons: int,
+        weight_regularizer_l1: float,
+        weight_regularizer_l2: float,
+        bias_regularizer_l1: float,
+        bias_regularizer_l2: float,
+        dtype: DTypeLike,
+    ) -> None:
+        """Set all but the parameters: a model file brings its own, and loading one draws no random number."""
+        self.n_inputs = _check.whole("Layer_Dense", "n_inputs", n_inputs)
+        self.n_neurons = _check.whole("Layer_Dense", "n_neurons", n_neurons)
+        self.weight_regularizer_l1 = _check.number("Layer_Dense", "weight_regularizer_l1", weight_regularizer_l1, 0)
+        self.weight_regularizer_l2 = _check.number("Layer_Dense", "weight_regularizer_l2", weight_regularizer_l2, 0)
+        self.bias_regularizer_l1 = _check.number("Layer_Dense", "bias_regularizer_l1", bias_regularizer_l1, 0)
+        self.bias_regularizer_l2 = _check.number("Layer_Dense", "bias_regularizer_l2", bias_regularizer_l2, 0)
+        self.dtype = _config.float_dtype("Layer_Dense", dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments that make a layer like this one (with other weights)."""
+        return {**super().get_config(), "dtype": self._float_dtype().name}
+
+    def forward(self, inputs: ArrayLike, training: bool = True) -> None:
+        """Set ``output`` to ``inputs · weights + biases``.
+
+        Parameters
+        ----------
+        inputs : array (n, n_inputs)
+            Kept as ``inputs`` for ``backward``.
+        training : bool
+            Makes no difference here.
+        """
+        weights, biases = self._checked_parameters("Layer_Dense.forward")
+        inputs = _check.rows("Layer_Dense.forward", "inputs", inputs, len(weights), weights.dtype)
+        output = np.empty((len(inputs), weights.shape[1]), weights.dtype)
+        _kernels.backend.dense_forward(inputs, weights, biases, output)
+        self.inputs = inputs
+        self.output = output
+
+    def backward(self, dvalues: ArrayLike) -> None:
+        """Set ``dweights``, ``dbiases`` and ``dinputs`` from the gradient of the loss by ``output``.
+
+        Parameters
+        ----------
+        dvalues : array (n, n_neurons)
+        """
+        where = "Layer_Dense.backward"
+        weights, biases = self._checked_parameters(where)
+        n_inputs, n_neurons = weights.shape
+        inputs = _check.rows(where, "inputs", _check.stored(where, self, "inputs"), n_inputs, weights.dtype)
+        dvalues = _check.rows(where, "dvalues", dvalues, n_neurons, weights.dtype, len(inputs))
+        dweights, dbiases, dinputs = np.empty_like(weights), np.empty_like(biases), np.empty_like(inputs)
+        _kernels.backend.dense_backward_weights(
+            inputs, dvalues, weights, dweights, self.weight_regularizer_l1, self.weight_regularizer_l2
+        )
+        _kernels.backend.dense_backward_biases(
+            dvalues, biases, dbiases, self.bias_regularizer_l1, self.bias_regularizer_l2
+        )
+        _kernels.backend.dense_backward_inputs(dvalues, weights, dinputs)
+        self.dweights, self.dbiases, self.dinputs = dweights, dbiases, dinputs
+
+    def get_parameters(self) -> tuple[Array, Array]:
+        """Return the live weights and biases: what is trained later changes them too."""
+        return self._checked_parameters("Layer_Dense.get_parameters")
+
+    def set_parameters(self, weights: ArrayLike, biases: ArrayLike) -> None:
+        """Take ``weights`` and ``biases``, not copies of them (unless their dtype or layout makes a cast necessary).
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of another shape, read-only ones, and ones that do not hold real numbers; nothing is set then.
+        """
+        self.weights, self.biases = self._fit("Layer_Dense.set_parameters", weights, biases)
+
+    def _checked_parameters(self, where: str) -> tuple[Array, Array]:
+        """Return weights and biases as kernels need them; what users assigned may be anything."""
+        weights = _check.stored(where, self, "weights", "set_parameters")
+        biases = _check.stored(where, self, "biases", "set_parameters")
+        fitting = self._fit(where, weights, biases)
+        if fitting[0] is not weights or fitting[1] is not biases:
+            self.weights, self.biases = fitting
+        return fitting
+
+    def _fit(self, where: str, weights: ArrayLike, biases: ArrayLike) -> tuple[Array, Array]:
+        dtype = self._float_dtype()
+        shape = None
+        if self.n_inputs is not None and self.n_neurons is not None:
+            shape = (self.n_inputs, self.n_neurons)
+        w = _check.updatable(where, "weights", weights, shape, dtype)
+        if w.ndim != 2:
+            raise ValueError(f"{where}: weights must have shape (n_inputs, n_neurons), got {w.shape}.")
+        return w, _check.updatable(where, "biases", biases, (1, w.shape[1]), dtype)
+
+    def _float_dtype(self) -> FloatDType:
+        dtype = self.dtype
+        if dtype is _config.FLOAT32 or dtype is _config.FLOAT64:
+            return dtype  # type: ignore[return-value]
+        return _config.float_dtype(type(self).__name__, dtype)
+
+
+class Layer_Dropout(Described):
+    """Inverted dropout: in training each cell is kept with probability 1 − rate and then divided by that.
+
+    Parameters
+    ----------
+    rate : float
+        The part to drop, from 0 up to, but not including, 1.
+    seed : int, optional
+        Seed of this layer's masks, 64 bits. Without one, NumPy's global generator gives one at the first training
+        forward.
+
+    Attributes
+    ----------
+    rate : float
+        The part to *keep*, 1 − rate, as in the book.
+    seed : int or None
+        The seed in use.
+    training_forwards : int
+        How often ``forward`` has run in training; with the seed it determines the next mask.
+    inputs, output : arrays
+        After ``forward``.
+    binary_mask : array of the inputs' shape
+        After a training ``forward``: 1/rate where a cell was kept, else 0.
+    dinputs : array
+        After ``backward``.
+
+    Notes
+    -----
+    Chapter 15 of the book. A mask depends only on the seed, the number of the forward and the cell's place
+    (Philox4x32-7), so it is the same on every backend and for every number of threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nnx import Layer_Dropout
+    >>> dropout = Layer_Dropout(0.5, seed=1)
+    >>> dropout.forward(np.ones((2, 8)), training=True)
+    >>> sorted(set(dropout.output.ravel().tolist()))
+    [0.0, 2.0]
+    >>> dropout.forward(np.ones((2, 8)), training=False)
+    >>> bool((dropout.output == 1).all())
+    True
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("rate", "seed")
+
+    rate: float
+    seed: int | None = None
+    training_forwards: int = 0
+    inputs: Array
+    output: Array
+    binary_mask: Array
+    dinputs: Array
+    _given_rate: float | None = None
+    _passed_through: bool = False
+
+    def __init__(self, rate: float, seed: int | None = None) -> None:
+        self._given_rate = _check.fraction("Layer_Dropout", "rate", rate)
+        self.rate = 1 - rate
+        if seed is not None:
+            self.seed = _check.whole("Layer_Dropout", "seed", seed, 0, 2**64 - 1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments; ``rate`` is the part to drop."""
+        given = self._given_rate
+        return {"rate": given if given is not None and 1 - given == self.rate else 1 - self.rate, "seed": self.seed}
+
+    def forward(self, inputs: ArrayLike, training: bool = True) -> None:
+        """Set ``output`` to the masked inputs or, if not ``training``, to a copy of them.
+
+        Parameters
+        ----------
+        inputs : array (n, ...)
+        training : bool
+        """
+        where = "Layer_Dropout.forward"
+        inputs = _check.samples(where, "inputs", inputs)
+        keep = float(_check.number(where, "rate (the part to keep)", self.rate, 0, 1))
+        if keep == 0:
+            raise ValueError(f"{where}: rate (the part to keep) must be above 0, got {self.rate!r}.")
+        self.inputs = inputs
+        self._passed_through = not training
+        if not training:
+            self.output = inputs.copy()
+            return
+        if self.seed is None:
+            low, high = np.random.randint(0, 2**32, 2, np.uint64).tolist()
+            self.seed = high << 32 | low
+        mask = np.empty(inputs.shape, inputs.dtype)
+        _kernels.backend.dropout_mask(mask.reshape(len(mask), -1), keep, self.seed, self.training_forwards)
+        output = np.empty_like(inputs)
+        _kernels.backend.dropout_apply(inputs, mask, output)
+        self.training_forwards += 1
+        self.binary_mask = mask
+        self.output = output
+
+    def backward(self, dvalues: ArrayLike) -> None:
+        """Set ``dinputs`` to the gradients of the cells that were kept, divided as they were.
+
+        Parameters
+        ----------
+        dvalues : array of the inputs' shape
+        """
+        where = "Layer_Dropout.backward"
+        if self._passed_through:
+            self.dinputs = _check.like(where, "dvalues", dvalues, self.inputs).copy()
+            return
+        mask = _check.samples(where, "binary_mask", _check.stored(where, self, "binary_mask"))
+        dvalues = _check.like(where, "dvalues", dvalues, mask)
+        dinputs = np.empty_like(mask)
+        _kernels.backend.dropout_apply(dvalues, mask, dinputs)
+        self.dinputs = dinputs

@@ -1,0 +1,286 @@
+"""Optimizers: `Optimizer_SGD`, `Optimizer_Adagrad`, `Optimizer_RMSprop`, `Optimizer_Adam`.
+
+An optimizer holds its rate and its count of steps; what it learns about a parameter (momentums, cache) it keeps on
+the layer, as ordinary attributes. It works on any layer that has ``weights`` and ``dweights`` and, where there are
+biases, ``biases`` and ``dbiases``. Each class adds its constructor and its `_rule`: which kernel, with what.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from nnx import _check, _kernels
+from nnx._describe import Described
+from nnx._typing import Array
+from nnx.layers import Layer_Dense
+
+#: Attributes of a layer: a parameter, its gradient, and what its state's names begin with.
+PARAMETERS = (("weights", "dweights", "weight"), ("biases", "dbiases", "bias"))
+
+
+class _Rule(NamedTuple):
+    """A step's kernel, which is called with parameter, gradient, state, rate, settings."""
+
+    kernel: str
+    state: tuple[str, ...]
+    settings: tuple[float, ...]
+
+
+class _Optimizer(Described):
+    """The optimizers' common part: rate, decay, the count of steps, and the walk over a layer's parameters."""
+
+    learning_rate: float
+    current_learning_rate: float
+    decay: float = 0.0
+    iterations: int = 0
+
+    def _configure(self, learning_rate: float, decay: float, **settings: float) -> None:
+        where = type(self).__name__
+        self.learning_rate = _check.number(where, "learning_rate", learning_rate, 0)
+        self.current_learning_rate = learning_rate
+        self.decay = _check.number(where, "decay", decay, 0)
+        self.iterations = 0
+        vars(self).update(settings)
+        self._rule(where)
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only while it is unset: a subclass need not call this constructor.
+        if name == "current_learning_rate":
+            return self.learning_rate
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def pre_update_params(self) -> None:
+        """Set ``current_learning_rate`` for this step; without decay it is left alone."""
+        if self.decay:
+            self.current_learning_rate = self.learning_rate * (1.0 / (1.0 + self.decay * self.iterations))
+
+    def update_params(self, layer: Any) -> None:
+        """Update the layer's parameters in place by ``dweights`` and ``dbiases``.
+
+        Raises
+        ------
+        RuntimeError
+            If the layer has no parameters or no gradients yet.
+        TypeError, ValueError
+            If parameters, gradients, state or settings are not what they must be; no parameter has changed then.
+        """
+        where = f"{type(self).__name__}.update_params"
+        rate = float(_check.number(where, "current_learning_rate", self.current_learning_rate))
+        rule = self._rule(where)
+        if isinstance(layer, Layer_Dense):
+            layer.get_parameters()
+        bound = [
+            _bind(where, layer, name, gradient, [f"{prefix}_{kind}" for kind in rule.state])
+            for name, gradient, prefix in PARAMETERS
+            if name == "weights" or hasattr(layer, name)
+        ]
+        kernel = getattr(_kernels.backend, rule.kernel)
+        for arrays in bound:
+            kernel(*arrays, rate, *rule.settings)
+
+    def post_update_params(self) -> None:
+        """Count the step."""
+        self.iterations += 1
+
+    def _rule(self, where: str) -> _Rule:
+        """Return the rule of the step that is due, its settings checked."""
+        raise NotImplementedError(f"{where}: {type(self).__name__} does not define update_params(layer).")
+
+
+def _bind(where: str, layer: Any, name: str, gradient: str, state: list[str]) -> list[Array]:
+    """Return a parameter, its gradient and its state as kernels need them.
+
+    If any state is missing, all of it begins anew: what another optimizer left behind is no beginning.
+    """
+    values = _check.bound(where, layer, name)
+    gradients = _check.like(where, gradient, _check.stored(where, layer, gradient, "backward"), values)
+    if any(getattr(layer, each, None) is None for each in state):
+        for each in state:
+            setattr(layer, each, np.zeros(values.shape, values.dtype))
+    return [values, gradients, *(_check.bound(where, layer, each, values.shape, values.dtype) for each in state)]
+
+
+class Optimizer_SGD(_Optimizer):
+    """Stochastic gradient descent, with momentum if wanted.
+
+    Without momentum w ← w − rate·g; with momentum m ← momentum·m − rate·g, w ← w + m.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The rate of the first step.
+    decay : float
+        The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
+    momentum : float
+        From 0 up to, but not including, 1.
+
+    Attributes
+    ----------
+    current_learning_rate : float
+        The rate in use.
+    iterations : int
+        Steps done.
+
+    Notes
+    -----
+    Chapter 10 of the book. State on the layer: ``weight_momentums``, ``bias_momentums``.
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "momentum")
+
+    learning_rate: float = 1.0
+    momentum: float = 0.0
+
+    def __init__(self, learning_rate: float = 1.0, decay: float = 0.0, momentum: float = 0.0) -> None:
+        self._configure(learning_rate, decay, momentum=momentum)
+
+    def _rule(self, where: str) -> _Rule:
+        momentum = float(_check.fraction(where, "momentum", self.momentum))
+        return _Rule("sgd_momentum_update", ("momentums",), (momentum,)) if momentum else _Rule("sgd_update", (), ())
+
+
+class Optimizer_Adagrad(_Optimizer):
+    """Adagrad: c ← c + g², w ← w − rate·g / (√c + epsilon).
+
+    Parameters
+    ----------
+    learning_rate : float
+        The rate of the first step.
+    decay : float
+        The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
+    epsilon : float
+        Keeps the division finite.
+
+    Attributes
+    ----------
+    current_learning_rate : float
+        The rate in use.
+    iterations : int
+        Steps done.
+
+    Notes
+    -----
+    Chapter 10 of the book. State on the layer: ``weight_cache``, ``bias_cache``.
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon")
+
+    learning_rate: float = 1.0
+    epsilon: float = 1e-7
+
+    def __init__(self, learning_rate: float = 1.0, decay: float = 0.0, epsilon: float = 1e-7) -> None:
+        self._configure(learning_rate, decay, epsilon=epsilon)
+
+    def _rule(self, where: str) -> _Rule:
+        return _Rule("adagrad_update", ("cache",), (float(_check.number(where, "epsilon", self.epsilon, 0)),))
+
+
+class Optimizer_RMSprop(_Optimizer):
+    """RMSprop: c ← rho·c + (1 − rho)·g², w ← w − rate·g / (√c + epsilon).
+
+    Parameters
+    ----------
+    learning_rate : float
+        The rate of the first step.
+    decay : float
+        The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
+    epsilon : float
+        Keeps the division finite.
+    rho : float
+        How much of the cache is kept, from 0 up to, but not including, 1.
+
+    Attributes
+    ----------
+    current_learning_rate : float
+        The rate in use.
+    iterations : int
+        Steps done.
+
+    Notes
+    -----
+    Chapter 10 of the book. State on the layer: ``weight_cache``, ``bias_cache``.
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon", "rho")
+
+    learning_rate: float = 0.001
+    epsilon: float = 1e-7
+    rho: float = 0.9
+
+    def __init__(
+        self, learning_rate: float = 0.001, decay: float = 0.0, epsilon: float = 1e-7, rho: float = 0.9
+    ) -> None:
+        self._configure(learning_rate, decay, epsilon=epsilon, rho=rho)
+
+    def _rule(self, where: str) -> _Rule:
+        epsilon = float(_check.number(where, "epsilon", self.epsilon, 0))
+        return _Rule("rmsprop_update", ("cache",), (epsilon, float(_check.fraction(where, "rho", self.rho))))
+
+
+class Optimizer_Adam(_Optimizer):
+    """Adam: m ← β₁·m + (1 − β₁)·g, c ← β₂·c + (1 − β₂)·g², w ← w − rate·m̂ / (√ĉ + epsilon).
+
+    m̂ and ĉ are m and c divided by 1 − βᵗ, where t counts the steps from 1.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The rate of the first step.
+    decay : float
+        The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
+    epsilon : float
+        Keeps the division finite.
+    beta_1, beta_2 : float
+        How much of momentums and cache is kept, from 0 up to, but not including, 1.
+
+    Attributes
+    ----------
+    current_learning_rate : float
+        The rate in use.
+    iterations : int
+        Steps done.
+
+    Notes
+    -----
+    Chapter 10 of the book; Kingma and Ba, "Adam: a method for stochastic optimization", 2015. State on the layer:
+    ``weight_momentums``, ``bias_momentums``, ``weight_cache``, ``bias_cache``.
+
+    Examples
+    --------
+    >>> from nnx import Layer_Dense, Optimizer_Adam
+    >>> adam = Optimizer_Adam(learning_rate=0.05, decay=5e-7)
+    >>> dense = Layer_Dense(2, 3)
+    >>> dense.forward([[1.0, 2.0]])
+    >>> dense.backward([[0.1, 0.0, -0.1]])
+    >>> adam.pre_update_params()
+    >>> adam.update_params(dense)
+    >>> adam.post_update_params()
+    >>> dense.biases
+    array([[-0.05,  0.  ,  0.05]], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon", "beta_1", "beta_2")
+
+    learning_rate: float = 0.001
+    epsilon: float = 1e-7
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        decay: float = 0.0,
+        epsilon: float = 1e-7,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+    ) -> None:
+        self._configure(learning_rate, decay, epsilon=epsilon, beta_1=beta_1, beta_2=beta_2)
+
+    def _rule(self, where: str) -> _Rule:
+        epsilon = float(_check.number(where, "epsilon", self.epsilon, 0))
+        beta_1 = float(_check.fraction(where, "beta_1", self.beta_1))
+        beta_2 = float(_check.fraction(where, "beta_2", self.beta_2))
+        step = _check.whole(where, "iterations", self.iterations, 0) + 1
+        return _Rule("adam_update", ("momentums", "cache"), (epsilon, beta_1, beta_2, step))

@@ -1,0 +1,224 @@
+"""The book path: a model's training and evaluation, one layer call after the other.
+
+`Model` calls it and documents the arguments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from nnx import _check, _report
+from nnx._interrupt import Interrupt
+from nnx._typing import Array, ArrayLike, FloatDType
+from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
+from nnx.layers import Layer_Dense
+from nnx.losses import (
+    Loss_BinaryCrossentropy,
+    Loss_CategoricalCrossentropy,
+    Loss_MeanAbsoluteError,
+    Loss_MeanSquaredError,
+)
+
+if TYPE_CHECKING:
+    from nnx.history import History
+    from nnx.model import Model
+
+BUILTIN_LOSSES = (Loss_BinaryCrossentropy, Loss_CategoricalCrossentropy, Loss_MeanAbsoluteError, Loss_MeanSquaredError)
+BUILTIN_ACCURACIES = (Accuracy_Categorical, Accuracy_Regression)
+
+
+class Data(NamedTuple):
+    """Samples and targets, checked and cast once; a batch of them is one of these too."""
+
+    X: Array
+    y: Array
+    #: What the accuracy compares with: the checked ``y`` for built-in ones, the caller's own for others.
+    y_accuracy: Array
+
+    def n_batches(self, batch_size: int | None) -> int:
+        """Return how many steps an epoch has."""
+        return 1 if batch_size is None else -(-len(self.X) // batch_size)
+
+    def batches(self, batch_size: int | None, order: Array | None = None) -> Iterator[Data]:
+        """Yield the batches, in ``order`` if one is given; the last may be smaller."""
+        size = batch_size or len(self.X)
+        for start in range(0, len(self.X), size):
+            rows = slice(start, start + size) if order is None else order[start : start + size]
+            yield Data(self.X[rows], self.y[rows], self.y_accuracy[rows])
+
+
+class Order:
+    """The order of the samples in each epoch, a function of the seed and the epoch's number alone.
+
+    NumPy's legacy generator draws it, whose numbers are frozen for all versions.
+    """
+
+    def __init__(self, where: str, shuffle: bool, seed: int | None) -> None:
+        self._seed = None if seed is None else _check.whole(where, "seed", seed, 0, 2**64 - 1)
+        self._shuffle = shuffle
+
+    def draw(self, epoch: int, n_samples: int) -> Array | None:
+        """Return the order of an epoch; None for the order as given."""
+        if not self._shuffle:
+            return None
+        if self._seed is None:
+            low, high = np.random.randint(0, 2**32, 2, np.uint64).tolist()
+            self._seed = high << 32 | low
+        return np.random.RandomState([self._seed & 0xFFFFFFFF, self._seed >> 32, epoch]).permutation(n_samples)
+
+
+# Checks, all before anything changes
+
+
+def checked_samples(model: Model, where: str, name: str, X: ArrayLike) -> Array:
+    """Return ``X`` as the first layer takes it; a layer of one's own gets it uncast."""
+    first = model.layers[0]
+    if type(first) is Layer_Dense and first.n_inputs is not None:
+        return _check.rows(where, name, X, first.n_inputs, first._float_dtype())
+    if type(first).__module__.startswith("nnx."):
+        return _check.matrix(where, name, _check.array(where, name, X, _dtype(model)))
+    X = _check.plain(where, name, X)
+    if X.ndim == 0:
+        raise ValueError(f"{where}: {name} must have one row a sample, got a single number.")
+    return X
+
+
+def checked_data(
+    model: Model, where: str, names: tuple[str, str], X: ArrayLike, y: ArrayLike, check_finite: bool
+) -> Data:
+    """Return samples and targets after every check that needs no forward pass."""
+    samples = checked_samples(model, where, names[0], X)
+    if len(samples) == 0:
+        raise ValueError(f"{where}: {names[0]} must have at least one row, got none.")
+    given = _check.plain(where, names[1], y)
+    if given.ndim == 0 or len(given) != len(samples):
+        raise ValueError(
+            f"{where}: {names[1]} must have one row for each of the {len(samples)} rows of {names[0]}, "
+            f"got shape {given.shape}."
+        )
+    if check_finite:
+        _check.finite(where, names[0], samples)
+        _check.finite(where, names[1], given)
+    width = model.output_width()
+    targets = given if width is None else _loss_targets(model, where, names[1], given, width)
+    return Data(samples, targets, targets if type(model.accuracy) in BUILTIN_ACCURACIES else given)
+
+
+def checked_validation(model: Model, where: str, validation_data: Any) -> Data:
+    """Return the validation pair as `checked_data` does."""
+    try:
+        X_val, y_val = validation_data
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: validation_data must be a pair (X_val, y_val).") from None
+    return checked_data(model, where, ("validation_data[0]", "validation_data[1]"), X_val, y_val, check_finite=False)
+
+
+def _loss_targets(model: Model, where: str, name: str, y: Array, width: int) -> Array:
+    """Return all targets as a built-in loss takes them for outputs of ``width`` columns; other losses get them uncast."""
+    if type(model.loss) not in BUILTIN_LOSSES:
+        return y
+    targets: Array = model.loss._targets(where, name, y, (len(y), width), _dtype(model) or np.dtype(np.float64))
+    return targets
+
+
+def _dtype(model: Model) -> FloatDType | None:
+    """Return the dtype of the model's dense layers; None if it has none."""
+    return next((layer._float_dtype() for layer in model.layers if isinstance(layer, Layer_Dense)), None)
+
+
+# Steps
+
+
+def train(
+    model: Model,
+    data: Data,
+    held_out: Data | None,
+    epochs: int,
+    batch_size: int | None,
+    order: Order,
+    history: History,
+    report: _report.Report,
+) -> None:
+    """Train for some epochs; record and report each step and epoch."""
+    last = data.n_batches(batch_size) - 1
+    with Interrupt() as interrupt:
+        for epoch in range(1, epochs + 1):
+            report.line(f"epoch: {epoch}")
+            _new_pass(model)
+            for step, batch in enumerate(data.batches(batch_size, order.draw(epoch, len(data.X)))):
+                figures = _step(model, batch, data if len(history) == 0 else None)
+                history.add_step(*figures)
+                if report.wants(step, step == last):
+                    report.line(_report.step_line(step, *figures))
+                report.advance(*figures)
+                interrupt.check()
+            data_loss, penalty = model.loss.calculate_accumulated(include_regularization=True)
+            totals = Figures(data_loss, penalty, model.accuracy.calculate_accumulated(), _rate(model))
+            history.add_epoch(*totals)
+            report.line(_report.epoch_line(*totals))
+            if held_out is not None:
+                found = evaluate(model, held_out, batch_size, interrupt)
+                history.add_validation(**found)
+                report.line(_report.validation_line(**found))
+
+
+def evaluate(
+    model: Model, data: Data, batch_size: int | None, interrupt: Interrupt | None = None
+) -> dict[str, float]:
+    """Return loss and accuracy over the data; no parameter changes."""
+    _new_pass(model)
+    for batch in data.batches(batch_size):
+        output = model.forward(batch.X, training=False)
+        model.loss.calculate(output, batch.y)
+        model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
+        if interrupt is not None:
+            interrupt.check()
+    return {
+        "loss": float(model.loss.calculate_accumulated()),
+        "accuracy": float(model.accuracy.calculate_accumulated()),
+    }
+
+
+class Figures(NamedTuple):
+    """What is recorded and printed of a step or an epoch."""
+
+    data_loss: float
+    regularization_loss: float
+    accuracy: float
+    learning_rate: float
+
+
+def _step(model: Model, batch: Data, first_of: Data | None) -> Figures:
+    """Do one step; if it is the run's first, ``first_of`` is the whole data, to be checked against the output."""
+    output = model.forward(batch.X, training=True)
+    if first_of is not None and model.output_width() is None and np.ndim(output) == 2:
+        _loss_targets(model, "Model.train", "y", first_of.y, output.shape[1])
+    data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True)
+    accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
+    model.backward(output, batch.y)
+    model.optimizer.pre_update_params()
+    for layer in model.trainable_layers:
+        model.optimizer.update_params(layer)
+    model.optimizer.post_update_params()
+    return Figures(data_loss, penalty, accuracy, _rate(model))
+
+
+def _new_pass(model: Model) -> None:
+    model.loss.new_pass()
+    model.accuracy.new_pass()
+
+
+def _predictions(model: Model, output: Any) -> Any:
+    """Return what the last layer makes of its output; a layer without ``predictions`` leaves it as it is."""
+    predictions = getattr(model.output_layer_activation, "predictions", None)
+    return output if predictions is None else predictions(output)
+
+
+def _rate(model: Model) -> float:
+    """Return the optimizer's rate, as it is (it is printed in full); an optimizer of one's own may have none."""
+    rate: float = getattr(model.optimizer, "current_learning_rate", math.nan)
+    return rate

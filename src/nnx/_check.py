@@ -29,7 +29,7 @@ def number(where: str, name: str, value: Any, low: float = -math.inf, high: floa
         value = value.item()
     if type(value) is not float and (isinstance(value, bool | np.bool_) or not isinstance(value, Real)):
         raise TypeError(f"{where}: {name} must be a number, got {value!r}.")
-    if not (math.isfinite(value) and low <= value <= high):
+    if not (math.isfinite(value) and low <= float(value) <= high):
         raise ValueError(f"{where}: {name} must be {_interval(low, high)}, got {value!r}.")
     return value
 
@@ -176,7 +176,7 @@ def finite(where: str, name: str, values: Array) -> None:
             place = np.argwhere(~good)[0]
             row = start + int(place[0])
             column = "".join(f", column {int(i)}" for i in place[1:])
-            found = values[(row, *place[1:])]
+            found = values[start:][tuple(place)]
             raise ValueError(
                 f"{where}: {name} must hold finite numbers, got {found} in row {row}{column}. "
                 "Pass check_finite=False to train on it all the same."
@@ -205,7 +205,8 @@ def labels(where: str, name: str, value: Any, n_rows: int, n_classes: int) -> Ar
     if y.size and (y.min() < 0 or y.max() >= n_classes):
         position = int(np.argmax((y < 0) | (y >= n_classes)))
         raise ValueError(
-            f"{where}: {name} must hold class numbers from 0 to {n_classes - 1}, got {y[position]} at position {position}."
+            f"{where}: {name} must hold class numbers from 0 to {n_classes - 1}, "
+            f"got {y[position]} at position {position}."
         )
     return y.astype(np.intp, copy=False)
 
@@ -216,8 +217,10 @@ def _from_one_hot(where: str, name: str, y: Array) -> Array:
     good = (np.count_nonzero(y, axis=1) == 1) & (y[np.arange(len(y)), classes] == 1)
     if not good.all():
         row = int(np.argmin(good))
-        raise ValueError(f"{where}: {name} must hold one-hot rows (a single 1, else 0), got {y[row].tolist()} in row {row}.")
-    return classes
+        raise ValueError(
+            f"{where}: {name} must hold one-hot rows (a single 1, else 0), got {y[row].tolist()} in row {row}."
+        )
+    return np.asarray(classes)
 
 
 def targets(where: str, name: str, value: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:

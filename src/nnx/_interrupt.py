@@ -10,8 +10,8 @@ from types import FrameType, TracebackType
 class Interrupt:
     """While entered, Ctrl-C waits for the next call of `check`, so that no step stops half-way.
 
-    Only Python's own reaction to Ctrl-C is put off; where a program has set another handler, or in a thread, which Ctrl-C
-    does not reach, nothing is done. A second Ctrl-C does not wait, so that a step that hangs can be left.
+    Only Python's own reaction to Ctrl-C is put off; where a program has set another handler, or in a thread, which
+    Ctrl-C does not reach, nothing is done. A second Ctrl-C does not wait, so that a step that hangs can be left.
     """
 
     def __enter__(self) -> Interrupt:

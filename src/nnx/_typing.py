@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = npt.NDArray[Any]
     ArrayLike: TypeAlias = npt.ArrayLike
-    DTypeLike: TypeAlias = npt.DTypeLike
+    DTypeLike: TypeAlias = npt.DTypeLike | None
     FloatDType: TypeAlias = "np.dtype[np.float32] | np.dtype[np.float64]"
     Path: TypeAlias = str | os.PathLike[str]
     Parameters: TypeAlias = list[tuple[Array, Array]]

@@ -33,7 +33,7 @@ class Accuracy(Described):
         """Return where ``predictions`` hit ``y``."""
         raise NotImplementedError(f"{type(self).__name__} does not define compare(predictions, y).")
 
-    def calculate(self, predictions: Any, y: Any) -> np.floating[Any]:
+    def calculate(self, predictions: Any, y: Any) -> float:
         """Return the part of a batch's cells that are hits, and add them to the pass."""
         comparisons = np.asarray(self.compare(predictions, y))
         if comparisons.size == 0:
@@ -41,15 +41,15 @@ class Accuracy(Described):
         hits = int(np.count_nonzero(comparisons))
         self.accumulated_sum += hits
         self.accumulated_count += comparisons.size
-        return np.float64(hits / comparisons.size)
+        return hits / comparisons.size
 
-    def calculate_accumulated(self) -> np.floating[Any]:
+    def calculate_accumulated(self) -> float:
         """Return the part of hits among all comparisons since ``new_pass``."""
         if self.accumulated_count == 0:
             raise RuntimeError(
                 f"{type(self).__name__}.calculate_accumulated: there is nothing to average yet. Call calculate first."
             )
-        return np.float64(self.accumulated_sum / self.accumulated_count)
+        return self.accumulated_sum / self.accumulated_count
 
     def new_pass(self) -> None:
         """Forget the comparisons counted so far."""

@@ -104,7 +104,7 @@ class Activation_Softmax(_Activation):
 
     def predictions(self, outputs: ArrayLike) -> Array:
         """Return the class number with the largest probability, shape (n,)."""
-        return np.argmax(outputs, axis=1)
+        return np.asarray(np.argmax(outputs, axis=1))
 
 
 class Activation_Sigmoid(_Activation):

@@ -77,7 +77,7 @@ def _parser() -> Parser:
     return parser
 
 
-class _whole:  # noqa: N801 - argparse shows this name nowhere; it is used as a function
+class _whole:
     """Converts an argument to a whole number within limits."""
 
     def __init__(self, low: int, high: int | None = None) -> None:
@@ -138,7 +138,7 @@ def _spiral_model() -> Model:
     model.add(nnx.Activation_Softmax())
     model.set(
         loss=nnx.Loss_CategoricalCrossentropy(),
-        optimizer=nnx.Optimizer_Adam(learning_rate=0.005, decay=1e-3),
+        optimizer=nnx.Optimizer_Adam(learning_rate=0.02, decay=1e-3),
         accuracy=nnx.Accuracy_Categorical(),
     )
     model.finalize()
@@ -168,10 +168,11 @@ def _draw(model: Model, X: Array, y: Array, output: str) -> None:
 
     picture = os.path.splitext(output)[0] + ".png"
     plt.switch_backend("Agg")
-    ax = plot.decision_regions(model, X, y)
-    ax.set_title("What the model predicts, and the validation points")
-    ax.figure.savefig(picture, dpi=120)
-    plt.close("all")
+    figure, ax = plt.subplots(figsize=(7, 5.5), layout="constrained")
+    plot.decision_regions(model, X, y, ax)
+    figure.suptitle("nnx train spiral: decision regions and validation points")
+    figure.savefig(picture, dpi=120)
+    plt.close(figure)
     print(f"Picture saved to {os.path.abspath(picture)}")
 
 

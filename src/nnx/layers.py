@@ -219,7 +219,7 @@ class Layer_Dense(Described):
     def _float_dtype(self) -> FloatDType:
         dtype = self.dtype
         if dtype is _config.FLOAT32 or dtype is _config.FLOAT64:
-            return dtype  # type: ignore[return-value]
+            return dtype
         return _config.float_dtype(type(self).__name__, dtype)
 
 

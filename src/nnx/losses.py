@@ -274,7 +274,7 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
     dinputs: Array
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Activation_Softmax_Loss_CategoricalCrossentropy:
-        # Here and not in __init__, which a subclass need not call.
+        """Make the two parts here, not in ``__init__``, which a subclass need not call."""
         self = super().__new__(cls)
         self.activation = Activation_Softmax()
         self.loss = Loss_CategoricalCrossentropy()

@@ -88,8 +88,8 @@ class Model:
     _finalized: bool = False
     _training: bool = False
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Model:
-        # Here and not in __init__, which a subclass need not call.
+    def __new__(cls: type[AnyModel], *args: Any, **kwargs: Any) -> AnyModel:
+        """Make the list of layers here, not in ``__init__``, which a subclass need not call."""
         self = super().__new__(cls)
         self.layers = []
         return self
@@ -165,7 +165,9 @@ class Model:
             width = _width_after(layer, width)
         dtypes = {layer._float_dtype().name for layer in self.layers if isinstance(layer, Layer_Dense)}
         if len(dtypes) > 1:
-            raise ValueError(f"Model.finalize: all dense layers must have one dtype, got {' and '.join(sorted(dtypes))}.")
+            raise ValueError(
+                f"Model.finalize: all dense layers must have one dtype, got {' and '.join(sorted(dtypes))}."
+            )
 
     def _connect_loss(self) -> None:
         """Tell the loss its layers, and choose the combined gradient where one is exact."""
@@ -438,22 +440,22 @@ class Model:
     def summary(self) -> None:
         """Print a table of the layers with their output shapes, numbers of parameters and bytes."""
         width: int | None = None
-        rows = [("layer", "output", "parameters", "bytes")]
+        rows: list[tuple[str, ...]] = [("layer", "output", "parameters", "bytes")]
         sums = [0, 0]
         for layer in self.layers:
             width = _width_after(layer, width)
             arrays = [np.asarray(getattr(layer, name)) for name in ("weights", "biases") if hasattr(layer, name)]
-            figures = [sum(array.size for array in arrays), sum(array.nbytes for array in arrays)]
-            sums = [total + figure for total, figure in zip(sums, figures, strict=True)]
-            rows.append((repr(layer), f"(n, {'?' if width is None else width})", *(f"{figure:,}" for figure in figures)))
+            size, n_bytes = sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
+            sums = [sums[0] + size, sums[1] + n_bytes]
+            rows.append((repr(layer), f"(n, {'?' if width is None else width})", f"{size:,}", f"{n_bytes:,}"))
         rows.append(("total", "", f"{sums[0]:,}", f"{sums[1]:,}"))
         wide = [max(len(row[i]) for row in rows) for i in range(4)]
-        for layer_, output, parameters, bytes_ in rows:
-            print(f"{layer_:<{wide[0]}}  {output:<{wide[1]}}  {parameters:>{wide[2]}}  {bytes_:>{wide[3]}}")
+        for row in rows:
+            print(f"{row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]:>{wide[2]}}  {row[3]:>{wide[3]}}")
 
     def __repr__(self) -> str:
         parts = [repr(layer) for layer in self.layers]
-        parts += [f"{name}={getattr(self, name)!r}" for name in ("loss", "optimizer", "accuracy") if getattr(self, name)]
+        parts += [f"{name}={vars(self)[name]!r}" for name in ("loss", "optimizer", "accuracy") if vars(self).get(name)]
         inside = "".join(f"\n  {part}," for part in parts)
         return f"{type(self).__name__}({inside}\n)" if parts else f"{type(self).__name__}()"
 
@@ -487,7 +489,7 @@ def _is_plain(thing: object, kind: type) -> bool:
 
 def _require_methods(where: str, name: str, thing: Any, *methods: str) -> None:
     if isinstance(thing, type):
-        raise TypeError(f"{where}: {name} must be an object, got the class {thing.__name__}. Write {thing.__name__}(...).")
+        raise TypeError(f"{where}: {name} must be an object, got a class. Write {thing.__name__}(...).")
     missing = [method for method in methods if not callable(getattr(thing, method, None))]
     if missing:
         raise TypeError(f"{where}: {name} must have the methods {', '.join(methods)}, got {thing!r}.")

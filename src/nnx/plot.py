@@ -49,7 +49,7 @@ def history(history: History, ax: Axes | None = None) -> Axes:
         lines += right.plot(seen, history.validation_accuracy, "--", color=COLOURS[1], label="validation accuracy")
     ax.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     right.set(ylabel="accuracy", ylim=(0, 1))
-    ax.legend(lines, [line.get_label() for line in lines], loc="center right")
+    ax.legend(handles=lines, loc="center right")
     return ax
 
 
@@ -81,7 +81,7 @@ def decision_regions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None =
     points = _check.rows(where, "X", X, 2, np.dtype(np.float64))
     classes = np.asarray(y).reshape(-1)
     if len(classes) != len(points):
-        raise ValueError(f"{where}: y must have one class number for each of the {len(points)} points, got {len(classes)}.")
+        raise ValueError(f"{where}: y must have one class number a point, shape ({len(points)},), got {len(classes)}.")
     ax = _axes(where, ax)
     margin = 0.05 * np.ptp(points, axis=0)
     (left, low), (right, high) = points.min(axis=0) - margin, points.max(axis=0) + margin
@@ -92,11 +92,12 @@ def decision_regions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None =
     levels = np.arange(n_classes + 1) - 0.5
     ax.contourf(horizontal, vertical, regions.reshape(GRID, GRID), levels=levels, colors=colours, alpha=0.3)
     for number in range(n_classes):
-        of_class = points[classes == number]
+        x, y_ = points[classes == number].T
         marker = MARKERS[number % len(MARKERS)]
-        ax.scatter(*of_class.T, s=14, c=colours[number], marker=marker, linewidths=0, label=f"class {number}")
-    ax.set(xlabel="x₁", ylabel="x₂", xlim=(left, right), ylim=(low, high))
-    ax.legend(title="points; shade: predicted", loc="upper right")
+        ax.scatter(x, y_, s=14, c=colours[number], marker=marker, linewidths=0, label=f"class {number}")
+    ax.set(xlabel="first input", ylabel="second input", xlim=(left, right), ylim=(low, high))
+    ax.set_title("points: true class\nshade: predicted class", fontsize="small", loc="left")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 

@@ -7,9 +7,10 @@ the caller hands over.
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -60,14 +61,32 @@ BUILTIN: dict[str, tuple[type, ...]] = {
     "accuracy": (Accuracy_Categorical, Accuracy_Regression),
 }
 
-#: Numbers beside the configuration that training goes on from, with the range that a file may give them.
-STATE: dict[str, dict[str, tuple[float, float]]] = {
-    "layer": {"rate": (5e-324, 1), "seed": (0, 2**64 - 1), "training_forwards": (0, 2**64 - 1)},
+
+def _count(where: str, name: str, value: Any) -> None:
+    _check.whole(where, name, value, 0, 2**63 - 1)
+
+
+def _seed(where: str, name: str, value: Any) -> None:
+    if value is not None:
+        _check.whole(where, name, value, 0, 2**64 - 1)
+
+
+def _keep(where: str, name: str, value: Any) -> None:
+    _check.number(where, name, value, math.ulp(0.0), 1)
+
+
+def _size(where: str, name: str, value: Any) -> None:
+    if value is not None:
+        _check.number(where, name, value, 0)
+
+
+#: Numbers beside the configuration that training goes on from, by role, and what a file may give them.
+STATE: dict[str, dict[str, Callable[[str, str, Any], None]]] = {
+    "layer": {"rate": _keep, "seed": _seed, "training_forwards": _count},
     "loss": {},
-    "optimizer": {"iterations": (0, 2**63 - 1), "current_learning_rate": (0, float("inf"))},
-    "accuracy": {"precision": (0, float("inf"))},
+    "optimizer": {"iterations": _count, "current_learning_rate": _size},
+    "accuracy": {"precision": _size},
 }
-COUNTS = ("seed", "training_forwards", "iterations")
 
 #: A layer's arrays: parameters, and what optimizers keep about them.
 ARRAYS = ("weights", "biases", "weight_momentums", "bias_momentums", "weight_cache", "bias_cache")
@@ -333,7 +352,7 @@ class _File:
             self.refuse(f"names {name!r}, which is no {role} of nnx")
         if set(config) != set(kind._arguments):  # type: ignore[attr-defined]
             self.refuse(f"is damaged: {name} cannot be made from {sorted(config)}")
-        thing = kind.__new__(kind)
+        thing: Any = object.__new__(kind)
         try:
             # A dense layer's constructor would draw random weights, and allocate whatever size the file claims.
             (thing._configure if kind is Layer_Dense else thing.__init__)(**config)
@@ -343,11 +362,8 @@ class _File:
 
     def _check_state(self, role: str, key: str, value: Any) -> None:
         try:
-            low, high = STATE[role][key]
-            if value is None and key in ("seed", "precision"):
-                return
-            (_check.whole if key in COUNTS else _check.number)(self.where, key, value, low, high)  # type: ignore[operator]
-        except (KeyError, TypeError, ValueError):
+            STATE[role][key](self.where, key, value)
+        except (KeyError, TypeError, ValueError, OverflowError):
             self.refuse(f"is damaged: {key}={value!r} is no state of a {role}")
 
     def fill(self, layers: list[Any]) -> None:
@@ -368,7 +384,8 @@ class _File:
                     self.refuse(f"is damaged ({error})")
             for parameter, prefix in (("weights", "weight"), ("biases", "bias")):
                 for name in (f"{prefix}_momentums", f"{prefix}_cache"):
-                    if np.shape(getattr(layer, name, 0)) not in ((), np.shape(getattr(layer, parameter, None))):
+                    state = getattr(layer, name, None)
+                    if isinstance(state, np.ndarray) and state.shape != np.shape(getattr(layer, parameter, ())):
                         self.refuse(f"is damaged: layers.{number}.{name} is not shaped like the {parameter}")
 
 

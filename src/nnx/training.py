@@ -118,7 +118,7 @@ def checked_validation(model: Model, where: str, validation_data: Any) -> Data:
 
 
 def _loss_targets(model: Model, where: str, name: str, y: Array, width: int) -> Array:
-    """Return all targets as a built-in loss takes them for outputs of ``width`` columns; other losses get them uncast."""
+    """Return all targets as a built-in loss takes them for ``width`` outputs; other losses get them uncast."""
     if type(model.loss) not in BUILTIN_LOSSES:
         return y
     targets: Array = model.loss._targets(where, name, y, (len(y), width), _dtype(model) or np.dtype(np.float64))
@@ -166,9 +166,7 @@ def train(
                 report.line(_report.validation_line(**found))
 
 
-def evaluate(
-    model: Model, data: Data, batch_size: int | None, interrupt: Interrupt | None = None
-) -> dict[str, float]:
+def evaluate(model: Model, data: Data, batch_size: int | None, interrupt: Interrupt | None = None) -> dict[str, float]:
     """Return loss and accuracy over the data; no parameter changes."""
     _new_pass(model)
     for batch in data.batches(batch_size):

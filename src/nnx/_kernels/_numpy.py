@@ -248,7 +248,7 @@ def categorical_crossentropy_forward(y_pred: Array, labels: Array, sample_losses
 
 @quiet
 def categorical_crossentropy_backward(y_pred: Array, labels: Array, dinputs: Array) -> None:
-    """``dinputs_ij := −1 / (p_ij·n)`` where j is the label of i, else 0. A p of 0 counts as the smallest normal number."""
+    """``dinputs_ij := −1 / (p_ij·n)`` where j is the label of i, else 0; a p of 0 counts as the smallest normal one."""
     rows = np.arange(len(labels))
     confidences = np.maximum(y_pred[rows, labels], np.finfo(y_pred.dtype).tiny)
     dinputs.fill(0)

@@ -25,6 +25,8 @@ FINITE_BLOCK = 1 << 20
 
 def number(where: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> Any:
     """Return ``value``, a finite real number from ``low`` to ``high``; a NumPy scalar as a Python number."""
+    if type(value) is float and low <= value <= high and math.isfinite(value):
+        return value
     if isinstance(value, np.number):
         value = value.item()
     if type(value) is not float and (isinstance(value, bool | np.bool_) or not isinstance(value, Real)):
@@ -36,6 +38,8 @@ def number(where: str, name: str, value: Any, low: float = -math.inf, high: floa
 
 def fraction(where: str, name: str, value: Any) -> Any:
     """Return ``value``, a number from 0 up to, but not including, 1."""
+    if type(value) is float and 0 <= value < 1:
+        return value
     plain_value = number(where, name, value)
     if not 0 <= plain_value < 1:
         raise ValueError(f"{where}: {name} must be a number from 0 up to, but not including, 1, got {value!r}.")
@@ -52,6 +56,8 @@ def _interval(low: float, high: float) -> str:
 
 def whole(where: str, name: str, value: Any, low: int = 1, high: int | None = None) -> int:
     """Return ``value`` as an int, a whole number from ``low`` to ``high``."""
+    if type(value) is int and low <= value and (high is None or value <= high):
+        return value
     try:
         if isinstance(value, bool | np.bool_):
             raise TypeError
@@ -146,6 +152,13 @@ def updatable(
     where: str, name: str, value: Any, shape: tuple[int, ...] | None = None, dtype: FloatDType | None = None
 ) -> Array:
     """Return ``value`` as an array that kernels may write into: itself where it is one, else a cast copy."""
+    if (
+        type(value) is np.ndarray
+        and value.dtype == dtype
+        and value.shape == shape
+        and value.flags.carray  # C-ordered, aligned, writable
+    ):
+        return value
     if isinstance(value, np.ndarray) and not value.flags.writeable:
         raise ValueError(f"{where}: {name} must be a writable array, got a read-only one. Assign a copy of it.")
     values = array(where, name, value, dtype)
@@ -158,7 +171,9 @@ def bound(
     where: str, owner: object, name: str, shape: tuple[int, ...] | None = None, dtype: FloatDType | None = None
 ) -> Array:
     """Return an attribute of ``owner`` as `updatable` does; if that is a copy, it becomes the attribute."""
-    given = stored(where, owner, name, "set_parameters")
+    given = getattr(owner, name, None)
+    if given is None:
+        stored(where, owner, name, "set_parameters")
     values = updatable(where, name, given, shape, dtype)
     if values is not given:
         setattr(owner, name, values)

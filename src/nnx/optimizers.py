@@ -7,7 +7,7 @@ biases, ``biases`` and ``dbiases``. Each class adds its constructor and its `_ru
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -16,15 +16,20 @@ from nnx._describe import Described
 from nnx._typing import Array
 from nnx.layers import Layer_Dense
 
-#: Attributes of a layer: a parameter, its gradient, and what its state's names begin with.
-PARAMETERS = (("weights", "dweights", "weight"), ("biases", "dbiases", "bias"))
+State: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
+
+#: Names of the state that a rule keeps for weights and for biases.
+NOTHING: State = ((), ())
+MOMENTUMS: State = (("weight_momentums",), ("bias_momentums",))
+CACHE: State = (("weight_cache",), ("bias_cache",))
+MOMENTUMS_AND_CACHE: State = (("weight_momentums", "weight_cache"), ("bias_momentums", "bias_cache"))
 
 
 class _Rule(NamedTuple):
     """A step's kernel, which is called with parameter, gradient, state, rate, settings."""
 
     kernel: str
-    state: tuple[str, ...]
+    state: State
     settings: tuple[float, ...]
 
 
@@ -69,16 +74,12 @@ class _Optimizer(Described):
         where = f"{type(self).__name__}.update_params"
         rate = float(_check.number(where, "current_learning_rate", self.current_learning_rate))
         rule = self._rule(where)
-        if isinstance(layer, Layer_Dense):
-            layer.get_parameters()
-        bound = [
-            _bind(where, layer, name, gradient, [f"{prefix}_{kind}" for kind in rule.state])
-            for name, gradient, prefix in PARAMETERS
-            if name == "weights" or hasattr(layer, name)
-        ]
+        parameters = _parameters(where, layer)
+        gradients = _gradients(where, layer, parameters)
+        states = [_state(where, layer, names, values) for names, values in zip(rule.state, parameters, strict=False)]
         kernel = getattr(_kernels.backend, rule.kernel)
-        for arrays in bound:
-            kernel(*arrays, rate, *rule.settings)
+        for values, gradient, state in zip(parameters, gradients, states, strict=True):
+            kernel(values, gradient, *state, rate, *rule.settings)
 
     def post_update_params(self) -> None:
         """Count the step."""
@@ -89,17 +90,31 @@ class _Optimizer(Described):
         raise NotImplementedError(f"{where}: {type(self).__name__} does not define update_params(layer).")
 
 
-def _bind(where: str, layer: Any, name: str, gradient: str, state: list[str]) -> list[Array]:
-    """Return a parameter, its gradient and its state as kernels need them.
+def _parameters(where: str, layer: Any) -> tuple[Array, ...]:
+    """Return a layer's weights and, if it has any, biases."""
+    if isinstance(layer, Layer_Dense):
+        return layer.get_parameters()
+    names = ("weights", "biases") if hasattr(layer, "biases") else ("weights",)
+    return tuple(_check.bound(where, layer, name) for name in names)
 
-    If any state is missing, all of it begins anew: what another optimizer left behind is no beginning.
+
+def _gradients(where: str, layer: Any, parameters: tuple[Array, ...]) -> list[Array]:
+    """Return the gradients of a layer's parameters, shaped like those."""
+    return [
+        _check.like(where, name, _check.stored(where, layer, name, "backward"), values)
+        for name, values in zip(("dweights", "dbiases"), parameters, strict=False)
+    ]
+
+
+def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> list[Array]:
+    """Return the state that a layer keeps of one parameter.
+
+    If any of it is missing, all of it begins anew: what another optimizer left behind is no beginning.
     """
-    values = _check.bound(where, layer, name)
-    gradients = _check.like(where, gradient, _check.stored(where, layer, gradient, "backward"), values)
-    if any(getattr(layer, each, None) is None for each in state):
-        for each in state:
-            setattr(layer, each, np.zeros(values.shape, values.dtype))
-    return [values, gradients, *(_check.bound(where, layer, each, values.shape, values.dtype) for each in state)]
+    if any([getattr(layer, name, None) is None for name in names]):  # noqa: C419 - a list is faster here
+        for name in names:
+            setattr(layer, name, np.zeros(values.shape, values.dtype))
+    return [_check.bound(where, layer, name, values.shape, values.dtype) for name in names]
 
 
 class Optimizer_SGD(_Optimizer):
@@ -138,7 +153,7 @@ class Optimizer_SGD(_Optimizer):
 
     def _rule(self, where: str) -> _Rule:
         momentum = float(_check.fraction(where, "momentum", self.momentum))
-        return _Rule("sgd_momentum_update", ("momentums",), (momentum,)) if momentum else _Rule("sgd_update", (), ())
+        return _Rule("sgd_momentum_update", MOMENTUMS, (momentum,)) if momentum else _Rule("sgd_update", NOTHING, ())
 
 
 class Optimizer_Adagrad(_Optimizer):
@@ -174,7 +189,7 @@ class Optimizer_Adagrad(_Optimizer):
         self._configure(learning_rate, decay, epsilon=epsilon)
 
     def _rule(self, where: str) -> _Rule:
-        return _Rule("adagrad_update", ("cache",), (float(_check.number(where, "epsilon", self.epsilon, 0)),))
+        return _Rule("adagrad_update", CACHE, (float(_check.number(where, "epsilon", self.epsilon, 0)),))
 
 
 class Optimizer_RMSprop(_Optimizer):
@@ -216,7 +231,7 @@ class Optimizer_RMSprop(_Optimizer):
 
     def _rule(self, where: str) -> _Rule:
         epsilon = float(_check.number(where, "epsilon", self.epsilon, 0))
-        return _Rule("rmsprop_update", ("cache",), (epsilon, float(_check.fraction(where, "rho", self.rho))))
+        return _Rule("rmsprop_update", CACHE, (epsilon, float(_check.fraction(where, "rho", self.rho))))
 
 
 class Optimizer_Adam(_Optimizer):
@@ -283,4 +298,4 @@ class Optimizer_Adam(_Optimizer):
         beta_1 = float(_check.fraction(where, "beta_1", self.beta_1))
         beta_2 = float(_check.fraction(where, "beta_2", self.beta_2))
         step = _check.whole(where, "iterations", self.iterations, 0) + 1
-        return _Rule("adam_update", ("momentums", "cache"), (epsilon, beta_1, beta_2, step))
+        return _Rule("adam_update", MOMENTUMS_AND_CACHE, (epsilon, beta_1, beta_2, step))

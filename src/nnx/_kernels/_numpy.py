@@ -63,8 +63,11 @@ Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
 
 def quiet(kernel: Kernel) -> Kernel:
-    """Run the kernel without floating-point warnings (one errstate a call: NumPy 1 cannot share it between threads)."""
+    """Run the kernel without floating-point warnings."""
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+        return np.errstate(all="ignore")(kernel)
 
+    # NumPy 1 keeps the caller's state on the errstate object, which threads would share.
     @functools.wraps(kernel)
     def run(*args: object) -> object:
         with np.errstate(all="ignore"):
@@ -95,7 +98,8 @@ def dense_backward_weights(
 @quiet
 def dense_backward_biases(dvalues: Array, biases: Array, dbiases: Array, l1: float, l2: float) -> None:
     """``dbiases := Σ over samples of dvalues + l1·sign(biases) + 2·l2·biases``; (n, m), (1, m) in, (1, m) out."""
-    np.add.reduce(dvalues, axis=0, out=dbiases[0])
+    # A product with ones is summed by BLAS, twice as fast as add.reduce.
+    np.matmul(np.ones((1, len(dvalues)), dvalues.dtype), dvalues, out=dbiases)
     _add_regularization(biases, dbiases, l1, l2)
 
 
@@ -212,9 +216,11 @@ def sigmoid_backward(output: Array, dvalues: Array, dinputs: Array) -> None:
 @quiet
 def softmax_forward(inputs: Array, output: Array) -> None:
     """``output_ij := exp(x_ij − max_i) / Σ_j exp(x_ij − max_i)``; (n, m)."""
-    np.subtract(inputs, np.maximum.reduce(inputs, axis=1, keepdims=True), out=output)
-    np.exp(output, out=output)
-    output /= np.add.reduce(output, axis=1, keepdims=True)
+    # Samples along the fast axis: with 3 classes 3 times as fast, with 100 a fifth slower.
+    columns = inputs.T.copy()
+    columns -= np.maximum.reduce(columns, axis=0)
+    np.exp(columns, out=columns)
+    np.divide(columns, np.add.reduce(columns, axis=0), out=output.T)
 
 
 @quiet
@@ -239,34 +245,44 @@ def total(values: Array) -> float:
     return float(np.add.reduce(values, axis=None, dtype=np.float64))
 
 
+def _clip(probabilities: Array) -> Array:
+    return np.minimum(np.maximum(probabilities, CLIP), 1 - CLIP)
+
+
+def _cells(values: Array, labels: Array) -> Array:
+    """Return the flat positions of each row's label (in one index twice as fast as in two)."""
+    rows, columns = values.shape
+    return np.arange(0, rows * columns, columns) + labels
+
+
 @quiet
 def categorical_crossentropy_forward(y_pred: Array, labels: Array, sample_losses: Array) -> None:
     """``sample_losses_i := −log(clip(p_i,label_i))``; (n, m), (n,) in, (n,) out."""
-    confidences = y_pred[np.arange(len(labels)), labels]
-    np.negative(np.log(np.clip(confidences, CLIP, 1 - CLIP)), out=sample_losses)
+    np.log(_clip(y_pred.reshape(-1)[_cells(y_pred, labels)]), out=sample_losses)
+    np.negative(sample_losses, out=sample_losses)
 
 
 @quiet
 def categorical_crossentropy_backward(y_pred: Array, labels: Array, dinputs: Array) -> None:
     """``dinputs_ij := −1 / (p_ij·n)`` where j is the label of i, else 0; a p of 0 counts as the smallest normal one."""
-    rows = np.arange(len(labels))
-    confidences = np.maximum(y_pred[rows, labels], np.finfo(y_pred.dtype).tiny)
+    cells = _cells(y_pred, labels)
+    confidences = np.maximum(y_pred.reshape(-1)[cells], np.finfo(y_pred.dtype).tiny)
     dinputs.fill(0)
-    dinputs[rows, labels] = -1 / confidences / len(labels)
+    dinputs.reshape(-1)[cells] = -1 / confidences / len(labels)
 
 
 @quiet
 def softmax_crossentropy_backward(output: Array, labels: Array, dinputs: Array) -> None:
     """``dinputs := (output − onehot(labels)) / n``: softmax and categorical cross-entropy in one; (n, m), (n,) in."""
     np.copyto(dinputs, output)
-    dinputs[np.arange(len(labels)), labels] -= 1
+    dinputs.reshape(-1)[_cells(output, labels)] -= 1
     dinputs /= len(labels)
 
 
 @quiet
 def binary_crossentropy_forward(y_pred: Array, y_true: Array, sample_losses: Array) -> None:
     """``sample_losses_i := mean over outputs of −(y·log p + (1 − y)·log(1 − p))``, p clipped; (n, m) in, (n,) out."""
-    clipped = np.clip(y_pred, CLIP, 1 - CLIP)
+    clipped = _clip(y_pred)
     losses = -(y_true * np.log(clipped) + (1 - y_true) * np.log(1 - clipped))
     np.add.reduce(losses, axis=1, dtype=np.float64, out=sample_losses)
     sample_losses /= y_pred.shape[1]
@@ -275,7 +291,7 @@ def binary_crossentropy_forward(y_pred: Array, y_true: Array, sample_losses: Arr
 @quiet
 def binary_crossentropy_backward(y_pred: Array, y_true: Array, dinputs: Array) -> None:
     """``dinputs := −(y/p − (1 − y)/(1 − p)) / (m·n)``, p clipped as in the forward; (n, m)."""
-    clipped = np.clip(y_pred, CLIP, 1 - CLIP)
+    clipped = _clip(y_pred)
     np.subtract((1 - y_true) / (1 - clipped), y_true / clipped, out=dinputs)
     dinputs /= dinputs.size
 
@@ -368,7 +384,10 @@ def adam_update(
     momentums += (1 - beta_1) * gradients
     cache *= beta_2
     cache += (1 - beta_2) * np.square(gradients)
+    # Both corrections moved out of the arrays: √(c/b) + ε = (√c + ε·√b) / √b.
+    root = (1 - beta_2**step) ** 0.5
     scale = np.sqrt(cache)
-    scale *= (1 - beta_2**step) ** -0.5
-    scale += epsilon
-    values -= (rate / (1 - beta_1**step)) * momentums / scale
+    scale += epsilon * root
+    np.divide(momentums, scale, out=scale)
+    scale *= rate * root / (1 - beta_1**step)
+    values -= scale

@@ -1,0 +1,180 @@
+"""Optimizers: rates, counts and state; the arithmetic itself is in test_kernels.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nnx
+
+OPTIMIZERS = [
+    lambda: nnx.Optimizer_SGD(),
+    lambda: nnx.Optimizer_SGD(momentum=0.9),
+    lambda: nnx.Optimizer_Adagrad(),
+    lambda: nnx.Optimizer_RMSprop(),
+    lambda: nnx.Optimizer_Adam(),
+]
+
+
+def layer_with_gradients(value=1.0):
+    dense = nnx.Layer_Dense(2, 3)
+    dense.weights[:] = 1
+    dense.dweights, dense.dbiases = np.full((2, 3), value), np.full((1, 3), -value)
+    return dense
+
+
+def test_defaults_are_the_books():
+    for optimizer, rate in (
+        (nnx.Optimizer_SGD(), 1.0),
+        (nnx.Optimizer_Adagrad(), 1.0),
+        (nnx.Optimizer_RMSprop(), 0.001),
+        (nnx.Optimizer_Adam(), 0.001),
+    ):
+        assert optimizer.learning_rate == optimizer.current_learning_rate == rate
+        assert optimizer.decay == 0
+        assert optimizer.iterations == 0
+    assert nnx.Optimizer_SGD().momentum == 0
+    assert nnx.Optimizer_Adagrad().epsilon == 1e-7
+    assert (nnx.Optimizer_RMSprop().epsilon, nnx.Optimizer_RMSprop().rho) == (1e-7, 0.9)
+    adam = nnx.Optimizer_Adam()
+    assert (adam.epsilon, adam.beta_1, adam.beta_2) == (1e-7, 0.9, 0.999)
+
+
+def test_first_step_of_each_optimizer_by_hand():
+    expected = [1 - 1, 1 - 1, 1 - 1 / (1 + 1e-7), 1 - 0.001 / (0.1**0.5 + 1e-7), 1 - 0.001]
+    for make, weight in zip(OPTIMIZERS, expected, strict=True):
+        dense, optimizer = layer_with_gradients(), make()
+        optimizer.pre_update_params()
+        optimizer.update_params(dense)
+        optimizer.post_update_params()
+        np.testing.assert_allclose(dense.weights, weight, atol=1e-7)
+        np.testing.assert_allclose(dense.biases, 1 - weight, atol=1e-7)
+        assert optimizer.iterations == 1
+
+
+def test_rate_is_computed_in_python_floats_in_the_books_order():
+    optimizer = nnx.Optimizer_Adam(learning_rate=0.05, decay=5e-7)
+    for step in (0, 1, 7, 9999):
+        optimizer.iterations = step
+        optimizer.pre_update_params()
+        assert optimizer.current_learning_rate == 0.05 * (1.0 / (1.0 + 5e-7 * step))
+        assert type(optimizer.current_learning_rate) is float
+
+
+def test_without_decay_the_current_rate_is_left_alone():
+    optimizer = nnx.Optimizer_SGD(1.0)
+    optimizer.current_learning_rate = 0.25
+    optimizer.pre_update_params()
+    dense = layer_with_gradients()
+    optimizer.update_params(dense)
+    assert optimizer.current_learning_rate == 0.25
+    np.testing.assert_allclose(dense.weights, 0.75)
+
+
+def test_update_works_without_pre_and_post():
+    dense = layer_with_gradients()
+    nnx.Optimizer_SGD().update_params(dense)
+    np.testing.assert_allclose(dense.weights, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (OPTIMIZERS[0], set()),
+        (OPTIMIZERS[1], {"weight_momentums", "bias_momentums"}),
+        (OPTIMIZERS[2], {"weight_cache", "bias_cache"}),
+        (OPTIMIZERS[3], {"weight_cache", "bias_cache"}),
+        (OPTIMIZERS[4], {"weight_momentums", "bias_momentums", "weight_cache", "bias_cache"}),
+    ],
+)
+def test_state_is_kept_on_the_layer_under_the_books_names(dtype, make, names):
+    dense = layer_with_gradients()
+    make().update_params(dense)
+    found = {name for name in vars(dense) if "_momentums" in name or "_cache" in name}
+    assert found == names
+    for name in names:
+        array = getattr(dense, name)
+        assert array.dtype == dtype
+        assert array.shape == ((2, 3) if name.startswith("weight") else (1, 3))
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_parameters_are_updated_in_place_and_gradients_left_alone(make):
+    dense = layer_with_gradients()
+    weights, biases, dweights = dense.weights, dense.biases, dense.dweights.copy()
+    make().update_params(dense)
+    assert dense.weights is weights
+    assert dense.biases is biases
+    np.testing.assert_array_equal(dense.dweights, dweights)
+
+
+def test_adam_does_not_begin_with_the_momentums_that_sgd_left():
+    used, fresh = layer_with_gradients(), layer_with_gradients()
+    sgd = nnx.Optimizer_SGD(0.1, momentum=0.9)
+    sgd.update_params(used)
+    used.weights[:], used.biases[:] = fresh.weights, fresh.biases
+    for dense in (used, fresh):
+        nnx.Optimizer_Adam().update_params(dense)
+    np.testing.assert_array_equal(used.weights, fresh.weights)
+
+
+def test_numpy_scalars_as_arguments_do_not_change_the_arithmetic():
+    first, second = layer_with_gradients(), layer_with_gradients()
+    nnx.Optimizer_Adam(0.05).update_params(first)
+    nnx.Optimizer_Adam(np.float64(0.05)).update_params(second)
+    np.testing.assert_array_equal(first.weights, second.weights)
+    assert second.weights.dtype == np.float32
+
+
+def test_a_layer_without_biases_can_be_trained():
+    class Layer_Scale:
+        weights = np.ones((1, 3))
+        dweights = np.ones((1, 3))
+
+    layer = Layer_Scale()
+    layer.weights = np.ones((1, 3))
+    nnx.Optimizer_Adam(0.5).update_params(layer)
+    np.testing.assert_allclose(layer.weights, 0.5, rtol=1e-6)
+
+
+def test_update_before_backward_says_what_to_do():
+    with pytest.raises(RuntimeError, match=r"Optimizer_Adam\.update_params: Layer_Dense has no dweights yet\. Call back"):
+        nnx.Optimizer_Adam().update_params(nnx.Layer_Dense(2, 3))
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda d: setattr(d, "dweights", np.ones((3, 2))),
+        lambda d: setattr(d, "dbiases", np.ones((1, 4))),
+        lambda d: setattr(d, "dbiases", None),
+        lambda d: setattr(d, "biases", np.ones((3,))),
+        lambda d: setattr(d, "dweights", np.ones((2, 3), complex)),
+    ],
+)
+def test_a_refused_update_changes_nothing(make, spoil):
+    dense, optimizer = layer_with_gradients(), make()
+    weights = dense.weights.copy()
+    spoil(dense)
+    with pytest.raises((ValueError, TypeError, RuntimeError)):
+        optimizer.update_params(dense)
+    np.testing.assert_array_equal(dense.weights, weights)
+
+
+def test_spoilt_state_and_settings_are_refused():
+    dense, adam = layer_with_gradients(), nnx.Optimizer_Adam()
+    adam.update_params(dense)
+    kept = dense.weights.copy()
+    dense.weight_cache = np.ones((3, 3))
+    with pytest.raises(ValueError, match=r"weight_cache must have shape \(2, 3\), got \(3, 3\)"):
+        adam.update_params(dense)
+    dense.weight_cache = np.ones((2, 3))
+    adam.beta_1 = 1.0
+    with pytest.raises(ValueError, match="beta_1 must be a number from 0 up to, but not including, 1, got 1.0"):
+        adam.update_params(dense)
+    adam.beta_1 = 0.9
+    adam.current_learning_rate = float("nan")
+    with pytest.raises(ValueError, match="current_learning_rate must be a finite number, got nan"):
+        adam.update_params(dense)
+    np.testing.assert_array_equal(dense.weights, kept)

@@ -1,0 +1,474 @@
+"""Model and parameter files: what comes back, how they are written, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors
+from networks import binary, classifier, parameters_of, regression
+from safetensors.numpy import load_file, save_file
+
+import nnx
+from nnx import storage
+
+OPTIMIZERS = [
+    lambda: nnx.Optimizer_SGD(0.5, decay=1e-2),
+    lambda: nnx.Optimizer_SGD(0.5, momentum=0.9),
+    lambda: nnx.Optimizer_Adagrad(0.1, decay=1e-3),
+    lambda: nnx.Optimizer_RMSprop(0.01, rho=0.95),
+    lambda: nnx.Optimizer_Adam(0.01, decay=1e-2, beta_1=0.8),
+]
+
+
+@pytest.fixture
+def data():
+    return nnx.spiral_data(samples=40, classes=3)
+
+
+def description_of(path) -> dict:
+    with safetensors.safe_open(path, "np") as file:
+        return json.loads(file.metadata()["nnx"])
+
+
+def rewrite(path, change_description=None, change_tensors=None) -> None:
+    """Change a file as somebody who means harm might."""
+    description, tensors = description_of(path), load_file(path)
+    if change_description is not None:
+        change_description(description)
+    if change_tensors is not None:
+        change_tensors(tensors)
+    save_file(tensors, path, {"nnx": json.dumps(description)})
+
+
+# What comes back
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_a_loaded_model_goes_on_as_if_never_stopped(tmp_path, data, dtype, make):
+    straight, stopped = [], []
+    for epochs in ((7,), (4, 3)):
+        np.random.seed(1)
+        model = classifier(dropout=0.2, weight_regularizer_l2=1e-3, bias_regularizer_l1=1e-4)
+        model.set(optimizer=make())
+        for part in epochs:
+            history = model.train(*data, epochs=part, batch_size=32, print_every=None)
+            model.save(tmp_path / "model")
+            model = nnx.Model.load(tmp_path / "model")
+        (straight if len(epochs) == 1 else stopped).extend(
+            [(tmp_path / "model").read_bytes(), parameters_of(model), history.loss[-1], model.optimizer.iterations]
+        )
+    assert straight == stopped
+
+
+def test_a_loaded_model_predicts_the_same_bits_in_another_process(tmp_path, data):
+    model = classifier(dropout=0.1)
+    model.train(*data, epochs=3, print_every=None)
+    model.save(tmp_path / "model")
+    np.save(tmp_path / "X.npy", data[0])
+    script = (
+        "import sys, numpy as np, nnx\n"
+        "X = np.load(sys.argv[2])\n"
+        "sys.stdout.buffer.write(nnx.Model.load(sys.argv[1]).predict(X).tobytes())\n"
+    )
+    arguments = [sys.executable, "-c", script, str(tmp_path / "model"), str(tmp_path / "X.npy")]
+    found = subprocess.run(arguments, capture_output=True, check=True).stdout
+    # In this process after the X.npy round trip too: nnfs.init() may have made X float32.
+    assert found == model.predict(np.load(tmp_path / "X.npy")).tobytes()
+
+
+@pytest.mark.parametrize("make", [classifier, binary, regression])
+def test_everything_that_was_chosen_comes_back(tmp_path, make):
+    model = make()
+    model.train(np.ones((6, 2)), [0, 1, 1, 0, 1, 0], print_every=None)
+    model.save(tmp_path / "model")
+    twin = nnx.Model.load(tmp_path / "model")
+    assert repr(twin) == repr(model)
+    assert twin.optimizer.iterations == 1
+    assert twin.optimizer.current_learning_rate == model.optimizer.current_learning_rate
+    assert getattr(twin.accuracy, "precision", 0) == getattr(model.accuracy, "precision", 0)
+    assert (twin.softmax_classifier_output is None) == (model.softmax_classifier_output is None)
+    assert twin.loss.trainable_layers is twin.trainable_layers
+    twin.finalize()
+
+
+def test_a_model_without_loss_optimizer_and_accuracy_can_be_saved(tmp_path):
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(2, 3))
+    model.finalize()
+    model.save(tmp_path / "model")
+    twin = nnx.Model.load(tmp_path / "model")
+    assert twin.loss is twin.optimizer is twin.accuracy is None
+    np.testing.assert_array_equal(twin.predict(np.ones((1, 2))), model.predict(np.ones((1, 2))))
+
+
+def test_loading_draws_no_random_number(tmp_path):
+    classifier().save(tmp_path / "model")
+    np.random.seed(5)
+    nnx.Model.load(tmp_path / "model")
+    first = np.random.rand()
+    np.random.seed(5)
+    assert np.random.rand() == first
+
+
+def test_frozen_and_shared_parameters_come_back_frozen_and_shared(tmp_path, data):
+    model = nnx.Model()
+    for layer in (nnx.Layer_Dense(2, 2), nnx.Layer_Dense(2, 2), nnx.Layer_Dense(2, 3), nnx.Activation_Softmax()):
+        model.add(layer)
+    model.set(
+        loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_SGD(0.1), accuracy=nnx.Accuracy_Categorical()
+    )
+    model.finalize()
+    model.layers[1].set_parameters(*model.layers[0].get_parameters())
+    model.trainable_layers.pop(0)
+    model.save(tmp_path / "model")
+    assert sorted(load_file(tmp_path / "model")) == [
+        "layers.0.biases",
+        "layers.0.weights",
+        "layers.2.biases",
+        "layers.2.weights",
+    ]
+    twin = nnx.Model.load(tmp_path / "model")
+    assert twin.layers[0].weights is twin.layers[1].weights
+    assert twin.trainable_layers == twin.layers[1:3]
+    for each in (model, twin):
+        each.train(*data, epochs=3, print_every=None)
+    assert parameters_of(model) == parameters_of(twin)
+
+
+def test_dropout_rate_that_was_assigned_comes_back_to_the_bit(tmp_path):
+    model = classifier(dropout=0.1)
+    model.layers[2].rate = 0.3
+    model.save(tmp_path / "model")
+    assert nnx.Model.load(tmp_path / "model").layers[2].rate == 0.3
+
+
+def test_numpy_scalars_in_settings_can_be_saved(tmp_path):
+    model = classifier()
+    model.set(optimizer=nnx.Optimizer_Adam(np.float32(0.01)))
+    model.optimizer.current_learning_rate = np.float64(0.5)
+    model.layers[0].weight_regularizer_l2 = np.float32(0.25)
+    model.save(tmp_path / "model")
+    twin = nnx.Model.load(tmp_path / "model")
+    assert twin.optimizer.current_learning_rate == 0.5
+    assert twin.layers[0].weight_regularizer_l2 == 0.25
+
+
+def test_any_safetensors_reader_finds_the_weights(tmp_path):
+    model = classifier()
+    model.save(tmp_path / "any.name.at-all")
+    tensors = load_file(tmp_path / "any.name.at-all")
+    np.testing.assert_array_equal(tensors["layers.0.weights"], model.layers[0].weights)
+    np.testing.assert_array_equal(tensors["layers.2.biases"], model.layers[2].biases)
+    assert description_of(tmp_path / "any.name.at-all")["layers"][0]["class"] == "Layer_Dense"
+
+
+def test_two_saves_of_one_model_are_the_same_bytes(tmp_path):
+    model = classifier()
+    model.save(tmp_path / "a")
+    model.save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_parameters_alone_come_back(tmp_path, data):
+    model, other = classifier(), classifier(dropout=0.5)
+    model.train(*data, print_every=None)
+    model.save_parameters(str(tmp_path / "spiral.parms"))
+    other.load_parameters(tmp_path / "spiral.parms")
+    assert parameters_of(other) == parameters_of(model)
+    model.save(tmp_path / "whole.model")
+    third = classifier()
+    third.load_parameters(tmp_path / "whole.model")
+    assert parameters_of(third) == parameters_of(model)
+
+
+def test_load_parameters_casts_to_the_models_dtype(tmp_path):
+    classifier(dtype="float64").save_parameters(tmp_path / "p")
+    model = classifier()
+    model.load_parameters(tmp_path / "p")
+    assert model.predict(np.ones((1, 2))).dtype == np.float32
+
+
+def test_parameters_of_another_network_change_nothing(tmp_path):
+    classifier(n_inputs=5).save_parameters(tmp_path / "p")
+    model = classifier()
+    before = parameters_of(model)
+    with pytest.raises(nnx.ModelFileError, match=r"does not fit this model\. .*shape \(2, 16\), got \(5, 16\)"):
+        model.load_parameters(tmp_path / "p")
+    regression().save_parameters(tmp_path / "p")
+    with pytest.raises(nnx.ModelFileError, match="does not fit this model"):
+        model.load_parameters(tmp_path / "p")
+    assert parameters_of(model) == before
+    with pytest.raises(nnx.ModelFileError, match=r"holds parameters alone\. Build the model and call"):
+        nnx.Model.load(tmp_path / "p")
+
+
+# How they are written
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    model = classifier()
+    path = tmp_path / "model"
+    model.save(path)
+    old = path.read_bytes()
+    monkeypatch.setattr(storage.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        model.save(path)
+    assert path.read_bytes() == old
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_writing_is_to_a_temporary_file_in_the_folder_then_synced_then_renamed(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(storage.os, "fsync", lambda descriptor: calls.append("fsync") or fsync(descriptor))
+
+    def spied(source, target):
+        assert os.path.dirname(source) == os.path.dirname(target) == os.path.realpath(tmp_path)
+        calls.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(storage.os, "replace", spied)
+    classifier().save(tmp_path / "model")
+    assert calls[:2] == ["fsync", "replace"]
+
+
+def test_a_saved_file_has_the_permissions_of_any_new_file(tmp_path):
+    classifier().save(tmp_path / "model")
+    (tmp_path / "other").write_bytes(b"")
+    assert (tmp_path / "model").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_places_that_cannot_be_written_to_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"Model\.save: path must be in an existing folder, got '.*nowhere/model'"):
+        classifier().save(tmp_path / "nowhere" / "model")
+    with pytest.raises(IsADirectoryError, match=r"Model\.save: path must name a file, got the folder"):
+        classifier().save(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        nnx.Model.load(tmp_path / "missing")
+
+
+# Classes of one's own
+
+
+class Layer_Half:
+    def __init__(self, factor=0.5):
+        self.factor = factor
+
+    def get_config(self):
+        return {"factor": self.factor}
+
+    def forward(self, inputs, training):
+        self.output = inputs * inputs.dtype.type(self.factor)
+
+    def backward(self, dvalues):
+        self.dinputs = dvalues * dvalues.dtype.type(self.factor)
+
+
+class Own_ReLU(nnx.Activation_ReLU):
+    pass
+
+
+def with_layer(layer):
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(2, 3))
+    model.add(layer)
+    model.add(nnx.Activation_Softmax())
+    model.set(
+        loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_Adam(), accuracy=nnx.Accuracy_Categorical()
+    )
+    model.finalize()
+    return model
+
+
+def test_a_class_of_ones_own_is_refused_at_save_unless_it_describes_itself(tmp_path):
+    class Layer_Plain(nnx.Activation_Linear):
+        pass
+
+    for layer in (Layer_Plain(), Own_ReLU()):
+        with pytest.raises(TypeError, match=r"Model\.save: layer must be built in or have a get_config\(\) of its own"):
+            with_layer(layer).save(tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+    with_layer(Layer_Plain()).save_parameters(tmp_path / "p")
+
+
+def test_a_class_that_describes_itself_comes_back_through_custom_objects(tmp_path, data):
+    model = with_layer(Layer_Half(0.25))
+    model.train(*data, epochs=2, print_every=None)
+    model.save(tmp_path / "model")
+    with pytest.raises(nnx.ModelFileError, match=r"a layer of your own class 'Layer_Half'\. Pass custom_objects=\{'Layer"):
+        nnx.Model.load(tmp_path / "model")
+    twin = nnx.Model.load(tmp_path / "model", custom_objects={"Layer_Half": Layer_Half})
+    assert twin.layers[1].factor == 0.25
+    for each in (model, twin):
+        each.train(*data, print_every=None)
+    assert parameters_of(model) == parameters_of(twin)
+
+
+def test_a_class_of_ones_own_with_a_built_in_name_is_not_taken_for_the_built_in_one(tmp_path):
+    class Activation_ReLU(Layer_Half):
+        pass
+
+    with_layer(Activation_ReLU()).save(tmp_path / "model")
+    with pytest.raises(nnx.ModelFileError, match="your own class 'Activation_ReLU'"):
+        nnx.Model.load(tmp_path / "model")
+
+
+def test_an_optimizer_of_ones_own_keeps_its_count(tmp_path, data):
+    class Optimizer_Own(nnx.Optimizer_Adam):
+        def get_config(self):
+            return {"learning_rate": self.learning_rate}
+
+    model = classifier()
+    model.set(optimizer=Optimizer_Own(0.5))
+    model.train(*data, epochs=3, print_every=None)
+    model.save(tmp_path / "model")
+    twin = nnx.Model.load(tmp_path / "model", {"Optimizer_Own": Optimizer_Own})
+    assert type(twin.optimizer) is Optimizer_Own
+    assert twin.optimizer.iterations == 3
+
+
+def test_a_configuration_that_json_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"Model\.save: get_config\(\) must return finite numbers and text only"):
+        with_layer(Layer_Half(object())).save(tmp_path / "model")
+    with pytest.raises(TypeError, match="finite numbers"):
+        with_layer(Layer_Half(float("nan"))).save(tmp_path / "model")
+
+
+# What is refused
+
+
+@pytest.fixture
+def saved(tmp_path, data):
+    model = classifier(dropout=0.2)
+    model.train(*data, print_every=None)
+    model.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def refusal(path) -> str:
+    with pytest.raises(nnx.ModelFileError) as caught:
+        nnx.Model.load(path)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"Model.load: {str(path)!r} ")
+    return sentence
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_is_refused_with_the_way_to_move_its_parameters_over(tmp_path, protocol):
+    parameters = [(np.ones((2, 16)), np.zeros((1, 16))), (np.ones((16, 3)), np.zeros((1, 3)))]
+    path = tmp_path / "old.parms"
+    path.write_bytes(pickle.dumps(parameters, protocol))
+    sentence = refusal(path)
+    assert "is a pickle, and opening a pickle runs code" in sentence
+    # And the way works:
+    np.savez(tmp_path / "parameters.npz", *[array for pair in parameters for array in pair])
+    assert "numpy.savez('parameters.npz', *[array for pair in parameters for array in pair])" in sentence
+    arrays = list(np.load(tmp_path / "parameters.npz").values())
+    model = classifier()
+    model.set_parameters(list(zip(arrays[::2], arrays[1::2], strict=True)))
+    assert "model.set_parameters(list(zip(arrays[::2], arrays[1::2])))" in sentence
+    np.testing.assert_array_equal(model.layers[0].weights, np.ones((2, 16)))
+
+
+def test_a_file_cut_off_anywhere_is_refused(saved):
+    whole = saved.read_bytes()
+    for length in [*range(0, len(whole), 97), 7, 8, 9, len(whole) - 1]:
+        saved.write_bytes(whole[:length])
+        refusal(saved)
+    saved.write_bytes(whole + b"more")
+    refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 a zip file", b"\x89HDF\r\n\x1a\n" + bytes(100), b"{}", bytes(64), b"\xff" * 64]
+)
+def test_a_foreign_file_is_refused(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    refusal(tmp_path / "file")
+
+
+def test_a_safetensors_file_of_others_is_refused(tmp_path):
+    save_file({"x": np.ones(3)}, tmp_path / "file")
+    assert "none that nnx wrote" in refusal(tmp_path / "file")
+    save_file({"x": np.ones(3)}, tmp_path / "file", {"nnx": "hello"})
+    assert "damaged" in refusal(tmp_path / "file")
+    save_file({"x": np.ones(3)}, tmp_path / "file", {"nnx": "[" * 100_000})
+    assert "damaged" in refusal(tmp_path / "file")
+
+
+TAMPERED = {
+    "another version": lambda d: d.update(version=2),
+    "another format": lambda d: d.update(format="onnx"),
+    "unknown key": lambda d: d.update(extra=1),
+    "no layers": lambda d: d.update(layers=[]),
+    "layers no list": lambda d: d.update(layers={}),
+    "layer no object": lambda d: d["layers"].append(3),
+    "unknown class": lambda d: d["layers"][0].update({"class": "os.system"}),
+    "class of another role": lambda d: d["layers"][1].update({"class": "Optimizer_SGD"}),
+    "class no text": lambda d: d["layers"][0].update({"class": ["Layer_Dense"]}),
+    "config no object": lambda d: d["layers"][0].update(config=[1]),
+    "unknown argument": lambda d: d["layers"][0]["config"].update(extra=1),
+    "missing argument": lambda d: d["layers"][0]["config"].pop("n_inputs"),
+    "huge layer": lambda d: d["layers"][0]["config"].update(n_inputs=10**12, n_neurons=10**12),
+    "size of text": lambda d: d["layers"][0]["config"].update(n_inputs="2"),
+    "unknown state": lambda d: d["layers"][0]["state"].update(__class__=1),
+    "rate 0": lambda d: d["layers"][2]["state"].update(rate=0),
+    "rate 2": lambda d: d["layers"][2]["state"].update(rate=2),
+    "seed -1": lambda d: d["layers"][2]["state"].update(seed=-1),
+    "fractional count": lambda d: d["optimizer"]["state"].update(iterations=1.5),
+    "huge count": lambda d: d["optimizer"]["state"].update(iterations=10**30),
+    "text rate": lambda d: d["optimizer"]["state"].update(current_learning_rate="fast"),
+    "missing optimizer": lambda d: d.pop("optimizer"),
+    "optimizer setting": lambda d: d["optimizer"]["config"].update(beta_1=2),
+    "loss is an optimizer": lambda d: d.update(loss=d["optimizer"]),
+    "trainable stranger": lambda d: d.update(trainable=[0, 17]),
+    "trainable negative": lambda d: d.update(trainable=[-1]),
+    "trainable twice": lambda d: d.update(trainable=[0, 0]),
+    "trainable activation": lambda d: d.update(trainable=[1]),
+    "trainable text": lambda d: d.update(trainable="all"),
+    "shares a stranger": lambda d: d.update(shared={"layers.0.weight_cache2": "nowhere"}),
+    "dtype": lambda d: d["layers"][0]["config"].update(dtype="float16"),
+    "two dtypes": lambda d: d["layers"][0]["config"].update(dtype="float64"),
+}
+
+
+@pytest.mark.parametrize("case", TAMPERED)
+def test_a_tampered_description_is_refused(saved, case):
+    rewrite(saved, TAMPERED[case])
+    refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.pop("layers.0.weights"),
+        lambda t: t.pop("layers.3.biases"),
+        lambda t: t.update({"layers.0.weights": t["layers.0.weights"].T.copy()}),
+        lambda t: t.update({"layers.0.weight_cache": np.ones(3)}),
+        lambda t: t.update({"layers.1.weights": np.ones((2, 2))}),
+        lambda t: t.update({"layers.9.weights": np.ones((2, 2))}),
+        lambda t: t.update({"stranger": np.ones(2)}),
+        lambda t: t.update({"layers.0.forward": np.ones(2)}),
+    ],
+)
+def test_tampered_arrays_are_refused(saved, change):
+    rewrite(saved, None, change)
+    refusal(saved)
+
+
+def test_numbers_that_are_not_finite_are_refused(saved):
+    description, tensors = description_of(saved), load_file(saved)
+    description["optimizer"]["config"]["epsilon"] = float("nan")
+    save_file(tensors, saved, {"nnx": json.dumps(description)})
+    refusal(saved)
+
+
+def test_an_untampered_rewrite_is_accepted(saved):
+    rewrite(saved)
+    nnx.Model.load(saved)

@@ -24,7 +24,12 @@ TRAIN = {
         ValueError,
         r"X must have a value in every cell, got a masked array",
     ),
-    "fewer labels": ((X, Y[:5]), {}, ValueError, r"y must have one row for each of the 12 rows of X, got shape \(5,\)\."),
+    "fewer labels": (
+        (X, Y[:5]),
+        {},
+        ValueError,
+        r"y must have one row for each of the 12 rows of X, got shape \(5,\)\.",
+    ),
     "one label": ((X, 1), {}, ValueError, r"y must have one row for each of the 12 rows of X, got shape \(\)\."),
     "float labels": ((X, Y + 0.0), {}, TypeError, r"y must hold class numbers of an integer dtype or one-hot rows"),
     "wide labels": ((X, np.ones((12, 4))), {}, ValueError, r"y must have shape \(12,\) or \(12, 3\) for predictions"),
@@ -135,7 +140,9 @@ def test_an_impossible_model_is_refused():
     model.add(nnx.Layer_Dense(2, 64))
     model.add(nnx.Activation_ReLU())
     model.add(nnx.Layer_Dense(32, 3))
-    with pytest.raises(ValueError, match=r"layer 2 must take the 64 outputs of what is before it, got Layer_Dense\(32, 3"):
+    with pytest.raises(
+        ValueError, match=r"layer 2 must take the 64 outputs of what is before it, got Layer_Dense\(32, 3"
+    ):
         model.finalize()
     model = nnx.Model()
     model.add(nnx.Layer_Dense(2, 3))
@@ -162,39 +169,99 @@ def test_a_class_or_a_stranger_in_place_of_an_object_is_refused():
 
 
 CONSTRUCTORS = {
-    "n_inputs 0": (lambda: nnx.Layer_Dense(0, 3), ValueError, r"Layer_Dense: n_inputs must be a whole number of at least"),
-    "n_neurons 2.5": (lambda: nnx.Layer_Dense(2, 2.5), TypeError, r"Layer_Dense: n_neurons must be a whole number, got"),
+    "n_inputs 0": (
+        lambda: nnx.Layer_Dense(0, 3),
+        ValueError,
+        r"Layer_Dense: n_inputs must be a whole number of at least",
+    ),
+    "n_neurons 2.5": (
+        lambda: nnx.Layer_Dense(2, 2.5),
+        TypeError,
+        r"Layer_Dense: n_neurons must be a whole number, got",
+    ),
     "negative l2": (
         lambda: nnx.Layer_Dense(2, 3, weight_regularizer_l2=-1),
         ValueError,
         r"Layer_Dense: weight_regularizer_l2 must be a finite number of at least 0, got -1\.",
     ),
-    "nan l1": (lambda: nnx.Layer_Dense(2, 3, float("nan")), ValueError, r"Layer_Dense: weight_regularizer_l1 must be a finite number"),
+    "nan l1": (
+        lambda: nnx.Layer_Dense(2, 3, float("nan")),
+        ValueError,
+        r"Layer_Dense: weight_regularizer_l1 must be a finite number",
+    ),
     "float16": (
         lambda: nnx.Layer_Dense(2, 3, dtype="float16"),
         ValueError,
         r"Layer_Dense: dtype must be float32 or float64, got 'float16'\.",
     ),
-    "no dtype": (lambda: nnx.Layer_Dense(2, 3, dtype="fast"), ValueError, r"Layer_Dense: dtype must be float32 or float64, got 'fa"),
+    "no dtype": (
+        lambda: nnx.Layer_Dense(2, 3, dtype="fast"),
+        ValueError,
+        r"Layer_Dense: dtype must be float32 or float64, got 'fa",
+    ),
     "rate 1": (
         lambda: nnx.Layer_Dropout(1),
         ValueError,
         r"Layer_Dropout: rate must be a number from 0 up to, but not including, 1, got 1\.",
     ),
     "rate text": (lambda: nnx.Layer_Dropout("0.1"), TypeError, r"Layer_Dropout: rate must be a number, got '0\.1'\."),
-    "dropout seed": (lambda: nnx.Layer_Dropout(0.1, seed=2**64), ValueError, r"Layer_Dropout: seed must be a whole num"),
-    "negative rate": (lambda: nnx.Optimizer_SGD(-1), ValueError, r"Optimizer_SGD: learning_rate must be a finite number of"),
-    "inf rate": (lambda: nnx.Optimizer_Adam(float("inf")), ValueError, r"Optimizer_Adam: learning_rate must be a finite"),
-    "decay": (lambda: nnx.Optimizer_Adagrad(decay=-1), ValueError, r"Optimizer_Adagrad: decay must be a finite number of"),
-    "momentum": (lambda: nnx.Optimizer_SGD(momentum=1), ValueError, r"Optimizer_SGD: momentum must be a number from 0 up"),
+    "dropout seed": (
+        lambda: nnx.Layer_Dropout(0.1, seed=2**64),
+        ValueError,
+        r"Layer_Dropout: seed must be a whole num",
+    ),
+    "negative rate": (
+        lambda: nnx.Optimizer_SGD(-1),
+        ValueError,
+        r"Optimizer_SGD: learning_rate must be a finite number of",
+    ),
+    "inf rate": (
+        lambda: nnx.Optimizer_Adam(float("inf")),
+        ValueError,
+        r"Optimizer_Adam: learning_rate must be a finite",
+    ),
+    "decay": (
+        lambda: nnx.Optimizer_Adagrad(decay=-1),
+        ValueError,
+        r"Optimizer_Adagrad: decay must be a finite number of",
+    ),
+    "momentum": (
+        lambda: nnx.Optimizer_SGD(momentum=1),
+        ValueError,
+        r"Optimizer_SGD: momentum must be a number from 0 up",
+    ),
     "rho": (lambda: nnx.Optimizer_RMSprop(rho=None), TypeError, r"Optimizer_RMSprop: rho must be a number, got None\."),
-    "beta": (lambda: nnx.Optimizer_Adam(beta_2=1.0), ValueError, r"Optimizer_Adam: beta_2 must be a number from 0 up to"),
-    "epsilon": (lambda: nnx.Optimizer_Adam(epsilon=-1.0), ValueError, r"Optimizer_Adam: epsilon must be a finite number"),
-    "binary": (lambda: nnx.Accuracy_Categorical(binary="no"), TypeError, r"Accuracy_Categorical: binary must be True or"),
-    "default dtype": (lambda: nnx.set_default_dtype("int32"), ValueError, r"set_default_dtype: dtype must be float32 or"),
+    "beta": (
+        lambda: nnx.Optimizer_Adam(beta_2=1.0),
+        ValueError,
+        r"Optimizer_Adam: beta_2 must be a number from 0 up to",
+    ),
+    "epsilon": (
+        lambda: nnx.Optimizer_Adam(epsilon=-1.0),
+        ValueError,
+        r"Optimizer_Adam: epsilon must be a finite number",
+    ),
+    "binary": (
+        lambda: nnx.Accuracy_Categorical(binary="no"),
+        TypeError,
+        r"Accuracy_Categorical: binary must be True or",
+    ),
+    "default dtype": (
+        lambda: nnx.set_default_dtype("int32"),
+        ValueError,
+        r"set_default_dtype: dtype must be float32 or",
+    ),
     "default None": (lambda: nnx.set_default_dtype(None), ValueError, r"set_default_dtype: dtype must be float32 or"),
-    "samples": (lambda: nnx.spiral_data(0, 3), ValueError, r"spiral_data: samples must be a whole number of at least 1"),
-    "classes": (lambda: nnx.vertical_data(10, 300), ValueError, r"vertical_data: classes must be a whole number from 1"),
+    "samples": (
+        lambda: nnx.spiral_data(0, 3),
+        ValueError,
+        r"spiral_data: samples must be a whole number of at least 1",
+    ),
+    "classes": (
+        lambda: nnx.vertical_data(10, 300),
+        ValueError,
+        r"vertical_data: classes must be a whole number from 1",
+    ),
     "sine": (lambda: nnx.sine_data("a"), TypeError, r"sine_data: samples must be a whole number, got 'a'\."),
 }
 
@@ -276,7 +343,10 @@ LAYERS = {
         r"Layer_Dropout\.forward: rate \(the part to keep\) must be above 0, got 0\.",
     ),
     "tampered inputs": (
-        lambda: vars(layer := ready(nnx.Layer_Dense(3, 2))).update(inputs=np.ones((4, 7))) or layer.backward(np.ones((4, 2))),
+        lambda: (
+            vars(layer := ready(nnx.Layer_Dense(3, 2))).update(inputs=np.ones((4, 7)))
+            or layer.backward(np.ones((4, 2)))
+        ),
         ValueError,
         r"Layer_Dense\.backward: inputs must have shape \(n, 3\), got \(4, 7\)\.",
     ),

@@ -131,7 +131,9 @@ def test_model_backward_matches_central_differences(rng, hidden, last, loss, reg
     model.add(last())
     model.set(loss=loss())
     model.finalize()
-    model.set_parameters([(away_from_zero(rng, w.shape), away_from_zero(rng, b.shape)) for w, b in model.get_parameters()])
+    model.set_parameters(
+        [(away_from_zero(rng, w.shape), away_from_zero(rng, b.shape)) for w, b in model.get_parameters()]
+    )
     X = away_from_zero(rng, (5, 3))
     y = targets_for(loss, rng, (5, 4))
 

@@ -101,7 +101,7 @@ def test_loss_kernels_are_their_formulas(dtype, n, m, seed):
     call("categorical_crossentropy_forward", p, labels, losses)
     call("categorical_crossentropy_backward", p, labels, dp)
     np.testing.assert_allclose(losses, [-math.log(p[i, labels[i]]) for i in range(n)], **close)
-    expected = np.zeros((n, m))
+    expected = np.zeros((n, m), np.float64)
     for i in range(n):
         expected[i, labels[i]] = -1 / float(p[i, labels[i]]) / n
     np.testing.assert_allclose(dp, expected, **close)
@@ -198,9 +198,7 @@ def test_dropout_mask_is_philox_at_each_place(dtype):
     call("dropout_mask", mask, 0.5, seed, forwards)
     for row in range(3):
         for column in range(6):
-            words = _numpy._philox4x32_7(
-                np.array([[column // 4]], np.uint64), np.array([[row]], np.uint64), 5, 2, seed
-            )
+            words = _numpy._philox4x32_7(np.array([[column // 4]], np.uint64), np.array([[row]], np.uint64), 5, 2, seed)
             assert (mask[row, column] > 0) == (int(words[column % 4][0, 0]) < 2**31)
 
 

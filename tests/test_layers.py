@@ -65,7 +65,9 @@ def test_every_forward_and_backward_makes_fresh_arrays(maker, rng):
     kept = X.copy(), d.copy()
     layer.forward(X)
     layer.backward(d)
-    first = {name: getattr(layer, name) for name in ("output", "dinputs", "dweights", "dbiases") if hasattr(layer, name)}
+    first = {
+        name: getattr(layer, name) for name in ("output", "dinputs", "dweights", "dbiases") if hasattr(layer, name)
+    }
     values = {name: array.copy() for name, array in first.items()}
     layer.forward(-X)
     layer.backward(-d)
@@ -212,7 +214,11 @@ def test_weights_can_be_changed_in_place_and_restored():
 
 REFUSED = {
     "wrong shape": (np.ones((3, 2)), ValueError, r"weights must have shape \(2, 3\), got \(3, 2\)\."),
-    "complex": (np.ones((2, 3), complex), TypeError, r"weights must be an array of real numbers, got dtype complex128\."),
+    "complex": (
+        np.ones((2, 3), complex),
+        TypeError,
+        r"weights must be an array of real numbers, got dtype complex128\.",
+    ),
     "object": (np.full((2, 3), None), TypeError, r"weights must be an array of real numbers, got dtype object\."),
     "text": ([["a"] * 3] * 2, TypeError, r"weights must be an array of real numbers"),
     "read-only": (np.broadcast_to(np.float32(0), (2, 3)), ValueError, r"weights must be a writable array"),

@@ -128,7 +128,11 @@ def test_training_equals_the_manual_loop(data):
     model = classifier(weight_regularizer_l2=5e-4)
     model.train(X, y, epochs=20, print_every=None)
     np.random.seed(1)
-    dense1, relu, dense2 = nnx.Layer_Dense(2, 16, weight_regularizer_l2=5e-4), nnx.Activation_ReLU(), nnx.Layer_Dense(16, 3)
+    dense1, relu, dense2 = (
+        nnx.Layer_Dense(2, 16, weight_regularizer_l2=5e-4),
+        nnx.Activation_ReLU(),
+        nnx.Layer_Dense(16, 3),
+    )
     combined = nnx.Activation_Softmax_Loss_CategoricalCrossentropy()
     adam = nnx.Optimizer_Adam(learning_rate=0.05, decay=1e-3)
     for _ in range(20):
@@ -214,7 +218,9 @@ def test_rows_are_not_shuffled_unless_asked():
         model = nnx.Model()
         model.add(Layer_Spy())
         model.add(nnx.Layer_Dense(1, 1))
-        model.set(loss=nnx.Loss_MeanSquaredError(), optimizer=nnx.Optimizer_SGD(0.0), accuracy=nnx.Accuracy_Regression())
+        model.set(
+            loss=nnx.Loss_MeanSquaredError(), optimizer=nnx.Optimizer_SGD(0.0), accuracy=nnx.Accuracy_Regression()
+        )
         model.finalize()
         model.train(np.arange(6.0)[:, None], np.arange(6.0), epochs=2, batch_size=4, print_every=None, **arguments)
         return [row for batch in seen for row in batch]

@@ -138,7 +138,9 @@ def test_a_layer_without_biases_can_be_trained():
 
 
 def test_update_before_backward_says_what_to_do():
-    with pytest.raises(RuntimeError, match=r"Optimizer_Adam\.update_params: Layer_Dense has no dweights yet\. Call back"):
+    with pytest.raises(
+        RuntimeError, match=r"Optimizer_Adam\.update_params: Layer_Dense has no dweights yet\. Call back"
+    ):
         nnx.Optimizer_Adam().update_params(nnx.Layer_Dense(2, 3))
 
 

@@ -80,7 +80,9 @@ def build(*layers, loss=None, optimizer=None, accuracy=None):
 
 def test_a_layer_of_ones_own_trains_among_built_in_ones():
     scale = Layer_Scale(16)
-    model = build(nnx.Layer_Dense(2, 16), scale, nnx.Activation_ReLU(), nnx.Layer_Dense(16, 3), nnx.Activation_Softmax())
+    model = build(
+        nnx.Layer_Dense(2, 16), scale, nnx.Activation_ReLU(), nnx.Layer_Dense(16, 3), nnx.Activation_Softmax()
+    )
     assert scale in model.trainable_layers
     history = model.train(X, Y, epochs=60, print_every=None)
     assert history.loss[-1] < 0.5 * history.loss[0]
@@ -240,7 +242,9 @@ def test_overridden_methods_of_built_in_classes_are_called():
             calls.append("update")
             super().update_params(layer)
 
-    model = build(nnx.Layer_Dense(2, 8), Own_ReLU(), nnx.Layer_Dense(8, 3), nnx.Activation_Softmax(), optimizer=Own_Adam())
+    model = build(
+        nnx.Layer_Dense(2, 8), Own_ReLU(), nnx.Layer_Dense(8, 3), nnx.Activation_Softmax(), optimizer=Own_Adam()
+    )
     model.train(X, Y, print_every=None)
     assert calls == ["forward", "backward", "update", "update"]
 

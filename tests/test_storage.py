@@ -245,7 +245,9 @@ def test_a_saved_file_has_the_permissions_of_any_new_file(tmp_path):
 
 
 def test_places_that_cannot_be_written_to_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"Model\.save: path must be in an existing folder, got '.*nowhere/model'"):
+    with pytest.raises(
+        FileNotFoundError, match=r"Model\.save: path must be in an existing folder, got '.*nowhere/model'"
+    ):
         classifier().save(tmp_path / "nowhere" / "model")
     with pytest.raises(IsADirectoryError, match=r"Model\.save: path must name a file, got the folder"):
         classifier().save(tmp_path)
@@ -301,7 +303,9 @@ def test_a_class_that_describes_itself_comes_back_through_custom_objects(tmp_pat
     model = with_layer(Layer_Half(0.25))
     model.train(*data, epochs=2, print_every=None)
     model.save(tmp_path / "model")
-    with pytest.raises(nnx.ModelFileError, match=r"a layer of your own class 'Layer_Half'\. Pass custom_objects=\{'Layer"):
+    with pytest.raises(
+        nnx.ModelFileError, match=r"a layer of your own class 'Layer_Half'\. Pass custom_objects=\{'Layer"
+    ):
         nnx.Model.load(tmp_path / "model")
     twin = nnx.Model.load(tmp_path / "model", custom_objects={"Layer_Half": Layer_Half})
     assert twin.layers[1].factor == 0.25

@@ -76,9 +76,11 @@ def whole(where: str, name: str, value: Any, low: int = 1, high: int | None = No
 def array(where: str, name: str, value: Any, dtype: FloatDType | None = None) -> Array:
     """Return ``value`` as an aligned, C-ordered array of ``dtype``: itself where it is one, else a copy.
 
-    Without a dtype, float32 and float64 are kept and everything else becomes the default dtype.
+    Without a dtype, float32 and float64 arrays are kept and everything else, lists too, becomes the default dtype.
     """
     if type(value) is not np.ndarray:
+        if dtype is None and not isinstance(value, np.ndarray):
+            dtype = _config.get_default_dtype()
         value = plain(where, name, value)
     if dtype is None:
         dtype = value.dtype if value.dtype.char in "fd" and value.dtype.isnative else _config.get_default_dtype()

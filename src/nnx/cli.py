@@ -59,7 +59,7 @@ def _parser() -> Parser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    train.add_argument("data", nargs="?", default="spiral", choices=["spiral"], help="the data set")
+    train.add_argument("data", nargs="?", default="spiral", metavar="DATA", help="the data set: spiral")
     train.add_argument("--samples", type=_whole(1), default=1000, metavar="N", help="training points of each class")
     train.add_argument("--epochs", type=_whole(1), default=150, metavar="N", help="how often to go through them")
     train.add_argument("--seed", type=_whole(0, 2**32 - 1), default=0, metavar="N", help="of data, weights and order")
@@ -98,6 +98,8 @@ class _whole:
 
 
 def _train(chosen: argparse.Namespace) -> int:
+    if chosen.data != "spiral":
+        chosen.parser.error(f"argument DATA: must be spiral, got {chosen.data!r}")
     refusal = _refusal(chosen.output)
     if refusal:
         chosen.parser.error(refusal)

@@ -272,7 +272,7 @@ class Optimizer_Adam(_Optimizer):
     >>> adam.pre_update_params()
     >>> adam.update_params(dense)
     >>> adam.post_update_params()
-    >>> dense.biases
+    >>> dense.biases.round(4)
     array([[-0.05,  0.  ,  0.05]], dtype=float32)
     """
 

@@ -330,7 +330,7 @@ LAYERS = {
     "loss of nothing": (
         lambda: nnx.Loss_MeanSquaredError().calculate(np.ones((0, 1)), np.ones((0, 1))),
         ValueError,
-        r"Loss_MeanSquaredError\.calculate: forward must give one loss a sample for at least one sample, got shape \(0,\)",
+        r"Loss_MeanSquaredError\.calculate: forward must give one loss a sample for at least one sample, got shape",
     ),
     "loss one axis": (
         lambda: nnx.Loss_CategoricalCrossentropy().calculate(np.ones(3), [0, 1, 2]),

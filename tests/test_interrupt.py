@@ -1,4 +1,4 @@
-"""Ctrl-C during training: the step under way is finished, what was done is kept, KeyboardInterrupt reaches the caller."""
+"""Ctrl-C during training: the step under way is finished, what was done is kept, the caller gets KeyboardInterrupt."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ def arrays(seed, dtype, *shapes):
 
 
 def tolerance(dtype, terms=1):
-    return dict(rtol=64 * terms**0.5 * np.finfo(dtype).eps, atol=16 * terms**0.5 * np.finfo(dtype).eps)
+    unit = terms**0.5 * np.finfo(dtype).eps
+    return {"rtol": 64 * unit, "atol": 16 * unit}
 
 
 def call(name, *arguments):

@@ -320,7 +320,7 @@ def test_train_prints_exactly_what_the_book_prints(capsys):
     model = one_weight_model(weight=2.0, rate=0.25, decay=1.0, weight_regularizer_l2=0.5)
     model.train([[1.0], [1.0]], [0.0, 4.0], batch_size=1, validation_data=([[1.0]], [1.0]))
     # Step 0: (2 − 0)² = 4, penalty 0.5·2² = 2, gradients of w 4 + 2 and of b 4; rate 0.25: w = 0.5, b = −1.
-    # Step 1: (−0.5 − 4)² = 20.25, penalty 0.125, gradients of w −9 + 0.5 and of b −9; rate 0.125: w = 1.5625, b = 0.125.
+    # Step 1: (−0.5 − 4)² = 20.25, penalty 0.125, gradients of w −9 + 0.5 and of b −9; rate 0.125: w = 1.5625, b = 0.125
     # Epoch: mean 12.125, penalty 0.5·1.5625² = 1.2207. Validation: (1.6875 − 1)² = 0.4727.
     assert capsys.readouterr().out == (
         "epoch: 1\n"

@@ -173,7 +173,7 @@ def test_spoilt_state_and_settings_are_refused():
         adam.update_params(dense)
     dense.weight_cache = np.ones((2, 3))
     adam.beta_1 = 1.0
-    with pytest.raises(ValueError, match="beta_1 must be a number from 0 up to, but not including, 1, got 1.0"):
+    with pytest.raises(ValueError, match=r"beta_1 must be a number from 0 up to, but not including, 1, got 1\.0"):
         adam.update_params(dense)
     adam.beta_1 = 0.9
     adam.current_learning_rate = float("nan")

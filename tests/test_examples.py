@@ -45,7 +45,7 @@ def test_ci_runs_the_readmes_commands():
         "python -m pip install '.[test]' && python -m pytest",
     ):
         assert f"\n{command}\n" in README
-        assert f"\n{command}\n" in ci
+        assert f'\nbash -c "{command}"\n' in ci
 
 
 def test_the_readmes_table_names_every_class():

@@ -64,7 +64,14 @@ def test_train_without_matplotlib_says_what_to_install(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_keeps_the_model_so_far(tmp_path):
     arguments = [sys.executable, "-m", "nnx", "train", "--epochs", "1000000"]
-    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it is ignored in background jobs
+    )
     assert process.stdout.readline().startswith("Training")
     time.sleep(1)
     process.send_signal(signal.SIGINT)

@@ -15,6 +15,14 @@ import nnx
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to this process")
 
 
+@pytest.fixture(autouse=True)
+def pythons_own_reaction():
+    """What a program has when it starts; one that was started in the background has Ctrl-C ignored instead."""
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, kept)
+
+
 def press_ctrl_c():
     os.kill(os.getpid(), signal.SIGINT)
 

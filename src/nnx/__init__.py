@@ -3,6 +3,7 @@
 Not related to Flax's NNX. All public names are here: ``from nnx import Layer_Dense, Activation_ReLU, ...``.
 """
 
+from nnx import plot
 from nnx._config import get_default_dtype, set_default_dtype
 from nnx.accuracy import Accuracy, Accuracy_Categorical, Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
@@ -49,6 +50,7 @@ __all__ = [
     "Optimizer_SGD",
     "__version__",
     "get_default_dtype",
+    "plot",
     "set_default_dtype",
     "sine_data",
     "spiral_data",

@@ -99,7 +99,8 @@ def test_targets_of_regression_and_binary_models_are_checked():
 
 def test_labels_are_checked_against_outputs_that_only_running_tells():
     class Layer_Own(nnx.Layer_Dense):
-        pass
+        def forward(self, inputs, training=True):
+            super().forward(inputs, training)
 
     model = nnx.Model()
     model.add(Layer_Own(2, 3))
@@ -113,7 +114,12 @@ def test_labels_are_checked_against_outputs_that_only_running_tells():
     y[11] = 7
     with pytest.raises(ValueError, match="got 7 at position 11"):
         model.train(X, y, batch_size=2, print_every=None)
+    with pytest.raises(
+        ValueError, match=r"validation_data\[1\] must hold class numbers from 0 to 2, got 7 at position 11"
+    ):
+        model.train(X, Y, print_every=None, validation_data=(X, y))
     assert parameters_of(model) == before
+    assert model.history is None
 
 
 def test_using_a_model_before_finalize_says_what_to_do():
@@ -129,7 +135,11 @@ def test_using_a_model_before_finalize_says_what_to_do():
             use()
     model.finalize()
     model.add(nnx.Activation_ReLU())
-    with pytest.raises(RuntimeError, match="not finalized"):
+    with pytest.raises(RuntimeError, match=r"the layers have changed\. Call model\.finalize\(\) again\."):
+        model.predict(X)
+    model.finalize()
+    model.layers[0] = nnx.Layer_Dense(2, 2)
+    with pytest.raises(RuntimeError, match="the layers have changed"):
         model.predict(X)
 
 
@@ -368,3 +378,87 @@ def test_every_sentence_ends_in_a_full_stop_and_names_its_method():
         assert sentence.endswith(".")
         assert ": " in sentence
         assert "\n" not in sentence
+
+
+def test_labels_are_checked_for_subclasses_of_losses_too():
+    class Own_Loss(nnx.Loss_CategoricalCrossentropy):
+        def backward(self, dvalues, y_true):
+            super().backward(dvalues, y_true)
+
+    model = classifier()
+    model.set(loss=Own_Loss())
+    before = parameters_of(model)
+    with pytest.raises(ValueError, match="got 7 at position 11"):
+        model.train(X, np.where(np.arange(12) == 11, 7, 0), batch_size=2, print_every=None)
+    assert parameters_of(model) == before
+
+
+def test_targets_that_float32_cannot_hold_are_refused():
+    with pytest.raises(ValueError, match=r"Model\.train: y must hold finite numbers, got inf in row 2, column 0\."):
+        regression().train(X, np.where(np.arange(12) == 2, 1e39, 1.0))
+
+
+def test_flags_must_be_true_or_false():
+    for name in ("shuffle", "progress", "check_finite"):
+        with pytest.raises(TypeError, match=rf"Model\.train: {name} must be True or False, got 'no'\."):
+            classifier().train(X, Y, **{name: "no"})
+    with pytest.raises(TypeError, match=r"Model\.evaluate: silent must be True or False, got 1\."):
+        classifier().evaluate(X, Y, silent=1)
+
+
+def test_finite_check_looks_past_its_first_block(monkeypatch):
+    from nnx import _check
+
+    monkeypatch.setattr(_check, "FINITE_BLOCK", 4)
+    data = X.copy()
+    data[9, 0] = np.nan
+    with pytest.raises(ValueError, match="got nan in row 9, column 0"):
+        classifier().train(data, Y)
+
+
+def test_constructors_take_no_stray_arguments():
+    for kind in (nnx.Model, nnx.Activation_Softmax_Loss_CategoricalCrossentropy):
+        with pytest.raises(TypeError):
+            kind(3)
+
+
+TAMPERED = {
+    "dropout seed": (lambda: nnx.Layer_Dropout(0.5), {"seed": "a"}, "forward"),
+    "negative dropout seed": (lambda: nnx.Layer_Dropout(0.5), {"seed": -1}, "forward"),
+    "training_forwards": (lambda: nnx.Layer_Dropout(0.5), {"training_forwards": 1.5}, "forward"),
+    "l2": (lambda: ready(nnx.Layer_Dense(3, 3)), {"weight_regularizer_l2": "x"}, "backward"),
+    "negative l1": (lambda: ready(nnx.Layer_Dense(3, 3)), {"bias_regularizer_l1": -1}, "backward"),
+    "decay": (nnx.Optimizer_SGD, {"decay": "x"}, "pre_update_params"),
+    "iterations": (lambda: nnx.Optimizer_SGD(decay=0.1), {"iterations": -10}, "pre_update_params"),
+    "huge iterations": (lambda: nnx.Optimizer_SGD(decay=0.1), {"iterations": 10**400}, "pre_update_params"),
+}
+
+
+@pytest.mark.parametrize("case", TAMPERED)
+def test_attributes_that_were_tampered_with_are_refused_at_use(case):
+    make, attributes, method = TAMPERED[case]
+    thing = make()
+    vars(thing).update(attributes)
+    name = next(iter(attributes))
+    with pytest.raises((TypeError, ValueError), match=rf"^{type(thing).__name__}\.{method}: {name} must be "):
+        getattr(thing, method)(*([] if "update" in method else [np.ones((4, 3))]))
+
+
+def test_numbers_beyond_any_float_are_refused():
+    with pytest.raises(ValueError, match="learning_rate must be a finite number"):
+        nnx.Optimizer_SGD(10**400)
+
+
+def test_losses_need_a_row():
+    for loss in (nnx.Loss_MeanSquaredError(), nnx.Activation_Softmax_Loss_CategoricalCrossentropy()):
+        with pytest.raises(ValueError, match="dvalues must have at least 1 row, got 0"):
+            loss.backward(np.ones((0, 2)), np.ones((0, 2)))
+
+
+def test_a_refused_combined_forward_keeps_the_old_output():
+    combined = nnx.Activation_Softmax_Loss_CategoricalCrossentropy()
+    combined.forward(np.ones((2, 3)), [0, 1])
+    kept = combined.output
+    with pytest.raises(ValueError, match="got 9 at position 1"):
+        combined.forward(np.zeros((2, 3)), [0, 9])
+    assert combined.output is kept

@@ -231,3 +231,15 @@ def test_train_returns_a_history_and_evaluate_a_dict(capsys):
     figures = model.evaluate(X, y)
     assert set(figures) == {"loss", "accuracy"}
     assert all(type(value) is float for value in figures.values())
+
+
+def test_precision_of_half_precision_targets_and_of_targets_with_nan():
+    accuracy = nnx.Accuracy_Regression()
+    y = (np.linspace(-1, 1, 50) * 1000).astype(np.float16)
+    accuracy.init(y)
+    assert accuracy.precision == pytest.approx(np.std(y.astype(float)) / 250)
+    model = regression()
+    targets = np.linspace(0, 1, 10)
+    targets[3] = np.nan
+    model.train(np.ones((10, 2)), targets, check_finite=False, print_every=None)
+    assert model.accuracy.precision is None

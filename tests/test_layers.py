@@ -290,3 +290,45 @@ def test_default_dtype_can_be_set_and_read():
         assert nnx.Layer_Dense(1, 1).weights.dtype == np.float64
     finally:
         nnx.set_default_dtype("float32")
+
+
+def test_dropout_masks_follow_each_other_and_evaluation_skips_none():
+    dropout, twin = nnx.Layer_Dropout(0.5, seed=3), nnx.Layer_Dropout(0.5, seed=3)
+    X = np.ones((16, 16), np.float32)
+    dropout.forward(X)
+    first = dropout.binary_mask
+    dropout.forward(X, training=False)
+    dropout.forward(X)
+    assert not np.array_equal(dropout.binary_mask, first)
+    assert dropout.training_forwards == 2
+    twin.training_forwards = 1
+    twin.forward(X)
+    np.testing.assert_array_equal(twin.binary_mask, dropout.binary_mask)
+
+
+def test_dropout_without_a_seed_draws_one_at_its_first_training_forward():
+    np.random.seed(6)
+    dropout = nnx.Layer_Dropout(0.5)
+    dropout.forward(np.ones((2, 2)), training=False)
+    assert dropout.seed is None
+    dropout.forward(np.ones((2, 2)))
+    after = np.random.rand()
+    np.random.seed(6)
+    low, high = np.random.randint(0, 2**32, 2, np.uint64).tolist()
+    assert dropout.seed == high << 32 | low
+    assert np.random.rand() == after
+
+
+def test_layers_take_no_rows_and_more_than_two_axes():
+    for layer in (nnx.Layer_Dropout(0.5, seed=1), nnx.Activation_ReLU(), nnx.Activation_Sigmoid()):
+        for shape in ((0, 3), (2, 3, 4), (5,)):
+            layer.forward(np.ones(shape))
+            layer.backward(np.ones(shape))
+            assert layer.output.shape == layer.dinputs.shape == shape
+
+
+def test_byte_swapped_floats_keep_their_precision():
+    relu = nnx.Activation_ReLU()
+    relu.forward(np.array([[1 / 3]], ">f8"))
+    assert relu.output.dtype == np.float64
+    assert relu.output[0, 0] == 1 / 3

@@ -270,3 +270,85 @@ def test_a_loss_that_gives_one_number_for_the_batch_is_refused():
 
     with pytest.raises(ValueError, match=r"Loss_Mean\.calculate: forward must give one loss a sample"):
         Loss_Mean().calculate(X, X)
+
+
+def test_an_accuracy_that_compares_in_parts_is_averaged():
+    class Accuracy_Part(nnx.Accuracy):
+        def compare(self, predictions, y):
+            return np.array([0.25, 0.5, 0.0, 0.25])
+
+    accuracy = Accuracy_Part()
+    assert accuracy.calculate(X, Y) == 0.25
+    assert accuracy.calculate_accumulated() == 0.25
+
+
+def test_a_penalty_counts_what_an_own_layer_has_and_what_was_assigned_as_cast():
+    class Layer_Bare:
+        weight_regularizer_l1 = 1.0
+        bias_regularizer_l2 = 1.0
+        weights = np.array([[1.0, -2.0]])
+
+    assert nnx.Loss().regularization_loss(Layer_Bare()) == 3
+    dense = nnx.Layer_Dense(2, 3, weight_regularizer_l1=1.0)
+    dense.weights = np.full((2, 3), -128, np.int8)
+    assert nnx.Loss().regularization_loss(dense) == 768
+
+
+def test_a_model_that_overrides_forward_decides_what_it_takes():
+    class Model_Flat(nnx.Model):
+        def forward(self, X, training):
+            return super().forward(np.asarray(X).reshape(len(X), -1) / 10, training)
+
+    model = Model_Flat()
+    model.add(nnx.Layer_Dense(4, 3))
+    model.add(nnx.Activation_Softmax())
+    model.set(
+        loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_Adam(), accuracy=nnx.Accuracy_Categorical()
+    )
+    model.finalize()
+    pictures = np.arange(24.0).reshape(6, 2, 2)
+    model.train(pictures, [0, 1, 2, 0, 1, 2], print_every=None)
+    assert model.predict(pictures).shape == (6, 3)
+
+
+def test_a_loss_assigned_without_set_is_not_given_the_combined_gradient():
+    model = build(nnx.Layer_Dense(2, 3), nnx.Activation_Softmax())
+    called = []
+
+    class Own_Loss(nnx.Loss_CategoricalCrossentropy):
+        def backward(self, dvalues, y_true):
+            called.append(True)
+            super().backward(dvalues, y_true)
+
+    model.loss = Own_Loss()
+    model.train(X, Y, print_every=None)
+    assert called == [True]
+
+
+def test_a_failing_set_parameters_of_an_own_layer_changes_no_layer():
+    class Layer_Picky(Layer_Scale):
+        def set_parameters(self, weights, biases):
+            if weights is not self.weights:
+                raise ValueError("no")
+
+    model = build(nnx.Layer_Dense(2, 3), Layer_Picky(3), nnx.Activation_Softmax())
+    kept = model.layers[0].weights
+    with pytest.raises(ValueError, match="no"):
+        model.set_parameters([(np.ones((2, 3)), np.ones((1, 3))), (np.ones((1, 3)), np.ones((1, 3)))])
+    assert model.layers[0].weights is kept
+
+
+def test_a_copy_made_during_training_can_be_trained():
+    import copy
+
+    copies = []
+
+    class Accuracy_Keeping(nnx.Accuracy_Categorical):
+        def calculate(self, predictions, y):
+            copies.append(copy.deepcopy(model))
+            return super().calculate(predictions, y)
+
+    model = build(nnx.Layer_Dense(2, 3), nnx.Activation_Softmax(), accuracy=Accuracy_Keeping())
+    model.train(X, Y, print_every=None)
+    copies[0].set(accuracy=nnx.Accuracy_Categorical())
+    copies[0].train(X, Y, print_every=None)

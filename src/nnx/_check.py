@@ -20,6 +20,10 @@ from nnx._typing import Array, FloatDType
 FINITE_BLOCK = 1 << 20
 
 
+#: The largest count of steps or forwards: what 64 bits hold.
+MAX_COUNT = 2**63 - 1
+
+
 # Numbers
 
 
@@ -31,7 +35,11 @@ def number(where: str, name: str, value: Any, low: float = -math.inf, high: floa
         value = value.item()
     if type(value) is not float and (isinstance(value, bool | np.bool_) or not isinstance(value, Real)):
         raise TypeError(f"{where}: {name} must be a number, got {value!r}.")
-    if not (math.isfinite(value) and low <= float(value) <= high):
+    try:
+        as_float = float(value)
+    except OverflowError:
+        as_float = math.inf
+    if not (math.isfinite(as_float) and low <= as_float <= high):
         raise ValueError(f"{where}: {name} must be {_interval(low, high)}, got {value!r}.")
     return value
 
@@ -70,6 +78,33 @@ def whole(where: str, name: str, value: Any, low: int = 1, high: int | None = No
     return count
 
 
+def flag(where: str, name: str, value: Any) -> bool:
+    """Return ``value`` as True or False, which it must be."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{where}: {name} must be True or False, got {value!r}.")
+    return bool(value)
+
+
+# Objects
+
+#: What `Model` calls on each.
+METHODS = {
+    "layer": ("forward", "backward"),
+    "loss": ("calculate", "backward", "new_pass", "calculate_accumulated", "remember_trainable_layers"),
+    "optimizer": ("pre_update_params", "update_params", "post_update_params"),
+    "accuracy": ("init", "calculate", "new_pass", "calculate_accumulated"),
+    "trainable layer": ("get_parameters", "set_parameters"),
+}
+
+
+def role(where: str, name: str, thing: Any) -> None:
+    """Refuse what cannot be a model's layer, loss, optimizer or accuracy."""
+    if isinstance(thing, type):
+        raise TypeError(f"{where}: {name} must be an object, got a class. Write {thing.__name__}(...).")
+    if not all(callable(getattr(thing, method, None)) for method in METHODS[name]):
+        raise TypeError(f"{where}: {name} must have the methods {', '.join(METHODS[name])}, got {thing!r}.")
+
+
 # Arrays
 
 
@@ -83,7 +118,7 @@ def array(where: str, name: str, value: Any, dtype: FloatDType | None = None) ->
             dtype = _config.get_default_dtype()
         value = plain(where, name, value)
     if dtype is None:
-        dtype = value.dtype if value.dtype.char in "fd" and value.dtype.isnative else _config.get_default_dtype()
+        dtype = value.dtype.newbyteorder("=") if value.dtype.char in "fd" else _config.get_default_dtype()
     flags = value.flags
     if value.dtype == dtype and flags.c_contiguous and flags.aligned:
         return value  # type: ignore[no-any-return]
@@ -118,9 +153,11 @@ def rows(where: str, name: str, value: Any, columns: int, dtype: FloatDType, n_r
     return values
 
 
-def matrix(where: str, name: str, value: Any) -> Array:
-    """Return ``value`` as a float array of shape (n, m) with m at least 1."""
+def matrix(where: str, name: str, value: Any, least: int = 0) -> Array:
+    """Return ``value`` as a float array of shape (n, m) with n at least ``least`` and m at least 1."""
     values = array(where, name, value)
+    if values.ndim > 0 and len(values) < least:
+        raise ValueError(f"{where}: {name} must have at least {least} row, got {len(values)}.")
     if values.ndim != 2 or values.shape[1] == 0:
         raise ValueError(f"{where}: {name} must have shape (n, outputs), got {values.shape}.")
     return values
@@ -242,7 +279,11 @@ def _from_one_hot(where: str, name: str, y: Array) -> Array:
 
 def targets(where: str, name: str, value: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
     """Return targets of the predictions' shape and dtype; shape (n,) serves for (n, 1)."""
-    y = array(where, name, value, dtype)
+    return shaped(where, name, array(where, name, value, dtype), shape)
+
+
+def shaped(where: str, name: str, y: Array, shape: tuple[int, ...]) -> Array:
+    """Return targets in the predictions' shape; shape (n,) serves for (n, 1), and nothing is broadcast."""
     if y.ndim == 1 and shape == (len(y), 1):
         return y.reshape(shape)
     if y.shape != shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,16 +15,16 @@ from nnx._typing import Array, ArrayLike
 class Accuracy(Described):
     """Base of all accuracies, and of one's own.
 
-    A subclass defines ``compare(predictions, y)``, which returns an array of booleans: what counts as a hit. It need
-    not call this class's constructor.
+    A subclass defines ``compare(predictions, y)``, which returns an array of booleans: what counts as a hit. (Numbers
+    are averaged too.) It need not call this class's constructor.
 
     Attributes
     ----------
-    accumulated_sum, accumulated_count : int
+    accumulated_sum, accumulated_count : float, int
         Hits and comparisons since ``new_pass``.
     """
 
-    accumulated_sum: int = 0
+    accumulated_sum: float = 0.0
     accumulated_count: int = 0
 
     def init(self, y: ArrayLike, reinit: bool = False) -> None:
@@ -38,7 +39,7 @@ class Accuracy(Described):
         comparisons = np.asarray(self.compare(predictions, y))
         if comparisons.size == 0:
             raise ValueError(f"{type(self).__name__}.calculate: predictions must have at least one row, got none.")
-        hits = int(np.count_nonzero(comparisons))
+        hits = float(np.add.reduce(comparisons, axis=None, dtype=np.float64))
         self.accumulated_sum += hits
         self.accumulated_count += comparisons.size
         return hits / comparisons.size
@@ -53,7 +54,7 @@ class Accuracy(Described):
 
     def new_pass(self) -> None:
         """Forget the comparisons counted so far."""
-        self.accumulated_sum = 0
+        self.accumulated_sum = 0.0
         self.accumulated_count = 0
 
 
@@ -81,9 +82,7 @@ class Accuracy_Categorical(Accuracy):
     binary: bool = False
 
     def __init__(self, *, binary: bool = False) -> None:
-        if not isinstance(binary, bool | np.bool_):
-            raise TypeError(f"Accuracy_Categorical: binary must be True or False, got {binary!r}.")
-        self.binary = bool(binary)
+        self.binary = _check.flag("Accuracy_Categorical", "binary", binary)
 
     def compare(self, predictions: ArrayLike, y: ArrayLike) -> Array:
         """Return where predictions equal targets.
@@ -101,11 +100,7 @@ class Accuracy_Categorical(Accuracy):
         y = _check.plain(where, "y", y)
         if not self.binary:
             predictions, y = _classes(predictions), _classes(y)
-        elif y.ndim == 1 and predictions.shape == (len(y), 1):
-            y = y[:, None]
-        if predictions.shape != y.shape:
-            raise ValueError(f"{where}: y must have the shape of the predictions, {predictions.shape}, got {y.shape}.")
-        return np.asarray(predictions == y)
+        return np.asarray(predictions == _check.shaped(where, "y", y, predictions.shape))
 
 
 def _classes(values: Array) -> Array:
@@ -133,7 +128,9 @@ class Accuracy_Regression(Accuracy):
     def init(self, y: ArrayLike, reinit: bool = False) -> None:
         """Set ``precision`` from the training targets, unless it is set already and not ``reinit``."""
         if self.precision is None or reinit:
-            self.precision = float(np.std(_check.plain("Accuracy_Regression.init", "y", y)) / 250)
+            precision = _precision(_check.plain("Accuracy_Regression.init", "y", y))
+            # Targets with a NaN, which train can be told to accept, give none.
+            self.precision = precision if math.isfinite(precision) else None
 
     def compare(self, predictions: ArrayLike, y: ArrayLike) -> Array:
         """Return where |predictions − y| < precision; y of shape (n,) serves for (n, 1).
@@ -143,9 +140,10 @@ class Accuracy_Regression(Accuracy):
         where = "Accuracy_Regression.compare"
         predictions = _check.plain(where, "predictions", predictions)
         y = _check.plain(where, "y", y)
-        precision = float(np.std(y) / 250) if self.precision is None else self.precision
-        if y.ndim == 1 and predictions.shape == (len(y), 1):
-            y = y[:, None]
-        if predictions.shape != y.shape:
-            raise ValueError(f"{where}: y must have the shape of the predictions, {predictions.shape}, got {y.shape}.")
+        precision = _precision(y) if self.precision is None else self.precision
+        y = _check.shaped(where, "y", y, predictions.shape)
         return np.asarray(np.absolute(predictions - y.astype(np.float64, copy=False)) < precision)
+
+
+def _precision(y: Array) -> float:
+    return float(np.std(y, dtype=np.float64)) / 250

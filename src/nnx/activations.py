@@ -104,6 +104,11 @@ class Activation_Softmax(_Activation):
 
     def predictions(self, outputs: ArrayLike) -> Array:
         """Return the class number with the largest probability, shape (n,)."""
+        outputs = _check.plain("Activation_Softmax.predictions", "outputs", outputs)
+        if outputs.ndim != 2:
+            raise ValueError(
+                f"Activation_Softmax.predictions: outputs must have shape (n, classes), got {outputs.shape}."
+            )
         return np.asarray(np.argmax(outputs, axis=1))
 
 

@@ -5,11 +5,12 @@ A layer owns its arrays as ordinary attributes. It calls kernels for all arithme
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
 
-from nnx import _check, _config, _kernels
+from nnx import _check, _config, _kernels, _random
 from nnx._describe import Described
 from nnx._typing import Array, ArrayLike, DTypeLike, FloatDType
 
@@ -134,11 +135,17 @@ class Layer_Dense(Described):
         """Set all but the parameters: a model file brings its own, and loading one draws no random number."""
         self.n_inputs = _check.whole("Layer_Dense", "n_inputs", n_inputs)
         self.n_neurons = _check.whole("Layer_Dense", "n_neurons", n_neurons)
-        self.weight_regularizer_l1 = _check.number("Layer_Dense", "weight_regularizer_l1", weight_regularizer_l1, 0)
-        self.weight_regularizer_l2 = _check.number("Layer_Dense", "weight_regularizer_l2", weight_regularizer_l2, 0)
-        self.bias_regularizer_l1 = _check.number("Layer_Dense", "bias_regularizer_l1", bias_regularizer_l1, 0)
-        self.bias_regularizer_l2 = _check.number("Layer_Dense", "bias_regularizer_l2", bias_regularizer_l2, 0)
+        self.weight_regularizer_l1 = weight_regularizer_l1
+        self.weight_regularizer_l2 = weight_regularizer_l2
+        self.bias_regularizer_l1 = bias_regularizer_l1
+        self.bias_regularizer_l2 = bias_regularizer_l2
+        self._strengths("Layer_Dense")
         self.dtype = _config.float_dtype("Layer_Dense", dtype)
+
+    def _strengths(self, where: str) -> tuple[float, ...]:
+        """Return the regularizers' strengths, checked."""
+        names = self._arguments[2:6]
+        return tuple([float(_check.number(where, name, getattr(self, name), 0)) for name in names])
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments that make a layer like this one (with other weights)."""
@@ -173,13 +180,10 @@ class Layer_Dense(Described):
         n_inputs, n_neurons = weights.shape
         inputs = _check.rows(where, "inputs", _check.stored(where, self, "inputs"), n_inputs, weights.dtype)
         dvalues = _check.rows(where, "dvalues", dvalues, n_neurons, weights.dtype, len(inputs))
+        weight_l1, weight_l2, bias_l1, bias_l2 = self._strengths(where)
         dweights, dbiases, dinputs = np.empty_like(weights), np.empty_like(biases), np.empty_like(inputs)
-        _kernels.backend.dense_backward_weights(
-            inputs, dvalues, weights, dweights, self.weight_regularizer_l1, self.weight_regularizer_l2
-        )
-        _kernels.backend.dense_backward_biases(
-            dvalues, biases, dbiases, self.bias_regularizer_l1, self.bias_regularizer_l2
-        )
+        _kernels.backend.dense_backward_weights(inputs, dvalues, weights, dweights, weight_l1, weight_l2)
+        _kernels.backend.dense_backward_biases(dvalues, biases, dbiases, bias_l1, bias_l2)
         _kernels.backend.dense_backward_inputs(dvalues, weights, dinputs)
         self.dweights, self.dbiases, self.dinputs = dweights, dbiases, dinputs
 
@@ -283,7 +287,7 @@ class Layer_Dropout(Described):
         self._given_rate = _check.fraction("Layer_Dropout", "rate", rate)
         self.rate = 1 - rate
         if seed is not None:
-            self.seed = _check.whole("Layer_Dropout", "seed", seed, 0, 2**64 - 1)
+            self.seed = _check.whole("Layer_Dropout", "seed", seed, 0, _random.MAX_SEED)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments; ``rate`` is the part to drop."""
@@ -303,19 +307,21 @@ class Layer_Dropout(Described):
         keep = float(_check.number(where, "rate (the part to keep)", self.rate, 0, 1))
         if keep == 0:
             raise ValueError(f"{where}: rate (the part to keep) must be above 0, got {self.rate!r}.")
+        forwards = _check.whole(where, "training_forwards", self.training_forwards, 0, _check.MAX_COUNT)
+        seed = None if self.seed is None else _check.whole(where, "seed", self.seed, 0, _random.MAX_SEED)
         self.inputs = inputs
         self._passed_through = not training
         if not training:
             self.output = inputs.copy()
             return
-        if self.seed is None:
-            low, high = np.random.randint(0, 2**32, 2, np.uint64).tolist()
-            self.seed = high << 32 | low
+        if seed is None:
+            seed = self.seed = _random.draw_seed()
         mask = np.empty(inputs.shape, inputs.dtype)
-        _kernels.backend.dropout_mask(mask.reshape(len(mask), -1), keep, self.seed, self.training_forwards)
+        rows = mask.reshape(len(mask), math.prod(mask.shape[1:]))
+        _kernels.backend.dropout_mask(rows, keep, seed, forwards)
         output = np.empty_like(inputs)
         _kernels.backend.dropout_apply(inputs, mask, output)
-        self.training_forwards += 1
+        self.training_forwards = forwards + 1
         self.binary_mask = mask
         self.output = output
 

@@ -14,6 +14,7 @@ from nnx import _check, _config, _kernels
 from nnx._describe import Described
 from nnx._typing import Array, ArrayLike, FloatDType
 from nnx.activations import Activation_Softmax
+from nnx.layers import Layer_Dense
 
 
 class Loss(Described):
@@ -129,16 +130,24 @@ class Loss(Described):
 
 
 def _penalty(layer: Any) -> float:
+    """Return a layer's penalty; a layer of one's own may lack any of the attributes."""
+    where = "Loss.regularization_loss"
     penalty = 0.0
-    for values, kind in (("weights", "weight"), ("biases", "bias")):
+    for name, kind in (("weights", "weight"), ("biases", "bias")):
         l1 = getattr(layer, f"{kind}_regularizer_l1", 0)
         l2 = getattr(layer, f"{kind}_regularizer_l2", 0)
-        if l1 or l2:
-            penalty += _kernels.backend.regularization_loss(np.asarray(getattr(layer, values)), l1, l2)
+        values = getattr(layer, name, None)
+        if (l1 or l2) and values is not None:
+            if isinstance(layer, Layer_Dense):
+                layer.get_parameters()
+                values = getattr(layer, name)
+            l1 = float(_check.number(where, f"{kind}_regularizer_l1", l1, 0))
+            l2 = float(_check.number(where, f"{kind}_regularizer_l2", l2, 0))
+            penalty += _kernels.backend.regularization_loss(_check.array(where, name, values), l1, l2)
     return penalty
 
 
-class _KernelLoss(Loss):
+class KernelLoss(Loss):
     """The built-in losses' common part: check, allocate, call the kernel."""
 
     #: The kernels are this and ``_forward`` or ``_backward``.
@@ -156,7 +165,7 @@ class _KernelLoss(Loss):
     def backward(self, dvalues: ArrayLike, y_true: ArrayLike) -> None:
         """Set ``dinputs`` to the gradient of the mean loss by the predictions, which come in as ``dvalues``."""
         where = f"{type(self).__name__}.backward"
-        y_pred = _check.matrix(where, "dvalues", dvalues)
+        y_pred = _check.matrix(where, "dvalues", dvalues, least=1)
         targets = self._targets(where, "y_true", y_true, y_pred.shape, y_pred.dtype)
         dinputs = np.empty_like(y_pred)
         getattr(_kernels.backend, f"{self._kernel}_backward")(y_pred, targets, dinputs)
@@ -167,7 +176,7 @@ class _KernelLoss(Loss):
         return _check.targets(where, name, y, shape, dtype)
 
 
-class Loss_CategoricalCrossentropy(_KernelLoss):
+class Loss_CategoricalCrossentropy(KernelLoss):
     """Categorical cross-entropy: −log of the probability of the right class, kept within [1e-7, 1 − 1e-7].
 
     Labels are class numbers, shape (n,) or (n, 1), of any integer dtype, or one-hot rows, shape (n, classes).
@@ -191,7 +200,7 @@ class Loss_CategoricalCrossentropy(_KernelLoss):
         return _check.labels(where, name, y, shape[0], shape[1])
 
 
-class Loss_BinaryCrossentropy(_KernelLoss):
+class Loss_BinaryCrossentropy(KernelLoss):
     """Binary cross-entropy, the mean over outputs of −(y·log p + (1 − y)·log(1 − p)), p kept within [1e-7, 1 − 1e-7].
 
     Targets are numbers from 0 to 1 of the predictions' shape; shape (n,) serves for (n, 1).
@@ -208,7 +217,7 @@ class Loss_BinaryCrossentropy(_KernelLoss):
         return _check.probabilities(where, name, _check.targets(where, name, y, shape, dtype))
 
 
-class Loss_MeanSquaredError(_KernelLoss):
+class Loss_MeanSquaredError(KernelLoss):
     """Mean squared error: the mean over outputs of (y − p)².
 
     Targets have the predictions' shape; shape (n,) serves for (n, 1).
@@ -227,7 +236,7 @@ class Loss_MeanSquaredError(_KernelLoss):
     _kernel = "mean_squared_error"
 
 
-class Loss_MeanAbsoluteError(_KernelLoss):
+class Loss_MeanAbsoluteError(KernelLoss):
     """Mean absolute error: the mean over outputs of |y − p|.
 
     Targets have the predictions' shape; shape (n,) serves for (n, 1).
@@ -280,23 +289,28 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
         self.loss = Loss_CategoricalCrossentropy()
         return self
 
+    def __init__(self) -> None:
+        pass
+
     def forward(self, inputs: ArrayLike, y_true: ArrayLike) -> np.floating[Any]:
         """Set ``output`` to the probabilities and return their mean loss; inputs (n, classes)."""
         self.activation.forward(inputs)
-        self.output = self.activation.output
-        return self.loss.calculate(self.output, y_true)
+        output = self.activation.output
+        loss = self.loss.calculate(output, y_true)
+        self.output = output
+        return loss
 
     def backward(self, dvalues: ArrayLike, y_true: ArrayLike) -> None:
         """Set ``dinputs`` to (p − onehot) / n; dvalues are the probabilities p."""
         where = "Activation_Softmax_Loss_CategoricalCrossentropy.backward"
-        output = _check.matrix(where, "dvalues", dvalues)
+        output = _check.matrix(where, "dvalues", dvalues, least=1)
         labels = _check.labels(where, "y_true", y_true, *output.shape)
         dinputs = np.empty_like(output)
         _kernels.backend.softmax_crossentropy_backward(output, labels, dinputs)
         self.dinputs = dinputs
 
 
-class _Activation_Sigmoid_Loss_BinaryCrossentropy:
+class Activation_Sigmoid_Loss_BinaryCrossentropy:
     """The common gradient of sigmoid and binary cross-entropy, (p − y) / (n·outputs).
 
     `Model` uses it; in two steps the gradient of a wrong label would vanish from a logit of 17 on, where p rounds to 1.
@@ -307,7 +321,7 @@ class _Activation_Sigmoid_Loss_BinaryCrossentropy:
     def backward(self, dvalues: Array, y_true: Array) -> None:
         """Set ``dinputs``; dvalues are the probabilities p."""
         where = "Loss_BinaryCrossentropy.backward"
-        output = _check.matrix(where, "dvalues", dvalues)
+        output = _check.matrix(where, "dvalues", dvalues, least=1)
         targets = _check.probabilities(
             where, "y_true", _check.targets(where, "y_true", y_true, output.shape, output.dtype)
         )

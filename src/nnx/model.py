@@ -8,24 +8,20 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nnx import _check, _report, training
+from nnx._random import Order
 from nnx._typing import Array, ArrayLike, Parameters, Path
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
 from nnx.history import History
 from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
 from nnx.losses import (
+    Activation_Sigmoid_Loss_BinaryCrossentropy,
     Activation_Softmax_Loss_CategoricalCrossentropy,
     Loss_BinaryCrossentropy,
     Loss_CategoricalCrossentropy,
-    _Activation_Sigmoid_Loss_BinaryCrossentropy,
 )
 
 #: Built-in layers whose output has as many columns as their input.
 KEEP_WIDTH = (Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax, Layer_Dropout)
-
-#: What `Model` calls on each.
-LOSS_METHODS = ("calculate", "backward", "new_pass", "calculate_accumulated", "remember_trainable_layers")
-OPTIMIZER_METHODS = ("pre_update_params", "update_params", "post_update_params")
-ACCURACY_METHODS = ("init", "calculate", "new_pass", "calculate_accumulated")
 
 AnyModel = TypeVar("AnyModel", bound="Model")
 
@@ -83,9 +79,9 @@ class Model:
     optimizer: Any = None
     accuracy: Any = None
     softmax_classifier_output: Activation_Softmax_Loss_CategoricalCrossentropy | None = None
-    _sigmoid_classifier_output: _Activation_Sigmoid_Loss_BinaryCrossentropy | None = None
     history: History | None = None
-    _finalized: bool = False
+    #: The layers as `finalize` found them; empty before it.
+    _chain: tuple[Any, ...] = ()
     _training: bool = False
 
     def __new__(cls: type[AnyModel], *args: Any, **kwargs: Any) -> AnyModel:
@@ -93,6 +89,9 @@ class Model:
         self = super().__new__(cls)
         self.layers = []
         return self
+
+    def __init__(self) -> None:
+        pass
 
     # Building
 
@@ -106,11 +105,10 @@ class Model:
         ValueError
             For a layer that the model has already.
         """
-        _require_methods("Model.add", "layer", layer, "forward", "backward")
+        _check.role("Model.add", "layer", layer)
         if any(layer is known for known in self.layers):
             raise ValueError(f"Model.add: layer must be new to this model, got its {layer!r} again.")
         self.layers.append(layer)
-        self._finalized = False
 
     def set(self, *, loss: Any = None, optimizer: Any = None, accuracy: Any = None) -> None:
         """Choose loss, optimizer and accuracy; what is None stays as it was.
@@ -120,16 +118,12 @@ class Model:
         TypeError
             For a class in place of an object, and for what lacks the methods of its kind.
         """
-        if loss is not None:
-            _require_methods("Model.set", "loss", loss, *LOSS_METHODS)
-        if optimizer is not None:
-            _require_methods("Model.set", "optimizer", optimizer, *OPTIMIZER_METHODS)
-        if accuracy is not None:
-            _require_methods("Model.set", "accuracy", accuracy, *ACCURACY_METHODS)
-        self.loss = self.loss if loss is None else loss
-        self.optimizer = self.optimizer if optimizer is None else optimizer
-        self.accuracy = self.accuracy if accuracy is None else accuracy
-        if self._finalized:
+        given = {"loss": loss, "optimizer": optimizer, "accuracy": accuracy}
+        chosen = {name: thing for name, thing in given.items() if thing is not None}
+        for name, thing in chosen.items():
+            _check.role("Model.set", name, thing)
+        vars(self).update(chosen)
+        if self._chain:
             self._connect_loss()
 
     def finalize(self) -> None:
@@ -151,14 +145,14 @@ class Model:
             after.prev, before.next = before, after
         self.output_layer_activation = self.layers[-1]
         self.trainable_layers = [layer for layer in self.layers if hasattr(layer, "weights")]
+        self._chain = tuple(self.layers)
         self._connect_loss()
-        self._finalized = True
 
     def _check_chain(self) -> None:
         """Refuse neighbours of different width, and two dtypes."""
         width: int | None = None
         for number, layer in enumerate(self.layers):
-            if type(layer) is Layer_Dense and width not in (None, layer.n_inputs):
+            if _is_dense(layer) and width not in (None, np.shape(layer.weights)[0]):
                 raise ValueError(
                     f"Model.finalize: layer {number} must take the {width} outputs of what is before it, got {layer!r}."
                 )
@@ -170,15 +164,17 @@ class Model:
             )
 
     def _connect_loss(self) -> None:
-        """Tell the loss its layers, and choose the combined gradient where one is exact."""
-        last, loss = self.layers[-1], self.loss
-        last.next = loss
-        if loss is not None:
-            loss.remember_trainable_layers(self.trainable_layers)
-        softmax = _is_plain(last, Activation_Softmax) and _is_plain(loss, Loss_CategoricalCrossentropy)
+        """Tell the loss its layers, and make the combined gradient where one is exact."""
+        self._chain[-1].next = self.loss
+        if self.loss is not None:
+            self.loss.remember_trainable_layers(self.trainable_layers)
+        softmax = self._ends_in(Activation_Softmax, Loss_CategoricalCrossentropy)
         self.softmax_classifier_output = Activation_Softmax_Loss_CategoricalCrossentropy() if softmax else None
-        sigmoid = _is_plain(last, Activation_Sigmoid) and _is_plain(loss, Loss_BinaryCrossentropy)
-        self._sigmoid_classifier_output = _Activation_Sigmoid_Loss_BinaryCrossentropy() if sigmoid else None
+
+    def _ends_in(self, activation: type, loss: type) -> bool:
+        """Return whether last layer and loss are exactly of these classes, with no ``backward`` of their own."""
+        pair = ((self.layers[-1], activation), (self.loss, loss))
+        return all(type(thing) is kind and "backward" not in vars(thing) for thing, kind in pair)
 
     # Training and using
 
@@ -242,14 +238,16 @@ class Model:
         epochs = _check.whole(where, "epochs", epochs)
         batch_size = _batch_size(where, batch_size)
         print_every = None if print_every is None else _check.whole(where, "print_every", print_every)
-        order = training.Order(where, shuffle, seed)
+        _check.flag(where, "progress", progress)
+        order = Order(where, shuffle, seed)
+        check_finite = _check.flag(where, "check_finite", check_finite)
         data = training.checked_data(self, where, ("X", "y"), X, y, check_finite)
         held_out = None if validation_data is None else training.checked_validation(self, where, validation_data)
         if self._training:
             raise RuntimeError(f"{where}: this model is being trained already.")
         self._training = True
         try:
-            self._connect_loss()
+            self.loss.remember_trainable_layers(self.trainable_layers)
             self.accuracy.init(y)
             n_steps = epochs * data.n_batches(batch_size)
             self.history = History()
@@ -281,8 +279,8 @@ class Model:
         where = "Model.evaluate"
         self._require(where, "loss", "accuracy")
         batch_size = _batch_size(where, batch_size)
+        silent = _check.flag(where, "silent", silent)
         data = training.checked_data(self, where, ("X_val", "y_val"), X_val, y_val, check_finite=False)
-        self._connect_loss()
         untrained = getattr(self.accuracy, "precision", 0) is None
         try:
             if untrained:
@@ -330,7 +328,11 @@ class Model:
     def backward(self, output: Any, y: Any) -> None:
         """Set all layers' gradients of the loss, given the ``output`` of `forward` and what it should have been."""
         self._require("Model.backward", "loss")
-        combined = self.softmax_classifier_output or self._sigmoid_classifier_output
+        combined: Any = None
+        if self._ends_in(Activation_Sigmoid, Loss_BinaryCrossentropy):
+            combined = Activation_Sigmoid_Loss_BinaryCrossentropy()
+        elif self._ends_in(Activation_Softmax, Loss_CategoricalCrossentropy):
+            combined = self.softmax_classifier_output
         if combined is None:
             rest = self.layers
             self.loss.backward(output, y)
@@ -348,9 +350,11 @@ class Model:
     def get_parameters(self) -> Parameters:
         """Return each trainable layer's pair of live weights and biases."""
         self._require("Model.get_parameters")
+        for layer in self.trainable_layers:
+            _check.role("Model.get_parameters", "trainable layer", layer)
         return [layer.get_parameters() for layer in self.trainable_layers]
 
-    def set_parameters(self, parameters: Sequence[tuple[ArrayLike, ArrayLike]]) -> None:
+    def set_parameters(self, parameters: Sequence[tuple[ArrayLike, ...]]) -> None:
         """Give each trainable layer its pair of weights and biases, as `get_parameters` returns them.
 
         Raises
@@ -360,17 +364,27 @@ class Model:
         """
         where = "Model.set_parameters"
         self._require(where)
-        pairs = [tuple(pair) for pair in parameters]
-        if len(pairs) != len(self.trainable_layers) or any(len(pair) != 2 for pair in pairs):
+        try:
+            groups = [tuple(group) for group in parameters]
+        except TypeError:
+            groups = []
+        if len(groups) != len(self.trainable_layers):
             raise ValueError(
-                f"{where}: parameters must be {len(self.trainable_layers)} pairs of weights and biases, "
-                f"got {len(pairs)} items of length {sorted({len(pair) for pair in pairs})}."
+                f"{where}: parameters must be a list of {len(self.trainable_layers)} pairs of weights and biases, "
+                f"got {len(groups)} of them."
             )
-        for layer, pair in zip(self.trainable_layers, pairs, strict=True):
+        for layer, group in zip(self.trainable_layers, groups, strict=True):
+            _check.role(where, "trainable layer", layer)
             if isinstance(layer, Layer_Dense):
-                layer._fit(where, *pair)
-        for layer, pair in zip(self.trainable_layers, pairs, strict=True):
-            layer.set_parameters(*pair)
+                layer._fit(where, *_pair(where, group))
+        kept = self.get_parameters()
+        try:
+            for layer, group in zip(self.trainable_layers, groups, strict=True):
+                layer.set_parameters(*group)
+        except BaseException:  # of a layer of one's own
+            for layer, group in zip(self.trainable_layers, kept, strict=True):
+                layer.set_parameters(*group)
+            raise
 
     def save_parameters(self, path: Path) -> None:
         """Write the parameters alone to a safetensors file, atomically.
@@ -433,9 +447,7 @@ class Model:
         """
         from nnx import storage
 
-        model = cls.__new__(cls)
-        storage.load_model(model, path, custom_objects or {})
-        return model
+        return storage.load_model(cls, path, custom_objects or {})
 
     def summary(self) -> None:
         """Print a table of the layers with their output shapes, numbers of parameters and bytes."""
@@ -460,8 +472,10 @@ class Model:
         return f"{type(self).__name__}({inside}\n)" if parts else f"{type(self).__name__}()"
 
     def output_width(self) -> int | None:
-        """Return how many columns the output has; None if only running a layer of one's own would tell."""
+        """Return how many columns the output has; None if only running it would tell."""
         width: int | None = None
+        if not training.keeps(self, "forward", __name__):
+            return None
         for layer in self.layers:
             width = _width_after(layer, width)
         return width
@@ -471,28 +485,36 @@ class Model:
         for name in names:
             if getattr(self, name) is None:
                 raise RuntimeError(f"{where}: no {name} is set. Call model.set({name}=...) first.")
-        if not self._finalized:
+        if not self._chain:
             raise RuntimeError(f"{where}: the model is not finalized. Call model.finalize() first.")
+        if [id(layer) for layer in self._chain] != [id(layer) for layer in self.layers]:
+            raise RuntimeError(f"{where}: the layers have changed. Call model.finalize() again.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles take: all but that the original is being trained."""
+        return {name: value for name, value in vars(self).items() if name != "_training"}
 
 
 def _width_after(layer: Any, width: int | None) -> int | None:
     """Return how many columns a layer gives for ``width`` columns; None if only running it would tell."""
-    if type(layer) is Layer_Dense:
-        return layer.n_neurons
+    if _is_dense(layer):
+        return int(np.shape(layer.weights)[1])
     return width if type(layer) in KEEP_WIDTH else None
 
 
-def _is_plain(thing: object, kind: type) -> bool:
-    """Return whether ``thing`` is exactly of a built-in class and has no ``backward`` of its own."""
-    return type(thing) is kind and "backward" not in vars(thing)
+def _is_dense(layer: Any) -> bool:
+    """Return whether a layer computes what a dense one does; a subclass may have a ``forward`` of its own."""
+    return (
+        isinstance(layer, Layer_Dense)
+        and np.ndim(layer.weights) == 2
+        and training.keeps(layer, "forward", "nnx.layers")
+    )
 
 
-def _require_methods(where: str, name: str, thing: Any, *methods: str) -> None:
-    if isinstance(thing, type):
-        raise TypeError(f"{where}: {name} must be an object, got a class. Write {thing.__name__}(...).")
-    missing = [method for method in methods if not callable(getattr(thing, method, None))]
-    if missing:
-        raise TypeError(f"{where}: {name} must have the methods {', '.join(methods)}, got {thing!r}.")
+def _pair(where: str, group: tuple[ArrayLike, ...]) -> tuple[ArrayLike, ArrayLike]:
+    if len(group) != 2:
+        raise ValueError(f"{where}: parameters must be pairs of weights and biases, got {len(group)} in one.")
+    return group[0], group[1]
 
 
 def _batch_size(where: str, batch_size: int | None) -> int | None:

@@ -58,8 +58,12 @@ class _Optimizer(Described):
 
     def pre_update_params(self) -> None:
         """Set ``current_learning_rate`` for this step; without decay it is left alone."""
-        if self.decay:
-            self.current_learning_rate = self.learning_rate * (1.0 / (1.0 + self.decay * self.iterations))
+        where = f"{type(self).__name__}.pre_update_params"
+        decay = _check.number(where, "decay", self.decay, 0)
+        if decay:
+            iterations = _check.whole(where, "iterations", self.iterations, 0, _check.MAX_COUNT)
+            rate = _check.number(where, "learning_rate", self.learning_rate)
+            self.current_learning_rate = rate * (1.0 / (1.0 + decay * iterations))
 
     def update_params(self, layer: Any) -> None:
         """Update the layer's parameters in place by ``dweights`` and ``dbiases``.
@@ -94,7 +98,7 @@ def _parameters(where: str, layer: Any) -> tuple[Array, ...]:
     """Return a layer's weights and, if it has any, biases."""
     if isinstance(layer, Layer_Dense):
         return layer.get_parameters()
-    names = ("weights", "biases") if hasattr(layer, "biases") else ("weights",)
+    names = ("weights",) if getattr(layer, "biases", None) is None else ("weights", "biases")
     return tuple(_check.bound(where, layer, name) for name in names)
 
 
@@ -109,7 +113,7 @@ def _gradients(where: str, layer: Any, parameters: tuple[Array, ...]) -> list[Ar
 def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> list[Array]:
     """Return the state that a layer keeps of one parameter.
 
-    If any of it is missing, all of it begins anew: what another optimizer left behind is no beginning.
+    If any of it is missing, all of it begins anew, as in the book: Adam does not go on from the momentums of SGD.
     """
     if any([getattr(layer, name, None) is None for name in names]):  # noqa: C419 - a list is faster here
         for name in names:
@@ -297,5 +301,5 @@ class Optimizer_Adam(_Optimizer):
         epsilon = float(_check.number(where, "epsilon", self.epsilon, 0))
         beta_1 = float(_check.fraction(where, "beta_1", self.beta_1))
         beta_2 = float(_check.fraction(where, "beta_2", self.beta_2))
-        step = _check.whole(where, "iterations", self.iterations, 0) + 1
+        step = _check.whole(where, "iterations", self.iterations, 0, _check.MAX_COUNT) + 1
         return _Rule("adam_update", MOMENTUMS_AND_CACHE, (epsilon, beta_1, beta_2, step))

@@ -11,11 +11,11 @@ import math
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from nnx import _check
+from nnx import _check, _random
 from nnx._typing import Array, Path
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
@@ -32,12 +32,14 @@ from nnx.optimizers import Optimizer_Adagrad, Optimizer_Adam, Optimizer_RMSprop,
 if TYPE_CHECKING:
     from nnx.model import Model
 
+AnyModel = TypeVar("AnyModel", bound="Model")
+
 VERSION = 1
 MODEL, PARAMETERS = "nnx model", "nnx parameters"
 
 #: The keys of each kind of description.
 KEYS = {
-    MODEL: {"format", "version", "layers", "trainable", "loss", "optimizer", "accuracy", "shared"},
+    MODEL: {"format", "version", "model", "layers", "trainable", "loss", "optimizer", "accuracy", "shared"},
     PARAMETERS: {"format", "version", "trainable", "shared"},
 }
 
@@ -63,12 +65,12 @@ BUILTIN: dict[str, tuple[type, ...]] = {
 
 
 def _count(where: str, name: str, value: Any) -> None:
-    _check.whole(where, name, value, 0, 2**63 - 1)
+    _check.whole(where, name, value, 0, _check.MAX_COUNT)
 
 
 def _seed(where: str, name: str, value: Any) -> None:
     if value is not None:
-        _check.whole(where, name, value, 0, 2**64 - 1)
+        _check.whole(where, name, value, 0, _random.MAX_SEED)
 
 
 def _keep(where: str, name: str, value: Any) -> None:
@@ -80,16 +82,21 @@ def _size(where: str, name: str, value: Any) -> None:
         _check.number(where, name, value, 0)
 
 
-#: Numbers beside the configuration that training goes on from, by role, and what a file may give them.
-STATE: dict[str, dict[str, Callable[[str, str, Any], None]]] = {
-    "layer": {"rate": _keep, "seed": _seed, "training_forwards": _count},
-    "loss": {},
-    "optimizer": {"iterations": _count, "current_learning_rate": _size},
-    "accuracy": {"precision": _size},
+#: Numbers beside the configuration that training goes on from, by class, and the check of each.
+STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
+    Layer_Dropout: {"rate": _keep, "seed": _seed, "training_forwards": _count},
+    Accuracy_Regression: {"precision": _size},
+    **{kind: {"iterations": _count, "current_learning_rate": _size} for kind in BUILTIN["optimizer"]},
 }
 
 #: A layer's arrays: parameters, and what optimizers keep about them.
-ARRAYS = ("weights", "biases", "weight_momentums", "bias_momentums", "weight_cache", "bias_cache")
+PARAMETER_ARRAYS = ("weights", "biases")
+ARRAYS = (*PARAMETER_ARRAYS, "weight_momentums", "bias_momentums", "weight_cache", "bias_cache")
+
+#: The dtypes of arrays, by the format's names and by NumPy's.
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool"} | {
+    f"{letter}{bits}": f"{word}{bits}" for letter, word in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)
+}
 
 #: The format's own limit for the JSON header.
 MAX_HEADER = 100_000_000
@@ -104,19 +111,14 @@ def save_model(model: Model, path: Path) -> None:
     description: dict[str, Any] = {
         "format": MODEL,
         "version": VERSION,
+        "model": type(model).__name__,
         "layers": [_describe(where, "layer", layer) for layer in model.layers],
         "trainable": _positions(where, model),
     }
     for role in ("loss", "optimizer", "accuracy"):
         thing = getattr(model, role)
         description[role] = None if thing is None else _describe(where, role, thing)
-    arrays = {}
-    for number, layer in enumerate(model.layers):
-        if isinstance(layer, Layer_Dense):
-            layer.get_parameters()
-        for name in ARRAYS:
-            if isinstance(getattr(layer, name, None), np.ndarray):
-                arrays[f"layers.{number}.{name}"] = getattr(layer, name)
+    arrays = [_arrays(where, number, layer, ARRAYS) for number, layer in enumerate(model.layers)]
     _write(where, path, description, arrays)
 
 
@@ -124,12 +126,20 @@ def save_parameters(model: Model, path: Path) -> None:
     """Write weights and biases of the trainable layers."""
     where = "Model.save_parameters"
     positions = _positions(where, model)
-    arrays = {}
-    for number, (weights, biases) in zip(positions, model.get_parameters(), strict=True):
-        arrays[f"layers.{number}.weights"] = weights
-        arrays[f"layers.{number}.biases"] = biases
-    description = {"format": PARAMETERS, "version": VERSION, "trainable": positions}
-    _write(where, path, description, arrays)
+    arrays = [_arrays(where, number, model.layers[number], PARAMETER_ARRAYS) for number in positions]
+    _write(where, path, {"format": PARAMETERS, "version": VERSION, "trainable": positions}, arrays)
+
+
+def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict[str, Array]:
+    """Return a layer's arrays under their names in the file."""
+    if isinstance(layer, Layer_Dense):
+        layer.get_parameters()
+    found = {name: getattr(layer, name, None) for name in names}
+    arrays = {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
+    for name, array in arrays.items():
+        if array.dtype.newbyteorder("=").name not in DTYPES.values():
+            raise TypeError(f"{where}: {name} of layer {number} must be an array of real numbers, got {array.dtype}.")
+    return {f"layers.{number}.{name}": array for name, array in arrays.items()}
 
 
 def _positions(where: str, model: Model) -> list[int]:
@@ -142,7 +152,7 @@ def _positions(where: str, model: Model) -> list[int]:
 
 
 def _describe(where: str, role: str, thing: Any) -> dict[str, Any]:
-    """Return class, configuration and state of a layer, loss, optimizer or accuracy."""
+    """Return class, configuration and state of a layer, loss, optimizer or accuracy, such as `load_model` accepts."""
     kind = type(thing)
     custom = kind not in BUILTIN[role]
     if custom:
@@ -152,14 +162,35 @@ def _describe(where: str, role: str, thing: Any) -> dict[str, Any]:
                 f"{where}: {role} must be built in or have a get_config() of its own that returns its constructor's "
                 f"arguments, got {kind.__name__}. Without one, save_parameters() still works."
             )
-    state = {name: getattr(thing, name) for name in STATE[role] if hasattr(thing, name)}
-    return {"class": kind.__name__, "custom": custom, "config": thing.get_config(), "state": state}
+    config = thing.get_config()
+    if not custom:
+        _make(kind, config)
+    state = {name: getattr(thing, name) for name in _state_of(thing)}
+    for name, value in state.items():
+        _state_of(thing)[name](where, name, value)
+    return {"class": kind.__name__, "custom": custom, "config": config, "state": state}
 
 
-def _write(where: str, path: Path, description: dict[str, Any], arrays: dict[str, Array]) -> None:
+def _make(kind: type, config: dict[str, Any]) -> Any:
+    """Return an object of a built-in class, checked by its own constructor; a dense layer without parameters.
+
+    A dense layer's constructor would draw random weights, and allocate whatever size a file claims.
+    """
+    thing: Any = object.__new__(kind)
+    (thing._configure if kind is Layer_Dense else thing.__init__)(**config)
+    return thing
+
+
+def _state_of(thing: Any) -> dict[str, Callable[[str, str, Any], None]]:
+    """Return the names and checks of what an object of a built-in class, or of a class derived from one, has learnt."""
+    return next((state for kind, state in STATE.items() if isinstance(thing, kind)), {})
+
+
+def _write(where: str, path: Path, description: dict[str, Any], by_layer: list[dict[str, Array]]) -> None:
     """Write a file whole or not at all; an array that stands in two places is written once."""
     from safetensors.numpy import save
 
+    arrays = {name: array for layer in by_layer for name, array in layer.items()}
     first: dict[int, str] = {}
     description["shared"] = {
         name: first[id(array)] for name, array in arrays.items() if first.setdefault(id(array), name) != name
@@ -180,12 +211,13 @@ def _plain_number(value: Any) -> Any:
 
 def _replace(where: str, path: Path, content: bytes) -> None:
     """Put ``content`` at ``path`` atomically: a reader finds the old file or the whole new one, even after a crash."""
-    target = os.path.realpath(os.fspath(path))
+    given = os.fspath(path)
+    target = os.path.realpath(given)
     folder, name = os.path.split(target)
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"{where}: path must be in an existing folder, got {os.fspath(path)!r}.")
-    if os.path.isdir(target):
-        raise IsADirectoryError(f"{where}: path must name a file, got the folder {os.fspath(path)!r}.")
+        raise FileNotFoundError(f"{where}: path must be in an existing folder, got {given!r}.")
+    if not os.path.basename(given) or (os.path.exists(target) and not os.path.isfile(target)):
+        raise IsADirectoryError(f"{where}: path must name a file, got {given!r}.")
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -208,14 +240,16 @@ def _replace(where: str, path: Path, content: bytes) -> None:
 # Reading
 
 
-def load_model(model: Model, path: Path, custom_objects: Mapping[str, type]) -> None:
-    """Fill an empty model with what `save_model` wrote."""
+def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, type]) -> AnyModel:
+    """Return the model that `save_model` wrote, an object of the class ``kind``."""
     file = _File("Model.load", path)
     if file.kind != MODEL:
         file.refuse("holds parameters alone. Build the model and call model.load_parameters(path)")
-    described = file.take(list, "layers")
-    layers = [file.build("layer", each, custom_objects) for each in described]
+    if file.take(str, "model") != kind.__name__:
+        file.refuse(f"holds a {file.description['model']}. Call {file.description['model']}.load(path)")
+    layers = [file.build("layer", each, custom_objects) for each in file.take(list, "layers")]
     file.fill(layers)
+    model = kind()
     model.layers = layers
     for role in ("loss", "optimizer", "accuracy"):
         each = file.description[role]
@@ -226,18 +260,18 @@ def load_model(model: Model, path: Path, custom_objects: Mapping[str, type]) -> 
         file.refuse(f"describes no possible model ({error})")
     model.trainable_layers = [layers[number] for number in file.trainable()]
     model._connect_loss()
+    return model
 
 
 def load_parameters(model: Model, path: Path) -> None:
     """Set a model's parameters from what `save_parameters` or `save_model` wrote."""
     file = _File("Model.load_parameters", path)
-    names = [f"layers.{number}" for number in file.trainable()]
-    missing = [name for name in names if f"{name}.biases" not in file.arrays]
-    if missing:
-        file.refuse(f"is damaged: it lacks {missing[0]}.biases")
-    pairs = [(file.arrays[f"{name}.weights"], file.arrays[f"{name}.biases"]) for name in names]
+    groups = []
+    for number in file.trainable():
+        names = [f"layers.{number}.{name}" for name in PARAMETER_ARRAYS]
+        groups.append(tuple(file.arrays[name] for name in names if name in file.arrays))
     try:
-        model.set_parameters(pairs)
+        model.set_parameters(groups)
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{file.where}: {file.path!r} does not fit this model. {error}") from error
 
@@ -284,6 +318,7 @@ class _File:
         try:
             header = json.loads(content[8:end], parse_constant=_no_constant)
             text = header["__metadata__"]["nnx"]
+            dtypes = {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
         except (KeyError, TypeError):
             self.refuse("is a safetensors file, but none that nnx wrote")
         except (ValueError, RecursionError):
@@ -294,6 +329,8 @@ class _File:
             self.refuse("is damaged: its description cannot be read")
         if not isinstance(description, dict):
             self.refuse("is damaged: its description is none")
+        if not dtypes <= set(DTYPES):
+            self.refuse(f"is damaged: it holds arrays of {sorted(dtypes - set(DTYPES))[0]}")
         return description
 
     def _tensors(self, content: bytes) -> dict[str, Array]:
@@ -338,11 +375,21 @@ class _File:
                 self.refuse(
                     f"holds a {role} of your own class {name!r}. Pass custom_objects={{{name!r}: ...}} with that class"
                 )
-            thing = custom_objects[name](**config)
+            try:
+                thing = custom_objects[name](**config)
+                _check.role(self.where, role, thing)
+            except (TypeError, ValueError) as error:
+                raise ModelFileError(f"{self.where}: {self.path!r} gives no {name}. {error}") from error
         else:
             thing = self._builtin(role, name, config)
+        checks = _state_of(thing)
+        if set(state) != set(checks):
+            self.refuse(f"is damaged: {sorted(state)} is no state of {name}")
         for key, value in state.items():
-            self._check_state(role, key, value)
+            try:
+                checks[key](self.where, key, value)
+            except (TypeError, ValueError) as error:
+                self.refuse(f"is damaged ({error})")
             setattr(thing, key, value)
         return thing
 
@@ -352,19 +399,10 @@ class _File:
             self.refuse(f"names {name!r}, which is no {role} of nnx")
         if set(config) != set(kind._arguments):  # type: ignore[attr-defined]
             self.refuse(f"is damaged: {name} cannot be made from {sorted(config)}")
-        thing: Any = object.__new__(kind)
         try:
-            # A dense layer's constructor would draw random weights, and allocate whatever size the file claims.
-            (thing._configure if kind is Layer_Dense else thing.__init__)(**config)
+            return _make(kind, config)
         except (TypeError, ValueError) as error:
             self.refuse(f"is damaged ({error})")
-        return thing
-
-    def _check_state(self, role: str, key: str, value: Any) -> None:
-        try:
-            STATE[role][key](self.where, key, value)
-        except (KeyError, TypeError, ValueError, OverflowError):
-            self.refuse(f"is damaged: {key}={value!r} is no state of a {role}")
 
     def fill(self, layers: list[Any]) -> None:
         """Give the layers their arrays: dense ones both parameters, of the right shapes; state shaped like those."""

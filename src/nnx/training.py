@@ -13,22 +13,14 @@ import numpy as np
 
 from nnx import _check, _report
 from nnx._interrupt import Interrupt
+from nnx._random import Order
 from nnx._typing import Array, ArrayLike, FloatDType
-from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.layers import Layer_Dense
-from nnx.losses import (
-    Loss_BinaryCrossentropy,
-    Loss_CategoricalCrossentropy,
-    Loss_MeanAbsoluteError,
-    Loss_MeanSquaredError,
-)
+from nnx.losses import KernelLoss
 
 if TYPE_CHECKING:
     from nnx.history import History
     from nnx.model import Model
-
-BUILTIN_LOSSES = (Loss_BinaryCrossentropy, Loss_CategoricalCrossentropy, Loss_MeanAbsoluteError, Loss_MeanSquaredError)
-BUILTIN_ACCURACIES = (Accuracy_Categorical, Accuracy_Regression)
 
 
 class Data(NamedTuple):
@@ -51,36 +43,18 @@ class Data(NamedTuple):
             yield Data(self.X[rows], self.y[rows], self.y_accuracy[rows])
 
 
-class Order:
-    """The order of the samples in each epoch, a function of the seed and the epoch's number alone.
-
-    NumPy's legacy generator draws it, whose numbers are frozen for all versions.
-    """
-
-    def __init__(self, where: str, shuffle: bool, seed: int | None) -> None:
-        self._seed = None if seed is None else _check.whole(where, "seed", seed, 0, 2**64 - 1)
-        self._shuffle = shuffle
-
-    def draw(self, epoch: int, n_samples: int) -> Array | None:
-        """Return the order of an epoch; None for the order as given."""
-        if not self._shuffle:
-            return None
-        if self._seed is None:
-            low, high = np.random.randint(0, 2**32, 2, np.uint64).tolist()
-            self._seed = high << 32 | low
-        return np.random.RandomState([self._seed & 0xFFFFFFFF, self._seed >> 32, epoch]).permutation(n_samples)
-
-
 # Checks, all before anything changes
 
 
 def checked_samples(model: Model, where: str, name: str, X: ArrayLike) -> Array:
-    """Return ``X`` as the first layer takes it; a layer of one's own gets it uncast."""
+    """Return ``X`` as the first layer takes it; a first layer, or a model, of one's own gets it uncast."""
     first = model.layers[0]
-    if type(first) is Layer_Dense and first.n_inputs is not None:
-        return _check.rows(where, name, X, first.n_inputs, first._float_dtype())
-    if type(first).__module__.startswith("nnx."):
-        return _check.matrix(where, name, _check.array(where, name, X, _dtype(model)))
+    if keeps(model, "forward", "nnx.model"):
+        if keeps(first, "forward", "nnx.layers") and isinstance(first, Layer_Dense):
+            weights, _ = first.get_parameters()
+            return _check.rows(where, name, X, len(weights), weights.dtype)
+        if type(first).__module__.startswith("nnx."):
+            return _check.matrix(where, name, _check.array(where, name, X, _dtype(model)))
     X = _check.plain(where, name, X)
     if X.ndim == 0:
         raise ValueError(f"{where}: {name} must have one row a sample, got a single number.")
@@ -90,7 +64,7 @@ def checked_samples(model: Model, where: str, name: str, X: ArrayLike) -> Array:
 def checked_data(
     model: Model, where: str, names: tuple[str, str], X: ArrayLike, y: ArrayLike, check_finite: bool
 ) -> Data:
-    """Return samples and targets after every check that needs no forward pass."""
+    """Return samples and targets after every check there is."""
     samples = checked_samples(model, where, names[0], X)
     if len(samples) == 0:
         raise ValueError(f"{where}: {names[0]} must have at least one row, got none.")
@@ -103,9 +77,18 @@ def checked_data(
     if check_finite:
         _check.finite(where, names[0], samples)
         _check.finite(where, names[1], given)
-    width = model.output_width()
-    targets = given if width is None else _loss_targets(model, where, names[1], given, width)
-    return Data(samples, targets, targets if type(model.accuracy) in BUILTIN_ACCURACIES else given)
+    targets = given
+    if isinstance(model.loss, KernelLoss) and keeps(model.loss, "forward", "nnx.losses"):
+        shape = (len(given), _output_width(model, samples))
+        targets = model.loss._targets(where, names[1], given, shape, _dtype(model) or given.dtype)
+        if check_finite:
+            _check.finite(where, names[1], targets)  # what float32 cannot hold has become infinite
+    builtin = type(model.loss).__module__ == "nnx.losses"
+    return Data(
+        samples,
+        targets if builtin else given,
+        targets if builtin and type(model.accuracy).__module__ == "nnx.accuracy" else given,
+    )
 
 
 def checked_validation(model: Model, where: str, validation_data: Any) -> Data:
@@ -117,12 +100,18 @@ def checked_validation(model: Model, where: str, validation_data: Any) -> Data:
     return checked_data(model, where, ("validation_data[0]", "validation_data[1]"), X_val, y_val, check_finite=False)
 
 
-def _loss_targets(model: Model, where: str, name: str, y: Array, width: int) -> Array:
-    """Return all targets as a built-in loss takes them for ``width`` outputs; other losses get them uncast."""
-    if type(model.loss) not in BUILTIN_LOSSES:
-        return y
-    targets: Array = model.loss._targets(where, name, y, (len(y), width), _dtype(model) or np.dtype(np.float64))
-    return targets
+def keeps(thing: object, method: str, module: str) -> bool:
+    """Return whether a method of ``thing`` is the one that ``module`` defines, overridden by nobody."""
+    return getattr(getattr(type(thing), method, None), "__module__", "") == module and method not in vars(thing)
+
+
+def _output_width(model: Model, samples: Array) -> int:
+    """Return how many columns the output has; where no layer tells, one sample is run through."""
+    width = model.output_width()
+    if width is None:
+        shape = np.shape(model.forward(samples[:1], training=False))
+        width = shape[1] if len(shape) == 2 else 1
+    return width
 
 
 def _dtype(model: Model) -> FloatDType | None:
@@ -150,7 +139,7 @@ def train(
             report.line(f"epoch: {epoch}")
             _new_pass(model)
             for step, batch in enumerate(data.batches(batch_size, order.draw(epoch, len(data.X)))):
-                figures = _step(model, batch, data if len(history) == 0 else None)
+                figures = _step(model, batch)
                 history.add_step(*figures)
                 if report.wants(step, step == last):
                     report.line(_report.step_line(step, *figures))
@@ -190,11 +179,8 @@ class Figures(NamedTuple):
     learning_rate: float
 
 
-def _step(model: Model, batch: Data, first_of: Data | None) -> Figures:
-    """Do one step; if it is the run's first, ``first_of`` is the whole data, to be checked against the output."""
+def _step(model: Model, batch: Data) -> Figures:
     output = model.forward(batch.X, training=True)
-    if first_of is not None and model.output_width() is None and np.ndim(output) == 2:
-        _loss_targets(model, "Model.train", "y", first_of.y, output.shape[1])
     data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True)
     accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
     model.backward(output, batch.y)

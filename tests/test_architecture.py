@@ -19,7 +19,7 @@ SOURCE = Path(nnx.__file__).parent
 #: From the bottom up: a module may import from the rows above its own, and inside functions from nowhere else either.
 FLOORS = [
     {"_typing", "errors"},
-    {"_config"},
+    {"_config", "_files"},
     {"_kernels", "_kernels._numpy", "_describe"},
     {"_check"},
     {"_random", "activations", "accuracy", "datasets", "_interrupt", "_report"},

@@ -15,7 +15,7 @@ from networks import binary, classifier, parameters_of, regression
 from safetensors.numpy import load_file, save_file
 
 import nnx
-from nnx import storage
+from nnx import _files
 
 OPTIMIZERS = [
     lambda: nnx.Optimizer_SGD(0.5, decay=1e-2),
@@ -216,7 +216,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "model"
     model.save(path)
     old = path.read_bytes()
-    monkeypatch.setattr(storage.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(_files.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
         model.save(path)
     assert path.read_bytes() == old
@@ -226,14 +226,14 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 def test_writing_is_to_a_temporary_file_in_the_folder_then_synced_then_renamed(tmp_path, monkeypatch):
     calls = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(storage.os, "fsync", lambda descriptor: calls.append("fsync") or fsync(descriptor))
+    monkeypatch.setattr(_files.os, "fsync", lambda descriptor: calls.append("fsync") or fsync(descriptor))
 
     def spied(source, target):
         assert os.path.dirname(source) == os.path.dirname(target) == os.path.realpath(tmp_path)
         calls.append("replace")
         replace(source, target)
 
-    monkeypatch.setattr(storage.os, "replace", spied)
+    monkeypatch.setattr(_files.os, "replace", spied)
     classifier().save(tmp_path / "model")
     assert calls[:2] == ["fsync", "replace"]
 
@@ -580,3 +580,18 @@ def test_a_path_that_names_no_file_is_refused(tmp_path):
         with pytest.raises(OSError, match=r"Model\.save: path must "):
             classifier().save(path)
     assert os.listdir(tmp_path) == []
+
+
+def test_flipped_bits_give_a_model_or_a_model_file_error(saved, rng):
+    whole = np.frombuffer(saved.read_bytes(), np.uint8)
+    header = 8 + int.from_bytes(whole[:8].tobytes(), "little")
+    refused = 0
+    for _ in range(400):
+        flipped = whole.copy()
+        flipped[rng.integers(0, header, 2)] ^= 1 << rng.integers(0, 8, 2).astype(np.uint8)
+        saved.write_bytes(flipped.tobytes())
+        try:
+            nnx.Model.load(saved)
+        except nnx.ModelFileError:
+            refused += 1
+    assert refused > 200

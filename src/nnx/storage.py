@@ -1,4 +1,4 @@
-"""Model and parameter files: safetensors, with one JSON text in the metadata that describes the model.
+"""What a model is in a file: descriptions of its objects, and its arrays. The file itself is `nnx._files`'s.
 
 The format is laid down in docs/model-files.md. Reading executes nothing: classes come from a closed set, or from what
 the caller hands over.
@@ -6,16 +6,14 @@ the caller hands over.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from nnx import _check, _random
+from nnx import _check, _files, _random
 from nnx._typing import Array, Path
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
@@ -39,8 +37,8 @@ MODEL, PARAMETERS = "nnx model", "nnx parameters"
 
 #: The keys of each kind of description.
 KEYS = {
-    MODEL: {"format", "version", "model", "layers", "trainable", "loss", "optimizer", "accuracy", "shared"},
-    PARAMETERS: {"format", "version", "trainable", "shared"},
+    MODEL: {"format", "version", "model", "layers", "trainable", "loss", "optimizer", "accuracy"},
+    PARAMETERS: {"format", "version", "trainable"},
 }
 
 #: What a file may name, by role.
@@ -93,15 +91,6 @@ STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
 PARAMETER_ARRAYS = ("weights", "biases")
 ARRAYS = (*PARAMETER_ARRAYS, "weight_momentums", "bias_momentums", "weight_cache", "bias_cache")
 
-#: The dtypes of arrays, by the format's names and by NumPy's.
-DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool"} | {
-    f"{letter}{bits}": f"{word}{bits}" for letter, word in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)
-}
-
-#: The format's own limit for the JSON header.
-MAX_HEADER = 100_000_000
-
-
 # Writing
 
 
@@ -118,16 +107,20 @@ def save_model(model: Model, path: Path) -> None:
     for role in ("loss", "optimizer", "accuracy"):
         thing = getattr(model, role)
         description[role] = None if thing is None else _describe(where, role, thing)
-    arrays = [_arrays(where, number, layer, ARRAYS) for number, layer in enumerate(model.layers)]
-    _write(where, path, description, arrays)
+    arrays: dict[str, Array] = {}
+    for number, layer in enumerate(model.layers):
+        arrays |= _arrays(where, number, layer, ARRAYS)
+    _files.write(where, path, description, arrays)
 
 
 def save_parameters(model: Model, path: Path) -> None:
     """Write weights and biases of the trainable layers."""
     where = "Model.save_parameters"
     positions = _positions(where, model)
-    arrays = [_arrays(where, number, model.layers[number], PARAMETER_ARRAYS) for number in positions]
-    _write(where, path, {"format": PARAMETERS, "version": VERSION, "trainable": positions}, arrays)
+    arrays: dict[str, Array] = {}
+    for number in positions:
+        arrays |= _arrays(where, number, model.layers[number], PARAMETER_ARRAYS)
+    _files.write(where, path, {"format": PARAMETERS, "version": VERSION, "trainable": positions}, arrays)
 
 
 def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict[str, Array]:
@@ -137,7 +130,7 @@ def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict
     found = {name: getattr(layer, name, None) for name in names}
     arrays = {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
     for name, array in arrays.items():
-        if array.dtype.newbyteorder("=").name not in DTYPES.values():
+        if array.dtype.newbyteorder("=").name not in _files.DTYPES.values():
             raise TypeError(f"{where}: {name} of layer {number} must be an array of real numbers, got {array.dtype}.")
     return {f"layers.{number}.{name}": array for name, array in arrays.items()}
 
@@ -186,57 +179,6 @@ def _state_of(thing: Any) -> dict[str, Callable[[str, str, Any], None]]:
     return next((state for kind, state in STATE.items() if isinstance(thing, kind)), {})
 
 
-def _write(where: str, path: Path, description: dict[str, Any], by_layer: list[dict[str, Array]]) -> None:
-    """Write a file whole or not at all; an array that stands in two places is written once."""
-    from safetensors.numpy import save
-
-    arrays = {name: array for layer in by_layer for name, array in layer.items()}
-    first: dict[int, str] = {}
-    description["shared"] = {
-        name: first[id(array)] for name, array in arrays.items() if first.setdefault(id(array), name) != name
-    }
-    try:
-        text = json.dumps(description, allow_nan=False, default=_plain_number)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{where}: get_config() must return finite numbers and text only, got this: {error}.") from None
-    tensors = {name: np.ascontiguousarray(a) for name, a in arrays.items() if name not in description["shared"]}
-    _replace(where, path, save(tensors, metadata={"nnx": text}))
-
-
-def _plain_number(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{value!r}")
-
-
-def _replace(where: str, path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` atomically: a reader finds the old file or the whole new one, even after a crash."""
-    given = os.fspath(path)
-    target = os.path.realpath(given)
-    folder, name = os.path.split(target)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"{where}: path must be in an existing folder, got {given!r}.")
-    if not os.path.basename(given) or (os.path.exists(target) and not os.path.isfile(target)):
-        raise IsADirectoryError(f"{where}: path must name a file, got {given!r}.")
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 # Reading
 
 
@@ -282,71 +224,17 @@ class _File:
     def __init__(self, where: str, path: Path) -> None:
         self.where = where
         self.path = os.fspath(path)
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = file.read(8)
-            self._check_start(start, size)
-            content = start + file.read()
-        self.description = self._parse(content)
+        self.description, self.arrays = _files.read(where, path)
         self.kind = self.take(str, "format")
         version = self.take(int, "version")
         if self.kind not in KEYS or version != VERSION:
             self.refuse(f"is of format {self.kind!r}, version {version}; this nnx reads version {VERSION}")
         if set(self.description) != KEYS[self.kind]:
             self.refuse(f"is damaged: its description has the keys {sorted(self.description)}")
-        self.arrays = self._tensors(content)
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise the error that says what is wrong with the file."""
-        raise ModelFileError(f"{self.where}: {self.path!r} {reason}.")
-
-    def _check_start(self, start: bytes, size: int) -> None:
-        if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-            self.refuse(
-                "is a pickle, and opening a pickle runs code, so nnx does not. To move the parameters over, load the "
-                "file once where it was written and call numpy.savez('parameters.npz', *[array for pair in parameters "
-                "for array in pair]), with parameters = model.get_parameters() for a model; then, with nnx, arrays = "
-                "list(numpy.load('parameters.npz').values()) and model.set_parameters(list(zip(arrays[::2], "
-                "arrays[1::2])))"
-            )
-        if len(start) < 8 or not 2 <= int.from_bytes(start, "little") <= min(size - 8, MAX_HEADER):
-            self.refuse("is no safetensors file, or is cut off")
-
-    def _parse(self, content: bytes) -> dict[str, Any]:
-        """Return the description from the header's metadata."""
-        end = 8 + int.from_bytes(content[:8], "little")
-        try:
-            header = json.loads(content[8:end], parse_constant=_no_constant)
-            text = header["__metadata__"]["nnx"]
-            dtypes = {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
-        except (KeyError, TypeError):
-            self.refuse("is a safetensors file, but none that nnx wrote")
-        except (ValueError, RecursionError):
-            self.refuse("is no safetensors file, or is damaged")
-        try:
-            description = json.loads(text, parse_constant=_no_constant)
-        except (TypeError, ValueError, RecursionError):
-            self.refuse("is damaged: its description cannot be read")
-        if not isinstance(description, dict):
-            self.refuse("is damaged: its description is none")
-        if not dtypes <= set(DTYPES):
-            self.refuse(f"is damaged: it holds arrays of {sorted(dtypes - set(DTYPES))[0]}")
-        return description
-
-    def _tensors(self, content: bytes) -> dict[str, Array]:
-        """Return the arrays, each a writable copy but for those that share one."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        try:
-            arrays = {name: np.array(value) for name, value in load(content).items()}
-        except SafetensorError as error:
-            self.refuse(f"is damaged ({error})")
-        for name, original in self.take(dict, "shared").items():
-            if name in arrays or not isinstance(original, str) or original not in arrays:
-                self.refuse(f"is damaged: {name!r} cannot share {original!r}")
-            arrays[name] = arrays[original]
-        return arrays
+        _files.refuse(self.where, self.path, reason)
 
     def take(self, kind: type, key: str) -> Any:
         """Return the description's value of ``key``, which must be of ``kind``."""
@@ -425,7 +313,3 @@ class _File:
                     state = getattr(layer, name, None)
                     if isinstance(state, np.ndarray) and state.shape != np.shape(getattr(layer, parameter, ())):
                         self.refuse(f"is damaged: layers.{number}.{name} is not shaped like the {parameter}")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a finite number")

@@ -98,8 +98,9 @@ WRONG = {
         "--seed: must be a whole number from 0 to 4294967295, got '4294967296'",
     ),
     "no value": (["train", "--epochs"], "argument --epochs: expected one argument"),
-    "no folder": (["train", "-o", "nowhere/m"], "-o/--output: must be in an existing folder, got 'nowhere/m'"),
-    "a folder": (["train", "-o", "."], "argument -o/--output: must name a file, got the folder '.'"),
+    "no folder": (["train", "-o", "nowhere/m"], "-o/--output: path must be in an existing folder, got 'nowhere/m'"),
+    "a folder": (["train", "-o", "."], "argument -o/--output: path must name a file, got '.'"),
+    "no file": (["train", "-o", os.devnull], "argument -o/--output: path must name a file, got '/dev/null'"),
     "info extra": (["info", "now"], "unrecognized arguments: now"),
 }
 
@@ -144,3 +145,10 @@ def test_help_shows_an_example(command):
 def test_no_command_shows_the_help_and_version_the_version():
     assert run().stdout.startswith("usage: nnx")
     assert run("--version").stdout == f"nnx {nnx.__version__}\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="uses a shell pipe")
+def test_a_reader_that_leaves_early_gets_no_traceback():
+    command = f"for i in 1 2 3 4 5; do {sys.executable} -m nnx info | head -0; done"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""

@@ -316,6 +316,7 @@ def test_dropout_without_a_seed_draws_one_at_its_first_training_forward():
     np.random.seed(6)
     low, high = np.random.randint(0, 2**32, 2, np.uint64).tolist()
     assert dropout.seed == high << 32 | low
+    assert repr(dropout) == "Layer_Dropout(0.5)"
     assert np.random.rand() == after
 
 

@@ -495,6 +495,10 @@ def test_history_plot_draws_losses_and_accuracies(data):
     ax = history.plot()
     assert [line.get_label() for line in ax.get_lines()] == ["training loss", "validation loss"]
     assert ax.get_xlabel() == "epoch"
+    assert ax.get_ylabel() == "loss"
+    right = next(other for other in ax.figure.axes if other is not ax)
+    assert right.get_ylabel() == "accuracy"
+    assert [line.get_label() for line in right.get_lines()] == ["training accuracy", "validation accuracy"]
     own = plt.subplots()[1]
     assert history.plot(own) is own
     plt.close("all")

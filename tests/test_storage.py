@@ -419,6 +419,8 @@ TAMPERED = {
     "config no object": lambda d: d["layers"][0].update(config=[1]),
     "unknown argument": lambda d: d["layers"][0]["config"].update(extra=1),
     "missing argument": lambda d: d["layers"][0]["config"].pop("n_inputs"),
+    "missing setting": lambda d: d["optimizer"]["config"].pop("epsilon"),
+    "missing state": lambda d: d["optimizer"]["state"].pop("iterations"),
     "huge layer": lambda d: d["layers"][0]["config"].update(n_inputs=10**12, n_neurons=10**12),
     "size of text": lambda d: d["layers"][0]["config"].update(n_inputs="2"),
     "unknown state": lambda d: d["layers"][0]["state"].update(__class__=1),

@@ -163,9 +163,9 @@ def matrix(where: str, name: str, value: Any, least: int = 0) -> Array:
     return values
 
 
-def samples(where: str, name: str, value: Any) -> Array:
+def samples(where: str, name: str, value: Any, dtype: FloatDType | None = None) -> Array:
     """Return ``value`` as a float array of shape (n, ...)."""
-    values = array(where, name, value)
+    values = array(where, name, value, dtype)
     if values.ndim == 0:
         raise ValueError(f"{where}: {name} must have one row a sample, got a single number.")
     return values

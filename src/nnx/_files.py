@@ -39,6 +39,20 @@ def refuse(where: str, path: Path, reason: str) -> NoReturn:
 # Writing
 
 
+def writable(where: str, path: Path) -> str:
+    """Return where a file would be written for ``path``; refuse what is no place for one."""
+    given = os.fspath(path)
+    target = os.path.realpath(given)
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{where}: path must be in an existing folder, got {given!r}.")
+    if not os.path.basename(given) or (os.path.exists(target) and not os.path.isfile(target)):
+        raise IsADirectoryError(f"{where}: path must name a file, got {given!r}.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{where}: path must be in a folder that you may write to, got {given!r}.")
+    return target
+
+
 def write(where: str, path: Path, description: dict[str, Any], arrays: dict[str, Array]) -> None:
     """Write a file; an array that stands under two names is written once."""
     from safetensors.numpy import save
@@ -61,13 +75,8 @@ def _plain_number(value: Any) -> Any:
 
 def _replace(where: str, path: Path, content: bytes) -> None:
     """Put ``content`` at ``path`` atomically: a reader finds the old file or the whole new one, even after a crash."""
-    given = os.fspath(path)
-    target = os.path.realpath(given)
+    target = writable(where, path)
     folder, name = os.path.split(target)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"{where}: path must be in an existing folder, got {given!r}.")
-    if not os.path.basename(given) or (os.path.exists(target) and not os.path.isfile(target)):
-        raise IsADirectoryError(f"{where}: path must name a file, got {given!r}.")
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:

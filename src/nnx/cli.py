@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 import nnx
-from nnx import _kernels
+from nnx import _files, _kernels
 
 if TYPE_CHECKING:
     from nnx import Model
@@ -36,7 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.run is None:
         parser.print_help()
         return 0
-    code: int = chosen.run(chosen)
+    try:
+        code: int = chosen.run(chosen)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as head, has left; nothing more can be said on stdout, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return code
 
 
@@ -100,9 +108,10 @@ class _whole:
 def _train(chosen: argparse.Namespace) -> int:
     if chosen.data != "spiral":
         chosen.parser.error(f"argument DATA: must be spiral, got {chosen.data!r}")
-    refusal = _refusal(chosen.output)
-    if refusal:
-        chosen.parser.error(refusal)
+    try:
+        _files.writable("argument -o/--output", chosen.output)
+    except OSError as refusal:
+        chosen.parser.error(str(refusal))
     np.random.seed(chosen.seed)
     X, y = nnx.spiral_data(chosen.samples, 3)
     held_out = nnx.spiral_data(max(1, chosen.samples // 5), 3)
@@ -145,18 +154,6 @@ def _spiral_model() -> Model:
     )
     model.finalize()
     return model
-
-
-def _refusal(output: str) -> str | None:
-    """Return why a model cannot be written to ``output``, before any time is spent on training; None if it can."""
-    folder = os.path.dirname(os.path.realpath(output))
-    if os.path.isdir(output) or not os.path.basename(output):
-        return f"argument -o/--output: must name a file, got the folder {output!r}"
-    if not os.path.isdir(folder):
-        return f"argument -o/--output: must be in an existing folder, got {output!r}"
-    if not os.access(folder, os.W_OK):
-        return f"argument -o/--output: must be in a folder that you may write to, got {output!r}"
-    return None
 
 
 def _draw(model: Model, X: Array, y: Array, output: str) -> None:

@@ -281,18 +281,20 @@ class Layer_Dropout(Described):
     binary_mask: Array
     dinputs: Array
     _given_rate: float | None = None
+    _given_seed: int | None = None
     _passed_through: bool = False
 
     def __init__(self, rate: float, seed: int | None = None) -> None:
         self._given_rate = _check.fraction("Layer_Dropout", "rate", rate)
         self.rate = 1 - rate
         if seed is not None:
-            self.seed = _check.whole("Layer_Dropout", "seed", seed, 0, _random.MAX_SEED)
+            self._given_seed = self.seed = _check.whole("Layer_Dropout", "seed", seed, 0, _random.MAX_SEED)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments; ``rate`` is the part to drop."""
+        """Return the constructor's arguments: ``rate`` is the part to drop, ``seed`` None if it was drawn."""
         given = self._given_rate
-        return {"rate": given if given is not None and 1 - given == self.rate else 1 - self.rate, "seed": self.seed}
+        rate = given if given is not None and 1 - given == self.rate else 1 - self.rate
+        return {"rate": rate, "seed": self._given_seed}
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
         """Set ``output`` to the masked inputs or, if not ``training``, to a copy of them.

@@ -49,7 +49,7 @@ def history(history: History, ax: Axes | None = None) -> Axes:
         lines += right.plot(seen, history.validation_accuracy, "--", color=COLOURS[1], label="validation accuracy")
     ax.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     right.set(ylabel="accuracy", ylim=(0, 1))
-    ax.legend(handles=lines, loc="center right")
+    ax.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return ax
 
 

@@ -54,7 +54,7 @@ def checked_samples(model: Model, where: str, name: str, X: ArrayLike) -> Array:
             weights, _ = first.get_parameters()
             return _check.rows(where, name, X, len(weights), weights.dtype)
         if type(first).__module__.startswith("nnx."):
-            return _check.matrix(where, name, _check.array(where, name, X, _dtype(model)))
+            return _check.samples(where, name, X, _dtype(model))
     X = _check.plain(where, name, X)
     if X.ndim == 0:
         raise ValueError(f"{where}: {name} must have one row a sample, got a single number.")

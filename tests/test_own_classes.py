@@ -352,3 +352,33 @@ def test_a_copy_made_during_training_can_be_trained():
     model.train(X, Y, print_every=None)
     copies[0].set(accuracy=nnx.Accuracy_Categorical())
     copies[0].train(X, Y, print_every=None)
+
+
+def test_a_model_that_overrides_forward_decides_what_it_gives():
+    class Model_Half(nnx.Model):
+        def forward(self, X, training):
+            return super().forward(X, training)[:, :1]
+
+        def backward(self, output, y):
+            self.loss.backward(output, y)
+            self.layers[-1].backward(np.repeat(self.loss.dinputs, 2, axis=1))
+
+    model = Model_Half()
+    model.add(nnx.Layer_Dense(2, 2))
+    model.set(loss=nnx.Loss_MeanSquaredError(), optimizer=nnx.Optimizer_SGD(0.1), accuracy=nnx.Accuracy_Regression())
+    model.finalize()
+    history = model.train(X, X[:, 0], epochs=20, print_every=None)
+    assert history.loss[-1] < history.loss[0]
+
+
+def test_a_subclass_of_a_loss_gets_the_targets_as_they_are():
+    seen = []
+
+    class Own_Loss(nnx.Loss_CategoricalCrossentropy):
+        def backward(self, dvalues, y_true):
+            seen.append(np.shape(y_true))
+            super().backward(dvalues, y_true)
+
+    model = build(nnx.Layer_Dense(2, 3), nnx.Activation_Softmax(), loss=Own_Loss())
+    model.train(X, np.identity(3)[Y], print_every=None)
+    assert seen == [(90, 3)]

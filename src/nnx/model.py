@@ -248,7 +248,7 @@ class Model:
         self._training = True
         try:
             self.loss.remember_trainable_layers(self.trainable_layers)
-            self.accuracy.init(y)
+            self.accuracy.init(np.asarray(y))
             n_steps = epochs * data.n_batches(batch_size)
             self.history = History()
             with _report.Report(print_every, progress, n_steps) as report:
@@ -284,7 +284,7 @@ class Model:
         untrained = getattr(self.accuracy, "precision", 0) is None
         try:
             if untrained:
-                self.accuracy.init(y_val)
+                self.accuracy.init(np.asarray(y_val))
             figures = training.evaluate(self, data, batch_size)
         finally:
             if untrained:

@@ -44,7 +44,8 @@ model.summary()
 model.train(X, y, epochs=EPOCHS, batch_size=100, shuffle=True, seed=0, print_every=None, progress=True)
 model.evaluate(X_val, y_val)
 
-path = Path(tempfile.mkdtemp()) / "spiral.safetensors"
-model.save(path)
-confidences = Model.load(path).predict(X_val[:3])
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "spiral.safetensors"
+    model.save(path)
+    confidences = Model.load(path).predict(X_val[:3])
 print(confidences.round(3), model.output_layer_activation.predictions(confidences))

@@ -6,6 +6,7 @@ import ast
 import doctest
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,10 +46,17 @@ def imports_of(path: Path) -> set[str]:
             node.body = []
     found = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("nnx.") for alias in node.names if alias.name.startswith("nnx.")}
+            found |= {"" for alias in node.names if alias.name == "nnx"}
+        if isinstance(node, ast.ImportFrom) and node.module == "nnx":
+            found |= {
+                "" for alias in node.names if not (SOURCE / f"{alias.name}.py").exists() and alias.name != "_kernels"
+            }
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "nnx":
             prefix = node.module.removeprefix("nnx").removeprefix(".")
-            found |= {f"{prefix}.{alias.name}".removeprefix(".") for alias in node.names} | {prefix}
-    return found & (set(modules()) | {"_kernels"})
+            found |= {f"{prefix}.{alias.name}".removeprefix(".") for alias in node.names} | {prefix or "."}
+    return found & (set(modules()) | {"_kernels", ""})
 
 
 def test_imports_point_downwards_only():
@@ -60,9 +68,31 @@ def test_imports_point_downwards_only():
             continue
         own = name.removesuffix(".__init__")
         for imported in imports_of(path):
+            # "" is the package itself, with all that its __init__ imports.
+            if imported == "" and own == "cli":
+                continue
+            assert imported != "", f"{own} imports the whole package"
             if imported.partition(".")[0] == own.partition(".")[0] == "_kernels":
                 continue
             assert floor[imported] < floor[own], f"{own} imports {imported}"
+
+
+def test_the_architecture_page_lists_every_file_in_its_order():
+    page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    listed = [name.replace("/", ".").removesuffix(".py") for row in rows for name in re.findall(r"`([\w/]+\.py)`", row)]
+    names = [name.removesuffix(".__init__") for name in listed]
+    assert sorted(names) == sorted(module for row in FLOORS for module in row)
+    floor = {module: height for height, row in enumerate(FLOORS) for module in row}
+    heights = [floor[name] for name in names if not name.startswith("_kernels")]
+    assert heights == sorted(heights)
+
+
+def test_links_between_the_documents_lead_somewhere():
+    root = Path(__file__).parents[1]
+    for page in [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("examples/*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 def test_only_the_chooser_imports_a_backend():

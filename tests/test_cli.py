@@ -100,6 +100,10 @@ WRONG = {
     "no value": (["train", "--epochs"], "argument --epochs: expected one argument"),
     "no folder": (["train", "-o", "nowhere/m"], "-o/--output: path must be in an existing folder, got 'nowhere/m'"),
     "a folder": (["train", "-o", "."], "argument -o/--output: path must name a file, got '.'"),
+    "a picture": (
+        ["train", "-o", "spiral.png"],
+        "argument -o/--output: must not end in .png, as the picture does, got",
+    ),
     "no file": (["train", "-o", "nosuch/"], "argument -o/--output: path must "),
     "info extra": (["info", "now"], "unrecognized arguments: now"),
 }

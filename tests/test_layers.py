@@ -333,3 +333,30 @@ def test_byte_swapped_floats_keep_their_precision():
     relu.forward(np.array([[1 / 3]], ">f8"))
     assert relu.output.dtype == np.float64
     assert relu.output[0, 0] == 1 / 3
+
+
+def test_parameters_that_another_library_gives_read_only_are_copied():
+    class Frame:
+        def __array__(self, dtype=None, copy=None):
+            return np.broadcast_to(np.float32(2), (2, 3))
+
+    dense = nnx.Layer_Dense(2, 3)
+    dense.weights = Frame()
+    dense.forward([[1.0, 1.0]])
+    np.testing.assert_array_equal(dense.output, [[4, 4, 4]])
+    assert dense.weights.flags.writeable
+
+
+def test_a_model_whose_weights_were_spoilt_can_be_finalized_and_says_so_in_use():
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(2, 3))
+    for spoilt in (None, np.ones(3)):
+        model.layers[0].weights = spoilt
+        model.finalize()
+        with pytest.raises((RuntimeError, ValueError), match="weights"):
+            model.predict(np.ones((1, 2)))
+
+
+def test_arrays_of_objects_are_refused_with_what_to_do():
+    with pytest.raises(TypeError, match=r"got dtype object\. Convert it first, as with inputs\.astype\(float\)\."):
+        nnx.Layer_Dense(1, 1).forward(np.array([[True], [1.5]], object))

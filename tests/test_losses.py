@@ -167,3 +167,20 @@ def test_regression_accuracy_counts_what_lies_within_a_250th_of_the_deviation():
     assert accuracy.precision == pytest.approx(np.std(y) / 250)
     accuracy.init(10 * y, reinit=True)
     assert accuracy.precision == pytest.approx(np.std(10 * y) / 250)
+
+
+def test_categorical_backward_is_finite_where_the_right_class_has_probability_0(dtype):
+    loss = nnx.Loss_CategoricalCrossentropy()
+    with np.errstate(all="raise"):
+        loss.backward(np.array([[0.0, 1.0]], dtype), [0])
+    assert np.isfinite(loss.dinputs).all()
+    assert loss.dinputs[0, 0] < -1e30
+
+
+def test_categorical_accuracy_refuses_rows_with_several_labels():
+    with pytest.raises(
+        ValueError, match=r"pass binary=True to compare cells\): y must hold one-hot rows .* in row 0\."
+    ):
+        nnx.Accuracy_Categorical().calculate([[1, 1, 0], [0, 0, 1]], [[1, 0, 1], [0, 0, 1]])
+    with pytest.raises(ValueError, match="one-hot rows"):
+        nnx.Accuracy_Categorical().calculate([0, 1], [[0, 0, 0], [0, 1, 0]])

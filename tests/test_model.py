@@ -544,3 +544,30 @@ def test_float64_models_compute_in_float64(data):
     model.train(*data, print_every=None)
     assert model.predict(data[0]).dtype == np.float64
     assert model.layers[0].weight_cache.dtype == np.float64
+
+
+def test_evaluate_before_train_takes_the_precision_from_all_of_y_val():
+    model = one_weight_model(weight=1.0)
+    X = np.concatenate([np.full(10, 0.001), np.linspace(-100, 100, 10)])[:, None]
+    y = X + 0.01  # within a 250th of the deviation of all, but not of the first ten, which are all the same
+    assert model.evaluate(X, y, batch_size=10, silent=True)["accuracy"] == 1
+
+
+def test_penalties_are_those_of_the_layers_that_are_trained(data):
+    model = classifier(weight_regularizer_l2=1.0)
+    model.trainable_layers = model.trainable_layers[1:]
+    history = model.train(*data, print_every=None)
+    assert history.regularization_loss[-1] == 0
+
+
+def test_configurations_are_ready_for_json():
+    import json
+
+    for thing in (
+        nnx.Layer_Dense(np.int64(2), 3, np.float32(0.5)),
+        nnx.Layer_Dropout(np.float32(0.5), seed=np.uint8(3)),
+        nnx.Optimizer_SGD(np.float64(0.5), momentum=np.float32(0.5)),
+        nnx.Accuracy_Categorical(binary=np.bool_(True)),
+    ):
+        json.dumps(thing.get_config())
+        assert "np." not in repr(thing)

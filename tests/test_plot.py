@@ -45,3 +45,14 @@ def test_decision_regions_says_what_it_cannot_draw():
         nnx.plot.decision_regions(classifier(), np.ones((4, 3)), [0, 1, 2, 0])
     with pytest.raises(ValueError, match=r"plot\.decision_regions: y must have one class number a point"):
         nnx.plot.decision_regions(classifier(), np.ones((4, 2)), [0, 1])
+
+
+def test_decision_regions_needs_one_class_number_a_point():
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(2, 2))
+    model.finalize()
+    with pytest.raises(
+        ValueError, match=r"model must predict one class number a point, got predictions of shape \(2,\)"
+    ):
+        nnx.plot.decision_regions(model, np.ones((2, 2)), [0, 1])
+    nnx.plot.decision_regions(classifier(), np.zeros((1, 2)), [0])

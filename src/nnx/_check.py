@@ -1,6 +1,6 @@
 """Argument checks and their sentences: ``{Class}.{method}: {argument} must be {expected}, got {actual}.``
 
-Every public method passes what it is given through here before it does any work. ValueError is for values and
+Public methods pass what they are given through here before they do any work. ValueError is for values and
 shapes, TypeError for kinds. A check returns what it was given wherever that can be used as it stands.
 """
 
@@ -141,7 +141,8 @@ def plain(where: str, name: str, value: Any) -> Array:
 
 def _real(where: str, name: str, values: Array) -> None:
     if values.dtype.kind not in "biuf":
-        raise TypeError(f"{where}: {name} must be an array of real numbers, got dtype {values.dtype}.")
+        hint = f" Convert it first, as with {name}.astype(float)." if values.dtype.kind == "O" else ""
+        raise TypeError(f"{where}: {name} must be an array of real numbers, got dtype {values.dtype}.{hint}")
 
 
 def rows(where: str, name: str, value: Any, columns: int, dtype: FloatDType, n_rows: int | None = None) -> Array:
@@ -210,9 +211,7 @@ def bound(
     where: str, owner: object, name: str, shape: tuple[int, ...] | None = None, dtype: FloatDType | None = None
 ) -> Array:
     """Return an attribute of ``owner`` as `updatable` does; if that is a copy, it becomes the attribute."""
-    given = getattr(owner, name, None)
-    if given is None:
-        stored(where, owner, name, "set_parameters")
+    given = stored(where, owner, name, "set_parameters")
     values = updatable(where, name, given, shape, dtype)
     if values is not given:
         setattr(owner, name, values)
@@ -251,7 +250,7 @@ def labels(where: str, name: str, value: Any, n_rows: int, n_classes: int) -> Ar
             f"for predictions of shape ({n_rows}, {n_classes}), got {y.shape}."
         )
     if y.ndim == 2:
-        return _from_one_hot(where, name, y)
+        return one_hot(where, name, y)
     if y.dtype.kind not in "iub":
         raise TypeError(
             f"{where}: {name} must hold class numbers of an integer dtype or one-hot rows, got dtype {y.dtype}."
@@ -265,7 +264,8 @@ def labels(where: str, name: str, value: Any, n_rows: int, n_classes: int) -> Ar
     return y.astype(np.intp, copy=False)
 
 
-def _from_one_hot(where: str, name: str, y: Array) -> Array:
+def one_hot(where: str, name: str, y: Array) -> Array:
+    """Return the class numbers of one-hot rows."""
     _real(where, name, y)
     classes = np.argmax(y, axis=1)
     good = (np.count_nonzero(y, axis=1) == 1) & (y[np.arange(len(y)), classes] == 1)

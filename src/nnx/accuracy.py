@@ -99,12 +99,14 @@ class Accuracy_Categorical(Accuracy):
         predictions = _check.plain(where, "predictions", predictions)
         y = _check.plain(where, "y", y)
         if not self.binary:
+            if y.ndim == 2 and y.shape[1] > 1:
+                y = _check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
             predictions, y = _classes(predictions), _classes(y)
         return np.asarray(predictions == _check.shaped(where, "y", y, predictions.shape))
 
 
 def _classes(values: Array) -> Array:
-    """Return class numbers, shape (n,), from such, from a column of them, or from one-hot rows or scores."""
+    """Return class numbers, shape (n,), from such, from a column of them, or from rows of scores."""
     if values.ndim != 2:
         return values
     return values[:, 0] if values.shape[1] == 1 else np.argmax(values, axis=1)

@@ -132,7 +132,7 @@ class Activation_Sigmoid(_Activation):
 
     def predictions(self, outputs: ArrayLike) -> Array:
         """Return 1 where the output is above 0.5, else 0."""
-        return (np.asarray(outputs) > 0.5) * 1
+        return (_check.plain("Activation_Sigmoid.predictions", "outputs", outputs) > 0.5) * 1
 
 
 class Activation_Linear(_Activation):

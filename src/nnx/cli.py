@@ -108,8 +108,12 @@ class _whole:
 def _train(chosen: argparse.Namespace) -> int:
     if chosen.data != "spiral":
         chosen.parser.error(f"argument DATA: must be spiral, got {chosen.data!r}")
+    picture = os.path.splitext(chosen.output)[0] + ".png"
+    if picture == chosen.output:
+        chosen.parser.error(f"argument -o/--output: must not end in .png, as the picture does, got {chosen.output!r}")
     try:
-        _files.writable("argument -o/--output", chosen.output)
+        for path in (chosen.output, picture):
+            _files.writable("argument -o/--output", path)
     except OSError as refusal:
         chosen.parser.error(str(refusal))
     np.random.seed(chosen.seed)
@@ -132,7 +136,7 @@ def _train(chosen: argparse.Namespace) -> int:
             print(f"{name:<10}  accuracy {figures['accuracy']:.3f}, loss {figures['loss']:.3f}")
         model.save(chosen.output)
         print(f"Model saved to {os.path.abspath(chosen.output)}")
-        _draw(model, *held_out, chosen.output)
+        _draw(model, *held_out, picture)
     except OSError as error:
         print(f"nnx train: {error}", file=sys.stderr)
         return 1
@@ -156,8 +160,8 @@ def _spiral_model() -> Model:
     return model
 
 
-def _draw(model: Model, X: Array, y: Array, output: str) -> None:
-    """Draw the decision regions beside the model file, if matplotlib is there."""
+def _draw(model: Model, X: Array, y: Array, picture: str) -> None:
+    """Draw the decision regions into a file, if matplotlib is there."""
     try:
         import matplotlib.pyplot as plt
     except ImportError:
@@ -165,7 +169,6 @@ def _draw(model: Model, X: Array, y: Array, output: str) -> None:
         return
     from nnx import plot
 
-    picture = os.path.splitext(output)[0] + ".png"
     plt.switch_backend("Agg")
     figure, ax = plt.subplots(figsize=(7, 5.5), layout="constrained")
     plot.decision_regions(model, X, y, ax)

@@ -14,6 +14,8 @@ from nnx import _check, _config, _kernels, _random
 from nnx._describe import Described
 from nnx._typing import Array, ArrayLike, DTypeLike, FloatDType
 
+STRENGTHS = ("weight_regularizer_l1", "weight_regularizer_l2", "bias_regularizer_l1", "bias_regularizer_l2")
+
 
 class Layer_Input(Described):
     """The start of a model: its output is the input itself.
@@ -75,15 +77,7 @@ class Layer_Dense(Described):
            [7., 7., 7.]], dtype=float32)
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = (
-        "n_inputs",
-        "n_neurons",
-        "weight_regularizer_l1",
-        "weight_regularizer_l2",
-        "bias_regularizer_l1",
-        "bias_regularizer_l2",
-        "dtype",
-    )
+    _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "n_neurons", *STRENGTHS, "dtype")
 
     n_inputs: int | None = None
     n_neurons: int | None = None
@@ -135,17 +129,15 @@ class Layer_Dense(Described):
         """Set all but the parameters: a model file brings its own, and loading one draws no random number."""
         self.n_inputs = _check.whole("Layer_Dense", "n_inputs", n_inputs)
         self.n_neurons = _check.whole("Layer_Dense", "n_neurons", n_neurons)
-        self.weight_regularizer_l1 = weight_regularizer_l1
-        self.weight_regularizer_l2 = weight_regularizer_l2
-        self.bias_regularizer_l1 = bias_regularizer_l1
-        self.bias_regularizer_l2 = bias_regularizer_l2
-        self._strengths("Layer_Dense")
+        self.weight_regularizer_l1 = _check.number("Layer_Dense", "weight_regularizer_l1", weight_regularizer_l1, 0)
+        self.weight_regularizer_l2 = _check.number("Layer_Dense", "weight_regularizer_l2", weight_regularizer_l2, 0)
+        self.bias_regularizer_l1 = _check.number("Layer_Dense", "bias_regularizer_l1", bias_regularizer_l1, 0)
+        self.bias_regularizer_l2 = _check.number("Layer_Dense", "bias_regularizer_l2", bias_regularizer_l2, 0)
         self.dtype = _config.float_dtype("Layer_Dense", dtype)
 
     def _strengths(self, where: str) -> tuple[float, ...]:
-        """Return the regularizers' strengths, checked."""
-        names = self._arguments[2:6]
-        return tuple([float(_check.number(where, name, getattr(self, name), 0)) for name in names])
+        """Return the regularizers' strengths, which may have been assigned, checked."""
+        return tuple([float(_check.number(where, name, getattr(self, name), 0)) for name in STRENGTHS])
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments that make a layer like this one (with other weights)."""
@@ -199,18 +191,18 @@ class Layer_Dense(Described):
         TypeError, ValueError
             For arrays of another shape, read-only ones, and ones that do not hold real numbers; nothing is set then.
         """
-        self.weights, self.biases = self._fit("Layer_Dense.set_parameters", weights, biases)
+        self.weights, self.biases = self._cast("Layer_Dense.set_parameters", weights, biases)
 
     def _checked_parameters(self, where: str) -> tuple[Array, Array]:
         """Return weights and biases as kernels need them; what users assigned may be anything."""
         weights = _check.stored(where, self, "weights", "set_parameters")
         biases = _check.stored(where, self, "biases", "set_parameters")
-        fitting = self._fit(where, weights, biases)
+        fitting = self._cast(where, weights, biases)
         if fitting[0] is not weights or fitting[1] is not biases:
             self.weights, self.biases = fitting
         return fitting
 
-    def _fit(self, where: str, weights: ArrayLike, biases: ArrayLike) -> tuple[Array, Array]:
+    def _cast(self, where: str, weights: ArrayLike, biases: ArrayLike) -> tuple[Array, Array]:
         dtype = self._float_dtype()
         shape = None
         if self.n_inputs is not None and self.n_neurons is not None:
@@ -286,7 +278,7 @@ class Layer_Dropout(Described):
 
     def __init__(self, rate: float, seed: int | None = None) -> None:
         self._given_rate = _check.fraction("Layer_Dropout", "rate", rate)
-        self.rate = 1 - rate
+        self.rate = 1 - self._given_rate
         if seed is not None:
             self._given_seed = self.seed = _check.whole("Layer_Dropout", "seed", seed, 0, _random.MAX_SEED)
 

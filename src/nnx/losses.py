@@ -14,7 +14,6 @@ from nnx import _check, _config, _kernels
 from nnx._describe import Described
 from nnx._typing import Array, ArrayLike, FloatDType
 from nnx.activations import Activation_Softmax
-from nnx.layers import Layer_Dense
 
 
 class Loss(Described):
@@ -138,9 +137,6 @@ def _penalty(layer: Any) -> float:
         l2 = getattr(layer, f"{kind}_regularizer_l2", 0)
         values = getattr(layer, name, None)
         if (l1 or l2) and values is not None:
-            if isinstance(layer, Layer_Dense):
-                layer.get_parameters()
-                values = getattr(layer, name)
             l1 = float(_check.number(where, f"{kind}_regularizer_l1", l1, 0))
             l2 = float(_check.number(where, f"{kind}_regularizer_l2", l2, 0))
             penalty += _kernels.backend.regularization_loss(_check.array(where, name, values), l1, l2)

@@ -10,6 +10,7 @@ import numpy as np
 from nnx import _check, _report, training
 from nnx._random import Order
 from nnx._typing import Array, ArrayLike, Parameters, Path
+from nnx.accuracy import Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
 from nnx.history import History
 from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
@@ -217,7 +218,8 @@ class Model:
         shuffle : bool
             Draw a new order of the samples for each epoch.
         seed : int, optional
-            Of the shuffling; without it, NumPy's global generator gives one.
+            Of the shuffling; without it, NumPy's global generator gives one. Epochs are counted from 1 in each call, so
+            calls with the same seed go through the samples in the same orders.
         check_finite : bool
             Refuse NaN and infinity in X and y.
 
@@ -281,7 +283,7 @@ class Model:
         batch_size = _batch_size(where, batch_size)
         silent = _check.flag(where, "silent", silent)
         data = training.checked_data(self, where, ("X_val", "y_val"), X_val, y_val, check_finite=False)
-        untrained = getattr(self.accuracy, "precision", 0) is None
+        untrained = isinstance(self.accuracy, Accuracy_Regression) and self.accuracy.precision is None
         try:
             if untrained:
                 self.accuracy.init(np.asarray(y_val))
@@ -376,7 +378,7 @@ class Model:
         for layer, group in zip(self.trainable_layers, groups, strict=True):
             _check.role(where, "trainable layer", layer)
             if isinstance(layer, Layer_Dense):
-                layer._fit(where, *_pair(where, group))
+                layer._cast(where, *_pair(where, group))
         kept = self.get_parameters()
         try:
             for layer, group in zip(self.trainable_layers, groups, strict=True):

@@ -44,10 +44,11 @@ class _Optimizer(Described):
     def _configure(self, learning_rate: float, decay: float, **settings: float) -> None:
         where = type(self).__name__
         self.learning_rate = _check.number(where, "learning_rate", learning_rate, 0)
-        self.current_learning_rate = learning_rate
+        self.current_learning_rate = self.learning_rate
         self.decay = _check.number(where, "decay", decay, 0)
         self.iterations = 0
-        vars(self).update(settings)
+        for name, value in settings.items():
+            setattr(self, name, _check.number(where, name, value))
         self._rule(where)
 
     def __getattr__(self, name: str) -> Any:

@@ -83,7 +83,7 @@ def decision_regions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None =
     if len(classes) != len(points):
         raise ValueError(f"{where}: y must have one class number a point, shape ({len(points)},), got {len(classes)}.")
     ax = _axes(where, ax)
-    margin = 0.05 * np.ptp(points, axis=0)
+    margin = np.maximum(0.05 * np.ptp(points, axis=0), 1e-3)
     (left, low), (right, high) = points.min(axis=0) - margin, points.max(axis=0) + margin
     horizontal, vertical = np.meshgrid(np.linspace(left, right, GRID), np.linspace(low, high, GRID))
     regions = _predicted_classes(model, np.column_stack([horizontal.ravel(), vertical.ravel()]))
@@ -103,4 +103,10 @@ def decision_regions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None =
 
 def _predicted_classes(model: Model, X: Array) -> Array:
     output: Any = model.predict(X, batch_size=8192)
-    return np.asarray(model.output_layer_activation.predictions(output)).reshape(-1)
+    predictions = getattr(model.output_layer_activation, "predictions", lambda outputs: outputs)(output)
+    if np.shape(predictions) not in ((len(X),), (len(X), 1)):
+        raise ValueError(
+            "plot.decision_regions: model must predict one class number a point, "
+            f"got predictions of shape {np.shape(predictions)[1:]} for each."
+        )
+    return np.asarray(predictions).reshape(-1)

@@ -62,29 +62,29 @@ BUILTIN: dict[str, tuple[type, ...]] = {
 }
 
 
-def _count(where: str, name: str, value: Any) -> None:
+def _check_count(where: str, name: str, value: Any) -> None:
     _check.whole(where, name, value, 0, _check.MAX_COUNT)
 
 
-def _seed(where: str, name: str, value: Any) -> None:
+def _check_seed(where: str, name: str, value: Any) -> None:
     if value is not None:
         _check.whole(where, name, value, 0, _random.MAX_SEED)
 
 
-def _keep(where: str, name: str, value: Any) -> None:
+def _check_keep(where: str, name: str, value: Any) -> None:
     _check.number(where, name, value, math.ulp(0.0), 1)
 
 
-def _size(where: str, name: str, value: Any) -> None:
+def _check_amount(where: str, name: str, value: Any) -> None:
     if value is not None:
         _check.number(where, name, value, 0)
 
 
 #: Numbers beside the configuration that training goes on from, by class, and the check of each.
 STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
-    Layer_Dropout: {"rate": _keep, "seed": _seed, "training_forwards": _count},
-    Accuracy_Regression: {"precision": _size},
-    **{kind: {"iterations": _count, "current_learning_rate": _size} for kind in BUILTIN["optimizer"]},
+    Layer_Dropout: {"rate": _check_keep, "seed": _check_seed, "training_forwards": _check_count},
+    Accuracy_Regression: {"precision": _check_amount},
+    **{kind: {"iterations": _check_count, "current_learning_rate": _check_amount} for kind in BUILTIN["optimizer"]},
 }
 
 #: A layer's arrays: parameters, and what optimizers keep about them.
@@ -127,6 +127,7 @@ def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict
     """Return a layer's arrays under their names in the file."""
     if isinstance(layer, Layer_Dense):
         layer.get_parameters()
+    _check_shapes(where, layer)
     found = {name: getattr(layer, name, None) for name in names}
     arrays = {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
     for name, array in arrays.items():
@@ -135,12 +136,24 @@ def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict
     return {f"layers.{number}.{name}": array for name, array in arrays.items()}
 
 
+def _check_shapes(where: str, layer: Any) -> None:
+    """Refuse what an optimizer keeps about a parameter if it is not shaped like that."""
+    for parameter, prefix in (("weights", "weight"), ("biases", "bias")):
+        for name in (f"{prefix}_momentums", f"{prefix}_cache"):
+            state, shape = getattr(layer, name, None), np.shape(getattr(layer, parameter, ()))
+            if isinstance(state, np.ndarray) and state.shape != shape:
+                raise ValueError(f"{where}: {name} must have shape {shape}, got {state.shape}.")
+
+
 def _positions(where: str, model: Model) -> list[int]:
     """Return where in ``layers`` each of the trainable layers is."""
     place = {id(layer): number for number, layer in enumerate(model.layers)}
     strangers = [layer for layer in model.trainable_layers if id(layer) not in place]
     if strangers:
         raise ValueError(f"{where}: trainable_layers must be among the model's layers, got {strangers[0]!r}.")
+    for layer in model.trainable_layers:
+        if not isinstance(layer.weights, np.ndarray):
+            raise TypeError(f"{where}: weights must be an array, got those of {layer!r}.")
     return [place[id(layer)] for layer in model.trainable_layers]
 
 
@@ -302,14 +315,13 @@ class _File:
             if type(layer) in BUILTIN["layer"] and type(layer) is not Layer_Dense:
                 self.refuse(f"is damaged: it holds {full_name!r}, but {layer!r} has no arrays")
             setattr(layer, name, array)
-        for number, layer in enumerate(layers):
+        for layer in layers:
             if type(layer) is Layer_Dense:
                 try:
                     layer.get_parameters()
                 except (RuntimeError, TypeError, ValueError) as error:
                     self.refuse(f"is damaged ({error})")
-            for parameter, prefix in (("weights", "weight"), ("biases", "bias")):
-                for name in (f"{prefix}_momentums", f"{prefix}_cache"):
-                    state = getattr(layer, name, None)
-                    if isinstance(state, np.ndarray) and state.shape != np.shape(getattr(layer, parameter, ())):
-                        self.refuse(f"is damaged: layers.{number}.{name} is not shaped like the {parameter}")
+            try:
+                _check_shapes(self.where, layer)
+            except ValueError as error:
+                self.refuse(f"is damaged ({error})")

@@ -27,8 +27,9 @@ class Data(NamedTuple):
     """Samples and targets, checked and cast once; a batch of them is one of these too."""
 
     X: Array
+    #: What the loss gets: cast for a built-in loss, as the caller gave it for others.
     y: Array
-    #: What the accuracy compares with: the checked ``y`` for built-in ones, the caller's own for others.
+    #: What the accuracy gets: as the caller gave it.
     y_accuracy: Array
 
     def n_batches(self, batch_size: int | None) -> int:
@@ -84,11 +85,7 @@ def checked_data(
         if check_finite:
             _check.finite(where, names[1], targets)  # what float32 cannot hold has become infinite
     builtin = type(model.loss).__module__ == "nnx.losses"
-    return Data(
-        samples,
-        targets if builtin else given,
-        targets if builtin and type(model.accuracy).__module__ == "nnx.accuracy" else given,
-    )
+    return Data(samples, targets if builtin else given, given)
 
 
 def checked_validation(model: Model, where: str, validation_data: Any) -> Data:

@@ -188,17 +188,22 @@ def stored(where: str, owner: object, name: str, setter: str = "forward") -> Any
     return value
 
 
-def updatable(
-    where: str, name: str, value: Any, shape: tuple[int, ...] | None = None, dtype: FloatDType | None = None
-) -> Array:
-    """Return ``value`` as an array that kernels may write into: itself where it is one, else a cast copy."""
-    if (
+def fits(value: Any, shape: tuple[int, ...] | None, dtype: FloatDType | None) -> bool:
+    """Return whether kernels may write into ``value`` as it stands."""
+    return (
         type(value) is np.ndarray
         and value.dtype == dtype
         and value.shape == shape
         and value.flags.carray  # C-ordered, aligned, writable
-    ):
-        return value
+    )
+
+
+def updatable(
+    where: str, name: str, value: Any, shape: tuple[int, ...] | None = None, dtype: FloatDType | None = None
+) -> Array:
+    """Return ``value`` as an array that kernels may write into: itself where it is one, else a cast copy."""
+    if fits(value, shape, dtype):
+        return value  # type: ignore[no-any-return]
     if isinstance(value, np.ndarray) and not value.flags.writeable:
         raise ValueError(f"{where}: {name} must be a writable array, got a read-only one. Assign a copy of it.")
     values = array(where, name, value, dtype)
@@ -211,7 +216,10 @@ def bound(
     where: str, owner: object, name: str, shape: tuple[int, ...] | None = None, dtype: FloatDType | None = None
 ) -> Array:
     """Return an attribute of ``owner`` as `updatable` does; if that is a copy, it becomes the attribute."""
-    given = stored(where, owner, name, "set_parameters")
+    given: Any = getattr(owner, name, None)
+    if fits(given, shape, dtype):
+        return given  # type: ignore[no-any-return]
+    stored(where, owner, name, "set_parameters")
     values = updatable(where, name, given, shape, dtype)
     if values is not given:
         setattr(owner, name, values)

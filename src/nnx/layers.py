@@ -137,7 +137,10 @@ class Layer_Dense(Described):
 
     def _strengths(self, where: str) -> tuple[float, ...]:
         """Return the regularizers' strengths, which may have been assigned, checked."""
-        return tuple([float(_check.number(where, name, getattr(self, name), 0)) for name in STRENGTHS])
+        given = [getattr(self, name) for name in STRENGTHS]
+        if any(given):
+            return tuple([float(_check.number(where, *pair, 0)) for pair in zip(STRENGTHS, given, strict=True)])
+        return (0.0, 0.0, 0.0, 0.0)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments that make a layer like this one (with other weights)."""

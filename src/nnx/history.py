@@ -71,7 +71,7 @@ class History:
         self._columns = {name: array("d") for name in EPOCH + STEP}
 
     def __getattr__(self, name: str) -> Array:
-        if name in EPOCH or name in STEP:  # not before _columns exists: copy and pickle ask early
+        if name in EPOCH or name in STEP:  # no other: copy and pickle ask before _columns exists
             return np.array(self._columns[name])
         raise AttributeError(f"'History' object has no attribute {name!r}")
 

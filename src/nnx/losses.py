@@ -318,9 +318,7 @@ class Activation_Sigmoid_Loss_BinaryCrossentropy:
         """Set ``dinputs``; dvalues are the probabilities p."""
         where = "Loss_BinaryCrossentropy.backward"
         output = _check.matrix(where, "dvalues", dvalues, least=1)
-        targets = _check.probabilities(
-            where, "y_true", _check.targets(where, "y_true", y_true, output.shape, output.dtype)
-        )
+        targets = Loss_BinaryCrossentropy()._targets(where, "y_true", y_true, output.shape, output.dtype)
         dinputs = np.empty_like(output)
         _kernels.backend.sigmoid_binary_crossentropy_backward(output, targets, dinputs)
         self.dinputs = dinputs

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +12,10 @@ import time
 
 import numpy as np
 import pytest
+from test_images import idx
 
 import nnx
+from nnx.cli import main
 
 
 def run(*arguments, cwd=None, **environment):
@@ -25,16 +29,50 @@ def run(*arguments, cwd=None, **environment):
     )
 
 
+QUICK = ("--epochs", "2", "--layers", "8")
+
+
+@pytest.fixture
+def flats(tmp_path, rng):
+    """Return the path of a table: what a flat costs, with a text column and a gap."""
+    area = rng.integers(30, 120, 200)
+    town = rng.choice(["Graz", "Linz", "Wien"], 200)
+    rent = area * 10 + 300.0 * (town == "Wien") + rng.normal(0, 20, 200).round(1)
+    rows = [f"{a},{t},{r:.1f}" for a, t, r in zip(area, town, rent, strict=True)]
+    rows[3] = rows[3].replace(rows[3].split(",")[0], "", 1)
+    path = tmp_path / "flats.csv"
+    path.write_text("\n".join(["area,town,rent", *rows]) + "\n")
+    return path
+
+
+@pytest.fixture
+def fashion(tmp_path, rng):
+    """Return a data folder with a tiny Fashion-MNIST: each class is a bright row of pixels."""
+    folder = tmp_path / "data" / "fashion-mnist"
+    folder.mkdir(parents=True)
+    for part, n_images in (("train", 200), ("t10k", 50)):
+        labels = np.arange(n_images) % 10
+        pictures = rng.integers(0, 30, (n_images, 28, 28), np.uint8)
+        pictures[np.arange(n_images), labels * 2] = 255
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pictures)))
+        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    return folder.parent
+
+
+# nnx train
+
+
 def test_train_spiral_trains_saves_and_draws(tmp_path):
     done = run("train", "spiral", "--epochs", "30", "--samples", "300", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "Training 2-64-64-3 on 900 points of a spiral with 3 arms, for 30 epochs."
-    assert lines[1].startswith("training    accuracy 0.")
-    assert lines[2].startswith("validation  accuracy 0.")
-    assert float(lines[2].split()[2].rstrip(",")) > 0.6
-    assert lines[3] == f"Model saved to {tmp_path / 'spiral.safetensors'}"
-    assert lines[4] == f"Picture saved to {tmp_path / 'spiral.png'}"
+    assert lines[0] == "spiral: 900 samples to train on, 180 to test; the target 'arm' is 3 classes."
+    assert lines[1] == "Training 2-64-64-3 for 30 epochs (adam, rate 0.02, decay 0.001, batch 100)."
+    assert lines[2].startswith("training  accuracy 0.")
+    assert lines[3].startswith("test      accuracy 0.")
+    assert float(lines[3].split()[2].rstrip(",")) > 0.7
+    assert lines[4] == f"Model saved to {tmp_path / 'spiral.safetensors'}"
+    assert lines[5] == f"Picture saved to {tmp_path / 'spiral.png'}"
     assert "loss" in done.stderr
     assert "270/270" in done.stderr
     assert (tmp_path / "spiral.png").read_bytes().startswith(b"\x89PNG")
@@ -54,8 +92,134 @@ def test_train_without_a_data_set_is_train_spiral_and_repeats_itself(tmp_path):
     assert (tmp_path / "c.model").read_bytes() != (tmp_path / "a.model").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("data", "figure", "at_least", "layers"),
+    [("binary", "accuracy", 0.8, [(2, 64), (64, 64), (64, 1)]), ("sine", "R²", 0.95, [(1, 64), (64, 64), (64, 1)])],
+)
+def test_the_books_other_data_sets_are_learnt(tmp_path, data, figure, at_least, layers):
+    done = run("train", data, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = re.search(rf"^test      {figure} ([\d.]+)", done.stdout, re.MULTILINE)
+    assert float(found[1]) > at_least
+    model = nnx.Model.load(tmp_path / f"{data}.safetensors")
+    assert [layer.weights.shape for layer in model.trainable_layers] == layers
+    assert (tmp_path / f"{data}.png").exists()
+    evaluated = run("evaluate", f"{data}.safetensors", data, cwd=tmp_path)
+    assert evaluated.stdout.endswith(
+        found[0].removeprefix("test      ") + done.stdout.split(found[0])[1].split("\n")[0] + "\n"
+    )
+
+
+def test_train_fashion_mnist_from_its_folder_or_the_data_folder(tmp_path, fashion):
+    done = run("train", "fashion-mnist", "--epochs", "20", "--layers", "16", cwd=tmp_path, NNX_DATA_HOME=str(fashion))
+    assert done.returncode == 0, done.stderr
+    assert "Training 784-16-10 for 20 epochs (adam, rate 0.001, decay 0.001, batch 128)." in done.stdout
+    assert float(re.search(r"^test      accuracy ([\d.]+)", done.stdout, re.MULTILINE)[1]) > 0.9
+    model = nnx.Model.load(tmp_path / "fashion-mnist.safetensors")
+    assert model.table.classes == nnx.FASHION_MNIST_CLASSES
+    row = np.zeros(784, int)
+    row[56 * 1 : 56 * 1 + 28] = 255
+    header = ",".join(f"pixel{number}" for number in range(1, 785))
+    (tmp_path / "one.csv").write_text(f"{header}\n{','.join(map(str, row))}\n")
+    predicted = run("predict", "fashion-mnist.safetensors", "one.csv", cwd=tmp_path)
+    assert predicted.stdout.startswith("label,probability\nTrouser,"), predicted.stderr
+    again = run(
+        "evaluate", "fashion-mnist.safetensors", "fashion-mnist", "--folder", fashion / "fashion-mnist", cwd=tmp_path
+    )
+    assert again.stdout.startswith("50 samples: accuracy "), again.stderr
+
+
+def test_train_a_table_of_numbers_then_predict_from_a_raw_file(tmp_path, flats):
+    done = run("train", "flats.csv", "--target", "rent", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "flats.csv: 160 samples to train on, 40 to test; the target 'rent' is a number."
+    assert lines[1] == "Gaps filled: 1 in 'area'."
+    assert lines[2].startswith("Training 4-64-64-1 for 667 epochs (")
+    r_squared, error = re.match(r"test      R² ([\d.]+), mean absolute error ([\d.]+), loss [\d.]+$", lines[4]).groups()
+    assert float(r_squared) > 0.95
+    assert 10 < float(error) < 60
+    (tmp_path / "new.csv").write_text("town,area\nWien,50\nGraz,50\n")
+    predicted = run("predict", "flats.safetensors", "new.csv", cwd=tmp_path)
+    header, wien, graz = predicted.stdout.splitlines()
+    assert header == "rent"
+    assert abs(float(wien) - 800) < 60
+    assert abs(float(graz) - 500) < 60
+    to_file = run("predict", "flats.safetensors", "new.csv", "-o", "out.csv", cwd=tmp_path)
+    assert (to_file.returncode, to_file.stdout, to_file.stderr) == (0, "", "")
+    assert (tmp_path / "out.csv").read_text() == predicted.stdout
+    evaluated = run("evaluate", "flats.safetensors", "flats.csv", cwd=tmp_path)
+    assert re.match(r"200 samples: R² 0\.9\d+, mean absolute error ", evaluated.stdout)
+
+
+def test_train_a_table_of_classes_without_a_header_and_with_a_test_file(tmp_path, rng):
+    def rows(n, full_stop=""):
+        x = rng.normal(size=n)
+        return "".join(f"{value:.3f},{'high' if value > 0 else 'low'}{full_stop}\n" for value in x)
+
+    (tmp_path / "train.data").write_text(rows(300))
+    (tmp_path / "other.test").write_text(rows(100, "."))
+    done = run("train", "train.data", "--target", "2", "--test", "other.test", "--layers", "none", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "train.data: 300 samples to train on, 100 to test; the target 'column 2' is 2 classes." in done.stdout
+    assert "Training 1-2 for " in done.stdout
+    assert float(re.search(r"^test      accuracy ([\d.]+)", done.stdout, re.MULTILINE)[1]) > 0.95
+    (tmp_path / "new.csv").write_text("3\n-3\n")
+    lines = run("predict", "train.safetensors", "new.csv", cwd=tmp_path).stdout.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["high", "low"]  # no header, as the training table had none
+    assert all(float(line.split(",")[1]) > 0.9 for line in lines)
+
+
+def test_predictions_of_two_classes_by_one_output_carry_their_probability(tmp_path):
+    run("train", "binary", "--epochs", "30", cwd=tmp_path)
+    (tmp_path / "new.csv").write_text("x,y\n0.5,0.5\n-0.5,-0.5\n0.1,0.4\n")
+    lines = run("predict", "binary.safetensors", "new.csv", cwd=tmp_path).stdout.splitlines()
+    model = nnx.Model.load(tmp_path / "binary.safetensors")
+    outputs = model.predict([[0.5, 0.5], [-0.5, -0.5], [0.1, 0.4]])[:, 0]
+    expected = [f"arm {2 if p > 0.5 else 1},{max(p, 1 - p):.4f}" for p in outputs]
+    assert lines == ["arm,probability", *expected]
+
+
+def test_options_replace_the_settings(tmp_path, flats):
+    options = ["--layers", "8,4", "--epochs", "3", "--batch", "50", "--optimizer", "sgd", "--rate", "0.1"]
+    options += ["--decay", "0.01", "--l2", "0.001", "--dropout", "0.25", "--test-size", "0.5", "--text", "area"]
+    options += ["--drop", "town", "--seed", "5", "-o", "m.model"]
+    done = run("train", "flats.csv", "--target", "-1", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "100 samples to train on, 100 to test" in done.stdout
+    model = nnx.Model.load(tmp_path / "m.model")
+    assert repr(model.optimizer) == "Optimizer_SGD(learning_rate=0.1, decay=0.01)"
+    assert model.optimizer.iterations == 6
+    assert all(name.startswith("area=") for name in model.table.input_names)
+    kinds = [type(layer).__name__ for layer in model.layers]
+    assert kinds == ["Layer_Dense", "Activation_ReLU", "Layer_Dropout"] * 2 + ["Layer_Dense", "Activation_Linear"]
+    assert model.layers[0].weight_regularizer_l2 == 0.001
+    assert model.layers[2].rate == 0.75
+    assert model.layers[2].seed != model.layers[5].seed
+
+
+def test_without_rows_to_test_on_the_figures_are_those_of_the_training(tmp_path, flats):
+    done = run("train", "flats.csv", "--target", "rent", "--test-size", "0", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "200 samples to train on, 0 to test" in done.stdout
+    assert "\ntest " not in done.stdout
+    assert (tmp_path / "flats.png").exists()
+
+
+def test_a_diverged_training_saves_nothing(tmp_path, flats):
+    done = run("train", "flats.csv", "--target", "rent", "--optimizer", "sgd", "--rate", "1e9", *QUICK, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "nnx train: the training has diverged, nothing is saved. Try a smaller --rate."
+    )
+    assert "Warning" not in done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["flats.csv"]
+
+
 def test_train_without_matplotlib_says_what_to_install(tmp_path):
-    (tmp_path / "matplotlib.py").write_text("raise ImportError('not here')")
+    inside = tmp_path / "matplotlib"
+    inside.mkdir()
+    (inside / "__init__.py").write_text("raise ImportError('not here')")
     done = run("train", "--epochs", "1", "--samples", "20", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "For a picture of it: python -m pip install 'nnx-core[plot]'"
@@ -72,52 +236,189 @@ def test_ctrl_c_keeps_the_model_so_far(tmp_path):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it is ignored in background jobs
     )
-    assert process.stdout.readline().startswith("Training")
+    assert process.stdout.readline().startswith("spiral: 3,000 samples")
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "steps; the model so far is kept." in out
-    assert "validation  accuracy" in out
+    assert "test      accuracy" in out
     assert "Traceback" not in err
     assert nnx.Model.load(tmp_path / "spiral.safetensors").optimizer.iterations > 0
 
 
+# What is wrong is answered in one sentence
+
 WRONG = {
     "unknown command": (["fly"], "nnx: argument COMMAND: invalid choice: 'fly'"),
-    "unknown data": (["train", "cats"], "nnx train: argument DATA: must be spiral, got 'cats'"),
+    "unknown data": (
+        ["train", "cats"],
+        "argument DATA: must be spiral, binary, sine, fashion-mnist or a CSV file, and there is no file 'cats'",
+    ),
     "unknown option": (["train", "--speed", "9"], "nnx: unrecognized arguments: --speed"),
     "epochs 0": (
         ["train", "--epochs", "0"],
         "nnx train: argument --epochs: must be a whole number of at least 1, got '0'",
     ),
     "epochs text": (["train", "--epochs", "ten"], "must be a whole number of at least 1, got 'ten'"),
-    "samples": (["train", "--samples", "-5"], "argument --samples: must be a whole number of at least 1, got '-5'"),
+    "samples": (["train", "--samples", "-5"], "argument --samples: must be a whole number of at least 2, got '-5'"),
     "seed": (
         ["train", "--seed", "4294967296"],
         "--seed: must be a whole number from 0 to 4294967295, got '4294967296'",
     ),
     "no value": (["train", "--epochs"], "argument --epochs: expected one argument"),
+    "layers": (["train", "--layers", "64,x"], "argument --layers: must be whole numbers from 1 to 16384 with commas"),
+    "rate": (["train", "--rate", "0"], "argument --rate: must be a number above 0, got '0'"),
+    "rate nan": (["train", "--rate", "nan"], "argument --rate: must be a number above 0, got 'nan'"),
+    "rate inf": (["train", "--rate", "inf"], "argument --rate: must be a number above 0, got 'inf'"),
+    "dropout": (["train", "--dropout", "1"], "argument --dropout: must be a number of at least 0 and below 1, got '1'"),
+    "optimizer": (["train", "--optimizer", "adamw"], "argument --optimizer: invalid choice: 'adamw'"),
     "no folder": (["train", "-o", "nowhere/m"], "-o/--output: path must be in an existing folder, got 'nowhere/m'"),
-    "a folder": (["train", "-o", "."], "argument -o/--output: path must name a file, got '.'"),
+    "a folder": (["train", "-o", "."], "path must name a file, got '.'"),
     "a picture": (
         ["train", "-o", "spiral.png"],
         "argument -o/--output: must not end in .png, as the picture does, got",
     ),
-    "no file": (["train", "-o", "nosuch/"], "argument -o/--output: path must "),
-    "info extra": (["info", "now"], "unrecognized arguments: now"),
+    "no file": (["train", "-o", "nosuch/"], "path must "),
+    "a folder as data": (["train", ".", "--target", "a"], "'.' is a folder, not a CSV file"),
+    "no target": (
+        ["train", "flats.csv"],
+        "argument --target: must name the column to predict. 'flats.csv' has area, town, rent",
+    ),
+    "another target": (
+        ["train", "flats.csv", "--target", "price"],
+        "nnx train: 'flats.csv' has no column 'price' for target. Its columns are area, town, rent",
+    ),
+    "a column that is not there": (
+        ["train", "flats.csv", "--target", "rent", "--drop", "id"],
+        "'flats.csv' has no column 'id' for drop",
+    ),
+    "output is input": (
+        ["train", "flats.csv", "--target", "rent", "-o", "./flats.csv"],
+        "argument -o/--output: must not replace 'flats.csv', which is read, got './flats.csv'",
+    ),
+    "a table's option": (
+        ["train", "spiral", "--target", "rent"],
+        "argument --target: is for FILE.csv only, got it with 'spiral'",
+    ),
+    "a spiral's option": (
+        ["train", "flats.csv", "--target", "rent", "--samples", "5"],
+        "argument --samples: is for spiral and binary and sine only, got it with 'flats.csv'",
+    ),
+    "both test options": (
+        ["train", "flats.csv", "--target", "rent", "--test", "flats.csv", "--test-size", "0.1"],
+        "argument --test-size: not allowed with argument --test",
+    ),
+    "a text among numbers": (
+        ["train", "broken.csv", "--target", "rent"],
+        "nnx train: 'broken.csv', line 3, holds 'many' in column 'area', whose other cells are numbers",
+    ),
+    "no test file": (["train", "flats.csv", "--target", "rent", "--test", "no.csv"], "there is no file 'no.csv'"),
+    "no images": (
+        ["train", "fashion-mnist", "--folder", "nowhere"],
+        "nnx train: 'train-images-idx3-ubyte.gz' is not in ",
+    ),
+    "no model": (["predict", "none.model", "flats.csv"], "nnx predict: 'none.model': No such file or directory"),
+    "no model file": (["predict", "flats.csv", "flats.csv"], "nnx predict: 'flats.csv' is no safetensors file"),
+    "no rows": (["predict", "flats.model", "none.csv"], "nnx predict: there is no file 'none.csv'"),
+    "a missing column": (
+        ["predict", "flats.model", "narrow.csv"],
+        "nnx predict: 'narrow.csv' has no column 'area'. Its columns are town, rent",
+    ),
+    "an unknown category": (
+        ["predict", "flats.model", "abroad.csv"],
+        "'abroad.csv', line 2, holds 'Bern' in column 'town', which is none of the known 3: Graz, Linz, Wien",
+    ),
+    "no number": (
+        ["predict", "flats.model", "broken.csv", "-o", "out.csv"],
+        "nnx predict: 'broken.csv', line 3, holds 'many' in column 'area', which must hold numbers",
+    ),
+    "predictions over the rows": (
+        ["predict", "flats.model", "flats.csv", "-o", "flats.csv"],
+        "argument -o/--output: must not replace 'flats.csv', which is read",
+    ),
+    "predictions over the model": (
+        ["predict", "flats.model", "flats.csv", "-o", "flats.model"],
+        "argument -o/--output: must not replace 'flats.model', which is read",
+    ),
+    "a model without a table": (
+        ["predict", "bare.model", "flats.csv"],
+        "argument MODEL: must know the columns of a table, and 'bare.model' was saved without one",
+    ),
+    "another data set": (
+        ["evaluate", "flats.model", "spiral"],
+        "nnx evaluate: argument MODEL: must have been trained on spiral, got 'flats.model'",
+    ),
+    "no targets": (["evaluate", "flats.model", "untold.csv"], "nnx evaluate: 'untold.csv' has no column 'rent'"),
+    "a loss is missing": (
+        ["evaluate", "lossless.model", "flats.csv"],
+        "argument MODEL: must have a loss and an accuracy, and 'lossless.model' was saved without one",
+    ),
+    "info extra": (["info", "now", "here"], "unrecognized arguments: here"),
+    "info on no model": (["info", "flats.csv"], "nnx info: 'flats.csv' is no safetensors file"),
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_arguments_get_one_sentence_and_exit_code_2(tmp_path, case):
-    arguments, sentence = WRONG[case]
-    done = run(*arguments, cwd=tmp_path)
+@pytest.fixture
+def files(tmp_path, flats):
+    """Put tables and models that the mistakes need into the folder."""
+    (tmp_path / "broken.csv").write_text("area,town,rent\n50,Graz,500\nmany,Linz,600\n60,Linz,600\n")
+    (tmp_path / "narrow.csv").write_text("town,rent\nGraz,500\n")
+    (tmp_path / "abroad.csv").write_text("area,town\n50,Bern\n")
+    (tmp_path / "untold.csv").write_text("area,town\n50,Graz\n")
+    table = nnx.load_csv(flats, "rent")[4]
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(table.n_inputs, 1))
+    model.finalize()
+    model.save(tmp_path / "bare.model")
+    model.set(table=table)
+    model.save(tmp_path / "lossless.model")
+    model.set(loss=nnx.Loss_MeanSquaredError(), optimizer=nnx.Optimizer_Adam(), accuracy=nnx.Accuracy_Regression())
+    model.save(tmp_path / "flats.model")
+    return tmp_path
+
+
+def test_wrong_arguments_get_one_sentence_exit_code_2_and_leave_no_trace(files, capsys, monkeypatch):
+    monkeypatch.chdir(files)
+    before = {path.name: path.read_bytes() for path in files.iterdir()}
+    for case, (arguments, sentence) in WRONG.items():
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        out, err = capsys.readouterr()
+        assert left.value.code == 2, case
+        assert out == "", case
+        assert sentence in err, (case, err)
+        assert err.count("\n") == 1, case
+        assert {path.name: path.read_bytes() for path in files.iterdir()} == before, case
+
+
+def test_a_mistake_ends_the_process_with_exit_code_2(tmp_path):
+    done = run("train", "--epochs", "0", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stdout == ""
-    assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
-    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_while_predicting_leaves_nothing(files, capsys, monkeypatch):
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(os, "fsync", fail)
+    before = sorted(os.listdir())
+    assert main(["predict", "flats.model", "flats.csv", "-o", "out.csv"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert sorted(os.listdir()) == before
+
+
+# nnx info
+
+
+def test_info_shows_what_is_in_a_model_file(files):
+    done = run("info", "flats.model", cwd=files)
+    assert done.returncode == 0, done.stderr
+    assert "Layer_Dense(4, 1)" in done.stdout
+    assert "loss       Loss_MeanSquaredError()" in done.stdout
+    assert "  'town': 3 categories (Graz, Linz, Wien)," in done.stdout
 
 
 def test_info_names_versions_backend_and_reason():
@@ -139,7 +440,7 @@ def test_a_backend_that_is_not_there_is_refused(backend):
     assert ("the compiled kernels are not built" in last) == backend.startswith("native")
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["info"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["predict"], ["evaluate"], ["info"]])
 def test_help_shows_an_example(command):
     done = run(*command, "--help")
     assert done.returncode == 0

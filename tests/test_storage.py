@@ -363,6 +363,18 @@ def refusal(path) -> str:
     return sentence
 
 
+@pytest.mark.parametrize("length", [0x10280, 0x10380, 0x10480, 0x10580])
+def test_a_model_file_may_begin_like_a_pickle(tmp_path, length):
+    path = tmp_path / "m"
+    classifier().save(path)
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = content[8:end].rstrip().ljust(length)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
+    assert path.read_bytes()[:2] in (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")
+    nnx.Model.load(path)
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_a_pickle_is_refused_with_the_way_to_move_its_parameters_over(tmp_path, protocol):
     parameters = [(np.ones((2, 16)), np.zeros((1, 16))), (np.ones((16, 3)), np.zeros((1, 3)))]

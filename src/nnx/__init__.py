@@ -8,8 +8,9 @@ from nnx._config import get_default_dtype, set_default_dtype
 from nnx.accuracy import Accuracy, Accuracy_Categorical, Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
 from nnx.datasets import sine_data, spiral_data, vertical_data
-from nnx.errors import ModelFileError
+from nnx.errors import DataFileError, ModelFileError
 from nnx.history import History
+from nnx.images import FASHION_MNIST_CLASSES, load_fashion_mnist, load_image_folder
 from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
 from nnx.losses import (
     Activation_Softmax_Loss_CategoricalCrossentropy,
@@ -21,10 +22,12 @@ from nnx.losses import (
 )
 from nnx.model import Model
 from nnx.optimizers import Optimizer_Adagrad, Optimizer_Adam, Optimizer_RMSprop, Optimizer_SGD
+from nnx.tables import Table, load_csv
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FASHION_MNIST_CLASSES",
     "Accuracy",
     "Accuracy_Categorical",
     "Accuracy_Regression",
@@ -33,6 +36,7 @@ __all__ = [
     "Activation_Sigmoid",
     "Activation_Softmax",
     "Activation_Softmax_Loss_CategoricalCrossentropy",
+    "DataFileError",
     "History",
     "Layer_Dense",
     "Layer_Dropout",
@@ -48,8 +52,12 @@ __all__ = [
     "Optimizer_Adam",
     "Optimizer_RMSprop",
     "Optimizer_SGD",
+    "Table",
     "__version__",
     "get_default_dtype",
+    "load_csv",
+    "load_fashion_mnist",
+    "load_image_folder",
     "plot",
     "set_default_dtype",
     "sine_data",

@@ -1,4 +1,4 @@
-"""Settings of the whole process: the default dtype. Environment variables are read here and nowhere else."""
+"""Settings of the whole process: the default dtype, the data folder. Only here are environment variables read."""
 
 from __future__ import annotations
 
@@ -67,3 +67,13 @@ def get_default_dtype() -> FloatDType:
 def requested_backend() -> str | None:
     """Return what the environment variable ``NNX_BACKEND`` asks for; None if it is unset or empty."""
     return os.environ.get("NNX_BACKEND") or None
+
+
+def data_home() -> str:
+    """Return the folder that holds a folder for each data set: ``NNX_DATA_HOME``, else the user's cache folder."""
+    chosen = os.environ.get("NNX_DATA_HOME")
+    if chosen:
+        return chosen
+    from platformdirs import user_cache_dir
+
+    return user_cache_dir("nnx", appauthor=False)

@@ -1,6 +1,6 @@
-"""Files of arrays with a description: safetensors, the description as JSON in its metadata.
+"""Files written whole or not at all, and files of arrays with a description, read without trust.
 
-Written whole or not at all; read without trust. What a description means is `nnx.storage`'s.
+The latter are safetensors, the description as JSON in their metadata; what it means is `nnx.storage`'s.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
@@ -64,7 +66,9 @@ def write(where: str, path: Path, description: dict[str, Any], arrays: dict[str,
     except (TypeError, ValueError) as error:
         raise TypeError(f"{where}: get_config() must return finite numbers and text only, got this: {error}.") from None
     tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items() if name not in shared}
-    _replace(where, path, save(tensors, metadata={"nnx": text}))
+    content = save(tensors, metadata={"nnx": text})
+    with replacing(where, path) as file:
+        file.write(content)
 
 
 def _plain_number(value: Any) -> Any:
@@ -73,14 +77,18 @@ def _plain_number(value: Any) -> Any:
     raise TypeError(f"{value!r}")
 
 
-def _replace(where: str, path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` atomically: a reader finds the old file or the whole new one, even after a crash."""
+@contextmanager
+def replacing(where: str, path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path`` when the block ends well; an error leaves no trace of it.
+
+    A reader finds the old file or the whole new one, even after a crash.
+    """
     target = writable(where, path)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -103,10 +111,11 @@ def read(where: str, path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return a file's description and its arrays: writable, and one array under all the names that share it."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        start = file.read(8)
-        if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-            refuse(where, path, PICKLE)
-        if len(start) < 8 or not 2 <= int.from_bytes(start, "little") <= min(size - 8, MAX_HEADER):
+        start = file.read(9)
+        plausible = 2 <= int.from_bytes(start[:8], "little") <= min(size - 8, MAX_HEADER) and start[8:] == b"{"
+        if not plausible:  # a header's length may begin as a pickle does
+            if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+                refuse(where, path, PICKLE)
             refuse(where, path, "is no safetensors file, or is cut off")
         content = start + file.read()
     description = _description(where, path, content)

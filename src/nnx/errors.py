@@ -3,3 +3,7 @@
 
 class ModelFileError(ValueError):
     """A model or parameter file is none of nnx's, damaged, tampered with, or for another model."""
+
+
+class DataFileError(ValueError):
+    """A data file is damaged, or does not hold what it must."""

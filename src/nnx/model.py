@@ -20,6 +20,7 @@ from nnx.losses import (
     Loss_BinaryCrossentropy,
     Loss_CategoricalCrossentropy,
 )
+from nnx.tables import Table
 
 #: Built-in layers whose output has as many columns as their input.
 KEEP_WIDTH = (Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax, Layer_Dropout)
@@ -42,6 +43,9 @@ class Model:
         The last layer, after ``finalize``; its ``predictions`` turn outputs into what the accuracy compares.
     loss, optimizer, accuracy
         What `set` was given.
+    table : Table or None
+        What is known of the columns of the file that the samples come from, if `set` was given it; kept in the model's
+        file, and used by no other method: ``model.table.decode(model.predict(model.table.read_inputs(path)))``.
     softmax_classifier_output : Activation_Softmax_Loss_CategoricalCrossentropy or None
         After ``finalize``: the combined gradient, where the last layer is exactly `Activation_Softmax` and the loss
         exactly `Loss_CategoricalCrossentropy`.
@@ -79,6 +83,7 @@ class Model:
     loss: Any = None
     optimizer: Any = None
     accuracy: Any = None
+    table: Table | None = None
     softmax_classifier_output: Activation_Softmax_Loss_CategoricalCrossentropy | None = None
     history: History | None = None
     #: The layers as `finalize` found them; empty before it.
@@ -111,19 +116,23 @@ class Model:
             raise ValueError(f"Model.add: layer must be new to this model, got its {layer!r} again.")
         self.layers.append(layer)
 
-    def set(self, *, loss: Any = None, optimizer: Any = None, accuracy: Any = None) -> None:
-        """Choose loss, optimizer and accuracy; what is None stays as it was.
+    def set(self, *, loss: Any = None, optimizer: Any = None, accuracy: Any = None, table: Table | None = None) -> None:
+        """Choose loss, optimizer, accuracy and table; what is None stays as it was.
 
         Raises
         ------
         TypeError
             For a class in place of an object, and for what lacks the methods of its kind.
         """
+        if table is not None and not isinstance(table, Table):
+            raise TypeError(f"Model.set: table must be a Table, got {table!r}.")
         given = {"loss": loss, "optimizer": optimizer, "accuracy": accuracy}
         chosen = {name: thing for name, thing in given.items() if thing is not None}
         for name, thing in chosen.items():
             _check.role("Model.set", name, thing)
         vars(self).update(chosen)
+        if table is not None:
+            self.table = table
         if self._chain:
             self._connect_loss()
 

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 MARKERS = "osD^vP*X"
 
-#: Points of the grid along each side of a decision picture.
+#: Points of the grid along each side of a decision picture, and along a curve.
 GRID = 300
+#: More classes than this leave no room for numbers in a confusion matrix's cells.
+MAX_NUMBERED_CLASSES = 20
 
 
 def _axes(where: str, ax: Axes | None) -> Axes:
@@ -36,21 +38,43 @@ def _axes(where: str, ax: Axes | None) -> Axes:
     return plt.subplots(figsize=(7, 5), layout="constrained")[1]
 
 
-def history(history: History, ax: Axes | None = None) -> Axes:
-    """Draw loss (left axis) and accuracy (right axis) over the epochs; `History.plot` calls it."""
+def history(history: History, ax: Axes | None = None, *, accuracy: bool = True, held_out: str = "validation") -> Axes:
+    """Draw loss (left axis) and accuracy (right axis) over the epochs; `History.plot` calls it.
+
+    Parameters
+    ----------
+    history : History
+    ax : matplotlib axes, optional
+        Where to draw; a new figure without it.
+    accuracy : bool
+        Whether to draw the accuracy.
+    held_out : str
+        What the validation data are called in the legend.
+
+    Returns
+    -------
+    The matplotlib axes that hold the losses.
+    """
     ax = _axes("History.plot", ax)
-    right = ax.twinx()
     epochs = np.arange(1, len(history.loss) + 1)
-    lines = ax.plot(epochs, history.loss, color=COLOURS[0], label="training loss")
-    lines += right.plot(epochs, history.accuracy, color=COLOURS[1], label="training accuracy")
-    if len(history.validation_loss):
-        seen = epochs[: len(history.validation_loss)]
-        lines += ax.plot(seen, history.validation_loss, "--", color=COLOURS[0], label="validation loss")
-        lines += right.plot(seen, history.validation_accuracy, "--", color=COLOURS[1], label="validation accuracy")
+    seen = epochs[: len(history.validation_loss)]
+    marker = "" if len(epochs) > 1 else "o"  # a single epoch has no line
+    lines = ax.plot(epochs, history.loss, marker=marker, color=COLOURS[0], label="training loss")
+    if len(seen):
+        lines += ax.plot(seen, history.validation_loss, "--", marker=marker, color=COLOURS[0], label=f"{held_out} loss")
     ax.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
-    right.set(ylabel="accuracy", ylim=(0, 1))
+    if accuracy:
+        right = ax.twinx()
+        lines += right.plot(epochs, history.accuracy, marker=marker, color=COLOURS[5], label="training accuracy")
+        if len(seen):
+            figures = history.validation_accuracy
+            lines += right.plot(seen, figures, "--", marker=marker, color=COLOURS[5], label=f"{held_out} accuracy")
+        right.set(ylabel="accuracy", ylim=(0, 1))
     ax.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return ax
+
+
+# What a classifier does
 
 
 def decision_regions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
@@ -79,34 +103,214 @@ def decision_regions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None =
     """
     where = "plot.decision_regions"
     points = _check.rows(where, "X", X, 2, np.dtype(np.float64))
-    classes = np.asarray(y).reshape(-1)
-    if len(classes) != len(points):
-        raise ValueError(f"{where}: y must have one class number a point, shape ({len(points)},), got {len(classes)}.")
+    classes = _class_numbers(where, y, len(points))
     ax = _axes(where, ax)
     margin = np.maximum(0.05 * np.ptp(points, axis=0), 1e-3)
     (left, low), (right, high) = points.min(axis=0) - margin, points.max(axis=0) + margin
     horizontal, vertical = np.meshgrid(np.linspace(left, right, GRID), np.linspace(low, high, GRID))
-    regions = _predicted_classes(model, np.column_stack([horizontal.ravel(), vertical.ravel()]))
-    n_classes = int(max(regions.max(), classes.max())) + 1
-    colours = [COLOURS[number % len(COLOURS)] for number in range(n_classes)]
-    levels = np.arange(n_classes + 1) - 0.5
+    regions = _predicted_classes(where, model, np.column_stack([horizontal.ravel(), vertical.ravel()]))
+    names = _class_names(model, int(max(regions.max(), classes.max())) + 1)
+    colours = [COLOURS[number % len(COLOURS)] for number in range(len(names))]
+    levels = np.arange(len(names) + 1) - 0.5
     ax.contourf(horizontal, vertical, regions.reshape(GRID, GRID), levels=levels, colors=colours, alpha=0.3)
-    for number in range(n_classes):
+    for number, name in enumerate(names):
         x, y_ = points[classes == number].T
         marker = MARKERS[number % len(MARKERS)]
-        ax.scatter(x, y_, s=14, c=colours[number], marker=marker, linewidths=0, label=f"class {number}")
-    ax.set(xlabel="first input", ylabel="second input", xlim=(left, right), ylim=(low, high))
+        ax.scatter(x, y_, s=14, c=colours[number], marker=marker, linewidths=0, label=name)
+    first, second = _input_names(model, ("first input", "second input"))
+    ax.set(xlabel=first, ylabel=second, xlim=(left, right), ylim=(low, high))
     ax.set_title("points: true class\nshade: predicted class", fontsize="small", loc="left")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
-def _predicted_classes(model: Model, X: Array) -> Array:
-    output: Any = model.predict(X, batch_size=8192)
-    predictions = getattr(model.output_layer_activation, "predictions", lambda outputs: outputs)(output)
-    if np.shape(predictions) not in ((len(X),), (len(X), 1)):
+def confusion_matrix(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
+    """Draw how many samples of each class a model takes for which class.
+
+    Parameters
+    ----------
+    model : Model
+        Its last layer's ``predictions`` gives class numbers; its ``table``, if it has one, their names.
+    X : array (n, n_inputs)
+    y : array (n,)
+        Class numbers.
+    ax : matplotlib axes, optional
+        Where to draw; a new figure without it.
+
+    Returns
+    -------
+    The matplotlib axes. Each row of the picture is shaded by the shares of that row.
+    """
+    where = "plot.confusion_matrix"
+    predicted = _predicted_classes(where, model, X)
+    true = _class_numbers(where, y, len(predicted))
+    names = _class_names(model, int(max(predicted.max(), true.max())) + 1)
+    counts = np.bincount(true * len(names) + predicted, minlength=len(names) ** 2).reshape(len(names), -1)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    ax = _axes(where, ax)
+    picture = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ax.figure.colorbar(picture, ax=ax, label="share of the true class", shrink=0.8)
+    if len(names) <= MAX_NUMBERED_CLASSES:
+        for (row, column), count in np.ndenumerate(counts):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            size = "small" if len(names) < 8 else "x-small"
+            ax.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=size)
+    places = range(len(names))
+    if len("".join(names)) < 30:
+        ax.set_xticks(places, names)
+    else:
+        ax.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(places, names)
+    ax.set(xlabel="predicted class", ylabel="true class")
+    ax.set_title(f"accuracy {np.mean(predicted == true):.3f} on {len(true):,} samples", fontsize="medium")
+    return ax
+
+
+# What a regression does
+
+
+def fitted_curve(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
+    """Draw the curve that a model of one input and one output has learnt, and the points (X, y).
+
+    Parameters
+    ----------
+    model : Model
+    X : array (n, 1)
+    y : array (n,) or (n, 1)
+    ax : matplotlib axes, optional
+        Where to draw; a new figure without it.
+
+    Returns
+    -------
+    The matplotlib axes.
+    """
+    where = "plot.fitted_curve"
+    points = _check.rows(where, "X", X, 1, np.dtype(np.float64))
+    targets = _check.targets(where, "y", y, points.shape, np.dtype(np.float64))
+    grid = np.linspace(points.min(), points.max(), GRID).reshape(-1, 1)
+    curve = _single_output(where, model, grid)
+    ax = _axes(where, ax)
+    ax.scatter(points, targets, s=20, color=COLOURS[4], linewidths=0, label="data")
+    ax.plot(grid, curve, color=COLOURS[5], linewidth=2, label="model")
+    (name,) = _input_names(model, ("input",))
+    ax.set(xlabel=name, ylabel=_target_name(model))
+    ax.legend()
+    return ax
+
+
+def predictions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
+    """Draw a regression's predictions against the true values, which a perfect model would put on the diagonal.
+
+    Parameters
+    ----------
+    model : Model
+        Of one output; with a ``table``, both are drawn in the target's own units.
+    X : array (n, n_inputs)
+    y : array (n,) or (n, 1)
+    ax : matplotlib axes, optional
+        Where to draw; a new figure without it.
+
+    Returns
+    -------
+    The matplotlib axes.
+    """
+    where = "plot.predictions"
+    outputs = _single_output(where, model, X)
+    true = _check.targets(where, "y", y, outputs.shape, np.dtype(np.float64))
+    if model.table is not None:
+        outputs, true = model.table.decode(outputs), model.table.decode(true)
+    ax = _axes(where, ax)
+    low, high = float(min(true.min(), outputs.min())), float(max(true.max(), outputs.max()))
+    ax.scatter(true, outputs, s=10, color=COLOURS[0], alpha=min(1.0, max(0.25, 300 / len(true))), linewidths=0)
+    ax.plot([low, high], [low, high], color=COLOURS[5], label="predicted = true")
+    ax.set(xlabel=f"true {_target_name(model)}", ylabel=f"predicted {_target_name(model)}", aspect="equal")
+    ax.tick_params(axis="x", rotation=30)
+    ax.legend(loc="upper left")
+    return ax
+
+
+# What a network has learnt
+
+
+def weights(model: Model, ax: Axes | None = None, *, shape: tuple[int, int] | None = None) -> Axes:
+    """Draw the weights of the first layer as images, one for each neuron.
+
+    Parameters
+    ----------
+    model : Model
+        Its inputs are the pixels of images.
+    ax : matplotlib axes, optional
+        Where to draw; a new figure without it.
+    shape : (height, width), optional
+        Of an image; without it, images are squares.
+
+    Returns
+    -------
+    The matplotlib axes. All images have one scale of colours, with white for 0.
+    """
+    where = "plot.weights"
+    layer = next((layer for layer in model.layers if np.ndim(getattr(layer, "weights", 0)) == 2), None)
+    if layer is None:
+        raise ValueError(f"{where}: model must have a layer with weights, got none.")
+    pixels, n_neurons = np.shape(layer.weights)
+    side = round(pixels**0.5)
+    height, width = (side, side) if shape is None else shape
+    if height * width != pixels:
+        raise ValueError(f"{where}: shape must be (height, width) of images of {pixels} pixels, got {shape}.")
+    across = int(np.ceil((n_neurons * height / width) ** 0.5))
+    down = -(-n_neurons // across)
+    mosaic = np.full((down * (height + 1) - 1, across * (width + 1) - 1), np.nan)
+    for neuron in range(n_neurons):
+        top, left = neuron // across * (height + 1), neuron % across * (width + 1)
+        mosaic[top : top + height, left : left + width] = layer.weights[:, neuron].reshape(height, width)
+    limit = float(np.abs(layer.weights).max()) or 1.0
+    ax = _axes(where, ax)
+    picture = ax.imshow(mosaic, cmap="PuOr", vmin=-limit, vmax=limit, interpolation="nearest")
+    ax.figure.colorbar(picture, ax=ax, label="weight", shrink=0.8)
+    ax.set(xticks=[], yticks=[], facecolor="black")
+    ax.set_title(f"the {n_neurons} neurons of the first layer, an image each", fontsize="medium")
+    return ax
+
+
+# What pictures need to know of a model
+
+
+def _class_numbers(where: str, y: ArrayLike, n_rows: int) -> Array:
+    classes = np.asarray(y).reshape(-1)
+    if len(classes) != n_rows or n_rows == 0 or classes.dtype.kind not in "iub" or classes.min() < 0:
         raise ValueError(
-            "plot.decision_regions: model must predict one class number a point, "
-            f"got predictions of shape {np.shape(predictions)[1:]} for each."
+            f"{where}: y must have one class number a point, shape ({n_rows},), got shape {np.shape(y)}, "
+            f"dtype {classes.dtype}."
         )
-    return np.asarray(predictions).reshape(-1)
+    return classes.astype(np.intp)
+
+
+def _predicted_classes(where: str, model: Model, X: ArrayLike) -> Array:
+    output: Any = model.predict(X, batch_size=8192)
+    predicted = getattr(model.output_layer_activation, "predictions", lambda outputs: outputs)(output)
+    if np.shape(predicted) not in ((len(output),), (len(output), 1)):
+        raise ValueError(
+            f"{where}: model must predict one class number a point, "
+            f"got predictions of shape {np.shape(predicted)[1:]} for each."
+        )
+    return np.asarray(predicted).reshape(-1).astype(np.intp)
+
+
+def _single_output(where: str, model: Model, X: ArrayLike) -> Array:
+    output = model.predict(X, batch_size=8192)
+    if output.ndim != 2 or output.shape[1] != 1 or len(output) == 0:
+        raise ValueError(f"{where}: model must give one output for each row of X, got shape {output.shape}.")
+    return output
+
+
+def _class_names(model: Model, n_classes: int) -> list[str]:
+    named = [] if model.table is None else list(model.table.classes or [])
+    return named + [f"class {number}" for number in range(len(named), n_classes)]
+
+
+def _input_names(model: Model, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    return otherwise if model.table is None else tuple(model.table.input_names)
+
+
+def _target_name(model: Model) -> str:
+    return "output" if model.table is None else model.table.target.name

@@ -26,6 +26,7 @@ from nnx.losses import (
     Loss_MeanSquaredError,
 )
 from nnx.optimizers import Optimizer_Adagrad, Optimizer_Adam, Optimizer_RMSprop, Optimizer_SGD
+from nnx.tables import Table
 
 if TYPE_CHECKING:
     from nnx.model import Model
@@ -40,6 +41,9 @@ KEYS = {
     MODEL: {"format", "version", "model", "layers", "trainable", "loss", "optimizer", "accuracy"},
     PARAMETERS: {"format", "version", "trainable"},
 }
+
+#: The key that a model's description has only if the model has a table.
+TABLE = "table"
 
 #: What a file may name, by role.
 BUILTIN: dict[str, tuple[type, ...]] = {
@@ -107,6 +111,9 @@ def save_model(model: Model, path: Path) -> None:
     for role in ("loss", "optimizer", "accuracy"):
         thing = getattr(model, role)
         description[role] = None if thing is None else _describe(where, role, thing)
+    if model.table is not None:
+        _check_table(where, model, model.table)
+        description[TABLE] = model.table.to_dict()
     arrays: dict[str, Array] = {}
     for number, layer in enumerate(model.layers):
         arrays |= _arrays(where, number, layer, ARRAYS)
@@ -143,6 +150,16 @@ def _check_shapes(where: str, layer: Any) -> None:
             state, shape = getattr(layer, name, None), np.shape(getattr(layer, parameter, ()))
             if isinstance(state, np.ndarray) and state.shape != shape:
                 raise ValueError(f"{where}: {name} must have shape {shape}, got {state.shape}.")
+
+
+def _check_table(where: str, model: Model, table: Table) -> None:
+    """Refuse a table of other columns than the network takes or gives; one output does for two classes."""
+    first, width = model.layers[0], model.output_width()
+    n_inputs = len(first.weights) if type(first) is Layer_Dense else None
+    if n_inputs not in (None, table.n_inputs):
+        raise ValueError(f"{where}: table must give the {n_inputs} inputs of the network, got {table.n_inputs}.")
+    if width is not None and not table.fits(width):
+        raise ValueError(f"{where}: table must have the {width} outputs of the network, got {table.n_outputs}.")
 
 
 def _positions(where: str, model: Model) -> list[int]:
@@ -215,6 +232,12 @@ def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, ty
         file.refuse(f"describes no possible model ({error})")
     model.trainable_layers = [layers[number] for number in file.trainable()]
     model._connect_loss()
+    if TABLE in file.description:
+        try:
+            model.table = Table.from_dict(file.description[TABLE])
+            _check_table(file.where, model, model.table)
+        except ValueError as error:
+            file.refuse(f"is damaged: its table cannot be used ({error})")
     return model
 
 
@@ -242,7 +265,8 @@ class _File:
         version = self.take(int, "version")
         if self.kind not in KEYS or version != VERSION:
             self.refuse(f"is of format {self.kind!r}, version {version}; this nnx reads version {VERSION}")
-        if set(self.description) != KEYS[self.kind]:
+        optional = {TABLE} if self.kind == MODEL else set()
+        if set(self.description) - optional != KEYS[self.kind]:
             self.refuse(f"is damaged: its description has the keys {sorted(self.description)}")
 
     def refuse(self, reason: str) -> NoReturn:

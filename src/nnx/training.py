@@ -185,7 +185,7 @@ def _step(model: Model, batch: Data) -> Figures:
     for layer in model.trainable_layers:
         model.optimizer.update_params(layer)
     model.optimizer.post_update_params()
-    return Figures(data_loss, penalty, accuracy, _rate(model))
+    return Figures(float(data_loss), float(penalty), float(accuracy), _rate(model))
 
 
 def _new_pass(model: Model) -> None:

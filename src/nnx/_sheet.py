@@ -1,0 +1,144 @@
+"""CSV files as they are: cells of text in named columns, with the lines that they stand in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from nnx import _check
+from nnx._typing import Path
+from nnx.errors import DataFileError
+
+#: Cells that hold nothing, in any case of letters.
+GAPS = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null"})
+#: Numbers up to this size have squares and sums that doubles can hold.
+LARGEST = 1e100
+DELIMITERS = ",;\t|"
+
+
+class Sheet:
+    """A CSV file's cells as text, with the columns' names and the rows' lines.
+
+    Attributes
+    ----------
+    names : list of str
+        Of the columns.
+    header : bool
+        Whether the file begins with them.
+    rows : list of lists of str
+        Cells, without blanks around them.
+    lines : list of int
+        Where in the file each row ends.
+    """
+
+    def __init__(self, where: str, path: Path, header: bool | None) -> None:
+        self.where = where
+        self.path = os.fspath(path)
+        self.rows: list[list[str]] = []
+        self.lines: list[int] = []
+        text = self._text()
+        try:
+            reader = csv.reader(
+                io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True, strict=True
+            )
+            for cells in reader:
+                row = [cell.strip() for cell in cells]
+                if row not in ([], [""]):
+                    self.rows.append(row)
+                    self.lines.append(reader.line_num)
+        except csv.Error as error:
+            self.refuse(f"line {reader.line_num}, cannot be read as CSV ({error})")
+        if not self.rows:
+            self.refuse("is empty")
+        self.header = _looks_like_header(self.rows[0]) if header is None else _check.flag(where, "header", header)
+        names = self.rows[0] if self.header else [""] * len(self.rows[0])
+        self.names = [name or f"column {number}" for number, name in enumerate(names, 1)]
+        if self.header:
+            del self.rows[0], self.lines[0]
+        self._check_shape()
+
+    def _text(self) -> str:
+        try:
+            with open(self.path, encoding="utf-8-sig", newline="") as file:
+                return file.read()
+        except UnicodeDecodeError:
+            self.refuse("is not text in UTF-8. Save it as CSV with that encoding")
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.where}: there is no file {self.path!r}.") from None
+        except IsADirectoryError:
+            raise IsADirectoryError(f"{self.where}: {self.path!r} is a folder, not a CSV file.") from None
+
+    def _check_shape(self) -> None:
+        twice = next((name for name in self.names if self.names.count(name) > 1), None)
+        if twice is not None:
+            self.refuse(f"has two columns {twice!r}")
+        if not self.rows:
+            self.refuse("has no rows below its header")
+        for number, row in enumerate(self.rows):
+            if len(row) != len(self.names):
+                self.refuse(f"has {len(row)} cells, and the first row has {len(self.names)}", number)
+
+    def name_of(self, role: str, given: Any) -> str:
+        """Return the name of a column that is given by its name or its position."""
+        if isinstance(given, str) and given in self.names:
+            return given
+        by_place = isinstance(given, int) and not isinstance(given, bool)
+        if not by_place or not -len(self.names) <= given < len(self.names):
+            self.refuse(f"has no column {given!r} for {role}. Its columns are {listed(self.names)}")
+        return str(self.names[given])
+
+    def column(self, place: int) -> list[str]:
+        """Return a column's cells."""
+        return [row[place] for row in self.rows]
+
+    def refuse_gaps(self, place: int, ignored: bool) -> None:
+        """Refuse the first gap in a column."""
+        for row, cell in enumerate(self.column(place)):
+            if is_gap(cell) and not ignored:
+                self.refuse(f"has a gap ({cell!r}) in column {self.names[place]!r}", row)
+
+    def refuse(self, reason: str, row: int | None = None) -> NoReturn:
+        """Raise the error that says what is wrong, and in which line of the file."""
+        line = "" if row is None else f", line {self.lines[row]},"
+        raise DataFileError(f"{self.where}: {self.path!r}{line} {reason}.")
+
+
+def _delimiter(text: str) -> str:
+    """Return the character that splits the first row into most cells."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    return max(DELIMITERS, key=lambda delimiter: len(next(csv.reader([first], delimiter=delimiter))) if first else 0)
+
+
+def _looks_like_header(row: list[str]) -> bool:
+    named = [cell for cell in row if cell]
+    return (
+        bool(named)
+        and len(set(named)) == len(named)
+        and not any(number(cell) is not None or cell == "?" for cell in row)
+    )
+
+
+# Cells
+
+
+def is_gap(cell: str) -> bool:
+    """Return whether a cell holds nothing."""
+    return cell.lower() in GAPS
+
+
+def number(cell: str) -> float | None:
+    """Return a cell's number; None if it is none, or a size beyond use."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if abs(value) <= LARGEST and "_" not in cell else None
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Return names with commas between them, not too many."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -1,0 +1,106 @@
+"""What all commands share: a parser that answers in one sentence, converters of arguments, checks of paths."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from nnx import _files
+
+#: Neurons of a layer; more would be a slip of the finger, answered by an exhausted memory.
+MAX_NEURONS = 16384
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers wrong arguments with one sentence on stderr and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with the sentence."""
+        first = message[:1] if message[:1] in "'\"" else message[:1].lower()
+        self.exit(2, f"{self.prog}: {first}{message[1:].rstrip('.')}. Try: {self.prog} --help\n")
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Answer errors about files and values that were named on the command line as wrong arguments."""
+        try:
+            yield
+        except (OSError, TypeError, ValueError) as error:
+            self.error(sentence(error))
+
+
+def sentence(error: BaseException) -> str:
+    """Return what an error says, without the name of the function that says it."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename!r}: {error.strerror}"
+    return re.sub(r"^[A-Za-z_.]+: ", "", str(error))
+
+
+# Converters
+
+
+class Whole:
+    """Converts an argument to a whole number within limits."""
+
+    def __init__(self, low: int, high: int | None = None) -> None:
+        self.low, self.high = low, high
+
+    def __call__(self, text: str) -> int:
+        """Return the number, or refuse the text."""
+        limits = f"of at least {self.low}" if self.high is None else f"from {self.low} to {self.high}"
+        try:
+            value = int(text)
+        except ValueError:
+            value = self.low - 1
+        if value < self.low or (self.high is not None and value > self.high):
+            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, got {text!r}")
+        return value
+
+
+class Number:
+    """Converts an argument to a finite number of at least, or above, ``low`` and below ``high``."""
+
+    def __init__(self, low: float, high: float = math.inf, *, above: bool = False) -> None:
+        self.low, self.high, self.above = low, high, above
+
+    def __call__(self, text: str) -> float:
+        """Return the number, or refuse the text."""
+        limits = f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
+        limits += "" if math.isinf(self.high) else f" and below {self.high:g}"
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not self.low <= value < self.high or (self.above and value == self.low):
+            raise argparse.ArgumentTypeError(f"must be a number {limits}, got {text!r}")
+        return value
+
+
+def layers(text: str) -> tuple[int, ...]:
+    """Convert "64,64" to the numbers of neurons of the hidden layers, "none" to none of them."""
+    if text == "none":
+        return ()
+    try:
+        return tuple(Whole(1, MAX_NEURONS)(part) for part in text.split(","))
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"must be whole numbers from 1 to {MAX_NEURONS} with commas between them, such as 64,64, or none, "
+            f"got {text!r}"
+        ) from None
+
+
+# Paths
+
+
+def check_outputs(parser: Parser, paths: Sequence[str], inputs: Sequence[str]) -> None:
+    """Refuse places that cannot be written to, and outputs that would replace an input."""
+    with parser.refusing():
+        for path in paths:
+            _files.writable("argument -o/--output", path)
+            for read in inputs:
+                if os.path.realpath(path) == os.path.realpath(read):
+                    parser.error(f"argument -o/--output: must not replace {read!r}, which is read, got {path!r}")

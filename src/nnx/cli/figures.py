@@ -1,0 +1,36 @@
+"""The figures that tell how good a model is, as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from nnx import Model, Table
+    from nnx._typing import Array
+
+#: Rows at a time: enough to keep NumPy busy, few enough to fit into a cache.
+BATCH = 1024
+
+
+def judge(model: Model, table: Table, X: Array, y: Array) -> str:
+    """Return a line of figures about a model's predictions of ``y`` from ``X``."""
+    figures = model.evaluate(X, y, batch_size=BATCH, silent=True)
+    loss = f"loss {figures['loss']:.3f}"
+    if table.classes is not None:
+        return f"accuracy {figures['accuracy']:.3f}, {loss}"
+    predicted, true = table.decode(model.predict(X, batch_size=BATCH)), table.decode(y)
+    error = amount(float(np.mean(np.abs(predicted - true))))
+    return f"R² {r_squared(true, predicted):.3f}, mean absolute error {error}, {loss}"
+
+
+def r_squared(true: Array, predicted: Array) -> float:
+    """Return the part of the targets' variance that predictions explain: 1 − Σ(y − ŷ)² / Σ(y − ȳ)²."""
+    spread = float(np.sum((true - true.mean()) ** 2))
+    return 1 - float(np.sum((true - predicted) ** 2)) / spread if spread > 0 else float("nan")
+
+
+def amount(value: float) -> str:
+    """Return a number as a person would write it: 35,912 or 0.01234."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"

@@ -1,0 +1,56 @@
+"""``nnx info``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import nnx
+from nnx import _kernels
+from nnx.cli.arguments import Parser
+
+PACKAGES = ("numpy", "safetensors", "tqdm", "platformdirs")
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: Parser = commands.add_parser(
+        "info",
+        help="versions and kernels in use, or what is in a model file",
+        description="Print versions, and which kernels are in use and why; or what is in a model file.",
+        epilog="example: nnx info houses.safetensors",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="what nnx train saved")
+    parser.set_defaults(run=_run, parser=parser)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    if chosen.model is None:
+        _show_versions()
+    else:
+        with chosen.parser.refusing():
+            model = nnx.Model.load(chosen.model)
+        _show_model(model)
+    return 0
+
+
+def _show_versions() -> None:
+    import platform
+    from importlib.metadata import version
+
+    print(f"nnx          {nnx.__version__}")
+    print(f"Python       {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for package in PACKAGES:
+        print(f"{package:<12} {version(package)}")
+    print(f"backend      {_kernels.name}: {_kernels.reason}")
+    print(f"built        {', '.join(_kernels.built)}")
+
+
+def _show_model(model: nnx.Model) -> None:
+    model.summary()
+    for name in ("loss", "optimizer", "accuracy"):
+        thing = getattr(model, name)
+        print(f"{name:<10} {'none' if thing is None else repr(thing)}")
+    if model.table is not None:
+        print(model.table)

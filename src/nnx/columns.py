@@ -1,0 +1,210 @@
+"""Columns of tables: numbers, texts and what is ignored; how they are learnt from a file, and read from others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nnx._sheet import Sheet, is_gap, listed, number
+from nnx._typing import Array
+
+#: More different texts than this in a column are names or numbers of the rows, not categories.
+MAX_CATEGORIES = 256
+#: Whole numbers are class numbers if there are so few different ones, and so many rows of each on average.
+MAX_CLASS_NUMBERS, ROWS_OF_A_CLASS = 10, 10
+
+
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers, which the network gets as (number − mean) / scale; a gap is 0."""
+
+    name: str
+    mean: float = 0.0
+    scale: float = 1.0
+    gaps: int = 0
+    kind: ClassVar[str] = "number"
+    width: ClassVar[int] = 1
+
+    def summary(self) -> str:
+        """Return what a person would want to know of it."""
+        return f"number, mean {self.mean:.6g}, scale {self.scale:.6g}" + _gaps(self.gaps)
+
+    def standardized(self, sheet: Sheet, place: int) -> Array:
+        """Return the numbers of a file's column less the mean, in units of the scale; gaps are NaN."""
+        values = np.empty(len(sheet.rows))
+        for row, cell in enumerate(sheet.column(place)):
+            value = number(cell)
+            if value is None and not is_gap(cell):
+                sheet.refuse(f"holds {cell!r} in column {self.name!r}, which must hold numbers", row)
+            values[row] = np.nan if value is None else value
+        values = (values - self.mean) / self.scale
+        far = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
+        if far.size:
+            cell = sheet.rows[far[0]][place]
+            sheet.refuse(
+                f"holds {cell!r} in column {self.name!r}, too far from the mean of {self.mean:.6g}", int(far[0])
+            )
+        return values
+
+
+@dataclass(frozen=True)
+class Text:
+    """A column of texts, which the network gets one-hot, a column for each category; a gap is 0 in all of them."""
+
+    name: str
+    categories: tuple[str, ...]
+    gaps: int = 0
+    kind: ClassVar[str] = "text"
+
+    @property
+    def width(self) -> int:
+        """Return how many columns the network gets."""
+        return len(self.categories)
+
+    def summary(self) -> str:
+        """Return what a person would want to know of it."""
+        return f"{len(self.categories)} categories ({listed(self.categories)})" + _gaps(self.gaps)
+
+    def codes(self, sheet: Sheet, place: int, full_stops: bool = False) -> Array:
+        """Return the position among the categories of each cell of a file's column, −1 for gaps.
+
+        With ``full_stops``, a cell may end in one that the category lacks.
+        """
+        position = {category: code for code, category in enumerate(self.categories)}
+        codes = np.empty(len(sheet.rows), np.intp)
+        for row, cell in enumerate(sheet.column(place)):
+            code = position.get(cell)
+            if code is None and full_stops:
+                code = position.get(cell.removesuffix("."))
+            if code is None and not is_gap(cell):
+                sheet.refuse(
+                    f"holds {cell!r} in column {self.name!r}, which is none of the known {len(position)}: "
+                    f"{listed(self.categories)}",
+                    row,
+                )
+            codes[row] = -1 if code is None else code
+        return codes
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A column that the network does not get."""
+
+    name: str
+    kind: ClassVar[str] = "ignored"
+    width: ClassVar[int] = 0
+
+
+Column = Number | Text | Ignored
+KINDS: dict[str, type[Column]] = {kind.kind: kind for kind in (Number, Text, Ignored)}
+
+
+def _gaps(count: int) -> str:
+    return f", {count:,} gaps" if count else ""
+
+
+# Learning from a file
+
+
+def learnt(sheet: Sheet, place: int, training_rows: Array, as_text: bool) -> Number | Text:
+    """Return what a column is: numbers if all its cells are; a few texts among numbers are mistakes."""
+    name, cells = sheet.names[place], sheet.column(place)
+    numbers = [number(cell) for cell in cells]
+    strangers = [row for row, number in enumerate(numbers) if number is None and not is_gap(cells[row])]
+    n_gaps = sum(map(is_gap, cells))
+    n_numbers = len(cells) - n_gaps - len(strangers)
+    if n_gaps == len(cells):
+        sheet.refuse(
+            f"holds nothing in column {name!r}. Leave the column out: drop={[name]!r} in Python, "
+            f"--drop {name!r} on the command line"
+        )
+    if as_text or n_numbers < len(strangers):
+        return Text(name, _categories(sheet, place), n_gaps)
+    if strangers:
+        sheet.refuse(
+            f"holds {cells[strangers[0]]!r} in column {name!r}, whose other cells are numbers. Correct it, "
+            f"or take the column as text: text={[name]!r} in Python, --text {name!r} on the command line",
+            strangers[0],
+        )
+    values = np.array([np.nan if number is None else number for number in numbers])[training_rows]
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return Number(name, gaps=n_gaps)
+    scale = float(values.std()) if np.ptp(values) > 0 else 1.0
+    return Number(name, float(values.mean()), scale or 1.0, n_gaps)
+
+
+def learnt_target(sheet: Sheet, place: int, training_rows: Array, task: str | None) -> Number | Text:
+    """Return what the column to predict is; ``task`` says what it shall be, None that its cells decide."""
+    column = learnt(sheet, place, training_rows, task == "classification")
+    if isinstance(column, Number) and task is None and _are_class_numbers(sheet.column(place)):
+        column = Text(column.name, _categories(sheet, place), column.gaps)
+    if isinstance(column, Text) and task == "regression":
+        row = next(row for row, cell in enumerate(sheet.column(place)) if number(cell) is None and not is_gap(cell))
+        sheet.refuse(
+            f"holds {sheet.column(place)[row]!r} in column {column.name!r}, which must hold numbers for regression", row
+        )
+    if isinstance(column, Text) and len(column.categories) < 2:
+        sheet.refuse(
+            f"holds only {column.categories[0]!r} in column {column.name!r}, so there is nothing to tell apart"
+        )
+    return column
+
+
+def _are_class_numbers(cells: Sequence[str]) -> bool:
+    numbers = {number(cell) for cell in cells} - {None}
+    few = len(numbers) <= min(MAX_CLASS_NUMBERS, len(cells) / ROWS_OF_A_CLASS)
+    return few and all(number == int(number) for number in numbers if number is not None)
+
+
+def _categories(sheet: Sheet, place: int) -> tuple[str, ...]:
+    """Return a column's different texts: in the order of their numbers where all are numbers, else of the alphabet."""
+    found = sorted({cell for cell in sheet.column(place) if not is_gap(cell)})
+    if len(found) > MAX_CATEGORIES:
+        name = sheet.names[place]
+        sheet.refuse(
+            f"holds {len(found):,} different texts in column {name!r}, more than the {MAX_CATEGORIES} that "
+            f"make sense as categories. Leave the column out: drop={[name]!r} in Python, --drop {name!r} on the "
+            "command line"
+        )
+    numbers = [number(cell) for cell in found]
+    if None not in numbers:
+        found.sort(key=float)
+    return tuple(found)
+
+
+# From model files
+
+
+def described_column(described: Any) -> Column:
+    """Return the column that a `Table.to_dict` describes; a ValueError says what is wrong with another description."""
+    kind = described.get("kind") if isinstance(described, dict) else None
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError("a column is of no known kind")
+    types = {"name": str, "mean": float, "scale": float, "gaps": int, "categories": list}
+    parts = exactly("a column", described, {"kind": str, **{f.name: types[f.name] for f in fields(KINDS[kind])}})
+    del parts["kind"]
+    if not all(math.isfinite(parts.get(name, 1)) for name in ("mean", "scale")) or parts.get("scale", 1) <= 0:
+        raise ValueError(f"column {parts['name']!r} has an impossible mean or scale")
+    if parts.get("gaps", 0) < 0:
+        raise ValueError(f"column {parts['name']!r} has an impossible number of gaps")
+    if kind == "text":
+        categories = parts["categories"]
+        if not all(type(each) is str for each in categories) or not 1 <= len(set(categories)) == len(categories):
+            raise ValueError(f"column {parts['name']!r} has impossible categories")
+        parts["categories"] = tuple(categories)
+    return KINDS[kind](**parts)
+
+
+def exactly(what: str, described: Any, types: dict[str, type]) -> dict[str, Any]:
+    """Return a dict's copy if it has just these keys, with values of these types."""
+    if not isinstance(described, dict) or set(described) != set(types):
+        raise ValueError(f"{what} is not described")
+    for name, kind in types.items():
+        if type(described[name]) is not kind:
+            raise ValueError(f"{what} has an impossible {name}")
+    return dict(described)

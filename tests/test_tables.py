@@ -1,0 +1,442 @@
+"""Tables: what is learnt of a CSV file's columns, raw files to inputs, outputs to answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nnx
+from nnx.columns import Ignored, Number, Text
+
+FLATS = """area,rooms,town,rent
+50,2,Graz,500
+70,,Linz,900
+?,3,Graz,700.5
+90,4,NA,1100
+30,1,Linz,300
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str | bytes, name: str = "table.csv") -> str:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+# What is learnt
+
+
+def test_numbers_are_standardized_and_texts_one_hot(write):
+    X, y, X_test, y_test, table = nnx.load_csv(write(FLATS), "rent", test_size=0, seed=0)
+    assert table.header
+    assert table.input_names == ["area", "rooms", "town=Graz", "town=Linz"]
+    assert (table.n_inputs, table.n_outputs, table.classes) == (4, 1, None)
+    assert X.shape == (5, 4)
+    assert y.shape == (5, 1)
+    assert X.dtype == y.dtype == np.float32
+    assert X_test.shape == (0, 4)
+    assert y_test.shape == (0, 1)
+    order = np.random.RandomState(0).permutation(5)
+    rents = np.array([500, 900, 700.5, 1100, 300])[order]
+    np.testing.assert_allclose(y[:, 0], (rents - rents.mean()) / rents.std(), rtol=1e-6)
+    np.testing.assert_allclose(table.decode(y), rents, rtol=1e-6)
+    areas = np.array([50, 70, np.nan, 90, 30])[order]
+    expected = (areas - 60) / np.std([50, 70, 90, 30])
+    np.testing.assert_allclose(X[:, 0], np.where(np.isnan(areas), 0, expected), rtol=1e-6)
+    towns = np.array([[1, 0], [0, 1], [1, 0], [0, 0], [0, 1]])[order]  # a gap is none of them
+    np.testing.assert_array_equal(X[:, 2:], towns)
+    assert [column.gaps for column in table.columns] == [1, 1, 1, 0]
+
+
+def test_means_and_scales_are_those_of_the_training_rows_alone(write):
+    text = "x,y\n" + "".join(f"{i * i},{3 * i}\n" for i in range(50))
+    X, _, X_test, y_test, table = nnx.load_csv(write(text), "y", test_size=0.3, seed=4)
+    assert (len(X), len(X_test)) == (35, 15)
+    order = np.random.RandomState(4).permutation(50)
+    x = order[15:] ** 2
+    column = table.columns[0]
+    assert column.mean == pytest.approx(x.mean())
+    assert column.scale == pytest.approx(x.std())
+    np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(X.std(axis=0), 1, rtol=1e-5)
+    np.testing.assert_allclose(X_test[:, 0], (order[:15] ** 2 - x.mean()) / x.std(), rtol=1e-5)
+    np.testing.assert_allclose(table.decode(y_test), 3.0 * order[:15], rtol=1e-5)
+
+
+def test_the_split_is_the_seeds_and_covers_all_rows(write):
+    path = write("x,y\n" + "".join(f"{i},{i}\n" for i in range(20)))
+    parts = [nnx.load_csv(path, "y", seed=seed) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(parts[0][0], parts[1][0])
+    assert not np.array_equal(parts[0][0], parts[2][0])
+    _, y, _, y_test, table = parts[2]
+    assert sorted(table.decode(np.vstack([y, y_test])).round().tolist()) == list(range(20))
+
+
+def test_loading_leaves_the_global_generator_alone(write):
+    before = np.random.get_state()[1].tolist()
+    nnx.load_csv(write(FLATS), "rent")
+    assert np.random.get_state()[1].tolist() == before
+
+
+def test_a_category_of_the_test_rows_alone_is_known(write):
+    path = write("t,y\n" + "a,1.5\n" * 20 + "b,2.5\n")
+    for seed in range(5):
+        assert nnx.load_csv(path, "y", seed=seed)[4].input_names == ["t=a", "t=b"]
+
+
+def test_arrays_are_of_the_default_dtype(write, dtype):
+    X, y, *_ = nnx.load_csv(write(FLATS), "rent")
+    assert X.dtype == y.dtype == dtype
+
+
+def test_texts_are_classes_in_the_order_of_the_alphabet(write):
+    path = write("x,kind\n1,b\n2,a\n3,b\n4,c\n5,a\n")
+    _, y, _, _, table = nnx.load_csv(path, "kind", test_size=0)
+    assert table.classes == ("a", "b", "c")
+    assert y.dtype == np.intp
+    assert [table.classes[number] for number in y] == list(
+        np.array(list("babca"))[np.random.RandomState(0).permutation(5)]
+    )
+
+
+def test_few_whole_numbers_are_classes_in_the_order_of_the_numbers(write):
+    text = "x,y\n" + "".join(f"{i},{(9, 10, 2)[i % 3]}\n" for i in range(60))
+    assert nnx.load_csv(write(text), "y")[4].classes == ("2", "9", "10")
+    assert nnx.load_csv(write(text), "y", task="regression")[4].classes is None
+    assert nnx.load_csv(write(text.replace(",9\n", ",9.5\n")), "y")[4].classes is None
+    assert nnx.load_csv(write("\n".join(text.split("\n")[:20])), "y")[4].classes is None  # too few rows to tell
+    assert nnx.load_csv(write("\n".join(text.split("\n")[:20])), "y", task="classification")[4].classes is not None
+
+
+def test_columns_may_be_dropped_or_taken_as_text(write):
+    table = nnx.load_csv(write(FLATS), "rent", drop=["area"], text=["rooms"])[4]
+    assert table.input_names == ["rooms=1", "rooms=2", "rooms=3", "rooms=4", "town=Graz", "town=Linz"]
+    assert isinstance(table.columns[0], Ignored)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_delimiters_and_line_ends_are_found(write, delimiter, end):
+    text = FLATS.replace(",", delimiter).replace("\n", end)
+    expected = nnx.load_csv(write(FLATS), "rent")
+    found = nnx.load_csv(write("\ufeff" + text, "other.csv"), "rent")
+    np.testing.assert_array_equal(found[0], expected[0])
+    assert found[4].to_dict() == expected[4].to_dict()
+
+
+def test_quoted_cells_blank_lines_and_blanks_around_cells_are_read(write):
+    path = write('x , town,y\n\n1.0, "Graz, Stadt",5\n 2,"say ""hi""",6\n\n')
+    table = nnx.load_csv(path, "y", test_size=0)[4]
+    assert table.input_names == ["x", "town=Graz, Stadt", 'town=say "hi"']
+
+
+def test_without_a_header_columns_are_numbered_and_the_target_is_a_position(write):
+    text = FLATS.split("\n", 1)[1]
+    for target in (3, -1, "column 4"):
+        X, _, _, _, table = nnx.load_csv(write(text), target)
+        assert not table.header
+        assert table.target.name == "column 4"
+        assert table.input_names[0] == "column 1"
+    np.testing.assert_array_equal(X, nnx.load_csv(write(FLATS), "rent")[0])
+    names = "1,2\n3,4\n5,6\n7,8\n"
+    assert nnx.load_csv(write(names), "2", header=True)[4].input_names == ["1"]
+    texts = "a,b\nc,d\na,d\nc,b\na,b\n"
+    assert nnx.load_csv(write(texts), 1, header=False)[4].classes == ("b", "d")
+    assert nnx.load_csv(write(texts), 1)[4].target.name == "b"
+
+
+def test_a_column_of_one_value_is_harmless(write):
+    path = write("x,c,y\n" + "".join(f"{i},0.1,{i}.5\n" for i in range(10)))
+    X, *_, table = nnx.load_csv(path, "y")
+    assert table.columns[1].scale == 1
+    np.testing.assert_allclose(X[:, 1], 0, atol=1e-6)
+
+
+# Raw files, and answers
+
+
+@pytest.fixture
+def flats(write):
+    return nnx.load_csv(write(FLATS), "rent", test_size=0)[4]
+
+
+def test_other_files_are_read_by_their_columns_names(write, flats):
+    path = write("town,unknown,rooms,area\nLinz,x,2,70\nGraz,y,,30\n", "new.csv")
+    X = flats.read_inputs(path)
+    area, rooms = flats.columns[0], flats.columns[1]
+    expected = [
+        [(70 - area.mean) / area.scale, (2 - rooms.mean) / rooms.scale, 0, 1],
+        [(30 - area.mean) / area.scale, 0, 1, 0],
+    ]
+    np.testing.assert_allclose(X, expected, rtol=1e-6)
+
+
+def test_other_files_without_a_header_may_lack_the_target(write):
+    rows = FLATS.split("\n", 1)[1].replace("70,,", "70,2.5,")
+    table = nnx.load_csv(write(rows), 1, test_size=0)[4]  # in the middle
+    whole = table.read_inputs(write("50,2,Graz,500\n", "new.csv"))
+    np.testing.assert_array_equal(whole, table.read_inputs(write("50,Graz,500\n", "new.csv")))
+    with pytest.raises(nnx.DataFileError, match=r"has 2 columns, and must have 4, or 3 without 'column 2'\."):
+        table.read_inputs(write("50,2\n", "new.csv"))
+    with pytest.raises(nnx.DataFileError, match=r"Table\.read_samples: '.*' has 3 columns, and must have 4\."):
+        table.read_samples(write("50,Graz,500\n", "new.csv"))
+
+
+def test_samples_hold_the_targets_and_class_names_may_end_in_a_full_stop(write):
+    path = write("1,<=50K\n2,>50K\n3,<=50K\n")
+    table = nnx.load_csv(path, 1, test_size=0)[4]
+    _, y = table.read_samples(write("5,>50K.\n6,<=50K.\n7,>50K\n", "test.csv"))
+    assert y.tolist() == [1, 0, 1]
+
+
+def test_outputs_become_names_or_numbers_in_the_targets_units(flats):
+    classes = nnx.Table([Number("x"), Text("y", ("no", "yes"))], "y")
+    assert classes.decode([[0.2, 0.8], [0.9, 0.1]]).tolist() == ["yes", "no"]
+    assert classes.decode([[0.8], [0.5]]).tolist() == ["yes", "no"]
+    assert classes.class_numbers([[0.2, 0.8]]).tolist() == [1]
+    mean = flats.target.mean
+    assert flats.decode(np.zeros((2, 1))).tolist() == [mean, mean]
+    with pytest.raises(ValueError, match=r"outputs must have shape \(n, 2\), got \(1, 3\)"):
+        classes.decode([[0.2, 0.8, 0]])
+    with pytest.raises(ValueError, match=r"Table\.decode: outputs must have shape \(n, 1\), got \(1, 2\)"):
+        flats.decode([[1, 2]])
+
+
+def test_a_table_prints_what_it_knows(flats):
+    lines = repr(flats).splitlines()
+    assert lines[1] == "  'area': number, mean 60, scale 22.3607, 1 gaps,"
+    assert lines[3] == "  'town': 2 categories (Graz, Linz), 1 gaps,"
+    assert lines[4].startswith("  target 'rent': number, mean 700.1, ")
+
+
+# In model files
+
+
+def regression(table):
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(table.n_inputs, table.n_outputs))
+    model.set(
+        loss=nnx.Loss_MeanSquaredError(),
+        optimizer=nnx.Optimizer_Adam(),
+        accuracy=nnx.Accuracy_Regression(),
+        table=table,
+    )
+    model.finalize()
+    return model
+
+
+def test_a_model_keeps_its_table_in_its_file(flats, write, tmp_path):
+    model = regression(flats)
+    model.save(tmp_path / "m")
+    again = nnx.Model.load(tmp_path / "m")
+    assert again.table.to_dict() == flats.to_dict()
+    path = write("area,rooms,town\n61,2,Linz\n", "new.csv")
+    answers = [each.table.decode(each.predict(each.table.read_inputs(path))) for each in (model, again)]
+    np.testing.assert_array_equal(*answers)
+
+
+def test_a_model_without_a_table_loads_without_one(flats, tmp_path):
+    model = regression(flats)
+    model.table = None
+    model.save(tmp_path / "m")
+    assert nnx.Model.load(tmp_path / "m").table is None
+
+
+def test_set_takes_tables_only_and_keeps_the_one_it_has(flats):
+    model = regression(flats)
+    model.set(loss=nnx.Loss_MeanAbsoluteError())
+    assert model.table is flats
+    with pytest.raises(TypeError, match=r"Model\.set: table must be a Table, got 3\."):
+        model.set(table=3, optimizer=nnx.Optimizer_SGD())
+    assert isinstance(model.optimizer, nnx.Optimizer_Adam)
+
+
+def test_a_table_of_other_columns_is_not_saved(flats, tmp_path):
+    model = regression(flats)
+    model.table = nnx.Table([Number("x"), Number("y")], "y")
+    with pytest.raises(ValueError, match=r"Model\.save: table must give the 4 inputs of the network, got 1\."):
+        model.save(tmp_path / "m")
+    model.table = nnx.Table([Text("x", tuple("abcd")), Text("y", tuple("abc"))], "y")
+    with pytest.raises(ValueError, match=r"Model\.save: table must have the 1 outputs of the network, got 3\."):
+        model.save(tmp_path / "m")
+    assert list(tmp_path.glob("m*")) == []
+
+
+DAMAGE = {
+    "no dict": lambda d: 3,
+    "a missing key": lambda d: {"columns": d["columns"], "target": d["target"]},
+    "one key more": lambda d: {**d, "code": "import os"},
+    "an unknown target": lambda d: {**d, "target": "price"},
+    "an ignored target": lambda d: {**d, "columns": [*d["columns"][:-1], {"kind": "ignored", "name": "rent"}]},
+    "an unknown kind": lambda d: {**d, "columns": [{"kind": "date", "name": "x"}, *d["columns"][1:]]},
+    "a kind that is a list": lambda d: {**d, "columns": [{"kind": [], "name": "x"}, *d["columns"][1:]]},
+    "scale 0": lambda d: change(d, scale=0.0),
+    "a scale of text": lambda d: change(d, scale="1"),
+    "a whole scale": lambda d: change(d, scale=True),
+    "negative gaps": lambda d: change(d, gaps=-1),
+    "two names alike": lambda d: change(d, name="rooms"),
+    "a name that is none": lambda d: change(d, name=5),
+    "a category too many": lambda d: {**d, "columns": [*d["columns"][:2], text("a", "b", "c"), *d["columns"][3:]]},
+    "two categories alike": lambda d: {**d, "columns": [*d["columns"][:2], text("a", "a"), *d["columns"][3:]]},
+    "a category of numbers": lambda d: {**d, "columns": [*d["columns"][:2], text("a", 1), *d["columns"][3:]]},
+}
+
+
+def change(described, **values):
+    return {**described, "columns": [{**described["columns"][0], **values}, *described["columns"][1:]]}
+
+
+def text(*categories):
+    return {"kind": "text", "name": "town", "categories": list(categories), "gaps": 0}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_table_in_a_file_is_refused(flats, tmp_path, monkeypatch, case):
+    model = regression(flats)
+    damaged = DAMAGE[case](flats.to_dict())
+    monkeypatch.setattr(nnx.Table, "to_dict", lambda self: damaged)
+    model.save(tmp_path / "m")
+    with pytest.raises(nnx.ModelFileError, match=r"^Model\.load: '.*' is damaged: its table cannot be used \(.*\)\.$"):
+        nnx.Model.load(tmp_path / "m")
+
+
+def test_what_a_table_says_of_itself_makes_the_same_table(flats):
+    assert nnx.Table.from_dict(flats.to_dict()).to_dict() == flats.to_dict()
+
+
+# What is refused
+
+REFUSED = {
+    "no such column": (
+        FLATS,
+        {"target": "price"},
+        r" has no column 'price' for target. Its columns are area, rooms, town, rent.",
+    ),
+    "no such place": (FLATS, {"target": 4}, r" has no column 4 for target."),
+    "true is no place": (FLATS, {"target": True}, r" has no column True for target."),
+    "no such column to drop": (FLATS, {"target": "rent", "drop": ["id"]}, r" has no column 'id' for drop."),
+    "a text among numbers": (
+        FLATS.replace("70,", "7o,"),
+        {"target": "rent"},
+        ", line 3, holds '7o' in column 'area', whose other cells are numbers.",
+    ),
+    "a text among targets": (
+        FLATS.replace("900", "many"),
+        {"target": "rent"},
+        ", line 3, holds 'many' in column 'rent', whose other cells are numbers.",
+    ),
+    "an infinite number": (FLATS.replace("70,", "inf,"), {"target": "rent"}, ", line 3, holds 'inf' in column 'area'"),
+    "underscores": (FLATS.replace("70,", "7_0,"), {"target": "rent"}, ", line 3, holds '7_0' in column 'area'"),
+    "a gap in the target": (
+        FLATS.replace("900", ""),
+        {"target": "rent"},
+        ", line 3, holds '' in column 'rent', which is to be predicted.",
+    ),
+    "gaps": (FLATS, {"target": "rent", "gaps": "refuse"}, ", line 4, has a gap ('?') in column 'area'."),
+    "a short row": (
+        FLATS.replace("30,1,Linz,300", "30,1"),
+        {"target": "rent"},
+        ", line 6, has 2 cells, and the first row has 4.",
+    ),
+    "an empty column": (
+        "x,e,y\n1,,2\n2,?,3\n3,,1\n",
+        {"target": "y"},
+        " holds nothing in column 'e'. Leave the column out: drop=['e'] in Python, --drop 'e' ",
+    ),
+    "two columns alike": ("x,x,y\n1,2,3\n", {"target": "y", "header": True}, " has two columns 'x'."),
+    "nothing": ("", {"target": "y"}, " is empty."),
+    "blank lines": ("\n\n \n", {"target": "y"}, " is empty."),
+    "a header alone": ("x,y\n", {"target": "y"}, " has no rows below its header."),
+    "one row": ("x,y\n1,2\n", {"target": "y"}, " has 1 rows, too few to keep a part of 0.2 for testing."),
+    "no inputs": ("y\n1\n2\n3\n4\n5\n6\n", {"target": "y"}, " has no column beside 'y' to predict it from."),
+    "one class": (
+        "x,y\n1,a\n2,a\n3,a\n",
+        {"target": "y"},
+        " holds only 'a' in column 'y', so there is nothing to tell apart.",
+    ),
+    "texts for regression": (
+        "x,y\n1,a\n2,b\n3,a\n",
+        {"target": "y", "task": "regression"},
+        ", line 2, holds 'a' in column 'y', which must hold numbers for regression.",
+    ),
+    "not UTF-8": (b"x,y\n1,\xff\n", {"target": "y"}, " is not text in UTF-8."),
+    "an open quote": ('x,y\n1,"2\n3,4\n', {"target": "y"}, " line 3, cannot be read as CSV (unexpected end of data)."),
+    "too many categories": (
+        "n,y\n" + "".join(f"name {i},{i}.5\n" for i in range(300)),
+        {"target": "y"},
+        " holds 300 different texts in column 'n', more than the 256 ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_wrong_table_is_refused_with_its_file_line_and_column(write, case):
+    text, arguments, reason = REFUSED[case]
+    path = write(text)
+    with pytest.raises(nnx.DataFileError) as error:
+        nnx.load_csv(path, **arguments)
+    assert str(error.value).startswith(f"load_csv: {path!r}{reason.rstrip('.')}")
+
+
+def test_wrong_arguments_are_refused(write, tmp_path):
+    path = write(FLATS)
+    for arguments, sentence in (
+        ({"test_size": 1}, r"load_csv: test_size must be a number from 0 up to, but not including, 1, got 1\."),
+        ({"seed": -1}, r"load_csv: seed must be a whole number from 0 to 4294967295, got -1\."),
+        ({"task": "magic"}, r"load_csv: task must be None or 'classification' or 'regression', got 'magic'\."),
+        ({"gaps": "drop"}, r"load_csv: gaps must be 'fill' or 'refuse', got 'drop'\."),
+        ({"drop": ["rent"]}, r"load_csv: drop must not hold the target, got 'rent'\."),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            nnx.load_csv(path, "rent", **arguments)
+    with pytest.raises(TypeError, match=r"load_csv: drop must be a list of names, got 'area'\. Write \['area'\]\."):
+        nnx.load_csv(path, "rent", drop="area")
+    with pytest.raises(TypeError, match=r"load_csv: header must be True or False, got 'yes'\."):
+        nnx.load_csv(path, "rent", header="yes")
+    with pytest.raises(FileNotFoundError, match=r"load_csv: there is no file '.*nothing\.csv'\."):
+        nnx.load_csv(tmp_path / "nothing.csv", "rent")
+    with pytest.raises(IsADirectoryError, match=r"load_csv: '.*' is a folder, not a CSV file\."):
+        nnx.load_csv(tmp_path, "rent")
+
+
+UNKNOWN = {
+    "a missing column": ("area,town\n50,Graz\n", " has no column 'rooms'. Its columns are area, town."),
+    "an unknown category": (
+        "area,rooms,town\n50,2,Wien\n",
+        ", line 2, holds 'Wien' in column 'town', which is none of the known 2: Graz, Linz.",
+    ),
+    "no number": (
+        "area,rooms,town\n50,2,Graz\nbig,2,Graz\n",
+        ", line 3, holds 'big' in column 'area', which must hold numbers.",
+    ),
+    "far away": (
+        "area,rooms,town\n1e60,2,Graz\n",
+        ", line 2, holds '1e60' in column 'area', too far from the mean of 60.",
+    ),
+    "no header": ("50,2,Graz\n60,3,Linz\n", " has no column 'area'. Its columns are 50, 2, Graz."),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_a_file_that_does_not_fit_the_table_is_refused(flats, write, case):
+    text, reason = UNKNOWN[case]
+    path = write(text, "new.csv")
+    with pytest.raises(nnx.DataFileError) as error:
+        flats.read_inputs(path)
+    assert str(error.value) == f"Table.read_inputs: {path!r}{reason}"
+
+
+def test_targets_must_be_known_to_judge_a_model(flats, write):
+    with pytest.raises(nnx.DataFileError, match=r"Table\.read_samples: '.*' has no column 'rent'\."):
+        flats.read_samples(write("area,rooms,town\n50,2,Graz\n", "new.csv"))
+    classes = nnx.Table([Number("x"), Text("y", ("no", "yes"))], "y")
+    with pytest.raises(
+        nnx.DataFileError, match=r"line 2, holds 'maybe' in column 'y', which is none of the known 2: no, yes"
+    ):
+        classes.read_samples(write("x,y\n1,maybe\n", "new.csv"))
+    with pytest.raises(nnx.DataFileError, match=r"line 2, holds '' in column 'y', which is to be predicted"):
+        classes.read_samples(write("x,y\n1,\n", "new.csv"))

@@ -4,9 +4,8 @@ python examples/spiral_model.py [EPOCHS]
 """
 
 import sys
-import tempfile
-from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from nnx import (
@@ -17,6 +16,7 @@ from nnx import (
     Loss_CategoricalCrossentropy,
     Model,
     Optimizer_Adam,
+    plot,
     spiral_data,
 )
 
@@ -41,11 +41,24 @@ model.set(
 model.finalize()
 model.summary()
 
-model.train(X, y, epochs=EPOCHS, batch_size=100, shuffle=True, seed=0, print_every=None, progress=True)
+history = model.train(
+    X,
+    y,
+    epochs=EPOCHS,
+    batch_size=100,
+    validation_data=(X_val, y_val),
+    shuffle=True,
+    seed=0,
+    print_every=None,
+    progress=True,
+)
 model.evaluate(X_val, y_val)
 
-with tempfile.TemporaryDirectory() as folder:
-    path = Path(folder) / "spiral.safetensors"
-    model.save(path)
-    confidences = Model.load(path).predict(X_val[:3])
+model.save("spiral_model.safetensors")
+confidences = Model.load("spiral_model.safetensors").predict(X_val[:3])
 print(confidences.round(3), model.output_layer_activation.predictions(confidences))
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.5), layout="constrained")
+plot.decision_regions(model, X_val, y_val, left)
+history.plot(right)
+figure.savefig("spiral_model.png", dpi=80)

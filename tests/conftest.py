@@ -13,6 +13,7 @@ from nnx import _kernels
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nnfs-init", action="store_true", help="run the whole suite after nnfs.init()")
+    parser.addoption("--require-data", action="store_true", help="fail where files below NNX_DATA_HOME are missing")
 
 
 def pytest_configure(config: pytest.Config) -> None:

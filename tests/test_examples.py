@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGE = (ROOT / "examples" / "README.md").read_text()
 
 
 def run(script, cwd, *arguments):
@@ -19,12 +22,44 @@ def run(script, cwd, *arguments):
     )
 
 
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
-def test_an_example_runs(example, tmp_path):
+@pytest.fixture
+def data_home(request):
+    """Skip examples that need data which would have to be downloaded."""
+    home = os.environ.get("NNX_DATA_HOME")
+    if home is None or not Path(home, "fashion-mnist").exists():
+        reason = "there is no fashion-mnist in NNX_DATA_HOME"
+        (pytest.fail if request.config.getoption("--require-data") else pytest.skip)(reason)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs_and_draws_the_picture_that_the_page_shows(example, tmp_path, request):
+    if "load_fashion_mnist" in example.read_text():
+        request.getfixturevalue("data_home")
     done = run(example, tmp_path, "3")
     assert done.returncode == 0, done.stderr
     assert done.stdout
-    assert example.name in (ROOT / "examples" / "README.md").read_text()
+    drawn = [path.name for path in tmp_path.glob("*.png")]
+    assert drawn == ([f"{example.stem}.png"] if "savefig" in example.read_text() else [])
+    for name in drawn:
+        assert f"](pictures/{name})" in PAGE
+        assert (ROOT / "examples" / "pictures" / name).read_bytes().startswith(b"\x89PNG")
+    assert f"({example.name})" in PAGE
+
+
+def test_the_pictures_are_small_and_no_others_are_kept():
+    pictures = sorted((ROOT / "examples" / "pictures").iterdir())
+    assert [path.stem for path in pictures] == [path.stem for path in EXAMPLES if "savefig" in path.read_text()]
+    assert all(path.stat().st_size < 100_000 for path in pictures)
+
+
+def test_the_invented_rents_are_what_their_script_writes(tmp_path):
+    rents = (ROOT / "examples" / "rents.csv").read_bytes()
+    script = tmp_path / "tools" / "make_rents.py"
+    script.parent.mkdir()
+    (tmp_path / "examples").mkdir()
+    script.write_bytes((ROOT / "tools" / "make_rents.py").read_bytes())
+    assert run(script, tmp_path).returncode == 0
+    assert (tmp_path / "examples" / "rents.csv").read_bytes() == rents
 
 
 def test_the_readmes_python_runs(tmp_path):

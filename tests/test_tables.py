@@ -211,6 +211,8 @@ def test_a_table_prints_what_it_knows(flats):
     assert lines[1] == "  'area': number, mean 60, scale 22.3607, 1 gaps,"
     assert lines[3] == "  'town': 2 categories (Graz, Linz), 1 gaps,"
     assert lines[4].startswith("  target 'rent': number, mean 700.1, ")
+    wide = nnx.Table([Number(f"x{i}") for i in range(100)] + [Number("y")], "y")
+    assert repr(wide).splitlines()[-3:-1] == ["  and 70 more columns,", "  target 'y': number, mean 0, scale 1,"]
 
 
 # In model files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,18 +125,22 @@ def decision_regions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None =
     return ax
 
 
-def confusion_matrix(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
+def confusion_matrix(
+    model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None, *, classes: Sequence[str] | None = None
+) -> Axes:
     """Draw how many samples of each class a model takes for which class.
 
     Parameters
     ----------
     model : Model
-        Its last layer's ``predictions`` gives class numbers; its ``table``, if it has one, their names.
+        Its last layer's ``predictions`` gives class numbers.
     X : array (n, n_inputs)
     y : array (n,)
         Class numbers.
     ax : matplotlib axes, optional
         Where to draw; a new figure without it.
+    classes : list of str, optional
+        Their names, by class number; without it, those of the model's ``table``, if it has one.
 
     Returns
     -------
@@ -144,7 +149,7 @@ def confusion_matrix(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None =
     where = "plot.confusion_matrix"
     predicted = _predicted_classes(where, model, X)
     true = _class_numbers(where, y, len(predicted))
-    names = _class_names(model, int(max(predicted.max(), true.max())) + 1)
+    names = _class_names(model, int(max(predicted.max(), true.max())) + 1, classes)
     counts = np.bincount(true * len(names) + predicted, minlength=len(names) ** 2).reshape(len(names), -1)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     ax = _axes(where, ax)
@@ -263,10 +268,10 @@ def weights(model: Model, ax: Axes | None = None, *, shape: tuple[int, int] | No
     for neuron in range(n_neurons):
         top, left = neuron // across * (height + 1), neuron % across * (width + 1)
         mosaic[top : top + height, left : left + width] = layer.weights[:, neuron].reshape(height, width)
-    limit = float(np.abs(layer.weights).max()) or 1.0
+    limit = float(np.percentile(np.abs(layer.weights), 99)) or 1.0  # a few large ones would pale all others
     ax = _axes(where, ax)
     picture = ax.imshow(mosaic, cmap="PuOr", vmin=-limit, vmax=limit, interpolation="nearest")
-    ax.figure.colorbar(picture, ax=ax, label="weight", shrink=0.8)
+    ax.figure.colorbar(picture, ax=ax, label="weight", shrink=0.8, extend="both")
     ax.set(xticks=[], yticks=[], facecolor="black")
     ax.set_title(f"the {n_neurons} neurons of the first layer, an image each", fontsize="medium")
     return ax
@@ -303,8 +308,10 @@ def _single_output(where: str, model: Model, X: ArrayLike) -> Array:
     return output
 
 
-def _class_names(model: Model, n_classes: int) -> list[str]:
-    named = [] if model.table is None else list(model.table.classes or [])
+def _class_names(model: Model, n_classes: int, given: Sequence[str] | None = None) -> list[str]:
+    if given is None:
+        given = None if model.table is None else model.table.classes
+    named = list(given or [])
     return named + [f"class {number}" for number in range(len(named), n_classes)]
 
 

@@ -13,6 +13,9 @@ from nnx._sheet import Sheet, is_gap, listed
 from nnx._typing import Array, Path
 from nnx.columns import Column, Ignored, Number, Text, described_column, exactly, learnt, learnt_target
 
+#: A table prints no more columns than this.
+SHOWN_COLUMNS = 30
+
 
 class Table:
     """What was learnt about the columns of a CSV file: it leads from raw files to inputs, and from outputs to answers.
@@ -215,9 +218,11 @@ class Table:
         return cls([described_column(each) for each in parts["columns"]], parts["target"], parts["header"])
 
     def __repr__(self) -> str:
-        rows = [f"  {column.name!r}: {column.summary()}," for column in self.inputs]
-        rows.append(f"  target {self.target.name!r}: {self.target.summary()},")
-        return "Table(\n" + "\n".join(rows) + "\n)"
+        rows = [f"{column.name!r}: {column.summary()}" for column in self.inputs[:SHOWN_COLUMNS]]
+        if len(self.inputs) > SHOWN_COLUMNS:
+            rows.append(f"and {len(self.inputs) - SHOWN_COLUMNS:,} more columns")
+        rows.append(f"target {self.target.name!r}: {self.target.summary()}")
+        return "Table(\n" + "".join(f"  {row},\n" for row in rows) + ")"
 
 
 # Learning the columns of a file

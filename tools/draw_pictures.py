@@ -1,0 +1,25 @@
+"""Run the examples and keep the pictures that they draw, small, in examples/pictures.
+
+python -m pip install '.[plot,images]' && python tools/draw_pictures.py [EXAMPLE ...]
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+WIDTH, COLOURS = 900, 96
+
+chosen = sys.argv[1:] or sorted(path.stem for path in EXAMPLES.glob("*.py"))
+for name in chosen:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, EXAMPLES / f"{name}.py"], cwd=folder, check=True)
+        for path in Path(folder).glob("*.png"):
+            with Image.open(path) as picture:
+                small = picture.convert("RGB")
+                small.thumbnail((WIDTH, WIDTH))
+                small.quantize(COLOURS).save(EXAMPLES / "pictures" / path.name, optimize=True)
+            print(f"{path.name}: {(EXAMPLES / 'pictures' / path.name).stat().st_size:,} bytes")

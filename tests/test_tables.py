@@ -310,6 +310,24 @@ def test_what_a_table_says_of_itself_makes_the_same_table(flats):
     assert nnx.Table.from_dict(flats.to_dict()).to_dict() == flats.to_dict()
 
 
+def test_columns_of_ones_own_are_checked_when_they_are_made(tmp_path):
+    model = regression(nnx.Table([Number("x", mean=70, scale=20), Number("y")], "y"))
+    model.save(tmp_path / "m")
+    assert nnx.Model.load(tmp_path / "m").table.columns[0] == Number("x", 70.0, 20.0)
+    for wrong, sentence in (
+        (lambda: Number("x", scale=0), r"Number: scale must be .*, got 0\."),
+        (lambda: Number("x", mean=np.nan), r"Number: mean must be a finite number, got nan\."),
+        (lambda: Number(3), r"Number: name must be text, got 3\."),
+        (lambda: Text("x", ("a", "a")), r"Text: categories must be different texts, at least one, got \('a', 'a'\)\."),
+        (lambda: Text("x", ()), r"Text: categories must be different texts, at least one"),
+        (lambda: Text("x", ("a", 1)), r"Text: each of categories must be text, got 1\."),
+        (lambda: nnx.Table([Number("x"), Number("x")], "x"), r"Table: columns must have different names"),
+        (lambda: nnx.Table([Number("x"), Ignored("y")], "y"), r"Table: target must be a column of numbers or text"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=sentence):
+            wrong()
+
+
 # What is refused
 
 REFUSED = {

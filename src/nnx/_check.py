@@ -85,6 +85,20 @@ def flag(where: str, name: str, value: Any) -> bool:
     return bool(value)
 
 
+def text(where: str, name: str, value: Any) -> str:
+    """Return ``value``, which must be a str."""
+    if not isinstance(value, str):
+        raise TypeError(f"{where}: {name} must be text, got {value!r}.")
+    return value
+
+
+def one_of(where: str, name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    """Return ``value``, which must be among a few."""
+    if value not in allowed:
+        raise ValueError(f"{where}: {name} must be {' or '.join(map(repr, allowed))}, got {value!r}.")
+    return value
+
+
 # Objects
 
 #: What `Model` calls on each.

@@ -94,10 +94,10 @@ class Sheet:
         """Return a column's cells."""
         return [row[place] for row in self.rows]
 
-    def refuse_gaps(self, place: int, ignored: bool) -> None:
+    def refuse_gaps(self, place: int) -> None:
         """Refuse the first gap in a column."""
         for row, cell in enumerate(self.column(place)):
-            if is_gap(cell) and not ignored:
+            if is_gap(cell):
                 self.refuse(f"has a gap ({cell!r}) in column {self.names[place]!r}", row)
 
     def refuse(self, reason: str, row: int | None = None) -> NoReturn:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from nnx import _check
 from nnx._sheet import Sheet, is_gap, listed, number
 from nnx._typing import Array
 
@@ -28,6 +29,12 @@ class Number:
     gaps: int = 0
     kind: ClassVar[str] = "number"
     width: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        _check.text("Number", "name", self.name)
+        for name, low in (("mean", -math.inf), ("scale", math.ulp(0.0))):
+            object.__setattr__(self, name, float(_check.number("Number", name, getattr(self, name), low)))
+        _check.whole("Number", "gaps", self.gaps, 0)
 
     def summary(self) -> str:
         """Return what a person would want to know of it."""
@@ -59,6 +66,15 @@ class Text:
     categories: tuple[str, ...]
     gaps: int = 0
     kind: ClassVar[str] = "text"
+
+    def __post_init__(self) -> None:
+        _check.text("Text", "name", self.name)
+        for category in self.categories:
+            _check.text("Text", "each of categories", category)
+        if not 1 <= len(set(self.categories)) == len(self.categories):
+            raise ValueError(f"Text: categories must be different texts, at least one, got {self.categories!r}.")
+        object.__setattr__(self, "categories", tuple(self.categories))
+        _check.whole("Text", "gaps", self.gaps, 0)
 
     @property
     def width(self) -> int:
@@ -97,6 +113,9 @@ class Ignored:
     name: str
     kind: ClassVar[str] = "ignored"
     width: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        _check.text("Ignored", "name", self.name)
 
 
 Column = Number | Text | Ignored
@@ -181,30 +200,11 @@ def _categories(sheet: Sheet, place: int) -> tuple[str, ...]:
 
 
 def described_column(described: Any) -> Column:
-    """Return the column that a `Table.to_dict` describes; a ValueError says what is wrong with another description."""
+    """Return the column that a `Table.to_dict` describes; a ValueError or TypeError says what is wrong with another."""
     kind = described.get("kind") if isinstance(described, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError("a column is of no known kind")
-    types = {"name": str, "mean": float, "scale": float, "gaps": int, "categories": list}
-    parts = exactly("a column", described, {"kind": str, **{f.name: types[f.name] for f in fields(KINDS[kind])}})
-    del parts["kind"]
-    if not all(math.isfinite(parts.get(name, 1)) for name in ("mean", "scale")) or parts.get("scale", 1) <= 0:
-        raise ValueError(f"column {parts['name']!r} has an impossible mean or scale")
-    if parts.get("gaps", 0) < 0:
-        raise ValueError(f"column {parts['name']!r} has an impossible number of gaps")
-    if kind == "text":
-        categories = parts["categories"]
-        if not all(type(each) is str for each in categories) or not 1 <= len(set(categories)) == len(categories):
-            raise ValueError(f"column {parts['name']!r} has impossible categories")
-        parts["categories"] = tuple(categories)
-    return KINDS[kind](**parts)
-
-
-def exactly(what: str, described: Any, types: dict[str, type]) -> dict[str, Any]:
-    """Return a dict's copy if it has just these keys, with values of these types."""
-    if not isinstance(described, dict) or set(described) != set(types):
-        raise ValueError(f"{what} is not described")
-    for name, kind in types.items():
-        if type(described[name]) is not kind:
-            raise ValueError(f"{what} has an impossible {name}")
-    return dict(described)
+    keys = {"kind"} | {field.name for field in fields(KINDS[kind])}
+    if set(described) != keys or type(described.get("categories", [])) is not list:
+        raise ValueError(f"a column of kind {kind} is not described")
+    return KINDS[kind](**{name: value for name, value in described.items() if name != "kind"})

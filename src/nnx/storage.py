@@ -236,7 +236,7 @@ def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, ty
         try:
             model.table = Table.from_dict(file.description[TABLE])
             _check_table(file.where, model, model.table)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             file.refuse(f"is damaged: its table cannot be used ({error})")
     return model
 

@@ -11,7 +11,7 @@ import numpy as np
 from nnx import _check, _config
 from nnx._sheet import Sheet, is_gap, listed
 from nnx._typing import Array, Path
-from nnx.columns import Column, Ignored, Number, Text, described_column, exactly, learnt, learnt_target
+from nnx.columns import Column, Ignored, Number, Text, described_column, learnt, learnt_target
 
 #: A table prints no more columns than this.
 SHOWN_COLUMNS = 30
@@ -213,9 +213,13 @@ class Table:
 
     @classmethod
     def from_dict(cls, described: Any) -> Table:
-        """Return the table that `to_dict` described; a ValueError says what is wrong with another's description."""
-        parts = exactly("a table", described, {"header": bool, "target": str, "columns": list})
-        return cls([described_column(each) for each in parts["columns"]], parts["target"], parts["header"])
+        """Return the table that `to_dict` described; a ValueError or TypeError says what is wrong with another one."""
+        if not isinstance(described, dict) or set(described) != {"header", "target", "columns"}:
+            raise ValueError("a table is not described")
+        if not isinstance(described["columns"], list):
+            raise ValueError("the columns of a table are not described")
+        columns = [described_column(each) for each in described["columns"]]
+        return cls(columns, described["target"], described["header"])
 
     def __repr__(self) -> str:
         rows = [f"{column.name!r}: {column.summary()}" for column in self.inputs[:SHOWN_COLUMNS]]
@@ -289,32 +293,25 @@ def load_csv(
     where = "load_csv"
     test_size = _check.fraction(where, "test_size", test_size)
     seed = _check.whole(where, "seed", seed, 0, 2**32 - 1)
-    _one_of(where, "task", task, (None, "classification", "regression"))
-    _one_of(where, "gaps", gaps, ("fill", "refuse"))
+    _check.one_of(where, "task", task, (None, "classification", "regression"))
+    _check.one_of(where, "gaps", gaps, ("fill", "refuse"))
     sheet = Sheet(where, path, header)
     name = sheet.name_of("target", target)
-    text, drop = (
-        {sheet.name_of(role, each) for each in _names(where, role, given)}
-        for role, given in (("text", text), ("drop", drop))
-    )
-    if name in drop:
+    as_text, dropped = _names(sheet, "text", text), _names(sheet, "drop", drop)
+    if name in dropped:
         raise ValueError(f"{where}: drop must not hold the target, got {name!r}.")
-    n_test = round(len(sheet.rows) * test_size)
-    if test_size and not 0 < n_test < len(sheet.rows):
-        sheet.refuse(f"has {len(sheet.rows)} rows, too few to keep a part of {test_size} for testing")
-    order = np.random.RandomState(seed).permutation(len(sheet.rows))
-    test_rows, training_rows = order[:n_test], order[n_test:]
+    training_rows, test_rows = _split(sheet, test_size, seed)
     columns: list[Column] = []
     for place, each in enumerate(sheet.names):
-        if each in drop:
+        if each in dropped:
             columns.append(Ignored(each))
-        elif each == name:
-            columns.append(learnt_target(sheet, place, training_rows, "classification" if each in text else task))
+            continue
+        if gaps == "refuse":
+            sheet.refuse_gaps(place)
+        if each == name:
+            columns.append(learnt_target(sheet, place, training_rows, "classification" if each in as_text else task))
         else:
-            columns.append(learnt(sheet, place, training_rows, each in text))
-    if gaps == "refuse":
-        for place, column in enumerate(columns):
-            sheet.refuse_gaps(place, ignored=isinstance(column, Ignored))
+            columns.append(learnt(sheet, place, training_rows, each in as_text))
     table = Table(columns, name, sheet.header)
     if table.n_inputs == 0:
         sheet.refuse(f"has no column beside {name!r} to predict it from")
@@ -322,17 +319,22 @@ def load_csv(
     return X[training_rows], y[training_rows], X[test_rows], y[test_rows], table
 
 
+def _names(sheet: Sheet, role: str, given: Collection[str]) -> set[str]:
+    """Return the names of columns that are given by their names or positions."""
+    if isinstance(given, str):
+        raise TypeError(f"{sheet.where}: {role} must be a list of names, got {given!r}. Write [{given!r}].")
+    return {sheet.name_of(role, each) for each in given}
+
+
+def _split(sheet: Sheet, test_size: float, seed: int) -> tuple[Array, Array]:
+    """Return the training rows and the test rows, both in a drawn order."""
+    n_test = round(len(sheet.rows) * test_size)
+    if test_size and not 0 < n_test < len(sheet.rows):
+        sheet.refuse(f"has {len(sheet.rows)} rows, too few to keep a part of {test_size} for testing")
+    order = np.random.RandomState(seed).permutation(len(sheet.rows))
+    return order[n_test:], order[:n_test]
+
+
 def column_names(path: Path, header: bool | None = None) -> str:
     """Return the names of a CSV file's columns as text for a person."""
     return listed(Sheet("column_names", path, header).names)
-
-
-def _one_of(where: str, name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{where}: {name} must be {' or '.join(map(repr, allowed))}, got {value!r}.")
-
-
-def _names(where: str, role: str, given: Collection[str]) -> Collection[str]:
-    if isinstance(given, str):
-        raise TypeError(f"{where}: {role} must be a list of names, got {given!r}. Write [{given!r}].")
-    return given

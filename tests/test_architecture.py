@@ -31,7 +31,7 @@ FLOORS = [
     {"model"},
     {"cli.arguments", "cli.figures", "cli.pictures"},
     {"cli.tasks"},
-    {"cli.train", "cli.predict", "cli.info"},
+    {"cli.train", "cli.predict", "cli.evaluate", "cli.info"},
     {"cli"},
     {"__main__"},
 ]

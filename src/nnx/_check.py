@@ -86,9 +86,13 @@ def flag(where: str, name: str, value: Any) -> bool:
 
 
 def text(where: str, name: str, value: Any) -> str:
-    """Return ``value``, which must be a str."""
+    """Return ``value``, a str that can be written to a file."""
     if not isinstance(value, str):
         raise TypeError(f"{where}: {name} must be text, got {value!r}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{where}: {name} must be text that UTF-8 can hold, got {value!r}.") from None
     return value
 
 

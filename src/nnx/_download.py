@@ -17,11 +17,12 @@ def fetch(where: str, address: str, path: str, md5: str) -> None:
 
     Raises
     ------
-    OSError
+    ConnectionError
         If it cannot be had, or is another file than was meant. What stood at ``path`` is kept then.
     """
     if _md5(path) == md5:
         return
+    from http.client import HTTPException
     from urllib.request import urlopen
 
     from tqdm import tqdm
@@ -30,19 +31,18 @@ def fetch(where: str, address: str, path: str, md5: str) -> None:
     digest = hashlib.md5(usedforsecurity=False)
     try:
         with urlopen(address, timeout=PATIENCE) as answer, _files.replacing(where, path) as file:
-            size = answer.headers["Content-Length"]
-            with tqdm(
-                total=None if size is None else int(size), unit="B", unit_scale=True, desc=os.path.basename(path)
-            ) as bar:
+            size = answer.headers.get("Content-Length", "")
+            total = int(size) if size.isdecimal() else None
+            with tqdm(total=total, unit="B", unit_scale=True, desc=os.path.basename(path)) as bar:
                 while block := answer.read(BLOCK):
                     file.write(block)
                     digest.update(block)
                     bar.update(len(block))
             if digest.hexdigest() != md5:
                 raise OSError(f"it came with the md5 sum {digest.hexdigest()} in place of {md5}")
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise OSError(f"{where}: {path!r} could not be fetched from {address} ({reason}).") from error
+        raise ConnectionError(f"{where}: {path!r} could not be fetched from {address} ({reason}).") from error
 
 
 def _md5(path: str) -> str | None:

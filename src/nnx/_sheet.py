@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NoReturn
+
+import numpy as np
 
 from nnx import _check
 from nnx._typing import Path
@@ -16,6 +19,8 @@ from nnx.errors import DataFileError
 GAPS = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null"})
 #: Numbers up to this size have squares and sums that doubles can hold.
 LARGEST = 1e100
+#: Longer cells are cut in messages.
+LONGEST_SHOWN = 60
 DELIMITERS = ",;\t|"
 
 
@@ -39,18 +44,7 @@ class Sheet:
         self.path = os.fspath(path)
         self.rows: list[list[str]] = []
         self.lines: list[int] = []
-        text = self._text()
-        try:
-            reader = csv.reader(
-                io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True, strict=True
-            )
-            for cells in reader:
-                row = [cell.strip() for cell in cells]
-                if row not in ([], [""]):
-                    self.rows.append(row)
-                    self.lines.append(reader.line_num)
-        except csv.Error as error:
-            self.refuse(f"line {reader.line_num}, cannot be read as CSV ({error})")
+        self._read(self._text())
         if not self.rows:
             self.refuse("is empty")
         self.header = _looks_like_header(self.rows[0]) if header is None else _check.flag(where, "header", header)
@@ -59,6 +53,22 @@ class Sheet:
         if self.header:
             del self.rows[0], self.lines[0]
         self._check_shape()
+
+    def _read(self, text: str) -> None:
+        """Split the text into rows; blank lines are none, but in a table of one column a cell may be blank."""
+        line = 1
+        try:
+            reader = csv.reader(
+                io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True, strict=True
+            )
+            for cells in reader:
+                line = reader.line_num
+                row = [cell.strip() for cell in cells]
+                if row and (row != [""] or (self.rows and len(self.rows[0]) == 1)):
+                    self.rows.append(row)
+                    self.lines.append(line)
+        except csv.Error as error:
+            self.refuse(f"cannot be read as CSV after line {line} ({error})")
 
     def _text(self) -> str:
         try:
@@ -72,9 +82,9 @@ class Sheet:
             raise IsADirectoryError(f"{self.where}: {self.path!r} is a folder, not a CSV file.") from None
 
     def _check_shape(self) -> None:
-        twice = next((name for name in self.names if self.names.count(name) > 1), None)
-        if twice is not None:
-            self.refuse(f"has two columns {twice!r}")
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            self.refuse(f"has two columns {shown(twice[0])}")
         if not self.rows:
             self.refuse("has no rows below its header")
         for number, row in enumerate(self.rows):
@@ -85,10 +95,10 @@ class Sheet:
         """Return the name of a column that is given by its name or its position."""
         if isinstance(given, str) and given in self.names:
             return given
-        by_place = isinstance(given, int) and not isinstance(given, bool)
+        by_place = isinstance(given, int | np.integer) and not isinstance(given, bool)
         if not by_place or not -len(self.names) <= given < len(self.names):
             self.refuse(f"has no column {given!r} for {role}. Its columns are {listed(self.names)}")
-        return str(self.names[given])
+        return str(self.names[int(given)])
 
     def column(self, place: int) -> list[str]:
         """Return a column's cells."""
@@ -98,7 +108,7 @@ class Sheet:
         """Refuse the first gap in a column."""
         for row, cell in enumerate(self.column(place)):
             if is_gap(cell):
-                self.refuse(f"has a gap ({cell!r}) in column {self.names[place]!r}", row)
+                self.refuse(f"has a gap ({cell!r}) in column {shown(self.names[place])}", row)
 
     def refuse(self, reason: str, row: int | None = None) -> NoReturn:
         """Raise the error that says what is wrong, and in which line of the file."""
@@ -141,4 +151,10 @@ def number(cell: str) -> float | None:
 def listed(names: Sequence[str], most: int = 12) -> str:
     """Return names with commas between them, not too many."""
     rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+    plain = (name if name.isprintable() and len(name) <= LONGEST_SHOWN else shown(name) for name in names[:most])
+    return ", ".join(plain) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def shown(cell: str) -> str:
+    """Return a cell in quotes, on one line and not too long."""
+    return repr(cell if len(cell) <= LONGEST_SHOWN else cell[:LONGEST_SHOWN] + "...")

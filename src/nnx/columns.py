@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -10,13 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nnx import _check
-from nnx._sheet import Sheet, is_gap, listed, number
+from nnx._sheet import Sheet, is_gap, listed, number, shown
 from nnx._typing import Array
 
 #: More different texts than this in a column are names or numbers of the rows, not categories.
 MAX_CATEGORIES = 256
 #: Whole numbers are class numbers if there are so few different ones, and so many rows of each on average.
 MAX_CLASS_NUMBERS, ROWS_OF_A_CLASS = 10, 10
+DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)+")
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,16 @@ class Number:
         for row, cell in enumerate(sheet.column(place)):
             value = number(cell)
             if value is None and not is_gap(cell):
-                sheet.refuse(f"holds {cell!r} in column {self.name!r}, which must hold numbers", row)
+                sheet.refuse(f"holds {shown(cell)} in column {shown(self.name)}, which must hold numbers", row)
             values[row] = np.nan if value is None else value
-        values = (values - self.mean) / self.scale
+        with np.errstate(over="ignore"):
+            values = (values - self.mean) / self.scale
         far = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
         if far.size:
             cell = sheet.rows[far[0]][place]
             sheet.refuse(
-                f"holds {cell!r} in column {self.name!r}, too far from the mean of {self.mean:.6g}", int(far[0])
+                f"holds {shown(cell)} in column {shown(self.name)}, too far from the mean of {self.mean:.6g}",
+                int(far[0]),
             )
         return values
 
@@ -91,14 +95,18 @@ class Text:
         With ``full_stops``, a cell may end in one that the category lacks.
         """
         position = {category: code for code, category in enumerate(self.categories)}
+        values = [number(category) for category in self.categories]
+        by_value = {} if None in values else {value: code for code, value in enumerate(values)}
         codes = np.empty(len(sheet.rows), np.intp)
         for row, cell in enumerate(sheet.column(place)):
             code = position.get(cell)
+            if code is None and by_value:
+                code = by_value.get(number(cell))  # 1 is 1.0
             if code is None and full_stops:
                 code = position.get(cell.removesuffix("."))
             if code is None and not is_gap(cell):
                 sheet.refuse(
-                    f"holds {cell!r} in column {self.name!r}, which is none of the known {len(position)}: "
+                    f"holds {shown(cell)} in column {shown(self.name)}, which is none of the known {self.width}: "
                     f"{listed(self.categories)}",
                     row,
                 )
@@ -132,29 +140,37 @@ def _gaps(count: int) -> str:
 def learnt(sheet: Sheet, place: int, training_rows: Array, as_text: bool) -> Number | Text:
     """Return what a column is: numbers if all its cells are; a few texts among numbers are mistakes."""
     name, cells = sheet.names[place], sheet.column(place)
-    numbers = [number(cell) for cell in cells]
-    strangers = [row for row, number in enumerate(numbers) if number is None and not is_gap(cells[row])]
+    values = [number(cell) for cell in cells]
+    strangers = [row for row, value in enumerate(values) if value is None and not is_gap(cells[row])]
     n_gaps = sum(map(is_gap, cells))
     n_numbers = len(cells) - n_gaps - len(strangers)
     if n_gaps == len(cells):
         sheet.refuse(
-            f"holds nothing in column {name!r}. Leave the column out: drop={[name]!r} in Python, "
+            f"holds nothing in column {shown(name)}. Leave the column out: drop={[name]!r} in Python, "
             f"--drop {name!r} on the command line"
+        )
+    commas = [row for row in strangers if DECIMAL_COMMA.fullmatch(cells[row])]
+    if len(commas) > len(strangers) / 2 and not as_text:
+        sheet.refuse(
+            f"holds {shown(cells[commas[0]])} in column {shown(name)}, which looks like a number with a comma. Write "
+            "numbers with a full stop and nothing between thousands, or take the column as text: "
+            f"text={[name]!r} in Python, --text {name!r} on the command line",
+            commas[0],
         )
     if as_text or n_numbers < len(strangers):
         return Text(name, _categories(sheet, place), n_gaps)
     if strangers:
         sheet.refuse(
-            f"holds {cells[strangers[0]]!r} in column {name!r}, whose other cells are numbers. Correct it, "
+            f"holds {shown(cells[strangers[0]])} in column {shown(name)}, whose other cells are numbers. Correct it, "
             f"or take the column as text: text={[name]!r} in Python, --text {name!r} on the command line",
             strangers[0],
         )
-    values = np.array([np.nan if number is None else number for number in numbers])[training_rows]
-    values = values[~np.isnan(values)]
-    if len(values) == 0:
+    known = np.array([np.nan if value is None else value for value in values])[training_rows]
+    known = known[~np.isnan(known)]
+    if len(known) == 0:
         return Number(name, gaps=n_gaps)
-    scale = float(values.std()) if np.ptp(values) > 0 else 1.0
-    return Number(name, float(values.mean()), scale or 1.0, n_gaps)
+    scale = float(known.std()) if np.ptp(known) > 0 else 1.0
+    return Number(name, float(known.mean()), scale or 1.0, n_gaps)
 
 
 def learnt_target(sheet: Sheet, place: int, training_rows: Array, task: str | None) -> Number | Text:
@@ -163,36 +179,35 @@ def learnt_target(sheet: Sheet, place: int, training_rows: Array, task: str | No
     if isinstance(column, Number) and task is None and _are_class_numbers(sheet.column(place)):
         column = Text(column.name, _categories(sheet, place), column.gaps)
     if isinstance(column, Text) and task == "regression":
-        row = next(row for row, cell in enumerate(sheet.column(place)) if number(cell) is None and not is_gap(cell))
-        sheet.refuse(
-            f"holds {sheet.column(place)[row]!r} in column {column.name!r}, which must hold numbers for regression", row
-        )
+        cells = sheet.column(place)
+        row = next(row for row, cell in enumerate(cells) if number(cell) is None and not is_gap(cell))
+        sheet.refuse(f"holds {shown(cells[row])} in column {shown(column.name)}, which must hold numbers", row)
     if isinstance(column, Text) and len(column.categories) < 2:
-        sheet.refuse(
-            f"holds only {column.categories[0]!r} in column {column.name!r}, so there is nothing to tell apart"
-        )
+        only = shown(column.categories[0])
+        sheet.refuse(f"holds only {only} in column {shown(column.name)}, so there is nothing to tell apart")
     return column
 
 
 def _are_class_numbers(cells: Sequence[str]) -> bool:
-    numbers = {number(cell) for cell in cells} - {None}
-    few = len(numbers) <= min(MAX_CLASS_NUMBERS, len(cells) / ROWS_OF_A_CLASS)
-    return few and all(number == int(number) for number in numbers if number is not None)
+    values = {number(cell) for cell in cells} - {None}
+    few = len(values) <= min(MAX_CLASS_NUMBERS, len(cells) / ROWS_OF_A_CLASS)
+    return few and all(value == int(value) for value in values if value is not None)
 
 
 def _categories(sheet: Sheet, place: int) -> tuple[str, ...]:
-    """Return a column's different texts: in the order of their numbers where all are numbers, else of the alphabet."""
+    """Return a column's different texts in the order of the alphabet; if all are numbers, the different numbers."""
     found = sorted({cell for cell in sheet.column(place) if not is_gap(cell)})
+    values = [number(cell) for cell in found]
+    if None not in values:  # of 1 and 1.0, the shorter
+        by_value = dict(sorted(zip(values, found, strict=True), key=lambda pair: -len(pair[1])))
+        found = [by_value[value] for value in sorted(by_value, key=lambda value: value or 0)]
     if len(found) > MAX_CATEGORIES:
         name = sheet.names[place]
         sheet.refuse(
-            f"holds {len(found):,} different texts in column {name!r}, more than the {MAX_CATEGORIES} that "
+            f"holds {len(found):,} different texts in column {shown(name)}, more than the {MAX_CATEGORIES} that "
             f"make sense as categories. Leave the column out: drop={[name]!r} in Python, --drop {name!r} on the "
             "command line"
         )
-    numbers = [number(cell) for cell in found]
-    if None not in numbers:
-        found.sort(key=float)
     return tuple(found)
 
 

@@ -99,8 +99,12 @@ def load_fashion_mnist(path: Path | None = None, download: bool = False) -> Imag
 def _labelled(where: str, images: str, labels: str) -> tuple[Array, Array]:
     """Return the images of a file and the labels of another."""
     X, y = _read_idx(where, images, 3), _read_idx(where, labels, 1)
+    if len(X) == 0:
+        _refuse(where, images, "holds no images")
     if len(X) != len(y):
         _refuse(where, labels, f"holds {len(y)} labels for the {len(X)} images of {images!r}")
+    if y.max() >= len(FASHION_MNIST_CLASSES):
+        _refuse(where, labels, f"holds the label {y.max()}, and there are {len(FASHION_MNIST_CLASSES)} classes")
     return X, y
 
 
@@ -141,6 +145,9 @@ def _by(shape: Sequence[int]) -> str:
 
 # Folders of images
 
+#: Pillow's modes whose pixels have 8 bits, and whether they become shades of grey or colours.
+EIGHT_BITS = dict.fromkeys(("1", "L", "LA"), "L") | dict.fromkeys(("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"), "RGB")
+
 
 def load_image_folder(path: Path) -> Images:
     """Return images from folders like the book's: ``train/0/0000.png``, ``test/0/0000.png`` and so on.
@@ -166,12 +173,13 @@ def load_image_folder(path: Path) -> Images:
     FileNotFoundError
         If a folder is missing.
     DataFileError
-        If a file is no image, or of another size than the first one; if ``test`` has a class that ``train`` lacks.
+        If a file is no image of 8 bits, or of another size than the first one; if ``test`` has a class that ``train``
+        lacks.
 
     Notes
     -----
     Chapter 19 of the book. Images are taken in the order of their names, class by class: shuffle them for training.
-    Hidden files are passed over.
+    Hidden files are passed over, and so is an image's transparency.
     """
     where = "load_image_folder"
     try:
@@ -233,8 +241,13 @@ def _read_image(where: str, path: str) -> Array:
 
     try:
         with Image.open(path) as image:
-            grey = image.mode in ("1", "L", "LA")
-            return np.array(image.convert("L" if grey else "RGB"))
+            if image.mode not in EIGHT_BITS:
+                raise DataFileError(f"{where}: {path!r} must have pixels of 8 bits, got mode {image.mode}.")
+            return np.array(image.convert(EIGHT_BITS[image.mode]))
+    except DataFileError:
+        raise
+    except Image.DecompressionBombError:
+        raise DataFileError(f"{where}: {path!r} is too large.") from None
     except (UnidentifiedImageError, IsADirectoryError, SyntaxError, ValueError):
         raise DataFileError(f"{where}: {path!r} is no image.") from None
     except OSError as error:  # Pillow's word for a file that is cut off

@@ -9,6 +9,7 @@ import numpy as np
 
 from nnx import _check
 from nnx._typing import Array, ArrayLike
+from nnx.columns import Number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +25,8 @@ MARKERS = "osD^vP*X"
 GRID = 300
 #: More classes than this leave no room for numbers in a confusion matrix's cells.
 MAX_NUMBERED_CLASSES = 20
+#: Larger class numbers are none, and would ask for an immense picture.
+MAX_CLASS = 999
 
 
 def _axes(where: str, ax: Axes | None) -> Axes:
@@ -63,7 +66,7 @@ def history(history: History, ax: Axes | None = None, *, accuracy: bool = True, 
     lines = ax.plot(epochs, history.loss, marker=marker, color=COLOURS[0], label="training loss")
     if len(seen):
         lines += ax.plot(seen, history.validation_loss, "--", marker=marker, color=COLOURS[0], label=f"{held_out} loss")
-    ax.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
+    ax.set(xlabel="epoch", ylabel="loss", ylim=(min(0.0, ax.dataLim.y0), None))
     if accuracy:
         right = ax.twinx()
         lines += right.plot(epochs, history.accuracy, marker=marker, color=COLOURS[5], label="training accuracy")
@@ -194,6 +197,9 @@ def fitted_curve(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = Non
     targets = _check.targets(where, "y", y, points.shape, np.dtype(np.float64))
     grid = np.linspace(points.min(), points.max(), GRID).reshape(-1, 1)
     curve = _single_output(where, model, grid)
+    if model.table is not None and isinstance(column := model.table.inputs[0], Number):
+        points, grid = (values * column.scale + column.mean for values in (points, grid))
+        targets, curve = model.table.decode(targets), model.table.decode(curve)
     ax = _axes(where, ax)
     ax.scatter(points, targets, s=20, color=COLOURS[4], linewidths=0, label="data")
     ax.plot(grid, curve, color=COLOURS[5], linewidth=2, label="model")
@@ -282,26 +288,34 @@ def weights(model: Model, ax: Axes | None = None, *, shape: tuple[int, int] | No
 
 def _class_numbers(where: str, y: ArrayLike, n_rows: int) -> Array:
     classes = np.asarray(y).reshape(-1)
-    if len(classes) != n_rows or n_rows == 0 or classes.dtype.kind not in "iub" or classes.min() < 0:
+    if len(classes) != n_rows or n_rows == 0 or not _are_class_numbers(classes):
         raise ValueError(
-            f"{where}: y must have one class number a point, shape ({n_rows},), got shape {np.shape(y)}, "
-            f"dtype {classes.dtype}."
+            f"{where}: y must have one class number a point, shape ({n_rows},), whole numbers from 0 to {MAX_CLASS}, "
+            f"got shape {np.shape(y)}, dtype {classes.dtype}."
         )
     return classes.astype(np.intp)
+
+
+def _are_class_numbers(values: Array) -> bool:
+    real = values.dtype.kind in "iubf"
+    return real and bool(np.all((values >= 0) & (values <= MAX_CLASS) & (values == np.floor(values))))
 
 
 def _predicted_classes(where: str, model: Model, X: ArrayLike) -> Array:
     output: Any = model.predict(X, batch_size=8192)
     predicted = getattr(model.output_layer_activation, "predictions", lambda outputs: outputs)(output)
-    if np.shape(predicted) not in ((len(output),), (len(output), 1)):
+    one_each = np.shape(predicted) in ((len(output),), (len(output), 1))
+    if not one_each or not _are_class_numbers(np.asarray(predicted)):
         raise ValueError(
             f"{where}: model must predict one class number a point, "
-            f"got predictions of shape {np.shape(predicted)[1:]} for each."
+            + ("got other numbers." if one_each else f"got predictions of shape {np.shape(predicted)[1:]} for each.")
         )
     return np.asarray(predicted).reshape(-1).astype(np.intp)
 
 
 def _single_output(where: str, model: Model, X: ArrayLike) -> Array:
+    if model.table is not None and model.table.classes is not None:
+        raise ValueError(f"{where}: model must predict numbers, and its table's target has classes.")
     output = model.predict(X, batch_size=8192)
     if output.ndim != 2 or output.shape[1] != 1 or len(output) == 0:
         raise ValueError(f"{where}: model must give one output for each row of X, got shape {output.shape}.")
@@ -311,13 +325,18 @@ def _single_output(where: str, model: Model, X: ArrayLike) -> Array:
 def _class_names(model: Model, n_classes: int, given: Sequence[str] | None = None) -> list[str]:
     if given is None:
         given = None if model.table is None else model.table.classes
-    named = list(given or [])
+    named = [] if given is None else [_literal(str(name)) for name in given]
     return named + [f"class {number}" for number in range(len(named), n_classes)]
 
 
+def _literal(name: str) -> str:
+    """Return a name that matplotlib does not take for a formula."""
+    return name.replace("$", r"\$")
+
+
 def _input_names(model: Model, otherwise: tuple[str, ...]) -> tuple[str, ...]:
-    return otherwise if model.table is None else tuple(model.table.input_names)
+    return otherwise if model.table is None else tuple(map(_literal, model.table.input_names))
 
 
 def _target_name(model: Model) -> str:
-    return "output" if model.table is None else model.table.target.name
+    return "output" if model.table is None else _literal(model.table.target.name)

@@ -112,7 +112,9 @@ def save_model(model: Model, path: Path) -> None:
         thing = getattr(model, role)
         description[role] = None if thing is None else _describe(where, role, thing)
     if model.table is not None:
-        _check_table(where, model, model.table)
+        misfit = _misfit(model, model.table)
+        if misfit:
+            raise ValueError(f"{where}: {misfit}.")
         description[TABLE] = model.table.to_dict()
     arrays: dict[str, Array] = {}
     for number, layer in enumerate(model.layers):
@@ -152,14 +154,24 @@ def _check_shapes(where: str, layer: Any) -> None:
                 raise ValueError(f"{where}: {name} must have shape {shape}, got {state.shape}.")
 
 
-def _check_table(where: str, model: Model, table: Table) -> None:
-    """Refuse a table of other columns than the network takes or gives; one output does for two classes."""
-    first, width = model.layers[0], model.output_width()
-    n_inputs = len(first.weights) if type(first) is Layer_Dense else None
+def _misfit(model: Model, table: Table) -> str:
+    """Return what is wrong with a table of other columns than the network takes or gives; nothing if it fits."""
+    n_inputs, n_outputs = _input_width(model), model.output_width()
     if n_inputs not in (None, table.n_inputs):
-        raise ValueError(f"{where}: table must give the {n_inputs} inputs of the network, got {table.n_inputs}.")
-    if width is not None and not table.fits(width):
-        raise ValueError(f"{where}: table must have the {width} outputs of the network, got {table.n_outputs}.")
+        return f"table must give the {n_inputs} inputs of the network, got {table.n_inputs}"
+    if n_outputs is not None and not table.fits(n_outputs):
+        return f"table must have the {n_outputs} outputs of the network, got {table.n_outputs}"
+    return ""
+
+
+def _input_width(model: Model) -> int | None:
+    """Return how many columns the network takes; None if only running it would tell."""
+    for layer in model.layers:
+        if type(layer) is Layer_Dense:
+            return len(layer.weights)
+        if type(layer) not in BUILTIN["layer"]:  # the built-in others keep the width
+            return None
+    return None
 
 
 def _positions(where: str, model: Model) -> list[int]:
@@ -235,9 +247,11 @@ def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, ty
     if TABLE in file.description:
         try:
             model.table = Table.from_dict(file.description[TABLE])
-            _check_table(file.where, model, model.table)
+            misfit = _misfit(model, model.table)
         except (TypeError, ValueError) as error:
-            file.refuse(f"is damaged: its table cannot be used ({error})")
+            misfit = str(error)
+        if misfit:
+            file.refuse(f"is damaged: its table cannot be used ({misfit})")
     return model
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnx import _check, _config
-from nnx._sheet import Sheet, is_gap, listed
+from nnx._sheet import Sheet, is_gap, listed, shown
 from nnx._typing import Array, Path
 from nnx.columns import Column, Ignored, Number, Text, described_column, learnt, learnt_target
 
@@ -50,12 +50,17 @@ class Table:
     def __init__(self, columns: Sequence[Column], target: str, header: bool = True) -> None:
         self.columns = tuple(columns)
         self.header = _check.flag("Table", "header", header)
+        strangers = [column for column in self.columns if not isinstance(column, Number | Text | Ignored)]
+        if strangers:
+            raise TypeError(f"Table: columns must be of the classes in nnx.columns, got {strangers[0]!r}.")
         names = [column.name for column in self.columns]
         if len(set(names)) != len(names) or target not in names:
             raise ValueError(f"Table: columns must have different names, target among them, got {names}, {target!r}.")
         column = self.columns[names.index(target)]
         if isinstance(column, Ignored):
             raise ValueError(f"Table: target must be a column of numbers or text, got {column}.")
+        if isinstance(column, Text) and column.width < 2:
+            raise ValueError(f"Table: target must have two classes or more, got {column}.")
         self.target: Number | Text = column
 
     @property
@@ -135,13 +140,13 @@ class Table:
             shorter = [name for name in names if name != self.target.name]
             found = next((each for each in (names, shorter) if len(each) == len(sheet.names)), None)
             if found is None or (with_target and found is shorter):
-                least = "" if with_target else f", or {len(shorter)} without {self.target.name!r}"
+                least = "" if with_target else f", or {len(shorter)} without {shown(self.target.name)}"
                 sheet.refuse(f"has {len(sheet.names)} columns, and must have {len(names)}{least}")
             return {name: place for place, name in enumerate(found)}
         places = {name: place for place, name in enumerate(sheet.names)}
         for column in self.inputs + [self.target] * with_target:
             if column.name not in places:
-                sheet.refuse(f"has no column {column.name!r}. Its columns are {listed(sheet.names)}")
+                sheet.refuse(f"has no column {shown(column.name)}. Its columns are {listed(sheet.names)}")
         return places
 
     def _samples(self, sheet: Sheet, places: dict[str, int]) -> tuple[Array, Array]:
@@ -165,7 +170,7 @@ class Table:
     def _targets(self, sheet: Sheet, place: int) -> Array:
         for row, cell in enumerate(sheet.column(place)):
             if is_gap(cell):
-                sheet.refuse(f"holds {cell!r} in column {self.target.name!r}, which is to be predicted", row)
+                sheet.refuse(f"holds {cell!r} in column {shown(self.target.name)}, which is to be predicted", row)
         if isinstance(self.target, Number):
             return self.target.standardized(sheet, place).astype(_config.get_default_dtype()).reshape(-1, 1)
         return self.target.codes(sheet, place, full_stops=True)
@@ -183,19 +188,17 @@ class Table:
         Returns
         -------
         array (n,)
-            Names of classes, or float64 numbers in the target's own units.
+            Names of classes, as str objects, or float64 numbers in the target's own units.
         """
         if isinstance(self.target, Number):
             values = _check.rows("Table.decode", "outputs", outputs, 1, np.dtype(np.float64))
             return values[:, 0] * self.target.scale + self.target.mean
-        return np.array(self.classes)[self.class_numbers(outputs)]
-
-    def class_numbers(self, outputs: Any) -> Array:
-        """Return the class number of each row of outputs, shape (n,)."""
-        values = np.asarray(_check.matrix("Table.class_numbers", "outputs", outputs))
-        if self.classes is None or not self.fits(values.shape[1]):
-            raise ValueError(f"Table: outputs must have shape (n, {self.n_outputs}), got {values.shape}.")
-        return np.argmax(values, axis=1) if values.shape[1] > 1 else (values[:, 0] > 0.5).astype(np.intp)
+        values = _check.matrix("Table.decode", "outputs", outputs)
+        if not self.fits(values.shape[1]):
+            raise ValueError(f"Table.decode: outputs must have shape (n, {self.n_outputs}), got {values.shape}.")
+        numbers = np.argmax(values, axis=1) if values.shape[1] > 1 else (values[:, 0] > 0.5).astype(np.intp)
+        names: Array = np.array(self.classes, dtype=object)  # one text may be long, and the others need not be
+        return np.asarray(names[numbers])
 
     def fits(self, n_outputs: int) -> bool:
         """Return whether a network with so many outputs can predict the target; for two classes, one may do."""
@@ -222,10 +225,10 @@ class Table:
         return cls(columns, described["target"], described["header"])
 
     def __repr__(self) -> str:
-        rows = [f"{column.name!r}: {column.summary()}" for column in self.inputs[:SHOWN_COLUMNS]]
+        rows = [f"{shown(column.name)}: {column.summary()}" for column in self.inputs[:SHOWN_COLUMNS]]
         if len(self.inputs) > SHOWN_COLUMNS:
             rows.append(f"and {len(self.inputs) - SHOWN_COLUMNS:,} more columns")
-        rows.append(f"target {self.target.name!r}: {self.target.summary()}")
+        rows.append(f"target {shown(self.target.name)}: {self.target.summary()}")
         return "Table(\n" + "".join(f"  {row},\n" for row in rows) + ")"
 
 
@@ -240,8 +243,8 @@ def load_csv(
     seed: int = 0,
     header: bool | None = None,
     task: str | None = None,
-    text: Collection[str] = (),
-    drop: Collection[str] = (),
+    text: Collection[str | int] = (),
+    drop: Collection[str | int] = (),
     gaps: str = "fill",
 ) -> tuple[Array, Array, Array, Array, Table]:
     """Return the rows of a CSV file as training and test samples, and what was learnt about its columns.
@@ -266,11 +269,12 @@ def load_csv(
     task : "classification" or "regression", optional
         Without it, a target of texts, or of at most 10 different whole numbers with 10 rows each or more, is for
         classification.
-    text : list of str
+    text : list of names or positions
         Columns of numbers to be taken as texts, such as numbers of months or shops.
-    drop : list of str
+    drop : list of names or positions
         Columns that the network shall not get, such as numbers of rows.
     gaps : "fill" or "refuse"
+        What to do about gaps in this file; those in files that the table reads later are filled.
 
     Returns
     -------
@@ -300,6 +304,8 @@ def load_csv(
     as_text, dropped = _names(sheet, "text", text), _names(sheet, "drop", drop)
     if name in dropped:
         raise ValueError(f"{where}: drop must not hold the target, got {name!r}.")
+    if name in as_text and task == "regression":
+        raise ValueError(f"{where}: text must not hold the target of a regression, got {name!r}.")
     training_rows, test_rows = _split(sheet, test_size, seed)
     columns: list[Column] = []
     for place, each in enumerate(sheet.names):
@@ -314,14 +320,14 @@ def load_csv(
             columns.append(learnt(sheet, place, training_rows, each in as_text))
     table = Table(columns, name, sheet.header)
     if table.n_inputs == 0:
-        sheet.refuse(f"has no column beside {name!r} to predict it from")
+        sheet.refuse(f"has no column beside {shown(name)} to predict it from")
     X, y = table._samples(sheet, {each: place for place, each in enumerate(sheet.names)})
     return X[training_rows], y[training_rows], X[test_rows], y[test_rows], table
 
 
-def _names(sheet: Sheet, role: str, given: Collection[str]) -> set[str]:
+def _names(sheet: Sheet, role: str, given: Collection[str | int]) -> set[str]:
     """Return the names of columns that are given by their names or positions."""
-    if isinstance(given, str):
+    if isinstance(given, str) or not isinstance(given, Collection):
         raise TypeError(f"{sheet.where}: {role} must be a list of names, got {given!r}. Write [{given!r}].")
     return {sheet.name_of(role, each) for each in given}
 
@@ -335,6 +341,6 @@ def _split(sheet: Sheet, test_size: float, seed: int) -> tuple[Array, Array]:
     return order[n_test:], order[:n_test]
 
 
-def column_names(path: Path, header: bool | None = None) -> str:
-    """Return the names of a CSV file's columns as text for a person."""
-    return listed(Sheet("column_names", path, header).names)
+def column_names(path: Path, header: bool | None = None) -> list[str]:
+    """Return the names that `load_csv` would give a file's columns."""
+    return Sheet("column_names", path, header).names

@@ -1,21 +1,26 @@
 """The command ``nnx``: train, predict, evaluate and info.
 
-Exit codes: 0 done; 1 the file system or the environment refused; 2 wrong arguments; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 the disk, the network or the memory refused, or the training diverged; 2 wrong arguments or files;
+130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 import nnx
-from nnx.cli import info, predict, train
-from nnx.cli.arguments import Parser
+from nnx.cli import evaluate, info, predict, train
+from nnx.cli.arguments import Parser, sentence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a Windows shell's code page may lack a letter
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     chosen = parser.parse_args(arguments)
     if chosen.run is None:
@@ -30,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, has left; nothing more can be said on stdout, at exit neither
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ConnectionError as error:
+        print(f"nnx: {sentence(error)}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("nnx: there is not enough memory for this.", file=sys.stderr)
+        return 1
     return code
 
 
@@ -43,6 +54,6 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"nnx {nnx.__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (train, predict, info):
+    for command in (train, predict, evaluate, info):
         command.add(commands)
     return parser

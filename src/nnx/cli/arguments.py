@@ -8,9 +8,12 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from nnx import _files
+
+if TYPE_CHECKING:
+    import nnx
 
 #: Neurons of a layer; more would be a slip of the finger, answered by an exhausted memory.
 MAX_NEURONS = 16384
@@ -29,6 +32,8 @@ class Parser(argparse.ArgumentParser):
         """Answer errors about files and values that were named on the command line as wrong arguments."""
         try:
             yield
+        except ConnectionError:  # nobody's mistake: `main` answers it
+            raise
         except (OSError, TypeError, ValueError) as error:
             self.error(sentence(error))
 
@@ -93,7 +98,7 @@ def layers(text: str) -> tuple[int, ...]:
         ) from None
 
 
-# Paths
+# Files
 
 
 def check_outputs(parser: Parser, paths: Sequence[str], inputs: Sequence[str]) -> None:
@@ -102,5 +107,16 @@ def check_outputs(parser: Parser, paths: Sequence[str], inputs: Sequence[str]) -
         for path in paths:
             _files.writable("argument -o/--output", path)
             for read in inputs:
-                if os.path.realpath(path) == os.path.realpath(read):
+                if os.path.exists(path) and os.path.exists(read) and os.path.samefile(path, read):
                     parser.error(f"argument -o/--output: must not replace {read!r}, which is read, got {path!r}")
+
+
+def load_with_table(parser: Parser, path: str) -> tuple[nnx.Model, nnx.Table]:
+    """Return the model of a file, which must know the columns of a table."""
+    import nnx
+
+    with parser.refusing():
+        model = nnx.Model.load(path)
+    if model.table is None:
+        parser.error(f"argument MODEL: must know the columns of a table, and {path!r} was saved without one")
+    return model, model.table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ def draw(model: Model, X: Array, y: Array, what: Draw, title: str, path: str) ->
     assert model.history is not None
     classified = model.table is not None and model.table.classes is not None
     plot.history(model.history, right, accuracy=classified, held_out="test")
-    figure.suptitle(title)
-    with _files.replacing("argument -o/--output", path) as file:
+    figure.suptitle(title, parse_math=False)
+    with _files.replacing("argument -o/--output", path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks is drawn as a box
         figure.savefig(file, dpi=110, format="png")
     return True

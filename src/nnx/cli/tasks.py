@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -111,13 +112,13 @@ STEPS_OF_SMALL_TABLES = 2000
 def _table(chosen: argparse.Namespace) -> Task:
     X, y, X_test, y_test, table = nnx.load_csv(
         chosen.data,
-        _column(chosen.target),
+        _column(chosen, "target", chosen.target),
         test_size=0 if chosen.test is not None else 0.2 if chosen.test_size is None else chosen.test_size,
         seed=chosen.seed,
         header=chosen.header,
         task=chosen.task,
-        text=chosen.text or (),
-        drop=chosen.drop or (),
+        text=[_column(chosen, "text", each) for each in chosen.text or ()],
+        drop=[_column(chosen, "drop", each) for each in chosen.drop or ()],
         gaps=chosen.gaps or "fill",
     )
     if chosen.test is not None:
@@ -134,12 +135,19 @@ def _table(chosen: argparse.Namespace) -> Task:
     )
 
 
-def _column(target: str) -> str | int:
-    """Return a column's name, or its position: counted from 1, or with -1 as the last."""
-    try:
-        position = int(target)
-    except ValueError:
-        return target
+def _column(chosen: argparse.Namespace, option: str, given: str) -> str | int:
+    """Return a column's name, or its position as Python counts; on the command line, the first is 1 and the last -1."""
+    if not re.fullmatch(r"-?\d+", given):
+        return given
+    names = nnx.tables.column_names(chosen.data, chosen.header)
+    if given in names:
+        return given
+    position = int(given)
+    if not 1 <= abs(position) <= len(names):
+        raise ValueError(
+            f"argument --{option}: must be a column's name or its number from 1 to {len(names)}, or from -1 to "
+            f"-{len(names)} as counted from the last, got {given!r}."
+        )
     return position - 1 if position > 0 else position
 
 

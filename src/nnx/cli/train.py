@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 import nnx
+from nnx._sheet import listed, shown
 from nnx.cli import figures, pictures, tasks
 from nnx.cli.arguments import Number, Parser, Whole, check_outputs, layers, sentence
 
@@ -77,7 +79,7 @@ def _add_table_options(group: Any) -> None:
     option("--task", choices=("classification", "regression"), help="what the target is for, if not what it looks like")
     option("--text", action="append", metavar="NAME", help="take a column of numbers as text; may be repeated")
     option("--drop", action="append", metavar="NAME", help="leave a column out; may be repeated")
-    option("--gaps", choices=("fill", "refuse"), help="what to do about empty cells (default: fill)")
+    option("--gaps", choices=("fill", "refuse"), help="what to do about empty cells in FILE.csv (default: fill)")
     option("--header", action=argparse.BooleanOptionalAction, help="whether the first row holds names, if not plain")
 
 
@@ -88,7 +90,7 @@ def run(chosen: argparse.Namespace) -> int:
     stem = os.path.splitext(os.path.basename(chosen.data))[0]
     output = chosen.output or f"{stem}.safetensors"
     picture = os.path.splitext(output)[0] + ".png"
-    if picture == output:
+    if output.lower().endswith(".png"):
         parser.error(f"argument -o/--output: must not end in .png, as the picture does, got {output!r}")
     check_outputs(parser, (output, picture), [path for path in (chosen.data, chosen.test) if path is not None])
     np.random.seed(chosen.seed)
@@ -101,20 +103,30 @@ def run(chosen: argparse.Namespace) -> int:
         parser.error("argument --layers: needs more memory than there is")
     print("\n".join(_announcement(task, settings)), flush=True)
     stopped = _train(model, task, settings, chosen.seed)
-    if not np.isfinite(model.predict(task.X[:1])).all():
+    if not all(np.isfinite(array).all() for pair in model.get_parameters() for array in pair):
         print("nnx train: the training has diverged, nothing is saved. Try a smaller --rate.", file=sys.stderr)
+        return 1
+    if not _saved(lambda: model.save(output)):  # first of all: what follows can be had again
         return 1
     print(f"training  {figures.judge(model, task.table, task.X, task.y)}")
     if task.held_out:
         print(f"test      {figures.judge(model, task.table, *task.held_out)}")
-    try:
-        model.save(output)
-        print(f"Model saved to {os.path.abspath(output)}")
-        _draw(model, task, picture)
-    except OSError as error:
-        print(f"nnx train: {sentence(error)}", file=sys.stderr)
+    print(f"Model saved to {os.path.abspath(output)}", flush=True)
+    if not _saved(lambda: _draw(model, task, picture)):
         return 1
     return 130 if stopped else 0
+
+
+def _saved(save: Callable[[], None]) -> bool:
+    """Return whether something could be saved; if not, say so."""
+    try:
+        save()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"nnx train: {sentence(error)}", file=sys.stderr)
+        return False
+    return True
 
 
 def _check_options(chosen: argparse.Namespace) -> None:
@@ -129,7 +141,7 @@ def _check_options(chosen: argparse.Namespace) -> None:
             chosen.parser.error(f"argument {option}: is for {' and '.join(kinds)} only, got it with {chosen.data!r}")
     if kind == "FILE.csv" and chosen.target is None:
         with chosen.parser.refusing():
-            names = nnx.tables.column_names(chosen.data, chosen.header)
+            names = listed(nnx.tables.column_names(chosen.data, chosen.header))
         chosen.parser.error(f"argument --target: must name the column to predict. {chosen.data!r} has {names}")
     if chosen.test is not None and chosen.test_size is not None:
         chosen.parser.error("argument --test-size: not allowed with argument --test")
@@ -147,9 +159,9 @@ def _announcement(task: tasks.Task, settings: tasks.Settings) -> list[str]:
     target = f"{table.n_outputs} classes" if table.classes else "a number"
     lines = [
         f"{task.source}: {len(task.X):,} samples to train on, {len(task.X_test):,} to test; "
-        f"the target {table.target.name!r} is {target}."
+        f"the target {shown(table.target.name)} is {target}."
     ]
-    gaps = [f"{column.gaps:,} in {column.name!r}" for column in table.inputs if column.gaps]
+    gaps = [f"{column.gaps:,} in {shown(column.name)}" for column in table.inputs if column.gaps]
     if gaps:
         lines.append(f"Gaps filled: {', '.join(gaps)}.")
     sizes = (table.n_inputs, *settings.layers, _n_outputs(task))

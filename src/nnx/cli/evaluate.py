@@ -1,0 +1,50 @@
+"""``nnx evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+from nnx.cli import figures, tasks
+from nnx.cli.arguments import Parser, Whole, load_with_table
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: Parser = commands.add_parser(
+        "evaluate",
+        help="judge a model on data with known targets",
+        description="Judge a model on the rows of a CSV file with known targets, or on the test part of spiral, "
+        "binary, sine or fashion-mnist.",
+        epilog="example: nnx evaluate houses.safetensors more-houses.csv",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="what nnx train saved")
+    parser.add_argument("data", metavar="DATA", help="FILE.csv, spiral, binary, sine or fashion-mnist")
+    parser.add_argument("--folder", metavar="FOLDER", help="where the files of fashion-mnist are")
+    parser.add_argument("--seed", type=Whole(0, 2**32 - 1), metavar="N", help="of spiral's points (default: 0)")
+    parser.set_defaults(run=_run, parser=parser, samples=None, download=False)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    parser: Parser = chosen.parser
+    model, table = load_with_table(parser, chosen.model)
+    if model.loss is None or model.accuracy is None:
+        parser.error(f"argument MODEL: must have a loss and an accuracy, and {chosen.model!r} was saved without one")
+    for name, sources in (("folder", ("fashion-mnist",)), ("seed", ("spiral", "binary"))):
+        if getattr(chosen, name) is not None and chosen.data not in sources:
+            parser.error(f"argument --{name}: is for {' and '.join(sources)} only, got it with {chosen.data!r}")
+    np.random.seed(chosen.seed or 0)
+    with parser.refusing():
+        if chosen.data in tasks.TASKS:
+            task = tasks.load(chosen)
+            if task.table.to_dict() != table.to_dict():
+                parser.error(f"argument MODEL: must have been trained on {chosen.data}, got {chosen.model!r}")
+            X, y = task.X_test, task.y_test
+        else:
+            X, y = table.read_samples(chosen.data)
+        judgement = figures.judge(model, table, X, y)
+    print(f"{len(X):,} samples: {judgement}")
+    return 0

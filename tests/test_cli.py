@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from test_images import idx
+from files import idx
 
 import nnx
 from nnx.cli import main
@@ -166,6 +166,7 @@ def test_train_a_table_of_classes_without_a_header_and_with_a_test_file(tmp_path
     assert float(re.search(r"^test      accuracy ([\d.]+)", done.stdout, re.MULTILINE)[1]) > 0.95
     (tmp_path / "new.csv").write_text("3\n-3\n")
     lines = run("predict", "train.safetensors", "new.csv", cwd=tmp_path).stdout.splitlines()
+    assert "Its first row holds no names: columns are numbered. If it does hold names: --header." in done.stdout
     assert [line.split(",")[0] for line in lines] == ["high", "low"]  # no header, as the training table had none
     assert all(float(line.split(",")[1]) > 0.9 for line in lines)
 
@@ -210,7 +211,7 @@ def test_a_diverged_training_saves_nothing(tmp_path, flats):
     done = run("train", "flats.csv", "--target", "rent", "--optimizer", "sgd", "--rate", "1e9", *QUICK, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "nnx train: the training has diverged, nothing is saved. Try a smaller --rate."
+        "nnx train: the training has diverged, nothing is saved. Try a smaller --rate or --l2."
     )
     assert "Warning" not in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["flats.csv"]
@@ -261,7 +262,10 @@ WRONG = {
         "nnx train: argument --epochs: must be a whole number of at least 1, got '0'",
     ),
     "epochs text": (["train", "--epochs", "ten"], "must be a whole number of at least 1, got 'ten'"),
-    "samples": (["train", "--samples", "-5"], "argument --samples: must be a whole number of at least 2, got '-5'"),
+    "samples": (
+        ["train", "--samples", "-5"],
+        "argument --samples: must be a whole number from 2 to 10000000, got '-5'",
+    ),
     "seed": (
         ["train", "--seed", "4294967296"],
         "--seed: must be a whole number from 0 to 4294967295, got '4294967296'",
@@ -279,7 +283,24 @@ WRONG = {
         ["train", "-o", "spiral.png"],
         "argument -o/--output: must not end in .png, as the picture does, got",
     ),
-    "no file": (["train", "-o", "nosuch/"], "path must "),
+    "no file": (["train", "-o", "nosuch/"], "path must name a file, got 'nosuch/'"),
+    "a picture in capitals": (["train", "-o", "m.PNG"], "argument -o/--output: must not end in .png"),
+    "column 0": (
+        ["train", "flats.csv", "--target", "0"],
+        "argument --target: must be a column's name or its number from 1 to 3, or from -1 to -3 as counted from the",
+    ),
+    "column 9 to drop": (
+        ["train", "flats.csv", "--target", "rent", "--drop", "9"],
+        "argument --drop: must be a column's name or its number from 1 to 3",
+    ),
+    "a decimal comma": (
+        ["train", "comma.csv", "--target", "y"],
+        "'comma.csv', line 2, holds '0,5' in column 'x', which looks like a number with a comma",
+    ),
+    "a seed for a table": (
+        ["evaluate", "flats.model", "flats.csv", "--seed", "1"],
+        "argument --seed: is for spiral and binary only, got it with 'flats.csv'",
+    ),
     "a folder as data": (["train", ".", "--target", "a"], "'.' is a folder, not a CSV file"),
     "no target": (
         ["train", "flats.csv"],
@@ -363,6 +384,7 @@ WRONG = {
 def files(tmp_path, flats):
     """Put tables and models that the mistakes need into the folder."""
     (tmp_path / "broken.csv").write_text("area,town,rent\n50,Graz,500\nmany,Linz,600\n60,Linz,600\n")
+    (tmp_path / "comma.csv").write_text("x;y\n0,5;1.5\n1,5;2.5\n-2,5;3\n")
     (tmp_path / "narrow.csv").write_text("town,rent\nGraz,500\n")
     (tmp_path / "abroad.csv").write_text("area,town\n50,Bern\n")
     (tmp_path / "untold.csv").write_text("area,town\n50,Graz\n")
@@ -408,6 +430,199 @@ def test_a_full_disk_while_predicting_leaves_nothing(files, capsys, monkeypatch)
     assert main(["predict", "flats.model", "flats.csv", "-o", "out.csv"]) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize("failing", ["model", "picture"])
+def test_a_full_disk_while_training_is_one_sentence_and_leaves_nothing_half(files, capsys, monkeypatch, failing):
+    calls = []
+
+    def fail(descriptor):
+        calls.append(descriptor)
+        if len(calls) == {"model": 1, "picture": 3}[failing]:  # the model, its folder, the picture
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(os, "fsync", fail)
+    before = set(os.listdir())
+    assert main(["train", "flats.csv", "--target", "rent", *QUICK]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("nnx train: ")
+    assert set(os.listdir()) - before == ({"flats.safetensors"} if failing == "picture" else set())
+
+
+def test_too_little_memory_is_one_sentence(files, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(nnx.Model, "predict", fail)
+    assert main(["predict", "flats.model", "flats.csv"]) == 1
+    assert capsys.readouterr().err == "nnx predict: there is not enough memory for this.\n"
+
+
+def test_a_network_that_is_down_is_one_sentence_and_exit_code_1(files, capsys, monkeypatch):
+    monkeypatch.setattr(nnx.images, "FASHION_MNIST_ADDRESS", "http://127.0.0.1:9/")
+    assert main(["train", "fashion-mnist", "--download", "--folder", str(files / "new"), "-o", str(files / "m")]) == 1
+    assert re.match(
+        r"nnx train: '.*' could not be fetched from http://127.0.0.1:9/.* \(.*\)\.\n$", capsys.readouterr().err
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="uses a shell pipe")
+def test_a_model_is_saved_though_nobody_reads_the_figures(tmp_path):
+    command = f"{sys.executable} -m nnx train --epochs 2 --samples 20 2>/dev/null | head -1"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("spiral: 60 samples")
+    assert nnx.Model.load(tmp_path / "spiral.safetensors").optimizer.iterations == 2
+
+
+def test_ctrl_c_before_the_first_step_keeps_the_older_model(files, capsys, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(nnx.Model, "train", interrupted)
+    before = (files / "flats.model").read_bytes()
+    assert main(["train", "flats.csv", "--target", "rent", "-o", "flats.model"]) == 130
+    assert capsys.readouterr().err == "Stopped before the first step; nothing is saved.\n"
+    assert (files / "flats.model").read_bytes() == before
+
+
+def test_predictions_have_as_many_digits_as_the_target_needs(tmp_path):
+    rows = "".join(f"{i},{1_700_000_000 + 10 * i}\n" for i in range(300))
+    (tmp_path / "times.csv").write_text("x,time\n" + rows)
+    run("train", "times.csv", "--target", "time", cwd=tmp_path)
+    predicted = run("predict", "times.safetensors", "times.csv", cwd=tmp_path).stdout.split()[1:]
+    assert all(re.fullmatch(r"\d+\.\d{3}", value) for value in predicted)
+    errors = [float(value) - (1_700_000_000 + 10 * i) for i, value in enumerate(predicted)]
+    assert max(map(abs, errors)) < 100
+    (tmp_path / "small.csv").write_text("x,y\n" + "".join(f"{i},{i * 1e-9}\n" for i in range(300)))
+    run("train", "small.csv", "--target", "y", *QUICK, cwd=tmp_path)
+    predicted = run("predict", "small.safetensors", "small.csv", cwd=tmp_path).stdout.split()[1:]
+    assert all(re.fullmatch(r"-?0\.\d{13}", value) for value in predicted)
+
+
+def test_predictions_in_a_pipe_are_utf_8_as_in_a_file(tmp_path, rng):
+    rows = [f"{value:.3f},{'東京' if value > 0 else '大阪'}" for value in rng.normal(size=50)]
+    (tmp_path / "towns.csv").write_text("\n".join(["x,town", *rows]) + "\n", encoding="utf-8")
+    run("train", "towns.csv", "--target", "town", *QUICK, cwd=tmp_path, PYTHONIOENCODING="utf-8")
+    command = [sys.executable, "-m", "nnx", "predict", "towns.safetensors", "towns.csv"]
+    piped = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "cp1252"}, capture_output=True, timeout=60
+    ).stdout
+    subprocess.run([*command, "-o", "out.csv"], cwd=tmp_path, check=True, timeout=60)
+    assert piped.decode("utf-8").split(",")[1].startswith("probability\n")
+    assert piped.replace(b"\r\n", b"\n") == (tmp_path / "out.csv").read_bytes()
+
+
+def test_rows_without_an_answer_are_refused(files):
+    model = nnx.Model.load(files / "flats.model")
+    model.layers[0].weights[:] = 3e38
+    model.save(files / "huge.model")
+    done = run("predict", "huge.model", "flats.csv", cwd=files)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.match(r"nnx predict: outputs must be finite numbers, got \[-?inf\] in row \d+\. Try", done.stderr)
+
+
+def test_a_test_part_of_one_value_has_no_r_squared(tmp_path, flats):
+    (tmp_path / "one.csv").write_text("area,town,rent\n50,Graz,500\n")
+    done = run("train", "flats.csv", "--target", "rent", "--test", "one.csv", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\ntest      R² undefined (all targets are the same), mean absolute error " in done.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", [["info"], ["predict", "flats.model", "flats.csv"]])
+def test_output_that_cannot_be_written_is_one_sentence(files, arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "nnx", *arguments],
+            cwd=files,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr == f"nnx {arguments[0]}: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has other limits for names")
+def test_long_and_odd_file_names_work_and_too_long_ones_are_refused_before_training(tmp_path, flats):
+    long = "m" * 250
+    done = run("train", "flats.csv", "--target", "rent", "-o", long, *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {long, f"{long}.png"} <= set(os.listdir(tmp_path))
+    done = run("train", "flats.csv", "--target", "rent", "-o", "m" * 256, *QUICK, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "path must name a possible file" in done.stderr
+    odd = os.fsdecode(b"caf\xe9.csv")
+    os.rename(flats, tmp_path / odd)
+    done = subprocess.run(
+        [sys.executable, "-m", "nnx", "train", odd, "--target", "rent", *QUICK],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_picture_has_the_models_name(tmp_path):
+    for output, picture in (
+        ("run.1", "run.1.png"),
+        ("run.2", "run.2.png"),
+        ("a.b.model", "a.b.png"),
+        ("bare", "bare.png"),
+    ):
+        done = run("train", "--epochs", "1", "--samples", "20", "-o", output, cwd=tmp_path)
+        assert done.stdout.splitlines()[-1] == f"Picture saved to {tmp_path / picture}"
+
+
+def test_letters_that_the_terminal_lacks_stop_nothing(tmp_path):
+    done = run("train", "sine", "--epochs", "1", "--samples", "50", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "\ntest      R\\xb2 " in done.stdout
+    assert (tmp_path / "sine.png").exists()
+
+
+def test_any_text_may_name_columns_and_classes(tmp_path, rng):
+    names = ["$0 - $10", "$10-$20", "中文", "a\\b_c^d{"]
+    rows = [f"{value:.3f},{names[int(value)]}" for value in rng.uniform(0, 4, 80)]
+    (tmp_path / "odd.csv").write_text("\n".join(["cost_$_per_$ 元,class ${", *rows]) + "\n", encoding="utf-8")
+    done = run("train", "odd.csv", "--target", "class ${", *QUICK, cwd=tmp_path, PYTHONIOENCODING="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert (tmp_path / "odd.png").exists()
+    rows = [f"{value:.3f},{2 * value:.3f}" for value in rng.uniform(0, 4, 80)]
+    (tmp_path / "cost$$.csv").write_text("\n".join(["cost_$_per_$,class ${x$", *rows]) + "\n")
+    done = run("train", "cost$$.csv", "--target", "2", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_columns_may_be_numbered_on_the_command_line(tmp_path, flats):
+    for options in (["--target", "3", "--drop", "1"], ["--target", "-1", "--drop", "-3"]):
+        done = run("train", "flats.csv", *options, *QUICK, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        table = nnx.Model.load(tmp_path / "flats.safetensors").table
+        assert table.target.name == "rent"
+        assert table.input_names == ["town=Graz", "town=Linz", "town=Wien"]
+    (tmp_path / "years.csv").write_text("2,1\n" + "".join(f"{i},{i}.5\n" for i in range(30)))
+    assert run("train", "years.csv", "--target", "2", "--header", *QUICK, cwd=tmp_path).returncode == 0
+    assert nnx.Model.load(tmp_path / "years.safetensors").table.input_names == ["1"]  # a name comes before a number
+
+
+def test_a_model_that_ends_in_no_probability_predicts_without_one(files):
+    table = nnx.Table([nnx.columns.Number("x"), nnx.columns.Text("y", ("a", "b"))], "y")
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(1, 2))
+    model.layers[0].weights[:] = [[1, -1]]
+    model.set(loss=nnx.Loss_MeanSquaredError(), accuracy=nnx.Accuracy_Categorical(), table=table)
+    model.finalize()
+    model.save(files / "scores.model")
+    (files / "x.csv").write_text("x,y\n3,a\n-3,b\n")
+    assert run("predict", "scores.model", "x.csv", cwd=files).stdout == "y\na\nb\n"
+    judged = run("evaluate", "scores.model", "x.csv", cwd=files)
+    assert judged.returncode == 2
+    assert judged.stderr.count("\n") == 1
 
 
 # nnx info

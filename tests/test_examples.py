@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-PAGE = (ROOT / "examples" / "README.md").read_text()
+PAGE = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
 
 
 def run(script, cwd, *arguments):

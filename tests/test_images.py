@@ -5,22 +5,18 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
+import socket
 import threading
 
 import numpy as np
 import pytest
+from files import idx
 from PIL import Image
 
 import nnx
 from nnx import images
 
 NAMES = list(images.FASHION_MNIST_FILES)
-
-
-def idx(values: np.ndarray) -> bytes:
-    """Return the IDX file of an array of bytes."""
-    shape = b"".join(size.to_bytes(4, "big") for size in values.shape)
-    return bytes([0, 0, 8, values.ndim]) + shape + values.astype(np.uint8).tobytes()
 
 
 @pytest.fixture
@@ -83,6 +79,10 @@ BAD = {
     "other dimensions": (gzip.compress(idx(np.zeros(5))), "is no IDX file of bytes in 3 dimensions"),
     "short inside": (gzip.compress(GOOD[:-1]), "it says that it holds 3,920 bytes, but holds 3,919"),
     "long inside": (gzip.compress(GOOD + b"\0"), "it says that it holds 3,920 bytes, but holds more"),
+    "a large shape": (
+        gzip.compress(GOOD[:4] + b"\0\0\2\0" * 2 + b"\0\0\1\0"),  # 64 MB in a file of a few bytes
+        "it cannot hold the 67,108,864 bytes",
+    ),
     "a huge shape": (
         gzip.compress(GOOD[:4] + b"\xff" * 12),
         "it cannot hold the 79,228,162,458,924,105,385,300,197,375 bytes",
@@ -99,7 +99,7 @@ def test_a_wrong_file_is_named_with_what_is_wrong_and_the_remedy(folder, case):
         nnx.load_fashion_mnist(folder)
     assert str(error.value).startswith(f"load_fashion_mnist: {str(folder / NAMES[0])!r} ")
     assert reason in str(error.value)
-    assert str(error.value).endswith("Delete it and download it again (download=True, --download).")
+    assert "Delete it and download it again: nnx train fashion-mnist --download, or " in str(error.value)
 
 
 def test_files_that_do_not_belong_together_are_refused(folder):
@@ -109,6 +109,15 @@ def test_files_that_do_not_belong_together_are_refused(folder):
     (folder / NAMES[1]).write_bytes(gzip.compress(idx(np.zeros(5))))
     (folder / NAMES[2]).write_bytes(gzip.compress(idx(np.zeros((3, 14, 28)))))
     with pytest.raises(nnx.DataFileError, match=r"holds images of 14 × 28 pixels, '.*' of 28 × 28"):
+        nnx.load_fashion_mnist(folder)
+
+
+def test_labels_that_are_no_classes_and_empty_files_are_refused(folder):
+    (folder / NAMES[1]).write_bytes(gzip.compress(idx(np.array([0, 1, 2, 3, 10]))))
+    with pytest.raises(nnx.DataFileError, match=r"holds the label 10, and there are 10 classes\."):
+        nnx.load_fashion_mnist(folder)
+    (folder / NAMES[0]).write_bytes(gzip.compress(idx(np.zeros((0, 28, 28)))))
+    with pytest.raises(nnx.DataFileError, match=r"holds no images\."):
         nnx.load_fashion_mnist(folder)
 
 
@@ -183,6 +192,42 @@ def test_a_server_that_is_not_there_is_one_error(tmp_path, monkeypatch):
         nnx.load_fashion_mnist(tmp_path, download=True)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nhi",
+    ],
+)
+def test_a_server_that_talks_nonsense_is_one_error(tmp_path, monkeypatch, answer):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setattr(images, "FASHION_MNIST_ADDRESS", f"http://127.0.0.1:{listener.getsockname()[1]}/")
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(10_000)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ConnectionError, match=r"could not be fetched from http://127"):
+            nnx.load_fashion_mnist(tmp_path, download=True)
+        thread.join()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_leaves_no_half_of_a_download(server, tmp_path, monkeypatch):
+    def interrupted(self, length):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tqdm.tqdm.update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        nnx.load_fashion_mnist(tmp_path / "new", download=True)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 # Folders of images
 
 
@@ -226,6 +271,35 @@ def test_classes_may_have_names_and_images_colours(tmp_path, rng):
     assert y.tolist() == [0, 1]
     assert y_test.tolist() == [1]
     np.testing.assert_array_equal(X[0], colours)
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"), [("1", ()), ("L", ()), ("LA", ()), ("P", (3,)), ("RGB", (3,)), ("RGBA", (3,)), ("CMYK", (3,))]
+)
+def test_images_of_eight_bits_become_grey_or_coloured(tmp_path, mode, shape):
+    for part in ("train", "test"):
+        path = tmp_path / part / "0" / f"a.{'tif' if mode == 'CMYK' else 'png'}"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (5, 4), (255, 255, 255)).convert("RGBA").convert(mode).save(path)
+    (tmp_path / "train" / ".git").mkdir()
+    (tmp_path / "train" / "notes.txt").write_text("no class")
+    X, *_ = nnx.load_image_folder(tmp_path)
+    assert X.shape == (1, 4, 5, *shape)
+    assert (X == 255).all()
+
+
+def test_images_of_more_bits_are_refused(tmp_path):
+    write(tmp_path, {"test/0/a.png": np.zeros((4, 4))})
+    (tmp_path / "train" / "0").mkdir(parents=True)
+    Image.fromarray(np.arange(16, dtype=np.uint16).reshape(4, 4) * 4096).save(tmp_path / "train" / "0" / "deep.png")
+    with pytest.raises(nnx.DataFileError, match=r"deep\.png' must have pixels of 8 bits, got mode I;16"):
+        nnx.load_image_folder(tmp_path)
+
+
+def test_an_image_that_is_too_large_is_refused(pictures, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
+    with pytest.raises(nnx.DataFileError, match=r"0000\.png' is too large\."):
+        nnx.load_image_folder(pictures[0])
 
 
 def test_what_is_wrong_with_an_image_folder_is_named(pictures, tmp_path):

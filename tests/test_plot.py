@@ -45,9 +45,19 @@ def test_decision_regions_draws_into_given_axes_and_takes_sigmoid_models():
 def test_decision_regions_says_what_it_cannot_draw():
     with pytest.raises(ValueError, match=r"plot\.decision_regions: X must have shape \(n, 2\), got \(4, 3\)\."):
         nnx.plot.decision_regions(classifier(), np.ones((4, 3)), [0, 1, 2, 0])
-    for y in ([0, 1], [0.5, 1, 0, 1], [-1, 0, 1, 0]):
-        with pytest.raises(ValueError, match=r"plot\.decision_regions: y must have one class number a point"):
+    with pytest.raises(ValueError, match=r"plot\.decision_regions: y must have one class number a point"):
+        nnx.plot.decision_regions(classifier(), np.ones((4, 2)), [0, 1])
+    for y in ([0.5, 1, 0, 1], [-1, 0, 1, 0]):
+        with pytest.raises(ValueError, match=r"plot\.decision_regions: y must have class numbers from 0 to 999"):
             nnx.plot.decision_regions(classifier(), np.ones((4, 2)), y)
+
+
+def test_points_must_be_finite_and_at_least_one():
+    for X in (np.zeros((0, 2)), [[np.nan, 0.0]], [[np.inf, 0.0]], [[1e300, 0.0]]):
+        with pytest.raises(ValueError, match=r"plot\.decision_regions: X must have at least one row, of finite"):
+            nnx.plot.decision_regions(classifier(), X, np.zeros(len(X), int))
+    with pytest.raises(ValueError, match=r"plot\.fitted_curve: X must have at least one row, of finite"):
+        nnx.plot.fitted_curve(line_model(), np.zeros((0, 1)), [])
 
 
 def test_decision_regions_needs_one_class_number_a_point():
@@ -120,6 +130,34 @@ def test_confusion_matrix_takes_sigmoid_models_and_says_what_it_cannot_draw():
         nnx.plot.confusion_matrix(regression(2), X, [0, 1, 1, 0])
 
 
+def test_confusion_matrix_refuses_predictions_that_are_no_class_numbers():
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(1, 1))
+    model.layers[0].weights[:] = 1
+    model.finalize()
+    for X in ([[-1], [1]], [[0.5], [1]], [[5000], [1]], [[np.nan], [1]]):
+        with pytest.raises(ValueError, match=r"model must predict one class number a point, got other numbers\."):
+            nnx.plot.confusion_matrix(model, X, [0, 1])
+    with pytest.raises(ValueError, match=r"y must have class numbers from 0 to 999, got others"):
+        nnx.plot.confusion_matrix(model, [[0], [1]], [0, 10**6])
+    names = np.array(["$a", "b"])
+    ax = nnx.plot.confusion_matrix(model, [[0], [1]], [0, 1], classes=names)
+    assert [label.get_text() for label in ax.get_xticklabels()] == [r"\$a", "b"]
+
+
+def test_a_table_names_the_axes_and_classes_of_decision_regions():
+    model = classifier()
+    model.set(
+        table=nnx.Table(
+            [nnx.columns.Number(name) for name in ("width", "height")] + [nnx.columns.Text("kind", ("u", "v", "w"))],
+            "kind",
+        )
+    )
+    ax = nnx.plot.decision_regions(model, [[0, 0], [1, 1]], [0, 1])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("width", "height")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["u", "v", "w"]
+
+
 def line_model(table=None):
     """Return a model that computes 2x + 1."""
     model = nnx.Model()
@@ -139,6 +177,11 @@ def test_fitted_curve_draws_the_models_line_through_the_points():
     np.testing.assert_allclose(y, 2 * x + 1, rtol=1e-6)
     np.testing.assert_array_equal(ax.collections[0].get_offsets(), [[0, 1], [1, 2], [4, 3]])
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["data", "model"]
+    table = nnx.Table([nnx.columns.Number("area", 70.0, 20.0), nnx.columns.Number("rent", 100.0, 10.0)], "rent")
+    ax = nnx.plot.fitted_curve(line_model(table), [[-1.0], [1.0]], [-1, 3])
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), [[50, 90], [90, 130]])
+    np.testing.assert_allclose(ax.lines[0].get_xydata()[[0, -1]], [[50, 90], [90, 130]])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("area", "rent")
     with pytest.raises(ValueError, match=r"plot\.fitted_curve: X must have shape \(n, 1\), got \(1, 2\)"):
         nnx.plot.fitted_curve(line_model(), [[1, 2]], [1])
     with pytest.raises(ValueError, match=r"plot\.fitted_curve: y must have the shape of the predictions"):
@@ -175,11 +218,12 @@ def test_weights_are_drawn_as_one_image_a_neuron_on_one_scale():
     assert np.ma.getmaskarray(mosaic)[3:, 3:].all()
     low, high = ax.images[0].get_clim()
     assert high == -low == pytest.approx(np.percentile(np.abs(weights), 99))
-    assert nnx.plot.weights(model, shape=(1, 4)).images[0].get_array().shape[1] >= 4
-    with pytest.raises(
-        ValueError, match=r"plot\.weights: shape must be \(height, width\) of images of 4 pixels, got \(3, 2\)"
-    ):
-        nnx.plot.weights(model, shape=(3, 2))
+    assert nnx.plot.weights(model, shape=(1, 4)).images[0].get_array().shape == (5, 4)
+    for shape in ((3, 2), (-2, -2), 4, (2.0, 2.0), (4,), "ab"):
+        with pytest.raises(
+            ValueError, match=r"plot\.weights: shape must be \(height, width\) of images of 4 pixels, got "
+        ):
+            nnx.plot.weights(model, shape=shape)
     with pytest.raises(ValueError, match=r"plot\.weights: model must have a layer with weights, got none\."):
         nnx.plot.weights(nnx.Model())
 

@@ -128,6 +128,35 @@ def test_delimiters_and_line_ends_are_found(write, delimiter, end):
     assert found[4].to_dict() == expected[4].to_dict()
 
 
+def test_a_comma_in_numbers_is_no_delimiter_where_another_splits_evenly(write):
+    path = write("a;b;y\n1;2;3.5\n2;3;4.5\n3;4;5,5\n")
+    with pytest.raises(nnx.DataFileError, match=r"line 4, holds '5,5' in column 'y'"):
+        nnx.load_csv(path, "y", test_size=0)
+    path = write("0,5;0,25\n1,5;0,75\n2,5;1,25\n")
+    with pytest.raises(
+        nnx.DataFileError, match=r"holds '0,5' in column 'column 1', which looks like a number with a comma"
+    ):
+        nnx.load_csv(path, 1, test_size=0)
+    notes = "x,note,y\n1,a;b;c,1.5\n2,b|b,2.5\n3,a,3.5\n"
+    assert nnx.load_csv(write(notes), "y", test_size=0)[4].input_names == ["x", "note=a", "note=a;b;c", "note=b|b"]
+
+
+def test_a_spreadsheets_word_for_the_delimiter_is_obeyed(write):
+    table = nnx.load_csv(write("sep=;\r\nx;y\r\n1;2.5\r\n2;3.5\r\n"), "y", test_size=0)[4]
+    assert table.input_names == ["x"]
+
+
+def test_a_first_row_that_was_taken_for_data_is_mentioned(write):
+    hint = r"The first row was not taken for names; if it holds them: header=True in Python, --header on the command "
+    with pytest.raises(nnx.DataFileError, match=r"has no column 'y' for target\. .* " + hint):
+        nnx.load_csv(write("2019,2020,y\n1,2,a\n3,4,b\n"), "y")
+    with pytest.raises(nnx.DataFileError, match=r"line 1, holds 'n' in column 'column 1'.*" + hint):
+        nnx.load_csv(write("n,n,y\n1,2,3.5\n3,4,4.5\n1,2,3.5\n"), -1, test_size=0)
+    with pytest.raises(nnx.DataFileError) as error:
+        nnx.load_csv(write("x,y\n1,2.5\n3,b\n4,5.5\n5,6.5\n"), "y", test_size=0)
+    assert "--header" not in str(error.value)
+
+
 def test_quoted_cells_blank_lines_and_blanks_around_cells_are_read(write):
     path = write('x , town,y\n\n1.0, "Graz, Stadt",5\n 2,"say ""hi""",6\n\n')
     table = nnx.load_csv(path, "y", test_size=0)[4]
@@ -147,6 +176,76 @@ def test_without_a_header_columns_are_numbered_and_the_target_is_a_position(writ
     texts = "a,b\nc,d\na,d\nc,b\na,b\n"
     assert nnx.load_csv(write(texts), 1, header=False)[4].classes == ("b", "d")
     assert nnx.load_csv(write(texts), 1)[4].target.name == "b"
+
+
+def test_a_header_is_what_holds_no_number_no_gap_mark_and_no_name_twice(write):
+    below = "b,1.5,x\nc,2.5,y\n" * 5
+    for first, header in (("t,u,v", True), (",u,v", True), ("t,3,v", False), ("t,?,v", False), ("t,t,v", False)):
+        table = nnx.load_csv(write(f"{first}\n{below}"), 0, header=None, drop=[1])[4]
+        assert table.header is header, first
+    assert nnx.load_csv(write(f",u,v\n{below}"), 2)[4].columns[0].name == "column 1"
+
+
+@pytest.mark.parametrize("gap", ["", "?", "NA", "na", "N/A", "#N/A", "NaN", "nan", "NULL", "null"])
+def test_gaps_are_known_in_any_case(write, gap):
+    path = write(f"x,t,y\n1,a,1.5\n{gap},{gap},2.5\n3,b,3.5\n")
+    X, *_, table = nnx.load_csv(path, "y", test_size=0)
+    assert [column.gaps for column in table.columns] == [1, 1, 0]
+    assert table.input_names == ["x", "t=a", "t=b"]
+    assert sorted(X[:, 0].tolist())[1] == 0
+
+
+def test_most_cells_decide_whether_a_column_is_numbers(write):
+    rows = "1,1\n2,2\n3,3\nfour,4.5\n"
+    with pytest.raises(nnx.DataFileError, match=r"line 5, holds 'four' in column 'x', whose other cells are numbers"):
+        nnx.load_csv(write("x,y\n" + rows), "y", test_size=0)
+    half = "1,1\ntwo,2\n3,3\nfour,4.5\n"
+    with pytest.raises(nnx.DataFileError, match=r"line 3, holds 'two' in column 'x'"):
+        nnx.load_csv(write("x,y\n" + half), "y", test_size=0)
+    less = "1,1\ntwo,2\nthree,3\nfour,4.5\n"
+    assert nnx.load_csv(write("x,y\n" + less), "y", test_size=0)[4].columns[0].kind == "text"
+
+
+def test_a_column_that_the_training_rows_lack_is_zero(write):
+    order = np.random.RandomState(0).permutation(10)
+    cells = [str(row) if row in order[:2] else "" for row in range(10)]
+    path = write("x,z,y\n" + "".join(f"{cell},{row},{row}.5\n" for row, cell in enumerate(cells)))
+    X, _, X_test, _, table = nnx.load_csv(path, "y")
+    assert (table.columns[0].mean, table.columns[0].scale) == (0, 1)
+    assert (X[:, 0] == 0).all()
+    assert X_test[:, 0].tolist() == order[:2].tolist()
+
+
+def test_a_gap_in_a_table_of_one_column_is_a_row(write):
+    table = nnx.Table([Number("x", 1.0), Number("y")], "y")
+    for text in ('x\n1\n""\n3\n\n', "x\n1\n\n3\n\n", "x\n\n1\n\n3"):
+        X = table.read_inputs(write(text, "one.csv"))
+        np.testing.assert_array_equal(X[X[:, 0] != 0], [[2]])
+    assert len(table.read_inputs(write("x\n1\n\n3\n\n", "one.csv"))) == 3
+
+
+def test_numbers_as_text_or_classes_are_told_apart_by_value(write):
+    path = write("m,y\n" + "1,0\n2.0,1\n1.0,1.0\n2,0.0\n" * 10)
+    X, y, _, _, table = nnx.load_csv(path, "y", text=["m"], test_size=0)
+    assert table.classes == ("0", "1")
+    assert table.input_names == ["m=1", "m=2"]
+    np.testing.assert_array_equal(X.sum(axis=0), [20, 20])
+    assert np.bincount(y).tolist() == [20, 20]
+    X, y = table.read_samples(write("m,y\n1.00,1\n02,0.0\n", "new.csv"))
+    np.testing.assert_array_equal(X, [[1, 0], [0, 1]])
+    assert y.tolist() == [1, 0]
+
+
+def test_positions_may_be_numpys_and_lists_of_positions(write):
+    table = nnx.load_csv(write(FLATS), np.int64(-1), drop=[0])[4]
+    assert (table.target.name, table.columns[0].kind) == ("rent", "ignored")
+    _, *_, table = nnx.load_csv(write(FLATS), "rent", drop=("area", 1), gaps="fill")
+    assert table.input_names == ["town=Graz", "town=Linz"]
+
+
+def test_ignored_columns_may_have_gaps_where_others_may_not(write):
+    path = write("a,x,y\n,1,1.5\n,2,2.5\n,3,3.5\n")
+    assert nnx.load_csv(path, "y", drop=["a"], gaps="refuse", test_size=0)[4].input_names == ["x"]
 
 
 def test_a_column_of_one_value_is_harmless(write):
@@ -199,6 +298,9 @@ def test_outputs_become_names_or_numbers_in_the_targets_units(flats):
     assert classes.decode([[0.8], [0.5]]).tolist() == ["yes", "no"]
     mean = flats.target.mean
     assert flats.decode(np.zeros((2, 1))).tolist() == [mean, mean]
+    for table, outputs in ((classes, [[0.5, 0.5], [np.nan, np.nan]]), (flats, [[1], [np.inf]])):
+        with pytest.raises(ValueError, match=r"Table\.decode: outputs must be finite numbers, got \[.*\] in row 1\."):
+            table.decode(outputs)
     with pytest.raises(ValueError, match=r"outputs must have shape \(n, 2\), got \(1, 3\)"):
         classes.decode([[0.2, 0.8, 0]])
     with pytest.raises(ValueError, match=r"Table\.decode: outputs must have shape \(n, 1\), got \(1, 2\)"):
@@ -256,6 +358,16 @@ def test_set_takes_tables_only_and_keeps_the_one_it_has(flats):
     assert isinstance(model.optimizer, nnx.Optimizer_Adam)
 
 
+def test_a_table_must_fit_the_first_dense_layer_behind_activations(flats, tmp_path):
+    model = nnx.Model()
+    for layer in (nnx.Activation_ReLU(), nnx.Layer_Dense(3, 1)):
+        model.add(layer)
+    model.set(table=flats)
+    model.finalize()
+    with pytest.raises(ValueError, match=r"Model\.save: table must give the 3 inputs of the network, got 4\."):
+        model.save(tmp_path / "m")
+
+
 def test_a_table_of_other_columns_is_not_saved(flats, tmp_path):
     model = regression(flats)
     model.table = nnx.Table([Number("x"), Number("y")], "y")
@@ -282,6 +394,15 @@ DAMAGE = {
     "two names alike": lambda d: change(d, name="rooms"),
     "a name that is none": lambda d: change(d, name=5),
     "a category too many": lambda d: {**d, "columns": [*d["columns"][:2], text("a", "b", "c"), *d["columns"][3:]]},
+    "one class": lambda d: {
+        **d,
+        "columns": [*d["columns"][:-1], {"kind": "text", "name": "rent", "categories": ["a"], "gaps": 0}],
+    },
+    "a text that no file can hold": lambda d: {
+        **d,
+        "columns": [*d["columns"][:2], text("a", "\ud800"), *d["columns"][3:]],
+    },
+    "an infinite mean": lambda d: change(d, mean=10**400),
     "two categories alike": lambda d: {**d, "columns": [*d["columns"][:2], text("a", "a"), *d["columns"][3:]]},
     "a category of numbers": lambda d: {**d, "columns": [*d["columns"][:2], text("a", 1), *d["columns"][3:]]},
 }
@@ -320,6 +441,9 @@ def test_columns_of_ones_own_are_checked_when_they_are_made(tmp_path):
         (lambda: Text("x", ("a", "a")), r"Text: categories must be different texts, at least one, got \('a', 'a'\)\."),
         (lambda: Text("x", ()), r"Text: categories must be different texts, at least one"),
         (lambda: Text("x", ("a", 1)), r"Text: each of categories must be text, got 1\."),
+        (lambda: Text("x", ("a", "\ud800")), r"Text: each of categories must be text that UTF-8 can hold, got "),
+        (lambda: nnx.Table(["x", "y"], "y"), r"Table: columns must be of the classes in nnx\.columns, got 'x'\."),
+        (lambda: nnx.Table([Number("x"), Text("y", ("a",))], "y"), r"Table: target must have two classes or more"),
         (lambda: nnx.Table([Number("x"), Number("x")], "x"), r"Table: columns must have different names"),
         (lambda: nnx.Table([Number("x"), Ignored("y")], "y"), r"Table: target must be a column of numbers or text"),
     ):
@@ -368,14 +492,26 @@ REFUSED = {
     ),
     "two columns alike": ("x,x,y\n1,2,3\n", {"target": "y", "header": True}, " has two columns 'x'."),
     "nothing": ("", {"target": "y"}, " is empty."),
+    "a long first cell": ("x" * 200_000 + ",y\n1,2\n", {"target": "y"}, " cannot be read as CSV after line 1 ("),
+    "a decimal comma": (
+        "x;y\n0,5;1\n1,5;2\n2,5;3\n",
+        {"target": "y"},
+        ", line 2, holds '0,5' in column 'x', which looks ",
+    ),
+    "a column's name on two lines": (
+        'x,"a\nb",y\n1,1,1.5\n2,,2.5\n',
+        {"target": "z"},
+        r" has no column 'z' for target. Its columns are x, 'a\nb', y.",
+    ),
     "blank lines": ("\n\n \n", {"target": "y"}, " is empty."),
     "a header alone": ("x,y\n", {"target": "y"}, " has no rows below its header."),
-    "one row": ("x,y\n1,2\n", {"target": "y"}, " has 1 rows, too few to keep a part of 0.2 for testing."),
+    "one row": ("x,y\n1,2\n", {"target": "y"}, " has 1 row, too few to keep a part of 0.2 for testing."),
     "no inputs": ("y\n1\n2\n3\n4\n5\n6\n", {"target": "y"}, " has no column beside 'y' to predict it from."),
+    "one number": ("x,y\n1,5.5\n2,5.50\n3,5.5\n", {"target": "y"}, " holds only '5.5' in column 'y', so there is "),
     "one class": (
         "x,y\n1,a\n2,a\n3,a\n",
         {"target": "y"},
-        " holds only 'a' in column 'y', so there is nothing to tell apart.",
+        " holds only 'a' in column 'y', so there is nothing to learn.",
     ),
     "texts for regression": (
         "x,y\n1,a\n2,b\n3,a\n",
@@ -412,16 +548,24 @@ def test_wrong_arguments_are_refused(write, tmp_path):
         ({"seed": -1}, r"load_csv: seed must be a whole number from 0 to 4294967295, got -1\."),
         ({"task": "magic"}, r"load_csv: task must be None or 'classification' or 'regression', got 'magic'\."),
         ({"gaps": "drop"}, r"load_csv: gaps must be 'fill' or 'refuse', got 'drop'\."),
+        (
+            {"task": "regression", "text": ["rent"]},
+            r"load_csv: text must not hold the target of a regression, got 'rent'\.",
+        ),
         ({"drop": ["rent"]}, r"load_csv: drop must not hold the target, got 'rent'\."),
     ):
         with pytest.raises(ValueError, match=sentence):
             nnx.load_csv(path, "rent", **arguments)
     with pytest.raises(TypeError, match=r"load_csv: drop must be a list of names, got 'area'\. Write \['area'\]\."):
         nnx.load_csv(path, "rent", drop="area")
+    with pytest.raises(TypeError, match=r"load_csv: text must be a list of names, got None\."):
+        nnx.load_csv(path, "rent", text=None)
     with pytest.raises(TypeError, match=r"load_csv: header must be True or False, got 'yes'\."):
         nnx.load_csv(path, "rent", header="yes")
     with pytest.raises(FileNotFoundError, match=r"load_csv: there is no file '.*nothing\.csv'\."):
         nnx.load_csv(tmp_path / "nothing.csv", "rent")
+    with pytest.raises(TypeError, match=r"load_csv: path must be the name of a file or folder, got None\."):
+        nnx.load_csv(None, "rent")
     with pytest.raises(IsADirectoryError, match=r"load_csv: '.*' is a folder, not a CSV file\."):
         nnx.load_csv(tmp_path, "rent")
 

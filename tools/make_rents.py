@@ -23,4 +23,4 @@ for _ in range(800):
     known_floor = floor if rng.rand() > 0.05 else ""
     known_condition = condition if rng.rand() > 0.03 else ""
     lines.append(f"{area},{rooms},{known_floor},{district},{known_condition},{'yes' if balcony else 'no'},{rent:.0f}")
-(Path(__file__).parents[1] / "examples" / "rents.csv").write_text("\n".join(lines) + "\n")
+(Path(__file__).parents[1] / "examples" / "rents.csv").write_text("\n".join(lines) + "\n", newline="\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from numbers import Real
 from typing import Any
 
@@ -94,6 +95,14 @@ def text(where: str, name: str, value: Any) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"{where}: {name} must be text that UTF-8 can hold, got {value!r}.") from None
     return value
+
+
+def path(where: str, name: str, value: Any) -> str:
+    """Return a path as a str."""
+    try:
+        return os.fsdecode(value)
+    except TypeError:
+        raise TypeError(f"{where}: {name} must be the name of a file or folder, got {value!r}.") from None
 
 
 def one_of(where: str, name: str, value: Any, allowed: tuple[Any, ...]) -> Any:

@@ -50,6 +50,12 @@ def writable(where: str, path: Path) -> str:
         raise FileNotFoundError(f"{where}: path must be in an existing folder, got {given!r}.")
     if not os.path.basename(given) or (os.path.exists(target) and not os.path.isfile(target)):
         raise IsADirectoryError(f"{where}: path must name a file, got {given!r}.")
+    try:
+        os.lstat(target)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OSError(f"{where}: path must name a possible file, got {given!r} ({error.strerror}).") from None
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"{where}: path must be in a folder that you may write to, got {given!r}.")
     return target
@@ -84,8 +90,8 @@ def replacing(where: str, path: Path) -> Iterator[BinaryIO]:
     A reader finds the old file or the whole new one, even after a crash.
     """
     target = writable(where, path)
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
+    folder = os.path.dirname(target)
+    temporary = os.path.join(folder, f".{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file

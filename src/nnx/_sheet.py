@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -19,9 +19,15 @@ from nnx.errors import DataFileError
 GAPS = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null"})
 #: Numbers up to this size have squares and sums that doubles can hold.
 LARGEST = 1e100
+#: What is a number to a person, but not here.
+DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)+")
 #: Longer cells are cut in messages.
 LONGEST_SHOWN = 60
-DELIMITERS = ",;\t|"
+DELIMITERS = "\t;|,"
+#: Where spreadsheets say which one it is.
+SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+#: Characters that are looked at to find the delimiter.
+SAMPLE = 100_000
 
 
 class Sheet:
@@ -41,9 +47,10 @@ class Sheet:
 
     def __init__(self, where: str, path: Path, header: bool | None) -> None:
         self.where = where
-        self.path = os.fspath(path)
+        self.path = _check.path(where, "path", path)
         self.rows: list[list[str]] = []
         self.lines: list[int] = []
+        self._guessed = header is None
         self._read(self._text())
         if not self.rows:
             self.refuse("is empty")
@@ -55,18 +62,20 @@ class Sheet:
         self._check_shape()
 
     def _read(self, text: str) -> None:
-        """Split the text into rows; blank lines are none, but in a table of one column a cell may be blank."""
-        line = 1
+        """Split the text into rows. Blank lines are none, but within a table of one column they are gaps."""
+        delimiter, line, blank = _delimiter(text), 1, []
         try:
-            reader = csv.reader(
-                io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True, strict=True
-            )
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
             for cells in reader:
                 line = reader.line_num
-                row = [cell.strip() for cell in cells]
-                if row and (row != [""] or (self.rows and len(self.rows[0]) == 1)):
-                    self.rows.append(row)
-                    self.lines.append(line)
+                row = [] if line == 1 and SEPARATOR_LINE.match(text) else [cell.strip() for cell in cells]
+                single = self.rows and len(self.rows[0]) == 1
+                if single and not row:
+                    blank.append(line)
+                elif row and (row != [""] or single):
+                    self.rows += [[""] for _ in blank] + [row]
+                    self.lines += [*blank, line]
+                    blank = []
         except csv.Error as error:
             self.refuse(f"cannot be read as CSV after line {line} ({error})")
 
@@ -89,7 +98,7 @@ class Sheet:
             self.refuse("has no rows below its header")
         for number, row in enumerate(self.rows):
             if len(row) != len(self.names):
-                self.refuse(f"has {len(row)} cells, and the first row has {len(self.names)}", number)
+                self.refuse(f"has {count(len(row), 'cell')}, and the first row has {len(self.names)}", number)
 
     def name_of(self, role: str, given: Any) -> str:
         """Return the name of a column that is given by its name or its position."""
@@ -113,22 +122,34 @@ class Sheet:
     def refuse(self, reason: str, row: int | None = None) -> NoReturn:
         """Raise the error that says what is wrong, and in which line of the file."""
         line = "" if row is None else f", line {self.lines[row]},"
+        if self._guessed and not row and not getattr(self, "header", True):
+            reason += ". The first row was not taken for names; if it holds them: header=True in Python, --header on "
+            reason += "the command line"
         raise DataFileError(f"{self.where}: {self.path!r}{line} {reason}.")
 
 
 def _delimiter(text: str) -> str:
-    """Return the character that splits the first row into most cells."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    return max(DELIMITERS, key=lambda delimiter: len(next(csv.reader([first], delimiter=delimiter))) if first else 0)
+    """Return the character that splits the first rows evenly; the comma comes last, as it may be within numbers."""
+    stated = SEPARATOR_LINE.match(text)
+    if stated:
+        return stated[1]
+    start = text[:SAMPLE].splitlines()
+    lines = [line for line in start[: len(start) - (len(text) > SAMPLE)] if line.strip()][:20] or start[:1]
+    for delimiter in DELIMITERS:
+        widths = {len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if row}
+        if len(widths) == 1 and widths != {1}:
+            return delimiter
+    return max(reversed(DELIMITERS), key=lambda delimiter: sum(line.count(delimiter) for line in lines))
 
 
 def _looks_like_header(row: list[str]) -> bool:
+    """Return whether a first row holds names: no number, no mark of a gap, and nothing twice."""
     named = [cell for cell in row if cell]
-    return (
-        bool(named)
-        and len(set(named)) == len(named)
-        and not any(number(cell) is not None or cell == "?" for cell in row)
-    )
+    return bool(named) and len(set(named)) == len(named) and all(map(_may_be_a_name, named))
+
+
+def _may_be_a_name(cell: str) -> bool:
+    return number(cell) is None and cell != "?" and not DECIMAL_COMMA.fullmatch(cell)
 
 
 # Cells
@@ -153,6 +174,11 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     rest = len(names) - most
     plain = (name if name.isprintable() and len(name) <= LONGEST_SHOWN else shown(name) for name in names[:most])
     return ", ".join(plain) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def count(number: int, thing: str) -> str:
+    """Return "1 row" or "1,000 rows"."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
 def shown(cell: str) -> str:

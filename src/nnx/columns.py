@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -11,14 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nnx import _check
-from nnx._sheet import Sheet, is_gap, listed, number, shown
+from nnx._sheet import DECIMAL_COMMA, Sheet, is_gap, listed, number, shown
 from nnx._typing import Array
 
 #: More different texts than this in a column are names or numbers of the rows, not categories.
 MAX_CATEGORIES = 256
 #: Whole numbers are class numbers if there are so few different ones, and so many rows of each on average.
 MAX_CLASS_NUMBERS, ROWS_OF_A_CLASS = 10, 10
-DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)+")
+#: So many standard deviations from the mean nothing can be said, and a network's sums may overflow.
+FARTHEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Number:
             values[row] = np.nan if value is None else value
         with np.errstate(over="ignore"):
             values = (values - self.mean) / self.scale
-        far = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
+        far = np.flatnonzero(np.abs(values) > FARTHEST)
         if far.size:
             cell = sheet.rows[far[0]][place]
             sheet.refuse(
@@ -182,9 +182,10 @@ def learnt_target(sheet: Sheet, place: int, training_rows: Array, task: str | No
         cells = sheet.column(place)
         row = next(row for row, cell in enumerate(cells) if number(cell) is None and not is_gap(cell))
         sheet.refuse(f"holds {shown(cells[row])} in column {shown(column.name)}, which must hold numbers", row)
-    if isinstance(column, Text) and len(column.categories) < 2:
-        only = shown(column.categories[0])
-        sheet.refuse(f"holds only {only} in column {shown(column.name)}, so there is nothing to tell apart")
+    different = {cell if number(cell) is None else number(cell) for cell in sheet.column(place) if not is_gap(cell)}
+    if len(different) < 2:
+        only = shown(next(cell for cell in sheet.column(place) if not is_gap(cell)))
+        sheet.refuse(f"holds only {only} in column {shown(column.name)}, so there is nothing to learn")
     return column
 
 

@@ -82,7 +82,8 @@ def load_fashion_mnist(path: Path | None = None, download: bool = False) -> Imag
     each dimension as a big-endian 32-bit integer, then the values.
     """
     where = "load_fashion_mnist"
-    folder = os.path.join(_config.data_home(), "fashion-mnist") if path is None else os.fspath(path)
+    default = path is None
+    folder = os.path.join(_config.data_home(), "fashion-mnist") if default else _check.path(where, "path", path)
     if _check.flag(where, "download", download):
         from nnx import _download
 
@@ -119,11 +120,13 @@ def _read_idx(where: str, path: str, n_dimensions: int) -> Array:
             if prod(shape) > DEFLATE_LIMIT * os.path.getsize(path):  # read would allocate all of it
                 _refuse(where, path, f"is damaged: it cannot hold the {prod(shape):,} bytes that it says it holds")
             content = file.read(prod(shape) + 1)
-    except FileNotFoundError:
+    except IsADirectoryError:
+        _refuse(where, path, "is a folder")
+    except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(
             f"{where}: {os.path.basename(path)!r} is not in {os.path.dirname(os.path.abspath(path))!r}. "
-            "Put the four files of Fashion-MNIST there, name their folder, or download them: download=True in "
-            "Python, --download on the command line."
+            "Put the four files of Fashion-MNIST there, name the folder that they are in, or download them: "
+            "nnx train fashion-mnist --download, or load_fashion_mnist(download=True) in Python."
         ) from None
     except EOFError:
         _refuse(where, path, "is cut off")
@@ -136,7 +139,10 @@ def _read_idx(where: str, path: str, n_dimensions: int) -> Array:
 
 
 def _refuse(where: str, path: str, reason: str) -> NoReturn:
-    raise DataFileError(f"{where}: {path!r} {reason}. Delete it and download it again (download=True, --download).")
+    raise DataFileError(
+        f"{where}: {path!r} {reason}. Delete it and download it again: "
+        "nnx train fashion-mnist --download, or load_fashion_mnist(download=True) in Python."
+    )
 
 
 def _by(shape: Sequence[int]) -> str:
@@ -179,7 +185,7 @@ def load_image_folder(path: Path) -> Images:
     Notes
     -----
     Chapter 19 of the book. Images are taken in the order of their names, class by class: shuffle them for training.
-    Hidden files are passed over, and so is an image's transparency.
+    Hidden files are passed over, and so is an image's transparency; photographs are turned upright.
     """
     where = "load_image_folder"
     try:
@@ -188,7 +194,7 @@ def load_image_folder(path: Path) -> Images:
         raise ImportError(
             f"{where}: Pillow is not installed. Install it with: python -m pip install 'nnx-core[images]'"
         ) from None
-    folders = [os.path.join(os.fspath(path), part) for part in ("train", "test")]
+    folders = [os.path.join(_check.path(where, "path", path), part) for part in ("train", "test")]
     classes = _class_names(where, folders[0])
     if len(classes) > 256:
         raise DataFileError(f"{where}: {folders[0]!r} must hold at most 256 classes, got {len(classes)}.")
@@ -237,13 +243,16 @@ def _read_folder(where: str, folder: str, classes: list[str], like: Array | None
 
 def _read_image(where: str, path: str) -> Array:
     """Return an image's bytes: (height, width) for shades of grey, (height, width, 3) for colours."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
             if image.mode not in EIGHT_BITS:
                 raise DataFileError(f"{where}: {path!r} must have pixels of 8 bits, got mode {image.mode}.")
-            return np.array(image.convert(EIGHT_BITS[image.mode]))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode in ("P", "PA"):  # a palette may have transparency, which only RGBA takes without a warning
+                upright = upright.convert("RGBA")
+            return np.array(upright.convert(EIGHT_BITS[image.mode]))
     except DataFileError:
         raise
     except Image.DecompressionBombError:

@@ -25,6 +25,8 @@ MARKERS = "osD^vP*X"
 GRID = 300
 #: More classes than this leave no room for numbers in a confusion matrix's cells.
 MAX_NUMBERED_CLASSES = 20
+#: More than this leave no room for names at its axes.
+MAX_NAMED_CLASSES = 60
 #: Larger class numbers are none, and would ask for an immense picture.
 MAX_CLASS = 999
 
@@ -106,7 +108,7 @@ def decision_regions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None =
         If X is not in the plane.
     """
     where = "plot.decision_regions"
-    points = _check.rows(where, "X", X, 2, np.dtype(np.float64))
+    points = _points(where, X, 2)
     classes = _class_numbers(where, y, len(points))
     ax = _axes(where, ax)
     margin = np.maximum(0.05 * np.ptp(points, axis=0), 1e-3)
@@ -164,11 +166,11 @@ def confusion_matrix(
             size = "small" if len(names) < 8 else "x-small"
             ax.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=size)
     places = range(len(names))
-    if len("".join(names)) < 30:
-        ax.set_xticks(places, names)
-    else:
-        ax.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(places, names)
+    if len(names) <= MAX_NAMED_CLASSES:  # else the axes count
+        size = "medium" if len(names) <= MAX_NUMBERED_CLASSES else "xx-small"
+        turning: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        ax.set_xticks(places, names, fontsize=size, **(turning if len("".join(names)) >= 30 else {}))
+        ax.set_yticks(places, names, fontsize=size)
     ax.set(xlabel="predicted class", ylabel="true class")
     ax.set_title(f"accuracy {np.mean(predicted == true):.3f} on {len(true):,} samples", fontsize="medium")
     return ax
@@ -193,7 +195,7 @@ def fitted_curve(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = Non
     The matplotlib axes.
     """
     where = "plot.fitted_curve"
-    points = _check.rows(where, "X", X, 1, np.dtype(np.float64))
+    points = _points(where, X, 1)
     targets = _check.targets(where, "y", y, points.shape, np.dtype(np.float64))
     grid = np.linspace(points.min(), points.max(), GRID).reshape(-1, 1)
     curve = _single_output(where, model, grid)
@@ -265,7 +267,10 @@ def weights(model: Model, ax: Axes | None = None, *, shape: tuple[int, int] | No
         raise ValueError(f"{where}: model must have a layer with weights, got none.")
     pixels, n_neurons = np.shape(layer.weights)
     side = round(pixels**0.5)
-    height, width = (side, side) if shape is None else shape
+    try:
+        height, width = (side, side) if shape is None else (_check.whole(where, "shape", size) for size in shape)
+    except (TypeError, ValueError):
+        height = width = 0
     if height * width != pixels:
         raise ValueError(f"{where}: shape must be (height, width) of images of {pixels} pixels, got {shape}.")
     across = int(np.ceil((n_neurons * height / width) ** 0.5))
@@ -286,13 +291,21 @@ def weights(model: Model, ax: Axes | None = None, *, shape: tuple[int, int] | No
 # What pictures need to know of a model
 
 
+def _points(where: str, X: ArrayLike, n_inputs: int) -> Array:
+    points = _check.rows(where, "X", X, n_inputs, np.dtype(np.float64))
+    if len(points) == 0 or not (np.abs(points) <= np.finfo(np.float32).max).all():
+        raise ValueError(f"{where}: X must have at least one row, of finite float32 numbers only.")
+    return points
+
+
 def _class_numbers(where: str, y: ArrayLike, n_rows: int) -> Array:
     classes = np.asarray(y).reshape(-1)
-    if len(classes) != n_rows or n_rows == 0 or not _are_class_numbers(classes):
+    if len(classes) != n_rows or n_rows == 0:
         raise ValueError(
-            f"{where}: y must have one class number a point, shape ({n_rows},), whole numbers from 0 to {MAX_CLASS}, "
-            f"got shape {np.shape(y)}, dtype {classes.dtype}."
+            f"{where}: y must have one class number a point, shape ({n_rows},), at least one, got shape {np.shape(y)}."
         )
+    if not _are_class_numbers(classes):
+        raise ValueError(f"{where}: y must have class numbers from 0 to {MAX_CLASS}, got others.")
     return classes.astype(np.intp)
 
 
@@ -335,7 +348,8 @@ def _literal(name: str) -> str:
 
 
 def _input_names(model: Model, otherwise: tuple[str, ...]) -> tuple[str, ...]:
-    return otherwise if model.table is None else tuple(map(_literal, model.table.input_names))
+    names = otherwise if model.table is None else tuple(map(_literal, model.table.input_names))
+    return names if len(names) == len(otherwise) else otherwise
 
 
 def _target_name(model: Model) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnx import _check, _config
-from nnx._sheet import Sheet, is_gap, listed, shown
+from nnx._sheet import Sheet, count, is_gap, listed, shown
 from nnx._typing import Array, Path
 from nnx.columns import Column, Ignored, Number, Text, described_column, learnt, learnt_target
 
@@ -48,7 +48,7 @@ class Table:
     """
 
     def __init__(self, columns: Sequence[Column], target: str, header: bool = True) -> None:
-        self.columns = tuple(columns)
+        self.columns = tuple(columns) if isinstance(columns, Sequence) else (columns,)
         self.header = _check.flag("Table", "header", header)
         strangers = [column for column in self.columns if not isinstance(column, Number | Text | Ignored)]
         if strangers:
@@ -141,7 +141,7 @@ class Table:
             found = next((each for each in (names, shorter) if len(each) == len(sheet.names)), None)
             if found is None or (with_target and found is shorter):
                 least = "" if with_target else f", or {len(shorter)} without {shown(self.target.name)}"
-                sheet.refuse(f"has {len(sheet.names)} columns, and must have {len(names)}{least}")
+                sheet.refuse(f"has {count(len(sheet.names), 'column')}, and must have {len(names)}{least}")
             return {name: place for place, name in enumerate(found)}
         places = {name: place for place, name in enumerate(sheet.names)}
         for column in self.inputs + [self.target] * with_target:
@@ -192,13 +192,21 @@ class Table:
         """
         if isinstance(self.target, Number):
             values = _check.rows("Table.decode", "outputs", outputs, 1, np.dtype(np.float64))
+            self._check_answers(values)
             return values[:, 0] * self.target.scale + self.target.mean
         values = _check.matrix("Table.decode", "outputs", outputs)
+        self._check_answers(values)
         if not self.fits(values.shape[1]):
             raise ValueError(f"Table.decode: outputs must have shape (n, {self.n_outputs}), got {values.shape}.")
         numbers = np.argmax(values, axis=1) if values.shape[1] > 1 else (values[:, 0] > 0.5).astype(np.intp)
         names: Array = np.array(self.classes, dtype=object)  # one text may be long, and the others need not be
         return np.asarray(names[numbers])
+
+    def _check_answers(self, outputs: Array) -> None:
+        good = np.isfinite(outputs).all(axis=1)
+        if not good.all():
+            row = int(np.argmin(good))
+            raise ValueError(f"Table.decode: outputs must be finite numbers, got {outputs[row].tolist()} in row {row}.")
 
     def fits(self, n_outputs: int) -> bool:
         """Return whether a network with so many outputs can predict the target; for two classes, one may do."""
@@ -336,7 +344,7 @@ def _split(sheet: Sheet, test_size: float, seed: int) -> tuple[Array, Array]:
     """Return the training rows and the test rows, both in a drawn order."""
     n_test = round(len(sheet.rows) * test_size)
     if test_size and not 0 < n_test < len(sheet.rows):
-        sheet.refuse(f"has {len(sheet.rows)} rows, too few to keep a part of {test_size} for testing")
+        sheet.refuse(f"has {count(len(sheet.rows), 'row')}, too few to keep a part of {test_size} for testing")
     order = np.random.RandomState(seed).permutation(len(sheet.rows))
     return order[n_test:], order[:n_test]
 

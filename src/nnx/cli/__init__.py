@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 the disk, the network or the memory refused, or the traini
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -28,20 +29,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         code: int = chosen.run(chosen)
-        sys.stdout.flush()
+        print(end="", flush=True)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as head, has left; nothing more can be said on stdout, at exit neither
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
         return 1
-    except ConnectionError as error:
-        print(f"nnx: {sentence(error)}", file=sys.stderr)
+    except OSError as error:
+        print(f"{chosen.parser.prog}: {sentence(error)}", file=sys.stderr)
+        _silence_stdout()  # it may be what is full
         return 1
     except MemoryError:
-        print("nnx: there is not enough memory for this.", file=sys.stderr)
+        print(f"{chosen.parser.prog}: there is not enough memory for this.", file=sys.stderr)
         return 1
     return code
+
+
+def _silence_stdout() -> None:
+    """Let what is still to be written, also by Python at exit, go nowhere."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # under test, stdout is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> Parser:

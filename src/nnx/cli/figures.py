@@ -22,13 +22,15 @@ def judge(model: Model, table: Table, X: Array, y: Array) -> str:
         return f"accuracy {figures['accuracy']:.3f}, {loss}"
     predicted, true = table.decode(model.predict(X, batch_size=BATCH)), table.decode(y)
     error = amount(float(np.mean(np.abs(predicted - true))))
-    return f"R² {r_squared(true, predicted):.3f}, mean absolute error {error}, {loss}"
+    return f"R² {_r_squared(true, predicted)}, mean absolute error {error}, {loss}"
 
 
-def r_squared(true: Array, predicted: Array) -> float:
+def _r_squared(true: Array, predicted: Array) -> str:
     """Return the part of the targets' variance that predictions explain: 1 − Σ(y − ŷ)² / Σ(y − ȳ)²."""
-    spread = float(np.sum((true - true.mean()) ** 2))
-    return 1 - float(np.sum((true - predicted) ** 2)) / spread if spread > 0 else float("nan")
+    if np.ptp(true) == 0:
+        return "undefined (all targets are the same)"
+    value = 1 - float(np.sum((true - predicted) ** 2)) / float(np.sum((true - true.mean()) ** 2))
+    return f"{value:.3f}" if value > -1000 else f"{value:.2g}"
 
 
 def amount(value: float) -> str:

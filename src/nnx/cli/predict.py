@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 import sys
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 import nnx
 from nnx import _files
 from nnx.cli import figures
-from nnx.cli.arguments import Parser, check_outputs, load_with_table, sentence
+from nnx.cli.arguments import Parser, check_outputs, load_with_table
+from nnx.columns import Number
 
 
 def add(commands: Any) -> None:
@@ -41,14 +43,12 @@ def _run(chosen: argparse.Namespace) -> int:
         X = table.read_inputs(chosen.data)
         answer = _answer(model, table, model.predict(X, batch_size=figures.BATCH))
     if chosen.output is None:
-        sys.stdout.write(answer)
-        return 0
-    try:
+        if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+            sys.stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the shell's code page
+        print(answer, end="")
+    else:
         with _files.replacing("argument -o/--output", chosen.output) as file:
             file.write(answer.encode())
-    except OSError as error:
-        print(f"nnx predict: {sentence(error)}", file=sys.stderr)
-        return 1
     return 0
 
 
@@ -56,8 +56,9 @@ def _answer(model: nnx.Model, table: nnx.Table, outputs: Any) -> str:
     """Return the predictions as CSV."""
     decoded = table.decode(outputs).tolist()
     header = [table.target.name]
-    if table.classes is None:
-        rows = [[f"{value:.7g}"] for value in decoded]
+    if isinstance(table.target, Number):
+        decimals = 5 - math.floor(math.log10(table.target.scale))  # of what a standard deviation is
+        rows = [[f"{value:.{max(0, decimals)}f}"] for value in decoded]
     elif isinstance(model.output_layer_activation, nnx.Activation_Softmax | nnx.Activation_Sigmoid):
         sure = np.maximum(outputs.max(axis=1), 1 - outputs[:, 0] if outputs.shape[1] == 1 else 0)
         header.append("probability")

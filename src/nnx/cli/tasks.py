@@ -127,7 +127,7 @@ def _table(chosen: argparse.Namespace) -> Task:
     epochs = max(Settings.epochs, -(-STEPS_OF_SMALL_TABLES // -(-len(X) // batch)))
     classified = table.classes is not None
     return Task(
-        os.path.basename(chosen.data),
+        os.path.basename(chosen.data).encode(errors="replace").decode(),
         *(X, y, X_test, y_test, table),
         SOFTMAX if classified else LINEAR,
         Settings(epochs=epochs, l2=1e-4),

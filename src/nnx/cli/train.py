@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 import nnx
-from nnx._sheet import listed, shown
+from nnx._sheet import count, listed, shown
 from nnx.cli import figures, pictures, tasks
-from nnx.cli.arguments import Number, Parser, Whole, check_outputs, layers, sentence
+from nnx.cli.arguments import Number, Parser, Whole, check_outputs, layers
 
 OPTIMIZERS: dict[str, Any] = {
     "adam": nnx.Optimizer_Adam,
@@ -67,18 +66,18 @@ def add(commands: Any) -> None:
     images("--folder", metavar="FOLDER", help="where its four files are; else in NNX_DATA_HOME or your cache folder")
     images("--download", action="store_true", default=None, help="fetch what is missing there (30 MB)")
     points = parser.add_argument_group("for spiral, binary and sine").add_argument
-    points("--samples", type=Whole(2), metavar="N", help="points to train on, of each arm (default: 1000)")
+    points("--samples", type=Whole(2, 10_000_000), metavar="N", help="points to train on, of each arm (default: 1000)")
     parser.set_defaults(run=run, parser=parser)
 
 
 def _add_table_options(group: Any) -> None:
     option = group.add_argument
-    option("--target", metavar="NAME", help="the column to predict: its name or number, -1 for the last")
+    option("--target", metavar="NAME", help="the column to predict: its name or its number, -1 for the last")
     option("--test", metavar="FILE", help="rows to test the model on; else some are kept from FILE.csv")
     option("--test-size", type=Number(0, 1), metavar="X", help="part of the rows kept for testing (default: 0.2)")
     option("--task", choices=("classification", "regression"), help="what the target is for, if not what it looks like")
-    option("--text", action="append", metavar="NAME", help="take a column of numbers as text; may be repeated")
-    option("--drop", action="append", metavar="NAME", help="leave a column out; may be repeated")
+    option("--text", action="append", metavar="NAME", help="take a column (name or number) as text; may be repeated")
+    option("--drop", action="append", metavar="NAME", help="leave a column (name or number) out; may be repeated")
     option("--gaps", choices=("fill", "refuse"), help="what to do about empty cells in FILE.csv (default: fill)")
     option("--header", action=argparse.BooleanOptionalAction, help="whether the first row holds names, if not plain")
 
@@ -87,46 +86,39 @@ def run(chosen: argparse.Namespace) -> int:
     """Train, judge, save and draw."""
     parser: Parser = chosen.parser
     _check_options(chosen)
-    stem = os.path.splitext(os.path.basename(chosen.data))[0]
-    output = chosen.output or f"{stem}.safetensors"
-    picture = os.path.splitext(output)[0] + ".png"
+    output = chosen.output or f"{os.path.splitext(os.path.basename(chosen.data))[0]}.safetensors"
     if output.lower().endswith(".png"):
         parser.error(f"argument -o/--output: must not end in .png, as the picture does, got {output!r}")
+    picture = _picture_beside(output)
     check_outputs(parser, (output, picture), [path for path in (chosen.data, chosen.test) if path is not None])
     np.random.seed(chosen.seed)
     with parser.refusing():
         task = tasks.load(chosen)
     settings = replace(task.settings, **_given(chosen))
-    try:
-        model = _build(task, settings, chosen.seed)
-    except MemoryError:
-        parser.error("argument --layers: needs more memory than there is")
+    model = _build(task, settings, chosen.seed)
     print("\n".join(_announcement(task, settings)), flush=True)
     stopped = _train(model, task, settings, chosen.seed)
+    if model.history is None or len(model.history) == 0:
+        print("Stopped before the first step; nothing is saved.", file=sys.stderr)
+        return 130
     if not all(np.isfinite(array).all() for pair in model.get_parameters() for array in pair):
-        print("nnx train: the training has diverged, nothing is saved. Try a smaller --rate.", file=sys.stderr)
+        print("nnx train: the training has diverged, nothing is saved. Try a smaller --rate or --l2.", file=sys.stderr)
         return 1
-    if not _saved(lambda: model.save(output)):  # first of all: what follows can be had again
-        return 1
+    model.save(output)  # first of all: what follows can be had again
+    if stopped:
+        print(f"Stopped after {count(len(model.history), 'step')}; the model so far is kept.")
     print(f"training  {figures.judge(model, task.table, task.X, task.y)}")
     if task.held_out:
         print(f"test      {figures.judge(model, task.table, *task.held_out)}")
     print(f"Model saved to {os.path.abspath(output)}", flush=True)
-    if not _saved(lambda: _draw(model, task, picture)):
-        return 1
+    _draw(model, task, picture)
     return 130 if stopped else 0
 
 
-def _saved(save: Callable[[], None]) -> bool:
-    """Return whether something could be saved; if not, say so."""
-    try:
-        save()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        print(f"nnx train: {sentence(error)}", file=sys.stderr)
-        return False
-    return True
+def _picture_beside(output: str) -> str:
+    """Return where the picture goes: "m.png" for "m.safetensors", "m.1.png" for "m.1"."""
+    stem, suffix = os.path.splitext(output)
+    return f"{stem if suffix[1:].isalpha() else output}.png"
 
 
 def _check_options(chosen: argparse.Namespace) -> None:
@@ -158,16 +150,18 @@ def _announcement(task: tasks.Task, settings: tasks.Settings) -> list[str]:
     table = task.table
     target = f"{table.n_outputs} classes" if table.classes else "a number"
     lines = [
-        f"{task.source}: {len(task.X):,} samples to train on, {len(task.X_test):,} to test; "
+        f"{task.source}: {count(len(task.X), 'sample')} to train on, {len(task.X_test):,} to test; "
         f"the target {shown(table.target.name)} is {target}."
     ]
+    if not table.header:
+        lines.append("Its first row holds no names: columns are numbered. If it does hold names: --header.")
     gaps = [f"{column.gaps:,} in {shown(column.name)}" for column in table.inputs if column.gaps]
     if gaps:
         lines.append(f"Gaps filled: {', '.join(gaps)}.")
     sizes = (table.n_inputs, *settings.layers, _n_outputs(task))
     parts = [f"{settings.optimizer}, rate {settings.rate:g}", f"decay {settings.decay:g}", f"batch {settings.batch}"]
     parts += [f"{name} {value:g}" for name in ("l2", "dropout") if (value := getattr(settings, name))]
-    lines.append(f"Training {'-'.join(map(str, sizes))} for {settings.epochs} epochs ({', '.join(parts)}).")
+    lines.append(f"Training {'-'.join(map(str, sizes))} for {count(settings.epochs, 'epoch')} ({', '.join(parts)}).")
     return lines
 
 
@@ -219,8 +213,6 @@ def _train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, seed: i
             seed=seed,
         )
     except KeyboardInterrupt:
-        steps = 0 if model.history is None else len(model.history)
-        print(f"Stopped after {steps:,} steps; the model so far is kept.")
         return True
     return False
 

@@ -91,7 +91,7 @@ class Sheet:
             raise IsADirectoryError(f"{self.where}: {self.path!r} is a folder, not a CSV file.") from None
 
     def _check_shape(self) -> None:
-        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        twice = [name for name, times in Counter(self.names).items() if times > 1]
         if twice:
             self.refuse(f"has two columns {shown(twice[0])}")
         if not self.rows:

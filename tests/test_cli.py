@@ -470,7 +470,10 @@ def test_a_network_that_is_down_is_one_sentence_and_exit_code_1(files, capsys, m
 @pytest.mark.skipif(os.name != "posix", reason="uses a shell pipe")
 def test_a_model_is_saved_though_nobody_reads_the_figures(tmp_path):
     command = f"{sys.executable} -m nnx train --epochs 2 --samples 20 2>/dev/null | head -1"
-    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=buffered, capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.startswith("spiral: 60 samples")
     assert nnx.Model.load(tmp_path / "spiral.safetensors").optimizer.iterations == 2
 

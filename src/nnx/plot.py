@@ -69,6 +69,7 @@ def history(history: History, ax: Axes | None = None, *, accuracy: bool = True, 
     if len(seen):
         lines += ax.plot(seen, history.validation_loss, "--", marker=marker, color=COLOURS[0], label=f"{held_out} loss")
     ax.set(xlabel="epoch", ylabel="loss", ylim=(min(0.0, ax.dataLim.y0), None))
+    ax.locator_params(axis="x", integer=True)
     if accuracy:
         right = ax.twinx()
         lines += right.plot(epochs, history.accuracy, marker=marker, color=COLOURS[5], label="training accuracy")

@@ -292,7 +292,7 @@ def test_images_of_more_bits_are_refused(tmp_path):
     write(tmp_path, {"test/0/a.png": np.zeros((4, 4))})
     (tmp_path / "train" / "0").mkdir(parents=True)
     Image.fromarray(np.arange(16, dtype=np.uint16).reshape(4, 4) * 4096).save(tmp_path / "train" / "0" / "deep.png")
-    with pytest.raises(nnx.DataFileError, match=r"deep\.png' must have pixels of 8 bits, got mode I;16"):
+    with pytest.raises(nnx.DataFileError, match=r"deep\.png' must have pixels of 8 bits, got mode I"):
         nnx.load_image_folder(tmp_path)
 
 

@@ -57,7 +57,7 @@ def _answer(model: nnx.Model, table: nnx.Table, outputs: Any) -> str:
     decoded = table.decode(outputs).tolist()
     header = [table.target.name]
     if isinstance(table.target, Number):
-        decimals = 5 - math.floor(math.log10(table.target.scale))  # of what a standard deviation is
+        decimals = 5 - math.floor(math.log10(table.target.scale))  # six digits of a standard deviation
         rows = [[f"{value:.{max(0, decimals)}f}"] for value in decoded]
     elif isinstance(model.output_layer_activation, nnx.Activation_Softmax | nnx.Activation_Sigmoid):
         sure = np.maximum(outputs.max(axis=1), 1 - outputs[:, 0] if outputs.shape[1] == 1 else 0)

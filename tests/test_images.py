@@ -283,9 +283,27 @@ def test_images_of_eight_bits_become_grey_or_coloured(tmp_path, mode, shape):
         Image.new("RGB", (5, 4), (255, 255, 255)).convert("RGBA").convert(mode).save(path)
     (tmp_path / "train" / ".git").mkdir()
     (tmp_path / "train" / "notes.txt").write_text("no class")
-    X, *_ = nnx.load_image_folder(tmp_path)
+    X, y, *_ = nnx.load_image_folder(tmp_path)
     assert X.shape == (1, 4, 5, *shape)
     assert (X == 255).all()
+    assert y.tolist() == [0]
+
+
+def test_photographs_are_turned_upright(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part / "0").mkdir(parents=True)
+        exif = Image.Exif()
+        exif[0x0112] = 6  # the camera was held on its side
+        Image.new("L", (5, 4)).save(tmp_path / part / "0" / "a.jpg", exif=exif)
+    assert nnx.load_image_folder(tmp_path)[0].shape == (1, 5, 4)
+
+
+def test_class_numbers_have_eight_bits(tmp_path):
+    for part in ("train", "test"):
+        for name in range(257):
+            (tmp_path / part / str(name)).mkdir(parents=True)
+    with pytest.raises(nnx.DataFileError, match=r"train' must hold at most 256 classes, got 257\."):
+        nnx.load_image_folder(tmp_path)
 
 
 def test_images_of_more_bits_are_refused(tmp_path):

@@ -112,6 +112,16 @@ def test_few_whole_numbers_are_classes_in_the_order_of_the_numbers(write):
     assert nnx.load_csv(write("\n".join(text.split("\n")[:20])), "y", task="classification")[4].classes is not None
 
 
+def test_many_whole_numbers_or_few_rows_of_each_are_no_classes(write):
+    def classes(different, rows):
+        text = "x,y\n" + "".join(f"{i},{i % different}\n" for i in range(rows))
+        return nnx.load_csv(write(text), "y")[4].classes
+
+    assert len(classes(10, 100)) == 10
+    assert classes(11, 1100) is None
+    assert classes(10, 90) is None
+
+
 def test_columns_may_be_dropped_or_taken_as_text(write):
     table = nnx.load_csv(write(FLATS), "rent", drop=["area"], text=["rooms"])[4]
     assert table.input_names == ["rooms=1", "rooms=2", "rooms=3", "rooms=4", "town=Graz", "town=Linz"]
@@ -426,6 +436,21 @@ def test_a_damaged_table_in_a_file_is_refused(flats, tmp_path, monkeypatch, case
         nnx.Model.load(tmp_path / "m")
 
 
+def test_a_file_of_parameters_holds_no_table(flats, tmp_path, monkeypatch):
+    from nnx import _files
+
+    write = _files.write
+    monkeypatch.setattr(
+        _files,
+        "write",
+        lambda where, path, description, arrays: write(where, path, {**description, "table": flats.to_dict()}, arrays),
+    )
+    model = regression(flats)
+    model.save_parameters(tmp_path / "p")
+    with pytest.raises(nnx.ModelFileError, match=r"Model\.load_parameters: "):
+        model.load_parameters(tmp_path / "p")
+
+
 def test_what_a_table_says_of_itself_makes_the_same_table(flats):
     assert nnx.Table.from_dict(flats.to_dict()).to_dict() == flats.to_dict()
 
@@ -473,6 +498,11 @@ REFUSED = {
         ", line 3, holds 'many' in column 'rent', whose other cells are numbers.",
     ),
     "an infinite number": (FLATS.replace("70,", "inf,"), {"target": "rent"}, ", line 3, holds 'inf' in column 'area'"),
+    "an immense number": (
+        FLATS.replace("70,", "1e200,"),
+        {"target": "rent"},
+        ", line 3, holds '1e200' in column 'area'",
+    ),
     "underscores": (FLATS.replace("70,", "7_0,"), {"target": "rent"}, ", line 3, holds '7_0' in column 'area'"),
     "a gap in the target": (
         FLATS.replace("900", ""),
@@ -583,6 +613,10 @@ UNKNOWN = {
     "far away": (
         "area,rooms,town\n1e60,2,Graz\n",
         ", line 2, holds '1e60' in column 'area', too far from the mean of 60.",
+    ),
+    "rather far away": (
+        "area,rooms,town\n1e20,2,Graz\n",
+        ", line 2, holds '1e20' in column 'area', too far from the mean of 60.",
     ),
     "no header": ("50,2,Graz\n60,3,Linz\n", " has no column 'area'. Its columns are 50, 2, Graz."),
 }

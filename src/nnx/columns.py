@@ -145,16 +145,13 @@ def learnt(sheet: Sheet, place: int, training_rows: Array, as_text: bool) -> Num
     n_gaps = sum(map(is_gap, cells))
     n_numbers = len(cells) - n_gaps - len(strangers)
     if n_gaps == len(cells):
-        sheet.refuse(
-            f"holds nothing in column {shown(name)}. Leave the column out: drop={[name]!r} in Python, "
-            f"--drop {name!r} on the command line"
-        )
+        sheet.refuse(f"holds nothing in column {shown(name)}. Leave the column out: {_option('drop', name)}")
     commas = [row for row in strangers if DECIMAL_COMMA.fullmatch(cells[row])]
     if len(commas) > len(strangers) / 2 and not as_text:
         sheet.refuse(
             f"holds {shown(cells[commas[0]])} in column {shown(name)}, which looks like a number with a comma. Write "
             "numbers with a full stop and nothing between thousands, or take the column as text: "
-            f"text={[name]!r} in Python, --text {name!r} on the command line",
+            f"{_option('text', name)}",
             commas[0],
         )
     if as_text or n_numbers < len(strangers):
@@ -162,7 +159,7 @@ def learnt(sheet: Sheet, place: int, training_rows: Array, as_text: bool) -> Num
     if strangers:
         sheet.refuse(
             f"holds {shown(cells[strangers[0]])} in column {shown(name)}, whose other cells are numbers. Correct it, "
-            f"or take the column as text: text={[name]!r} in Python, --text {name!r} on the command line",
+            f"or take the column as text: {_option('text', name)}",
             strangers[0],
         )
     known = np.array([np.nan if value is None else value for value in values])[training_rows]
@@ -206,10 +203,14 @@ def _categories(sheet: Sheet, place: int) -> tuple[str, ...]:
         name = sheet.names[place]
         sheet.refuse(
             f"holds {len(found):,} different texts in column {shown(name)}, more than the {MAX_CATEGORIES} that "
-            f"make sense as categories. Leave the column out: drop={[name]!r} in Python, --drop {name!r} on the "
-            "command line"
+            f"make sense as categories. Leave the column out: {_option('drop', name)}"
         )
     return tuple(found)
+
+
+def _option(name: str, column: str) -> str:
+    """Return how an option is given to `load_csv` and to the command."""
+    return f"{name}={[column]!r} in Python, --{name} {column!r} on the command line"
 
 
 # From model files

@@ -39,6 +39,8 @@ FASHION_MNIST_FILES = {
     "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
 }
 
+#: How to get them.
+DOWNLOAD = "nnx train fashion-mnist --download, or load_fashion_mnist(download=True) in Python"
 #: A byte of a gzip file unpacks to no more bytes than this.
 DEFLATE_LIMIT = 1032
 
@@ -82,8 +84,7 @@ def load_fashion_mnist(path: Path | None = None, download: bool = False) -> Imag
     each dimension as a big-endian 32-bit integer, then the values.
     """
     where = "load_fashion_mnist"
-    default = path is None
-    folder = os.path.join(_config.data_home(), "fashion-mnist") if default else _check.path(where, "path", path)
+    folder = os.path.join(_config.data_home(), "fashion-mnist") if path is None else _check.path(where, "path", path)
     if _check.flag(where, "download", download):
         from nnx import _download
 
@@ -126,7 +127,7 @@ def _read_idx(where: str, path: str, n_dimensions: int) -> Array:
         raise FileNotFoundError(
             f"{where}: {os.path.basename(path)!r} is not in {os.path.dirname(os.path.abspath(path))!r}. "
             "Put the four files of Fashion-MNIST there, name the folder that they are in, or download them: "
-            "nnx train fashion-mnist --download, or load_fashion_mnist(download=True) in Python."
+            f"{DOWNLOAD}."
         ) from None
     except EOFError:
         _refuse(where, path, "is cut off")
@@ -139,10 +140,7 @@ def _read_idx(where: str, path: str, n_dimensions: int) -> Array:
 
 
 def _refuse(where: str, path: str, reason: str) -> NoReturn:
-    raise DataFileError(
-        f"{where}: {path!r} {reason}. Delete it and download it again: "
-        "nnx train fashion-mnist --download, or load_fashion_mnist(download=True) in Python."
-    )
+    raise DataFileError(f"{where}: {path!r} {reason}. Delete it and download it again: {DOWNLOAD}.")
 
 
 def _by(shape: Sequence[int]) -> str:

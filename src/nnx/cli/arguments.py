@@ -8,12 +8,10 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+import nnx
 from nnx import _files
-
-if TYPE_CHECKING:
-    import nnx
 
 #: Neurons of a layer; more would be a slip of the finger, answered by an exhausted memory.
 MAX_NEURONS = 16384
@@ -113,8 +111,6 @@ def check_outputs(parser: Parser, paths: Sequence[str], inputs: Sequence[str]) -
 
 def load_with_table(parser: Parser, path: str) -> tuple[nnx.Model, nnx.Table]:
     """Return the model of a file, which must know the columns of a table."""
-    import nnx
-
     with parser.refusing():
         model = nnx.Model.load(path)
     if model.table is None:

@@ -21,7 +21,7 @@ def judge(model: Model, table: Table, X: Array, y: Array) -> str:
     if table.classes is not None:
         return f"accuracy {figures['accuracy']:.3f}, {loss}"
     predicted, true = table.decode(model.predict(X, batch_size=BATCH)), table.decode(y)
-    error = amount(float(np.mean(np.abs(predicted - true))))
+    error = _amount(float(np.mean(np.abs(predicted - true))))
     return f"R² {_r_squared(true, predicted)}, mean absolute error {error}, {loss}"
 
 
@@ -33,6 +33,6 @@ def _r_squared(true: Array, predicted: Array) -> str:
     return f"{value:.3f}" if value > -1000 else f"{value:.2g}"
 
 
-def amount(value: float) -> str:
+def _amount(value: float) -> str:
     """Return a number as a person would write it: 35,912 or 0.01234."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"

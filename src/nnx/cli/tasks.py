@@ -107,18 +107,22 @@ def _fashion_mnist(chosen: argparse.Namespace) -> Task:
 
 #: A small table is gone through more often, until there have been this many steps.
 STEPS_OF_SMALL_TABLES = 2000
+WHOLE = re.compile(r"-?\d+")
 
 
 def _table(chosen: argparse.Namespace) -> Task:
+    text, drop = chosen.text or [], chosen.drop or []
+    by_number = any(map(WHOLE.fullmatch, [chosen.target, *text, *drop]))
+    names = nnx.tables.column_names(chosen.data, chosen.header) if by_number else []
     X, y, X_test, y_test, table = nnx.load_csv(
         chosen.data,
-        _column(chosen, "target", chosen.target),
+        _column("target", chosen.target, names),
         test_size=0 if chosen.test is not None else 0.2 if chosen.test_size is None else chosen.test_size,
         seed=chosen.seed,
         header=chosen.header,
         task=chosen.task,
-        text=[_column(chosen, "text", each) for each in chosen.text or ()],
-        drop=[_column(chosen, "drop", each) for each in chosen.drop or ()],
+        text=[_column("text", each, names) for each in text],
+        drop=[_column("drop", each, names) for each in drop],
         gaps=chosen.gaps or "fill",
     )
     if chosen.test is not None:
@@ -135,12 +139,12 @@ def _table(chosen: argparse.Namespace) -> Task:
     )
 
 
-def _column(chosen: argparse.Namespace, option: str, given: str) -> str | int:
-    """Return a column's name, or its position as Python counts; on the command line, the first is 1 and the last -1."""
-    if not re.fullmatch(r"-?\d+", given):
-        return given
-    names = nnx.tables.column_names(chosen.data, chosen.header)
-    if given in names:
+def _column(option: str, given: str, names: list[str]) -> str | int:
+    """Return a column's name, or its position as Python counts; on the command line, the first is 1 and the last -1.
+
+    The file's ``names`` need be known only if a number is ``given``, which may be a name too.
+    """
+    if given in names or not WHOLE.fullmatch(given):
         return given
     position = int(given)
     if not 1 <= abs(position) <= len(names):

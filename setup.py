@@ -1,5 +1,92 @@
-"""The place of the extension modules and their compiler flags; all that does not compile is in pyproject.toml."""
+"""The extension modules and their compiler flags; all that does not compile is in pyproject.toml.
 
-from setuptools import setup
+NNX_DISABLE_EXTENSIONS=1 builds none, and nnx computes with NumPy; so it does where no compiler works, unless
+NNX_REQUIRE_EXTENSIONS=1 makes that an error.
+"""
 
-setup()
+import os
+import platform
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+DOOR = "nnx._kernels._native"
+KERNELS = "nnx._kernels.native"  # a folder without __init__.py: no tool that imports all modules of a package finds the
+# variants in it, whose import a processor without their instructions could not survive
+DISABLED = bool(os.environ.get("NNX_DISABLE_EXTENSIONS"))
+REQUIRED = bool(os.environ.get("NNX_REQUIRE_EXTENSIONS"))
+
+#: What GCC and Clang are told beside a variant's own flags. Never -ffast-math: it makes the whole process flush subnormals.
+FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden", "-Wno-psabi"]
+#: What is called inline in the kernels is inlined: only then does a tile's size become a constant and its sums registers.
+INLINE = "-DCYTHON_INLINE=inline __attribute__((always_inline))"
+
+#: The variants for x86-64, with what the compiler may use in each; `offers` in simd.h asks the processor for the same.
+X86_VARIANTS = {
+    "baseline": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
+}
+
+DIRECTIVES = {
+    "language_level": 3,
+    "annotation_typing": False,
+    "boundscheck": False,
+    "cdivision": True,
+    "initializedcheck": False,
+    "wraparound": False,
+}
+
+
+class build_extensions(build_ext):
+    """Translate and compile; the kernels' one source becomes many modules, so each has a folder for its C."""
+
+    def build_extension(self, extension: Extension) -> None:
+        import numpy
+        from Cython.Build import cythonize
+
+        (translated,) = cythonize(
+            [extension],
+            build_dir=os.path.join(self.build_temp, extension.name),
+            compiler_directives=DIRECTIVES,
+            include_path=["src"],
+            force=True,
+        )
+        extension.sources = translated.sources
+        extension.include_dirs += [numpy.get_include(), "src/nnx/_kernels/native"]
+        if self.compiler.compiler_type != "msvc":
+            inline = [INLINE] if extension.name != DOOR else []
+            extension.extra_compile_args = FLAGS + inline + extension.extra_compile_args
+        super().build_extension(extension)
+
+
+def extensions() -> list[Extension]:
+    """Return the door to the kernels, and a module for each variant and float type."""
+    if DISABLED:
+        return []
+    found = [
+        Extension(
+            DOOR,
+            ["src/nnx/_kernels/_native.pyx"],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+            optional=not REQUIRED,
+        )
+    ]
+    x86 = platform.machine().lower() in ("x86_64", "amd64") and os.name == "posix"
+    for variant, flags in (X86_VARIANTS if x86 else {"baseline": []}).items():
+        for dtype in ("float32", "float64"):
+            found.append(
+                Extension(
+                    f"{KERNELS}.{variant}_{dtype}",
+                    ["src/nnx/_kernels/native/kernels.pyx"],
+                    define_macros=[("NNX_DOUBLE", "1")] * (dtype == "float64"),
+                    extra_compile_args=flags,
+                    optional=not REQUIRED,
+                )
+            )
+    return found
+
+
+if DISABLED and REQUIRED:
+    raise SystemExit("NNX_DISABLE_EXTENSIONS and NNX_REQUIRE_EXTENSIONS are both set. Unset one of them.")
+setup(ext_modules=extensions(), cmdclass={"build_ext": build_extensions})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
+import os
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,20 +14,32 @@ from nnx import _kernels
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nnfs-init", action="store_true", help="run the whole suite after nnfs.init()")
+    parser.addoption("--no-compiled", action="store_true", help="accept that the compiled kernels are not built")
     parser.addoption("--require-data", action="store_true", help="fail where files below NNX_DATA_HOME are missing")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if _kernels.built == ("numpy",) and not config.getoption("--no-compiled"):
+        raise pytest.UsageError(
+            "the compiled kernels are not built: install nnx where a C compiler works, or pass --no-compiled"
+        )
     if config.getoption("--nnfs-init"):
         import nnfs
 
         nnfs.init()
 
 
-@pytest.fixture(params=_kernels.built, autouse=True)
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(_kernels, "backend", importlib.import_module(f"nnx._kernels._{request.param}"))
-    return request.param
+#: Every backend of this machine; where NNX_BACKEND asks for one, that one.
+BACKENDS = (_kernels.name,) if os.environ.get("NNX_BACKEND") else _kernels.usable
+
+
+@pytest.fixture(params=BACKENDS, autouse=True)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Run every test on each backend, and what it starts as another process too."""
+    monkeypatch.setattr(_kernels, "backend", _kernels.load(request.param))
+    monkeypatch.setenv("NNX_BACKEND", request.param)
+    yield request.param
+    _kernels.load(_kernels.name)
 
 
 @pytest.fixture(params=["float32", "float64"])

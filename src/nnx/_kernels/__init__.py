@@ -2,31 +2,82 @@
 
 ``backend`` is the module whose functions layers, losses and optimizers call, always as
 ``_kernels.backend.dense_forward(...)``: the name is looked up at the call, so that a test can put
-another backend in its place. `nnx._kernels._numpy` is the specification of what each kernel does.
+another backend in its place. `nnx._kernels._numpy` is the specification of what each kernel does; `nnx._kernels._native` is
+the door to the compiled kernels, of which there is a variant for each instruction set.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
 from nnx import _config
-from nnx._kernels import _numpy as backend
+from nnx._kernels import _numpy
 
-__all__ = ["backend", "built", "name", "reason"]
+__all__ = ["backend", "built", "load", "name", "reason", "usable"]
 
-#: The backends that this installation has, best first.
-built = ("numpy",)
+#: What the native backend may be compiled for, best first.
+VARIANTS = ("avx512", "avx2", "baseline")
+
+
+def _door() -> Any:
+    """Return the door to the compiled kernels, None if it is not built; one that is broken raises."""
+    if find_spec("nnx._kernels._native") is None:
+        return None
+    from nnx._kernels import _native
+
+    return _native
+
+
+def _find() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the backends that this installation has, and those of them that this processor can run; best first."""
+    door = _door()
+    variants = [v for v in VARIANTS if door is not None and find_spec(f"nnx._kernels.native.{v}_float64") is not None]
+    return (
+        (*[f"native-{v}" for v in variants], "numpy"),
+        (*[f"native-{v}" for v in variants if door.offers(v)], "numpy"),
+    )
+
+
+built, usable = _find()
+
+
+def load(name: str) -> Any:
+    """Return the module of a usable backend, ready for calls."""
+    if name == "numpy":
+        return _numpy
+    door = _door()
+    door.use(name.removeprefix("native-"))
+    return door
 
 
 def choose(requested: str | None) -> tuple[str, str]:
     """Return the backend's name for what ``NNX_BACKEND`` asks for, and why it is that one."""
     if requested is None:
-        return "numpy", "the compiled kernels are not built"
-    if requested == "numpy":
-        return "numpy", "NNX_BACKEND=numpy asks for it"
-    if requested.partition("-")[0] == "native":
+        if built == ("numpy",):
+            return "numpy", "the compiled kernels are not built"
+        return usable[0], "the best that is built and that this processor runs"
+    if requested not in ("numpy", "native", *[f"native-{v}" for v in VARIANTS]):
+        allowed = ", ".join(["numpy", "native", *[f"native-{v}" for v in VARIANTS]])
+        raise ImportError(f"NNX_BACKEND must be one of: {allowed}; got {requested!r}.")
+    if requested == "native":
+        if usable != ("numpy",):
+            return usable[0], "NNX_BACKEND=native asks for the best of the compiled kernels"
+    elif requested in usable:
+        return requested, f"NNX_BACKEND={requested} asks for it"
+    elif requested in built:
         raise ImportError(
-            f"NNX_BACKEND={requested}, but the compiled kernels are not built. Set NNX_BACKEND=numpy, or unset it."
+            f"NNX_BACKEND={requested}, but this processor lacks its instructions. It can run: {', '.join(usable)}."
         )
-    raise ImportError(f"NNX_BACKEND must be one of: {', '.join(built)}; got {requested!r}.")
+    what = "the compiled kernels are" if built == ("numpy",) else f"{requested} is"
+    raise ImportError(
+        f"NNX_BACKEND={requested}, but {what} not built. Install nnx where a C compiler works, or unset NNX_BACKEND."
+    )
 
 
 name, reason = choose(_config.requested_backend())
+
+if TYPE_CHECKING:
+    from nnx._kernels import _numpy as backend
+else:
+    backend = load(name)

@@ -1,7 +1,9 @@
 """The kernels in NumPy: the definition of each numeric operation, and the backend of machines without compiled ones.
 
+Its compiled twins are in `kernels.pyx`, behind the checks of `_native.pyx`.
+
 A kernel reads its inputs and writes its outputs, which its caller has allocated; both are C-ordered
-and of one dtype, float32 or float64, but for labels (``intp``) and what is said at the kernel. The order of
+and of one dtype, float32 or float64, but for labels and classes (``intp``) and what is said at the kernel. The order of
 arguments is: inputs, outputs, hyperparameters. Unless an argument says so, outputs overlap nothing.
 
 Kernels check nothing: the classes that call them do. They never warn, whatever ``np.errstate`` is in force: NaN and
@@ -23,6 +25,8 @@ from nnx._typing import Array
 __all__ = [
     "adagrad_update",
     "adam_update",
+    "argmax",
+    "bad_label",
     "binary_crossentropy_backward",
     "binary_crossentropy_forward",
     "categorical_crossentropy_backward",
@@ -31,13 +35,16 @@ __all__ = [
     "dense_backward_inputs",
     "dense_backward_weights",
     "dense_forward",
+    "dense_relu_forward",
     "dropout_apply",
     "dropout_mask",
+    "equal_count",
     "linear_backward",
     "mean_absolute_error_backward",
     "mean_absolute_error_forward",
     "mean_squared_error_backward",
     "mean_squared_error_forward",
+    "near_count",
     "regularization_loss",
     "relu_backward",
     "relu_forward",
@@ -48,6 +55,7 @@ __all__ = [
     "sigmoid_binary_crossentropy_backward",
     "sigmoid_forward",
     "softmax_backward",
+    "softmax_crossentropy",
     "softmax_crossentropy_backward",
     "softmax_forward",
     "total",
@@ -84,6 +92,12 @@ def dense_forward(inputs: Array, weights: Array, biases: Array, output: Array) -
     """``output := inputs · weights + biases``; (n, k), (k, m), (1, m) in, (n, m) out."""
     np.matmul(inputs, weights, out=output)
     output += biases
+
+
+def dense_relu_forward(inputs: Array, weights: Array, biases: Array, output: Array) -> None:
+    """``output := max(0, inputs · weights + biases)``; (n, k), (k, m), (1, m) in, (n, m) out."""
+    dense_forward(inputs, weights, biases, output)
+    relu_forward(output, output)
 
 
 @quiet
@@ -276,6 +290,19 @@ def softmax_crossentropy_backward(output: Array, labels: Array, dinputs: Array) 
     dinputs /= len(labels)
 
 
+def softmax_crossentropy(inputs: Array, labels: Array, output: Array, dinputs: Array) -> tuple[float, int]:
+    """Softmax, loss, hits and gradient in one: return ``Σ −log(clip(output_i,label_i))``, in double, and the hits.
+
+    ``output := softmax(inputs); dinputs := (output − onehot(labels)) / n``; (n, m), (n,) in, (n, m) out. A row is a hit if
+    the first of its largest probabilities is the label's.
+    """
+    softmax_forward(inputs, output)
+    sample_losses = np.empty(len(labels), output.dtype)
+    categorical_crossentropy_forward(output, labels, sample_losses)
+    softmax_crossentropy_backward(output, labels, dinputs)
+    return total(sample_losses), int(np.count_nonzero(np.argmax(output, axis=1) == labels))
+
+
 @quiet
 def binary_crossentropy_forward(y_pred: Array, y_true: Array, sample_losses: Array) -> None:
     """``sample_losses_i := mean over outputs of −(y·log p + (1 − y)·log(1 − p))``, p clipped; (n, m) in, (n,) out."""
@@ -326,6 +353,32 @@ def mean_absolute_error_backward(y_pred: Array, y_true: Array, dinputs: Array) -
     """``dinputs := sign(p − y) / (m·n)``; (n, m)."""
     np.sign(y_pred - y_true, out=dinputs)
     dinputs /= dinputs.size
+
+
+# Accuracy
+
+
+def bad_label(labels: Array, n_classes: int) -> int:
+    """Return the position of the first label that is not from 0 to n_classes − 1, −1 if there is none; (n,) in."""
+    if labels.size == 0 or (labels.min() >= 0 and labels.max() < n_classes):
+        return -1
+    return int(np.argmax((labels < 0) | (labels >= n_classes)))
+
+
+def argmax(values: Array, classes: Array) -> None:
+    """``classes_i :=`` the column of the first of row i's largest values, NaN counting as largest; (n, m) in, (n,) out."""
+    np.argmax(values, axis=1, out=classes)
+
+
+def equal_count(predictions: Array, targets: Array) -> int:
+    """Return how many cells are equal; both of dtype ``intp``, any shape, the same."""
+    return int(np.count_nonzero(predictions == targets))
+
+
+@quiet
+def near_count(y_pred: Array, y_true: Array, precision: float) -> int:
+    """Return in how many cells ``|y_pred − y_true|``, in double, is below ``precision``; any shape, the same."""
+    return int(np.count_nonzero(np.absolute(np.subtract(y_pred, y_true, dtype=np.float64)) < precision))
 
 
 # Optimizers: values, momentums and cache are updated in place; any shape, all the same

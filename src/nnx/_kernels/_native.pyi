@@ -1,0 +1,6 @@
+"""The compiled kernels have the names and signatures of the specification."""
+
+from nnx._kernels._numpy import *
+
+def offers(variant: str) -> bool: ...
+def use(variant: str) -> None: ...

@@ -1,0 +1,742 @@
+"""The door to the compiled kernels: every argument is checked, at every call, then a kernel runs without the GIL.
+
+Whatever Python passes, no kernel reads or writes outside an array. Arrays that are merely not contiguous, unaligned or
+of the other byte order are copied, and results copied back; those of another shape or type, and read-only
+ones to write into, are refused before anything has changed. An input that overlaps an output is copied, unless the kernel
+goes number by number and both are the same; outputs that overlap each other are refused.
+
+What each function computes is said at its twin in `_numpy.py`.
+"""
+
+cimport numpy as cnp
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int32_t, uint64_t
+
+from nnx._kernels.native.kernels cimport *
+
+import importlib
+
+import numpy as np
+
+cnp.import_array()
+
+cdef enum:
+    ANY = -1  # a size that may be any
+    ALIGNMENT = 64
+
+#: The tables of the variant in use, for float32 and float64.
+cdef Kernels *tables[2]
+
+
+cdef extern from "simd.h":
+    int processor_offers(const char *variant) nogil
+
+
+def offers(str variant not None):
+    """Return whether this processor can run a variant."""
+    return bool(processor_offers(variant.encode("ascii", "replace")))
+
+
+def use(str variant not None):
+    """Take the kernels of a variant (``"avx2"``) from now on."""
+    if not offers(variant):
+        raise ImportError(f"This processor lacks the instructions of the variant {variant!r}.")
+    modules = [importlib.import_module(f"nnx._kernels.native.{variant}_{dtype}") for dtype in ("float32", "float64")]
+    for i, module in enumerate(modules):
+        tables[i] = <Kernels *> PyCapsule_GetPointer(module.table, "nnx._kernels")
+
+
+# Arrays
+
+
+cdef inline Kernels *kernels_for(str where, str name, object given) except NULL:
+    """Return the table for an array's float type."""
+    if cnp.PyArray_Check(given):
+        if cnp.PyArray_TYPE(given) == cnp.NPY_FLOAT:
+            return tables[0]
+        if cnp.PyArray_TYPE(given) == cnp.NPY_DOUBLE:
+            return tables[1]
+        raise TypeError(f"{where}: {name} must be a float32 or float64 array, got dtype {given.dtype}.")
+    raise TypeError(f"{where}: {name} must be an array, got {type(given).__name__}.")
+
+
+cdef inline int type_of(Kernels *kernels) noexcept:
+    return cnp.NPY_FLOAT if kernels == tables[0] else cnp.NPY_DOUBLE
+
+
+cdef object refused(str where, str name, object given, int number, tuple shape):
+    """Raise what is wrong with an array's type or shape."""
+    if not cnp.PyArray_Check(given):
+        raise TypeError(f"{where}: {name} must be an array, got {type(given).__name__}.")
+    if cnp.PyArray_TYPE(given) != number:
+        wanted = cnp.PyArray_DescrFromType(number)
+        raise TypeError(f"{where}: {name} must be of dtype {wanted}, got {given.dtype}.")
+    sizes = ", ".join(["n" if size == ANY else str(size) for size in shape])
+    raise ValueError(f"{where}: {name} must have shape ({sizes}{',' if len(shape) == 1 else ''}), got {given.shape}.")
+
+
+cdef inline cnp.ndarray plain(cnp.ndarray given):
+    """Return an array itself if kernels can read it as it stands, else a copy that they can."""
+    if cnp.PyArray_ISCARRAY_RO(given):
+        return given
+    return cnp.PyArray_FROMANY(
+        given, cnp.PyArray_TYPE(given), 0, 0, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_NOTSWAPPED | cnp.NPY_ARRAY_ENSURECOPY
+    )
+
+
+cdef inline cnp.ndarray matrix(str where, str name, object given, int number, Py_ssize_t rows, Py_ssize_t columns):
+    """Return a matrix to read, with the given sizes."""
+    if (
+        not cnp.PyArray_Check(given)
+        or cnp.PyArray_TYPE(given) != number
+        or cnp.PyArray_NDIM(given) != 2
+        or (rows != ANY and cnp.PyArray_DIM(given, 0) != rows)
+        or (columns != ANY and cnp.PyArray_DIM(given, 1) != columns)
+    ):
+        refused(where, name, given, number, (rows, columns))
+    return plain(given)
+
+
+cdef inline cnp.ndarray vector(str where, str name, object given, int number, Py_ssize_t n):
+    """Return an array of one dimension to read, with n numbers."""
+    if (
+        not cnp.PyArray_Check(given)
+        or cnp.PyArray_TYPE(given) != number
+        or cnp.PyArray_NDIM(given) != 1
+        or (n != ANY and cnp.PyArray_DIM(given, 0) != n)
+    ):
+        refused(where, name, given, number, (n,))
+    return plain(given)
+
+
+cdef inline cnp.ndarray like(str where, str name, object given, int number, cnp.ndarray other):
+    """Return an array to read, of another's shape."""
+    if not cnp.PyArray_Check(given) or cnp.PyArray_TYPE(given) != number or not cnp.PyArray_SAMESHAPE(given, other):
+        refused(where, name, given, number, (<object> other).shape)
+    return plain(given)
+
+
+cdef inline int writable(str where, str name, cnp.ndarray given) except -1:
+    """Refuse a read-only array."""
+    if not cnp.PyArray_ISWRITEABLE(given):
+        raise ValueError(f"{where}: {name} must be a writable array, got a read-only one.")
+    return 0
+
+
+cdef inline bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Return whether the memory of two contiguous arrays overlaps."""
+    cdef const char *start_a = cnp.PyArray_BYTES(a)
+    cdef const char *start_b = cnp.PyArray_BYTES(b)
+    return start_a < start_b + cnp.PyArray_NBYTES(b) and start_b < start_a + cnp.PyArray_NBYTES(a)
+
+
+cdef inline cnp.ndarray apart(cnp.ndarray values, cnp.ndarray result):
+    """Return an input, or a copy of it if the result overlaps it."""
+    return cnp.PyArray_NewCopy(values, cnp.NPY_CORDER) if overlap(values, result) else values
+
+
+cdef inline cnp.ndarray same_or_apart(cnp.ndarray values, cnp.ndarray result):
+    """`apart`, for kernels that go number by number: input and result may be one."""
+    return values if cnp.PyArray_DATA(values) == cnp.PyArray_DATA(result) else apart(values, result)
+
+
+cdef int distinct(str where, str name_a, cnp.ndarray a, str name_b, cnp.ndarray b) except -1:
+    """Refuse two arrays to write into that overlap."""
+    cdef bint shared
+    if cnp.PyArray_ISCARRAY_RO(a) and cnp.PyArray_ISCARRAY_RO(b):
+        shared = overlap(a, b)
+    else:
+        shared = np.may_share_memory(a, b)
+    if shared:
+        raise ValueError(f"{where}: {name_a} and {name_b} must not share memory.")
+    return 0
+
+
+cdef inline int give_back(object given, cnp.ndarray result) except -1:
+    """Copy a result into the array that was given for it, if the kernel could not write there."""
+    if result is not given:
+        given[...] = result
+    return 0
+
+
+cdef inline void *data(cnp.ndarray array) noexcept nogil:
+    return cnp.PyArray_DATA(array)
+
+
+# Scratch memory: one piece that is kept, taken in turn under the GIL; what does not fit, or comes meanwhile, is allocated
+
+cdef enum:
+    KEPT = 1 << 20
+
+cdef char *kept = NULL
+cdef bint kept_is_taken = False
+
+
+cdef void *allocate(Py_ssize_t size) except NULL:
+    """Return aligned memory, with the address to free before it."""
+    cdef char *raw = <char *> PyMem_RawMalloc(size + ALIGNMENT + sizeof(void *))
+    cdef size_t start
+    if raw is NULL:
+        raise MemoryError
+    start = (<size_t> raw + sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    (<void **> start - 1)[0] = raw
+    return <void *> start
+
+
+cdef inline void *take(Py_ssize_t size) except NULL:
+    global kept, kept_is_taken
+    if kept_is_taken or size > KEPT:
+        return allocate(size)
+    if kept is NULL:
+        kept = <char *> allocate(KEPT)
+    kept_is_taken = True
+    return kept
+
+
+cdef inline void give(void *scratch) noexcept:
+    global kept_is_taken
+    if scratch == kept:
+        kept_is_taken = False
+    else:
+        PyMem_RawFree((<void **> scratch - 1)[0])
+
+
+cdef int32_t *take_labels(str where, object given, Py_ssize_t n, Py_ssize_t n_classes) except NULL:
+    """Return a private copy of class numbers, each of them checked: nobody can change it while a kernel reads it."""
+    cdef cnp.ndarray labels = vector(where, "labels", given, cnp.NPY_INTP, n)
+    cdef const Py_ssize_t *numbers = <const Py_ssize_t *> data(labels)
+    cdef int32_t *copy = <int32_t *> allocate(n * sizeof(int32_t))
+    cdef Py_ssize_t i, label
+    for i in range(n):
+        label = numbers[i]
+        if not 0 <= label < min(n_classes, <Py_ssize_t> 2147483647):
+            give(copy)
+            raise ValueError(
+                f"{where}: labels must hold class numbers from 0 to {n_classes - 1}, got {label} at position {i}."
+            )
+        copy[i] = <int32_t> label
+    return copy
+
+
+cdef inline cnp.ndarray classes_of(str where, str name, object given, int number):
+    """Return a matrix with at least one column to read."""
+    cdef cnp.ndarray values = matrix(where, name, given, number, ANY, ANY)
+    if cnp.PyArray_DIM(values, 1) == 0:
+        raise ValueError(f"{where}: {name} must have at least one column, got shape {given.shape}.")
+    return values
+
+
+# Layer_Dense
+
+
+cdef dense(str where, object inputs, object weights, object biases, object output, bint relu):
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1)
+    cdef cnp.ndarray w = matrix(where, "weights", weights, number, n_in, ANY)
+    cdef Py_ssize_t n_out = cnp.PyArray_DIM(w, 1)
+    cdef cnp.ndarray b = matrix(where, "biases", biases, number, 1, n_out)
+    cdef cnp.ndarray result = matrix(where, "output", output, number, rows, n_out)
+    cdef void *scratch
+    writable(where, "output", output)
+    x, w, b = apart(x, result), apart(w, result), apart(b, result)
+    scratch = take(kernels.product_scratch)
+    with nogil:
+        kernels.dense_forward(data(x), data(w), data(b), data(result), rows, n_in, n_out, relu, scratch)
+    give(scratch)
+    give_back(output, result)
+
+
+def dense_forward(inputs, weights, biases, output):
+    dense("dense_forward", inputs, weights, biases, output, False)
+
+
+def dense_relu_forward(inputs, weights, biases, output):
+    dense("dense_relu_forward", inputs, weights, biases, output, True)
+
+
+def dense_backward_weights(inputs, dvalues, weights, dweights, double l1, double l2):
+    cdef str where = "dense_backward_weights"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1)
+    cdef cnp.ndarray d = matrix(where, "dvalues", dvalues, number, rows, ANY)
+    cdef Py_ssize_t n_out = cnp.PyArray_DIM(d, 1)
+    cdef cnp.ndarray w = matrix(where, "weights", weights, number, n_in, n_out)
+    cdef cnp.ndarray result = matrix(where, "dweights", dweights, number, n_in, n_out)
+    cdef void *scratch
+    writable(where, "dweights", dweights)
+    x, d, w = apart(x, result), apart(d, result), apart(w, result)
+    scratch = take(kernels.product_scratch)
+    with nogil:
+        kernels.dense_backward_weights(
+            data(x), data(d), data(w), data(result), rows, n_in, n_out, l1, l2, scratch
+        )
+    give(scratch)
+    give_back(dweights, result)
+
+
+def dense_backward_biases(dvalues, biases, dbiases, double l1, double l2):
+    cdef str where = "dense_backward_biases"
+    cdef Kernels *kernels = kernels_for(where, "dvalues", dvalues)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray d = matrix(where, "dvalues", dvalues, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(d, 0), n_out = cnp.PyArray_DIM(d, 1)
+    cdef cnp.ndarray b = matrix(where, "biases", biases, number, 1, n_out)
+    cdef cnp.ndarray result = matrix(where, "dbiases", dbiases, number, 1, n_out)
+    writable(where, "dbiases", dbiases)
+    d, b = apart(d, result), apart(b, result)
+    with nogil:
+        kernels.dense_backward_biases(data(d), data(b), data(result), rows, n_out, l1, l2)
+    give_back(dbiases, result)
+
+
+def dense_backward_inputs(dvalues, weights, dinputs):
+    cdef str where = "dense_backward_inputs"
+    cdef Kernels *kernels = kernels_for(where, "dvalues", dvalues)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray d = matrix(where, "dvalues", dvalues, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(d, 0), n_out = cnp.PyArray_DIM(d, 1)
+    cdef cnp.ndarray w = matrix(where, "weights", weights, number, ANY, n_out)
+    cdef Py_ssize_t n_in = cnp.PyArray_DIM(w, 0)
+    cdef cnp.ndarray result = matrix(where, "dinputs", dinputs, number, rows, n_in)
+    cdef void *scratch
+    writable(where, "dinputs", dinputs)
+    d, w = apart(d, result), apart(w, result)
+    scratch = take(kernels.product_scratch)
+    with nogil:
+        kernels.dense_backward_inputs(data(d), data(w), data(result), rows, n_in, n_out, scratch)
+    give(scratch)
+    give_back(dinputs, result)
+
+
+def regularization_loss(values, double l1, double l2):
+    cdef str where = "regularization_loss"
+    cdef Kernels *kernels = kernels_for(where, "values", values)
+    cdef cnp.ndarray v = plain(values)
+    cdef double loss
+    with nogil:
+        loss = kernels.regularization_loss(data(v), cnp.PyArray_SIZE(v), l1, l2)
+    return loss
+
+
+# Layer_Dropout
+
+
+def dropout_mask(mask, double keep, uint64_t seed, uint64_t forwards):
+    cdef str where = "dropout_mask"
+    cdef Kernels *kernels = kernels_for(where, "mask", mask)
+    cdef cnp.ndarray result = matrix(where, "mask", mask, type_of(kernels), ANY, ANY)
+    writable(where, "mask", mask)
+    if not 0 < keep <= 1:
+        raise ValueError(f"{where}: keep must be a number above 0, up to 1, got {keep!r}.")
+    with nogil:
+        kernels.dropout_mask(
+            data(result), cnp.PyArray_DIM(result, 0), cnp.PyArray_DIM(result, 1), keep, seed, forwards
+        )
+    give_back(mask, result)
+
+
+def dropout_apply(values, mask, output):
+    cdef Kernels *kernels = kernels_for("dropout_apply", "values", values)
+    number_by_number("dropout_apply", kernels.dropout_apply, kernels, "values", values, "mask", mask, "output", output)
+
+
+# Activations, and gradients of losses
+
+
+cdef one_by_one(
+    str where, map_one_t kernel, Kernels *kernels, str name_x, object given_x, str name_result, object given_result
+):
+    """Run a kernel that makes one number of one."""
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = plain(given_x)
+    cdef cnp.ndarray result = like(where, name_result, given_result, number, x)
+    writable(where, name_result, given_result)
+    x = same_or_apart(x, result)
+    with nogil:
+        kernel(data(x), data(result), cnp.PyArray_SIZE(x))
+    give_back(given_result, result)
+
+
+cdef number_by_number(
+    str where, map_two_t kernel, Kernels *kernels, str name_x, object given_x, str name_y, object given_y,
+    str name_result, object given_result,
+):
+    """Run a kernel that makes one number of two."""
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = plain(given_x)
+    cdef cnp.ndarray y = like(where, name_y, given_y, number, x)
+    cdef cnp.ndarray result = like(where, name_result, given_result, number, x)
+    writable(where, name_result, given_result)
+    x, y = same_or_apart(x, result), same_or_apart(y, result)
+    with nogil:
+        kernel(data(x), data(y), data(result), cnp.PyArray_SIZE(x))
+    give_back(given_result, result)
+
+
+def _exp(values, output):
+    """e to the power of each number, as the other kernels compute it: for tests."""
+    cdef Kernels *kernels = kernels_for("_exp", "values", values)
+    one_by_one("_exp", kernels.exponential, kernels, "values", values, "output", output)
+
+
+def _log(values, output):
+    """The logarithm of each number, as the other kernels compute it: for tests."""
+    cdef Kernels *kernels = kernels_for("_log", "values", values)
+    one_by_one("_log", kernels.logarithm, kernels, "values", values, "output", output)
+
+
+def relu_forward(inputs, output):
+    cdef Kernels *kernels = kernels_for("relu_forward", "inputs", inputs)
+    one_by_one("relu_forward", kernels.relu_forward, kernels, "inputs", inputs, "output", output)
+
+
+def relu_backward(inputs, dvalues, dinputs):
+    cdef Kernels *kernels = kernels_for("relu_backward", "inputs", inputs)
+    number_by_number(
+        "relu_backward", kernels.relu_backward, kernels, "inputs", inputs, "dvalues", dvalues, "dinputs", dinputs
+    )
+
+
+def sigmoid_forward(inputs, output):
+    cdef Kernels *kernels = kernels_for("sigmoid_forward", "inputs", inputs)
+    one_by_one("sigmoid_forward", kernels.sigmoid_forward, kernels, "inputs", inputs, "output", output)
+
+
+def sigmoid_backward(output, dvalues, dinputs):
+    cdef Kernels *kernels = kernels_for("sigmoid_backward", "output", output)
+    number_by_number(
+        "sigmoid_backward", kernels.sigmoid_backward, kernels, "output", output, "dvalues", dvalues, "dinputs", dinputs
+    )
+
+
+def softmax_forward(inputs, output):
+    cdef str where = "softmax_forward"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = classes_of(where, "inputs", inputs, number)
+    cdef cnp.ndarray result = like(where, "output", output, number, x)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), columns = cnp.PyArray_DIM(x, 1)
+    cdef void *scratch
+    writable(where, "output", output)
+    x = same_or_apart(x, result)
+    scratch = take(columns * ALIGNMENT)
+    with nogil:
+        kernels.softmax_forward(data(x), data(result), rows, columns, scratch)
+    give(scratch)
+    give_back(output, result)
+
+
+def softmax_backward(output, dvalues, dinputs):
+    cdef str where = "softmax_backward"
+    cdef Kernels *kernels = kernels_for(where, "output", output)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray p = classes_of(where, "output", output, number)
+    cdef cnp.ndarray d = like(where, "dvalues", dvalues, number, p)
+    cdef cnp.ndarray result = like(where, "dinputs", dinputs, number, p)
+    writable(where, "dinputs", dinputs)
+    p, d = same_or_apart(p, result), same_or_apart(d, result)
+    with nogil:
+        kernels.softmax_backward(data(p), data(d), data(result), cnp.PyArray_DIM(p, 0), cnp.PyArray_DIM(p, 1))
+    give_back(dinputs, result)
+
+
+def linear_backward(dvalues, dinputs):
+    cdef Kernels *kernels = kernels_for("linear_backward", "dvalues", dvalues)
+    one_by_one("linear_backward", kernels.linear_backward, kernels, "dvalues", dvalues, "dinputs", dinputs)
+
+
+# Losses
+
+
+def total(values):
+    cdef Kernels *kernels = kernels_for("total", "values", values)
+    cdef cnp.ndarray v = plain(values)
+    cdef double result
+    with nogil:
+        result = kernels.total(data(v), cnp.PyArray_SIZE(v))
+    return result
+
+
+cdef with_labels(
+    str where, labels_t kernel, Kernels *kernels, str name_p, object given_p, object given_labels, str name_result,
+    object given_result, bint per_sample,
+):
+    """Run a kernel that makes a loss a sample, or gradients, of probabilities and labels."""
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray p = matrix(where, name_p, given_p, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(p, 0), columns = cnp.PyArray_DIM(p, 1)
+    cdef cnp.ndarray result
+    cdef int32_t *labels
+    if per_sample:
+        result = vector(where, name_result, given_result, number, rows)
+    else:
+        result = like(where, name_result, given_result, number, p)
+    writable(where, name_result, given_result)
+    p = apart(p, result)
+    labels = take_labels(where, given_labels, rows, columns)
+    with nogil:
+        kernel(data(p), labels, data(result), rows, columns)
+    give(labels)
+    give_back(given_result, result)
+
+
+def categorical_crossentropy_forward(y_pred, labels, sample_losses):
+    cdef str where = "categorical_crossentropy_forward"
+    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
+    with_labels(
+        where, kernels.categorical_crossentropy_forward, kernels, "y_pred", y_pred, labels, "sample_losses",
+        sample_losses, True,
+    )
+
+
+def categorical_crossentropy_backward(y_pred, labels, dinputs):
+    cdef str where = "categorical_crossentropy_backward"
+    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
+    with_labels(
+        where, kernels.categorical_crossentropy_backward, kernels, "y_pred", y_pred, labels, "dinputs", dinputs, False
+    )
+
+
+def softmax_crossentropy_backward(output, labels, dinputs):
+    cdef str where = "softmax_crossentropy_backward"
+    cdef Kernels *kernels = kernels_for(where, "output", output)
+    with_labels(
+        where, kernels.softmax_crossentropy_backward, kernels, "output", output, labels, "dinputs", dinputs, False
+    )
+
+
+def softmax_crossentropy(inputs, labels, output, dinputs):
+    cdef str where = "softmax_crossentropy"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = classes_of(where, "inputs", inputs, number)
+    cdef cnp.ndarray probabilities = like(where, "output", output, number, x)
+    cdef cnp.ndarray gradients = like(where, "dinputs", dinputs, number, x)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), columns = cnp.PyArray_DIM(x, 1)
+    cdef Py_ssize_t hits
+    cdef double loss
+    cdef int32_t *numbers
+    cdef void *scratch
+    writable(where, "output", output)
+    writable(where, "dinputs", dinputs)
+    distinct(where, "output", output, "dinputs", dinputs)
+    x = apart(same_or_apart(x, probabilities), gradients)
+    numbers = take_labels(where, labels, rows, columns)
+    scratch = take(columns * ALIGNMENT)
+    with nogil:
+        hits = kernels.softmax_crossentropy(
+            data(x), numbers, data(probabilities), data(gradients), &loss, rows, columns, scratch
+        )
+    give(scratch)
+    give(numbers)
+    give_back(output, probabilities)
+    give_back(dinputs, gradients)
+    return loss, hits
+
+
+cdef mean_losses(str where, rows_two_t kernel, Kernels *kernels, object y_pred, object y_true, object sample_losses):
+    """Run a kernel that makes a loss a sample of predictions and targets."""
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray p = classes_of(where, "y_pred", y_pred, number)
+    cdef cnp.ndarray y = like(where, "y_true", y_true, number, p)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(p, 0)
+    cdef cnp.ndarray result = vector(where, "sample_losses", sample_losses, number, rows)
+    writable(where, "sample_losses", sample_losses)
+    p, y = apart(p, result), apart(y, result)
+    with nogil:
+        kernel(data(p), data(y), data(result), rows, cnp.PyArray_DIM(p, 1))
+    give_back(sample_losses, result)
+
+
+def binary_crossentropy_forward(y_pred, y_true, sample_losses):
+    cdef str where = "binary_crossentropy_forward"
+    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
+    mean_losses(where, kernels.binary_crossentropy_forward, kernels, y_pred, y_true, sample_losses)
+
+
+def binary_crossentropy_backward(y_pred, y_true, dinputs):
+    cdef str where = "binary_crossentropy_backward"
+    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
+    number_by_number(
+        where, kernels.binary_crossentropy_backward, kernels, "y_pred", y_pred, "y_true", y_true, "dinputs", dinputs
+    )
+
+
+def sigmoid_binary_crossentropy_backward(output, y_true, dinputs):
+    cdef str where = "sigmoid_binary_crossentropy_backward"
+    cdef Kernels *kernels = kernels_for(where, "output", output)
+    number_by_number(
+        where, kernels.sigmoid_binary_crossentropy_backward, kernels, "output", output, "y_true", y_true, "dinputs",
+        dinputs,
+    )
+
+
+def mean_squared_error_forward(y_pred, y_true, sample_losses):
+    cdef str where = "mean_squared_error_forward"
+    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
+    mean_losses(where, kernels.mean_squared_error_forward, kernels, y_pred, y_true, sample_losses)
+
+
+def mean_squared_error_backward(y_pred, y_true, dinputs):
+    cdef str where = "mean_squared_error_backward"
+    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
+    number_by_number(
+        where, kernels.mean_squared_error_backward, kernels, "y_pred", y_pred, "y_true", y_true, "dinputs", dinputs
+    )
+
+
+def mean_absolute_error_forward(y_pred, y_true, sample_losses):
+    cdef str where = "mean_absolute_error_forward"
+    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
+    mean_losses(where, kernels.mean_absolute_error_forward, kernels, y_pred, y_true, sample_losses)
+
+
+def mean_absolute_error_backward(y_pred, y_true, dinputs):
+    cdef str where = "mean_absolute_error_backward"
+    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
+    number_by_number(
+        where, kernels.mean_absolute_error_backward, kernels, "y_pred", y_pred, "y_true", y_true, "dinputs", dinputs
+    )
+
+
+# Accuracy
+
+
+def argmax(values, classes):
+    cdef str where = "argmax"
+    cdef Kernels *kernels = kernels_for(where, "values", values)
+    cdef cnp.ndarray v = classes_of(where, "values", values, type_of(kernels))
+    cdef cnp.ndarray result = vector(where, "classes", classes, cnp.NPY_INTP, cnp.PyArray_DIM(v, 0))
+    writable(where, "classes", classes)
+    v = apart(v, result)
+    with nogil:
+        kernels.argmax(data(v), <Py_ssize_t *> data(result), cnp.PyArray_DIM(v, 0), cnp.PyArray_DIM(v, 1))
+    give_back(classes, result)
+
+
+def equal_count(predictions, targets):
+    cdef str where = "equal_count"
+    cdef cnp.ndarray p, t
+    cdef const Py_ssize_t *a
+    cdef const Py_ssize_t *b
+    cdef Py_ssize_t i, hits = 0
+    if not cnp.PyArray_Check(predictions) or cnp.PyArray_TYPE(predictions) != cnp.NPY_INTP:
+        refused(where, "predictions", predictions, cnp.NPY_INTP, (ANY,))
+    p = plain(predictions)
+    t = like(where, "targets", targets, cnp.NPY_INTP, p)
+    a, b = <const Py_ssize_t *> data(p), <const Py_ssize_t *> data(t)
+    for i in range(cnp.PyArray_SIZE(p)):
+        hits += a[i] == b[i]
+    return hits
+
+
+def near_count(y_pred, y_true, double precision):
+    cdef Kernels *kernels = kernels_for("near_count", "y_pred", y_pred)
+    cdef cnp.ndarray p = plain(y_pred)
+    cdef cnp.ndarray y = like("near_count", "y_true", y_true, type_of(kernels), p)
+    cdef Py_ssize_t hits
+    with nogil:
+        hits = kernels.near_count(data(p), data(y), cnp.PyArray_SIZE(p), precision)
+    return hits
+
+
+def bad_label(labels, Py_ssize_t n_classes):
+    cdef cnp.ndarray numbers = vector("bad_label", "labels", labels, cnp.NPY_INTP, ANY)
+    cdef const Py_ssize_t *label = <const Py_ssize_t *> data(numbers)
+    cdef Py_ssize_t i
+    for i in range(cnp.PyArray_SIZE(numbers)):
+        if not 0 <= label[i] < n_classes:
+            return i
+    return -1
+
+
+# Optimizers
+
+
+cdef inline cnp.ndarray changed(str where, str name, object given, int number, object first):
+    """Return an array that is read and written, of the first one's shape."""
+    cdef cnp.ndarray array = like(where, name, given, number, first)
+    writable(where, name, given)
+    return array
+
+
+def sgd_update(values, gradients, double rate):
+    cdef str where = "sgd_update"
+    cdef Kernels *kernels = kernels_for(where, "values", values)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray v = changed(where, "values", values, number, values)
+    cdef cnp.ndarray g = same_or_apart(like(where, "gradients", gradients, number, v), v)
+    with nogil:
+        kernels.sgd_update(data(v), data(g), cnp.PyArray_SIZE(v), rate)
+    give_back(values, v)
+
+
+def sgd_momentum_update(values, gradients, momentums, double rate, double momentum):
+    cdef str where = "sgd_momentum_update"
+    cdef Kernels *kernels = kernels_for(where, "values", values)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray v = changed(where, "values", values, number, values)
+    cdef cnp.ndarray m = changed(where, "momentums", momentums, number, values)
+    cdef cnp.ndarray g = like(where, "gradients", gradients, number, values)
+    distinct(where, "values", values, "momentums", momentums)
+    g = apart(apart(g, v), m)
+    with nogil:
+        kernels.sgd_momentum_update(data(v), data(g), data(m), cnp.PyArray_SIZE(v), rate, momentum)
+    give_back(momentums, m)
+    give_back(values, v)
+
+
+def adagrad_update(values, gradients, cache, double rate, double epsilon):
+    cdef str where = "adagrad_update"
+    cdef Kernels *kernels = kernels_for(where, "values", values)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray v = changed(where, "values", values, number, values)
+    cdef cnp.ndarray c = changed(where, "cache", cache, number, values)
+    cdef cnp.ndarray g = like(where, "gradients", gradients, number, values)
+    distinct(where, "values", values, "cache", cache)
+    g = apart(apart(g, v), c)
+    with nogil:
+        kernels.adagrad_update(data(v), data(g), data(c), cnp.PyArray_SIZE(v), rate, epsilon)
+    give_back(cache, c)
+    give_back(values, v)
+
+
+def rmsprop_update(values, gradients, cache, double rate, double epsilon, double rho):
+    cdef str where = "rmsprop_update"
+    cdef Kernels *kernels = kernels_for(where, "values", values)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray v = changed(where, "values", values, number, values)
+    cdef cnp.ndarray c = changed(where, "cache", cache, number, values)
+    cdef cnp.ndarray g = like(where, "gradients", gradients, number, values)
+    distinct(where, "values", values, "cache", cache)
+    g = apart(apart(g, v), c)
+    with nogil:
+        kernels.rmsprop_update(data(v), data(g), data(c), cnp.PyArray_SIZE(v), rate, epsilon, rho)
+    give_back(cache, c)
+    give_back(values, v)
+
+
+def adam_update(
+    values, gradients, momentums, cache, double rate, double epsilon, double beta_1, double beta_2, double step
+):
+    cdef str where = "adam_update"
+    cdef Kernels *kernels = kernels_for(where, "values", values)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray v = changed(where, "values", values, number, values)
+    cdef cnp.ndarray m = changed(where, "momentums", momentums, number, values)
+    cdef cnp.ndarray c = changed(where, "cache", cache, number, values)
+    cdef cnp.ndarray g = like(where, "gradients", gradients, number, values)
+    distinct(where, "values", values, "momentums", momentums)
+    distinct(where, "values", values, "cache", cache)
+    distinct(where, "momentums", momentums, "cache", cache)
+    g = apart(apart(apart(g, v), m), c)
+    with nogil:
+        kernels.adam_update(data(v), data(g), data(m), data(c), cnp.PyArray_SIZE(v), rate, epsilon, beta_1, beta_2, step)
+    give_back(momentums, m)
+    give_back(cache, c)
+    give_back(values, v)

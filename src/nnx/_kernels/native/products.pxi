@@ -1,0 +1,430 @@
+# Matrix products and the dense layer's kernels, which are made of them.
+#
+# One product serves every case: forward, both gradients, and layers with few columns, whose factors change places so
+# that the vector's lanes lie along the other, longer side. It cuts the result into tiles that fit the registers; a
+# tile's sums run over the whole depth in rising order, so an element's bits depend on its row, its column and the depth
+# alone, not on which tile it is in.
+
+cdef enum:
+    MOST_LANES = 16
+    MOST_ROWS = 8  # the largest TILE_ROWS
+    TALL_VECTORS = 2  # the width of a tile
+    FLAT_VECTORS = 4  # the width where there are few rows: enough sums to keep the multiply-adders busy
+    FLAT_ROWS = 3  # up to here there are few rows
+    BLOCK_BYTES = 2048  # of a sum's terms at a time: a panel of B with 64 such lines stays in level 1
+    BLOCK_ROWS = 192  # rows of A packed at a time: with that depth, in level 2
+    GROUP_COLUMNS = 64  # columns of B packed at a time
+    PACK_COLUMNS = 512  # from here on a transposed A is read so often that packing it pays
+
+
+#: What a product needs of scratch, in bytes: a group of panels, and a block of A with room for one vector too many.
+cdef Py_ssize_t PRODUCT_SCRATCH = BLOCK_BYTES * (GROUP_COLUMNS + BLOCK_ROWS) + 8 * MOST_LANES
+
+
+cdef inline void tile(
+    const int rows,  # a constant at every call, so that sums live in registers
+    const int vectors,  # likewise
+    const real_t *a,  # in: element (i, k) at i*a_row + k*a_depth
+    Py_ssize_t a_row,
+    Py_ssize_t a_depth,
+    const real_t *b,  # (depth, vectors*LANES) in, rows b_depth apart
+    Py_ssize_t b_depth,
+    Py_ssize_t depth,
+    const real_t *start,  # (rows, vectors*LANES) in, rows start_row apart: what the sums start from; may be c
+    Py_ssize_t start_row,
+    real_t *c,  # (rows, vectors*LANES) out, rows c_row apart
+    Py_ssize_t c_row,
+    real_t least,  # what a result is raised to: 0 for ReLU, or −infinity
+) noexcept nogil:
+    """``c := max(least, start + a · b)``."""
+    cdef vec sums[MOST_ROWS * TALL_VECTORS]
+    cdef vec line[FLAT_VECTORS]
+    cdef vec x
+    cdef Py_ssize_t k
+    cdef int i, v
+    for i in range(rows * vectors):
+        sums[i] = v_load(start + i // vectors * start_row + i % vectors * LANES)
+    for k in range(depth):
+        for v in range(vectors):
+            line[v] = v_load(b + v * LANES)
+        for i in range(rows):
+            x = v_all(a[i * a_row])
+            for v in range(vectors):
+                sums[i * vectors + v] = v_madd(x, line[v], sums[i * vectors + v])
+        a += a_depth
+        b += b_depth
+    for i in range(rows * vectors):
+        v_store(c + i // vectors * c_row + i % vectors * LANES, v_max(v_all(least), sums[i]))
+
+
+cdef inline void tile_row(
+    const int rows, const int vectors, Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth,
+    Py_ssize_t a_next, const real_t *b, Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start,
+    Py_ssize_t start_row, real_t *c, Py_ssize_t c_row, real_t least,
+) noexcept nogil:
+    """`count` tiles below each other, of A a_next apart.
+
+    The loop is also what makes GCC unroll those of the tile before it assigns registers: it does so only within loops.
+    """
+    cdef Py_ssize_t t
+    cdef int l
+    for t in range(count):
+        for l in range(rows):
+            fetch_ahead(c + (rows + l) * c_row)
+        tile(rows, vectors, a, a_row, a_depth, b, b_depth, depth, start, start_row, c, c_row, least)
+        a += a_next
+        start += rows * start_row
+        c += rows * c_row
+
+
+cdef void tiles(
+    int rows,  # of each tile: up to TILE_ROWS, or up to FLAT_ROWS if it is flat
+    int vectors,  # TALL_VECTORS or FLAT_VECTORS
+    Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth, Py_ssize_t a_next, const real_t *b,
+    Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start, Py_ssize_t start_row, real_t *c, Py_ssize_t c_row,
+    real_t least,
+) noexcept nogil:
+    """`tile_row`, compiled for each size of tile."""
+    if vectors == FLAT_VECTORS:
+        if rows == 3:
+            tile_row(3, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+        elif rows == 2:
+            tile_row(2, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+        else:
+            tile_row(1, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+    elif rows == TILE_ROWS:
+        tile_row(TILE_ROWS, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+    elif rows == 7 < TILE_ROWS:
+        tile_row(7, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+    elif rows == 6 < TILE_ROWS:
+        tile_row(6, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+    elif rows == 5 < TILE_ROWS:
+        tile_row(5, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+    elif rows == 4 < TILE_ROWS:
+        tile_row(4, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+    elif rows == 3:
+        tile_row(3, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+    elif rows == 2:
+        tile_row(2, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+    else:
+        tile_row(1, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+
+
+cdef inline int tile_height(Py_ssize_t rows) noexcept nogil:
+    """Return how many of the rows that are left the next tile takes: the last two share what is no multiple.
+
+    A tile of one row costs as much as one of four: it waits for each sum.
+    """
+    if TILE_ROWS < rows < 2 * TILE_ROWS:
+        return <int> ((rows + 1) // 2)
+    return <int> min(rows, TILE_ROWS)
+
+
+cdef void pack_lines(
+    const real_t *b,  # (depth, width) in, rows b_depth apart
+    Py_ssize_t b_depth,
+    Py_ssize_t depth,
+    Py_ssize_t width,
+    int vectors,
+    real_t *panels,  # out: panel after panel, each (depth, vectors*LANES), the last filled up with zeros
+) noexcept nogil:
+    """Copy panels of B that lies row by row. Line by line, so that memory is read in its order."""
+    cdef Py_ssize_t line = vectors * LANES
+    cdef Py_ssize_t whole = width // line * line
+    cdef Py_ssize_t k, j
+    cdef real_t *target
+    cdef int v
+    for k in range(depth):
+        target = panels + k * line
+        j = 0
+        while j < whole:
+            for v in range(vectors):
+                v_store(target + v * LANES, v_load(b + j + v * LANES))
+            target += depth * line
+            j += line
+        if j < width:
+            for v in range(vectors):
+                v_store(target + v * LANES, load_part_of(b + j, width - j, v))
+        b += b_depth
+
+
+cdef inline vec load_part_of(const real_t *source, Py_ssize_t there, int v) noexcept nogil:
+    """Load the vector with number v of a line of which only so many numbers are there."""
+    cdef Py_ssize_t rest = there - v * LANES
+    return v_load_part(source + v * LANES, <int> max(0, min(<Py_ssize_t> LANES, rest)))
+
+
+cdef void pack_columns(
+    const real_t *b,  # in: element (k, j) at k + j*b_column
+    Py_ssize_t b_column,
+    Py_ssize_t depth,
+    Py_ssize_t width,
+    int vectors,
+    real_t *panels,  # out: panel after panel, each (depth, vectors*LANES), the last filled up with zeros
+) noexcept nogil:
+    """Copy panels of B that lies transposed: squares of LANES x LANES are turned in registers."""
+    cdef vec square[MOST_LANES]
+    cdef Py_ssize_t line = vectors * LANES
+    cdef Py_ssize_t k, j = 0
+    cdef real_t *target
+    cdef int l, there, deep
+    while j < (width + line - 1) // line * line:
+        there = <int> max(0, min(<Py_ssize_t> LANES, width - j))
+        target = panels + j // line * line * depth + j % line
+        k = 0
+        while k < depth:
+            deep = <int> min(<Py_ssize_t> LANES, depth - k)
+            if there == LANES and deep == LANES:
+                for l in range(LANES):
+                    square[l] = v_load(b + (j + l) * b_column + k)
+            else:
+                for l in range(LANES):
+                    square[l] = v_load_part(b + (j + l) * b_column + k, deep) if l < there else v_all(0)
+            v_transpose(square)
+            if deep == LANES:
+                for l in range(LANES):
+                    v_store(target + (k + l) * line, square[l])
+            else:
+                for l in range(deep):
+                    v_store(target + (k + l) * line, square[l])
+            k += LANES
+        j += LANES
+
+
+cdef void pack_block(
+    const real_t *a,  # in: element (i, k) at i + k*a_depth
+    Py_ssize_t a_depth,
+    Py_ssize_t depth,
+    Py_ssize_t rows,
+    Py_ssize_t there,  # how many numbers from `a` on may be read in each line
+    real_t *block,  # out: tile after tile, each (depth, height); a vector too many is written
+) noexcept nogil:
+    """Copy a block of A that lies transposed. Line by line: across them, each number would be on a page of its own."""
+    cdef const real_t *line
+    cdef real_t *target
+    cdef Py_ssize_t k, i
+    cdef int height, l
+    for k in range(depth):
+        line = a + k * a_depth
+        i = 0
+        while i < rows:
+            height = tile_height(rows - i)
+            target = block + i * depth + k * height
+            if i + MOST_ROWS + LANES <= there and k + 1 < depth:
+                for l in range((height + LANES - 1) // LANES):
+                    v_store(target + l * LANES, v_load(line + i + l * LANES))
+            else:
+                for l in range(height):
+                    target[l] = line[i + l]
+            i += height
+
+
+cdef void ragged_tile(
+    int rows, int vectors, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth, const real_t *b, Py_ssize_t b_depth,
+    Py_ssize_t depth,
+    const real_t *start_columns,  # (width,) in: what the sums of each column start from; or NULL
+    const real_t *start_rows,  # (rows,) in: what those of each row start from; or NULL
+    bint first,  # with neither, whether the sums start from 0 or from c
+    real_t *c, Py_ssize_t c_row, Py_ssize_t c_column, Py_ssize_t width, real_t least,
+) noexcept nogil:
+    """A tile whose columns are not all there, or lie apart: computed beside c."""
+    cdef real_t beside[MOST_ROWS * TALL_VECTORS * MOST_LANES]
+    cdef Py_ssize_t line = vectors * LANES
+    cdef Py_ssize_t i, j
+    for i in range(rows):
+        for j in range(line):
+            if j >= width:
+                beside[i * line + j] = 0
+            elif not first:
+                beside[i * line + j] = c[i * c_row + j * c_column]
+            elif start_columns is not NULL:
+                beside[i * line + j] = start_columns[j]
+            elif start_rows is not NULL:
+                beside[i * line + j] = start_rows[i]
+            else:
+                beside[i * line + j] = 0
+    tiles(rows, vectors, 1, a, a_row, a_depth, 0, b, b_depth, depth, beside, line, beside, line, least)
+    for i in range(rows):
+        for j in range(width):
+            c[i * c_row + j * c_column] = beside[i * line + j]
+
+
+cdef void product(
+    const real_t *a,  # (rows, depth) in: element (i, k) at i*a_row + k*a_depth, one of which is 1
+    Py_ssize_t a_row,
+    Py_ssize_t a_depth,
+    const real_t *b,  # (depth, columns) in: element (k, j) at k*b_depth + j*b_column, one of which is 1
+    Py_ssize_t b_depth,
+    Py_ssize_t b_column,
+    const real_t *start_columns,  # (columns,) in, added to each row; or NULL
+    const real_t *start_rows,  # (rows,) in, added to each column; or NULL
+    real_t *c,  # (rows, columns) out: element (i, j) at i*c_row + j*c_column
+    Py_ssize_t c_row,
+    Py_ssize_t c_column,
+    Py_ssize_t rows,
+    Py_ssize_t columns,
+    Py_ssize_t depth,
+    bint relu,
+    real_t *scratch,  # PRODUCT_SCRATCH bytes
+) noexcept nogil:
+    """``c := a · b + start``, then max(0, c) if ``relu``."""
+    cdef real_t least
+    cdef real_t zeros[FLAT_VECTORS * MOST_LANES]
+    cdef real_t *panels = scratch
+    cdef real_t *block = scratch + BLOCK_BYTES // sizeof(real_t) * GROUP_COLUMNS
+    cdef real_t *ct
+    cdef int vectors = FLAT_VECTORS if rows <= FLAT_ROWS else TALL_VECTORS
+    cdef Py_ssize_t line = vectors * LANES
+    cdef Py_ssize_t most = BLOCK_BYTES // sizeof(real_t)
+    cdef Py_ssize_t n_blocks = max(1, (depth + most - 1) // most)
+    cdef Py_ssize_t deep = max(1, (depth + n_blocks - 1) // n_blocks)
+    cdef bint packs_a = a_depth != 1 and columns >= PACK_COLUMNS and rows > FLAT_ROWS
+    cdef bint packs_b
+    cdef Py_ssize_t block_rows = BLOCK_ROWS if packs_a else rows
+    cdef Py_ssize_t i, j, k, top, high, there, group, wide, width, ar, ad, an, bd, sr, count
+    cdef const real_t *start
+    cdef const real_t *at
+    cdef const real_t *bt
+    cdef int height, l
+    cdef bint first = True
+    for l in range(FLAT_VECTORS * LANES):
+        zeros[l] = 0
+    if rows == 0 or columns == 0:
+        return
+    k = 0
+    while first or k < depth:
+        there = min(deep, depth - k)
+        least = 0 if relu and k + there == depth else -INFINITY
+        top = 0
+        while top < rows:
+            high = min(block_rows, rows - top)
+            if packs_a:
+                pack_block(a + top + k * a_depth, a_depth, there, high, rows - top, block)
+            group = 0
+            while group < columns:
+                wide = min(<Py_ssize_t> GROUP_COLUMNS, columns - group)
+                bt, bd = b + k * b_depth + group * b_column, b_depth
+                packs_b = b_column != 1 or high > 2 * TILE_ROWS
+                if packs_b:
+                    if b_column == 1:
+                        pack_lines(bt, b_depth, there, wide, vectors, panels)
+                    else:
+                        pack_columns(bt, b_column, there, wide, vectors, panels)
+                j = 0
+                while j < wide:
+                    width = min(line, wide - j)
+                    if packs_b:
+                        bt, bd = panels + j * there, line
+                    elif width == line:
+                        bt, bd = b + k * b_depth + group + j, b_depth
+                    else:
+                        pack_lines(b + k * b_depth + group + j, b_depth, there, width, vectors, panels)
+                        bt, bd = panels, line
+                    i = 0
+                    while i < high:
+                        height = tile_height(high - i)
+                        count = (high - i) // height if height == TILE_ROWS else 1
+                        if height == TILE_ROWS and (high - i) % height:
+                            count -= 1
+                        if packs_a:
+                            at, ar, ad, an = block + i * there, 1, height, height * there
+                        else:
+                            at, ar, ad, an = a + (top + i) * a_row + k * a_depth, a_row, a_depth, height * a_row
+                        ct = c + (top + i) * c_row + (group + j) * c_column
+                        if width < line or c_column != 1 or (first and start_rows is not NULL):
+                            count = 1
+                            ragged_tile(
+                                height, vectors, at, ar, ad, bt, bd, there,
+                                start_columns + group + j if start_columns is not NULL else NULL,
+                                start_rows + top + i if start_rows is not NULL else NULL,
+                                first, ct, c_row, c_column, width, least,
+                            )
+                        else:
+                            start, sr = ct, c_row
+                            if first:
+                                start, sr = zeros, 0
+                                if start_columns is not NULL:
+                                    start = start_columns + group + j
+                            tiles(
+                                height, vectors, max(1, count), at, ar, ad, an, bt, bd, there, start, sr, ct, c_row, least
+                            )
+                        i += height * max(1, count)
+                    j += line
+                group += GROUP_COLUMNS
+            top += block_rows
+        k += deep
+        first = False
+
+
+# Layer_Dense
+
+
+cdef inline bint is_narrow(Py_ssize_t columns) noexcept nogil:
+    """Return whether a result has so few columns that the lanes go along its rows."""
+    return columns < TALL_VECTORS * LANES
+
+
+cdef void dense_forward(
+    const real_t *inputs,  # (rows, n_in) in
+    const real_t *weights,  # (n_in, n_out) in
+    const real_t *biases,  # (n_out,) in
+    real_t *output,  # (rows, n_out) out
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+    bint relu,
+    real_t *scratch,  # PRODUCT_SCRATCH bytes
+) noexcept nogil:
+    """``output := inputs · weights + biases``, then max(0, output) if ``relu``."""
+    if is_narrow(n_out):
+        product(
+            weights, 1, n_out, inputs, 1, n_in, NULL, biases, output, 1, n_out, n_out, rows, n_in, relu, scratch
+        )
+    else:
+        product(
+            inputs, n_in, 1, weights, n_out, 1, biases, NULL, output, n_out, 1, rows, n_out, n_in, relu, scratch
+        )
+
+
+cdef void dense_backward_weights(
+    const real_t *inputs,  # (rows, n_in) in
+    const real_t *dvalues,  # (rows, n_out) in
+    const real_t *weights,  # (n_in, n_out) in
+    real_t *dweights,  # (n_in, n_out) out
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+    double l1,
+    double l2,
+    real_t *scratch,  # PRODUCT_SCRATCH bytes
+) noexcept nogil:
+    """``dweights := inputsᵀ · dvalues + l1·sign(weights) + 2·l2·weights``."""
+    if is_narrow(n_out) and n_out < n_in:
+        product(
+            dvalues, 1, n_out, inputs, n_in, 1, NULL, NULL, dweights, 1, n_out, n_out, n_in, rows, False, scratch
+        )
+    else:
+        product(
+            inputs, 1, n_in, dvalues, n_out, 1, NULL, NULL, dweights, n_out, 1, n_in, n_out, rows, False, scratch
+        )
+    add_regularization(weights, dweights, n_in * n_out, l1, l2)
+
+
+cdef void dense_backward_inputs(
+    const real_t *dvalues,  # (rows, n_out) in
+    const real_t *weights,  # (n_in, n_out) in
+    real_t *dinputs,  # (rows, n_in) out
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+    real_t *scratch,  # PRODUCT_SCRATCH bytes
+) noexcept nogil:
+    """``dinputs := dvalues · weightsᵀ``."""
+    if is_narrow(n_in):
+        product(
+            weights, n_out, 1, dvalues, 1, n_out, NULL, NULL, dinputs, 1, n_in, n_in, rows, n_out, False, scratch
+        )
+    else:
+        product(
+            dvalues, n_out, 1, weights, 1, n_out, NULL, NULL, dinputs, n_in, 1, rows, n_in, n_out, False, scratch
+        )

@@ -1,0 +1,36 @@
+"""What `simd.h` offers to the kernels; real_t is float or double, by the module that is compiled."""
+
+cdef extern from "simd.h" nogil:
+    ctypedef float real_t
+    ctypedef struct vec:
+        pass
+    ctypedef struct mask:
+        pass
+    const int LANES
+    const int TILE_ROWS
+
+    void fetch_ahead(const void *address)
+    vec v_all(real_t x)
+    vec v_load(const real_t *source)
+    void v_store(real_t *target, vec x)
+    vec v_load_part(const real_t *source, int count)
+    void v_store_part(real_t *target, vec x, int count)
+    vec v_add(vec a, vec b)
+    vec v_sub(vec a, vec b)
+    vec v_mul(vec a, vec b)
+    vec v_div(vec a, vec b)
+    vec v_madd(vec a, vec b, vec c)
+    vec v_sqrt(vec x)
+    vec v_abs(vec x)
+    vec v_max(vec a, vec b)
+    vec v_min(vec a, vec b)
+    vec v_exp(vec x)
+    vec v_log(vec x)
+    mask v_greater(vec a, vec b)
+    mask v_at_most(vec a, vec b)
+    vec v_select(mask truth, vec yes, vec no)
+    void v_add_to(double *sums, vec x)
+    void v_add_square_to(double *sums, vec x)
+    vec v_gather(const real_t *source, Py_ssize_t stride, int count)
+    void v_scatter(real_t *target, Py_ssize_t stride, vec x, int count)
+    void v_transpose(vec *rows)

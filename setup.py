@@ -16,9 +16,10 @@ KERNELS = "nnx._kernels.native"  # a folder without __init__.py: no tool that im
 DISABLED = bool(os.environ.get("NNX_DISABLE_EXTENSIONS"))
 REQUIRED = bool(os.environ.get("NNX_REQUIRE_EXTENSIONS"))
 
-#: What GCC and Clang are told beside a variant's own flags. Never -ffast-math: it makes the whole process flush subnormals.
-FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden", "-Wno-psabi"]
-#: What is called inline in the kernels is inlined: only then does a tile's size become a constant and its sums registers.
+#: What GCC and Clang are told beside a variant's own flags. With -ffast-math the whole process would flush subnormals.
+FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden"]
+FLAGS += ["-Wno-psabi", "-Wno-maybe-uninitialized"]  # about vectors in arguments, and arrays that loops fill
+#: What the kernels call inline is inlined: only then is a tile's size a constant, and are its sums in registers.
 INLINE = "-DCYTHON_INLINE=inline __attribute__((always_inline))"
 
 #: The variants for x86-64, with what the compiler may use in each; `offers` in simd.h asks the processor for the same.

@@ -21,7 +21,7 @@ SOURCE = Path(nnx.__file__).parent
 FLOORS = [
     {"_typing", "errors"},
     {"_config", "_files"},
-    {"_kernels", "_kernels._numpy", "_describe"},
+    {"_kernels", "_kernels._arrays", "_kernels._numpy", "_describe"},
     {"_check"},
     {"_sheet", "_random", "activations", "accuracy", "datasets", "_interrupt", "_report", "_download"},
     {"layers", "images", "columns"},
@@ -30,8 +30,8 @@ FLOORS = [
     {"training", "storage"},
     {"model"},
     {"cli.arguments", "cli.figures", "cli.pictures"},
-    {"cli.tasks"},
-    {"cli.train", "cli.predict", "cli.evaluate", "cli.info"},
+    {"cli.tasks", "cli.cases"},
+    {"cli.train", "cli.predict", "cli.evaluate", "cli.info", "cli.bench"},
     {"cli"},
     {"__main__"},
 ]

@@ -37,12 +37,10 @@ def test_any_usable_backend_can_be_asked_for(machine, name):
 
 def test_a_variant_that_the_processor_lacks_is_not_one_that_is_not_built(machine):
     machine(ALL, ALL[1:])
-    with pytest.raises(
-        ImportError, match="NNX_BACKEND=native-avx512, but this processor lacks its instructions. It can"
-    ):
+    with pytest.raises(ImportError, match="NNX_BACKEND=native-avx512, but this processor lacks its instructions"):
         _kernels.choose("native-avx512")
     machine(ALL[2:], ALL[2:])
-    with pytest.raises(ImportError, match="NNX_BACKEND=native-avx2, but native-avx2 is not built. Install nnx where"):
+    with pytest.raises(ImportError, match="NNX_BACKEND=native-avx2, but native-avx2 is not built"):
         _kernels.choose("native-avx2")
 
 
@@ -51,9 +49,7 @@ def test_without_compiled_kernels_numpy_serves_and_native_is_refused(machine, na
     machine(("numpy",), ("numpy",))
     assert _kernels.choose(None) == ("numpy", "the compiled kernels are not built")
     assert _kernels.choose("numpy") == ("numpy", "NNX_BACKEND=numpy asks for it")
-    with pytest.raises(
-        ImportError, match=f"NNX_BACKEND={name}, but the compiled kernels are not built. Install nnx wh"
-    ):
+    with pytest.raises(ImportError, match=f"NNX_BACKEND={name}, but the compiled kernels are not built"):
         _kernels.choose(name)
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nnx import _kernels
-from nnx._kernels import _numpy
+from nnx._kernels import _arrays, _numpy
 
 sizes = st.sampled_from([1, 2, 3, 5, 7, 13, 16, 17, 31, 32, 48, 64, 97])
 drawn = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -35,7 +35,8 @@ def call(name, *arguments):
 def test_every_backend_has_the_kernels_of_the_specification_with_its_signatures():
     public = {name for name, thing in vars(_kernels.backend).items() if inspect.isroutine(thing) and name[0] != "_"}
     assert public >= set(_numpy.__all__)
-    assert _kernels.backend is _numpy or public - set(_numpy.__all__) == {"use", "offers"}
+    helpers = {"use", "offers", *(name for name, thing in vars(_arrays).items() if inspect.isfunction(thing))}
+    assert _kernels.backend is _numpy or public - set(_numpy.__all__) == {name for name in helpers if name[0] != "_"}
     for name in _numpy.__all__:
         ours, theirs = (inspect.signature(getattr(module, name)) for module in (_kernels.backend, _numpy))
         assert list(ours.parameters) == list(theirs.parameters), name

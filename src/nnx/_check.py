@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from nnx import _config
+from nnx import _config, _kernels
 from nnx._typing import Array, FloatDType
 
 #: Values looked at in one go by `finite`: its temporary arrays stay around a megabyte.
 FINITE_BLOCK = 1 << 20
 
+
+INTP = np.dtype(np.intp)
 
 #: The largest count of steps or forwards: what 64 bits hold.
 MAX_COUNT = 2**63 - 1
@@ -140,14 +142,15 @@ def array(where: str, name: str, value: Any, dtype: FloatDType | None = None) ->
 
     Without a dtype, float32 and float64 arrays are kept and everything else, lists too, becomes the default dtype.
     """
+    if _kernels.readable(value, None, dtype):
+        return value  # type: ignore[no-any-return]
     if type(value) is not np.ndarray:
         if dtype is None and not isinstance(value, np.ndarray):
             dtype = _config.get_default_dtype()
         value = plain(where, name, value)
     if dtype is None:
         dtype = value.dtype.newbyteorder("=") if value.dtype.char in "fd" else _config.get_default_dtype()
-    flags = value.flags
-    if value.dtype == dtype and flags.c_contiguous and flags.aligned:
+    if value.dtype == dtype and value.flags.c_contiguous and value.flags.aligned:
         return value  # type: ignore[no-any-return]
     _real(where, name, value)
     with np.errstate(over="ignore"):
@@ -174,6 +177,8 @@ def _real(where: str, name: str, values: Array) -> None:
 
 def rows(where: str, name: str, value: Any, columns: int, dtype: FloatDType, n_rows: int | None = None) -> Array:
     """Return ``value`` as an array of shape (n, columns); n is ``n_rows`` where that is given."""
+    if _kernels.readable(value, (n_rows, columns), dtype):
+        return value  # type: ignore[no-any-return]
     values = array(where, name, value, dtype)
     if values.ndim != 2 or values.shape[1] != columns or (n_rows is not None and len(values) != n_rows):
         expected = f"({'n' if n_rows is None else n_rows}, {columns})"
@@ -183,6 +188,8 @@ def rows(where: str, name: str, value: Any, columns: int, dtype: FloatDType, n_r
 
 def matrix(where: str, name: str, value: Any, least: int = 0) -> Array:
     """Return ``value`` as a float array of shape (n, m) with n at least ``least`` and m at least 1."""
+    if _kernels.readable(value, (None, None), None) and len(value) >= least:
+        return value  # type: ignore[no-any-return]
     values = array(where, name, value)
     if values.ndim > 0 and len(values) < least:
         raise ValueError(f"{where}: {name} must have at least {least} row, got {len(values)}.")
@@ -193,6 +200,8 @@ def matrix(where: str, name: str, value: Any, least: int = 0) -> Array:
 
 def samples(where: str, name: str, value: Any, dtype: FloatDType | None = None) -> Array:
     """Return ``value`` as a float array of shape (n, ...)."""
+    if _kernels.readable(value, None, dtype):
+        return value  # type: ignore[no-any-return]
     values = array(where, name, value, dtype)
     if values.ndim == 0:
         raise ValueError(f"{where}: {name} must have one row a sample, got a single number.")
@@ -201,6 +210,8 @@ def samples(where: str, name: str, value: Any, dtype: FloatDType | None = None) 
 
 def like(where: str, name: str, value: Any, other: Array) -> Array:
     """Return ``value`` as an array of the shape and dtype of ``other``."""
+    if _kernels.alike(value, other):
+        return value  # type: ignore[no-any-return]
     values = array(where, name, value, other.dtype)
     if values.shape != other.shape:
         raise ValueError(f"{where}: {name} must have shape {other.shape}, got {values.shape}.")
@@ -215,21 +226,11 @@ def stored(where: str, owner: object, name: str, setter: str = "forward") -> Any
     return value
 
 
-def fits(value: Any, shape: tuple[int, ...] | None, dtype: FloatDType | None) -> bool:
-    """Return whether kernels may write into ``value`` as it stands."""
-    return (
-        type(value) is np.ndarray
-        and value.dtype == dtype
-        and value.shape == shape
-        and value.flags.carray  # C-ordered, aligned, writable
-    )
-
-
 def updatable(
     where: str, name: str, value: Any, shape: tuple[int, ...] | None = None, dtype: FloatDType | None = None
 ) -> Array:
     """Return ``value`` as an array that kernels may write into: itself where it is one, else a cast copy."""
-    if fits(value, shape, dtype):
+    if shape is not None and dtype is not None and _kernels.writable(value, shape, dtype):
         return value  # type: ignore[no-any-return]
     if isinstance(value, np.ndarray) and not value.flags.writeable:
         raise ValueError(f"{where}: {name} must be a writable array, got a read-only one. Assign a copy of it.")
@@ -244,7 +245,7 @@ def bound(
 ) -> Array:
     """Return an attribute of ``owner`` as `updatable` does; if that is a copy, it becomes the attribute."""
     given: Any = getattr(owner, name, None)
-    if fits(given, shape, dtype):
+    if shape is not None and dtype is not None and _kernels.writable(given, shape, dtype):
         return given  # type: ignore[no-any-return]
     stored(where, owner, name, "set_parameters")
     values = updatable(where, name, given, shape, dtype)
@@ -276,6 +277,8 @@ def finite(where: str, name: str, values: Array) -> None:
 
 def labels(where: str, name: str, value: Any, n_rows: int, n_classes: int) -> Array:
     """Return class numbers, shape (n_rows,), dtype intp, from class numbers or one-hot rows."""
+    if _kernels.readable(value, (n_rows,), INTP) and _kernels.backend.bad_label(value, n_classes) < 0:
+        return value  # type: ignore[no-any-return]
     y = value if type(value) is np.ndarray else plain(where, name, value)
     if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind in "iub":
         y = y[:, 0]
@@ -290,13 +293,14 @@ def labels(where: str, name: str, value: Any, n_rows: int, n_classes: int) -> Ar
         raise TypeError(
             f"{where}: {name} must hold class numbers of an integer dtype or one-hot rows, got dtype {y.dtype}."
         )
-    if y.size and (y.min() < 0 or y.max() >= n_classes):
-        position = int(np.argmax((y < 0) | (y >= n_classes)))
+    classes = np.ascontiguousarray(y, np.intp)
+    position = _kernels.backend.bad_label(classes, n_classes)
+    if position >= 0:
         raise ValueError(
             f"{where}: {name} must hold class numbers from 0 to {n_classes - 1}, "
             f"got {y[position]} at position {position}."
         )
-    return y.astype(np.intp, copy=False)
+    return classes
 
 
 def one_hot(where: str, name: str, y: Array) -> Array:

@@ -11,6 +11,9 @@ from nnx._typing import DTypeLike, FloatDType
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 
+#: What OpenBLAS, MKL, BLIS and Accelerate take their number of threads from, once: when NumPy is imported.
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
 _default_dtype: FloatDType = FLOAT32
 
 
@@ -77,3 +80,13 @@ def data_home() -> str:
     from platformdirs import user_cache_dir
 
     return user_cache_dir("nnx", appauthor=False)
+
+
+def single_threaded_environment() -> dict[str, str]:
+    """Return the environment for a process whose BLAS has one thread; `single_threaded` is then true in it."""
+    return {**os.environ, **dict.fromkeys(BLAS_THREADS, "1")}
+
+
+def single_threaded() -> bool:
+    """Return whether this process's environment gives BLAS one thread."""
+    return all(os.environ.get(variable) == "1" for variable in BLAS_THREADS)

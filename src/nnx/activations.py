@@ -29,19 +29,19 @@ class _Activation(Described):
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
         """Set ``output``; inputs (n, ...), and ``training`` makes no difference."""
-        inputs = self._checked(f"{type(self).__name__}.forward", "inputs", inputs)
-        output = np.empty_like(inputs)
-        getattr(_kernels.backend, f"{self._kernel}_forward")(inputs, output)
-        self.inputs = inputs
+        values = self._checked(type(self).__name__ + ".forward", "inputs", inputs)
+        output = _kernels.empty_like(values)
+        getattr(_kernels.backend, self._kernel + "_forward")(values, output)
+        self.inputs = values
         self.output = output
 
     def backward(self, dvalues: ArrayLike) -> None:
         """Set ``dinputs``, the gradient by the inputs, from ``dvalues``, the one by the output."""
-        where, name = f"{type(self).__name__}.backward", self._backward_from
+        where, name = type(self).__name__ + ".backward", self._backward_from
         values = self._checked(where, name, _check.stored(where, self, name))
         dvalues = _check.like(where, "dvalues", dvalues, values)
-        dinputs = np.empty_like(values)
-        getattr(_kernels.backend, f"{self._kernel}_backward")(values, dvalues, dinputs)
+        dinputs = _kernels.empty_like(values)
+        getattr(_kernels.backend, self._kernel + "_backward")(values, dvalues, dinputs)
         self.dinputs = dinputs
 
     def _checked(self, where: str, name: str, value: ArrayLike) -> Array:
@@ -109,7 +109,11 @@ class Activation_Softmax(_Activation):
             raise ValueError(
                 f"Activation_Softmax.predictions: outputs must have shape (n, classes), got {outputs.shape}."
             )
-        return np.asarray(np.argmax(outputs, axis=1))
+        if not _kernels.readable(outputs, (None, None), None):
+            return np.asarray(np.argmax(outputs, axis=1))
+        classes = np.empty(len(outputs), np.intp)
+        _kernels.backend.argmax(outputs, classes)
+        return classes
 
 
 class Activation_Sigmoid(_Activation):
@@ -159,7 +163,7 @@ class Activation_Linear(_Activation):
     def backward(self, dvalues: ArrayLike) -> None:
         """Set ``dinputs`` to a copy of ``dvalues``."""
         dvalues = _check.samples("Activation_Linear.backward", "dvalues", dvalues)
-        dinputs = np.empty_like(dvalues)
+        dinputs = _kernels.empty_like(dvalues)
         _kernels.backend.linear_backward(dvalues, dinputs)
         self.dinputs = dinputs
 

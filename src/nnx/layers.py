@@ -137,7 +137,12 @@ class Layer_Dense(Described):
 
     def _strengths(self, where: str) -> tuple[float, ...]:
         """Return the regularizers' strengths, which may have been assigned, checked."""
-        given = [getattr(self, name) for name in STRENGTHS]
+        given = (
+            self.weight_regularizer_l1,
+            self.weight_regularizer_l2,
+            self.bias_regularizer_l1,
+            self.bias_regularizer_l2,
+        )
         if any(given):
             return tuple([float(_check.number(where, *pair, 0)) for pair in zip(STRENGTHS, given, strict=True)])
         return (0.0, 0.0, 0.0, 0.0)
@@ -158,7 +163,7 @@ class Layer_Dense(Described):
         """
         weights, biases = self._checked_parameters("Layer_Dense.forward")
         inputs = _check.rows("Layer_Dense.forward", "inputs", inputs, len(weights), weights.dtype)
-        output = np.empty((len(inputs), weights.shape[1]), weights.dtype)
+        output = _kernels.empty(len(inputs), weights.shape[1], weights.dtype)
         _kernels.backend.dense_forward(inputs, weights, biases, output)
         self.inputs = inputs
         self.output = output
@@ -176,7 +181,7 @@ class Layer_Dense(Described):
         inputs = _check.rows(where, "inputs", _check.stored(where, self, "inputs"), n_inputs, weights.dtype)
         dvalues = _check.rows(where, "dvalues", dvalues, n_neurons, weights.dtype, len(inputs))
         weight_l1, weight_l2, bias_l1, bias_l2 = self._strengths(where)
-        dweights, dbiases, dinputs = np.empty_like(weights), np.empty_like(biases), np.empty_like(inputs)
+        dweights, dbiases, dinputs = map(_kernels.empty_like, (weights, biases, inputs))
         _kernels.backend.dense_backward_weights(inputs, dvalues, weights, dweights, weight_l1, weight_l2)
         _kernels.backend.dense_backward_biases(dvalues, biases, dbiases, bias_l1, bias_l2)
         _kernels.backend.dense_backward_inputs(dvalues, weights, dinputs)
@@ -198,6 +203,11 @@ class Layer_Dense(Described):
 
     def _checked_parameters(self, where: str) -> tuple[Array, Array]:
         """Return weights and biases as kernels need them; what users assigned may be anything."""
+        own, n_neurons, dtype = self.__dict__, self.n_neurons, self.dtype
+        if n_neurons is not None and (dtype is _config.FLOAT32 or dtype is _config.FLOAT64):
+            w, b = own.get("weights"), own.get("biases")
+            if _kernels.writable(w, (self.n_inputs, n_neurons), dtype) and _kernels.writable(b, (1, n_neurons), dtype):
+                return w, b  # type: ignore[return-value]
         weights = _check.stored(where, self, "weights", "set_parameters")
         biases = _check.stored(where, self, "biases", "set_parameters")
         fitting = self._cast(where, weights, biases)
@@ -313,10 +323,10 @@ class Layer_Dropout(Described):
             return
         if seed is None:
             seed = self.seed = _random.draw_seed()
-        mask = np.empty(inputs.shape, inputs.dtype)
+        mask = _kernels.empty_like(inputs)
         rows = mask.reshape(len(mask), math.prod(mask.shape[1:]))
         _kernels.backend.dropout_mask(rows, keep, seed, forwards)
-        output = np.empty_like(inputs)
+        output = _kernels.empty_like(inputs)
         _kernels.backend.dropout_apply(inputs, mask, output)
         self.training_forwards = forwards + 1
         self.binary_mask = mask
@@ -335,6 +345,6 @@ class Layer_Dropout(Described):
             return
         mask = _check.samples(where, "binary_mask", _check.stored(where, self, "binary_mask"))
         dvalues = _check.like(where, "dvalues", dvalues, mask)
-        dinputs = np.empty_like(mask)
+        dinputs = _kernels.empty_like(mask)
         _kernels.backend.dropout_apply(dvalues, mask, dinputs)
         self.dinputs = dinputs

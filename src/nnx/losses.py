@@ -105,13 +105,16 @@ class Loss(Described):
                 f"got shape {sample_losses.shape}."
             )
         loss_sum = _kernels.backend.total(sample_losses)
-        self.accumulated_sum += loss_sum
-        self.accumulated_count += sample_losses.size
+        self._add(loss_sum, sample_losses.size)
         dtype = getattr(output, "dtype", sample_losses.dtype)
         if dtype not in (_config.FLOAT32, _config.FLOAT64):
             dtype = _config.get_default_dtype()
         data_loss: np.floating[Any] = dtype.type(loss_sum / sample_losses.size)
         return (data_loss, self.regularization_loss()) if include_regularization else data_loss
+
+    def _add(self, loss_sum: float, n: int) -> None:
+        self.accumulated_sum += loss_sum
+        self.accumulated_count += n
 
     def calculate_accumulated(self, *, include_regularization: bool = False) -> Any:
         """Return the mean loss over all samples since ``new_pass`` and, if asked for, the penalty as it is now."""
@@ -151,20 +154,20 @@ class KernelLoss(Loss):
 
     def forward(self, y_pred: ArrayLike, y_true: ArrayLike) -> Array:
         """Return the loss of each sample, shape (n,); y_pred (n, outputs)."""
-        where = f"{type(self).__name__}.forward"
+        where = type(self).__name__ + ".forward"
         y_pred = _check.matrix(where, "y_pred", y_pred)
         targets = self._targets(where, "y_true", y_true, y_pred.shape, y_pred.dtype)
         sample_losses = np.empty(len(y_pred), y_pred.dtype)
-        getattr(_kernels.backend, f"{self._kernel}_forward")(y_pred, targets, sample_losses)
+        getattr(_kernels.backend, self._kernel + "_forward")(y_pred, targets, sample_losses)
         return sample_losses
 
     def backward(self, dvalues: ArrayLike, y_true: ArrayLike) -> None:
         """Set ``dinputs`` to the gradient of the mean loss by the predictions, which come in as ``dvalues``."""
-        where = f"{type(self).__name__}.backward"
+        where = type(self).__name__ + ".backward"
         y_pred = _check.matrix(where, "dvalues", dvalues, least=1)
         targets = self._targets(where, "y_true", y_true, y_pred.shape, y_pred.dtype)
-        dinputs = np.empty_like(y_pred)
-        getattr(_kernels.backend, f"{self._kernel}_backward")(y_pred, targets, dinputs)
+        dinputs = _kernels.empty_like(y_pred)
+        getattr(_kernels.backend, self._kernel + "_backward")(y_pred, targets, dinputs)
         self.dinputs = dinputs
 
     def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
@@ -290,18 +293,42 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
 
     def forward(self, inputs: ArrayLike, y_true: ArrayLike) -> np.floating[Any]:
         """Set ``output`` to the probabilities and return their mean loss; inputs (n, classes)."""
+        if self._has_built_in_parts():
+            logits = _check.matrix("Activation_Softmax.forward", "inputs", inputs)
+            if len(logits) > 0:
+                return self._forward(logits, y_true)
         self.activation.forward(inputs)
         output = self.activation.output
         loss = self.loss.calculate(output, y_true)
         self.output = output
         return loss
 
+    def _forward(self, inputs: Array, y_true: ArrayLike) -> np.floating[Any]:
+        """Do what the parts do one after the other, in one kernel."""
+        labels = _check.labels("Loss_CategoricalCrossentropy.forward", "y_true", y_true, *inputs.shape)
+        output = _kernels.empty_like(inputs)
+        loss_sum, _ = _kernels.backend.softmax_crossentropy(inputs, labels, output, None)
+        self.loss._add(loss_sum, len(inputs))
+        self.activation.inputs = inputs
+        self.activation.output = self.output = output
+        loss: np.floating[Any] = inputs.dtype.type(loss_sum / len(inputs))
+        return loss
+
+    def _has_built_in_parts(self) -> bool:
+        activation, loss = self.activation, self.loss
+        return (
+            type(activation) is Activation_Softmax
+            and type(loss) is Loss_CategoricalCrossentropy
+            and "forward" not in activation.__dict__
+            and not ("forward" in loss.__dict__ or "calculate" in loss.__dict__)
+        )
+
     def backward(self, dvalues: ArrayLike, y_true: ArrayLike) -> None:
         """Set ``dinputs`` to (p − onehot) / n; dvalues are the probabilities p."""
         where = "Activation_Softmax_Loss_CategoricalCrossentropy.backward"
         output = _check.matrix(where, "dvalues", dvalues, least=1)
         labels = _check.labels(where, "y_true", y_true, *output.shape)
-        dinputs = np.empty_like(output)
+        dinputs = _kernels.empty_like(output)
         _kernels.backend.softmax_crossentropy_backward(output, labels, dinputs)
         self.dinputs = dinputs
 
@@ -319,6 +346,6 @@ class Activation_Sigmoid_Loss_BinaryCrossentropy:
         where = "Loss_BinaryCrossentropy.backward"
         output = _check.matrix(where, "dvalues", dvalues, least=1)
         targets = Loss_BinaryCrossentropy()._targets(where, "y_true", y_true, output.shape, output.dtype)
-        dinputs = np.empty_like(output)
+        dinputs = _kernels.empty_like(output)
         _kernels.backend.sigmoid_binary_crossentropy_backward(output, targets, dinputs)
         self.dinputs = dinputs

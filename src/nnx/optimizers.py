@@ -7,7 +7,7 @@ biases, ``biases`` and ``dbiases``. Each class adds its constructor and its `_ru
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -25,12 +25,11 @@ CACHE: State = (("weight_cache",), ("bias_cache",))
 MOMENTUMS_AND_CACHE: State = (("weight_momentums", "weight_cache"), ("bias_momentums", "bias_cache"))
 
 
-class _Rule(NamedTuple):
-    """A step's kernel, which is called with parameter, gradient, state, rate, settings."""
+GRADIENTS = (("dweights",), ("dbiases",))
 
-    kernel: str
-    state: State
-    settings: tuple[float, ...]
+
+#: A step's kernel, which is called with parameter, gradient, state, rate, settings; names of the state; settings.
+Rule: TypeAlias = tuple[str, State, tuple[float, ...]]
 
 
 class _Optimizer(Described):
@@ -76,21 +75,22 @@ class _Optimizer(Described):
         TypeError, ValueError
             If parameters, gradients, state or settings are not what they must be; no parameter has changed then.
         """
-        where = f"{type(self).__name__}.update_params"
+        where = type(self).__name__ + ".update_params"
         rate = float(_check.number(where, "current_learning_rate", self.current_learning_rate))
-        rule = self._rule(where)
+        kernel, state, settings = self._rule(where)
         parameters = _parameters(where, layer)
-        gradients = _gradients(where, layer, parameters)
-        states = [_state(where, layer, names, values) for names, values in zip(rule.state, parameters, strict=False)]
-        kernel = getattr(_kernels.backend, rule.kernel)
-        for values, gradient, state in zip(parameters, gradients, states, strict=True):
-            kernel(values, gradient, *state, rate, *rule.settings)
+        n = len(parameters)
+        gradients = [_gradient(where, layer, GRADIENTS[i], parameters[i]) for i in range(n)]
+        states = [_state(where, layer, state[i], parameters[i]) for i in range(n)]
+        update = getattr(_kernels.backend, kernel)
+        for i in range(n):
+            update(parameters[i], *gradients[i], *states[i], rate, *settings)
 
     def post_update_params(self) -> None:
         """Count the step."""
         self.iterations += 1
 
-    def _rule(self, where: str) -> _Rule:
+    def _rule(self, where: str) -> Rule:
         """Return the rule of the step that is due, its settings checked."""
         raise NotImplementedError(f"{where}: {type(self).__name__} does not define update_params(layer).")
 
@@ -103,12 +103,12 @@ def _parameters(where: str, layer: Any) -> tuple[Array, ...]:
     return tuple(_check.bound(where, layer, name) for name in names)
 
 
-def _gradients(where: str, layer: Any, parameters: tuple[Array, ...]) -> list[Array]:
-    """Return the gradients of a layer's parameters, shaped like those."""
-    return [
-        _check.like(where, name, _check.stored(where, layer, name, "backward"), values)
-        for name, values in zip(("dweights", "dbiases"), parameters, strict=False)
-    ]
+def _gradient(where: str, layer: Any, names: tuple[str], values: Array) -> list[Array]:
+    """Return the gradient of a layer's parameter, shaped like that."""
+    found = _kernels.attributes(layer, names, values, False)
+    if found is not None:
+        return found
+    return [_check.like(where, name, _check.stored(where, layer, name, "backward"), values) for name in names]
 
 
 def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> list[Array]:
@@ -116,7 +116,10 @@ def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> lis
 
     If any of it is missing, all of it begins anew, as in the book: Adam does not go on from the momentums of SGD.
     """
-    if any([getattr(layer, name, None) is None for name in names]):  # noqa: C419 - a list is faster here
+    found = _kernels.attributes(layer, names, values, True)
+    if found is not None:
+        return found
+    if any(getattr(layer, name, None) is None for name in names):
         for name in names:
             setattr(layer, name, np.zeros(values.shape, values.dtype))
     return [_check.bound(where, layer, name, values.shape, values.dtype) for name in names]
@@ -156,9 +159,9 @@ class Optimizer_SGD(_Optimizer):
     def __init__(self, learning_rate: float = 1.0, decay: float = 0.0, momentum: float = 0.0) -> None:
         self._configure(learning_rate, decay, momentum=momentum)
 
-    def _rule(self, where: str) -> _Rule:
+    def _rule(self, where: str) -> Rule:
         momentum = float(_check.fraction(where, "momentum", self.momentum))
-        return _Rule("sgd_momentum_update", MOMENTUMS, (momentum,)) if momentum else _Rule("sgd_update", NOTHING, ())
+        return ("sgd_momentum_update", MOMENTUMS, (momentum,)) if momentum else ("sgd_update", NOTHING, ())
 
 
 class Optimizer_Adagrad(_Optimizer):
@@ -193,8 +196,8 @@ class Optimizer_Adagrad(_Optimizer):
     def __init__(self, learning_rate: float = 1.0, decay: float = 0.0, epsilon: float = 1e-7) -> None:
         self._configure(learning_rate, decay, epsilon=epsilon)
 
-    def _rule(self, where: str) -> _Rule:
-        return _Rule("adagrad_update", CACHE, (float(_check.number(where, "epsilon", self.epsilon, 0)),))
+    def _rule(self, where: str) -> Rule:
+        return ("adagrad_update", CACHE, (float(_check.number(where, "epsilon", self.epsilon, 0)),))
 
 
 class Optimizer_RMSprop(_Optimizer):
@@ -234,9 +237,9 @@ class Optimizer_RMSprop(_Optimizer):
     ) -> None:
         self._configure(learning_rate, decay, epsilon=epsilon, rho=rho)
 
-    def _rule(self, where: str) -> _Rule:
+    def _rule(self, where: str) -> Rule:
         epsilon = float(_check.number(where, "epsilon", self.epsilon, 0))
-        return _Rule("rmsprop_update", CACHE, (epsilon, float(_check.fraction(where, "rho", self.rho))))
+        return ("rmsprop_update", CACHE, (epsilon, float(_check.fraction(where, "rho", self.rho))))
 
 
 class Optimizer_Adam(_Optimizer):
@@ -298,9 +301,9 @@ class Optimizer_Adam(_Optimizer):
     ) -> None:
         self._configure(learning_rate, decay, epsilon=epsilon, beta_1=beta_1, beta_2=beta_2)
 
-    def _rule(self, where: str) -> _Rule:
+    def _rule(self, where: str) -> Rule:
         epsilon = float(_check.number(where, "epsilon", self.epsilon, 0))
         beta_1 = float(_check.fraction(where, "beta_1", self.beta_1))
         beta_2 = float(_check.fraction(where, "beta_2", self.beta_2))
         step = _check.whole(where, "iterations", self.iterations, 0, _check.MAX_COUNT) + 1
-        return _Rule("adam_update", MOMENTUMS_AND_CACHE, (epsilon, beta_1, beta_2, step))
+        return ("adam_update", MOMENTUMS_AND_CACHE, (epsilon, beta_1, beta_2, step))

@@ -2,8 +2,8 @@
 
 ``backend`` is the module whose functions layers, losses and optimizers call, always as
 ``_kernels.backend.dense_forward(...)``: the name is looked up at the call, so that a test can put
-another backend in its place. `nnx._kernels._numpy` is the specification of what each kernel does; `nnx._kernels._native` is
-the door to the compiled kernels, of which there is a variant for each instruction set.
+another backend in its place. `nnx._kernels._numpy` is the specification of what each kernel does;
+`nnx._kernels._native` is the door to the compiled kernels, of which there is a variant for each instruction set.
 """
 
 from __future__ import annotations
@@ -12,9 +12,22 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from nnx import _config
-from nnx._kernels import _numpy
+from nnx._kernels import _arrays, _numpy
 
-__all__ = ["backend", "built", "load", "name", "reason", "usable"]
+__all__ = [
+    "alike",
+    "attributes",
+    "backend",
+    "built",
+    "empty",
+    "empty_like",
+    "load",
+    "name",
+    "readable",
+    "reason",
+    "usable",
+    "writable",
+]
 
 #: What the native backend may be compiled for, best first.
 VARIANTS = ("avx512", "avx2", "baseline")
@@ -79,5 +92,10 @@ name, reason = choose(_config.requested_backend())
 
 if TYPE_CHECKING:
     from nnx._kernels import _numpy as backend
+    from nnx._kernels._arrays import alike, attributes, empty, empty_like, readable, writable
 else:
     backend = load(name)
+    arrays = _door() or _arrays
+    alike, attributes = arrays.alike, arrays.attributes
+    empty, empty_like = arrays.empty, arrays.empty_like
+    readable, writable = arrays.readable, arrays.writable

@@ -1,5 +1,6 @@
-"""The compiled kernels have the names and signatures of the specification."""
+"""The compiled kernels and array checks have the names and signatures of their definitions in Python."""
 
+from nnx._kernels._arrays import *
 from nnx._kernels._numpy import *
 
 def offers(variant: str) -> bool: ...

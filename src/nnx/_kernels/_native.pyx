@@ -2,8 +2,8 @@
 
 Whatever Python passes, no kernel reads or writes outside an array. Arrays that are merely not contiguous, unaligned or
 of the other byte order are copied, and results copied back; those of another shape or type, and read-only
-ones to write into, are refused before anything has changed. An input that overlaps an output is copied, unless the kernel
-goes number by number and both are the same; outputs that overlap each other are refused.
+ones to write into, are refused before anything has changed. An input that overlaps an output is copied, unless the
+kernel goes number by number and both are the same; outputs that overlap each other are refused.
 
 What each function computes is said at its twin in `_numpy.py`.
 """
@@ -16,6 +16,7 @@ from libc.stdint cimport int32_t, uint64_t
 from nnx._kernels.native.kernels cimport *
 
 import importlib
+import operator
 
 import numpy as np
 
@@ -47,184 +48,74 @@ def use(str variant not None):
         tables[i] = <Kernels *> PyCapsule_GetPointer(module.table, "nnx._kernels")
 
 
-# Arrays
+include "native/door.pxi"
 
 
-cdef inline Kernels *kernels_for(str where, str name, object given) except NULL:
-    """Return the table for an array's float type."""
-    if cnp.PyArray_Check(given):
-        if cnp.PyArray_TYPE(given) == cnp.NPY_FLOAT:
-            return tables[0]
-        if cnp.PyArray_TYPE(given) == cnp.NPY_DOUBLE:
-            return tables[1]
-        raise TypeError(f"{where}: {name} must be a float32 or float64 array, got dtype {given.dtype}.")
-    raise TypeError(f"{where}: {name} must be an array, got {type(given).__name__}.")
+# What `_arrays.py` does, compiled
 
 
-cdef inline int type_of(Kernels *kernels) noexcept:
-    return cnp.NPY_FLOAT if kernels == tables[0] else cnp.NPY_DOUBLE
+cdef inline bint is_ready(object value, void *dtype, bint writing) noexcept:
+    """Return whether a value is an array of a dtype, or float32 or float64, that kernels can use as it stands."""
+    if type(value) is not cnp.ndarray:
+        return False
+    if not (cnp.PyArray_ISCARRAY(value) if writing else cnp.PyArray_ISCARRAY_RO(value)):
+        return False
+    if dtype is NULL:
+        return cnp.PyArray_TYPE(value) == cnp.NPY_FLOAT or cnp.PyArray_TYPE(value) == cnp.NPY_DOUBLE
+    return <void *> cnp.PyArray_DESCR(value) == dtype
 
 
-cdef object refused(str where, str name, object given, int number, tuple shape):
-    """Raise what is wrong with an array's type or shape."""
-    if not cnp.PyArray_Check(given):
-        raise TypeError(f"{where}: {name} must be an array, got {type(given).__name__}.")
-    if cnp.PyArray_TYPE(given) != number:
-        wanted = cnp.PyArray_DescrFromType(number)
-        raise TypeError(f"{where}: {name} must be of dtype {wanted}, got {given.dtype}.")
-    sizes = ", ".join(["n" if size == ANY else str(size) for size in shape])
-    raise ValueError(f"{where}: {name} must have shape ({sizes}{',' if len(shape) == 1 else ''}), got {given.shape}.")
+cdef bint has_shape(cnp.ndarray array, tuple shape) except -1:
+    cdef int i
+    if cnp.PyArray_NDIM(array) != len(shape):
+        return False
+    for i in range(cnp.PyArray_NDIM(array)):
+        if shape[i] is None:
+            if i > 0 and cnp.PyArray_DIM(array, i) == 0:
+                return False
+        elif cnp.PyArray_DIM(array, i) != shape[i]:
+            return False
+    return True
 
 
-cdef inline cnp.ndarray plain(cnp.ndarray given):
-    """Return an array itself if kernels can read it as it stands, else a copy that they can."""
-    if cnp.PyArray_ISCARRAY_RO(given):
-        return given
-    return cnp.PyArray_FROMANY(
-        given, cnp.PyArray_TYPE(given), 0, 0, cnp.NPY_ARRAY_CARRAY | cnp.NPY_ARRAY_NOTSWAPPED | cnp.NPY_ARRAY_ENSURECOPY
-    )
+def readable(value, shape, dtype):
+    if not is_ready(value, NULL if dtype is None else <void *> dtype, False):
+        return False
+    if shape is None:
+        return cnp.PyArray_NDIM(value) > 0
+    return has_shape(value, shape)
 
 
-cdef inline cnp.ndarray matrix(str where, str name, object given, int number, Py_ssize_t rows, Py_ssize_t columns):
-    """Return a matrix to read, with the given sizes."""
-    if (
-        not cnp.PyArray_Check(given)
-        or cnp.PyArray_TYPE(given) != number
-        or cnp.PyArray_NDIM(given) != 2
-        or (rows != ANY and cnp.PyArray_DIM(given, 0) != rows)
-        or (columns != ANY and cnp.PyArray_DIM(given, 1) != columns)
-    ):
-        refused(where, name, given, number, (rows, columns))
-    return plain(given)
+def writable(value, tuple shape not None, dtype not None):
+    return is_ready(value, <void *> dtype, True) and has_shape(value, shape)
 
 
-cdef inline cnp.ndarray vector(str where, str name, object given, int number, Py_ssize_t n):
-    """Return an array of one dimension to read, with n numbers."""
-    if (
-        not cnp.PyArray_Check(given)
-        or cnp.PyArray_TYPE(given) != number
-        or cnp.PyArray_NDIM(given) != 1
-        or (n != ANY and cnp.PyArray_DIM(given, 0) != n)
-    ):
-        refused(where, name, given, number, (n,))
-    return plain(given)
+cpdef bint alike(value, cnp.ndarray other, bint writing=False) except -1:
+    if other is None:
+        raise TypeError("alike: other must be an array, got None.")
+    if not is_ready(value, <void *> cnp.PyArray_DESCR(other), writing):
+        return False
+    return cnp.PyArray_SAMESHAPE(value, other)
 
 
-cdef inline cnp.ndarray like(str where, str name, object given, int number, cnp.ndarray other):
-    """Return an array to read, of another's shape."""
-    if not cnp.PyArray_Check(given) or cnp.PyArray_TYPE(given) != number or not cnp.PyArray_SAMESHAPE(given, other):
-        refused(where, name, given, number, (<object> other).shape)
-    return plain(given)
+def attributes(owner, tuple names not None, cnp.ndarray other not None, bint writing):
+    cdef list found = []
+    for name in names:
+        array = getattr(owner, name, None)
+        if not alike(array, other, writing):
+            return None
+        found.append(array)
+    return found
 
 
-cdef inline int writable(str where, str name, cnp.ndarray given) except -1:
-    """Refuse a read-only array."""
-    if not cnp.PyArray_ISWRITEABLE(given):
-        raise ValueError(f"{where}: {name} must be a writable array, got a read-only one.")
-    return 0
+def empty_like(cnp.ndarray other not None):
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(other), cnp.PyArray_DIMS(other), cnp.PyArray_TYPE(other), 0)
 
 
-cdef inline bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
-    """Return whether the memory of two contiguous arrays overlaps."""
-    cdef const char *start_a = cnp.PyArray_BYTES(a)
-    cdef const char *start_b = cnp.PyArray_BYTES(b)
-    return start_a < start_b + cnp.PyArray_NBYTES(b) and start_b < start_a + cnp.PyArray_NBYTES(a)
-
-
-cdef inline cnp.ndarray apart(cnp.ndarray values, cnp.ndarray result):
-    """Return an input, or a copy of it if the result overlaps it."""
-    return cnp.PyArray_NewCopy(values, cnp.NPY_CORDER) if overlap(values, result) else values
-
-
-cdef inline cnp.ndarray same_or_apart(cnp.ndarray values, cnp.ndarray result):
-    """`apart`, for kernels that go number by number: input and result may be one."""
-    return values if cnp.PyArray_DATA(values) == cnp.PyArray_DATA(result) else apart(values, result)
-
-
-cdef int distinct(str where, str name_a, cnp.ndarray a, str name_b, cnp.ndarray b) except -1:
-    """Refuse two arrays to write into that overlap."""
-    cdef bint shared
-    if cnp.PyArray_ISCARRAY_RO(a) and cnp.PyArray_ISCARRAY_RO(b):
-        shared = overlap(a, b)
-    else:
-        shared = np.may_share_memory(a, b)
-    if shared:
-        raise ValueError(f"{where}: {name_a} and {name_b} must not share memory.")
-    return 0
-
-
-cdef inline int give_back(object given, cnp.ndarray result) except -1:
-    """Copy a result into the array that was given for it, if the kernel could not write there."""
-    if result is not given:
-        given[...] = result
-    return 0
-
-
-cdef inline void *data(cnp.ndarray array) noexcept nogil:
-    return cnp.PyArray_DATA(array)
-
-
-# Scratch memory: one piece that is kept, taken in turn under the GIL; what does not fit, or comes meanwhile, is allocated
-
-cdef enum:
-    KEPT = 1 << 20
-
-cdef char *kept = NULL
-cdef bint kept_is_taken = False
-
-
-cdef void *allocate(Py_ssize_t size) except NULL:
-    """Return aligned memory, with the address to free before it."""
-    cdef char *raw = <char *> PyMem_RawMalloc(size + ALIGNMENT + sizeof(void *))
-    cdef size_t start
-    if raw is NULL:
-        raise MemoryError
-    start = (<size_t> raw + sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-    (<void **> start - 1)[0] = raw
-    return <void *> start
-
-
-cdef inline void *take(Py_ssize_t size) except NULL:
-    global kept, kept_is_taken
-    if kept_is_taken or size > KEPT:
-        return allocate(size)
-    if kept is NULL:
-        kept = <char *> allocate(KEPT)
-    kept_is_taken = True
-    return kept
-
-
-cdef inline void give(void *scratch) noexcept:
-    global kept_is_taken
-    if scratch == kept:
-        kept_is_taken = False
-    else:
-        PyMem_RawFree((<void **> scratch - 1)[0])
-
-
-cdef int32_t *take_labels(str where, object given, Py_ssize_t n, Py_ssize_t n_classes) except NULL:
-    """Return a private copy of class numbers, each of them checked: nobody can change it while a kernel reads it."""
-    cdef cnp.ndarray labels = vector(where, "labels", given, cnp.NPY_INTP, n)
-    cdef const Py_ssize_t *numbers = <const Py_ssize_t *> data(labels)
-    cdef int32_t *copy = <int32_t *> allocate(n * sizeof(int32_t))
-    cdef Py_ssize_t i, label
-    for i in range(n):
-        label = numbers[i]
-        if not 0 <= label < min(n_classes, <Py_ssize_t> 2147483647):
-            give(copy)
-            raise ValueError(
-                f"{where}: labels must hold class numbers from 0 to {n_classes - 1}, got {label} at position {i}."
-            )
-        copy[i] = <int32_t> label
-    return copy
-
-
-cdef inline cnp.ndarray classes_of(str where, str name, object given, int number):
-    """Return a matrix with at least one column to read."""
-    cdef cnp.ndarray values = matrix(where, name, given, number, ANY, ANY)
-    if cnp.PyArray_DIM(values, 1) == 0:
-        raise ValueError(f"{where}: {name} must have at least one column, got shape {given.shape}.")
-    return values
+def empty(Py_ssize_t rows, Py_ssize_t columns, cnp.dtype dtype not None):
+    cdef cnp.npy_intp shape[2]
+    shape[0], shape[1] = rows, columns
+    return cnp.PyArray_EMPTY(2, shape, dtype.num, 0)
 
 
 # Layer_Dense
@@ -240,7 +131,7 @@ cdef dense(str where, object inputs, object weights, object biases, object outpu
     cdef cnp.ndarray b = matrix(where, "biases", biases, number, 1, n_out)
     cdef cnp.ndarray result = matrix(where, "output", output, number, rows, n_out)
     cdef void *scratch
-    writable(where, "output", output)
+    check_writable(where, "output", output)
     x, w, b = apart(x, result), apart(w, result), apart(b, result)
     scratch = take(kernels.product_scratch)
     with nogil:
@@ -268,7 +159,7 @@ def dense_backward_weights(inputs, dvalues, weights, dweights, double l1, double
     cdef cnp.ndarray w = matrix(where, "weights", weights, number, n_in, n_out)
     cdef cnp.ndarray result = matrix(where, "dweights", dweights, number, n_in, n_out)
     cdef void *scratch
-    writable(where, "dweights", dweights)
+    check_writable(where, "dweights", dweights)
     x, d, w = apart(x, result), apart(d, result), apart(w, result)
     scratch = take(kernels.product_scratch)
     with nogil:
@@ -287,7 +178,7 @@ def dense_backward_biases(dvalues, biases, dbiases, double l1, double l2):
     cdef Py_ssize_t rows = cnp.PyArray_DIM(d, 0), n_out = cnp.PyArray_DIM(d, 1)
     cdef cnp.ndarray b = matrix(where, "biases", biases, number, 1, n_out)
     cdef cnp.ndarray result = matrix(where, "dbiases", dbiases, number, 1, n_out)
-    writable(where, "dbiases", dbiases)
+    check_writable(where, "dbiases", dbiases)
     d, b = apart(d, result), apart(b, result)
     with nogil:
         kernels.dense_backward_biases(data(d), data(b), data(result), rows, n_out, l1, l2)
@@ -304,7 +195,7 @@ def dense_backward_inputs(dvalues, weights, dinputs):
     cdef Py_ssize_t n_in = cnp.PyArray_DIM(w, 0)
     cdef cnp.ndarray result = matrix(where, "dinputs", dinputs, number, rows, n_in)
     cdef void *scratch
-    writable(where, "dinputs", dinputs)
+    check_writable(where, "dinputs", dinputs)
     d, w = apart(d, result), apart(w, result)
     scratch = take(kernels.product_scratch)
     with nogil:
@@ -326,16 +217,17 @@ def regularization_loss(values, double l1, double l2):
 # Layer_Dropout
 
 
-def dropout_mask(mask, double keep, uint64_t seed, uint64_t forwards):
+def dropout_mask(mask, double keep, seed, forwards):
     cdef str where = "dropout_mask"
     cdef Kernels *kernels = kernels_for(where, "mask", mask)
     cdef cnp.ndarray result = matrix(where, "mask", mask, type_of(kernels), ANY, ANY)
-    writable(where, "mask", mask)
+    cdef uint64_t key = operator.index(seed), count = operator.index(forwards)
+    check_writable(where, "mask", mask)
     if not 0 < keep <= 1:
         raise ValueError(f"{where}: keep must be a number above 0, up to 1, got {keep!r}.")
     with nogil:
         kernels.dropout_mask(
-            data(result), cnp.PyArray_DIM(result, 0), cnp.PyArray_DIM(result, 1), keep, seed, forwards
+            data(result), cnp.PyArray_DIM(result, 0), cnp.PyArray_DIM(result, 1), keep, key, count
         )
     give_back(mask, result)
 
@@ -355,7 +247,7 @@ cdef one_by_one(
     cdef int number = type_of(kernels)
     cdef cnp.ndarray x = plain(given_x)
     cdef cnp.ndarray result = like(where, name_result, given_result, number, x)
-    writable(where, name_result, given_result)
+    check_writable(where, name_result, given_result)
     x = same_or_apart(x, result)
     with nogil:
         kernel(data(x), data(result), cnp.PyArray_SIZE(x))
@@ -371,7 +263,7 @@ cdef number_by_number(
     cdef cnp.ndarray x = plain(given_x)
     cdef cnp.ndarray y = like(where, name_y, given_y, number, x)
     cdef cnp.ndarray result = like(where, name_result, given_result, number, x)
-    writable(where, name_result, given_result)
+    check_writable(where, name_result, given_result)
     x, y = same_or_apart(x, result), same_or_apart(y, result)
     with nogil:
         kernel(data(x), data(y), data(result), cnp.PyArray_SIZE(x))
@@ -422,7 +314,7 @@ def softmax_forward(inputs, output):
     cdef cnp.ndarray result = like(where, "output", output, number, x)
     cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), columns = cnp.PyArray_DIM(x, 1)
     cdef void *scratch
-    writable(where, "output", output)
+    check_writable(where, "output", output)
     x = same_or_apart(x, result)
     scratch = take(columns * ALIGNMENT)
     with nogil:
@@ -438,7 +330,7 @@ def softmax_backward(output, dvalues, dinputs):
     cdef cnp.ndarray p = classes_of(where, "output", output, number)
     cdef cnp.ndarray d = like(where, "dvalues", dvalues, number, p)
     cdef cnp.ndarray result = like(where, "dinputs", dinputs, number, p)
-    writable(where, "dinputs", dinputs)
+    check_writable(where, "dinputs", dinputs)
     p, d = same_or_apart(p, result), same_or_apart(d, result)
     with nogil:
         kernels.softmax_backward(data(p), data(d), data(result), cnp.PyArray_DIM(p, 0), cnp.PyArray_DIM(p, 1))
@@ -476,7 +368,7 @@ cdef with_labels(
         result = vector(where, name_result, given_result, number, rows)
     else:
         result = like(where, name_result, given_result, number, p)
-    writable(where, name_result, given_result)
+    check_writable(where, name_result, given_result)
     p = apart(p, result)
     labels = take_labels(where, given_labels, rows, columns)
     with nogil:
@@ -516,26 +408,32 @@ def softmax_crossentropy(inputs, labels, output, dinputs):
     cdef int number = type_of(kernels)
     cdef cnp.ndarray x = classes_of(where, "inputs", inputs, number)
     cdef cnp.ndarray probabilities = like(where, "output", output, number, x)
-    cdef cnp.ndarray gradients = like(where, "dinputs", dinputs, number, x)
+    cdef cnp.ndarray gradients = None
     cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), columns = cnp.PyArray_DIM(x, 1)
     cdef Py_ssize_t hits
     cdef double loss
+    cdef void *into = NULL
     cdef int32_t *numbers
     cdef void *scratch
-    writable(where, "output", output)
-    writable(where, "dinputs", dinputs)
-    distinct(where, "output", output, "dinputs", dinputs)
-    x = apart(same_or_apart(x, probabilities), gradients)
+    check_writable(where, "output", output)
+    x = same_or_apart(x, probabilities)
+    if dinputs is not None:
+        gradients = like(where, "dinputs", dinputs, number, x)
+        check_writable(where, "dinputs", dinputs)
+        distinct(where, "output", output, "dinputs", dinputs)
+        x = apart(x, gradients)
+        into = data(gradients)
     numbers = take_labels(where, labels, rows, columns)
     scratch = take(columns * ALIGNMENT)
     with nogil:
         hits = kernels.softmax_crossentropy(
-            data(x), numbers, data(probabilities), data(gradients), &loss, rows, columns, scratch
+            data(x), numbers, data(probabilities), into, &loss, rows, columns, scratch
         )
     give(scratch)
     give(numbers)
     give_back(output, probabilities)
-    give_back(dinputs, gradients)
+    if dinputs is not None:
+        give_back(dinputs, gradients)
     return loss, hits
 
 
@@ -546,7 +444,7 @@ cdef mean_losses(str where, rows_two_t kernel, Kernels *kernels, object y_pred, 
     cdef cnp.ndarray y = like(where, "y_true", y_true, number, p)
     cdef Py_ssize_t rows = cnp.PyArray_DIM(p, 0)
     cdef cnp.ndarray result = vector(where, "sample_losses", sample_losses, number, rows)
-    writable(where, "sample_losses", sample_losses)
+    check_writable(where, "sample_losses", sample_losses)
     p, y = apart(p, result), apart(y, result)
     with nogil:
         kernel(data(p), data(y), data(result), rows, cnp.PyArray_DIM(p, 1))
@@ -612,7 +510,7 @@ def argmax(values, classes):
     cdef Kernels *kernels = kernels_for(where, "values", values)
     cdef cnp.ndarray v = classes_of(where, "values", values, type_of(kernels))
     cdef cnp.ndarray result = vector(where, "classes", classes, cnp.NPY_INTP, cnp.PyArray_DIM(v, 0))
-    writable(where, "classes", classes)
+    check_writable(where, "classes", classes)
     v = apart(v, result)
     with nogil:
         kernels.argmax(data(v), <Py_ssize_t *> data(result), cnp.PyArray_DIM(v, 0), cnp.PyArray_DIM(v, 1))
@@ -625,7 +523,7 @@ def equal_count(predictions, targets):
     cdef const Py_ssize_t *a
     cdef const Py_ssize_t *b
     cdef Py_ssize_t i, hits = 0
-    if not cnp.PyArray_Check(predictions) or cnp.PyArray_TYPE(predictions) != cnp.NPY_INTP:
+    if not has_type(predictions, cnp.NPY_INTP):
         refused(where, "predictions", predictions, cnp.NPY_INTP, (ANY,))
     p = plain(predictions)
     t = like(where, "targets", targets, cnp.NPY_INTP, p)
@@ -661,7 +559,7 @@ def bad_label(labels, Py_ssize_t n_classes):
 cdef inline cnp.ndarray changed(str where, str name, object given, int number, object first):
     """Return an array that is read and written, of the first one's shape."""
     cdef cnp.ndarray array = like(where, name, given, number, first)
-    writable(where, name, given)
+    check_writable(where, name, given)
     return array
 
 
@@ -736,7 +634,9 @@ def adam_update(
     distinct(where, "momentums", momentums, "cache", cache)
     g = apart(apart(apart(g, v), m), c)
     with nogil:
-        kernels.adam_update(data(v), data(g), data(m), data(c), cnp.PyArray_SIZE(v), rate, epsilon, beta_1, beta_2, step)
+        kernels.adam_update(
+            data(v), data(g), data(m), data(c), cnp.PyArray_SIZE(v), rate, epsilon, beta_1, beta_2, step
+        )
     give_back(momentums, m)
     give_back(cache, c)
     give_back(values, v)

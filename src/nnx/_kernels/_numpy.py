@@ -290,16 +290,17 @@ def softmax_crossentropy_backward(output: Array, labels: Array, dinputs: Array) 
     dinputs /= len(labels)
 
 
-def softmax_crossentropy(inputs: Array, labels: Array, output: Array, dinputs: Array) -> tuple[float, int]:
+def softmax_crossentropy(inputs: Array, labels: Array, output: Array, dinputs: Array | None) -> tuple[float, int]:
     """Softmax, loss, hits and gradient in one: return ``Σ −log(clip(output_i,label_i))``, in double, and the hits.
 
-    ``output := softmax(inputs); dinputs := (output − onehot(labels)) / n``; (n, m), (n,) in, (n, m) out. A row is a hit if
-    the first of its largest probabilities is the label's.
+    ``output := softmax(inputs); dinputs := (output − onehot(labels)) / n``; (n, m), (n,) in, (n, m) out; with None for
+    ``dinputs`` no gradient. A row is a hit if the first of its largest probabilities is the label's.
     """
     softmax_forward(inputs, output)
     sample_losses = np.empty(len(labels), output.dtype)
     categorical_crossentropy_forward(output, labels, sample_losses)
-    softmax_crossentropy_backward(output, labels, dinputs)
+    if dinputs is not None:
+        softmax_crossentropy_backward(output, labels, dinputs)
     return total(sample_losses), int(np.count_nonzero(np.argmax(output, axis=1) == labels))
 
 
@@ -366,7 +367,7 @@ def bad_label(labels: Array, n_classes: int) -> int:
 
 
 def argmax(values: Array, classes: Array) -> None:
-    """``classes_i :=`` the column of the first of row i's largest values, NaN counting as largest; (n, m) in, (n,) out."""
+    """``classes_i :=`` the first column with row i's largest value, NaN being larger than any; (n, m) in, (n,) out."""
     np.argmax(values, axis=1, out=classes)
 
 

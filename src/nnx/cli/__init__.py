@@ -1,7 +1,7 @@
-"""The command ``nnx``: train, predict, evaluate and info.
+"""The command ``nnx``: train, predict, evaluate, info and bench.
 
-Exit codes: 0 done; 1 the disk, the network or the memory refused, or the training diverged; 2 wrong arguments or files;
-130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 the disk, the network or the memory refused, the training diverged, or there are no sound compiled
+kernels to time; 2 wrong arguments or files; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import nnx
-from nnx.cli import evaluate, info, predict, train
+from nnx.cli import bench, evaluate, info, predict, train
 from nnx.cli.arguments import Parser, sentence
 
 
@@ -62,6 +62,6 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"nnx {nnx.__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (train, predict, evaluate, info):
+    for command in (train, predict, evaluate, info, bench):
         command.add(commands)
     return parser

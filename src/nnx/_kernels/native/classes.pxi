@@ -1,6 +1,6 @@
-# Softmax, losses and counts of hits: kernels that look at rows. The lanes lie along the batch: LANES rows at a time, a vector
-# holding one column of them, so that three classes keep as many lanes busy as a thousand. Labels are class numbers that
-# the caller has checked and copied.
+# Softmax, losses and counts of hits: kernels that look at rows. The lanes lie along the batch: LANES rows at a time, a
+# vector holding one column of them, so that three classes keep as many lanes busy as a thousand. Labels are class
+# numbers that the caller has checked and copied.
 
 
 cdef inline vec exponentials(
@@ -80,7 +80,7 @@ cdef Py_ssize_t softmax_crossentropy(
     const real_t *inputs,  # (rows, columns) in
     const int32_t *labels,  # (rows,) in
     real_t *output,  # (rows, columns) out; may be inputs
-    real_t *dinputs,  # (rows, columns) out
+    real_t *dinputs,  # (rows, columns) out; or NULL
     double *loss,  # out: the sum of −log(clip(p_i,label_i))
     Py_ssize_t rows,
     Py_ssize_t columns,
@@ -107,7 +107,8 @@ cdef Py_ssize_t softmax_crossentropy(
             p = v_div(v_load(lines + j * LANES), sums)
             v_store(lines + j * LANES, p)
             v_scatter(output + at + j, columns, p, count)
-            v_scatter(dinputs + at + j, columns, v_mul(p, scale), count)
+            if dinputs is not NULL:
+                v_scatter(dinputs + at + j, columns, v_mul(p, scale), count)
             largest = v_max(p, largest)
         best = v_all(0)
         for j in range(columns - 1, -1, -1):
@@ -118,7 +119,8 @@ cdef Py_ssize_t softmax_crossentropy(
             j = labels[i + l]
             chosen[l] = lines[j * LANES + l]
             hits += found[l] == <real_t> j
-            dinputs[at + l * columns + j] = (chosen[l] - 1) * <real_t> (1.0 / rows)
+            if dinputs is not NULL:
+                dinputs[at + l * columns + j] = (chosen[l] - 1) * <real_t> (1.0 / rows)
         loss[0] += sum_of_logs(chosen, count)
         i += LANES
     return hits
@@ -163,7 +165,7 @@ cdef void categorical_crossentropy_backward(
     Py_ssize_t rows,
     Py_ssize_t columns,
 ) noexcept nogil:
-    """``dinputs_ij := −1 / (p_ij·rows)`` where j is the label of i, else 0; a p of 0 counts as the smallest normal one."""
+    """``dinputs_ij := −1 / (p_ij·rows)`` where j is the label of i, else 0; a p of 0 counts as the smallest normal."""
     cdef real_t smallest = <real_t> (FLT_MIN if sizeof(real_t) == 4 else DBL_MIN)
     cdef real_t p
     cdef Py_ssize_t i
@@ -176,23 +178,17 @@ cdef void categorical_crossentropy_backward(
 cdef void softmax_crossentropy_backward(
     const real_t *output,  # (rows, columns) in
     const int32_t *labels,  # (rows,) in
-    real_t *dinputs,  # (rows, columns) out; may be output
+    real_t *dinputs,  # (rows, columns) out
     Py_ssize_t rows,
     Py_ssize_t columns,
 ) noexcept nogil:
     """``dinputs := (output − onehot(labels)) / rows``."""
     cdef real_t scale = <real_t> (1.0 / rows)
-    cdef real_t p
     cdef Py_ssize_t i, at
+    map_two(multiple_of, output, output, scale, dinputs, rows * columns)
     for i in range(rows):
         at = i * columns + labels[i]
-        p = output[at]
-        if columns < 2 * LANES:
-            for j in range(i * columns, (i + 1) * columns):
-                dinputs[j] = output[j] * scale
-        else:
-            map_two(multiple_of, output + i * columns, output + i * columns, scale, dinputs + i * columns, columns)
-        dinputs[at] = (p - 1) * scale
+        dinputs[at] = (output[at] - 1) * scale
 
 
 cdef inline vec multiple_of(vec x, vec unused, vec scale) noexcept nogil:

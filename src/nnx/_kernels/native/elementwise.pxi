@@ -1,5 +1,5 @@
-# Kernels that treat each number alone, whatever the shape: activations, dropout's application, gradients of losses,
-# penalties. Each is a formula of vectors; the loops are written once.
+# Kernels that treat each number alone, whatever the shape: activations, dropout's application, gradients of losses.
+# Then sums over all of them. Each is a formula of vectors; the loops are written once.
 
 ctypedef vec (*formula_of_one)(vec) noexcept nogil
 ctypedef vec (*formula_of_two)(vec, vec, vec) noexcept nogil
@@ -158,73 +158,7 @@ cdef void mean_absolute_error_backward(
     map_two(sign_gradient, y_pred, y_true, <real_t> (1.0 / n), dinputs, n)
 
 
-# Sums and penalties
-
-
-cdef void dense_backward_biases(
-    const real_t *dvalues,  # (rows, n_out) in
-    const real_t *biases,  # (n_out,) in
-    real_t *dbiases,  # (n_out,) out
-    Py_ssize_t rows,
-    Py_ssize_t n_out,
-    double l1,
-    double l2,
-) noexcept nogil:
-    """``dbiases := Σ over rows of dvalues + l1·sign(biases) + 2·l2·biases``.
-
-    Row after row: the order in which NumPy adds them, and the one that the book's published figures come from.
-    """
-    cdef vec sums[8]
-    cdef Py_ssize_t i, j = 0
-    cdef int v, vectors, rest
-    cdef const real_t *line
-    while j < n_out:
-        vectors = <int> min(8, (n_out - j + LANES - 1) // LANES)
-        rest = <int> min(<Py_ssize_t> LANES, n_out - j - (vectors - 1) * LANES)
-        for v in range(vectors):
-            sums[v] = v_all(0)
-        for i in range(rows):
-            line = dvalues + i * n_out + j
-            for v in range(vectors - 1):
-                sums[v] = v_add(sums[v], v_load(line + v * LANES))
-            v = vectors - 1
-            if rest == LANES or i + 1 < rows:
-                # What lies behind the end of a line is the next line, which harms nobody: those lanes are not stored.
-                sums[v] = v_add(sums[v], load_within(line + v * LANES, dvalues + rows * n_out, rest))
-            else:
-                sums[v] = v_add(sums[v], v_load_part(line + v * LANES, rest))
-        for v in range(vectors - 1):
-            v_store(dbiases + j + v * LANES, sums[v])
-        v_store_part(dbiases + j + (vectors - 1) * LANES, sums[vectors - 1], rest)
-        j += vectors * LANES
-    add_regularization(biases, dbiases, n_out, l1, l2)
-
-
-cdef inline vec load_within(const real_t *source, const real_t *end, int count) noexcept nogil:
-    """Load a vector of which `count` lanes matter; whole where that stays before the array's end."""
-    return v_load(source) if source + LANES <= end else v_load_part(source, count)
-
-
-cdef void add_regularization(
-    const real_t *values,  # (n,) in
-    real_t *gradients,  # (n,) in and out
-    Py_ssize_t n,
-    double l1,
-    double l2,
-) noexcept nogil:
-    """``gradients += l1·sign(values) + 2·l2·values``; the sign is −1 where a value is below 0, else +1."""
-    if l1:
-        map_two(add_sign, values, gradients, <real_t> l1, gradients, n)
-    if l2:
-        map_two(add_multiple, values, gradients, <real_t> (2 * l2), gradients, n)
-
-
-cdef inline vec add_sign(vec value, vec gradient, vec scale) noexcept nogil:
-    return v_add(gradient, v_select(v_greater(v_all(0), value), v_sub(v_all(0), scale), scale))
-
-
-cdef inline vec add_multiple(vec value, vec gradient, vec scale) noexcept nogil:
-    return v_madd(scale, value, gradient)
+# Sums
 
 
 cdef enum:

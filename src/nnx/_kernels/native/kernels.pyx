@@ -14,6 +14,8 @@ from nnx._kernels.native.simd cimport *
 
 include "elementwise.pxi"
 include "products.pxi"
+include "narrow.pxi"
+include "dense.pxi"
 include "classes.pxi"
 include "optimizers.pxi"
 include "dropout.pxi"

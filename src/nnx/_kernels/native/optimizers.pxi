@@ -115,7 +115,8 @@ cdef void adam_update(
     """
     cdef double root = sqrt(1 - pow(beta_2, step))
     cdef vec constants[6]
-    constants[0], constants[1] = v_all(<real_t> (rate * root / (1 - pow(beta_1, step)))), v_all(<real_t> (epsilon * root))
+    constants[0] = v_all(<real_t> (rate * root / (1 - pow(beta_1, step))))
+    constants[1] = v_all(<real_t> (epsilon * root))
     constants[2], constants[3] = v_all(<real_t> beta_1), v_all(<real_t> (1 - beta_1))
     constants[4], constants[5] = v_all(<real_t> beta_2), v_all(<real_t> (1 - beta_2))
     update(adam_rule, values, gradients, momentums, cache, constants, n)

@@ -1,9 +1,9 @@
-# Matrix products and the dense layer's kernels, which are made of them.
+# The matrix product, for every transposition.
 #
-# One product serves every case: forward, both gradients, and layers with few columns, whose factors change places so
-# that the vector's lanes lie along the other, longer side. It cuts the result into tiles that fit the registers; a
-# tile's sums run over the whole depth in rising order, so an element's bits depend on its row, its column and the depth
-# alone, not on which tile it is in.
+# It cuts the result into tiles that fit the registers. A tile's sums run over the whole depth in rising order, so an
+# element's bits depend on its row, its column and the depth alone, not on the tile that it is in. B is packed into
+# panels as wide as a tile, a group of them at a time; A is read where it lies, unless it lies transposed and is read
+# very often.
 
 cdef enum:
     MOST_LANES = 16
@@ -87,27 +87,50 @@ cdef void tiles(
     """`tile_row`, compiled for each size of tile."""
     if vectors == FLAT_VECTORS:
         if rows == 3:
-            tile_row(3, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+            tile_row(
+                3, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+            )
         elif rows == 2:
-            tile_row(2, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+            tile_row(
+                2, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+            )
         else:
-            tile_row(1, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+            tile_row(
+                1, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+            )
     elif rows == TILE_ROWS:
-        tile_row(TILE_ROWS, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+        tile_row(
+            TILE_ROWS, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
+            least,
+        )
     elif rows == 7 < TILE_ROWS:
-        tile_row(7, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+        tile_row(
+            7, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+        )
     elif rows == 6 < TILE_ROWS:
-        tile_row(6, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+        tile_row(
+            6, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+        )
     elif rows == 5 < TILE_ROWS:
-        tile_row(5, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+        tile_row(
+            5, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+        )
     elif rows == 4 < TILE_ROWS:
-        tile_row(4, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+        tile_row(
+            4, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+        )
     elif rows == 3:
-        tile_row(3, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+        tile_row(
+            3, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+        )
     elif rows == 2:
-        tile_row(2, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+        tile_row(
+            2, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+        )
     else:
-        tile_row(1, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least)
+        tile_row(
+            1, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+        )
 
 
 cdef inline int tile_height(Py_ssize_t rows) noexcept nogil:
@@ -346,7 +369,8 @@ cdef void product(
                                 if start_columns is not NULL:
                                     start = start_columns + group + j
                             tiles(
-                                height, vectors, max(1, count), at, ar, ad, an, bt, bd, there, start, sr, ct, c_row, least
+                                height, vectors, max(1, count), at, ar, ad, an, bt, bd, there, start, sr, ct, c_row,
+                                least,
                             )
                         i += height * max(1, count)
                     j += line
@@ -354,77 +378,3 @@ cdef void product(
             top += block_rows
         k += deep
         first = False
-
-
-# Layer_Dense
-
-
-cdef inline bint is_narrow(Py_ssize_t columns) noexcept nogil:
-    """Return whether a result has so few columns that the lanes go along its rows."""
-    return columns < TALL_VECTORS * LANES
-
-
-cdef void dense_forward(
-    const real_t *inputs,  # (rows, n_in) in
-    const real_t *weights,  # (n_in, n_out) in
-    const real_t *biases,  # (n_out,) in
-    real_t *output,  # (rows, n_out) out
-    Py_ssize_t rows,
-    Py_ssize_t n_in,
-    Py_ssize_t n_out,
-    bint relu,
-    real_t *scratch,  # PRODUCT_SCRATCH bytes
-) noexcept nogil:
-    """``output := inputs · weights + biases``, then max(0, output) if ``relu``."""
-    if is_narrow(n_out):
-        product(
-            weights, 1, n_out, inputs, 1, n_in, NULL, biases, output, 1, n_out, n_out, rows, n_in, relu, scratch
-        )
-    else:
-        product(
-            inputs, n_in, 1, weights, n_out, 1, biases, NULL, output, n_out, 1, rows, n_out, n_in, relu, scratch
-        )
-
-
-cdef void dense_backward_weights(
-    const real_t *inputs,  # (rows, n_in) in
-    const real_t *dvalues,  # (rows, n_out) in
-    const real_t *weights,  # (n_in, n_out) in
-    real_t *dweights,  # (n_in, n_out) out
-    Py_ssize_t rows,
-    Py_ssize_t n_in,
-    Py_ssize_t n_out,
-    double l1,
-    double l2,
-    real_t *scratch,  # PRODUCT_SCRATCH bytes
-) noexcept nogil:
-    """``dweights := inputsᵀ · dvalues + l1·sign(weights) + 2·l2·weights``."""
-    if is_narrow(n_out) and n_out < n_in:
-        product(
-            dvalues, 1, n_out, inputs, n_in, 1, NULL, NULL, dweights, 1, n_out, n_out, n_in, rows, False, scratch
-        )
-    else:
-        product(
-            inputs, 1, n_in, dvalues, n_out, 1, NULL, NULL, dweights, n_out, 1, n_in, n_out, rows, False, scratch
-        )
-    add_regularization(weights, dweights, n_in * n_out, l1, l2)
-
-
-cdef void dense_backward_inputs(
-    const real_t *dvalues,  # (rows, n_out) in
-    const real_t *weights,  # (n_in, n_out) in
-    real_t *dinputs,  # (rows, n_in) out
-    Py_ssize_t rows,
-    Py_ssize_t n_in,
-    Py_ssize_t n_out,
-    real_t *scratch,  # PRODUCT_SCRATCH bytes
-) noexcept nogil:
-    """``dinputs := dvalues · weightsᵀ``."""
-    if is_narrow(n_in):
-        product(
-            weights, n_out, 1, dvalues, 1, n_out, NULL, NULL, dinputs, 1, n_in, n_in, rows, n_out, False, scratch
-        )
-    else:
-        product(
-            dvalues, n_out, 1, weights, 1, n_out, NULL, NULL, dinputs, n_in, 1, rows, n_in, n_out, False, scratch
-        )

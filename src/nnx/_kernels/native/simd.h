@@ -157,6 +157,7 @@ INLINE void v_store(real_t *to, vec x) { memcpy(to, &x, sizeof x); }
 INLINE vec v_load_part(const real_t *from, int count) {
     real_t lanes[NNX_VECTOR_BYTES / sizeof(real_t)];
     int l;
+    if (count == LANES) return v_load(from);
     for (l = 0; l < LANES; l++) lanes[l] = 0;
     for (l = 0; l < count; l++) lanes[l] = from[l];
     return v_load(lanes);
@@ -164,6 +165,10 @@ INLINE vec v_load_part(const real_t *from, int count) {
 INLINE void v_store_part(real_t *to, vec x, int count) {
     real_t lanes[NNX_VECTOR_BYTES / sizeof(real_t)];
     int l;
+    if (count == LANES) {
+        v_store(to, x);
+        return;
+    }
     v_store(lanes, x);
     for (l = 0; l < count; l++) to[l] = lanes[l];
 }
@@ -357,5 +362,53 @@ INLINE void v_transpose(vec *rows) {
     EXCHANGE(1)
 }
 #endif
+
+/* Random words: one round of Philox4x32 on as many counters as 64-bit lanes fit, of whose upper halves nobody takes notice.
+ * Compilers do not see that a product of lower halves is one instruction, so those that have one are told. */
+#ifdef NNX_PLAIN
+typedef struct { uint64_t lane[NNX_VECTOR_BYTES / 8]; } words;
+#else
+typedef uint64_t words __attribute__((vector_size(NNX_VECTOR_BYTES)));
+#endif
+#define WORD_LANES (NNX_VECTOR_BYTES / 8)
+
+#if !defined(NNX_PLAIN) && defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#ifdef NNX_PLAIN
+INLINE void philox_round(words *x, uint32_t key0, uint32_t key1) {
+    int l;
+    for (l = 0; l < WORD_LANES; l++) {
+        const uint64_t a = (uint64_t)(uint32_t)x[0].lane[l] * 0xD2511F53u;
+        const uint64_t b = (uint64_t)(uint32_t)x[2].lane[l] * 0xCD9E8D57u;
+        x[0].lane[l] = (b >> 32) ^ x[1].lane[l] ^ key0;
+        x[1].lane[l] = b;
+        x[2].lane[l] = (a >> 32) ^ x[3].lane[l] ^ key1;
+        x[3].lane[l] = a;
+    }
+}
+#else
+INLINE words multiply_low(words x, uint32_t factor) {
+#if defined(__AVX512F__) && NNX_VECTOR_BYTES == 64
+    return (words)_mm512_mul_epu32((__m512i)x, _mm512_set1_epi64(factor));
+#elif defined(__AVX2__) && NNX_VECTOR_BYTES == 32
+    return (words)_mm256_mul_epu32((__m256i)x, _mm256_set1_epi64x(factor));
+#elif defined(__SSE2__) && NNX_VECTOR_BYTES == 16
+    return (words)_mm_mul_epu32((__m128i)x, _mm_set1_epi64x(factor));
+#else
+    return (x & 0xFFFFFFFFu) * factor;
+#endif
+}
+INLINE void philox_round(words *x, uint32_t key0, uint32_t key1) {
+    const words a = multiply_low(x[0], 0xD2511F53u), b = multiply_low(x[2], 0xCD9E8D57u);
+    x[0] = (b >> 32) ^ x[1] ^ (uint64_t)key0;
+    x[1] = b;
+    x[2] = (a >> 32) ^ x[3] ^ (uint64_t)key1;
+    x[3] = a;
+}
+#endif
+INLINE words load_words(const uint64_t *from) { words r; memcpy(&r, from, sizeof r); return r; }
+INLINE void store_words(uint64_t *to, words x) { memcpy(to, &x, sizeof x); }
 
 #endif

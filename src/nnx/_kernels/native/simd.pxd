@@ -1,5 +1,7 @@
 """What `simd.h` offers to the kernels; real_t is float or double, by the module that is compiled."""
 
+from libc.stdint cimport uint32_t, uint64_t
+
 cdef extern from "simd.h" nogil:
     ctypedef float real_t
     ctypedef struct vec:
@@ -34,3 +36,10 @@ cdef extern from "simd.h" nogil:
     vec v_gather(const real_t *source, Py_ssize_t stride, int count)
     void v_scatter(real_t *target, Py_ssize_t stride, vec x, int count)
     void v_transpose(vec *rows)
+
+    ctypedef struct words:
+        pass
+    const int WORD_LANES
+    void philox_round(words *x, uint32_t key0, uint32_t key1)
+    words load_words(const uint64_t *source)
+    void store_words(uint64_t *target, words x)

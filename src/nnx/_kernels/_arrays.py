@@ -1,0 +1,68 @@
+"""Whether an array is as kernels need it, and new ones: what every layer asks at every call.
+
+Where the compiled kernels are built, `nnx._kernels._native` has twins of these functions, five times as fast, which
+`nnx._kernels` takes instead, whatever the backend. They only tell; `nnx._check` has the sentences.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnx._typing import Array, FloatDType
+
+
+def readable(value: Any, shape: tuple[int | None, ...] | None, dtype: Any) -> bool:
+    """Return whether kernels can read ``value`` as it stands: a plain array, aligned, C-ordered, in native byte order.
+
+    ``shape`` may have None for any number of rows, and for one column or more; None is any shape of at least one
+    dimension. A dtype of None is float32 or float64. One that equals the array's, but is another object, may
+    count as different.
+    """
+    if type(value) is not np.ndarray:
+        return False
+    flags = value.flags
+    if not (flags.c_contiguous and flags.aligned and value.dtype.isnative):
+        return False
+    if value.dtype.char not in "fd" if dtype is None else value.dtype != dtype:
+        return False
+    return value.ndim > 0 if shape is None else _has_shape(value, shape)
+
+
+def writable(value: Any, shape: tuple[int | None, ...], dtype: FloatDType) -> bool:
+    """Return whether kernels can also write into ``value`` as it stands."""
+    return type(value) is np.ndarray and value.dtype == dtype and value.flags.carray and _has_shape(value, shape)
+
+
+def alike(value: Any, other: Array, writing: bool = False) -> bool:
+    """Return whether ``value`` is readable, or writable, and of the shape and dtype of ``other``."""
+    return (
+        type(value) is np.ndarray
+        and value.dtype == other.dtype
+        and value.shape == other.shape
+        and (value.flags.carray if writing else value.flags.c_contiguous and value.flags.aligned)
+    )
+
+
+def attributes(owner: object, names: tuple[str, ...], other: Array, writing: bool) -> list[Array] | None:
+    """Return an object's attributes if all of them are `alike`, else None."""
+    found = [getattr(owner, name, None) for name in names]
+    return found if all(alike(array, other, writing) for array in found) else None  # type: ignore[return-value]
+
+
+def empty_like(other: Array) -> Array:
+    """Return a new C-ordered array of the shape and dtype of ``other``."""
+    return np.empty(other.shape, other.dtype)
+
+
+def empty(rows: int, columns: int, dtype: FloatDType) -> Array:
+    """Return a new C-ordered matrix."""
+    return np.empty((rows, columns), dtype)
+
+
+def _has_shape(value: Array, shape: tuple[int | None, ...]) -> bool:
+    return value.ndim == len(shape) and all(
+        (size > 0 or axis == 0) if wanted is None else size == wanted
+        for axis, (size, wanted) in enumerate(zip(value.shape, shape, strict=True))
+    )

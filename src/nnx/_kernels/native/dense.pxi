@@ -1,0 +1,169 @@
+# The dense layer's kernels: which product serves a shape, and the sums over rows.
+#
+# Which one it is depends on n_in and n_out alone, so that a row gives the same bits in any batch.
+
+
+cdef void dense_forward(
+    const real_t *inputs,  # (rows, n_in) in
+    const real_t *weights,  # (n_in, n_out) in
+    const real_t *biases,  # (n_out,) in
+    real_t *output,  # (rows, n_out) out
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+    bint relu,
+    real_t *scratch,  # PRODUCT_SCRATCH bytes
+) noexcept nogil:
+    """``output := inputs · weights + biases``, then max(0, output) if ``relu``."""
+    if has_dots(n_out, n_in):
+        narrow_product(
+            inputs, weights, 1, n_out, biases, output, rows, n_out, n_in, 0 if relu else -INFINITY, scratch
+        )
+    elif is_shallow(n_out, n_in):
+        shallow_product(inputs, weights, biases, output, rows, n_out, n_in, relu)
+    elif is_narrow(n_out):
+        product(
+            weights, 1, n_out, inputs, 1, n_in, NULL, biases, output, 1, n_out, n_out, rows, n_in, relu, scratch
+        )
+    else:
+        product(
+            inputs, n_in, 1, weights, n_out, 1, biases, NULL, output, n_out, 1, rows, n_out, n_in, relu, scratch
+        )
+
+
+cdef void dense_backward_weights(
+    const real_t *inputs,  # (rows, n_in) in
+    const real_t *dvalues,  # (rows, n_out) in
+    const real_t *weights,  # (n_in, n_out) in
+    real_t *dweights,  # (n_in, n_out) out
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+    double l1,
+    double l2,
+    real_t *scratch,  # PRODUCT_SCRATCH bytes
+) noexcept nogil:
+    """``dweights := inputsᵀ · dvalues + l1·sign(weights) + 2·l2·weights``."""
+    if is_narrow(n_out) and n_out < n_in:
+        product(
+            dvalues, 1, n_out, inputs, n_in, 1, NULL, NULL, dweights, 1, n_out, n_out, n_in, rows, False, scratch
+        )
+    else:
+        product(
+            inputs, 1, n_in, dvalues, n_out, 1, NULL, NULL, dweights, n_out, 1, n_in, n_out, rows, False, scratch
+        )
+    add_regularization(weights, dweights, n_in * n_out, l1, l2)
+
+
+cdef void dense_backward_inputs(
+    const real_t *dvalues,  # (rows, n_out) in
+    const real_t *weights,  # (n_in, n_out) in
+    real_t *dinputs,  # (rows, n_in) out
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+    real_t *scratch,  # PRODUCT_SCRATCH bytes
+) noexcept nogil:
+    """``dinputs := dvalues · weightsᵀ``."""
+    cdef Py_ssize_t i, k
+    if has_dots(n_in, n_out):
+        narrow_product(dvalues, weights, n_out, 1, NULL, dinputs, rows, n_in, n_out, -INFINITY, scratch)
+    elif is_shallow(n_in, n_out):
+        memset(scratch, 0, n_in * sizeof(real_t))
+        for i in range(n_in):
+            for k in range(n_out):
+                scratch[(k + 1) * n_in + i] = weights[i * n_out + k]
+        shallow_product(dvalues, scratch + n_in, scratch, dinputs, rows, n_in, n_out, False)
+    elif is_narrow(n_in):
+        product(
+            weights, n_out, 1, dvalues, 1, n_out, NULL, NULL, dinputs, 1, n_in, n_in, rows, n_out, False, scratch
+        )
+    else:
+        product(
+            dvalues, n_out, 1, weights, 1, n_out, NULL, NULL, dinputs, n_in, 1, rows, n_in, n_out, False, scratch
+        )
+
+
+cdef void dense_backward_biases(
+    const real_t *dvalues,  # (rows, n_out) in
+    const real_t *biases,  # (n_out,) in
+    real_t *dbiases,  # (n_out,) out
+    Py_ssize_t rows,
+    Py_ssize_t n_out,
+    double l1,
+    double l2,
+) noexcept nogil:
+    """``dbiases := Σ over rows of dvalues + l1·sign(biases) + 2·l2·biases``.
+
+    Row after row: the order in which NumPy adds them, and the one that the book's published figures come from.
+    """
+    cdef Py_ssize_t j = 0
+    cdef int rest = <int> (n_out % LANES)
+    while j + 8 * LANES <= n_out:
+        sum_lines(8, dvalues + j, dbiases + j, rows, n_out)
+        j += 8 * LANES
+    while j + LANES <= n_out:
+        sum_lines(1, dvalues + j, dbiases + j, rows, n_out)
+        j += LANES
+    if rest:
+        sum_short_lines(dvalues + j, dbiases + j, rows, n_out, rest)
+    add_regularization(biases, dbiases, n_out, l1, l2)
+
+
+cdef inline void sum_lines(
+    const int vectors,  # a constant at every call, so that sums live in registers
+    const real_t *lines,  # (rows, vectors*LANES) in, rows `line` apart
+    real_t *result,  # (vectors*LANES,) out
+    Py_ssize_t rows,
+    Py_ssize_t line,
+) noexcept nogil:
+    """``result := Σ over rows of lines``."""
+    cdef vec sums[8]
+    cdef Py_ssize_t i
+    cdef int v
+    for v in range(vectors):
+        sums[v] = v_all(0)
+    for i in range(rows):
+        for v in range(vectors):
+            sums[v] = v_add(sums[v], v_load(lines + i * line + v * LANES))
+    for v in range(vectors):
+        v_store(result + v * LANES, sums[v])
+
+
+cdef inline void sum_short_lines(
+    const real_t *lines, real_t *result, Py_ssize_t rows, Py_ssize_t line, int count
+) noexcept nogil:
+    """`sum_lines` of fewer than LANES columns.
+
+    What lies behind a line's end is the next line, whose sums are not stored; only the last lines end too soon.
+    """
+    cdef vec sums = v_all(0)
+    cdef Py_ssize_t i
+    cdef Py_ssize_t safe = max(0, rows - (LANES - count + line - 1) // line)
+    for i in range(safe):
+        sums = v_add(sums, v_load(lines + i * line))
+    for i in range(safe, rows):
+        sums = v_add(sums, v_load_part(lines + i * line, count))
+    v_store_part(result, sums, count)
+
+
+cdef void add_regularization(
+    const real_t *values,  # (n,) in
+    real_t *gradients,  # (n,) in and out
+    Py_ssize_t n,
+    double l1,
+    double l2,
+) noexcept nogil:
+    """``gradients += l1·sign(values) + 2·l2·values``; the sign is −1 where a value is below 0, else +1."""
+    if l1:
+        map_two(add_sign, values, gradients, <real_t> l1, gradients, n)
+    if l2:
+        map_two(add_multiple, values, gradients, <real_t> (2 * l2), gradients, n)
+
+
+cdef inline vec add_sign(vec value, vec gradient, vec scale) noexcept nogil:
+    return v_add(gradient, v_select(v_greater(v_all(0), value), v_sub(v_all(0), scale), scale))
+
+
+cdef inline vec add_multiple(vec value, vec gradient, vec scale) noexcept nogil:
+    return v_madd(scale, value, gradient)

@@ -1,0 +1,216 @@
+# Products whose result has few columns, or whose sums have few terms: tiles would be half empty, or over at once.
+
+
+# Results with few columns
+
+
+cdef enum:
+    DOT_ROWS = 4  # with three columns twelve sums at a time
+    DOT_COLUMNS = 3
+
+
+cdef inline void dots(
+    const int rows,  # a constant at every call
+    const int columns,  # likewise
+    const real_t *a,  # (rows, depth) in, rows depth apart
+    const real_t *b,  # (columns, depth) in, rows b_row apart, filled up with zeros to whole vectors
+    Py_ssize_t b_row,
+    Py_ssize_t depth,
+    mask tail,  # the lanes of a row's last LANES numbers that are not in a whole vector before
+    vec *sums,  # (columns, LANES) out: for each column a square, of which the first `rows` rows are written
+) noexcept nogil:
+    """Sums of products of each row with each column, with a sum in every lane."""
+    cdef vec parts[DOT_ROWS * DOT_COLUMNS]
+    cdef vec line[DOT_ROWS]
+    cdef vec x
+    cdef Py_ssize_t k = 0, whole = depth - depth % LANES
+    cdef int i, j
+    for i in range(rows * columns):
+        parts[i] = v_all(0)
+    while k < whole:
+        for i in range(rows):
+            line[i] = v_load(a + i * depth + k)
+        for j in range(columns):
+            x = v_load(b + j * b_row + k)
+            for i in range(rows):
+                parts[j * rows + i] = v_madd(line[i], x, parts[j * rows + i])
+        k += LANES
+    if whole < depth:
+        for i in range(rows):
+            line[i] = v_select(tail, v_load(a + i * depth + depth - LANES), v_all(0))
+        for j in range(columns):
+            x = v_load(b + j * b_row + k)
+            for i in range(rows):
+                parts[j * rows + i] = v_madd(line[i], x, parts[j * rows + i])
+    for j in range(columns):
+        for i in range(rows):
+            sums[j * MOST_LANES + i] = parts[j * rows + i]
+
+
+cdef void narrow_product(
+    const real_t *a,  # (rows, depth) in, depth at least LANES
+    const real_t *b,  # (columns, depth) in: the transposed factor, element (j, k) at j*b_row + k*b_depth
+    Py_ssize_t b_row,
+    Py_ssize_t b_depth,
+    const real_t *start,  # (columns,) in, added to each row; or NULL
+    real_t *c,  # (rows, columns) out
+    Py_ssize_t rows,
+    Py_ssize_t columns,
+    Py_ssize_t depth,
+    real_t least,
+    real_t *scratch,  # (columns, depth + LANES) for b
+) noexcept nogil:
+    """``c := max(least, a · bᵀ + start)``, with the lanes along the depth: rows of A are read as they lie."""
+    cdef vec sums[DOT_COLUMNS * MOST_LANES]
+    cdef vec result
+    cdef mask tail
+    cdef real_t places[MOST_LANES]
+    cdef Py_ssize_t line = (depth + LANES - 1) // LANES * LANES
+    cdef Py_ssize_t i, j, k
+    cdef int count, wide, l, done
+    cdef const real_t *at
+    for l in range(LANES):
+        places[l] = 1 if l >= line - depth else 0
+    tail = v_greater(v_load(places), v_all(0))
+    for j in range(columns):
+        for k in range(line):
+            scratch[j * line + k] = b[j * b_row + k * b_depth] if k < depth - depth % LANES else 0
+        for k in range(depth - depth % LANES, depth):
+            scratch[j * line + line - depth + k] = b[j * b_row + k * b_depth]
+    i = 0
+    while i < rows:
+        count = <int> min(<Py_ssize_t> LANES, rows - i)
+        at = a + i * depth
+        j = 0
+        while j < columns:
+            wide = <int> min(<Py_ssize_t> DOT_COLUMNS, columns - j)
+            done = 0
+            while done + DOT_ROWS <= count:
+                dots_of(DOT_ROWS, wide, at + done * depth, scratch + j * line, line, depth, tail, sums + done)
+                done += DOT_ROWS
+            while done < count:
+                dots_of(1, wide, at + done * depth, scratch + j * line, line, depth, tail, sums + done)
+                done += 1
+            for k in range(wide):
+                for l in range(count, LANES):
+                    sums[k * MOST_LANES + l] = v_all(0)
+                v_transpose(sums + k * MOST_LANES)
+                result = v_all(start[j + k] if start is not NULL else 0)
+                for l in range(LANES):
+                    result = v_add(result, sums[k * MOST_LANES + l])
+                v_scatter(c + i * columns + j + k, columns, v_max(v_all(least), result), count)
+            j += wide
+        i += count
+
+
+cdef inline void dots_of(
+    const int rows, int columns, const real_t *a, const real_t *b, Py_ssize_t b_row, Py_ssize_t depth, mask tail,
+    vec *sums,
+) noexcept nogil:
+    """`dots`, compiled for each number of columns."""
+    if columns == 3:
+        dots(rows, 3, a, b, b_row, depth, tail, sums)
+    elif columns == 2:
+        dots(rows, 2, a, b, b_row, depth, tail, sums)
+    else:
+        dots(rows, 1, a, b, b_row, depth, tail, sums)
+
+
+cdef inline bint is_narrow(Py_ssize_t columns) noexcept nogil:
+    """Return whether a result has so few columns that a tile would be half empty."""
+    return columns < TALL_VECTORS * LANES
+
+
+cdef inline bint has_dots(Py_ssize_t columns, Py_ssize_t depth) noexcept nogil:
+    """Return whether a narrow result is best computed along the depth: that fills a vector, and the factor fits."""
+    cdef Py_ssize_t room = PRODUCT_SCRATCH // <Py_ssize_t> sizeof(real_t)
+    return is_narrow(columns) and depth >= LANES and columns * (depth + LANES) <= room
+
+
+# Results of little depth
+
+
+cdef enum:
+    SHALLOW = 4  # the largest depth
+    SHALLOW_COLUMNS = 8192  # the factor, transposed, must fit into scratch
+
+
+cdef inline void shallow_lines(
+    const int depth,  # a constant at every call
+    const int vectors,  # likewise
+    const bint relu,  # likewise
+    const real_t *a,  # (rows, depth) in
+    const real_t *b,  # (depth, vectors*LANES) in, rows `columns` apart
+    const real_t *start,  # (vectors*LANES,) in
+    real_t *c,  # (rows, vectors*LANES) out, rows `columns` apart
+    Py_ssize_t rows,
+    Py_ssize_t columns,
+) noexcept nogil:
+    """``c := start + a · b``, then max(0, c) if ``relu``."""
+    cdef vec first[FLAT_VECTORS]
+    cdef vec lines[SHALLOW * FLAT_VECTORS]
+    cdef vec x[SHALLOW]
+    cdef vec sums
+    cdef Py_ssize_t i
+    cdef int k, v
+    for v in range(vectors):
+        first[v] = v_load(start + v * LANES)
+        for k in range(depth):
+            lines[k * vectors + v] = v_load(b + k * columns + v * LANES)
+    for i in range(rows):
+        for k in range(depth):
+            x[k] = v_all(a[i * depth + k])
+        for v in range(vectors):
+            sums = first[v]
+            for k in range(depth):
+                sums = v_madd(x[k], lines[k * vectors + v], sums)
+            v_store(c + i * columns + v * LANES, relu_of(sums) if relu else sums)
+
+
+cdef inline void shallow_of(
+    const int depth, const bint relu, const real_t *a, const real_t *b, const real_t *start, real_t *c, Py_ssize_t rows,
+    Py_ssize_t columns,
+) noexcept nogil:
+    """`shallow_lines` from the first column to the last."""
+    cdef Py_ssize_t j = 0
+    while j + FLAT_VECTORS * LANES <= columns:
+        shallow_lines(depth, FLAT_VECTORS, relu, a, b + j, start + j, c + j, rows, columns)
+        j += FLAT_VECTORS * LANES
+    while j < columns:
+        shallow_lines(depth, 1, relu, a, b + j, start + j, c + j, rows, columns)
+        j += LANES
+
+
+cdef void shallow_product(
+    const real_t *a,  # (rows, depth) in
+    const real_t *b,  # (depth, columns) in
+    const real_t *start,  # (columns,) in, added to each row
+    real_t *c,  # (rows, columns) out
+    Py_ssize_t rows,
+    Py_ssize_t columns,  # a multiple of LANES
+    Py_ssize_t depth,  # up to SHALLOW
+    bint relu,
+) noexcept nogil:
+    """``c := a · b + start``, then max(0, c) if ``relu``: all of B's columns that are in use stay in registers."""
+    if relu:
+        if depth == 1:
+            shallow_of(1, True, a, b, start, c, rows, columns)
+        elif depth == 2:
+            shallow_of(2, True, a, b, start, c, rows, columns)
+        elif depth == 3:
+            shallow_of(3, True, a, b, start, c, rows, columns)
+        else:
+            shallow_of(4, True, a, b, start, c, rows, columns)
+    elif depth == 1:
+        shallow_of(1, False, a, b, start, c, rows, columns)
+    elif depth == 2:
+        shallow_of(2, False, a, b, start, c, rows, columns)
+    elif depth == 3:
+        shallow_of(3, False, a, b, start, c, rows, columns)
+    else:
+        shallow_of(4, False, a, b, start, c, rows, columns)
+
+
+cdef inline bint is_shallow(Py_ssize_t columns, Py_ssize_t depth) noexcept nogil:
+    """Return whether a product is `shallow_product`'s: then it would not be worth its tiles' while."""
+    return 1 <= depth <= SHALLOW and columns % LANES == 0 and columns <= SHALLOW_COLUMNS

@@ -14,14 +14,13 @@ os.environ["NNX_BACKEND"] = "numpy"
 
 import argparse
 import itertools
-import pathlib
 import platform
 import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 import reference
+from timing import processor, seconds
 
 import nnx
 
@@ -117,23 +116,6 @@ ROWS: dict[str, Callable[[], tuple[Step, Step, Check]]] = {
     "dropout, 300x64": lambda: dropout(300, 64),
     "dropout, 3000x512": lambda: dropout(3000, 512),
 }
-
-
-def seconds(step: Step, n: int) -> float:
-    """Return the time of a step, over a block of ``n``."""
-    start = time.perf_counter()
-    for _ in range(n):
-        step()
-    return (time.perf_counter() - start) / n
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:

@@ -48,11 +48,14 @@ class Dropout:
 
 class SoftmaxCrossentropy:
     def forward(self, inputs, y_true):
-        exponentials = np.exp(inputs - np.max(inputs, axis=1, keepdims=True))
-        self.output = exponentials / np.sum(exponentials, axis=1, keepdims=True)
+        self.activate(inputs)
         clipped = np.clip(self.output, 1e-7, 1 - 1e-7)
         confidences = clipped[range(len(inputs)), y_true]
         return np.mean(-np.log(confidences))
+
+    def activate(self, inputs):
+        exponentials = np.exp(inputs - np.max(inputs, axis=1, keepdims=True))
+        self.output = exponentials / np.sum(exponentials, axis=1, keepdims=True)
 
     def backward(self, dvalues, y_true):
         samples = len(dvalues)
@@ -90,3 +93,49 @@ class Adam:
 
     def post_update_params(self):
         self.iterations += 1
+
+
+class Model:
+    """The book's training loop over `Dense` and `ReLU`, with softmax and cross-entropy at the end, printing nothing."""
+
+    def __init__(self, layers, loss, optimizer):
+        self.layers, self.loss, self.optimizer = layers, loss, optimizer
+        self.trainable_layers = [layer for layer in layers if hasattr(layer, "weights")]
+
+    def train(self, X, y, epochs):
+        for _ in range(epochs):
+            loss_sum = loss_count = hits = hits_count = 0
+            values = X
+            for layer in self.layers:
+                layer.forward(values)
+                values = layer.output
+            self.loss.activate(values)
+            output = self.loss.output
+            sample_losses = -np.log(np.clip(output, 1e-7, 1 - 1e-7)[range(len(output)), y])
+            data_loss = np.mean(sample_losses)
+            loss_sum += np.sum(sample_losses)
+            loss_count += len(sample_losses)
+            penalty = self.regularization_loss()
+            comparisons = np.argmax(output, axis=1) == y
+            accuracy = np.mean(comparisons)
+            hits += np.sum(comparisons)
+            hits_count += len(comparisons)
+            self.loss.backward(output, y)
+            dvalues = self.loss.dinputs
+            for layer in reversed(self.layers):
+                layer.backward(dvalues)
+                dvalues = layer.dinputs
+            self.optimizer.pre_update_params()
+            for layer in self.trainable_layers:
+                self.optimizer.update_params(layer)
+            self.optimizer.post_update_params()
+            self.figures = data_loss, penalty, accuracy, loss_sum / loss_count, hits / hits_count
+
+    def regularization_loss(self):
+        penalty = 0
+        for layer in self.trainable_layers:
+            for kind in ("weight", "bias"):
+                for strength in ("l1", "l2"):
+                    if getattr(layer, f"{kind}_regularizer_{strength}", 0) > 0:
+                        raise NotImplementedError
+        return penalty

@@ -91,6 +91,14 @@ def test_the_architecture_page_lists_every_file_in_its_order():
     assert heights == sorted(heights)
 
 
+def test_the_architecture_page_lists_every_source_of_the_compiled_kernels():
+    page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+    listed = re.findall(r"`(_kernels/[\w/]+\.(?:pyx|pxi|pxd|h))`", page)
+    source = Path(__file__).parents[1] / "src" / "nnx"  # what is installed does not have them
+    there = [path for kind in ("pyx", "pxi", "pxd", "h") for path in (source / "_kernels").rglob(f"*.{kind}")]
+    assert sorted(listed) == sorted(path.relative_to(source).as_posix() for path in there)
+
+
 def test_links_between_the_documents_lead_somewhere():
     root = Path(__file__).parents[1]
     for page in [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("examples/*.md")]:

@@ -112,8 +112,8 @@ def dense_backward_weights(
 @quiet
 def dense_backward_biases(dvalues: Array, biases: Array, dbiases: Array, l1: float, l2: float) -> None:
     """``dbiases := Σ over samples of dvalues + l1·sign(biases) + 2·l2·biases``; (n, m), (1, m) in, (1, m) out."""
-    # Row after row, as add.reduce does, but faster for few columns. The order matters: the spiral's published figures
-    # come from it (a product with ones, in BLAS's order, differs from them at epoch 20).
+    # Row after row (but for a single column), as add.reduce does, but faster for few columns. The order matters: the
+    # spiral's published figures come from it (a product with ones, in BLAS's order, differs from them at epoch 20).
     np.einsum("ij->j", dvalues, out=dbiases[0])
     _add_regularization(biases, dbiases, l1, l2)
 

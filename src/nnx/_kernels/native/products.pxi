@@ -272,6 +272,106 @@ cdef void ragged_tile(
             c[i * c_row + j * c_column] = beside[i * line + j]
 
 
+cdef struct Product:
+    # What `product` was called with, and the block of it that is being computed.
+    const real_t *a
+    Py_ssize_t a_row
+    Py_ssize_t a_depth
+    const real_t *start_columns
+    const real_t *start_rows
+    real_t *c
+    Py_ssize_t c_row
+    Py_ssize_t c_column
+    int vectors
+    const real_t *block  # of A, packed; or NULL
+    Py_ssize_t k  # the first of the sums' terms
+    Py_ssize_t deep  # their number
+    Py_ssize_t top  # the first of the rows
+    real_t least
+
+
+cdef void panel_rows(
+    const Product *p,
+    const real_t *b,  # (p.deep, width) in: a panel, rows b_depth apart
+    Py_ssize_t b_depth,
+    Py_ssize_t j,  # the panel's first column
+    Py_ssize_t width,
+    Py_ssize_t rows,  # of the block
+) noexcept nogil:
+    """Compute a panel's columns of a block of rows: equal tiles in one call, ragged ones one by one."""
+    cdef real_t zeros[FLAT_VECTORS * MOST_LANES]
+    cdef Py_ssize_t line = p.vectors * LANES
+    cdef bint first = p.k == 0
+    cdef bint ragged = width < line or p.c_column != 1 or (first and p.start_rows is not NULL)
+    cdef Py_ssize_t a_row, a_depth, a_next, start_row, count, i = 0
+    cdef const real_t *a
+    cdef const real_t *start
+    cdef real_t *c
+    cdef int height, lane
+    for lane in range(FLAT_VECTORS * LANES):
+        zeros[lane] = 0
+    while i < rows:
+        height = tile_height(rows - i)
+        count = 1
+        if height == TILE_ROWS and not ragged:
+            count = max(1, (rows - i) // height - (1 if (rows - i) % height else 0))  # the rest is the last two tiles'
+        if p.block is not NULL:
+            a, a_row, a_depth, a_next = p.block + i * p.deep, 1, height, height * p.deep
+        else:
+            a, a_row, a_depth = p.a + (p.top + i) * p.a_row + p.k * p.a_depth, p.a_row, p.a_depth
+            a_next = height * p.a_row
+        c = p.c + (p.top + i) * p.c_row + j * p.c_column
+        if ragged:
+            ragged_tile(
+                height, p.vectors, a, a_row, a_depth, b, b_depth, p.deep,
+                p.start_columns + j if p.start_columns is not NULL else NULL,
+                p.start_rows + p.top + i if p.start_rows is not NULL else NULL,
+                first, c, p.c_row, p.c_column, width, p.least,
+            )
+        else:
+            start, start_row = c, p.c_row
+            if first:
+                start, start_row = zeros, 0
+                if p.start_columns is not NULL:
+                    start = p.start_columns + j
+            tiles(
+                height, p.vectors, count, a, a_row, a_depth, a_next, b, b_depth, p.deep, start, start_row, c, p.c_row,
+                p.least,
+            )
+        i += height * count
+
+
+cdef void group_columns(
+    const Product *p,
+    const real_t *b,
+    Py_ssize_t b_depth,
+    Py_ssize_t b_column,
+    Py_ssize_t j,  # the first column of a group of panels
+    Py_ssize_t columns,
+    Py_ssize_t rows,
+    real_t *panels,  # scratch
+) noexcept nogil:
+    """Compute some columns of a block of rows, from packed panels where those are read often enough."""
+    cdef Py_ssize_t line = p.vectors * LANES
+    cdef bint packs = b_column != 1 or rows > 2 * TILE_ROWS
+    cdef Py_ssize_t at = 0, width
+    b += p.k * b_depth + j * b_column
+    if b_column != 1:
+        pack_columns(b, b_column, p.deep, columns, p.vectors, panels)
+    elif packs:
+        pack_lines(b, b_depth, p.deep, columns, p.vectors, panels)
+    while at < columns:
+        width = min(line, columns - at)
+        if packs:
+            panel_rows(p, panels + at * p.deep, line, j + at, width, rows)
+        elif width == line:
+            panel_rows(p, b + at, b_depth, j + at, width, rows)
+        else:
+            pack_lines(b + at, b_depth, p.deep, width, p.vectors, panels)
+            panel_rows(p, panels, line, j + at, width, rows)
+        at += line
+
+
 cdef void product(
     const real_t *a,  # (rows, depth) in: element (i, k) at i*a_row + k*a_depth, one of which is 1
     Py_ssize_t a_row,
@@ -291,90 +391,32 @@ cdef void product(
     real_t *scratch,  # PRODUCT_SCRATCH bytes
 ) noexcept nogil:
     """``c := a · b + start``, then max(0, c) if ``relu``."""
-    cdef real_t least
-    cdef real_t zeros[FLAT_VECTORS * MOST_LANES]
-    cdef real_t *panels = scratch
-    cdef real_t *block = scratch + BLOCK_BYTES // sizeof(real_t) * GROUP_COLUMNS
-    cdef real_t *ct
-    cdef int vectors = FLAT_VECTORS if rows <= FLAT_ROWS else TALL_VECTORS
-    cdef Py_ssize_t line = vectors * LANES
+    cdef Product p
     cdef Py_ssize_t most = BLOCK_BYTES // sizeof(real_t)
     cdef Py_ssize_t n_blocks = max(1, (depth + most - 1) // most)
     cdef Py_ssize_t deep = max(1, (depth + n_blocks - 1) // n_blocks)
     cdef bint packs_a = a_depth != 1 and columns >= PACK_COLUMNS and rows > FLAT_ROWS
-    cdef bint packs_b
+    cdef real_t *block = scratch + most * GROUP_COLUMNS
     cdef Py_ssize_t block_rows = BLOCK_ROWS if packs_a else rows
-    cdef Py_ssize_t i, j, k, top, high, there, group, wide, width, ar, ad, an, bd, sr, count
-    cdef const real_t *start
-    cdef const real_t *at
-    cdef const real_t *bt
-    cdef int height, l
-    cdef bint first = True
-    for l in range(FLAT_VECTORS * LANES):
-        zeros[l] = 0
+    cdef Py_ssize_t high, group, wide
     if rows == 0 or columns == 0:
         return
-    k = 0
-    while first or k < depth:
-        there = min(deep, depth - k)
-        least = 0 if relu and k + there == depth else -INFINITY
-        top = 0
-        while top < rows:
-            high = min(block_rows, rows - top)
+    p.a, p.a_row, p.a_depth, p.start_columns, p.start_rows = a, a_row, a_depth, start_columns, start_rows
+    p.c, p.c_row, p.c_column, p.block = c, c_row, c_column, block if packs_a else NULL
+    p.vectors = FLAT_VECTORS if rows <= FLAT_ROWS else TALL_VECTORS
+    p.k = 0
+    while p.k == 0 or p.k < depth:
+        p.deep = min(deep, depth - p.k)
+        p.least = 0 if relu and p.k + p.deep == depth else -INFINITY
+        p.top = 0
+        while p.top < rows:
+            high = min(block_rows, rows - p.top)
             if packs_a:
-                pack_block(a + top + k * a_depth, a_depth, there, high, rows - top, block)
+                pack_block(a + p.top + p.k * a_depth, a_depth, p.deep, high, rows - p.top, block)
             group = 0
             while group < columns:
                 wide = min(<Py_ssize_t> GROUP_COLUMNS, columns - group)
-                bt, bd = b + k * b_depth + group * b_column, b_depth
-                packs_b = b_column != 1 or high > 2 * TILE_ROWS
-                if packs_b:
-                    if b_column == 1:
-                        pack_lines(bt, b_depth, there, wide, vectors, panels)
-                    else:
-                        pack_columns(bt, b_column, there, wide, vectors, panels)
-                j = 0
-                while j < wide:
-                    width = min(line, wide - j)
-                    if packs_b:
-                        bt, bd = panels + j * there, line
-                    elif width == line:
-                        bt, bd = b + k * b_depth + group + j, b_depth
-                    else:
-                        pack_lines(b + k * b_depth + group + j, b_depth, there, width, vectors, panels)
-                        bt, bd = panels, line
-                    i = 0
-                    while i < high:
-                        height = tile_height(high - i)
-                        count = (high - i) // height if height == TILE_ROWS else 1
-                        if height == TILE_ROWS and (high - i) % height:
-                            count -= 1
-                        if packs_a:
-                            at, ar, ad, an = block + i * there, 1, height, height * there
-                        else:
-                            at, ar, ad, an = a + (top + i) * a_row + k * a_depth, a_row, a_depth, height * a_row
-                        ct = c + (top + i) * c_row + (group + j) * c_column
-                        if width < line or c_column != 1 or (first and start_rows is not NULL):
-                            count = 1
-                            ragged_tile(
-                                height, vectors, at, ar, ad, bt, bd, there,
-                                start_columns + group + j if start_columns is not NULL else NULL,
-                                start_rows + top + i if start_rows is not NULL else NULL,
-                                first, ct, c_row, c_column, width, least,
-                            )
-                        else:
-                            start, sr = ct, c_row
-                            if first:
-                                start, sr = zeros, 0
-                                if start_columns is not NULL:
-                                    start = start_columns + group + j
-                            tiles(
-                                height, vectors, max(1, count), at, ar, ad, an, bt, bd, there, start, sr, ct, c_row,
-                                least,
-                            )
-                        i += height * max(1, count)
-                    j += line
-                group += GROUP_COLUMNS
-            top += block_rows
-        k += deep
-        first = False
+                group_columns(&p, b, b_depth, b_column, group, wide, high, scratch)
+                group += wide
+            p.top += high
+        p.k += deep

@@ -40,8 +40,7 @@ ctypedef void (*adam_update_t)(
 ) noexcept nogil
 
 cdef struct Kernels:
-    Py_ssize_t lanes
-    Py_ssize_t product_scratch  # numbers
+    Py_ssize_t product_scratch  # bytes
     dense_forward_t dense_forward
     dense_backward_weights_t dense_backward_weights
     dense_backward_biases_t dense_backward_biases

@@ -21,7 +21,6 @@ include "optimizers.pxi"
 include "dropout.pxi"
 
 cdef Kernels addresses
-addresses.lanes = LANES
 addresses.product_scratch = PRODUCT_SCRATCH
 addresses.dense_forward = <dense_forward_t> dense_forward
 addresses.dense_backward_weights = <dense_backward_weights_t> dense_backward_weights

@@ -4,7 +4,7 @@ Not related to Flax's NNX. All public names are here: ``from nnx import Layer_De
 """
 
 from nnx import plot
-from nnx._config import get_default_dtype, set_default_dtype
+from nnx._config import get_default_dtype, get_num_threads, set_default_dtype, set_num_threads
 from nnx.accuracy import Accuracy, Accuracy_Categorical, Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
 from nnx.datasets import sine_data, spiral_data, vertical_data
@@ -55,11 +55,13 @@ __all__ = [
     "Table",
     "__version__",
     "get_default_dtype",
+    "get_num_threads",
     "load_csv",
     "load_fashion_mnist",
     "load_image_folder",
     "plot",
     "set_default_dtype",
+    "set_num_threads",
     "sine_data",
     "spiral_data",
     "vertical_data",

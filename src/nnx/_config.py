@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +16,9 @@ FLOAT64 = np.dtype(np.float64)
 
 #: What OpenBLAS, MKL, BLIS and Accelerate take their number of threads from, once: when NumPy is imported.
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+#: Of threads, as many as there may be.
+MOST_THREADS = 256
 
 _default_dtype: FloatDType = FLOAT32
 
@@ -80,6 +86,64 @@ def data_home() -> str:
     from platformdirs import user_cache_dir
 
     return user_cache_dir("nnx", appauthor=False)
+
+
+_threads: int | None = None
+
+
+def set_num_threads(n: int | None) -> None:
+    """Choose how many threads training uses, at most; results are the same bits for any number.
+
+    Steps that are too small to gain from a second thread stay on one. ``Model.train(..., threads=n)`` does the same
+    for one call.
+
+    Parameters
+    ----------
+    n : int or None
+        From 1 to 256. None, as at the start: what ``NNX_NUM_THREADS`` says, else the processors that this process
+        may use.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything else.
+
+    Examples
+    --------
+    >>> import nnx
+    >>> nnx.set_num_threads(1)
+    >>> nnx.get_num_threads()
+    1
+    >>> nnx.set_num_threads(None)
+    """
+    global _threads
+    _threads = None if n is None else checked_threads("set_num_threads", "n", n)
+
+
+def get_num_threads() -> int:
+    """Return how many threads training uses, at most."""
+    return _threads if _threads is not None else _default_threads()
+
+
+def checked_threads(where: str, name: str, n: Any) -> int:
+    """Return ``n``, a number of threads."""
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"{where}: {name} must be a whole number, got {n!r}.")
+    count = operator.index(n)
+    if not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"{where}: {name} must be a whole number from 1 to {MOST_THREADS}, got {count}.")
+    return count
+
+
+@functools.cache
+def _default_threads() -> int:
+    requested = os.environ.get("NNX_NUM_THREADS")
+    if requested:
+        if not requested.isdecimal() or not 1 <= int(requested) <= MOST_THREADS:
+            raise ValueError(f"NNX_NUM_THREADS must be a whole number from 1 to {MOST_THREADS}, got {requested!r}.")
+        return int(requested)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(usable or 1, MOST_THREADS)
 
 
 def single_threaded_environment() -> dict[str, str]:

@@ -23,12 +23,12 @@ class Order:
     """
 
     def __init__(self, where: str, shuffle: bool, seed: int | None) -> None:
-        self._shuffle = _check.flag(where, "shuffle", shuffle)
+        self.shuffles = _check.flag(where, "shuffle", shuffle)
         self._seed = None if seed is None else _check.whole(where, "seed", seed, 0, MAX_SEED)
 
     def draw(self, epoch: int, n_samples: int) -> Array | None:
         """Return the order of an epoch; None for the order as given."""
-        if not self._shuffle:
+        if not self.shuffles:
             return None
         if self._seed is None:
             self._seed = draw_seed()

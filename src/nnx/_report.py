@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
+
+from nnx._typing import Array
 
 
 def step_line(step: int, data_loss: float, regularization_loss: float, accuracy: float, rate: float) -> str:
@@ -64,11 +67,46 @@ class Report:
         """Return whether this step of an epoch gets a line."""
         return self.print_every is not None and (last or step % self.print_every == 0)
 
-    def advance(self, data_loss: float, regularization_loss: float, accuracy: float, rate: float) -> None:
-        """Move the bar by one step."""
+    def run(self, epoch: int, step: int, n_batches: int, steps: Array, epochs: Array) -> None:
+        """Report a run of steps at once.
+
+        Parameters
+        ----------
+        epoch, step : int
+            Where the run begins, both counted from 0; the step within the epoch.
+        n_batches : int
+            Steps of an epoch.
+        steps, epochs : float64 arrays (5, n) and (5, m)
+            Figures of the steps, and of the epochs that end among them.
+        """
+        if self.print_every is not None:
+            lines = list(self._lines(epoch, step, n_batches, steps[1:].T.tolist(), epochs[1:].T.tolist()))
+            if lines:
+                self.line("\n".join(lines))
+        if self._bar is not None:
+            data_loss, penalty, accuracy, rate = steps[1:, -1].tolist()
+            self.advance(data_loss, penalty, accuracy, rate, steps.shape[1])
+
+    def _lines(
+        self, epoch: int, step: int, n_batches: int, steps: list[list[float]], epochs: list[list[float]]
+    ) -> Iterator[str]:
+        ends = iter(epochs)
+        for figures in steps:
+            if step == 0:
+                yield f"epoch: {epoch + 1}"
+            last = step == n_batches - 1
+            if self.wants(step, last):
+                yield step_line(step, *figures)
+            step += 1
+            if last:
+                yield epoch_line(*next(ends))
+                epoch, step = epoch + 1, 0
+
+    def advance(self, data_loss: float, regularization_loss: float, accuracy: float, rate: float, n: int = 1) -> None:
+        """Move the bar by ``n`` steps, of whose last these are the figures."""
         if self._bar is not None:
             self._bar.set_postfix_str(f"loss {data_loss + regularization_loss:.3f}, acc {accuracy:.3f}", refresh=False)
-            self._bar.update()
+            self._bar.update(n)
 
     def __enter__(self) -> Report:
         return self

@@ -68,12 +68,33 @@ class History:
     step_learning_rate: Array
 
     def __init__(self) -> None:
-        self._columns = {name: array("d") for name in EPOCH + STEP}
+        self._figures = {name: array("d") for name in EPOCH + STEP}
+        #: Figures of many steps at a time, which wait until somebody asks for a column.
+        self._waiting: list[tuple[Array, Array]] = []
+
+    @property
+    def _columns(self) -> dict[str, array[float]]:
+        waiting, self._waiting = self._waiting, []
+        for steps, epochs in waiting:
+            for names, figures in ((STEP, steps), (EPOCH, epochs)):
+                for name, row in zip(names, figures):  # noqa: B905 - the validation columns are filled on their own
+                    self._figures[name].frombytes(row.tobytes())
+        return self._figures
 
     def __getattr__(self, name: str) -> Array:
-        if name in EPOCH or name in STEP:  # no other: copy and pickle ask before _columns exists
+        if name in EPOCH or name in STEP:  # no other: copy and pickle ask before _figures exists
             return np.array(self._columns[name])
         raise AttributeError(f"'History' object has no attribute {name!r}")
+
+    def add(self, steps: Array, epochs: Array) -> None:
+        """Record some steps and the epochs that end among them.
+
+        Parameters
+        ----------
+        steps, epochs : float64 arrays (5, n) and (5, m)
+            Rows: loss, data loss, penalty, accuracy, learning rate.
+        """
+        self._waiting.append((steps, epochs))
 
     def add_step(self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float) -> None:
         """Record a step."""

@@ -311,11 +311,7 @@ class Layer_Dropout(Described):
         """
         where = "Layer_Dropout.forward"
         inputs = _check.samples(where, "inputs", inputs)
-        keep = float(_check.number(where, "rate (the part to keep)", self.rate, 0, 1))
-        if keep == 0:
-            raise ValueError(f"{where}: rate (the part to keep) must be above 0, got {self.rate!r}.")
-        forwards = _check.whole(where, "training_forwards", self.training_forwards, 0, _check.MAX_COUNT)
-        seed = None if self.seed is None else _check.whole(where, "seed", self.seed, 0, _random.MAX_SEED)
+        keep, seed, forwards = self._settings(where)
         self.inputs = inputs
         self._passed_through = not training
         if not training:
@@ -331,6 +327,22 @@ class Layer_Dropout(Described):
         self.training_forwards = forwards + 1
         self.binary_mask = mask
         self.output = output
+
+    def _settings(self, where: str) -> tuple[float, int | None, int]:
+        """Return the part to keep, the seed and the number of the next mask, checked: anything may be assigned."""
+        keep = float(_check.number(where, "rate (the part to keep)", self.rate, 0, 1))
+        if keep == 0:
+            raise ValueError(f"{where}: rate (the part to keep) must be above 0, got {self.rate!r}.")
+        forwards = _check.whole(where, "training_forwards", self.training_forwards, 0, _check.MAX_COUNT)
+        seed = None if self.seed is None else _check.whole(where, "seed", self.seed, 0, _random.MAX_SEED)
+        return keep, seed, forwards
+
+    def _next_mask(self, where: str) -> tuple[float, int, int]:
+        """Return what the masks of the training forwards that come next are made of."""
+        keep, seed, forwards = self._settings(where)
+        if seed is None:
+            seed = self.seed = _random.draw_seed()
+        return keep, seed, forwards
 
     def backward(self, dvalues: ArrayLike) -> None:
         """Set ``dinputs`` to the gradients of the cells that were kept, divided as they were.

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nnx import _check, _report, training
+from nnx import _check, _report, plan, program, training
+from nnx._config import checked_threads, get_num_threads
 from nnx._random import Order
 from nnx._typing import Array, ArrayLike, Parameters, Path
 from nnx.accuracy import Accuracy_Regression
@@ -24,6 +25,9 @@ from nnx.tables import Table
 
 #: Built-in layers whose output has as many columns as their input.
 KEEP_WIDTH = (Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax, Layer_Dropout)
+
+#: What a copy of a model does not take over.
+PRIVATE = ("_training", "_plan", "_inference")
 
 AnyModel = TypeVar("AnyModel", bound="Model")
 
@@ -89,6 +93,9 @@ class Model:
     #: The layers as `finalize` found them; empty before it.
     _chain: tuple[Any, ...] = ()
     _training: bool = False
+    #: What was made for this model the last time it was trained, or used: see `nnx.plan`.
+    _plan: Any = None
+    _inference: Any = None
 
     def __new__(cls: type[AnyModel], *args: Any, **kwargs: Any) -> AnyModel:
         """Make the list of layers here, not in ``__init__``, which a subclass need not call."""
@@ -201,6 +208,7 @@ class Model:
         shuffle: bool = False,
         seed: int | None = None,
         check_finite: bool = True,
+        threads: int | None = None,
     ) -> History:
         """Train on samples ``X`` and what is to be predicted from them, ``y``.
 
@@ -231,6 +239,9 @@ class Model:
             calls with the same seed go through the samples in the same orders.
         check_finite : bool
             Refuse NaN and infinity in X and y.
+        threads : int, optional
+            How many threads to use, at most; without it, what `nnx.set_num_threads` was given. The result is the same,
+            to the bit.
 
         Returns
         -------
@@ -252,6 +263,7 @@ class Model:
         _check.flag(where, "progress", progress)
         order = Order(where, shuffle, seed)
         check_finite = _check.flag(where, "check_finite", check_finite)
+        n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
         data = training.checked_data(self, where, ("X", "y"), X, y, check_finite)
         held_out = None if validation_data is None else training.checked_validation(self, where, validation_data)
         if self._training:
@@ -263,7 +275,7 @@ class Model:
             n_steps = epochs * data.n_batches(batch_size)
             self.history = History()
             with _report.Report(print_every, progress, n_steps) as report:
-                training.train(self, data, held_out, epochs, batch_size, order, self.history, report)
+                training.train(self, data, held_out, epochs, batch_size, order, self.history, report, n_threads)
         finally:
             self._training = False
         return self.history
@@ -318,10 +330,17 @@ class Model:
         array (n, outputs)
             A new one. ``output_layer_activation.predictions`` turns it into classes.
         """
+        if batch_size is None and self._inference is not None:
+            output: Array | None = self._inference.predict(self, X)
+            if output is not None:
+                return output
         where = "Model.predict"
         self._require(where)
         batch_size = _batch_size(where, batch_size)
         samples = training.checked_samples(self, where, "X", X)
+        planned = plan.predict(self, samples)
+        if planned is not None:
+            return planned
         step = batch_size or max(1, len(samples))
         starts = range(0, max(1, len(samples)), step)
         return np.concatenate([self.forward(samples[i : i + step], training=False) for i in starts])
@@ -460,6 +479,15 @@ class Model:
 
         return storage.load_model(cls, path, custom_objects or {})
 
+    def explain(self) -> str:
+        """Return whether this model trains as a plan, many steps in one compiled call, and if not, what prevents it.
+
+        Either way the results are the same; a plan is several times as fast. ``print(nnx.program.lower(model))`` shows
+        what a plan does in a step.
+        """
+        self._require("Model.explain", "loss", "optimizer", "accuracy")
+        return plan.explain(self)
+
     def summary(self) -> None:
         """Print a table of the layers with their output shapes, numbers of parameters and bytes."""
         width: int | None = None
@@ -502,8 +530,11 @@ class Model:
             raise RuntimeError(f"{where}: the layers have changed. Call model.finalize() again.")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and pickles take: all but that the original is being trained."""
-        return {name: value for name, value in vars(self).items() if name != "_training"}
+        """Return what copies and pickles take: all but that the original is being trained, and its plans."""
+        return {name: value for name, value in vars(self).items() if name not in PRIVATE}
+
+
+program.stand_for(Model, ("forward", "backward"))
 
 
 def _width_after(layer: Any, width: int | None) -> int | None:

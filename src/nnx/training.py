@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nnx import _check, _report
+from nnx import _check, _report, plan
 from nnx._interrupt import Interrupt
 from nnx._random import Order
 from nnx._typing import Array, ArrayLike, FloatDType
@@ -128,8 +128,11 @@ def train(
     order: Order,
     history: History,
     report: _report.Report,
+    threads: int,
 ) -> None:
     """Train for some epochs; record and report each step and epoch."""
+    if plan.train(model, data, held_out, epochs, batch_size, order, history, report, threads):
+        return
     last = data.n_batches(batch_size) - 1
     with Interrupt() as interrupt:
         for epoch in range(1, epochs + 1):
@@ -154,6 +157,8 @@ def train(
 
 def evaluate(model: Model, data: Data, batch_size: int | None, interrupt: Interrupt | None = None) -> dict[str, float]:
     """Return loss and accuracy over the data; no parameter changes."""
+    if plan.evaluate(model, data, batch_size, interrupt):
+        return _accumulated(model)
     _new_pass(model)
     for batch in data.batches(batch_size):
         output = model.forward(batch.X, training=False)
@@ -161,6 +166,10 @@ def evaluate(model: Model, data: Data, batch_size: int | None, interrupt: Interr
         model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
         if interrupt is not None:
             interrupt.check()
+    return _accumulated(model)
+
+
+def _accumulated(model: Model) -> dict[str, float]:
     return {
         "loss": float(model.loss.calculate_accumulated()),
         "accuracy": float(model.accuracy.calculate_accumulated()),

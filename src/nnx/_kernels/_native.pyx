@@ -9,7 +9,7 @@ What each function computes is said at its twin in `_numpy.py`.
 """
 
 cimport numpy as cnp
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int32_t, uint64_t
 
@@ -227,7 +227,7 @@ def dropout_mask(mask, double keep, seed, forwards):
         raise ValueError(f"{where}: keep must be a number above 0, up to 1, got {keep!r}.")
     with nogil:
         kernels.dropout_mask(
-            data(result), cnp.PyArray_DIM(result, 0), cnp.PyArray_DIM(result, 1), keep, key, count
+            data(result), 0, cnp.PyArray_DIM(result, 0), cnp.PyArray_DIM(result, 1), keep, key, count
         )
     give_back(mask, result)
 
@@ -372,7 +372,7 @@ cdef with_labels(
     p = apart(p, result)
     labels = take_labels(where, given_labels, rows, columns)
     with nogil:
-        kernel(data(p), labels, data(result), rows, columns)
+        kernel(data(p), labels, data(result), rows, columns, rows)
     give(labels)
     give_back(given_result, result)
 
@@ -408,7 +408,7 @@ def softmax_crossentropy(inputs, labels, output, dinputs):
     cdef int number = type_of(kernels)
     cdef cnp.ndarray x = classes_of(where, "inputs", inputs, number)
     cdef cnp.ndarray probabilities = like(where, "output", output, number, x)
-    cdef cnp.ndarray gradients = None
+    cdef cnp.ndarray losses, gradients = None
     cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), columns = cnp.PyArray_DIM(x, 1)
     cdef Py_ssize_t hits
     cdef double loss
@@ -423,12 +423,14 @@ def softmax_crossentropy(inputs, labels, output, dinputs):
         distinct(where, "output", output, "dinputs", dinputs)
         x = apart(x, gradients)
         into = data(gradients)
+    losses = cnp.PyArray_EMPTY(1, cnp.PyArray_DIMS(x), number, 0)
     numbers = take_labels(where, labels, rows, columns)
     scratch = take(columns * ALIGNMENT)
     with nogil:
         hits = kernels.softmax_crossentropy(
-            data(x), numbers, data(probabilities), into, &loss, rows, columns, scratch
+            data(x), numbers, data(probabilities), into, data(losses), rows, columns, columns, 1, rows, scratch
         )
+        loss = kernels.total(data(losses), rows)
     give(scratch)
     give(numbers)
     give_back(output, probabilities)
@@ -640,3 +642,10 @@ def adam_update(
     give_back(momentums, m)
     give_back(cache, c)
     give_back(values, v)
+
+
+# Whole runs
+
+
+include "native/plan.pxi"
+include "native/inference.pxi"

@@ -4,18 +4,20 @@
 
 
 cdef inline vec exponentials(
-    const real_t *inputs,  # (count, columns) in
+    const real_t *inputs,  # (count, columns) in: element (i, j) at i*row + j*column
     real_t *lines,  # (columns, LANES) out: exp(x − max of the row)
     Py_ssize_t columns,
+    Py_ssize_t row,
+    Py_ssize_t column,
     int count,
 ) noexcept nogil:
     """Return the sum over the columns of ``exp(inputs − max of the row)``, which goes to `lines`."""
     cdef vec x, largest, sums = v_all(0)
     cdef Py_ssize_t j
-    largest = v_gather(inputs, columns, count)
+    largest = v_gather(inputs, row, count)
     v_store(lines, largest)
     for j in range(1, columns):
-        x = v_gather(inputs + j, columns, count)
+        x = v_gather(inputs + j * column, row, count)
         v_store(lines + j * LANES, x)
         largest = v_max(largest, x)
     for j in range(columns):
@@ -38,7 +40,7 @@ cdef void softmax_forward(
     cdef vec sums
     while i < rows:
         count = <int> min(<Py_ssize_t> LANES, rows - i)
-        sums = exponentials(inputs + i * columns, lines, columns, count)
+        sums = exponentials(inputs + i * columns, lines, columns, columns, 1, count)
         for j in range(columns):
             v_scatter(output + i * columns + j, columns, v_div(v_load(lines + j * LANES), sums), count)
         i += LANES
@@ -81,60 +83,49 @@ cdef Py_ssize_t softmax_crossentropy(
     const int32_t *labels,  # (rows,) in
     real_t *output,  # (rows, columns) out; may be inputs
     real_t *dinputs,  # (rows, columns) out; or NULL
-    double *loss,  # out: the sum of −log(clip(p_i,label_i))
+    real_t *sample_losses,  # (rows,) out: −log(clip(p_i,label_i))
     Py_ssize_t rows,
     Py_ssize_t columns,
+    Py_ssize_t row,  # element (i, j) of all three is at i*row + j*column
+    Py_ssize_t column,
+    Py_ssize_t n,  # rows of the batch that these are of
     real_t *lines,  # scratch (columns, LANES)
 ) noexcept nogil:
-    """``output := softmax(inputs); dinputs := (output − onehot(labels)) / rows``; return the number of hits.
+    """``output := softmax(inputs); dinputs := (output − onehot(labels)) / n``; return the number of hits.
 
     A row is a hit if the first of its largest probabilities is the label's.
     """
-    cdef vec p, sums, largest, best, scale = v_all(<real_t> (1.0 / rows))
-    cdef real_t chosen[MOST_LANES]
-    cdef real_t found[MOST_LANES]
+    cdef vec p, sums, largest, best, chosen, wanted, scale = v_all(<real_t> (1.0 / n))
+    cdef vec one = v_all(1), zero = v_all(0)
+    cdef mask right
+    cdef real_t numbers[MOST_LANES]
     cdef Py_ssize_t j, at, hits = 0, i = 0
     cdef int count, l
-    loss[0] = 0
-    for l in range(LANES):
-        chosen[l] = 1
     while i < rows:
         count = <int> min(<Py_ssize_t> LANES, rows - i)
-        at = i * columns
-        sums = exponentials(inputs + at, lines, columns, count)
-        largest = v_all(0)
+        at = i * row
+        sums = exponentials(inputs + at, lines, columns, row, column, count)
+        for l in range(LANES):
+            numbers[l] = <real_t> labels[i + l] if l < count else -1
+        wanted, chosen, largest = v_load(numbers), one, zero
         for j in range(columns):
             p = v_div(v_load(lines + j * LANES), sums)
             v_store(lines + j * LANES, p)
-            v_scatter(output + at + j, columns, p, count)
+            v_scatter(output + at + j * column, row, p, count)
+            right = v_equal(wanted, v_all(<real_t> j))
+            chosen = v_select(right, p, chosen)
             if dinputs is not NULL:
-                v_scatter(dinputs + at + j, columns, v_mul(p, scale), count)
+                v_scatter(dinputs + at + j * column, row, v_mul(v_sub(p, v_select(right, one, zero)), scale), count)
             largest = v_max(p, largest)
-        best = v_all(0)
+        best = zero
         for j in range(columns - 1, -1, -1):
-            p = v_load(lines + j * LANES)
-            best = v_select(v_at_most(largest, p), v_all(<real_t> j), best)
-        v_store(found, best)
+            best = v_select(v_at_most(largest, v_load(lines + j * LANES)), v_all(<real_t> j), best)
+        v_store(numbers, v_select(v_equal(best, wanted), one, zero))
         for l in range(count):
-            j = labels[i + l]
-            chosen[l] = lines[j * LANES + l]
-            hits += found[l] == <real_t> j
-            if dinputs is not NULL:
-                dinputs[at + l * columns + j] = (chosen[l] - 1) * <real_t> (1.0 / rows)
-        loss[0] += sum_of_logs(chosen, count)
+            hits += <Py_ssize_t> numbers[l]
+        v_store_part(sample_losses + i, v_sub(zero, v_log(clipped(chosen))), count)
         i += LANES
     return hits
-
-
-cdef inline double sum_of_logs(const real_t *p, int count) noexcept nogil:
-    """Return ``Σ −log(clip(p))`` of the first `count` lanes, summed in double."""
-    cdef real_t losses[MOST_LANES]
-    cdef double result = 0
-    cdef int l
-    v_store(losses, v_log(clipped(v_load(p))))
-    for l in range(count):
-        result -= losses[l]
-    return result
 
 
 cdef void categorical_crossentropy_forward(
@@ -143,6 +134,7 @@ cdef void categorical_crossentropy_forward(
     real_t *sample_losses,  # (rows,) out
     Py_ssize_t rows,
     Py_ssize_t columns,
+    Py_ssize_t n,  # unused: for the sake of one type
 ) noexcept nogil:
     """``sample_losses_i := −log(clip(p_i,label_i))``."""
     cdef real_t chosen[MOST_LANES]
@@ -164,15 +156,16 @@ cdef void categorical_crossentropy_backward(
     real_t *dinputs,  # (rows, columns) out
     Py_ssize_t rows,
     Py_ssize_t columns,
+    Py_ssize_t n,  # rows of the batch that these are of
 ) noexcept nogil:
-    """``dinputs_ij := −1 / (p_ij·rows)`` where j is the label of i, else 0; a p of 0 counts as the smallest normal."""
+    """``dinputs_ij := −1 / (p_ij·n)`` where j is the label of i, else 0; a p of 0 counts as the smallest normal."""
     cdef real_t smallest = <real_t> (FLT_MIN if sizeof(real_t) == 4 else DBL_MIN)
     cdef real_t p
     cdef Py_ssize_t i
     memset(dinputs, 0, rows * columns * sizeof(real_t))
     for i in range(rows):
         p = y_pred[i * columns + labels[i]]
-        dinputs[i * columns + labels[i]] = -1 / (smallest if p < smallest else p) / <real_t> rows
+        dinputs[i * columns + labels[i]] = -1 / (smallest if p < smallest else p) / <real_t> n
 
 
 cdef void softmax_crossentropy_backward(
@@ -181,9 +174,10 @@ cdef void softmax_crossentropy_backward(
     real_t *dinputs,  # (rows, columns) out
     Py_ssize_t rows,
     Py_ssize_t columns,
+    Py_ssize_t n,  # rows of the batch that these are of
 ) noexcept nogil:
-    """``dinputs := (output − onehot(labels)) / rows``."""
-    cdef real_t scale = <real_t> (1.0 / rows)
+    """``dinputs := (output − onehot(labels)) / n``."""
+    cdef real_t scale = <real_t> (1.0 / n)
     cdef Py_ssize_t i, at
     map_two(multiple_of, output, output, scale, dinputs, rows * columns)
     for i in range(rows):

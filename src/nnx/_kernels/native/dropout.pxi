@@ -28,6 +28,7 @@ cdef void philox4x32_7(
 
 cdef void dropout_mask(
     real_t *mask,  # (rows, columns) out
+    Py_ssize_t first,  # the first row's number
     Py_ssize_t rows,
     Py_ssize_t columns,
     double keep,
@@ -45,7 +46,7 @@ cdef void dropout_mask(
     cdef real_t scale = <real_t> (1 / keep)
     cdef Py_ssize_t blocks = (columns + 3) // 4
     cdef Py_ssize_t n = rows * blocks
-    cdef Py_ssize_t row = 0, block = 0, start = 0
+    cdef Py_ssize_t row = first, block = 0, start = 0
     cdef int i, r, run
     if threshold == 0:
         memset(mask, 0, rows * columns * sizeof(real_t))

@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, uint64_t
 ctypedef void (*map_one_t)(const void *, void *, Py_ssize_t) noexcept nogil
 ctypedef void (*map_two_t)(const void *, const void *, void *, Py_ssize_t) noexcept nogil
 ctypedef void (*rows_two_t)(const void *, const void *, void *, Py_ssize_t, Py_ssize_t) noexcept nogil
-ctypedef void (*labels_t)(const void *, const int32_t *, void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+ctypedef void (*labels_t)(const void *, const int32_t *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 ctypedef void (*dense_forward_t)(
     const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, bint, void *
@@ -24,10 +24,13 @@ ctypedef void (*dense_backward_inputs_t)(
 ) noexcept nogil
 ctypedef double (*regularization_loss_t)(const void *, Py_ssize_t, double, double) noexcept nogil
 ctypedef double (*total_t)(const void *, Py_ssize_t) noexcept nogil
-ctypedef void (*dropout_mask_t)(void *, Py_ssize_t, Py_ssize_t, double, uint64_t, uint64_t) noexcept nogil
+ctypedef void (*dropout_mask_t)(
+    void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double, uint64_t, uint64_t
+) noexcept nogil
 ctypedef void (*softmax_forward_t)(const void *, void *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
 ctypedef Py_ssize_t (*softmax_crossentropy_t)(
-    const void *, const int32_t *, void *, void *, double *, Py_ssize_t, Py_ssize_t, void *
+    const void *, const int32_t *, void *, void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+    void *
 ) noexcept nogil
 ctypedef void (*argmax_t)(const void *, Py_ssize_t *, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*near_count_t)(const void *, const void *, Py_ssize_t, double) noexcept nogil
@@ -38,6 +41,123 @@ ctypedef void (*rmsprop_update_t)(void *, const void *, void *, Py_ssize_t, doub
 ctypedef void (*adam_update_t)(
     void *, const void *, void *, void *, Py_ssize_t, double, double, double, double, double
 ) noexcept nogil
+
+# What a plan runs
+
+
+cdef extern from "threads.h" nogil:
+    const bint THREADS_MEET
+    ctypedef struct Meeting:
+        pass
+    void meet(Meeting *meeting, int threads)
+    void open_gate(Meeting *meeting, int how)
+    int wait_at_gate(Meeting *meeting)
+
+cdef enum:
+    MOST_STATES = 2
+    MOST_SETTINGS = 3
+
+cdef enum Kind:
+    DENSE, RELU, SIGMOID, SOFTMAX, LINEAR, DROPOUT
+
+cdef enum Loss:
+    CATEGORICAL, BINARY, SQUARED_ERROR, ABSOLUTE_ERROR
+
+cdef enum Rule:
+    SGD, SGD_MOMENTUM, ADAGRAD, RMSPROP, ADAM
+
+cdef struct Parameter:
+    # Weights or biases, in the layer's own arrays.
+    void *values
+    void *momentums  # NULL if the rule has none
+    void *cache  # likewise
+    void *gradients  # out; NULL if nobody wants to see them
+    double l1
+    double l2
+
+cdef struct Stage:
+    # A layer or activation, for a whole batch. A dense stage may do the ReLU behind it as well.
+    Kind kind
+    Py_ssize_t n_in
+    Py_ssize_t n_out
+    bint relu
+    bint trained
+    Parameter weights
+    Parameter biases
+    double keep
+    uint64_t seed
+    uint64_t forwards
+    void *mask  # (batch, n_out)
+    const void *inputs  # (batch, n_in); NULL: rows of X
+    void *output  # (batch, n_out)
+    void *dvalues  # (batch, n_out)
+    void *dinputs  # (batch, n_in); NULL if nobody wants it
+    void *tiles  # packed inputs for the gradient of the weights; NULL if that is computed in one piece
+    void *panels  # packed dvalues
+
+cdef struct Figures:
+    # Where a run records its steps and epochs: `size` doubles apart, in the order of `History`.
+    double *steps  # (5, steps_size): loss, data loss, penalty, accuracy, rate
+    Py_ssize_t steps_size
+    double *epochs  # (5, epochs_size)
+    Py_ssize_t epochs_size
+
+cdef struct Progress:
+    # What changes from step to step. The first of the threads writes it, between the two places where all meet.
+    double loss_sum  # of the epoch so far
+    Py_ssize_t loss_count
+    double hits_sum
+    Py_ssize_t hits_count
+    double batch_loss  # of the last batch
+    double batch_hits
+    Py_ssize_t *hits  # of each thread, 64 bytes apart
+    int n_threads
+    Meeting meeting
+    Figures figures
+
+cdef struct Net:
+    # A program bound to arrays: all that a run reads and writes.
+    int n_stages
+    Stage *stages
+    bint slim  # `slim_step` does it all
+    bint records  # figures are recorded
+    Py_ssize_t batch  # rows of a step, at most
+    Py_ssize_t n_samples
+    Py_ssize_t n_in
+    Py_ssize_t n_out
+    const void *X  # (n_samples, n_in)
+    const Py_ssize_t *order  # (epochs, n_samples): which sample comes when; or NULL
+    Loss loss
+    bint combined  # the loss's gradient is taken together with that of the last activation
+    const int32_t *labels  # (n_samples,), for the categorical loss
+    const void *targets  # (n_samples, n_out), for the others
+    const double *wanted  # (n_samples, n_wanted): what the accuracy compares with; NULL: the labels
+    Py_ssize_t n_wanted
+    bint threshold  # predictions are whether an output is above 1/2
+    bint classes  # predictions are the first largest column
+    double precision  # how near a prediction must come; below 0: it must be equal
+    Rule rule
+    double settings[MOST_SETTINGS]
+    uint64_t iterations  # steps done before this run
+    Py_ssize_t step_of_epoch  # in which the run begins
+    uint64_t first_forwards  # training forwards before this run, since the stages were bound
+    void *gathered  # (batch, n_in), for samples in an order
+    int32_t *batch_labels
+    void *batch_targets
+    double *batch_wanted
+    void *sample_losses  # (batch,)
+    void *slim_space
+    char *scratch  # private_size bytes for each thread
+    Py_ssize_t scratch_size  # of which these are for kernels, and what is left for `forward`
+    Py_ssize_t private_size
+    Progress *progress
+
+ctypedef void (*run_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
+ctypedef void (*predict_t)(const Net *, const void *, void *, Py_ssize_t, char *) noexcept nogil
+ctypedef Py_ssize_t (*space_t)(Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+ctypedef bint (*fits_t)(const Net *) noexcept nogil
+ctypedef Py_ssize_t (*slim_space_t)(const Net *, Py_ssize_t) noexcept nogil
+ctypedef Py_ssize_t (*net_space_t)(const Net *) noexcept nogil
 
 cdef struct Kernels:
     Py_ssize_t product_scratch  # bytes
@@ -76,3 +196,12 @@ cdef struct Kernels:
     adagrad_update_t adagrad_update
     rmsprop_update_t rmsprop_update
     adam_update_t adam_update
+    space_t tiles_space
+    space_t panels_space
+    space_t gradient_space
+    net_space_t forward_space
+    run_t train
+    run_t evaluate
+    predict_t predict
+    fits_t fits_slim
+    slim_space_t slim_space

@@ -7,7 +7,7 @@ from cpython.pycapsule cimport PyCapsule_New
 from libc.float cimport DBL_MIN, FLT_MIN
 from libc.math cimport INFINITY, fabs, pow, rint, sqrt
 from libc.stdint cimport int32_t, uint32_t, uint64_t
-from libc.string cimport memmove, memset
+from libc.string cimport memcpy, memmove, memset
 
 from nnx._kernels.native.kernels cimport *
 from nnx._kernels.native.simd cimport *
@@ -19,6 +19,9 @@ include "dense.pxi"
 include "classes.pxi"
 include "optimizers.pxi"
 include "dropout.pxi"
+include "strips.pxi"
+include "slim.pxi"
+include "steps.pxi"
 
 cdef Kernels addresses
 addresses.product_scratch = PRODUCT_SCRATCH
@@ -57,5 +60,14 @@ addresses.sgd_momentum_update = <sgd_momentum_update_t> sgd_momentum_update
 addresses.adagrad_update = <adagrad_update_t> adagrad_update
 addresses.rmsprop_update = <rmsprop_update_t> rmsprop_update
 addresses.adam_update = <adam_update_t> adam_update
+addresses.tiles_space = <space_t> tiles_space
+addresses.panels_space = <space_t> panels_space
+addresses.gradient_space = <space_t> gradient_space
+addresses.forward_space = <net_space_t> forward_space
+addresses.train = <run_t> train
+addresses.evaluate = <run_t> evaluate
+addresses.predict = <predict_t> predict
+addresses.fits_slim = <fits_t> fits_slim
+addresses.slim_space = <slim_space_t> slim_space
 
 table = PyCapsule_New(&addresses, "nnx._kernels", NULL)

@@ -69,10 +69,35 @@ cdef inline void adam_rule(vec *value, vec g, vec *momentum, vec *cache, const v
     value[0] = v_sub(value[0], v_mul(constants[0], v_div(momentum[0], v_add(v_sqrt(cache[0]), constants[1]))))
 
 
+# Constants of the rules, which a run of the plan computes once a step
+
+
+cdef inline void sgd_constants(vec *constants, double rate, double momentum) noexcept nogil:
+    constants[0], constants[1] = v_all(<real_t> rate), v_all(<real_t> momentum)
+
+
+cdef inline void root_constants(vec *constants, double rate, double epsilon, double rho) noexcept nogil:
+    constants[0], constants[1] = v_all(<real_t> rate), v_all(<real_t> epsilon)
+    constants[2], constants[3] = v_all(<real_t> rho), v_all(<real_t> (1 - rho))
+
+
+cdef inline void adam_constants(
+    vec *constants, double rate, double epsilon, double beta_1, double beta_2, double step
+) noexcept nogil:
+    cdef double root = sqrt(1 - pow(beta_2, step))
+    constants[0] = v_all(<real_t> (rate * root / (1 - pow(beta_1, step))))
+    constants[1] = v_all(<real_t> (epsilon * root))
+    constants[2], constants[3] = v_all(<real_t> beta_1), v_all(<real_t> (1 - beta_1))
+    constants[4], constants[5] = v_all(<real_t> beta_2), v_all(<real_t> (1 - beta_2))
+
+
+# The loops
+
+
 cdef void sgd_update(real_t *values, const real_t *gradients, Py_ssize_t n, double rate) noexcept nogil:
     """``values −= rate·gradients``; (n,) in and out, (n,) in."""
-    cdef vec constants[1]
-    constants[0] = v_all(<real_t> rate)
+    cdef vec constants[2]
+    sgd_constants(constants, rate, 0)
     update(sgd_rule, values, gradients, NULL, NULL, constants, n)
 
 
@@ -81,7 +106,7 @@ cdef void sgd_momentum_update(
 ) noexcept nogil:
     """``momentums := momentum·momentums − rate·gradients; values += momentums``; (n,)."""
     cdef vec constants[2]
-    constants[0], constants[1] = v_all(<real_t> rate), v_all(<real_t> momentum)
+    sgd_constants(constants, rate, momentum)
     update(sgd_momentum_rule, values, gradients, momentums, NULL, constants, n)
 
 
@@ -89,8 +114,8 @@ cdef void adagrad_update(
     real_t *values, const real_t *gradients, real_t *cache, Py_ssize_t n, double rate, double epsilon
 ) noexcept nogil:
     """``cache += gradients²; values −= rate·gradients / (√cache + epsilon)``; (n,)."""
-    cdef vec constants[2]
-    constants[0], constants[1] = v_all(<real_t> rate), v_all(<real_t> epsilon)
+    cdef vec constants[4]
+    root_constants(constants, rate, epsilon, 0)
     update(adagrad_rule, values, gradients, NULL, cache, constants, n)
 
 
@@ -99,8 +124,7 @@ cdef void rmsprop_update(
 ) noexcept nogil:
     """``cache := rho·cache + (1 − rho)·gradients²; values −= rate·gradients / (√cache + epsilon)``; (n,)."""
     cdef vec constants[4]
-    constants[0], constants[1] = v_all(<real_t> rate), v_all(<real_t> epsilon)
-    constants[2], constants[3] = v_all(<real_t> rho), v_all(<real_t> (1 - rho))
+    root_constants(constants, rate, epsilon, rho)
     update(rmsprop_rule, values, gradients, NULL, cache, constants, n)
 
 
@@ -113,10 +137,6 @@ cdef void adam_update(
     ``momentums := beta_1·momentums + (1 − beta_1)·gradients; cache := beta_2·cache + (1 − beta_2)·gradients²;
     values −= rate·(momentums / (1 − beta_1^step)) / (√(cache / (1 − beta_2^step)) + epsilon)``.
     """
-    cdef double root = sqrt(1 - pow(beta_2, step))
     cdef vec constants[6]
-    constants[0] = v_all(<real_t> (rate * root / (1 - pow(beta_1, step))))
-    constants[1] = v_all(<real_t> (epsilon * root))
-    constants[2], constants[3] = v_all(<real_t> beta_1), v_all(<real_t> (1 - beta_1))
-    constants[4], constants[5] = v_all(<real_t> beta_2), v_all(<real_t> (1 - beta_2))
+    adam_constants(constants, rate, epsilon, beta_1, beta_2, step)
     update(adam_rule, values, gradients, momentums, cache, constants, n)

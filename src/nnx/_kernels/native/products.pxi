@@ -150,6 +150,7 @@ cdef void pack_lines(
     Py_ssize_t width,
     int vectors,
     real_t *panels,  # out: panel after panel, each (depth, vectors*LANES), the last filled up with zeros
+    Py_ssize_t panel,  # how far apart the panels are
 ) noexcept nogil:
     """Copy panels of B that lies row by row. Line by line, so that memory is read in its order."""
     cdef Py_ssize_t line = vectors * LANES
@@ -163,7 +164,7 @@ cdef void pack_lines(
         while j < whole:
             for v in range(vectors):
                 v_store(target + v * LANES, v_load(b + j + v * LANES))
-            target += depth * line
+            target += panel
             j += line
         if j < width:
             for v in range(vectors):
@@ -359,7 +360,7 @@ cdef void group_columns(
     if b_column != 1:
         pack_columns(b, b_column, p.deep, columns, p.vectors, panels)
     elif packs:
-        pack_lines(b, b_depth, p.deep, columns, p.vectors, panels)
+        pack_lines(b, b_depth, p.deep, columns, p.vectors, panels, p.deep * line)
     while at < columns:
         width = min(line, columns - at)
         if packs:
@@ -367,7 +368,7 @@ cdef void group_columns(
         elif width == line:
             panel_rows(p, b + at, b_depth, j + at, width, rows)
         else:
-            pack_lines(b + at, b_depth, p.deep, width, p.vectors, panels)
+            pack_lines(b + at, b_depth, p.deep, width, p.vectors, panels, p.deep * line)
             panel_rows(p, panels, line, j + at, width, rows)
         at += line
 

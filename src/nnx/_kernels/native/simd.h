@@ -177,6 +177,7 @@ INLINE void v_store_part(real_t *to, vec x, int count) {
 INLINE vec v_gather(const real_t *from, ptrdiff_t stride, int count) {
     vec r = v_all(0);
     int l;
+    if (stride == 1) return v_load_part(from, count);
     if (count == LANES) {
         for (l = 0; l < LANES; l++) LANE(r, l) = from[l * stride];
     } else {
@@ -186,7 +187,9 @@ INLINE vec v_gather(const real_t *from, ptrdiff_t stride, int count) {
 }
 INLINE void v_scatter(real_t *to, ptrdiff_t stride, vec x, int count) {
     int l;
-    if (count == LANES) {
+    if (stride == 1) {
+        v_store_part(to, x, count);
+    } else if (count == LANES) {
         for (l = 0; l < LANES; l++) to[l * stride] = LANE(x, l);
     } else {
         for (l = 0; l < count; l++) to[l * stride] = LANE(x, l);
@@ -200,6 +203,7 @@ LIFT2(vec, v_div, vec, a, vec, b, a / b)
 LIFT3(vec, v_madd, vec, a, vec, b, vec, c, a * b + c)
 LIFT1(vec, v_sqrt, vec, x, each_sqrt(x))
 LIFT1(vec, v_abs, vec, x, from_bits(to_bits(x) & ~((each_bits){0} + ((bits_t)1 << (DIGITS + (sizeof(real_t) == 8 ? 11 : 8))))))
+LIFT2(mask, v_equal, vec, a, vec, b, a == b)
 LIFT2(mask, v_greater, vec, a, vec, b, a > b)
 LIFT2(mask, v_at_most, vec, a, vec, b, a <= b)
 LIFT3(vec, v_select, mask, truth, vec, yes, vec, no, choose(truth, yes, no))
@@ -408,6 +412,30 @@ INLINE void philox_round(words *x, uint32_t key0, uint32_t key1) {
     x[3] = a;
 }
 #endif
+#ifdef NNX_PLAIN
+INLINE words all_words(uint64_t x) { words r; int l; for (l = 0; l < WORD_LANES; l++) r.lane[l] = x; return r; }
+INLINE words xor_words(words x, uint64_t y) { int l; for (l = 0; l < WORD_LANES; l++) x.lane[l] ^= y; return x; }
+INLINE uint32_t word_of(words x, int l) { return (uint32_t)x.lane[l]; }
+#else
+INLINE words all_words(uint64_t x) { return x - (words){0}; }
+INLINE words xor_words(words x, uint64_t y) { return x ^ y; }
+#endif
+
+/* `yes` where a row's word is at most `limit`, else 0. The words of LANES rows lie in as many vectors as that takes: of
+ * two, the first has the even rows. */
+INLINE vec v_kept(const words *w, uint32_t limit, real_t yes) {
+#ifdef NNX_PLAIN
+    vec r;
+    int l;
+    for (l = 0; l < LANES; l++)
+        r.lane[l] = word_of(w[LANES == WORD_LANES ? 0 : l % 2], LANES == WORD_LANES ? l : l / 2) <= limit ? yes : 0;
+    return r;
+#elif defined(NNX_DOUBLE)
+    return choose((mask)((w[0] & 0xFFFFFFFFu) <= (uint64_t)limit), EVERY(yes), EVERY(0));
+#else
+    return choose((mask)((each_bits)((w[0] & 0xFFFFFFFFu) | (w[1] << 32)) <= limit), EVERY(yes), EVERY(0));
+#endif
+}
 INLINE words load_words(const uint64_t *from) { words r; memcpy(&r, from, sizeof r); return r; }
 INLINE void store_words(uint64_t *to, words x) { memcpy(to, &x, sizeof x); }
 

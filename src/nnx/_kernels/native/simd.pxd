@@ -28,6 +28,7 @@ cdef extern from "simd.h" nogil:
     vec v_min(vec a, vec b)
     vec v_exp(vec x)
     vec v_log(vec x)
+    mask v_equal(vec a, vec b)
     mask v_greater(vec a, vec b)
     mask v_at_most(vec a, vec b)
     vec v_select(mask truth, vec yes, vec no)
@@ -41,5 +42,8 @@ cdef extern from "simd.h" nogil:
         pass
     const int WORD_LANES
     void philox_round(words *x, uint32_t key0, uint32_t key1)
+    words all_words(uint64_t x)
+    words xor_words(words x, uint64_t y)
+    vec v_kept(const words *w, uint32_t limit, real_t yes)
     words load_words(const uint64_t *source)
     void store_words(uint64_t *target, words x)

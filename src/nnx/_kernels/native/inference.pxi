@@ -1,0 +1,209 @@
+# Prediction and evaluation: a chain of stages that is made once for a model, and bound at each call.
+
+cdef enum:
+    MOST_STAGES = 64
+    MOST_PLACES = 8  # pieces of memory that are kept for calls at the same time
+
+
+cdef class Inference:
+    """What a model's layers compute without training, with memory for several calls at a time.
+
+    Parameters
+    ----------
+    dtype : float32 or float64
+    stages : tuple of (kind, owner, n_in, n_out)
+        What `Program.stages` holds.
+    layers : tuple
+        The model's layers, as they must still be at each call.
+    shadows, methods
+        What `untouched` is to look at.
+    backends : module
+        Which holds the backend in use.
+    """
+
+    cdef Kernels *kernels
+    cdef object dtype
+    cdef int number
+    cdef tuple owners, layers, guarded, shadows, methods
+    cdef object backends, backend
+    cdef Stage *stages
+    cdef int n_stages
+    cdef Net net
+    cdef Py_ssize_t place_size
+    cdef char *places[MOST_PLACES]
+    cdef int n_places
+
+    def __cinit__(
+        self, dtype, tuple stages not None, tuple layers not None, tuple guarded not None, tuple shadows not None,
+        tuple methods not None, backends,
+    ):
+        cdef Py_ssize_t need = 0
+        cdef int s, n = 0
+        cdef Stage *stage
+        cdef list owners = []
+        self.dtype = np.dtype(dtype)
+        self.number = self.dtype.num
+        self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
+        self.layers, self.guarded, self.shadows, self.methods = layers, guarded, shadows, methods
+        self.backends, self.backend = backends, backends.backend
+        self.stages = <Stage *> PyMem_RawCalloc(len(stages) + 1, sizeof(Stage))
+        if self.stages is NULL:
+            raise MemoryError
+        for kind, owner, n_in, n_out in stages:
+            if KINDS[kind] == LINEAR or KINDS[kind] == DROPOUT:
+                continue
+            if KINDS[kind] == RELU and n > 0 and self.stages[n - 1].kind == DENSE and not self.stages[n - 1].relu:
+                self.stages[n - 1].relu = True
+                continue
+            stage = &self.stages[n]
+            stage.kind, stage.n_in, stage.n_out = KINDS[kind], n_in, n_out
+            owners.append(owner)
+            need = max(need, self.kernels.gradient_space(1, 1, stage.n_out))
+            n += 1
+        if n == 0 or n > MOST_STAGES:
+            raise ValueError("Inference: stages must be from 1 to 64.")
+        self.owners = tuple(owners)
+        self.n_stages = n
+        self.net.stages, self.net.n_stages = self.stages, n
+        self.net.n_in, self.net.n_out = self.stages[0].n_in, self.stages[n - 1].n_out
+        self.net.scratch_size = (self.kernels.product_scratch + need + ALIGNMENT) // ALIGNMENT * ALIGNMENT
+        self.net.private_size = self.net.scratch_size + self.kernels.forward_space(&self.net)
+        self.place_size = self.net.private_size
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.stages)
+        while self.n_places > 0:
+            self.n_places -= 1
+            give(self.places[self.n_places])
+
+    cdef char *_take_place(self) except NULL:
+        if self.n_places > 0:
+            self.n_places -= 1
+            return self.places[self.n_places]
+        return <char *> allocate(self.place_size)
+
+    cdef void _give_place(self, char *place) noexcept:
+        if self.n_places < MOST_PLACES:
+            self.places[self.n_places] = place
+            self.n_places += 1
+        else:
+            give(place)
+
+    def holds(self, model):
+        """Return whether the model is still what this was made for."""
+        cdef Py_ssize_t i
+        cdef list layers
+        if self.backends.backend is not self.backend or self.kernels != tables[0 if self.number == cnp.NPY_FLOAT else 1]:
+            return False
+        found = (<dict> model.__dict__).get("layers")
+        if type(found) is not list or len(<list> found) != len(self.layers):
+            return False
+        layers = found
+        for i in range(len(layers)):
+            if layers[i] is not self.layers[i]:
+                return False
+        return untouched(self.guarded, self.shadows, self.methods)
+
+    cdef bint _bind(self, Stage *stages, list held) except -1:
+        """Read the addresses of weights and biases; false if they are not what they were."""
+        cdef int s
+        cdef dict own
+        for s in range(self.n_stages):
+            stages[s] = self.stages[s]
+            if stages[s].kind != DENSE:
+                continue
+            own = (<object> self.owners[s]).__dict__
+            w, b = own.get("weights"), own.get("biases")
+            if not (
+                is_ready(w, <void *> self.dtype, False) and is_ready(b, <void *> self.dtype, False)
+                and cnp.PyArray_NDIM(w) == 2 and cnp.PyArray_DIM(w, 0) == stages[s].n_in
+                and cnp.PyArray_DIM(w, 1) == stages[s].n_out
+                and cnp.PyArray_NDIM(b) == 2 and cnp.PyArray_DIM(b, 0) == 1
+                and cnp.PyArray_DIM(b, 1) == stages[s].n_out
+            ):
+                return False
+            stages[s].weights.values, stages[s].biases.values = data(w), data(b)
+            held.append(w)
+            held.append(b)
+        return True
+
+    def predict(self, model, X):
+        """Return what the model makes of X, a new array; None if this cannot say, and Python code has to."""
+        cdef Stage stages[MOST_STAGES]
+        cdef Net net
+        cdef cnp.ndarray samples, output
+        cdef cnp.npy_intp shape[2]
+        cdef char *place
+        cdef list held = []
+        if not is_ready(X, <void *> self.dtype, False) or cnp.PyArray_NDIM(X) != 2:
+            return None
+        samples = X
+        if cnp.PyArray_DIM(samples, 1) != self.net.n_in or cnp.PyArray_DIM(samples, 0) == 0:
+            return None
+        if not self.holds(model) or not self._bind(stages, held):
+            return None
+        net = self.net
+        net.stages = stages
+        shape[0], shape[1] = cnp.PyArray_DIM(samples, 0), self.net.n_out
+        output = cnp.PyArray_EMPTY(2, shape, self.number, 0)
+        place = self._take_place()
+        with nogil:
+            self.kernels.predict(&net, data(samples), data(output), shape[0], place)
+        self._give_place(place)
+        return output
+
+    def evaluate(self, model, X, y, wanted, bint threshold, bint classes, double precision, Py_ssize_t batch,
+                 Py_ssize_t first, Py_ssize_t end, str loss not None, bint combined):
+        """Return sums of losses and hits over some batches, and of how many, or None as `predict` does.
+
+        X (n, n_in); y (n,) class numbers or (n, n_out) targets; wanted and what follows as in `Plan.bind_data`.
+        """
+        cdef Stage stages[MOST_STAGES]
+        cdef Progress progress
+        cdef Net net = self.net
+        cdef cnp.ndarray samples, targets = None, compared = None, outputs, losses
+        cdef cnp.npy_intp shape[2]
+        cdef Py_ssize_t n, hits[8]
+        cdef int32_t *labels = NULL
+        cdef char *place
+        cdef list held = []
+        if not self.holds(model) or not self._bind(stages, held):
+            return None
+        net.loss, net.combined = LOSSES[loss], combined and LOSSES[loss] == CATEGORICAL
+        samples = matrix("Inference", "X", X, self.number, ANY, self.net.n_in)
+        n = cnp.PyArray_DIM(samples, 0)
+        if batch < 1 or first < 0 or end > (n + batch - 1) // batch:
+            raise ValueError("Inference.evaluate: batches must be those of X.")
+        batch = min(batch, n)
+        if wanted is not None:
+            compared = plain(wanted)
+            if (
+                not has_type(compared, cnp.NPY_DOUBLE) or cnp.PyArray_DIM(compared, 0) != n
+                or cnp.PyArray_SIZE(compared) > n * self.net.n_out
+            ):
+                refused("Inference", "wanted", wanted, cnp.NPY_DOUBLE, (n,))
+        if net.loss != CATEGORICAL:
+            targets = matrix("Inference", "y", y, self.number, n, self.net.n_out)
+        shape[0], shape[1] = batch, self.net.n_out
+        outputs = cnp.PyArray_EMPTY(2, shape, self.number, 0)
+        losses = cnp.PyArray_EMPTY(1, shape, self.number, 0)
+        if net.loss == CATEGORICAL:
+            labels = take_labels("Inference", y, n, self.net.n_out)
+        place = self._take_place()
+        net.stages, net.progress = stages, &progress
+        stages[self.n_stages - 1].output = data(outputs)
+        net.batch, net.n_samples, net.X, net.order = batch, n, data(samples), NULL
+        net.labels, net.sample_losses, net.scratch = labels, data(losses), place
+        net.targets = data(targets) if targets is not None else NULL
+        net.wanted = <const double *> data(compared) if compared is not None else NULL
+        net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
+        net.threshold, net.classes, net.precision = threshold, classes, precision
+        progress.loss_sum = progress.hits_sum = 0
+        progress.loss_count = progress.hits_count = 0
+        progress.hits, progress.n_threads = hits, 1
+        with nogil:
+            self.kernels.evaluate(&net, first, end, 0)
+        self._give_place(place)
+        if labels is not NULL:
+            give(labels)
+        return progress.loss_sum, progress.loss_count, progress.hits_sum, progress.hits_count

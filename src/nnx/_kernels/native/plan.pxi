@@ -1,0 +1,542 @@
+# The plan's door: it reads what a program needs from the layers, checks it, reserves memory, and lets the threads run.
+#
+# A plan is made for one program; everything that Python code could have changed since is read and checked again at each
+# entry. What is bound is referenced until the call ends, and labels are private copies, so nothing that another
+# thread rebinds or writes in the meantime can make a kernel read or write outside an array.
+
+from cpython.ref cimport PyObject
+
+cdef extern from "Python.h":
+    PyObject *_PyType_Lookup(type kind, object name)
+
+cdef dict KINDS = {"dense": DENSE, "relu": RELU, "sigmoid": SIGMOID, "softmax": SOFTMAX, "linear": LINEAR, "dropout": DROPOUT}
+cdef dict LOSSES = {
+    "categorical_crossentropy": CATEGORICAL, "binary_crossentropy": BINARY, "mean_squared_error": SQUARED_ERROR,
+    "mean_absolute_error": ABSOLUTE_ERROR,
+}
+cdef dict RULES = {
+    "sgd_update": SGD, "sgd_momentum_update": SGD_MOMENTUM, "adagrad_update": ADAGRAD, "rmsprop_update": RMSPROP,
+    "adam_update": ADAM,
+}
+#: How many figures a step or an epoch has: loss, data loss, penalty, accuracy, rate.
+cdef enum:
+    N_FIGURES = 5
+    MOST_KEPT = 1 << 22  # bytes of memory that a plan keeps between calls
+
+
+def untouched(tuple owners not None, tuple shadows not None, tuple methods not None):
+    """Return whether objects and classes are as they were when a program was made.
+
+    No attribute of an object has the name of a method of its class, and the classes' methods are the built-in ones.
+
+    Parameters
+    ----------
+    owners : tuple of objects
+    shadows : tuple of tuples of str
+        For each owner, the names that it must not have.
+    methods : tuple of (type, str, function)
+        ``None`` for a function that must not be there.
+    """
+    cdef PyObject *found
+    for i in range(len(owners)):
+        own = (<object> owners[i]).__dict__
+        for name in <tuple> shadows[i]:
+            if name in <dict> own:
+                return False
+    for kind, name, function in methods:
+        found = _PyType_Lookup(kind, name)
+        if found != (NULL if function is None else <PyObject *> function):
+            return False
+    return True
+
+
+cdef inline void *within(char *memory, Py_ssize_t *at, Py_ssize_t size) noexcept:
+    """Return the next place in a piece of memory; with NULL for memory, only count."""
+    cdef char *place = memory + at[0] if memory is not NULL else NULL
+    at[0] += (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    return place
+
+
+cdef class Plan:
+    """A program, bound to arrays for as long as a call lasts, and the memory that its steps need.
+
+    Parameters
+    ----------
+    dtype : float32 or float64
+    stages : tuple of (kind, owner, n_in, n_out)
+        What `Program.stages` holds.
+    loss : str
+        The loss's kernels' name.
+    combined : bool
+        Whether loss and last activation have one gradient.
+    """
+
+    cdef Kernels *kernels
+    cdef readonly object dtype
+    cdef int number
+    cdef Py_ssize_t itemsize
+    cdef tuple stages
+    cdef Net lean, stored
+    cdef Net *nets[2]  # both
+    cdef Progress progress
+    cdef int n_full
+    cdef int *place  # of each of the program's stages among the lean ones
+    cdef char *memory
+    cdef Py_ssize_t memory_size
+    cdef Py_ssize_t reserved_batch
+    cdef int reserved_threads
+    cdef bint reserved_order
+    cdef list held
+    cdef int32_t *labels
+    cdef cnp.ndarray steps, epochs
+    cdef Py_ssize_t lean_end  # where the steps end that store nothing
+    cdef bint stores
+
+    def __cinit__(self, dtype, tuple stages not None, str loss not None, bint combined):
+        cdef Py_ssize_t s
+        self.dtype = np.dtype(dtype)
+        self.number = self.dtype.num
+        self.itemsize = self.dtype.itemsize
+        if self.number != cnp.NPY_FLOAT and self.number != cnp.NPY_DOUBLE:
+            raise TypeError(f"Plan: dtype must be float32 or float64, got {dtype!r}.")
+        self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
+        self.stages = stages
+        self.n_full = len(stages)
+        self.lean.stages = <Stage *> PyMem_RawCalloc(self.n_full + 1, sizeof(Stage))
+        self.stored.stages = <Stage *> PyMem_RawCalloc(self.n_full + 1, sizeof(Stage))
+        self.place = <int *> PyMem_RawCalloc(self.n_full + 1, sizeof(int))
+        if self.lean.stages is NULL or self.stored.stages is NULL or self.place is NULL:
+            raise MemoryError
+        for s in range(self.n_full):
+            kind, _, n_in, n_out = stages[s]
+            self.stored.stages[s].kind = KINDS[kind]
+            self.stored.stages[s].n_in, self.stored.stages[s].n_out = n_in, n_out
+        self.stored.n_stages = self.n_full
+        self.lean.loss = self.stored.loss = LOSSES[loss]
+        self.lean.combined = self.stored.combined = combined
+        self.lean.n_in = self.stored.n_in = self.stored.stages[0].n_in
+        self.lean.n_out = self.stored.n_out = self.stored.stages[self.n_full - 1].n_out
+        self.nets[0], self.nets[1] = &self.lean, &self.stored
+        self.lean.progress = self.stored.progress = &self.progress
+        self.lean.records = True
+        self._make_lean()
+        self.held = []
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.lean.stages)
+        PyMem_RawFree(self.stored.stages)
+        PyMem_RawFree(self.place)
+        self._free()
+        if self.labels is not NULL:
+            give(self.labels)
+
+    cdef void _free(self) noexcept:
+        if self.memory is not NULL:
+            give(self.memory)
+        self.memory = NULL
+        self.reserved_batch = 0
+
+    cdef void _make_lean(self) noexcept:
+        """Leave out what copies only, and do a ReLU within the dense stage before it."""
+        cdef Stage *stage
+        cdef int s, n = 0
+        for s in range(self.n_full):
+            stage = &self.stored.stages[s]
+            if stage.kind == LINEAR:
+                self.place[s] = n - 1
+                continue
+            if stage.kind == RELU and n > 0 and self.lean.stages[n - 1].kind == DENSE and not self.lean.stages[n - 1].relu:
+                self.lean.stages[n - 1].relu = True
+                self.place[s] = n - 1
+                continue
+            self.lean.stages[n] = stage[0]
+            self.place[s] = n
+            n += 1
+        self.lean.n_stages = n
+        self.lean.slim = self.kernels.fits_slim(&self.lean)
+
+    # Memory
+
+    cdef Py_ssize_t _lay_out(self, char *memory, Py_ssize_t batch, int n_threads, bint ordered):
+        """Give each array of the lean stages its place; return the number of bytes."""
+        cdef Net *net = &self.lean
+        cdef Stage *stage
+        cdef Stage *before
+        cdef Py_ssize_t at = 0, size = self.itemsize, kernels_need = 0
+        cdef int s
+        for s in range(net.n_stages):
+            stage = &net.stages[s]
+            kernels_need = max(kernels_need, self.kernels.gradient_space(batch, stage.n_in, stage.n_out))
+        net.scratch_size = (self.kernels.product_scratch + kernels_need + ALIGNMENT) // ALIGNMENT * ALIGNMENT
+        net.private_size = net.scratch_size + 2 * ALIGNMENT
+        net.scratch = <char *> within(memory, &at, net.private_size * n_threads)
+        self.progress.hits = <Py_ssize_t *> within(memory, &at, 64 * n_threads)
+        net.sample_losses = within(memory, &at, batch * size)
+        net.batch_labels = <int32_t *> within(memory, &at, batch * 4 if ordered else 0)
+        net.batch_targets = within(memory, &at, batch * net.n_out * size if ordered else 0)
+        net.batch_wanted = <double *> within(memory, &at, batch * net.n_out * 8 if ordered else 0)
+        net.gathered = within(memory, &at, batch * net.n_in * size if ordered else 0)
+        net.slim_space = within(memory, &at, self.kernels.slim_space(net, batch) if net.slim else 0)
+        if net.slim:
+            return at
+        for s in range(net.n_stages):
+            stage = &net.stages[s]
+            before = &net.stages[s - 1] if s > 0 else NULL
+            stage.inputs = before.output if before is not NULL else NULL
+            # In place where the stage before needs nothing of its output on the way back.
+            if stage.kind in (RELU, SIGMOID, SOFTMAX) and s > 0 and before.kind == DENSE and not before.relu:
+                stage.output = before.output
+            else:
+                stage.output = within(memory, &at, batch * stage.n_out * size)
+            if stage.kind == DROPOUT:
+                stage.mask = within(memory, &at, batch * stage.n_out * size)
+            if stage.kind == DENSE and self.kernels.tiles_space(batch, stage.n_in, stage.n_out):
+                stage.tiles = within(memory, &at, self.kernels.tiles_space(batch, stage.n_in, stage.n_out))
+                stage.panels = within(memory, &at, self.kernels.panels_space(batch, stage.n_in, stage.n_out))
+        # Gradients go back in place through all but dense stages.
+        for s in range(net.n_stages - 1, -1, -1):
+            stage = &net.stages[s]
+            if s == net.n_stages - 1 or net.stages[s + 1].kind == DENSE:
+                stage.dvalues = within(memory, &at, batch * stage.n_out * size)
+            else:
+                stage.dvalues = net.stages[s + 1].dvalues
+        return at
+
+    cdef int _reserve(self, Py_ssize_t batch, int n_threads, bint ordered) except -1:
+        """Have memory for batches of so many rows."""
+        cdef Py_ssize_t size
+        if (
+            self.memory is not NULL and self.reserved_batch == batch and self.reserved_threads >= n_threads
+            and self.reserved_order >= ordered
+        ):
+            return 0
+        self._free()
+        size = self._lay_out(NULL, batch, n_threads, ordered)
+        self.memory = <char *> allocate(size)
+        self.memory_size = size
+        self._lay_out(self.memory, batch, n_threads, ordered)
+        self.reserved_batch, self.reserved_threads, self.reserved_order = batch, n_threads, ordered
+        return 0
+
+    def is_current(self):
+        """Return whether the variant in use is the one that this was made for."""
+        return self.kernels == tables[0 if self.number == cnp.NPY_FLOAT else 1]
+
+    # Binding
+
+    def bind(self, tuple owners not None, tuple trained not None, str rule not None, tuple states not None,
+             tuple settings not None, str where not None, layer_state not None):
+        """Read the addresses of parameters and state, and the hyperparameters; False if they are not the program's.
+
+        Parameters
+        ----------
+        owners : tuple of layers
+            One a stage.
+        trained : tuple of bool
+            Whether each is trained.
+        rule, states, settings
+            What the optimizer's rule is.
+        layer_state : callable
+            Returns the state of a parameter that the optimizer keeps on a layer, made if need be.
+        """
+        cdef Stage *stage
+        cdef int s
+        cdef bint trains
+        self.held = []
+        self.lean.rule = self.stored.rule = RULES[rule]
+        for s in range(MOST_SETTINGS):
+            self.lean.settings[s] = self.stored.settings[s] = settings[s] if s < len(settings) else 0
+        for s in range(self.n_full):
+            owner = owners[s]
+            stage = &self.stored.stages[s]
+            trains = trained[s]
+            if stage.kind == DENSE:
+                w, b = owner._checked_parameters(where)
+                if not (
+                    is_ready(w, <void *> self.dtype, True) and is_ready(b, <void *> self.dtype, True)
+                    and has_shape(w, (stage.n_in, stage.n_out)) and has_shape(b, (1, stage.n_out))
+                ):
+                    return False
+                l1, l2, bias_l1, bias_l2 = owner._strengths(where)
+                stage.trained = trains
+                self._bind(&stage.weights, owner, w, l1, l2, trains, states[0], where, layer_state)
+                self._bind(&stage.biases, owner, b, bias_l1, bias_l2, trains, states[1], where, layer_state)
+            elif stage.kind == DROPOUT:
+                stage.keep, stage.seed, stage.forwards = owner._next_mask("Layer_Dropout.forward")
+            if stage.kind == DENSE or stage.kind == DROPOUT:
+                self._pass_on(s)
+        return self._apart()
+
+    cdef void _aim_gradients(self) noexcept:
+        """Let gradients go back as far as the lowest stage that is trained, and no further."""
+        cdef Net *net = &self.lean
+        cdef int s, lowest = 0
+        while lowest < net.n_stages and not (net.stages[lowest].kind == DENSE and net.stages[lowest].trained):
+            lowest += 1
+        for s in range(net.n_stages):
+            net.stages[s].dinputs = net.stages[s - 1].dvalues if s > lowest else NULL
+        if net.combined:
+            net.stages[net.n_stages - 1].dinputs = net.stages[net.n_stages - 1].dvalues
+
+    cdef int _bind(
+        self, Parameter *parameter, object owner, cnp.ndarray values, double l1, double l2, bint trains, tuple names,
+        str where, object layer_state,
+    ) except -1:
+        cdef list state
+        parameter.values = data(values)
+        parameter.momentums = parameter.cache = NULL
+        parameter.l1, parameter.l2 = l1, l2
+        self.held.append(values)
+        if not trains or not names:
+            return 0
+        state = attributes(owner, names, values, True)
+        if state is None:
+            state = layer_state(where, owner, names, values)
+        self.held.extend(state)
+        if len(names) == 2 or names[0].endswith("momentums"):
+            parameter.momentums = data(state[0])
+        if not names[0].endswith("momentums") or len(names) == 2:
+            parameter.cache = data(state[len(names) - 1])
+        return 0
+
+    cdef void _pass_on(self, int s) noexcept:
+        """Give the lean stage what has been bound for the program's."""
+        cdef Stage *stage = &self.stored.stages[s]
+        cdef Stage *lean = &self.lean.stages[self.place[s]]
+        lean.weights, lean.biases, lean.trained = stage.weights, stage.biases, stage.trained
+        lean.keep, lean.seed, lean.forwards = stage.keep, stage.seed, stage.forwards
+
+    cdef bint _apart(self) except -1:
+        """Return whether no two arrays that are written share memory."""
+        cdef list arrays = self.held
+        cdef Py_ssize_t i, j
+        for i in range(len(arrays)):
+            for j in range(i):
+                if overlap(<cnp.ndarray> arrays[i], <cnp.ndarray> arrays[j]):
+                    return False
+        return True
+
+    def bind_data(self, X, y, wanted, bint threshold, bint classes, double precision):
+        """Take the samples, what is to be predicted, and what the accuracy compares with; False if they overlap.
+
+        Parameters
+        ----------
+        X : array (n, n_in)
+        y : array (n,) of class numbers, or (n, n_out)
+        wanted : float64 array (n,) or (n, m), or None for the class numbers
+        threshold, classes : bool
+            What predictions are made of outputs.
+        precision : float
+            How near a prediction must come; below 0, that it must be equal.
+        """
+        cdef Net *net
+        cdef Py_ssize_t n
+        cdef cnp.ndarray samples = matrix("Plan", "X", X, self.number, ANY, self.lean.n_in)
+        cdef cnp.ndarray targets = None, compared = None
+        cdef cnp.ndarray array
+        cdef int i
+        n = cnp.PyArray_DIM(samples, 0)
+        for array in self.held:
+            if overlap(array, samples):
+                return False
+        if self.labels is not NULL:
+            give(self.labels)
+            self.labels = NULL
+        if self.lean.loss == CATEGORICAL:
+            self.labels = take_labels("Plan", y, n, self.lean.n_out)
+        else:
+            targets = matrix("Plan", "y", y, self.number, n, self.lean.n_out)
+            for array in self.held:
+                if overlap(array, targets):
+                    return False
+        if wanted is not None:
+            compared = plain(wanted)
+            if not has_type(compared, cnp.NPY_DOUBLE) or cnp.PyArray_DIM(compared, 0) != n:
+                refused("Plan", "wanted", wanted, cnp.NPY_DOUBLE, (n,))
+            if cnp.PyArray_SIZE(compared) > n * self.lean.n_out:
+                raise ValueError("Plan: wanted must have no more columns than the output.")
+        self.held += [samples, targets, compared]
+        for i in range(2):
+            net = self.nets[i]
+            net.X, net.n_samples = data(samples), n
+            net.labels = self.labels
+            net.targets = data(targets) if targets is not None else NULL
+            net.wanted = <const double *> data(compared) if compared is not None else NULL
+            net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
+            net.threshold, net.classes, net.precision = threshold, classes, precision
+        return True
+
+    # Running
+
+    def prepare(
+        self, Py_ssize_t batch, Py_ssize_t n_steps, bint stores, Py_ssize_t step_of_epoch, rates, order, iterations,
+        Py_ssize_t forwards, int n_threads,
+    ):
+        """Make ready for a run of some steps; return the arrays in which their figures will be.
+
+        Parameters
+        ----------
+        batch : int
+            Rows of a step.
+        n_steps : int
+        stores : bool
+            Whether the last step keeps what it computes, for `publish`.
+        step_of_epoch : int
+            Where in an epoch the run begins.
+        rates : float64 array (n_steps,)
+            The learning rate of each step.
+        order : intp array (epochs, n_samples) or None
+            Which sample comes when, in each epoch of the run; every number is checked.
+        iterations, forwards : int
+            Steps done before, in the optimizer's life and since `bind`.
+        n_threads : int
+            How many will call `work`, at most.
+
+        Returns
+        -------
+        pair of float64 arrays (5, n_steps) and (5, epochs)
+        """
+        cdef Py_ssize_t n_samples = self.lean.n_samples
+        cdef Py_ssize_t n_batches = (n_samples + batch - 1) // batch
+        cdef Py_ssize_t n_epochs = (step_of_epoch + n_steps) // n_batches
+        cdef cnp.npy_intp shape[2]
+        cdef cnp.ndarray rows = None
+        cdef Net *net
+        cdef int s
+        if batch < 1 or n_steps < 1 or n_threads < 1 or not 0 <= step_of_epoch < n_batches or forwards < 0:
+            raise ValueError("Plan.prepare: sizes must be positive.")
+        batch = min(batch, n_samples)
+        if order is not None:
+            rows = matrix("Plan.prepare", "order", order, cnp.NPY_INTP, ANY, n_samples)
+            if cnp.PyArray_DIM(rows, 0) * n_batches < step_of_epoch + n_steps:
+                raise ValueError("Plan.prepare: order must have a row for each epoch.")
+            rows = checked_order(rows, n_samples)
+            self.held.append(rows)
+        self._reserve(batch, n_threads, order is not None)
+        self._aim_gradients()
+        shape[0], shape[1] = N_FIGURES, n_steps
+        self.steps = cnp.PyArray_EMPTY(2, shape, cnp.NPY_DOUBLE, 0)
+        self.steps[4] = rates
+        shape[1] = n_epochs
+        self.epochs = cnp.PyArray_EMPTY(2, shape, cnp.NPY_DOUBLE, 0)
+        self.progress.figures.steps, self.progress.figures.steps_size = <double *> data(self.steps), n_steps
+        self.progress.figures.epochs, self.progress.figures.epochs_size = <double *> data(self.epochs), n_epochs
+        self.stores, self.lean_end = stores, n_steps - stores
+        if stores:
+            self._lend()
+        for s in range(2):
+            net = self.nets[s]
+            net.batch, net.step_of_epoch, net.iterations = batch, step_of_epoch, iterations
+            net.order = <const Py_ssize_t *> data(rows) if rows is not None else NULL
+        self.lean.first_forwards = self.stored.first_forwards = forwards
+        self.progress.n_threads = 1
+        open_gate(&self.progress.meeting, 0)
+        return self.steps, self.epochs
+
+    cdef void _lend(self) noexcept:
+        """Give the net that stores what it shares with the other."""
+        cdef Stage *stages = self.stored.stages
+        cdef Stage *lean
+        cdef int s
+        self.stored.gathered, self.stored.batch_labels = self.lean.gathered, self.lean.batch_labels
+        self.stored.batch_targets, self.stored.batch_wanted = self.lean.batch_targets, self.lean.batch_wanted
+        self.stored.sample_losses, self.stored.scratch = self.lean.sample_losses, self.lean.scratch
+        self.stored.scratch_size, self.stored.private_size = self.lean.scratch_size, self.lean.private_size
+        self.stored.records = not self.lean.slim
+        for s in range(self.n_full):
+            if stages[s].kind == DENSE:
+                lean = &self.lean.stages[self.place[s]]
+                stages[s].tiles, stages[s].panels = lean.tiles, lean.panels
+                if self.lean.slim:
+                    stages[s].trained = False
+
+    def room(self, Py_ssize_t rows, inputs):
+        """Make the arrays that the last step of a run stores into; return them for `publish`.
+
+        Parameters
+        ----------
+        rows : int
+            Of the run's last batch.
+        inputs : array (rows, n_in)
+            That batch.
+
+        Returns
+        -------
+        list of dict
+            For each stage, the attributes that its layer gets.
+        """
+        cdef Stage *stages = self.stored.stages
+        cdef list found = []
+        cdef dict own
+        cdef cnp.ndarray output, dinputs, gradients = None
+        cdef int s
+        if rows > self.lean.batch:
+            raise ValueError("Plan.room: rows must be a batch's.")
+        for s in range(self.n_full):
+            output = inputs if stages[s].kind == LINEAR else self._array(rows, stages[s].n_out)
+            own = {"inputs": inputs, "output": output}
+            stages[s].inputs, stages[s].output = data(inputs), data(output)
+            if stages[s].kind == DENSE:
+                own["dweights"], own["dbiases"] = self._array(stages[s].n_in, stages[s].n_out), self._array(1, stages[s].n_out)
+                stages[s].weights.gradients, stages[s].biases.gradients = data(own["dweights"]), data(own["dbiases"])
+            elif stages[s].kind == DROPOUT:
+                own["binary_mask"] = self._array(rows, stages[s].n_out)
+                own["_passed_through"] = False
+                stages[s].mask = data(own["binary_mask"])
+            found.append(own)
+            inputs = output
+        for s in range(self.n_full - 1, -1, -1):
+            if s == self.n_full - 1:
+                # The loss's own gradient; where that is combined with the last stage's, nothing writes here.
+                gradients = self._array(rows, stages[s].n_out)
+            dinputs = self._array(rows, stages[s].n_in)
+            stages[s].dvalues, stages[s].dinputs = data(gradients), data(dinputs)
+            (<dict> found[s])["dinputs"] = dinputs
+            (<dict> found[s])["dvalues"] = gradients
+            gradients = dinputs
+        return found
+
+    cdef cnp.ndarray _array(self, Py_ssize_t rows, Py_ssize_t columns):
+        cdef cnp.npy_intp shape[2]
+        shape[0], shape[1] = rows, columns
+        return cnp.PyArray_EMPTY(2, shape, self.number, 0)
+
+    def start(self, int n_threads):
+        """Let the threads run that wait in `work`: so many, the caller, who is the first of them, included; 0: go."""
+        self.progress.n_threads = max(1, n_threads)
+        open_gate(&self.progress.meeting, 1 if n_threads else -1)
+
+    def work(self, int thread):
+        """Run as one of the threads, without the GIL; all but the first wait for `start`."""
+        if not 0 <= thread < self.reserved_threads:
+            raise ValueError("Plan.work: thread must be one of those that memory is reserved for.")
+        with nogil:
+            if wait_at_gate(&self.progress.meeting) > 0:
+                if self.lean_end > 0:
+                    self.kernels.train(&self.lean, 0, self.lean_end, thread)
+                if self.stores:
+                    self.kernels.train(&self.stored, self.lean_end, self.lean_end + 1, thread)
+                    if self.lean.slim:
+                        self.kernels.train(&self.lean, self.lean_end, self.lean_end + 1, thread)
+
+    def sums(self):
+        """Return the epoch's sums so far: of losses, of hits, and how many of each."""
+        return self.progress.loss_sum, self.progress.loss_count, self.progress.hits_sum, self.progress.hits_count
+
+    def release(self):
+        """Let go of all arrays, and of memory that is too much to keep."""
+        self.held = []
+        self.steps = self.epochs = None
+        if self.memory_size > MOST_KEPT:
+            self._free()
+
+
+cdef cnp.ndarray checked_order(cnp.ndarray order, Py_ssize_t n_samples):
+    """Return a private copy of an order, after a look at every number."""
+    cdef cnp.ndarray copy = cnp.PyArray_NewCopy(order, cnp.NPY_CORDER)
+    cdef const Py_ssize_t *numbers = <const Py_ssize_t *> data(copy)
+    cdef Py_ssize_t i
+    for i in range(cnp.PyArray_SIZE(copy)):
+        if not 0 <= numbers[i] < n_samples:
+            raise ValueError("Plan.prepare: order must hold numbers of samples.")
+    return copy

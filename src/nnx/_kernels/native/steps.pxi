@@ -1,0 +1,525 @@
+# Steps of a plan: batch after batch through all stages, with any number of threads. A step has two phases. In the
+# first, each thread takes its rows of the batch forward, through the loss and back; in the second, each computes the
+# gradients of the weights that it owns over the whole batch, and updates them. So each number is summed by one thread, in an
+# order that the number of threads has no part in.
+
+cdef enum:
+    ROW_UNIT = 16  # threads get a multiple of it: whole vectors of rows
+    TILE_BYTES = 1 << 18  # of values and gradients: so many rows at a time go forward and back that they stay in level 2
+    FEWEST_ROWS = 192  # but not fewer: for each such tile of rows the weights are packed anew
+
+
+cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:
+    """Return how many rows go forward and back together."""
+    cdef Py_ssize_t width = net.n_in, s
+    for s in range(net.n_stages):
+        width += 2 * net.stages[s].n_out
+    width = TILE_BYTES // (width * <Py_ssize_t> sizeof(real_t))
+    return max(<Py_ssize_t> FEWEST_ROWS, width // ROW_UNIT * ROW_UNIT)
+
+
+cdef Py_ssize_t forward_space(const Net *net) noexcept nogil:
+    """Return how many bytes `forward` needs behind the scratch of kernels."""
+    cdef Py_ssize_t wide = 0
+    cdef int s
+    for s in range(net.n_stages):
+        wide = max(wide, net.stages[s].n_out)
+    return 2 * rows_at_a_time(net) * wide * <Py_ssize_t> sizeof(real_t)
+
+
+# Forward
+
+
+cdef void forward_stage(
+    const Stage *stage,
+    const real_t *inputs,  # (rows, n_in) in
+    real_t *output,  # (rows, n_out) out; may be inputs, but for a dense stage
+    Py_ssize_t first,  # the first row's place in the batch, for dropout
+    Py_ssize_t rows,
+    uint64_t forwards,
+    char *scratch,
+) noexcept nogil:
+    """Compute some rows of what a stage puts out."""
+    cdef Py_ssize_t n = rows * stage.n_out
+    cdef real_t *kept
+    if stage.kind == DENSE:
+        dense_forward(
+            inputs, <const real_t *> stage.weights.values, <const real_t *> stage.biases.values, output, rows,
+            stage.n_in, stage.n_out, stage.relu, <real_t *> scratch,
+        )
+    elif stage.kind == RELU:
+        relu_forward(inputs, output, n)
+    elif stage.kind == SIGMOID:
+        sigmoid_forward(inputs, output, n)
+    elif stage.kind == SOFTMAX:
+        softmax_forward(inputs, output, rows, stage.n_out, <real_t *> (scratch + PRODUCT_SCRATCH))
+    elif stage.kind == DROPOUT:
+        kept = <real_t *> stage.mask + first * stage.n_out
+        dropout_mask(kept, first, rows, stage.n_out, stage.keep, stage.seed, stage.forwards + forwards)
+        dropout_apply(inputs, kept, output, n)
+    else:
+        memmove(output, inputs, n * sizeof(real_t))
+
+
+cdef void forward(
+    const Net *net,  # of which no array is written
+    const real_t *X,  # (rows, n_in) in
+    real_t *output,  # (rows, n_out) out
+    Py_ssize_t rows,
+    int n_stages,  # so many of them
+    char *scratch,  # with room for two arrays of rows_at_a_time rows behind what kernels need
+) noexcept nogil:
+    """Run the network, some rows at a time, in memory of one's own."""
+    cdef Py_ssize_t most = rows_at_a_time(net), wide = 0, top = 0, high
+    cdef real_t *sides[2]
+    cdef const real_t *inputs
+    cdef real_t *target
+    cdef int s
+    for s in range(n_stages):
+        wide = max(wide, net.stages[s].n_out)
+    sides[0] = <real_t *> (scratch + net.scratch_size)
+    sides[1] = sides[0] + most * wide
+    while top < rows:
+        high = min(most, rows - top)
+        inputs = X + top * net.n_in
+        for s in range(n_stages):
+            target = sides[s % 2] if s + 1 < n_stages else output + top * net.stages[s].n_out
+            forward_stage(&net.stages[s], inputs, target, top, high, 0, scratch)
+            inputs = target
+        top += high
+
+
+# Loss and accuracy
+
+
+cdef Py_ssize_t count_hits(
+    const Net *net,
+    const real_t *output,  # (rows, n_out) in
+    const double *wanted,  # (rows, n_wanted) in
+    Py_ssize_t rows,
+) noexcept nogil:
+    """Return in how many places the predictions are what they should be."""
+    cdef Py_ssize_t i, j, best, hits = 0, n = rows * net.n_wanted
+    cdef double x
+    if net.classes:
+        for i in range(rows):
+            best = 0
+            for j in range(1, net.n_out):
+                if net.threshold:
+                    if output[j] > 0.5 and not output[best] > 0.5:
+                        best = j
+                # As argmax does it: a NaN counts as larger than any number; one that is already the best stays.
+                elif not output[j] <= output[best] and output[best] == output[best]:
+                    best = j
+            x = <double> best
+            hits += fabs(x - wanted[i]) < net.precision if net.precision >= 0 else x == wanted[i]
+            output += net.n_out
+    elif net.threshold:
+        for i in range(n):
+            x = 1.0 if output[i] > 0.5 else 0.0
+            hits += fabs(x - wanted[i]) < net.precision if net.precision >= 0 else x == wanted[i]
+    elif net.precision >= 0:
+        for i in range(n):
+            hits += fabs(<double> output[i] - wanted[i]) < net.precision
+    else:
+        for i in range(n):
+            hits += <double> output[i] == wanted[i]
+    return hits
+
+
+cdef void losses_of(
+    const Net *net, const real_t *output, const int32_t *labels, const real_t *targets, real_t *sample_losses,
+    Py_ssize_t rows,
+) noexcept nogil:
+    """``sample_losses := loss of each row``; output (rows, n_out) in, (rows,) out."""
+    if net.loss == CATEGORICAL:
+        categorical_crossentropy_forward(output, labels, sample_losses, rows, net.n_out, rows)
+    elif net.loss == BINARY:
+        binary_crossentropy_forward(output, targets, sample_losses, rows, net.n_out)
+    elif net.loss == SQUARED_ERROR:
+        mean_squared_error_forward(output, targets, sample_losses, rows, net.n_out)
+    else:
+        mean_absolute_error_forward(output, targets, sample_losses, rows, net.n_out)
+
+
+cdef void loss_gradient(
+    const Net *net, const real_t *output, const int32_t *labels, const real_t *targets, real_t *dvalues,
+    Py_ssize_t rows,
+    Py_ssize_t n,  # rows of the batch
+) noexcept nogil:
+    """``dvalues := gradient of the batch's mean loss by the output``, or by what goes into its sigmoid."""
+    cdef Py_ssize_t size = rows * net.n_out, cells = n * net.n_out
+    if net.loss == CATEGORICAL:
+        categorical_crossentropy_backward(output, labels, dvalues, rows, net.n_out, n)
+    elif net.loss == BINARY and net.combined:
+        map_two(difference_gradient, output, targets, <real_t> (1.0 / cells), dvalues, size)
+    elif net.loss == BINARY:
+        map_two(binary_crossentropy_gradient, output, targets, <real_t> cells, dvalues, size)
+    elif net.loss == SQUARED_ERROR:
+        map_two(difference_gradient, output, targets, <real_t> (2.0 / cells), dvalues, size)
+    else:
+        map_two(sign_gradient, output, targets, <real_t> (1.0 / cells), dvalues, size)
+
+
+cdef struct Batch:
+    # A batch's own part of the data; its rows in an order have been copied together.
+    Py_ssize_t start  # the first sample, if there is no order
+    const Py_ssize_t *order  # which samples; or NULL
+    Py_ssize_t rows
+    uint64_t forwards  # training forwards before it in this run
+
+
+cdef inline const real_t *rows_of_X(const Net *net, const Batch *batch, Py_ssize_t first) noexcept nogil:
+    if batch.order is NULL:
+        return <const real_t *> net.X + (batch.start + first) * net.n_in
+    return <const real_t *> net.gathered + first * net.n_in
+
+
+cdef inline const int32_t *rows_of_labels(const Net *net, const Batch *batch, Py_ssize_t first) noexcept nogil:
+    return (net.labels + batch.start if batch.order is NULL else net.batch_labels) + first
+
+
+cdef inline const real_t *rows_of_targets(const Net *net, const Batch *batch, Py_ssize_t first) noexcept nogil:
+    if batch.order is NULL:
+        return <const real_t *> net.targets + (batch.start + first) * net.n_out
+    return <const real_t *> net.batch_targets + first * net.n_out
+
+
+cdef inline const double *rows_of_wanted(const Net *net, const Batch *batch, Py_ssize_t first) noexcept nogil:
+    return (
+        net.wanted + batch.start * net.n_wanted if batch.order is NULL else net.batch_wanted
+    ) + first * net.n_wanted
+
+
+cdef void gather(const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    """Copy together some of the rows that a batch in an order consists of."""
+    cdef Py_ssize_t i, sample, j, size = <Py_ssize_t> sizeof(real_t)
+    for i in range(first, first + rows):
+        sample = batch.order[i]
+        memcpy(<real_t *> net.gathered + i * net.n_in, <const real_t *> net.X + sample * net.n_in, net.n_in * size)
+        if net.labels is not NULL:
+            net.batch_labels[i] = net.labels[sample]
+        if net.targets is not NULL:
+            for j in range(net.n_out):
+                (<real_t *> net.batch_targets)[i * net.n_out + j] = (<const real_t *> net.targets)[
+                    sample * net.n_out + j
+                ]
+        if net.wanted is not NULL:
+            for j in range(net.n_wanted):
+                net.batch_wanted[i * net.n_wanted + j] = net.wanted[sample * net.n_wanted + j]
+
+
+# The first phase
+
+
+cdef Py_ssize_t judge_rows(
+    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, char *scratch
+) noexcept nogil:
+    """Compute the losses of some rows, and the gradient that goes back from them; return the hits."""
+    cdef const Stage *last = &net.stages[net.n_stages - 1]
+    cdef Py_ssize_t at = first * net.n_out
+    cdef real_t *output = <real_t *> last.output + at
+    cdef const real_t *targets = rows_of_targets(net, batch, first)
+    cdef const int32_t *labels = rows_of_labels(net, batch, first)
+    cdef real_t *sample_losses = <real_t *> net.sample_losses + first
+    cdef Py_ssize_t hits = 0
+    if net.combined and net.loss == CATEGORICAL:
+        hits = softmax_crossentropy(
+            <const real_t *> last.inputs + at, labels, output, <real_t *> last.dinputs + at, sample_losses, rows,
+            net.n_out, net.n_out, 1, batch.rows, <real_t *> (scratch + PRODUCT_SCRATCH),
+        )
+    else:
+        losses_of(net, output, labels, targets, sample_losses, rows)
+        loss_gradient(
+            net, output, labels, targets, <real_t *> (last.dinputs if net.combined else last.dvalues) + at, rows,
+            batch.rows,
+        )
+    if net.wanted is not NULL:
+        hits = count_hits(net, output, rows_of_wanted(net, batch, first), rows)
+    return hits
+
+
+cdef void backward_rows(
+    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, char *scratch
+) noexcept nogil:
+    """Take some rows' gradient back through the stages, and pack what the gradients of the weights need."""
+    cdef int s = net.n_stages - (2 if net.combined else 1)
+    cdef const Stage *stage
+    cdef const real_t *inputs
+    cdef const real_t *output
+    cdef real_t *dvalues
+    cdef real_t *dinputs
+    cdef Py_ssize_t n
+    while s >= 0:
+        stage = &net.stages[s]
+        n = rows * stage.n_out
+        inputs = rows_of_X(net, batch, first)
+        if s > 0:
+            inputs = <const real_t *> stage.inputs + first * stage.n_in
+        output = <const real_t *> stage.output + first * stage.n_out
+        dvalues = <real_t *> stage.dvalues + first * stage.n_out
+        dinputs = <real_t *> stage.dinputs + first * stage.n_in if stage.dinputs is not NULL else NULL
+        if stage.kind == DENSE:
+            if stage.relu:
+                relu_backward(output, dvalues, dvalues, n)
+            if stage.tiles is not NULL and (stage.trained or stage.weights.gradients is not NULL):
+                pack_stage(stage, inputs, dvalues, first, rows, net.batch)
+            if dinputs is not NULL:
+                dense_backward_inputs(
+                    dvalues, <const real_t *> stage.weights.values, dinputs, rows, stage.n_in, stage.n_out,
+                    <real_t *> scratch,
+                )
+        elif dinputs is not NULL:
+            if stage.kind == RELU:
+                relu_backward(output, dvalues, dinputs, n)
+            elif stage.kind == SIGMOID:
+                sigmoid_backward(output, dvalues, dinputs, n)
+            elif stage.kind == SOFTMAX:
+                softmax_backward(output, dvalues, dinputs, rows, stage.n_out)
+            elif stage.kind == DROPOUT:
+                dropout_apply(dvalues, <const real_t *> stage.mask + first * stage.n_out, dinputs, n)
+            else:
+                memmove(dinputs, dvalues, n * sizeof(real_t))
+        if dinputs is NULL:
+            return
+        s -= 1
+
+
+cdef Py_ssize_t train_rows(
+    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t end, char *scratch
+) noexcept nogil:
+    """Do a step's first phase for some rows; return the hits."""
+    cdef Py_ssize_t most = rows_at_a_time(net), hits = 0, rows
+    cdef int s, n_stages = net.n_stages - (1 if net.combined and net.loss == CATEGORICAL else 0)
+    cdef const Stage *stage
+    cdef const real_t *inputs
+    while first < end:
+        rows = min(most, end - first)
+        if batch.order is not NULL:
+            gather(net, batch, first, rows)
+        for s in range(n_stages):
+            stage = &net.stages[s]
+            inputs = <const real_t *> stage.inputs + first * stage.n_in if s > 0 else rows_of_X(net, batch, first)
+            forward_stage(
+                stage, inputs, <real_t *> stage.output + first * stage.n_out, first, rows, batch.forwards, scratch
+            )
+        hits += judge_rows(net, batch, first, rows, scratch)
+        backward_rows(net, batch, first, rows, scratch)
+        first += rows
+    return hits
+
+
+# The second phase
+
+
+cdef void rule_constants(const Net *net, double rate, uint64_t step, vec *constants) noexcept nogil:
+    """Compute the constants of the optimizer's rule for a step, which is counted from 1."""
+    if net.rule == SGD or net.rule == SGD_MOMENTUM:
+        sgd_constants(constants, rate, net.settings[0])
+    elif net.rule == ADAM:
+        adam_constants(constants, rate, net.settings[0], net.settings[1], net.settings[2], <double> step)
+    else:
+        root_constants(constants, rate, net.settings[0], net.settings[1])
+
+
+cdef void train_stage(
+    const Net *net, const Batch *batch, int s, const vec *constants, int thread, char *scratch
+) noexcept nogil:
+    """Compute the gradients of a dense stage's weights and biases that this thread owns, and update those."""
+    cdef Stage *stage = &net.stages[s]
+    cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out
+    cdef const real_t *inputs = rows_of_X(net, batch, 0) if s == 0 else <const real_t *> stage.inputs
+    cdef const real_t *dvalues = <const real_t *> stage.dvalues
+    cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
+    cdef Py_ssize_t i, strip, first_strip, end_strip, n_strips = (n_in + TILE_ROWS - 1) // TILE_ROWS
+    if stage.tiles is not NULL:
+        first_strip, end_strip = n_strips * thread // net.progress.n_threads, n_strips * (thread + 1) // net.progress.n_threads
+        i = 0
+        for strip in range(end_strip):
+            if strip >= first_strip:
+                train_strip(net, stage, i, tile_height(n_in - i), batch.rows, constants, gradients)
+            i += tile_height(n_in - i)
+    elif thread == s % net.progress.n_threads:
+        dense_backward_weights(
+            inputs, dvalues, NULL, gradients, batch.rows, n_in, n_out, 0, 0, <real_t *> scratch
+        )
+        train_values(net, &stage.weights, 0, gradients, n_in * n_out, stage.trained, constants)
+    if thread == (s + 1) % net.progress.n_threads:
+        dense_backward_biases(dvalues, NULL, gradients, batch.rows, n_out, 0, 0)
+        train_values(net, &stage.biases, 0, gradients, n_out, stage.trained, constants)
+
+
+# Whole runs
+
+
+cdef double penalty_of(const Net *net) noexcept nogil:
+    """Return the penalty on all trained weights and biases."""
+    cdef double penalty = 0, own
+    cdef const Stage *stage
+    cdef int s
+    for s in range(net.n_stages):
+        stage = &net.stages[s]
+        if stage.kind == DENSE and stage.trained:
+            own = regularization_loss(
+                <const real_t *> stage.weights.values, stage.n_in * stage.n_out, stage.weights.l1, stage.weights.l2
+            )
+            own += regularization_loss(
+                <const real_t *> stage.biases.values, stage.n_out, stage.biases.l1, stage.biases.l2
+            )
+            penalty += own
+    return penalty
+
+
+cdef inline void record(
+    double *figures, Py_ssize_t size, Py_ssize_t at, double loss, double penalty, double accuracy, double rate
+) noexcept nogil:
+    figures[at] = loss + penalty
+    figures[size + at] = loss
+    figures[2 * size + at] = penalty
+    figures[3 * size + at] = accuracy
+    figures[4 * size + at] = rate
+
+
+cdef inline Py_ssize_t cells_of(const Net *net, Py_ssize_t rows) noexcept nogil:
+    """Return how many comparisons the accuracy makes of so many rows."""
+    return rows if net.wanted is NULL or net.classes else rows * net.n_wanted
+
+
+cdef void add_up(const Net *net, const Batch *batch) noexcept nogil:
+    """Sum up a batch's losses and hits, and add them to the epoch's."""
+    cdef Py_ssize_t hits = 0
+    cdef int t
+    for t in range(net.progress.n_threads):
+        hits += net.progress.hits[t * 8]
+    net.progress.batch_loss, net.progress.batch_hits = total(<const real_t *> net.sample_losses, batch.rows), <double> hits
+    net.progress.loss_sum += net.progress.batch_loss
+    net.progress.loss_count += batch.rows
+    net.progress.hits_sum += net.progress.batch_hits
+    net.progress.hits_count += cells_of(net, batch.rows)
+
+
+cdef void record_step(
+    const Net *net, const Batch *batch, bint begins_epoch, Py_ssize_t step, double penalty, double rate
+) noexcept nogil:
+    """Add a step's loss and hits to its epoch's, and record it."""
+    if begins_epoch:
+        net.progress.loss_sum, net.progress.loss_count = 0, 0
+        net.progress.hits_sum, net.progress.hits_count = 0, 0
+    add_up(net, batch)
+    record(
+        net.progress.figures.steps, net.progress.figures.steps_size, step,
+        <double> (<real_t> (net.progress.batch_loss / batch.rows)), penalty,
+        net.progress.batch_hits / <double> cells_of(net, batch.rows), rate,
+    )
+
+
+cdef void record_epoch(const Net *net, Py_ssize_t epoch, double penalty, double rate) noexcept nogil:
+    """Record an epoch."""
+    record(
+        net.progress.figures.epochs, net.progress.figures.epochs_size, epoch, net.progress.loss_sum / net.progress.loss_count, penalty,
+        net.progress.hits_sum / net.progress.hits_count, rate,
+    )
+
+
+cdef inline Py_ssize_t share_of(const Net *net, Py_ssize_t rows) noexcept nogil:
+    """Return how many rows of a batch each thread takes, at most."""
+    cdef Py_ssize_t unit = net.progress.n_threads * ROW_UNIT
+    return (rows + unit - 1) // unit * ROW_UNIT
+
+
+cdef void train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int thread) noexcept nogil:
+    """Do some steps of a run, as one of its threads. The rates are in the last of the steps' figures."""
+    cdef char *scratch = net.scratch + thread * net.private_size
+    cdef const double *rates = net.progress.figures.steps + 4 * net.progress.figures.steps_size
+    cdef Py_ssize_t n_batches = (net.n_samples + net.batch - 1) // net.batch
+    cdef Py_ssize_t in_epoch = (net.step_of_epoch + first_step) % n_batches
+    cdef Py_ssize_t epoch = (net.step_of_epoch + first_step) // n_batches
+    cdef Py_ssize_t step
+    cdef double penalty = 0
+    cdef bint known = False
+    cdef vec constants[6]
+    cdef Batch batch
+    for step in range(first_step, end_step):
+        batch.start = in_epoch * net.batch
+        batch.rows = min(net.batch, net.n_samples - batch.start)
+        batch.order = NULL if net.order is NULL else net.order + epoch * net.n_samples + batch.start
+        batch.forwards = net.first_forwards + <uint64_t> step
+        rule_constants(net, rates[step], net.iterations + <uint64_t> step + 1, constants)
+        if thread == 0 and not known:
+            penalty = penalty_of(net)
+        first_phase(net, &batch, thread, scratch)
+        meet(&net.progress.meeting, net.progress.n_threads)
+        if thread == 0 and net.records:
+            record_step(net, &batch, in_epoch == 0, step, penalty, rates[step])
+        second_phase(net, &batch, constants, thread, scratch)
+        meet(&net.progress.meeting, net.progress.n_threads)
+        in_epoch += 1
+        known = in_epoch == n_batches
+        if known:
+            if thread == 0 and net.records:
+                penalty = penalty_of(net)
+                record_epoch(net, epoch, penalty, rates[step])
+            in_epoch = 0
+            epoch += 1
+
+
+cdef void first_phase(const Net *net, const Batch *batch, int thread, char *scratch) noexcept nogil:
+    """Take a thread's rows of a batch forward and back."""
+    cdef Py_ssize_t share = share_of(net, batch.rows)
+    cdef Py_ssize_t first = min(thread * share, batch.rows)
+    net.progress.hits[thread * 8] = train_rows(net, batch, first, min(first + share, batch.rows), scratch)
+
+
+cdef void second_phase(
+    const Net *net, const Batch *batch, const vec *constants, int thread, char *scratch
+) noexcept nogil:
+    """Compute the gradients of the weights that a thread owns, and update those."""
+    cdef int s
+    for s in range(net.n_stages):
+        if net.stages[s].kind == DENSE and (net.stages[s].trained or net.stages[s].weights.gradients is not NULL):
+            train_stage(net, batch, s, constants, thread, scratch)
+
+
+cdef Py_ssize_t judge_outputs(
+    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, char *scratch
+) noexcept nogil:
+    """Run the network on some rows of a batch and compute their losses; return the hits."""
+    cdef bint classes = net.combined and net.loss == CATEGORICAL
+    cdef real_t *output = <real_t *> net.stages[net.n_stages - 1].output + first * net.n_out
+    cdef real_t *sample_losses = <real_t *> net.sample_losses + first
+    cdef const int32_t *labels = rows_of_labels(net, batch, first)
+    cdef Py_ssize_t hits = 0
+    forward(net, rows_of_X(net, batch, first), output, rows, net.n_stages - (1 if classes else 0), scratch)
+    if classes:
+        hits = softmax_crossentropy(
+            output, labels, output, NULL, sample_losses, rows, net.n_out, net.n_out, 1, batch.rows,
+            <real_t *> (scratch + PRODUCT_SCRATCH),
+        )
+    else:
+        losses_of(net, output, labels, rows_of_targets(net, batch, first), sample_losses, rows)
+    if net.wanted is not NULL:
+        hits = count_hits(net, output, rows_of_wanted(net, batch, first), rows)
+    return hits
+
+
+cdef void evaluate(const Net *net, Py_ssize_t first_batch, Py_ssize_t end_batch, int thread) noexcept nogil:
+    """Sum up losses and hits of some batches, as one of the plan's threads; no array of the model is written."""
+    cdef char *scratch = net.scratch + thread * net.private_size
+    cdef Py_ssize_t b, first, share
+    cdef Batch batch
+    batch.order, batch.forwards = NULL, 0
+    for b in range(first_batch, end_batch):
+        batch.start = b * net.batch
+        batch.rows = min(net.batch, net.n_samples - batch.start)
+        share = share_of(net, batch.rows)
+        first = min(thread * share, batch.rows)
+        net.progress.hits[thread * 8] = judge_outputs(net, &batch, first, min(share, batch.rows - first), scratch)
+        meet(&net.progress.meeting, net.progress.n_threads)
+        if thread == 0:
+            add_up(net, &batch)
+        meet(&net.progress.meeting, net.progress.n_threads)
+
+
+cdef void predict(const Net *net, const real_t *X, real_t *output, Py_ssize_t rows, char *scratch) noexcept nogil:
+    """``output := what the network makes of X``; (rows, n_in) in, (rows, n_out) out."""
+    forward(net, X, output, rows, net.n_stages, scratch)

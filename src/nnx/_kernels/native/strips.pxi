@@ -1,0 +1,203 @@
+# The gradient of the weights, and their update, strip by strip: a strip is as many rows of the weights as a tile is
+# high. Both factors come packed, each thread having packed its own rows of the batch, so a strip is computed from
+# beginning to end by whoever owns it, while it is in level 1, and the optimizer is applied to it there.
+
+cdef enum:
+    STRIP_COLUMNS = 256  # of a strip at a time: its gradients stay in level 1, the panels for it in level 2
+    STRIP_DEPTH = 256  # rows of the batch at a time: one panel of them, and a tile of the inputs, stay in level 1
+
+
+cdef inline bint has_strips(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+    """Return whether the weights are large enough for tiles to be full."""
+    return n_in >= TILE_ROWS and n_out >= TALL_VECTORS * LANES
+
+
+cdef inline Py_ssize_t tile_stride(Py_ssize_t batch) noexcept nogil:
+    """Return how many numbers a packed input has room for: an odd number, or tiles would displace each other."""
+    return batch | 1
+
+
+cdef inline Py_ssize_t panel_stride(Py_ssize_t batch) noexcept nogil:
+    """Return how many numbers a panel has room for; one line more than it has, for the same reason."""
+    return (batch + 1) * TALL_VECTORS * LANES
+
+
+cdef Py_ssize_t tiles_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+    """Return how many bytes a stage's packed inputs take; 0 if it has no strips."""
+    if not has_strips(n_in, n_out):
+        return 0
+    return (n_in * tile_stride(batch) + MOST_LANES) * <Py_ssize_t> sizeof(real_t)
+
+
+cdef Py_ssize_t panels_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+    """Return how many bytes a stage's packed gradients take; 0 if it has no strips."""
+    cdef Py_ssize_t line = TALL_VECTORS * LANES
+    if not has_strips(n_in, n_out):
+        return 0
+    return (n_out + line - 1) // line * panel_stride(batch) * <Py_ssize_t> sizeof(real_t)
+
+
+cdef Py_ssize_t gradient_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+    """Return how many bytes of scratch a thread needs for gradients of a dense stage, or of softmax's lines."""
+    cdef Py_ssize_t strip = TILE_ROWS * STRIP_COLUMNS
+    cdef Py_ssize_t piece = 0 if has_strips(n_in, n_out) else n_in * n_out
+    return max(n_out * MOST_LANES, max(strip, piece)) * <Py_ssize_t> sizeof(real_t)
+
+
+cdef void pack_tiles(
+    const real_t *lines,  # (rows, n) in
+    Py_ssize_t first,  # which rows of the batch these are
+    Py_ssize_t rows,
+    Py_ssize_t n,
+    real_t *tiles,  # out: tile after tile, each (batch, height), a column of it for each row
+    Py_ssize_t stride,
+) noexcept nogil:
+    """Copy rows so that the numbers that a tile of the gradient takes from each lie together."""
+    cdef const real_t *line
+    cdef real_t *target
+    cdef Py_ssize_t k, i
+    cdef int height, l
+    for k in range(rows):
+        line = lines + k * n
+        i = 0
+        while i < n:
+            height = tile_height(n - i)
+            target = tiles + i * stride + (first + k) * height
+            # The vector's last lanes are written over by the next row; what is behind the last one is another thread's.
+            if i + MOST_ROWS + LANES <= n and k + 1 < rows:
+                for l in range((height + LANES - 1) // LANES):
+                    v_store(target + l * LANES, v_load(line + i + l * LANES))
+            else:
+                for l in range(height):
+                    target[l] = line[i + l]
+            i += height
+
+
+cdef void pack_stage(
+    const Stage *stage,
+    const real_t *inputs,  # (rows, n_in) in
+    const real_t *dvalues,  # (rows, n_out) in
+    Py_ssize_t first,  # which rows of the batch these are
+    Py_ssize_t rows,
+    Py_ssize_t batch,
+) noexcept nogil:
+    """Pack some rows of what a stage's strips are computed from."""
+    cdef Py_ssize_t line = TALL_VECTORS * LANES
+    cdef real_t *panels = <real_t *> stage.panels + first * line
+    pack_tiles(inputs, first, rows, stage.n_in, <real_t *> stage.tiles, tile_stride(batch))
+    pack_lines(dvalues, stage.n_out, rows, stage.n_out, TALL_VECTORS, panels, panel_stride(batch))
+
+
+cdef inline void tile_line(
+    const int height,  # a constant at every call
+    Py_ssize_t count,
+    const real_t *a,  # (depth, height) in
+    const real_t *b,  # in: panels b_next apart
+    Py_ssize_t b_next,
+    Py_ssize_t depth,
+    bint first,  # whether sums start from 0, or from c
+    real_t *c,  # (height, count*line) out, rows STRIP_COLUMNS apart
+    const real_t *values,  # what is needed next, rows value_row apart
+    Py_ssize_t value_row,
+) noexcept nogil:
+    """`count` tiles beside each other."""
+    cdef real_t zeros[TALL_VECTORS * MOST_LANES]
+    cdef Py_ssize_t t, line = TALL_VECTORS * LANES
+    cdef int l
+    for l in range(TALL_VECTORS * LANES):
+        zeros[l] = 0
+    for t in range(count):
+        for l in range(height):
+            fetch_ahead(values + l * value_row + t * line)
+        if first:
+            tile(height, TALL_VECTORS, a, 1, height, b, line, depth, zeros, 0, c, STRIP_COLUMNS, -INFINITY)
+        else:
+            tile(height, TALL_VECTORS, a, 1, height, b, line, depth, c, STRIP_COLUMNS, c, STRIP_COLUMNS, -INFINITY)
+        b += b_next
+        c += line
+
+
+cdef void tile_line_of(
+    int height, Py_ssize_t count, const real_t *a, const real_t *b, Py_ssize_t b_next, Py_ssize_t depth, bint first,
+    real_t *c, const real_t *values, Py_ssize_t value_row,
+) noexcept nogil:
+    """`tile_line`, compiled for each height that a strip can have."""
+    if height == TILE_ROWS:
+        tile_line(TILE_ROWS, count, a, b, b_next, depth, first, c, values, value_row)
+    elif height == 7 < TILE_ROWS:
+        tile_line(7, count, a, b, b_next, depth, first, c, values, value_row)
+    elif height == 6 < TILE_ROWS:
+        tile_line(6, count, a, b, b_next, depth, first, c, values, value_row)
+    elif height == 5 < TILE_ROWS:
+        tile_line(5, count, a, b, b_next, depth, first, c, values, value_row)
+    elif height == 4 < TILE_ROWS:
+        tile_line(4, count, a, b, b_next, depth, first, c, values, value_row)
+    elif height == 3:
+        tile_line(3, count, a, b, b_next, depth, first, c, values, value_row)
+    else:
+        tile_line(2, count, a, b, b_next, depth, first, c, values, value_row)
+
+
+cdef void train_strip(
+    const Net *net,
+    Stage *stage,
+    Py_ssize_t i,  # the strip's first row
+    int height,
+    Py_ssize_t rows,  # of the batch
+    const vec *constants,  # of the optimizer's rule
+    real_t *gradients,  # scratch (TILE_ROWS, STRIP_COLUMNS)
+) noexcept nogil:
+    """``dweights := inputsᵀ · dvalues + penalty's``, and the weights' update, for one strip."""
+    cdef Py_ssize_t line = TALL_VECTORS * LANES, n_out = stage.n_out
+    cdef Py_ssize_t next_panel = panel_stride(net.batch)
+    cdef const real_t *tiles = <const real_t *> stage.tiles + i * tile_stride(net.batch)
+    cdef const real_t *panels = <const real_t *> stage.panels
+    cdef const real_t *values = <const real_t *> stage.weights.values
+    cdef Py_ssize_t j = 0, k, wide, deep
+    cdef int r
+    while j < n_out:
+        wide = min(<Py_ssize_t> STRIP_COLUMNS, n_out - j)
+        k = 0
+        while k < rows:
+            deep = min(<Py_ssize_t> STRIP_DEPTH, rows - k)
+            tile_line_of(
+                height, (wide + line - 1) // line, tiles + k * height, panels + j // line * next_panel + k * line,
+                next_panel, deep, k == 0, gradients, values + i * n_out + j, n_out,
+            )
+            k += deep
+        for r in range(height):
+            train_values(
+                net, &stage.weights, (i + r) * n_out + j, gradients + r * STRIP_COLUMNS, wide, stage.trained, constants
+            )
+        j += wide
+
+
+cdef void train_values(
+    const Net *net,
+    Parameter *parameter,
+    Py_ssize_t at,  # the first of the values
+    real_t *gradients,  # (n,) in: without the penalty's; and out
+    Py_ssize_t n,
+    bint trained,
+    const vec *constants,
+) noexcept nogil:
+    """Complete some values' gradients, store them if that is wanted, and update the values."""
+    cdef real_t *values = <real_t *> parameter.values + at
+    cdef real_t *momentums = <real_t *> parameter.momentums
+    cdef real_t *cache = <real_t *> parameter.cache
+    if parameter.l1 or parameter.l2:
+        add_regularization(values, gradients, n, parameter.l1, parameter.l2)
+    if parameter.gradients is not NULL:
+        memcpy(<real_t *> parameter.gradients + at, gradients, n * sizeof(real_t))
+    if not trained:
+        return
+    if net.rule == SGD:
+        update(sgd_rule, values, gradients, NULL, NULL, constants, n)
+    elif net.rule == SGD_MOMENTUM:
+        update(sgd_momentum_rule, values, gradients, momentums + at, NULL, constants, n)
+    elif net.rule == ADAGRAD:
+        update(adagrad_rule, values, gradients, NULL, cache + at, constants, n)
+    elif net.rule == RMSPROP:
+        update(rmsprop_rule, values, gradients, NULL, cache + at, constants, n)
+    else:
+        update(adam_rule, values, gradients, momentums + at, cache + at, constants, n)

@@ -1,0 +1,394 @@
+"""Plans: programs that are bound to arrays and run, many steps in one compiled call, on one thread or several.
+
+`training.py` asks here first, and takes the book path where there is no plan. Bits do not depend on the number of
+threads, nor on how many steps run in one call.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnx import _check, _config, _kernels, _report, optimizers, program
+from nnx._interrupt import Interrupt
+from nnx._random import Order
+from nnx._typing import Array
+from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
+
+if TYPE_CHECKING:
+    from nnx.history import History
+    from nnx.model import Model
+    from nnx.training import Data
+
+#: How long a compiled call lasts, about: in between, Ctrl-C is answered and figures are shown.
+CALL_SECONDS = 0.05
+#: Steps of one call, at most.
+MOST_STEPS = 1 << 14
+#: Numbers of samples that are put in order for one call, at most.
+MOST_IN_ORDER = 1 << 21
+#: Operations of a step, and of a call, from which on a second thread pays: two meetings cost a microsecond, a thread 100.
+LEAST_STEP = 2_000_000
+LEAST_CALL = 50_000_000
+#: Rows of a batch that a thread takes, at least.
+LEAST_ROWS = 16
+
+
+class Accurate:
+    """What the accuracy compares, as the kernels take it.
+
+    Attributes
+    ----------
+    wanted : float64 array (n,) or (n, m), or None where it is the loss's own class numbers
+    threshold, classes : bool
+        Whether predictions are outputs above a half, or the column of the largest.
+    precision : float
+        How near a prediction must come; −1: it must be equal.
+    """
+
+    def __init__(self, accuracy: Any, stages: tuple[program.Stage, ...], loss: Any, data: Data) -> None:
+        n_out, last = stages[-1].n_out, stages[-1].kind
+        self.threshold = last == "sigmoid"
+        self.classes = last == "softmax"
+        self.precision = -1.0
+        self.wanted: Array | None = None
+        shape: tuple[int, ...] = (len(data.X),) if self.classes else (len(data.X), n_out)
+        where = f"{type(accuracy).__name__}.compare"
+        y = _check.plain(where, "y", data.y_accuracy)
+        if type(accuracy) is Accuracy_Regression:
+            precision = accuracy.precision
+            if precision is None:
+                raise program.Obstacle("the accuracy has no precision yet")
+            self.precision = float(_check.number(where, "precision", precision, 0))
+        elif not accuracy.binary:
+            if self.classes and loss._kernel == "categorical_crossentropy":
+                return
+            if y.ndim == 2 and y.shape[1] > 1:
+                y = _check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
+            if y.ndim == 2:
+                y = y[:, 0]
+            self.classes = self.classes or n_out > 1
+            shape = (len(data.X),) if self.classes else (len(data.X), 1)
+        self.wanted = np.array(_check.shaped(where, "y", y, shape), np.float64, order="C")
+
+
+def explain(model: Model) -> str:
+    """Return whether a model trains as a plan, and if not, which object prevents it."""
+    if not _has_plans():
+        return f"No plan: the backend {_kernels.name} has none. The book path trains it, layer by layer."
+    try:
+        program.lower(model)
+    except program.Obstacle as obstacle:
+        return f"No plan: {obstacle}. The book path trains it, layer by layer."
+    return f"It trains as a plan, many steps in one compiled call, on {_kernels.name}."
+
+
+def _has_plans() -> bool:
+    return hasattr(_kernels.backend, "Plan")
+
+
+# Training
+
+
+def train(
+    model: Model,
+    data: Data,
+    held_out: Data | None,
+    epochs: int,
+    batch_size: int | None,
+    order: Order,
+    history: History,
+    report: _report.Report,
+    threads: int,
+) -> bool:
+    """Train for some epochs; False, with nothing done, if there is no plan for the model."""
+    if not _has_plans():
+        return False
+    try:
+        run = Run(model, data, held_out, epochs, batch_size, order, threads)
+    except program.Obstacle:
+        return False
+    with Interrupt() as interrupt:
+        try:
+            while run.done < run.n_steps:
+                run.go_on(history, report, interrupt)
+                interrupt.check()
+        finally:
+            run.settle()
+    return True
+
+
+class Run:
+    """One call of `Model.train`: its plan, and how far it has come."""
+
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        held_out: Data | None,
+        epochs: int,
+        batch_size: int | None,
+        order: Order,
+        threads: int,
+    ) -> None:
+        self.model, self.data, self.held_out, self.order, self.threads = model, data, held_out, order, threads
+        self.program, self.native = _planned(model)
+        self.n_samples = len(data.X)
+        self.batch = min(batch_size or self.n_samples, self.n_samples)
+        self.n_batches = data.n_batches(batch_size)
+        self.batch_size = batch_size
+        self.n_steps = epochs * self.n_batches
+        self.done = 0
+        self.seconds = 0.0  # of a step, as measured last
+        stages = self.program.stages
+        self.operations = 6 * self.batch * sum(s.n_in * s.n_out for s in stages if s.kind == "dense")
+        self.operations += 10 * self.batch * sum(s.n_out for s in stages)
+        accurate = Accurate(self.program.accuracy, stages, self.program.loss, data)
+        where = "Model.train"
+        optimizer = self.program.optimizer
+        rule = optimizer._rule(f"{type(optimizer).__name__}.update_params")
+        self.iterations = _check.whole(where, "iterations", optimizer.iterations, 0, _check.MAX_COUNT)
+        if order.shuffles:
+            order.draw(1, 1)  # takes its seed before dropout takes any, as the book path does
+        if not self.native.bind(self.program.layers, self.program.trained, *rule, where, optimizers._state):
+            model._plan = None
+            raise program.Obstacle("arrays share memory, or have changed")
+        bound = self.native.bind_data(
+            data.X, data.y, accurate.wanted, accurate.threshold, accurate.classes, accurate.precision
+        )
+        if not bound:
+            raise program.Obstacle("the samples share memory with a parameter")
+        self.rate = optimizer.current_learning_rate
+        self.decay = float(_check.number(where, "decay", optimizer.decay, 0))
+        self.learning_rate = float(_check.number(where, "learning_rate", optimizer.learning_rate))
+        if not self.decay:
+            _check.number(where, "current_learning_rate", self.rate)
+
+    # One compiled call
+
+    def go_on(self, history: History, report: _report.Report, interrupt: Interrupt) -> None:
+        """Do as many steps as fit into a compiled call; record and report them."""
+        in_epoch = self.done % self.n_batches
+        n = self._how_many(in_epoch)
+        last = self.done + n == self.n_steps
+        began = time.perf_counter()
+        steps, ends = self._run(n, in_epoch, last)
+        self.seconds = (time.perf_counter() - began) / n
+        epoch = self.done // self.n_batches
+        self.done += n
+        if not self.decay:
+            rate = self.rate
+        else:
+            rate = self.rate = float(steps[4, -1])
+        self.program.optimizer.iterations = self.iterations + self.done
+        self.program.optimizer.current_learning_rate = rate
+        if last:
+            self._publish()
+        history.add(steps, ends)
+        report.run(epoch, in_epoch, self.n_batches, steps, ends)
+        if self.held_out is not None and self.done % self.n_batches == 0:
+            from nnx import training
+
+            found = training.evaluate(self.model, self.held_out, self.batch_size, interrupt)
+            history.add_validation(**found)
+            report.line(_report.validation_line(**found))
+
+    def _how_many(self, in_epoch: int) -> int:
+        """Return how many steps the next call does."""
+        left = self.n_steps - self.done
+        if left == 1:
+            return 1
+        n = int(CALL_SECONDS / self.seconds) if self.seconds else int(4e8 / (self.operations + 1e5))
+        n = min(left, MOST_STEPS, max(1, n))
+        if self.held_out is not None:
+            n = min(n, self.n_batches - in_epoch)
+        elif self.order.shuffles:
+            n = min(n, max(1, MOST_IN_ORDER // self.n_samples) * self.n_batches - in_epoch)
+        return n
+
+    def _run(self, n: int, in_epoch: int, last: bool) -> tuple[Array, Array]:
+        epoch = self.done // self.n_batches
+        orders = self._orders(epoch, (in_epoch + n - 1) // self.n_batches + 1)
+        threads = self._how_many_threads(n)
+        figures: tuple[Array, Array] = self.native.prepare(
+            self.batch, n, last, in_epoch, self._rates(n), orders, self.iterations + self.done, self.done, threads
+        )
+        if last:
+            self._make_room(orders, in_epoch, n)
+        run_threads(self.native, threads)
+        return figures
+
+    def _orders(self, epoch: int, n_epochs: int) -> Array | None:
+        """Return the order of the samples in each epoch of a call, None for the order as given."""
+        if not self.order.shuffles:
+            return None
+        return np.array([self.order.draw(epoch + 1 + e, self.n_samples) for e in range(n_epochs)], np.intp)
+
+    def _rates(self, n: int) -> Any:
+        """Return the learning rate of each step, as `pre_update_params` computes it."""
+        if not self.decay:
+            return self.rate
+        if n == 1:
+            return self.learning_rate * (1.0 / (1.0 + self.decay * (self.iterations + self.done)))
+        count = np.arange(self.iterations + self.done, self.iterations + self.done + n, dtype=np.float64)
+        return self.learning_rate * (1.0 / (1.0 + self.decay * count))
+
+    def _how_many_threads(self, n: int) -> int:
+        if self.threads == 1 or self.operations < LEAST_STEP or self.operations * n < LEAST_CALL:
+            return 1
+        return max(1, min(self.threads, self.batch // LEAST_ROWS))
+
+    # What the last step leaves behind
+
+    def _make_room(self, orders: Array | None, in_epoch: int, n: int) -> None:
+        """Make the arrays that the last batch's values are stored into."""
+        start = (self.n_batches - 1) * self.batch
+        if orders is None:
+            self.inputs = self.data.X[start:]
+        else:
+            self.inputs = self.data.X[orders[-1, start:]]
+        self.room = self.native.room(len(self.inputs), self.inputs)
+
+    def _publish(self) -> None:
+        """Give layers and loss the attributes that they have after the last step of the book path."""
+        model, layers = self.model, self.program.layers
+        model.input_layer.output = self.inputs
+        for layer, found in zip(layers, self.room, strict=True):
+            gradient = found.pop("dvalues")
+            vars(layer).update(found)
+        if not self.program.combined:
+            self.program.loss.dinputs = gradient
+        elif self.program.stages[-1].kind == "softmax":
+            self.program.classifier.dinputs = layers[-1].dinputs
+
+    def settle(self) -> None:
+        """Leave counts and sums as they are after the last whole step, and let go of the arrays."""
+        for stage in self.program.stages:
+            if stage.kind == "dropout":
+                stage.owner.training_forwards += self.done
+        if self.held_out is None and self.done:
+            loss, accuracy = self.program.loss, self.program.accuracy
+            (loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count) = (
+                self.native.sums()
+            )
+        self.native.release()
+
+
+def _planned(model: Model) -> tuple[program.Program, Any]:
+    """Return a model's program and its plan: those of the last time, if nothing has changed since."""
+    kept = model._plan
+    if kept is not None and _still_holds(model, *kept):
+        return kept
+    lowered = program.lower(model)
+    native = _kernels.backend.Plan(  # type: ignore[attr-defined]
+        lowered.dtype, tuple(lowered.stages), lowered.loss._kernel, lowered.combined
+    )
+    model._plan = (lowered, native)
+    return lowered, native
+
+
+def _still_holds(model: Model, kept: program.Program, native: Any) -> bool:
+    return (
+        type(native) is _kernels.backend.Plan  # type: ignore[attr-defined]
+        and native.is_current()
+        and model.loss is kept.loss
+        and model.optimizer is kept.optimizer
+        and model.accuracy is kept.accuracy
+        and model.softmax_classifier_output is kept.classifier
+        and _same(model.layers, kept.layers)
+        and _same(model.trainable_layers, kept.trainable_layers)
+        and _kernels.backend.untouched(*kept.guards)  # type: ignore[attr-defined]
+    )
+
+
+def _same(found: Any, kept: tuple[Any, ...]) -> bool:
+    return len(found) == len(kept) and all([a is b for a, b in zip(found, kept, strict=True)])
+
+
+def run_threads(native: Any, n_threads: int) -> None:
+    """Let a plan's threads run, the caller's first of all, until all are through.
+
+    If the system gives no more threads, those that there are do all the work: bits are the same.
+    """
+    helpers: list[threading.Thread] = []
+    try:
+        for number in range(1, n_threads):
+            helper = threading.Thread(target=native.work, args=(number,), name=f"nnx-{number}")
+            try:
+                helper.start()
+            except RuntimeError:
+                break
+            helpers.append(helper)
+    except BaseException:
+        native.start(0)
+        raise
+    native.start(1 + len(helpers))
+    try:
+        native.work(0)
+    finally:
+        for helper in helpers:
+            helper.join()
+
+
+# Prediction and evaluation
+
+
+def predict(model: Model, X: Array) -> Array | None:
+    """Return the outputs for samples that have been checked; None if there is no plan for the model."""
+    inference = _inference(model)
+    if inference is None:
+        return None
+    output: Array | None = inference.predict(model, X)
+    return output
+
+
+def evaluate(
+    model: Model, data: Data, batch_size: int | None, interrupt: Interrupt | None
+) -> bool:
+    """Add up losses and hits of all batches in the model's loss and accuracy; False if there is no plan for it."""
+    inference = _inference(model)
+    loss, accuracy = model.loss, model.accuracy
+    if inference is None or type(loss) not in program.LOSSES or type(accuracy) not in program.ACCURACIES:
+        return False
+    stages = program.stages(model)
+    try:
+        program.check(program.guards([(loss, program.LOSS_METHODS), (accuracy, program.ACCURACY_METHODS)]), ())
+        accurate = Accurate(accuracy, stages, loss, data)
+    except program.Obstacle:
+        return False
+    n_batches = data.n_batches(batch_size)
+    batch = batch_size or len(data.X)
+    step = max(1, int(1e9 / (batch * sum(stage.n_in * stage.n_out for stage in stages))))
+    sums = [0.0, 0, 0.0, 0]
+    for first in range(0, n_batches, step):
+        found = inference.evaluate(
+            model, data.X, data.y, accurate.wanted, accurate.threshold, accurate.classes, accurate.precision, batch,
+            first, min(first + step, n_batches), loss._kernel, program.is_combined(stages, loss),
+        )
+        if found is None:
+            return False
+        sums = [a + b for a, b in zip(sums, found, strict=True)]
+        if interrupt is not None:
+            interrupt.check()
+    loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count = sums
+    return True
+
+
+def _inference(model: Model) -> Any:
+    """Return what computes a model's outputs, None if there is no such thing for it."""
+    if not _has_plans():
+        return None
+    kept = model._inference
+    if kept is not None and kept.holds(model):
+        return kept
+    try:
+        chain = program.lower_forward(model)
+    except program.Obstacle:
+        model._inference = None
+        return None
+    model._inference = _kernels.backend.Inference(  # type: ignore[attr-defined]
+        chain.dtype, tuple(chain.stages), tuple(model.layers), *chain.guards, _kernels
+    )
+    return model._inference

@@ -20,8 +20,9 @@ include "classes.pxi"
 include "optimizers.pxi"
 include "dropout.pxi"
 include "strips.pxi"
-include "slim.pxi"
 include "steps.pxi"
+include "slim.pxi"
+include "runs.pxi"
 
 cdef Kernels addresses
 addresses.product_scratch = PRODUCT_SCRATCH

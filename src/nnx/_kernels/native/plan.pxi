@@ -153,7 +153,6 @@ cdef class Plan:
             self.place[s] = n
             n += 1
         self.lean.n_stages = n
-        self.lean.slim = self.kernels.fits_slim(&self.lean)
 
     # Memory
 
@@ -402,6 +401,7 @@ cdef class Plan:
         cdef cnp.npy_intp shape[2]
         cdef cnp.ndarray rows = None
         cdef Net *net
+        cdef bint slim
         cdef int s
         if batch < 1 or n_steps < 1 or n_threads < 1 or not 0 <= step_of_epoch < n_batches or forwards < 0:
             raise ValueError("Plan.prepare: sizes must be positive.")
@@ -412,6 +412,10 @@ cdef class Plan:
                 raise ValueError("Plan.prepare: order must have a row for each epoch.")
             rows = checked_order(rows, n_samples)
             self.held.append(rows)
+        slim = self.kernels.fits_slim(&self.lean)
+        if slim != self.lean.slim:
+            self._free()
+        self.lean.slim = slim
         self._reserve(batch, n_threads, order is not None)
         self._aim_gradients()
         shape[0], shape[1] = N_FIGURES, n_steps

@@ -1,9 +1,451 @@
-# (to come)
+# Networks that are slim at both ends: few inputs, one hidden layer with ReLU and perhaps dropout, few outputs. There
+# the lanes lie along the batch, so that two inputs and three outputs keep all lanes busy: arrays are (features, rows).
+# In the first phase, each thread takes its rows through both layers and the loss, in registers but for what the hidden layer puts
+# out; in the second, each takes its hidden units through all rows, whose gradients' sums stay in registers as well.
+
+cdef enum:
+    SLIM = 4  # inputs and outputs, at most
+    SLIM_VECTORS = 4  # rows come in multiples of so many vectors
+    SLIM_BLOCK = 512  # rows that all units go through, one after the other: what they share stays in level 1
+    WORD_VECTORS = 2  # of a vector's lanes, at most
+
+
+cdef struct Slim:
+    # Where a slim network's arrays are, for a batch.
+    Py_ssize_t rows  # of the batch, filled up to whole blocks
+    Py_ssize_t line  # how far apart the hidden units' rows are
+    Py_ssize_t units
+    Py_ssize_t padded  # units, filled up to whole vectors
+    real_t *x  # (n_in, rows)
+    real_t *z  # (n_out, rows): what comes out
+    real_t *d  # (n_out, rows): its gradient
+    real_t *h  # (units, line): what the hidden layer puts out
+    real_t *sums  # (n_in + 1 + n_out, padded, LANES)
 
 
 cdef bint fits_slim(const Net *net) noexcept nogil:
-    return False
+    """Return whether a network is a slim one."""
+    cdef const Stage *stages = net.stages
+    cdef int n = net.n_stages
+    cdef int second = 2 if n > 1 and stages[1].kind == DROPOUT else 1
+    if n <= second or stages[0].kind != DENSE or not stages[0].relu or stages[second].kind != DENSE:
+        return False
+    if stages[second].relu or not (stages[0].trained and stages[second].trained):
+        return False
+    if net.n_in > SLIM or net.n_out > SLIM:
+        return False
+    if net.loss == CATEGORICAL:
+        return net.combined and n == second + 2 and net.n_out > 1 and net.wanted is NULL
+    if net.n_out > 1:
+        return False
+    if net.loss == BINARY:
+        return net.combined and n == second + 2
+    return n == second + 1
+
+
+cdef Slim slim_arrays(const Net *net, Py_ssize_t batch, real_t *space) noexcept nogil:
+    """Return where the arrays are."""
+    cdef Slim own
+    cdef Py_ssize_t block = SLIM_VECTORS * LANES
+    own.rows = (batch + block - 1) // block * block
+    own.line = own.rows + 2 * LANES  # lines a power of two apart would displace each other
+    own.units = net.stages[0].n_out
+    own.padded = (own.units + LANES - 1) // LANES * LANES
+    own.x = space
+    own.z = own.x + net.n_in * own.rows
+    own.d = own.z + net.n_out * own.rows
+    own.sums = own.d + net.n_out * own.rows
+    own.h = own.sums + (net.n_in + 1 + net.n_out) * own.padded * LANES
+    return own
 
 
 cdef Py_ssize_t slim_space(const Net *net, Py_ssize_t batch) noexcept nogil:
-    return 0
+    """Return how many bytes the arrays of a slim network take."""
+    cdef Slim own = slim_arrays(net, batch, NULL)
+    return (<char *> (own.h + own.units * own.line)) - <char *> NULL
+
+
+# Dropout, for LANES rows and four units at a time: the first two rounds of Philox depend on the row or the unit alone
+
+
+cdef struct Lottery:
+    # What the masks of some rows are drawn with.
+    words high[SLIM_VECTORS * WORD_VECTORS]  # for each row, halves of its own product in the second round
+    words low[SLIM_VECTORS * WORD_VECTORS]
+    uint32_t keys[2]
+    uint32_t forwards[2]
+    uint32_t limit
+    real_t scale
+
+
+cdef void begin_lottery(
+    Lottery *lottery, double keep, uint64_t seed, uint64_t forwards, Py_ssize_t first, int vectors
+) noexcept nogil:
+    """Make ready to draw for vectors of rows that begin with `first`."""
+    cdef uint64_t high[2 * SLIM_VECTORS * MOST_LANES]
+    cdef uint64_t low[2 * SLIM_VECTORS * MOST_LANES]
+    cdef uint64_t product
+    cdef uint32_t word
+    cdef int i, lane, at, parts = LANES // WORD_LANES
+    lottery.keys[0], lottery.keys[1] = <uint32_t> seed, <uint32_t> (seed >> 32)
+    lottery.forwards[0], lottery.forwards[1] = <uint32_t> forwards, <uint32_t> (forwards >> 32)
+    lottery.limit = <uint32_t> (<uint64_t> rint(keep * 4294967296.0) - 1)
+    lottery.scale = <real_t> (1 / keep)
+    product = <uint64_t> lottery.forwards[0] * <uint64_t> 0xCD9E8D57
+    for i in range(vectors * LANES):
+        word = <uint32_t> (product >> 32) ^ <uint32_t> (first + i) ^ lottery.keys[0]
+        # Of two vectors of words for a vector of rows, the first has the even rows.
+        lane = i % LANES
+        at = (i - lane) + lane % parts * WORD_LANES + lane // parts
+        low[at] = <uint64_t> word * <uint64_t> 0xD2511F53
+        high[at] = low[at] >> 32
+    for i in range(vectors * parts):
+        lottery.high[i] = load_words(high + i * WORD_LANES)
+        lottery.low[i] = load_words(low + i * WORD_LANES)
+
+
+cdef inline void draw(
+    const Lottery *lottery,
+    const int vectors,  # a constant at every call
+    uint32_t block,  # four units
+    vec *kept,  # (4, vectors) out: 1/keep, or 0
+) noexcept nogil:
+    """Draw whether each cell of four units is kept, as `dropout_mask` does."""
+    cdef words x[4]
+    cdef words drawn[4 * WORD_VECTORS]
+    cdef uint64_t first = <uint64_t> lottery.forwards[0] * <uint64_t> 0xCD9E8D57
+    cdef uint64_t own = <uint64_t> block * <uint64_t> 0xD2511F53
+    cdef uint32_t word = <uint32_t> (own >> 32) ^ lottery.forwards[1] ^ lottery.keys[1]
+    cdef uint64_t second = <uint64_t> word * <uint64_t> 0xCD9E8D57
+    cdef uint32_t key0 = lottery.keys[0] + <uint32_t> 0x9E3779B9
+    cdef uint32_t key1 = lottery.keys[1] + <uint32_t> 0xBB67AE85
+    cdef uint32_t start0 = <uint32_t> (second >> 32) ^ <uint32_t> first ^ key0
+    cdef uint32_t start2 = <uint32_t> own ^ key1
+    cdef uint32_t k0, k1
+    cdef int parts = LANES // WORD_LANES
+    cdef int v, part, w, r
+    for v in range(vectors):
+        for part in range(parts):
+            x[0], x[1] = all_words(start0), all_words(<uint32_t> second)
+            x[2], x[3] = xor_words(lottery.high[v * parts + part], start2), lottery.low[v * parts + part]
+            k0, k1 = key0, key1
+            for r in range(5):
+                k0 += <uint32_t> 0x9E3779B9
+                k1 += <uint32_t> 0xBB67AE85
+                philox_round(x, k0, k1)
+            for w in range(4):
+                drawn[w * parts + part] = x[w]
+        for w in range(4):
+            kept[w * vectors + v] = v_kept(drawn + w * parts, lottery.limit, lottery.scale)
+
+
+# Forward
+
+
+cdef inline void slim_units(
+    const int n_in,  # these are constants at every call
+    const int n_out,
+    const int vectors,
+    const bint drops,
+    const Net *net, const Slim *own, const Lottery *lottery, Py_ssize_t i,
+) noexcept nogil:
+    """Take some rows, from i on, through both layers."""
+    cdef const real_t *w1 = <const real_t *> net.stages[0].weights.values
+    cdef const real_t *b1 = <const real_t *> net.stages[0].biases.values
+    cdef const Stage *second = &net.stages[2 if drops else 1]
+    cdef const real_t *w2 = <const real_t *> second.weights.values
+    cdef const real_t *b2 = <const real_t *> second.biases.values
+    cdef real_t *h = own.h + i
+    cdef vec x[SLIM * SLIM_VECTORS]
+    cdef vec z[SLIM * SLIM_VECTORS]
+    cdef vec kept[4 * SLIM_VECTORS]
+    cdef vec unit
+    cdef Py_ssize_t j, units = own.units
+    cdef int v, q
+    for v in range(vectors):
+        for q in range(n_in):
+            x[q * vectors + v] = v_load(own.x + q * own.rows + i + v * LANES)
+        for q in range(n_out):
+            z[q * vectors + v] = v_all(b2[q])
+    for j in range(units):
+        if drops and j % 4 == 0:
+            draw(lottery, vectors, <uint32_t> (j // 4), kept)
+        for v in range(vectors):
+            unit = v_all(b1[j])
+            for q in range(n_in):
+                unit = v_madd(x[q * vectors + v], v_all(w1[q * units + j]), unit)
+            unit = v_max(v_all(0), unit)
+            if drops:
+                unit = v_mul(unit, kept[j % 4 * vectors + v])
+            v_store(h + v * LANES, unit)
+            for q in range(n_out):
+                z[q * vectors + v] = v_madd(unit, v_all(w2[j * n_out + q]), z[q * vectors + v])
+        h += own.line
+    for v in range(vectors):
+        for q in range(n_out):
+            v_store(own.z + q * own.rows + i + v * LANES, z[q * vectors + v])
+
+
+cdef inline void slim_forward(
+    const int n_in, const int n_out, const int vectors, const bint drops, const Net *net, const Slim *own,
+    uint64_t forwards, Py_ssize_t first, Py_ssize_t end,
+) noexcept nogil:
+    """Take rows from `first` to `end`, whole blocks, through both layers."""
+    cdef Lottery lottery
+    cdef Py_ssize_t i = first
+    while i < end:
+        if drops:
+            begin_lottery(
+                &lottery, net.stages[1].keep, net.stages[1].seed, net.stages[1].forwards + forwards, i, vectors
+            )
+        slim_units(n_in, n_out, vectors, drops, net, own, &lottery, i)
+        i += vectors * LANES
+
+
+cdef inline void slim_forward_into(
+    const int n_in, const int n_out, const Net *net, const Slim *own, uint64_t forwards, Py_ssize_t first,
+    Py_ssize_t end,
+) noexcept nogil:
+    """`slim_forward` with as many vectors as registers can hold, with and without dropout."""
+    if net.stages[1].kind == DROPOUT:
+        slim_forward(n_in, n_out, 2, True, net, own, forwards, first, end)
+    elif n_out == 1 and n_in <= 2:
+        slim_forward(n_in, n_out, 4, False, net, own, forwards, first, end)
+    else:
+        slim_forward(n_in, n_out, 2, False, net, own, forwards, first, end)
+
+
+cdef inline void slim_forward_from(
+    const int n_in, const Net *net, const Slim *own, uint64_t forwards, Py_ssize_t first, Py_ssize_t end
+) noexcept nogil:
+    """`slim_forward`, compiled for each number of outputs."""
+    if net.n_out == 1:
+        slim_forward_into(n_in, 1, net, own, forwards, first, end)
+    elif net.n_out == 2:
+        slim_forward_into(n_in, 2, net, own, forwards, first, end)
+    elif net.n_out == 3:
+        slim_forward_into(n_in, 3, net, own, forwards, first, end)
+    else:
+        slim_forward_into(n_in, 4, net, own, forwards, first, end)
+
+
+cdef void slim_forward_of(
+    const Net *net, const Slim *own, uint64_t forwards, Py_ssize_t first, Py_ssize_t end
+) noexcept nogil:
+    """`slim_forward`, compiled for each number of inputs."""
+    if net.n_in == 1:
+        slim_forward_from(1, net, own, forwards, first, end)
+    elif net.n_in == 2:
+        slim_forward_from(2, net, own, forwards, first, end)
+    elif net.n_in == 3:
+        slim_forward_from(3, net, own, forwards, first, end)
+    else:
+        slim_forward_from(4, net, own, forwards, first, end)
+
+
+cdef Py_ssize_t slim_judge(
+    const Net *net, const Batch *batch, const Slim *own, Py_ssize_t first, Py_ssize_t rows, char *scratch
+) noexcept nogil:
+    """Compute the losses of some rows and their gradient; return the hits."""
+    cdef const int32_t *labels = rows_of_labels(net, batch, first)
+    cdef const real_t *targets = rows_of_targets(net, batch, first)
+    cdef real_t *sample_losses = <real_t *> net.sample_losses + first
+    if net.loss == CATEGORICAL:
+        return softmax_crossentropy(
+            own.z + first, labels, own.z + first, own.d + first, sample_losses, rows, net.n_out, 1, own.rows,
+            batch.rows, <real_t *> (scratch + PRODUCT_SCRATCH),
+        )
+    if net.loss == BINARY:
+        sigmoid_forward(own.z + first, own.z + first, rows)
+    losses_of(net, own.z + first, labels, targets, sample_losses, rows)
+    loss_gradient(net, own.z + first, labels, targets, own.d + first, rows, batch.rows)
+    if net.wanted is NULL:
+        return 0
+    return count_hits(net, own.z + first, rows_of_wanted(net, batch, first), rows)
+
+
+cdef void slim_first_phase(const Net *net, const Batch *batch, int thread, char *scratch) noexcept nogil:
+    """Take a thread's rows of a batch through the network and the loss."""
+    cdef Slim own = slim_arrays(net, net.batch, <real_t *> net.slim_space)
+    cdef Py_ssize_t block = SLIM_VECTORS * LANES, blocks = (batch.rows + block - 1) // block
+    cdef Py_ssize_t first = blocks * thread // net.progress.n_threads * block
+    cdef Py_ssize_t end = blocks * (thread + 1) // net.progress.n_threads * block
+    cdef Py_ssize_t rows = min(end, batch.rows) - first
+    cdef Py_ssize_t i, q
+    cdef const real_t *X
+    net.progress.hits[thread * 8] = 0
+    if rows <= 0:
+        return
+    if batch.order is not NULL:
+        gather(net, batch, first, rows)
+    if not batch.again:
+        X = rows_of_X(net, batch, first)
+        for q in range(net.n_in):
+            for i in range(rows):
+                own.x[q * own.rows + first + i] = X[i * net.n_in + q]
+            for i in range(first + rows, end):
+                own.x[q * own.rows + i] = 0
+    slim_forward_of(net, &own, batch.forwards, first, end)
+    net.progress.hits[thread * 8] = slim_judge(net, batch, &own, first, rows, scratch)
+    # Rows that only fill up the last vectors have no part in any sum.
+    for q in range(net.n_out):
+        for i in range(first + rows, end):
+            own.d[q * own.rows + i] = 0
+
+
+# Gradients and update
+
+
+cdef inline void slim_gradients(
+    const int n_in,  # these are constants at every call
+    const int n_out,
+    const Net *net, const Slim *own,
+    real_t scale,  # of what dropout has kept
+    Py_ssize_t j,
+    Py_ssize_t first,
+    Py_ssize_t end,
+) noexcept nogil:
+    """Add the gradients of a unit's weights and bias over some rows to its sums."""
+    cdef const Stage *second = &net.stages[2 if net.stages[1].kind == DROPOUT else 1]
+    cdef const real_t *w2 = <const real_t *> second.weights.values + j * n_out
+    cdef const real_t *h = own.h + j * own.line
+    cdef Py_ssize_t kind = own.padded * LANES, i = first
+    cdef real_t *sums = own.sums + j * LANES
+    cdef vec of_w1[SLIM]
+    cdef vec of_w2[SLIM]
+    cdef vec back[SLIM]
+    cdef vec of_bias, unit, d, gradient
+    cdef int q
+    for q in range(n_in):
+        of_w1[q] = v_load(sums + q * kind) if first else v_all(0)
+    of_bias = v_load(sums + n_in * kind) if first else v_all(0)
+    for q in range(n_out):
+        of_w2[q] = v_load(sums + (n_in + 1 + q) * kind) if first else v_all(0)
+        back[q] = v_all(w2[q] * scale)
+    while i < end:
+        unit = v_load(h + i)
+        d = v_load(own.d + i)
+        gradient = v_mul(d, back[0])
+        of_w2[0] = v_madd(unit, d, of_w2[0])
+        for q in range(1, n_out):
+            d = v_load(own.d + q * own.rows + i)
+            gradient = v_madd(d, back[q], gradient)
+            of_w2[q] = v_madd(unit, d, of_w2[q])
+        gradient = v_select(v_at_most(unit, v_all(0)), v_all(0), gradient)
+        of_bias = v_add(of_bias, gradient)
+        for q in range(n_in):
+            of_w1[q] = v_madd(gradient, v_load(own.x + q * own.rows + i), of_w1[q])
+        i += LANES
+    for q in range(n_in):
+        v_store(sums + q * kind, of_w1[q])
+    v_store(sums + n_in * kind, of_bias)
+    for q in range(n_out):
+        v_store(sums + (n_in + 1 + q) * kind, of_w2[q])
+
+
+cdef inline void slim_backward(
+    const int n_in, const int n_out, const Net *net, const Slim *own, Py_ssize_t first, Py_ssize_t end,
+    Py_ssize_t rows,
+) noexcept nogil:
+    """Sum up the gradients of units from `first` to `end` over all rows."""
+    cdef real_t scale = <real_t> (1 / net.stages[1].keep) if net.stages[1].kind == DROPOUT else 1
+    cdef Py_ssize_t top = 0, j
+    while top < rows:
+        for j in range(first, end):
+            slim_gradients(n_in, n_out, net, own, scale, j, top, min(rows, top + SLIM_BLOCK))
+        top += SLIM_BLOCK
+
+
+cdef inline void slim_backward_from(
+    const int n_in, const Net *net, const Slim *own, Py_ssize_t first, Py_ssize_t end, Py_ssize_t rows
+) noexcept nogil:
+    """`slim_backward`, compiled for each number of outputs."""
+    if net.n_out == 1:
+        slim_backward(n_in, 1, net, own, first, end, rows)
+    elif net.n_out == 2:
+        slim_backward(n_in, 2, net, own, first, end, rows)
+    elif net.n_out == 3:
+        slim_backward(n_in, 3, net, own, first, end, rows)
+    else:
+        slim_backward(n_in, 4, net, own, first, end, rows)
+
+
+cdef void slim_backward_of(
+    const Net *net, const Slim *own, Py_ssize_t first, Py_ssize_t end, Py_ssize_t rows
+) noexcept nogil:
+    """`slim_backward`, compiled for each number of inputs."""
+    if net.n_in == 1:
+        slim_backward_from(1, net, own, first, end, rows)
+    elif net.n_in == 2:
+        slim_backward_from(2, net, own, first, end, rows)
+    elif net.n_in == 3:
+        slim_backward_from(3, net, own, first, end, rows)
+    else:
+        slim_backward_from(4, net, own, first, end, rows)
+
+
+cdef inline vec sums_of_lanes(const real_t *vectors) noexcept nogil:
+    """Return the sum over the lanes of each of LANES vectors."""
+    cdef vec square[MOST_LANES]
+    cdef vec result
+    cdef int l
+    for l in range(LANES):
+        square[l] = v_load(vectors + l * LANES)
+    v_transpose(square)
+    result = square[0]
+    for l in range(1, LANES):
+        result = v_add(result, square[l])
+    return result
+
+
+cdef void slim_second_phase(
+    const Net *net, const Batch *batch, const vec *constants, int thread, char *scratch
+) noexcept nogil:
+    """Compute the gradients of a thread's hidden units over all rows, and update their weights and biases."""
+    cdef Slim own = slim_arrays(net, net.batch, <real_t *> net.slim_space)
+    cdef Py_ssize_t block = SLIM_VECTORS * LANES, rows = (batch.rows + block - 1) // block * block
+    cdef Py_ssize_t vectors = own.padded // LANES, n_in = net.n_in, n_out = net.n_out
+    cdef Py_ssize_t first = vectors * thread // net.progress.n_threads * LANES
+    cdef Py_ssize_t end = min(vectors * (thread + 1) // net.progress.n_threads * LANES, own.units)
+    cdef Stage *hidden = &net.stages[0]
+    cdef Stage *last = &net.stages[2 if net.stages[1].kind == DROPOUT else 1]
+    cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
+    cdef Py_ssize_t kind, j
+    if first < end:
+        slim_backward_of(net, &own, first, end, rows)
+        for kind in range(n_in + 1 + n_out):
+            j = first
+            while j < end:
+                if kind <= n_in:
+                    v_store(gradients + j - first, sums_of_lanes(own.sums + (kind * own.padded + j) * LANES))
+                else:
+                    v_scatter(
+                        gradients + (j - first) * n_out + kind - n_in - 1, n_out,
+                        sums_of_lanes(own.sums + (kind * own.padded + j) * LANES), LANES,
+                    )
+                j += LANES
+            if kind < n_in:
+                train_values(net, &hidden.weights, kind * own.units + first, gradients, end - first, True, constants)
+            elif kind == n_in:
+                train_values(net, &hidden.biases, first, gradients, end - first, True, constants)
+        train_values(net, &last.weights, first * n_out, gradients, (end - first) * n_out, True, constants)
+    if thread == 0:
+        for kind in range(n_out):
+            gradients[kind] = sum_of_row(own.d + kind * own.rows, rows)
+        train_values(net, &last.biases, 0, gradients, n_out, True, constants)
+
+
+cdef inline real_t sum_of_row(const real_t *row, Py_ssize_t n) noexcept nogil:
+    """Return the sum of whole vectors."""
+    cdef real_t lanes[MOST_LANES]
+    cdef vec sums = v_all(0)
+    cdef real_t result = 0
+    cdef Py_ssize_t i = 0
+    cdef int l
+    while i < n:
+        sums = v_add(sums, v_load(row + i))
+        i += LANES
+    v_store(lanes, sums)
+    for l in range(LANES):
+        result += lanes[l]
+    return result

@@ -1,0 +1,157 @@
+# Whole runs: the loop over the steps, what is recorded of them, evaluation and prediction.
+
+cdef double penalty_of(const Net *net) noexcept nogil:
+    """Return the penalty on all trained weights and biases."""
+    cdef double penalty = 0, own
+    cdef const Stage *stage
+    cdef int s
+    for s in range(net.n_stages):
+        stage = &net.stages[s]
+        if stage.kind == DENSE and stage.trained:
+            own = regularization_loss(
+                <const real_t *> stage.weights.values, stage.n_in * stage.n_out, stage.weights.l1, stage.weights.l2
+            )
+            own += regularization_loss(
+                <const real_t *> stage.biases.values, stage.n_out, stage.biases.l1, stage.biases.l2
+            )
+            penalty += own
+    return penalty
+
+
+cdef inline void record(
+    double *figures, Py_ssize_t size, Py_ssize_t at, double loss, double penalty, double accuracy, double rate
+) noexcept nogil:
+    figures[at] = loss + penalty
+    figures[size + at] = loss
+    figures[2 * size + at] = penalty
+    figures[3 * size + at] = accuracy
+    figures[4 * size + at] = rate
+
+
+cdef inline Py_ssize_t cells_of(const Net *net, Py_ssize_t rows) noexcept nogil:
+    """Return how many comparisons the accuracy makes of so many rows."""
+    return rows if net.wanted is NULL or net.classes else rows * net.n_wanted
+
+
+cdef void add_up(const Net *net, const Batch *batch) noexcept nogil:
+    """Sum up a batch's losses and hits, and add them to the epoch's."""
+    cdef Py_ssize_t hits = 0
+    cdef int t
+    for t in range(net.progress.n_threads):
+        hits += net.progress.hits[t * 8]
+    net.progress.batch_loss, net.progress.batch_hits = total(<const real_t *> net.sample_losses, batch.rows), <double> hits
+    net.progress.loss_sum += net.progress.batch_loss
+    net.progress.loss_count += batch.rows
+    net.progress.hits_sum += net.progress.batch_hits
+    net.progress.hits_count += cells_of(net, batch.rows)
+
+
+cdef void record_step(
+    const Net *net, const Batch *batch, bint begins_epoch, Py_ssize_t step, double penalty, double rate
+) noexcept nogil:
+    """Add a step's loss and hits to its epoch's, and record it."""
+    if begins_epoch:
+        net.progress.loss_sum, net.progress.loss_count = 0, 0
+        net.progress.hits_sum, net.progress.hits_count = 0, 0
+    add_up(net, batch)
+    record(
+        net.progress.figures.steps, net.progress.figures.steps_size, step,
+        <double> (<real_t> (net.progress.batch_loss / batch.rows)), penalty,
+        net.progress.batch_hits / <double> cells_of(net, batch.rows), rate,
+    )
+
+
+cdef void record_epoch(const Net *net, Py_ssize_t epoch, double penalty, double rate) noexcept nogil:
+    """Record an epoch."""
+    record(
+        net.progress.figures.epochs, net.progress.figures.epochs_size, epoch, net.progress.loss_sum / net.progress.loss_count, penalty,
+        net.progress.hits_sum / net.progress.hits_count, rate,
+    )
+
+
+cdef void train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int thread) noexcept nogil:
+    """Do some steps of a run, as one of its threads. The rates are in the last of the steps' figures."""
+    cdef char *scratch = net.scratch + thread * net.private_size
+    cdef const double *rates = net.progress.figures.steps + 4 * net.progress.figures.steps_size
+    cdef Py_ssize_t n_batches = (net.n_samples + net.batch - 1) // net.batch
+    cdef Py_ssize_t in_epoch = (net.step_of_epoch + first_step) % n_batches
+    cdef Py_ssize_t epoch = (net.step_of_epoch + first_step) // n_batches
+    cdef Py_ssize_t step
+    cdef double penalty = 0
+    cdef bint known = False
+    cdef vec constants[6]
+    cdef Batch batch
+    for step in range(first_step, end_step):
+        batch.start = in_epoch * net.batch
+        batch.rows = min(net.batch, net.n_samples - batch.start)
+        batch.order = NULL if net.order is NULL else net.order + epoch * net.n_samples + batch.start
+        batch.forwards = net.first_forwards + <uint64_t> step
+        rule_constants(net, rates[step], net.iterations + <uint64_t> step + 1, constants)
+        if thread == 0 and not known:
+            penalty = penalty_of(net)
+        batch.again = step > first_step and n_batches == 1 and net.order is NULL
+        if net.slim:
+            slim_first_phase(net, &batch, thread, scratch)
+        else:
+            first_phase(net, &batch, thread, scratch)
+        meet(&net.progress.meeting, net.progress.n_threads)
+        if thread == 0 and net.records:
+            record_step(net, &batch, in_epoch == 0, step, penalty, rates[step])
+        if net.slim:
+            slim_second_phase(net, &batch, constants, thread, scratch)
+        else:
+            second_phase(net, &batch, constants, thread, scratch)
+        meet(&net.progress.meeting, net.progress.n_threads)
+        in_epoch += 1
+        known = in_epoch == n_batches
+        if known:
+            if thread == 0 and net.records:
+                penalty = penalty_of(net)
+                record_epoch(net, epoch, penalty, rates[step])
+            in_epoch = 0
+            epoch += 1
+
+
+cdef Py_ssize_t judge_outputs(
+    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, char *scratch
+) noexcept nogil:
+    """Run the network on some rows of a batch and compute their losses; return the hits."""
+    cdef bint classes = net.combined and net.loss == CATEGORICAL
+    cdef real_t *output = <real_t *> net.stages[net.n_stages - 1].output + first * net.n_out
+    cdef real_t *sample_losses = <real_t *> net.sample_losses + first
+    cdef const int32_t *labels = rows_of_labels(net, batch, first)
+    cdef Py_ssize_t hits = 0
+    forward(net, rows_of_X(net, batch, first), output, rows, net.n_stages - (1 if classes else 0), scratch)
+    if classes:
+        hits = softmax_crossentropy(
+            output, labels, output, NULL, sample_losses, rows, net.n_out, net.n_out, 1, batch.rows,
+            <real_t *> (scratch + PRODUCT_SCRATCH),
+        )
+    else:
+        losses_of(net, output, labels, rows_of_targets(net, batch, first), sample_losses, rows)
+    if net.wanted is not NULL:
+        hits = count_hits(net, output, rows_of_wanted(net, batch, first), rows)
+    return hits
+
+
+cdef void evaluate(const Net *net, Py_ssize_t first_batch, Py_ssize_t end_batch, int thread) noexcept nogil:
+    """Sum up losses and hits of some batches, as one of the plan's threads; no array of the model is written."""
+    cdef char *scratch = net.scratch + thread * net.private_size
+    cdef Py_ssize_t b, first, share
+    cdef Batch batch
+    batch.order, batch.forwards, batch.again = NULL, 0, False
+    for b in range(first_batch, end_batch):
+        batch.start = b * net.batch
+        batch.rows = min(net.batch, net.n_samples - batch.start)
+        share = share_of(net, batch.rows)
+        first = min(thread * share, batch.rows)
+        net.progress.hits[thread * 8] = judge_outputs(net, &batch, first, min(share, batch.rows - first), scratch)
+        meet(&net.progress.meeting, net.progress.n_threads)
+        if thread == 0:
+            add_up(net, &batch)
+        meet(&net.progress.meeting, net.progress.n_threads)
+
+
+cdef void predict(const Net *net, const real_t *X, real_t *output, Py_ssize_t rows, char *scratch) noexcept nogil:
+    """``output := what the network makes of X``; (rows, n_in) in, (rows, n_out) out."""
+    forward(net, X, output, rows, net.n_stages, scratch)

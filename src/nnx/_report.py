@@ -30,6 +30,15 @@ def _figures(data_loss: float, regularization_loss: float, accuracy: float, rate
     )
 
 
+def _rows(figures: Array, rate: Any) -> list[list[Any]]:
+    """Return the figures of each step or epoch without the whole loss; with another rate if one is given."""
+    rows: list[list[Any]] = figures[1:].T.tolist()
+    if rate is not None:
+        for row in rows:
+            row[3] = rate
+    return rows
+
+
 class Report:
     """Prints lines to stdout and, if wanted, moves a tqdm bar on stderr, which lines then pass above.
 
@@ -67,7 +76,7 @@ class Report:
         """Return whether this step of an epoch gets a line."""
         return self.print_every is not None and (last or step % self.print_every == 0)
 
-    def run(self, epoch: int, step: int, n_batches: int, steps: Array, epochs: Array) -> None:
+    def run(self, epoch: int, step: int, n_batches: int, steps: Array, epochs: Array, rate: Any = None) -> None:
         """Report a run of steps at once.
 
         Parameters
@@ -78,9 +87,11 @@ class Report:
             Steps of an epoch.
         steps, epochs : float64 arrays (5, n) and (5, m)
             Figures of the steps, and of the epochs that end among them.
+        rate : number, optional
+            The learning rate as it is to be printed, where it is the same for all.
         """
         if self.print_every is not None:
-            lines = list(self._lines(epoch, step, n_batches, steps[1:].T.tolist(), epochs[1:].T.tolist()))
+            lines = list(self._lines(epoch, step, n_batches, _rows(steps, rate), _rows(epochs, rate)))
             if lines:
                 self.line("\n".join(lines))
         if self._bar is not None:

@@ -29,9 +29,12 @@ CALL_SECONDS = 0.05
 MOST_STEPS = 1 << 14
 #: Numbers of samples that are put in order for one call, at most.
 MOST_IN_ORDER = 1 << 21
-#: Operations of a step, and of a call, from which on a second thread pays: two meetings cost a microsecond, a thread 100.
+#: Operations of a step, and of a call, from which on a second thread pays: to meet twice costs a
+#: microsecond, to start a thread a hundred.
 LEAST_STEP = 2_000_000
 LEAST_CALL = 50_000_000
+#: Layers of a model that predicts as a plan, at most.
+MOST_STAGES = 64
 #: Rows of a batch that a thread takes, at least.
 LEAST_ROWS = 16
 
@@ -48,7 +51,9 @@ class Accurate:
         How near a prediction must come; −1: it must be equal.
     """
 
-    def __init__(self, accuracy: Any, stages: tuple[program.Stage, ...], loss: Any, data: Data) -> None:
+    def __init__(self, accuracy: Any, stages: tuple[program.Stage, ...], combined: bool, data: Data) -> None:
+        if data.X.ndim != 2 or data.X.shape[1] != stages[0].n_in:
+            raise program.Obstacle(f"the samples do not have {stages[0].n_in} columns")
         n_out, last = stages[-1].n_out, stages[-1].kind
         self.threshold = last == "sigmoid"
         self.classes = last == "softmax"
@@ -63,7 +68,7 @@ class Accurate:
                 raise program.Obstacle("the accuracy has no precision yet")
             self.precision = float(_check.number(where, "precision", precision, 0))
         elif not accuracy.binary:
-            if self.classes and loss._kernel == "categorical_crossentropy":
+            if self.classes and combined:
                 return
             if y.ndim == 2 and y.shape[1] > 1:
                 y = _check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
@@ -145,26 +150,30 @@ class Run:
         stages = self.program.stages
         self.operations = 6 * self.batch * sum(s.n_in * s.n_out for s in stages if s.kind == "dense")
         self.operations += 10 * self.batch * sum(s.n_out for s in stages)
-        accurate = Accurate(self.program.accuracy, stages, self.program.loss, data)
+        accurate = Accurate(self.program.accuracy, stages, self.program.combined, data)
         where = "Model.train"
         optimizer = self.program.optimizer
         rule = optimizer._rule(f"{type(optimizer).__name__}.update_params")
         self.iterations = _check.whole(where, "iterations", optimizer.iterations, 0, _check.MAX_COUNT)
         if order.shuffles:
             order.draw(1, 1)  # takes its seed before dropout takes any, as the book path does
-        if not self.native.bind(self.program.layers, self.program.trained, *rule, where, optimizers._state):
-            model._plan = None
-            raise program.Obstacle("arrays share memory, or have changed")
-        bound = self.native.bind_data(
-            data.X, data.y, accurate.wanted, accurate.threshold, accurate.classes, accurate.precision
-        )
-        if not bound:
-            raise program.Obstacle("the samples share memory with a parameter")
         self.rate = optimizer.current_learning_rate
         self.decay = float(_check.number(where, "decay", optimizer.decay, 0))
         self.learning_rate = float(_check.number(where, "learning_rate", optimizer.learning_rate))
         if not self.decay:
             _check.number(where, "current_learning_rate", self.rate)
+        try:
+            if not self.native.bind(self.program.layers, self.program.trained, *rule, where, optimizers._state):
+                model._plan = None
+                raise program.Obstacle("arrays share memory, or have changed")
+            bound = self.native.bind_data(
+                data.X, data.y, accurate.wanted, accurate.threshold, accurate.classes, accurate.precision
+            )
+            if not bound:
+                raise program.Obstacle("the samples share memory with a parameter")
+        except BaseException:
+            self.native.release()
+            raise
 
     # One compiled call
 
@@ -187,7 +196,7 @@ class Run:
         if last:
             self._publish()
         history.add(steps, ends)
-        report.run(epoch, in_epoch, self.n_batches, steps, ends)
+        report.run(epoch, in_epoch, self.n_batches, steps, ends, None if self.decay else rate)
         if self.held_out is not None and self.done % self.n_batches == 0:
             from nnx import training
 
@@ -260,7 +269,7 @@ class Run:
             vars(layer).update(found)
         if not self.program.combined:
             self.program.loss.dinputs = gradient
-        elif self.program.stages[-1].kind == "softmax":
+        elif self.program.classifier is not None:
             self.program.classifier.dinputs = layers[-1].dinputs
 
     def settle(self) -> None:
@@ -278,7 +287,7 @@ class Run:
 
 def _planned(model: Model) -> tuple[program.Program, Any]:
     """Return a model's program and its plan: those of the last time, if nothing has changed since."""
-    kept = model._plan
+    kept: tuple[program.Program, Any] | None = model._plan
     if kept is not None and _still_holds(model, *kept):
         return kept
     lowered = program.lower(model)
@@ -290,21 +299,8 @@ def _planned(model: Model) -> tuple[program.Program, Any]:
 
 
 def _still_holds(model: Model, kept: program.Program, native: Any) -> bool:
-    return (
-        type(native) is _kernels.backend.Plan  # type: ignore[attr-defined]
-        and native.is_current()
-        and model.loss is kept.loss
-        and model.optimizer is kept.optimizer
-        and model.accuracy is kept.accuracy
-        and model.softmax_classifier_output is kept.classifier
-        and _same(model.layers, kept.layers)
-        and _same(model.trainable_layers, kept.trainable_layers)
-        and _kernels.backend.untouched(*kept.guards)  # type: ignore[attr-defined]
-    )
-
-
-def _same(found: Any, kept: tuple[Any, ...]) -> bool:
-    return len(found) == len(kept) and all([a is b for a, b in zip(found, kept, strict=True)])
+    backend: Any = _kernels.backend
+    return type(native) is backend.Plan and native.is_current() and backend.untouched(model, kept.guards)
 
 
 def run_threads(native: Any, n_threads: int) -> None:
@@ -323,13 +319,23 @@ def run_threads(native: Any, n_threads: int) -> None:
             helpers.append(helper)
     except BaseException:
         native.start(0)
+        _join(helpers)
         raise
     native.start(1 + len(helpers))
     try:
         native.work(0)
     finally:
-        for helper in helpers:
+        _join(helpers)
+
+
+def _join(helpers: list[threading.Thread]) -> None:
+    """Wait for threads, whatever is raised meanwhile: they use what the caller is about to let go of."""
+    for number, helper in enumerate(helpers):
+        try:
             helper.join()
+        except BaseException:
+            _join(helpers[number:])
+            raise
 
 
 # Prediction and evaluation
@@ -344,18 +350,17 @@ def predict(model: Model, X: Array) -> Array | None:
     return output
 
 
-def evaluate(
-    model: Model, data: Data, batch_size: int | None, interrupt: Interrupt | None
-) -> bool:
+def evaluate(model: Model, data: Data, batch_size: int | None, interrupt: Interrupt | None) -> bool:
     """Add up losses and hits of all batches in the model's loss and accuracy; False if there is no plan for it."""
     inference = _inference(model)
     loss, accuracy = model.loss, model.accuracy
-    if inference is None or type(loss) not in program.LOSSES or type(accuracy) not in program.ACCURACIES:
+    if inference is None:
         return False
-    stages = program.stages(model)
     try:
-        program.check(program.guards([(loss, program.LOSS_METHODS), (accuracy, program.ACCURACY_METHODS)]), ())
-        accurate = Accurate(accuracy, stages, loss, data)
+        program.check_parts([(loss, program.LOSS_METHODS), (accuracy, program.ACCURACY_METHODS)])
+        stages = program.stages(model)
+        combined = program.is_combined(stages, loss)
+        accurate = Accurate(accuracy, stages, combined, data)
     except program.Obstacle:
         return False
     n_batches = data.n_batches(batch_size)
@@ -364,8 +369,18 @@ def evaluate(
     sums = [0.0, 0, 0.0, 0]
     for first in range(0, n_batches, step):
         found = inference.evaluate(
-            model, data.X, data.y, accurate.wanted, accurate.threshold, accurate.classes, accurate.precision, batch,
-            first, min(first + step, n_batches), loss._kernel, program.is_combined(stages, loss),
+            model,
+            data.X,
+            data.y,
+            accurate.wanted,
+            accurate.threshold,
+            accurate.classes,
+            accurate.precision,
+            batch,
+            first,
+            min(first + step, n_batches),
+            loss._kernel,
+            combined,
         )
         if found is None:
             return False
@@ -385,10 +400,12 @@ def _inference(model: Model) -> Any:
         return kept
     try:
         chain = program.lower_forward(model)
+        if len(chain.stages) > MOST_STAGES:
+            raise program.Obstacle(f"there are more than {MOST_STAGES} layers")
     except program.Obstacle:
         model._inference = None
         return None
     model._inference = _kernels.backend.Inference(  # type: ignore[attr-defined]
-        chain.dtype, tuple(chain.stages), tuple(model.layers), *chain.guards, _kernels
+        chain.dtype, chain.stages, chain.guards, _kernels
     )
     return model._inference

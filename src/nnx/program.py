@@ -15,7 +15,7 @@ from nnx import _config
 from nnx._typing import FloatDType
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
-from nnx.layers import Layer_Dense, Layer_Dropout
+from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
 from nnx.losses import (
     Activation_Softmax_Loss_CategoricalCrossentropy,
     Loss_BinaryCrossentropy,
@@ -41,8 +41,8 @@ LOSSES = (Loss_CategoricalCrossentropy, Loss_BinaryCrossentropy, Loss_MeanSquare
 OPTIMIZERS = (Optimizer_SGD, Optimizer_Adagrad, Optimizer_RMSprop, Optimizer_Adam)
 ACCURACIES = (Accuracy_Categorical, Accuracy_Regression)
 
-#: Methods that a program stands for; who replaces one gets it called.
-LAYER_METHODS = ("forward", "backward")
+#: Methods that a program stands for; who replaces one, or adds one where there was none, gets it called.
+LAYER_METHODS = ("forward", "backward", "predictions", "get_parameters")
 LOSS_METHODS = (
     "forward",
     "backward",
@@ -54,23 +54,21 @@ LOSS_METHODS = (
 )
 OPTIMIZER_METHODS = ("pre_update_params", "update_params", "post_update_params")
 ACCURACY_METHODS = ("init", "compare", "calculate", "calculate_accumulated", "new_pass")
+CLASSIFIER = Activation_Softmax_Loss_CategoricalCrossentropy
 
-#: The built-in classes' own methods, as they are when nnx is imported.
-BUILT_IN: dict[tuple[type, str], Callable[..., Any]] = {
-    (kind, name): getattr(kind, name)
+#: The built-in classes' own methods, as they are when nnx is imported; None for a name that a class has not.
+BUILT_IN: dict[tuple[type, str], Callable[..., Any] | None] = {
+    (kind, name): getattr(kind, name, None)
     for kinds, names in (
-        (tuple(LAYERS), (*LAYER_METHODS, "predictions")),
+        ((Layer_Input, *LAYERS), LAYER_METHODS),
         (LOSSES, LOSS_METHODS),
         (OPTIMIZERS, OPTIMIZER_METHODS),
         (ACCURACIES, ACCURACY_METHODS),
-        ((Activation_Softmax_Loss_CategoricalCrossentropy,), ("backward",)),
+        ((CLASSIFIER,), ("backward",)),
     )
     for kind in kinds
     for name in names
-    if hasattr(kind, name)
 }
-
-
 
 
 def stand_for(kind: type, names: tuple[str, ...]) -> None:
@@ -78,7 +76,7 @@ def stand_for(kind: type, names: tuple[str, ...]) -> None:
     BUILT_IN.update({(kind, name): getattr(kind, name) for name in names})
 
 
-class Obstacle(Exception):
+class Obstacle(Exception):  # noqa: N818 - it is no mistake, but an answer
     """Why there is no program for a model: one sentence."""
 
 
@@ -110,8 +108,15 @@ class Op(NamedTuple):
 class Guards(NamedTuple):
     """What must be found unchanged whenever a program is used (see `untouched` of the compiled kernels)."""
 
+    #: Attributes of the model, and what they hold.
+    attributes: tuple[tuple[str, Any], ...]
+    #: Lists of the model, and what they hold.
+    lists: tuple[tuple[str, tuple[Any, ...]], ...]
+    #: Objects, their classes, and the names that none of their own attributes may have.
     owners: tuple[Any, ...]
+    kinds: tuple[type, ...]
     shadows: tuple[tuple[str, ...], ...]
+    #: Methods of those classes, by name.
     methods: tuple[tuple[type, str, Callable[..., Any] | None], ...]
 
 
@@ -124,6 +129,10 @@ class Program:
     dtype : dtype
     loss, optimizer, accuracy
         The model's, at the time.
+    layers : tuple
+        The model's.
+    classifier : Activation_Softmax_Loss_CategoricalCrossentropy or None
+        The model's ``softmax_classifier_output``.
     trained : tuple of bool
         For each stage, whether its parameters are updated.
     combined : bool
@@ -136,24 +145,29 @@ class Program:
         self.dtype = dtype_of(self.stages)
         self.loss, self.optimizer, self.accuracy = model.loss, model.optimizer, model.accuracy
         self.layers = tuple(model.layers)
-        self.trainable_layers = tuple(model.trainable_layers)
-        self.trained = _trained(self.stages, self.trainable_layers)
-        self.combined = is_combined(self.stages, self.loss)
+        self.trained = _trained(self.stages, tuple(model.trainable_layers))
         self.classifier = model.softmax_classifier_output
-        owners: list[tuple[Any, tuple[str, ...]]] = [(model, ("forward", "backward"))]
-        owners += [(layer, (*LAYER_METHODS, "predictions")) for layer in self.layers]
-        owners += [(self.loss, LOSS_METHODS), (self.optimizer, OPTIMIZER_METHODS), (self.accuracy, ACCURACY_METHODS)]
-        if self.combined and self.stages[-1].kind == "softmax":
-            owners.append((self.classifier, ("backward",)))
-        self.guards = guards(owners)
+        self.combined = is_combined(self.stages, self.loss)
+        if self.combined and self.stages[-1].kind == "softmax" and self.classifier is None:
+            self.combined = False  # as the book path has it; `finalize` makes one
+        parts: list[tuple[Any, tuple[str, ...]]] = [(self.loss, LOSS_METHODS), (self.optimizer, OPTIMIZER_METHODS)]
+        parts.append((self.accuracy, ACCURACY_METHODS))
+        if self.classifier is not None:
+            parts.append((self.classifier, ("backward",)))
+        names = ("loss", "optimizer", "accuracy", "softmax_classifier_output")
+        self.guards = guards(model, names, ("layers", "trainable_layers"), parts)
 
     def ops(self) -> Iterator[tuple[str, Op]]:
         """Yield each kernel of a step, after the name of its phase."""
         names = [_name(number, self.layers) for number in range(len(self.layers))]
         before = "X"
         for name, stage in zip(names, self.stages, strict=True):
-            reads = (before, f"{name}.weights", f"{name}.biases") if stage.kind == "dense" else (before,)
-            writes = (f"{name}.output", f"{name}.binary_mask") if stage.kind == "dropout" else (f"{name}.output",)
+            reads: tuple[str, ...] = (
+                (before, f"{name}.weights", f"{name}.biases") if stage.kind == "dense" else (before,)
+            )
+            writes: tuple[str, ...] = (
+                (f"{name}.output", f"{name}.binary_mask") if stage.kind == "dropout" else (f"{name}.output",)
+            )
             yield "forward", Op(f"{stage.kind}_forward", reads, writes)
             before = f"{name}.output"
         gradient = f"{names[-1]}.dinputs" if self.combined else "loss.dinputs"
@@ -226,8 +240,11 @@ def lower(model: Model) -> Program:
     ):
         if type(thing) not in kinds:
             raise Obstacle(f"the {what}, {thing!r}, is not built in")
+    if model.softmax_classifier_output is not None and type(model.softmax_classifier_output) is not CLASSIFIER:
+        raise Obstacle(f"softmax_classifier_output, {model.softmax_classifier_output!r}, is not built in")
     program = Program(model)
     check(program.guards, program.layers)
+    _check_apart(program)
     return program
 
 
@@ -240,6 +257,22 @@ def check(guards: Guards, layers: tuple[Any, ...]) -> None:
     for kind, name, function in guards.methods:
         if getattr(kind, name, None) is not function:
             raise Obstacle(f"the class {kind.__name__} has another method {name} than it was made with")
+
+
+def _check_apart(program: Program) -> None:
+    """Raise `Obstacle` where two arrays that a step writes share memory."""
+    _, states, _ = program.optimizer._rule("Model.train")
+    arrays = [
+        (f"layers[{number}].{name}", vars(stage.owner).get(name))
+        for number, stage in enumerate(program.stages)
+        if stage.kind == "dense"
+        for name in ("weights", "biases", *states[0], *states[1])
+    ]
+    found = [(name, array) for name, array in arrays if isinstance(array, np.ndarray)]
+    for i, (name, array) in enumerate(found):
+        for other, its_array in found[:i]:
+            if np.may_share_memory(array, its_array):
+                raise Obstacle(f"{other} and {name} share memory")
 
 
 class Chain(NamedTuple):
@@ -255,7 +288,7 @@ def lower_forward(model: Model) -> Chain:
     if (type(model), "forward") not in BUILT_IN:
         raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
     found = stages(model)
-    own = guards([(model, ("forward",)), *[(layer, ("forward", "predictions")) for layer in model.layers]])
+    own = guards(model, (), ("layers",), [])
     check(own, tuple(model.layers))
     return Chain(dtype_of(found), found, own)
 
@@ -283,7 +316,8 @@ def stages(model: Model) -> tuple[Stage, ...]:
 
 def _shape(layers: list[Any], layer: Layer_Dense) -> tuple[int, int]:
     """Return the shape of a dense layer's weights."""
-    shape = np.shape(vars(layer).get("weights"))
+    weights: Any = vars(layer).get("weights")
+    shape = np.shape(weights)
     if len(shape) != 2 or 0 in shape:
         raise Obstacle(f"{_whose(layer, layers)} has no matrix for weights")
     return shape
@@ -304,15 +338,41 @@ def is_combined(stages: tuple[Stage, ...], loss: Any) -> bool:
     return any(stages[-1].kind == kind and type(loss) is of for kind, of in pairs)
 
 
-def guards(owners: list[tuple[Any, tuple[str, ...]]]) -> Guards:
-    """Return what must stay as it is: that no owner shadows these names, and that its class has kept them."""
-    kinds = {(type(owner), name) for owner, names in owners for name in names}
-    methods = tuple(
-        (kind, name, function)
-        for (kind, name), function in BUILT_IN.items()
-        if (kind, name) in kinds
+def guards(
+    model: Model, names: tuple[str, ...], lists: tuple[str, ...], parts: list[tuple[Any, tuple[str, ...]]]
+) -> Guards:
+    """Return what must stay as it is: a model's layers and ends, and other parts with their methods."""
+    names = (*names, "input_layer", "output_layer_activation")
+    if model.output_layer_activation is not model.layers[-1]:
+        raise Obstacle("output_layer_activation is not the last layer")
+    if type(model.input_layer) is not Layer_Input:
+        raise Obstacle(f"input_layer, {model.input_layer!r}, is not built in")
+    owners = [(model, ("forward", "backward")), (model.input_layer, ("forward",))]
+    owners += [(layer, LAYER_METHODS) for layer in model.layers]
+    return Guards(
+        tuple((name, getattr(model, name)) for name in names),
+        tuple((name, tuple(getattr(model, name))) for name in lists),
+        *_methods_of(owners + parts),
     )
-    return Guards(tuple(owner for owner, _ in owners), tuple(names for _, names in owners), methods)
+
+
+def _methods_of(owners: list[tuple[Any, tuple[str, ...]]]) -> tuple[Any, Any, Any, Any]:
+    """Return the last four of `Guards`."""
+    kinds = {type(owner) for owner, _ in owners}
+    return (
+        tuple(owner for owner, _ in owners),
+        tuple(type(owner) for owner, _ in owners),
+        tuple(names for _, names in owners),
+        tuple((kind, name, function) for (kind, name), function in BUILT_IN.items() if kind in kinds),
+    )
+
+
+def check_parts(parts: list[tuple[Any, tuple[str, ...]]]) -> None:
+    """Raise `Obstacle` unless a loss and an accuracy, with their methods, are built in."""
+    for part, _ in parts:
+        if type(part) not in (*LOSSES, *ACCURACIES):
+            raise Obstacle(f"{part!r} is not built in")
+    check(Guards((), (), *_methods_of(parts)), ())
 
 
 def _trained(stages: tuple[Stage, ...], trainable: tuple[Any, ...]) -> tuple[bool, ...]:

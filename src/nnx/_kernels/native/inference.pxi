@@ -13,10 +13,8 @@ cdef class Inference:
     dtype : float32 or float64
     stages : tuple of (kind, owner, n_in, n_out)
         What `Program.stages` holds.
-    layers : tuple
-        The model's layers, as they must still be at each call.
-    shadows, methods
-        What `untouched` is to look at.
+    guards : Guards
+        What `untouched` looks at, at each call.
     backends : module
         Which holds the backend in use.
     """
@@ -24,8 +22,8 @@ cdef class Inference:
     cdef Kernels *kernels
     cdef object dtype
     cdef int number
-    cdef tuple owners, layers, guarded, shadows, methods
-    cdef object backends, backend
+    cdef tuple owners
+    cdef object guards, backends, backend
     cdef Stage *stages
     cdef int n_stages
     cdef Net net
@@ -34,8 +32,7 @@ cdef class Inference:
     cdef int n_places
 
     def __cinit__(
-        self, dtype, tuple stages not None, tuple layers not None, tuple guarded not None, tuple shadows not None,
-        tuple methods not None, backends,
+        self, dtype, tuple stages not None, guards not None, backends not None,
     ):
         cdef Py_ssize_t need = 0
         cdef int s, n = 0
@@ -44,8 +41,7 @@ cdef class Inference:
         self.dtype = np.dtype(dtype)
         self.number = self.dtype.num
         self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
-        self.layers, self.guarded, self.shadows, self.methods = layers, guarded, shadows, methods
-        self.backends, self.backend = backends, backends.backend
+        self.guards, self.backends, self.backend = guards, backends, backends.backend
         self.stages = <Stage *> PyMem_RawCalloc(len(stages) + 1, sizeof(Stage))
         if self.stages is NULL:
             raise MemoryError
@@ -91,18 +87,18 @@ cdef class Inference:
 
     def holds(self, model):
         """Return whether the model is still what this was made for."""
-        cdef Py_ssize_t i
-        cdef list layers
-        if self.backends.backend is not self.backend or self.kernels != tables[0 if self.number == cnp.NPY_FLOAT else 1]:
-            return False
-        found = (<dict> model.__dict__).get("layers")
-        if type(found) is not list or len(<list> found) != len(self.layers):
-            return False
-        layers = found
-        for i in range(len(layers)):
-            if layers[i] is not self.layers[i]:
-                return False
-        return untouched(self.guarded, self.shadows, self.methods)
+        return (
+            self.backends.backend is self.backend
+            and self.kernels == tables[0 if self.number == cnp.NPY_FLOAT else 1]
+            and untouched(model, self.guards)
+        )
+
+    cdef bint _fits(self, const Stage *stage, object weights, object biases) except -1:
+        """Return whether these are the weights and biases that a stage has had."""
+        return (
+            is_ready(weights, <void *> self.dtype, False) and is_ready(biases, <void *> self.dtype, False)
+            and has_shape(weights, (stage.n_in, stage.n_out)) and has_shape(biases, (1, stage.n_out))
+        )
 
     cdef bint _bind(self, Stage *stages, list held) except -1:
         """Read the addresses of weights and biases; false if they are not what they were."""
@@ -114,14 +110,11 @@ cdef class Inference:
                 continue
             own = (<object> self.owners[s]).__dict__
             w, b = own.get("weights"), own.get("biases")
-            if not (
-                is_ready(w, <void *> self.dtype, False) and is_ready(b, <void *> self.dtype, False)
-                and cnp.PyArray_NDIM(w) == 2 and cnp.PyArray_DIM(w, 0) == stages[s].n_in
-                and cnp.PyArray_DIM(w, 1) == stages[s].n_out
-                and cnp.PyArray_NDIM(b) == 2 and cnp.PyArray_DIM(b, 0) == 1
-                and cnp.PyArray_DIM(b, 1) == stages[s].n_out
-            ):
-                return False
+            if not self._fits(&stages[s], w, b):
+                # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
+                w, b = self.owners[s]._checked_parameters("Layer_Dense.forward")
+                if not self._fits(&stages[s], w, b):
+                    return False
             stages[s].weights.values, stages[s].biases.values = data(w), data(b)
             held.append(w)
             held.append(b)
@@ -163,7 +156,8 @@ cdef class Inference:
         cdef Net net = self.net
         cdef cnp.ndarray samples, targets = None, compared = None, outputs, losses
         cdef cnp.npy_intp shape[2]
-        cdef Py_ssize_t n, hits[8]
+        cdef Py_ssize_t n
+        cdef Py_ssize_t hits[8]
         cdef int32_t *labels = NULL
         cdef char *place
         cdef list held = []

@@ -24,28 +24,50 @@ cdef enum:
     MOST_KEPT = 1 << 22  # bytes of memory that a plan keeps between calls
 
 
-def untouched(tuple owners not None, tuple shadows not None, tuple methods not None):
-    """Return whether objects and classes are as they were when a program was made.
+def untouched(model, guards not None):
+    """Return whether a model is as it was when a program was made of it.
 
-    No attribute of an object has the name of a method of its class, and the classes' methods are the built-in ones.
+    Its parts are the same objects of the same classes, none has an attribute with the name of a method, and the
+    classes' methods are the ones they were made with.
 
     Parameters
     ----------
-    owners : tuple of objects
-    shadows : tuple of tuples of str
-        For each owner, the names that it must not have.
-    methods : tuple of (type, str, function)
-        ``None`` for a function that must not be there.
+    model : Model
+    guards : Guards
+        What to look at: `nnx.program.Guards`.
     """
+    cdef tuple attributes, lists, owners, kinds, shadows, methods
     cdef PyObject *found
+    cdef Py_ssize_t i
+    attributes, lists, owners, kinds, shadows, methods = guards
+    for name, value in attributes:
+        if getattr(model, name, None) is not value:
+            return False
+    for name, values in lists:
+        if not same_objects(getattr(model, name, None), values):
+            return False
     for i in range(len(owners)):
-        own = (<object> owners[i]).__dict__
+        owner = owners[i]
+        if type(owner) is not kinds[i]:
+            return False
+        own = owner.__dict__
         for name in <tuple> shadows[i]:
             if name in <dict> own:
                 return False
     for kind, name, function in methods:
         found = _PyType_Lookup(kind, name)
         if found != (NULL if function is None else <PyObject *> function):
+            return False
+    return True
+
+
+cdef bint same_objects(object found, tuple kept) except -1:
+    """Return whether a list holds these objects, one by one."""
+    cdef Py_ssize_t i
+    if type(found) is not list or len(<list> found) != len(kept):
+        return False
+    for i in range(len(kept)):
+        if (<list> found)[i] is not kept[i]:
             return False
     return True
 

@@ -31,6 +31,7 @@ cdef extern from "simd.h" nogil:
     mask v_equal(vec a, vec b)
     mask v_greater(vec a, vec b)
     mask v_at_most(vec a, vec b)
+    vec v_where_above_zero(vec sign, vec x)
     vec v_select(mask truth, vec yes, vec no)
     void v_add_to(double *sums, vec x)
     void v_add_square_to(double *sums, vec x)
@@ -43,6 +44,8 @@ cdef extern from "simd.h" nogil:
     const int WORD_LANES
     void philox_round(words *x, uint32_t key0, uint32_t key1)
     words all_words(uint64_t x)
+    words high_words(words x)
+    words multiply_words(words x, uint32_t y)
     words xor_words(words x, uint64_t y)
     vec v_kept(const words *w, uint32_t limit, real_t yes)
     words load_words(const uint64_t *source)

@@ -1,0 +1,145 @@
+"""JAX: epochs in one jitted call that is given its state's memory (donated), float32 products in full precision.
+
+What makes it fast on a processor, each of it tried beside its opposite:
+
+- Epochs are a ``fori_loop`` around a ``scan`` over the batches, so that dispatch is paid once a block.
+- Parameters and Adam's state are one vector each ("vector") in small networks, many ("arrays") in large ones.
+- With samples along the last axis ("columns") XLA's loops run along the batch, which more than repays itself where a
+  layer is narrow; with samples in rows the rest is faster.
+- Targets are one-hot beforehand; unrolling the scan, hand-written gradients, other formulas of softmax, and XLA's flags
+  made no difference.
+- Dropout: ``jax_threefry_partitionable=False`` halves the work of the default generator; ``unsafe_rbg``, made for
+  accelerators, is slower here, and so are masks of 16 bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from workloads import (
+    BETA_1,
+    BETA_2,
+    EPSILON,
+    LEARNING_RATE,
+    Candidate,
+    Workload,
+    initial_parameters,
+    one_hot,
+    samples,
+)
+
+VERSION = jax.__version__
+
+with contextlib.suppress(AttributeError):  # not in every version
+    jax.config.update("jax_threefry_partitionable", False)
+
+
+def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:
+    """Return the ways to train."""
+    if workload.kind == "call":
+        return {"": lambda: Calls(workload, False, True)}
+    if workload.kind != "train":
+        return {}
+    ways: dict[str, Callable[[], Candidate]] = {}
+    for columns in (False, True):
+        for vector in (True, False):
+            label = f"{'columns' if columns else 'rows'}, {'vector' if vector else 'arrays'}"
+            ways[label] = partial(Training, workload, columns, vector)
+    if workload.dropout:
+        ways["columns, vector, unsafe_rbg"] = partial(Training, workload, True, True, "unsafe_rbg")
+    return ways
+
+
+class Training:
+    """A unit is an epoch."""
+
+    def __init__(self, workload: Workload, columns: bool, vector: bool, generator: str | None = None) -> None:
+        self.steps = workload.steps
+        self.workload, self.columns, self.generator = workload, columns, generator
+        pairs = [(weights, biases) for weights, biases in initial_parameters(workload)]
+        self.initial, self.restore = ravel_pytree(pairs) if vector else (pairs, lambda parameters: parameters)
+        self.initial = jax.tree.map(np.asarray, self.initial)
+        X, y = samples(workload)
+        targets = one_hot(y, workload.widths[-1]) if workload.loss == "softmax" else y
+        self.data = tuple(self._batches(array) for array in (X, targets))
+        self.compiled = jax.jit(self._epochs, donate_argnums=0)
+        self.reset()
+
+    def reset(self) -> None:
+        key = jax.random.key(0, impl=self.generator)
+        zeros = [jax.tree.map(jnp.zeros_like, self.initial) for _ in range(2)]
+        self.state = jax.block_until_ready((jax.tree.map(jnp.array, self.initial), *zeros, jnp.float32(0), key))
+
+    def run(self, units: int) -> None:
+        self.state, losses = self.compiled(self.state, *self.data, units)
+        jax.block_until_ready((self.state, losses))
+
+    def results(self) -> list[np.ndarray]:
+        return [np.asarray(array) for pair in self.restore(self.state[0]) for array in pair]
+
+    def _batches(self, array: np.ndarray) -> jax.Array:
+        batches = array.reshape(self.workload.steps, self.workload.batch, array.shape[1])
+        return jnp.asarray(np.ascontiguousarray(batches.swapaxes(1, 2)) if self.columns else batches)
+
+    def _epochs(self, state: Any, X: jax.Array, targets: jax.Array, n: jax.Array) -> Any:
+        """Return the state after ``n`` epochs, and the last one's losses."""
+        start = (state, jnp.zeros(self.steps, jnp.float32))
+        return jax.lax.fori_loop(0, n, lambda _, carry: jax.lax.scan(self._step, carry[0], (X, targets)), start)
+
+    def _step(self, state: Any, batch: Any) -> Any:
+        """Adam, as in the book."""
+        parameters, momentums, caches, count, key = state
+        drawn = None
+        if self.workload.dropout:
+            key, drawn = jax.random.split(key)
+        loss, gradients = jax.value_and_grad(self._loss)(parameters, *batch, drawn)
+        count = count + 1
+        momentums = jax.tree.map(lambda m, g: BETA_1 * m + (1 - BETA_1) * g, momentums, gradients)
+        caches = jax.tree.map(lambda c, g: BETA_2 * c + (1 - BETA_2) * g * g, caches, gradients)
+        corrections = 1 / (1 - BETA_1**count), 1 / (1 - BETA_2**count)
+
+        def update(p: jax.Array, m: jax.Array, c: jax.Array) -> jax.Array:
+            return p - LEARNING_RATE * (m * corrections[0]) / (jnp.sqrt(c * corrections[1]) + EPSILON)
+
+        return (jax.tree.map(update, parameters, momentums, caches), momentums, caches, count, key), loss
+
+    def _loss(self, parameters: Any, values: jax.Array, targets: jax.Array, key: jax.Array | None) -> jax.Array:
+        pairs = self.restore(parameters)
+        for i, (weights, biases) in enumerate(pairs):
+            values = weights.T @ values + biases[:, None] if self.columns else values @ weights + biases
+            if i < len(pairs) - 1:
+                values = jnp.maximum(values, 0)
+                if i == 0 and key is not None:
+                    kept = 1 - self.workload.dropout
+                    values = jnp.where(jax.random.bernoulli(key, kept, values.shape), values / kept, 0)
+        if self.workload.loss == "softmax":
+            loss = -jnp.sum(targets * jax.nn.log_softmax(values, 0 if self.columns else 1)) / self.workload.batch
+        elif self.workload.loss == "sigmoid":
+            loss = jnp.mean(jnp.maximum(values, 0) - values * targets + jnp.log1p(jnp.exp(-jnp.abs(values))))
+        else:
+            loss = jnp.mean((values - targets) ** 2)
+        if self.workload.l2:
+            loss += self.workload.l2 * sum(jnp.sum(array**2) for array in pairs[0])
+        return loss
+
+
+class Calls(Training):
+    """A jitted call for each step, waited for at the end only; state and data stay with JAX."""
+
+    def __init__(self, workload: Workload, columns: bool, vector: bool) -> None:
+        super().__init__(workload, columns, vector)
+        self.data = tuple(array[0] for array in self.data)
+        self.compiled = jax.jit(lambda state, *batch: self._step(state, batch), donate_argnums=0)
+
+    def run(self, units: int) -> None:
+        compiled, state, data = self.compiled, self.state, self.data
+        for _ in range(units):
+            state, loss = compiled(state, *data)
+        self.state = jax.block_until_ready((state, loss))[0]

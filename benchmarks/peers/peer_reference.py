@@ -1,0 +1,157 @@
+"""The book's way in NumPy: `reference.py` beside this folder, with the parts of the book that only this needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import reference
+from workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Candidate, Workload, initial_parameters, samples
+
+VERSION = f"NumPy {np.__version__}"
+
+
+def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:
+    """Return the way to train."""
+    return {"": lambda: Training(workload)} if workload.kind == "train" else {}
+
+
+class RegularizedDense(reference.Dense):
+    """The book's dense layer with L2 on weights and biases."""
+
+    weight_regularizer_l2 = bias_regularizer_l2 = 0.0
+
+    def backward(self, dvalues):
+        super().backward(dvalues)
+        if self.weight_regularizer_l2 > 0:
+            self.dweights += 2 * self.weight_regularizer_l2 * self.weights
+        if self.bias_regularizer_l2 > 0:
+            self.dbiases += 2 * self.bias_regularizer_l2 * self.biases
+
+
+class SoftmaxCrossentropy(reference.SoftmaxCrossentropy):
+    """Softmax and its loss in one, as the book joins them."""
+
+    def losses(self, output, y_true):
+        clipped = np.clip(output, 1e-7, 1 - 1e-7)
+        return -np.log(clipped[range(len(output)), y_true])
+
+    def hits(self, output, y_true):
+        return np.argmax(output, axis=1) == y_true
+
+
+class SigmoidCrossentropy:
+    """The book's sigmoid, and its binary cross-entropy."""
+
+    def activate(self, inputs):
+        self.output = 1 / (1 + np.exp(-inputs))
+
+    def losses(self, output, y_true):
+        clipped = np.clip(output, 1e-7, 1 - 1e-7)
+        return np.mean(-(y_true * np.log(clipped) + (1 - y_true) * np.log(1 - clipped)), axis=-1)
+
+    def hits(self, output, y_true):
+        return (output > 0.5) * 1 == y_true
+
+    def backward(self, dvalues, y_true):
+        samples, outputs = dvalues.shape
+        clipped = np.clip(dvalues, 1e-7, 1 - 1e-7)
+        gradient = -(y_true / clipped - (1 - y_true) / (1 - clipped)) / outputs
+        self.dinputs = gradient / samples * (1 - self.output) * self.output
+
+
+class SquaredError:
+    """The book's linear output, and its mean squared error."""
+
+    def activate(self, inputs):
+        self.output = inputs
+
+    def losses(self, output, y_true):
+        return np.mean((y_true - output) ** 2, axis=-1)
+
+    def hits(self, output, y_true):
+        return np.absolute(output - y_true) < np.std(y_true) / 250
+
+    def backward(self, dvalues, y_true):
+        samples, outputs = dvalues.shape
+        self.dinputs = -2 * (y_true - dvalues) / outputs / samples
+
+
+LOSSES = {"softmax": SoftmaxCrossentropy, "sigmoid": SigmoidCrossentropy, "squares": SquaredError}
+
+
+class Model(reference.Model):
+    """The book's training loop in batches, with the penalty; it prints nothing."""
+
+    def train(self, X, y, epochs, batch_size):
+        for _ in range(epochs):
+            loss_sum = loss_count = hits_sum = hits_count = 0
+            for step in range(len(X) // batch_size):
+                batch_X = X[step * batch_size : (step + 1) * batch_size]
+                batch_y = y[step * batch_size : (step + 1) * batch_size]
+                values = batch_X
+                for layer in self.layers:
+                    layer.forward(values)
+                    values = layer.output
+                self.loss.activate(values)
+                output = self.loss.output
+                losses = self.loss.losses(output, batch_y)
+                data_loss = np.mean(losses)
+                loss_sum += np.sum(losses)
+                loss_count += len(losses)
+                penalty = self.regularization_loss()
+                hits = self.loss.hits(output, batch_y)
+                accuracy = np.mean(hits)
+                hits_sum += np.sum(hits)
+                hits_count += len(hits)
+                self.loss.backward(output, batch_y)
+                dvalues = self.loss.dinputs
+                for layer in reversed(self.layers):
+                    layer.backward(dvalues)
+                    dvalues = layer.dinputs
+                self.optimizer.pre_update_params()
+                for layer in self.trainable_layers:
+                    self.optimizer.update_params(layer)
+                self.optimizer.post_update_params()
+                self.step_figures = data_loss + penalty, accuracy
+            self.figures = loss_sum / loss_count, hits_sum / hits_count
+
+    def regularization_loss(self):
+        penalty = 0
+        for layer in self.trainable_layers:
+            if layer.weight_regularizer_l2 > 0:
+                penalty += layer.weight_regularizer_l2 * np.sum(layer.weights * layer.weights)
+            if layer.bias_regularizer_l2 > 0:
+                penalty += layer.bias_regularizer_l2 * np.sum(layer.biases * layer.biases)
+        return penalty
+
+
+class Training:
+    """A unit is an epoch."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload, self.steps = workload, workload.steps
+        self.X, self.y = samples(workload)
+        self.reset()
+
+    def reset(self) -> None:
+        layers: list[object] = []
+        for i, (weights, biases) in enumerate(initial_parameters(self.workload)):
+            dense = RegularizedDense(*weights.shape)
+            dense.weights, dense.biases = weights, biases[None]
+            layers.append(dense)
+            if i == 0:
+                dense.weight_regularizer_l2 = dense.bias_regularizer_l2 = self.workload.l2
+            if i < len(self.workload.widths) - 2:
+                layers.append(reference.ReLU())
+                if i == 0 and self.workload.dropout:
+                    layers.append(reference.Dropout(self.workload.dropout))
+        optimizer = reference.Adam(LEARNING_RATE, epsilon=EPSILON, beta_1=BETA_1, beta_2=BETA_2)
+        self.model = Model(layers, LOSSES[self.workload.loss](), optimizer)
+
+    def run(self, units: int) -> None:
+        self.model.train(self.X, self.y, units, self.workload.batch)
+
+    def results(self) -> list[np.ndarray]:
+        pairs = ((layer.weights, layer.biases.ravel()) for layer in self.model.trainable_layers)
+        return [array.copy() for pair in pairs for array in pair]

@@ -1,0 +1,111 @@
+"""PyTorch with `torch.compile`, in two ways.
+
+- "loss": forward and loss compiled, and with them the backward pass; Adam eager and fused. With the default mode, and
+  with ``max-autotune-no-cudagraphs``.
+- "steps": several whole steps in one graph, gradient and Adam included, on one vector of parameters, behind a C++
+  wrapper: what is left of Python is shared by the steps. Ahead in small networks by far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import peer_torch
+import torch
+from torch.nn import functional
+from workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Candidate, Workload, initial_parameters
+
+VERSION = peer_torch.VERSION
+
+torch._dynamo.config.recompile_limit = 1000  # each workload is another version of the same functions
+
+#: Steps in one graph: twice as many gain a tenth in the smallest networks, and take twice as long to compile.
+STEPS_A_GRAPH = 8
+
+
+def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:
+    """Return the ways to train."""
+    torch.set_num_threads(cores)
+    if workload.kind != "train":
+        return {}
+    return {
+        "loss": partial(Loss, workload),
+        "loss, max-autotune": partial(Loss, workload, mode="max-autotune-no-cudagraphs"),
+        "steps": partial(Steps, workload),
+    }
+
+
+class Loss(peer_torch.Training):
+    """A unit is an epoch."""
+
+    def __init__(self, workload: Workload, **options: Any) -> None:
+        super().__init__(workload)
+        self.loss = torch.compile(super().loss, dynamic=False, **options)
+
+
+class Steps:
+    """A unit is an epoch, or as many as fill a graph."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        batches = peer_torch.batches(workload)
+        if len(batches) == 1:
+            batches = batches * STEPS_A_GRAPH
+        self.steps = len(batches)
+        n = max(n for n in range(1, STEPS_A_GRAPH + 1) if self.steps % n == 0)
+        self.groups = [tuple(zip(*batches[i : i + n], strict=True)) for i in range(0, self.steps, n)]
+        arrays = [array for pair in initial_parameters(workload) for array in pair]
+        self.shapes, self.sizes = [array.shape for array in arrays], [array.size for array in arrays]
+        self.initial = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
+        self.state = (*(torch.zeros_like(self.initial) for _ in range(3)), torch.zeros(()))
+        self.compiled = torch.compile(self._steps, dynamic=False, options={"cpp_wrapper": True})
+        self.reset()
+
+    def reset(self) -> None:
+        self.state[0].copy_(self.initial)
+        for tensor in self.state[1:]:
+            tensor.zero_()
+
+    def run(self, units: int) -> None:
+        with torch.no_grad():
+            for _ in range(units):
+                for X, y in self.groups:
+                    self.compiled(self.state, X, y)
+
+    def results(self) -> list[np.ndarray]:
+        return [array.numpy().copy() for array in self._views(self.state[0])]
+
+    def _views(self, vector: torch.Tensor) -> list[torch.Tensor]:
+        return [part.view(shape) for part, shape in zip(vector.split(self.sizes), self.shapes, strict=True)]
+
+    def _steps(self, state: Any, X: Any, y: Any) -> torch.Tensor:
+        """Run a group of steps and return their losses."""
+        parameters, momentums, caches, count = state
+        losses = []
+        for batch in zip(X, y, strict=True):
+            gradients, loss = torch.func.grad_and_value(self._loss)(parameters, *batch)
+            losses.append(loss)
+            count = count + 1
+            momentums = BETA_1 * momentums + (1 - BETA_1) * gradients
+            caches = BETA_2 * caches + (1 - BETA_2) * gradients * gradients
+            divisor = (caches / (1 - BETA_2**count)).sqrt() + EPSILON
+            parameters = parameters - LEARNING_RATE * (momentums / (1 - BETA_1**count)) / divisor
+        for old, new in zip(state, (parameters, momentums, caches, count), strict=True):
+            old.copy_(new)
+        return torch.stack(losses)
+
+    def _loss(self, vector: torch.Tensor, values: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        arrays = self._views(vector)
+        for i in range(0, len(arrays), 2):
+            values = torch.addmm(arrays[i + 1], values, arrays[i])
+            if i < len(arrays) - 2:
+                values = torch.relu(values)
+                if i == 0 and self.workload.dropout:
+                    values = functional.dropout(values, self.workload.dropout)
+        loss = peer_torch.LOSSES[self.workload.loss](values, y)
+        if self.workload.l2:
+            loss = loss + self.workload.l2 * (arrays[0].square().sum() + arrays[1].square().sum())
+        return loss

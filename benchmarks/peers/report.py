@@ -1,0 +1,211 @@
+"""The tables: what was measured beside the goals, as text, and the speed table of the README in Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+from peers import LARGE, NO_RIVALS, PEERS
+from workloads import PREDICTION, TRAINING, WORKLOADS
+
+#: By workload: how many times as long as nnx the fastest peer shall take, on one core and on two.
+TRAINING_GOALS = {
+    "spiral": (3.5, 3.0),
+    "binary": (2.0, 2.0),
+    "sine": (1.15, 1.8),
+    "tabular": (2.0, 2.0),
+    "regularized": (9.0, 9.0),
+    "fashion": (1.15, 1.5),
+    "wide": (1.15, 1.05),
+}
+PREDICTION_GOALS = dict(
+    zip((workload.name for workload in PREDICTION), (2.0, 1.0, 0.95, 2.5, 1.5, 1.1, 3.0, 2.5, 3.0), strict=True)
+)
+PEAK_GOALS = {"fashion": 80.0, "wide": 85.0}
+#: What a second thread shall bring; and nowhere shall it cost more than this.
+THREAD_GOALS, NO_LOSS = {"fashion": 1.8, "wide": 1.8}, 0.95
+SINGLE_STEP_GOAL, PRINTING_GOAL, MEMORY_GOAL = 30.0, 2.0, 30.0
+
+Found = dict[str, Any]
+
+
+def kept_times(result: Found, peer: str) -> list[float]:
+    """Return a peer's microseconds a step in the rounds that count."""
+    return [time for time, kept in zip(result["peers"][peer]["times"], result["kept"], strict=True) if kept]
+
+
+def ratio(result: Found, peer: str, ours: str) -> tuple[float, float]:
+    """Return how many times as long a peer takes: the median over rounds, and the ratio of the minima."""
+    theirs, mine = kept_times(result, peer), kept_times(result, ours)
+    return statistics.median(a / b for a, b in zip(theirs, mine, strict=True)), min(theirs) / min(mine)
+
+
+def pair(values: tuple[float, float]) -> str:
+    """Return the median, and the ratio of minima in brackets."""
+    return f"{values[0]:.2f} ({values[1]:.2f})"
+
+
+def rivals(result: Found) -> dict[str, tuple[float, float]]:
+    """Return the ratios of all other libraries, by name."""
+    cores = result["cores"]
+    names = (name for name in PEERS if name not in NO_RIVALS and f"{name}@{cores}" in result["peers"])
+    return {name: ratio(result, f"{name}@{cores}", f"nnx@{cores}") for name in names}
+
+
+def verdict(reached: bool) -> str:
+    """Return what is written behind a goal."""
+    return "" if reached else "lost"
+
+
+def text(report: Found) -> str:
+    """Return all tables as text."""
+    sections = (machine_lines, training_lines, prediction_lines, thread_lines, other_lines, problem_lines)
+    return "\n".join(line for section in sections for line in section(report))
+
+
+def machine_lines(report: Found) -> Iterator[str]:
+    """Yield what it was measured on."""
+    machine = report["machine"]
+    yield f"{machine['processor']}, {machine['processors']} processors; {machine['system']}; {machine['compiler']}"
+    yield f"Python {machine['python']}; " + ", ".join(
+        f"{PEERS[name].title} {version}" for name, version in report["versions"].items() if name not in NO_RIVALS[1:]
+    )
+    yield f"{machine['date']}; {'pinned' if machine['pinned'] else 'not pinned'}"
+    for name, reason in report["missing"].items():
+        yield f"left out: {name}: {reason}"
+    yield "Ratios: how many times as long as nnx; the median over rounds (the ratio of minima)."
+
+
+def training_lines(report: Found) -> Iterator[str]:
+    """Yield a table for each number of cores."""
+    for cores in report["cores"]:
+        rows = [r for r in report["results"] if r["cores"] == cores and WORKLOADS[r["workload"]].kind == "train"]
+        names = [name for name in PEERS if any(name in rivals(row) for row in rows)]
+        if not rows:
+            continue
+        yield f"\nTraining, {'one core' if cores == 1 else f'{cores} cores'}; nnx in µs a step: median (minimum)"
+        yield f"{'':<12} {'nnx':>20}" + "".join(f"{name:>17}" for name in names) + "   fastest: goal"
+        for row in rows:
+            mine, others, name = kept_times(row, f"nnx@{cores}"), rivals(row), row["workload"]
+            line = f"{name:<12} {statistics.median(mine):>10.2f} ({min(mine):.2f})".ljust(33)
+            line += "".join(f"{pair(others[peer]) if peer in others else '-':>17}" for peer in names)
+            if others:
+                fastest = min(others, key=lambda peer: others[peer][0])
+                line += f"   {fastest} {others[fastest][0]:.2f}"
+                if cores <= 2:
+                    goal = TRAINING_GOALS[name][cores - 1]
+                    line += f": {goal:g} {verdict(others[fastest][0] >= goal)}"
+            yield line + dropped(row)
+
+
+def prediction_lines(report: Found) -> Iterator[str]:
+    """Yield the table of predictions."""
+    rows = [r for r in report["results"] if r["workload"] in PREDICTION_GOALS and rivals(r)]
+    if rows:
+        yield "\nPrediction, one core; nnx in µs a call: median (minimum)"
+    for row in rows:
+        mine, goal = kept_times(row, "nnx@1"), PREDICTION_GOALS[row["workload"]]
+        found = rivals(row)["onnxruntime"]
+        way = row["peers"]["onnxruntime@1"]["way"]
+        line = f"{row['workload']:<22} {statistics.median(mine):>10.2f} ({min(mine):.2f})".ljust(44)
+        yield line + f"onnxruntime ({way}) {pair(found)}: {goal:g} {verdict(found[0] >= goal)}" + dropped(row)
+
+
+def thread_lines(report: Found) -> Iterator[str]:
+    """Yield what more cores bring nnx."""
+    rows = [r for r in report["results"] if r["cores"] > 1 and "nnx@1" in r["peers"]]
+    if rows:
+        yield "\nnnx with more threads: how many times as fast as with one"
+    for row in rows:
+        found, goal = ratio(row, "nnx@1", f"nnx@{row['cores']}"), THREAD_GOALS.get(row["workload"], NO_LOSS)
+        yield f"{row['workload']:<12} {row['cores']} threads: {pair(found)}: {goal:g} {verdict(found[0] >= goal)}"
+
+
+def other_lines(report: Found) -> Iterator[str]:
+    """Yield the single figures."""
+    yield ""
+    by_name = {row["workload"]: row for row in report["results"] if row["cores"] == 1}
+    for name in LARGE:
+        if name in by_name and "peak@1" in by_name[name]["peers"]:
+            row, goal = by_name[name], PEAK_GOALS[name]
+            found = tuple(100 * value for value in ratio(row, "peak@1", "nnx@1"))
+            rate = WORKLOADS[name].product_operations / min(kept_times(row, "peak@1")) / 1e3
+            yield (
+                f"{name}: products at {found[0]:.1f} ({found[1]:.1f}) % of the peak, {rate:.1f} GFLOP/s: "
+                f"{goal:g} {verdict(found[0] >= goal)}"
+            )
+    if "single step" in by_name:
+        row = by_name["single step"]
+        mine = statistics.median(kept_times(row, "nnx@1"))
+        yield f"a training call of one step: {mine:.2f} µs: at most {SINGLE_STEP_GOAL:g} " + verdict(
+            mine <= SINGLE_STEP_GOAL
+        )
+        for peer, found in rivals(row).items():
+            mark = verdict(found[0] > 1) if peer == "torch" else ""
+            yield f"  {peer}: {statistics.median(kept_times(row, f'{peer}@1')):.2f} µs, {pair(found)} {mark}"
+    if "printing" in by_name and "nnx_printing@1" in by_name["printing"]["peers"]:
+        found = ratio(by_name["printing"], "nnx_printing@1", "nnx@1")
+        yield f"printing each step beside silence: {pair(found)}: at most {PRINTING_GOAL:g} " + verdict(
+            found[0] <= PRINTING_GOAL
+        )
+    if report.get("memory") is not None:
+        yield f"memory beside 60,000 x 784: {report['memory']:.1f} MB: at most {MEMORY_GOAL:g} " + verdict(
+            report["memory"] <= MEMORY_GOAL
+        )
+
+
+def problem_lines(report: Found) -> Iterator[str]:
+    """Yield who could not be measured, or computed something else."""
+    for row in report["results"]:
+        for peer, problem in row["problems"].items():
+            yield f"{row['workload']}, {peer}: {problem}"
+
+
+def dropped(row: Found) -> str:
+    """Return how many rounds were dropped, if any."""
+    n = len(row["kept"]) - sum(row["kept"])
+    return f"   [{n} of {len(row['kept'])} rounds dropped]" if n else ""
+
+
+def markdown(report: Found) -> str:
+    """Return the speed table of the README."""
+    lines = []
+    for cores in report["cores"]:
+        rows = {row["workload"]: row for row in report["results"] if row["cores"] == cores}
+        training = [workload for workload in TRAINING if workload.name in rows]
+        if not training:
+            continue
+        names = [name for name in PEERS if any(name in rivals(rows[workload.name]) for workload in training)]
+        title = "one core" if cores == 1 else "two cores" if cores == 2 else f"{cores} cores"
+        lines += [
+            f"| a training step, {title} | nnx | " + " | ".join(PEERS[name].title for name in names) + " |",
+            "|---|" + "---:|" * (len(names) + 1),
+        ]
+        for workload in training:
+            others = rivals(rows[workload.name])
+            cells = [f"{others[name][0]:.2f}×" if name in others else "" for name in names]
+            mine = statistics.median(kept_times(rows[workload.name], f"nnx@{cores}"))
+            what = f"{workload.name}: {workload.network}, batch {workload.batch}"
+            lines.append(f"| {what} | {microseconds(mine)} | " + " | ".join(cells) + " |")
+        lines.append("")
+    rows = {row["workload"]: row for row in report["results"] if row["workload"] in PREDICTION_GOALS and rivals(row)}
+    if rows:
+        lines += ["| a prediction, one core | nnx | ONNX Runtime |", "|---|---:|---:|"]
+    for name, row in rows.items():
+        workload, found = WORKLOADS[name], rivals(row)["onnxruntime"]
+        mine = statistics.median(kept_times(row, "nnx@1"))
+        lines.append(f"| {workload.network}, batch {workload.batch} | {microseconds(mine)} | {found[0]:.2f}× |")
+    machine = report["machine"]
+    libraries = ", ".join(
+        f"{PEERS[name].title} {version}" for name, version in report["versions"].items() if name not in NO_RIVALS[1:]
+    )
+    lines.append(f"\n{machine['processor']}; {libraries}; {machine['date'][:10]}. Below 1× a peer is faster.")
+    return "\n".join(lines)
+
+
+def microseconds(value: float) -> str:
+    """Return a time with three digits."""
+    if value >= 1000:
+        return f"{value / 1000:.3g} ms"
+    return f"{value:.3g} µs"

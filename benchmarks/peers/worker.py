@@ -1,0 +1,142 @@
+"""A peer's process: it stays on its processors, imports its library, and does what it is told, line by line.
+
+Started by `rounds.Worker` only: ``python worker.py MODULE PROCESSOR,...``. Commands and replies are JSON, one a line.
+Standard output is a file: what a library prints goes there.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # timing.py and reference.py
+
+import machine
+
+PROCESSORS = [int(number) for number in sys.argv[2].split(",")]
+machine.pin(PROCESSORS)  # before a library can count the processors
+
+import gc
+import importlib
+import json
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from workloads import WORKLOADS, Candidate, Workload, loss
+
+#: Blocks by which the ways of a peer to do the same are compared.
+TRIALS = 3
+
+Ways = Mapping[str, Callable[[], Candidate]]
+
+
+class Desk:
+    """The commands. One workload at a time is on the desk."""
+
+    workload: Workload
+    candidate: Candidate
+    way: str
+    units: int
+
+    def __init__(self, module: Any) -> None:
+        self.build = lambda workload: module.variants(workload, len(PROCESSORS))
+
+    def prepare(self, name: str) -> dict[str, Any]:
+        """Build the workload in every way that the peer knows, and keep the fastest."""
+        self.workload = WORKLOADS[name]
+        trials: dict[str, float] = {}
+        failures: dict[str, str] = {}
+        for way, make in self.build(self.workload).items():
+            try:
+                candidate = make()
+                units = units_a_block(candidate, self.workload.seconds)
+                taken = min(block(candidate, units) for _ in range(TRIALS)) * 1e6
+            except Exception as error:  # of somebody else's library; the other ways may work
+                failures[way] = f"{type(error).__name__}: {error}"[:500]
+                continue
+            if not trials or taken < min(trials.values()):
+                self.candidate, self.way, self.units = candidate, way, units
+            trials[way] = taken
+        kept = {"way": self.way, "steps": self.units * self.candidate.steps} if trials else {}
+        return {"trials": trials, "failures": failures, **kept}
+
+    def check(self, dropout: bool) -> dict[str, Any]:
+        """Return the losses after the workload's numbers of steps, or the output; without dropout, if told so."""
+        workload, candidate = self.workload, self.candidate
+        if workload.kind == "predict":
+            return {"output": np.asarray(candidate.results()[0]).tolist()}
+        if workload.dropout and not dropout:
+            ways = self.build(workload.without_dropout())
+            candidate = ways.get(self.way, next(iter(ways.values())))()  # a way may be one of drawing only
+        losses = []
+        for steps in workload.checks:
+            candidate.reset()
+            candidate.run(steps // candidate.steps)
+            losses.append(loss(workload, candidate.results()))
+        return {"losses": losses}
+
+    def block(self) -> dict[str, Any]:
+        """Return the microseconds of a step, over a block of them."""
+        return {"time": block(self.candidate, self.units) * 1e6}
+
+    def forget(self) -> dict[str, Any]:
+        """Free what the workload took."""
+        del self.candidate
+        gc.collect()
+        return {}
+
+
+def block(candidate: Candidate, units: int) -> float:
+    """Return the seconds of a step. Every block does the same: it begins with the initial weights."""
+    candidate.reset()
+    gc.collect()
+    start = time.perf_counter()
+    candidate.run(units)
+    return (time.perf_counter() - start) / (units * candidate.steps)
+
+
+def units_a_block(candidate: Candidate, seconds: float) -> int:
+    """Return how many units take about so long; what compiles at its first calls has done so then."""
+    candidate.run(1)
+    candidate.run(1)
+    units = 1
+    while True:
+        taken = block(candidate, units) * units * candidate.steps
+        if taken >= seconds / 2:
+            return max(1, round(units * seconds / taken))
+        units *= 2
+
+
+def main() -> None:
+    """Serve the commands until there are no more."""
+    commands, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    with tempfile.TemporaryFile() as printed, open(os.devnull) as nothing:
+        os.dup2(printed.fileno(), 1)
+        os.dup2(nothing.fileno(), 0)
+
+    def reply(content: dict[str, Any]) -> None:
+        replies.write(json.dumps(content) + "\n")
+        replies.flush()
+
+    try:
+        module = importlib.import_module(sys.argv[1])
+    except ImportError as error:
+        reply({"missing": str(error)})
+        return
+    reply({"version": module.VERSION})
+    desk = Desk(module)
+    for line in commands:
+        command = json.loads(line)
+        try:
+            reply(getattr(desk, command.pop("do"))(**command))
+        except Exception as error:  # the driver goes on with the other peers, and says so
+            reply({"error": f"{type(error).__name__}: {error}"[:500], "traceback": traceback.format_exc()})
+
+
+if __name__ == "__main__":
+    main()

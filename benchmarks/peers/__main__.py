@@ -94,17 +94,25 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "versions": {},
         "missing": {},
         "results": [],
+        "failed": {},
         "memory": None,
     }
     chosen = [*options.peers, "nnx_printing", "peak"]
     everyone = dict.fromkeys(name for workload, cores in plan for name in candidates(workload, cores, chosen))
     workers = start(list(everyone), found)
     try:
+        if "nnx" in found["missing"]:
+            sys.exit(f"nnx: {found['missing']['nnx']}")
         for workload, cores in plan:
             begun = time.perf_counter()
             here = {name: workers[name] for name in candidates(workload, cores, chosen) if name in workers}
-            found["results"].append(rounds.measure(workload, here, ("nnx", cores), options.rounds))
-            say(f"{workload.name}, {cores} {'core' if cores == 1 else 'cores'}: {time.perf_counter() - begun:.0f} s")
+            row = f"{workload.name}, {cores} {'core' if cores == 1 else 'cores'}"
+            try:
+                found["results"].append(rounds.measure(workload, here, ("nnx", cores), options.rounds))
+                say(f"{row}: {time.perf_counter() - begun:.0f} s")
+            except rounds.PeerError as error:  # nnx itself; there is nothing to compare with
+                found["failed"][row] = str(error)
+                say(f"{row}: {error}")
             write(options, found)
     finally:
         for worker in workers.values():
@@ -122,7 +130,7 @@ def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure and print the tables, or print those of a file. The status is 1 if a peer computed something else."""
+    """Measure and print the tables, or print those of a file. The status is 1 if losses disagree or nnx fails."""
     options = arguments()
     if options.table:
         print(report.markdown(json.loads(options.table.read_text())))
@@ -131,7 +139,8 @@ def main() -> None:
     else:
         found = measure(options)
         print(report.text(found))
-        sys.exit(any("disagrees" in problem for row in found["results"] for problem in row["problems"].values()))
+        wrong = any("disagrees" in problem for row in found["results"] for problem in row["problems"].values())
+        sys.exit(wrong or bool(found["failed"]))
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def other_lines(report: Found) -> Iterator[str]:
             found = tuple(100 * value for value in ratio(row, "peak@1", "nnx@1"))
             rate = WORKLOADS[name].product_operations / min(kept_times(row, "peak@1")) / 1e3
             yield (
-                f"{name}: products at {found[0]:.1f} ({found[1]:.1f}) % of the peak, {rate:.1f} GFLOP/s: "
+                f"{name}: products at {found[0]:.1f} ({found[1]:.1f}) % of the peak of {rate:.1f} GFLOP/s: "
                 f"{goal:g} {verdict(found[0] >= goal)}"
             )
     if "single step" in by_name:
@@ -157,6 +157,8 @@ def other_lines(report: Found) -> Iterator[str]:
 
 def problem_lines(report: Found) -> Iterator[str]:
     """Yield who could not be measured, or computed something else."""
+    for row, problem in report["failed"].items():
+        yield f"{row}: {problem}"
     for row in report["results"]:
         for peer, problem in row["problems"].items():
             yield f"{row['workload']}, {peer}: {problem}"

@@ -6,6 +6,7 @@ Before each round the driver runs a fixed chain of multiply-adds on the same pro
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import statistics
@@ -60,8 +61,9 @@ class Worker:
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Have it done, and return the reply."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended; the reply that is missing says so
+            self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self.process.stdin.flush()
         return self._reply()
 
     def close(self) -> None:
@@ -107,41 +109,8 @@ def calm(calibrations: list[list[float]]) -> list[bool]:
     ]
 
 
-def compare(workload: Workload, workers: dict[Name, Worker], ours: Name) -> tuple[dict[Name, Any], dict[Name, str]]:
-    """Compare what all of them compute with nnx; return that, and what is wrong with whom."""
-    modes = (False, True) if workload.dropout else (False,)
-    start = 0.0
-    if workload.kind != "predict":
-        start = loss(workload, [array for pair in initial_parameters(workload) for array in pair])
-    found: dict[Name, Any] = {}
-    wrong: dict[Name, str] = {}
-    for name in (ours, *(name for name in workers if name != ours)):
-        if name[0] == "peak":
-            continue
-        try:
-            replies = [workers[name].ask("check", dropout=mode) for mode in modes]
-        except PeerError as error:
-            wrong[name] = str(error)
-            continue
-        if "output" in replies[0]:
-            output = np.array(replies[0]["output"])
-            found[name] = output
-            apart = float(np.abs(output - found[ours]).max())
-            if not apart <= OUTPUT_TOLERANCE:
-                wrong[name] = f"disagrees: outputs are apart by {apart:.2g}"
-            continue
-        found[name] = [reply["losses"] for reply in replies]
-        for mode, theirs, expected in zip(modes, found[name], found[ours], strict=True):
-            tolerance = DROPOUT_TOLERANCE if mode else LOSS_TOLERANCE
-            for n, a, b in zip(workload.checks, theirs, expected, strict=True):
-                if not abs(a - b) <= tolerance * abs(b - start):
-                    wrong.setdefault(name, f"disagrees: loss {a:.6f}, not {b:.6f}, after {n} steps from {start:.6f}")
-    return {name: value for name, value in found.items() if isinstance(value, list)}, wrong
-
-
-def measure(workload: Workload, workers: dict[Name, Worker], ours: Name, n_rounds: int) -> dict[str, Any]:
-    """Prepare, compare and time a workload on all workers; return what is in the JSON file for it."""
-    ready: dict[Name, Worker] = {}
+def prepare(workload: Workload, workers: dict[Name, Worker]) -> tuple[dict[Name, dict[str, Any]], dict[Name, str]]:
+    """Have the workload built and warmed up; return what those that can do it say, and what is wrong with others."""
     prepared: dict[Name, dict[str, Any]] = {}
     problems: dict[Name, str] = {}
     for name, worker in workers.items():
@@ -151,35 +120,106 @@ def measure(workload: Workload, workers: dict[Name, Worker], ours: Name, n_round
             problems[name] = str(error)
             continue
         if "way" in reply:
-            ready[name], prepared[name] = worker, reply
-        elif reply["failures"]:
-            problems[name] = "; ".join(f"{way}: {error}" for way, error in reply["failures"].items())
-    if ours not in ready:
-        raise PeerError(f"{workload.name}: {problems.get(ours, 'nnx cannot do it')}")
-    checks, wrong = compare(workload, ready, ours)
-    problems.update(wrong)
-    order = [name for name in ready if name not in wrong]
+            prepared[name] = reply
+        elif reply["failures"]:  # without any, the library lacks a part of the workload
+            problems[name] = "; ".join(f"{way} {error}".strip() for way, error in reply["failures"].items())
+    return prepared, problems
+
+
+def compare(workload: Workload, workers: dict[Name, Worker], ours: Name) -> tuple[dict[Name, Any], dict[Name, str]]:
+    """Compare what all of them compute with nnx; return their losses, and what is wrong with whom."""
+    modes = (False, True) if workload.dropout else (False,)
+    losses: dict[Name, Any] = {}
+    problems: dict[Name, str] = {}
+    expected = [workers[ours].ask("check", dropout=mode) for mode in modes]
+    for name, worker in workers.items():
+        if name[0] == "peak":
+            continue
+        try:
+            replies = [worker.ask("check", dropout=mode) for mode in modes]
+        except PeerError as error:
+            problems[name] = str(error)
+            continue
+        if workload.kind == "predict":
+            problem = outputs_apart(replies[0]["output"], expected[0]["output"])
+        else:
+            losses[name] = [reply["losses"] for reply in replies]
+            found = (
+                losses_apart(workload, reply["losses"], nnx["losses"], DROPOUT_TOLERANCE if mode else LOSS_TOLERANCE)
+                for mode, reply, nnx in zip(modes, replies, expected, strict=True)
+            )
+            problem = "; ".join(filter(None, found))
+        if problem:
+            problems[name] = problem
+    return losses, problems
+
+
+def outputs_apart(theirs: list[list[float]], ours: list[list[float]]) -> str:
+    """Return how predictions disagree, if they do."""
+    apart = float(np.abs(np.subtract(theirs, ours)).max())
+    return "" if apart <= OUTPUT_TOLERANCE else f"disagrees: outputs are apart by {apart:.2g}"
+
+
+def losses_apart(workload: Workload, theirs: list[float], ours: list[float], tolerance: float) -> str:
+    """Return how losses disagree, if they do, by more than a part of what training has changed them by."""
+    start = loss(workload, [array for pair in initial_parameters(workload) for array in pair])
+    for n, a, b in zip(workload.checks, theirs, ours, strict=True):
+        if not abs(a - b) <= tolerance * abs(b - start):
+            return f"disagrees: loss {a:.6f}, not {b:.6f}, after {n} steps from {start:.6f}"
+    return ""
+
+
+def take_turns(
+    workers: dict[Name, Worker], n_rounds: int
+) -> tuple[dict[Name, list[dict[str, Any]]], list[list[float]]]:
+    """Return the blocks of each worker, one a round, and the calibrations before the rounds."""
+    order = list(workers)
     processors = machine.processors(max(cores for _, cores in order))
+    blocks: dict[Name, list[dict[str, Any]]] = {name: [] for name in order}
     calibrations: list[list[float]] = []
-    times: dict[Name, list[float]] = {name: [] for name in order}
-    stolen = machine.stolen()
     while len(calibrations) < MOST * n_rounds and (not calibrations or sum(calm(calibrations)) < n_rounds):
         calibrations.append(calibrate(processors))
         turn = len(calibrations) % len(order)
         for name in order[turn:] + order[:turn]:
             time.sleep(PAUSE)
-            times[name].append(ready[name].ask("block")["time"])
-    for worker in ready.values():
-        worker.ask("forget")
-    kept = calm(calibrations)
+            blocks[name].append(workers[name].ask("block"))
+    return blocks, calibrations
+
+
+def measure(workload: Workload, workers: dict[Name, Worker], ours: Name, n_rounds: int) -> dict[str, Any]:
+    """Prepare, compare and time a workload on all workers; return what is in the JSON file for it.
+
+    Raises
+    ------
+    PeerError
+        If nnx cannot do it, or if a peer that could do it fails while it is timed.
+    """
+    prepared, problems = prepare(workload, workers)
+    if ours not in prepared:
+        raise PeerError(problems.get(ours, "nnx is not there"))
+    losses, disagreeing = compare(workload, {name: workers[name] for name in prepared}, ours)
+    problems.update(disagreeing)
+    stolen = machine.stolen()
+    able = {name: workers[name] for name in prepared if name not in disagreeing}
+    blocks, calibrations = take_turns(able, n_rounds)
+    for name in prepared:
+        workers[name].ask("forget")
     return {
         "workload": workload.name,
         "cores": ours[1],
-        "kept": kept,
+        "kept": calm(calibrations),
         "calibrations": calibrations,
         "stolen_ticks": None if stolen is None else (machine.stolen() or stolen) - stolen,
         "problems": {label(name): problem for name, problem in problems.items()},
-        "peers": {label(name): {**prepared[name], "losses": checks.get(name), "times": times[name]} for name in order},
+        "peers": {
+            label(name): {
+                **prepared[name],
+                "losses": losses.get(name),
+                "times": [block["time"] for block in blocks[name]],
+                "steps": [block["steps"] for block in blocks[name]],
+            }
+            for name in able
+        },
     }
 
 

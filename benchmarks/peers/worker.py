@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from workloads import WORKLOADS, Candidate, Workload, loss
 
-#: Blocks by which the ways of a peer to do the same are compared.
+#: Blocks of each way of a peer to do the same, in turn, by which the fastest is found.
 TRIALS = 3
 
 Ways = Mapping[str, Callable[[], Candidate]]
@@ -47,23 +47,23 @@ class Desk:
         self.build = lambda workload: module.variants(workload, len(PROCESSORS))
 
     def prepare(self, name: str) -> dict[str, Any]:
-        """Build the workload in every way that the peer knows, and keep the fastest."""
+        """Build the workload in every way that the peer knows, let them take turns, and keep the fastest."""
         self.workload = WORKLOADS[name]
-        trials: dict[str, float] = {}
+        ready: dict[str, tuple[Candidate, int]] = {}
         failures: dict[str, str] = {}
         for way, make in self.build(self.workload).items():
             try:
                 candidate = make()
-                units = units_a_block(candidate, self.workload.seconds)
-                taken = min(block(candidate, units) for _ in range(TRIALS)) * 1e6
+                ready[way] = candidate, units_a_block(candidate, self.workload.seconds)
             except Exception as error:  # of somebody else's library; the other ways may work
                 failures[way] = f"{type(error).__name__}: {error}"[:500]
-                continue
-            if not trials or taken < min(trials.values()):
-                self.candidate, self.way, self.units = candidate, way, units
-            trials[way] = taken
-        kept = {"way": self.way, "steps": self.units * self.candidate.steps} if trials else {}
-        return {"trials": trials, "failures": failures, **kept}
+        if not ready:
+            return {"failures": failures}
+        blocks = [{way: block(*pair) * 1e6 for way, pair in ready.items()} for _ in range(TRIALS)]
+        trials = {way: min(times[way] for times in blocks) for way in ready}
+        self.way = min(trials, key=trials.__getitem__)
+        self.candidate, self.units = ready[self.way]
+        return {"way": self.way, "trials": trials, "failures": failures}
 
     def check(self, dropout: bool) -> dict[str, Any]:
         """Return the losses after the workload's numbers of steps, or the output; without dropout, if told so."""
@@ -81,8 +81,13 @@ class Desk:
         return {"losses": losses}
 
     def block(self) -> dict[str, Any]:
-        """Return the microseconds of a step, over a block of them."""
-        return {"time": block(self.candidate, self.units) * 1e6}
+        """Return the microseconds of a step, over a block of so many steps."""
+        while True:
+            taken = block(self.candidate, self.units)
+            steps = self.units * self.candidate.steps
+            if taken * steps >= self.workload.seconds / 2:
+                return {"time": taken * 1e6, "steps": steps}
+            self.units = max(self.units + 1, round(self.workload.seconds / taken / self.candidate.steps))
 
     def forget(self) -> dict[str, Any]:
         """Free what the workload took."""
@@ -105,11 +110,9 @@ def units_a_block(candidate: Candidate, seconds: float) -> int:
     candidate.run(1)
     candidate.run(1)
     units = 1
-    while True:
-        taken = block(candidate, units) * units * candidate.steps
-        if taken >= seconds / 2:
-            return max(1, round(units * seconds / taken))
+    while (taken := block(candidate, units) * units * candidate.steps) < seconds / 2:
         units *= 2
+    return max(1, round(units * seconds / taken))
 
 
 def main() -> None:

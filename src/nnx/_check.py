@@ -256,7 +256,7 @@ def bound(
 
 def finite(where: str, name: str, values: Array) -> None:
     """Refuse NaN and infinity, naming the first row that holds one; works in blocks of about a million values."""
-    if values.dtype.kind != "f":
+    if values.dtype.kind != "f" or _kernels.known_finite(values):
         return
     step = max(1, FINITE_BLOCK // max(1, math.prod(values.shape[1:])))
     for start in range(0, len(values), step):

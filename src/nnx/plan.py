@@ -288,19 +288,19 @@ class Run:
 def _planned(model: Model) -> tuple[program.Program, Any]:
     """Return a model's program and its plan: those of the last time, if nothing has changed since."""
     kept: tuple[program.Program, Any] | None = model._plan
-    if kept is not None and _still_holds(model, *kept):
+    if kept is not None and _still_holds(model, kept[1]):
         return kept
     lowered = program.lower(model)
     native = _kernels.backend.Plan(  # type: ignore[attr-defined]
-        lowered.dtype, tuple(lowered.stages), lowered.loss._kernel, lowered.combined
+        lowered.dtype, lowered.stages, lowered.loss._kernel, lowered.combined, lowered.guards
     )
     model._plan = (lowered, native)
     return lowered, native
 
 
-def _still_holds(model: Model, kept: program.Program, native: Any) -> bool:
+def _still_holds(model: Model, native: Any) -> bool:
     backend: Any = _kernels.backend
-    return type(native) is backend.Plan and native.is_current() and backend.untouched(model, kept.guards)
+    return type(native) is backend.Plan and native.holds(model)
 
 
 def run_threads(native: Any, n_threads: int) -> None:

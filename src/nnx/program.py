@@ -106,7 +106,7 @@ class Op(NamedTuple):
 
 
 class Guards(NamedTuple):
-    """What must be found unchanged whenever a program is used (see `untouched` of the compiled kernels)."""
+    """What must be found unchanged whenever a program is used (see `Plan.holds` of the compiled kernels)."""
 
     #: Attributes of the model, and what they hold.
     attributes: tuple[tuple[str, Any], ...]
@@ -320,7 +320,7 @@ def _shape(layers: list[Any], layer: Layer_Dense) -> tuple[int, int]:
     shape = np.shape(weights)
     if len(shape) != 2 or 0 in shape:
         raise Obstacle(f"{_whose(layer, layers)} has no matrix for weights")
-    return shape
+    return shape[0], shape[1]
 
 
 def dtype_of(stages: tuple[Stage, ...]) -> FloatDType:

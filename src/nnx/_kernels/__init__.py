@@ -21,6 +21,7 @@ __all__ = [
     "built",
     "empty",
     "empty_like",
+    "known_finite",
     "load",
     "name",
     "readable",
@@ -92,10 +93,11 @@ name, reason = choose(_config.requested_backend())
 
 if TYPE_CHECKING:
     from nnx._kernels import _numpy as backend
-    from nnx._kernels._arrays import alike, attributes, empty, empty_like, readable, writable
+    from nnx._kernels._arrays import alike, attributes, empty, empty_like, known_finite, readable, writable
 else:
     backend = load(name)
     arrays = _door() or _arrays
     alike, attributes = arrays.alike, arrays.attributes
     empty, empty_like = arrays.empty, arrays.empty_like
+    known_finite = arrays.known_finite
     readable, writable = arrays.readable, arrays.writable

@@ -108,6 +108,20 @@ def attributes(owner, tuple names not None, cnp.ndarray other not None, bint wri
     return found
 
 
+def known_finite(value):
+    cdef Kernels *kernels
+    cdef cnp.ndarray array
+    cdef Py_ssize_t position, n
+    if not is_ready(value, NULL, False):
+        return False
+    array = value
+    kernels = kernels_for("known_finite", "value", value)
+    n = cnp.PyArray_SIZE(array)
+    with nogil:
+        position = kernels.not_finite(data(array), n)
+    return position < 0
+
+
 def empty_like(cnp.ndarray other not None):
     return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(other), cnp.PyArray_DIMS(other), cnp.PyArray_TYPE(other), 0)
 
@@ -199,7 +213,7 @@ def dense_backward_inputs(dvalues, weights, dinputs):
     d, w = apart(d, result), apart(w, result)
     scratch = take(kernels.product_scratch)
     with nogil:
-        kernels.dense_backward_inputs(data(d), data(w), data(result), rows, n_in, n_out, scratch)
+        kernels.dense_backward_inputs(data(d), data(w), data(result), rows, n_in, n_out, NULL, scratch)
     give(scratch)
     give_back(dinputs, result)
 

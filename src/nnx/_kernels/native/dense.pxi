@@ -20,14 +20,14 @@ cdef void dense_forward(
             inputs, weights, 1, n_out, biases, output, rows, n_out, n_in, 0 if relu else -INFINITY, scratch
         )
     elif is_shallow(n_out, n_in):
-        shallow_product(inputs, weights, biases, output, rows, n_out, n_in, relu)
+        shallow_product(inputs, weights, biases, output, rows, n_out, n_in, relu, NULL)
     elif is_narrow(n_out):
         product(
-            weights, 1, n_out, inputs, 1, n_in, NULL, biases, output, 1, n_out, n_out, rows, n_in, relu, scratch
+            weights, 1, n_out, inputs, 1, n_in, NULL, biases, output, 1, n_out, n_out, rows, n_in, relu, NULL, scratch
         )
     else:
         product(
-            inputs, n_in, 1, weights, n_out, 1, biases, NULL, output, n_out, 1, rows, n_out, n_in, relu, scratch
+            inputs, n_in, 1, weights, n_out, 1, biases, NULL, output, n_out, 1, rows, n_out, n_in, relu, NULL, scratch
         )
 
 
@@ -46,11 +46,11 @@ cdef void dense_backward_weights(
     """``dweights := inputsᵀ · dvalues + l1·sign(weights) + 2·l2·weights``."""
     if is_narrow(n_out) and n_out < n_in:
         product(
-            dvalues, 1, n_out, inputs, n_in, 1, NULL, NULL, dweights, 1, n_out, n_out, n_in, rows, False, scratch
+            dvalues, 1, n_out, inputs, n_in, 1, NULL, NULL, dweights, 1, n_out, n_out, n_in, rows, False, NULL, scratch
         )
     else:
         product(
-            inputs, 1, n_in, dvalues, n_out, 1, NULL, NULL, dweights, n_out, 1, n_in, n_out, rows, False, scratch
+            inputs, 1, n_in, dvalues, n_out, 1, NULL, NULL, dweights, n_out, 1, n_in, n_out, rows, False, NULL, scratch
         )
     add_regularization(weights, dweights, n_in * n_out, l1, l2)
 
@@ -62,25 +62,28 @@ cdef void dense_backward_inputs(
     Py_ssize_t rows,
     Py_ssize_t n_in,
     Py_ssize_t n_out,
+    const real_t *gate,  # (rows, n_in) in: the output of the ReLU before, through which dinputs go as well; or NULL
     real_t *scratch,  # PRODUCT_SCRATCH bytes
 ) noexcept nogil:
-    """``dinputs := dvalues · weightsᵀ``."""
+    """``dinputs := dvalues · weightsᵀ``, then 0 where `gate` is."""
     cdef Py_ssize_t i, k
     if has_dots(n_in, n_out):
         narrow_product(dvalues, weights, n_out, 1, NULL, dinputs, rows, n_in, n_out, -INFINITY, scratch)
+        if gate is not NULL:
+            relu_backward(gate, dinputs, dinputs, rows * n_in)
     elif is_shallow(n_in, n_out):
         memset(scratch, 0, n_in * sizeof(real_t))
         for i in range(n_in):
             for k in range(n_out):
                 scratch[(k + 1) * n_in + i] = weights[i * n_out + k]
-        shallow_product(dvalues, scratch + n_in, scratch, dinputs, rows, n_in, n_out, False)
+        shallow_product(dvalues, scratch + n_in, scratch, dinputs, rows, n_in, n_out, False, gate)
     elif is_narrow(n_in):
         product(
-            weights, n_out, 1, dvalues, 1, n_out, NULL, NULL, dinputs, 1, n_in, n_in, rows, n_out, False, scratch
+            weights, n_out, 1, dvalues, 1, n_out, NULL, NULL, dinputs, 1, n_in, n_in, rows, n_out, False, gate, scratch
         )
     else:
         product(
-            dvalues, n_out, 1, weights, 1, n_out, NULL, NULL, dinputs, n_in, 1, rows, n_in, n_out, False, scratch
+            dvalues, n_out, 1, weights, 1, n_out, NULL, NULL, dinputs, n_in, 1, rows, n_in, n_out, False, gate, scratch
         )
 
 

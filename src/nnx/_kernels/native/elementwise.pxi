@@ -206,3 +206,32 @@ cdef double regularization_loss(const real_t *values, Py_ssize_t n, double l1, d
 cdef double total(const real_t *values, Py_ssize_t n) noexcept nogil:
     """Return ``Σ values``, summed in double; values (n,) in."""
     return sum_of(PLAIN, values, n)
+
+
+cdef Py_ssize_t not_finite(const real_t *values, Py_ssize_t n) noexcept nogil:
+    """Return the position of the first NaN or infinity, −1 if there is none; values (n,) in."""
+    cdef Py_ssize_t start = 0, end, i
+    cdef vec sums
+    cdef real_t lanes[MOST_LANES]
+    cdef real_t zero
+    cdef int l
+    while start < n:
+        end = min(n, start + SUM_BLOCK)
+        # x − x is 0 for all that is finite, else NaN.
+        sums = v_all(0)
+        i = start
+        while i + LANES <= end:
+            sums = v_add(sums, v_sub(v_load(values + i), v_load(values + i)))
+            i += LANES
+        v_store(lanes, sums)
+        zero = 0
+        for l in range(LANES):
+            zero += lanes[l]
+        for i in range(i, end):
+            zero += values[i] - values[i]
+        if zero != 0:
+            for i in range(start, end):
+                if values[i] - values[i] != 0:
+                    return i
+        start = end
+    return -1

@@ -20,9 +20,10 @@ ctypedef void (*dense_backward_biases_t)(
     const void *, const void *, void *, Py_ssize_t, Py_ssize_t, double, double
 ) noexcept nogil
 ctypedef void (*dense_backward_inputs_t)(
-    const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, void *
+    const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, void *
 ) noexcept nogil
 ctypedef double (*regularization_loss_t)(const void *, Py_ssize_t, double, double) noexcept nogil
+ctypedef Py_ssize_t (*not_finite_t)(const void *, Py_ssize_t) noexcept nogil
 ctypedef double (*total_t)(const void *, Py_ssize_t) noexcept nogil
 ctypedef void (*dropout_mask_t)(
     void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double, uint64_t, uint64_t
@@ -167,6 +168,7 @@ cdef struct Kernels:
     dense_backward_inputs_t dense_backward_inputs
     regularization_loss_t regularization_loss
     total_t total
+    not_finite_t not_finite
     dropout_mask_t dropout_mask
     map_two_t dropout_apply
     map_one_t exponential

@@ -32,6 +32,7 @@ addresses.dense_backward_biases = <dense_backward_biases_t> dense_backward_biase
 addresses.dense_backward_inputs = <dense_backward_inputs_t> dense_backward_inputs
 addresses.regularization_loss = <regularization_loss_t> regularization_loss
 addresses.total = <total_t> total
+addresses.not_finite = <not_finite_t> not_finite
 addresses.dropout_mask = <dropout_mask_t> dropout_mask
 addresses.dropout_apply = <map_two_t> dropout_apply
 addresses.exponential = <map_one_t> exponential

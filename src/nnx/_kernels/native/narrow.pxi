@@ -145,8 +145,9 @@ cdef inline void shallow_lines(
     real_t *c,  # (rows, vectors*LANES) out, rows `columns` apart
     Py_ssize_t rows,
     Py_ssize_t columns,
+    const real_t *gate,  # like c, or NULL
 ) noexcept nogil:
-    """``c := start + a · b``, then max(0, c) if ``relu``."""
+    """``c := start + a · b``, then max(0, c) if ``relu``, then 0 where `gate` is."""
     cdef vec first[FLAT_VECTORS]
     cdef vec lines[SHALLOW * FLAT_VECTORS]
     cdef vec x[SHALLOW]
@@ -164,20 +165,24 @@ cdef inline void shallow_lines(
             sums = first[v]
             for k in range(depth):
                 sums = v_madd(x[k], lines[k * vectors + v], sums)
-            v_store(c + i * columns + v * LANES, relu_of(sums) if relu else sums)
+            if relu:
+                sums = relu_of(sums)
+            if gate is not NULL:
+                sums = v_where_above_zero(v_load(gate + i * columns + v * LANES), sums)
+            v_store(c + i * columns + v * LANES, sums)
 
 
 cdef inline void shallow_of(
     const int depth, const bint relu, const real_t *a, const real_t *b, const real_t *start, real_t *c, Py_ssize_t rows,
-    Py_ssize_t columns,
+    Py_ssize_t columns, const real_t *gate,
 ) noexcept nogil:
     """`shallow_lines` from the first column to the last."""
     cdef Py_ssize_t j = 0
     while j + FLAT_VECTORS * LANES <= columns:
-        shallow_lines(depth, FLAT_VECTORS, relu, a, b + j, start + j, c + j, rows, columns)
+        shallow_lines(depth, FLAT_VECTORS, relu, a, b + j, start + j, c + j, rows, columns, gate + j if gate is not NULL else NULL)
         j += FLAT_VECTORS * LANES
     while j < columns:
-        shallow_lines(depth, 1, relu, a, b + j, start + j, c + j, rows, columns)
+        shallow_lines(depth, 1, relu, a, b + j, start + j, c + j, rows, columns, gate + j if gate is not NULL else NULL)
         j += LANES
 
 
@@ -190,25 +195,26 @@ cdef void shallow_product(
     Py_ssize_t columns,  # a multiple of LANES
     Py_ssize_t depth,  # up to SHALLOW
     bint relu,
+    const real_t *gate,  # (rows, columns) in, as of `product`; or NULL
 ) noexcept nogil:
-    """``c := a · b + start``, then max(0, c) if ``relu``: all of B's columns that are in use stay in registers."""
+    """``c := a · b + start``, then max(0, c) if ``relu``, then 0 where `gate` is: all of B's columns that are in use stay in registers."""
     if relu:
         if depth == 1:
-            shallow_of(1, True, a, b, start, c, rows, columns)
+            shallow_of(1, True, a, b, start, c, rows, columns, gate)
         elif depth == 2:
-            shallow_of(2, True, a, b, start, c, rows, columns)
+            shallow_of(2, True, a, b, start, c, rows, columns, gate)
         elif depth == 3:
-            shallow_of(3, True, a, b, start, c, rows, columns)
+            shallow_of(3, True, a, b, start, c, rows, columns, gate)
         else:
-            shallow_of(4, True, a, b, start, c, rows, columns)
+            shallow_of(4, True, a, b, start, c, rows, columns, gate)
     elif depth == 1:
-        shallow_of(1, False, a, b, start, c, rows, columns)
+        shallow_of(1, False, a, b, start, c, rows, columns, gate)
     elif depth == 2:
-        shallow_of(2, False, a, b, start, c, rows, columns)
+        shallow_of(2, False, a, b, start, c, rows, columns, gate)
     elif depth == 3:
-        shallow_of(3, False, a, b, start, c, rows, columns)
+        shallow_of(3, False, a, b, start, c, rows, columns, gate)
     else:
-        shallow_of(4, False, a, b, start, c, rows, columns)
+        shallow_of(4, False, a, b, start, c, rows, columns, gate)
 
 
 cdef inline bint is_shallow(Py_ssize_t columns, Py_ssize_t depth) noexcept nogil:

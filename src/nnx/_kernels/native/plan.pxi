@@ -24,7 +24,7 @@ cdef enum:
     MOST_KEPT = 1 << 22  # bytes of memory that a plan keeps between calls
 
 
-def untouched(model, guards not None):
+cdef bint untouched(object model, object guards) except -1:
     """Return whether a model is as it was when a program was made of it.
 
     Its parts are the same objects of the same classes, none has an attribute with the name of a method, and the
@@ -91,6 +91,8 @@ cdef class Plan:
         The loss's kernels' name.
     combined : bool
         Whether loss and last activation have one gradient.
+    guards : Guards
+        What `holds` looks at.
     """
 
     cdef Kernels *kernels
@@ -98,6 +100,7 @@ cdef class Plan:
     cdef int number
     cdef Py_ssize_t itemsize
     cdef tuple stages
+    cdef object guards
     cdef Net lean, stored
     cdef Net *nets[2]  # both
     cdef Progress progress
@@ -113,8 +116,9 @@ cdef class Plan:
     cdef cnp.ndarray steps, epochs
     cdef Py_ssize_t lean_end  # where the steps end that store nothing
     cdef bint stores
+    cdef bint has_room  # for what the last step stores
 
-    def __cinit__(self, dtype, tuple stages not None, str loss not None, bint combined):
+    def __cinit__(self, dtype, tuple stages not None, str loss not None, bint combined, guards not None):
         cdef Py_ssize_t s
         self.dtype = np.dtype(dtype)
         self.number = self.dtype.num
@@ -122,7 +126,7 @@ cdef class Plan:
         if self.number != cnp.NPY_FLOAT and self.number != cnp.NPY_DOUBLE:
             raise TypeError(f"Plan: dtype must be float32 or float64, got {dtype!r}.")
         self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
-        self.stages = stages
+        self.stages, self.guards = stages, guards
         self.n_full = len(stages)
         self.lean.stages = <Stage *> PyMem_RawCalloc(self.n_full + 1, sizeof(Stage))
         self.stored.stages = <Stage *> PyMem_RawCalloc(self.n_full + 1, sizeof(Stage))
@@ -239,9 +243,9 @@ cdef class Plan:
         self.reserved_batch, self.reserved_threads, self.reserved_order = batch, n_threads, ordered
         return 0
 
-    def is_current(self):
-        """Return whether the variant in use is the one that this was made for."""
-        return self.kernels == tables[0 if self.number == cnp.NPY_FLOAT else 1]
+    def holds(self, model):
+        """Return whether the model, and the variant in use, are still what this was made for."""
+        return self.kernels == tables[0 if self.number == cnp.NPY_FLOAT else 1] and untouched(model, self.guards)
 
     # Binding
 
@@ -305,7 +309,7 @@ cdef class Plan:
     ) except -1:
         cdef list state
         parameter.values = data(values)
-        parameter.momentums = parameter.cache = NULL
+        parameter.momentums = parameter.cache = parameter.gradients = NULL
         parameter.l1, parameter.l2 = l1, l2
         self.held.append(values)
         if not trains or not names:
@@ -447,7 +451,7 @@ cdef class Plan:
         self.epochs = cnp.PyArray_EMPTY(2, shape, cnp.NPY_DOUBLE, 0)
         self.progress.figures.steps, self.progress.figures.steps_size = <double *> data(self.steps), n_steps
         self.progress.figures.epochs, self.progress.figures.epochs_size = <double *> data(self.epochs), n_epochs
-        self.stores, self.lean_end = stores, n_steps - stores
+        self.stores, self.lean_end, self.has_room = stores, n_steps - stores, False
         if stores:
             self._lend()
         for s in range(2):
@@ -520,6 +524,7 @@ cdef class Plan:
             (<dict> found[s])["dinputs"] = dinputs
             (<dict> found[s])["dvalues"] = gradients
             gradients = dinputs
+        self.has_room = True
         return found
 
     cdef cnp.ndarray _array(self, Py_ssize_t rows, Py_ssize_t columns):
@@ -536,6 +541,8 @@ cdef class Plan:
         """Run as one of the threads, without the GIL; all but the first wait for `start`."""
         if not 0 <= thread < self.reserved_threads:
             raise ValueError("Plan.work: thread must be one of those that memory is reserved for.")
+        if self.stores and not self.has_room:
+            raise RuntimeError("Plan.work: there is no room for what the last step stores. Call room first.")
         with nogil:
             if wait_at_gate(&self.progress.meeting) > 0:
                 if self.lean_end > 0:

@@ -14,6 +14,7 @@ cdef enum:
     BLOCK_BYTES = 2048  # of a sum's terms at a time: a panel of B with 64 such lines stays in level 1
     BLOCK_ROWS = 192  # rows of A packed at a time: with that depth, in level 2
     GROUP_COLUMNS = 64  # columns of B packed at a time
+    LEAST_PACKED = 4096  # numbers: a smaller factor is in level 1 as it is
     PACK_COLUMNS = 512  # from here on a transposed A is read so often that packing it pays
 
 
@@ -35,8 +36,9 @@ cdef inline void tile(
     real_t *c,  # (rows, vectors*LANES) out, rows c_row apart
     Py_ssize_t c_row,
     real_t least,  # what a result is raised to: 0 for ReLU, or −infinity
+    const real_t *gate,  # (rows, vectors*LANES) in, like c: where it is 0, so is the result; or NULL
 ) noexcept nogil:
-    """``c := max(least, start + a · b)``."""
+    """``c := max(least, start + a · b)``, then 0 where a ReLU's output, `gate`, is 0."""
     cdef vec sums[MOST_ROWS * TALL_VECTORS]
     cdef vec line[FLAT_VECTORS]
     cdef vec x
@@ -53,6 +55,9 @@ cdef inline void tile(
                 sums[i * vectors + v] = v_madd(x, line[v], sums[i * vectors + v])
         a += a_depth
         b += b_depth
+    if gate is not NULL:
+        for i in range(rows * vectors):
+            sums[i] = v_where_above_zero(v_load(gate + i // vectors * c_row + i % vectors * LANES), sums[i])
     for i in range(rows * vectors):
         v_store(c + i // vectors * c_row + i % vectors * LANES, v_max(v_all(least), sums[i]))
 
@@ -60,7 +65,7 @@ cdef inline void tile(
 cdef inline void tile_row(
     const int rows, const int vectors, Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth,
     Py_ssize_t a_next, const real_t *b, Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start,
-    Py_ssize_t start_row, real_t *c, Py_ssize_t c_row, real_t least,
+    Py_ssize_t start_row, real_t *c, Py_ssize_t c_row, real_t least, const real_t *gate,
 ) noexcept nogil:
     """`count` tiles below each other, of A a_next apart.
 
@@ -71,10 +76,12 @@ cdef inline void tile_row(
     for t in range(count):
         for l in range(rows):
             fetch_ahead(c + (rows + l) * c_row)
-        tile(rows, vectors, a, a_row, a_depth, b, b_depth, depth, start, start_row, c, c_row, least)
+        tile(rows, vectors, a, a_row, a_depth, b, b_depth, depth, start, start_row, c, c_row, least, gate)
         a += a_next
         start += rows * start_row
         c += rows * c_row
+        if gate is not NULL:
+            gate += rows * c_row
 
 
 cdef void tiles(
@@ -82,54 +89,64 @@ cdef void tiles(
     int vectors,  # TALL_VECTORS or FLAT_VECTORS
     Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth, Py_ssize_t a_next, const real_t *b,
     Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start, Py_ssize_t start_row, real_t *c, Py_ssize_t c_row,
-    real_t least,
+    real_t least, const real_t *gate,
 ) noexcept nogil:
     """`tile_row`, compiled for each size of tile."""
     if vectors == FLAT_VECTORS:
         if rows == 3:
             tile_row(
-                3, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+                3, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
+                gate,
             )
         elif rows == 2:
             tile_row(
-                2, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+                2, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
+                gate,
             )
         else:
             tile_row(
-                1, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+                1, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
+                gate,
             )
     elif rows == TILE_ROWS:
         tile_row(
             TILE_ROWS, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least,
+            least, gate,
         )
     elif rows == 7 < TILE_ROWS:
         tile_row(
-            7, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+            7, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
+                gate,
         )
     elif rows == 6 < TILE_ROWS:
         tile_row(
-            6, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+            6, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
+                gate,
         )
     elif rows == 5 < TILE_ROWS:
         tile_row(
-            5, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+            5, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
+                gate,
         )
     elif rows == 4 < TILE_ROWS:
         tile_row(
-            4, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+            4, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
+                gate,
         )
     elif rows == 3:
         tile_row(
-            3, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+            3, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
+                gate,
         )
     elif rows == 2:
         tile_row(
-            2, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+            2, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
+                gate,
         )
     else:
         tile_row(
-            1, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least
+            1, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
+                gate,
         )
 
 
@@ -249,7 +266,7 @@ cdef void ragged_tile(
     const real_t *start_columns,  # (width,) in: what the sums of each column start from; or NULL
     const real_t *start_rows,  # (rows,) in: what those of each row start from; or NULL
     bint first,  # with neither, whether the sums start from 0 or from c
-    real_t *c, Py_ssize_t c_row, Py_ssize_t c_column, Py_ssize_t width, real_t least,
+    real_t *c, Py_ssize_t c_row, Py_ssize_t c_column, Py_ssize_t width, real_t least, const real_t *gate,
 ) noexcept nogil:
     """A tile whose columns are not all there, or lie apart: computed beside c."""
     cdef real_t beside[MOST_ROWS * TALL_VECTORS * MOST_LANES]
@@ -267,10 +284,13 @@ cdef void ragged_tile(
                 beside[i * line + j] = start_rows[i]
             else:
                 beside[i * line + j] = 0
-    tiles(rows, vectors, 1, a, a_row, a_depth, 0, b, b_depth, depth, beside, line, beside, line, least)
+    tiles(rows, vectors, 1, a, a_row, a_depth, 0, b, b_depth, depth, beside, line, beside, line, least, NULL)
     for i in range(rows):
         for j in range(width):
-            c[i * c_row + j * c_column] = beside[i * line + j]
+            if gate is not NULL and gate[i * c_row + j * c_column] <= 0:
+                c[i * c_row + j * c_column] = 0
+            else:
+                c[i * c_row + j * c_column] = beside[i * line + j]
 
 
 cdef struct Product:
@@ -289,6 +309,7 @@ cdef struct Product:
     Py_ssize_t deep  # their number
     Py_ssize_t top  # the first of the rows
     real_t least
+    const real_t *gate  # NULL until the sums are complete
 
 
 cdef void panel_rows(
@@ -308,6 +329,7 @@ cdef void panel_rows(
     cdef const real_t *a
     cdef const real_t *start
     cdef real_t *c
+    cdef const real_t *gate = NULL
     cdef int height, lane
     for lane in range(FLAT_VECTORS * LANES):
         zeros[lane] = 0
@@ -322,12 +344,14 @@ cdef void panel_rows(
             a, a_row, a_depth = p.a + (p.top + i) * p.a_row + p.k * p.a_depth, p.a_row, p.a_depth
             a_next = height * p.a_row
         c = p.c + (p.top + i) * p.c_row + j * p.c_column
+        if p.gate is not NULL:
+            gate = p.gate + (c - p.c)
         if ragged:
             ragged_tile(
                 height, p.vectors, a, a_row, a_depth, b, b_depth, p.deep,
                 p.start_columns + j if p.start_columns is not NULL else NULL,
                 p.start_rows + p.top + i if p.start_rows is not NULL else NULL,
-                first, c, p.c_row, p.c_column, width, p.least,
+                first, c, p.c_row, p.c_column, width, p.least, gate,
             )
         else:
             start, start_row = c, p.c_row
@@ -337,7 +361,7 @@ cdef void panel_rows(
                     start = p.start_columns + j
             tiles(
                 height, p.vectors, count, a, a_row, a_depth, a_next, b, b_depth, p.deep, start, start_row, c, p.c_row,
-                p.least,
+                p.least, gate,
             )
         i += height * count
 
@@ -354,7 +378,7 @@ cdef void group_columns(
 ) noexcept nogil:
     """Compute some columns of a block of rows, from packed panels where those are read often enough."""
     cdef Py_ssize_t line = p.vectors * LANES
-    cdef bint packs = b_column != 1 or rows > 2 * TILE_ROWS
+    cdef bint packs = b_column != 1 or (rows > 2 * TILE_ROWS and p.deep * b_depth > LEAST_PACKED)
     cdef Py_ssize_t at = 0, width
     b += p.k * b_depth + j * b_column
     if b_column != 1:
@@ -389,9 +413,10 @@ cdef void product(
     Py_ssize_t columns,
     Py_ssize_t depth,
     bint relu,
+    const real_t *gate,  # (rows, columns) in, like c: a ReLU's output, where whose zeros are c becomes 0; or NULL
     real_t *scratch,  # PRODUCT_SCRATCH bytes
 ) noexcept nogil:
-    """``c := a · b + start``, then max(0, c) if ``relu``."""
+    """``c := a · b + start``, then max(0, c) if ``relu``, then 0 where `gate` is."""
     cdef Product p
     cdef Py_ssize_t most = BLOCK_BYTES // sizeof(real_t)
     cdef Py_ssize_t n_blocks = max(1, (depth + most - 1) // most)
@@ -409,6 +434,7 @@ cdef void product(
     while p.k == 0 or p.k < depth:
         p.deep = min(deep, depth - p.k)
         p.least = 0 if relu and p.k + p.deep == depth else -INFINITY
+        p.gate = gate if p.k + p.deep == depth else NULL
         p.top = 0
         while p.top < rows:
             high = min(block_rows, rows - p.top)

@@ -251,6 +251,7 @@ cdef void backward_rows(
     cdef real_t *dvalues
     cdef real_t *dinputs
     cdef Py_ssize_t n
+    cdef bint gated = False  # the gradient has gone through the ReLU of a dense stage already
     while s >= 0:
         stage = &net.stages[s]
         n = rows * stage.n_out
@@ -261,16 +262,18 @@ cdef void backward_rows(
         dvalues = <real_t *> stage.dvalues + first * stage.n_out
         dinputs = <real_t *> stage.dinputs + first * stage.n_in if stage.dinputs is not NULL else NULL
         if stage.kind == DENSE:
-            if stage.relu:
+            if stage.relu and not gated:
                 relu_backward(output, dvalues, dvalues, n)
             if stage.tiles is not NULL and (stage.trained or stage.weights.gradients is not NULL):
                 pack_stage(stage, inputs, dvalues, first, rows, net.batch)
             if dinputs is not NULL:
+                gated = s > 0 and net.stages[s - 1].relu
                 dense_backward_inputs(
                     dvalues, <const real_t *> stage.weights.values, dinputs, rows, stage.n_in, stage.n_out,
-                    <real_t *> scratch,
+                    inputs if gated else NULL, <real_t *> scratch,
                 )
         elif dinputs is not NULL:
+            gated = False
             if stage.kind == RELU:
                 relu_backward(output, dvalues, dinputs, n)
             elif stage.kind == SIGMOID:

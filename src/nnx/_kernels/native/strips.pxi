@@ -4,6 +4,7 @@
 
 cdef enum:
     STRIP_COLUMNS = 256  # of a strip at a time: its gradients stay in level 1, the panels for it in level 2
+    PACKED_ROWS = 32  # rows that are packed at a time
     STRIP_DEPTH = 256  # rows of the batch at a time: one panel of them, and a tile of the inputs, stay in level 1
 
 
@@ -52,25 +53,59 @@ cdef void pack_tiles(
     real_t *tiles,  # out: tile after tile, each (batch, height), a column of it for each row
     Py_ssize_t stride,
 ) noexcept nogil:
-    """Copy rows so that the numbers that a tile of the gradient takes from each lie together."""
-    cdef const real_t *line
-    cdef real_t *target
-    cdef Py_ssize_t k, i
-    cdef int height, l
-    for k in range(rows):
-        line = lines + k * n
+    """Copy rows so that the numbers that a tile of the gradient takes from each lie together.
+
+    A few rows at a time: those of a whole batch would be on more pages than the processor remembers.
+    """
+    cdef Py_ssize_t i, top = 0, high, whole
+    cdef real_t *tile
+    cdef int height
+    while top < rows:
+        high = min(<Py_ssize_t> PACKED_ROWS, rows - top)
         i = 0
         while i < n:
             height = tile_height(n - i)
-            target = tiles + i * stride + (first + k) * height
-            # The vector's last lanes are written over by the next row; what is behind the last one is another thread's.
-            if i + MOST_ROWS + LANES <= n and k + 1 < rows:
-                for l in range((height + LANES - 1) // LANES):
-                    v_store(target + l * LANES, v_load(line + i + l * LANES))
+            tile = tiles + i * stride + (first + top) * height
+            # In whole vectors, over whose last lanes the next row is written; behind the last row they would be another
+            # thread's.
+            whole = high if top + high < rows else high - 1
+            if height <= LANES and i + LANES <= n:
+                pack_tile(1, lines + i, whole, n, height, tile)
+            elif LANES < height <= 2 * LANES and i + 2 * LANES <= n:
+                pack_tile(2, lines + i, whole, n, height, tile)
             else:
-                for l in range(height):
-                    target[l] = line[i + l]
+                whole = 0
+            pack_tile_exactly(lines + whole * n + i, high - whole, n, height, tile + whole * height)
             i += height
+        lines += high * n
+        top += high
+
+
+cdef inline void pack_tile(
+    const int vectors,  # a constant at every call
+    const real_t *lines, Py_ssize_t rows, Py_ssize_t n, int height, real_t *tile,
+) noexcept nogil:
+    """Copy a tile's part of some rows, and what lies behind it."""
+    cdef Py_ssize_t k
+    cdef int v
+    for k in range(rows):
+        for v in range(vectors):
+            v_store(tile + v * LANES, v_load(lines + v * LANES))
+        tile += height
+        lines += n
+
+
+cdef inline void pack_tile_exactly(
+    const real_t *lines, Py_ssize_t rows, Py_ssize_t n, int height, real_t *tile
+) noexcept nogil:
+    """Copy a tile's part of some rows, and nothing else."""
+    cdef Py_ssize_t k
+    cdef int l
+    for k in range(rows):
+        for l in range(height):
+            tile[l] = lines[l]
+        tile += height
+        lines += n
 
 
 cdef void pack_stage(
@@ -96,13 +131,13 @@ cdef inline void tile_line(
     Py_ssize_t b_next,
     Py_ssize_t depth,
     bint first,  # whether sums start from 0, or from c
-    real_t *c,  # (height, count*line) out, rows STRIP_COLUMNS apart
+    real_t *c,  # (height, count*line) out
     const real_t *values,  # what is needed next, rows value_row apart
     Py_ssize_t value_row,
 ) noexcept nogil:
     """`count` tiles beside each other."""
     cdef real_t zeros[TALL_VECTORS * MOST_LANES]
-    cdef Py_ssize_t t, line = TALL_VECTORS * LANES
+    cdef Py_ssize_t t, line = TALL_VECTORS * LANES, c_row = count * line
     cdef int l
     for l in range(TALL_VECTORS * LANES):
         zeros[l] = 0
@@ -110,9 +145,9 @@ cdef inline void tile_line(
         for l in range(height):
             fetch_ahead(values + l * value_row + t * line)
         if first:
-            tile(height, TALL_VECTORS, a, 1, height, b, line, depth, zeros, 0, c, STRIP_COLUMNS, -INFINITY)
+            tile(height, TALL_VECTORS, a, 1, height, b, line, depth, zeros, 0, c, c_row, -INFINITY, NULL)
         else:
-            tile(height, TALL_VECTORS, a, 1, height, b, line, depth, c, STRIP_COLUMNS, c, STRIP_COLUMNS, -INFINITY)
+            tile(height, TALL_VECTORS, a, 1, height, b, line, depth, c, c_row, c, c_row, -INFINITY, NULL)
         b += b_next
         c += line
 
@@ -153,7 +188,7 @@ cdef void train_strip(
     cdef const real_t *tiles = <const real_t *> stage.tiles + i * tile_stride(net.batch)
     cdef const real_t *panels = <const real_t *> stage.panels
     cdef const real_t *values = <const real_t *> stage.weights.values
-    cdef Py_ssize_t j = 0, k, wide, deep
+    cdef Py_ssize_t j = 0, k, wide, deep, width
     cdef int r
     while j < n_out:
         wide = min(<Py_ssize_t> STRIP_COLUMNS, n_out - j)
@@ -165,10 +200,14 @@ cdef void train_strip(
                 next_panel, deep, k == 0, gradients, values + i * n_out + j, n_out,
             )
             k += deep
-        for r in range(height):
-            train_values(
-                net, &stage.weights, (i + r) * n_out + j, gradients + r * STRIP_COLUMNS, wide, stage.trained, constants
-            )
+        width = (wide + line - 1) // line * line
+        if width == n_out:
+            train_values(net, &stage.weights, i * n_out, gradients, height * n_out, stage.trained, constants)
+        else:
+            for r in range(height):
+                train_values(
+                    net, &stage.weights, (i + r) * n_out + j, gradients + r * width, wide, stage.trained, constants
+                )
         j += wide
 
 

@@ -1,0 +1,231 @@
+"""For the tests of plans: networks written as text, data that suits them, and all that a training leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import nnx
+
+
+class Book(nnx.Model):
+    """A model of a class of its own has no plan: it takes the book path."""
+
+
+LOSSES = {
+    "categorical": nnx.Loss_CategoricalCrossentropy,
+    "binary": nnx.Loss_BinaryCrossentropy,
+    "squared": nnx.Loss_MeanSquaredError,
+    "absolute": nnx.Loss_MeanAbsoluteError,
+}
+ACCURACIES = {
+    "classes": nnx.Accuracy_Categorical,
+    "cells": lambda: nnx.Accuracy_Categorical(binary=True),
+    "near": nnx.Accuracy_Regression,
+}
+OPTIMIZERS = {
+    "SGD": lambda: nnx.Optimizer_SGD(0.1, decay=1e-2),
+    "momentum": lambda: nnx.Optimizer_SGD(0.05, momentum=0.8),
+    "Adagrad": lambda: nnx.Optimizer_Adagrad(0.05, decay=1e-3),
+    "RMSprop": lambda: nnx.Optimizer_RMSprop(0.01),
+    "Adam": lambda: nnx.Optimizer_Adam(0.01, decay=1e-3),
+}
+ACTIVATIONS = {
+    "relu": nnx.Activation_ReLU,
+    "sigmoid": nnx.Activation_Sigmoid,
+    "softmax": nnx.Activation_Softmax,
+    "linear": nnx.Activation_Linear,
+}
+PENALTIES = {
+    "weight_regularizer_l1": 1e-3,
+    "weight_regularizer_l2": 2e-3,
+    "bias_regularizer_l1": 3e-3,
+    "bias_regularizer_l2": 4e-3,
+}
+
+
+class Net(NamedTuple):
+    """A network as text: ``2-64,relu,dropout,64-3,softmax``, a key of `LOSSES` and one of `ACCURACIES`."""
+
+    layers: str
+    loss: str = "categorical"
+    accuracy: str = "classes"
+
+    def __str__(self) -> str:
+        return ":".join(self)
+
+    @property
+    def widths(self) -> list[int]:
+        """The numbers in the text: inputs of the first dense layer ... outputs of the last."""
+        return [int(number) for word in self.layers.split(",") if "-" in word for number in word.split("-")]
+
+
+def build(
+    net: Net, optimizer: str = "Adam", kind: type[nnx.Model] = nnx.Model, dtype: Any = "float64", **dense: float
+) -> nnx.Model:
+    """Return a finalized model whose weights are the same at every call, and large enough to matter."""
+    model = kind()
+    for layer in _layers(net, dtype, dense):
+        model.add(layer)
+    model.set(loss=LOSSES[net.loss](), optimizer=OPTIMIZERS[optimizer](), accuracy=ACCURACIES[net.accuracy]())
+    model.finalize()
+    return model
+
+
+def _layers(net: Net, dtype: Any, dense: dict[str, float]) -> Iterator[Any]:
+    rng = np.random.default_rng(0)
+    for word in net.layers.split(","):
+        if word == "dropout":
+            yield nnx.Layer_Dropout(0.3, seed=5)
+        elif "-" in word:
+            n_inputs, n_neurons = map(int, word.split("-"))
+            layer = nnx.Layer_Dense(n_inputs, n_neurons, dtype=dtype, **dense)
+            layer.weights[:] = rng.normal(size=(n_inputs, n_neurons)) / np.sqrt(n_inputs)
+            layer.biases[:] = 0.1 * rng.normal(size=(1, n_neurons))
+            yield layer
+        else:
+            yield ACTIVATIONS[word]()
+
+
+def data_for(net: Net, n: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Return samples and targets that the network's loss and accuracy take."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, net.widths[0]))
+    n_outputs = net.widths[-1]
+    classes = rng.integers(0, n_outputs, n)
+    if net.loss == "categorical":
+        return X, classes
+    if net.accuracy == "classes" and n_outputs > 1:
+        return X, (classes[:, None] == np.arange(n_outputs)).astype(float)
+    if net.loss == "binary" or net.accuracy == "cells":
+        return X, rng.integers(0, 2, (n, n_outputs))
+    return X, rng.normal(size=(n, n_outputs))
+
+
+def train(model: nnx.Model, X: Any, y: Any, **arguments: Any) -> dict[str, Any]:
+    """Train silently, NumPy's global generator freshly seeded; return what that leaves behind."""
+    np.random.seed(3)
+    model.train(X, y, **{"print_every": None, **arguments})
+    return left_behind(model)
+
+
+def left_behind(model: nnx.Model) -> dict[str, Any]:
+    """Return every number and array that a training sets, by name: on layers, loss, optimizer, accuracy and history."""
+    owners = {f"layers[{i}]": layer for i, layer in enumerate(model.layers)}
+    owners |= {name: getattr(model, name) for name in ("loss", "optimizer", "accuracy", "input_layer")}
+    if model.softmax_classifier_output is not None:
+        owners["softmax_classifier_output"] = model.softmax_classifier_output
+    found = {
+        f"{name}.{attribute}": value
+        for name, owner in owners.items()
+        for attribute, value in vars(owner).items()
+        if value is None or isinstance(value, np.ndarray | float | int)
+    }
+    if model.history is not None:
+        found |= {f"history.{name}": np.array(column) for name, column in model.history.to_dict().items()}
+    _, numbers, place, *normal = np.random.get_state()
+    return {**found, "generator": numbers, "generator's place": (place, *normal)}
+
+
+def assert_alike(found: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
+    """Compare what two trainings left behind; each array within ``tolerance`` of its largest number."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert type(found[name]) is type(value), name
+        if not isinstance(value, np.ndarray | float):
+            assert found[name] == value, name
+            continue
+        a, b = np.asarray(found[name]), np.asarray(value)
+        assert (a.shape, a.dtype) == (b.shape, b.dtype), name
+        largest = np.abs(b[np.isfinite(b)]).max(initial=0)
+        # In float32 one prediction or another may fall to the other side of what makes it a hit.
+        within = 0.1 if "accuracy" in name and tolerance > 1e-6 else tolerance
+        np.testing.assert_allclose(a, b, rtol=0, atol=within * largest, err_msg=name)
+
+
+def bits(left: dict[str, Any]) -> dict[str, Any]:
+    """Return what a training left behind in a form in which only the same bits are equal."""
+    return {name: value.tobytes() if isinstance(value, np.ndarray) else repr(value) for name, value in left.items()}
+
+
+#: Few inputs, few outputs, few or many neurons between them.
+SKINNY = [
+    Net("1-1", "squared", "near"),
+    Net("1-5,relu,5-1,linear", "squared", "near"),
+    Net("1-64,relu,64-64,relu,64-1,linear", "squared", "near"),
+    Net("2-64,relu,64-3,softmax"),
+    Net("2-64,relu,dropout,64-3,softmax"),
+    Net("2-64,relu,64-1,sigmoid", "binary", "cells"),
+    Net("2-1,relu,1-2,softmax"),
+    Net("3-200,relu,200-4,softmax"),
+    Net("3-200,sigmoid,dropout,200-3,sigmoid", "binary", "cells"),
+    Net("4-5,relu,dropout,5-4,sigmoid,dropout,4-2", "absolute", "near"),
+    Net("4-3,softmax"),
+]
+#: Shapes that are no multiples of a tile's or a vector's; one with more columns than a strip takes at a time.
+WIDE = [
+    Net("17-33,relu,33-5,softmax"),
+    Net("17-33,relu,dropout,33-5,softmax"),
+    Net("40-70,relu,70-24,relu,24-9,sigmoid", "binary", "cells"),
+    Net("7-130,sigmoid,130-300,softmax"),
+    Net("24-300,relu,300-31,linear", "squared", "near"),
+    Net("64-64,relu,64-64,relu,64-16,softmax"),
+]
+#: What few people build, but may.
+ODD = [
+    Net("relu,3-5,relu,5-2,softmax"),
+    Net("sigmoid,3-20,relu,20-2,softmax"),
+    Net("softmax,6-5,relu,5-3,softmax"),
+    Net("linear,3-4,linear", "squared", "near"),
+    Net("dropout,3-5,relu,5-2,softmax"),
+    Net("dropout,dropout,20-40,dropout,40-2,softmax"),
+    Net("3-5,linear,5-4,sigmoid,linear,4-2,softmax"),
+    Net("3-8,relu,relu,8-2,softmax"),
+    Net("3-8,relu,sigmoid,8-2,softmax"),
+    Net("20-40,relu,linear,relu,40-2,softmax"),
+    Net("3-7,7-4,softmax"),
+    Net("20-33,33-18,18-4,softmax"),
+    Net("3-6,softmax,6-3,softmax"),
+    Net("3-6,relu,6-3,softmax,softmax"),
+    Net("3-6,relu,6-3,softmax,dropout"),
+    Net("3-6,relu,6-3,dropout,softmax"),
+    Net("3-6,relu,6-3,softmax", "squared"),
+    Net("3-6,relu,6-3,softmax", "binary"),
+    Net("3-6,relu,6-3,softmax", "absolute"),
+    Net("3-6,relu,6-3,softmax", "categorical", "near"),
+    Net("3-6,relu,6-3,softmax", "categorical", "cells"),
+    Net("3-6,relu,6-3,sigmoid"),
+    Net("3-6,relu,6-3,linear"),
+    Net("3-6,relu,6-3"),
+    Net("3-6,relu,6-3,relu", "squared", "near"),
+    Net("3-6,relu,6-3,dropout", "absolute", "near"),
+    Net("3-6,relu,6-3", "binary", "near"),
+    Net("3-6,relu,6-3,sigmoid,dropout", "binary", "cells"),
+    Net("3-6,relu,6-3,sigmoid", "binary", "classes"),
+    Net("3-6,relu,6-3,sigmoid", "squared", "near"),
+    Net("3-6,relu,6-1,sigmoid", "binary", "near"),
+    Net("3-6,relu,6-3,linear", "squared", "cells"),
+    Net("3-6,relu,6-3,linear", "squared", "classes"),
+    Net("3-6,relu,6-1,linear", "squared", "cells"),
+    Net("3-6,relu,6-1,softmax"),
+]
+NETS = [*SKINNY, *WIDE, *ODD]
+
+
+def drawn(seed: int) -> tuple[Net, int, int | None]:
+    """Return a network that nobody thought of, a number of samples and a batch size."""
+    rng = np.random.default_rng(seed)
+    words, width = [], int(rng.choice([1, 2, 3, 4, 7, 16, 33]))
+    kinds = [*ACTIVATIONS, "dropout"]
+    words += rng.choice(kinds, rng.integers(0, 2)).tolist()
+    for _ in range(rng.integers(1, 4)):
+        following = int(rng.choice([1, 2, 3, 4, 5, 8, 17, 33, 64, 129]))
+        words += [f"{width}-{following}", *rng.choice(kinds, rng.integers(0, 3)).tolist()]
+        width = following
+    loss = str(rng.choice(list(LOSSES)))
+    cells = loss != "categorical" and words[-1] != "softmax"
+    net = Net(",".join(words), loss, "cells" if cells else "classes")
+    n = int(rng.choice([1, 2, 15, 50, 130, 300]))
+    return net, n, (None, 16, 33, 257)[rng.integers(4)]

@@ -1,0 +1,649 @@
+"""Plans against the book path: whatever is built of built-in parts trains, evaluates and predicts alike on both."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+from plans import (
+    NETS,
+    OPTIMIZERS,
+    PENALTIES,
+    Book,
+    Net,
+    assert_alike,
+    bits,
+    build,
+    data_for,
+    drawn,
+    left_behind,
+    train,
+)
+
+import nnx
+from nnx import plan
+
+CLASSIFIER = Net("2-64,relu,dropout,64-3,softmax")
+FEW = [
+    CLASSIFIER,
+    Net("17-33,relu,33-2,linear", "squared", "near"),
+    Net("3-20,sigmoid,dropout,20-18,relu,18-3,sigmoid", "binary", "cells"),
+]
+
+each_net = pytest.mark.parametrize("net", NETS, ids=str)
+few_nets = pytest.mark.parametrize("net", FEW, ids=str)
+each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)
+each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+#: How far apart the two may be, after one step and after fifty, in parts of an array's largest number.
+AFTER_ONE = {"float32": 2e-4, "float64": 1e-10}
+AFTER_FIFTY = {"float32": 5e-3, "float64": 1e-8}
+
+
+@pytest.fixture
+def compiled(backend):
+    if backend == "numpy":
+        pytest.skip("only the compiled backends have plans")
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Return a list that tells of each training whether it ran as a plan."""
+    found = []
+    run = plan.train
+
+    def recording(*arguments):
+        found.append(run(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(plan, "train", recording)
+    return found
+
+
+@pytest.fixture
+def train_twins(planned, backend):
+    """Return a function that trains a network as a plan and on the book path; see what each left behind."""
+
+    def run(net, data, *, optimizer="Adam", dtype="float64", dense=None, **arguments):
+        twins = [build(net, optimizer, kind, dtype, **(dense or {})) for kind in (nnx.Model, Book)]
+        planned.clear()
+        left = [train(model, *data, **arguments) for model in twins]
+        assert planned == [backend != "numpy", False]
+        return *twins, *left
+
+    return run
+
+
+# Training
+
+
+@each_net
+@each_optimizer
+@each_dtype
+def test_a_step_is_the_book_paths(train_twins, net, optimizer, dtype):
+    *_, found, expected = train_twins(net, data_for(net, 50), optimizer=optimizer, dtype=dtype)
+    assert_alike(found, expected, AFTER_ONE[dtype])
+
+
+@each_net
+@each_optimizer
+@each_dtype
+def test_fifty_steps_with_ragged_last_batches_are_the_book_paths(train_twins, net, optimizer, dtype):
+    arguments = {"epochs": 13, "batch_size": 16}
+    *_, found, expected = train_twins(net, data_for(net, 50), optimizer=optimizer, dtype=dtype, **arguments)
+    assert len(found["history.step_loss"]) == 52
+    assert_alike(found, expected, AFTER_FIFTY[dtype])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_networks_that_nobody_thought_of_train_as_on_the_book_path(train_twins, seed):
+    net, n, batch_size = drawn(seed)
+    optimizer = list(OPTIMIZERS)[seed % 5]
+    dense = PENALTIES if seed % 3 == 0 else None
+    arguments = {"epochs": 3, "batch_size": batch_size, "shuffle": seed % 4 == 0}
+    *_, found, expected = train_twins(net, data_for(net, n), optimizer=optimizer, dense=dense, **arguments)
+    assert_alike(found, expected, 1e-8)
+
+
+@few_nets
+@pytest.mark.parametrize("name", [*PENALTIES, "all"])
+@each_optimizer
+@each_dtype
+def test_penalties_are_the_book_paths(train_twins, net, name, optimizer, dtype):
+    dense = PENALTIES if name == "all" else {name: 0.01}
+    arguments = {"optimizer": optimizer, "dtype": dtype, "dense": dense, "epochs": 3, "batch_size": 32}
+    *_, found, expected = train_twins(net, data_for(net, 50), **arguments)
+    assert found["history.regularization_loss"].all()
+    assert_alike(found, expected, AFTER_FIFTY[dtype])
+
+
+@pytest.mark.parametrize("net", [*FEW, Net("24-300,relu,300-31,softmax")], ids=str)
+@pytest.mark.parametrize(
+    ("n", "batch_size"),
+    [(1, None), (1, 1), (5, 1), (50, 7), (50, 50), (50, 1000), (257, None), (300, 129), (700, None), (1300, 640)],
+)
+@each_dtype
+def test_batches_of_any_size_are_the_book_paths(train_twins, net, n, batch_size, dtype):
+    *_, found, expected = train_twins(net, data_for(net, n), dtype=dtype, epochs=2, batch_size=batch_size)
+    assert_alike(found, expected, AFTER_FIFTY[dtype])
+
+
+@few_nets
+@pytest.mark.parametrize("seed", [7, None])
+def test_shuffled_samples_come_in_the_book_paths_order(train_twins, net, seed):
+    arguments = {"epochs": 5, "batch_size": 16, "shuffle": True, "seed": seed}
+    model, _, found, expected = train_twins(net, data_for(net, 50), **arguments)
+    assert_alike(found, expected, 1e-8)
+    in_order = train(build(net), *data_for(net, 50), epochs=5, batch_size=16)
+    assert bits(in_order)["layers[0].weights"] != bits(found)["layers[0].weights"]
+
+
+@pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "shuffled"])
+def test_seeds_that_nobody_gave_are_drawn_in_the_book_paths_order(shuffle):
+    found = []
+    for kind in (nnx.Model, Book):
+        model = build(Net("dropout,4-9,relu,dropout,9-3,softmax"), kind=kind)
+        for layer in (model.layers[0], model.layers[3]):
+            layer.seed = None
+        found.append(train(model, *data_for(Net("4-3"), 30), epochs=3, batch_size=8, shuffle=shuffle))
+    assert found[0]["layers[0].seed"] not in (None, found[0]["layers[3].seed"])
+    assert_alike(*found, 1e-8)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda y, kind=kind: y.astype(kind) for kind in ("i1", "u1", "i2", "i4", "i8", "u8", ">i4", ">i8")),
+        lambda y: y.tolist(),
+        lambda y: y[:, None],
+        lambda y: y.astype("u1")[:, None],
+        lambda y: np.repeat(y, 2)[::2],
+        lambda y: y[:, None] == np.arange(3),
+        lambda y: (y[:, None] == np.arange(3)).astype("i8"),
+        lambda y: (y[:, None] == np.arange(3)).astype("f4"),
+        lambda y: np.asfortranarray((y[:, None] == np.arange(3)).astype("f8")),
+    ],
+    ids=[
+        *("int8", "uint8", "int16", "int32", "int64", "uint64", "big-endian int32", "big-endian int64", "list"),
+        *("column", "uint8 column", "strided", "one-hot bool", "one-hot int", "one-hot float32", "one-hot by column"),
+    ],
+)
+def test_labels_of_every_form_train_alike(train_twins, change):
+    X, y = data_for(CLASSIFIER, 50)
+    *_, plain, _ = train_twins(CLASSIFIER, (X, y), epochs=2, batch_size=16)
+    *_, found, expected = train_twins(CLASSIFIER, (X, change(y)), epochs=2, batch_size=16)
+    assert_alike(found, expected, 1e-9)
+    assert bits(found) == bits(plain)
+
+
+@pytest.mark.parametrize("form", [list, np.asfortranarray, lambda X: X[::-1][::-1], lambda X: X.astype(">f4")])
+def test_samples_of_every_form_train_as_on_the_book_path(train_twins, form):
+    X, y = data_for(FEW[1], 50)
+    *_, found, expected = train_twins(FEW[1], (form(X), form(y)), epochs=2, batch_size=16)
+    assert_alike(found, expected, 1e-9)
+
+
+@each_net
+def test_saturated_outputs_train_as_on_the_book_path(train_twins, net):
+    X, y = data_for(net, 40)
+    arguments = {"optimizer": "momentum", "epochs": 2, "batch_size": 16}
+    *_, found, expected = train_twins(net, (1000 * X, y), **arguments)
+    assert_alike(found, expected, 1e-8)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("net", [net for net in NETS if "dropout" not in net.layers], ids=str)
+def test_samples_that_are_no_numbers_leave_them_where_the_book_path_does(train_twins, net, number):
+    X, y = data_for(net, 20)
+    X[3] = number
+    *_, found, expected = train_twins(net, (X, y), optimizer="SGD", check_finite=False)
+    for name in ("loss", "accuracy"):
+        np.testing.assert_allclose(found[f"history.{name}"], expected[f"history.{name}"], err_msg=name)
+    for name, array in expected.items():
+        if name.endswith((".weights", ".output")):
+            np.testing.assert_array_equal(np.isnan(found[name]), np.isnan(array), err_msg=name)
+
+
+def test_training_goes_on_from_where_it_was_as_on_the_book_path():
+    """Optimizer, rate, penalties and data change between two trainings; the plan that was made stays true."""
+    found = []
+    X, y = data_for(CLASSIFIER, 50)
+    for kind in (nnx.Model, Book):
+        model = build(CLASSIFIER, "momentum", kind)
+        train(model, X, y, batch_size=16)
+        model.optimizer.learning_rate = 0.2
+        model.optimizer.current_learning_rate = 0.15
+        model.layers[0].weight_regularizer_l2 = 0.01
+        model.layers[2].rate = 0.5
+        train(model, X[:33], y[:33], batch_size=10)
+        model.optimizer.momentum = 0.0
+        model.optimizer.decay = 0.1
+        train(model, X, y, epochs=2)
+        model.set(optimizer=nnx.Optimizer_Adam(0.01))
+        train(model, X, y, epochs=2)
+        model.optimizer.iterations = 100
+        model.layers[0].weight_cache = None
+        model.layers[2].training_forwards = 7
+        found.append(train(model, X, y, epochs=2))
+    assert_alike(*found, 1e-8)
+
+
+@pytest.mark.parametrize("given", [1e-30, 0.0, 0], ids=str)
+@each_optimizer
+def test_rates_of_any_size_are_the_book_paths(optimizer, given):
+    found = []
+    for kind in (nnx.Model, Book):
+        model = build(CLASSIFIER, optimizer, kind)
+        model.optimizer.learning_rate = model.optimizer.current_learning_rate = given
+        found.append(train(model, *data_for(CLASSIFIER, 20), epochs=2))
+    assert_alike(*found, 1e-9)
+
+
+# What is printed
+
+
+@few_nets
+@pytest.mark.parametrize("print_every", [1, 3, None])
+@pytest.mark.parametrize("validated", [False, True], ids=["", "validated"])
+@pytest.mark.parametrize("batch_size", [None, 8, 50])
+def test_the_same_lines_are_printed(capsys, train_twins, net, print_every, validated, batch_size):
+    data = data_for(net, 50)
+    arguments = {"epochs": 3, "batch_size": batch_size, "print_every": print_every, "dense": PENALTIES}
+    if validated:
+        arguments["validation_data"] = data_for(net, 20, seed=2)
+    train_twins(net, data, **arguments)
+    lines = capsys.readouterr().out.splitlines()
+    half = len(lines) // 2
+    assert (half > 0) == (print_every is not None)
+    assert lines[:half] == lines[half:]
+
+
+def test_a_rate_that_is_a_whole_number_is_printed_as_one(capsys):
+    for kind in (nnx.Model, Book):
+        model = build(CLASSIFIER, kind=kind)
+        model.set(optimizer=nnx.Optimizer_SGD(1))
+        train(model, *data_for(CLASSIFIER, 20), print_every=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == lines[3:]
+    assert lines[1].endswith("lr: 1")
+
+
+@pytest.mark.parametrize("batch_size", [None, 16])
+def test_validation_is_the_book_paths(train_twins, batch_size):
+    held_out = data_for(CLASSIFIER, 30, seed=2)
+    arguments = {"epochs": 5, "batch_size": batch_size, "validation_data": held_out}
+    _, _, found, expected = train_twins(CLASSIFIER, data_for(CLASSIFIER, 50), **arguments)
+    for name in (name for name in expected if name.startswith("history.")):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-9, err_msg=name)
+    assert len(found["history.validation_loss"]) == 5
+
+
+# What is published
+
+
+def test_attributes_are_those_of_the_last_training_batch_also_with_validation_data(compiled):
+    X, y = data_for(CLASSIFIER, 50)
+    arguments = {"epochs": 3, "batch_size": 16}
+    plain = bits(train(build(CLASSIFIER), X, y, **arguments))
+    validated = bits(train(build(CLASSIFIER), X, y, validation_data=(X[:9], y[:9]), **arguments))
+    own = [name for name in plain if not name.startswith(("loss.", "accuracy.", "history."))]
+    assert {name: validated[name] for name in own} == {name: plain[name] for name in own}
+
+
+@each_net
+def test_neighbours_hold_one_array_where_they_do_on_the_book_path(train_twins, net):
+    def shared(model):
+        arrays = {f"{i}.{k}": v for i, layer in enumerate(model.layers) for k, v in vars(layer).items()}
+        arrays["input"] = model.input_layer.output
+        arrays["loss"] = getattr(model.loss, "dinputs", None)
+        arrays["combined"] = getattr(model.softmax_classifier_output, "dinputs", None)
+        arrays = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+        return {(a, b) for a in arrays for b in arrays if a < b and np.shares_memory(arrays[a], arrays[b])}
+
+    model, book, *_ = train_twins(net, data_for(net, 20), batch_size=16)
+    assert shared(model) == shared(book)
+
+
+@few_nets
+def test_published_arrays_are_nobody_elses_to_write(net):
+    """What a training published stays as it is in later trainings, and writing to it changes none."""
+    X, y = data_for(net, 50)
+    twins = [build(net), build(net)]
+    for model in twins:
+        train(model, X, y, batch_size=16)
+    published = {
+        (i, name): array
+        for i, layer in enumerate(twins[0].layers)
+        for name, array in vars(layer).items()
+        if isinstance(array, np.ndarray) and name in ("output", "dinputs", "dweights", "dbiases", "binary_mask")
+    }
+    kept = {key: array.copy() for key, array in published.items()}
+    for model in twins:
+        train(model, X, y, batch_size=16)
+    for key, array in published.items():
+        np.testing.assert_array_equal(array, kept[key], err_msg=str(key))
+        array[...] = np.nan
+    assert bits(train(twins[0], X, y, epochs=2)) == bits(train(twins[1], X, y, epochs=2))
+
+
+@few_nets
+def test_parameters_and_state_are_trained_in_place(net):
+    model = build(net)
+    parameters = [array for pair in model.get_parameters() for array in pair]
+    train(model, *data_for(net, 20))
+    state = [layer.weight_momentums for layer in model.trainable_layers]
+    train(model, *data_for(net, 20))
+    assert all(a is b for a, b in zip(parameters, [x for pair in model.get_parameters() for x in pair], strict=True))
+    assert all(a is layer.weight_momentums for a, layer in zip(state, model.trainable_layers, strict=True))
+
+
+def test_a_plan_lets_go_of_the_arrays_that_it_was_bound_to():
+    model = build(CLASSIFIER)
+    X, y = data_for(CLASSIFIER, 20)
+    X_val, y_val = data_for(CLASSIFIER, 20)
+    model.train(X, y, print_every=None, shuffle=True, validation_data=(X_val, y_val))
+    model.predict(X_val)
+    gone = [weakref.ref(array) for array in (X, y, X_val, y_val, model.layers[0].weights, model.layers[0].weight_cache)]
+    del X, y, X_val, y_val
+    model.layers[0].weights = model.layers[0].weights + 1
+    model.layers[0].weight_cache = None
+    for layer in model.layers:
+        layer.inputs = layer.output = None
+    model.input_layer.output = None
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * len(gone)
+
+
+def test_a_training_that_was_refused_lets_go_of_its_arrays_too():
+    model = build(CLASSIFIER)
+    X, y = data_for(CLASSIFIER, 20)
+    model.train(X, y, print_every=None)
+    gone = weakref.ref(model.layers[0].weights)
+    model.optimizer.decay = -1.0
+    with pytest.raises(ValueError, match="decay must be"):
+        model.train(X, y, print_every=None)
+    model.layers[0].weights = model.layers[0].weights + 1
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda model: setattr(model.layers[0], "weights", np.ones((3, 64))), r"weights must have shape \(2, 64\)"),
+        (lambda model: setattr(model.layers[3], "weights", np.ones((3, 64))), r"weights must have shape \(64, 3\)"),
+        (lambda model: setattr(model.layers[3], "biases", np.ones((3, 1))), r"biases must have shape \(1, 3\)"),
+        (lambda model: setattr(model.layers[3], "weights", None), "no weights yet"),
+        (lambda model: setattr(model.layers[3], "weights", np.ones((64, 3)) * 1j), "real numbers"),
+        (lambda model: model.layers[3].weights.setflags(write=False), "read-only"),
+        (lambda model: setattr(model.layers[3], "weight_cache", np.ones((3, 64))), "weight_cache must have shape"),
+        (lambda model: setattr(model.layers[3], "weight_regularizer_l1", -1), "weight_regularizer_l1 must be"),
+        (lambda model: setattr(model.layers[2], "rate", 0), "must be above 0"),
+        (lambda model: setattr(model.layers[2], "training_forwards", -1), "training_forwards must be"),
+        (lambda model: setattr(model.optimizer, "learning_rate", "fast"), "learning_rate must be a number"),
+        (lambda model: setattr(model.optimizer, "decay", -1), "decay must be"),
+        (lambda model: setattr(model.optimizer, "beta_1", 1), "beta_1 must be"),
+        (lambda model: setattr(model.optimizer, "epsilon", np.nan), "epsilon must be"),
+        (lambda model: setattr(model.optimizer, "iterations", -1), "iterations must be"),
+    ],
+    ids=[
+        *(
+            "weights of the first",
+            "weights of the last",
+            "biases",
+            "no weights",
+            "complex weights",
+            "read-only weights",
+        ),
+        *("state", "penalty", "dropout's rate", "dropout's count", "rate", "decay", "beta", "epsilon", "iterations"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_a_sentence_and_changes_nothing(spoil, message):
+    model = build(CLASSIFIER)
+    data = data_for(CLASSIFIER, 20)
+    model.train(*data, print_every=None)
+    spoil(model)
+    kept = [vars(model.layers[i])[name] for i in (0, 3) for name in ("weights", "biases")]
+    bytes_kept = [None if array is None else array.tobytes() for array in kept]
+    with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
+        model.train(*data, print_every=None)
+    assert [None if array is None else array.tobytes() for array in kept] == bytes_kept
+    assert model.optimizer.iterations in (1, -1)
+
+
+@pytest.mark.parametrize("first", ["dropout", "relu", "linear"])
+def test_samples_of_another_width_are_refused_in_the_readers_words(first):
+    model = build(Net(f"{first},3-4,softmax"))
+    X, y = data_for(Net("2-4"), 20)
+    for use in (lambda: model.train(X, y), lambda: model.evaluate(X, y), lambda: model.predict(X)):
+        with pytest.raises(ValueError, match=r"^(Model|Layer_Dense)\.\w+: \w+ must have shape \(n, 3\), got \(20, 2\)"):
+            use()
+
+
+# Evaluation
+
+
+@each_net
+@each_dtype
+def test_evaluation_is_the_book_paths(net, dtype):
+    data = data_for(net, 70)
+    models = [build(net, kind=kind, dtype=dtype) for kind in (nnx.Model, Book)]
+    for batch_size in (None, 1, 16, 70, 1000):
+        found, expected = (model.evaluate(*data, batch_size=batch_size, silent=True) for model in models)
+        assert found == pytest.approx(expected, rel=AFTER_ONE[dtype], abs=1e-12), batch_size
+        for name in ("accumulated_sum", "accumulated_count"):
+            for of in ("loss", "accuracy"):
+                a, b = (getattr(getattr(model, of), name) for model in models)
+                assert type(a) is type(b)
+                assert a == pytest.approx(b, rel=AFTER_ONE[dtype])
+
+
+def test_many_rows_are_evaluated_as_on_the_book_path():
+    net = Net("20-40,relu,40-300,softmax")
+    data = data_for(net, 3000)
+    found, expected = (build(net, kind=kind).evaluate(*data, silent=True) for kind in (nnx.Model, Book))
+    assert found == pytest.approx(expected, rel=1e-10)
+
+
+@few_nets
+def test_neither_evaluating_nor_predicting_sets_an_attribute_of_a_layer(compiled, net):
+    model = build(net)
+    X, y = data_for(net, 50)
+    for trained in (False, True):
+        if trained:
+            train(model, X, y)
+        before = [dict(vars(layer)) for layer in (*model.layers, model.input_layer)]
+        model.evaluate(X, y, batch_size=16, silent=True)
+        model.predict(X)
+        model.predict(X.tolist())
+        model.predict(X, batch_size=7)
+        after = [vars(layer) for layer in (*model.layers, model.input_layer)]
+        assert [list(own) for own in after] == [list(own) for own in before]
+        assert all(own[name] is value for own, kept in zip(after, before, strict=True) for name, value in kept.items())
+
+
+def test_evaluating_while_nothing_is_known_of_the_precision_is_the_book_paths():
+    data = data_for(FEW[1], 40)
+    found = []
+    for kind in (nnx.Model, Book):
+        model = build(FEW[1], kind=kind)
+        found.append(model.evaluate(*data, silent=True))
+        assert model.accuracy.precision is None
+        model.accuracy.precision = 0.5
+        found.append(model.evaluate(*data, silent=True))
+    assert found[:2] == [pytest.approx(figures) for figures in found[2:]]
+    assert found[1]["accuracy"] > 0
+
+
+# Prediction
+
+
+@each_net
+@each_dtype
+def test_predictions_are_the_book_paths(net, dtype):
+    X, _ = data_for(net, 70)
+    models = [build(net, kind=kind, dtype=dtype) for kind in (nnx.Model, Book)]
+    found, expected = (model.predict(X) for model in models)
+    assert found.dtype == expected.dtype == dtype
+    np.testing.assert_allclose(found, expected, rtol=AFTER_ONE[dtype], atol=AFTER_ONE[dtype])
+    np.testing.assert_allclose(found, models[0].forward(X, training=False), rtol=AFTER_ONE[dtype], atol=1e-6)
+
+
+@each_net
+@each_dtype
+def test_a_row_is_predicted_with_the_same_bits_alone_and_in_any_batch(compiled, net, dtype):
+    X = data_for(net, 530)[0].astype(dtype)
+    model = build(net, dtype=dtype)
+    together = model.predict(X)
+    for size in (1, 2, 3, 17, 256):
+        n = 40 if size < 17 else len(X)
+        parts = [model.predict(X[i : i + size]) for i in range(0, n, size)]
+        np.testing.assert_array_equal(np.concatenate(parts)[:n], together[:n], err_msg=str(size))
+    for batch_size in (1, 7, 1000):
+        np.testing.assert_array_equal(model.predict(X, batch_size=batch_size), together, err_msg=str(batch_size))
+
+
+@few_nets
+def test_samples_of_every_form_are_predicted_with_the_same_bits(compiled, net):
+    X = data_for(net, 40)[0].astype("f4")
+    model = build(net, dtype="float32")
+    expected = model.predict(X)
+    for given in (X.tolist(), X.astype("f8"), X.astype(">f4"), np.asfortranarray(X), np.repeat(X, 2, axis=0)[::2]):
+        np.testing.assert_array_equal(model.predict(given), expected)
+    read_only = X.copy()
+    read_only.setflags(write=False)
+    np.testing.assert_array_equal(model.predict(read_only), expected)
+    wide = np.zeros((40, X.shape[1] + 2), "f4")
+    wide[:, 1:-1] = X
+    np.testing.assert_array_equal(model.predict(wide[:, 1:-1]), expected)
+    assert model.predict(X[:0]).shape == (0, expected.shape[1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: w,
+        lambda w: w.astype("f8"),
+        lambda w: np.asfortranarray(w),
+        lambda w: np.repeat(w, 2, axis=1)[:, ::2],
+        lambda w: w.tolist(),
+    ],
+    ids=["same", "float64", "by column", "strided", "list"],
+)
+@pytest.mark.parametrize("place", [0, 3])
+def test_weights_that_are_assigned_between_calls_are_honoured(change, place):
+    X, y = data_for(CLASSIFIER, 40)
+    model, other = build(CLASSIFIER, dtype="float32"), build(CLASSIFIER, dtype="float32")
+    figures = []
+    for _ in range(2):
+        model.predict(X)
+        model.evaluate(X, y, silent=True)
+        model.layers[place].weights *= 2  # in place
+        other.layers[place].weights = 2 * other.layers[place].weights
+        np.testing.assert_array_equal(model.predict(X), build_like(other).predict(X))
+        model.layers[place].weights = change(np.cos(model.layers[place].weights))
+        other.layers[place].weights = np.cos(other.layers[place].weights)
+        np.testing.assert_array_equal(model.predict(X), build_like(other).predict(X))
+        figures.append(model.evaluate(X, y, silent=True))
+        assert figures[-1] == build_like(other).evaluate(X, y, silent=True)
+    assert figures[0] != figures[1]
+
+
+def build_like(model):
+    """Return a model that has been used for nothing yet, with another's parameters."""
+    fresh = build(CLASSIFIER, dtype="float32")
+    fresh.set_parameters([(weights.copy(), biases.copy()) for weights, biases in model.get_parameters()])
+    return fresh
+
+
+@pytest.mark.parametrize("use", ["predict", "evaluate", "train"])
+@pytest.mark.parametrize("name", ["weights", "biases"])
+@pytest.mark.parametrize("place", [0, 3])
+def test_parameters_of_another_shape_are_refused_also_after_a_plan_was_used(use, name, place):
+    X, y = data_for(CLASSIFIER, 20)
+    model = build(CLASSIFIER)
+    use = {
+        "predict": lambda: model.predict(X),
+        "evaluate": lambda: model.evaluate(X, y, silent=True),
+        "train": lambda: model.train(X, y, print_every=None),
+    }[use]
+    use()
+    setattr(model.layers[place], name, np.ones((5, 4)))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"{name} must have shape \(\d+, \d+\), got \(5, 4\)"):
+            use()
+
+
+@pytest.mark.parametrize("depth", [40, 100])
+def test_a_deep_network_is_trained_evaluated_and_used(train_twins, depth):
+    net = Net(",".join(["3-3,sigmoid"] * depth) + ",softmax")
+    data = data_for(net, 20)
+    model, book, found, expected = train_twins(net, data)
+    assert_alike(found, expected, 1e-9)
+    np.testing.assert_allclose(model.predict(data[0]), book.predict(data[0]))
+    assert model.evaluate(*data, silent=True) == pytest.approx(book.evaluate(*data, silent=True))
+
+
+def test_several_threads_that_predict_at_once_get_the_bits_that_one_gets(compiled):
+    model = build(Net("40-70,relu,70-24,softmax"))
+    batches = [data_for(Net("40-24"), n, seed=n)[0] for n in range(1, 200, 7)]
+    expected = [model.predict(X).tobytes() for X in batches]
+    wrong = []
+    start = threading.Barrier(12)
+
+    def predict_all():
+        start.wait()
+        for _ in range(5):
+            wrong.extend(i for i, X in enumerate(batches) if model.predict(X).tobytes() != expected[i])
+
+    threads = [threading.Thread(target=predict_all) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_predicting_and_evaluating_during_a_training_does_not_disturb_it(monkeypatch, compiled):
+    """Whatever writes the lines may use the model in the meantime."""
+    X, y = data_for(CLASSIFIER, 50)
+    expected = train(build(CLASSIFIER), X, y, epochs=10, batch_size=16)
+    model = build(CLASSIFIER)
+    monkeypatch.setattr(plan, "MOST_STEPS", 5)
+
+    class Curious:
+        used = 0
+
+        def write(self, text):
+            model.predict(X)
+            model.evaluate(X, y, silent=True)
+            Curious.used += 1
+
+        def flush(self): ...
+
+    monkeypatch.setattr("sys.stdout", Curious())
+    found = train(model, X, y, epochs=10, batch_size=16, print_every=1)
+    monkeypatch.undo()
+    assert Curious.used > 1
+    assert bits(found) == bits(expected)
+
+
+def test_two_models_that_share_layers_do_not_disturb_each_other(compiled):
+    X, y = data_for(CLASSIFIER, 50)
+    whole, alone = build(CLASSIFIER), build(CLASSIFIER)
+    part = nnx.Model()
+    for layer in whole.layers:
+        part.add(layer)
+    part.set(loss=whole.loss, optimizer=whole.optimizer, accuracy=whole.accuracy)
+    part.finalize()
+    for _ in range(2):
+        whole.train(X, y, print_every=None)
+        part.train(X, y, print_every=None)
+        alone.train(X, y, print_every=None, epochs=2)
+    found, expected = bits(left_behind(part)), bits(left_behind(alone))
+    own = [name for name in expected if not name.startswith("history.")]
+    assert {name: found[name] for name in own} == {name: expected[name] for name in own}

@@ -1,0 +1,635 @@
+"""A plan's bits are the same however it is run: on one thread or several, in one call or many, printing or not. And what
+happens around it: Ctrl-C, other threads, memory, the number of threads.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plans import OPTIMIZERS, PENALTIES, Net, bits, build, data_for, left_behind, train
+
+import nnx
+from nnx import plan
+
+CLASSIFIER = Net("2-64,relu,dropout,64-3,softmax")
+TINY = Net("2-3,relu,dropout,3-2,softmax")
+
+#: Skinny and wide, with dropout and without, and one whose columns are more than a strip takes at a time.
+EVERY_KIND = [
+    CLASSIFIER,
+    Net("1-64,relu,64-1,linear", "squared", "near"),
+    Net("3-200,sigmoid,200-4,dropout,softmax"),
+    Net("dropout,17-33,relu,dropout,33-5,softmax"),
+    Net("40-70,relu,70-24,sigmoid,24-9,sigmoid", "binary", "cells"),
+    Net("20-300,relu,300-12,softmax"),
+]
+each_kind = pytest.mark.parametrize("net", EVERY_KIND, ids=str)
+each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)
+penalties = pytest.mark.parametrize("dense", [{}, PENALTIES], ids=["plain", "penalties"])
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs signals and forks as POSIX has them")
+
+
+@pytest.fixture
+def compiled(backend):
+    if backend == "numpy":
+        pytest.skip("only the compiled backends have plans")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Return a list of how many threads ran in each compiled call."""
+    found = []
+    run = plan.run_threads
+
+    def recording(native, n_threads):
+        found.append(n_threads)
+        run(native, n_threads)
+
+    monkeypatch.setattr(plan, "run_threads", recording)
+    return found
+
+
+@pytest.fixture
+def threaded(monkeypatch, compiled, calls):
+    """Let threads be used for steps of any size; return a list of how many ran in each compiled call."""
+    monkeypatch.setattr(plan, "LEAST_STEP", 0)
+    monkeypatch.setattr(plan, "LEAST_CALL", 0)
+    monkeypatch.setattr(plan, "LEAST_ROWS", 1)
+    return calls
+
+
+@pytest.fixture
+def no_thread_left():
+    before = threading.enumerate()
+    yield
+    assert threading.enumerate() == before
+
+
+def ragged(net, optimizer="Adam", dtype="float32", dense=None, **arguments):
+    """Train for seven epochs of four steps, the last of them smaller; return the bits of what that leaves behind."""
+    model = build(net, optimizer, dtype=dtype, **(dense or {}))
+    return bits(train(model, *data_for(net, 50), **{"epochs": 7, "batch_size": 15, **arguments}))
+
+
+# The same bits
+
+
+@each_kind
+@each_optimizer
+@penalties
+def test_bits_do_not_depend_on_the_number_of_threads(threaded, no_thread_left, net, optimizer, dense):
+    expected = ragged(net, optimizer, dense=dense, threads=1)
+    for threads in (2, 3, 4):
+        threaded.clear()
+        assert ragged(net, optimizer, dense=dense, threads=threads) == expected
+        assert set(threaded) == {threads}
+
+
+@pytest.mark.parametrize("n", [1, 2, 17, 257, 700])
+@each_kind
+def test_bits_do_not_depend_on_threads_for_batches_of_any_size(threaded, net, n):
+    expected, *found = (
+        bits(train(build(net, dtype="float64"), *data_for(net, n), epochs=2, threads=threads)) for threads in (1, 2, 4)
+    )
+    assert found == [expected, expected]
+    assert set(threaded) == {1, min(2, n), min(4, n)}
+
+
+def test_bits_do_not_depend_on_threads_with_shuffling_frozen_layers_and_validation(threaded):
+    net = Net("17-33,relu,dropout,33-20,relu,20-5,softmax")
+    X, y = data_for(net, 100)
+    found = []
+    for threads in (1, 2, 3):
+        model = build(net)
+        model.trainable_layers.pop(1)
+        arguments = {"epochs": 5, "batch_size": 32, "shuffle": True, "validation_data": (X[:9], y[:9])}
+        found.append(bits(train(model, X, y, threads=threads, **arguments)))
+    assert found[1:] == found[:1] * 2
+    assert set(threaded) == {1, 2, 3}
+
+
+@each_kind
+@each_optimizer
+@penalties
+def test_bits_do_not_depend_on_how_many_steps_run_in_a_call(monkeypatch, net, optimizer, dense):
+    expected = ragged(net, optimizer, dense=dense)
+    for most in (1, 3):
+        monkeypatch.setattr(plan, "MOST_STEPS", most)
+        assert ragged(net, optimizer, dense=dense) == expected
+
+
+@pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "shuffled"])
+@pytest.mark.parametrize("most", [1, 50])
+def test_bits_do_not_depend_on_how_many_orders_are_drawn_for_a_call(monkeypatch, shuffle, most):
+    expected = ragged(CLASSIFIER, shuffle=shuffle, seed=2)
+    monkeypatch.setattr(plan, "MOST_IN_ORDER", most)
+    assert ragged(CLASSIFIER, shuffle=shuffle, seed=2) == expected
+
+
+@each_kind
+def test_bits_do_not_depend_on_what_is_shown(capsys, net):
+    expected = ragged(net)
+    for arguments in ({"print_every": 1}, {"print_every": 7}, {"progress": True}, {"print_every": 1, "progress": True}):
+        assert ragged(net, **arguments) == expected, arguments
+
+
+@each_kind
+@each_optimizer
+@penalties
+def test_seven_epochs_leave_the_bits_of_seven_times_one_epoch(net, optimizer, dense):
+    """The last step of each training is the one that publishes; it computes what the others do."""
+    at_once = ragged(net, optimizer, dense=dense)
+    model = build(net, optimizer, dtype="float32", **dense)
+    histories = [model.train(*data_for(net, 50), batch_size=15, print_every=None) for _ in range(7)]
+    np.random.seed(3)
+    one_by_one = bits(left_behind(model))
+    own = [name for name in at_once if not name.startswith("history.")]
+    assert {name: one_by_one[name] for name in own} == {name: at_once[name] for name in own}
+    for name in ("step_loss", "loss", "step_accuracy", "regularization_loss", "step_learning_rate"):
+        column = np.concatenate([getattr(history, name) for history in histories])
+        assert column.tobytes() == at_once[f"history.{name}"], name
+
+
+@each_kind
+def test_a_copy_and_a_pickle_of_a_trained_model_train_on_to_the_same_bits(net):
+    X, y = data_for(net, 50)
+    model = build(net)
+    train(model, X, y, batch_size=15)
+    twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    used = [model.predict(X).tobytes()] * 2
+    assert [twin.predict(X).tobytes() for twin in twins] == used
+    expected = bits(train(model, X, y, epochs=2, batch_size=15))
+    assert [bits(train(twin, X, y, epochs=2, batch_size=15)) for twin in twins] == [expected, expected]
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_system_that_gives_no_more_threads_changes_no_bit(threaded, monkeypatch, allowed):
+    expected = ragged(EVERY_KIND[3], threads=1)
+    start = threading.Thread.start
+    started = []
+
+    def refusing(self):
+        if len(started) == allowed:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    monkeypatch.setattr(plan, "CALL_SECONDS", 1000)
+    monkeypatch.setattr(threading.Thread, "start", refusing)
+    assert ragged(EVERY_KIND[3], threads=4) == expected
+    assert len(started) == allowed
+
+
+def test_an_interrupted_start_of_threads_leaves_none_behind_and_changes_nothing(threaded, monkeypatch):
+    start = threading.Thread.start
+    started = []
+
+    def interrupted(self):
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        started.append(self)
+        start(self)
+
+    data = data_for(CLASSIFIER, 50)
+    expected = bits(train(build(CLASSIFIER), *data))
+    model = build(CLASSIFIER)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(*data, print_every=None, threads=4)
+    alive = [thread for thread in started if thread.is_alive()]
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert (model.optimizer.iterations, len(model.history)) == (0, 0)
+    assert bits(train(model, *data, threads=4)) == expected
+    assert alive == []
+
+
+@posix
+def test_a_fork_can_train_after_training_on_threads(threaded, no_thread_left):
+    net = EVERY_KIND[3]
+    data = data_for(net, 50)
+    model = build(net)
+    train(model, *data, epochs=2, threads=2)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            train(model, *data, epochs=2, threads=2)
+            code = 0 if set(threaded) == {2} else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# The number of threads
+
+
+def test_threads_are_used_where_a_step_is_large_and_not_where_it_is_small(compiled, calls):
+    build(TINY).train(*data_for(TINY, 50), epochs=3, threads=4, print_every=None)
+    assert set(calls) == {1}
+    calls.clear()
+    large = Net("200-200,relu,200-10,softmax")
+    build(large, dtype="float32").train(*data_for(large, 64), epochs=9, threads=2, print_every=None)
+    assert set(calls) >= {2}
+
+
+def test_training_uses_as_many_threads_as_it_was_told(threaded):
+    X, y = data_for(CLASSIFIER, 50)
+    try:
+        nnx.set_num_threads(3)
+        assert nnx.get_num_threads() == 3
+        train(build(CLASSIFIER), X, y)
+        train(build(CLASSIFIER), X, y, threads=2)
+        train(build(CLASSIFIER), X, y, threads=np.int64(4))
+        train(build(CLASSIFIER), X[:2], y[:2])
+        assert threaded == [3, 2, 4, 2]
+    finally:
+        nnx.set_num_threads(None)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert nnx.get_num_threads() == int(os.environ.get("NNX_NUM_THREADS") or usable)
+
+
+@pytest.mark.parametrize("n", [True, 2.0, "2", [2]], ids=repr)
+def test_a_number_of_threads_that_is_no_whole_number_is_refused(n):
+    with pytest.raises(TypeError, match=r"^set_num_threads: n must be a whole number, got .*\.$"):
+        nnx.set_num_threads(n)
+    with pytest.raises(TypeError, match=r"^Model\.train: threads must be a whole number, got .*\.$"):
+        build(TINY).train(*data_for(TINY, 9), threads=n)
+
+
+@pytest.mark.parametrize("n", [0, -1, 257, 10**30])
+def test_a_number_of_threads_out_of_range_is_refused_before_anything_changes(n):
+    before = nnx.get_num_threads()
+    with pytest.raises(ValueError, match=rf"^set_num_threads: n must be a whole number from 1 to 256, got {n}\.$"):
+        nnx.set_num_threads(n)
+    assert nnx.get_num_threads() == before
+    model = build(TINY)
+    with pytest.raises(ValueError, match=rf"^Model\.train: threads must be a whole number from 1 to 256, got {n}\.$"):
+        model.train(*data_for(TINY, 9), threads=n)
+    assert model.optimizer.iterations == 0
+
+
+READ_THREADS = """
+import nnx
+try:
+    print(nnx.get_num_threads())
+except ValueError as error:
+    print(error)
+nnx.set_num_threads(7)
+print(nnx.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        *[(n, n) for n in ("1", "3", "256")],
+        *[
+            (text, f"NNX_NUM_THREADS must be a whole number from 1 to 256, got {text!r}.")
+            for text in ("0", "257", "-1", "two", "1.5")
+        ],
+    ],
+)
+def test_the_environment_gives_the_number_of_threads_or_a_sentence(given, expected):
+    environment = {**os.environ, "NNX_NUM_THREADS": given}
+    done = subprocess.run([sys.executable, "-c", READ_THREADS], env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [expected, "7"], done.stderr
+
+
+# Ctrl-C
+
+
+@pytest.fixture
+def pythons_own_reaction():
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, kept)
+
+
+def press_ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def assert_stopped_between_steps(model, data):
+    """Compare a training in batches of 15 that was interrupted with one that stops by itself where that one did."""
+    X, y = data
+    done = model.optimizer.iterations
+    dropout = next(layer for layer in model.layers if isinstance(layer, nnx.Layer_Dropout))
+    assert done == dropout.training_forwards == len(model.history)
+    assert len(model.history.loss) == done // 4
+    twin = build(CLASSIFIER)
+    if done // 4:
+        train(twin, X, y, epochs=done // 4, batch_size=15)
+    for step in range(done % 4):
+        train(twin, X[15 * step : 15 * step + 15], y[15 * step : 15 * step + 15])
+    if twin.optimizer.iterations:
+        names = [name for name in left_behind(twin) if name.endswith(("weights", "biases", "momentums", "cache"))]
+        found, expected = bits(left_behind(model)), bits(left_behind(twin))
+        assert [found[name] for name in names] == [expected[name] for name in names]
+        assert model.optimizer.current_learning_rate == twin.optimizer.current_learning_rate
+    before = model.optimizer.iterations
+    train(model, X, y, batch_size=15)
+    assert model.optimizer.iterations == before + 4
+
+
+@posix
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("call", [1, 2, 5])
+def test_ctrl_c_stops_between_two_steps(threaded, monkeypatch, pythons_own_reaction, no_thread_left, threads, call):
+    data = data_for(CLASSIFIER, 50)
+    model = build(CLASSIFIER)
+    monkeypatch.setattr(plan, "MOST_STEPS", 3)
+    run = plan.run_threads
+
+    def impatient(native, n_threads):
+        if len(threaded) == call - 1:
+            press_ctrl_c()
+        run(native, n_threads)
+
+    monkeypatch.setattr(plan, "run_threads", impatient)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(*data, epochs=100, batch_size=15, print_every=None, threads=threads)
+    assert threaded == [threads] * call
+    assert model.optimizer.iterations == 3 * call
+    assert_stopped_between_steps(model, data)
+
+
+@posix
+def test_ctrl_c_at_any_moment_stops_between_two_steps(compiled, pythons_own_reaction):
+    data = data_for(CLASSIFIER, 50)
+    model = build(CLASSIFIER)
+    later = threading.Timer(0.15, press_ctrl_c)
+    later.start()
+    with pytest.raises(KeyboardInterrupt):
+        model.train(*data, epochs=200_000, batch_size=15, print_every=None)
+    later.join()
+    assert 0 < model.optimizer.iterations < 800_000
+    assert_stopped_between_steps(model, data)
+
+
+@posix
+def test_ctrl_c_during_the_validation_keeps_the_epoch(compiled, monkeypatch, pythons_own_reaction):
+    data = data_for(CLASSIFIER, 50)
+    model = build(CLASSIFIER)
+    evaluate = plan.evaluate
+
+    def impatient(*arguments):
+        if model.optimizer.iterations == 8:
+            press_ctrl_c()
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(plan, "evaluate", impatient)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(*data, epochs=9, batch_size=15, print_every=None, validation_data=data)
+    assert (model.optimizer.iterations, len(model.history.loss), len(model.history.validation_loss)) == (8, 2, 1)
+    assert_stopped_between_steps(model, data)
+
+
+@pytest.mark.parametrize("lines", [1, 4, 7])
+def test_an_output_that_fails_stops_between_two_steps(compiled, monkeypatch, lines):
+    class Broken:
+        written = 0
+
+        def write(self, text):
+            Broken.written += text.count("\n")
+            if Broken.written >= lines:
+                raise BrokenPipeError
+
+        def flush(self): ...
+
+    data = data_for(CLASSIFIER, 50)
+    model = build(CLASSIFIER)
+    monkeypatch.setattr(plan, "MOST_STEPS", 3)
+    with monkeypatch.context() as patched, pytest.raises(BrokenPipeError):
+        patched.setattr(sys, "stdout", Broken())
+        model.train(*data, epochs=9, batch_size=15)
+    assert model.optimizer.iterations > 0
+    assert_stopped_between_steps(model, data)
+
+
+# Other threads
+
+
+def test_a_model_that_trains_in_another_thread_cannot_be_trained(monkeypatch):
+    data = data_for(CLASSIFIER, 50)
+    model = build(CLASSIFIER)
+    errors = []
+
+    def train_too():
+        try:
+            model.train(*data)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    class Meanwhile:
+        def write(self, text):
+            other = threading.Thread(target=train_too)
+            other.start()
+            other.join()
+
+        def flush(self): ...
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", Meanwhile())
+        model.train(*data, epochs=3)
+    assert set(errors) == {"Model.train: this model is being trained already."}
+    assert model.optimizer.iterations == 3
+    train(model, *data)
+
+
+def during(monkeypatch, meddle, train_it):
+    """Let another thread call ``meddle`` over and over, from the first compiled call until training ends."""
+    begun, over = threading.Event(), threading.Event()
+    run = plan.run_threads
+    errors = []
+    times = 0
+
+    def starting(native, n_threads):
+        begun.set()
+        run(native, n_threads)
+
+    def meddle_on():
+        nonlocal times
+        begun.wait(60)
+        while not over.is_set():
+            try:
+                meddle()
+            except Exception as error:
+                errors.append(error)
+                return
+            times += 1
+            time.sleep(0)
+
+    monkeypatch.setattr(plan, "run_threads", starting)
+    meddler = threading.Thread(target=meddle_on)
+    meddler.start()
+    try:
+        train_it()
+    finally:
+        begun.set()
+        over.set()
+        meddler.join()
+    assert errors == []
+    assert times > 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_another_thread_rebinds_is_not_felt_before_the_next_training(threaded, monkeypatch, threads):
+    """Parameters, state, labels and settings are those that there were when training began."""
+    X, y = data_for(CLASSIFIER, 50)
+    twin, model = (build(CLASSIFIER, dtype="float32") for _ in range(2))
+    for each in (twin, model):
+        train(each, X, y)
+    arguments = {"epochs": 1500, "batch_size": 15, "threads": threads}
+    train(twin, X, y.copy(), **arguments)
+    names = ("weights", "biases", "weight_momentums", "weight_cache")
+    bound = [getattr(layer, name) for layer in model.trainable_layers for name in names]
+
+    def meddle():
+        for layer in model.trainable_layers:
+            for name in names:
+                setattr(layer, name, np.full(getattr(layer, name).shape, np.nan, "f4"))
+            layer.weight_regularizer_l2 = 1.0
+        y[:] = 1_000_000_000
+        model.optimizer.beta_1 = 0.5
+        model.layers[2].rate = 0.01
+
+    during(monkeypatch, meddle, lambda: train(model, X, y, **arguments))
+    expected = [getattr(layer, name) for layer in twin.trainable_layers for name in names]
+    assert [array.tobytes() for array in bound] == [array.tobytes() for array in expected]
+    assert model.optimizer.iterations == twin.optimizer.iterations == 6001
+
+
+@pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "shuffled"])
+@pytest.mark.parametrize("net", [CLASSIFIER, Net("17-33,relu,33-2,sigmoid", "binary", "cells"), EVERY_KIND[1]], ids=str)
+def test_samples_that_another_thread_overwrites_do_not_stop_a_training(compiled, monkeypatch, net, shuffle):
+    X, y = data_for(net, 50)
+    X = X.astype("f4")
+    y = y if net.loss == "categorical" else y.astype("f4")
+    model = build(net, dtype="float32")
+    rng = np.random.default_rng(0)
+
+    def meddle():
+        X[:] = rng.choice([np.nan, np.inf, -1e38, 0, 1e-40], X.shape)
+        y[:] = -(10**8) if net.loss == "categorical" else rng.choice([np.nan, np.inf, -1e38], y.shape)
+
+    arguments = {"epochs": 1000, "batch_size": 15, "print_every": None, "shuffle": shuffle}
+    with np.errstate(all="ignore"):
+        during(monkeypatch, meddle, lambda: model.train(X, y, **arguments))
+    assert model.optimizer.iterations == len(model.history) == 4000
+
+
+def test_the_interpreter_is_free_while_a_call_runs(compiled, monkeypatch):
+    """A thread that wakes up every millisecond does so many times during one compiled call, not only between two."""
+    beats = 0
+    over = threading.Event()
+
+    def beat():
+        nonlocal beats
+        while not over.wait(0.001):
+            beats += 1
+
+    during_calls = []
+    run = plan.run_threads
+
+    def counting(native, n_threads):
+        before = beats
+        run(native, n_threads)
+        during_calls.append(beats - before)
+
+    monkeypatch.setattr(plan, "run_threads", counting)
+    monkeypatch.setattr(plan, "CALL_SECONDS", 0.15)
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        build(CLASSIFIER).train(*data_for(CLASSIFIER, 50), epochs=3000, batch_size=15, print_every=None, threads=1)
+    finally:
+        over.set()
+        heart.join()
+    assert max(during_calls) >= 5
+
+
+# Memory
+
+#: What the history keeps: five figures of a step, and of an epoch, which has four steps.
+HISTORY = 5 * 8 * (1 + 1 / 4)
+
+
+@pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "shuffled"])
+def test_a_step_allocates_nothing_but_its_part_of_the_history(compiled, shuffle):
+    model = build(TINY)
+    X, y = data_for(TINY, 8)
+
+    def peak(steps):
+        tracemalloc.start()
+        try:
+            model.train(X, y, epochs=steps // 4, batch_size=2, print_every=None, shuffle=shuffle)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(200)
+    few, many = peak(200), peak(20_000)
+    orders = 4000 * 8 * 8 * 3 if shuffle else 0  # of the epochs of one compiled call: given, in a row, and checked
+    assert many - few <= 19_800 * HISTORY + orders + 30_000
+
+
+def test_many_trainings_of_one_step_allocate_nothing_that_stays(compiled):
+    model = build(TINY)
+    X, y = data_for(TINY, 8)
+
+    def remains(trainings):
+        for _ in range(trainings):
+            model.train(X, y, print_every=None, shuffle=True)
+            model.predict(X)
+            model.evaluate(X, y, silent=True)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        remains(20)
+        assert remains(300) - remains(1) <= 5_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_long_trainings_do_not_make_the_process_grow(compiled):
+    model = build(TINY, dtype="float32")
+    X, y = data_for(TINY, 8)
+
+    def resident_after(steps):
+        model.train(X, y, epochs=steps // 4, batch_size=2, print_every=None)
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    resident_after(40_000)
+    before = resident_after(40_000)
+    assert [resident_after(40_000) for _ in range(4)][-1] - before <= 2_000_000
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_models_that_are_made_trained_and_forgotten_do_not_make_the_process_grow(compiled):
+    net = Net("20-300,relu,300-12,softmax")
+    data = data_for(net, 64)
+
+    def resident_after(models):
+        for _ in range(models):
+            model = build(net, dtype="float32")
+            model.train(*data, print_every=None, threads=2)
+            model.predict(data[0])
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    resident_after(30)
+    before = resident_after(1)
+    assert resident_after(60) - before <= 4_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -20,9 +21,10 @@ LOSSES = {
 
 
 def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:
-    """Return the way to train."""
-    torch.set_num_threads(cores)
-    return {"": lambda: Training(workload)} if workload.kind in ("train", "call") else {}
+    """Return the ways to train: with one thread too, which suits the smallest networks better than two."""
+    if workload.kind not in ("train", "call"):
+        return {}
+    return {f"threads: {threads}": partial(Training, workload, threads) for threads in {1, cores}}
 
 
 def batches(workload: Workload) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -34,8 +36,8 @@ def batches(workload: Workload) -> list[tuple[torch.Tensor, torch.Tensor]]:
 class Training:
     """A unit is an epoch."""
 
-    def __init__(self, workload: Workload) -> None:
-        self.steps = workload.steps
+    def __init__(self, workload: Workload, threads: int) -> None:
+        self.steps, self.threads = workload.steps, threads
         self.l2, self.criterion = workload.l2, LOSSES[workload.loss]
         self.batches = batches(workload)
         self.initial = [torch.from_numpy(array) for pair in initial_parameters(workload) for array in pair]
@@ -54,6 +56,7 @@ class Training:
         self.reset()
 
     def reset(self) -> None:
+        torch.set_num_threads(self.threads)
         with torch.no_grad():
             for parameter, values in zip(self.parameters, self.initial, strict=True):
                 parameter.copy_(values.T)  # a vector is its own transpose

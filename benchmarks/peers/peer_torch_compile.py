@@ -1,4 +1,4 @@
-"""PyTorch with `torch.compile`, in two ways.
+"""PyTorch with `torch.compile`, in two ways, each with as many threads as cores and with one.
 
 - "loss": forward and loss compiled, and with them the backward pass; Adam eager and fused. With the default mode, and
   with ``max-autotune-no-cudagraphs``.
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import peer_torch
 import torch
+import torch._inductor
 from torch.nn import functional
 from workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Candidate, Workload, initial_parameters
 
@@ -22,35 +23,38 @@ VERSION = peer_torch.VERSION
 
 torch._dynamo.config.recompile_limit = 1000  # each workload is another version of the same functions
 
+Options = dict[str, Any]
+MAX_AUTOTUNE: Options = torch._inductor.list_mode_options("max-autotune-no-cudagraphs")
+
 #: Steps in one graph: twice as many gain a tenth in the smallest networks, and take twice as long to compile.
 STEPS_A_GRAPH = 8
 
 
 def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:
     """Return the ways to train."""
-    torch.set_num_threads(cores)
     if workload.kind != "train":
         return {}
-    return {
-        "loss": partial(Loss, workload),
-        "loss, max-autotune": partial(Loss, workload, mode="max-autotune-no-cudagraphs"),
-        "steps": partial(Steps, workload),
-    }
+    ways: dict[str, Callable[[], Candidate]] = {}
+    for threads in {1, cores}:
+        ways[f"loss, threads: {threads}"] = partial(Loss, workload, threads, {})
+        ways[f"loss, max-autotune, threads: {threads}"] = partial(Loss, workload, threads, MAX_AUTOTUNE)
+        ways[f"steps, threads: {threads}"] = partial(Steps, workload, threads)
+    return ways
 
 
 class Loss(peer_torch.Training):
     """A unit is an epoch."""
 
-    def __init__(self, workload: Workload, **options: Any) -> None:
-        super().__init__(workload)
-        self.loss = torch.compile(super().loss, dynamic=False, **options)
+    def __init__(self, workload: Workload, threads: int, options: Options) -> None:
+        super().__init__(workload, threads)
+        self.loss = torch.compile(super().loss, dynamic=False, options={**options, "cpp.threads": threads})
 
 
 class Steps:
     """A unit is an epoch, or as many as fill a graph."""
 
-    def __init__(self, workload: Workload) -> None:
-        self.workload = workload
+    def __init__(self, workload: Workload, threads: int) -> None:
+        self.workload, self.threads = workload, threads
         batches = peer_torch.batches(workload)
         if len(batches) == 1:
             batches = batches * STEPS_A_GRAPH
@@ -61,10 +65,11 @@ class Steps:
         self.shapes, self.sizes = [array.shape for array in arrays], [array.size for array in arrays]
         self.initial = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
         self.state = (*(torch.zeros_like(self.initial) for _ in range(3)), torch.zeros(()))
-        self.compiled = torch.compile(self._steps, dynamic=False, options={"cpp_wrapper": True})
+        self.compiled = torch.compile(self._steps, dynamic=False, options={"cpp_wrapper": True, "cpp.threads": threads})
         self.reset()
 
     def reset(self) -> None:
+        torch.set_num_threads(self.threads)
         self.state[0].copy_(self.initial)
         for tensor in self.state[1:]:
             tensor.zero_()

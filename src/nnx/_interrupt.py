@@ -6,6 +6,13 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+try:
+    import _signal  # without the enumerations that `signal` puts around it, which cost more than a step of a small network
+except ImportError:
+    _signal = signal  # type: ignore[misc]
+
+SIGINT = int(signal.SIGINT)
+
 
 class Interrupt:
     """While entered, Ctrl-C waits for the next call of `check`, so that no step stops half-way.
@@ -17,18 +24,18 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         self._pending = False
         self._installed = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            threading.get_ident() == threading.main_thread().ident
+            and _signal.getsignal(SIGINT) is signal.default_int_handler
         )
         if self._installed:
-            signal.signal(signal.SIGINT, self._put_off)
+            _signal.signal(SIGINT, self._put_off)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _signal.signal(SIGINT, signal.default_int_handler)
         if kind is None:
             self.check()
 

@@ -68,12 +68,14 @@ class History:
     step_learning_rate: Array
 
     def __init__(self) -> None:
-        self._figures = {name: array("d") for name in EPOCH + STEP}
+        self._figures: dict[str, array[float]] = {}
         #: Figures of many steps at a time, which wait until somebody asks for a column.
         self._waiting: list[tuple[Array, Array]] = []
 
     @property
     def _columns(self) -> dict[str, array[float]]:
+        if not self._figures:
+            self._figures = {name: array("d") for name in EPOCH + STEP}
         waiting, self._waiting = self._waiting, []
         for steps, epochs in waiting:
             for names, figures in ((STEP, steps), (EPOCH, epochs)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -526,7 +527,7 @@ class Model:
                 raise RuntimeError(f"{where}: no {name} is set. Call model.set({name}=...) first.")
         if not self._chain:
             raise RuntimeError(f"{where}: the model is not finalized. Call model.finalize() first.")
-        if [id(layer) for layer in self._chain] != [id(layer) for layer in self.layers]:
+        if len(self._chain) != len(self.layers) or not all(map(operator.is_, self._chain, self.layers)):
             raise RuntimeError(f"{where}: the layers have changed. Call model.finalize() again.")
 
     def __getstate__(self) -> dict[str, Any]:

@@ -6,8 +6,10 @@ threads, nor on how many steps run in one call.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +37,9 @@ LEAST_STEP = 2_000_000
 LEAST_CALL = 50_000_000
 #: Layers of a model that predicts as a plan, at most.
 MOST_STAGES = 64
+#: What layers are given of a last step, and from how many bytes on its memory is used again.
+STORED = ("output", "dinputs", "dweights", "dbiases", "binary_mask")
+WORTH_KEEPING = 1 << 17
 #: Rows of a batch that a thread takes, at least.
 LEAST_ROWS = 16
 
@@ -148,8 +153,7 @@ class Run:
         self.done = 0
         self.seconds = 0.0  # of a step, as measured last
         stages = self.program.stages
-        self.operations = 6 * self.batch * sum(s.n_in * s.n_out for s in stages if s.kind == "dense")
-        self.operations += 10 * self.batch * sum(s.n_out for s in stages)
+        self.operations = self.batch * self.program.operations
         accurate = Accurate(self.program.accuracy, stages, self.program.combined, data)
         where = "Model.train"
         optimizer = self.program.optimizer
@@ -258,7 +262,25 @@ class Run:
             self.inputs = self.data.X[start:]
         else:
             self.inputs = self.data.X[orders[-1, start:]]
-        self.room = self.native.room(len(self.inputs), self.inputs)
+        self.room = self.native.room(len(self.inputs), self.inputs, self._unneeded())
+
+    def _unneeded(self) -> list[Array]:
+        """Return large arrays that an earlier run has stored for this model, and that nobody else refers to."""
+        width = max(stage.n_out for stage in self.program.stages)
+        if len(self.inputs) * width * self.program.dtype.itemsize < WORTH_KEEPING:
+            return []
+        parts = [*self.program.layers, self.program.loss, *([self.program.classifier] if self.program.classifier else [])]
+        stored = [v for part in parts for name, v in vars(part).items() if name in STORED and type(v) is np.ndarray]
+        times = Counter(map(id, stored))
+        # An array is referred to by attributes, by the name `array`, and by the call that counts.
+        found = {id(a): a for a in stored if a.flags.owndata}
+        del stored
+        kept = []
+        for key in list(found):
+            array = found.pop(key)
+            if sys.getrefcount(array) == times[key] + 2:
+                kept.append(array)
+        return kept
 
     def _publish(self) -> None:
         """Give layers and loss the attributes that they have after the last step of the book path."""
@@ -296,6 +318,12 @@ def _planned(model: Model) -> tuple[program.Program, Any]:
     )
     model._plan = (lowered, native)
     return lowered, native
+
+
+def known(model: Model) -> program.Program | None:
+    """Return the program that was made for a model the last time, if nothing has changed since."""
+    kept: tuple[program.Program, Any] | None = model._plan
+    return kept[0] if kept is not None and _has_plans() and _still_holds(model, kept[1]) else None
 
 
 def _still_holds(model: Model, native: Any) -> bool:

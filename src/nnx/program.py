@@ -156,6 +156,9 @@ class Program:
             parts.append((self.classifier, ("backward",)))
         names = ("loss", "optimizer", "accuracy", "softmax_classifier_output")
         self.guards = guards(model, names, ("layers", "trainable_layers"), parts)
+        #: Operations for each row of a batch, about.
+        self.operations = 6 * sum(s.n_in * s.n_out for s in self.stages if s.kind == "dense")
+        self.operations += 10 * sum(s.n_out for s in self.stages)
 
     def ops(self) -> Iterator[tuple[str, Op]]:
         """Yield each kernel of a step, after the name of its phase."""

@@ -49,6 +49,9 @@ class Data(NamedTuple):
 
 def checked_samples(model: Model, where: str, name: str, X: ArrayLike) -> Array:
     """Return ``X`` as the first layer takes it; a first layer, or a model, of one's own gets it uncast."""
+    known = plan.known(model)
+    if known is not None and known.stages[0].kind == "dense":
+        return _check.rows(where, name, X, known.stages[0].n_in, known.dtype)
     first = model.layers[0]
     if keeps(model, "forward", "nnx.model"):
         if keeps(first, "forward", "nnx.layers") and isinstance(first, Layer_Dense):
@@ -104,7 +107,8 @@ def keeps(thing: object, method: str, module: str) -> bool:
 
 def _output_width(model: Model, samples: Array) -> int:
     """Return how many columns the output has; where no layer tells, one sample is run through."""
-    width = model.output_width()
+    known = plan.known(model)
+    width = model.output_width() if known is None else known.stages[-1].n_out
     if width is None:
         shape = np.shape(model.forward(samples[:1], training=False))
         width = shape[1] if len(shape) == 2 else 1

@@ -62,7 +62,8 @@ cdef inline bint is_ready(object value, void *dtype, bint writing) noexcept:
         return False
     if dtype is NULL:
         return cnp.PyArray_TYPE(value) == cnp.NPY_FLOAT or cnp.PyArray_TYPE(value) == cnp.NPY_DOUBLE
-    return <void *> cnp.PyArray_DESCR(value) == dtype
+    # An array that was unpickled has a description of its own.
+    return <void *> cnp.PyArray_DESCR(value) == dtype or cnp.PyArray_TYPE(value) == (<cnp.dtype> dtype).type_num
 
 
 cdef bint has_shape(cnp.ndarray array, tuple shape) except -1:
@@ -149,7 +150,7 @@ cdef dense(str where, object inputs, object weights, object biases, object outpu
     x, w, b = apart(x, result), apart(w, result), apart(b, result)
     scratch = take(kernels.product_scratch)
     with nogil:
-        kernels.dense_forward(data(x), data(w), data(b), data(result), rows, n_in, n_out, relu, scratch)
+        kernels.dense_forward(data(x), data(w), data(b), data(result), rows, n_in, n_out, NULL, relu, scratch)
     give(scratch)
     give_back(output, result)
 

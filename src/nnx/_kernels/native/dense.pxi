@@ -3,6 +3,11 @@
 # Which one it is depends on n_in and n_out alone, so that a row gives the same bits in any batch.
 
 
+cdef inline Py_ssize_t packed_stride(Py_ssize_t n_in) noexcept nogil:
+    """Return how many numbers a panel of packed weights has room for; one line more than it has."""
+    return (n_in + 1) * TALL_VECTORS * LANES
+
+
 cdef void dense_forward(
     const real_t *inputs,  # (rows, n_in) in
     const real_t *weights,  # (n_in, n_out) in
@@ -11,6 +16,7 @@ cdef void dense_forward(
     Py_ssize_t rows,
     Py_ssize_t n_in,
     Py_ssize_t n_out,
+    const real_t *packed,  # weights in panels, packed_stride apart; or NULL
     bint relu,
     real_t *scratch,  # PRODUCT_SCRATCH bytes
 ) noexcept nogil:
@@ -23,11 +29,12 @@ cdef void dense_forward(
         shallow_product(inputs, weights, biases, output, rows, n_out, n_in, relu, NULL)
     elif is_narrow(n_out):
         product(
-            weights, 1, n_out, inputs, 1, n_in, NULL, biases, output, 1, n_out, n_out, rows, n_in, relu, NULL, scratch
+            weights, 1, n_out, inputs, 1, n_in, NULL, biases, output, 1, n_out, n_out, rows, n_in, NULL, 0, relu, NULL, scratch
         )
     else:
         product(
-            inputs, n_in, 1, weights, n_out, 1, biases, NULL, output, n_out, 1, rows, n_out, n_in, relu, NULL, scratch
+            inputs, n_in, 1, weights, n_out, 1, biases, NULL, output, n_out, 1, rows, n_out, n_in, packed,
+            packed_stride(n_in), relu, NULL, scratch,
         )
 
 
@@ -46,11 +53,11 @@ cdef void dense_backward_weights(
     """``dweights := inputsᵀ · dvalues + l1·sign(weights) + 2·l2·weights``."""
     if is_narrow(n_out) and n_out < n_in:
         product(
-            dvalues, 1, n_out, inputs, n_in, 1, NULL, NULL, dweights, 1, n_out, n_out, n_in, rows, False, NULL, scratch
+            dvalues, 1, n_out, inputs, n_in, 1, NULL, NULL, dweights, 1, n_out, n_out, n_in, rows, NULL, 0, False, NULL, scratch
         )
     else:
         product(
-            inputs, 1, n_in, dvalues, n_out, 1, NULL, NULL, dweights, n_out, 1, n_in, n_out, rows, False, NULL, scratch
+            inputs, 1, n_in, dvalues, n_out, 1, NULL, NULL, dweights, n_out, 1, n_in, n_out, rows, NULL, 0, False, NULL, scratch
         )
     add_regularization(weights, dweights, n_in * n_out, l1, l2)
 
@@ -79,11 +86,11 @@ cdef void dense_backward_inputs(
         shallow_product(dvalues, scratch + n_in, scratch, dinputs, rows, n_in, n_out, False, gate)
     elif is_narrow(n_in):
         product(
-            weights, n_out, 1, dvalues, 1, n_out, NULL, NULL, dinputs, 1, n_in, n_in, rows, n_out, False, gate, scratch
+            weights, n_out, 1, dvalues, 1, n_out, NULL, NULL, dinputs, 1, n_in, n_in, rows, n_out, NULL, 0, False, gate, scratch
         )
     else:
         product(
-            dvalues, n_out, 1, weights, 1, n_out, NULL, NULL, dinputs, n_in, 1, rows, n_in, n_out, False, gate, scratch
+            dvalues, n_out, 1, weights, 1, n_out, NULL, NULL, dinputs, n_in, 1, rows, n_in, n_out, NULL, 0, False, gate, scratch
         )
 
 

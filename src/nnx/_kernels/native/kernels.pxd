@@ -11,7 +11,7 @@ ctypedef void (*rows_two_t)(const void *, const void *, void *, Py_ssize_t, Py_s
 ctypedef void (*labels_t)(const void *, const int32_t *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 ctypedef void (*dense_forward_t)(
-    const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, bint, void *
+    const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, bint, void *
 ) noexcept nogil
 ctypedef void (*dense_backward_weights_t)(
     const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double, double, void *
@@ -95,6 +95,7 @@ cdef struct Stage:
     void *dinputs  # (batch, n_in); NULL if nobody wants it
     void *tiles  # packed inputs for the gradient of the weights; NULL if that is computed in one piece
     void *panels  # packed dvalues
+    void *packed  # packed weights, for the forward product; NULL if they are read as they lie
 
 cdef struct Figures:
     # Where a run records its steps and epochs: `size` doubles apart, in the order of `History`.
@@ -200,6 +201,7 @@ cdef struct Kernels:
     adam_update_t adam_update
     space_t tiles_space
     space_t panels_space
+    space_t packed_space
     space_t gradient_space
     net_space_t forward_space
     run_t train

@@ -64,6 +64,7 @@ addresses.rmsprop_update = <rmsprop_update_t> rmsprop_update
 addresses.adam_update = <adam_update_t> adam_update
 addresses.tiles_space = <space_t> tiles_space
 addresses.panels_space = <space_t> panels_space
+addresses.packed_space = <space_t> packed_space
 addresses.gradient_space = <space_t> gradient_space
 addresses.forward_space = <net_space_t> forward_space
 addresses.train = <run_t> train

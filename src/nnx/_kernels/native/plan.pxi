@@ -112,6 +112,7 @@ cdef class Plan:
     cdef int reserved_threads
     cdef bint reserved_order
     cdef list held
+    cdef list old
     cdef int32_t *labels
     cdef cnp.ndarray steps, epochs
     cdef Py_ssize_t lean_end  # where the steps end that store nothing
@@ -203,11 +204,14 @@ cdef class Plan:
         net.gathered = within(memory, &at, batch * net.n_in * size if ordered else 0)
         net.slim_space = within(memory, &at, self.kernels.slim_space(net, batch) if net.slim else 0)
         if net.slim:
+            for s in range(net.n_stages):
+                net.stages[s].tiles = net.stages[s].panels = net.stages[s].packed = NULL
             return at
         for s in range(net.n_stages):
             stage = &net.stages[s]
             before = &net.stages[s - 1] if s > 0 else NULL
             stage.inputs = before.output if before is not NULL else NULL
+            stage.tiles = stage.panels = stage.packed = NULL
             # In place where the stage before needs nothing of its output on the way back.
             if stage.kind in (RELU, SIGMOID, SOFTMAX) and s > 0 and before.kind == DENSE and not before.relu:
                 stage.output = before.output
@@ -218,6 +222,8 @@ cdef class Plan:
             if stage.kind == DENSE and self.kernels.tiles_space(batch, stage.n_in, stage.n_out):
                 stage.tiles = within(memory, &at, self.kernels.tiles_space(batch, stage.n_in, stage.n_out))
                 stage.panels = within(memory, &at, self.kernels.panels_space(batch, stage.n_in, stage.n_out))
+            if stage.kind == DENSE and self.kernels.packed_space(batch, stage.n_in, stage.n_out):
+                stage.packed = within(memory, &at, self.kernels.packed_space(batch, stage.n_in, stage.n_out))
         # Gradients go back in place through all but dense stages.
         for s in range(net.n_stages - 1, -1, -1):
             stage = &net.stages[s]
@@ -267,6 +273,7 @@ cdef class Plan:
         cdef Stage *stage
         cdef int s
         cdef bint trains
+        cdef dict own
         self.held = []
         self.lean.rule = self.stored.rule = RULES[rule]
         for s in range(MOST_SETTINGS):
@@ -276,12 +283,13 @@ cdef class Plan:
             stage = &self.stored.stages[s]
             trains = trained[s]
             if stage.kind == DENSE:
-                w, b = owner._checked_parameters(where)
-                if not (
-                    is_ready(w, <void *> self.dtype, True) and is_ready(b, <void *> self.dtype, True)
-                    and has_shape(w, (stage.n_in, stage.n_out)) and has_shape(b, (1, stage.n_out))
-                ):
-                    return False
+                own = owner.__dict__
+                w, b = own.get("weights"), own.get("biases")
+                if not self._fits(stage, w, b):
+                    # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
+                    w, b = owner._checked_parameters(where)
+                    if not self._fits(stage, w, b):
+                        return False
                 l1, l2, bias_l1, bias_l2 = owner._strengths(where)
                 stage.trained = trains
                 self._bind(&stage.weights, owner, w, l1, l2, trains, states[0], where, layer_state)
@@ -302,6 +310,13 @@ cdef class Plan:
             net.stages[s].dinputs = net.stages[s - 1].dvalues if s > lowest else NULL
         if net.combined:
             net.stages[net.n_stages - 1].dinputs = net.stages[net.n_stages - 1].dvalues
+
+    cdef bint _fits(self, const Stage *stage, object weights, object biases) except -1:
+        """Return whether these can be a stage's weights and biases."""
+        return (
+            is_ready(weights, <void *> self.dtype, True) and is_ready(biases, <void *> self.dtype, True)
+            and has_shape(weights, (stage.n_in, stage.n_out)) and has_shape(biases, (1, stage.n_out))
+        )
 
     cdef int _bind(
         self, Parameter *parameter, object owner, cnp.ndarray values, double l1, double l2, bint trains, tuple names,
@@ -476,11 +491,11 @@ cdef class Plan:
         for s in range(self.n_full):
             if stages[s].kind == DENSE:
                 lean = &self.lean.stages[self.place[s]]
-                stages[s].tiles, stages[s].panels = lean.tiles, lean.panels
+                stages[s].tiles, stages[s].panels, stages[s].packed = lean.tiles, lean.panels, lean.packed
                 if self.lean.slim:
                     stages[s].trained = False
 
-    def room(self, Py_ssize_t rows, inputs):
+    def room(self, Py_ssize_t rows, inputs, list old not None):
         """Make the arrays that the last step of a run stores into; return them for `publish`.
 
         Parameters
@@ -489,6 +504,8 @@ cdef class Plan:
             Of the run's last batch.
         inputs : array (rows, n_in)
             That batch.
+        old : list of arrays
+            Which nobody needs any more: they are used again where they fit, for new memory costs more than a step.
 
         Returns
         -------
@@ -502,6 +519,7 @@ cdef class Plan:
         cdef int s
         if rows > self.lean.batch:
             raise ValueError("Plan.room: rows must be a batch's.")
+        self.old = old
         for s in range(self.n_full):
             output = inputs if stages[s].kind == LINEAR else self._array(rows, stages[s].n_out)
             own = {"inputs": inputs, "output": output}
@@ -524,11 +542,19 @@ cdef class Plan:
             (<dict> found[s])["dinputs"] = dinputs
             (<dict> found[s])["dvalues"] = gradients
             gradients = dinputs
+        self.held.append([list(own.values()) for own in found])
         self.has_room = True
+        self.old = None
         return found
 
     cdef cnp.ndarray _array(self, Py_ssize_t rows, Py_ssize_t columns):
         cdef cnp.npy_intp shape[2]
+        cdef Py_ssize_t i
+        for i in range(len(self.old)):
+            array = self.old[i]
+            if is_ready(array, <void *> self.dtype, True) and has_shape(array, (rows, columns)):
+                del self.old[i]
+                return array
         shape[0], shape[1] = rows, columns
         return cnp.PyArray_EMPTY(2, shape, self.number, 0)
 

@@ -305,6 +305,8 @@ cdef struct Product:
     Py_ssize_t c_column
     int vectors
     const real_t *block  # of A, packed; or NULL
+    const real_t *packed  # all of B, in panels; or NULL
+    Py_ssize_t packed_panel  # how far apart those are
     Py_ssize_t k  # the first of the sums' terms
     Py_ssize_t deep  # their number
     Py_ssize_t top  # the first of the rows
@@ -380,6 +382,13 @@ cdef void group_columns(
     cdef Py_ssize_t line = p.vectors * LANES
     cdef bint packs = b_column != 1 or (rows > 2 * TILE_ROWS and p.deep * b_depth > LEAST_PACKED)
     cdef Py_ssize_t at = 0, width
+    if p.packed is not NULL:
+        while at < columns:
+            panel_rows(
+                p, p.packed + (j + at) // line * p.packed_panel + p.k * line, line, j + at, min(line, columns - at), rows
+            )
+            at += line
+        return
     b += p.k * b_depth + j * b_column
     if b_column != 1:
         pack_columns(b, b_column, p.deep, columns, p.vectors, panels)
@@ -412,6 +421,8 @@ cdef void product(
     Py_ssize_t rows,
     Py_ssize_t columns,
     Py_ssize_t depth,
+    const real_t *packed,  # b in panels, packed_panel apart; or NULL
+    Py_ssize_t packed_panel,
     bint relu,
     const real_t *gate,  # (rows, columns) in, like c: a ReLU's output, where whose zeros are c becomes 0; or NULL
     real_t *scratch,  # PRODUCT_SCRATCH bytes
@@ -430,6 +441,7 @@ cdef void product(
     p.a, p.a_row, p.a_depth, p.start_columns, p.start_rows = a, a_row, a_depth, start_columns, start_rows
     p.c, p.c_row, p.c_column, p.block = c, c_row, c_column, block if packs_a else NULL
     p.vectors = FLAT_VECTORS if rows <= FLAT_ROWS else TALL_VECTORS
+    p.packed, p.packed_panel = packed if rows > FLAT_ROWS else NULL, packed_panel
     p.k = 0
     while p.k == 0 or p.k < depth:
         p.deep = min(deep, depth - p.k)

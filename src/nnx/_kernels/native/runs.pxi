@@ -81,6 +81,8 @@ cdef void train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int 
     cdef bint known = False
     cdef vec constants[6]
     cdef Batch batch
+    pack_weights(net, thread)
+    meet(&net.progress.meeting, net.progress.n_threads)
     for step in range(first_step, end_step):
         batch.start = in_epoch * net.batch
         batch.rows = min(net.batch, net.n_samples - batch.start)

@@ -45,7 +45,7 @@ cdef void forward_stage(
     if stage.kind == DENSE:
         dense_forward(
             inputs, <const real_t *> stage.weights.values, <const real_t *> stage.biases.values, output, rows,
-            stage.n_in, stage.n_out, stage.relu, <real_t *> scratch,
+            stage.n_in, stage.n_out, <const real_t *> stage.packed, stage.relu, <real_t *> scratch,
         )
     elif stage.kind == RELU:
         relu_forward(inputs, output, n)
@@ -339,6 +339,27 @@ cdef void rule_constants(const Net *net, double rate, uint64_t step, vec *consta
         root_constants(constants, rate, net.settings[0], net.settings[1])
 
 
+cdef Py_ssize_t first_row_of(const Net *net, const Stage *stage, int thread) noexcept nogil:
+    """Return the first row of the weights whose strips a thread owns."""
+    cdef Py_ssize_t n_strips = (stage.n_in + TILE_ROWS - 1) // TILE_ROWS
+    cdef Py_ssize_t strip, i = 0
+    for strip in range(n_strips * thread // net.progress.n_threads):
+        i += tile_height(stage.n_in - i)
+    return i
+
+
+cdef void pack_weights(const Net *net, int thread) noexcept nogil:
+    """Pack the weights that a thread owns; afterwards each strip is packed when it has been updated."""
+    cdef const Stage *stage
+    cdef Py_ssize_t first
+    cdef int s
+    for s in range(net.n_stages):
+        stage = &net.stages[s]
+        if stage.packed is not NULL:
+            first = first_row_of(net, stage, thread)
+            pack_strip(stage, first, first_row_of(net, stage, thread + 1) - first)
+
+
 cdef void train_stage(
     const Net *net, const Batch *batch, int s, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
@@ -348,13 +369,11 @@ cdef void train_stage(
     cdef const real_t *inputs = rows_of_X(net, batch, 0) if s == 0 else <const real_t *> stage.inputs
     cdef const real_t *dvalues = <const real_t *> stage.dvalues
     cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
-    cdef Py_ssize_t i, strip, first_strip, end_strip, n_strips = (n_in + TILE_ROWS - 1) // TILE_ROWS
+    cdef Py_ssize_t i, end
     if stage.tiles is not NULL:
-        first_strip, end_strip = n_strips * thread // net.progress.n_threads, n_strips * (thread + 1) // net.progress.n_threads
-        i = 0
-        for strip in range(end_strip):
-            if strip >= first_strip:
-                train_strip(net, stage, i, tile_height(n_in - i), batch.rows, constants, gradients)
+        i, end = first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1)
+        while i < end:
+            train_strip(net, stage, i, tile_height(n_in - i), batch.rows, constants, gradients)
             i += tile_height(n_in - i)
     elif thread == s % net.progress.n_threads:
         dense_backward_weights(

@@ -38,6 +38,14 @@ cdef Py_ssize_t panels_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out
     return (n_out + line - 1) // line * panel_stride(batch) * <Py_ssize_t> sizeof(real_t)
 
 
+cdef Py_ssize_t packed_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+    """Return how many bytes a stage's packed weights take; 0 if they are read as they lie."""
+    cdef Py_ssize_t line = TALL_VECTORS * LANES
+    if not has_strips(n_in, n_out) or n_in * n_out <= LEAST_PACKED:
+        return 0
+    return (n_out + line - 1) // line * packed_stride(n_in) * <Py_ssize_t> sizeof(real_t)
+
+
 cdef Py_ssize_t gradient_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     """Return how many bytes of scratch a thread needs for gradients of a dense stage, or of softmax's lines."""
     cdef Py_ssize_t strip = TILE_ROWS * STRIP_COLUMNS
@@ -121,6 +129,13 @@ cdef void pack_stage(
     cdef real_t *panels = <real_t *> stage.panels + first * line
     pack_tiles(inputs, first, rows, stage.n_in, <real_t *> stage.tiles, tile_stride(batch))
     pack_lines(dvalues, stage.n_out, rows, stage.n_out, TALL_VECTORS, panels, panel_stride(batch))
+
+
+cdef void pack_strip(const Stage *stage, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    """Pack some rows of the weights for the forward product."""
+    cdef const real_t *weights = <const real_t *> stage.weights.values + first * stage.n_out
+    cdef real_t *panels = <real_t *> stage.packed + first * TALL_VECTORS * LANES
+    pack_lines(weights, stage.n_out, rows, stage.n_out, TALL_VECTORS, panels, packed_stride(stage.n_in))
 
 
 cdef inline void tile_line(
@@ -209,6 +224,8 @@ cdef void train_strip(
                     net, &stage.weights, (i + r) * n_out + j, gradients + r * width, wide, stage.trained, constants
                 )
         j += wide
+    if stage.packed is not NULL and stage.trained:
+        pack_strip(stage, i, height)
 
 
 cdef void train_values(

@@ -83,9 +83,11 @@ def start(names: list[tuple[str, int]], found: dict[str, Any]) -> dict[tuple[str
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measure all rows, and return what goes into the JSON file."""
+    usable = [int(n) for n in options.cores if int(n) <= len(machine.USABLE)]
+    if len(usable) < len(options.cores):
+        say(f"this process may use {len(machine.USABLE)} of the processors: more cores are left out")
     rows = [workload for workload in WORKLOADS.values() if wanted(options, workload.name, workload.kind)]
-    cores_of = {workload: [int(n) for n in options.cores] for workload in rows if workload.kind == "train"}
-    plan = [(workload, cores) for workload in rows for cores in cores_of.get(workload, [1])]
+    plan = [(workload, cores) for workload in rows for cores in (usable if workload.kind == "train" else [1])]
     plan.sort(key=lambda row: row[1])
     found: dict[str, Any] = {
         "machine": machine.description(),
@@ -110,7 +112,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             try:
                 found["results"].append(rounds.measure(workload, here, ("nnx", cores), options.rounds))
                 say(f"{row}: {time.perf_counter() - begun:.0f} s")
-            except rounds.PeerError as error:  # nnx itself; there is nothing to compare with
+            except rounds.PeerError as error:  # nothing to compare; the other rows may go better
                 found["failed"][row] = str(error)
                 say(f"{row}: {error}")
             write(options, found)

@@ -79,5 +79,6 @@ def description() -> dict[str, object]:
         "compiler": version,
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "pinned": hasattr(os, "sched_setaffinity"),
     }

@@ -68,7 +68,8 @@ class Training:
 
     def reset(self) -> None:
         sys.stdout.flush()
-        os.ftruncate(1, 0)  # stdout is a file here; nothing else reads what is printed
+        os.lseek(1, 0, os.SEEK_SET)  # standard output is a file here, and nobody reads it
+        os.ftruncate(1, 0)
         self.model.optimizer.iterations = 0
         for layer, (weights, biases) in zip(self.model.trainable_layers, self.initial, strict=True):
             layer.weights[...], layer.biases[...] = weights, biases

@@ -165,9 +165,9 @@ def problem_lines(report: Found) -> Iterator[str]:
 
 
 def dropped(row: Found) -> str:
-    """Return how many rounds were dropped, if any."""
-    n = len(row["kept"]) - sum(row["kept"])
-    return f"   [{n} of {len(row['kept'])} rounds dropped]" if n else ""
+    """Return how many rounds count, if not all do."""
+    n = sum(row["kept"])
+    return "" if n == len(row["kept"]) else f"   [{n} of {len(row['kept'])} rounds count]"
 
 
 def markdown(report: Found) -> str:

@@ -1,12 +1,13 @@
 """The protocol: a process for each peer and number of cores, blocks in rotating order, one at a time, in calm rounds.
 
-Before each round the driver runs a fixed chain of multiply-adds on the same processors. A round before which that took
-3 % longer or shorter than usual is dropped, and another is run: somebody else was at work, or the clock moved.
+Before and after each round the driver runs a fixed chain of multiply-adds on the same processors. A round beside which
+that took 3 % longer or shorter than in the median is dropped, and another is run: somebody else was at work.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import pathlib
 import statistics
@@ -23,7 +24,7 @@ from workloads import Workload, initial_parameters, loss
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 
-#: How far the calibration may be from its median.
+#: How far the calibration may be from its median over the whole run.
 CALM = 0.03
 #: Rounds in all, for each that is wanted.
 MOST = 3
@@ -33,6 +34,7 @@ PAUSE = 0.01
 LOSS_TOLERANCE, DROPOUT_TOLERANCE, OUTPUT_TOLERANCE = 0.02, 0.1, 1e-5
 
 Name = tuple[str, int]  # a peer and its number of cores
+Block = dict[str, Any]  # the microseconds of a step, and how many of them there were
 
 
 class PeerError(Exception):
@@ -86,6 +88,10 @@ class Worker:
         return reply
 
 
+#: By processor: all calibrations so far. A busy quarter of an hour must not pass for the usual.
+history: dict[int, list[float]] = {}
+
+
 def calibrate(processors: Sequence[int]) -> list[float]:
     """Return how long a fixed chain of multiply-adds takes on each processor; stay on all of them."""
     times = []
@@ -93,20 +99,22 @@ def calibrate(processors: Sequence[int]) -> list[float]:
         machine.pin([processor])
         start = time.perf_counter()
         x = 1.0
-        for _ in range(400_000):
+        for _ in range(800_000):
             x = x * 0.999 + 0.5
         times.append(time.perf_counter() - start)
+        history.setdefault(processor, []).append(times[-1])
     machine.pin(list(processors))
     return times
 
 
-def calm(calibrations: list[list[float]]) -> list[bool]:
-    """Return which rounds count: those before which each processor was as fast as in the median."""
-    medians = [statistics.median(times) for times in zip(*calibrations, strict=True)]
-    return [
+def calm(processors: Sequence[int], calibrations: list[list[float]]) -> list[bool]:
+    """Return which rounds count: those before and after which all processors were as fast as in their median."""
+    medians = [statistics.median(history[processor]) for processor in processors]
+    usual = [
         all(abs(time / median - 1) <= CALM for time, median in zip(times, medians, strict=True))
         for times in calibrations
     ]
+    return [before and after for before, after in itertools.pairwise(usual)]
 
 
 def prepare(workload: Workload, workers: dict[Name, Worker]) -> tuple[dict[Name, dict[str, Any]], dict[Name, str]]:
@@ -169,21 +177,24 @@ def losses_apart(workload: Workload, theirs: list[float], ours: list[float], tol
     return ""
 
 
-def take_turns(
-    workers: dict[Name, Worker], n_rounds: int
-) -> tuple[dict[Name, list[dict[str, Any]]], list[list[float]]]:
-    """Return the blocks of each worker, one a round, and the calibrations before the rounds."""
+def take_turns(workers: dict[Name, Worker], n_rounds: int) -> tuple[dict[Name, list[Block]], list[bool], list[Any]]:
+    """Return the blocks of each worker, one a round; which rounds count; and the calibrations around them."""
     order = list(workers)
     processors = machine.processors(max(cores for _, cores in order))
-    blocks: dict[Name, list[dict[str, Any]]] = {name: [] for name in order}
-    calibrations: list[list[float]] = []
-    while len(calibrations) < MOST * n_rounds and (not calibrations or sum(calm(calibrations)) < n_rounds):
-        calibrations.append(calibrate(processors))
-        turn = len(calibrations) % len(order)
+    blocks: dict[Name, list[Block]] = {name: [] for name in order}
+    calibrations = [calibrate(processors)]
+    kept: list[bool] = []
+    while sum(kept) < n_rounds and len(kept) < MOST * n_rounds:
+        turn = len(kept) % len(order)
         for name in order[turn:] + order[:turn]:
             time.sleep(PAUSE)
             blocks[name].append(workers[name].ask("block"))
-    return blocks, calibrations
+        time.sleep(PAUSE)
+        calibrations.append(calibrate(processors))
+        kept = calm(processors, calibrations)
+    if not any(kept):
+        raise PeerError(f"none of {len(kept)} rounds was calm: somebody else is at work on these processors")
+    return blocks, kept, calibrations
 
 
 def measure(workload: Workload, workers: dict[Name, Worker], ours: Name, n_rounds: int) -> dict[str, Any]:
@@ -192,7 +203,7 @@ def measure(workload: Workload, workers: dict[Name, Worker], ours: Name, n_round
     Raises
     ------
     PeerError
-        If nnx cannot do it, or if a peer that could do it fails while it is timed.
+        If nnx cannot do it, if a peer that could do it fails while it is timed, or if no round was calm.
     """
     prepared, problems = prepare(workload, workers)
     if ours not in prepared:
@@ -201,13 +212,13 @@ def measure(workload: Workload, workers: dict[Name, Worker], ours: Name, n_round
     problems.update(disagreeing)
     stolen = machine.stolen()
     able = {name: workers[name] for name in prepared if name not in disagreeing}
-    blocks, calibrations = take_turns(able, n_rounds)
+    blocks, kept, calibrations = take_turns(able, n_rounds)
     for name in prepared:
         workers[name].ask("forget")
     return {
         "workload": workload.name,
         "cores": ours[1],
-        "kept": calm(calibrations),
+        "kept": kept,
         "calibrations": calibrations,
         "stolen_ticks": None if stolen is None else (machine.stolen() or stolen) - stolen,
         "problems": {label(name): problem for name, problem in problems.items()},

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 
-try:
-    import _signal  # without the enumerations that `signal` puts around it, which cost more than a step of a small network
-except ImportError:
-    _signal = signal  # type: ignore[misc]
-
 SIGINT = int(signal.SIGINT)
+#: The functions without the enumerations that `signal` puts around them, which cost more than a step of a small network.
+_signal = importlib.import_module("_signal" if "_signal" in sys.builtin_module_names else "signal")
 
 
 class Interrupt:

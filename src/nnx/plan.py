@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from nnx.history import History
     from nnx.model import Model
     from nnx.training import Data
+
+    Judge: TypeAlias = Callable[[Model, Data, int | None, Interrupt | None], dict[str, float]]
 
 #: How long a compiled call lasts, about: in between, Ctrl-C is answered and figures are shown.
 CALL_SECONDS = 0.05
@@ -112,8 +115,15 @@ def train(
     history: History,
     report: _report.Report,
     threads: int,
+    judge: Judge,
 ) -> bool:
-    """Train for some epochs; False, with nothing done, if there is no plan for the model."""
+    """Train for some epochs; False, with nothing done, if there is no plan for the model.
+
+    Parameters
+    ----------
+    judge : callable
+        Evaluates the model on the held-out data after each epoch, as `training.evaluate` does.
+    """
     if not _has_plans():
         return False
     try:
@@ -123,7 +133,7 @@ def train(
     with Interrupt() as interrupt:
         try:
             while run.done < run.n_steps:
-                run.go_on(history, report, interrupt)
+                run.go_on(history, report, interrupt, judge)
                 interrupt.check()
         finally:
             run.settle()
@@ -181,7 +191,7 @@ class Run:
 
     # One compiled call
 
-    def go_on(self, history: History, report: _report.Report, interrupt: Interrupt) -> None:
+    def go_on(self, history: History, report: _report.Report, interrupt: Interrupt, judge: Judge) -> None:
         """Do as many steps as fit into a compiled call; record and report them."""
         in_epoch = self.done % self.n_batches
         n = self._how_many(in_epoch)
@@ -202,9 +212,7 @@ class Run:
         history.add(steps, ends)
         report.run(epoch, in_epoch, self.n_batches, steps, ends, None if self.decay else rate)
         if self.held_out is not None and self.done % self.n_batches == 0:
-            from nnx import training
-
-            found = training.evaluate(self.model, self.held_out, self.batch_size, interrupt)
+            found = judge(self.model, self.held_out, self.batch_size, interrupt)
             history.add_validation(**found)
             report.line(_report.validation_line(**found))
 
@@ -269,7 +277,11 @@ class Run:
         width = max(stage.n_out for stage in self.program.stages)
         if len(self.inputs) * width * self.program.dtype.itemsize < WORTH_KEEPING:
             return []
-        parts = [*self.program.layers, self.program.loss, *([self.program.classifier] if self.program.classifier else [])]
+        parts = [
+            *self.program.layers,
+            self.program.loss,
+            *([self.program.classifier] if self.program.classifier else []),
+        ]
         stored = [v for part in parts for name, v in vars(part).items() if name in STORED and type(v) is np.ndarray]
         times = Counter(map(id, stored))
         # An array is referred to by attributes, by the name `array`, and by the call that counts.
@@ -375,6 +387,8 @@ def predict(model: Model, X: Array) -> Array | None:
     if inference is None:
         return None
     output: Array | None = inference.predict(model, X)
+    if output is None:
+        model._inference = None
     return output
 
 

@@ -108,6 +108,10 @@ class Op(NamedTuple):
 class Guards(NamedTuple):
     """What must be found unchanged whenever a program is used (see `Plan.holds` of the compiled kernels)."""
 
+    #: The model's class, and the names that none of its own attributes may have. (The model itself is not referred to:
+    #: it would not be freed with its last reference, nor would the memory of its plans.)
+    model: type
+    names: tuple[str, ...]
     #: Attributes of the model, and what they hold.
     attributes: tuple[tuple[str, Any], ...]
     #: Lists of the model, and what they hold.
@@ -246,13 +250,16 @@ def lower(model: Model) -> Program:
     if model.softmax_classifier_output is not None and type(model.softmax_classifier_output) is not CLASSIFIER:
         raise Obstacle(f"softmax_classifier_output, {model.softmax_classifier_output!r}, is not built in")
     program = Program(model)
-    check(program.guards, program.layers)
+    check(model, program.guards, program.layers)
     _check_apart(program)
     return program
 
 
-def check(guards: Guards, layers: tuple[Any, ...]) -> None:
+def check(model: Any, guards: Guards, layers: tuple[Any, ...]) -> None:
     """Raise `Obstacle` where an object or a class has a method that is not the built-in one."""
+    for name in guards.names:
+        if name in vars(model):
+            raise Obstacle(f"{type(model).__name__} has a method {name} of its own")
     for owner, names in zip(guards.owners, guards.shadows, strict=True):
         for name in names:
             if name in vars(owner):
@@ -292,7 +299,7 @@ def lower_forward(model: Model) -> Chain:
         raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
     found = stages(model)
     own = guards(model, (), ("layers",), [])
-    check(own, tuple(model.layers))
+    check(model, own, tuple(model.layers))
     return Chain(dtype_of(found), found, own)
 
 
@@ -350,18 +357,19 @@ def guards(
         raise Obstacle("output_layer_activation is not the last layer")
     if type(model.input_layer) is not Layer_Input:
         raise Obstacle(f"input_layer, {model.input_layer!r}, is not built in")
-    owners = [(model, ("forward", "backward")), (model.input_layer, ("forward",))]
-    owners += [(layer, LAYER_METHODS) for layer in model.layers]
+    owners = [(model.input_layer, ("forward",)), *[(layer, LAYER_METHODS) for layer in model.layers]]
     return Guards(
+        type(model),
+        ("forward", "backward"),
         tuple((name, getattr(model, name)) for name in names),
         tuple((name, tuple(getattr(model, name))) for name in lists),
-        *_methods_of(owners + parts),
+        *_methods_of(type(model), owners + parts),
     )
 
 
-def _methods_of(owners: list[tuple[Any, tuple[str, ...]]]) -> tuple[Any, Any, Any, Any]:
+def _methods_of(model: type, owners: list[tuple[Any, tuple[str, ...]]]) -> tuple[Any, Any, Any, Any]:
     """Return the last four of `Guards`."""
-    kinds = {type(owner) for owner, _ in owners}
+    kinds = {model, *(type(owner) for owner, _ in owners)}
     return (
         tuple(owner for owner, _ in owners),
         tuple(type(owner) for owner, _ in owners),
@@ -375,7 +383,7 @@ def check_parts(parts: list[tuple[Any, tuple[str, ...]]]) -> None:
     for part, _ in parts:
         if type(part) not in (*LOSSES, *ACCURACIES):
             raise Obstacle(f"{part!r} is not built in")
-    check(Guards((), (), *_methods_of(parts)), ())
+    check(object, Guards(object, (), (), (), *_methods_of(object, parts)), ())
 
 
 def _trained(stages: tuple[Stage, ...], trainable: tuple[Any, ...]) -> tuple[bool, ...]:

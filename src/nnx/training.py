@@ -135,7 +135,7 @@ def train(
     threads: int,
 ) -> None:
     """Train for some epochs; record and report each step and epoch."""
-    if plan.train(model, data, held_out, epochs, batch_size, order, history, report, threads):
+    if plan.train(model, data, held_out, epochs, batch_size, order, history, report, threads, evaluate):
         return
     last = data.n_batches(batch_size) - 1
     with Interrupt() as interrupt:

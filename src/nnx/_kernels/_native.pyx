@@ -116,7 +116,9 @@ def known_finite(value):
     if not is_ready(value, NULL, False):
         return False
     array = value
-    kernels = kernels_for("known_finite", "value", value)
+    kernels = tables[0 if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT else 1]
+    if kernels is NULL:  # the backend is another one
+        return False
     n = cnp.PyArray_SIZE(array)
     with nogil:
         position = kernels.not_finite(data(array), n)

@@ -29,7 +29,8 @@ cdef void dense_forward(
         shallow_product(inputs, weights, biases, output, rows, n_out, n_in, relu, NULL)
     elif is_narrow(n_out):
         product(
-            weights, 1, n_out, inputs, 1, n_in, NULL, biases, output, 1, n_out, n_out, rows, n_in, NULL, 0, relu, NULL, scratch
+            weights, 1, n_out, inputs, 1, n_in, NULL, biases, output, 1, n_out, n_out, rows, n_in, NULL,
+            0, relu, NULL, scratch,
         )
     else:
         product(
@@ -53,11 +54,13 @@ cdef void dense_backward_weights(
     """``dweights := inputsᵀ · dvalues + l1·sign(weights) + 2·l2·weights``."""
     if is_narrow(n_out) and n_out < n_in:
         product(
-            dvalues, 1, n_out, inputs, n_in, 1, NULL, NULL, dweights, 1, n_out, n_out, n_in, rows, NULL, 0, False, NULL, scratch
+            dvalues, 1, n_out, inputs, n_in, 1, NULL, NULL, dweights, 1, n_out, n_out, n_in, rows, NULL,
+            0, False, NULL, scratch,
         )
     else:
         product(
-            inputs, 1, n_in, dvalues, n_out, 1, NULL, NULL, dweights, n_out, 1, n_in, n_out, rows, NULL, 0, False, NULL, scratch
+            inputs, 1, n_in, dvalues, n_out, 1, NULL, NULL, dweights, n_out, 1, n_in, n_out, rows, NULL,
+            0, False, NULL, scratch,
         )
     add_regularization(weights, dweights, n_in * n_out, l1, l2)
 
@@ -86,11 +89,13 @@ cdef void dense_backward_inputs(
         shallow_product(dvalues, scratch + n_in, scratch, dinputs, rows, n_in, n_out, False, gate)
     elif is_narrow(n_in):
         product(
-            weights, n_out, 1, dvalues, 1, n_out, NULL, NULL, dinputs, 1, n_in, n_in, rows, n_out, NULL, 0, False, gate, scratch
+            weights, n_out, 1, dvalues, 1, n_out, NULL, NULL, dinputs, 1, n_in, n_in, rows, n_out, NULL,
+            0, False, gate, scratch,
         )
     else:
         product(
-            dvalues, n_out, 1, weights, 1, n_out, NULL, NULL, dinputs, n_in, 1, rows, n_in, n_out, NULL, 0, False, gate, scratch
+            dvalues, n_out, 1, weights, 1, n_out, NULL, NULL, dinputs, n_in, 1, rows, n_in, n_out, NULL,
+            0, False, gate, scratch,
         )
 
 

@@ -93,10 +93,11 @@ cdef class Inference:
             and untouched(model, self.guards)
         )
 
-    cdef bint _fits(self, const Stage *stage, object weights, object biases) except -1:
+    cdef bint _fits(self, const Stage *stage, object owner, object weights, object biases) except -1:
         """Return whether these are the weights and biases that a stage has had."""
         return (
-            is_ready(weights, <void *> self.dtype, False) and is_ready(biases, <void *> self.dtype, False)
+            (<dict> owner.__dict__).get("dtype") == self.dtype
+            and is_ready(weights, <void *> self.dtype, False) and is_ready(biases, <void *> self.dtype, False)
             and has_shape(weights, (stage.n_in, stage.n_out)) and has_shape(biases, (1, stage.n_out))
         )
 
@@ -110,10 +111,10 @@ cdef class Inference:
                 continue
             own = (<object> self.owners[s]).__dict__
             w, b = own.get("weights"), own.get("biases")
-            if not self._fits(&stages[s], w, b):
+            if not self._fits(&stages[s], self.owners[s], w, b):
                 # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
                 w, b = self.owners[s]._checked_parameters("Layer_Dense.forward")
-                if not self._fits(&stages[s], w, b):
+                if not self._fits(&stages[s], self.owners[s], w, b):
                     return False
             stages[s].weights.values, stages[s].biases.values = data(w), data(b)
             held.append(w)

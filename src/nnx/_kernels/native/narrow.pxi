@@ -179,7 +179,10 @@ cdef inline void shallow_of(
     """`shallow_lines` from the first column to the last."""
     cdef Py_ssize_t j = 0
     while j + FLAT_VECTORS * LANES <= columns:
-        shallow_lines(depth, FLAT_VECTORS, relu, a, b + j, start + j, c + j, rows, columns, gate + j if gate is not NULL else NULL)
+        shallow_lines(
+            depth, FLAT_VECTORS, relu, a, b + j, start + j, c + j, rows, columns,
+            gate + j if gate is not NULL else NULL,
+        )
         j += FLAT_VECTORS * LANES
     while j < columns:
         shallow_lines(depth, 1, relu, a, b + j, start + j, c + j, rows, columns, gate + j if gate is not NULL else NULL)
@@ -197,7 +200,10 @@ cdef void shallow_product(
     bint relu,
     const real_t *gate,  # (rows, columns) in, as of `product`; or NULL
 ) noexcept nogil:
-    """``c := a · b + start``, then max(0, c) if ``relu``, then 0 where `gate` is: all of B's columns that are in use stay in registers."""
+    """``c := a · b + start``, then max(0, c) if ``relu``, then 0 where `gate` is.
+
+    All of B's columns that are in use stay in registers.
+    """
     if relu:
         if depth == 1:
             shallow_of(1, True, a, b, start, c, rows, columns, gate)

@@ -9,7 +9,9 @@ from cpython.ref cimport PyObject
 cdef extern from "Python.h":
     PyObject *_PyType_Lookup(type kind, object name)
 
-cdef dict KINDS = {"dense": DENSE, "relu": RELU, "sigmoid": SIGMOID, "softmax": SOFTMAX, "linear": LINEAR, "dropout": DROPOUT}
+cdef dict KINDS = {
+    "dense": DENSE, "relu": RELU, "sigmoid": SIGMOID, "softmax": SOFTMAX, "linear": LINEAR, "dropout": DROPOUT,
+}
 cdef dict LOSSES = {
     "categorical_crossentropy": CATEGORICAL, "binary_crossentropy": BINARY, "mean_squared_error": SQUARED_ERROR,
     "mean_absolute_error": ABSOLUTE_ERROR,
@@ -36,10 +38,15 @@ cdef bint untouched(object model, object guards) except -1:
     guards : Guards
         What to look at: `nnx.program.Guards`.
     """
-    cdef tuple attributes, lists, owners, kinds, shadows, methods
+    cdef tuple names, attributes, lists, owners, kinds, shadows, methods
     cdef PyObject *found
     cdef Py_ssize_t i
-    attributes, lists, owners, kinds, shadows, methods = guards
+    kind, names, attributes, lists, owners, kinds, shadows, methods = guards
+    if type(model) is not kind:
+        return False
+    for name in names:
+        if name in <dict> model.__dict__:
+            return False
     for name, value in attributes:
         if getattr(model, name, None) is not value:
             return False
@@ -114,7 +121,7 @@ cdef class Plan:
     cdef list held
     cdef list old
     cdef int32_t *labels
-    cdef cnp.ndarray steps, epochs
+    cdef cnp.ndarray steps, epochs, order
     cdef Py_ssize_t lean_end  # where the steps end that store nothing
     cdef bint stores
     cdef bint has_room  # for what the last step stores
@@ -166,14 +173,16 @@ cdef class Plan:
     cdef void _make_lean(self) noexcept:
         """Leave out what copies only, and do a ReLU within the dense stage before it."""
         cdef Stage *stage
+        cdef Stage *before
         cdef int s, n = 0
         for s in range(self.n_full):
             stage = &self.stored.stages[s]
             if stage.kind == LINEAR:
                 self.place[s] = n - 1
                 continue
-            if stage.kind == RELU and n > 0 and self.lean.stages[n - 1].kind == DENSE and not self.lean.stages[n - 1].relu:
-                self.lean.stages[n - 1].relu = True
+            before = &self.lean.stages[n - 1] if n > 0 else NULL
+            if stage.kind == RELU and before is not NULL and before.kind == DENSE and not before.relu:
+                before.relu = True
                 self.place[s] = n - 1
                 continue
             self.lean.stages[n] = stage[0]
@@ -285,10 +294,10 @@ cdef class Plan:
             if stage.kind == DENSE:
                 own = owner.__dict__
                 w, b = own.get("weights"), own.get("biases")
-                if not self._fits(stage, w, b):
+                if not self._fits(stage, owner, w, b):
                     # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
                     w, b = owner._checked_parameters(where)
-                    if not self._fits(stage, w, b):
+                    if not self._fits(stage, owner, w, b):
                         return False
                 l1, l2, bias_l1, bias_l2 = owner._strengths(where)
                 stage.trained = trains
@@ -311,10 +320,11 @@ cdef class Plan:
         if net.combined:
             net.stages[net.n_stages - 1].dinputs = net.stages[net.n_stages - 1].dvalues
 
-    cdef bint _fits(self, const Stage *stage, object weights, object biases) except -1:
+    cdef bint _fits(self, const Stage *stage, object owner, object weights, object biases) except -1:
         """Return whether these can be a stage's weights and biases."""
         return (
-            is_ready(weights, <void *> self.dtype, True) and is_ready(biases, <void *> self.dtype, True)
+            (<dict> owner.__dict__).get("dtype") == self.dtype
+            and is_ready(weights, <void *> self.dtype, True) and is_ready(biases, <void *> self.dtype, True)
             and has_shape(weights, (stage.n_in, stage.n_out)) and has_shape(biases, (1, stage.n_out))
         )
 
@@ -452,7 +462,7 @@ cdef class Plan:
             if cnp.PyArray_DIM(rows, 0) * n_batches < step_of_epoch + n_steps:
                 raise ValueError("Plan.prepare: order must have a row for each epoch.")
             rows = checked_order(rows, n_samples)
-            self.held.append(rows)
+        self.order = rows
         slim = self.kernels.fits_slim(&self.lean)
         if slim != self.lean.slim:
             self._free()
@@ -525,7 +535,8 @@ cdef class Plan:
             own = {"inputs": inputs, "output": output}
             stages[s].inputs, stages[s].output = data(inputs), data(output)
             if stages[s].kind == DENSE:
-                own["dweights"], own["dbiases"] = self._array(stages[s].n_in, stages[s].n_out), self._array(1, stages[s].n_out)
+                own["dweights"] = self._array(stages[s].n_in, stages[s].n_out)
+                own["dbiases"] = self._array(1, stages[s].n_out)
                 stages[s].weights.gradients, stages[s].biases.gradients = data(own["dweights"]), data(own["dbiases"])
             elif stages[s].kind == DROPOUT:
                 own["binary_mask"] = self._array(rows, stages[s].n_out)
@@ -585,7 +596,7 @@ cdef class Plan:
     def release(self):
         """Let go of all arrays, and of memory that is too much to keep."""
         self.held = []
-        self.steps = self.epochs = None
+        self.steps = self.epochs = self.order = None
         if self.memory_size > MOST_KEPT:
             self._free()
 

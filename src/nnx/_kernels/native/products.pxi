@@ -84,6 +84,29 @@ cdef inline void tile_row(
             gate += rows * c_row
 
 
+cdef void tiles_beside(
+    int rows, Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth, Py_ssize_t a_next,
+    const real_t *b, Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start, Py_ssize_t start_row, real_t *c,
+    Py_ssize_t c_row, real_t least, const real_t *gate,
+) noexcept nogil:
+    """`tile_row`, compiled for each number of rows of a flat tile."""
+    if rows == 3:
+        tile_row(
+            3, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
+            least, gate,
+        )
+    elif rows == 2:
+        tile_row(
+            2, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
+            least, gate,
+        )
+    else:
+        tile_row(
+            1, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
+            least, gate,
+        )
+
+
 cdef void tiles(
     int rows,  # of each tile: up to TILE_ROWS, or up to FLAT_ROWS if it is flat
     int vectors,  # TALL_VECTORS or FLAT_VECTORS
@@ -93,21 +116,7 @@ cdef void tiles(
 ) noexcept nogil:
     """`tile_row`, compiled for each size of tile."""
     if vectors == FLAT_VECTORS:
-        if rows == 3:
-            tile_row(
-                3, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
-                gate,
-            )
-        elif rows == 2:
-            tile_row(
-                2, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
-                gate,
-            )
-        else:
-            tile_row(
-                1, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
-                gate,
-            )
+        tiles_beside(rows, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least, gate)
     elif rows == TILE_ROWS:
         tile_row(
             TILE_ROWS, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
@@ -115,38 +124,38 @@ cdef void tiles(
         )
     elif rows == 7 < TILE_ROWS:
         tile_row(
-            7, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
-                gate,
+            7, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
+            least, gate,
         )
     elif rows == 6 < TILE_ROWS:
         tile_row(
-            6, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
-                gate,
+            6, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
+            least, gate,
         )
     elif rows == 5 < TILE_ROWS:
         tile_row(
-            5, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
-                gate,
+            5, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
+            least, gate,
         )
     elif rows == 4 < TILE_ROWS:
         tile_row(
-            4, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
-                gate,
+            4, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
+            least, gate,
         )
     elif rows == 3:
         tile_row(
-            3, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
-                gate,
+            3, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
+            least, gate,
         )
     elif rows == 2:
         tile_row(
-            2, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
-                gate,
+            2, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
+            least, gate,
         )
     else:
         tile_row(
-            1, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least,
-                gate,
+            1, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
+            least, gate,
         )
 
 
@@ -385,7 +394,8 @@ cdef void group_columns(
     if p.packed is not NULL:
         while at < columns:
             panel_rows(
-                p, p.packed + (j + at) // line * p.packed_panel + p.k * line, line, j + at, min(line, columns - at), rows
+                p, p.packed + (j + at) // line * p.packed_panel + p.k * line, line, j + at, min(line, columns - at),
+                rows,
             )
             at += line
         return

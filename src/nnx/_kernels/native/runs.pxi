@@ -39,7 +39,8 @@ cdef void add_up(const Net *net, const Batch *batch) noexcept nogil:
     cdef int t
     for t in range(net.progress.n_threads):
         hits += net.progress.hits[t * 8]
-    net.progress.batch_loss, net.progress.batch_hits = total(<const real_t *> net.sample_losses, batch.rows), <double> hits
+    net.progress.batch_loss = total(<const real_t *> net.sample_losses, batch.rows)
+    net.progress.batch_hits = <double> hits
     net.progress.loss_sum += net.progress.batch_loss
     net.progress.loss_count += batch.rows
     net.progress.hits_sum += net.progress.batch_hits
@@ -64,7 +65,8 @@ cdef void record_step(
 cdef void record_epoch(const Net *net, Py_ssize_t epoch, double penalty, double rate) noexcept nogil:
     """Record an epoch."""
     record(
-        net.progress.figures.epochs, net.progress.figures.epochs_size, epoch, net.progress.loss_sum / net.progress.loss_count, penalty,
+        net.progress.figures.epochs, net.progress.figures.epochs_size, epoch,
+        net.progress.loss_sum / net.progress.loss_count, penalty,
         net.progress.hits_sum / net.progress.hits_count, rate,
     )
 
@@ -86,7 +88,9 @@ cdef void train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int 
     for step in range(first_step, end_step):
         batch.start = in_epoch * net.batch
         batch.rows = min(net.batch, net.n_samples - batch.start)
-        batch.order = NULL if net.order is NULL else net.order + epoch * net.n_samples + batch.start
+        batch.order = NULL
+        if net.order is not NULL:
+            batch.order = net.order + epoch * net.n_samples + batch.start
         batch.forwards = net.first_forwards + <uint64_t> step
         rule_constants(net, rates[step], net.iterations + <uint64_t> step + 1, constants)
         if thread == 0 and not known:

@@ -1,4 +1,4 @@
-/* The only C of nnx: a vector of real numbers and what the Cython kernels do with it.
+/* The arithmetic C of nnx: a vector of real numbers and what the Cython kernels do with it. (Beside it there is threads.h.)
  *
  * NNX_DOUBLE chooses the number: double, or else float. The width of the vector follows from what the compiler is told to
  * compile for. GCC and Clang get vector extensions; other compilers, and NNX_PLAIN, get loops over the lanes, which

@@ -1,7 +1,8 @@
 # Networks that are slim at both ends: few inputs, one hidden layer with ReLU and perhaps dropout, few outputs. There
-# the lanes lie along the batch, so that two inputs and three outputs keep all lanes busy: arrays are (features, rows).
-# In the first phase, each thread takes its rows through both layers and the loss, in registers but for what the hidden layer puts
-# out; in the second, each takes its hidden units through all rows, whose gradients' sums stay in registers as well.
+# the lanes lie along the batch, so that two inputs and three outputs keep all lanes busy: arrays are (features,
+# rows). In the first phase, each thread takes its rows through both layers and the loss, in registers but for what
+# the hidden layer puts out; in the second, each takes its hidden units through all rows, whose gradients' sums stay
+# in registers as well.
 
 cdef enum:
     SLIM = 4  # inputs and outputs, at most

@@ -1,11 +1,11 @@
 # Steps of a plan: batch after batch through all stages, with any number of threads. A step has two phases. In the
 # first, each thread takes its rows of the batch forward, through the loss and back; in the second, each computes the
-# gradients of the weights that it owns over the whole batch, and updates them. So each number is summed by one thread, in an
-# order that the number of threads has no part in.
+# gradients of the weights that it owns over the whole batch, and updates them. So each number is summed by one
+# thread, in an order that the number of threads has no part in.
 
 cdef enum:
     ROW_UNIT = 16  # threads get a multiple of it: whole vectors of rows
-    TILE_BYTES = 1 << 18  # of values and gradients: so many rows at a time go forward and back that they stay in level 2
+    TILE_BYTES = 1 << 18  # of values and gradients of rows that go forward and back together: they stay in level 2
     FEWEST_ROWS = 192  # but not fewer: for each such tile of rows the weights are packed anew
 
 

@@ -1,13 +1,19 @@
-"""For the tests of plans: networks written as text, data that suits them, and all that a training leaves behind."""
+"""For the tests of plans: networks written as text, data that suits them, and all that a training leaves behind.
+
+As a script, with a backend's name, this file trains and uses networks on arrays beside unreadable memory, and is killed
+if one step goes over. A test does so in a process of its own, and says at which network.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import nnx
+from nnx import _kernels
 
 
 class Book(nnx.Model):
@@ -229,3 +235,46 @@ def drawn(seed: int) -> tuple[Net, int, int | None]:
     net = Net(",".join(words), loss, "cells" if cells else "classes")
     n = int(rng.choice([1, 2, 15, 50, 130, 300]))
     return net, n, (None, 16, 33, 257)[rng.integers(4)]
+
+
+def run_beside_unreadable_memory(backend: str) -> None:
+    """Train, evaluate and predict with every array that a user may give before, or behind, a page nobody may touch."""
+    from test_memory import Region
+
+    _kernels.backend = _kernels.load(backend)
+    for number, net in enumerate(NETS):
+        optimizer = list(OPTIMIZERS)[number % 5]
+        for dtype in ("float32", "float64"):
+            X, y = data_for(net, 41)
+            X, y = X.astype(dtype), y.astype(np.intp if net.loss == "categorical" else dtype)
+            arguments = {"epochs": 2, "batch_size": 16, "shuffle": number % 2 == 0}
+            model = build(net, optimizer, dtype=dtype, **PENALTIES)
+            expected = bits(train(model, X, y, **arguments)), model.predict(X).tobytes(), figures(model, X, y)
+            for at_end in (True, False):
+                print(f"{net} {optimizer} {dtype} {'before' if at_end else 'behind'} the page", flush=True)
+
+                def place(array: np.ndarray, at_end: bool = at_end) -> np.ndarray:
+                    return Region(array.nbytes).place(array, at_end)
+
+                model = build(net, optimizer, dtype=dtype, **PENALTIES)
+                _, states, _ = model.optimizer._rule("train")
+                for layer in model.trainable_layers:
+                    for name, of in zip(("weights", "biases"), states, strict=True):
+                        values = getattr(layer, name)
+                        setattr(layer, name, place(values))
+                        for state in of:
+                            setattr(layer, state, place(np.zeros(values.shape, dtype)))
+                X_there, y_there = place(X), place(y)
+                found = bits(train(model, X_there, y_there, **arguments))
+                assert found == expected[0], "other results than elsewhere"
+                assert model.predict(X_there).tobytes() == expected[1]
+                assert figures(model, X_there, y_there) == expected[2]
+
+
+def figures(model: nnx.Model, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Return what an evaluation finds."""
+    return model.evaluate(X, y, batch_size=16, silent=True)
+
+
+if __name__ == "__main__":
+    run_beside_unreadable_memory(sys.argv[1])

@@ -124,7 +124,7 @@ def test_bits_do_not_depend_on_threads_with_shuffling_frozen_layers_and_validati
 @each_kind
 @each_optimizer
 @penalties
-def test_bits_do_not_depend_on_how_many_steps_run_in_a_call(monkeypatch, net, optimizer, dense):
+def test_bits_do_not_depend_on_how_many_steps_run_in_a_call(compiled, monkeypatch, net, optimizer, dense):
     expected = ragged(net, optimizer, dense=dense)
     for most in (1, 3):
         monkeypatch.setattr(plan, "MOST_STEPS", most)
@@ -133,7 +133,7 @@ def test_bits_do_not_depend_on_how_many_steps_run_in_a_call(monkeypatch, net, op
 
 @pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "shuffled"])
 @pytest.mark.parametrize("most", [1, 50])
-def test_bits_do_not_depend_on_how_many_orders_are_drawn_for_a_call(monkeypatch, shuffle, most):
+def test_bits_do_not_depend_on_how_many_orders_are_drawn_for_a_call(compiled, monkeypatch, shuffle, most):
     expected = ragged(CLASSIFIER, shuffle=shuffle, seed=2)
     monkeypatch.setattr(plan, "MOST_IN_ORDER", most)
     assert ragged(CLASSIFIER, shuffle=shuffle, seed=2) == expected

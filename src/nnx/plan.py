@@ -155,6 +155,9 @@ class Run:
     ) -> None:
         self.model, self.data, self.held_out, self.order, self.threads = model, data, held_out, order, threads
         self.program, self.native = _planned(model)
+        if data.X.dtype != self.program.dtype:
+            model._plan = None
+            raise program.Obstacle("the model has another dtype than it had")
         self.n_samples = len(data.X)
         self.batch = min(batch_size or self.n_samples, self.n_samples)
         self.n_batches = data.n_batches(batch_size)
@@ -399,8 +402,11 @@ def evaluate(model: Model, data: Data, batch_size: int | None, interrupt: Interr
     if inference is None:
         return False
     try:
-        program.check_parts([(loss, program.LOSS_METHODS), (accuracy, program.ACCURACY_METHODS)])
+        program.check_judges(model)
         stages = program.stages(model)
+        if data.X.dtype != inference.dtype:
+            model._inference = None
+            raise program.Obstacle("the model has another dtype than it had")
         combined = program.is_combined(stages, loss)
         accurate = Accurate(accuracy, stages, combined, data)
     except program.Obstacle:

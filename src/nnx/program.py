@@ -298,7 +298,7 @@ def lower_forward(model: Model) -> Chain:
     if (type(model), "forward") not in BUILT_IN:
         raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
     found = stages(model)
-    own = guards(model, (), ("layers",), [])
+    own = guards(model, (), ("layers",), [], ("forward",))
     check(model, own, tuple(model.layers))
     return Chain(dtype_of(found), found, own)
 
@@ -349,7 +349,11 @@ def is_combined(stages: tuple[Stage, ...], loss: Any) -> bool:
 
 
 def guards(
-    model: Model, names: tuple[str, ...], lists: tuple[str, ...], parts: list[tuple[Any, tuple[str, ...]]]
+    model: Model,
+    names: tuple[str, ...],
+    lists: tuple[str, ...],
+    parts: list[tuple[Any, tuple[str, ...]]],
+    methods: tuple[str, ...] = LAYER_METHODS,
 ) -> Guards:
     """Return what must stay as it is: a model's layers and ends, and other parts with their methods."""
     names = (*names, "input_layer", "output_layer_activation")
@@ -357,7 +361,7 @@ def guards(
         raise Obstacle("output_layer_activation is not the last layer")
     if type(model.input_layer) is not Layer_Input:
         raise Obstacle(f"input_layer, {model.input_layer!r}, is not built in")
-    owners = [(model.input_layer, ("forward",)), *[(layer, LAYER_METHODS) for layer in model.layers]]
+    owners = [(model.input_layer, ("forward",)), *[(layer, methods) for layer in model.layers]]
     return Guards(
         type(model),
         ("forward", "backward"),
@@ -369,19 +373,20 @@ def guards(
 
 def _methods_of(model: type, owners: list[tuple[Any, tuple[str, ...]]]) -> tuple[Any, Any, Any, Any]:
     """Return the last four of `Guards`."""
-    kinds = {model, *(type(owner) for owner, _ in owners)}
+    kinds = {(type(owner), name) for owner, names in owners for name in names} | {(model, "forward"), (model, "backward")}
     return (
         tuple(owner for owner, _ in owners),
         tuple(type(owner) for owner, _ in owners),
         tuple(names for _, names in owners),
-        tuple((kind, name, function) for (kind, name), function in BUILT_IN.items() if kind in kinds),
+        tuple((kind, name, function) for (kind, name), function in BUILT_IN.items() if (kind, name) in kinds),
     )
 
 
-def check_parts(parts: list[tuple[Any, tuple[str, ...]]]) -> None:
-    """Raise `Obstacle` unless a loss and an accuracy, with their methods, are built in."""
-    for part, _ in parts:
-        if type(part) not in (*LOSSES, *ACCURACIES):
+def check_judges(model: Model) -> None:
+    """Raise `Obstacle` unless a model's loss and accuracy, and what its last layer predicts, are built in."""
+    parts = [(model.loss, LOSS_METHODS), (model.accuracy, ACCURACY_METHODS), (model.layers[-1], LAYER_METHODS)]
+    for part, kinds in ((model.loss, LOSSES), (model.accuracy, ACCURACIES)):
+        if type(part) not in kinds:
             raise Obstacle(f"{part!r} is not built in")
     check(object, Guards(object, (), (), (), *_methods_of(object, parts)), ())
 

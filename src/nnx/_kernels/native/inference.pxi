@@ -20,7 +20,7 @@ cdef class Inference:
     """
 
     cdef Kernels *kernels
-    cdef object dtype
+    cdef readonly object dtype
     cdef int number
     cdef tuple owners
     cdef object guards, backends, backend

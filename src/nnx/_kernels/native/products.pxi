@@ -11,6 +11,7 @@ cdef enum:
     TALL_VECTORS = 2  # the width of a tile
     FLAT_VECTORS = 4  # the width where there are few rows: enough sums to keep the multiply-adders busy
     FLAT_ROWS = 3  # up to here there are few rows
+    LINE_VECTORS = 8  # the width for a single row, whose sums wait for each other longest
     BLOCK_BYTES = 2048  # of a sum's terms at a time: a panel of B with 64 such lines stays in level 1
     BLOCK_ROWS = 192  # rows of A packed at a time: with that depth, in level 2
     GROUP_COLUMNS = 64  # columns of B packed at a time
@@ -40,7 +41,7 @@ cdef inline void tile(
 ) noexcept nogil:
     """``c := max(least, start + a · b)``, then 0 where a ReLU's output, `gate`, is 0."""
     cdef vec sums[MOST_ROWS * TALL_VECTORS]
-    cdef vec line[FLAT_VECTORS]
+    cdef vec line[LINE_VECTORS]
     cdef vec x
     cdef Py_ssize_t k
     cdef int i, v
@@ -109,13 +110,18 @@ cdef void tiles_beside(
 
 cdef void tiles(
     int rows,  # of each tile: up to TILE_ROWS, or up to FLAT_ROWS if it is flat
-    int vectors,  # TALL_VECTORS or FLAT_VECTORS
+    int vectors,  # TALL_VECTORS, FLAT_VECTORS or LINE_VECTORS
     Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth, Py_ssize_t a_next, const real_t *b,
     Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start, Py_ssize_t start_row, real_t *c, Py_ssize_t c_row,
     real_t least, const real_t *gate,
 ) noexcept nogil:
     """`tile_row`, compiled for each size of tile."""
-    if vectors == FLAT_VECTORS:
+    if vectors == LINE_VECTORS:
+        tile_row(
+            1, LINE_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
+            least, gate,
+        )
+    elif vectors == FLAT_VECTORS:
         tiles_beside(rows, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least, gate)
     elif rows == TILE_ROWS:
         tile_row(
@@ -332,7 +338,7 @@ cdef void panel_rows(
     Py_ssize_t rows,  # of the block
 ) noexcept nogil:
     """Compute a panel's columns of a block of rows: equal tiles in one call, ragged ones one by one."""
-    cdef real_t zeros[FLAT_VECTORS * MOST_LANES]
+    cdef real_t zeros[LINE_VECTORS * MOST_LANES]
     cdef Py_ssize_t line = p.vectors * LANES
     cdef bint first = p.k == 0
     cdef bint ragged = width < line or p.c_column != 1 or (first and p.start_rows is not NULL)
@@ -342,7 +348,7 @@ cdef void panel_rows(
     cdef real_t *c
     cdef const real_t *gate = NULL
     cdef int height, lane
-    for lane in range(FLAT_VECTORS * LANES):
+    for lane in range(LINE_VECTORS * LANES):
         zeros[lane] = 0
     while i < rows:
         height = tile_height(rows - i)
@@ -451,6 +457,8 @@ cdef void product(
     p.a, p.a_row, p.a_depth, p.start_columns, p.start_rows = a, a_row, a_depth, start_columns, start_rows
     p.c, p.c_row, p.c_column, p.block = c, c_row, c_column, block if packs_a else NULL
     p.vectors = FLAT_VECTORS if rows <= FLAT_ROWS else TALL_VECTORS
+    if rows == 1 and LINE_VECTORS * LANES <= min(columns, <Py_ssize_t> GROUP_COLUMNS):
+        p.vectors = LINE_VECTORS
     p.packed, p.packed_panel = packed if rows > FLAT_ROWS else NULL, packed_panel
     p.k = 0
     while p.k == 0 or p.k < depth:

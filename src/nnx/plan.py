@@ -155,9 +155,6 @@ class Run:
     ) -> None:
         self.model, self.data, self.held_out, self.order, self.threads = model, data, held_out, order, threads
         self.program, self.native = _planned(model)
-        if data.X.dtype != self.program.dtype:
-            model._plan = None
-            raise program.Obstacle("the model has another dtype than it had")
         self.n_samples = len(data.X)
         self.batch = min(batch_size or self.n_samples, self.n_samples)
         self.n_batches = data.n_batches(batch_size)
@@ -404,9 +401,6 @@ def evaluate(model: Model, data: Data, batch_size: int | None, interrupt: Interr
     try:
         program.check_judges(model)
         stages = program.stages(model)
-        if data.X.dtype != inference.dtype:
-            model._inference = None
-            raise program.Obstacle("the model has another dtype than it had")
         combined = program.is_combined(stages, loss)
         accurate = Accurate(accuracy, stages, combined, data)
     except program.Obstacle:

@@ -298,7 +298,7 @@ def lower_forward(model: Model) -> Chain:
     if (type(model), "forward") not in BUILT_IN:
         raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
     found = stages(model)
-    own = guards(model, (), ("layers",), [], ("forward",))
+    own = guards(model, (), ("layers",), [], ("forward", "get_parameters"))
     check(model, own, tuple(model.layers))
     return Chain(dtype_of(found), found, own)
 

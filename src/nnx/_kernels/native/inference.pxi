@@ -22,7 +22,7 @@ cdef class Inference:
     cdef Kernels *kernels
     cdef readonly object dtype
     cdef int number
-    cdef tuple owners
+    cdef tuple chain, owners
     cdef object guards, backends, backend
     cdef Stage *stages
     cdef int n_stages
@@ -41,6 +41,7 @@ cdef class Inference:
         self.dtype = np.dtype(dtype)
         self.number = self.dtype.num
         self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
+        self.chain = stages
         self.guards, self.backends, self.backend = guards, backends, backends.backend
         self.stages = <Stage *> PyMem_RawCalloc(len(stages) + 1, sizeof(Stage))
         if self.stages is NULL:
@@ -91,13 +92,13 @@ cdef class Inference:
             self.backends.backend is self.backend
             and self.kernels == tables[0 if self.number == cnp.NPY_FLOAT else 1]
             and untouched(model, self.guards)
+            and of_dtype(self.chain, self.dtype)
         )
 
-    cdef bint _fits(self, const Stage *stage, object owner, object weights, object biases) except -1:
+    cdef bint _fits(self, const Stage *stage, object weights, object biases) except -1:
         """Return whether these are the weights and biases that a stage has had."""
         return (
-            (<dict> owner.__dict__).get("dtype") == self.dtype
-            and is_ready(weights, <void *> self.dtype, False) and is_ready(biases, <void *> self.dtype, False)
+            is_ready(weights, <void *> self.dtype, False) and is_ready(biases, <void *> self.dtype, False)
             and has_shape(weights, (stage.n_in, stage.n_out)) and has_shape(biases, (1, stage.n_out))
         )
 
@@ -111,10 +112,10 @@ cdef class Inference:
                 continue
             own = (<object> self.owners[s]).__dict__
             w, b = own.get("weights"), own.get("biases")
-            if not self._fits(&stages[s], self.owners[s], w, b):
+            if not self._fits(&stages[s], w, b):
                 # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
                 w, b = self.owners[s]._checked_parameters("Layer_Dense.forward")
-                if not self._fits(&stages[s], self.owners[s], w, b):
+                if not self._fits(&stages[s], w, b):
                     return False
             stages[s].weights.values, stages[s].biases.values = data(w), data(b)
             held.append(w)

@@ -68,6 +68,15 @@ cdef bint untouched(object model, object guards) except -1:
     return True
 
 
+cdef bint of_dtype(tuple stages, object dtype) except -1:
+    """Return whether all dense layers have a dtype."""
+    for kind, owner, _, _ in stages:
+        found = (<dict> owner.__dict__).get("dtype") if kind == "dense" else dtype
+        if found is not dtype and found != dtype:
+            return False
+    return True
+
+
 cdef bint same_objects(object found, tuple kept) except -1:
     """Return whether a list holds these objects, one by one."""
     cdef Py_ssize_t i
@@ -260,7 +269,11 @@ cdef class Plan:
 
     def holds(self, model):
         """Return whether the model, and the variant in use, are still what this was made for."""
-        return self.kernels == tables[0 if self.number == cnp.NPY_FLOAT else 1] and untouched(model, self.guards)
+        return (
+            self.kernels == tables[0 if self.number == cnp.NPY_FLOAT else 1]
+            and untouched(model, self.guards)
+            and of_dtype(self.stages, self.dtype)
+        )
 
     # Binding
 
@@ -294,10 +307,10 @@ cdef class Plan:
             if stage.kind == DENSE:
                 own = owner.__dict__
                 w, b = own.get("weights"), own.get("biases")
-                if not self._fits(stage, owner, w, b):
+                if not self._fits(stage, w, b):
                     # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
                     w, b = owner._checked_parameters(where)
-                    if not self._fits(stage, owner, w, b):
+                    if not self._fits(stage, w, b):
                         return False
                 l1, l2, bias_l1, bias_l2 = owner._strengths(where)
                 stage.trained = trains
@@ -320,11 +333,10 @@ cdef class Plan:
         if net.combined:
             net.stages[net.n_stages - 1].dinputs = net.stages[net.n_stages - 1].dvalues
 
-    cdef bint _fits(self, const Stage *stage, object owner, object weights, object biases) except -1:
+    cdef bint _fits(self, const Stage *stage, object weights, object biases) except -1:
         """Return whether these can be a stage's weights and biases."""
         return (
-            (<dict> owner.__dict__).get("dtype") == self.dtype
-            and is_ready(weights, <void *> self.dtype, True) and is_ready(biases, <void *> self.dtype, True)
+            is_ready(weights, <void *> self.dtype, True) and is_ready(biases, <void *> self.dtype, True)
             and has_shape(weights, (stage.n_in, stage.n_out)) and has_shape(biases, (1, stage.n_out))
         )
 

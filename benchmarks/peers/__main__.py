@@ -73,7 +73,8 @@ def start(names: list[tuple[str, int]], found: dict[str, Any]) -> dict[tuple[str
         if name in found["missing"]:
             continue
         try:
-            workers[name, cores] = rounds.Worker(PEERS[name].module, machine.processors(cores))
+            settings = {} if name in NO_RIVALS else machine.ALLOCATOR
+            workers[name, cores] = rounds.Worker(PEERS[name].module, machine.processors(cores), settings)
             found["versions"][name] = workers[name, cores].version
         except rounds.PeerError as error:
             found["missing"][name] = str(error)

@@ -23,6 +23,13 @@ POOLS = (
     "NPROC",  # XLA
 )
 
+#: For the rivals: with glibc's own settings, large temporaries of NumPy and PyTorch go back to the system and are taken
+#: from it anew each time, up to a quarter of a step. nnx runs with the settings that everybody has.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
 
 #: Those that this process may use, asked before it is pinned to some of them.
 USABLE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))

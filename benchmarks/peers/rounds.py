@@ -44,11 +44,11 @@ class PeerError(Exception):
 class Worker:
     """The driver's end of a peer's process."""
 
-    def __init__(self, module: str, processors: Sequence[int]) -> None:
+    def __init__(self, module: str, processors: Sequence[int], environment: dict[str, str]) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the process
         self.process = subprocess.Popen(
             [sys.executable, str(FOLDER / "worker.py"), module, ",".join(map(str, processors))],
-            env=machine.environment(len(processors)),
+            env=machine.environment(len(processors)) | environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

@@ -96,7 +96,7 @@ cdef Py_ssize_t softmax_crossentropy(
     A row is a hit if the first of its largest probabilities is the label's.
     """
     cdef vec p, sums, largest, best, chosen, wanted, scale = v_all(<real_t> (1.0 / n))
-    cdef vec one = v_all(1), zero = v_all(0)
+    cdef vec one = v_all(1), zero = v_all(0), right_ones = v_all(0)
     cdef mask right
     cdef real_t numbers[MOST_LANES]
     cdef Py_ssize_t j, at, hits = 0, i = 0
@@ -105,9 +105,7 @@ cdef Py_ssize_t softmax_crossentropy(
         count = <int> min(<Py_ssize_t> LANES, rows - i)
         at = i * row
         sums = exponentials(inputs + at, lines, columns, row, column, count)
-        for l in range(LANES):
-            numbers[l] = <real_t> labels[i + l] if l < count else -1
-        wanted, chosen, largest = v_load(numbers), one, zero
+        wanted, chosen, largest = v_of_ints(labels + i, count), one, zero
         for j in range(columns):
             p = v_div(v_load(lines + j * LANES), sums)
             v_store(lines + j * LANES, p)
@@ -120,11 +118,12 @@ cdef Py_ssize_t softmax_crossentropy(
         best = zero
         for j in range(columns - 1, -1, -1):
             best = v_select(v_at_most(largest, v_load(lines + j * LANES)), v_all(<real_t> j), best)
-        v_store(numbers, v_select(v_equal(best, wanted), one, zero))
-        for l in range(count):
-            hits += <Py_ssize_t> numbers[l]
+        right_ones = v_add(right_ones, v_select(v_equal(best, wanted), one, zero))
         v_store_part(sample_losses + i, v_sub(zero, v_log(clipped(chosen))), count)
         i += LANES
+    v_store(numbers, right_ones)
+    for l in range(LANES):
+        hits += <Py_ssize_t> numbers[l]
     return hits
 
 

@@ -184,6 +184,28 @@ INLINE void v_store_part(real_t *to, vec x, int count) {
     for (l = 0; l < count; l++) to[l] = lanes[l];
 }
 
+/* Whole numbers as real ones; -1 in the lanes behind the first `count`. */
+INLINE vec v_of_ints(const int32_t *from, int count) {
+    int32_t numbers[NNX_VECTOR_BYTES / sizeof(real_t)];
+    vec r = v_all(0);
+    int l;
+    if (count < LANES) {
+        for (l = 0; l < LANES; l++) numbers[l] = l < count ? from[l] : -1;
+        from = numbers;
+    }
+#ifdef NNX_PLAIN
+    for (l = 0; l < LANES; l++) LANE(r, l) = (real_t)from[l];
+#else
+    {
+        typedef int32_t ints __attribute__((vector_size(4 * NNX_VECTOR_BYTES / sizeof(real_t))));
+        ints i;
+        memcpy(&i, from, sizeof i);
+        r = __builtin_convertvector(i, vec);
+    }
+#endif
+    return r;
+}
+
 /* Numbers that lie `stride` apart; the first `count` lanes. */
 INLINE vec v_gather(const real_t *from, ptrdiff_t stride, int count) {
     vec r = v_all(0);

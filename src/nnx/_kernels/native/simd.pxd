@@ -1,6 +1,6 @@
 """What `simd.h` offers to the kernels; real_t is float or double, by the module that is compiled."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 cdef extern from "simd.h" nogil:
     ctypedef float real_t
@@ -35,6 +35,7 @@ cdef extern from "simd.h" nogil:
     vec v_select(mask truth, vec yes, vec no)
     void v_add_to(double *sums, vec x)
     void v_add_square_to(double *sums, vec x)
+    vec v_of_ints(const int32_t *source, int count)
     vec v_gather(const real_t *source, Py_ssize_t stride, int count)
     void v_scatter(real_t *target, Py_ssize_t stride, vec x, int count)
     void v_transpose(vec *rows)

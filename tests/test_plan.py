@@ -203,10 +203,22 @@ def test_seeds_that_nobody_gave_are_drawn_in_the_book_paths_order(shuffle):
         *("column", "uint8 column", "strided", "one-hot bool", "one-hot int", "one-hot float32", "one-hot by column"),
     ],
 )
-def test_labels_of_every_form_train_alike(train_twins, change):
-    X, y = data_for(CLASSIFIER, 50)
-    *_, plain, _ = train_twins(CLASSIFIER, (X, y), epochs=2, batch_size=16)
-    *_, found, expected = train_twins(CLASSIFIER, (X, change(y)), epochs=2, batch_size=16)
+@pytest.mark.parametrize("net", [CLASSIFIER, Net("3-6,relu,6-3,sigmoid"), Net("3-6,relu,6-3")], ids=str)
+def test_labels_of_every_form_train_alike(train_twins, net, change):
+    X, y = data_for(net, 50)
+    *_, plain, _ = train_twins(net, (X, y), epochs=2, batch_size=16)
+    *_, found, expected = train_twins(net, (X, change(y)), epochs=2, batch_size=16)
+    assert_alike(found, expected, 1e-9)
+    assert bits(found) == bits(plain)
+
+
+@pytest.mark.parametrize("accuracy", ["near", "cells", "classes"])
+@pytest.mark.parametrize(("last", "loss"), [("sigmoid", "binary"), ("linear", "squared"), ("sigmoid", "absolute")])
+def test_targets_of_one_output_need_no_column_of_their_own(train_twins, last, loss, accuracy):
+    net = Net(f"3-6,relu,6-1,{last}", loss, accuracy)
+    X, y = data_for(net, 50)
+    *_, plain, _ = train_twins(net, (X, y), epochs=2, batch_size=16)
+    *_, found, expected = train_twins(net, (X, y[:, 0]), epochs=2, batch_size=16)
     assert_alike(found, expected, 1e-9)
     assert bits(found) == bits(plain)
 
@@ -261,6 +273,36 @@ def test_training_goes_on_from_where_it_was_as_on_the_book_path():
         model.layers[0].weight_cache = None
         model.layers[2].training_forwards = 7
         found.append(train(model, X, y, epochs=2))
+    assert_alike(*found, 1e-8)
+
+
+@few_nets
+@pytest.mark.parametrize("batch_size", [None, 16])
+def test_samples_and_targets_that_are_changed_in_place_are_seen_by_the_next_training(train_twins, net, batch_size):
+    X, y = data_for(net, 50)
+    X, y = X.copy(), y.astype(np.intp if net.loss == "categorical" else float)
+    other_X, other_y = data_for(net, 50, seed=5)
+    model, book, *_ = train_twins(net, (X, y), epochs=2, batch_size=batch_size)
+    before = [each.evaluate(X, y, silent=True) for each in (model, book)]
+    X[...], y[...] = other_X, other_y
+    after = [each.evaluate(X, y, silent=True) for each in (model, book)]
+    assert after[0] == pytest.approx(after[1])
+    assert after[0] != before[0]
+    found, expected = (train(each, X, y, epochs=2, batch_size=batch_size) for each in (model, book))
+    assert_alike(found, expected, 1e-9)
+
+
+@pytest.mark.parametrize("net", [CLASSIFIER, Net("17-33,relu,dropout,33-5,softmax")], ids=str)
+@pytest.mark.parametrize("keep", [1.0, 1 - 1e-9, 0.5, 1e-3, 1e-12], ids=str)
+@pytest.mark.parametrize("seed", [0, 2**64 - 1])
+def test_dropout_of_any_rate_seed_and_count_is_the_book_paths(net, keep, seed):
+    found = []
+    for kind in (nnx.Model, Book):
+        model = build(net, kind=kind)
+        model.layers[2].rate, model.layers[2].seed, model.layers[2].training_forwards = keep, seed, 2**32 - 2
+        found.append(train(model, *data_for(net, 50), epochs=2, batch_size=16))
+    assert found[0]["layers[2].training_forwards"] == 2**32 + 6
+    np.testing.assert_array_equal(found[0]["layers[2].binary_mask"], found[1]["layers[2].binary_mask"])
     assert_alike(*found, 1e-8)
 
 
@@ -441,13 +483,22 @@ def test_a_plan_lets_go_of_the_arrays_that_it_was_bound_to():
     assert [reference() for reference in gone] == [None] * len(gone)
 
 
-def test_a_training_that_was_refused_lets_go_of_its_arrays_too():
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda model: setattr(model.optimizer, "decay", -1.0),
+        lambda model: setattr(model.layers[3], "weight_cache", np.ones((2, 2))),
+        lambda model: setattr(model.layers[3], "weight_regularizer_l1", -1.0),
+    ],
+    ids=["decay", "state", "penalty"],
+)
+def test_a_training_that_was_refused_lets_go_of_its_arrays_too(spoil):
     model = build(CLASSIFIER)
     X, y = data_for(CLASSIFIER, 20)
     model.train(X, y, print_every=None)
     gone = weakref.ref(model.layers[0].weights)
-    model.optimizer.decay = -1.0
-    with pytest.raises(ValueError, match="decay must be"):
+    spoil(model)
+    with pytest.raises(ValueError, match="must "):
         model.train(X, y, print_every=None)
     model.layers[0].weights = model.layers[0].weights + 1
     gc.collect()

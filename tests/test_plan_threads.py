@@ -452,25 +452,24 @@ def test_a_model_that_trains_in_another_thread_cannot_be_trained(monkeypatch):
 
 def during(monkeypatch, meddle, train_it):
     """Let another thread call ``meddle`` over and over, from the first compiled call until training ends."""
-    begun, over = threading.Event(), threading.Event()
+    begun, meddled, over = threading.Event(), threading.Event(), threading.Event()
     run = plan.run_threads
     errors = []
-    times = 0
 
     def starting(native, n_threads):
         begun.set()
+        meddled.wait(60)
         run(native, n_threads)
 
     def meddle_on():
-        nonlocal times
         begun.wait(60)
         while not over.is_set():
             try:
                 meddle()
             except Exception as error:
                 errors.append(error)
-                return
-            times += 1
+                over.set()
+            meddled.set()
             time.sleep(0)
 
     monkeypatch.setattr(plan, "run_threads", starting)
@@ -483,7 +482,7 @@ def during(monkeypatch, meddle, train_it):
         over.set()
         meddler.join()
     assert errors == []
-    assert times > 0
+    assert meddled.is_set()
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -588,21 +588,30 @@ def test_a_loss_that_is_assigned_to_a_finalized_model_trains_as_on_the_book_path
 # Frozen layers
 
 
-@pytest.mark.parametrize("trained", [(), (0,), (2,), (4,), (0, 2), (0, 4), (2, 4), (4, 0)], ids=str)
+THREE_DENSE = (Net("2-9,relu,9-8,sigmoid,8-3,softmax"), Net("17-33,relu,33-20,relu,20-5,softmax"))
+
+
 @pytest.mark.parametrize("used", [False, True], ids=["", "after a plan was used"])
 @pytest.mark.parametrize(
-    "net", [Net("2-9,relu,9-8,sigmoid,8-3,softmax"), Net("17-33,relu,33-20,relu,20-5,softmax")], ids=str
+    ("net", "trained"),
+    [
+        *((net, trained) for net in THREE_DENSE for trained in ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (2, 0))),
+        *((Net("2-9,relu,9-3,softmax"), trained) for trained in ((), (0,), (1,), (1, 0))),
+        *((Net("2-9,relu,dropout,9-1,sigmoid", "binary", "cells"), trained) for trained in ((), (0,), (1,))),
+    ],
+    ids=str,
 )
-def test_frozen_layers_stay_and_publish_their_gradients_as_on_the_book_path(compiled, planned, net, used, trained):
+def test_frozen_layers_stay_and_publish_their_gradients_as_on_the_book_path(compiled, planned, net, trained, used):
     X, y = data_for(net, 50)
     found = []
     for kind in (nnx.Model, Book):
         model = build(net, kind=kind, **PENALTIES)
         if used:
             train(model, X, y)
-        frozen = [model.layers[i] for i in (0, 2, 4) if i not in trained]
+        dense = model.trainable_layers
+        model.trainable_layers = [dense[i] for i in trained]
+        frozen = [layer for layer in dense if layer not in model.trainable_layers]
         before = [layer.weights.tobytes() for layer in frozen]
-        model.trainable_layers = [model.layers[i] for i in trained]
         planned.clear()
         found.append(train(model, X, y, epochs=2, batch_size=16))
         assert planned == [kind is nnx.Model]

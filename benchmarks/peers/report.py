@@ -71,7 +71,8 @@ def machine_lines(report: Found) -> Iterator[str]:
     yield f"Python {machine['python']}; " + ", ".join(
         f"{PEERS[name].title} {version}" for name, version in report["versions"].items() if name not in NO_RIVALS[1:]
     )
-    yield f"{machine['date']}; {'pinned' if machine['pinned'] else 'not pinned'}"
+    load = "" if machine["load"] is None else f"; load {machine['load']:.2f} at the start: it should be near 0"
+    yield f"{machine['date']}; {'pinned' if machine['pinned'] else 'not pinned'}{load}"
     for name, reason in report["missing"].items():
         yield f"left out: {name}: {reason}"
     yield "Ratios: how many times as long as nnx; the median over rounds (the ratio of minima)."

@@ -373,7 +373,10 @@ def guards(
 
 def _methods_of(model: type, owners: list[tuple[Any, tuple[str, ...]]]) -> tuple[Any, Any, Any, Any]:
     """Return the last four of `Guards`."""
-    kinds = {(type(owner), name) for owner, names in owners for name in names} | {(model, "forward"), (model, "backward")}
+    kinds = {(type(owner), name) for owner, names in owners for name in names} | {
+        (model, "forward"),
+        (model, "backward"),
+    }
     return (
         tuple(owner for owner, _ in owners),
         tuple(type(owner) for owner, _ in owners),

@@ -7,7 +7,7 @@
 cdef enum:
     SLIM = 4  # inputs and outputs, at most
     SLIM_VECTORS = 4  # rows come in multiples of so many vectors
-    SLIM_BLOCK = 512  # rows whose hidden values lie together, unit after unit, at most
+    SLIM_TERMS = 40  # of a lane's sum, before it is added to others: float32 sums of few terms are nearer to exact
     SLIM_VALUES = 1 << 16  # hidden values that lie together, about: they stay in level 2, and on pages that are known
     SLIM_DRAWN = 32  # units that dropout is drawn for at a time: what is drawn stays in level 1
     WORD_VECTORS = 2  # of a vector's lanes, at most
@@ -53,7 +53,7 @@ cdef Slim slim_arrays(const Net *net, Py_ssize_t batch, real_t *space) noexcept 
     cdef Py_ssize_t block = SLIM_VECTORS * LANES
     own.rows = (batch + block - 1) // block * block
     own.units = net.stages[0].n_out
-    own.block = max(block, min(<Py_ssize_t> SLIM_BLOCK, SLIM_VALUES // own.units // block * block))
+    own.block = max(block, min(<Py_ssize_t> SLIM_TERMS * LANES, SLIM_VALUES // own.units) // block * block)
     own.line = own.block + 16  # lines a power of two apart would displace each other
     own.padded = (own.units + LANES - 1) // LANES * LANES
     own.x = space
@@ -327,6 +327,11 @@ cdef void slim_first_phase(const Net *net, const Batch *batch, int thread, char 
 # Gradients and update
 
 
+cdef inline void add_to(real_t *sums, vec x, bint begins) noexcept nogil:
+    """``sums := x`` to begin with, then ``sums += x``."""
+    v_store(sums, x if begins else v_add(v_load(sums), x))
+
+
 cdef inline void slim_gradients(
     const int n_in,  # these are constants at every call
     const int n_out,
@@ -353,10 +358,10 @@ cdef inline void slim_gradients(
     cdef int q, u
     for u in range(count):
         for q in range(n_in):
-            of_w1[q * count + u] = v_load(sums + q * kind + u * LANES) if first else v_all(0)
-        of_bias[u] = v_load(sums + n_in * kind + u * LANES) if first else v_all(0)
+            of_w1[q * count + u] = v_all(0)
+        of_bias[u] = v_all(0)
         for q in range(n_out):
-            of_w2[q * count + u] = v_load(sums + (n_in + 1 + q) * kind + u * LANES) if first else v_all(0)
+            of_w2[q * count + u] = v_all(0)
             back[q * count + u] = v_all(w2[u * n_out + q] * scale)
     i = first
     while i < end:
@@ -380,10 +385,10 @@ cdef inline void slim_gradients(
         i += LANES
     for u in range(count):
         for q in range(n_in):
-            v_store(sums + q * kind + u * LANES, of_w1[q * count + u])
-        v_store(sums + n_in * kind + u * LANES, of_bias[u])
+            add_to(sums + q * kind + u * LANES, of_w1[q * count + u], first == 0)
+        add_to(sums + n_in * kind + u * LANES, of_bias[u], first == 0)
         for q in range(n_out):
-            v_store(sums + (n_in + 1 + q) * kind + u * LANES, of_w2[q * count + u])
+            add_to(sums + (n_in + 1 + q) * kind + u * LANES, of_w2[q * count + u], first == 0)
 
 
 cdef inline void slim_backward(

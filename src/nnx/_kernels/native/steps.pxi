@@ -240,6 +240,11 @@ cdef Py_ssize_t judge_rows(
     return hits
 
 
+cdef inline bint wants_gradients(const Stage *stage) noexcept nogil:
+    """Return whether anybody needs the gradients of a dense stage's parameters."""
+    return stage.trained or stage.weights.gradients is not NULL
+
+
 cdef void backward_rows(
     const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, char *scratch
 ) noexcept nogil:
@@ -264,7 +269,7 @@ cdef void backward_rows(
         if stage.kind == DENSE:
             if stage.relu and not gated:
                 relu_backward(output, dvalues, dvalues, n)
-            if stage.tiles is not NULL and (stage.trained or stage.weights.gradients is not NULL):
+            if stage.tiles is not NULL and packs_batch(net, stage) and wants_gradients(stage):
                 pack_stage(stage, inputs, dvalues, first, rows, net.batch)
             if dinputs is not NULL:
                 gated = s > 0 and net.stages[s - 1].relu
@@ -373,7 +378,7 @@ cdef void train_stage(
     if stage.tiles is not NULL:
         i, end = first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1)
         while i < end:
-            train_strip(net, stage, i, tile_height(n_in - i), batch.rows, constants, gradients)
+            train_strip(net, stage, inputs, i, tile_height(n_in - i), batch.rows, constants, gradients)
             i += tile_height(n_in - i)
     elif thread == s % net.progress.n_threads:
         dense_backward_weights(
@@ -391,5 +396,5 @@ cdef void second_phase(
     """Compute the gradients of the weights that a thread owns, and update those."""
     cdef int s
     for s in range(net.n_stages):
-        if net.stages[s].kind == DENSE and (net.stages[s].trained or net.stages[s].weights.gradients is not NULL):
+        if net.stages[s].kind == DENSE and wants_gradients(&net.stages[s]):
             train_stage(net, batch, s, constants, thread, scratch)

@@ -138,12 +138,20 @@ cdef void pack_strip(const Stage *stage, Py_ssize_t first, Py_ssize_t rows) noex
     pack_lines(weights, stage.n_out, rows, stage.n_out, TALL_VECTORS, panels, packed_stride(stage.n_in))
 
 
+cdef inline bint packs_batch(const Net *net, const Stage *stage) noexcept nogil:
+    """Return whether a stage's inputs and gradients are packed: not where both are in level 1 as they are."""
+    cdef Py_ssize_t line = TALL_VECTORS * LANES
+    return net.batch * (stage.n_in + stage.n_out) > LEAST_PACKED or stage.n_out % line != 0
+
+
 cdef inline void tile_line(
     const int height,  # a constant at every call
     Py_ssize_t count,
-    const real_t *a,  # (depth, height) in
-    const real_t *b,  # in: panels b_next apart
+    const real_t *a,  # (depth, height) in, rows a_depth apart
+    Py_ssize_t a_depth,
+    const real_t *b,  # in: panels b_next apart, each (depth, line), rows b_depth apart
     Py_ssize_t b_next,
+    Py_ssize_t b_depth,
     Py_ssize_t depth,
     bint first,  # whether sums start from 0, or from c
     real_t *c,  # (height, count*line) out
@@ -160,37 +168,38 @@ cdef inline void tile_line(
         for l in range(height):
             fetch_ahead(values + l * value_row + t * line)
         if first:
-            tile(height, TALL_VECTORS, a, 1, height, b, line, depth, zeros, 0, c, c_row, -INFINITY, NULL)
+            tile(height, TALL_VECTORS, a, 1, a_depth, b, b_depth, depth, zeros, 0, c, c_row, -INFINITY, NULL)
         else:
-            tile(height, TALL_VECTORS, a, 1, height, b, line, depth, c, c_row, c, c_row, -INFINITY, NULL)
+            tile(height, TALL_VECTORS, a, 1, a_depth, b, b_depth, depth, c, c_row, c, c_row, -INFINITY, NULL)
         b += b_next
         c += line
 
 
 cdef void tile_line_of(
-    int height, Py_ssize_t count, const real_t *a, const real_t *b, Py_ssize_t b_next, Py_ssize_t depth, bint first,
-    real_t *c, const real_t *values, Py_ssize_t value_row,
+    int height, Py_ssize_t count, const real_t *a, Py_ssize_t a_depth, const real_t *b, Py_ssize_t b_next,
+    Py_ssize_t b_depth, Py_ssize_t depth, bint first, real_t *c, const real_t *values, Py_ssize_t value_row,
 ) noexcept nogil:
     """`tile_line`, compiled for each height that a strip can have."""
     if height == TILE_ROWS:
-        tile_line(TILE_ROWS, count, a, b, b_next, depth, first, c, values, value_row)
+        tile_line(TILE_ROWS, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
     elif height == 7 < TILE_ROWS:
-        tile_line(7, count, a, b, b_next, depth, first, c, values, value_row)
+        tile_line(7, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
     elif height == 6 < TILE_ROWS:
-        tile_line(6, count, a, b, b_next, depth, first, c, values, value_row)
+        tile_line(6, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
     elif height == 5 < TILE_ROWS:
-        tile_line(5, count, a, b, b_next, depth, first, c, values, value_row)
+        tile_line(5, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
     elif height == 4 < TILE_ROWS:
-        tile_line(4, count, a, b, b_next, depth, first, c, values, value_row)
+        tile_line(4, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
     elif height == 3:
-        tile_line(3, count, a, b, b_next, depth, first, c, values, value_row)
+        tile_line(3, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
     else:
-        tile_line(2, count, a, b, b_next, depth, first, c, values, value_row)
+        tile_line(2, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
 
 
 cdef void train_strip(
     const Net *net,
     Stage *stage,
+    const real_t *inputs,  # (rows, n_in) in
     Py_ssize_t i,  # the strip's first row
     int height,
     Py_ssize_t rows,  # of the batch
@@ -199,20 +208,23 @@ cdef void train_strip(
 ) noexcept nogil:
     """``dweights := inputsᵀ · dvalues + penalty's``, and the weights' update, for one strip."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES, n_out = stage.n_out
-    cdef Py_ssize_t next_panel = panel_stride(net.batch)
-    cdef const real_t *tiles = <const real_t *> stage.tiles + i * tile_stride(net.batch)
-    cdef const real_t *panels = <const real_t *> stage.panels
+    cdef Py_ssize_t next_panel = panel_stride(net.batch), a_depth = height, b_depth = line
+    cdef const real_t *a = <const real_t *> stage.tiles + i * tile_stride(net.batch)
+    cdef const real_t *b = <const real_t *> stage.panels
     cdef const real_t *values = <const real_t *> stage.weights.values
     cdef Py_ssize_t j = 0, k, wide, deep, width
     cdef int r
+    if not packs_batch(net, stage):
+        a, a_depth = inputs + i, stage.n_in
+        b, b_depth, next_panel = <const real_t *> stage.dvalues, n_out, line
     while j < n_out:
         wide = min(<Py_ssize_t> STRIP_COLUMNS, n_out - j)
         k = 0
         while k < rows:
             deep = min(<Py_ssize_t> STRIP_DEPTH, rows - k)
             tile_line_of(
-                height, (wide + line - 1) // line, tiles + k * height, panels + j // line * next_panel + k * line,
-                next_panel, deep, k == 0, gradients, values + i * n_out + j, n_out,
+                height, (wide + line - 1) // line, a + k * a_depth, a_depth, b + j // line * next_panel + k * b_depth,
+                next_panel, b_depth, deep, k == 0, gradients, values + i * n_out + j, n_out,
             )
             k += deep
         width = (wide + line - 1) // line * line

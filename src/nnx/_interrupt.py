@@ -9,7 +9,7 @@ import threading
 from types import FrameType, TracebackType
 
 SIGINT = int(signal.SIGINT)
-#: The functions without the enumerations that `signal` puts around them, which cost more than a step of a small network.
+#: The functions without the enumerations that `signal` puts around them, which cost more than a small network's step.
 _signal = importlib.import_module("_signal" if "_signal" in sys.builtin_module_names else "signal")
 
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from nnx import _check, _config, _kernels, _report, optimizers, program
+from nnx import _check, _kernels, _report, optimizers, program
 from nnx._interrupt import Interrupt
 from nnx._random import Order
 from nnx._typing import Array
-from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
+from nnx.accuracy import Accuracy_Regression
 
 if TYPE_CHECKING:
     from nnx.history import History

@@ -96,7 +96,7 @@ cdef void begin_lottery(
     lottery.keys[0], lottery.keys[1] = <uint32_t> seed, <uint32_t> (seed >> 32)
     lottery.forwards[0], lottery.forwards[1] = <uint32_t> forwards, <uint32_t> (forwards >> 32)
     lottery.limit = <uint32_t> (<uint64_t> rint(keep * 4294967296.0) - 1)
-    lottery.scale = <real_t> (1 / keep)
+    lottery.scale = <real_t> (1 / keep) if rint(keep * 4294967296.0) > 0 else 0  # nothing is kept
     product = <uint64_t> lottery.forwards[0] * <uint64_t> 0xCD9E8D57
     for i in range(vectors * LANES):
         word = <uint32_t> (product >> 32) ^ <uint32_t> (first + i) ^ lottery.keys[0]

@@ -161,15 +161,19 @@ def test_penalties_are_the_book_paths(train_twins, net, name, optimizer, dtype):
 def test_batches_of_any_size_are_the_book_paths(train_twins, net, n, batch_size, dtype):
     *_, found, expected = train_twins(net, data_for(net, n), dtype=dtype, epochs=2, batch_size=batch_size)
     assert_alike(found, expected, AFTER_FIFTY[dtype])
+    for name in ("history.step_data_loss", "history.data_loss"):  # as many digits: a step's loss is of the dtype
+        digits = [np.array_equal(left[name], left[name].astype(dtype)) for left in (found, expected)]
+        assert digits[0] == digits[1], name
 
 
 @few_nets
+@pytest.mark.parametrize("batch_size", [None, 16])
 @pytest.mark.parametrize("seed", [7, None])
-def test_shuffled_samples_come_in_the_book_paths_order(train_twins, net, seed):
-    arguments = {"epochs": 5, "batch_size": 16, "shuffle": True, "seed": seed}
+def test_shuffled_samples_come_in_the_book_paths_order(train_twins, net, batch_size, seed):
+    arguments = {"epochs": 5, "batch_size": batch_size, "shuffle": True, "seed": seed}
     *_, found, expected = train_twins(net, data_for(net, 50), **arguments)
     assert_alike(found, expected, 1e-8)
-    in_order = train(build(net), *data_for(net, 50), epochs=5, batch_size=16)
+    in_order = train(build(net), *data_for(net, 50), epochs=5, batch_size=batch_size)
     assert bits(in_order)["layers[0].weights"] != bits(found)["layers[0].weights"]
 
 

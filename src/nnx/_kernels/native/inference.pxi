@@ -43,6 +43,7 @@ cdef class Inference:
         self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
         self.chain = stages
         self.guards, self.backends, self.backend = guards, backends, backends.backend
+        check_chain(stages, None, False)
         self.stages = <Stage *> PyMem_RawCalloc(len(stages) + 1, sizeof(Stage))
         if self.stages is NULL:
             raise MemoryError
@@ -168,7 +169,8 @@ cdef class Inference:
         net.loss, net.combined = LOSSES[loss], combined and LOSSES[loss] == CATEGORICAL
         samples = matrix("Inference", "X", X, self.number, ANY, self.net.n_in)
         n = cnp.PyArray_DIM(samples, 0)
-        if batch < 1 or first < 0 or end > (n + batch - 1) // batch:
+        check_chain(self.chain, loss, combined)
+        if n == 0 or batch < 1 or first < 0 or end > (n + batch - 1) // batch:
             raise ValueError("Inference.evaluate: batches must be those of X.")
         batch = min(batch, n)
         if wanted is not None:

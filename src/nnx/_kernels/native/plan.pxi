@@ -68,6 +68,21 @@ cdef bint untouched(object model, object guards) except -1:
     return True
 
 
+cdef int check_chain(tuple stages, object loss, bint combined) except -1:
+    """Refuse stages that do not fit each other, of which kernels would take a width for granted."""
+    cdef Py_ssize_t before = -1, n_in, n_out
+    cdef bint fits = len(stages) > 0
+    for kind, _, n_in, n_out in stages:
+        fits = fits and n_in > 0 and n_out > 0 and before in (-1, n_in) and (kind == "dense" or n_in == n_out)
+        before = n_out
+    if fits and combined:
+        ends = stages[len(stages) - 1][0], loss
+        fits = ends in (("softmax", "categorical_crossentropy"), ("sigmoid", "binary_crossentropy")) and len(stages) > 1
+    if not fits:
+        raise ValueError("Plan: stages must take the outputs of those before them.")
+    return 0
+
+
 cdef bint of_dtype(tuple stages, object dtype) except -1:
     """Return whether all dense layers have a dtype."""
     for kind, owner, _, _ in stages:
@@ -132,6 +147,7 @@ cdef class Plan:
     cdef int32_t *labels
     cdef cnp.ndarray steps, epochs, order
     cdef Py_ssize_t lean_end  # where the steps end that store nothing
+    cdef bint has_parameters, has_data, is_prepared  # what has been done since the last `release`
     cdef bint stores
     cdef bint has_room  # for what the last step stores
 
@@ -143,6 +159,7 @@ cdef class Plan:
         if self.number != cnp.NPY_FLOAT and self.number != cnp.NPY_DOUBLE:
             raise TypeError(f"Plan: dtype must be float32 or float64, got {dtype!r}.")
         self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
+        check_chain(stages, loss, combined)
         self.stages, self.guards = stages, guards
         self.n_full = len(stages)
         self.lean.stages = <Stage *> PyMem_RawCalloc(self.n_full + 1, sizeof(Stage))
@@ -296,7 +313,7 @@ cdef class Plan:
         cdef int s
         cdef bint trains
         cdef dict own
-        self.held = []
+        self.release()
         self.lean.rule = self.stored.rule = RULES[rule]
         for s in range(MOST_SETTINGS):
             self.lean.settings[s] = self.stored.settings[s] = settings[s] if s < len(settings) else 0
@@ -320,7 +337,8 @@ cdef class Plan:
                 stage.keep, stage.seed, stage.forwards = owner._next_mask("Layer_Dropout.forward")
             if stage.kind == DENSE or stage.kind == DROPOUT:
                 self._pass_on(s)
-        return self._apart()
+        self.has_parameters = self._apart()
+        return self.has_parameters
 
     cdef void _aim_gradients(self) noexcept:
         """Let gradients go back as far as the lowest stage that is trained, and no further."""
@@ -398,6 +416,9 @@ cdef class Plan:
         cdef cnp.ndarray array
         cdef int i
         n = cnp.PyArray_DIM(samples, 0)
+        if n == 0 or not self.has_parameters:
+            raise ValueError("Plan.bind_data: there must be parameters and samples.")
+        self.has_data = self.is_prepared = False
         for array in self.held:
             if overlap(array, samples):
                 return False
@@ -426,6 +447,7 @@ cdef class Plan:
             net.wanted = <const double *> data(compared) if compared is not None else NULL
             net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
             net.threshold, net.classes, net.precision = threshold, classes, precision
+        self.has_data = True
         return True
 
     # Running
@@ -466,6 +488,9 @@ cdef class Plan:
         cdef Net *net
         cdef bint slim
         cdef int s
+        if not self.has_data:
+            raise RuntimeError("Plan.prepare: there are no data. Call bind and bind_data first.")
+        self.is_prepared = False
         if batch < 1 or n_steps < 1 or n_threads < 1 or not 0 <= step_of_epoch < n_batches or forwards < 0:
             raise ValueError("Plan.prepare: sizes must be positive.")
         batch = min(batch, n_samples)
@@ -498,6 +523,7 @@ cdef class Plan:
         self.lean.first_forwards = self.stored.first_forwards = forwards
         self.progress.n_threads = 1
         open_gate(&self.progress.meeting, 0)
+        self.is_prepared = True
         return self.steps, self.epochs
 
     cdef void _lend(self) noexcept:
@@ -539,8 +565,9 @@ cdef class Plan:
         cdef dict own
         cdef cnp.ndarray output, dinputs, gradients = None
         cdef int s
-        if rows > self.lean.batch:
-            raise ValueError("Plan.room: rows must be a batch's.")
+        if not self.is_prepared or not self.stores or not 1 <= rows <= self.lean.batch:
+            raise ValueError("Plan.room: rows must be those of a run's last batch.")
+        inputs = matrix("Plan.room", "inputs", inputs, self.number, rows, self.lean.n_in)
         self.old = old
         for s in range(self.n_full):
             output = inputs if stages[s].kind == LINEAR else self._array(rows, stages[s].n_out)
@@ -583,12 +610,14 @@ cdef class Plan:
 
     def start(self, int n_threads):
         """Let the threads run that wait in `work`: so many, the caller, who is the first of them, included; 0: go."""
+        if not 0 <= n_threads <= self.reserved_threads:
+            raise ValueError("Plan.start: n_threads must be as many as there is memory for.")
         self.progress.n_threads = max(1, n_threads)
         open_gate(&self.progress.meeting, 1 if n_threads else -1)
 
     def work(self, int thread):
         """Run as one of the threads, without the GIL; all but the first wait for `start`."""
-        if not 0 <= thread < self.reserved_threads:
+        if not self.is_prepared or not 0 <= thread < self.reserved_threads:
             raise ValueError("Plan.work: thread must be one of those that memory is reserved for.")
         if self.stores and not self.has_room:
             raise RuntimeError("Plan.work: there is no room for what the last step stores. Call room first.")
@@ -607,6 +636,7 @@ cdef class Plan:
 
     def release(self):
         """Let go of all arrays, and of memory that is too much to keep."""
+        self.has_parameters = self.has_data = self.is_prepared = False
         self.held = []
         self.steps = self.epochs = self.order = None
         if self.memory_size > MOST_KEPT:

@@ -1,0 +1,145 @@
+"""The plan's door: called out of order, or with what does not fit, it refuses before any memory is touched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nnx
+from nnx import _kernels, optimizers, program
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture
+def door():
+    if not hasattr(_kernels.backend, "Plan"):
+        pytest.skip("only the compiled backends have plans")
+    return _kernels.backend
+
+
+def lowered() -> program.Program:
+    model = nnx.Model()
+    for layer in (nnx.Layer_Dense(3, 7), nnx.Activation_ReLU(), nnx.Layer_Dense(7, 2), nnx.Activation_Softmax()):
+        model.add(layer)
+    model.set(
+        loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_SGD(), accuracy=nnx.Accuracy_Categorical()
+    )
+    model.finalize()
+    return program.lower(model)
+
+
+def made(door, found: program.Program):
+    return door.Plan(found.dtype, found.stages, "categorical_crossentropy", True, found.guards)
+
+
+def bind(plan, found: program.Program) -> bool:
+    rule = found.optimizer._rule("test")
+    return plan.bind(found.layers, found.trained, *rule, "test", optimizers._state)
+
+
+X, Y = np.zeros((6, 3), np.float32), np.zeros(6, np.intp)
+ONE_STEP = (6, 1, False, 0, 0.1, None, 0, 0, 1)
+
+
+def test_a_plan_is_bound_before_it_is_run(door):
+    found = lowered()
+    plan = made(door, found)
+    with pytest.raises(RuntimeError, match="no data"):
+        plan.prepare(*ONE_STEP)
+    with pytest.raises(ValueError, match="must be"):
+        plan.work(0)
+    with pytest.raises(ValueError, match="must be parameters"):
+        plan.bind_data(X, Y, None, False, True, -1.0)
+    assert bind(plan, found)
+    with pytest.raises(RuntimeError, match="no data"):
+        plan.prepare(*ONE_STEP)
+    assert plan.bind_data(X, Y, None, False, True, -1.0)
+    plan.prepare(*ONE_STEP)
+    plan.release()
+    with pytest.raises(ValueError, match="must be"):
+        plan.work(0)
+
+
+def test_a_last_step_needs_room_for_what_it_stores(door):
+    found = lowered()
+    plan = made(door, found)
+    bind(plan, found)
+    plan.bind_data(X, Y, None, False, True, -1.0)
+    plan.prepare(6, 1, True, *ONE_STEP[3:])
+    plan.start(1)
+    with pytest.raises(RuntimeError, match="no room"):
+        plan.work(0)
+    for rows, inputs in ((7, X), (0, X[:0]), (6, X[:5]), (6, X.astype(np.float64))):
+        with pytest.raises((TypeError, ValueError), match="must"):
+            plan.room(rows, inputs, [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{0: 0}, {1: 0}, {1: -3}, {3: 7}, {3: 1}, {8: 0}, {5: np.zeros((1, 5), np.intp)}, {5: np.full((1, 6), 6)},
+     {5: np.full((1, 6), -1)}],
+    ids=str,
+)  # fmt: skip
+def test_a_run_of_impossible_size_is_refused(door, change):
+    found = lowered()
+    plan = made(door, found)
+    bind(plan, found)
+    plan.bind_data(X, Y, None, False, True, -1.0)
+    arguments = [change.get(i, value) for i, value in enumerate(ONE_STEP)]
+    with pytest.raises(ValueError, match="must"):
+        plan.prepare(*arguments)
+    with pytest.raises(ValueError, match="must"):
+        plan.work(0)
+
+
+@pytest.mark.parametrize("n", [-1, 2, 300])
+def test_more_threads_than_there_is_memory_for_are_refused(door, n):
+    found = lowered()
+    plan = made(door, found)
+    bind(plan, found)
+    plan.bind_data(X, Y, None, False, True, -1.0)
+    plan.prepare(*ONE_STEP)
+    with pytest.raises(ValueError, match="must be as many"):
+        plan.start(n)
+    with pytest.raises(ValueError, match="must be"):
+        plan.work(n)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        (X[:0], Y[:0]),
+        (X, Y[:5]),
+        (X[:, :2], Y),
+        (X, Y + 2),
+        (X, Y - 1),
+        (X.astype(np.float64), Y),
+        (None, Y),
+        (X, None),
+    ],
+    ids=["none", "short", "narrow", "large label", "negative label", "float64", "no X", "no y"],
+)
+def test_data_that_do_not_fit_are_refused(door, samples):
+    found = lowered()
+    plan = made(door, found)
+    bind(plan, found)
+    with pytest.raises((TypeError, ValueError), match="must"):
+        plan.bind_data(*samples, None, False, True, -1.0)
+
+
+@pytest.mark.parametrize("sizes", [(), ((3, 7), (7, 7), (6, 2)), ((3, 0),), ((3, -7),), ((3, 7), (7, 8))], ids=str)
+def test_stages_that_do_not_fit_each_other_are_refused(door, sizes):
+    kinds = ("dense", "relu", "dense")
+    stages = tuple((kind, None, *size) for kind, size in zip(kinds, sizes, strict=False))
+    with pytest.raises(ValueError, match="must take"):
+        door.Plan("float32", stages, "mean_squared_error", False, ())
+    with pytest.raises(ValueError, match="must take"):
+        door.Inference("float32", stages, (), _kernels)
+
+
+def test_a_loss_is_combined_with_its_own_activation_only(door):
+    stages = (("dense", None, 3, 2), ("relu", None, 2, 2))
+    for loss in ("categorical_crossentropy", "binary_crossentropy", "mean_squared_error"):
+        with pytest.raises(ValueError, match="must take"):
+            door.Plan("float32", stages, loss, True, ())

@@ -48,7 +48,7 @@ def test_a_plan_is_bound_before_it_is_run(door):
     with pytest.raises(RuntimeError, match="no data"):
         plan.prepare(*ONE_STEP)
     with pytest.raises(ValueError, match="must be"):
-        plan.work(0)
+        plan.lead(1)
     with pytest.raises(ValueError, match="must be parameters"):
         plan.bind_data(X, Y, None, False, True, -1.0)
     assert bind(plan, found)
@@ -58,7 +58,7 @@ def test_a_plan_is_bound_before_it_is_run(door):
     plan.prepare(*ONE_STEP)
     plan.release()
     with pytest.raises(ValueError, match="must be"):
-        plan.work(0)
+        plan.lead(1)
 
 
 def test_a_last_step_needs_room_for_what_it_stores(door):
@@ -67,9 +67,8 @@ def test_a_last_step_needs_room_for_what_it_stores(door):
     bind(plan, found)
     plan.bind_data(X, Y, None, False, True, -1.0)
     plan.prepare(6, 1, True, *ONE_STEP[3:])
-    plan.start(1)
     with pytest.raises(RuntimeError, match="no room"):
-        plan.work(0)
+        plan.lead(1)
     for rows, inputs in ((7, X), (0, X[:0]), (6, X[:5]), (6, X.astype(np.float64))):
         with pytest.raises((TypeError, ValueError), match="must"):
             plan.room(rows, inputs, [])
@@ -90,7 +89,7 @@ def test_a_run_of_impossible_size_is_refused(door, change):
     with pytest.raises(ValueError, match="must"):
         plan.prepare(*arguments)
     with pytest.raises(ValueError, match="must"):
-        plan.work(0)
+        plan.lead(1)
 
 
 @pytest.mark.parametrize("n", [-1, 2, 300])
@@ -101,7 +100,7 @@ def test_more_threads_than_there_is_memory_for_are_refused(door, n):
     plan.bind_data(X, Y, None, False, True, -1.0)
     plan.prepare(*ONE_STEP)
     with pytest.raises(ValueError, match="must be as many"):
-        plan.start(n)
+        plan.lead(n)
     with pytest.raises(ValueError, match="must be"):
         plan.work(n)
 

@@ -357,13 +357,10 @@ def run_threads(native: Any, n_threads: int) -> None:
             except RuntimeError:
                 break
             helpers.append(helper)
+        native.lead(1 + len(helpers))
     except BaseException:
-        native.start(0)
-        _join(helpers)
+        native.dismiss()
         raise
-    native.start(1 + len(helpers))
-    try:
-        native.work(0)
     finally:
         _join(helpers)
 

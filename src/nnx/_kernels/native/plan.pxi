@@ -474,7 +474,7 @@ cdef class Plan:
         iterations, forwards : int
             Steps done before, in the optimizer's life and since `bind`.
         n_threads : int
-            How many will call `work`, at most.
+            How many there will be, at most.
 
         Returns
         -------
@@ -608,27 +608,39 @@ cdef class Plan:
         shape[0], shape[1] = rows, columns
         return cnp.PyArray_EMPTY(2, shape, self.number, 0)
 
-    def start(self, int n_threads):
-        """Let the threads run that wait in `work`: so many, the caller, who is the first of them, included; 0: go."""
-        if not 0 <= n_threads <= self.reserved_threads:
-            raise ValueError("Plan.start: n_threads must be as many as there is memory for.")
-        self.progress.n_threads = max(1, n_threads)
-        open_gate(&self.progress.meeting, 1 if n_threads else -1)
+    def lead(self, int n_threads):
+        """Run as the first of so many threads, and let the others begin, which wait in `work`.
+
+        One call, so that nothing can be raised between the two: the others could not go on alone.
+        """
+        if not self.is_prepared or not 1 <= n_threads <= self.reserved_threads:
+            raise ValueError("Plan.lead: n_threads must be as many as there is memory for, for a run that is prepared.")
+        if self.stores and not self.has_room:
+            raise RuntimeError("Plan.lead: there is no room for what the last step stores. Call room first.")
+        with nogil:
+            self.progress.n_threads = n_threads
+            open_gate(&self.progress.meeting, 1)
+            self._work(0)
 
     def work(self, int thread):
-        """Run as one of the threads, without the GIL; all but the first wait for `start`."""
-        if not self.is_prepared or not 0 <= thread < self.reserved_threads:
-            raise ValueError("Plan.work: thread must be one of those that memory is reserved for.")
-        if self.stores and not self.has_room:
-            raise RuntimeError("Plan.work: there is no room for what the last step stores. Call room first.")
+        """Wait for `lead` or `dismiss`, then run as one of the threads after the first."""
+        if not self.is_prepared or not 1 <= thread < self.reserved_threads:
+            raise ValueError("Plan.work: thread must be one that there is memory for, in a run that is prepared.")
         with nogil:
             if wait_at_gate(&self.progress.meeting) > 0:
-                if self.lean_end > 0:
-                    self.kernels.train(&self.lean, 0, self.lean_end, thread)
-                if self.stores:
-                    self.kernels.train(&self.stored, self.lean_end, self.lean_end + 1, thread)
-                    if self.lean.slim:
-                        self.kernels.train(&self.lean, self.lean_end, self.lean_end + 1, thread)
+                self._work(thread)
+
+    def dismiss(self):
+        """Let threads go that still wait in `work`."""
+        open_gate(&self.progress.meeting, -1)
+
+    cdef void _work(self, int thread) noexcept nogil:
+        if self.lean_end > 0:
+            self.kernels.train(&self.lean, 0, self.lean_end, thread)
+        if self.stores:
+            self.kernels.train(&self.stored, self.lean_end, self.lean_end + 1, thread)
+            if self.lean.slim:
+                self.kernels.train(&self.lean, self.lean_end, self.lean_end + 1, thread)
 
     def sums(self):
         """Return the epoch's sums so far: of losses, of hits, and how many of each."""

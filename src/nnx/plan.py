@@ -41,7 +41,7 @@ LEAST_CALL = 50_000_000
 #: Layers of a model that predicts as a plan, at most.
 MOST_STAGES = 64
 #: What layers are given of a last step, and from how many bytes on its memory is used again.
-STORED = ("output", "dinputs", "dweights", "dbiases", "binary_mask")
+STORED = ("inputs", "output", "dinputs", "dweights", "dbiases", "binary_mask")
 WORTH_KEEPING = 1 << 17
 #: Rows of a batch that a thread takes, at least.
 LEAST_ROWS = 16

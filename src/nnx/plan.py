@@ -19,7 +19,7 @@ from nnx import _check, _kernels, _report, optimizers, program
 from nnx._interrupt import Interrupt
 from nnx._random import Order
 from nnx._typing import Array
-from nnx.accuracy import Accuracy_Regression
+from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 
 if TYPE_CHECKING:
     from nnx.history import History
@@ -69,6 +69,8 @@ class Accurate:
         self.wanted: Array | None = None
         shape: tuple[int, ...] = (len(data.X),) if self.classes else (len(data.X), n_out)
         where = f"{type(accuracy).__name__}.compare"
+        if self.classes and combined and type(accuracy) is Accuracy_Categorical and not accuracy.binary:
+            return
         y = _check.plain(where, "y", data.y_accuracy)
         if type(accuracy) is Accuracy_Regression:
             precision = accuracy.precision
@@ -76,8 +78,6 @@ class Accurate:
                 raise program.Obstacle("the accuracy has no precision yet")
             self.precision = float(_check.number(where, "precision", precision, 0))
         elif not accuracy.binary:
-            if self.classes and combined:
-                return
             if y.ndim == 2 and y.shape[1] > 1:
                 y = _check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
             if y.ndim == 2:

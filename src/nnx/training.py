@@ -21,6 +21,7 @@ from nnx.losses import KernelLoss
 if TYPE_CHECKING:
     from nnx.history import History
     from nnx.model import Model
+    from nnx.program import Program
 
 
 class Data(NamedTuple):
@@ -49,7 +50,11 @@ class Data(NamedTuple):
 
 def checked_samples(model: Model, where: str, name: str, X: ArrayLike) -> Array:
     """Return ``X`` as the first layer takes it; a first layer, or a model, of one's own gets it uncast."""
-    known = plan.known(model)
+    return _samples(model, where, name, X, plan.known(model))
+
+
+def _samples(model: Model, where: str, name: str, X: ArrayLike, known: Program | None) -> Array:
+    """Do what `checked_samples` does; what is known of the model need not be asked again."""
     if known is not None and known.stages[0].kind == "dense":
         return _check.rows(where, name, X, known.stages[0].n_in, known.dtype)
     first = model.layers[0]
@@ -69,7 +74,8 @@ def checked_data(
     model: Model, where: str, names: tuple[str, str], X: ArrayLike, y: ArrayLike, check_finite: bool
 ) -> Data:
     """Return samples and targets after every check there is."""
-    samples = checked_samples(model, where, names[0], X)
+    known = plan.known(model)
+    samples = _samples(model, where, names[0], X, known)
     if len(samples) == 0:
         raise ValueError(f"{where}: {names[0]} must have at least one row, got none.")
     given = _check.plain(where, names[1], y)
@@ -82,11 +88,14 @@ def checked_data(
         _check.finite(where, names[0], samples)
         _check.finite(where, names[1], given)
     targets = given
-    if isinstance(model.loss, KernelLoss) and keeps(model.loss, "forward", "nnx.losses"):
+    if known is not None:
+        shape = (len(given), known.stages[-1].n_out)
+        targets = known.loss._targets(where, names[1], given, shape, known.dtype)
+    elif isinstance(model.loss, KernelLoss) and keeps(model.loss, "forward", "nnx.losses"):
         shape = (len(given), _output_width(model, samples))
         targets = model.loss._targets(where, names[1], given, shape, _dtype(model) or given.dtype)
-        if check_finite:
-            _check.finite(where, names[1], targets)  # what float32 cannot hold has become infinite
+    if check_finite and targets is not given:
+        _check.finite(where, names[1], targets)  # what float32 cannot hold has become infinite
     builtin = type(model.loss).__module__ == "nnx.losses"
     return Data(samples, targets if builtin else given, given)
 
@@ -107,8 +116,7 @@ def keeps(thing: object, method: str, module: str) -> bool:
 
 def _output_width(model: Model, samples: Array) -> int:
     """Return how many columns the output has; where no layer tells, one sample is run through."""
-    known = plan.known(model)
-    width = model.output_width() if known is None else known.stages[-1].n_out
+    width = model.output_width()
     if width is None:
         shape = np.shape(model.forward(samples[:1], training=False))
         width = shape[1] if len(shape) == 2 else 1

@@ -301,6 +301,7 @@ print(nnx.get_num_threads())
             for text in ("0", "257", "-1", "two", "1.5")
         ],
     ],
+    ids=("1", "3", "256", "0", "257", "minus 1", "two", "1.5"),
 )
 def test_the_environment_gives_the_number_of_threads_or_a_sentence(given, expected):
     environment = {**os.environ, "NNX_NUM_THREADS": given}

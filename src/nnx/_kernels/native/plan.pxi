@@ -481,8 +481,7 @@ cdef class Plan:
         pair of float64 arrays (5, n_steps) and (5, epochs)
         """
         cdef Py_ssize_t n_samples = self.lean.n_samples
-        cdef Py_ssize_t n_batches = (n_samples + batch - 1) // batch
-        cdef Py_ssize_t n_epochs = (step_of_epoch + n_steps) // n_batches
+        cdef Py_ssize_t n_batches, n_epochs
         cdef cnp.npy_intp shape[2]
         cdef cnp.ndarray rows = None
         cdef Net *net
@@ -491,9 +490,13 @@ cdef class Plan:
         if not self.has_data:
             raise RuntimeError("Plan.prepare: there are no data. Call bind and bind_data first.")
         self.is_prepared = False
-        if batch < 1 or n_steps < 1 or n_threads < 1 or not 0 <= step_of_epoch < n_batches or forwards < 0:
+        if batch < 1 or n_steps < 1 or n_threads < 1 or step_of_epoch < 0 or forwards < 0:
             raise ValueError("Plan.prepare: sizes must be positive.")
         batch = min(batch, n_samples)
+        n_batches = (n_samples + batch - 1) // batch
+        n_epochs = (step_of_epoch + n_steps) // n_batches
+        if step_of_epoch >= n_batches:
+            raise ValueError("Plan.prepare: step_of_epoch must be a step of an epoch.")
         if order is not None:
             rows = matrix("Plan.prepare", "order", order, cnp.NPY_INTP, ANY, n_samples)
             if cnp.PyArray_DIM(rows, 0) * n_batches < step_of_epoch + n_steps:

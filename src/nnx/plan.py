@@ -403,7 +403,7 @@ def evaluate(model: Model, data: Data, batch_size: int | None, interrupt: Interr
     except program.Obstacle:
         return False
     n_batches = data.n_batches(batch_size)
-    batch = batch_size or len(data.X)
+    batch = min(batch_size or len(data.X), len(data.X))
     step = max(1, int(1e9 / (batch * sum(stage.n_in * stage.n_out for stage in stages))))
     sums = [0.0, 0, 0.0, 0]
     for first in range(0, n_batches, step):

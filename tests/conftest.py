@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nnx
-from nnx import _kernels
+from nnx import _kernels, plan
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +40,27 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("NNX_BACKEND", request.param)
     yield request.param
     _kernels.load(_kernels.name)
+
+
+@pytest.fixture
+def compiled(backend: str) -> None:
+    """Skip a test of what only the compiled backends have: plans."""
+    if backend == "numpy":
+        pytest.skip("only the compiled backends have plans")
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Return a list that tells of each training whether it ran as a plan."""
+    found = []
+    run = plan.train
+
+    def recording(*arguments):
+        found.append(run(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(plan, "train", recording)
+    return found
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -48,24 +48,7 @@ AFTER_ONE = {"float32": 2e-4, "float64": 1e-10}
 AFTER_FIFTY = {"float32": 5e-3, "float64": 1e-8}
 
 
-@pytest.fixture(autouse=True)
-def compiled(backend):
-    if backend == "numpy":
-        pytest.skip("only the compiled backends have plans")
-
-
-@pytest.fixture
-def planned(monkeypatch):
-    """Return a list that tells of each training whether it ran as a plan."""
-    found = []
-    run = plan.train
-
-    def recording(*arguments):
-        found.append(run(*arguments))
-        return found[-1]
-
-    monkeypatch.setattr(plan, "train", recording)
-    return found
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 @pytest.fixture

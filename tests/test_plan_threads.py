@@ -43,12 +43,6 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs signals and forks a
 
 
 @pytest.fixture
-def compiled(backend):
-    if backend == "numpy":
-        pytest.skip("only the compiled backends have plans")
-
-
-@pytest.fixture
 def calls(monkeypatch):
     """Return a list of how many threads ran in each compiled call."""
     found = []

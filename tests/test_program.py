@@ -13,7 +13,7 @@ import pytest
 from plans import NETS, PENALTIES, Book, Net, assert_alike, bits, build, data_for, train
 
 import nnx
-from nnx import _kernels, plan, program
+from nnx import _kernels, program
 
 CLASSIFIER = Net("2-64,relu,dropout,64-3,softmax")
 #: Every kind of layer, softmax also in the middle.
@@ -21,26 +21,6 @@ MIXED = Net("3-8,relu,8-8,sigmoid,8-8,linear,dropout,softmax,8-3,softmax")
 SQUARED = Net("3-6,relu,6-1,linear", "squared", "near")
 ABSOLUTE = Net("3-6,relu,6-1,linear", "absolute", "near")
 BINARY = Net("3-6,relu,6-1,sigmoid", "binary", "cells")
-
-
-@pytest.fixture
-def compiled(backend):
-    if backend == "numpy":
-        pytest.skip("only the compiled backends have plans")
-
-
-@pytest.fixture
-def planned(monkeypatch):
-    """Return a list that tells of each training whether it ran as a plan."""
-    found = []
-    run = plan.train
-
-    def recording(*arguments):
-        found.append(run(*arguments))
-        return found[-1]
-
-    monkeypatch.setattr(plan, "train", recording)
-    return found
 
 
 # What a program prints, and what it is

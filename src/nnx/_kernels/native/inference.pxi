@@ -27,7 +27,6 @@ cdef class Inference:
     cdef Stage *stages
     cdef int n_stages
     cdef Net net
-    cdef Py_ssize_t place_size
     cdef char *places[MOST_PLACES]
     cdef int n_places
 
@@ -66,7 +65,6 @@ cdef class Inference:
         self.net.n_in, self.net.n_out = self.stages[0].n_in, self.stages[n - 1].n_out
         self.net.scratch_size = (self.kernels.product_scratch + need + ALIGNMENT) // ALIGNMENT * ALIGNMENT
         self.net.private_size = self.net.scratch_size + self.kernels.forward_space(&self.net)
-        self.place_size = self.net.private_size
 
     def __dealloc__(self):
         PyMem_RawFree(self.stages)
@@ -78,7 +76,7 @@ cdef class Inference:
         if self.n_places > 0:
             self.n_places -= 1
             return self.places[self.n_places]
-        return <char *> allocate(self.place_size)
+        return <char *> allocate(self.net.private_size)
 
     cdef void _give_place(self, char *place) noexcept:
         if self.n_places < MOST_PLACES:

@@ -72,6 +72,11 @@ class Report:
         else:
             self._bar.write(text)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is shown at all."""
+        return self.print_every is None and self._bar is None
+
     def wants(self, step: int, last: bool) -> bool:
         """Return whether this step of an epoch gets a line."""
         return self.print_every is not None and (last or step % self.print_every == 0)

@@ -28,7 +28,7 @@ from nnx.tables import Table
 KEEP_WIDTH = (Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax, Layer_Dropout)
 
 #: What a copy of a model does not take over.
-PRIVATE = ("_training", "_plan", "_inference")
+PRIVATE = ("_training", "_plan", "_again", "_inference")
 
 AnyModel = TypeVar("AnyModel", bound="Model")
 
@@ -96,6 +96,7 @@ class Model:
     _training: bool = False
     #: What was made for this model the last time it was trained, or used: see `nnx.plan`.
     _plan: Any = None
+    _again: Any = None
     _inference: Any = None
 
     def __new__(cls: type[AnyModel], *args: Any, **kwargs: Any) -> AnyModel:
@@ -256,6 +257,12 @@ class Model:
         TypeError, ValueError
             If an argument is not what it must be; no weight has changed then.
         """
+        options = (epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads)
+        if self._again is not None:
+            history: History | None = self._again.step(self, X, y, options)
+            if history is not None:
+                return history
+            self._again = None
         where = "Model.train"
         self._require(where, "loss", "optimizer", "accuracy")
         epochs = _check.whole(where, "epochs", epochs)
@@ -279,6 +286,8 @@ class Model:
                 training.train(self, data, held_out, epochs, batch_size, order, self.history, report, n_threads)
         finally:
             self._training = False
+        if self._again is not None:
+            self._again.remember(options, check_finite)
         return self.history
 
     def evaluate(

@@ -20,9 +20,10 @@ from nnx._interrupt import Interrupt
 from nnx._random import Order
 from nnx._typing import Array
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
+from nnx.history import History
+from nnx.losses import Loss_MeanAbsoluteError, Loss_MeanSquaredError
 
 if TYPE_CHECKING:
-    from nnx.history import History
     from nnx.model import Model
     from nnx.training import Data
 
@@ -86,6 +87,13 @@ class Accurate:
             shape = (len(data.X),) if self.classes else (len(data.X), 1)
         self.wanted = np.array(_check.shaped(where, "y", y, shape), np.float64, order="C")
 
+    def compares_with_targets(self, loss: Any) -> bool:
+        """Return whether outputs are compared with what the loss gets, class numbers or targets, as it stands."""
+        if self.wanted is None:
+            return True
+        plain = self.precision >= 0 and not self.threshold and not self.classes
+        return plain and isinstance(loss, Loss_MeanSquaredError | Loss_MeanAbsoluteError)
+
 
 def explain(model: Model) -> str:
     """Return whether a model trains as a plan, and if not, which object prevents it."""
@@ -137,6 +145,8 @@ def train(
                 interrupt.check()
         finally:
             run.settle()
+    if report.is_silent:
+        model._again = run.repeat()
     return True
 
 
@@ -165,6 +175,7 @@ class Run:
         stages = self.program.stages
         self.operations = self.batch * self.program.operations
         accurate = Accurate(self.program.accuracy, stages, self.program.combined, data)
+        self.judges_simply = accurate.compares_with_targets(self.program.loss)
         where = "Model.train"
         optimizer = self.program.optimizer
         rule = optimizer._rule(f"{type(optimizer).__name__}.update_params")
@@ -296,15 +307,36 @@ class Run:
 
     def _publish(self) -> None:
         """Give layers and loss the attributes that they have after the last step of the book path."""
-        model, layers = self.model, self.program.layers
-        model.input_layer.output = self.inputs
-        for layer, found in zip(layers, self.room, strict=True):
-            gradient = found.pop("dvalues")
-            vars(layer).update(found)
-        if not self.program.combined:
-            self.program.loss.dinputs = gradient
-        elif self.program.classifier is not None:
-            self.program.classifier.dinputs = layers[-1].dinputs
+        self.model.input_layer.output = self.inputs
+        for owner, name, value in self._stored():
+            owner[name] = value
+
+    def _stored(self) -> list[tuple[dict[str, Any], str, Any]]:
+        """Return what the last step has stored for attributes: whose, which, and its value."""
+        layers, program = self.program.layers, self.program
+        found = [
+            (vars(layer), name, value)
+            for layer, values in zip(layers, self.room, strict=True)
+            for name, value in values.items()
+            if name != "dvalues"
+        ]
+        if not program.combined:
+            found.append((vars(program.loss), "dinputs", self.room[-1]["dvalues"]))
+        elif program.classifier is not None:
+            found.append((vars(program.classifier), "dinputs", self.room[-1]["dinputs"]))
+        return found
+
+    def repeat(self) -> Any:
+        """Return what does this call again in a single compiled one, if it is one small step; else None."""
+        program = self.program
+        if self.n_steps > 1 or self.order.shuffles or self.held_out is not None or self.operations >= LEAST_STEP:
+            return None
+        if program.stages[0].kind != "dense" or not self.judges_simply:
+            return None
+        published = [(owner, name, value) for owner, name, value in self._stored() if value is not self.inputs]
+        return _kernels.backend.Repeat(  # type: ignore[attr-defined]
+            self.native, program, self.model.input_layer, published, History, _kernels
+        )
 
     def settle(self) -> None:
         """Leave counts and sums as they are after the last whole step, and let go of the arrays."""

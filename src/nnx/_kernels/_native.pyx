@@ -665,4 +665,5 @@ def adam_update(
 
 
 include "native/plan.pxi"
+include "native/repeat.pxi"
 include "native/inference.pxi"

@@ -1,0 +1,218 @@
+# A step a call, as control and reinforcement learning train: the last call of `train` again, with other samples.
+#
+# What Python code does around a small network's step takes several times as long as the step. A repeat compares all that
+# the last call depended on with what it was, decides nothing again, and lets the step write into the arrays that the
+# last call published, if nobody else has got hold of them. Where anything differs it does nothing, and the long way is
+# taken. The GIL is kept: from the last comparison to the last attribute that is set, no other Python code runs.
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *thing)
+
+cdef extern from "math.h":
+    bint isfinite(double x)
+
+cdef object MOST_ITERATIONS = (1 << 63) - 1
+cdef tuple RUNNING = ("iterations", "current_learning_rate")  # what an optimizer changes itself
+
+
+cdef class Repeat:
+    """A call of `Model.train` that was one step of all samples, on one thread and silent; ready to be made again.
+
+    Parameters
+    ----------
+    plan : Plan
+        That has done the call.
+    program : Program
+    input_layer : Layer_Input
+    published : list of (dict, str, value)
+        Every attribute that the call has set, but for those that are the samples: whose, its name, its value.
+    history : class
+        Of which each call returns an object.
+    backends : module
+        Which holds the backend in use.
+
+    """
+
+    cdef tuple options  # what the call was given beside X and y: the same objects are as good as they were then
+    cdef Plan plan
+    cdef tuple layers, trained, rule, dropouts
+    cdef tuple attributes  # (owner, name, value): what must be as it was
+    cdef tuple owners, names, values, shapes  # of what is published
+    cdef list addresses
+    cdef object rate, next_iterations  # of the step that is ready
+    cdef object loss, optimizer, accuracy, input_layer, history, backends, backend
+    cdef bint check_finite, is_regression
+
+    def __cinit__(
+        self, Plan plan not None, program, input_layer, list published not None, history, backends
+    ):
+        cdef list kept = []
+        self.plan, self.layers, self.trained = plan, program.layers, program.trained
+        self.loss, self.optimizer, self.accuracy = program.loss, program.optimizer, program.accuracy
+        self.input_layer, self.history = input_layer, history
+        self.backends, self.backend = backends, backends.backend
+        self.rule = self.optimizer._rule("Model.train")
+        self.dropouts = tuple([stage.owner for stage in program.stages if stage.kind == "dropout"])
+        self.is_regression = hasattr(self.accuracy, "precision")
+        for name, value in self.optimizer.__dict__.items():
+            if name not in RUNNING:
+                kept.append((self.optimizer, name, value))
+        name = "precision" if self.is_regression else "binary"
+        kept.append((self.accuracy, name, getattr(self.accuracy, name)))
+        self.attributes = tuple(kept)
+        self.owners = tuple([own for own, _, _ in published])
+        self.names = tuple([name for _, name, _ in published])
+        self.values = tuple([value for _, _, value in published])
+        self.shapes = tuple([value.shape if type(value) is cnp.ndarray else None for value in self.values])
+        self.addresses = [<size_t> data(value) if type(value) is cnp.ndarray else 0 for value in self.values]
+
+    def remember(self, tuple options not None, bint check_finite):
+        """Take what the call was given beside X and y, once it has ended well."""
+        self.options, self.check_finite = options, check_finite
+
+    def step(self, model, X, y, tuple options not None):
+        """Do the call again and return its history; None, with nothing done, if it is another call.
+
+        Parameters
+        ----------
+        model : Model
+        X, y : anything
+        options : tuple
+            The other arguments.
+        """
+        cdef dict own = model.__dict__
+        if not self._is_same_call(X, options) or own.get("_training", False) or not self._holds(model):
+            return None
+        own["_training"] = True
+        try:
+            history = self._make_ready(model, X, y)
+            if history is not None:
+                self._run(X)
+                own["history"] = history
+            return history
+        finally:
+            own["_training"] = False
+            self.plan.release()
+
+    cdef object _make_ready(self, object model, object X, object y):
+        """Return a history for the figures of the step that `_run` is ready to do, or None; nothing has changed."""
+        cdef object iterations = self.optimizer.iterations
+        try:
+            self.rate = self.optimizer.current_learning_rate
+            if type(self.rate) is not float or not isfinite(<double> self.rate) or type(iterations) is not int:
+                return None
+            if not 0 <= iterations < MOST_ITERATIONS or not self._bind(X, y):
+                return None
+            if self.optimizer.decay:
+                self.rate = self.optimizer.learning_rate * (1.0 / (1.0 + self.optimizer.decay * iterations))
+            self.next_iterations = iterations + 1
+            history = self.history()
+            history.add(*self.plan.prepare(self.plan.lean.batch, 1, True, 0, self.rate, None, iterations, 0, 1))
+            self.loss.remember_trainable_layers(model.trainable_layers)
+            return history if self._owns_what_it_published() else None
+        except Exception:
+            return None  # the long way finds out what is wrong, and says so
+
+    cdef int _run(self, cnp.ndarray X) except -1:
+        """Do the step, and set what it leaves behind beside the published arrays."""
+        cdef Plan plan = self.plan
+        cdef Stage *stages = plan.stored.stages
+        cdef int s
+        stages[0].inputs = data(X)
+        for s in range(plan.n_full):
+            if stages[s].kind == DENSE:
+                own = (<dict> self.layers[s].__dict__)
+                stages[s].weights.gradients = data(own["dweights"])
+                stages[s].biases.gradients = data(own["dbiases"])
+        plan._work(0)
+        self.optimizer.iterations = self.next_iterations
+        self.optimizer.current_learning_rate = self.rate
+        for layer in self.dropouts:
+            layer.training_forwards += 1
+        (<dict> self.layers[0].__dict__)["inputs"] = X
+        (<dict> self.input_layer.__dict__)["output"] = X
+        self.loss.accumulated_sum = plan.progress.loss_sum
+        self.loss.accumulated_count = plan.progress.loss_count
+        self.accuracy.accumulated_sum = plan.progress.hits_sum
+        self.accuracy.accumulated_count = plan.progress.hits_count
+        return 0
+
+    cdef bint _is_same_call(self, object X, tuple options) except -1:
+        """Return whether these are the arguments of the last call, and samples as many as then."""
+        cdef Py_ssize_t i
+        if self.options is None or len(options) != len(self.options):
+            return False
+        for i in range(len(options)):
+            if options[i] is not self.options[i]:
+                return False
+        return (
+            is_ready(X, <void *> self.plan.dtype, False) and cnp.PyArray_NDIM(X) == 2
+            and cnp.PyArray_DIM(X, 0) == self.plan.lean.batch and cnp.PyArray_DIM(X, 1) == self.plan.lean.n_in
+        )
+
+    cdef bint _holds(self, object model) except -1:
+        """Return whether model, backend, optimizer and accuracy are as they were."""
+        cdef tuple kept
+        if self.backends.backend is not self.backend:
+            return False
+        for kept in self.attributes:
+            if getattr(kept[0], kept[1], None) is not kept[2]:
+                return False
+        return self.plan.holds(model)
+
+    cdef bint _bind(self, object X, object y) except -1:
+        """Bind parameters, samples and targets; false if these are not such as can be taken as they are."""
+        cdef Plan plan = self.plan
+        cdef Py_ssize_t n_out = plan.lean.n_out
+        cdef double precision = -1
+        cdef object wanted = None
+        if plan.lean.loss == CATEGORICAL:
+            if type(y) is not cnp.ndarray or not cnp.PyArray_ISINTEGER(y) or cnp.PyArray_NDIM(y) != 1:
+                return False
+            y = cnp.PyArray_FROMANY(y, cnp.NPY_INTP, 1, 1, cnp.NPY_ARRAY_CARRAY_RO)
+        else:
+            if not is_ready(y, <void *> plan.dtype, False):
+                return False
+            if cnp.PyArray_NDIM(y) == 1 and n_out == 1:
+                y = y.reshape(-1, 1)
+            if not has_shape(y, (plan.lean.batch, n_out)) or (self.check_finite and not known_finite(y)):
+                return False
+        if self.check_finite and not known_finite(X):
+            return False
+        if self.is_regression:
+            precision = self.accuracy.precision
+            wanted = cnp.PyArray_FROMANY(
+                y, cnp.NPY_DOUBLE, 2, 2, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_ENSURECOPY
+            )
+        return (
+            plan.bind(self.layers, self.trained, *self.rule, "Model.train", no_state)
+            and plan.bind_data(X, y, wanted, False, not self.is_regression, precision)
+        )
+
+    cdef bint _owns_what_it_published(self) except -1:
+        """Return whether all attributes are as the last call set them, and nobody else refers to their arrays."""
+        cdef PyObject *value
+        cdef Py_ssize_t i, j, uses
+        for i in range(len(self.values)):
+            found = (<dict> self.owners[i]).get(self.names[i])
+            value = <PyObject *> self.values[i]
+            if <PyObject *> found is not value:
+                return False
+            if self.shapes[i] is None:
+                continue
+            # Each use is an attribute and a place in `values`; one more is the name `found`.
+            uses = 0
+            for j in range(len(self.values)):
+                uses += <PyObject *> self.values[j] == value
+            if Py_REFCNT(value) != 2 * uses + 1:
+                return False
+            if not is_ready(found, <void *> self.plan.dtype, True) or not has_shape(found, self.shapes[i]):
+                return False
+            if <size_t> data(found) != <size_t> self.addresses[i]:
+                return False
+        return True
+
+
+def no_state(where, owner, names, values):
+    """Refuse to begin an optimizer's state anew: that is for the long way."""
+    raise LookupError(names)

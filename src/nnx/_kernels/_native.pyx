@@ -15,6 +15,7 @@ from libc.stdint cimport int32_t, uint64_t
 
 from nnx._kernels.native.kernels cimport *
 
+import collections
 import importlib
 import operator
 

@@ -144,6 +144,7 @@ cdef class Plan:
     cdef bint reserved_order
     cdef list held
     cdef list old
+    cdef list strengths  # of each dense stage, the objects that they were read from
     cdef int32_t *labels
     cdef cnp.ndarray steps, epochs, order
     cdef Py_ssize_t lean_end  # where the steps end that store nothing
@@ -181,6 +182,7 @@ cdef class Plan:
         self.lean.records = True
         self._make_lean()
         self.held = []
+        self.strengths = [None] * self.n_full
 
     def __dealloc__(self):
         PyMem_RawFree(self.lean.stages)
@@ -329,10 +331,10 @@ cdef class Plan:
                     w, b = owner._checked_parameters(where)
                     if not self._fits(stage, w, b):
                         return False
-                l1, l2, bias_l1, bias_l2 = owner._strengths(where)
+                self._take_strengths(s, owner, where)
                 stage.trained = trains
-                self._bind(&stage.weights, owner, w, l1, l2, trains, states[0], where, layer_state)
-                self._bind(&stage.biases, owner, b, bias_l1, bias_l2, trains, states[1], where, layer_state)
+                self._bind(&stage.weights, owner, w, trains, states[0], where, layer_state)
+                self._bind(&stage.biases, owner, b, trains, states[1], where, layer_state)
             elif stage.kind == DROPOUT:
                 stage.keep, stage.seed, stage.forwards = owner._next_mask("Layer_Dropout.forward")
             if stage.kind == DENSE or stage.kind == DROPOUT:
@@ -359,13 +361,13 @@ cdef class Plan:
         )
 
     cdef int _bind(
-        self, Parameter *parameter, object owner, cnp.ndarray values, double l1, double l2, bint trains, tuple names,
-        str where, object layer_state,
+        self, Parameter *parameter, object owner, cnp.ndarray values, bint trains, tuple names, str where,
+        object layer_state,
     ) except -1:
+        cdef Rule rule = self.lean.rule
         cdef list state
         parameter.values = data(values)
         parameter.momentums = parameter.cache = parameter.gradients = NULL
-        parameter.l1, parameter.l2 = l1, l2
         self.held.append(values)
         if not trains or not names:
             return 0
@@ -373,10 +375,25 @@ cdef class Plan:
         if state is None:
             state = layer_state(where, owner, names, values)
         self.held.extend(state)
-        if len(names) == 2 or names[0].endswith("momentums"):
+        if rule == SGD_MOMENTUM or rule == ADAM:
             parameter.momentums = data(state[0])
-        if not names[0].endswith("momentums") or len(names) == 2:
+        if rule != SGD_MOMENTUM:
             parameter.cache = data(state[len(names) - 1])
+        return 0
+
+    cdef int _take_strengths(self, int s, object owner, str where) except -1:
+        """Read a dense stage's penalties; the same objects as the last time are the same numbers."""
+        cdef Stage *stage = &self.stored.stages[s]
+        cdef tuple given = (
+            owner.weight_regularizer_l1, owner.weight_regularizer_l2,
+            owner.bias_regularizer_l1, owner.bias_regularizer_l2,
+        )
+        cdef tuple known = self.strengths[s]
+        if known is None or not (
+            given[0] is known[0] and given[1] is known[1] and given[2] is known[2] and given[3] is known[3]
+        ):
+            stage.weights.l1, stage.weights.l2, stage.biases.l1, stage.biases.l2 = owner._strengths(where)
+            self.strengths[s] = given
         return 0
 
     cdef void _pass_on(self, int s) noexcept:

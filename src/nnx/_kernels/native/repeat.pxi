@@ -38,7 +38,7 @@ cdef class Repeat:
     cdef tuple layers, trained, rule, dropouts
     cdef tuple attributes  # (owner, name, value): what must be as it was
     cdef tuple owners, names, values, shapes  # of what is published
-    cdef list addresses
+    cdef list addresses, counts
     cdef object rate, next_iterations  # of the step that is ready
     cdef object loss, optimizer, accuracy, input_layer, history, backends, backend
     cdef bint check_finite, is_regression
@@ -65,6 +65,9 @@ cdef class Repeat:
         self.values = tuple([value for _, _, value in published])
         self.shapes = tuple([value.shape if type(value) is cnp.ndarray else None for value in self.values])
         self.addresses = [<size_t> data(value) if type(value) is cnp.ndarray else 0 for value in self.values]
+        # Each use of an array is an attribute and a place in `values`; one more is the name `found` where it is counted.
+        uses = collections.Counter(map(id, self.values))
+        self.counts = [2 * uses[id(value)] + 1 for value in self.values]
 
     def remember(self, tuple options not None, bint check_finite):
         """Take what the call was given beside X and y, once it has ended well."""
@@ -192,7 +195,7 @@ cdef class Repeat:
     cdef bint _owns_what_it_published(self) except -1:
         """Return whether all attributes are as the last call set them, and nobody else refers to their arrays."""
         cdef PyObject *value
-        cdef Py_ssize_t i, j, uses
+        cdef Py_ssize_t i
         for i in range(len(self.values)):
             found = (<dict> self.owners[i]).get(self.names[i])
             value = <PyObject *> self.values[i]
@@ -200,11 +203,7 @@ cdef class Repeat:
                 return False
             if self.shapes[i] is None:
                 continue
-            # Each use is an attribute and a place in `values`; one more is the name `found`.
-            uses = 0
-            for j in range(len(self.values)):
-                uses += <PyObject *> self.values[j] == value
-            if Py_REFCNT(value) != 2 * uses + 1:
+            if Py_REFCNT(value) != <Py_ssize_t> self.counts[i]:
                 return False
             if not is_ready(found, <void *> self.plan.dtype, True) or not has_shape(found, self.shapes[i]):
                 return False

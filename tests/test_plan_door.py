@@ -140,3 +140,31 @@ def test_a_loss_is_combined_with_its_own_activation_only(door):
     for loss in ("categorical_crossentropy", "binary_crossentropy", "mean_squared_error"):
         with pytest.raises(ValueError, match="must take"):
             door.Plan("float32", stages, loss, True, ())
+
+
+def test_a_repeat_needs_every_array_that_the_last_step_has_stored_into(door):
+    found = lowered()
+    plan = made(door, found)
+
+    def repeat(published):
+        return door.Repeat(plan, found, nnx.Layer_Dense(1, 1), published, dict, _kernels)
+
+    with pytest.raises(ValueError, match="must hold all arrays"):
+        repeat([])
+    assert bind(plan, found)
+    assert plan.bind_data(X, Y, None, False, True, -1.0)
+    plan.prepare(6, 1, True, 0, 0.1, None, 0, 0, 1)
+    published = [
+        (vars(layer), name, value)
+        for layer, values in zip(found.layers, plan.room(6, X, []), strict=True)
+        for name, value in values.items()
+        if name not in ("inputs", "dvalues")
+    ]
+    plan.lead(1)
+    plan.release()
+    repeat(published)
+    for left_out in range(len(published)):
+        with pytest.raises(ValueError, match="must hold all arrays"):
+            repeat(published[:left_out] + published[left_out + 1 :])
+    with pytest.raises(ValueError, match="must hold all arrays"):
+        repeat([(owner, name, value[:1]) for owner, name, value in published])

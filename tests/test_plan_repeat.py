@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from plans import NETS, OPTIMIZERS, PENALTIES, Net, bits, build, data_for, left_behind
+from plans import NETS, OPTIMIZERS, PENALTIES, Book, Net, bits, build, data_for, left_behind
 
 import nnx
 
@@ -99,6 +99,10 @@ CHANGES = {
     "no published array": lambda model: delattr(model.layers[1], "output"),
     "shape of a published array": lambda model: setattr(model.layers[1].output, "shape", (64, 20)),
     "length of a published array": lambda model: model.layers[1].dinputs.resize((1, 64), refcheck=False),
+    "memory of a published array": lambda model: (
+        model.layers[1].dinputs.resize((2000, 64), refcheck=False),
+        model.layers[1].dinputs.resize((20, 64), refcheck=False),
+    ),
     "read-only published array": lambda model: model.layers[1].output.setflags(write=False),
     "published array as another's state": lambda model: setattr(
         model.layers[0], "weight_cache", np.absolute(model.layers[0].dweights)
@@ -112,12 +116,27 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_is_changed_between_two_calls_is_honoured(change):
-    twins = [build(CLASSIFIER) for _ in range(2)]
+    twins, book = [build(CLASSIFIER) for _ in range(2)], build(CLASSIFIER, kind=Book)
     for number, (X, y) in enumerate(batches(CLASSIFIER)):
         if number == 3:
-            for model in twins:
+            for model in (*twins, book):
                 change(model)
         assert step(twins[0], X, y, repeats=True) == step(twins[1], X, y, repeats=False)
+        step(book, X, y, repeats=False)
+    for found, expected in zip(twins[0].get_parameters(), book.get_parameters(), strict=True):
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_published_arrays_are_writable_and_the_loss_has_the_layers_as_after_any_training():
+    model = build(CLASSIFIER)
+    for X, y in batches(CLASSIFIER):
+        model.train(X, y, print_every=None)
+        model.layers[1].output.setflags(write=False)
+        model.loss.trainable_layers = []
+    model.train(X, y, print_every=None)
+    assert model.layers[1].output.flags.writeable
+    assert model.loss.trainable_layers is model.trainable_layers
 
 
 def test_the_precision_is_honoured():

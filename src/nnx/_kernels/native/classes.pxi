@@ -3,6 +3,61 @@
 # numbers that the caller has checked and copied.
 
 
+cdef enum:
+    LEAST_TURNED = 5  # columns from which on to turn squares round is faster than to gather numbers one by one
+
+
+cdef void turn_rows(
+    const real_t *rows,  # (LANES, columns) in, `row` apart
+    Py_ssize_t row,
+    Py_ssize_t columns,
+    real_t *lines,  # (columns, LANES) out
+) noexcept nogil:
+    """Turn a block of rows round, by squares in registers."""
+    cdef vec square[MOST_LANES]
+    cdef const real_t *end = rows + (LANES - 1) * row + columns
+    cdef const real_t *source
+    cdef Py_ssize_t j = 0
+    cdef int l, wide
+    while j < columns:
+        wide = <int> min(<Py_ssize_t> LANES, columns - j)
+        for l in range(LANES):
+            source = rows + l * row + j
+            square[l] = v_load(source) if source + LANES <= end else v_load_part(source, wide)
+        v_transpose(square)
+        for l in range(wide):
+            v_store(lines + (j + l) * LANES, square[l])
+        j += LANES
+
+
+cdef void turn_lines(
+    const real_t *lines,  # (columns, LANES) in
+    Py_ssize_t columns,
+    real_t *rows,  # (LANES, columns) out
+) noexcept nogil:
+    """Turn a block of columns back to rows.
+
+    Whole vectors are stored, from the last columns to the first, so that what they hold too much is written over.
+    """
+    cdef vec square[MOST_LANES]
+    cdef real_t *end = rows + LANES * columns
+    cdef real_t *target
+    cdef Py_ssize_t j = (columns - 1) // LANES * LANES
+    cdef int l, wide
+    while j >= 0:
+        wide = <int> min(<Py_ssize_t> LANES, columns - j)
+        for l in range(LANES):
+            square[l] = v_load(lines + (j + l) * LANES) if l < wide else v_all(0)
+        v_transpose(square)
+        for l in range(LANES):
+            target = rows + l * columns + j
+            if target + LANES <= end:
+                v_store(target, square[l])
+            else:
+                v_store_part(target, square[l], wide)
+        j -= LANES
+
+
 cdef inline vec exponentials(
     const real_t *inputs,  # (count, columns) in: element (i, j) at i*row + j*column
     real_t *lines,  # (columns, LANES) out: exp(x − max of the row)
@@ -14,12 +69,14 @@ cdef inline vec exponentials(
     """Return the sum over the columns of ``exp(inputs − max of the row)``, which goes to `lines`."""
     cdef vec x, largest, sums = v_all(0)
     cdef Py_ssize_t j
-    largest = v_gather(inputs, row, count)
-    v_store(lines, largest)
+    if column == 1 and count == LANES and columns >= LEAST_TURNED:
+        turn_rows(inputs, row, columns, lines)
+    else:
+        for j in range(columns):
+            v_store(lines + j * LANES, v_gather(inputs + j * column, row, count))
+    largest = v_load(lines)
     for j in range(1, columns):
-        x = v_gather(inputs + j * column, row, count)
-        v_store(lines + j * LANES, x)
-        largest = v_max(largest, x)
+        largest = v_max(largest, v_load(lines + j * LANES))
     for j in range(columns):
         x = v_exp(v_sub(v_load(lines + j * LANES), largest))
         v_store(lines + j * LANES, x)
@@ -42,7 +99,12 @@ cdef void softmax_forward(
         count = <int> min(<Py_ssize_t> LANES, rows - i)
         sums = exponentials(inputs + i * columns, lines, columns, columns, 1, count)
         for j in range(columns):
-            v_scatter(output + i * columns + j, columns, v_div(v_load(lines + j * LANES), sums), count)
+            v_store(lines + j * LANES, v_div(v_load(lines + j * LANES), sums))
+        if count == LANES and columns >= LEAST_TURNED:
+            turn_lines(lines, columns, output + i * columns)
+        else:
+            for j in range(columns):
+                v_scatter(output + i * columns + j, columns, v_load(lines + j * LANES), count)
         i += LANES
 
 

@@ -22,8 +22,8 @@ cdef class Inference:
     cdef Kernels *kernels
     cdef readonly object dtype
     cdef int number
-    cdef tuple chain, owners
-    cdef object guards, backends, backend
+    cdef tuple chain, owners, guards, dense
+    cdef object backends, backend
     cdef Stage *stages
     cdef int n_stages
     cdef Net net
@@ -41,7 +41,8 @@ cdef class Inference:
         self.number = self.dtype.num
         self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
         self.chain = stages
-        self.guards, self.backends, self.backend = guards, backends, backends.backend
+        self.guards, self.backends, self.backend = tuple(guards), backends, backends.backend
+        self.dense = dense_owners(stages)
         check_chain(stages, None, False)
         self.stages = <Stage *> PyMem_RawCalloc(len(stages) + 1, sizeof(Stage))
         if self.stages is NULL:
@@ -91,14 +92,7 @@ cdef class Inference:
             self.backends.backend is self.backend
             and self.kernels == tables[0 if self.number == cnp.NPY_FLOAT else 1]
             and untouched(model, self.guards)
-            and of_dtype(self.chain, self.dtype)
-        )
-
-    cdef bint _fits(self, const Stage *stage, object weights, object biases) except -1:
-        """Return whether these are the weights and biases that a stage has had."""
-        return (
-            is_ready(weights, <void *> self.dtype, False) and is_ready(biases, <void *> self.dtype, False)
-            and has_shape(weights, (stage.n_in, stage.n_out)) and has_shape(biases, (1, stage.n_out))
+            and of_dtype(self.dense, self.dtype)
         )
 
     cdef bint _bind(self, Stage *stages, list held) except -1:
@@ -109,12 +103,12 @@ cdef class Inference:
             stages[s] = self.stages[s]
             if stages[s].kind != DENSE:
                 continue
-            own = (<object> self.owners[s]).__dict__
+            own = PyObject_GenericGetDict(self.owners[s], NULL)
             w, b = own.get("weights"), own.get("biases")
-            if not self._fits(&stages[s], w, b):
+            if not fit(w, b, self.dtype, stages[s].n_in, stages[s].n_out, False):
                 # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
                 w, b = self.owners[s]._checked_parameters("Layer_Dense.forward")
-                if not self._fits(&stages[s], w, b):
+                if not fit(w, b, self.dtype, stages[s].n_in, stages[s].n_out, False):
                     return False
             stages[s].weights.values, stages[s].biases.values = data(w), data(b)
             held.append(w)

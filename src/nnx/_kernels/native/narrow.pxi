@@ -7,6 +7,7 @@
 cdef enum:
     DOT_ROWS = 4  # with three columns twelve sums at a time
     DOT_COLUMNS = 3
+    FEW_ROWS = 8  # for which to turn the factor round would cost more than the product
 
 
 cdef inline void dots(
@@ -47,6 +48,51 @@ cdef inline void dots(
             sums[j * MOST_LANES + i] = parts[j * rows + i]
 
 
+cdef void narrow_row(
+    const real_t *a,  # (depth,) in
+    const real_t *b,  # (depth, columns) in: the factor as it lies
+    const real_t *start,  # (columns,) in; or NULL
+    real_t *c,  # (columns,) out
+    Py_ssize_t columns,
+    Py_ssize_t depth,
+    real_t least,
+) noexcept nogil:
+    """One row of `narrow_product`, the same sums in the same order, without turning the factor round.
+
+    Loads run over a line's end into the next line, whose columns are not stored; only the last lines end too soon.
+    """
+    cdef vec parts[MOST_LANES]
+    cdef vec result
+    cdef Py_ssize_t k, j = 0, whole = depth - depth % LANES, safe
+    cdef int l, wide, before = <int> (LANES - depth % LANES)
+    while j < columns:
+        wide = <int> min(<Py_ssize_t> LANES, columns - j)
+        safe = max(0, depth - (j + LANES + columns - 1) // columns + 1)
+        for l in range(LANES):
+            parts[l] = v_all(0)
+        k = 0
+        while k + LANES <= min(whole, safe):
+            for l in range(LANES):
+                parts[l] = v_madd(v_all(a[k + l]), v_load(b + (k + l) * columns + j), parts[l])
+            k += LANES
+        while k < whole:
+            for l in range(LANES):
+                parts[l] = v_madd(v_all(a[k + l]), v_load_part(b + (k + l) * columns + j, wide), parts[l])
+            k += LANES
+        if whole < depth:
+            for l in range(LANES):
+                if l < before:
+                    parts[l] = v_add(parts[l], v_all(0))
+                else:
+                    k = whole + l - before
+                    parts[l] = v_madd(v_all(a[k]), v_load_part(b + k * columns + j, wide), parts[l])
+        result = v_load_part(start + j, wide) if start is not NULL else v_all(0)
+        for l in range(LANES):
+            result = v_add(result, parts[l])
+        v_store_part(c + j, v_max(v_all(least), result), wide)
+        j += LANES
+
+
 cdef void narrow_product(
     const real_t *a,  # (rows, depth) in, depth at least LANES
     const real_t *b,  # (columns, depth) in: the transposed factor, element (j, k) at j*b_row + k*b_depth
@@ -69,6 +115,10 @@ cdef void narrow_product(
     cdef Py_ssize_t i, j, k
     cdef int count, wide, l, done
     cdef const real_t *at
+    if b_row == 1 and rows <= FEW_ROWS:
+        for i in range(rows):
+            narrow_row(a + i * depth, b, start, c + i * columns, columns, depth, least)
+        return
     for l in range(LANES):
         places[l] = 1 if l >= line - depth else 0
     tail = v_greater(v_load(places), v_all(0))

@@ -12,6 +12,7 @@ cdef enum:
     FLAT_VECTORS = 4  # the width where there are few rows: enough sums to keep the multiply-adders busy
     FLAT_ROWS = 3  # up to here there are few rows
     LINE_VECTORS = 8  # the width for a single row, whose sums wait for each other longest
+    LINES_AHEAD = 8  # so many lines before they are needed, those of such a width, and those to pack, are asked for
     BLOCK_BYTES = 2048  # of a sum's terms at a time: a panel of B with 64 such lines stays in level 1
     BLOCK_ROWS = 192  # rows of A packed at a time: with that depth, in level 2
     GROUP_COLUMNS = 64  # columns of B packed at a time
@@ -48,6 +49,9 @@ cdef inline void tile(
     for i in range(rows * vectors):
         sums[i] = v_load(start + i // vectors * start_row + i % vectors * LANES)
     for k in range(depth):
+        if vectors == LINE_VECTORS:
+            for v in range(vectors * <int> sizeof(vec) // 64):
+                fetch_ahead(b + LINES_AHEAD * b_depth + v * (64 // <int> sizeof(real_t)))
         for v in range(vectors):
             line[v] = v_load(b + v * LANES)
         for i in range(rows):
@@ -194,6 +198,7 @@ cdef void pack_lines(
         target = panels + k * line
         j = 0
         while j < whole:
+            fetch_ahead(b + LINES_AHEAD * b_depth + j)
             for v in range(vectors):
                 v_store(target + v * LANES, v_load(b + j + v * LANES))
             target += panel

@@ -1,6 +1,6 @@
 # A step a call, as control and reinforcement learning train: the last call of `train` again, with other samples.
 #
-# What Python code does around a small network's step takes several times as long as the step. A repeat compares all that
+# What Python code does around a small step takes several times as long as the step. A repeat compares all that
 # the last call depended on with what it was, decides nothing again, and lets the step write into the arrays that the
 # last call published, if nobody else has got hold of them. Where anything differs it does nothing, and the long way is
 # taken. The GIL is kept: from the last comparison to the last attribute that is set, no other Python code runs.
@@ -30,7 +30,6 @@ cdef class Repeat:
         Of which each call returns an object.
     backends : module
         Which holds the backend in use.
-
     """
 
     cdef tuple options  # what the call was given beside X and y: the same objects are as good as they were then
@@ -39,6 +38,8 @@ cdef class Repeat:
     cdef tuple attributes  # (owner, name, value): what must be as it was
     cdef tuple owners, names, values, shapes  # of what is published
     cdef list addresses, counts
+    cdef Stage *places  # where each stage of the step stores what it computes, in those arrays
+    cdef Py_ssize_t batch
     cdef object rate, next_iterations  # of the step that is ready
     cdef object loss, optimizer, accuracy, input_layer, history, backends, backend
     cdef bint check_finite, is_regression
@@ -65,9 +66,42 @@ cdef class Repeat:
         self.values = tuple([value for _, _, value in published])
         self.shapes = tuple([value.shape if type(value) is cnp.ndarray else None for value in self.values])
         self.addresses = [<size_t> data(value) if type(value) is cnp.ndarray else 0 for value in self.values]
-        # Each use of an array is an attribute and a place in `values`; one more is the name `found` where it is counted.
+        # Each use of an array is an attribute and a place in `values`; one more is the name under which it is counted.
         uses = collections.Counter(map(id, self.values))
         self.counts = [2 * uses[id(value)] + 1 for value in self.values]
+        self._take_places()
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.places)
+
+    cdef int _take_places(self) except -1:
+        """Take the plan's places for what its last step has stored; refuse arrays that are not all those."""
+        cdef Plan plan = self.plan
+        cdef Stage *stage
+        cdef Py_ssize_t rows = plan.lean.batch
+        cdef bint fits = len(self.layers) == plan.n_full and len(self.trained) == plan.n_full
+        cdef int s
+        self.batch = rows
+        self.places = <Stage *> PyMem_RawCalloc(plan.n_full, sizeof(Stage))
+        if self.places is NULL:
+            raise MemoryError
+        sizes = {(<size_t> data(value), value.nbytes) for value in self.values if type(value) is cnp.ndarray}
+        for s in range(plan.n_full):
+            stage = &self.places[s]
+            stage[0] = plan.stored.stages[s]
+            needed = [(<size_t> stage.output, rows * stage.n_out), (<size_t> stage.dinputs, rows * stage.n_in)]
+            if s + 1 < plan.n_full or not plan.lean.combined:
+                needed.append((<size_t> stage.dvalues, rows * stage.n_out))
+            if stage.kind == DROPOUT:
+                needed.append((<size_t> stage.mask, rows * stage.n_out))
+            if stage.kind == DENSE:
+                needed.append((<size_t> stage.weights.gradients, stage.n_in * stage.n_out))
+                needed.append((<size_t> stage.biases.gradients, stage.n_out))
+            for address, size in needed:
+                fits = fits and (address, size * plan.itemsize) in sizes
+        if not fits or rows == 0 or self.places[0].kind != DENSE:
+            raise ValueError("Repeat: published must hold all arrays that the plan's last step has stored into.")
+        return 0
 
     def remember(self, tuple options not None, bint check_finite):
         """Take what the call was given beside X and y, once it has ended well."""
@@ -110,23 +144,23 @@ cdef class Repeat:
                 self.rate = self.optimizer.learning_rate * (1.0 / (1.0 + self.optimizer.decay * iterations))
             self.next_iterations = iterations + 1
             history = self.history()
-            history.add(*self.plan.prepare(self.plan.lean.batch, 1, True, 0, self.rate, None, iterations, 0, 1))
+            history.add(*self.plan.prepare(self.batch, 1, True, 0, self.rate, None, iterations, 0, 1))
             self.loss.remember_trainable_layers(model.trainable_layers)
             return history if self._owns_what_it_published() else None
         except Exception:
             return None  # the long way finds out what is wrong, and says so
 
-    cdef int _run(self, cnp.ndarray X) except -1:
+    cdef int _run(self, object X) except -1:
         """Do the step, and set what it leaves behind beside the published arrays."""
         cdef Plan plan = self.plan
         cdef Stage *stages = plan.stored.stages
+        cdef const Stage *place = self.places
         cdef int s
-        stages[0].inputs = data(X)
         for s in range(plan.n_full):
-            if stages[s].kind == DENSE:
-                own = (<dict> self.layers[s].__dict__)
-                stages[s].weights.gradients = data(own["dweights"])
-                stages[s].biases.gradients = data(own["dbiases"])
+            stages[s].inputs, stages[s].output, stages[s].mask = place.inputs, place.output, place.mask
+            stages[s].dvalues, stages[s].dinputs = place.dvalues, place.dinputs
+            stages[s].weights.gradients, stages[s].biases.gradients = place.weights.gradients, place.biases.gradients
+            place += 1
         plan._work(0)
         self.optimizer.iterations = self.next_iterations
         self.optimizer.current_learning_rate = self.rate
@@ -150,7 +184,7 @@ cdef class Repeat:
                 return False
         return (
             is_ready(X, <void *> self.plan.dtype, False) and cnp.PyArray_NDIM(X) == 2
-            and cnp.PyArray_DIM(X, 0) == self.plan.lean.batch and cnp.PyArray_DIM(X, 1) == self.plan.lean.n_in
+            and cnp.PyArray_DIM(X, 0) == self.batch and cnp.PyArray_DIM(X, 1) == self.plan.lean.n_in
         )
 
     cdef bint _holds(self, object model) except -1:
@@ -178,7 +212,7 @@ cdef class Repeat:
                 return False
             if cnp.PyArray_NDIM(y) == 1 and n_out == 1:
                 y = y.reshape(-1, 1)
-            if not has_shape(y, (plan.lean.batch, n_out)) or (self.check_finite and not known_finite(y)):
+            if not has_size(y, self.batch, n_out) or (self.check_finite and not known_finite(y)):
                 return False
         if self.check_finite and not known_finite(X):
             return False
@@ -188,7 +222,7 @@ cdef class Repeat:
                 y, cnp.NPY_DOUBLE, 2, 2, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_ENSURECOPY
             )
         return (
-            plan.bind(self.layers, self.trained, *self.rule, "Model.train", no_state)
+            plan.bind(self.layers, self.trained, *self.rule, "Model.train", _no_state)
             and plan.bind_data(X, y, wanted, False, not self.is_regression, precision)
         )
 
@@ -212,6 +246,6 @@ cdef class Repeat:
         return True
 
 
-def no_state(where, owner, names, values):
+def _no_state(where, owner, names, values):
     """Refuse to begin an optimizer's state anew: that is for the long way."""
     raise LookupError(names)

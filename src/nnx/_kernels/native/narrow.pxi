@@ -276,3 +276,66 @@ cdef void shallow_product(
 cdef inline bint is_shallow(Py_ssize_t columns, Py_ssize_t depth) noexcept nogil:
     """Return whether a product is `shallow_product`'s: then it would not be worth its tiles' while."""
     return 1 <= depth <= SHALLOW and columns % LANES == 0 and columns <= SHALLOW_COLUMNS
+
+
+cdef inline void shallow_sums(
+    const int depth,  # a constant at every call
+    const int vectors,  # likewise
+    const real_t *a,  # (rows, depth) in
+    const real_t *d,  # (rows, vectors*LANES) in, rows `columns` apart
+    real_t *products,  # (depth, vectors*LANES) out, rows `columns` apart
+    real_t *sums,  # (vectors*LANES,) out
+    Py_ssize_t rows,
+    Py_ssize_t columns,
+) noexcept nogil:
+    """``products := aᵀ · d; sums := Σ over rows of d``."""
+    cdef vec parts[(SHALLOW + 1) * FLAT_VECTORS]
+    cdef vec x
+    cdef Py_ssize_t i
+    cdef int k, v
+    for v in range((depth + 1) * vectors):
+        parts[v] = v_all(0)
+    for i in range(rows):
+        for v in range(vectors):
+            x = v_load(d + i * columns + v * LANES)
+            parts[depth * vectors + v] = v_add(parts[depth * vectors + v], x)
+            for k in range(depth):
+                parts[k * vectors + v] = v_madd(v_all(a[i * depth + k]), x, parts[k * vectors + v])
+    for v in range(vectors):
+        v_store(sums + v * LANES, parts[depth * vectors + v])
+        for k in range(depth):
+            v_store(products + k * columns + v * LANES, parts[k * vectors + v])
+
+
+cdef inline void shallow_sums_of(
+    const int depth, const int vectors, const real_t *a, const real_t *d, real_t *products, real_t *sums,
+    Py_ssize_t rows, Py_ssize_t columns,
+) noexcept nogil:
+    """`shallow_sums` from the first column to the last."""
+    cdef Py_ssize_t j = 0
+    while j + vectors * LANES <= columns:
+        shallow_sums(depth, vectors, a, d + j, products + j, sums + j, rows, columns)
+        j += vectors * LANES
+    while j < columns:
+        shallow_sums(depth, 1, a, d + j, products + j, sums + j, rows, columns)
+        j += LANES
+
+
+cdef void shallow_gradients(
+    const real_t *inputs,  # (rows, n_in) in
+    const real_t *dvalues,  # (rows, n_out) in
+    real_t *dweights,  # (n_in, n_out) out
+    real_t *dbiases,  # (n_out,) out
+    Py_ssize_t rows,
+    Py_ssize_t n_in,  # up to SHALLOW
+    Py_ssize_t n_out,  # a multiple of LANES
+) noexcept nogil:
+    """``dweights := inputsᵀ · dvalues; dbiases := Σ over rows of dvalues``, in one pass over ``dvalues``."""
+    if n_in == 1:
+        shallow_sums_of(1, FLAT_VECTORS, inputs, dvalues, dweights, dbiases, rows, n_out)
+    elif n_in == 2:
+        shallow_sums_of(2, FLAT_VECTORS, inputs, dvalues, dweights, dbiases, rows, n_out)
+    elif n_in == 3:
+        shallow_sums_of(3, TALL_VECTORS, inputs, dvalues, dweights, dbiases, rows, n_out)
+    else:
+        shallow_sums_of(4, TALL_VECTORS, inputs, dvalues, dweights, dbiases, rows, n_out)

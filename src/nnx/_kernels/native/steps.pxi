@@ -374,12 +374,27 @@ cdef void train_stage(
     cdef const real_t *inputs = rows_of_X(net, batch, 0) if s == 0 else <const real_t *> stage.inputs
     cdef const real_t *dvalues = <const real_t *> stage.dvalues
     cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
+    cdef real_t *sums = gradients + TILE_ROWS * STRIP_COLUMNS
+    cdef bint in_panels = packs_batch(net, stage)
     cdef Py_ssize_t i, end
     if stage.tiles is not NULL:
         i, end = first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1)
         while i < end:
-            train_strip(net, stage, inputs, i, tile_height(n_in - i), batch.rows, constants, gradients)
+            train_strip(
+                net, stage, inputs, i, tile_height(n_in - i), batch.rows, constants, gradients,
+                sums if i == 0 and in_panels else NULL,
+            )
+            if i == 0 and in_panels:
+                train_values(net, &stage.biases, 0, sums, n_out, stage.trained, constants)
             i += tile_height(n_in - i)
+        if in_panels:
+            return
+    elif is_shallow(n_out, n_in):
+        if thread == s % net.progress.n_threads:
+            shallow_gradients(inputs, dvalues, gradients, gradients + n_in * n_out, batch.rows, n_in, n_out)
+            train_values(net, &stage.weights, 0, gradients, n_in * n_out, stage.trained, constants)
+            train_values(net, &stage.biases, 0, gradients + n_in * n_out, n_out, stage.trained, constants)
+        return
     elif thread == s % net.progress.n_threads:
         dense_backward_weights(
             inputs, dvalues, NULL, gradients, batch.rows, n_in, n_out, 0, 0, <real_t *> scratch

@@ -5,6 +5,7 @@
 cdef enum:
     STRIP_COLUMNS = 256  # of a strip at a time: its gradients stay in level 1, the panels for it in level 2
     PACKED_ROWS = 32  # rows that are packed at a time
+    SUMMED_PANELS = 4  # side by side, for a sum waits for the one before
     STRIP_DEPTH = 256  # rows of the batch at a time: one panel of them, and a tile of the inputs, stay in level 1
 
 
@@ -48,8 +49,8 @@ cdef Py_ssize_t packed_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out
 
 cdef Py_ssize_t gradient_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     """Return how many bytes of scratch a thread needs for gradients of a dense stage, or of softmax's lines."""
-    cdef Py_ssize_t strip = TILE_ROWS * STRIP_COLUMNS
-    cdef Py_ssize_t piece = 0 if has_strips(n_in, n_out) else n_in * n_out
+    cdef Py_ssize_t strip = TILE_ROWS * STRIP_COLUMNS + n_out + TALL_VECTORS * LANES
+    cdef Py_ssize_t piece = 0 if has_strips(n_in, n_out) else (n_in + 1) * n_out
     return max(n_out * MOST_LANES, max(strip, piece)) * <Py_ssize_t> sizeof(real_t)
 
 
@@ -196,6 +197,50 @@ cdef void tile_line_of(
         tile_line(2, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
 
 
+cdef inline void sum_panels_beside(
+    const int count,  # a constant at every call
+    const real_t *panels,  # in: `panel` apart, each (rows, TALL_VECTORS*LANES)
+    Py_ssize_t panel,
+    Py_ssize_t rows,
+    bint first,  # whether sums start from 0
+    real_t *sums,  # (count*TALL_VECTORS*LANES,) in and out
+) noexcept nogil:
+    cdef vec parts[SUMMED_PANELS * TALL_VECTORS]
+    cdef Py_ssize_t k
+    cdef int v
+    for v in range(count * TALL_VECTORS):
+        parts[v] = v_all(0) if first else v_load(sums + v * LANES)
+    for k in range(rows):
+        for v in range(count * TALL_VECTORS):
+            parts[v] = v_add(
+                parts[v],
+                v_load(panels + v // TALL_VECTORS * panel + k * TALL_VECTORS * LANES + v % TALL_VECTORS * LANES),
+            )
+    for v in range(count * TALL_VECTORS):
+        v_store(sums + v * LANES, parts[v])
+
+
+cdef void sum_panels(
+    const real_t *panels,  # in: `panel` apart, each (rows, TALL_VECTORS*LANES)
+    Py_ssize_t panel,
+    Py_ssize_t rows,
+    Py_ssize_t columns,
+    bint first,  # whether sums start from 0
+    real_t *sums,  # (columns,) in and out, up to whole panels
+) noexcept nogil:
+    """``sums += Σ over rows of panels``, row after row: the strip that needs them next finds them in level 1 or 2."""
+    cdef Py_ssize_t line = TALL_VECTORS * LANES, j = 0
+    while j < columns:
+        if j + SUMMED_PANELS * line <= columns:
+            sum_panels_beside(SUMMED_PANELS, panels, panel, rows, first, sums + j)
+            panels += SUMMED_PANELS * panel
+            j += SUMMED_PANELS * line
+        else:
+            sum_panels_beside(1, panels, panel, rows, first, sums + j)
+            panels += panel
+            j += line
+
+
 cdef void train_strip(
     const Net *net,
     Stage *stage,
@@ -205,6 +250,7 @@ cdef void train_strip(
     Py_ssize_t rows,  # of the batch
     const vec *constants,  # of the optimizer's rule
     real_t *gradients,  # scratch (TILE_ROWS, STRIP_COLUMNS)
+    real_t *sums,  # (n_out,) out: Σ over rows of dvalues, which lie in the panels; or NULL
 ) noexcept nogil:
     """``dweights := inputsᵀ · dvalues + penalty's``, and the weights' update, for one strip."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES, n_out = stage.n_out
@@ -222,6 +268,8 @@ cdef void train_strip(
         k = 0
         while k < rows:
             deep = min(<Py_ssize_t> STRIP_DEPTH, rows - k)
+            if sums is not NULL:
+                sum_panels(b + j // line * next_panel + k * line, next_panel, deep, wide, k == 0, sums + j)
             tile_line_of(
                 height, (wide + line - 1) // line, a + k * a_depth, a_depth, b + j // line * next_panel + k * b_depth,
                 next_panel, b_depth, deep, k == 0, gradients, values + i * n_out + j, n_out,

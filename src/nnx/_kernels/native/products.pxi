@@ -400,7 +400,7 @@ cdef void group_columns(
 ) noexcept nogil:
     """Compute some columns of a block of rows, from packed panels where those are read often enough."""
     cdef Py_ssize_t line = p.vectors * LANES
-    cdef bint packs = b_column != 1 or (rows > 2 * TILE_ROWS and p.deep * b_depth > LEAST_PACKED)
+    cdef bint packs = b_column != 1 or (rows > 4 * TILE_ROWS and p.deep * b_depth > LEAST_PACKED)
     cdef Py_ssize_t at = 0, width
     if p.packed is not NULL:
         while at < columns:

@@ -1,7 +1,8 @@
 """The protocol: a process for each peer and number of cores, blocks in rotating order, one at a time, in calm rounds.
 
 Before and after each round the driver runs a fixed chain of multiply-adds on the same processors. A round beside which
-that took 3 % longer or shorter than in the median is dropped, and another is run: somebody else was at work.
+that took 3 % longer or shorter than in the median is dropped, and another is run: somebody else was at work. Whose turn
+it is not is stopped: threads of OpenMP and BLAS libraries spin for some time after their work.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import contextlib
 import itertools
 import json
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import machine
@@ -28,7 +30,7 @@ FOLDER = pathlib.Path(__file__).resolve().parent
 CALM = 0.03
 #: Rounds in all, for each that is wanted.
 MOST = 3
-#: Between blocks: threads that have just worked go on spinning for a few milliseconds.
+#: Before calibrations: processes that were told to stop have done so.
 PAUSE = 0.01
 #: How far losses may be apart, as a part of what training has changed them by; outputs of predictions, as they are.
 LOSS_TOLERANCE, DROPOUT_TOLERANCE, OUTPUT_TOLERANCE = 0.02, 0.1, 1e-5
@@ -67,6 +69,14 @@ class Worker:
             self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self.process.stdin.flush()
         return self._reply()
+
+    def block(self) -> Block:
+        """Have a block of steps run, and stop the process again: its threads would go on spinning for a while."""
+        self.process.send_signal(signal.SIGCONT)
+        try:
+            return self.ask("block")
+        finally:
+            self.process.send_signal(signal.SIGSTOP)
 
     def close(self) -> None:
         """End the process."""
@@ -177,21 +187,34 @@ def losses_apart(workload: Workload, theirs: list[float], ours: list[float], tol
     return ""
 
 
+@contextlib.contextmanager
+def stopped(workers: Iterable[Worker]) -> Iterator[None]:
+    """Keep all processes stopped but for the one whose turn it is."""
+    workers = list(workers)
+    for worker in workers:
+        worker.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.process.send_signal(signal.SIGCONT)
+
+
 def take_turns(workers: dict[Name, Worker], n_rounds: int) -> tuple[dict[Name, list[Block]], list[bool], list[Any]]:
     """Return the blocks of each worker, one a round; which rounds count; and the calibrations around them."""
     order = list(workers)
     processors = machine.processors(max(cores for _, cores in order))
     blocks: dict[Name, list[Block]] = {name: [] for name in order}
-    calibrations = [calibrate(processors)]
     kept: list[bool] = []
-    while sum(kept) < n_rounds and len(kept) < MOST * n_rounds:
-        turn = len(kept) % len(order)
-        for name in order[turn:] + order[:turn]:
+    with stopped(workers.values()):
+        calibrations = [calibrate(processors)]
+        while sum(kept) < n_rounds and len(kept) < MOST * n_rounds:
+            turn = len(kept) % len(order)
+            for name in order[turn:] + order[:turn]:
+                blocks[name].append(workers[name].block())
             time.sleep(PAUSE)
-            blocks[name].append(workers[name].ask("block"))
-        time.sleep(PAUSE)
-        calibrations.append(calibrate(processors))
-        kept = calm(processors, calibrations)
+            calibrations.append(calibrate(processors))
+            kept = calm(processors, calibrations)
     if not any(kept):
         raise PeerError(f"none of {len(kept)} rounds was calm: somebody else is at work on these processors")
     return blocks, kept, calibrations

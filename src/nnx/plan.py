@@ -6,10 +6,8 @@ threads, nor on how many steps run in one call.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -293,17 +291,9 @@ class Run:
             self.program.loss,
             *([self.program.classifier] if self.program.classifier else []),
         ]
-        stored = [v for part in parts for name, v in vars(part).items() if name in STORED and type(v) is np.ndarray]
-        times = Counter(map(id, stored))
-        # An array is referred to by attributes, by the name `array`, and by the call that counts.
-        found = {id(a): a for a in stored if a.flags.owndata}
-        del stored
-        kept = []
-        for key in list(found):
-            array = found.pop(key)
-            if sys.getrefcount(array) == times[key] + 2:
-                kept.append(array)
-        return kept
+        found = [v for part in parts for name, v in vars(part).items() if name in STORED and type(v) is np.ndarray]
+        unneeded: list[Array] = self.native.unshared(found)
+        return unneeded
 
     def _publish(self) -> None:
         """Give layers and loss the attributes that they have after the last step of the book path."""

@@ -8,6 +8,7 @@ from cpython.ref cimport PyObject
 
 cdef extern from "Python.h":
     PyObject *_PyType_Lookup(type kind, object name)
+    Py_ssize_t Py_REFCNT(PyObject *thing)
     dict PyObject_GenericGetDict(object owner, void *context)
 
 cdef dict KINDS = {
@@ -642,6 +643,30 @@ cdef class Plan:
                 return array
         shape[0], shape[1] = rows, columns
         return cnp.PyArray_EMPTY(2, shape, self.number, 0)
+
+    @staticmethod
+    def unshared(list arrays not None):
+        """Return, once each, the arrays that own their memory and that nobody refers to but attributes, one for each place.
+
+        Parameters
+        ----------
+        arrays : list of arrays
+            The values of some attributes.
+        """
+        cdef dict uses = {}
+        cdef list found = []
+        cdef PyObject *array
+        cdef Py_ssize_t i
+        for i in range(len(arrays)):
+            array = <PyObject *> arrays[i]
+            uses[<size_t> array] = uses.get(<size_t> array, 0) + 1
+        for i in range(len(arrays)):
+            array = <PyObject *> arrays[i]
+            # Each use is an attribute and a place in the list.
+            if Py_REFCNT(array) == 2 * uses.pop(<size_t> array, 0) and type(arrays[i]) is cnp.ndarray:
+                if cnp.PyArray_CHKFLAGS(arrays[i], cnp.NPY_ARRAY_OWNDATA):
+                    found.append(arrays[i])
+        return found
 
     def lead(self, int n_threads):
         """Run as the first of so many threads, and let the others begin, which wait in `work`.

@@ -5,9 +5,6 @@
 # last call published, if nobody else has got hold of them. Where anything differs it does nothing, and the long way is
 # taken. The GIL is kept: from the last comparison to the last attribute that is set, no other Python code runs.
 
-cdef extern from "Python.h":
-    Py_ssize_t Py_REFCNT(PyObject *thing)
-
 cdef extern from "math.h":
     bint isfinite(double x)
 
@@ -44,9 +41,7 @@ cdef class Repeat:
     cdef object loss, optimizer, accuracy, input_layer, history, backends, backend
     cdef bint check_finite, is_regression
 
-    def __cinit__(
-        self, Plan plan not None, program, input_layer, list published not None, history, backends
-    ):
+    def __cinit__(self, Plan plan not None, program, input_layer, list published not None, history, backends):
         cdef list kept = []
         self.plan, self.layers, self.trained = plan, program.layers, program.trained
         self.loss, self.optimizer, self.accuracy = program.loss, program.optimizer, program.accuracy

@@ -646,7 +646,7 @@ cdef class Plan:
 
     @staticmethod
     def unshared(list arrays not None):
-        """Return, once each, the arrays that own their memory and that nobody refers to but attributes, one for each place.
+        """Return, once each, arrays that own their memory and that nobody refers to but attributes, one for a place.
 
         Parameters
         ----------

@@ -187,7 +187,7 @@ def markdown(report: Found) -> str:
         ]
         for workload in training:
             others = rivals(rows[workload.name])
-            cells = [f"{others[name][0]:.2f}×" if name in others else "" for name in names]
+            cells = [times_as_long(others[name][0]) if name in others else "" for name in names]
             mine = statistics.median(kept_times(rows[workload.name], f"nnx@{cores}"))
             what = f"{workload.name}: {workload.network}, batch {workload.batch}"
             lines.append(f"| {what} | {microseconds(mine)} | " + " | ".join(cells) + " |")
@@ -198,13 +198,19 @@ def markdown(report: Found) -> str:
     for name, row in rows.items():
         workload, found = WORKLOADS[name], rivals(row)["onnxruntime"]
         mine = statistics.median(kept_times(row, "nnx@1"))
-        lines.append(f"| {workload.network}, batch {workload.batch} | {microseconds(mine)} | {found[0]:.2f}× |")
+        what = f"{workload.network}, batch {workload.batch}"
+        lines.append(f"| {what} | {microseconds(mine)} | {times_as_long(found[0])} |")
     machine = report["machine"]
     libraries = ", ".join(
         f"{PEERS[name].title} {version}" for name, version in report["versions"].items() if name not in NO_RIVALS[1:]
     )
-    lines.append(f"\n{machine['processor']}; {libraries}; {machine['date'][:10]}. Below 1× a peer is faster.")
+    lines.append(f"\n{machine['processor']}; {libraries}; {machine['date'][:10]}. Bold: lost, a peer is faster.")
     return "\n".join(lines)
+
+
+def times_as_long(value: float) -> str:
+    """Return how many times as long a peer takes; bold where it takes less, a lost cell."""
+    return f"**{value:.2f}×**" if value < 1 else f"{value:.2f}×"
 
 
 def microseconds(value: float) -> str:

@@ -430,15 +430,15 @@ def test_a_method_that_a_class_is_given_later_is_called(compiled, monkeypatch):
 def test_what_was_put_back_is_a_plan_again(compiled, planned, monkeypatch):
     model = build(CLASSIFIER)
     data = data_for(CLASSIFIER, 20)
-    train(model, *data)
+    train(model, *data, epochs=2)
     with monkeypatch.context() as patched:
         patched.setattr(nnx.Layer_Dense, "forward", lambda *arguments: None)
         patched.undo()
-    train(model, *data)
+    train(model, *data, epochs=2)
     model.layers[1].forward = model.layers[1].forward
-    train(model, *data)
+    train(model, *data, epochs=2)
     del model.layers[1].forward
-    train(model, *data)
+    train(model, *data, epochs=2)
     assert planned == [True, True, False, True]
 
 

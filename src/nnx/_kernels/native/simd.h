@@ -14,6 +14,8 @@
 #include <string.h>
 #if defined(__SSE2__) && !defined(NNX_PLAIN)
 #include <immintrin.h>
+#elif defined(__aarch64__) && !defined(NNX_PLAIN)
+#include <arm_neon.h>
 #endif
 
 #if !defined(__GNUC__) && !defined(NNX_PLAIN)
@@ -233,7 +235,6 @@ LIFT2(vec, v_add, vec, a, vec, b, a + b)
 LIFT2(vec, v_sub, vec, a, vec, b, a - b)
 LIFT2(vec, v_mul, vec, a, vec, b, a * b)
 LIFT2(vec, v_div, vec, a, vec, b, a / b)
-LIFT3(vec, v_madd, vec, a, vec, b, vec, c, a * b + c)
 LIFT1(vec, v_sqrt, vec, x, each_sqrt(x))
 LIFT1(vec, v_abs, vec, x, from_bits(to_bits(x) & ~((each_bits){0} + ((bits_t)1 << (DIGITS + (sizeof(real_t) == 8 ? 11 : 8))))))
 LIFT2(mask, v_equal, vec, a, vec, b, a == b)
@@ -251,6 +252,18 @@ LIFT3(vec, v_select, mask, truth, vec, yes, vec, no, choose(truth, yes, no))
 #elif NNX_VECTOR_BYTES == 16
 #define X86(name, type) (vec)_mm_##name##_##type
 #endif
+#endif
+/* One rounding wherever the processor can: left to a compiler that contracts, a sum would depend on the code around it. */
+#if defined(X86) && defined(__FMA__) && defined(NNX_DOUBLE)
+INLINE vec v_madd(vec a, vec b, vec c) { return X86(fmadd, pd)(a, b, c); }
+#elif defined(X86) && defined(__FMA__)
+INLINE vec v_madd(vec a, vec b, vec c) { return X86(fmadd, ps)(a, b, c); }
+#elif !defined(NNX_PLAIN) && defined(__aarch64__) && NNX_VECTOR_BYTES == 16 && defined(NNX_DOUBLE)
+INLINE vec v_madd(vec a, vec b, vec c) { return (vec)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b); }
+#elif !defined(NNX_PLAIN) && defined(__aarch64__) && NNX_VECTOR_BYTES == 16
+INLINE vec v_madd(vec a, vec b, vec c) { return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+#else
+LIFT3(vec, v_madd, vec, a, vec, b, vec, c, a * b + c)
 #endif
 #if defined(X86) && defined(NNX_DOUBLE)
 INLINE vec v_max(vec a, vec b) { return X86(max, pd)(a, b); }

@@ -37,7 +37,7 @@ def bind(plan, found: program.Program) -> bool:
 
 
 X, Y = np.zeros((6, 3), np.float32), np.zeros(6, np.intp)
-ONE_STEP = (6, 1, False, 0, 0.1, None, 0, 0, 1)
+ONE_STEP = (6, 1, False, 0, 0.1, None, 0, 0, 1, True)
 
 
 def test_a_plan_is_bound_before_it_is_run(door):
@@ -147,13 +147,13 @@ def test_a_repeat_needs_every_array_that_the_last_step_has_stored_into(door):
     plan = made(door, found)
 
     def repeat(published):
-        return door.Repeat(plan, found, nnx.Layer_Dense(1, 1), published, dict, _kernels)
+        return door.Repeat(plan, found, nnx.Layer_Dense(1, 1), published, dict, _kernels, print)
 
     with pytest.raises(ValueError, match="must hold all arrays"):
         repeat([])
     assert bind(plan, found)
     assert plan.bind_data(X, Y, None, False, True, -1.0)
-    plan.prepare(6, 1, True, 0, 0.1, None, 0, 0, 1)
+    plan.prepare(6, 1, True, 0, 0.1, None, 0, 0, 1, True)
     published = [
         (vars(layer), name, value)
         for layer, values in zip(found.layers, plan.room(6, X, []), strict=True)

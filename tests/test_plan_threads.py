@@ -50,7 +50,7 @@ def calls(monkeypatch):
 
     def recording(native, n_threads):
         found.append(n_threads)
-        run(native, n_threads)
+        return run(native, n_threads)
 
     monkeypatch.setattr(plan, "run_threads", recording)
     return found
@@ -351,7 +351,7 @@ def test_ctrl_c_stops_between_two_steps(threaded, monkeypatch, pythons_own_react
     def impatient(native, n_threads):
         if len(threaded) == call - 1:
             press_ctrl_c()
-        run(native, n_threads)
+        return run(native, n_threads)
 
     monkeypatch.setattr(plan, "run_threads", impatient)
     with pytest.raises(KeyboardInterrupt):
@@ -454,7 +454,7 @@ def during(monkeypatch, meddle, train_it):
     def starting(native, n_threads):
         begun.set()
         meddled.wait(60)
-        run(native, n_threads)
+        return run(native, n_threads)
 
     def meddle_on():
         begun.wait(60)
@@ -520,7 +520,7 @@ def test_samples_that_another_thread_overwrites_do_not_stop_a_training(compiled,
         X[:] = rng.choice([np.nan, np.inf, -1e38, 0, 1e-40], X.shape)
         y[:] = -(10**8) if net.loss == "categorical" else rng.choice([np.nan, np.inf, -1e38], y.shape)
 
-    arguments = {"epochs": 1000, "batch_size": 15, "print_every": None, "shuffle": shuffle}
+    arguments = {"epochs": 1000, "batch_size": 15, "print_every": None, "shuffle": shuffle, "on_nonfinite": "ignore"}
     with np.errstate(all="ignore"):
         during(monkeypatch, meddle, lambda: model.train(X, y, **arguments))
     assert model.optimizer.iterations == len(model.history) == 4000
@@ -541,8 +541,9 @@ def test_the_interpreter_is_free_while_a_call_runs(compiled, monkeypatch):
 
     def counting(native, n_threads):
         before = beats
-        run(native, n_threads)
+        done = run(native, n_threads)
         during_calls.append(beats - before)
+        return done
 
     monkeypatch.setattr(plan, "run_threads", counting)
     monkeypatch.setattr(plan, "CALL_SECONDS", 0.15)

@@ -8,7 +8,7 @@ from nnx._config import get_default_dtype, get_num_threads, set_default_dtype, s
 from nnx.accuracy import Accuracy, Accuracy_Categorical, Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
 from nnx.datasets import sine_data, spiral_data, vertical_data
-from nnx.errors import DataFileError, ModelFileError
+from nnx.errors import DataFileError, DivergenceError, ModelFileError
 from nnx.history import History
 from nnx.images import FASHION_MNIST_CLASSES, load_fashion_mnist, load_image_folder
 from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
@@ -37,6 +37,7 @@ __all__ = [
     "Activation_Softmax",
     "Activation_Softmax_Loss_CategoricalCrossentropy",
     "DataFileError",
+    "DivergenceError",
     "History",
     "Layer_Dense",
     "Layer_Dropout",

@@ -268,7 +268,7 @@ def finite(where: str, name: str, values: Array) -> None:
             found = values[start:][tuple(place)]
             raise ValueError(
                 f"{where}: {name} must hold finite numbers, got {found} in row {row}{column}. "
-                "Pass check_finite=False to train on it all the same."
+                "Pass check_finite=False and on_nonfinite='ignore' to train on it all the same."
             )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool"} 
 #: The format's own limit for the JSON header.
 MAX_HEADER = 100_000_000
 
+#: How the name of a temporary file ends.
+LEFTOVER = re.compile(r"[0-9a-f]{16}\.tmp")
+
 PICKLE = (
     "is a pickle, and opening a pickle runs code, so nnx does not. To move the parameters over, load the file once "
     "where it was written and call numpy.savez('parameters.npz', *[array for pair in parameters for array in pair]), "
@@ -41,23 +45,23 @@ def refuse(where: str, path: Path, reason: str) -> NoReturn:
 # Writing
 
 
-def writable(where: str, path: Path) -> str:
-    """Return where a file would be written for ``path``; refuse what is no place for one."""
+def writable(where: str, path: Path, name: str = "path") -> str:
+    """Return where a file would be written for ``path``, the argument ``name``; refuse what is no place for one."""
     given = os.fspath(path)
     target = os.path.realpath(given)
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"{where}: path must be in an existing folder, got {given!r}.")
+        raise FileNotFoundError(f"{where}: {name} must be in an existing folder, got {given!r}.")
     if not os.path.basename(given) or (os.path.exists(target) and not os.path.isfile(target)):
-        raise IsADirectoryError(f"{where}: path must name a file, got {given!r}.")
+        raise IsADirectoryError(f"{where}: {name} must name a file, got {given!r}.")
     try:
         os.lstat(target)
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise OSError(f"{where}: path must name a possible file, got {given!r} ({error.strerror}).") from None
+        raise OSError(f"{where}: {name} must name a possible file, got {given!r} ({error.strerror}).") from None
     if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{where}: path must be in a folder that you may write to, got {given!r}.")
+        raise PermissionError(f"{where}: {name} must be in a folder that you may write to, got {given!r}.")
     return target
 
 
@@ -68,7 +72,7 @@ def write(where: str, path: Path, description: dict[str, Any], arrays: dict[str,
     first: dict[int, str] = {}
     shared = {name: first[id(array)] for name, array in arrays.items() if first.setdefault(id(array), name) != name}
     try:
-        text = json.dumps({**description, "shared": shared}, allow_nan=False, default=_plain_number)
+        text = json.dumps({**description, "shared": shared}, allow_nan=False, default=plain_number)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{where}: get_config() must return finite numbers and text only, got this: {error}.") from None
     tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items() if name not in shared}
@@ -77,7 +81,8 @@ def write(where: str, path: Path, description: dict[str, Any], arrays: dict[str,
         file.write(content)
 
 
-def _plain_number(value: Any) -> Any:
+def plain_number(value: Any) -> Any:
+    """Return a NumPy scalar as JSON takes it."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{value!r}")
@@ -91,7 +96,7 @@ def replacing(where: str, path: Path) -> Iterator[BinaryIO]:
     """
     target = writable(where, path)
     folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".{secrets.token_hex(8)}.tmp")
+    temporary = f"{_temporary_prefix(target)}{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -108,6 +113,20 @@ def replacing(where: str, path: Path) -> Iterator[BinaryIO]:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of ``path`` left behind that were killed."""
+    folder, prefix = os.path.split(_temporary_prefix(os.path.realpath(os.fspath(path))))
+    for name in os.listdir(folder):
+        if name.startswith(prefix) and LEFTOVER.fullmatch(name[len(prefix) :]):
+            os.remove(os.path.join(folder, name))
+
+
+def _temporary_prefix(target: str) -> str:
+    """Return what the names of temporary files for ``target`` begin with."""
+    folder, name = os.path.split(target)
+    return os.path.join(folder, f".{name[:60]}.")
 
 
 # Reading

@@ -20,6 +20,9 @@ class Interrupt:
     Ctrl-C does not reach, nothing is done. A second Ctrl-C does not wait, so that a step that hangs can be left.
     """
 
+    #: Whether `check` has raised: then no step has stopped half-way.
+    stopped = False
+
     def __enter__(self) -> Interrupt:
         self._pending = False
         self._installed = (
@@ -42,6 +45,7 @@ class Interrupt:
         """Raise the KeyboardInterrupt that has been waiting, if one has."""
         if self._pending:
             self._pending = False
+            self.stopped = True
             raise KeyboardInterrupt
 
     def _put_off(self, number: int, frame: FrameType | None) -> None:

@@ -26,6 +26,15 @@ class Order:
         self.shuffles = _check.flag(where, "shuffle", shuffle)
         self._seed = None if seed is None else _check.whole(where, "seed", seed, 0, MAX_SEED)
 
+    @property
+    def seed(self) -> int | None:
+        """The seed in use; None before one was needed."""
+        return self._seed
+
+    def resume(self, seed: int | None) -> None:
+        """Take the seed of an interrupted run."""
+        self._seed = seed
+
     def draw(self, epoch: int, n_samples: int) -> Array | None:
         """Return the order of an epoch; None for the order as given."""
         if not self.shuffles:

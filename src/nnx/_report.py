@@ -48,11 +48,11 @@ class Report:
         Which steps get a line; None prints nothing at all.
     progress : bool
         Show the bar.
-    n_steps : int
-        Steps of the whole run.
+    n_steps, done : int
+        Steps of the whole run, and how many of them were done before.
     """
 
-    def __init__(self, print_every: int | None, progress: bool, n_steps: int) -> None:
+    def __init__(self, print_every: int | None, progress: bool, n_steps: int, done: int = 0) -> None:
         self.print_every = print_every
         self._bar: Any = None
         if progress:
@@ -61,7 +61,7 @@ class Report:
             class Bar(tqdm):  # type: ignore[type-arg]
                 monitor_interval = 0  # tqdm's own thread would outlive the training and make a fork unsafe
 
-            self._bar = Bar(total=n_steps, unit="step", dynamic_ncols=True)
+            self._bar = Bar(total=n_steps, initial=done, unit="step", dynamic_ncols=True)
 
     def line(self, text: str) -> None:
         """Print a line, unless nothing is to be printed."""

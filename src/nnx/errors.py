@@ -5,5 +5,9 @@ class ModelFileError(ValueError):
     """A model or parameter file is none of nnx's, damaged, tampered with, or for another model."""
 
 
+class DivergenceError(FloatingPointError):
+    """Training has come to numbers that are not finite."""
+
+
 class DataFileError(ValueError):
     """A data file is damaged, or does not hold what it must."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,6 +114,11 @@ class History:
     def _add(self, names: tuple[str, ...], values: tuple[float, ...]) -> None:
         for name, value in zip(names, values):  # noqa: B905 - the validation columns are filled on their own
             self._columns[name].append(value)
+
+    def restore(self, columns: Mapping[str, Array]) -> None:
+        """Begin with the figures of an interrupted run: float64 arrays (n,) under the attributes' names."""
+        for name, column in columns.items():
+            self._columns[name] = array("d", column.tobytes())
 
     def to_dict(self) -> dict[str, list[float]]:
         """Return all figures as lists of floats, ready for JSON."""

@@ -211,11 +211,15 @@ class Model:
         seed: int | None = None,
         check_finite: bool = True,
         threads: int | None = None,
+        on_nonfinite: str = "raise",
+        checkpoint: Path | None = None,
+        checkpoint_every: int | str = "60s",
+        resume: Path | None = None,
     ) -> History:
         """Train on samples ``X`` and what is to be predicted from them, ``y``.
 
         Ctrl-C takes effect between two steps: the model is as after the last whole step, ``history`` holds what was
-        done, and the KeyboardInterrupt reaches the caller.
+        done, a last checkpoint is written if any is, and the KeyboardInterrupt reaches the caller.
 
         Parameters
         ----------
@@ -244,11 +248,22 @@ class Model:
         threads : int, optional
             How many threads to use, at most; without it, what `nnx.set_num_threads` was given. The result is the same,
             to the bit.
+        on_nonfinite : "raise" or "ignore"
+            What to do when the loss, or in the end a parameter, is NaN or infinite.
+        checkpoint : str or path, optional
+            A file that is written now and then, after Ctrl-C and in the end, and that ``resume`` takes.
+            `Model.load` reads it too.
+        checkpoint_every : int or str
+            How often: a number of epochs, or seconds, as in ``"30s"``.
+        resume : str or path, optional
+            Go on with the run that wrote this checkpoint, given the same model and arguments; ``epochs`` may be more,
+            and ``threads`` and what is printed are free. The result is that of a run that was never interrupted, to
+            the bit, if the model is of built-in classes and the backend the same.
 
         Returns
         -------
         History
-            Also kept as ``history``.
+            Also kept as ``history``; of a resumed run from its beginning.
 
         Raises
         ------
@@ -256,8 +271,18 @@ class Model:
             If something is missing (`set`, `finalize`), or if this model is being trained already.
         TypeError, ValueError
             If an argument is not what it must be; no weight has changed then.
+        DivergenceError
+            With ``on_nonfinite="raise"``. It names epoch, step and layer; the update of a step whose loss is not finite
+            is not made.
+        ModelFileError
+            If ``resume`` is no checkpoint, damaged, or one of another model; nothing has changed then.
+        OSError
+            If a checkpoint cannot be written; the one before, and the model, are as they were.
         """
-        options = (epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads)
+        options = (
+            *(epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads),
+            *(on_nonfinite, checkpoint, checkpoint_every, resume),
+        )
         if self._again is not None:
             history: History | None = self._again.step(self, X, y, options)
             if history is not None:
@@ -274,19 +299,29 @@ class Model:
         n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
         data = training.checked_data(self, where, ("X", "y"), X, y, check_finite)
         held_out = None if validation_data is None else training.checked_validation(self, where, validation_data)
+        stops = _check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
         if self._training:
             raise RuntimeError(f"{where}: this model is being trained already.")
+        job = training.Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, History())
+        resumed = None
+        if checkpoint is not None or resume is not None:
+            from nnx import checkpoints
+
+            resumed = checkpoints.prepare(where, job, checkpoint, checkpoint_every, resume)
         self._training = True
         try:
             self.loss.remember_trainable_layers(self.trainable_layers)
             self.accuracy.init(np.asarray(y))
-            n_steps = epochs * data.n_batches(batch_size)
-            self.history = History()
-            with _report.Report(print_every, progress, n_steps) as report:
-                training.train(self, data, held_out, epochs, batch_size, order, self.history, report, n_threads)
+            if resumed is not None:
+                resumed.restore(job)
+            self.history = job.history
+            with _report.Report(print_every, progress, job.n_steps, job.done) as report:
+                training.train(job, report)
         finally:
             self._training = False
-        if self._again is not None:
+        if checkpoint is not None or resume is not None:
+            self._again = None  # what is done once more goes on from nothing, and writes nothing
+        elif self._again is not None:
             self._again.remember(options, check_finite)
         return self.history
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from nnx import _check, _kernels, _report, optimizers, program
+from nnx import _check, _kernels, _report, divergence, optimizers, program
 from nnx._interrupt import Interrupt
-from nnx._random import Order
 from nnx._typing import Array
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.history import History
@@ -23,9 +21,7 @@ from nnx.losses import Loss_MeanAbsoluteError, Loss_MeanSquaredError
 
 if TYPE_CHECKING:
     from nnx.model import Model
-    from nnx.training import Data
-
-    Judge: TypeAlias = Callable[[Model, Data, int | None, Interrupt | None], dict[str, float]]
+    from nnx.training import Data, Job
 
 #: How long a compiled call lasts, about: in between, Ctrl-C is answered and figures are shown.
 CALL_SECONDS = 0.05
@@ -111,64 +107,45 @@ def _has_plans() -> bool:
 # Training
 
 
-def train(
-    model: Model,
-    data: Data,
-    held_out: Data | None,
-    epochs: int,
-    batch_size: int | None,
-    order: Order,
-    history: History,
-    report: _report.Report,
-    threads: int,
-    judge: Judge,
-) -> bool:
-    """Train for some epochs; False, with nothing done, if there is no plan for the model.
-
-    Parameters
-    ----------
-    judge : callable
-        Evaluates the model on the held-out data after each epoch, as `training.evaluate` does.
-    """
+def train(job: Job, report: _report.Report) -> bool:
+    """Train for some epochs; False, with nothing done, if there is no plan for the model."""
     if not _has_plans():
         return False
     try:
-        run = Run(model, data, held_out, epochs, batch_size, order, threads)
+        run = Run(job)
     except program.Obstacle:
         return False
     with Interrupt() as interrupt:
         try:
+            if job.lacks_validation():
+                job.validate(report, interrupt)
             while run.done < run.n_steps:
-                run.go_on(history, report, interrupt, judge)
+                run.go_on(report, interrupt)
+                job.keep(run.done, run.native.sums())
                 interrupt.check()
+            if job.stops and not run.native.is_finite():
+                divergence.refuse(job.model, None, run.done, run.n_batches)
+        except KeyboardInterrupt:
+            if interrupt.stopped:
+                job.keep(run.done, run.native.sums(), now=True)
+            raise
         finally:
             run.settle()
     if report.is_silent:
-        model._again = run.repeat()
+        job.model._again = run.repeat()
     return True
 
 
 class Run:
     """One call of `Model.train`: its plan, and how far it has come."""
 
-    def __init__(
-        self,
-        model: Model,
-        data: Data,
-        held_out: Data | None,
-        epochs: int,
-        batch_size: int | None,
-        order: Order,
-        threads: int,
-    ) -> None:
-        self.model, self.data, self.held_out, self.order, self.threads = model, data, held_out, order, threads
+    def __init__(self, job: Job) -> None:
+        self.job, self.model, self.data, self.held_out, self.order = job, job.model, job.data, job.held_out, job.order
+        model, data, order = job.model, job.data, job.order
         self.program, self.native = _planned(model)
         self.n_samples = len(data.X)
-        self.batch = min(batch_size or self.n_samples, self.n_samples)
-        self.n_batches = data.n_batches(batch_size)
-        self.batch_size = batch_size
-        self.n_steps = epochs * self.n_batches
-        self.done = 0
+        self.batch, self.n_batches, self.n_steps = job.rows, job.n_batches, job.n_steps
+        self.done = self.begun = job.done
         self.seconds = 0.0  # of a step, as measured last
         stages = self.program.stages
         self.operations = self.batch * self.program.operations
@@ -177,7 +154,7 @@ class Run:
         where = "Model.train"
         optimizer = self.program.optimizer
         rule = optimizer._rule(f"{type(optimizer).__name__}.update_params")
-        self.iterations = _check.whole(where, "iterations", optimizer.iterations, 0, _check.MAX_COUNT)
+        self.iterations = _check.whole(where, "iterations", optimizer.iterations, 0, _check.MAX_COUNT) - self.done
         if order.shuffles:
             order.draw(1, 1)  # takes its seed before dropout takes any, as the book path does
         self.rate = optimizer.current_learning_rate
@@ -194,36 +171,50 @@ class Run:
             )
             if not bound:
                 raise program.Obstacle("the samples share memory with a parameter")
+            self.native.resume(*job.sums)
         except BaseException:
             self.native.release()
             raise
 
     # One compiled call
 
-    def go_on(self, history: History, report: _report.Report, interrupt: Interrupt, judge: Judge) -> None:
+    def go_on(self, report: _report.Report, interrupt: Interrupt) -> None:
         """Do as many steps as fit into a compiled call; record and report them."""
         in_epoch = self.done % self.n_batches
         n = self._how_many(in_epoch)
         last = self.done + n == self.n_steps
         began = time.perf_counter()
-        steps, ends = self._run(n, in_epoch, last)
+        steps, ends, whole = self._run(n, in_epoch, last)
         self.seconds = (time.perf_counter() - began) / n
         epoch = self.done // self.n_batches
-        self.done += n
-        if not self.decay:
-            rate = self.rate
-        else:
-            rate = self.rate = float(steps[4, -1])
+        self.done += whole
+        if whole < n:
+            steps, ends = steps[:, :whole], ends[:, : self.done // self.n_batches - epoch]
+        if self.decay and whole:
+            self.rate = float(steps[4, -1])
         self.program.optimizer.iterations = self.iterations + self.done
-        self.program.optimizer.current_learning_rate = rate
+        self.program.optimizer.current_learning_rate = self.rate
+        for stage in self.program.stages:
+            if stage.kind == "dropout":
+                stage.owner.training_forwards += whole
+        if whole:
+            self.job.history.add(steps, ends)
+            report.run(epoch, in_epoch, self.n_batches, steps, ends, None if self.decay else self.rate)
+        if whole < n:
+            self._diverge()
         if last:
             self._publish()
-        history.add(steps, ends)
-        report.run(epoch, in_epoch, self.n_batches, steps, ends, None if self.decay else rate)
         if self.held_out is not None and self.done % self.n_batches == 0:
-            found = judge(self.model, self.held_out, self.batch_size, interrupt)
-            history.add_validation(**found)
-            report.line(_report.validation_line(**found))
+            self.job.validate(report, interrupt)
+
+    def _diverge(self) -> NoReturn:
+        """Do the forward of the step that has come to a value that is not finite once more, and say where."""
+        epoch, step = divmod(self.done, self.n_batches)
+        order = self.order.draw(epoch + 1, self.n_samples)
+        batch = next(self.data.batches(self.job.batch_size, order, step))
+        with np.errstate(all="ignore"):
+            self.model.forward(batch.X, training=True)
+        divergence.refuse(self.model, batch, self.done, self.n_batches)
 
     def _how_many(self, in_epoch: int) -> int:
         """Return how many steps the next call does."""
@@ -232,23 +223,34 @@ class Run:
             return 1
         n = int(CALL_SECONDS / self.seconds) if self.seconds else int(4e8 / (self.operations + 1e5))
         n = min(left, MOST_STEPS, max(1, n))
+        if self.job.keeper is not None:
+            n = min(n, self.job.keeper.steps_left(self.done, self.n_batches))
         if self.held_out is not None:
             n = min(n, self.n_batches - in_epoch)
         elif self.order.shuffles:
             n = min(n, max(1, MOST_IN_ORDER // self.n_samples) * self.n_batches - in_epoch)
         return n
 
-    def _run(self, n: int, in_epoch: int, last: bool) -> tuple[Array, Array]:
+    def _run(self, n: int, in_epoch: int, last: bool) -> tuple[Array, Array, int]:
+        """Do up to ``n`` steps; return figures of steps and epochs, and how many steps are done."""
         epoch = self.done // self.n_batches
         orders = self._orders(epoch, (in_epoch + n - 1) // self.n_batches + 1)
         threads = self._how_many_threads(n)
         figures: tuple[Array, Array] = self.native.prepare(
-            self.batch, n, last, in_epoch, self._rates(n), orders, self.iterations + self.done, self.done, threads
+            self.batch,
+            n,
+            last,
+            in_epoch,
+            self._rates(n),
+            orders,
+            self.iterations + self.done,
+            self.done - self.begun,
+            threads,
+            self.job.stops,
         )
         if last:
             self._make_room(orders, in_epoch, n)
-        run_threads(self.native, threads)
-        return figures
+        return *figures, run_threads(self.native, threads)
 
     def _orders(self, epoch: int, n_epochs: int) -> Array | None:
         """Return the order of the samples in each epoch of a call, None for the order as given."""
@@ -266,9 +268,10 @@ class Run:
         return self.learning_rate * (1.0 / (1.0 + self.decay * count))
 
     def _how_many_threads(self, n: int) -> int:
-        if self.threads == 1 or self.operations < LEAST_STEP or self.operations * n < LEAST_CALL:
+        threads = self.job.threads
+        if threads == 1 or self.operations < LEAST_STEP or self.operations * n < LEAST_CALL:
             return 1
-        return max(1, min(self.threads, self.batch // LEAST_ROWS))
+        return max(1, min(threads, self.batch // LEAST_ROWS))
 
     # What the last step leaves behind
 
@@ -319,21 +322,24 @@ class Run:
     def repeat(self) -> Any:
         """Return what does this call again in a single compiled one, if it is one small step; else None."""
         program = self.program
-        if self.n_steps > 1 or self.order.shuffles or self.held_out is not None or self.operations >= LEAST_STEP:
+        if (
+            self.n_steps > 1
+            or self.done == self.begun
+            or self.order.shuffles
+            or self.held_out is not None
+            or self.operations >= LEAST_STEP
+        ):
             return None
         if program.stages[0].kind != "dense" or not self.judges_simply:
             return None
         published = [(owner, name, value) for owner, name, value in self._stored() if value is not self.inputs]
         return _kernels.backend.Repeat(  # type: ignore[attr-defined]
-            self.native, program, self.model.input_layer, published, History, _kernels
+            self.native, program, self.model.input_layer, published, History, _kernels, divergence.refuse
         )
 
     def settle(self) -> None:
-        """Leave counts and sums as they are after the last whole step, and let go of the arrays."""
-        for stage in self.program.stages:
-            if stage.kind == "dropout":
-                stage.owner.training_forwards += self.done
-        if self.held_out is None and self.done:
+        """Leave the sums as they are after the last whole step, and let go of the arrays."""
+        if self.held_out is None and self.done > self.begun:
             loss, accuracy = self.program.loss, self.program.accuracy
             (loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count) = (
                 self.native.sums()
@@ -365,8 +371,8 @@ def _still_holds(model: Model, native: Any) -> bool:
     return type(native) is backend.Plan and native.holds(model)
 
 
-def run_threads(native: Any, n_threads: int) -> None:
-    """Let a plan's threads run, the caller's first of all, until all are through.
+def run_threads(native: Any, n_threads: int) -> int:
+    """Let a plan's threads run, the caller's first of all, until all are through; return how many steps are done.
 
     If the system gives no more threads, those that there are do all the work: bits are the same.
     """
@@ -379,12 +385,13 @@ def run_threads(native: Any, n_threads: int) -> None:
             except RuntimeError:
                 break
             helpers.append(helper)
-        native.lead(1 + len(helpers))
+        done: int = native.lead(1 + len(helpers))
     except BaseException:
         native.dismiss()
         raise
     finally:
         _join(helpers)
+    return done
 
 
 def _join(helpers: list[threading.Thread]) -> None:

@@ -6,6 +6,7 @@ the caller hands over.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -34,13 +35,17 @@ if TYPE_CHECKING:
 AnyModel = TypeVar("AnyModel", bound="Model")
 
 VERSION = 1
-MODEL, PARAMETERS = "nnx model", "nnx parameters"
+MODEL, PARAMETERS, CHECKPOINT = "nnx model", "nnx parameters", "nnx checkpoint"
 
 #: The keys of each kind of description.
 KEYS = {
     MODEL: {"format", "version", "model", "layers", "trainable", "loss", "optimizer", "accuracy"},
     PARAMETERS: {"format", "version", "trainable"},
 }
+KEYS[CHECKPOINT] = KEYS[MODEL] | {"run"}
+
+#: What the names of a checkpoint's arrays begin with that are not the model's.
+RUN = "run."
 
 #: The key that a model's description has only if the model has a table.
 TABLE = "table"
@@ -101,8 +106,20 @@ ARRAYS = (*PARAMETER_ARRAYS, "weight_momentums", "bias_momentums", "weight_cache
 def save_model(model: Model, path: Path) -> None:
     """Write everything that predicting and going on with the training need."""
     where = "Model.save"
+    description = {"format": MODEL, **describe(where, model)}
+    _files.write(where, path, description, _model_arrays(where, model))
+
+
+def save_checkpoint(where: str, path: Path, model: Model, run: dict[str, Any], run_arrays: Mapping[str, Array]) -> None:
+    """Write a model with how far its training has come."""
+    description = {"format": CHECKPOINT, **describe(where, model), "run": run}
+    arrays = _model_arrays(where, model) | {f"{RUN}{name}": array for name, array in run_arrays.items()}
+    _files.write(where, path, description, arrays)
+
+
+def describe(where: str, model: Model) -> dict[str, Any]:
+    """Return the description of a model, without its arrays; refuse what could not be read again."""
     description: dict[str, Any] = {
-        "format": MODEL,
         "version": VERSION,
         "model": type(model).__name__,
         "layers": [_describe(where, "layer", layer) for layer in model.layers],
@@ -116,10 +133,14 @@ def save_model(model: Model, path: Path) -> None:
         if misfit:
             raise ValueError(f"{where}: {misfit}.")
         description[TABLE] = model.table.to_dict()
+    return description
+
+
+def _model_arrays(where: str, model: Model) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for number, layer in enumerate(model.layers):
         arrays |= _arrays(where, number, layer, ARRAYS)
-    _files.write(where, path, description, arrays)
+    return arrays
 
 
 def save_parameters(model: Model, path: Path) -> None:
@@ -227,7 +248,7 @@ def _state_of(thing: Any) -> dict[str, Callable[[str, str, Any], None]]:
 def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, type]) -> AnyModel:
     """Return the model that `save_model` wrote, an object of the class ``kind``."""
     file = _File("Model.load", path)
-    if file.kind != MODEL:
+    if file.kind == PARAMETERS:
         file.refuse("holds parameters alone. Build the model and call model.load_parameters(path)")
     if file.take(str, "model") != kind.__name__:
         file.refuse(f"holds a {file.description['model']}. Call {file.description['model']}.load(path)")
@@ -255,6 +276,78 @@ def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, ty
     return model
 
 
+class Checkpoint:
+    """What `save_checkpoint` wrote of a model's training, checked against the model; nothing of it is in use yet.
+
+    Attributes
+    ----------
+    run : dict
+        As it was given to `save_checkpoint`.
+    run_arrays : dict of arrays
+        Likewise.
+    """
+
+    def __init__(self, where: str, path: Path, model: Model) -> None:
+        file = self._file = _File(where, path)
+        if file.kind != CHECKPOINT:
+            file.refuse("is no checkpoint, such as train(checkpoint=...) writes")
+        if file.take(str, "model") != type(model).__name__:
+            file.refuse(f"is a checkpoint of a {file.description['model']}, not of a {type(model).__name__}")
+        self.run = file.take(dict, "run")
+        self.run_arrays = {name.removeprefix(RUN): array for name, array in file.arrays.items() if name.startswith(RUN)}
+        self._compare(describe(where, model))
+        roles = {"loss": model.loss, "optimizer": model.optimizer, "accuracy": model.accuracy}
+        classes = {type(thing).__name__: type(thing) for thing in (*model.layers, *roles.values())}
+        layers = [file.build("layer", each, classes) for each in file.take(list, "layers")]
+        file.fill(layers)
+        self._pairs = list(zip(model.layers, layers, strict=True))
+        self._pairs += [(own, file.build(role, file.description[role], classes)) for role, own in roles.items()]
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise the error that says what is wrong with the file."""
+        self._file.refuse(reason)
+
+    def _compare(self, own: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other objects, or of such that were made with other arguments."""
+        found = self._file.description
+        n_layers = len(self._file.take(list, "layers"))
+        if n_layers != len(own["layers"]):
+            self.refuse(f"is a checkpoint of a model with {n_layers} layers; this one has {len(own['layers'])}")
+        parts = [(f"layer {i}", *pair) for i, pair in enumerate(zip(found["layers"], own["layers"], strict=True))]
+        parts += [(role, found[role], own[role]) for role in ("loss", "optimizer", "accuracy")]
+        for name, theirs, ours in parts:
+            if _made_like(theirs) != _made_like(ours):
+                self.refuse(f"is a checkpoint of another model: its {name} is {_shown(theirs)}, here {_shown(ours)}")
+        if found["trainable"] != own["trainable"]:
+            self.refuse("is a checkpoint of a model with other trainable layers")
+
+    def restore(self) -> None:
+        """Give the model all parameters, state and counts."""
+        for own, found in self._pairs:
+            for name in ARRAYS:
+                if hasattr(found, name):
+                    setattr(own, name, getattr(found, name))
+                elif name in vars(own):
+                    delattr(own, name)
+            for name in _state_of(own):
+                setattr(own, name, getattr(found, name))
+
+
+def _made_like(described: Any) -> Any:
+    """Return what the description of an object says about its class and its constructor's arguments, as in a file."""
+    if not isinstance(described, dict):
+        return None
+    return json.loads(
+        json.dumps([described.get(key) for key in ("class", "custom", "config")], default=_files.plain_number)
+    )
+
+
+def _shown(described: Any) -> str:
+    """Return an object's description as a call of its constructor."""
+    name, _, config = _made_like(described) or ("nothing", False, {})
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in (config or {}).items())})"
+
+
 def load_parameters(model: Model, path: Path) -> None:
     """Set a model's parameters from what `save_parameters` or `save_model` wrote."""
     file = _File("Model.load_parameters", path)
@@ -279,7 +372,7 @@ class _File:
         version = self.take(int, "version")
         if self.kind not in KEYS or version != VERSION:
             self.refuse(f"is of format {self.kind!r}, version {version}; this nnx reads version {VERSION}")
-        optional = {TABLE} if self.kind == MODEL else set()
+        optional = set() if self.kind == PARAMETERS else {TABLE}
         if set(self.description) - optional != KEYS[self.kind]:
             self.refuse(f"is damaged: its description has the keys {sorted(self.description)}")
 
@@ -347,6 +440,8 @@ class _File:
         """Give the layers their arrays: dense ones both parameters, of the right shapes; state shaped like those."""
         known = {f"layers.{number}.{name}": (layer, name) for number, layer in enumerate(layers) for name in ARRAYS}
         for full_name, array in self.arrays.items():
+            if self.kind == CHECKPOINT and full_name.startswith(RUN):
+                continue
             if full_name not in known:
                 self.refuse(f"is damaged: it holds {full_name!r}, which belongs to no layer")
             layer, name = known[full_name]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nnx import _check, _report, plan
+from nnx import _check, _report, divergence, plan
 from nnx._interrupt import Interrupt
 from nnx._random import Order
 from nnx._typing import Array, ArrayLike, FloatDType
@@ -19,6 +20,7 @@ from nnx.layers import Layer_Dense
 from nnx.losses import KernelLoss
 
 if TYPE_CHECKING:
+    from nnx.checkpoints import Keeper
     from nnx.history import History
     from nnx.model import Model
     from nnx.program import Program
@@ -37,12 +39,75 @@ class Data(NamedTuple):
         """Return how many steps an epoch has."""
         return 1 if batch_size is None else -(-len(self.X) // batch_size)
 
-    def batches(self, batch_size: int | None, order: Array | None = None) -> Iterator[Data]:
-        """Yield the batches, in ``order`` if one is given; the last may be smaller."""
+    def batches(self, batch_size: int | None, order: Array | None = None, first: int = 0) -> Iterator[Data]:
+        """Yield the batches from ``first`` on, in ``order`` if one is given; the last may be smaller."""
         size = batch_size or len(self.X)
-        for start in range(0, len(self.X), size):
+        for start in range(first * size, len(self.X), size):
             rows = slice(start, start + size) if order is None else order[start : start + size]
             yield Data(self.X[rows], self.y[rows], self.y_accuracy[rows])
+
+
+@dataclass
+class Job:
+    """What a call of `Model.train` has to do, all of it checked.
+
+    Attributes
+    ----------
+    stops : bool
+        Whether a loss, or a parameter, that is not finite ends it.
+    keeper : Keeper or None
+        Writes checkpoints.
+    done : int
+        How many steps an interrupted run has done that this one goes on with.
+    sums : tuple of four numbers
+        Of that run's last epoch: losses, how many, hits, how many.
+    """
+
+    model: Model
+    data: Data
+    held_out: Data | None
+    epochs: int
+    batch_size: int | None
+    order: Order
+    threads: int
+    stops: bool
+    history: History
+    keeper: Keeper | None = None
+    done: int = 0
+    sums: tuple[float, int, float, int] = (0.0, 0, 0.0, 0)
+
+    @property
+    def n_batches(self) -> int:
+        """Steps of an epoch."""
+        return self.data.n_batches(self.batch_size)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epochs * self.n_batches
+
+    @property
+    def rows(self) -> int:
+        """Samples of a step, but for the last of an epoch."""
+        return min(self.batch_size or len(self.data.X), len(self.data.X))
+
+    def validate(self, report: _report.Report, interrupt: Interrupt) -> None:
+        """Evaluate the model on the held-out data; record and report what is found."""
+        assert self.held_out is not None
+        found = evaluate(self.model, self.held_out, self.batch_size, interrupt)
+        self.history.add_validation(**found)
+        report.line(_report.validation_line(**found))
+
+    def keep(self, done: int, sums: tuple[float, ...], now: bool = False) -> None:
+        """Write a checkpoint after ``done`` steps: now, or if one is due, or if all steps are done."""
+        keeper = self.keeper
+        if keeper is not None and (now or done == self.n_steps or keeper.is_due(done, self.n_batches)):
+            keeper.write(self, done, sums)
+
+    def lacks_validation(self) -> bool:
+        """Return whether the interrupted run was stopped while it evaluated the model after an epoch."""
+        n_epochs, rest = divmod(self.done, self.n_batches)
+        return self.held_out is not None and rest == 0 and len(self.history.validation_loss) < n_epochs
 
 
 # Checks, all before anything changes
@@ -131,40 +196,62 @@ def _dtype(model: Model) -> FloatDType | None:
 # Steps
 
 
-def train(
-    model: Model,
-    data: Data,
-    held_out: Data | None,
-    epochs: int,
-    batch_size: int | None,
-    order: Order,
-    history: History,
-    report: _report.Report,
-    threads: int,
-) -> None:
+def train(job: Job, report: _report.Report) -> None:
     """Train for some epochs; record and report each step and epoch."""
-    if plan.train(model, data, held_out, epochs, batch_size, order, history, report, threads, evaluate):
-        return
-    last = data.n_batches(batch_size) - 1
+    if not plan.train(job, report):
+        _train_by_the_book(job, report)
+
+
+def _train_by_the_book(job: Job, report: _report.Report) -> None:
+    done = job.done
     with Interrupt() as interrupt:
-        for epoch in range(1, epochs + 1):
-            report.line(f"epoch: {epoch}")
-            _new_pass(model)
-            for step, batch in enumerate(data.batches(batch_size, order.draw(epoch, len(data.X)))):
-                figures = _step(model, batch)
-                history.add_step(*figures)
-                if report.wants(step, step == last):
-                    report.line(_report.step_line(step, *figures))
-                report.advance(*figures)
-                interrupt.check()
-            data_loss, penalty = model.loss.calculate_accumulated(include_regularization=True)
-            totals = Figures(data_loss, penalty, model.accuracy.calculate_accumulated(), _rate(model))
-            history.add_epoch(*totals)
-            report.line(_report.epoch_line(*totals))
-            if held_out is not None:
-                found = evaluate(model, held_out, batch_size, interrupt)
-                history.add_validation(**found)
-                report.line(_report.validation_line(**found))
+        try:
+            if job.lacks_validation():
+                job.validate(report, interrupt)
+            while done < job.n_steps:
+                epoch, first = divmod(done, job.n_batches)
+                if first == 0:
+                    report.line(f"epoch: {epoch + 1}")
+                    _new_pass(job.model)
+                for batch in job.data.batches(job.batch_size, job.order.draw(epoch + 1, len(job.data.X)), first):
+                    ends = (done + 1) % job.n_batches == 0
+                    _do_step(job, report, batch, done)
+                    done += 1
+                    if ends:
+                        _end_epoch(job, report, interrupt)
+                    job.keep(done, _sums(job.model))
+                    interrupt.check()
+            if job.stops and not divergence.has_finite_parameters(job.model):
+                divergence.refuse(job.model, None, done, job.n_batches)
+        except KeyboardInterrupt:
+            if interrupt.stopped:
+                job.keep(done, _sums(job.model), now=True)
+            raise
+
+
+def _do_step(job: Job, report: _report.Report, batch: Data, done: int) -> None:
+    figures = _step(job, batch, done)
+    job.history.add_step(*figures)
+    step = done % job.n_batches
+    if report.wants(step, step == job.n_batches - 1):
+        report.line(_report.step_line(step, *figures))
+    report.advance(*figures)
+
+
+def _end_epoch(job: Job, report: _report.Report, interrupt: Interrupt) -> None:
+    model = job.model
+    data_loss, penalty = model.loss.calculate_accumulated(include_regularization=True)
+    totals = Figures(data_loss, penalty, model.accuracy.calculate_accumulated(), _rate(model))
+    job.history.add_epoch(*totals)
+    report.line(_report.epoch_line(*totals))
+    if job.held_out is not None:
+        job.validate(report, interrupt)
+
+
+def _sums(model: Model) -> tuple[float, ...]:
+    """Return the sums of losses and hits, and how many of each."""
+    loss, accuracy = model.loss, model.accuracy
+    return loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count
 
 
 def evaluate(model: Model, data: Data, batch_size: int | None, interrupt: Interrupt | None = None) -> dict[str, float]:
@@ -197,9 +284,12 @@ class Figures(NamedTuple):
     learning_rate: float
 
 
-def _step(model: Model, batch: Data) -> Figures:
+def _step(job: Job, batch: Data, done: int) -> Figures:
+    model = job.model
     output = model.forward(batch.X, training=True)
     data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True)
+    if job.stops and not math.isfinite(data_loss):
+        divergence.refuse(model, batch, done, job.n_batches)
     accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
     model.backward(output, batch.y)
     model.optimizer.pre_update_params()

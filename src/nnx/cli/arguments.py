@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import nnx
-from nnx import _files
+from nnx import _files, checkpoints
 
 #: Neurons of a layer; more would be a slip of the finger, answered by an exhausted memory.
 MAX_NEURONS = 16384
@@ -96,17 +96,27 @@ def layers(text: str) -> tuple[int, ...]:
         ) from None
 
 
+def interval(text: str) -> int | str:
+    """Convert how often a checkpoint is written: epochs, as a number, or seconds, as text like "30s"."""
+    every: int | str = int(text) if text.isdecimal() else text
+    try:
+        checkpoints.interval("", every)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number of epochs, or seconds such as 30s, got {text!r}") from None
+    return every
+
+
 # Files
 
 
-def check_outputs(parser: Parser, paths: Sequence[str], inputs: Sequence[str]) -> None:
+def check_outputs(parser: Parser, paths: Sequence[str], inputs: Sequence[str], option: str = "-o/--output") -> None:
     """Refuse places that cannot be written to, and outputs that would replace an input."""
     with parser.refusing():
         for path in paths:
-            _files.writable("argument -o/--output", path)
+            _files.writable(f"argument {option}", path)
             for read in inputs:
                 if os.path.exists(path) and os.path.exists(read) and os.path.samefile(path, read):
-                    parser.error(f"argument -o/--output: must not replace {read!r}, which is read, got {path!r}")
+                    parser.error(f"argument {option}: must not replace {read!r}, which is read, got {path!r}")
 
 
 def load_with_table(parser: Parser, path: str) -> tuple[nnx.Model, nnx.Table]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from dataclasses import fields, replace
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import nnx
 from nnx._sheet import count, listed, shown
 from nnx.cli import figures, pictures, tasks
-from nnx.cli.arguments import Number, Parser, Whole, check_outputs, layers
+from nnx.cli.arguments import Number, Parser, Whole, check_outputs, interval, layers, sentence
 
 OPTIMIZERS: dict[str, Any] = {
     "adam": nnx.Optimizer_Adam,
@@ -60,6 +61,15 @@ def add(commands: Any) -> None:
     option("--l2", type=Number(0), metavar="X", help="penalty on the squares of the hidden layers' weights")
     option("--dropout", type=Number(0, 1), metavar="X", help="part of each hidden layer's neurons left out at a step")
     option("--seed", type=Whole(0, 2**32 - 1), default=0, metavar="N", help="of data, weights and order (default: 0)")
+    option("--checkpoint", metavar="FILE", help="where to keep, now and then, how far the training has come")
+    option(
+        "--checkpoint-every",
+        type=interval,
+        default="60s",
+        metavar="N",
+        help="epochs between two of them, or seconds: 30s (default: 60s)",
+    )
+    option("--resume", metavar="FILE", help="go on from a checkpoint, with the same options, and keep writing to it")
     option("-o", "--output", metavar="FILE", help="where to save the model (default: named after the data)")
     _add_table_options(parser.add_argument_group("for tables (FILE.csv)"))
     images = parser.add_argument_group("for fashion-mnist").add_argument
@@ -90,35 +100,48 @@ def run(chosen: argparse.Namespace) -> int:
     if output.lower().endswith(".png"):
         parser.error(f"argument -o/--output: must not end in .png, as the picture does, got {output!r}")
     picture = _picture_beside(output)
-    check_outputs(parser, (output, picture), [path for path in (chosen.data, chosen.test) if path is not None])
+    inputs = [path for path in (chosen.data, chosen.test) if path is not None]
+    check_outputs(parser, (output, picture), inputs)
+    _check_checkpoint(chosen, (output, picture), inputs)
     np.random.seed(chosen.seed)
     with parser.refusing():
         task = tasks.load(chosen)
     settings = replace(task.settings, **_given(chosen))
     model = _build(task, settings, chosen.seed)
     print("\n".join(_announcement(task, settings)), flush=True)
-    stopped = _train(model, task, settings, chosen.seed)
+    code = _train(model, task, settings, chosen)
     if model.history is None or len(model.history) == 0:
         print("Stopped before the first step; nothing is saved.", file=sys.stderr)
-        return 130
-    if not all(np.isfinite(array).all() for pair in model.get_parameters() for array in pair):
-        print("nnx train: the training has diverged, nothing is saved. Try a smaller --rate or --l2.", file=sys.stderr)
-        return 1
+        return code
     model.save(output)  # first of all: what follows can be had again
-    if stopped:
+    if code:
         print(f"Stopped after {count(len(model.history), 'step')}; the model so far is kept.")
     print(f"training  {figures.judge(model, task.table, task.X, task.y)}")
     if task.held_out:
         print(f"test      {figures.judge(model, task.table, *task.held_out)}")
     print(f"Model saved to {os.path.abspath(output)}", flush=True)
     _draw(model, task, picture)
-    return 130 if stopped else 0
+    return code
 
 
 def _picture_beside(output: str) -> str:
     """Return where the picture goes: "m.png" for "m.safetensors", "m.1.png" for "m.1"."""
     stem, suffix = os.path.splitext(output)
     return f"{stem if suffix[1:].isalpha() else output}.png"
+
+
+def _check_checkpoint(chosen: argparse.Namespace, outputs: tuple[str, ...], inputs: list[str]) -> None:
+    """Refuse a checkpoint that cannot be written or read, or that would be another file too."""
+    if chosen.resume is not None and chosen.checkpoint is not None:
+        chosen.parser.error("argument --resume: not allowed with argument --checkpoint: it goes on writing to its file")
+    for option in ("--checkpoint", "--resume"):
+        path = getattr(chosen, option[2:])
+        if path is not None:
+            check_outputs(chosen.parser, (path,), inputs, option)
+            if os.path.realpath(path) in map(os.path.realpath, outputs):
+                chosen.parser.error(f"argument {option}: must not be where model or picture go, got {path!r}")
+    if chosen.resume is not None and not os.path.exists(chosen.resume):
+        chosen.parser.error(f"argument --resume: must be a checkpoint, and there is no file {chosen.resume!r}")
 
 
 def _check_options(chosen: argparse.Namespace) -> None:
@@ -198,8 +221,17 @@ def _build(task: tasks.Task, settings: tasks.Settings, seed: int) -> nnx.Model:
     return model
 
 
-def _train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, seed: int) -> bool:
-    """Train with a progress bar; return whether Ctrl-C ended it early."""
+def _train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, chosen: argparse.Namespace) -> int:
+    """Train with a progress bar; return 0, or the exit code for what ended it early."""
+    terminated = False
+
+    def terminate(number: int, frame: Any) -> None:
+        """End as Ctrl-C does, between two steps."""
+        nonlocal terminated
+        terminated = True
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         model.train(
             task.X,
@@ -210,11 +242,24 @@ def _train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, seed: i
             validation_data=task.held_out,
             progress=True,
             shuffle=True,
-            seed=seed,
+            seed=chosen.seed,
+            checkpoint=chosen.checkpoint or chosen.resume,
+            checkpoint_every=chosen.checkpoint_every,
+            resume=chosen.resume,
         )
     except KeyboardInterrupt:
-        return True
-    return False
+        return 143 if terminated else 130
+    except nnx.DivergenceError:
+        print("nnx train: the training has diverged, nothing is saved. Try a smaller --rate or --l2.", file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:  # a checkpoint could not be written; the model can be saved all the same
+        print(f"nnx train: {sentence(error)}", file=sys.stderr)
+        return 1
+    except ValueError as error:  # of a checkpoint of another run
+        chosen.parser.error(sentence(error))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0
 
 
 def _draw(model: nnx.Model, task: tasks.Task, path: str) -> None:

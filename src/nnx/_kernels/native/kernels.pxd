@@ -123,6 +123,7 @@ cdef struct Net:
     Stage *stages
     bint slim  # `slim_step` does it all
     bint records  # figures are recorded
+    bint stops  # before a step's update, if its loss is not finite
     Py_ssize_t batch  # rows of a step, at most
     Py_ssize_t n_samples
     Py_ssize_t n_in
@@ -154,6 +155,7 @@ cdef struct Net:
     Py_ssize_t private_size
     Progress *progress
 
+ctypedef Py_ssize_t (*train_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
 ctypedef void (*run_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
 ctypedef void (*predict_t)(const Net *, const void *, void *, Py_ssize_t, char *) noexcept nogil
 ctypedef Py_ssize_t (*space_t)(Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
@@ -204,7 +206,7 @@ cdef struct Kernels:
     space_t packed_space
     space_t gradient_space
     net_space_t forward_space
-    run_t train
+    train_t train
     run_t evaluate
     predict_t predict
     fits_t fits_slim

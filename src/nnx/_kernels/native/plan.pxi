@@ -487,7 +487,7 @@ cdef class Plan:
 
     def prepare(
         self, Py_ssize_t batch, Py_ssize_t n_steps, bint stores, Py_ssize_t step_of_epoch, rates, order, iterations,
-        Py_ssize_t forwards, int n_threads,
+        Py_ssize_t forwards, int n_threads, bint stops,
     ):
         """Make ready for a run of some steps; return the arrays in which their figures will be.
 
@@ -508,6 +508,8 @@ cdef class Plan:
             Steps done before, in the optimizer's life and since `bind`.
         n_threads : int
             How many there will be, at most.
+        stops : bool
+            Whether to stop before the update of a step whose loss is not finite.
 
         Returns
         -------
@@ -555,6 +557,7 @@ cdef class Plan:
         for s in range(2):
             net = self.nets[s]
             net.batch, net.step_of_epoch, net.iterations = batch, step_of_epoch, iterations
+            net.stops = stops
             net.order = <const Py_ssize_t *> data(rows) if rows is not None else NULL
         self.lean.first_forwards = self.stored.first_forwards = forwards
         self.progress.n_threads = 1
@@ -669,10 +672,11 @@ cdef class Plan:
         return found
 
     def lead(self, int n_threads):
-        """Run as the first of so many threads, and let the others begin, which wait in `work`.
+        """Run as the first of so many threads, and let the others begin, which wait in `work`; return the steps done.
 
         One call, so that nothing can be raised between the two: the others could not go on alone.
         """
+        cdef Py_ssize_t done
         if not self.is_prepared or not 1 <= n_threads <= self.reserved_threads:
             raise ValueError("Plan.lead: n_threads must be as many as there is memory for, for a run that is prepared.")
         if self.stores and not self.has_room:
@@ -680,7 +684,8 @@ cdef class Plan:
         with nogil:
             self.progress.n_threads = n_threads
             open_gate(&self.progress.meeting, 1)
-            self._work(0)
+            done = self._work(0)
+        return done
 
     def work(self, int thread):
         """Wait for `lead` or `dismiss`, then run as one of the threads after the first."""
@@ -694,17 +699,39 @@ cdef class Plan:
         """Let threads go that still wait in `work`."""
         open_gate(&self.progress.meeting, -1)
 
-    cdef void _work(self, int thread) noexcept nogil:
+    cdef Py_ssize_t _work(self, int thread) noexcept nogil:
+        """Do the steps of a run as one of its threads; return how many are done."""
+        cdef Py_ssize_t done = 0
         if self.lean_end > 0:
-            self.kernels.train(&self.lean, 0, self.lean_end, thread)
-        if self.stores:
-            self.kernels.train(&self.stored, self.lean_end, self.lean_end + 1, thread)
-            if self.lean.slim:
-                self.kernels.train(&self.lean, self.lean_end, self.lean_end + 1, thread)
+            done = self.kernels.train(&self.lean, 0, self.lean_end, thread)
+        if done < self.lean_end or not self.stores:
+            return done
+        done = self.kernels.train(&self.stored, self.lean_end, self.lean_end + 1, thread)
+        if done > self.lean_end and self.lean.slim:
+            done = self.kernels.train(&self.lean, self.lean_end, self.lean_end + 1, thread)
+        return done
 
     def sums(self):
         """Return the epoch's sums so far: of losses, of hits, and how many of each."""
         return self.progress.loss_sum, self.progress.loss_count, self.progress.hits_sum, self.progress.hits_count
+
+    def is_finite(self):
+        """Return whether all parameters that are bound are finite numbers."""
+        cdef const Stage *stage
+        cdef int s
+        for s in range(self.n_full):
+            stage = &self.stored.stages[s]
+            if self.has_parameters and stage.kind == DENSE:
+                if self.kernels.not_finite(stage.weights.values, stage.n_in * stage.n_out) >= 0:
+                    return False
+                if self.kernels.not_finite(stage.biases.values, stage.n_out) >= 0:
+                    return False
+        return True
+
+    def resume(self, double loss_sum, Py_ssize_t loss_count, double hits_sum, Py_ssize_t hits_count):
+        """Go on with the sums of an epoch that began earlier, such as `sums` returned them."""
+        self.progress.loss_sum, self.progress.loss_count = loss_sum, loss_count
+        self.progress.hits_sum, self.progress.hits_count = hits_sum, hits_count
 
     def release(self):
         """Let go of all arrays, and of memory that is too much to keep."""

@@ -6,7 +6,7 @@
 # taken. The GIL is kept: from the last comparison to the last attribute that is set, no other Python code runs.
 
 cdef extern from "math.h":
-    bint isfinite(double x)
+    bint isfinite(double x) nogil
 
 cdef object MOST_ITERATIONS = (1 << 63) - 1
 cdef tuple RUNNING = ("iterations", "current_learning_rate")  # what an optimizer changes itself
@@ -27,6 +27,8 @@ cdef class Repeat:
         Of which each call returns an object.
     backends : module
         Which holds the backend in use.
+    diverged : callable
+        Raises the error that is due when parameters of a model are no longer finite.
     """
 
     cdef tuple options  # what the call was given beside X and y: the same objects are as good as they were then
@@ -38,15 +40,15 @@ cdef class Repeat:
     cdef Stage *places  # where each stage of the step stores what it computes, in those arrays
     cdef Py_ssize_t batch
     cdef object rate, next_iterations  # of the step that is ready
-    cdef object loss, optimizer, accuracy, input_layer, history, backends, backend
+    cdef object loss, optimizer, accuracy, input_layer, history, backends, backend, diverged
     cdef bint check_finite, is_regression
 
-    def __cinit__(self, Plan plan not None, program, input_layer, list published not None, history, backends):
+    def __cinit__(self, Plan plan not None, program, input_layer, list published not None, history, backends, diverged):
         cdef list kept = []
         self.plan, self.layers, self.trained = plan, program.layers, program.trained
         self.loss, self.optimizer, self.accuracy = program.loss, program.optimizer, program.accuracy
         self.input_layer, self.history = input_layer, history
-        self.backends, self.backend = backends, backends.backend
+        self.backends, self.backend, self.diverged = backends, backends.backend, diverged
         self.rule = self.optimizer._rule("Model.train")
         self.dropouts = tuple([stage.owner for stage in program.stages if stage.kind == "dropout"])
         self.is_regression = hasattr(self.accuracy, "precision")
@@ -118,9 +120,11 @@ cdef class Repeat:
         own["_training"] = True
         try:
             history = self._make_ready(model, X, y)
-            if history is not None:
-                self._run(X)
-                own["history"] = history
+            if history is None or not self._run(X):
+                return None
+            own["history"] = history
+            if self.plan.lean.stops and not self.plan.is_finite():
+                self.diverged(model, None, 1, 1)
             return history
         finally:
             own["_training"] = False
@@ -139,14 +143,15 @@ cdef class Repeat:
                 self.rate = self.optimizer.learning_rate * (1.0 / (1.0 + self.optimizer.decay * iterations))
             self.next_iterations = iterations + 1
             history = self.history()
-            history.add(*self.plan.prepare(self.batch, 1, True, 0, self.rate, None, iterations, 0, 1))
+            stops = self.plan.lean.stops
+            history.add(*self.plan.prepare(self.batch, 1, True, 0, self.rate, None, iterations, 0, 1, stops))
             self.loss.remember_trainable_layers(model.trainable_layers)
             return history if self._owns_what_it_published() else None
         except Exception:
             return None  # the long way finds out what is wrong, and says so
 
-    cdef int _run(self, object X) except -1:
-        """Do the step, and set what it leaves behind beside the published arrays."""
+    cdef bint _run(self, object X) except -1:
+        """Do the step, and set what it leaves behind beside the published arrays; false if it made no update."""
         cdef Plan plan = self.plan
         cdef Stage *stages = plan.stored.stages
         cdef const Stage *place = self.places
@@ -156,7 +161,8 @@ cdef class Repeat:
             stages[s].dvalues, stages[s].dinputs = place.dvalues, place.dinputs
             stages[s].weights.gradients, stages[s].biases.gradients = place.weights.gradients, place.biases.gradients
             place += 1
-        plan._work(0)
+        if plan._work(0) < 1:
+            return False
         self.optimizer.iterations = self.next_iterations
         self.optimizer.current_learning_rate = self.rate
         for layer in self.dropouts:
@@ -167,7 +173,7 @@ cdef class Repeat:
         self.loss.accumulated_count = plan.progress.loss_count
         self.accuracy.accumulated_sum = plan.progress.hits_sum
         self.accuracy.accumulated_count = plan.progress.hits_count
-        return 0
+        return True
 
     cdef bint _is_same_call(self, object X, tuple options) except -1:
         """Return whether these are the arguments of the last call, and samples as many as then."""

@@ -1,5 +1,9 @@
 # Whole runs: the loop over the steps, what is recorded of them, evaluation and prediction.
 
+cdef extern from "math.h":
+    bint isfinite(double x) nogil
+
+
 cdef double penalty_of(const Net *net) noexcept nogil:
     """Return the penalty on all trained weights and biases."""
     cdef double penalty = 0, own
@@ -33,13 +37,13 @@ cdef inline Py_ssize_t cells_of(const Net *net, Py_ssize_t rows) noexcept nogil:
     return rows if net.wanted is NULL or net.classes else rows * net.n_wanted
 
 
-cdef void add_up(const Net *net, const Batch *batch) noexcept nogil:
-    """Sum up a batch's losses and hits, and add them to the epoch's."""
+cdef void add_up(const Net *net, const Batch *batch, double loss) noexcept nogil:
+    """Add a batch's loss and hits, summed up, to the epoch's."""
     cdef Py_ssize_t hits = 0
     cdef int t
     for t in range(net.progress.n_threads):
         hits += net.progress.hits[t * 8]
-    net.progress.batch_loss = total(<const real_t *> net.sample_losses, batch.rows)
+    net.progress.batch_loss = loss
     net.progress.batch_hits = <double> hits
     net.progress.loss_sum += net.progress.batch_loss
     net.progress.loss_count += batch.rows
@@ -48,13 +52,13 @@ cdef void add_up(const Net *net, const Batch *batch) noexcept nogil:
 
 
 cdef void record_step(
-    const Net *net, const Batch *batch, bint begins_epoch, Py_ssize_t step, double penalty, double rate
+    const Net *net, const Batch *batch, bint begins_epoch, Py_ssize_t step, double loss, double penalty, double rate
 ) noexcept nogil:
     """Add a step's loss and hits to its epoch's, and record it."""
     if begins_epoch:
         net.progress.loss_sum, net.progress.loss_count = 0, 0
         net.progress.hits_sum, net.progress.hits_count = 0, 0
-    add_up(net, batch)
+    add_up(net, batch, loss)
     record(
         net.progress.figures.steps, net.progress.figures.steps_size, step,
         <double> (<real_t> (net.progress.batch_loss / batch.rows)), penalty,
@@ -71,15 +75,18 @@ cdef void record_epoch(const Net *net, Py_ssize_t epoch, double penalty, double 
     )
 
 
-cdef void train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int thread) noexcept nogil:
-    """Do some steps of a run, as one of its threads. The rates are in the last of the steps' figures."""
+cdef Py_ssize_t train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int thread) noexcept nogil:
+    """Do some steps of a run, as one of its threads; return the step before which it ended.
+
+    The rates are in the last of the steps' figures.
+    """
     cdef char *scratch = net.scratch + thread * net.private_size
     cdef const double *rates = net.progress.figures.steps + 4 * net.progress.figures.steps_size
     cdef Py_ssize_t n_batches = (net.n_samples + net.batch - 1) // net.batch
     cdef Py_ssize_t in_epoch = (net.step_of_epoch + first_step) % n_batches
     cdef Py_ssize_t epoch = (net.step_of_epoch + first_step) // n_batches
     cdef Py_ssize_t step
-    cdef double penalty = 0
+    cdef double loss, penalty = 0
     cdef bint known = False
     cdef vec constants[6]
     cdef Batch batch
@@ -101,8 +108,12 @@ cdef void train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int 
         else:
             first_phase(net, &batch, thread, scratch)
         meet(&net.progress.meeting, net.progress.n_threads)
+        # Each thread adds the losses up, and so decides alike; the first would do it anyway.
+        loss = total(<const real_t *> net.sample_losses, batch.rows)
+        if net.stops and not isfinite(loss):
+            return step
         if thread == 0 and net.records:
-            record_step(net, &batch, in_epoch == 0, step, penalty, rates[step])
+            record_step(net, &batch, in_epoch == 0, step, loss, penalty, rates[step])
         if net.slim:
             slim_second_phase(net, &batch, constants, thread, scratch)
         else:
@@ -116,6 +127,7 @@ cdef void train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int 
                 record_epoch(net, epoch, penalty, rates[step])
             in_epoch = 0
             epoch += 1
+    return end_step
 
 
 cdef Py_ssize_t judge_outputs(
@@ -154,7 +166,7 @@ cdef void evaluate(const Net *net, Py_ssize_t first_batch, Py_ssize_t end_batch,
         net.progress.hits[thread * 8] = judge_outputs(net, &batch, first, min(share, batch.rows - first), scratch)
         meet(&net.progress.meeting, net.progress.n_threads)
         if thread == 0:
-            add_up(net, &batch)
+            add_up(net, &batch, total(<const real_t *> net.sample_losses, batch.rows))
         meet(&net.progress.meeting, net.progress.n_threads)
 
 

@@ -157,14 +157,17 @@ class Resumed:
         """Read how far the run has come; refuse what no run can have written."""
         run, arrays = self._checkpoint.run, self._checkpoint.run_arrays
         try:
-            self.done = _check.whole("", "done", run["done"], 0, _check.MAX_COUNT)
+            iterations = self._checkpoint.iterations
+            most = storage.MOST_STEPS if iterations is None else iterations
+            self.done = _check.whole("", "done", run["done"], 0, most)
             seed = run["seed"]
             self._seed = None if seed is None else _check.whole("", "seed", seed, 0, (1 << 64) - 1)
-            if type(run["data"]) is not dict:
+            if type(run["data"]) is not dict or type(run["backend"]) is not str:
                 raise TypeError
             columns = {name: arrays[name] for name in EPOCH + STEP}
             sums = arrays["sums"].tolist()
-            self.sums = (float(sums[0]), int(sums[1]), float(sums[2]), int(sums[3]))
+            counts = [_check.whole("", "sums", int(count), 0, storage.MOST_STEPS) for count in sums[1::2]]
+            self.sums = (float(sums[0]), counts[0], float(sums[2]), counts[1])
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
             self._checkpoint.refuse("is damaged: it does not say how far the run has come")
         n_epochs = self.done // job.n_batches

@@ -34,8 +34,14 @@ if TYPE_CHECKING:
 
 AnyModel = TypeVar("AnyModel", bound="Model")
 
-VERSION = 1
+VERSION = 2
 MODEL, PARAMETERS, CHECKPOINT = "nnx model", "nnx parameters", "nnx checkpoint"
+
+#: The largest count that a file may hold: whoever goes on from it does not leave the range of 64 bits.
+MOST_STEPS = 1 << 62
+
+#: The smallest part that a dropout may keep: the part that it drops is below 1.
+LEAST_KEPT = 2.0**-53
 
 #: The keys of each kind of description.
 KEYS = {
@@ -72,7 +78,7 @@ BUILTIN: dict[str, tuple[type, ...]] = {
 
 
 def _check_count(where: str, name: str, value: Any) -> None:
-    _check.whole(where, name, value, 0, _check.MAX_COUNT)
+    _check.whole(where, name, value, 0, MOST_STEPS)
 
 
 def _check_seed(where: str, name: str, value: Any) -> None:
@@ -81,7 +87,7 @@ def _check_seed(where: str, name: str, value: Any) -> None:
 
 
 def _check_keep(where: str, name: str, value: Any) -> None:
-    _check.number(where, name, value, math.ulp(0.0), 1)
+    _check.number(where, name, value, LEAST_KEPT, 1)
 
 
 def _check_amount(where: str, name: str, value: Any) -> None:
@@ -285,6 +291,8 @@ class Checkpoint:
         As it was given to `save_checkpoint`.
     run_arrays : dict of arrays
         Likewise.
+    iterations : int
+        How many steps the optimizer has made; None if it does not count them.
     """
 
     def __init__(self, where: str, path: Path, model: Model) -> None:
@@ -300,8 +308,10 @@ class Checkpoint:
         classes = {type(thing).__name__: type(thing) for thing in (*model.layers, *roles.values())}
         layers = [file.build("layer", each, classes) for each in file.take(list, "layers")]
         file.fill(layers)
+        others = {role: file.build(role, file.description[role], classes) for role in roles}
         self._pairs = list(zip(model.layers, layers, strict=True))
-        self._pairs += [(own, file.build(role, file.description[role], classes)) for role, own in roles.items()]
+        self._pairs += [(own, others[role]) for role, own in roles.items()]
+        self.iterations = getattr(others["optimizer"], "iterations", None)
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise the error that says what is wrong with the file."""
@@ -345,7 +355,8 @@ def _made_like(described: Any) -> Any:
 def _shown(described: Any) -> str:
     """Return an object's description as a call of its constructor."""
     name, _, config = _made_like(described) or ("nothing", False, {})
-    return f"{name}({', '.join(f'{key}={value!r}' for key, value in (config or {}).items())})"
+    arguments = config if isinstance(config, dict) else {}
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
 def load_parameters(model: Model, path: Path) -> None:

@@ -6,6 +6,7 @@ NNX_REQUIRE_EXTENSIONS=1 makes that an error.
 
 import os
 import platform
+import threading
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -17,7 +18,9 @@ DISABLED = bool(os.environ.get("NNX_DISABLE_EXTENSIONS"))
 REQUIRED = bool(os.environ.get("NNX_REQUIRE_EXTENSIONS"))
 
 #: What GCC and Clang are told beside a variant's own flags. With -ffast-math the whole process would flush subnormals.
-FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden"]
+#: An -O or -g in CFLAGS is the user's word.
+FLAGS = [flag for flag in ("-O3", "-g0") if flag[:2] not in os.environ.get("CFLAGS", "")]
+FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden"]
 FLAGS += ["-Wno-psabi", "-Wno-maybe-uninitialized"]  # about vectors in arguments, and arrays that loops fill
 #: What the kernels call inline is inlined: only then is a tile's size a constant, and are its sums in registers.
 INLINE = "-DCYTHON_INLINE=inline __attribute__((always_inline))"
@@ -40,19 +43,26 @@ DIRECTIVES = {
 
 
 class build_extensions(build_ext):
-    """Translate and compile; the kernels' one source becomes many modules, so each has a folder for its C."""
+    """Translate and compile, on all cores; the kernels' one source becomes many modules, each with a folder for its C."""
+
+    translating = threading.Lock()  # Cython's compiler is not made for threads
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
     def build_extension(self, extension: Extension) -> None:
         import numpy
         from Cython.Build import cythonize
 
-        (translated,) = cythonize(
-            [extension],
-            build_dir=os.path.join(self.build_temp, extension.name),
-            compiler_directives=DIRECTIVES,
-            include_path=["src"],
-            force=True,
-        )
+        with self.translating:
+            (translated,) = cythonize(
+                [extension],
+                build_dir=os.path.join(self.build_temp, extension.name),
+                compiler_directives=DIRECTIVES,
+                include_path=["src"],
+                force=True,
+            )
         extension.sources = translated.sources
         extension.include_dirs += [numpy.get_include(), "src/nnx/_kernels/native"]
         if self.compiler.compiler_type != "msvc":

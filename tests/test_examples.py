@@ -79,7 +79,7 @@ def test_ci_runs_the_readmes_commands():
     ci = (ROOT / ".ci" / "run").read_text()
     for command in (
         "python -m pip install . && nnx train spiral",
-        "python -m pip install '.[test]' && python -m pytest",
+        "python -m pip install '.[test]' && python -m pytest -n auto",
     ):
         assert f"\n{command}\n" in README
         assert f'\nbash -c "{command}"\n' in ci

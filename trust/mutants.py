@@ -9,16 +9,12 @@ It prints what it has done as JSON. A mutant's number and the seed make it again
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
-import os
 import random
 import resource
 import sys
-import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from worker import Examiner, run
 
 import nnx
 from nnx import _files, storage
@@ -293,7 +290,7 @@ def memory(more: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-class Reader:
+class Mutants(Examiner):
     """Makes mutants by number, reads them, and judges."""
 
     def __init__(self, seed: int, folder: Path) -> None:
@@ -359,25 +356,5 @@ class Reader:
         return None if output.shape[0] == 3 else f"an output of shape {output.shape}"
 
 
-def main() -> None:
-    """Read mutants; print how many were refused and accepted, and the numbers of those that went wrong."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--cases", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args()
-    warnings.simplefilter("ignore")  # of a checkpoint from another backend
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
-        reader = Reader(chosen.seed, Path(folder))
-        failures = []
-        for number in range(chosen.first, chosen.first + chosen.cases):
-            if number % 1000 == 0:
-                print(json.dumps({"at": number}), flush=True)
-            problem = reader.judge(number)
-            if problem:
-                failures.append([number, problem])
-    print(json.dumps({"tried": chosen.cases, **reader.found, "failures": failures}))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(Mutants))

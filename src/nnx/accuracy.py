@@ -101,14 +101,16 @@ class Accuracy_Categorical(Accuracy):
         if not self.binary:
             if y.ndim == 2 and y.shape[1] > 1:
                 y = _check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
-            predictions, y = _classes(predictions), _classes(y)
+            predictions, y = _classes(where, "predictions", predictions), _classes(where, "y", y)
         return np.asarray(predictions == _check.shaped(where, "y", y, predictions.shape))
 
 
-def _classes(values: Array) -> Array:
+def _classes(where: str, name: str, values: Array) -> Array:
     """Return class numbers, shape (n,), from such, from a column of them, or from rows of scores."""
     if values.ndim != 2:
         return values
+    if values.shape[1] == 0:
+        raise ValueError(f"{where}: {name} must have at least one column, got shape {values.shape}.")
     return values[:, 0] if values.shape[1] == 1 else np.argmax(values, axis=1)
 
 

@@ -28,7 +28,7 @@ def refuse(model: Model, batch: Data | None, done: int, n_batches: int) -> NoRet
     if batch is not None:
         for layer in model.layers:  # as if the forward had not been
             if isinstance(layer, Layer_Dropout):
-                layer.training_forwards -= 1
+                layer.training_forwards = layer.training_forwards - 1
     what, by_update = _first_nonfinite(model, batch)
     epoch, step = divmod(done - by_update, n_batches)
     when = f"in epoch {epoch + 1}, step {step}" if done >= by_update else "before the first step"

@@ -143,7 +143,7 @@ class Layer_Dense(Described):
             self.bias_regularizer_l1,
             self.bias_regularizer_l2,
         )
-        if any(given):
+        if not all(type(strength) in (int, float) and strength == 0 for strength in given):
             return tuple([float(_check.number(where, *pair, 0)) for pair in zip(STRENGTHS, given, strict=True)])
         return (0.0, 0.0, 0.0, 0.0)
 
@@ -203,10 +203,10 @@ class Layer_Dense(Described):
 
     def _checked_parameters(self, where: str) -> tuple[Array, Array]:
         """Return weights and biases as kernels need them; what users assigned may be anything."""
-        own, n_neurons, dtype = self.__dict__, self.n_neurons, self.dtype
-        if n_neurons is not None and (dtype is _config.FLOAT32 or dtype is _config.FLOAT64):
+        own, n_inputs, n_neurons, dtype = self.__dict__, self.n_inputs, self.n_neurons, self.dtype
+        if type(n_inputs) is type(n_neurons) is int and (dtype is _config.FLOAT32 or dtype is _config.FLOAT64):
             w, b = own.get("weights"), own.get("biases")
-            if _kernels.writable(w, (self.n_inputs, n_neurons), dtype) and _kernels.writable(b, (1, n_neurons), dtype):
+            if _kernels.writable(w, (n_inputs, n_neurons), dtype) and _kernels.writable(b, (1, n_neurons), dtype):
                 return w, b  # type: ignore[return-value]
         weights = _check.stored(where, self, "weights", "set_parameters")
         biases = _check.stored(where, self, "biases", "set_parameters")
@@ -219,7 +219,7 @@ class Layer_Dense(Described):
         dtype = self._float_dtype()
         shape = None
         if self.n_inputs is not None and self.n_neurons is not None:
-            shape = (self.n_inputs, self.n_neurons)
+            shape = (_check.whole(where, "n_inputs", self.n_inputs), _check.whole(where, "n_neurons", self.n_neurons))
         w = _check.updatable(where, "weights", weights, shape, dtype)
         if w.ndim != 2:
             raise ValueError(f"{where}: weights must have shape (n_inputs, n_neurons), got {w.shape}.")

@@ -107,6 +107,8 @@ class Loss(Described):
         loss_sum = _kernels.backend.total(sample_losses)
         self._add(loss_sum, sample_losses.size)
         dtype = getattr(output, "dtype", sample_losses.dtype)
+        if isinstance(dtype, np.dtype):
+            dtype = dtype.newbyteorder("=")
         if dtype not in (_config.FLOAT32, _config.FLOAT64):
             dtype = _config.get_default_dtype()
         data_loss: np.floating[Any] = dtype.type(loss_sum / sample_losses.size)
@@ -139,7 +141,7 @@ def _penalty(layer: Any) -> float:
         l1 = getattr(layer, f"{kind}_regularizer_l1", 0)
         l2 = getattr(layer, f"{kind}_regularizer_l2", 0)
         values = getattr(layer, name, None)
-        if (l1 or l2) and values is not None:
+        if values is not None and not all(type(strength) in (int, float) and strength == 0 for strength in (l1, l2)):
             l1 = float(_check.number(where, f"{kind}_regularizer_l1", l1, 0))
             l2 = float(_check.number(where, f"{kind}_regularizer_l2", l2, 0))
             penalty += _kernels.backend.regularization_loss(_check.array(where, name, values), l1, l2)

@@ -88,7 +88,7 @@ class _Optimizer(Described):
 
     def post_update_params(self) -> None:
         """Count the step."""
-        self.iterations += 1
+        self.iterations = self.iterations + 1
 
     def _rule(self, where: str) -> Rule:
         """Return the rule of the step that is due, its settings checked."""

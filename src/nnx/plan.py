@@ -196,7 +196,7 @@ class Run:
         self.program.optimizer.current_learning_rate = self.rate
         for stage in self.program.stages:
             if stage.kind == "dropout":
-                stage.owner.training_forwards += whole
+                stage.owner.training_forwards = stage.owner.training_forwards + whole
         if whole:
             self.job.history.add(steps, ends)
             report.run(epoch, in_epoch, self.n_batches, steps, ends, None if self.decay else self.rate)

@@ -96,7 +96,7 @@ cdef bint of_dtype(tuple owners, object dtype) except -1:
     """Return whether all dense layers have a dtype."""
     for owner in owners:
         found = PyObject_GenericGetDict(owner, NULL).get("dtype")
-        if found is not dtype and found != dtype:
+        if found is not dtype and not (isinstance(found, (np.dtype, str, type)) and found == dtype):
             return False
     return True
 

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The tests that are named, on kernels compiled with GCC's address and undefined-behaviour sanitizers: sanitize.sh tests/...
+# Everything that it needs it installs below build/sanitize. A finding ends the process, and so the run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${python:-python3}
+place=${SANITIZE_DIR:-build/sanitize}
+
+[[ -x $place/bin/python ]] || "$python" -m venv "$place"
+newest=$(find src setup.py pyproject.toml -newer "$place/ready" 2> /dev/null | head -1 || true)
+if [[ ! -e $place/ready || -n $newest ]]; then
+    sanitizers="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+    CC=gcc CFLAGS="$sanitizers" LDFLAGS="$sanitizers" NNX_REQUIRE_EXTENSIONS=1 \
+        "$place/bin/python" -m pip install -q '.[test]'
+    touch "$place/ready"
+fi
+
+# Python itself is not compiled so: the sanitizers' libraries have to be there before it, and it leaks at exit by design.
+# The C++ library comes along because matplotlib and NumPy throw exceptions through it.
+LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so) $(gcc -print-file-name=libstdc++.so.6)"
+export LD_PRELOAD
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_segv=0
+export UBSAN_OPTIONS=print_stacktrace=1
+exec "$place/bin/python" -X faulthandler -m pytest -q -p no:cacheprovider "$@"

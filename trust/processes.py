@@ -1,0 +1,167 @@
+"""Many processes and threads at once: forks, spawned children, and eight models in eight threads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+import nnx
+
+#: How long a child may take before it counts as hanging.
+PATIENCE = 60
+
+
+def model_of(seed: int, wide: bool = False) -> nnx.Model:
+    """Return a network, the same at every call; a wide one is worth a second thread."""
+    np.random.seed(seed)
+    width, hidden = (64, 256) if wide else (2, 64)
+    model = nnx.Model()
+    for layer in (
+        *(nnx.Layer_Dense(width, hidden), nnx.Activation_ReLU(), nnx.Layer_Dropout(0.1, seed=seed)),
+        *(nnx.Layer_Dense(hidden, 3), nnx.Activation_Softmax()),
+    ):
+        model.add(layer)
+    model.set(
+        loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_Adam(), accuracy=nnx.Accuracy_Categorical()
+    )
+    model.finalize()
+    return model
+
+
+def data_of(wide: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Return samples and classes."""
+    rng = np.random.RandomState(0)
+    n, width = (1000, 64) if wide else (300, 2)
+    return rng.randn(n, width).astype(np.float32), rng.randint(0, 3, n)
+
+
+def trained(model: nnx.Model, wide: bool = False, epochs: int = 20) -> bytes:
+    """Train and predict; return the bytes of both."""
+    X, y = data_of(wide)
+    model.train(X, y, epochs=epochs, batch_size=250, shuffle=True, seed=1, print_every=None, threads=2)
+    return b"".join(a.tobytes() for pair in model.get_parameters() for a in pair) + model.predict(X).tobytes()
+
+
+def child(connection: Any, seed: int) -> None:
+    """Train and predict in a child; send the bytes."""
+    connection.send_bytes(of_a_child(seed))
+
+
+def of_a_child(seed: int) -> bytes:
+    """Return what a child sends."""
+    return trained(model_of(seed)) + trained(model_of(seed, wide=True), wide=True, epochs=3)
+
+
+def children(method: str, cases: int, while_training: bool = False) -> tuple[int, list[str]]:
+    """Start children after this process has trained on threads, or while it trains; return cases and failures."""
+    expected = of_a_child(1)
+    over = threading.Event()
+    model, (X, y) = model_of(2, wide=True), data_of(wide=True)
+
+    def train_on() -> None:
+        # Nothing here may use NumPy's global generator, whose lock a child that is forked meanwhile would find closed.
+        while not over.is_set():
+            model.train(X, y, epochs=3, batch_size=250, shuffle=True, seed=1, print_every=None, threads=2)
+
+    trainer = threading.Thread(target=train_on)
+    if while_training:
+        trainer.start()
+    try:
+        failures = [problem for _ in range(cases) if (problem := one_child(method, expected))]
+    finally:
+        over.set()
+        if while_training:
+            trainer.join()
+    return cases, failures
+
+
+def one_child(method: str, expected: bytes) -> str | None:
+    """Start a child; return what is wrong with what it sent."""
+    context = multiprocessing.get_context(method)
+    ours, theirs = context.Pipe(False)
+    process = context.Process(target=child, args=(theirs, 1))
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(PATIENCE):
+            return f"a child by {method} hangs"
+        return None if ours.recv_bytes() == expected else f"a child by {method} has other bytes"
+    except EOFError:
+        return f"a child by {method} has died"
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+
+
+def eight_threads(cases: int) -> tuple[int, list[str]]:
+    """Train eight models in eight threads at once, and compare with one after another."""
+    seeds = range(8)
+    expected = [trained(model_of(seed, seed % 2 == 0), seed % 2 == 0, 4) for seed in seeds]
+    failures = []
+    for _ in range(cases):
+        found: list[bytes | None] = [None] * 8
+        models = [model_of(seed, seed % 2 == 0) for seed in seeds]
+
+        def run(seed: int, models: list[nnx.Model] = models, found: list[bytes | None] = found) -> None:
+            found[seed] = trained(models[seed], seed % 2 == 0, 4)
+
+        threads = [threading.Thread(target=run, args=(seed,)) for seed in seeds]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if found != expected:
+            failures.append("models that train at once have other bytes than one after another")
+    return cases, failures
+
+
+def one_model_predicts(cases: int) -> tuple[int, list[str]]:
+    """Let eight threads predict with one model at once."""
+    model, (X, _) = model_of(1, wide=True), data_of(wide=True)
+    expected = [model.predict(X[i:]).tobytes() for i in range(8)]
+    failures = []
+    for _ in range(cases):
+        wrong: list[int] = []
+
+        def run(i: int, wrong: list[int] = wrong) -> None:
+            if any(model.predict(X[i:]).tobytes() != expected[i] for _ in range(20)):
+                wrong.append(i)
+
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if wrong:
+            failures.append(f"threads {wrong} have got other predictions than alone")
+    return cases, failures
+
+
+def heartbeat(cases: int) -> tuple[int, list[str]]:
+    """Let a thread tick while another is within compiled calls of some 50 ms each."""
+    failures = []
+    for _ in range(cases):
+        ticks, over = [0], threading.Event()
+
+        def tick(ticks: list[int] = ticks, over: threading.Event = over) -> None:
+            while not over.is_set():
+                ticks[0] += 1
+                time.sleep(0.001)
+
+        heart = threading.Thread(target=tick)
+        heart.start()
+        model, (X, y) = model_of(1), data_of()
+        model.train(X, y, epochs=20, print_every=None)
+        before = ticks[0]
+        model.train(X, y, epochs=10_000, print_every=None)
+        beats = ticks[0] - before
+        over.set()
+        heart.join()
+        if beats < 10:  # of about a hundred; a kept GIL leaves one between two calls, two at most
+            failures.append(f"{beats} ticks during a training of a tenth of a second")
+    return cases, failures

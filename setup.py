@@ -43,7 +43,7 @@ DIRECTIVES = {
 
 
 class build_extensions(build_ext):
-    """Translate and compile, on all cores; the kernels' one source becomes many modules, each with a folder for its C."""
+    """Translate and compile, on all cores; the kernels' one source becomes many modules, each with its folder for C."""
 
     translating = threading.Lock()  # Cython's compiler is not made for threads
 

@@ -98,7 +98,8 @@ def test_every_flipped_bit_is_refused_or_changes_nothing(small):
 HOSTILE_HEADERS = {
     "two names": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
     b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
-    "huge shape": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}}',
+    "huge shape": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[4611686018427387904,4],'
+    b'"data_offsets":[0,4]}}',
     "shape that overflows": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[4294967296,4294967296,0],'
     b'"data_offsets":[0,0]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
     "negative offset": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}',

@@ -64,8 +64,8 @@ def by_children(method: str, while_training: bool = False) -> Callable[[int, int
 PROMISES = (
     Promise(
         "files",
-        "A changed model file, parameter file or checkpoint gives the right model or `ModelFileError`, within 64 MB and "
-        "a second",
+        "A changed model file, parameter file or checkpoint gives the right model or `ModelFileError`, within 64 MB "
+        "and a second",
         100_000,
         by_script("mutants.py"),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -71,10 +72,8 @@ def interrupted(path: Path, every: int | str, ready: int) -> int:
     except KeyboardInterrupt:
         pass
     else:
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             time.sleep(1)
-        except KeyboardInterrupt:
-            pass
         return 10 if model.optimizer.iterations == 4500 else 6
     if model.history is None:  # before the first step
         return 0

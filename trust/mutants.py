@@ -48,15 +48,19 @@ def model_of(kind: str) -> nnx.Model:
     model = nnx.Model()
     layers, loss, accuracy, y = {
         "classes": (
-            (nnx.Layer_Dense(2, 3), nnx.Activation_ReLU(), nnx.Layer_Dropout(0.1), nnx.Layer_Dense(3, 2))
-            + (nnx.Activation_Softmax(),),
+            (
+                *(nnx.Layer_Dense(2, 3), nnx.Activation_ReLU(), nnx.Layer_Dropout(0.1), nnx.Layer_Dense(3, 2)),
+                nnx.Activation_Softmax(),
+            ),
             nnx.Loss_CategoricalCrossentropy(),
             nnx.Accuracy_Categorical(),
             np.arange(24) % 2,
         ),
         "numbers": (
-            (nnx.Layer_Dense(2, 4, weight_regularizer_l2=0.1, dtype="float64"), nnx.Activation_Sigmoid())
-            + (nnx.Layer_Dense(4, 1, dtype="float64"), nnx.Activation_Linear()),
+            (
+                *(nnx.Layer_Dense(2, 4, weight_regularizer_l2=0.1, dtype="float64"), nnx.Activation_Sigmoid()),
+                *(nnx.Layer_Dense(4, 1, dtype="float64"), nnx.Activation_Linear()),
+            ),
             nnx.Loss_MeanSquaredError(),
             nnx.Accuracy_Regression(),
             X.sum(axis=1),

@@ -250,12 +250,24 @@ def test_a_repeated_step_writes_its_checkpoint(tmp_path):
     X, y = data_for(SPIRAL, 20)
     X = X.astype(np.float32)
     model = make()
+    path = tmp_path / "c"
     for _ in range(3):
-        model.train(X, y, print_every=None, checkpoint=tmp_path / "c")
-    assert nnx.Model.load(tmp_path / "c").optimizer.iterations == 3
+        model.train(X, y, print_every=None, checkpoint=path)
+    assert nnx.Model.load(path).optimizer.iterations == 3
+    train(model, X, y, checkpoint=path)
     for _ in range(3):
-        model.train(X, y, print_every=None, resume=tmp_path / "c")
-        assert model.optimizer.iterations == 3
+        model.train(X, y, print_every=None, resume=path)
+        assert model.optimizer.iterations == 4
+
+
+def test_state_of_another_optimizer_does_not_stay(tmp_path):
+    X, y = data_for(SPIRAL, 50)
+    whole = left_behind_by(make(optimizer="SGD"), X, y, epochs=3)
+    train(make(optimizer="SGD"), X, y, epochs=2, checkpoint=tmp_path / "c")
+    model = make()
+    train(model, X, y)
+    model.set(optimizer=OPTIMIZERS["SGD"]())
+    assert left_behind_by(model, X, y, epochs=3, resume=tmp_path / "c") == whole
 
 
 # Refusals

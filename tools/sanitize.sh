@@ -19,6 +19,6 @@ fi
 # The C++ library comes along because matplotlib and NumPy throw exceptions through it.
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so) $(gcc -print-file-name=libstdc++.so.6)"
 export LD_PRELOAD
-export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_segv=0
+export ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=1:allocator_may_return_null=1:handle_segv=0
 export UBSAN_OPTIONS=print_stacktrace=1
 exec "$place/bin/python" -X faulthandler -m pytest -q -p no:cacheprovider "$@"

@@ -111,14 +111,14 @@ class Keeper:
             "backend": _kernels.name,
             "data": self._data,
         }
-        arrays = {name: np.array(column) for name, column in job.history.to_dict().items()}
+        arrays = {name: getattr(job.history, name) for name in EPOCH + STEP}
         try:
             storage.save_checkpoint(
                 self._where, self._path, job.model, run, {**arrays, "sums": np.array(sums, np.float64)}
             )
         except OSError as error:
             raise OSError(
-                f"{self._where}: checkpoint could not be written to {self._path!r}: {error.strerror or error} "
+                f"{self._where}: checkpoint could not be written to {self._path!r}: {error.strerror or error}. "
                 f"The model is as after {done} steps, and an earlier checkpoint is as it was."
             ) from error
         self._written, self._last = done, time.monotonic()

@@ -293,18 +293,19 @@ def _show_table(description: dict[str, Any], rows: Iterable[Row]) -> None:
     print(f"BLAS       {about['blas']}, 1 thread")
     print(f"backend    {about['backend']}, {about['dtype']}")
     print("Microseconds a call, in alternating blocks. A ratio above 1: the compiled kernel is ahead.\n")
-    print(f"{'':<43} {'numpy':>18} {about['backend']:>18} {'ratio':>14}")
-    print(f"{'kernel':<28} {'shape':<14} {'min':>9}{'median':>9} {'min':>9}{'median':>9} {'min':>7}{'median':>7}")
+    print(f"{'':<43} {'numpy':>19} {about['backend']:>19} {'ratio':>15}")
+    print(f"{'kernel':<28} {'shape':<14} {'min':>9} {'median':>9} {'min':>9} {'median':>9} {'min':>7} {'median':>7}")
     measured = []
     for row in rows:
         measured.append(row)
         print(
-            f"{row.kernel:<28} {row.shape:<14} {row.numpy_min_us:>9.2f}{row.numpy_median_us:>9.2f} "
-            f"{row.compiled_min_us:>9.2f}{row.compiled_median_us:>9.2f} {row.ratio_min:>7.2f}{row.ratio_median:>7.2f}",
+            f"{row.kernel:<28} {row.shape:<14} {row.numpy_min_us:>9.2f} {row.numpy_median_us:>9.2f} "
+            f"{row.compiled_min_us:>9.2f} {row.compiled_median_us:>9.2f} "
+            f"{row.ratio_min:>7.2f} {row.ratio_median:>7.2f}",
             flush=True,
         )
     by_min, by_median = _geometric_means(measured)
-    print(f"{'geometric mean':<81} {by_min:>7.2f}{by_median:>7.2f}")
+    print(f"{'geometric mean':<83} {by_min:>7.2f} {by_median:>7.2f}")
 
 
 def _geometric_means(rows: list[Row]) -> tuple[float, float]:

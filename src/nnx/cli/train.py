@@ -116,6 +116,8 @@ def run(chosen: argparse.Namespace) -> int:
     model.save(output)  # first of all: what follows can be had again
     if code:
         print(f"Stopped after {count(len(model.history), 'step')}; the model so far is kept.")
+        if chosen.checkpoint or chosen.resume:
+            print(f"To go on, repeat the command with --resume {chosen.checkpoint or chosen.resume}")
     print(f"training  {figures.judge(model, task.table, task.X, task.y)}")
     if task.held_out:
         print(f"test      {figures.judge(model, task.table, *task.held_out)}")

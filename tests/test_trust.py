@@ -102,6 +102,8 @@ HOSTILE_HEADERS = {
     b'"data_offsets":[0,4]}}',
     "shape that overflows": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[4294967296,4294967296,0],'
     b'"data_offsets":[0,0]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+    "shape that is no place's": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}',
+    "large shape": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4]}}',
     "negative offset": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}',
     "place beyond the end": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
     "a hole": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
@@ -128,10 +130,14 @@ HOSTILE_HEADERS = {
 #: What is found out first, where several things are wrong.
 REASONS = {
     **dict.fromkeys(("two names", "infinite", "not a number", "no letters", "other letters"), "cannot be read"),
-    **dict.fromkeys(("huge shape", "negative offset", "place beyond the end"), "(size of its|possible shape or) place"),
+    **dict.fromkeys(
+        ("huge shape", "shape that is no place's", "large shape", "negative offset"),
+        "(size of its|possible shape or) place",
+    ),
     **dict.fromkeys(("fractional size", "true for one"), "no possible shape or place"),
     **dict.fromkeys(("unknown dtype", "dtype that is a list"), "it holds arrays of"),
     **dict.fromkeys(("a hole", "an overlap"), "does not lie where the array before it ends"),
+    "place beyond the end": "does not have the size of its place",
     "shape that overflows": "it holds an array of shape",
     "many backslashes": "none that nnx wrote",
 }
@@ -152,6 +158,16 @@ def test_hostile_headers_are_refused_in_little_memory(tmp_path, name):
     finally:
         tracemalloc.stop()
     assert most < len(header) + (32 << 20)
+
+
+def test_truths_that_are_neither_are_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    for values in (np.array([True, False]), np.array([1, 2], np.uint8).view(bool)):
+        save_file({"layers.0.weights": values}, tmp_path / "file", {"nnx": "{}"})
+        expected = "neither true nor false" if values.view(np.uint8)[1] == 2 else "its checksum"
+        with pytest.raises(nnx.ModelFileError, match=expected):
+            nnx.Model.load(tmp_path / "file")
 
 
 def test_reading_takes_little_more_memory_than_the_file(tmp_path):

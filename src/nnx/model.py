@@ -319,9 +319,7 @@ class Model:
                 training.train(job, report)
         finally:
             self._training = False
-        if checkpoint is not None or resume is not None:
-            self._again = None  # what is done once more goes on from nothing, and writes nothing
-        elif self._again is not None:
+        if self._again is not None and checkpoint is None and resume is None:
             self._again.remember(options, check_finite)
         return self.history
 

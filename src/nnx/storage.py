@@ -90,6 +90,10 @@ def _check_keep(where: str, name: str, value: Any) -> None:
 
 
 def _check_amount(where: str, name: str, value: Any) -> None:
+    _check.number(where, name, value, 0)
+
+
+def _check_precision(where: str, name: str, value: Any) -> None:
     if value is not None:
         _check.number(where, name, value, 0)
 
@@ -97,7 +101,7 @@ def _check_amount(where: str, name: str, value: Any) -> None:
 #: Numbers beside the configuration that training goes on from, by class, and the check of each.
 STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
     Layer_Dropout: {"rate": _check_keep, "seed": _check_seed, "training_forwards": _check_count},
-    Accuracy_Regression: {"precision": _check_amount},
+    Accuracy_Regression: {"precision": _check_precision},
     **{kind: {"iterations": _check_count, "current_learning_rate": _check_amount} for kind in BUILTIN["optimizer"]},
 }
 

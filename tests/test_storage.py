@@ -422,6 +422,7 @@ def test_a_safetensors_file_of_others_is_refused(tmp_path):
 
 TAMPERED = {
     "another version": lambda d: d.update(version=1),
+    "no rate": lambda d: d["optimizer"]["state"].update(current_learning_rate=None),
     "another format": lambda d: d.update(format="onnx"),
     "unknown key": lambda d: d.update(extra=1),
     "no layers": lambda d: d.update(layers=[]),

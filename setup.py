@@ -37,6 +37,7 @@ DIRECTIVES = {
     "annotation_typing": False,
     "boundscheck": False,
     "cdivision": True,
+    "freethreading_compatible": True,
     "initializedcheck": False,
     "wraparound": False,
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -240,10 +242,21 @@ def test_a_checkpoint_is_a_model_file(tmp_path):
 
 def test_the_leftovers_of_killed_writers_are_removed(tmp_path):
     X, y = data_for(SPIRAL, 50)
-    for name in (".c.0123456789abcdef.tmp", ".c.0123456789abcdef.tmpx", ".d.0123456789abcdef.tmp"):
+    prefix = os.path.basename(_files._temporary_prefix(str(tmp_path / "c")))
+    left, other, of_another = f"{prefix}{16 * 'a'}.tmp", f"{prefix}{16 * 'a'}.tmpx", f".nnx-00000000-{16 * 'a'}.tmp"
+    for name in (left, other, of_another):
         (tmp_path / name).write_text("")
     train(make(), X, y, checkpoint=tmp_path / "c")
-    assert sorted(os.listdir(tmp_path)) == [".c.0123456789abcdef.tmpx", ".d.0123456789abcdef.tmp", "c"]
+    assert sorted(os.listdir(tmp_path)) == sorted([other, of_another, "c"])
+
+
+@pytest.mark.skipif(_files.fcntl is None, reason="elsewhere the system keeps open files")
+def test_what_somebody_is_writing_is_not_removed(tmp_path):
+    with _files.replacing("test", tmp_path / "c") as file:
+        file.write(b"a part")
+        file.flush()
+        train(make(), *data_for(SPIRAL, 50), checkpoint=tmp_path / "c")
+    assert (tmp_path / "c").read_bytes() == b"a part"
 
 
 def test_a_repeated_step_writes_its_checkpoint(tmp_path):
@@ -412,6 +425,118 @@ def test_a_model_with_classes_of_ones_own_goes_on(tmp_path):
         with_own(0.2).train(X, y, epochs=3, resume=tmp_path / "c")
 
 
+class Own_Optimizer:
+    """From scratch, in the book's way; its count is not in a checkpoint."""
+
+    def __init__(self, rate=0.1):
+        self.rate, self.iterations = rate, 0
+
+    def get_config(self):
+        return {"rate": self.rate}
+
+    def pre_update_params(self):
+        pass
+
+    def update_params(self, layer):
+        layer.weights -= self.rate * layer.dweights
+        layer.biases -= self.rate * layer.dbiases
+
+    def post_update_params(self):
+        self.iterations += 1
+
+
+class Own_Accuracy:
+    """From scratch, with no sums of its own to be seen."""
+
+    def get_config(self):
+        return {}
+
+    def init(self, y):
+        pass
+
+    def new_pass(self):
+        pass
+
+    def calculate(self, predictions, y):
+        return 0.5
+
+    def calculate_accumulated(self):
+        return 0.5
+
+
+def test_an_optimizer_and_an_accuracy_from_scratch_train_and_go_on(tmp_path):
+    X, y = data_for(SPIRAL, 50)
+
+    def from_scratch():
+        model = make()
+        model.set(optimizer=Own_Optimizer(), accuracy=Own_Accuracy())
+        return model
+
+    whole = from_scratch()
+    train(whole, X, y, epochs=3, batch_size=20)
+    train(from_scratch(), X, y, epochs=2, batch_size=20, checkpoint=tmp_path / "c")
+    resumed = from_scratch()
+    train(resumed, X, y, epochs=3, batch_size=20, resume=tmp_path / "c")
+    assert [a.tobytes() for p in resumed.get_parameters() for a in p] == [
+        a.tobytes() for p in whole.get_parameters() for a in p
+    ]
+
+
+class Own_Dense(nnx.Layer_Dense):
+    def get_config(self):
+        return {"n_inputs": 2, "n_neurons": 64}
+
+
+def test_parameters_of_a_layer_of_ones_own_must_have_the_models_shapes(tmp_path):
+    def with_own(width):
+        np.random.seed(0)
+        model = nnx.Model()
+        for layer in (Own_Dense(2, width), nnx.Activation_ReLU(), nnx.Layer_Dense(64, 3), nnx.Activation_Softmax()):
+            model.add(layer)
+        model.set(
+            loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_SGD(), accuracy=nnx.Accuracy_Categorical()
+        )
+        model.finalize()
+        return model
+
+    X, y = data_for(SPIRAL, 50)
+    train(with_own(64), X, y, checkpoint=tmp_path / "c")
+    model = with_own(64)
+    model.layers[0].weights = np.ones((2, 65), np.float32)
+    with pytest.raises((ValueError, nnx.ModelFileError)):
+        model.train(X, y, epochs=2, resume=tmp_path / "c")
+    assert model.layers[0].weights.shape == (2, 65)
+
+
+def test_a_finished_run_writes_its_checkpoint_too(tmp_path):
+    X, y = data_for(SPIRAL, 50)
+    for kind in (nnx.Model, Book):
+        train(make(kind=kind), X, y, checkpoint=tmp_path / "c")
+        train(make(kind=kind), X, y, resume=tmp_path / "c", checkpoint=tmp_path / kind.__name__)
+        assert kind.load(tmp_path / kind.__name__).optimizer.iterations == 1
+
+
+def test_ctrl_c_does_not_restore_half_a_model(tmp_path, monkeypatch):
+    X, y = data_for(SPIRAL, 50)
+    train(make(), X, y, checkpoint=tmp_path / "c")
+    restore = checkpoints.Resumed.restore
+
+    def interrupted(self, job):
+        job.model.layers[0].biases += 1
+        signal.raise_signal(signal.SIGINT)
+        restore(self, job)
+
+    monkeypatch.setattr(checkpoints.Resumed, "restore", interrupted)
+    model = make()
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model.train(X, y, epochs=2, resume=tmp_path / "c")
+    finally:
+        signal.signal(signal.SIGINT, kept)
+    assert model.predict(X).tobytes() == nnx.Model.load(tmp_path / "c").predict(X).tobytes()
+
+
 # Where writing fails
 
 
@@ -522,6 +647,7 @@ def test_mistakes_about_checkpoints_on_the_command_line(tmp_path, monkeypatch, c
         (["--checkpoint", "binary.png"], "argument --checkpoint: must not be where model or picture go"),
         (["--checkpoint", "c", "--resume", "c"], "argument --resume: not allowed with argument --checkpoint"),
         (["--checkpoint", "c", "--checkpoint-every", "2m"], "argument --checkpoint-every: must be a number of epochs"),
+        (["--checkpoint-every", "5"], "argument --checkpoint-every: is for --checkpoint and --resume only"),
         (["--checkpoint", "c", "--checkpoint-every", "0"], "argument --checkpoint-every: must be a number of epochs"),
     ]:
         with pytest.raises(SystemExit) as left:
@@ -549,3 +675,26 @@ def test_other_makers(tmp_path):
         np.random.seed(0)
         train(maker(), X, y, epochs=2, checkpoint=tmp_path / "c")
         assert left_behind_by(maker(), X, y, epochs=3, resume=tmp_path / "c") == whole
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_the_command_stops_when_it_is_asked_to_also_where_ctrl_c_is_ignored(tmp_path):
+    """As in the background of a shell's script."""
+    command = [sys.executable, "-m", "nnx", "train", "spiral", "--epochs", "100000", "--checkpoint", "run.ckpt"]
+    process = subprocess.Popen(
+        [*command, "--checkpoint-every", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    while not (tmp_path / "run.ckpt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "Stopped after" in out
+    assert "repeat the command with --resume run.ckpt" in out
+    model = nnx.Model.load(tmp_path / "spiral.safetensors")
+    assert model.optimizer.iterations == nnx.Model.load(tmp_path / "run.ckpt").optimizer.iterations > 0

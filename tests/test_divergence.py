@@ -91,7 +91,7 @@ def test_weights_are_named_with_the_step_whose_update_made_them(kind):
     X, y = data_for(DEEP, 50)
     model = diverging(DEEP, kind, rate=1e38)
     found = sentence_of(model, X, 1e5 * y, batch_size=10, epochs=3)
-    assert "epoch 1, step 0: the weights of layer 0, Layer_Dense(17, 33), got the first value" in found
+    assert "by epoch 1, step 0: the weights of layer 0, Layer_Dense(17, 33), got the first value" in found
     assert "as after 1 whole step." in found
     assert model.optimizer.iterations == 1
 
@@ -104,7 +104,7 @@ def test_the_last_update_is_looked_at_too(net, kind):
     for layer in model.trainable_layers:
         layer.weights *= 1e3
     found = sentence_of(model, 100 * X, y, epochs=1)
-    assert "epoch 1, step 0: the weights of layer" in found
+    assert "by epoch 1, step 0: the weights of layer" in found
     assert "as after 1 whole step." in found
     assert len(model.history) == model.optimizer.iterations == 1
 
@@ -200,3 +200,49 @@ def test_the_checkpoint_before_is_kept(tmp_path):
         kept = (tmp_path / "c").read_bytes()
         sentence_of(model, X, y, batch_size=10, epochs=2, checkpoint=tmp_path / "c", checkpoint_every=1)
         assert (tmp_path / "c").read_bytes() == kept
+
+
+@pytest.mark.parametrize("kind", [nnx.Model, Book])
+def test_an_update_that_overflows_does_not_reach_the_checkpoint(tmp_path, kind):
+    """The loss is finite, the step is whole, and its weights are not."""
+    X, y = np.ones((4, 1)), np.zeros(4)
+
+    def linear(rate):
+        model = kind()
+        model.add(nnx.Layer_Dense(1, 1))
+        model.set(
+            loss=nnx.Loss_MeanAbsoluteError(), optimizer=nnx.Optimizer_SGD(rate), accuracy=nnx.Accuracy_Regression()
+        )
+        model.finalize()
+        model.layers[0].weights[:] = 1
+        return model
+
+    linear(0.1).train(X, y, print_every=None, checkpoint=tmp_path / "c")
+    kept = (tmp_path / "c").read_bytes()
+    for epochs in (1, 3):
+        sentence = sentence_of(linear(1e39), X, y, epochs=epochs, checkpoint=tmp_path / "c", checkpoint_every=1)
+        assert "by epoch 1, step 0: the weights of layer 0" in sentence
+        assert (tmp_path / "c").read_bytes() == kept
+
+
+@pytest.mark.parametrize("kind", [nnx.Model, Book])
+def test_parameters_that_were_not_finite_before_are_not_blamed_on_a_step(kind):
+    X, y = data_for(CLASSIFIER, 20)
+    model = diverging(CLASSIFIER, kind, rate=0.1)
+    model.layers[0].biases[0, 0] = -np.inf  # a neuron that is silent: the loss is finite
+    assert "has diverged before the first step: the biases of layer 0" in sentence_of(model, X, y, epochs=7)
+    model = diverging(CLASSIFIER, kind, rate=0.1)
+    model.layers[0].biases[0, 0] = -np.inf
+    model.trainable_layers = model.trainable_layers[1:]  # frozen: that is its owner's choice
+    model.train(X, y, epochs=7, print_every=None)
+    assert len(model.history) == 7
+
+
+@pytest.mark.parametrize("kind", [nnx.Model, Book])
+def test_the_sums_are_those_of_the_whole_steps(kind):
+    X, y = data_for(DEEP, 50)
+    y[37] = 1e30
+    model = diverging(DEEP, kind, rate=0.0)
+    sentence_of(model, X, y, batch_size=10, epochs=3)
+    assert model.loss.accumulated_count == 30
+    assert np.isfinite(model.loss.accumulated_sum)

@@ -5,6 +5,7 @@ The latter are safetensors, the description as JSON in their metadata; what it m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import operator
@@ -13,13 +14,17 @@ import re
 import secrets
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
 from nnx._typing import Array, Path
 from nnx.errors import ModelFileError
+
+try:
+    import fcntl
+except ImportError:  # no POSIX
+    fcntl = None  # type: ignore[assignment]
 
 #: The dtypes of arrays, by the format's names and by NumPy's.
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool"} | {
@@ -33,7 +38,7 @@ MAX_VALUES = 100_000
 MAX_DEPTH = 32
 MAX_DIMENSIONS = 32
 BRACKET = re.compile(rb"[\[{\]}]")
-LONG_NUMBER = re.compile(rb"[0-9]{400}")
+LONG_NUMBER = re.compile(rb"(?<![0-9])[0-9]{400}")
 
 #: How the name of a temporary file ends.
 LEFTOVER = re.compile(r"[0-9a-f]{16}\.tmp")
@@ -48,7 +53,13 @@ PICKLE = (
 
 def refuse(where: str, path: Path, reason: str) -> NoReturn:
     """Raise the error that says what is wrong with a file."""
-    raise ModelFileError(f"{where}: {os.fspath(path)!r} {reason}.")
+    raise ModelFileError(f"{where}: {os.fspath(path)!r} {printable(reason)}.")
+
+
+def printable(text: str, most: int = 1000) -> str:
+    """Return text that may come from a file as one line that a terminal can show."""
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:most])
+    return shown if len(text) <= most else f"{shown} ..."
 
 
 # Writing
@@ -114,7 +125,7 @@ def plain_number(value: Any) -> Any:
     raise TypeError(f"{value!r}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def replacing(where: str, path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` when the block ends well; an error leaves no trace of it.
 
@@ -125,6 +136,7 @@ def replacing(where: str, path: Path) -> Iterator[BinaryIO]:
     temporary = f"{_temporary_prefix(target)}{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:
+            _lock(file)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -142,17 +154,27 @@ def replacing(where: str, path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what writers of ``path`` left behind that were killed."""
+    """Remove what writers of ``path`` left behind that were killed; what somebody is writing is locked."""
     folder, prefix = os.path.split(_temporary_prefix(os.path.realpath(os.fspath(path))))
-    for name in os.listdir(folder):
-        if name.startswith(prefix) and LEFTOVER.fullmatch(name[len(prefix) :]):
-            os.remove(os.path.join(folder, name))
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if name.startswith(prefix) and LEFTOVER.fullmatch(name[len(prefix) :]):
+                leftover = os.path.join(folder, name)
+                with open(leftover, "rb") as file:
+                    _lock(file)
+                    os.remove(leftover)
+
+
+def _lock(file: BinaryIO) -> None:
+    """Keep others from removing a file until it is closed; OSError if somebody else does. Windows does so by itself."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _temporary_prefix(target: str) -> str:
-    """Return what the names of temporary files for ``target`` begin with."""
+    """Return what the names of temporary files for ``target`` begin with: they are short, whatever its name."""
     folder, name = os.path.split(target)
-    return os.path.join(folder, f".{name[:60]}.")
+    return os.path.join(folder, f".nnx-{zlib.crc32(os.fsencode(name)):08x}-")
 
 
 # Reading

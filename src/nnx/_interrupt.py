@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from types import FrameType, TracebackType
+from typing import ClassVar
 
 SIGINT = int(signal.SIGINT)
 #: The functions without the enumerations that `signal` puts around them, which cost more than a small network's step.
@@ -20,15 +21,18 @@ class Interrupt:
     Ctrl-C does not reach, nothing is done. A second Ctrl-C does not wait, so that a step that hangs can be left.
     """
 
+    #: Those that are entered in the main thread, the innermost last.
+    entered: ClassVar[list[Interrupt]] = []
+
     #: Whether `check` has raised: then no step has stopped half-way.
     stopped = False
 
     def __enter__(self) -> Interrupt:
         self._pending = False
-        self._installed = (
-            threading.get_ident() == threading.main_thread().ident
-            and _signal.getsignal(SIGINT) is signal.default_int_handler
-        )
+        self._is_main = threading.get_ident() == threading.main_thread().ident
+        self._installed = self._is_main and _signal.getsignal(SIGINT) is signal.default_int_handler
+        if self._is_main:
+            self.entered.append(self)
         if self._installed:
             _signal.signal(SIGINT, self._put_off)
         return self
@@ -36,6 +40,8 @@ class Interrupt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._is_main:
+            self.entered.remove(self)
         if self._installed:
             _signal.signal(SIGINT, signal.default_int_handler)
         if kind is None:
@@ -47,6 +53,13 @@ class Interrupt:
             self._pending = False
             self.stopped = True
             raise KeyboardInterrupt
+
+    @classmethod
+    def request(cls, number: int, frame: FrameType | None) -> None:
+        """Stop as Ctrl-C does: a handler of other signals, for programs, where Ctrl-C itself may be switched off."""
+        if not cls.entered:
+            raise KeyboardInterrupt
+        cls.entered[-1]._put_off(number, frame)
 
     def _put_off(self, number: int, frame: FrameType | None) -> None:
         if self._pending:

@@ -47,6 +47,7 @@ def fingerprints(job: Job) -> dict[str, dict[str, Any]]:
 
 def prepare(where: str, job: Job, checkpoint: Path | None, every: int | str, resume: Path | None) -> Resumed | None:
     """Let a job write checkpoints, and go on from one, if it is to; return what that one holds."""
+    interval(where, every)
     if checkpoint is not None:
         job.keeper = Keeper(where, checkpoint, every, job)
     if resume is None:
@@ -78,7 +79,6 @@ class Keeper:
         self._written = -1
         self._data = fingerprints(job)
         storage.describe(where, job.model)  # refuses what could not be written
-        _files.remove_leftovers(self._path)
 
     def steps_left(self, done: int, n_batches: int) -> int:
         """Return how many steps there are until a checkpoint is due; a large number where the clock decides."""
@@ -103,6 +103,8 @@ class Keeper:
         """
         if done == self._written:
             return
+        if self._written < 0:
+            _files.remove_leftovers(self._path)
         run = {
             "done": done,
             "rows": job.rows,
@@ -192,7 +194,8 @@ class Resumed:
         for name in (*ours, *theirs):
             if theirs.get(name) != ours.get(name):
                 raise ValueError(
-                    f"{where}: {name} must be {of}, {_told(theirs.get(name))}, got {_told(ours.get(name))}."
+                    f"{where}: {_files.printable(name, 80)} must be {of}, {_told(theirs.get(name))}, "
+                    f"got {_told(ours.get(name))}."
                 )
         if run.get("rows") != job.rows:
             raise ValueError(f"{where}: batch_size must be {of}, {run.get('rows')}, got {job.rows}.")
@@ -208,9 +211,10 @@ class Resumed:
         if not self._fits:
             self._checkpoint.refuse("is damaged: its figures are none")
         if run.get("backend") != _kernels.name:
+            before = _files.printable(run["backend"], 80)
             warnings.warn(
-                f"{where}: {path!r} was written on {run.get('backend')}, and goes on on {_kernels.name}: "
-                "the last digits will be other ones than without the interruption.",
+                f"{where}: {path!r} was written on {before}, and goes on on {_kernels.name}: the last "
+                "digits will be other ones than without the interruption.",
                 stacklevel=5,
             )
 
@@ -227,4 +231,5 @@ def _told(mark: dict[str, Any] | None) -> str:
     """Return a fingerprint as words."""
     if not isinstance(mark, dict):
         return "none"
-    return f"{mark.get('dtype')} of shape {mark.get('shape')} with CRC-32 {mark.get('crc32')}"
+    told = f"{mark.get('dtype')} of shape {mark.get('shape')} with CRC-32 {mark.get('crc32')}"
+    return _files.printable(told, 160)

@@ -10,6 +10,7 @@ import numpy as np
 
 from nnx import _check, _report, plan, program, training
 from nnx._config import checked_threads, get_num_threads
+from nnx._interrupt import Interrupt
 from nnx._random import Order
 from nnx._typing import Array, ArrayLike, Parameters, Path
 from nnx.accuracy import Accuracy_Regression
@@ -93,7 +94,8 @@ class Model:
     history: History | None = None
     #: The layers as `finalize` found them; empty before it.
     _chain: tuple[Any, ...] = ()
-    _training: bool = False
+    #: Present while it is trained.
+    _training: Any = None
     #: What was made for this model the last time it was trained, or used: see `nnx.plan`.
     _plan: Any = None
     _again: Any = None
@@ -283,8 +285,9 @@ class Model:
             *(epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads),
             *(on_nonfinite, checkpoint, checkpoint_every, resume),
         )
-        if self._again is not None:
-            history: History | None = self._again.step(self, X, y, options)
+        again = self._again
+        if again is not None:
+            history: History | None = again.step(self, X, y, options)
             if history is not None:
                 return history
             self._again = None
@@ -300,27 +303,29 @@ class Model:
         data = training.checked_data(self, where, ("X", "y"), X, y, check_finite)
         held_out = None if validation_data is None else training.checked_validation(self, where, validation_data)
         stops = _check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
-        if self._training:
+        token = object()  # of the one thread that may train it
+        if vars(self).setdefault("_training", token) is not token:
             raise RuntimeError(f"{where}: this model is being trained already.")
-        job = training.Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, History())
-        resumed = None
-        if checkpoint is not None or resume is not None:
-            from nnx import checkpoints
-
-            resumed = checkpoints.prepare(where, job, checkpoint, checkpoint_every, resume)
-        self._training = True
         try:
+            job = training.Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, History())
+            resumed = None
+            if checkpoint is not None or resume is not None or checkpoint_every != "60s":
+                from nnx import checkpoints
+
+                resumed = checkpoints.prepare(where, job, checkpoint, checkpoint_every, resume)
             self.loss.remember_trainable_layers(self.trainable_layers)
             self.accuracy.init(np.asarray(y))
             if resumed is not None:
-                resumed.restore(job)
+                with Interrupt():
+                    resumed.restore(job)
             self.history = job.history
             with _report.Report(print_every, progress, job.n_steps, job.done) as report:
                 training.train(job, report)
+            again = self._again
+            if again is not None and checkpoint is None and resume is None:
+                again.remember(options, check_finite)
         finally:
-            self._training = False
-        if self._again is not None and checkpoint is None and resume is None:
-            self._again.remember(options, check_finite)
+            vars(self).pop("_training", None)
         return self.history
 
     def evaluate(

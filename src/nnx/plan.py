@@ -119,15 +119,16 @@ def train(job: Job, report: _report.Report) -> bool:
         try:
             if job.lacks_validation():
                 job.validate(report, interrupt)
+            run.check_parameters()
             while run.done < run.n_steps:
                 run.go_on(report, interrupt)
-                job.keep(run.done, run.native.sums())
+                job.keep(run.done, run.native.sums)
                 interrupt.check()
-            if job.stops and not run.native.is_finite():
-                divergence.refuse(job.model, None, run.done, run.n_batches)
+            run.check_parameters()
+            job.keep(run.done, run.native.sums, now=True)
         except KeyboardInterrupt:
             if interrupt.stopped:
-                job.keep(run.done, run.native.sums(), now=True)
+                job.keep(run.done, run.native.sums, now=True)
             raise
         finally:
             run.settle()
@@ -207,6 +208,11 @@ class Run:
         if self.held_out is not None and self.done % self.n_batches == 0:
             self.job.validate(report, interrupt)
 
+    def check_parameters(self) -> None:
+        """Refuse parameters that are not finite."""
+        if self.job.stops and not self.native.is_finite():
+            divergence.refuse_parameters(self.model, self.done, self.n_batches)
+
     def _diverge(self) -> NoReturn:
         """Do the forward of the step that has come to a value that is not finite once more, and say where."""
         epoch, step = divmod(self.done, self.n_batches)
@@ -214,7 +220,7 @@ class Run:
         batch = next(self.data.batches(self.job.batch_size, order, step))
         with np.errstate(all="ignore"):
             self.model.forward(batch.X, training=True)
-        divergence.refuse(self.model, batch, self.done, self.n_batches)
+        divergence.refuse_step(self.model, batch, self.done, self.n_batches)
 
     def _how_many(self, in_epoch: int) -> int:
         """Return how many steps the next call does."""
@@ -334,7 +340,7 @@ class Run:
             return None
         published = [(owner, name, value) for owner, name, value in self._stored() if value is not self.inputs]
         return _kernels.backend.Repeat(  # type: ignore[attr-defined]
-            self.native, program, self.model.input_layer, published, History, _kernels, divergence.refuse
+            self.native, program, self.model.input_layer, published, History, _kernels, divergence.refuse_parameters
         )
 
     def settle(self) -> None:

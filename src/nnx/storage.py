@@ -314,7 +314,9 @@ class Checkpoint:
         others = {role: file.build(role, file.description[role], classes) for role in roles}
         self._pairs = list(zip(model.layers, layers, strict=True))
         self._pairs += [(own, others[role]) for role, own in roles.items()]
-        self.iterations = getattr(others["optimizer"], "iterations", None)
+        counts = "iterations" in _state_of(others["optimizer"])
+        self.iterations = others["optimizer"].iterations if counts else None
+        self._compare_shapes()
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise the error that says what is wrong with the file."""
@@ -333,6 +335,14 @@ class Checkpoint:
                 self.refuse(f"is a checkpoint of another model: its {name} is {_shown(theirs)}, here {_shown(ours)}")
         if found["trainable"] != own["trainable"]:
             self.refuse("is a checkpoint of a model with other trainable layers")
+
+    def _compare_shapes(self) -> None:
+        """Refuse parameters of other shapes than the model's, which layers of one's own do not tell of."""
+        for number, (own, found) in enumerate(self._pairs):
+            for name in PARAMETER_ARRAYS:
+                shapes = [np.shape(getattr(each, name, ())) for each in (own, found)]
+                if shapes[0] != shapes[1]:
+                    self.refuse(f"is a checkpoint of another model: its layer {number} has {name} of {shapes[1]}")
 
     def restore(self) -> None:
         """Give the model all parameters, state and counts."""
@@ -452,6 +462,7 @@ class _File:
 
     def fill(self, layers: list[Any]) -> None:
         """Give the layers their arrays: dense ones both parameters, of the right shapes; state shaped like those."""
+        first: dict[int, tuple[str, str]] = {}
         known = {f"layers.{number}.{name}": (layer, name) for number, layer in enumerate(layers) for name in ARRAYS}
         for full_name, array in self.arrays.items():
             if self.kind == CHECKPOINT and full_name.startswith(RUN):
@@ -461,6 +472,9 @@ class _File:
             layer, name = known[full_name]
             if type(layer) in BUILTIN["layer"] and type(layer) is not Layer_Dense:
                 self.refuse(f"is damaged: it holds {full_name!r}, but {layer!r} has no arrays")
+            original, kind = first.setdefault(id(array), (full_name, name))
+            if kind != name:  # layers may share weights, but nothing is weights and momentums at once
+                self.refuse(f"is damaged: {full_name!r} cannot be the same array as {original!r}")
             setattr(layer, name, array)
         for layer in layers:
             if type(layer) is Layer_Dense:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,7 @@ from nnx._interrupt import Interrupt
 from nnx._random import Order
 from nnx._typing import Array, ArrayLike, FloatDType
 from nnx.layers import Layer_Dense
-from nnx.losses import KernelLoss
+from nnx.losses import KernelLoss, Loss
 
 if TYPE_CHECKING:
     from nnx.checkpoints import Keeper
@@ -98,11 +98,13 @@ class Job:
         self.history.add_validation(**found)
         report.line(_report.validation_line(**found))
 
-    def keep(self, done: int, sums: tuple[float, ...], now: bool = False) -> None:
-        """Write a checkpoint after ``done`` steps: now, or if one is due, or if all steps are done."""
+    def keep(self, done: int, sums: Callable[[], tuple[float, ...]], now: bool = False) -> None:
+        """Write a checkpoint after ``done`` steps, if one is due or wanted now; never of a diverged model."""
         keeper = self.keeper
-        if keeper is not None and (now or done == self.n_steps or keeper.is_due(done, self.n_batches)):
-            keeper.write(self, done, sums)
+        if keeper is not None and (now or keeper.is_due(done, self.n_batches)):
+            if self.stops:
+                divergence.check_parameters(self.model, done, self.n_batches)
+            keeper.write(self, done, sums())
 
     def lacks_validation(self) -> bool:
         """Return whether the interrupted run was stopped while it evaluated the model after an epoch."""
@@ -203,29 +205,36 @@ def train(job: Job, report: _report.Report) -> None:
 
 
 def _train_by_the_book(job: Job, report: _report.Report) -> None:
-    done = job.done
+    done, model = job.done, job.model
+
+    def sums() -> tuple[float, ...]:
+        return _sums(model)
+
     with Interrupt() as interrupt:
         try:
+            if job.stops:
+                divergence.check_parameters(model, done, job.n_batches)
             if job.lacks_validation():
                 job.validate(report, interrupt)
             while done < job.n_steps:
                 epoch, first = divmod(done, job.n_batches)
                 if first == 0:
                     report.line(f"epoch: {epoch + 1}")
-                    _new_pass(job.model)
+                    _new_pass(model)
                 for batch in job.data.batches(job.batch_size, job.order.draw(epoch + 1, len(job.data.X)), first):
                     ends = (done + 1) % job.n_batches == 0
                     _do_step(job, report, batch, done)
                     done += 1
                     if ends:
                         _end_epoch(job, report, interrupt)
-                    job.keep(done, _sums(job.model))
+                    job.keep(done, sums)
                     interrupt.check()
-            if job.stops and not divergence.has_finite_parameters(job.model):
-                divergence.refuse(job.model, None, done, job.n_batches)
+            if job.stops:
+                divergence.check_parameters(model, done, job.n_batches)
+            job.keep(done, sums, now=True)
         except KeyboardInterrupt:
             if interrupt.stopped:
-                job.keep(done, _sums(job.model), now=True)
+                job.keep(done, sums, now=True)
             raise
 
 
@@ -249,9 +258,9 @@ def _end_epoch(job: Job, report: _report.Report, interrupt: Interrupt) -> None:
 
 
 def _sums(model: Model) -> tuple[float, ...]:
-    """Return the sums of losses and hits, and how many of each."""
-    loss, accuracy = model.loss, model.accuracy
-    return loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count
+    """Return the sums of losses and hits, and how many of each; 0 where an object of one's own keeps none."""
+    judges = (model.loss, model.accuracy)
+    return tuple(getattr(each, f"accumulated_{name}", 0) for each in judges for name in ("sum", "count"))
 
 
 def evaluate(model: Model, data: Data, batch_size: int | None, interrupt: Interrupt | None = None) -> dict[str, float]:
@@ -286,10 +295,13 @@ class Figures(NamedTuple):
 
 def _step(job: Job, batch: Data, done: int) -> Figures:
     model = job.model
+    before = _sums(model)
     output = model.forward(batch.X, training=True)
     data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True)
     if job.stops and not math.isfinite(data_loss):
-        divergence.refuse(model, batch, done, job.n_batches)
+        if isinstance(model.loss, Loss):
+            model.loss.accumulated_sum, model.loss.accumulated_count = before[0], int(before[1])
+        divergence.refuse_step(model, batch, done, job.n_batches)
     accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
     model.backward(output, batch.y)
     model.optimizer.pre_update_params()

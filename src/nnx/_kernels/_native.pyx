@@ -8,6 +8,7 @@ kernel goes number by number and both are the same; outputs that overlap each ot
 What each function computes is said at its twin in `_numpy.py`.
 """
 
+cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer

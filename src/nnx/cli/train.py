@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import nnx
+from nnx._interrupt import Interrupt
 from nnx._sheet import count, listed, shown
 from nnx.cli import figures, pictures, tasks
 from nnx.cli.arguments import Number, Parser, Whole, check_outputs, interval, layers, sentence
@@ -65,7 +66,6 @@ def add(commands: Any) -> None:
     option(
         "--checkpoint-every",
         type=interval,
-        default="60s",
         metavar="N",
         help="epochs between two of them, or seconds: 30s (default: 60s)",
     )
@@ -116,8 +116,9 @@ def run(chosen: argparse.Namespace) -> int:
     model.save(output)  # first of all: what follows can be had again
     if code:
         print(f"Stopped after {count(len(model.history), 'step')}; the model so far is kept.")
-        if chosen.checkpoint or chosen.resume:
-            print(f"To go on, repeat the command with --resume {chosen.checkpoint or chosen.resume}")
+        checkpoint = chosen.checkpoint or chosen.resume
+        if checkpoint is not None and os.path.exists(checkpoint):
+            print(f"To go on, repeat the command with --resume {checkpoint}")
     print(f"training  {figures.judge(model, task.table, task.X, task.y)}")
     if task.held_out:
         print(f"test      {figures.judge(model, task.table, *task.held_out)}")
@@ -136,6 +137,8 @@ def _check_checkpoint(chosen: argparse.Namespace, outputs: tuple[str, ...], inpu
     """Refuse a checkpoint that cannot be written or read, or that would be another file too."""
     if chosen.resume is not None and chosen.checkpoint is not None:
         chosen.parser.error("argument --resume: not allowed with argument --checkpoint: it goes on writing to its file")
+    if chosen.checkpoint_every is not None and chosen.checkpoint is None and chosen.resume is None:
+        chosen.parser.error("argument --checkpoint-every: is for --checkpoint and --resume only")
     for option in ("--checkpoint", "--resume"):
         path = getattr(chosen, option[2:])
         if path is not None:
@@ -228,10 +231,10 @@ def _train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, chosen:
     terminated = False
 
     def terminate(number: int, frame: Any) -> None:
-        """End as Ctrl-C does, between two steps."""
+        """End as Ctrl-C does, between two steps, also in the background of a script, where Ctrl-C is ignored."""
         nonlocal terminated
         terminated = True
-        signal.raise_signal(signal.SIGINT)
+        Interrupt.request(number, frame)
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
@@ -246,13 +249,14 @@ def _train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, chosen:
             shuffle=True,
             seed=chosen.seed,
             checkpoint=chosen.checkpoint or chosen.resume,
-            checkpoint_every=chosen.checkpoint_every,
+            checkpoint_every=chosen.checkpoint_every or "60s",
             resume=chosen.resume,
         )
     except KeyboardInterrupt:
         return 143 if terminated else 130
-    except nnx.DivergenceError:
-        print("nnx train: the training has diverged, nothing is saved. Try a smaller --rate or --l2.", file=sys.stderr)
+    except nnx.DivergenceError as error:
+        where = sentence(error).partition(". ")[0]
+        print(f"nnx train: {where}. No model is saved. Try a smaller --rate or --l2.", file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:  # a checkpoint could not be written; the model can be saved all the same
         print(f"nnx train: {sentence(error)}", file=sys.stderr)

@@ -125,8 +125,8 @@ cdef inline void *data(cnp.ndarray array) noexcept nogil:
 cdef enum:
     KEPT = 1 << 20
 
-cdef char *kept = NULL
-cdef bint kept_is_taken = False
+cdef char *kept
+cdef int kept_is_taken = 0
 
 
 cdef void *allocate(Py_ssize_t size) except NULL:
@@ -140,20 +140,18 @@ cdef void *allocate(Py_ssize_t size) except NULL:
     return <void *> start
 
 
+kept = <char *> allocate(KEPT)
+
+
 cdef inline void *take(Py_ssize_t size) except NULL:
-    global kept, kept_is_taken
-    if kept_is_taken or size > KEPT:
+    if size > KEPT or not claim(&kept_is_taken):
         return allocate(size)
-    if kept is NULL:
-        kept = <char *> allocate(KEPT)
-    kept_is_taken = True
     return kept
 
 
 cdef inline void give(void *scratch) noexcept:
-    global kept_is_taken
     if scratch == kept:
-        kept_is_taken = False
+        unclaim(&kept_is_taken)
     else:
         PyMem_RawFree((<void **> scratch - 1)[0])
 

@@ -28,7 +28,6 @@ cdef class Inference:
     cdef int n_stages
     cdef Net net
     cdef char *places[MOST_PLACES]
-    cdef int n_places
 
     def __cinit__(
         self, dtype, tuple stages not None, guards not None, backends not None,
@@ -68,23 +67,27 @@ cdef class Inference:
         self.net.private_size = self.net.scratch_size + self.kernels.forward_space(&self.net)
 
     def __dealloc__(self):
+        cdef char *place
         PyMem_RawFree(self.stages)
-        while self.n_places > 0:
-            self.n_places -= 1
-            give(self.places[self.n_places])
+        for place in self.places:
+            if place is not NULL:
+                give(place)
 
     cdef char *_take_place(self) except NULL:
-        if self.n_places > 0:
-            self.n_places -= 1
-            return self.places[self.n_places]
+        cdef int i
+        cdef char *place
+        for i in range(MOST_PLACES):
+            place = take_out(&self.places[i])
+            if place is not NULL:
+                return place
         return <char *> allocate(self.net.private_size)
 
     cdef void _give_place(self, char *place) noexcept:
-        if self.n_places < MOST_PLACES:
-            self.places[self.n_places] = place
-            self.n_places += 1
-        else:
-            give(place)
+        cdef int i
+        for i in range(MOST_PLACES):
+            if put_in(&self.places[i], place):
+                return
+        give(place)
 
     def holds(self, model):
         """Return whether the model is still what this was made for."""
@@ -104,7 +107,7 @@ cdef class Inference:
             if stages[s].kind != DENSE:
                 continue
             own = PyObject_GenericGetDict(self.owners[s], NULL)
-            w, b = own.get("weights"), own.get("biases")
+            w, b = item(own, "weights"), item(own, "biases")
             if not fit(w, b, self.dtype, stages[s].n_in, stages[s].n_out, False):
                 # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
                 w, b = self.owners[s]._checked_parameters("Layer_Dense.forward")

@@ -53,6 +53,10 @@ cdef extern from "threads.h" nogil:
     void meet(Meeting *meeting, int threads)
     void open_gate(Meeting *meeting, int how)
     int wait_at_gate(Meeting *meeting)
+    bint claim(int *flag)
+    void unclaim(int *flag)
+    char *take_out(char **place)
+    bint put_in(char **place, char *value)
 
 cdef enum:
     MOST_STATES = 2

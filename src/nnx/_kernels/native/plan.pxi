@@ -28,6 +28,14 @@ cdef enum:
     MOST_KEPT = 1 << 22  # bytes of memory that a plan keeps between calls
 
 
+cdef inline object item(dict own, str name):
+    """`dict.get`, with a reference of one's own from the start: Cython's has a borrowed one for a moment."""
+    try:
+        return own[name]
+    except KeyError:
+        return None
+
+
 cdef bint untouched(object model, tuple guards) except -1:
     """Return whether a model is as it was when a program was made of it.
 
@@ -95,7 +103,7 @@ cdef tuple dense_owners(tuple stages):
 cdef bint of_dtype(tuple owners, object dtype) except -1:
     """Return whether all dense layers have a dtype."""
     for owner in owners:
-        found = PyObject_GenericGetDict(owner, NULL).get("dtype")
+        found = item(PyObject_GenericGetDict(owner, NULL), "dtype")
         if found is not dtype and not (isinstance(found, (np.dtype, str, type)) and found == dtype):
             return False
     return True
@@ -117,11 +125,18 @@ cdef inline bint has_size(cnp.ndarray array, Py_ssize_t rows, Py_ssize_t columns
 
 cdef bint same_objects(object found, tuple kept) except -1:
     """Return whether a list holds these objects, one by one."""
+    if type(found) is not list:
+        return False
+    with cython.critical_section(found):  # without the GIL somebody might shorten it meanwhile
+        return same_items(<list> found, kept)
+
+
+cdef inline bint same_items(list found, tuple kept) noexcept:
     cdef Py_ssize_t i
-    if type(found) is not list or len(<list> found) != len(kept):
+    if len(found) != len(kept):
         return False
     for i in range(len(kept)):
-        if (<list> found)[i] is not kept[i]:
+        if <PyObject *> found[i] is not <PyObject *> kept[i]:
             return False
     return True
 
@@ -348,7 +363,7 @@ cdef class Plan:
             trains = trained[s]
             if stage.kind == DENSE:
                 own = owner.__dict__
-                w, b = own.get("weights"), own.get("biases")
+                w, b = item(own, "weights"), item(own, "biases")
                 if not fit(w, b, self.dtype, stage.n_in, stage.n_out, True):
                     # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
                     w, b = owner._checked_parameters(where)
@@ -716,12 +731,12 @@ cdef class Plan:
         return self.progress.loss_sum, self.progress.loss_count, self.progress.hits_sum, self.progress.hits_count
 
     def is_finite(self):
-        """Return whether all parameters that are bound are finite numbers."""
+        """Return whether all parameters that are bound, and trained, are finite numbers."""
         cdef const Stage *stage
         cdef int s
-        for s in range(self.n_full):
-            stage = &self.stored.stages[s]
-            if self.has_parameters and stage.kind == DENSE:
+        for s in range(self.lean.n_stages):
+            stage = &self.lean.stages[s]
+            if self.has_parameters and stage.kind == DENSE and stage.trained:
                 if self.kernels.not_finite(stage.weights.values, stage.n_in * stage.n_out) >= 0:
                     return False
                 if self.kernels.not_finite(stage.biases.values, stage.n_out) >= 0:

@@ -115,20 +115,22 @@ cdef class Repeat:
             The other arguments.
         """
         cdef dict own = model.__dict__
-        if not self._is_same_call(X, options) or own.get("_training", False) or not self._holds(model):
+        token = object()  # of the one thread that may train the model
+        if own.setdefault("_training", token) is not token:
             return None
-        own["_training"] = True
         try:
+            if not self._is_same_call(X, options) or not self._holds(model):
+                return None
             history = self._make_ready(model, X, y)
             if history is None or not self._run(X):
                 return None
             own["history"] = history
             if self.plan.lean.stops and not self.plan.is_finite():
-                self.diverged(model, None, 1, 1)
+                self.diverged(model, 1, 1)
             return history
         finally:
-            own["_training"] = False
             self.plan.release()
+            own.pop("_training", None)
 
     cdef object _make_ready(self, object model, object X, object y):
         """Return a history for the figures of the step that `_run` is ready to do, or None; nothing has changed."""
@@ -232,7 +234,7 @@ cdef class Repeat:
         cdef PyObject *value
         cdef Py_ssize_t i
         for i in range(len(self.values)):
-            found = (<dict> self.owners[i]).get(self.names[i])
+            found = item(<dict> self.owners[i], self.names[i])
             value = <PyObject *> self.values[i]
             if <PyObject *> found is not value:
                 return False

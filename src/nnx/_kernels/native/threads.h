@@ -51,4 +51,21 @@ static inline void open_gate(Meeting *m, int how) { m->open = how; }
 static inline int wait_at_gate(Meeting *m) { return m->open; }
 #endif
 
+/* For what several Python threads share, also where no GIL keeps them apart: a flag that one holds at a time, and places
+ * for pointers. Compilers without atomics are taken for such as have a GIL. */
+#ifdef __GNUC__
+static inline int claim(int *flag) { return !__atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE); }
+static inline void unclaim(int *flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
+static inline char *take_out(char **place) { return __atomic_exchange_n(place, (char *)0, __ATOMIC_ACQ_REL); }
+static inline int put_in(char **place, char *value) {
+    char *none = 0;
+    return __atomic_compare_exchange_n(place, &none, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+#else
+static inline int claim(int *flag) { return *flag ? 0 : (*flag = 1); }
+static inline void unclaim(int *flag) { *flag = 0; }
+static inline char *take_out(char **place) { char *value = *place; *place = 0; return value; }
+static inline int put_in(char **place, char *value) { return *place ? 0 : (*place = value, 1); }
+#endif
+
 #endif

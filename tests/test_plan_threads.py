@@ -634,3 +634,71 @@ def test_models_that_are_made_trained_and_forgotten_do_not_make_the_process_grow
     resident_after_more_models()
     before = resident_after_more_models()
     assert [resident_after_more_models() for _ in range(3)][-1] - before <= 4_000_000
+
+
+# Python threads, with a GIL or without
+
+
+def in_eight_threads(work):
+    """Let eight threads begin at once; return what each returned."""
+    found = [None] * 8
+    ready = threading.Barrier(8)
+
+    def run(i):
+        ready.wait()
+        found[i] = work(i)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_layers_of_their_own_do_not_share_scratch():
+    def work(i):
+        rng = np.random.default_rng(i)
+        dense, softmax = nnx.Layer_Dense(40, 33), nnx.Activation_Softmax()
+        dense.weights = rng.normal(size=(40, 33)).astype("f4")
+        X = rng.normal(size=(70, 40)).astype("f4")
+        found = []
+        for _ in range(60):
+            dense.forward(X)
+            dense.backward(dense.output)
+            softmax.forward(dense.output)
+            softmax.backward(dense.output)
+            arrays = (dense.output, dense.dinputs, dense.dweights, softmax.output, softmax.dinputs)
+            found.append(b"".join(array.tobytes() for array in arrays))
+        return found
+
+    alone = [set(work(i)) for i in range(8)]
+    assert all(len(each) == 1 for each in alone)
+    assert [set(each) for each in in_eight_threads(work)] == alone
+
+
+@pytest.mark.parametrize("epochs", [1, 20], ids=["single steps", "many"])
+def test_one_model_is_trained_by_one_thread_at_a_time(epochs):
+    X, y = data_for(CLASSIFIER, 50)
+    X = X.astype("f4")
+    model = build(CLASSIFIER, dtype="float32")
+    refused = []
+
+    def work(i):
+        done = 0
+        for _ in range(40):
+            try:
+                model.train(X, y, epochs=epochs, print_every=None)
+                done += epochs
+            except RuntimeError as error:
+                refused.append(str(error))
+        return done
+
+    steps = sum(in_eight_threads(work))
+    assert set(refused) <= {"Model.train: this model is being trained already."}
+    assert model.optimizer.iterations == model.layers[2].training_forwards == steps
+    twin = build(CLASSIFIER, dtype="float32")
+    twin.train(X, y, epochs=steps, print_every=None)
+    assert [a.tobytes() for p in twin.get_parameters() for a in p] == [
+        a.tobytes() for p in model.get_parameters() for a in p
+    ]

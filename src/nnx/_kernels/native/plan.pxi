@@ -716,14 +716,15 @@ cdef class Plan:
 
     cdef Py_ssize_t _work(self, int thread) noexcept nogil:
         """Do the steps of a run as one of its threads; return how many are done."""
-        cdef Py_ssize_t done = 0
-        if self.lean_end > 0:
-            done = self.kernels.train(&self.lean, 0, self.lean_end, thread)
-        if done < self.lean_end or not self.stores:
-            return done
-        done = self.kernels.train(&self.stored, self.lean_end, self.lean_end + 1, thread)
-        if done > self.lean_end and self.lean.slim:
-            done = self.kernels.train(&self.lean, self.lean_end, self.lean_end + 1, thread)
+        cdef uint64_t mode = enter_kernels()
+        cdef Py_ssize_t done = 0, last = self.lean_end
+        if last > 0:
+            done = self.kernels.train(&self.lean, 0, last, thread)
+        if done == last and self.stores:
+            done = self.kernels.train(&self.stored, last, last + 1, thread)
+            if done > last and self.lean.slim:
+                done = self.kernels.train(&self.lean, last, last + 1, thread)
+        leave_kernels(mode)
         return done
 
     def sums(self):
@@ -732,16 +733,19 @@ cdef class Plan:
 
     def is_finite(self):
         """Return whether all parameters that are bound, and trained, are finite numbers."""
+        cdef uint64_t mode = enter_kernels()
         cdef const Stage *stage
+        cdef bint finite = True
         cdef int s
         for s in range(self.lean.n_stages):
             stage = &self.lean.stages[s]
-            if self.has_parameters and stage.kind == DENSE and stage.trained:
-                if self.kernels.not_finite(stage.weights.values, stage.n_in * stage.n_out) >= 0:
-                    return False
-                if self.kernels.not_finite(stage.biases.values, stage.n_out) >= 0:
-                    return False
-        return True
+            if finite and self.has_parameters and stage.kind == DENSE and stage.trained:
+                finite = (
+                    self.kernels.not_finite(stage.weights.values, stage.n_in * stage.n_out) < 0
+                    and self.kernels.not_finite(stage.biases.values, stage.n_out) < 0
+                )
+        leave_kernels(mode)
+        return finite
 
     def resume(self, double loss_sum, Py_ssize_t loss_count, double hits_sum, Py_ssize_t hits_count):
         """Go on with the sums of an epoch that began earlier, such as `sums` returned them."""

@@ -319,7 +319,7 @@ INLINE each each_exp(each x) {
 #endif
     p = p * r + (real_t)0.5;
     p = p * (r * r) + r + 1;
-    /* In two factors, so that the ends of the range, subnormal numbers and infinity, come out by themselves. */
+    /* In two factors, so that the ends of the range, zero and infinity, come out by themselves. */
     return p * power_of_two(half) * power_of_two(n - (half - ROUNDER));
 }
 

@@ -25,6 +25,8 @@ PREDICTION_GOALS = dict(
 PEAK_GOALS = {"fashion": 80.0, "wide": 85.0}
 #: What a second thread shall bring; and nowhere shall it cost more than this.
 THREAD_GOALS, NO_LOSS = {"fashion": 1.8, "wide": 1.8}, 0.95
+#: How much longer the last steps of a long run may take than the first.
+LONG_RUN_GOAL = 1.1
 SINGLE_STEP_GOAL, PRINTING_GOAL, MEMORY_GOAL = 30.0, 2.0, 30.0
 
 Found = dict[str, Any]
@@ -60,8 +62,8 @@ def verdict(reached: bool) -> str:
 
 def text(report: Found) -> str:
     """Return all tables as text."""
-    sections = (machine_lines, training_lines, prediction_lines, thread_lines, other_lines, problem_lines)
-    return "\n".join(line for section in sections for line in section(report))
+    tables = (machine_lines, training_lines, prediction_lines, thread_lines, long_run_lines)
+    return "\n".join(line for section in (*tables, other_lines, problem_lines) for line in section(report))
 
 
 def machine_lines(report: Found) -> Iterator[str]:
@@ -123,6 +125,21 @@ def thread_lines(report: Found) -> Iterator[str]:
         yield f"{row['workload']:<12} {row['cores']} threads: {pair(found)}: {goal:g} {verdict(found[0] >= goal)}"
 
 
+def long_run_lines(report: Found) -> Iterator[str]:
+    """Yield how much slower a step is at the end of a long run."""
+    rows = report.get("long_runs", [])
+    if rows:
+        yield "\nA long run with a penalty: how many times as long a step takes in the end (µs at first, in the end)"
+    for row in rows:
+        workload = WORKLOADS[row["workload"]]
+        what = f"{workload.network}, batch {workload.batch}, {workload.epochs} epochs, L2 {workload.l2:g}"
+        yield f"{what}, {'one core' if row['cores'] == 1 else str(row['cores']) + ' cores'}"
+        for name, peer in row["peers"].items():
+            found = peer["last"] / peer["first"]
+            goal = f": at most {LONG_RUN_GOAL:g} {verdict(found <= LONG_RUN_GOAL)}" if name.startswith("nnx@") else ""
+            yield f"  {name:<17} {found:.2f} ({peer['first']:.1f}, {peer['last']:.1f}){goal}"
+
+
 def other_lines(report: Found) -> Iterator[str]:
     """Yield the single figures."""
     yield ""
@@ -160,7 +177,7 @@ def problem_lines(report: Found) -> Iterator[str]:
     """Yield who could not be measured, or computed something else."""
     for row, problem in report["failed"].items():
         yield f"{row}: {problem}"
-    for row in report["results"]:
+    for row in report["results"] + report.get("long_runs", []):
         for peer, problem in row["problems"].items():
             yield f"{row['workload']}, {peer}: {problem}"
 

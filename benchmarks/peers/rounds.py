@@ -70,11 +70,11 @@ class Worker:
             self.process.stdin.flush()
         return self._reply()
 
-    def block(self) -> Block:
-        """Have a block of steps run, and stop the process again: its threads would go on spinning for a while."""
+    def take_turn(self, do: str) -> dict[str, Any]:
+        """Have something timed, and stop the process again: its threads would go on spinning for a while."""
         self.process.send_signal(signal.SIGCONT)
         try:
-            return self.ask("block")
+            return self.ask(do)
         finally:
             self.process.send_signal(signal.SIGSTOP)
 
@@ -211,7 +211,7 @@ def take_turns(workers: dict[Name, Worker], n_rounds: int) -> tuple[dict[Name, l
         while sum(kept) < n_rounds and len(kept) < MOST * n_rounds:
             turn = len(kept) % len(order)
             for name in order[turn:] + order[:turn]:
-                blocks[name].append(workers[name].block())
+                blocks[name].append(workers[name].take_turn("block"))
             time.sleep(PAUSE)
             calibrations.append(calibrate(processors))
             kept = calm(processors, calibrations)
@@ -228,13 +228,9 @@ def measure(workload: Workload, workers: dict[Name, Worker], ours: Name, n_round
     PeerError
         If nnx cannot do it, if a peer that could do it fails while it is timed, or if no round was calm.
     """
-    prepared, problems = prepare(workload, workers)
-    if ours not in prepared:
-        raise PeerError(problems.get(ours, "nnx is not there"))
-    losses, disagreeing = compare(workload, {name: workers[name] for name in prepared}, ours)
-    problems.update(disagreeing)
+    prepared, losses, problems = prepare_and_compare(workload, workers, ours)
+    able = {name: workers[name] for name in losses}
     stolen = machine.stolen()
-    able = {name: workers[name] for name in prepared if name not in disagreeing}
     blocks, kept, calibrations = take_turns(able, n_rounds)
     for name in prepared:
         workers[name].ask("forget")
@@ -248,13 +244,56 @@ def measure(workload: Workload, workers: dict[Name, Worker], ours: Name, n_round
         "peers": {
             label(name): {
                 **prepared[name],
-                "losses": losses.get(name),
+                "losses": losses[name],
                 "times": [block["time"] for block in blocks[name]],
                 "steps": [block["steps"] for block in blocks[name]],
             }
             for name in able
         },
     }
+
+
+def measure_long_run(workload: Workload, workers: dict[Name, Worker], ours: Name, n_rounds: int) -> dict[str, Any]:
+    """Have each worker train for long, some times, in turn; return how long a step took at first and in the end."""
+    prepared, losses, problems = prepare_and_compare(workload, workers, ours)
+    ages: dict[Name, list[dict[str, Any]]] = {name: [] for name in losses}
+    with stopped(workers[name] for name in losses):
+        for _ in range(n_rounds):
+            for name in ages:
+                ages[name].append(workers[name].take_turn("age"))
+    for name in prepared:
+        workers[name].ask("forget")
+    return {
+        "workload": workload.name,
+        "cores": ours[1],
+        "problems": {label(name): problem for name, problem in problems.items()},
+        "peers": {
+            label(name): {
+                "way": prepared[name]["way"],
+                "first": min(age["first"] for age in found),
+                "last": min(age["last"] for age in found),
+            }
+            for name, found in ages.items()
+        },
+    }
+
+
+def prepare_and_compare(
+    workload: Workload, workers: dict[Name, Worker], ours: Name
+) -> tuple[dict[Name, dict[str, Any]], dict[Name, Any], dict[Name, str]]:
+    """Return what those say that can do the workload, the losses of those of them that agree, and what is wrong.
+
+    Raises
+    ------
+    PeerError
+        If nnx cannot do it.
+    """
+    prepared, problems = prepare(workload, workers)
+    if ours not in prepared:
+        raise PeerError(problems.get(ours, "nnx is not there"))
+    losses, disagreeing = compare(workload, {name: workers[name] for name in prepared}, ours)
+    problems.update(disagreeing)
+    return prepared, {name: losses.get(name) for name in prepared if name not in disagreeing}, problems
 
 
 def label(name: Name) -> str:

@@ -32,6 +32,9 @@ from workloads import WORKLOADS, Candidate, Workload, loss
 #: Blocks of each way of a peer to do the same, in turn, by which the fastest is found.
 TRIALS = 3
 
+#: Of a long run, how many epochs at its beginning and at its end are timed; the fastest of each count.
+TIMED_EPOCHS = 5
+
 Ways = Mapping[str, Callable[[], Candidate]]
 
 
@@ -89,6 +92,17 @@ class Desk:
                 return {"time": taken * 1e6, "steps": steps}
             self.units = max(self.units + 1, round(self.workload.seconds / taken / self.candidate.steps))
 
+    def age(self) -> dict[str, Any]:
+        """Return the microseconds of a step at the beginning and at the end of a long run."""
+        candidate, workload = self.candidate, self.workload
+        units = max(1, workload.steps // candidate.steps)  # an epoch
+        block(candidate, units)  # warms up
+        candidate.reset()
+        first = min(timed(candidate, units) for _ in range(TIMED_EPOCHS))
+        candidate.run(units * (workload.epochs - 2 * TIMED_EPOCHS))
+        last = min(timed(candidate, units) for _ in range(TIMED_EPOCHS))
+        return {"first": first * 1e6, "last": last * 1e6}
+
     def forget(self) -> dict[str, Any]:
         """Free what the workload took."""
         del self.candidate
@@ -103,6 +117,11 @@ def block(candidate: Candidate, units: int) -> float:
     os.lseek(1, 0, os.SEEK_SET)  # what was printed so far is nobody's to read
     os.ftruncate(1, 0)
     gc.collect()
+    return timed(candidate, units)
+
+
+def timed(candidate: Candidate, units: int) -> float:
+    """Return the seconds of a step, over so many units from where the candidate stands."""
     start = time.perf_counter()
     candidate.run(units)
     return (time.perf_counter() - start) / (units * candidate.steps)

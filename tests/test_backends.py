@@ -91,3 +91,25 @@ def test_unknown_variants_and_those_of_other_processors_are_refused(backend):
     assert _kernels.backend.offers("baseline")
     with pytest.raises(TypeError):
         _kernels.backend.use(None)
+
+
+def test_kernels_of_another_build_are_refused_and_those_in_use_stay(compiled, backend):
+    script = (
+        "import ctypes, importlib, numpy as np\n"
+        "from nnx import _kernels\n"
+        "new = ctypes.pythonapi.PyCapsule_New\n"
+        "new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]\n"
+        "name, memory = ctypes.c_char_p(b'nnx._kernels'), ctypes.create_string_buffer(4096)\n"
+        "module = importlib.import_module('nnx._kernels.native.baseline_float64')\n"
+        "module.table = new(ctypes.cast(memory, ctypes.c_void_p), name, None)\n"
+        "try:\n"
+        "    _kernels.backend.use('baseline')\n"
+        "except ImportError as error:\n"
+        "    print(error)\n"
+        "values = np.ones((1, 3))\n"
+        "_kernels.backend.relu_forward(values, values)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        "nnx._kernels.native.baseline_float64 is of another build than nnx._kernels._native. Install nnx again.\n"
+    )

@@ -239,6 +239,28 @@ def test_samples_that_are_no_numbers_leave_them_where_the_book_path_does(train_t
             np.testing.assert_array_equal(np.isnan(found[name]), np.isnan(array), err_msg=name)
 
 
+@pytest.mark.parametrize("sign", [1, -1], ids=["positive", "negative"])
+@pytest.mark.parametrize(
+    "net", ["2-64,relu,64-3,softmax", "5-67,relu,67-40,relu,40-3,softmax", "9-20,relu,20-1,linear"]
+)
+def test_gradients_pass_a_relu_where_it_is_nan_of_either_sign_as_on_the_book_path(net, sign, dtype):
+    net = Net(net) if "softmax" in net else Net(net, "squared", "near")
+    X, y = data_for(net, 37)
+    found = []
+    for kind in (nnx.Model, Book):
+        model = build(net, "SGD", kind, dtype)
+        for layer in model.trainable_layers[:-1]:
+            layer.weights[:] = np.copysign(np.nan, sign)
+            layer.weights[:, ::3], layer.biases[:, ::3] = 0, -1  # neurons that are dead
+        with np.errstate(invalid="ignore"):
+            model.train(X, y, epochs=2, print_every=None, on_nonfinite="ignore")  # the first step stores nothing
+        found.append([np.isnan(layer.biases) for layer in model.trainable_layers])
+    for planned, eager in zip(*found, strict=True):
+        np.testing.assert_array_equal(planned, eager)
+    assert found[0][0].any()
+    assert not found[0][0].all()
+
+
 def test_training_goes_on_from_where_it_was_as_on_the_book_path():
     """Optimizer, rate, penalties and data change between two trainings; the plan that was made stays true."""
     found = []

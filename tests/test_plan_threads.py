@@ -701,9 +701,8 @@ def test_models_that_are_made_trained_and_forgotten_do_not_make_the_process_grow
         gc.collect()  # layers know their neighbours: only the collector frees a model
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    resident_after_more_models()
-    before = resident_after_more_models()
-    assert [resident_after_more_models() for _ in range(3)][-1] - before <= 4_000_000
+    resident = [resident_after_more_models() for _ in range(6)]  # it goes up and down by itself, by some megabytes
+    assert min(resident[3:]) - max(resident[:3]) <= 4_000_000
 
 
 # Python threads, with a GIL or without

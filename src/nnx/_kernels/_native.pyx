@@ -13,6 +13,7 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int32_t, uint64_t
+from libc.string cimport memcmp, memset
 
 from nnx._kernels.native.kernels cimport *
 
@@ -47,11 +48,17 @@ def offers(str variant not None):
 
 def use(str variant not None):
     """Take the kernels of a variant (``"avx2"``) from now on."""
+    cdef Py_ssize_t layouts[N_LAYOUTS]
+    cdef Kernels *found[2]
     if not offers(variant):
         raise ImportError(f"This processor lacks the instructions of the variant {variant!r}.")
     modules = [importlib.import_module(f"nnx._kernels.native.{variant}_{dtype}") for dtype in ("float32", "float64")]
+    fill_layouts(layouts)
     for i, module in enumerate(modules):
-        tables[i] = <Kernels *> PyCapsule_GetPointer(module.table, "nnx._kernels")
+        found[i] = <Kernels *> PyCapsule_GetPointer(module.table, "nnx._kernels")
+        if memcmp(found[i].layouts, layouts, sizeof(layouts)) != 0:
+            raise ImportError(f"{module.__name__} is of another build than {__name__}. Install nnx again.")
+    tables[0], tables[1] = found[0], found[1]
 
 
 include "native/door.pxi"

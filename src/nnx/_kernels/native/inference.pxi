@@ -197,7 +197,7 @@ cdef class Inference:
         net.threshold, net.classes, net.precision = threshold, classes, precision
         progress.loss_sum = progress.hits_sum = 0
         progress.loss_count = progress.hits_count = 0
-        progress.hits, progress.n_threads = hits, 1
+        progress.hits, progress.n_threads, progress.meeting = hits, 1, NULL
         with nogil:
             mode = enter_kernels()
             self.kernels.evaluate(&net, first, end, 0)

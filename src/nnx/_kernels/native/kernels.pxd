@@ -113,17 +113,19 @@ cdef struct Figures:
     Py_ssize_t epochs_size
 
 cdef struct Progress:
-    # What changes from step to step. The first of the threads writes it, between the two places where all meet.
+    # What all threads read, and what changes from step to step: that the first of them writes, between the two places
+    # where all meet, on cache lines of its own.
+    int n_threads
+    Meeting *meeting
+    Figures figures
+    Py_ssize_t *hits  # of each thread, 64 bytes apart
+    char apart[64]
     double loss_sum  # of the epoch so far
     Py_ssize_t loss_count
     double hits_sum
     Py_ssize_t hits_count
     double batch_loss  # of the last batch
     double batch_hits
-    Py_ssize_t *hits  # of each thread, 64 bytes apart
-    int n_threads
-    Meeting meeting
-    Figures figures
 
 cdef struct Net:
     # A program bound to arrays: all that a run reads and writes.
@@ -171,7 +173,16 @@ ctypedef bint (*fits_t)(const Net *) noexcept nogil
 ctypedef Py_ssize_t (*slim_space_t)(const Net *, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*net_space_t)(const Net *) noexcept nogil
 
+cdef enum:
+    N_LAYOUTS = 5
+
+cdef inline void fill_layouts(Py_ssize_t *layouts) noexcept nogil:
+    """Write the sizes of all structs that the binding layer and the kernels share: modules of two builds differ."""
+    layouts[0], layouts[1], layouts[2] = sizeof(Kernels), sizeof(Net), sizeof(Stage)
+    layouts[3], layouts[4] = sizeof(Progress), sizeof(Meeting)
+
 cdef struct Kernels:
+    Py_ssize_t layouts[N_LAYOUTS]  # first of all: what `fill_layouts` writes
     Py_ssize_t product_scratch  # bytes
     dense_forward_t dense_forward
     dense_backward_weights_t dense_backward_weights

@@ -25,6 +25,7 @@ include "slim.pxi"
 include "runs.pxi"
 
 cdef Kernels addresses
+fill_layouts(addresses.layouts)
 addresses.product_scratch = PRODUCT_SCRATCH
 addresses.dense_forward = <dense_forward_t> dense_forward
 addresses.dense_backward_weights = <dense_backward_weights_t> dense_backward_weights

@@ -218,7 +218,7 @@ cdef inline void shallow_lines(
             if relu:
                 sums = relu_of(sums)
             if gate is not NULL:
-                sums = v_where_above_zero(v_load(gate + i * columns + v * LANES), sums)
+                sums = v_where_not_zero(v_load(gate + i * columns + v * LANES), sums)
             v_store(c + i * columns + v * LANES, sums)
 
 

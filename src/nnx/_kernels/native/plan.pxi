@@ -218,6 +218,8 @@ cdef class Plan:
         self.lean.n_out = self.stored.n_out = self.stored.stages[self.n_full - 1].n_out
         self.nets[0], self.nets[1] = &self.lean, &self.stored
         self.lean.progress = self.stored.progress = &self.progress
+        self.progress.meeting = <Meeting *> allocate(sizeof(Meeting))
+        memset(self.progress.meeting, 0, sizeof(Meeting))
         self.lean.records = True
         self._make_lean()
         self.held = []
@@ -227,6 +229,8 @@ cdef class Plan:
         PyMem_RawFree(self.lean.stages)
         PyMem_RawFree(self.stored.stages)
         PyMem_RawFree(self.place)
+        if self.progress.meeting is not NULL:
+            give(self.progress.meeting)
         self._free()
         if self.labels is not NULL:
             give(self.labels)
@@ -578,8 +582,8 @@ cdef class Plan:
         self.lean.first_forwards = self.stored.first_forwards = forwards
         self.progress.n_threads = 1
         self.steps_done = 0
-        open_gate(&self.progress.meeting, 0)
-        expect_at_gate(&self.progress.meeting)
+        open_gate(self.progress.meeting, 0)
+        expect_at_gate(self.progress.meeting)
         self.is_prepared = True
         return self.steps, self.epochs
 
@@ -700,8 +704,8 @@ cdef class Plan:
         if self.stores and not self.has_room:
             raise RuntimeError("Plan.lead: there is no room for what the last step stores. Call room first.")
         with nogil:
-            self.progress.n_threads = 1 + close_gate(&self.progress.meeting)
-            open_gate(&self.progress.meeting, 1)
+            self.progress.n_threads = 1 + close_gate(self.progress.meeting)
+            open_gate(self.progress.meeting, 1)
             self.steps_done = self._work(0)
         return self.steps_done
 
@@ -711,18 +715,18 @@ cdef class Plan:
         if not self.is_prepared:
             raise RuntimeError("Plan.work: no run is prepared. Call prepare first.")
         with nogil:
-            thread = come_to_gate(&self.progress.meeting, self.reserved_threads - 1)
-            if thread > 0 and wait_at_gate(&self.progress.meeting) > 0:
+            thread = come_to_gate(self.progress.meeting, self.reserved_threads - 1)
+            if thread > 0 and wait_at_gate(self.progress.meeting) > 0:
                 self._work(thread)
 
     def waiting(self):
         """Return how many threads wait in `work`."""
-        return count_at_gate(&self.progress.meeting)
+        return count_at_gate(self.progress.meeting)
 
     def dismiss(self):
         """Let threads go that still wait in `work`, and those that are yet to come."""
-        close_gate(&self.progress.meeting)
-        open_gate(&self.progress.meeting, -1)
+        close_gate(self.progress.meeting)
+        open_gate(self.progress.meeting, -1)
 
     cdef Py_ssize_t _work(self, int thread) noexcept nogil:
         """Do the steps of a run as one of its threads; return how many are done."""

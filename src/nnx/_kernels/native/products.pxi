@@ -62,7 +62,7 @@ cdef inline void tile(
         b += b_depth
     if gate is not NULL:
         for i in range(rows * vectors):
-            sums[i] = v_where_above_zero(v_load(gate + i // vectors * c_row + i % vectors * LANES), sums[i])
+            sums[i] = v_where_not_zero(v_load(gate + i // vectors * c_row + i % vectors * LANES), sums[i])
     for i in range(rows * vectors):
         v_store(c + i // vectors * c_row + i % vectors * LANES, v_max(v_all(least), sums[i]))
 

@@ -23,13 +23,13 @@ cdef double penalty_of(const Net *net) noexcept nogil:
 
 
 cdef inline void record(
-    double *figures, Py_ssize_t size, Py_ssize_t at, double loss, double penalty, double accuracy, double rate
+    double *figures, Py_ssize_t size, Py_ssize_t at, double loss, double penalty, double accuracy
 ) noexcept nogil:
+    """Write all figures but the rate."""
     figures[at] = loss + penalty
     figures[size + at] = loss
     figures[2 * size + at] = penalty
     figures[3 * size + at] = accuracy
-    figures[4 * size + at] = rate
 
 
 cdef inline Py_ssize_t cells_of(const Net *net, Py_ssize_t rows) noexcept nogil:
@@ -52,9 +52,9 @@ cdef void add_up(const Net *net, const Batch *batch, double loss) noexcept nogil
 
 
 cdef void record_step(
-    const Net *net, const Batch *batch, bint begins_epoch, Py_ssize_t step, double loss, double penalty, double rate
+    const Net *net, const Batch *batch, bint begins_epoch, Py_ssize_t step, double loss, double penalty
 ) noexcept nogil:
-    """Add a step's loss and hits to its epoch's, and record it."""
+    """Add a step's loss and hits to its epoch's, and record it. Its rate is there, where all threads read it."""
     if begins_epoch:
         net.progress.loss_sum, net.progress.loss_count = 0, 0
         net.progress.hits_sum, net.progress.hits_count = 0, 0
@@ -62,17 +62,19 @@ cdef void record_step(
     record(
         net.progress.figures.steps, net.progress.figures.steps_size, step,
         <double> (<real_t> (net.progress.batch_loss / batch.rows)), penalty,
-        net.progress.batch_hits / <double> cells_of(net, batch.rows), rate,
+        net.progress.batch_hits / <double> cells_of(net, batch.rows),
     )
 
 
 cdef void record_epoch(const Net *net, Py_ssize_t epoch, double penalty, double rate) noexcept nogil:
     """Record an epoch."""
+    cdef double *figures = net.progress.figures.epochs
+    cdef Py_ssize_t size = net.progress.figures.epochs_size
     record(
-        net.progress.figures.epochs, net.progress.figures.epochs_size, epoch,
-        net.progress.loss_sum / net.progress.loss_count, penalty,
-        net.progress.hits_sum / net.progress.hits_count, rate,
+        figures, size, epoch, net.progress.loss_sum / net.progress.loss_count, penalty,
+        net.progress.hits_sum / net.progress.hits_count,
     )
+    figures[4 * size + epoch] = rate
 
 
 cdef Py_ssize_t train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int thread) noexcept nogil:
@@ -91,7 +93,7 @@ cdef Py_ssize_t train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step
     cdef vec constants[6]
     cdef Batch batch
     pack_weights(net, thread)
-    meet(&net.progress.meeting, net.progress.n_threads)
+    meet(net.progress.meeting, net.progress.n_threads)
     for step in range(first_step, end_step):
         batch.start = in_epoch * net.batch
         batch.rows = min(net.batch, net.n_samples - batch.start)
@@ -107,18 +109,18 @@ cdef Py_ssize_t train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step
             slim_first_phase(net, &batch, thread, scratch)
         else:
             first_phase(net, &batch, thread, scratch)
-        meet(&net.progress.meeting, net.progress.n_threads)
+        meet(net.progress.meeting, net.progress.n_threads)
         # Each thread adds the losses up, and so decides alike; the first would do it anyway.
         loss = total(<const real_t *> net.sample_losses, batch.rows)
         if net.stops and not isfinite(loss):
             return step
         if thread == 0 and net.records:
-            record_step(net, &batch, in_epoch == 0, step, loss, penalty, rates[step])
+            record_step(net, &batch, in_epoch == 0, step, loss, penalty)
         if net.slim:
             slim_second_phase(net, &batch, constants, thread, scratch)
         else:
             second_phase(net, &batch, constants, thread, scratch)
-        meet(&net.progress.meeting, net.progress.n_threads)
+        meet(net.progress.meeting, net.progress.n_threads)
         in_epoch += 1
         known = in_epoch == n_batches
         if known:
@@ -164,10 +166,10 @@ cdef void evaluate(const Net *net, Py_ssize_t first_batch, Py_ssize_t end_batch,
         share = share_of(net, batch.rows)
         first = min(thread * share, batch.rows)
         net.progress.hits[thread * 8] = judge_outputs(net, &batch, first, min(share, batch.rows - first), scratch)
-        meet(&net.progress.meeting, net.progress.n_threads)
+        meet(net.progress.meeting, net.progress.n_threads)
         if thread == 0:
             add_up(net, &batch, total(<const real_t *> net.sample_losses, batch.rows))
-        meet(&net.progress.meeting, net.progress.n_threads)
+        meet(net.progress.meeting, net.progress.n_threads)
 
 
 cdef void predict(const Net *net, const real_t *X, real_t *output, Py_ssize_t rows, char *scratch) noexcept nogil:

@@ -148,12 +148,12 @@ INLINE vec v_all(real_t x) { return x - (vec){0}; } /* x + 0 would be an additio
 
 #endif
 
-/* x where `sign` is above 0 or NaN, else 0; for a sign that is no negative number. Whole numbers are compared, which other
- * pipes do than those that multiply. */
+/* x where the gate is not 0, so also where it is NaN of either sign; else 0. The gate is what a ReLU put out: no number below
+ * 0, but maybe -0. Whole numbers are compared, which other pipes do than those that multiply. */
 #ifdef NNX_PLAIN
-LIFT2(vec, v_where_above_zero, vec, sign, vec, x, sign <= 0 ? 0 : x)
+LIFT2(vec, v_where_not_zero, vec, gate, vec, x, gate == 0 ? 0 : x)
 #else
-INLINE vec v_where_above_zero(vec sign, vec x) { return (vec)(((mask)sign > 0) & (mask)x); }
+INLINE vec v_where_not_zero(vec gate, vec x) { return (vec)(((mask)((vec_bits)gate << 1) != 0) & (mask)x); }
 #endif
 
 /* Ask for a line of the cache that is needed soon; the address may be any. */

@@ -31,7 +31,7 @@ cdef extern from "simd.h" nogil:
     mask v_equal(vec a, vec b)
     mask v_greater(vec a, vec b)
     mask v_at_most(vec a, vec b)
-    vec v_where_above_zero(vec sign, vec x)
+    vec v_where_not_zero(vec sign, vec x)
     vec v_select(mask truth, vec yes, vec no)
     void v_add_to(double *sums, vec x)
     void v_add_square_to(double *sums, vec x)

@@ -376,7 +376,7 @@ cdef inline void slim_gradients(
                 gradient[u] = v_madd(shared, back[q * count + u], gradient[u])
                 of_w2[q * count + u] = v_madd(unit[u], shared, of_w2[q * count + u])
         for u in range(count):
-            gradient[u] = v_where_above_zero(unit[u], gradient[u])
+            gradient[u] = v_where_not_zero(unit[u], gradient[u])
             of_bias[u] = v_add(of_bias[u], gradient[u])
         for q in range(n_in):
             shared = v_load(own.x + q * own.rows + i)

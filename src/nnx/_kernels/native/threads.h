@@ -1,6 +1,7 @@
 /* How the threads of a plan meet: a barrier and a gate, which need no operating system but to give way.
  *
- * Waiting is spinning for some microseconds, then letting others run between two looks: the machine may be shared.
+ * Waiting is spinning, then letting others run between two looks: the machine may be shared. The 2,000 pauses before take
+ * 90 us on Intel's processors since Skylake (140 cycles each), 25 us on AMD's Zen 5.
  * Where a compiler has no atomics, a plan has one thread, and none of this is called.
  */
 #ifndef NNX_THREADS_H
@@ -10,11 +11,15 @@
 #include <sched.h>
 #define THREADS_MEET 1
 
+/* Allocated at a multiple of 64 bytes: each part that threads write at different times has a cache line of its own. */
 typedef struct {
-    int arrived, passed; /* threads at the barrier; how often all have been there */
-    char apart[56];
+    int arrived; /* threads at the barrier */
+    char apart_1[60];
+    int passed; /* how often all have been there: what those who wait look at */
+    char apart_2[60];
     int open;    /* of the gate: 0 wait, 1 go, -1 leave */
     int waiting; /* threads that have come to the gate; -1: too late to come */
+    char apart_3[56];
 } Meeting;
 
 static inline void look_again(int *looks) {

@@ -530,8 +530,8 @@ class Model:
     def explain(self) -> str:
         """Return whether this model trains as a plan, many steps in one compiled call, and if not, what prevents it.
 
-        Either way the results are the same; a plan is several times as fast. ``print(nnx.program.lower(model))`` shows
-        what a plan does in a step.
+        Both ways compute the same formulas; their results differ by rounding, as sums run in another order. A plan is
+        several times as fast. ``print(nnx.program.lower(model))`` shows what a plan does in a step.
         """
         self._require("Model.explain", "loss", "optimizer", "accuracy")
         return plan.explain(self)

@@ -6,6 +6,20 @@
 
 from cpython.ref cimport PyObject
 
+cdef extern from *:
+    """
+    /* Whether an object's count of references says who has it. Without a GIL it does not: threads count apart. */
+    #ifdef Py_GIL_DISABLED
+    #define COUNTS_REFERENCES 0
+    #else
+    #define COUNTS_REFERENCES 1
+    #endif
+    """
+    const bint COUNTS_REFERENCES
+
+#: Without it, arrays that were published are never used again, and no call of `train` is taken for the last one again.
+counts_references = bool(COUNTS_REFERENCES)
+
 cdef extern from "Python.h":
     PyObject *_PyType_Lookup(type kind, object name)
     Py_ssize_t Py_REFCNT(PyObject *thing)
@@ -673,6 +687,8 @@ cdef class Plan:
     def unshared(list arrays not None):
         """Return, once each, arrays that own their memory and that nobody refers to but attributes, one for a place.
 
+        Where references are not counted, that cannot be known, and there are none.
+
         Parameters
         ----------
         arrays : list of arrays
@@ -682,6 +698,8 @@ cdef class Plan:
         cdef list found = []
         cdef PyObject *array
         cdef Py_ssize_t i
+        if not COUNTS_REFERENCES:
+            return found
         for i in range(len(arrays)):
             array = <PyObject *> arrays[i]
             uses[<size_t> array] = uses.get(<size_t> array, 0) + 1

@@ -233,6 +233,8 @@ cdef class Repeat:
         """Return whether all attributes are as the last call set them, and nobody else refers to their arrays."""
         cdef PyObject *value
         cdef Py_ssize_t i
+        if not COUNTS_REFERENCES:
+            return False
         for i in range(len(self.values)):
             found = item(<dict> self.owners[i], self.names[i])
             value = <PyObject *> self.values[i]

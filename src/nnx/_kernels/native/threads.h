@@ -1,7 +1,7 @@
 /* How the threads of a plan meet: a barrier and a gate, which need no operating system but to give way.
  *
  * Waiting is spinning, then letting others run between two looks: the machine may be shared. The 2,000 pauses before take
- * 90 us on Intel's processors since Skylake (140 cycles each), 46 us on AMD's Zen 5.
+ * 90 us on Intel's processors since Skylake (140 cycles each), 44 us on AMD's Zen 5.
  * Where a compiler has no atomics, a plan has one thread, and none of this is called.
  */
 #ifndef NNX_THREADS_H

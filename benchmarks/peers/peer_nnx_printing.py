@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 
 import peer_nnx
 from workloads import Candidate, Workload
 
+from nnx import _report
+
 VERSION = peer_nnx.VERSION
+
+# A run as long as a block prints only some of its steps by itself.
+_report.MAX_LINES = sys.maxsize
 
 
 def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:

@@ -234,12 +234,13 @@ class Model:
         batch_size : int, optional
             Samples a step; all at once without it. The last batch may be smaller.
         print_every : int or None
-            Print each step of an epoch that this number divides, the last step, and each epoch's figures. None prints
-            nothing.
+            Counts the steps of an epoch, not the epochs: print the epoch's number, each of its steps that this number
+            divides, its last step, and the epoch's figures. A run that would print more than 300 lines prints fewer
+            steps of each epoch, then only some of the epochs, and says so in its first line. None prints nothing.
         validation_data : pair of arrays, optional
             Evaluated after each epoch.
         progress : bool
-            Show a progress bar on stderr.
+            Show a progress bar on stderr, with the loss and, unless it is a regression, the accuracy.
         shuffle : bool
             Draw a new order of the samples for each epoch.
         seed : int, optional
@@ -319,7 +320,7 @@ class Model:
                 with Interrupt():
                     resumed.restore(job)
             self.history = job.history
-            with _report.Report(print_every, progress, job.n_steps, job.done) as report:
+            with self._printer(job, print_every, progress) as report:
                 training.train(job, report)
             again = self._again
             if again is not None and checkpoint is None and resume is None:
@@ -327,6 +328,13 @@ class Model:
         finally:
             vars(self).pop("_training", None)
         return self.history
+
+    def _printer(self, job: training.Job, print_every: int | None, progress: bool) -> _report.Report:
+        """Return what prints a training, and moves its bar."""
+        shows_accuracy = not isinstance(self.accuracy, Accuracy_Regression)
+        validated = job.held_out is not None
+        counts = (job.epochs, job.n_batches, job.done)
+        return _report.Report(print_every, progress, *counts, validated=validated, shows_accuracy=shows_accuracy)
 
     def evaluate(
         self, X_val: ArrayLike, y_val: ArrayLike, *, batch_size: int | None = None, silent: bool = False

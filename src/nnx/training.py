@@ -219,7 +219,7 @@ def _train_by_the_book(job: Job, report: _report.Report) -> None:
             while done < job.n_steps:
                 epoch, first = divmod(done, job.n_batches)
                 if first == 0:
-                    report.line(f"epoch: {epoch + 1}")
+                    report.begin(epoch)
                     _new_pass(model)
                 for batch in job.data.batches(job.batch_size, job.order.draw(epoch + 1, len(job.data.X)), first):
                     ends = (done + 1) % job.n_batches == 0
@@ -242,7 +242,7 @@ def _do_step(job: Job, report: _report.Report, batch: Data, done: int) -> None:
     figures = _step(job, batch, done)
     job.history.add_step(*figures)
     step = done % job.n_batches
-    if report.wants(step, step == job.n_batches - 1):
+    if report.wants(step):
         report.line(_report.step_line(step, *figures))
     report.advance(*figures)
 

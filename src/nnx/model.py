@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nnx import _check, _report, plan, program, training
+from nnx import _check, _report, evaluation, plan, program, training
 from nnx._config import checked_threads, get_num_threads
 from nnx._interrupt import Interrupt
 from nnx._random import Order
@@ -23,6 +23,7 @@ from nnx.losses import (
     Loss_BinaryCrossentropy,
     Loss_CategoricalCrossentropy,
 )
+from nnx.reports import Report
 from nnx.tables import Table
 
 #: Built-in layers whose output has as many columns as their input.
@@ -371,6 +372,82 @@ class Model:
         if not silent:
             print(_report.validation_line(**figures))
         return figures
+
+    def score(self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None) -> float:
+        """Return one figure by which to judge the model: accuracy if it predicts classes, R² if it predicts numbers.
+
+        Parameters, errors and what decides between the two are those of `report`.
+
+        Returns
+        -------
+        float
+            From 0 to 1, or at most 1; NaN for R² of targets that are all the same.
+
+        Examples
+        --------
+        >>> import nnx
+        >>> model = nnx.Model()
+        >>> model.add(nnx.Layer_Dense(1, 1))
+        >>> model.set(accuracy=nnx.Accuracy_Regression())
+        >>> model.finalize()
+        >>> model.set_parameters([([[2.0]], [[0.0]])])
+        >>> model.score([[1.0], [2.0], [3.0]], [2.0, 4.0, 7.0])
+        0.9210526315789473
+        """
+        where = "Model.score"
+        self._require(where)
+        return evaluation.report(self, where, X, y, _batch_size(where, batch_size)).score
+
+    def report(self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None) -> Report:
+        """Return the figures by which people judge a model, each beside what is reached without one.
+
+        Neither loss nor optimizer is needed. ``table``, or else the accuracy, the loss or the last layer says whether
+        the model predicts classes or numbers.
+
+        Parameters
+        ----------
+        X : array (n, n_inputs)
+        y : array
+            Class numbers (n,), one-hot rows (n, classes), zeros and ones (n, outputs) for sigmoid outputs, or numbers
+            (n, outputs). With a ``table`` of a numeric target, standardized numbers, as the table gives them.
+        batch_size : int, optional
+            Samples at a time; all at once without it.
+
+        Returns
+        -------
+        ClassificationReport or RegressionReport
+            Of `nnx.reports`. It prints itself; the figures are attributes, and `to_dict` gives them to JSON. The
+            baseline is the largest class, or the mean, of ``y``.
+
+        Raises
+        ------
+        ValueError
+            If X and y do not fit each other or the model, or if an output or a target is NaN or infinite.
+        TypeError
+            If nothing says whether classes or numbers are predicted.
+
+        Examples
+        --------
+        >>> import nnx
+        >>> model = nnx.Model()
+        >>> model.add(nnx.Layer_Dense(1, 2))
+        >>> model.add(nnx.Activation_Softmax())
+        >>> model.finalize()
+        >>> model.set_parameters([([[-1.0, 1.0]], [[0.0, 0.0]])])
+        >>> print(model.report([[-2.0], [-1.0], [1.0], [2.0]], [0, 0, 0, 1]))
+        accuracy           0.750  no better than the baseline 0.750 (always predicting '0')
+        balanced accuracy  0.833  baseline 0.500
+        log loss           0.573  baseline 0.562
+        AUC                1.000  baseline 0.500
+        samples                4
+        <BLANKLINE>
+        class  recall  precision  samples
+        0       0.667      1.000        3
+        1       1.000      0.500        1
+        """
+        where = "Model.report"
+        self._require(where)
+        return evaluation.report(self, where, X, y, _batch_size(where, batch_size))
 
     def predict(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
         """Return the network's outputs, one row a sample.

@@ -49,7 +49,7 @@ def test_the_table_has_a_row_for_every_case_and_says_what_it_depends_on(backend)
     done = run(*QUICK, NNX_BACKEND=backend)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert max(map(len, lines[4:])) < 100
+    assert max(map(len, lines)) < 80
     head, rows = lines[: -len(CASES) - 1], lines[-len(CASES) - 1 :]
     assert [tuple(row.split()[:2]) for row in rows[:-1]] == NAMES
     assert all(float(figure) > 0 for row in rows[:-1] for figure in row.split()[2:])
@@ -57,7 +57,7 @@ def test_the_table_has_a_row_for_every_case_and_says_what_it_depends_on(backend)
     chosen = _kernels.usable[0] if backend == "numpy" else backend
     assert f"backend    {chosen}, float32" in head
     assert f"NumPy {np.__version__}" in head[0]
-    assert ", 1 thread" in head[2]
+    assert any(line.endswith(", 1 thread") for line in head)
 
 
 @compiled

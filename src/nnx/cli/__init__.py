@@ -1,6 +1,7 @@
 """The command ``nnx``: train, predict, evaluate, info and bench.
 
-Exit codes: 0 done; 1 the disk, the network or the memory refused, the training diverged, or there are no sound compiled
+Exit codes: 0 done, also if the model turns out worse than guessing (stderr says so); 1 the disk, the network or the
+memory refused, the training diverged (with --repeat: one of them), or there are no sound compiled
 kernels to time; 2 wrong arguments or files; 130 stopped by Ctrl-C.
 """
 

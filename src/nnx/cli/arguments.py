@@ -18,22 +18,30 @@ MAX_NEURONS = 16384
 
 
 class Parser(argparse.ArgumentParser):
-    """Answers wrong arguments with one sentence on stderr and exit code 2."""
+    """Answers wrong arguments, and files that are not what they must be, with one sentence and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Leave with the sentence."""
+        """Leave because of wrong arguments: say which, and where their help is."""
+        self._leave(message, f" Try: {self.prog} --help")
+
+    def refuse(self, message: str) -> NoReturn:
+        """Leave because of what is in a file, or is not there: no help on arguments would help."""
+        self._leave(message, "")
+
+    def _leave(self, message: str, advice: str) -> NoReturn:
         first = message[:1] if message[:1] in "'\"" else message[:1].lower()
-        self.exit(2, f"{self.prog}: {first}{message[1:].rstrip('.')}. Try: {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {first}{message[1:].rstrip('.')}.{advice}\n")
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
-        """Answer errors about files and values that were named on the command line as wrong arguments."""
+        """Answer errors about files and values that were named on the command line."""
         try:
             yield
         except ConnectionError:  # nobody's mistake: `main` answers it
             raise
         except (OSError, TypeError, ValueError) as error:
-            self.error(sentence(error))
+            message = sentence(error)
+            (self.error if message.startswith("argument ") else self.refuse)(message)
 
 
 def sentence(error: BaseException) -> str:
@@ -124,5 +132,5 @@ def load_with_table(parser: Parser, path: str) -> tuple[nnx.Model, nnx.Table]:
     with parser.refusing():
         model = nnx.Model.load(path)
     if model.table is None:
-        parser.error(f"argument MODEL: must know the columns of a table, and {path!r} was saved without one")
+        parser.refuse(f"argument MODEL: must know the columns of a table, and {path!r} was saved without one")
     return model, model.table

@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +35,10 @@ BLOCK = 0.004
 
 #: Turns of both sides that a row has at least time for; blocks become shorter for them.
 TURNS = 10
+
+
+#: Columns of the table: a terminal's, and of the pipe through which `nnx bench` gets it.
+WIDTH = 79
 
 
 class Row(NamedTuple):
@@ -288,24 +293,33 @@ def _show_json(description: dict[str, Any], rows: Iterable[Row]) -> None:
 def _show_table(description: dict[str, Any], rows: Iterable[Row]) -> None:
     """Print a table, each row when it has been measured."""
     about = description
-    print(f"nnx {about['nnx']}, Python {about['python']}, NumPy {about['numpy']}, {about['machine']}")
-    print(f"processor  {about['processor']}{', pinned to one' if about['pinned'] else ''}")
-    print(f"BLAS       {about['blas']}, 1 thread")
-    print(f"backend    {about['backend']}, {about['dtype']}")
-    print("Microseconds a call, in alternating blocks. A ratio above 1: the compiled kernel is ahead.\n")
-    print(f"{'':<43} {'numpy':>19} {about['backend']:>19} {'ratio':>15}")
-    print(f"{'kernel':<28} {'shape':<14} {'min':>9} {'median':>9} {'min':>9} {'median':>9} {'min':>7} {'median':>7}")
+    head = [
+        f"nnx {about['nnx']}, Python {about['python']}, NumPy {about['numpy']}, {about['machine']}",
+        f"processor  {about['processor']}{', pinned to one' if about['pinned'] else ''}",
+        f"BLAS       {about['blas']}, 1 thread",
+        f"backend    {about['backend']}, {about['dtype']}",
+        "Microseconds a call, in alternating blocks. A ratio above 1: the compiled kernel is ahead.",
+    ]
+    for line in head:
+        print(textwrap.fill(line, WIDTH, subsequent_indent=" " * 11 if "  " in line else ""))
+    print(f"\n{'':<43}{'numpy':>11}{about['backend']:>15}{'ratio':>10}")
+    print(f"{'kernel':<28} {'shape':<14}{'min':>6}{'median':>7}{'min':>6}{'median':>7}{'min':>5}{'med.':>5}")
     measured = []
     for row in rows:
         measured.append(row)
-        print(
-            f"{row.kernel:<28} {row.shape:<14} {row.numpy_min_us:>9.2f} {row.numpy_median_us:>9.2f} "
-            f"{row.compiled_min_us:>9.2f} {row.compiled_median_us:>9.2f} "
-            f"{row.ratio_min:>7.2f} {row.ratio_median:>7.2f}",
-            flush=True,
-        )
+        figures = (row.numpy_min_us, row.numpy_median_us, row.compiled_min_us, row.compiled_median_us)
+        cells = (f"{_short(value):>{width}}" for value, width in zip(figures, (6, 7, 6, 7), strict=True))
+        ratios = f"{_short(row.ratio_min):>5}{_short(row.ratio_median):>5}"
+        print(f"{row.kernel:<28} {row.shape:<14}{''.join(cells)}{ratios}", flush=True)
     by_min, by_median = _geometric_means(measured)
-    print(f"{'geometric mean':<83} {by_min:>7.2f} {by_median:>7.2f}")
+    print(f"{'geometric mean':<69}{_short(by_min):>5}{_short(by_median):>5}")
+
+
+def _short(value: float) -> str:
+    """Return a positive number with three digits, in four characters or five: 0.12, 1.23, 12.3, 123, 1234, 1.2e5."""
+    if value >= 99999.5:
+        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
 
 
 def _geometric_means(rows: list[Row]) -> tuple[float, float]:

@@ -118,7 +118,7 @@ def _table(chosen: argparse.Namespace) -> Task:
         chosen.data,
         _column("target", chosen.target, names),
         test_size=0 if chosen.test is not None else 0.2 if chosen.test_size is None else chosen.test_size,
-        seed=chosen.seed,
+        seed=chosen.split_seed or 0,
         header=chosen.header,
         task=chosen.task,
         text=[_column("text", each, names) for each in text],

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,13 +17,18 @@ from nnx._sheet import count, listed, shown
 from nnx.cli import figures, pictures, tasks
 from nnx.cli.arguments import Number, Parser, Whole, check_outputs, interval, layers, sentence
 
+if TYPE_CHECKING:
+    from nnx.reports import Report
+
 OPTIMIZERS: dict[str, Any] = {
     "adam": nnx.Optimizer_Adam,
     "sgd": nnx.Optimizer_SGD,
     "adagrad": nnx.Optimizer_Adagrad,
     "rmsprop": nnx.Optimizer_RMSprop,
 }
-TABLE_OPTIONS = ("target", "test", "test_size", "task", "text", "drop", "gaps", "header")
+#: More would take more time than anybody means to spend.
+MAX_RUNS = 1000
+TABLE_OPTIONS = ("target", "split_seed", "test", "test_size", "task", "text", "drop", "gaps", "header")
 #: Options that say something to some data sets only.
 ONLY_FOR = {
     **dict.fromkeys(TABLE_OPTIONS, ("FILE.csv",)),
@@ -37,8 +42,11 @@ def add(commands: Any) -> None:
     parser: Parser = commands.add_parser(
         "train",
         help="train a model, save it and draw what it does",
-        description="Train a model, save it and, if matplotlib is installed, draw what it does. Every data set has "
-        "settings that suit it; the options replace them one by one.",
+        description="Train a model, save it and, if matplotlib is installed, draw what it does.\n"
+        "Every data set has settings that suit it; the options replace them one by one.\n\n"
+        "Beside the scores stands the baseline: always the largest class, or the mean.\n"
+        "A model that is no better is called that on stderr; it is saved, and the exit\n"
+        "code is 0, all the same.",
         epilog="example: nnx train spiral --epochs 100 --output my-spiral.safetensors\n"
         "example: nnx train houses.csv --target price --layers 128,64\n"
         "example: nnx train fashion-mnist --download",
@@ -61,7 +69,21 @@ def add(commands: Any) -> None:
     option("--decay", type=Number(0), metavar="X", help="at step t the learning rate is rate / (1 + decay * t)")
     option("--l2", type=Number(0), metavar="X", help="penalty on the squares of the hidden layers' weights")
     option("--dropout", type=Number(0, 1), metavar="X", help="part of each hidden layer's neurons left out at a step")
-    option("--seed", type=Whole(0, 2**32 - 1), default=0, metavar="N", help="of data, weights and order (default: 0)")
+    option(
+        "--seed",
+        type=Whole(0, 2**32 - 1),
+        default=0,
+        metavar="N",
+        help="of weights and order, and of spiral's and binary's points (default: 0)",
+    )
+    option(
+        "--repeat",
+        type=Whole(1, MAX_RUNS),
+        default=1,
+        metavar="N",
+        help="train so often, each time with the next --seed and --split-seed, and print mean and spread of the "
+        "figures; the model of the first run is saved (default: 1)",
+    )
     option("--checkpoint", metavar="FILE", help="where to keep, now and then, how far the training has come")
     option(
         "--checkpoint-every",
@@ -85,6 +107,12 @@ def _add_table_options(group: Any) -> None:
     option("--target", metavar="NAME", help="the column to predict: its name or its number, -1 for the last")
     option("--test", metavar="FILE", help="rows to test the model on; else some are kept from FILE.csv")
     option("--test-size", type=Number(0, 1), metavar="X", help="part of the rows kept for testing (default: 0.2)")
+    option(
+        "--split-seed",
+        type=Whole(0, 2**32 - 1),
+        metavar="N",
+        help="of which rows are kept for testing, and of the order of the others (default: 0)",
+    )
     option("--task", choices=("classification", "regression"), help="what the target is for, if not what it looks like")
     option("--text", action="append", metavar="NAME", help="take a column (name or number) as text; may be repeated")
     option("--drop", action="append", metavar="NAME", help="leave a column (name or number) out; may be repeated")
@@ -93,23 +121,16 @@ def _add_table_options(group: Any) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Train, judge, save and draw."""
-    parser: Parser = chosen.parser
-    _check_options(chosen)
-    output = chosen.output or f"{os.path.splitext(os.path.basename(chosen.data))[0]}.safetensors"
-    if output.lower().endswith(".png"):
-        parser.error(f"argument -o/--output: must not end in .png, as the picture does, got {output!r}")
-    picture = _picture_beside(output)
-    inputs = [path for path in (chosen.data, chosen.test) if path is not None]
-    check_outputs(parser, (output, picture), inputs)
-    _check_checkpoint(chosen, (output, picture), inputs)
-    np.random.seed(chosen.seed)
-    with parser.refusing():
-        task = tasks.load(chosen)
-    settings = replace(task.settings, **_given(chosen))
-    model = _build(task, settings, chosen.seed)
+    """Train, save, judge and draw; then train again with other seeds, if that is asked for."""
+    output, picture = _checked_outputs(chosen)
+    with chosen.parser.refusing():
+        task, settings, model = _prepared(chosen)
     print("\n".join(_announcement(task, settings)), flush=True)
-    code = _train(model, task, settings, chosen)
+    try:
+        code = _train(model, task, settings, chosen)
+    except nnx.DivergenceError as error:
+        print(f"nnx train: {_diverged(error)}. No model is saved. Try a smaller --rate or --l2.", file=sys.stderr)
+        return 1
     if model.history is None or len(model.history) == 0:
         print("Stopped before the first step; nothing is saved.", file=sys.stderr)
         return code
@@ -119,12 +140,70 @@ def run(chosen: argparse.Namespace) -> int:
         checkpoint = chosen.checkpoint or chosen.resume
         if checkpoint is not None and os.path.exists(checkpoint):
             print(f"To go on, repeat the command with --resume {checkpoint}")
-    print(f"training  {figures.judge(model, task.table, task.X, task.y)}")
-    if task.held_out:
-        print(f"test      {figures.judge(model, task.table, *task.held_out)}")
+    with chosen.parser.refusing():
+        judgement = figures.judge(model, task)
+    print("\n".join(judgement.lines()))
     print(f"Model saved to {os.path.abspath(output)}", flush=True)
     _draw(model, task, picture)
+    if chosen.repeat > 1 and not code:
+        code = _repeat(chosen, judgement.main, judgement.part)
+    judgement.warn()
     return code
+
+
+def _prepared(chosen: argparse.Namespace) -> tuple[tasks.Task, tasks.Settings, nnx.Model]:
+    """Return the data, how to train on them, and a model with its first weights."""
+    np.random.seed(chosen.seed)
+    task = tasks.load(chosen)
+    settings = replace(task.settings, **_given(chosen))
+    return task, settings, _build(task, settings, chosen.seed)
+
+
+def _diverged(error: nnx.DivergenceError) -> str:
+    return sentence(error).partition(". ")[0]
+
+
+def _repeat(chosen: argparse.Namespace, first: Report, part: str) -> int:
+    """Train again with the seeds that follow, and print what all runs have come to; return the exit code."""
+    reports, code = [first], 0
+    for number in range(1, chosen.repeat):
+        seeds = {name: ((getattr(chosen, name) or 0) + number) % 2**32 for name in ("seed", "split_seed")}
+        again = argparse.Namespace(**{**vars(chosen), **seeds})
+        with chosen.parser.refusing():
+            task, settings, model = _prepared(again)
+        name = f"run {number + 1} of {chosen.repeat}"
+        try:
+            stopped = _train(model, task, settings, again)
+        except nnx.DivergenceError as error:
+            print(f"{name}: {_diverged(error)}")
+            code = 1
+            continue
+        if stopped:
+            print(f"{name}: stopped")
+            code = stopped
+            break
+        reports.append(figures.judge(model, task).main)
+        print(f"{name}: {reports[-1].line}", flush=True)
+    print("\n".join(figures.spread(reports, part)))
+    print("The saved model is that of the first run.")
+    return code
+
+
+# Options
+
+
+def _checked_outputs(chosen: argparse.Namespace) -> tuple[str, str]:
+    """Return where model and picture go, after all checks of options and paths."""
+    parser: Parser = chosen.parser
+    _check_options(chosen)
+    output = chosen.output or f"{os.path.splitext(os.path.basename(chosen.data))[0]}.safetensors"
+    if output.lower().endswith(".png"):
+        parser.error(f"argument -o/--output: must not end in .png, as the picture does, got {output!r}")
+    picture = _picture_beside(output)
+    inputs = [path for path in (chosen.data, chosen.test) if path is not None]
+    check_outputs(parser, (output, picture), inputs)
+    _check_checkpoint(chosen, (output, picture), inputs)
+    return output, picture
 
 
 def _picture_beside(output: str) -> str:
@@ -135,6 +214,9 @@ def _picture_beside(output: str) -> str:
 
 def _check_checkpoint(chosen: argparse.Namespace, outputs: tuple[str, ...], inputs: list[str]) -> None:
     """Refuse a checkpoint that cannot be written or read, or that would be another file too."""
+    for option in ("checkpoint", "resume"):
+        if chosen.repeat > 1 and getattr(chosen, option) is not None:
+            chosen.parser.error(f"argument --repeat: not allowed with argument --{option}, which is for a single run")
     if chosen.resume is not None and chosen.checkpoint is not None:
         chosen.parser.error("argument --resume: not allowed with argument --checkpoint: it goes on writing to its file")
     if chosen.checkpoint_every is not None and chosen.checkpoint is None and chosen.resume is None:
@@ -254,15 +336,11 @@ def _train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, chosen:
         )
     except KeyboardInterrupt:
         return 143 if terminated else 130
-    except nnx.DivergenceError as error:
-        where = sentence(error).partition(". ")[0]
-        print(f"nnx train: {where}. No model is saved. Try a smaller --rate or --l2.", file=sys.stderr)
-        raise SystemExit(1) from None
     except OSError as error:  # a checkpoint could not be written; the model can be saved all the same
         print(f"nnx train: {sentence(error)}", file=sys.stderr)
         return 1
     except ValueError as error:  # of a checkpoint of another run
-        chosen.parser.error(sentence(error))
+        chosen.parser.refuse(sentence(error))
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0

@@ -1,26 +1,24 @@
-"""CSV files as they are: cells of text in named columns, with the lines that they stand in."""
+"""Tables as they are given: cells in named columns, and where each row stands. Here, those of CSV files."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
+import os
 import re
+import reprlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
 from nnx import _check
-from nnx._typing import Path
+from nnx._notation import LARGEST, PLAIN, Cell, Notation, looks_like_number
+from nnx._typing import Array
 from nnx.errors import DataFileError
 
-#: Cells that hold nothing, in any case of letters.
-GAPS = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null"})
-#: Numbers up to this size have squares and sums that doubles can hold.
-LARGEST = 1e100
-#: What is a number to a person, but not here.
-DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)+")
 #: Longer cells are cut in messages.
 LONGEST_SHOWN = 60
 DELIMITERS = "\t;|,"
@@ -28,38 +26,165 @@ DELIMITERS = "\t;|,"
 SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 #: Characters that are looked at to find the delimiter.
 SAMPLE = 100_000
+NO_HEADER = (
+    ". The first row was not taken for names; if it holds them: header=True in Python, --header on the command line"
+)
 
 
 class Sheet:
-    """A CSV file's cells as text, with the columns' names and the rows' lines.
+    """The cells of a table, with the columns' names.
 
     Attributes
     ----------
+    where, source : str
+        The function that errors name, and the file or the kind of object that the cells come from.
     names : list of str
         Of the columns.
+    columns : list of sequences
+        Their cells: texts without blanks around them, or numbers of a Python object.
+    lines : list of int, or None
+        Where in the file each row ends; None for a Python object, whose rows are counted from 0.
     header : bool
-        Whether the file begins with them.
-    rows : list of lists of str
-        Cells, without blanks around them.
-    lines : list of int
-        Where in the file each row ends.
+        Whether the file begins with the columns' names.
+    n_left_out, n_unknown : int
+        Rows that were left out since, and unknown texts that were taken as missing values.
     """
 
-    def __init__(self, where: str, path: Path, header: bool | None) -> None:
-        self.where = where
-        self.path = _check.path(where, "path", path)
+    def __init__(
+        self,
+        where: str,
+        source: str,
+        names: Sequence[str],
+        columns: Sequence[Sequence[Cell]],
+        lines: list[int] | None = None,
+        header: bool = True,
+        guessed: bool = False,
+    ) -> None:
+        self.where, self.source, self.header, self._guessed = where, source, header, guessed
+        self.names = list(names)
+        self.columns = list(columns)
+        self.lines = lines
+        self.n_rows = len(columns[0]) if columns else 0
+        self.n_left_out = self.n_unknown = 0
+        self._numbers: dict[tuple[int, Notation], Array] = {}
+        self.places = {name: place for place, name in enumerate(self.names)}
+        if len(self.places) < len(self.names):
+            twice = [name for name, times in Counter(self.names).items() if times > 1]
+            self.refuse(f"has two columns {' and two columns '.join(map(shown, twice[:5]))}")
+
+    def name_of(self, given: Any) -> str | None:
+        """Return the name of a column that is given by its name or its position; None if there is no such column."""
+        if isinstance(given, str) and given in self.places:
+            return given
+        by_place = isinstance(given, int | np.integer) and not isinstance(given, bool)
+        if not by_place or not -len(self.names) <= given < len(self.names):
+            return None
+        return self.names[int(given)]
+
+    def numbers(self, place: int, notation: Notation = PLAIN) -> Array:
+        """Return a column's numbers in a notation, NaN where a cell is none."""
+        key = place, notation
+        if key not in self._numbers:
+            cells = self.columns[place]
+            values = _plain_numbers(cells) if notation == PLAIN else None
+            if values is None:
+                found = map(notation.number, cells)
+                values = np.array([math.nan if value is None else value for value in found])
+            self._numbers[key] = values
+        return self._numbers[key]
+
+    def leave_out(self, rows: Iterable[int]) -> None:
+        """Leave rows out."""
+        out = set(rows)
+        if not out:
+            return
+        kept = [row for row in range(self.n_rows) if row not in out]
+        self.columns = [[column[row] for row in kept] for column in self.columns]
+        self._numbers.clear()
+        if self.lines is not None:
+            self.lines = [self.lines[row] for row in kept]
+        self.n_rows, self.n_left_out = len(kept), self.n_left_out + len(out)
+
+    def place_of(self, row: int) -> str:
+        """Return where a row stands."""
+        return f"row {row}" if self.lines is None else f"line {self.lines[row]}"
+
+    def refuse(self, reason: str, row: int | None = None) -> NoReturn:
+        """Raise the error that says what is wrong, and in which line of the file."""
+        place = "" if row is None else f", {self.place_of(row)},"
+        raise DataFileError(f"{self.where}: {self.source}{place} {reason}{self.hint(row)}.")
+
+    def hint(self, row: int | None = None) -> str:
+        """Return what may be behind an error, above all in the first row: that it was not taken for names."""
+        return NO_HEADER if self._guessed and not row and not self.header else ""
+
+
+def _plain_numbers(cells: Sequence[Cell]) -> Array | None:
+    """Return numbers as programs write them, fast; None if there may be something else among them."""
+    try:
+        values = np.array([*map(float, cells)])
+    except (ValueError, OverflowError):
+        return None
+    if any(isinstance(cell, str) and "_" in cell for cell in cells):
+        return None
+    return np.where(np.abs(values) <= LARGEST, values, np.nan)
+
+
+# CSV files
+
+
+def read_csv(where: str, file: Any, header: bool | None) -> Sheet:
+    """Return the cells of a CSV file, which is given by its name or open for reading."""
+    if header is not None:
+        _check.flag(where, "header", header)
+    if hasattr(file, "read"):
+        name = getattr(file, "name", None)
+        source = {"<stdin>": "standard input"}.get(name, repr(name)) if isinstance(name, str) else "the open file"
+    elif isinstance(file, str | os.PathLike | bytes):
+        source = repr(_check.path(where, "path", file))
+    else:
+        raise TypeError(f"{where}: path must be the name of a file or folder, got {abridged(file)}.")
+    return _Reader(where, source).sheet(_text(where, source, file), header)
+
+
+def _text(where: str, source: str, file: Any) -> str:
+    try:
+        if hasattr(file, "read"):
+            content = file.read()
+            return str(content, "utf-8-sig") if isinstance(content, bytes) else str(content).removeprefix("\ufeff")
+        with open(file, encoding="utf-8-sig", newline="") as opened:
+            return opened.read()
+    except UnicodeDecodeError:
+        raise DataFileError(f"{where}: {source} is not text in UTF-8. Save it as CSV with that encoding.") from None
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{where}: there is no file {source}.") from None
+    except IsADirectoryError:
+        raise IsADirectoryError(f"{where}: {source} is a folder, not a CSV file.") from None
+
+
+class _Reader:
+    """Splits text into rows and columns."""
+
+    def __init__(self, where: str, source: str) -> None:
+        self.where, self.source = where, source
         self.rows: list[list[str]] = []
         self.lines: list[int] = []
-        self._guessed = header is None
-        self._read(self._text())
+
+    def sheet(self, text: str, header: bool | None) -> Sheet:
+        """Return the columns of a text."""
+        self._read(text)
         if not self.rows:
-            self.refuse("is empty")
-        self.header = _looks_like_header(self.rows[0]) if header is None else _check.flag(where, "header", header)
-        names = self.rows[0] if self.header else [""] * len(self.rows[0])
-        self.names = [name or f"column {number}" for number, name in enumerate(names, 1)]
-        if self.header:
+            self._refuse("is empty")
+        has_header = _looks_like_header(self.rows[0]) if header is None else bool(header)
+        first = self.rows[0] if has_header else [""] * len(self.rows[0])
+        names = [name or f"column {number}" for number, name in enumerate(first, 1)]
+        if has_header:
             del self.rows[0], self.lines[0]
-        self._check_shape()
+        if not self.rows:
+            self._refuse("has no rows below its header")
+        self._check_widths(len(names), NO_HEADER if header is None and not has_header else "")
+        columns = list(zip(*self.rows, strict=True))
+        return Sheet(self.where, self.source, names, columns, self.lines, has_header, header is None)
 
     def _read(self, text: str) -> None:
         """Split the text into rows. Blank lines are none, but within a table of one column they are gaps."""
@@ -77,55 +202,18 @@ class Sheet:
                     self.lines += [*blank, line]
                     blank = []
         except csv.Error as error:
-            self.refuse(f"cannot be read as CSV after line {line} ({error})")
+            self._refuse(f"cannot be read as CSV after line {line} ({error})")
 
-    def _text(self) -> str:
-        try:
-            with open(self.path, encoding="utf-8-sig", newline="") as file:
-                return file.read()
-        except UnicodeDecodeError:
-            self.refuse("is not text in UTF-8. Save it as CSV with that encoding")
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.where}: there is no file {self.path!r}.") from None
-        except IsADirectoryError:
-            raise IsADirectoryError(f"{self.where}: {self.path!r} is a folder, not a CSV file.") from None
+    def _check_widths(self, width: int, hint: str) -> None:
+        odd = [number for number, row in enumerate(self.rows) if len(row) != width]
+        if odd:
+            cells = count(len(self.rows[odd[0]]), "cell")
+            more = f". So have {count(len(odd) - 1, 'other line')} another number of them" if len(odd) > 1 else ""
+            more += hint if odd[0] == 0 else ""
+            self._refuse(f"has {cells}, and the first row has {width}{more}", f", line {self.lines[odd[0]]},")
 
-    def _check_shape(self) -> None:
-        twice = [name for name, times in Counter(self.names).items() if times > 1]
-        if twice:
-            self.refuse(f"has two columns {shown(twice[0])}")
-        if not self.rows:
-            self.refuse("has no rows below its header")
-        for number, row in enumerate(self.rows):
-            if len(row) != len(self.names):
-                self.refuse(f"has {count(len(row), 'cell')}, and the first row has {len(self.names)}", number)
-
-    def name_of(self, role: str, given: Any) -> str:
-        """Return the name of a column that is given by its name or its position."""
-        if isinstance(given, str) and given in self.names:
-            return given
-        by_place = isinstance(given, int | np.integer) and not isinstance(given, bool)
-        if not by_place or not -len(self.names) <= given < len(self.names):
-            self.refuse(f"has no column {given!r} for {role}. Its columns are {listed(self.names)}")
-        return str(self.names[int(given)])
-
-    def column(self, place: int) -> list[str]:
-        """Return a column's cells."""
-        return [row[place] for row in self.rows]
-
-    def refuse_gaps(self, place: int) -> None:
-        """Refuse the first gap in a column."""
-        for row, cell in enumerate(self.column(place)):
-            if is_gap(cell):
-                self.refuse(f"has a gap ({cell!r}) in column {shown(self.names[place])}", row)
-
-    def refuse(self, reason: str, row: int | None = None) -> NoReturn:
-        """Raise the error that says what is wrong, and in which line of the file."""
-        line = "" if row is None else f", line {self.lines[row]},"
-        if self._guessed and not row and not getattr(self, "header", True):
-            reason += ". The first row was not taken for names; if it holds them: header=True in Python, --header on "
-            reason += "the command line"
-        raise DataFileError(f"{self.where}: {self.path!r}{line} {reason}.")
+    def _refuse(self, reason: str, place: str = "") -> NoReturn:
+        raise DataFileError(f"{self.where}: {self.source}{place} {reason}.")
 
 
 def _delimiter(text: str) -> str:
@@ -145,28 +233,14 @@ def _delimiter(text: str) -> str:
 def _looks_like_header(row: list[str]) -> bool:
     """Return whether a first row holds names: no number, no mark of a gap, and nothing twice."""
     named = [cell for cell in row if cell]
-    return bool(named) and len(set(named)) == len(named) and all(map(_may_be_a_name, named))
+    return bool(named) and len(set(named)) == len(named) and not any(map(_is_no_name, named))
 
 
-def _may_be_a_name(cell: str) -> bool:
-    return number(cell) is None and cell != "?" and not DECIMAL_COMMA.fullmatch(cell)
+def _is_no_name(cell: str) -> bool:
+    return looks_like_number(cell) or cell == "?"
 
 
-# Cells
-
-
-def is_gap(cell: str) -> bool:
-    """Return whether a cell holds nothing."""
-    return cell.lower() in GAPS
-
-
-def number(cell: str) -> float | None:
-    """Return a cell's number; None if it is none, or a size beyond use."""
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if abs(value) <= LARGEST and "_" not in cell else None
+# Words of messages
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:
@@ -181,6 +255,18 @@ def count(number: int, thing: str) -> str:
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
-def shown(cell: str) -> str:
+def shown(cell: Cell) -> str:
     """Return a cell in quotes, on one line and not too long."""
-    return repr(cell if len(cell) <= LONGEST_SHOWN else cell[:LONGEST_SHOWN] + "...")
+    text = str(cell)
+    return repr(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "...")
+
+
+def abridged(value: Any) -> str:
+    """Return what an argument is, on one line and never the whole of a large one."""
+    if type(value).__module__.partition(".")[0] in ("pandas", "polars", "numpy") and hasattr(value, "shape"):
+        return f"a {type(value).__name__} of shape {value.shape}"
+    return " ".join(_BRIEF.repr(value).split())
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = LONGEST_SHOWN

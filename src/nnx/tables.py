@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from nnx import _check, _config
-from nnx._sheet import Sheet, count, is_gap, listed, shown
+from nnx._learning import Learner, decimal_mark, numbers_rows, survey
+from nnx._notation import is_gap
+from nnx._problems import Problems
+from nnx._records import sheet_of
+from nnx._sheet import LONGEST_SHOWN, Sheet, abridged, count, listed, read_csv, shown
 from nnx._typing import Array, Path
-from nnx.columns import Column, Ignored, Number, Text, described_column, learnt, learnt_target
+from nnx.columns import Column, Ignored, Number, Text, described_column, description
 
 #: A table prints no more columns than this.
 SHOWN_COLUMNS = 30
+#: A message lists no more missing columns than this.
+MOST_MISSING = 12
 
 
 class Table:
@@ -37,6 +42,11 @@ class Table:
         Of the network's inputs: "age", "town=Graz", ...
     classes : tuple of str, or None
         Names of the classes, by class number; None for a target of numbers.
+    n_left_out : int
+        Rows without a target that `load_csv` left out; 0 for a table from elsewhere, such as a model's file.
+    row_numbers : tuple of str
+        Columns whose whole numbers seem to count the rows, so that `load_csv` should perhaps be told to drop them;
+        () for a table from elsewhere.
 
     Examples
     --------
@@ -62,6 +72,8 @@ class Table:
         if isinstance(column, Text) and column.width < 2:
             raise ValueError(f"Table: target must have two classes or more, got {column}.")
         self.target: Number | Text = column
+        self.n_left_out = 0
+        self.row_numbers: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> list[Number | Text]:
@@ -94,15 +106,18 @@ class Table:
                 names.append(column.name)
         return names
 
-    # From files to arrays
+    # From tables to arrays
 
-    def read_inputs(self, path: Path) -> Array:
-        """Return what a network takes from a CSV file with the same columns; the target's may be missing.
+    def read_inputs(self, data: Any, *, unknown: str = "error") -> Array:
+        """Return what a network takes from a table with the same columns; the target's may be missing.
 
         Parameters
         ----------
-        path : str or path
-            With a header, columns are found by their names, and others are passed over; without one, by their places.
+        data : path, open file, data frame, dict of columns or list of dicts
+            A CSV file, or a Python object with named columns; in these, None and NaN are missing values, too. Columns
+            are found by their names, and others are passed over; in a file without a header, by their places.
+        unknown : "error" or "missing"
+            What a text is that is none of its column's categories.
 
         Returns
         -------
@@ -110,14 +125,24 @@ class Table:
 
         Raises
         ------
+        TypeError
+            If ``data`` is nothing of the kind.
         DataFileError
-            If a column is missing, or a cell is no number or no category that is known. The sentence names it.
+            If columns are missing, or cells are no numbers or no known categories. The message names all columns that
+            have such cells, with the first of each.
         """
-        sheet = Sheet("Table.read_inputs", path, self.header)
-        return self._inputs(sheet, self._places(sheet, with_target=False))
+        sheet = self._sheet("Table.read_inputs", data, unknown)
+        return self._inputs(sheet, self._places(sheet, with_target=False), unknown)
 
-    def read_samples(self, path: Path) -> tuple[Array, Array]:
-        """Return inputs and targets from a CSV file with the same columns.
+    def read_samples(self, data: Any, *, unknown: str = "error") -> tuple[Array, Array]:
+        """Return inputs and targets from a table with the same columns.
+
+        Rows without a target are left out.
+
+        Parameters
+        ----------
+        data, unknown
+            As of `read_inputs`. An unknown class is always an error.
 
         Returns
         -------
@@ -127,53 +152,69 @@ class Table:
 
         Raises
         ------
-        DataFileError
-            As `read_inputs` does, and if a target is missing or no known class.
+        TypeError, DataFileError
+            As `read_inputs` does, and if no row has a target, or one is no known class.
         """
-        sheet = Sheet("Table.read_samples", path, self.header)
-        return self._samples(sheet, self._places(sheet, with_target=True))
+        sheet = self._sheet("Table.read_samples", data, unknown)
+        places = self._places(sheet, with_target=True)
+        if not _leave_out_rows_without(sheet, places[self.target.name]):
+            sheet.refuse(f"holds no value in column {shown(self.target.name)}, which is to be predicted")
+        return self._samples(sheet, places, unknown)
+
+    def _sheet(self, where: str, data: Any, unknown: str) -> Sheet:
+        _check.one_of(where, "unknown", unknown, ("error", "missing"))
+        sheet = sheet_of(where, data, self.header)
+        sheet.where = where
+        return sheet
 
     def _places(self, sheet: Sheet, with_target: bool) -> dict[str, int]:
-        """Return the position of each column in the file."""
+        """Return the position of each column in the table."""
         names = [column.name for column in self.columns]
-        if not self.header:
+        needed = [column.name for column in self.inputs] + [self.target.name] * with_target
+        missing = [shown(name) for name in needed if name not in sheet.places]
+        if not self.header and (missing or sheet.lines is not None):
             shorter = [name for name in names if name != self.target.name]
             found = next((each for each in (names, shorter) if len(each) == len(sheet.names)), None)
             if found is None or (with_target and found is shorter):
                 least = "" if with_target else f", or {len(shorter)} without {shown(self.target.name)}"
                 sheet.refuse(f"has {count(len(sheet.names), 'column')}, and must have {len(names)}{least}")
             return {name: place for place, name in enumerate(found)}
-        places = {name: place for place, name in enumerate(sheet.names)}
-        for column in self.inputs + [self.target] * with_target:
-            if column.name not in places:
-                sheet.refuse(f"has no column {shown(column.name)}. Its columns are {listed(sheet.names)}")
-        return places
+        if missing:
+            columns = f"columns {', '.join(missing[:MOST_MISSING])}" if len(missing) > 1 else f"column {missing[0]}"
+            more = f" and {len(missing) - MOST_MISSING:,} more" if len(missing) > MOST_MISSING else ""
+            sheet.refuse(f"has no {columns}{more}. Its columns are {listed(sheet.names)}")
+        return sheet.places
 
-    def _samples(self, sheet: Sheet, places: dict[str, int]) -> tuple[Array, Array]:
-        return self._inputs(sheet, places), self._targets(sheet, places[self.target.name])
+    def _samples(self, sheet: Sheet, places: dict[str, int], unknown: str = "error") -> tuple[Array, Array]:
+        problems = Problems(sheet)
+        X = self._inputs(sheet, places, unknown, problems)
+        y = self._targets(sheet, places[self.target.name], problems)
+        problems.refuse()
+        return X, y
 
-    def _inputs(self, sheet: Sheet, places: dict[str, int]) -> Array:
-        X = np.zeros((len(sheet.rows), self.n_inputs), _config.get_default_dtype())
+    def _inputs(self, sheet: Sheet, places: dict[str, int], unknown: str, noting: Problems | None = None) -> Array:
+        problems = noting or Problems(sheet)
+        X = np.zeros((sheet.n_rows, self.n_inputs), _config.get_default_dtype())
         start = 0
         for column in self.inputs:
             place = places[column.name]
             if isinstance(column, Number):
-                numbers = column.standardized(sheet, place)
+                numbers = column.standardized(sheet, place, problems)
                 X[:, start] = np.where(np.isnan(numbers), 0, numbers)
             else:
-                codes = column.codes(sheet, place)
+                codes = column.codes(sheet, place, problems, unknown)
                 known = np.flatnonzero(codes >= 0)
                 X[known, start + codes[known]] = 1
             start += column.width
+        if noting is None:
+            problems.refuse()
         return X
 
-    def _targets(self, sheet: Sheet, place: int) -> Array:
-        for row, cell in enumerate(sheet.column(place)):
-            if is_gap(cell):
-                sheet.refuse(f"holds {cell!r} in column {shown(self.target.name)}, which is to be predicted", row)
+    def _targets(self, sheet: Sheet, place: int, problems: Problems) -> Array:
         if isinstance(self.target, Number):
-            return self.target.standardized(sheet, place).astype(_config.get_default_dtype()).reshape(-1, 1)
-        return self.target.codes(sheet, place, full_stops=True)
+            numbers = self.target.standardized(sheet, place, problems)
+            return numbers.astype(_config.get_default_dtype()).reshape(-1, 1)
+        return self.target.codes(sheet, place, problems, full_stops=True)
 
     # From outputs to answers
 
@@ -216,10 +257,7 @@ class Table:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON can hold."""
-        columns = [{"kind": column.kind, **asdict(column)} for column in self.columns]
-        for column in columns:
-            if "categories" in column:
-                column["categories"] = list(column["categories"])
+        columns = [description(column) for column in self.columns]
         return {"header": self.header, "target": self.target.name, "columns": columns}
 
     @classmethod
@@ -254,17 +292,23 @@ def load_csv(
     text: Collection[str | int] = (),
     drop: Collection[str | int] = (),
     gaps: str = "fill",
+    decimal: str | None = None,
 ) -> tuple[Array, Array, Array, Array, Table]:
     """Return the rows of a CSV file as training and test samples, and what was learnt about its columns.
 
     Numbers are standardized with the mean and the standard deviation of the training rows; texts become one-hot
-    columns. A gap (an empty cell, ``?``, ``NA``, ``N/A``, ``NaN``, ``NULL``) is filled with the mean of the
-    training rows; among texts, it is none of the categories.
+    columns. A missing value (an empty cell, ``?``, ``NA``, ``N/A``, ``NaN``, ``NULL``) is filled with the mean of the
+    training rows; among texts, it is none of the categories. Rows without a target are left out, without a word:
+    ``table.n_left_out`` says how many.
+
+    Numbers may have a currency (``$5``, ``5 EUR``), a percent sign (``12%`` is the number 12), a decimal comma, and
+    commas, full stops, blanks or apostrophes between thousands, if the whole column is written in one way.
 
     Parameters
     ----------
-    path : str or path
-        UTF-8 text; cells are separated by commas, semicolons, tabs or bars, whichever the first row has most of.
+    path : str or path, or a file open for reading
+        UTF-8 text. What separates cells is the first of tab, semicolon, bar and comma that splits the first 20 rows
+        into equally many cells.
     target : str or int
         The column to predict: its name, or its position as Python counts (−1 is the last).
     test_size : float
@@ -282,7 +326,11 @@ def load_csv(
     drop : list of names or positions
         Columns that the network shall not get, such as numbers of rows.
     gaps : "fill" or "refuse"
-        What to do about gaps in this file; those in files that the table reads later are filled.
+        What to do about missing values in this file, the target's too; those in tables that are read later are filled.
+    decimal : "." or ",", optional
+        The decimal mark of columns that can be read in two ways, such as 1,234 and 5,678. Without it, it is a comma if
+        other columns of the file can be read with a decimal comma only and none with a full stop only, else a full
+        stop.
 
     Returns
     -------
@@ -296,7 +344,8 @@ def load_csv(
     FileNotFoundError
         If there is no such file.
     DataFileError
-        If a column or a cell is not what it must be; the sentence names it.
+        If columns or cells are not what they must be. The message names all of them, and what to pass to load the file
+        all the same.
 
     Notes
     -----
@@ -307,48 +356,131 @@ def load_csv(
     seed = _check.whole(where, "seed", seed, 0, 2**32 - 1)
     _check.one_of(where, "task", task, (None, "classification", "regression"))
     _check.one_of(where, "gaps", gaps, ("fill", "refuse"))
-    sheet = Sheet(where, path, header)
-    name = sheet.name_of("target", target)
-    as_text, dropped = _names(sheet, "text", text), _names(sheet, "drop", drop)
+    _check.one_of(where, "decimal", decimal, (None, ".", ","))
+    sheet = read_csv(where, path, header)
+    (name,), as_text, dropped = _names(sheet, target=[target], text=text, drop=drop)
     if name in dropped:
         raise ValueError(f"{where}: drop must not hold the target, got {name!r}.")
     if name in as_text and task == "regression":
         raise ValueError(f"{where}: text must not hold the target of a regression, got {name!r}.")
-    training_rows, test_rows = _split(sheet, test_size, seed)
-    columns: list[Column] = []
-    for place, each in enumerate(sheet.names):
-        if each in dropped:
-            columns.append(Ignored(each))
-            continue
-        if gaps == "refuse":
-            sheet.refuse_gaps(place)
-        if each == name:
-            columns.append(learnt_target(sheet, place, training_rows, "classification" if each in as_text else task))
-        else:
-            columns.append(learnt(sheet, place, training_rows, each in as_text))
+    if gaps == "fill":
+        _leave_out_rows_without(sheet, sheet.places[name])
+    problems = Problems(sheet)
+    training_rows, test_rows = _split(sheet, test_size, seed, problems)
+    task = "classification" if name in as_text else task
+    columns = _learnt(sheet, training_rows, name, task, as_text, dropped, gaps == "refuse", decimal, problems)
+    row_numbers = _row_numbers(sheet, [each for each in columns if each.name != name])
+    _propose_dropping(problems, row_numbers)
+    problems.refuse()
     table = Table(columns, name, sheet.header)
     if table.n_inputs == 0:
         sheet.refuse(f"has no column beside {shown(name)} to predict it from")
-    X, y = table._samples(sheet, {each: place for place, each in enumerate(sheet.names)})
+    table.n_left_out = sheet.n_left_out
+    table.row_numbers = row_numbers
+    X, y = table._samples(sheet, sheet.places)
     return X[training_rows], y[training_rows], X[test_rows], y[test_rows], table
 
 
-def _names(sheet: Sheet, role: str, given: Collection[str | int]) -> set[str]:
-    """Return the names of columns that are given by their names or positions."""
-    if isinstance(given, str) or not isinstance(given, Collection):
-        raise TypeError(f"{sheet.where}: {role} must be a list of names, got {given!r}. Write [{given!r}].")
-    return {sheet.name_of(role, each) for each in given}
+def problems_without_target(
+    path: Path,
+    header: bool | None,
+    text: Collection[str | int],
+    drop: Collection[str | int],
+    decimal: str | None,
+) -> Problems:
+    """Return what would be in the way of loading a file if none of its columns were the target."""
+    sheet = read_csv("load_csv", path, header)
+    as_text, dropped = _names(sheet, text=text, drop=drop)
+    problems = Problems(sheet)
+    columns = _learnt(sheet, np.arange(sheet.n_rows), "", None, as_text, dropped, False, decimal, problems)
+    _propose_dropping(problems, _row_numbers(sheet, columns))
+    return problems
 
 
-def _split(sheet: Sheet, test_size: float, seed: int) -> tuple[Array, Array]:
+def _row_numbers(sheet: Sheet, columns: Sequence[Column]) -> tuple[str, ...]:
+    numbers = [each.name for each in columns if isinstance(each, Number)]
+    return tuple(name for name in numbers if numbers_rows(sheet, sheet.places[name]))
+
+
+def _propose_dropping(problems: Problems, row_numbers: Collection[str]) -> None:
+    """Note columns that number the rows beside real problems, so that one command leaves out all."""
+    if problems.found:
+        for name in row_numbers:
+            problems.add(f"numbers the rows, as it seems, in column {shown(name)}", None, name, "drop")
+
+
+def _learnt(
+    sheet: Sheet,
+    training_rows: Array,
+    target: str,
+    task: str | None,
+    as_text: set[str],
+    dropped: set[str],
+    refuse_gaps: bool,
+    decimal: str | None,
+    problems: Problems,
+) -> list[Column]:
+    """Return the columns of a file without those that there are problems with."""
+
+    def is_text(name: str) -> bool:
+        return name in as_text or (name == target and task == "classification")
+
+    found = {name: survey(sheet, place, is_text(name)) for place, name in enumerate(sheet.names) if name not in dropped}
+    for name, each in found.items():
+        if refuse_gaps and each.n_gaps and each.kind != "empty":
+            cells = sheet.columns[each.place]
+            row = next(row for row, cell in enumerate(cells) if is_gap(cell))
+            more = f", one of {each.n_gaps:,}" if each.n_gaps > 1 else ""
+            problems.add(f"has a gap ({cells[row]!r}) in column {shown(name)}{more}", row, name, "gaps")
+    learner = Learner(sheet, training_rows, decimal_mark(sheet, list(found.values()), decimal), problems)
+    columns: list[Column | None] = []
+    for name in sheet.names:
+        if name in dropped:
+            columns.append(Ignored(name))
+        elif name == target:
+            columns.append(learner.target(found[name], task))
+        else:
+            columns.append(learner.column(found[name], as_text=name in as_text))
+    return [each for each in columns if each is not None]
+
+
+def _names(sheet: Sheet, **given: Any) -> list[set[str]]:
+    """Return the names of the columns that are given for each role by their names or positions."""
+    unknown, found = [], []
+    for role, each in given.items():
+        if isinstance(each, str) or not isinstance(each, Collection):
+            raise TypeError(f"{sheet.where}: {role} must be a list of names, got {abridged(each)}.{_in_brackets(each)}")
+        names = [sheet.name_of(one) for one in each]
+        unknown += [f"no column {abridged(one)} for {role}" for one, name in zip(each, names, strict=True) if not name]
+        found.append({name for name in names if name is not None})
+    if unknown:
+        told = ", ".join(unknown[:MOST_MISSING]) + (", ..." if len(unknown) > MOST_MISSING else "")
+        sheet.refuse(f"has {told}. Its columns are {listed(sheet.names)}")
+    return found
+
+
+def _in_brackets(given: Any) -> str:
+    return f" Write [{given!r}]." if isinstance(given, str) and len(given) < LONGEST_SHOWN else ""
+
+
+def _leave_out_rows_without(sheet: Sheet, place: int) -> bool:
+    """Leave out the rows without a value in a column; if that were all, leave none out and return False."""
+    out = [row for row, cell in enumerate(sheet.columns[place]) if is_gap(cell)]
+    if len(out) == sheet.n_rows:
+        return False
+    sheet.leave_out(out)
+    return True
+
+
+def _split(sheet: Sheet, test_size: float, seed: int, problems: Problems) -> tuple[Array, Array]:
     """Return the training rows and the test rows, both in a drawn order."""
-    n_test = round(len(sheet.rows) * test_size)
-    if test_size and not 0 < n_test < len(sheet.rows):
-        sheet.refuse(f"has {count(len(sheet.rows), 'row')}, too few to keep a part of {test_size} for testing")
-    order = np.random.RandomState(seed).permutation(len(sheet.rows))
+    n_test = round(sheet.n_rows * test_size)
+    if test_size and not 0 < n_test < sheet.n_rows:
+        problems.add(f"has {count(sheet.n_rows, 'row')}, too few to keep a part of {test_size} for testing")
+    order = np.random.RandomState(seed).permutation(sheet.n_rows)
     return order[n_test:], order[:n_test]
 
 
 def column_names(path: Path, header: bool | None = None) -> list[str]:
     """Return the names that `load_csv` would give a file's columns."""
-    return Sheet("column_names", path, header).names
+    return read_csv("column_names", path, header).names

@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     parser = _parser()
-    chosen = parser.parse_args(arguments)
+    command = sys.argv[1:] if arguments is None else list(arguments)
+    chosen = parser.parse_args(command)
+    chosen.command = command  # for messages that say what to type instead
     if chosen.run is None:
         parser.print_help()
         return 0

@@ -6,12 +6,15 @@ import argparse
 import math
 import os
 import re
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import nnx
 from nnx import _files, checkpoints
+from nnx._problems import TARGET, Problem, TableError, arguments
 
 #: Neurons of a layer; more would be a slip of the finger, answered by an exhausted memory.
 MAX_NEURONS = 16384
@@ -30,15 +33,21 @@ class Parser(argparse.ArgumentParser):
 
     def _leave(self, message: str, advice: str) -> NoReturn:
         first = message[:1] if message[:1] in "'\"" else message[:1].lower()
-        self.exit(2, f"{self.prog}: {first}{message[1:].rstrip('.')}.{advice}\n")
+        end = "" if " Try: " in message else "."  # a command to copy ends in no full stop
+        self.exit(2, f"{self.prog}: {first}{message[1:].rstrip('.')}{end}{advice}\n")
 
     @contextmanager
-    def refusing(self) -> Iterator[None]:
-        """Answer errors about files and values that were named on the command line."""
+    def refusing(self, command: Sequence[str] = ()) -> Iterator[None]:
+        """Answer errors about files and values that were named on the command line.
+
+        Of a table's problems, the answer ends with the ``command`` that gets round them.
+        """
         try:
             yield
         except ConnectionError:  # nobody's mistake: `main` answers it
             raise
+        except TableError as error:
+            self.exit(2, f"{self.prog}: {error.told}{way_out(command, error.problems)}\n")
         except (OSError, TypeError, ValueError) as error:
             message = sentence(error)
             (self.error if message.startswith("argument ") else self.refuse)(message)
@@ -49,6 +58,79 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename!r}: {error.strerror}"
     return re.sub(r"^[A-Za-z_.]+: ", "", str(error))
+
+
+def way_out(command: Sequence[str], problems: Sequence[Problem]) -> str:
+    """Return the command that gets round a table's problems, "" if none of them can be got round."""
+    found = arguments(problems)
+    choose_target = any(each.cure == TARGET for each in problems)
+    if not found and not choose_target:
+        return ""
+    options: list[str] = []
+    for name, value in found.items():
+        options += _options(name, value) if isinstance(value, list) else [f"--{name}", value]
+    start = "" if len(problems) > 1 else " "
+    if choose_target:
+        return f"{start}Choose another --target{f', and add: {shlex.join(options)}' if options else '.'}"
+    solved = all(each.cure in found for each in problems)
+    return f"{start}{'Try' if solved else 'With the rest corrected, try'}: {shlex.join(['nnx', *command, *options])}"
+
+
+def _options(name: str, columns: Sequence[str]) -> list[str]:
+    """Return the option that names columns: in one list, but for names with a comma, which stand alone."""
+    plain = ",".join(column for column in columns if "," not in column)
+    found = []
+    for value in [plain] * bool(plain) + [column for column in columns if "," in column]:
+        found += [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
+    return found
+
+
+# Columns
+
+WHOLE = re.compile(r"-?\d+")
+
+
+def add_columns(option: Any, name: str, text: str) -> None:
+    """Add an option that takes columns: with commas or blanks between them, or given again and again."""
+    option(name, action="append", nargs="+", metavar="NAME", help=f"{text}: names or numbers, such as a,b,c")
+
+
+def need_names(*given: str) -> bool:
+    """Return whether a file's column names must be known to tell what is meant."""
+    return any(WHOLE.fullmatch(each) or "," in each or len(each.split()) > 1 for each in given)
+
+
+def flat(given: Sequence[Sequence[str]] | None) -> list[str]:
+    """Return what was given for an option of `add_columns`."""
+    return [each for several in given or () for each in several]
+
+
+def columns(option: str, given: Sequence[str], names: Sequence[str]) -> list[str | int]:
+    """Return the columns that are meant; a whole value that is a name comes before a list of names."""
+    found: list[str | int] = []
+    known = set(names)
+    for value in given:
+        for part in [value] if value in known else (part.strip() for part in value.split(",")):
+            words = part.split()
+            several = part not in known and all(word in known or WHOLE.fullmatch(word) for word in words)
+            found += [column(option, each, names) for each in (words if several else [part])]
+    return found
+
+
+def column(option: str, given: str, names: Sequence[str]) -> str | int:
+    """Return a column's name, or its position as Python counts; on the command line, the first is 1 and the last -1.
+
+    The file's ``names`` need be known only if a number is ``given``, which may be a name too.
+    """
+    if given in names or not WHOLE.fullmatch(given):
+        return given
+    position = int(given)
+    if not 1 <= abs(position) <= len(names):
+        raise ValueError(
+            f"argument --{option}: must be a column's name or its number from 1 to {len(names)}, or from -1 to "
+            f"-{len(names)} as counted from the last, got {given!r}."
+        )
+    return position - 1 if position > 0 else position
 
 
 # Converters
@@ -125,6 +207,13 @@ def check_outputs(parser: Parser, paths: Sequence[str], inputs: Sequence[str], o
             for read in inputs:
                 if os.path.exists(path) and os.path.exists(read) and os.path.samefile(path, read):
                     parser.error(f"argument {option}: must not replace {read!r}, which is read, got {path!r}")
+
+
+def standard_output() -> Any:
+    """Return where answers go; an OSError says that the shell has closed it."""
+    if sys.stdout is None:
+        raise OSError("standard output is closed.")
+    return sys.stdout
 
 
 def load_with_table(parser: Parser, path: str) -> tuple[nnx.Model, nnx.Table]:

@@ -6,16 +6,30 @@ import argparse
 import csv
 import io
 import math
+import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 import nnx
 from nnx import _files
-from nnx.cli import figures
-from nnx.cli.arguments import Parser, check_outputs, load_with_table
-from nnx.columns import Number
+from nnx._sheet import Sheet, count, read_csv
+from nnx.cli import figures, tasks
+from nnx.cli.arguments import (
+    Parser,
+    add_columns,
+    check_outputs,
+    columns,
+    flat,
+    load_with_table,
+    standard_output,
+)
+from nnx.columns import Number, as_text
+
+#: Standard input or output.
+STANDARD = "-"
 
 
 def add(commands: Any) -> None:
@@ -26,48 +40,114 @@ def add(commands: Any) -> None:
         description="Predict the target of each row of a CSV file with the columns that the model was trained on. "
         "The answer is a table too: of class names, each with the probability that the model gives it, or of numbers; "
         "it has a header if the training table had one.",
-        epilog="example: nnx predict houses.safetensors new-houses.csv -o prices.csv",
+        epilog="example: nnx predict houses.safetensors new-houses.csv -o prices.csv\n"
+        "example: generate | nnx predict churn.safetensors - --keep id --probabilities | sort",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help="what nnx train saved")
-    parser.add_argument("data", metavar="FILE.csv", help="the rows; a column of targets is passed over")
-    parser.add_argument("-o", "--output", metavar="FILE", help="where to write the predictions (default: the screen)")
+    option = parser.add_argument
+    option("model", metavar="MODEL", help="what nnx train saved")
+    option("data", metavar="FILE.csv", help="the rows, - for standard input; a column of targets is passed over")
+    option("-o", "--output", metavar="FILE", help="where to write the predictions, - for the screen (default)")
+    option("--probabilities", action="store_true", help="write the probability of each class, a column a class")
+    add_columns(option, "--keep", "columns of FILE.csv to write before the predictions")
+    option("--unknown", choices=("error", "missing"), default="error", help=UNKNOWN)
     parser.set_defaults(run=_run, parser=parser)
+
+
+UNKNOWN = "what a text is that the training table lacks (default: error)"
 
 
 def _run(chosen: argparse.Namespace) -> int:
     model, table = load_with_table(chosen.parser, chosen.model)
-    if chosen.output is not None:
-        check_outputs(chosen.parser, [chosen.output], [chosen.model, chosen.data])
-    with chosen.parser.refusing():
-        X = table.read_inputs(chosen.data)
-        answer = _answer(model, table, model.predict(X, batch_size=figures.BATCH))
-    if chosen.output is None:
-        if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
-            sys.stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the shell's code page
-        print(answer, end="")
+    output = None if chosen.output == STANDARD else chosen.output
+    if output is not None:
+        inputs = [chosen.model] + [chosen.data] * (chosen.data != STANDARD)
+        check_outputs(chosen.parser, [output], inputs)
     else:
-        with _files.replacing("argument -o/--output", chosen.output) as file:
-            file.write(answer.encode())
+        standard_output()  # if it is closed, that is said before any work
+    if chosen.probabilities and not (table.classes and _gives_probabilities(model)):
+        chosen.parser.error(f"argument --probabilities: must have a model that gives them, got {chosen.model!r}")
+    with chosen.parser.refusing(chosen.command):
+        sheet = _sheet(chosen.data, table.header)
+        kept = _kept(sheet, chosen.keep)
+        X = table.read_inputs(sheet, unknown=chosen.unknown)
+        outputs = model.predict(X, batch_size=figures.BATCH)
+        answer = _csv(_columns(model, table, outputs, kept, chosen.probabilities), table.header)
+    _write(answer, output)
+    where = "standard output" if output is None else repr(output)
+    rows = f"{count(sheet.n_rows, 'row')} predicted from {sheet.source} to {where}."
+    print(" ".join([rows, *tasks.reading_remarks(sheet, table)]), file=sys.stderr)
     return 0
 
 
-def _answer(model: nnx.Model, table: nnx.Table, outputs: Any) -> str:
-    """Return the predictions as CSV."""
+def _sheet(data: str, header: bool) -> Sheet:
+    """Return the rows to predict."""
+    if data != STANDARD:
+        return read_csv("nnx.predict", data, header)
+    if sys.stdin is None:
+        raise OSError("standard input is closed.")
+    return read_csv("nnx.predict", getattr(sys.stdin, "buffer", sys.stdin), header)
+
+
+def _kept(sheet: Sheet, given: Sequence[Sequence[str]] | None) -> dict[str, Sequence[str]]:
+    """Return the columns of the input that are to stand before the predictions."""
+    kept: dict[str, Sequence[str]] = {}
+    for each in columns("keep", flat(given), sheet.names):
+        name = sheet.name_of(each)
+        if name is None:
+            sheet.refuse(f"has no column {each!r} for keep. Its columns are {', '.join(sheet.names)}")
+        kept[name] = [as_text(cell) for cell in sheet.columns[sheet.places[name]]]
+    return kept
+
+
+def _gives_probabilities(model: nnx.Model) -> bool:
+    return isinstance(model.output_layer_activation, nnx.Activation_Softmax | nnx.Activation_Sigmoid)
+
+
+def _columns(
+    model: nnx.Model, table: nnx.Table, outputs: Any, kept: dict[str, Sequence[str]], each_class: bool
+) -> dict[str, Sequence[str]]:
+    """Return the answer's columns; a prediction whose name a kept column has gets "predicted" before it."""
+    found = dict(kept)
+
+    def put(name: str, values: Sequence[str]) -> None:
+        while name in found:
+            name = f"predicted {name}"
+        found[name] = values
+
     decoded = table.decode(outputs).tolist()
-    header = [table.target.name]
     if isinstance(table.target, Number):
         decimals = 5 - math.floor(math.log10(table.target.scale))  # six digits of a standard deviation
-        rows = [[f"{value:.{max(0, decimals)}f}"] for value in decoded]
-    elif isinstance(model.output_layer_activation, nnx.Activation_Softmax | nnx.Activation_Sigmoid):
-        sure = np.maximum(outputs.max(axis=1), 1 - outputs[:, 0] if outputs.shape[1] == 1 else 0)
-        header.append("probability")
-        rows = [[name, f"{p:.4f}"] for name, p in zip(decoded, sure, strict=True)]
-    else:
-        rows = [[name] for name in decoded]
+        put(table.target.name, [f"{value:.{max(0, decimals)}f}" for value in decoded])
+        return found
+    put(table.target.name, decoded)
+    if _gives_probabilities(model):
+        p = np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
+        if each_class:
+            for number, name in enumerate(table.classes or ()):
+                put(f"probability of {name}", [f"{value:.6g}" for value in p[:, number].tolist()])
+        else:
+            put("probability", [f"{value:.4f}" for value in p.max(axis=1).tolist()])
+    return found
+
+
+def _csv(answer: dict[str, Sequence[str]], header: bool) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    if table.header:
-        writer.writerow(header)
-    writer.writerows(rows)
+    if header:
+        writer.writerow(answer)
+    writer.writerows(zip(*answer.values(), strict=True))
     return text.getvalue()
+
+
+def _write(answer: str, output: str | None) -> None:
+    """Write all of the answer, or raise the OSError that says why not."""
+    if output is not None:
+        with _files.replacing("argument -o/--output", output) as file:
+            file.write(answer.encode())
+        return
+    stream = standard_output()
+    if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
+        stream.reconfigure(encoding="utf-8", newline=os.linesep)  # as in a file, whatever the shell's code page
+    print(answer, end="", file=stream, flush=True)

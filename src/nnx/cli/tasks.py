@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,9 @@ import numpy as np
 
 import nnx
 from nnx import plot
+from nnx._notation import PLAIN
+from nnx._sheet import Sheet, count, listed, read_csv, shown
+from nnx.cli.arguments import column, columns, flat, need_names
 from nnx.cli.pictures import Draw
 from nnx.columns import Column, Number, Text
 
@@ -50,6 +53,7 @@ class Task:
     output: str
     settings: Settings
     picture: Draw
+    remarks: tuple[str, ...] = ()
 
     @property
     def held_out(self) -> tuple[Array, Array] | None:
@@ -107,26 +111,28 @@ def _fashion_mnist(chosen: argparse.Namespace) -> Task:
 
 #: A small table is gone through more often, until there have been this many steps.
 STEPS_OF_SMALL_TABLES = 2000
-WHOLE = re.compile(r"-?\d+")
 
 
 def _table(chosen: argparse.Namespace) -> Task:
-    text, drop = chosen.text or [], chosen.drop or []
-    by_number = any(map(WHOLE.fullmatch, [chosen.target, *text, *drop]))
-    names = nnx.tables.column_names(chosen.data, chosen.header) if by_number else []
+    text, drop = flat(chosen.text), flat(chosen.drop)
+    names = nnx.tables.column_names(chosen.data, chosen.header) if need_names(chosen.target, *text, *drop) else []
     X, y, X_test, y_test, table = nnx.load_csv(
         chosen.data,
-        _column("target", chosen.target, names),
+        column("target", chosen.target, names),
         test_size=0 if chosen.test is not None else 0.2 if chosen.test_size is None else chosen.test_size,
         seed=chosen.split_seed or 0,
         header=chosen.header,
         task=chosen.task,
-        text=[_column("text", each, names) for each in text],
-        drop=[_column("drop", each, names) for each in drop],
+        text=columns("text", text, names),
+        drop=columns("drop", drop, names),
         gaps=chosen.gaps or "fill",
+        decimal=chosen.decimal,
     )
+    remarks = _remarks(table)
     if chosen.test is not None:
-        X_test, y_test = table.read_samples(chosen.test)
+        sheet = read_csv("load_csv", chosen.test, table.header)
+        X_test, y_test = table.read_samples(sheet, unknown=chosen.unknown or "error")
+        remarks += reading_remarks(sheet, table, f" of {os.path.basename(chosen.test)}")
     batch = chosen.batch or Settings.batch
     epochs = max(Settings.epochs, -(-STEPS_OF_SMALL_TABLES // -(-len(X) // batch)))
     classified = table.classes is not None
@@ -136,23 +142,39 @@ def _table(chosen: argparse.Namespace) -> Task:
         SOFTMAX if classified else LINEAR,
         Settings(epochs=epochs, l2=1e-4),
         plot.confusion_matrix if classified else plot.predictions,
+        tuple(remarks),
     )
 
 
-def _column(option: str, given: str, names: list[str]) -> str | int:
-    """Return a column's name, or its position as Python counts; on the command line, the first is 1 and the last -1.
+def _remarks(table: Table) -> list[str]:
+    """Return what a reader should know of how a table was read."""
+    remarks = []
+    if table.n_left_out:
+        remarks.append(f"Left out: {count(table.n_left_out, 'row')} without a value in {shown(table.target.name)}.")
+    gaps = [f"{each.gaps:,} in {shown(each.name)}" for each in table.inputs if each.gaps]
+    if gaps:
+        remarks.append(f"Gaps filled: {', '.join(gaps)}.")
+    columns = [each for each in (*table.inputs, table.target) if isinstance(each, Number) and each.notation != PLAIN]
+    if columns:
+        written = listed([f"{shown(each.name)} (such as {each.notation.example()})" for each in columns])
+        remarks.append(f"Read as numbers: {written}.")
+    if table.row_numbers and len(table.row_numbers) < len(table.inputs):
+        names = ", ".join(map(shown, table.row_numbers[:12]))
+        drop = ",".join(table.row_numbers) if len(table.row_numbers) <= 12 else "..."
+        verb = "seems" if len(table.row_numbers) == 1 else "seem"
+        remarks.append(f"{names} {verb} to number the rows. If so, leave it out: --drop {shlex.quote(drop)}")
+    return remarks
 
-    The file's ``names`` need be known only if a number is ``given``, which may be a name too.
-    """
-    if given in names or not WHOLE.fullmatch(given):
-        return given
-    position = int(given)
-    if not 1 <= abs(position) <= len(names):
-        raise ValueError(
-            f"argument --{option}: must be a column's name or its number from 1 to {len(names)}, or from -1 to "
-            f"-{len(names)} as counted from the last, got {given!r}."
-        )
-    return position - 1 if position > 0 else position
+
+def reading_remarks(sheet: Sheet, table: Table, of: str = "") -> list[str]:
+    """Return what a reader should know of how a table was read that was not learnt from."""
+    remarks = []
+    if sheet.n_left_out:
+        left_out = count(sheet.n_left_out, "row")
+        remarks.append(f"Left out{of}: {left_out} without a value in {shown(table.target.name)}.")
+    if sheet.n_unknown:
+        remarks.append(f"Taken for missing values{of}: {count(sheet.n_unknown, 'unknown text')}.")
+    return remarks
 
 
 TASKS = {"spiral": _spiral, "binary": _binary, "sine": _sine, "fashion-mnist": _fashion_mnist}

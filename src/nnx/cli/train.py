@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from dataclasses import fields, replace
@@ -15,7 +16,19 @@ import nnx
 from nnx._interrupt import Interrupt
 from nnx._sheet import count, listed, shown
 from nnx.cli import figures, pictures, tasks
-from nnx.cli.arguments import Number, Parser, Whole, check_outputs, interval, layers, sentence
+from nnx.cli.arguments import (
+    Number,
+    Parser,
+    Whole,
+    add_columns,
+    check_outputs,
+    columns,
+    flat,
+    interval,
+    layers,
+    sentence,
+    way_out,
+)
 
 if TYPE_CHECKING:
     from nnx.reports import Report
@@ -28,7 +41,10 @@ OPTIMIZERS: dict[str, Any] = {
 }
 #: More would take more time than anybody means to spend.
 MAX_RUNS = 1000
-TABLE_OPTIONS = ("target", "split_seed", "test", "test_size", "task", "text", "drop", "gaps", "header")
+TABLE_OPTIONS = (
+    *("target", "split_seed", "test", "test_size", "task"),
+    *("text", "drop", "gaps", "decimal", "unknown", "header"),
+)
 #: Options that say something to some data sets only.
 ONLY_FOR = {
     **dict.fromkeys(TABLE_OPTIONS, ("FILE.csv",)),
@@ -57,7 +73,6 @@ def add(commands: Any) -> None:
     option(
         "data",
         nargs="?",
-        default="spiral",
         metavar="DATA",
         help="spiral (the default), binary (a spiral of two arms), sine, fashion-mnist, or a table: FILE.csv",
     )
@@ -114,16 +129,19 @@ def _add_table_options(group: Any) -> None:
         help="of which rows are kept for testing, and of the order of the others (default: 0)",
     )
     option("--task", choices=("classification", "regression"), help="what the target is for, if not what it looks like")
-    option("--text", action="append", metavar="NAME", help="take a column (name or number) as text; may be repeated")
-    option("--drop", action="append", metavar="NAME", help="leave a column (name or number) out; may be repeated")
+    add_columns(option, "--text", "columns to take as text")
+    add_columns(option, "--drop", "columns to leave out")
     option("--gaps", choices=("fill", "refuse"), help="what to do about empty cells in FILE.csv (default: fill)")
+    option("--decimal", choices=(".", ","), help="decimal mark of columns that can be read in two ways, such as 1,234")
+    option("--unknown", choices=("error", "missing"), help="what a text is that only --test has (default: error)")
     option("--header", action=argparse.BooleanOptionalAction, help="whether the first row holds names, if not plain")
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Train, save, judge and draw; then train again with other seeds, if that is asked for."""
+    chosen.data = chosen.data or _swallowed(chosen) or "spiral"
     output, picture = _checked_outputs(chosen)
-    with chosen.parser.refusing():
+    with chosen.parser.refusing(chosen.command):
         task, settings, model = _prepared(chosen)
     print("\n".join(_announcement(task, settings)), flush=True)
     try:
@@ -196,7 +214,9 @@ def _checked_outputs(chosen: argparse.Namespace) -> tuple[str, str]:
     """Return where model and picture go, after all checks of options and paths."""
     parser: Parser = chosen.parser
     _check_options(chosen)
-    output = chosen.output or f"{os.path.splitext(os.path.basename(chosen.data))[0]}.safetensors"
+    output = chosen.output
+    if output is None:
+        output = f"{os.path.splitext(os.path.basename(chosen.data))[0]}.safetensors"
     if output.lower().endswith(".png"):
         parser.error(f"argument -o/--output: must not end in .png, as the picture does, got {output!r}")
     picture = _picture_beside(output)
@@ -242,11 +262,40 @@ def _check_options(chosen: argparse.Namespace) -> None:
             option = f"--{name.replace('_', '-')}"
             chosen.parser.error(f"argument {option}: is for {' and '.join(kinds)} only, got it with {chosen.data!r}")
     if kind == "FILE.csv" and chosen.target is None:
-        with chosen.parser.refusing():
-            names = listed(nnx.tables.column_names(chosen.data, chosen.header))
-        chosen.parser.error(f"argument --target: must name the column to predict. {chosen.data!r} has {names}")
+        _refuse_without_target(chosen)
+    if chosen.unknown is not None and chosen.test is None:
+        chosen.parser.error("argument --unknown: is for --test only")
     if chosen.test is not None and chosen.test_size is not None:
         chosen.parser.error("argument --test-size: not allowed with argument --test")
+
+
+def _swallowed(chosen: argparse.Namespace) -> str | None:
+    """Return the data that stand behind a list of columns, as in ``--drop a b FILE.csv``, and take them out of it."""
+    for option in (chosen.text, chosen.drop):
+        for names in option or ():
+            if len(names) > 1 and (names[-1] in tasks.TASKS or os.path.isfile(names[-1])):
+                data: str = names.pop()
+                return data
+    return None
+
+
+def _refuse_without_target(chosen: argparse.Namespace) -> None:
+    """Say which columns there are to predict, and at once what else is in the way."""
+    with chosen.parser.refusing():
+        text, drop = flat(chosen.text), flat(chosen.drop)
+        names = nnx.tables.column_names(chosen.data, chosen.header)
+        as_text, dropped = columns("text", text, names), columns("drop", drop, names)
+        problems = nnx.tables.problems_without_target(chosen.data, chosen.header, as_text, dropped, chosen.decimal)
+    odd = {names[each] if isinstance(each, int) else each for each in dropped} | {
+        each.column for each in problems.found
+    }
+    usable = [name for name in names if name not in odd] or names
+    message = f"argument --target: must name the column to predict. {chosen.data!r} has {listed(names)}."
+    if problems.found:
+        message += f"\n{problems.told()}{'' if len(problems.found) > 1 else chr(10)}"
+    command = (*chosen.command, "--target", usable[-1])
+    advice = way_out(command, problems.found).strip() or f"Try: {shlex.join(('nnx', *command))}"
+    chosen.parser.exit(2, f"{chosen.parser.prog}: {message}{'' if problems.found else ' '}{advice}\n")
 
 
 def _given(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -265,9 +314,7 @@ def _announcement(task: tasks.Task, settings: tasks.Settings) -> list[str]:
     ]
     if not table.header:
         lines.append("Its first row holds no names: columns are numbered. If it does hold names: --header.")
-    gaps = [f"{column.gaps:,} in {shown(column.name)}" for column in table.inputs if column.gaps]
-    if gaps:
-        lines.append(f"Gaps filled: {', '.join(gaps)}.")
+    lines += task.remarks
     sizes = (table.n_inputs, *settings.layers, _n_outputs(task))
     parts = [f"{settings.optimizer}, rate {settings.rate:g}", f"decay {settings.decay:g}", f"batch {settings.batch}"]
     parts += [f"{name} {value:g}" for name in ("l2", "dropout") if (value := getattr(settings, name))]

@@ -607,6 +607,141 @@ def test_wrong_arguments_are_refused(write, tmp_path):
         nnx.load_csv(tmp_path, "rent")
 
 
+def customers(n=40, **columns):
+    """Return a table with much that is wrong in it."""
+    all_columns = {
+        "id": [1000 + 3 * i for i in range(n)],
+        "name": [f"name {i}" for i in range(n)],
+        "joined, on": [f"2024-{1 + i // 28:02}-{1 + i % 28:02}" for i in range(n)],
+        "empty": [""] * n,
+        "age": [20 + i % 30 if i != 7 else "old" for i in range(n)],
+        "plan": ["basic" if i % 3 else "plus" for i in range(n)],
+        "price": [f"${i}" if i % 9 else f"{i} EUR" for i in range(n)],
+        "churn": ["yes" if i % 2 else "no" for i in range(n)],
+        **columns,
+    }
+    header = ",".join(f'"{name}"' for name in all_columns)
+    return "\n".join([header, *(",".join(map(str, row)) for row in zip(*all_columns.values(), strict=True))]) + "\n"
+
+
+def test_all_problems_of_a_file_are_told_at_once_with_what_solves_them(write):
+    path = write(customers())
+    with pytest.raises(nnx.DataFileError) as error:
+        nnx.load_csv(path, "churn")
+    assert str(error.value) == (
+        f"load_csv: {path!r} has 6 problems:\n"
+        "  numbers the rows, as it seems, in column 'id'\n"
+        "  holds 40 different texts in 40 rows of column 'name', too many to be categories\n"
+        "  holds 40 different texts in 40 rows of column 'joined, on', too many to be categories\n"
+        "  holds no value in column 'empty'\n"
+        "  line 9: holds 'old' in column 'age', whose other cells are numbers. Correct it, or take the column as text\n"
+        "  line 2: holds '0 EUR' in column 'price', whose other cells are numbers such as $1234.50 (4 more are not). "
+        "Correct it, or leave the column out\n"
+        "Pass drop=['id', 'name', 'joined, on', 'empty', 'price'], text=['age']."
+    )
+    table = nnx.load_csv(path, "churn", drop=["name", "joined, on", "empty", "price", "id"], text=["age"])[4]
+    assert [column.kind for column in table.inputs] == ["text", "text"]
+
+
+def test_columns_that_number_the_rows_are_named_and_learnt_all_the_same(write):
+    def row_numbers(numbers):
+        rows = "".join(f"{number},{i % 7},{i}.5\n" for i, number in enumerate(numbers))
+        return nnx.load_csv(write("n,x,y\n" + rows), "y")[4].row_numbers
+
+    assert row_numbers(range(40)) == ("n",)
+    assert row_numbers(range(900, 100, -20)) == ("n",)
+    assert row_numbers(np.random.default_rng(0).permutation(40)) == ("n",)
+    assert row_numbers(i * i for i in range(40)) == ("n",)
+    assert row_numbers(i // 2 for i in range(40)) == ()
+    assert row_numbers(i + 0.5 for i in range(40)) == ()
+    assert row_numbers(range(10)) == ()  # too few to tell
+
+
+def test_texts_that_differ_in_nearly_each_row_are_refused_unless_they_are_asked_for(write):
+    names = [f"n{i}" if i > 3 else "n5" for i in range(40)]
+    text = "n,x,y\n" + "".join(f"{name},{i % 7},{i}.5\n" for i, name in enumerate(names))
+    with pytest.raises(nnx.DataFileError, match=r"holds 36 different texts in 40 rows of column 'n', too many"):
+        nnx.load_csv(write(text), "y")
+    assert nnx.load_csv(write(text), "y", text=["n"])[4].columns[0].width == 36
+    assert nnx.load_csv(write(text.replace("n39", "n5")), "y")[4].columns[0].width == 35
+    assert nnx.load_csv(write(text[: text.index("n20")]), "y", drop=[0])[4].n_inputs == 1
+
+
+def test_rows_without_a_target_are_left_out_and_counted(write):
+    path = write("x,y\n1,a\n2,\n3,b\n4,NA\n5,a\n")
+    X, y, _, _, table = nnx.load_csv(path, "y", test_size=0)
+    assert (len(X), len(y), table.n_left_out) == (3, 3, 2)
+    assert table.target.gaps == 0
+    assert table.columns[0].mean == 3
+    assert len(table.read_samples(path)[0]) == 3
+    assert len(table.read_inputs(path)) == 5
+    assert nnx.Table.from_dict(table.to_dict()).n_left_out == 0
+    with pytest.raises(nnx.DataFileError, match=r"line 3, has a gap \(''\) in column 'y', one of 2\."):
+        nnx.load_csv(path, "y", gaps="refuse")
+
+
+def test_a_target_that_nothing_can_be_learnt_of_asks_for_another(write):
+    for cells in (["", "?"], ["a", "a"], [f"name {i}" for i in range(40)]):
+        text = "x,y\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells * 10))
+        with pytest.raises(nnx.DataFileError) as error:
+            nnx.load_csv(write(text if len(cells) == 2 else text[: text.index("40,")]), "y")
+        assert str(error.value).endswith(" Choose another target.")
+        assert "drop" not in str(error.value)
+
+
+def test_texts_that_are_long_numbers_stay_apart(write):
+    ids = ["12345678901234567", "12345678901234568", "12345678901234569"]
+    text = "id,y\n" + "".join(f"{ids[i % 3]},{ids[i % 2]}\n" for i in range(60))
+    X, y, _, _, table = nnx.load_csv(write(text), "y", text=["id"], task="classification", test_size=0)
+    assert table.input_names == [f"id={each}" for each in ids]
+    assert table.classes == tuple(ids[:2])
+    np.testing.assert_array_equal(X.sum(axis=0), [20, 20, 20])
+    assert np.bincount(y).tolist() == [30, 30]
+    X, _ = table.read_samples(write("id,y\n12345678901234568.0,12345678901234567\n", "new.csv"))
+    np.testing.assert_array_equal(X, [[0, 1, 0]])
+    np.testing.assert_array_equal(table.read_inputs({"id": [12345678901234569]}), [[0, 0, 1]])
+
+
+def test_an_unknown_text_is_a_missing_value_if_asked_for(flats, write):
+    path = write("area,rooms,town\n60,2,Wien\n60,2,Linz\n60,2,Bern\n60,2,\n", "new.csv")
+    with pytest.raises(nnx.DataFileError) as error:
+        flats.read_inputs(path)
+    assert str(error.value).endswith(
+        "line 2, holds 'Wien' in column 'town', which is none of the known 2: Graz, Linz. Neither are Bern. "
+        "Pass unknown='missing' to take such texts for missing values."
+    )
+    np.testing.assert_array_equal(flats.read_inputs(path, unknown="missing")[:, 2:], [[0, 0], [0, 1], [0, 0], [0, 0]])
+    with pytest.raises(ValueError, match=r"Table\.read_inputs: unknown must be 'error' or 'missing', got 'ignore'\."):
+        flats.read_inputs(path, unknown="ignore")
+    classes = nnx.Table([Text("x", ("a", "b")), Text("y", ("no", "yes"))], "y")
+    X, y = classes.read_samples(write("x,y\nc,no\n", "new.csv"), unknown="missing")
+    assert (X.tolist(), y.tolist()) == ([[0, 0]], [0])
+    with pytest.raises(
+        nnx.DataFileError, match=r"holds 'maybe' in column 'y', which is none of the known 2: no, yes\.$"
+    ):
+        classes.read_samples(write("x,y\na,maybe\n", "new.csv"), unknown="missing")
+
+
+def test_all_names_that_a_file_lacks_are_told_at_once(write):
+    with pytest.raises(nnx.DataFileError) as error:
+        nnx.load_csv(write(FLATS), "price", drop=["id", "area"], text=[9])
+    assert str(error.value).endswith(
+        "has no column 'price' for target, no column 9 for text, no column 'id' for drop. "
+        "Its columns are area, rooms, town, rent."
+    )
+
+
+def test_wide_tables_are_read_in_linear_time(write):
+    """30,000 columns, as of genes; a step for each pair of columns would take minutes."""
+    names = [f"g{i}" for i in range(30_000)]
+    rows = [",".join([*(f"{(i * row) % 17}.5" for i in range(30_000)), "ab"[row % 2]]) for row in range(4)]
+    path = write("\n".join([",".join([*names, "y"]), *rows]) + "\n")
+    X, *_, table = nnx.load_csv(path, "y", drop=names[:10_000], test_size=0)
+    assert X.shape == (4, 20_000)
+    assert nnx.Table.from_dict(table.to_dict()).n_inputs == 20_000
+    assert table.read_inputs({name: [1.5] for name in names}).shape == (1, 20_000)
+
+
 UNKNOWN = {
     "a missing column": ("area,town\n50,Graz\n", " has no column 'rooms'. Its columns are area, town."),
     "an unknown category": (

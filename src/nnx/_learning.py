@@ -121,7 +121,7 @@ class Learner:
         return column
 
     def _notation(self, found: Survey) -> Notation:
-        if found.kind == "number" and self.decimal == "," and _has_point(self.sheet, found):
+        if found.kind == "number" and self.decimal == ",":
             both = _plain_candidates(self.sheet, found)
             return both.choose(",") if both.ambiguous else PLAIN
         return found.candidates.choose(self.decimal)

@@ -20,6 +20,7 @@ GAPS = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null"})
 LARGEST = 1e100
 
 PERCENT = "%"
+MINUS = "\u2212"
 #: Unicode's currency symbols, with up to three letters before them as in US$; ISO 4217's codes; other usual ones.
 SYMBOLS = (
     r"[A-Za-z]{0,3}[$\u00a2-\u00a5\u058f\u060b\u09f2\u09f3\u0af1\u0bf9\u0e3f\u17db\u20a0-\u20c0"
@@ -39,7 +40,7 @@ WRITTEN = re.compile(
     rf"(?P<sign>[+-]?) ?(?P<before>{_UNIT})? ?(?P<inner>[+-]?)(?P<digits>[0-9.,][0-9., ']*?) ?(?P<after>{_UNIT}|%)?"
 )
 #: Blanks and apostrophes between thousands come in several characters.
-ALIKE = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2019": "'", "\u2212": "-"})
+ALIKE = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2019": "'", MINUS: "-"})
 
 DECIMALS = (".", ",")
 SEPARATORS = ("", ",", ".", " ", "'")
@@ -47,13 +48,13 @@ SEPARATORS = ("", ",", ".", " ", "'")
 
 def is_gap(cell: Cell) -> bool:
     """Return whether a value is missing."""
-    return isinstance(cell, str) and cell.lower() in GAPS
+    return cell.lower() in GAPS if isinstance(cell, str) else cell != cell
 
 
 def number(cell: Cell) -> float | None:
     """Return the number that a cell is as programs write it; None if it is none, or a size beyond use."""
     try:
-        value = float(cell)
+        value = float(cell.replace(MINUS, "-") if isinstance(cell, str) else cell)
     except (ValueError, OverflowError):
         return None
     return value if abs(value) <= LARGEST and not (isinstance(cell, str) and "_" in cell) else None
@@ -64,7 +65,7 @@ def exact(cell: Cell) -> Decimal | None:
     if number(cell) is None:
         return None
     try:
-        return Decimal(str(cell))
+        return Decimal(str(cell).replace(MINUS, "-"))
     except InvalidOperation:
         return None
 
@@ -130,13 +131,13 @@ def looks_like_number(cell: Cell) -> bool:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The notations that read all of a column, simplest first; ``decimals`` are the marks that they see in it."""
+    """The notations that read all of a column, simplest first."""
 
     notations: tuple[Notation, ...]
 
     @property
     def ambiguous(self) -> bool:
-        """Whether a comma or full stop in it may be a decimal mark or between thousands."""
+        """Whether its decimal mark may be a full stop as well as a comma, also because there is none."""
         return len({notation.decimal for notation in self.notations}) > 1
 
     def choose(self, decimal: str) -> Notation:
@@ -153,8 +154,6 @@ def candidates(cells: Iterable[str]) -> Candidates:
         return Candidates(())
     unit, all_digits = max(units, default=""), {digits for digits, _ in known}
     marks = [each for each in MARKS if all(map(_pattern(*each).fullmatch, all_digits))]
-    if not any("." in digits or "," in digits for digits in all_digits):
-        marks = marks[:1]  # nothing that could be read in two ways
     return Candidates(tuple(Notation(*each, unit) for each in marks))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -41,7 +40,7 @@ def _of_frame(where: str, frame: Any) -> Sheet:
     names, source = list(frame.columns), f"the {type(frame).__name__}"
     if len({str(name) for name in names}) < len(names):  # a name that stands twice would give two columns at once
         return Sheet(where, source, [str(name) for name in names], [])
-    return _of_columns(where, source, {name: np.asarray(frame[name], dtype=object) for name in names})
+    return _of_columns(where, source, {name: np.asarray(frame[name]) for name in names})
 
 
 def _of_columns(where: str, source: str, columns: Mapping[Any, Any]) -> Sheet:
@@ -51,8 +50,10 @@ def _of_columns(where: str, source: str, columns: Mapping[Any, Any]) -> Sheet:
             hint = " Give one row as [{...}]." if source == "the dict" else ""
             got = f"{abridged(column)} for {shown(str(name))}"
             raise TypeError(f"{where}: {source} must hold lists of values, got {got}.{hint}")
-        values = column.tolist() if isinstance(column, np.ndarray) else list(column)
-        cells[str(name)] = [_cell(value) for value in values]
+        if isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
+            cells[str(name)] = column.tolist()
+        else:
+            cells[str(name)] = [_cell(value) for value in column]
     first = next(iter(cells), "")
     other = next((name for name in cells if len(cells[name]) != len(cells[first])), None)
     if other is not None:
@@ -64,7 +65,7 @@ def _of_columns(where: str, source: str, columns: Mapping[Any, Any]) -> Sheet:
 
 
 def _cell(value: Any) -> Cell:
-    """Return a value as a cell: numbers as they are, missing values as "", everything else as text."""
+    """Return a value as a cell: numbers as they are, missing values as "" or NaN, everything else as text."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):
@@ -75,4 +76,4 @@ def _cell(value: Any) -> Cell:
         return str(value).strip()
     if isinstance(value, int):
         return value
-    return "" if math.isnan(value) else float(value)
+    return float(value)

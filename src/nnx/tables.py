@@ -398,8 +398,11 @@ def problems_without_target(
 
 
 def _row_numbers(sheet: Sheet, columns: Sequence[Column]) -> tuple[str, ...]:
-    numbers = [each.name for each in columns if isinstance(each, Number)]
-    return tuple(name for name in numbers if numbers_rows(sheet, sheet.places[name]))
+    """Return which of the input columns number the rows, () if nothing would be left without them."""
+    inputs = [each for each in columns if not isinstance(each, Ignored)]
+    numbers = [each.name for each in inputs if isinstance(each, Number)]
+    found = tuple(name for name in numbers if numbers_rows(sheet, sheet.places[name]))
+    return found if len(found) < len(inputs) else ()
 
 
 def _propose_dropping(problems: Problems, row_numbers: Collection[str]) -> None:
@@ -407,6 +410,8 @@ def _propose_dropping(problems: Problems, row_numbers: Collection[str]) -> None:
     if problems.found:
         for name in row_numbers:
             problems.add(f"numbers the rows, as it seems, in column {shown(name)}", None, name, "drop")
+        places = problems.sheet.places
+        problems.found.sort(key=lambda each: places.get(each.column, -1))
 
 
 def _learnt(

@@ -113,7 +113,7 @@ def columns(option: str, given: Sequence[str], names: Sequence[str]) -> list[str
         for part in [value] if value in known else (part.strip() for part in value.split(",")):
             words = part.split()
             several = part not in known and all(word in known or WHOLE.fullmatch(word) for word in words)
-            found += [column(option, each, names) for each in (words if several else [part])]
+            found += [each if each in known else column(option, each, names) for each in (words if several else [part])]
     return found
 
 
@@ -122,7 +122,7 @@ def column(option: str, given: str, names: Sequence[str]) -> str | int:
 
     The file's ``names`` need be known only if a number is ``given``, which may be a name too.
     """
-    if given in names or not WHOLE.fullmatch(given):
+    if not WHOLE.fullmatch(given) or given in names:
         return given
     position = int(given)
     if not 1 <= abs(position) <= len(names):
@@ -214,6 +214,13 @@ def standard_output() -> Any:
     if sys.stdout is None:
         raise OSError("standard output is closed.")
     return sys.stdout
+
+
+def standard_input() -> Any:
+    """Return where data come from; an OSError says that the shell has closed it."""
+    if sys.stdin is None:
+        raise OSError("standard input is closed.")
+    return getattr(sys.stdin, "buffer", sys.stdin)
 
 
 def load_with_table(parser: Parser, path: str) -> tuple[nnx.Model, nnx.Table]:

@@ -24,6 +24,7 @@ from nnx.cli.arguments import (
     columns,
     flat,
     load_with_table,
+    standard_input,
     standard_output,
 )
 from nnx.columns import Number, as_text
@@ -66,10 +67,11 @@ def _run(chosen: argparse.Namespace) -> int:
         check_outputs(chosen.parser, [output], inputs)
     else:
         standard_output()  # if it is closed, that is said before any work
+    data = standard_input() if chosen.data == STANDARD else chosen.data
     if chosen.probabilities and not (table.classes and _gives_probabilities(model)):
         chosen.parser.error(f"argument --probabilities: must have a model that gives them, got {chosen.model!r}")
     with chosen.parser.refusing(chosen.command):
-        sheet = _sheet(chosen.data, table.header)
+        sheet = read_csv("nnx.predict", data, table.header)
         kept = _kept(sheet, chosen.keep)
         X = table.read_inputs(sheet, unknown=chosen.unknown)
         outputs = model.predict(X, batch_size=figures.BATCH)
@@ -79,15 +81,6 @@ def _run(chosen: argparse.Namespace) -> int:
     rows = f"{count(sheet.n_rows, 'row')} predicted from {sheet.source} to {where}."
     print(" ".join([rows, *tasks.reading_remarks(sheet, table)]), file=sys.stderr)
     return 0
-
-
-def _sheet(data: str, header: bool) -> Sheet:
-    """Return the rows to predict."""
-    if data != STANDARD:
-        return read_csv("nnx.predict", data, header)
-    if sys.stdin is None:
-        raise OSError("standard input is closed.")
-    return read_csv("nnx.predict", getattr(sys.stdin, "buffer", sys.stdin), header)
 
 
 def _kept(sheet: Sheet, given: Sequence[Sequence[str]] | None) -> dict[str, Sequence[str]]:

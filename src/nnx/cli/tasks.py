@@ -158,7 +158,7 @@ def _remarks(table: Table) -> list[str]:
     if columns:
         written = listed([f"{shown(each.name)} (such as {each.notation.example()})" for each in columns])
         remarks.append(f"Read as numbers: {written}.")
-    if table.row_numbers and len(table.row_numbers) < len(table.inputs):
+    if table.row_numbers:
         names = ", ".join(map(shown, table.row_numbers[:12]))
         drop = ",".join(table.row_numbers) if len(table.row_numbers) <= 12 else "..."
         verb = "seems" if len(table.row_numbers) == 1 else "seem"

@@ -286,10 +286,9 @@ def _refuse_without_target(chosen: argparse.Namespace) -> None:
         names = nnx.tables.column_names(chosen.data, chosen.header)
         as_text, dropped = columns("text", text, names), columns("drop", drop, names)
         problems = nnx.tables.problems_without_target(chosen.data, chosen.header, as_text, dropped, chosen.decimal)
-    odd = {names[each] if isinstance(each, int) else each for each in dropped} | {
-        each.column for each in problems.found
-    }
-    usable = [name for name in names if name not in odd] or names
+    left = {names[each] if isinstance(each, int) else each for each in dropped}
+    left |= {each.column for each in problems.found}
+    usable = [name for name in names if name not in left] or names
     message = f"argument --target: must name the column to predict. {chosen.data!r} has {listed(names)}."
     if problems.found:
         message += f"\n{problems.told()}{'' if len(problems.found) > 1 else chr(10)}"

@@ -105,6 +105,18 @@ def test_the_file_may_stand_behind_a_list_of_columns(folder):
     assert main(["train", *QUICK, "--target", "churn", "--drop", "customer_id,name,joined", "customers.csv"]) == 0
 
 
+def test_model_and_file_may_stand_behind_a_list_of_columns_to_keep(trained, capsys):
+    model, data = "customers.safetensors", "customers.csv"
+    answers = []
+    for command in ([model, data, "--keep", "1", "name"], [model, "--keep", "1,2", data], ["--keep=1,2", model, data]):
+        assert main(["predict", *command]) == 0
+        answers.append(capsys.readouterr().out)
+    assert main(["predict", "--keep", "1", "name", model, data]) == 0
+    assert {*answers} == {capsys.readouterr().out}
+    assert "nnx predict: arguments are missing: FILE.csv. Try: nnx predict --help" in refusal(capsys, "predict", model)
+    assert "arguments are missing: MODEL and FILE.csv" in refusal(capsys, "predict", "--keep", "name")
+
+
 def test_names_with_commas_blanks_and_dashes_are_proposed_and_taken(folder, capsys):
     names = ["a,b", "first name", "-x", "it's", "2"]
     rows = [",".join([*(f"{name[0]}{i}" for name in names), str(i * i % 7), str(i % 2)]) for i in range(40)]

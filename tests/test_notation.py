@@ -109,6 +109,8 @@ def test_the_notation_is_kept_in_the_model_file_and_reads_later_files(write, tmp
     assert (price.decimal, price.thousands, price.unit, share.unit) == (",", ".", "€", "%")
     X = again.read_inputs(write("price;share\n1.234 €;12,5%\n1234;3%\n", "new.csv".replace("new", "later")))
     np.testing.assert_allclose(X[:, 0] * price.scale + price.mean, [1234, 1234], rtol=1e-6)
+    for unit in ("$", "US$", "CHF", "zł", "%", ""):
+        assert Number("x", unit=unit).unit == unit
     for cell in ("$5;5%", "5 €;5", "5.5 €;5%"):
         with pytest.raises(nnx.DataFileError, match=r"which must hold numbers such as "):
             again.read_inputs(write(f"price;share\n{cell}\n", "new.csv"))
@@ -144,6 +146,7 @@ def test_a_columns_notation_must_be_possible():
         ({"decimal": ";"}, r"Number: decimal must be '\.' or ',', got ';'\."),
         ({"thousands": "."}, r"Number: thousands must be .*, got '\.'\."),
         ({"unit": 3}, r"Number: unit must be text, got 3\."),
+        ({"unit": "\x1b[2J"}, r"Number: unit must be '%' or a currency, got '\\x1b\[2J'\."),
     ):
         with pytest.raises((TypeError, ValueError), match=sentence):
             Number("x", **wrong)

@@ -401,6 +401,8 @@ DAMAGE = {
     "negative gaps": lambda d: change(d, gaps=-1),
     "two names alike": lambda d: change(d, name="rooms"),
     "a name that is none": lambda d: change(d, name=5),
+    "a unit that is none": lambda d: change(d, unit="kg"),
+    "one mark for both": lambda d: change(d, decimal=",", thousands=","),
     "a category too many": lambda d: {**d, "columns": [*d["columns"][:2], text("a", "b", "c"), *d["columns"][3:]]},
     "one class": lambda d: {
         **d,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from nnx._notation import PLAIN, Candidates, Notation, candidates, exact, is_gap, looks_like_number, most_common
 from nnx._problems import TARGET, Problems
-from nnx._sheet import Sheet, shown
+from nnx._sheet import LONGEST_SHOWN, Sheet, abridged, count, listed, shown
 from nnx._typing import Array
-from nnx.columns import Number, Text
+from nnx.columns import Column, Ignored, Number, Text
 
 #: More different texts than this in a column are names or numbers of the rows, not categories.
 MAX_CATEGORIES = 256
@@ -18,6 +20,8 @@ MAX_CATEGORIES = 256
 UNIQUE, ENOUGH_ROWS = 0.9, 20
 #: Whole numbers are class numbers if there are so few different ones, and so many rows of each on average.
 MAX_CLASS_NUMBERS, ROWS_OF_A_CLASS = 10, 10
+#: A message lists no more columns that are not there than this.
+MOST_MISSING = 12
 #: What is known of numbers as programs write them.
 AS_PROGRAMS = Candidates((PLAIN,))
 
@@ -197,3 +201,86 @@ def numbers_rows(sheet: Sheet, place: int) -> bool:
     if (steps > 0).all() or (steps < 0).all():
         return True
     return bool(len(np.unique(values)) == len(values) and np.ptp(values) == len(values) - 1)
+
+
+# All columns of a file
+
+
+def learnt(
+    sheet: Sheet,
+    training_rows: Array,
+    target: str,
+    task: str | None,
+    as_text: set[str],
+    dropped: set[str],
+    refuse_gaps: bool,
+    decimal: str | None,
+    problems: Problems,
+) -> list[Column]:
+    """Return the columns of a file without those that there are problems with."""
+
+    def is_text(name: str) -> bool:
+        return name in as_text or (name == target and task == "classification")
+
+    found = {name: survey(sheet, place, is_text(name)) for place, name in enumerate(sheet.names) if name not in dropped}
+    for name, each in found.items():
+        if refuse_gaps and each.n_gaps and each.kind != "empty":
+            cells = sheet.columns[each.place]
+            row = next(row for row, cell in enumerate(cells) if is_gap(cell))
+            more = f", one of {each.n_gaps:,}" if each.n_gaps > 1 else ""
+            problems.add(f"has a gap ({cells[row]!r}) in column {shown(name)}{more}", row, name, "gaps")
+    learner = Learner(sheet, training_rows, decimal_mark(sheet, list(found.values()), decimal), problems)
+    columns: list[Column | None] = []
+    for name in sheet.names:
+        if name in dropped:
+            columns.append(Ignored(name))
+        elif name == target:
+            columns.append(learner.target(found[name], task))
+        else:
+            columns.append(learner.column(found[name], as_text=name in as_text))
+    return [each for each in columns if each is not None]
+
+
+def row_numbers(sheet: Sheet, columns: Sequence[Column]) -> tuple[str, ...]:
+    """Return which of the input columns number the rows, () if nothing would be left without them."""
+    inputs = [each for each in columns if not isinstance(each, Ignored)]
+    numbers = [each.name for each in inputs if isinstance(each, Number)]
+    found = tuple(name for name in numbers if numbers_rows(sheet, sheet.places[name]))
+    return found if len(found) < len(inputs) else ()
+
+
+def propose_dropping(problems: Problems, row_numbers: Collection[str]) -> None:
+    """Note columns that number the rows beside real problems, so that one command leaves out all."""
+    if problems.found:
+        for name in row_numbers:
+            problems.add(f"numbers the rows, as it seems, in column {shown(name)}", None, name, "drop")
+        places = problems.sheet.places
+        problems.found.sort(key=lambda each: places.get(each.column, -1))
+
+
+def names_of(sheet: Sheet, **given: Any) -> list[set[str]]:
+    """Return the names of the columns that are given for each role by their names or positions."""
+    unknown, found = [], []
+    for role, each in given.items():
+        if isinstance(each, str) or not isinstance(each, Collection):
+            raise TypeError(f"{sheet.where}: {role} must be a list of names, got {abridged(each)}.{_in_brackets(each)}")
+        names = [sheet.name_of(one) for one in each]
+        unknown += [f"no column {abridged(one)} for {role}" for one, name in zip(each, names, strict=True) if not name]
+        found.append({name for name in names if name is not None})
+    if unknown:
+        told = ", ".join(unknown[:MOST_MISSING]) + (", ..." if len(unknown) > MOST_MISSING else "")
+        sheet.refuse(f"has {told}. Its columns are {listed(sheet.names)}")
+    return found
+
+
+def _in_brackets(given: Any) -> str:
+    return f" Write [{given!r}]." if isinstance(given, str) and len(given) < LONGEST_SHOWN else ""
+
+
+def split_rows(sheet: Sheet, test_size: float, seed: int, problems: Problems) -> tuple[Array, Array]:
+    """Return the training rows and the test rows, both in a drawn order."""
+    n_test = round(sheet.n_rows * test_size)
+    if test_size and not 0 < n_test < sheet.n_rows:
+        problems.add(f"has {count(sheet.n_rows, 'row')}, too few to keep a part of {test_size} for testing")
+    order = np.random.RandomState(seed).permutation(sheet.n_rows)
+    return order[n_test:], order[:n_test]

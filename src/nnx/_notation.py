@@ -121,6 +121,11 @@ def split(cell: str) -> tuple[str, str] | None:
     return sign + found["digits"], found["before"] or found["after"] or ""
 
 
+def is_unit(text: str) -> bool:
+    """Return whether a text is a currency, a percent sign, or nothing."""
+    return text in ("", PERCENT) or re.fullmatch(_UNIT, text) is not None
+
+
 def looks_like_number(cell: Cell) -> bool:
     """Return whether a cell is a number in any notation."""
     if number(cell) is not None:

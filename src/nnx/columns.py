@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nnx import _check
-from nnx._notation import DECIMALS, PLAIN, SEPARATORS, Cell, Notation, exact, is_gap
+from nnx._notation import DECIMALS, PLAIN, SEPARATORS, Cell, Notation, exact, is_gap, is_unit
 from nnx._problems import Problems
 from nnx._sheet import Sheet, listed, shown
 from nnx._typing import Array
@@ -43,8 +43,9 @@ class Number:
             object.__setattr__(self, name, float(_check.number("Number", name, getattr(self, name), low)))
         _check.whole("Number", "gaps", self.gaps, 0)
         _check.one_of("Number", "decimal", self.decimal, DECIMALS)
-        _check.one_of("Number", "thousands", self.thousands, tuple({*SEPARATORS} - {self.decimal}))
-        _check.text("Number", "unit", self.unit)
+        _check.one_of("Number", "thousands", self.thousands, tuple(mark for mark in SEPARATORS if mark != self.decimal))
+        if not is_unit(_check.text("Number", "unit", self.unit)):
+            raise ValueError(f"Number: unit must be '%' or a currency, got {self.unit!r}.")
 
     @property
     def notation(self) -> Notation:

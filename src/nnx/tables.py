@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from nnx import _check, _config
-from nnx._learning import Learner, decimal_mark, numbers_rows, survey
+from nnx._learning import MOST_MISSING, learnt, names_of, propose_dropping, row_numbers, split_rows
 from nnx._notation import is_gap
 from nnx._problems import Problems
 from nnx._records import sheet_of
-from nnx._sheet import LONGEST_SHOWN, Sheet, abridged, count, listed, read_csv, shown
+from nnx._sheet import Sheet, count, listed, read_csv, shown
 from nnx._typing import Array, Path
 from nnx.columns import Column, Ignored, Number, Text, described_column, description
 
 #: A table prints no more columns than this.
 SHOWN_COLUMNS = 30
-#: A message lists no more missing columns than this.
-MOST_MISSING = 12
 
 
 class Table:
@@ -282,7 +280,7 @@ class Table:
 
 
 def load_csv(
-    path: Path,
+    path: Path | IO[Any],
     target: str | int,
     *,
     test_size: float = 0.2,
@@ -358,7 +356,7 @@ def load_csv(
     _check.one_of(where, "gaps", gaps, ("fill", "refuse"))
     _check.one_of(where, "decimal", decimal, (None, ".", ","))
     sheet = read_csv(where, path, header)
-    (name,), as_text, dropped = _names(sheet, target=[target], text=text, drop=drop)
+    (name,), as_text, dropped = names_of(sheet, target=[target], text=text, drop=drop)
     if name in dropped:
         raise ValueError(f"{where}: drop must not hold the target, got {name!r}.")
     if name in as_text and task == "regression":
@@ -366,17 +364,17 @@ def load_csv(
     if gaps == "fill":
         _leave_out_rows_without(sheet, sheet.places[name])
     problems = Problems(sheet)
-    training_rows, test_rows = _split(sheet, test_size, seed, problems)
+    training_rows, test_rows = split_rows(sheet, test_size, seed, problems)
     task = "classification" if name in as_text else task
-    columns = _learnt(sheet, training_rows, name, task, as_text, dropped, gaps == "refuse", decimal, problems)
-    row_numbers = _row_numbers(sheet, [each for each in columns if each.name != name])
-    _propose_dropping(problems, row_numbers)
+    columns = learnt(sheet, training_rows, name, task, as_text, dropped, gaps == "refuse", decimal, problems)
+    numbering = row_numbers(sheet, [each for each in columns if each.name != name])
+    propose_dropping(problems, numbering)
     problems.refuse()
     table = Table(columns, name, sheet.header)
     if table.n_inputs == 0:
         sheet.refuse(f"has no column beside {shown(name)} to predict it from")
     table.n_left_out = sheet.n_left_out
-    table.row_numbers = row_numbers
+    table.row_numbers = numbering
     X, y = table._samples(sheet, sheet.places)
     return X[training_rows], y[training_rows], X[test_rows], y[test_rows], table
 
@@ -390,82 +388,11 @@ def problems_without_target(
 ) -> Problems:
     """Return what would be in the way of loading a file if none of its columns were the target."""
     sheet = read_csv("load_csv", path, header)
-    as_text, dropped = _names(sheet, text=text, drop=drop)
+    as_text, dropped = names_of(sheet, text=text, drop=drop)
     problems = Problems(sheet)
-    columns = _learnt(sheet, np.arange(sheet.n_rows), "", None, as_text, dropped, False, decimal, problems)
-    _propose_dropping(problems, _row_numbers(sheet, columns))
+    columns = learnt(sheet, np.arange(sheet.n_rows), "", None, as_text, dropped, False, decimal, problems)
+    propose_dropping(problems, row_numbers(sheet, columns))
     return problems
-
-
-def _row_numbers(sheet: Sheet, columns: Sequence[Column]) -> tuple[str, ...]:
-    """Return which of the input columns number the rows, () if nothing would be left without them."""
-    inputs = [each for each in columns if not isinstance(each, Ignored)]
-    numbers = [each.name for each in inputs if isinstance(each, Number)]
-    found = tuple(name for name in numbers if numbers_rows(sheet, sheet.places[name]))
-    return found if len(found) < len(inputs) else ()
-
-
-def _propose_dropping(problems: Problems, row_numbers: Collection[str]) -> None:
-    """Note columns that number the rows beside real problems, so that one command leaves out all."""
-    if problems.found:
-        for name in row_numbers:
-            problems.add(f"numbers the rows, as it seems, in column {shown(name)}", None, name, "drop")
-        places = problems.sheet.places
-        problems.found.sort(key=lambda each: places.get(each.column, -1))
-
-
-def _learnt(
-    sheet: Sheet,
-    training_rows: Array,
-    target: str,
-    task: str | None,
-    as_text: set[str],
-    dropped: set[str],
-    refuse_gaps: bool,
-    decimal: str | None,
-    problems: Problems,
-) -> list[Column]:
-    """Return the columns of a file without those that there are problems with."""
-
-    def is_text(name: str) -> bool:
-        return name in as_text or (name == target and task == "classification")
-
-    found = {name: survey(sheet, place, is_text(name)) for place, name in enumerate(sheet.names) if name not in dropped}
-    for name, each in found.items():
-        if refuse_gaps and each.n_gaps and each.kind != "empty":
-            cells = sheet.columns[each.place]
-            row = next(row for row, cell in enumerate(cells) if is_gap(cell))
-            more = f", one of {each.n_gaps:,}" if each.n_gaps > 1 else ""
-            problems.add(f"has a gap ({cells[row]!r}) in column {shown(name)}{more}", row, name, "gaps")
-    learner = Learner(sheet, training_rows, decimal_mark(sheet, list(found.values()), decimal), problems)
-    columns: list[Column | None] = []
-    for name in sheet.names:
-        if name in dropped:
-            columns.append(Ignored(name))
-        elif name == target:
-            columns.append(learner.target(found[name], task))
-        else:
-            columns.append(learner.column(found[name], as_text=name in as_text))
-    return [each for each in columns if each is not None]
-
-
-def _names(sheet: Sheet, **given: Any) -> list[set[str]]:
-    """Return the names of the columns that are given for each role by their names or positions."""
-    unknown, found = [], []
-    for role, each in given.items():
-        if isinstance(each, str) or not isinstance(each, Collection):
-            raise TypeError(f"{sheet.where}: {role} must be a list of names, got {abridged(each)}.{_in_brackets(each)}")
-        names = [sheet.name_of(one) for one in each]
-        unknown += [f"no column {abridged(one)} for {role}" for one, name in zip(each, names, strict=True) if not name]
-        found.append({name for name in names if name is not None})
-    if unknown:
-        told = ", ".join(unknown[:MOST_MISSING]) + (", ..." if len(unknown) > MOST_MISSING else "")
-        sheet.refuse(f"has {told}. Its columns are {listed(sheet.names)}")
-    return found
-
-
-def _in_brackets(given: Any) -> str:
-    return f" Write [{given!r}]." if isinstance(given, str) and len(given) < LONGEST_SHOWN else ""
 
 
 def _leave_out_rows_without(sheet: Sheet, place: int) -> bool:
@@ -475,15 +402,6 @@ def _leave_out_rows_without(sheet: Sheet, place: int) -> bool:
         return False
     sheet.leave_out(out)
     return True
-
-
-def _split(sheet: Sheet, test_size: float, seed: int, problems: Problems) -> tuple[Array, Array]:
-    """Return the training rows and the test rows, both in a drawn order."""
-    n_test = round(sheet.n_rows * test_size)
-    if test_size and not 0 < n_test < sheet.n_rows:
-        problems.add(f"has {count(sheet.n_rows, 'row')}, too few to keep a part of {test_size} for testing")
-    order = np.random.RandomState(seed).permutation(sheet.n_rows)
-    return order[n_test:], order[:n_test]
 
 
 def column_names(path: Path, header: bool | None = None) -> list[str]:

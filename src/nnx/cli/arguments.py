@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -98,6 +98,20 @@ def add_columns(option: Any, name: str, text: str) -> None:
 def need_names(*given: str) -> bool:
     """Return whether a file's column names must be known to tell what is meant."""
     return any(WHOLE.fullmatch(each) or "," in each or len(each.split()) > 1 for each in given)
+
+
+def swallowed(lists: Sequence[list[list[str]] | None], n: int, known: Collection[str] = ()) -> list[str]:
+    """Return what stood behind a list of columns, as in ``--drop a b FILE.csv``, and take it out of the list.
+
+    That is ``n`` names of files, or others that are ``known``.
+    """
+    for given in lists:
+        for names in given or ():
+            if len(names) > n and all(name in known or os.path.isfile(name) for name in names[-n:]):
+                found = names[-n:]
+                del names[-n:]
+                return found
+    return []
 
 
 def flat(given: Sequence[Sequence[str]] | None) -> list[str]:

@@ -26,6 +26,7 @@ from nnx.cli.arguments import (
     load_with_table,
     standard_input,
     standard_output,
+    swallowed,
 )
 from nnx.columns import Number, as_text
 
@@ -37,9 +38,10 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: Parser = commands.add_parser(
         "predict",
+        usage="nnx predict [options] MODEL FILE.csv",
         help="predict the target of each row of a CSV file",
-        description="Predict the target of each row of a CSV file with the columns that the model was trained on. "
-        "The answer is a table too: of class names, each with the probability that the model gives it, or of numbers; "
+        description="Predict the target of each row of a CSV file with the columns that the model was trained on.\n"
+        "The answer is a table too: of class names, each with the probability that the\nmodel gives it, or of numbers; "
         "it has a header if the training table had one.",
         epilog="example: nnx predict houses.safetensors new-houses.csv -o prices.csv\n"
         "example: generate | nnx predict churn.safetensors - --keep id --probabilities | sort",
@@ -47,8 +49,10 @@ def add(commands: Any) -> None:
         allow_abbrev=False,
     )
     option = parser.add_argument
-    option("model", metavar="MODEL", help="what nnx train saved")
-    option("data", metavar="FILE.csv", help="the rows, - for standard input; a column of targets is passed over")
+    option("model", nargs="?", metavar="MODEL", help="what nnx train saved")
+    option(
+        "data", nargs="?", metavar="FILE.csv", help="the rows, - for standard input; a column of targets is passed over"
+    )
     option("-o", "--output", metavar="FILE", help="where to write the predictions, - for the screen (default)")
     option("--probabilities", action="store_true", help="write the probability of each class, a column a class")
     add_columns(option, "--keep", "columns of FILE.csv to write before the predictions")
@@ -60,6 +64,7 @@ UNKNOWN = "what a text is that the training table lacks (default: error)"
 
 
 def _run(chosen: argparse.Namespace) -> int:
+    _find_files(chosen)
     model, table = load_with_table(chosen.parser, chosen.model)
     output = None if chosen.output == STANDARD else chosen.output
     if output is not None:
@@ -81,6 +86,17 @@ def _run(chosen: argparse.Namespace) -> int:
     rows = f"{count(sheet.n_rows, 'row')} predicted from {sheet.source} to {where}."
     print(" ".join([rows, *tasks.reading_remarks(sheet, table)]), file=sys.stderr)
     return 0
+
+
+def _find_files(chosen: argparse.Namespace) -> None:
+    """Refuse a command without model or data, which may stand behind the list of columns to keep."""
+    missing = [name for name in ("model", "data") if getattr(chosen, name) is None]
+    if missing:
+        found = swallowed([chosen.keep], len(missing), {STANDARD})
+        if not found:
+            names = " and ".join({"model": "MODEL", "data": "FILE.csv"}[name] for name in missing)
+            chosen.parser.error(f"arguments are missing: {names}")
+        vars(chosen).update(zip(missing, found, strict=True))
 
 
 def _kept(sheet: Sheet, given: Sequence[Sequence[str]] | None) -> dict[str, Sequence[str]]:

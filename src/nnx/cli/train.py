@@ -27,6 +27,7 @@ from nnx.cli.arguments import (
     interval,
     layers,
     sentence,
+    swallowed,
     way_out,
 )
 
@@ -139,7 +140,8 @@ def _add_table_options(group: Any) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Train, save, judge and draw; then train again with other seeds, if that is asked for."""
-    chosen.data = chosen.data or _swallowed(chosen) or "spiral"
+    if chosen.data is None:
+        chosen.data = (swallowed([chosen.text, chosen.drop], 1, tasks.TASKS) or ["spiral"])[0]
     output, picture = _checked_outputs(chosen)
     with chosen.parser.refusing(chosen.command):
         task, settings, model = _prepared(chosen)
@@ -267,16 +269,6 @@ def _check_options(chosen: argparse.Namespace) -> None:
         chosen.parser.error("argument --unknown: is for --test only")
     if chosen.test is not None and chosen.test_size is not None:
         chosen.parser.error("argument --test-size: not allowed with argument --test")
-
-
-def _swallowed(chosen: argparse.Namespace) -> str | None:
-    """Return the data that stand behind a list of columns, as in ``--drop a b FILE.csv``, and take them out of it."""
-    for option in (chosen.text, chosen.drop):
-        for names in option or ():
-            if len(names) > 1 and (names[-1] in tasks.TASKS or os.path.isfile(names[-1])):
-                data: str = names.pop()
-                return data
-    return None
 
 
 def _refuse_without_target(chosen: argparse.Namespace) -> None:

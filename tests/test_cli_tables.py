@@ -61,7 +61,7 @@ def proposed(err):
 @pytest.mark.parametrize("given", [[], ["--target", "churn"]])
 def test_a_table_is_trained_at_the_second_command_at_most(folder, capsys, given):
     err = refusal(capsys, "train", "customers.csv", *QUICK, *given)
-    assert "has 3 problems:\n  numbers the rows, as it seems, in column 'customer_id'\n  holds " in err
+    assert "has 3 problems:\n  seems to number the rows in column 'customer_id'\n  holds " in err
     assert err.count("name the column to predict. 'customers.csv' has customer_id, name,") == (not given)
     command = proposed(err)
     drop = ["--drop", "customer_id,name,joined"]

@@ -520,6 +520,11 @@ REFUSED = {
         " has 3 problems:\n  line 4: has a gap ('?') in column 'area'\n  line 3: has a gap ('') in column 'rooms'\n"
         "  line 5: has a gap ('NA') in column 'town'\nPass gaps='fill'.",
     ),
+    "several short rows": (
+        FLATS.replace(",Linz", ""),
+        {"target": "rent"},
+        ", line 3, has 3 cells, and the first row has 4. 1 other line differs from it too.",
+    ),
     "a short row": (
         FLATS.replace("30,1,Linz,300", "30,1"),
         {"target": "rent"},
@@ -632,7 +637,7 @@ def test_all_problems_of_a_file_are_told_at_once_with_what_solves_them(write):
         nnx.load_csv(path, "churn")
     assert str(error.value) == (
         f"load_csv: {path!r} has 6 problems:\n"
-        "  numbers the rows, as it seems, in column 'id'\n"
+        "  seems to number the rows in column 'id'\n"
         "  holds 40 different texts in 40 rows of column 'name', too many to be categories\n"
         "  holds 40 different texts in 40 rows of column 'joined, on', too many to be categories\n"
         "  holds no value in column 'empty'\n"
@@ -646,9 +651,9 @@ def test_all_problems_of_a_file_are_told_at_once_with_what_solves_them(write):
 
 
 def test_columns_that_number_the_rows_are_named_and_learnt_all_the_same(write):
-    def row_numbers(numbers):
+    def row_numbers(numbers, name="n"):
         rows = "".join(f"{number},{i % 7},{i}.5\n" for i, number in enumerate(numbers))
-        return nnx.load_csv(write("n,x,y\n" + rows), "y")[4].row_numbers
+        return nnx.load_csv(write(f"{name},x,y\n{rows}"), "y")[4].row_numbers
 
     assert row_numbers(range(40)) == ("n",)
     assert row_numbers(range(900, 100, -20)) == ("n",)
@@ -657,6 +662,10 @@ def test_columns_that_number_the_rows_are_named_and_learnt_all_the_same(write):
     assert row_numbers(i // 2 for i in range(40)) == ()
     assert row_numbers(i + 0.5 for i in range(40)) == ()
     assert row_numbers(range(10)) == ()  # too few to tell
+    shuffled = [10**17 + 7 * i * i for i in np.random.default_rng(0).permutation(40).tolist()]
+    assert row_numbers(shuffled) == ()
+    for name, is_id in (("id", True), ("Customer ID", True), ("orderId", True), ("Objekt-Nr.", True), ("paid", False)):
+        assert row_numbers(shuffled, name) == (name,) * is_id
 
 
 def test_texts_that_differ_in_nearly_each_row_are_refused_unless_they_are_asked_for(write):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ MAX_CATEGORIES = 256
 UNIQUE, ENOUGH_ROWS = 0.9, 20
 #: Whole numbers are class numbers if there are so few different ones, and so many rows of each on average.
 MAX_CLASS_NUMBERS, ROWS_OF_A_CLASS = 10, 10
+#: How columns that tell rows apart are called: id, customer_id, customerId, order no.
+NAME_OF_IDS = re.compile(r"(?:(?:^|[\W_])(?i:id|nr|no|number|index|key)|[a-z]I[dD])\W*$")
 #: A message lists no more columns that are not there than this.
 MOST_MISSING = 12
 #: What is known of numbers as programs write them.
@@ -193,14 +196,19 @@ def _too_many(n_different: int, n_filled: int) -> bool:
 
 
 def numbers_rows(sheet: Sheet, place: int) -> bool:
-    """Return whether a column's whole numbers count the rows: rising or falling from each to the next, or gapless."""
+    """Return whether a column's whole numbers tell the rows apart and no more.
+
+    They rise or fall from each row to the next, have no gap between them, or all differ under a name such as "id".
+    """
     values = sheet.numbers(place)
     if len(values) < ENOUGH_ROWS or not np.isfinite(values).all() or (values != np.floor(values)).any():
         return False
     steps = np.diff(values)
     if (steps > 0).all() or (steps < 0).all():
         return True
-    return bool(len(np.unique(values)) == len(values) and np.ptp(values) == len(values) - 1)
+    if len({exact(cell) for cell in sheet.columns[place]}) < len(values):
+        return False
+    return bool(np.ptp(values) == len(values) - 1) or NAME_OF_IDS.search(sheet.names[place]) is not None
 
 
 # All columns of a file
@@ -253,7 +261,7 @@ def propose_dropping(problems: Problems, row_numbers: Collection[str]) -> None:
     """Note columns that number the rows beside real problems, so that one command leaves out all."""
     if problems.found:
         for name in row_numbers:
-            problems.add(f"numbers the rows, as it seems, in column {shown(name)}", None, name, "drop")
+            problems.add(f"seems to number the rows in column {shown(name)}", None, name, "drop")
         places = problems.sheet.places
         problems.found.sort(key=lambda each: places.get(each.column, -1))
 

@@ -208,7 +208,8 @@ class _Reader:
         odd = [number for number, row in enumerate(self.rows) if len(row) != width]
         if odd:
             cells = count(len(self.rows[odd[0]]), "cell")
-            more = f". So have {count(len(odd) - 1, 'other line')} another number of them" if len(odd) > 1 else ""
+            differ = "differs" if len(odd) == 2 else "differ"
+            more = f". {count(len(odd) - 1, 'other line')} {differ} from it too" if len(odd) > 1 else ""
             more += hint if odd[0] == 0 else ""
             self._refuse(f"has {cells}, and the first row has {width}{more}", f", line {self.lines[odd[0]]},")
 

@@ -6,7 +6,6 @@ import argparse
 import csv
 import io
 import math
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -158,5 +157,5 @@ def _write(answer: str, output: str | None) -> None:
         return
     stream = standard_output()
     if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
-        stream.reconfigure(encoding="utf-8", newline=os.linesep)  # as in a file, whatever the shell's code page
+        stream.reconfigure(encoding="utf-8")  # as in a file, whatever the shell's code page
     print(answer, end="", file=stream, flush=True)

@@ -133,7 +133,8 @@ def _add_table_options(group: Any) -> None:
     add_columns(option, "--text", "columns to take as text")
     add_columns(option, "--drop", "columns to leave out")
     option("--gaps", choices=("fill", "refuse"), help="what to do about empty cells in FILE.csv (default: fill)")
-    option("--decimal", choices=(".", ","), help="decimal mark of columns that can be read in two ways, such as 1,234")
+    help_decimal = "decimal mark (. or ,) of columns that can be read in two ways, such as 1,234"
+    option("--decimal", choices=(".", ","), metavar="MARK", help=help_decimal)
     option("--unknown", choices=("error", "missing"), help="what a text is that only --test has (default: error)")
     option("--header", action=argparse.BooleanOptionalAction, help="whether the first row holds names, if not plain")
 

@@ -293,6 +293,10 @@ def test_output_that_goes_nowhere_is_an_error(trained):
     assert (done.returncode, done.stderr) == (1, "nnx predict: standard output is closed.\n")
     assert shell("PREDICT customers.csv -o out.csv >&-").returncode == 0
     assert (trained / "out.csv").read_text().startswith("churn,")
+    assert shell("PREDICT customers.csv 2>&-").stdout == (trained / "out.csv").read_text()
+    for command in ("evaluate customers.safetensors customers.csv", "info", "info customers.safetensors"):
+        done = shell(f"{shlex.quote(sys.executable)} -m nnx {command} >&-")
+        assert (done.returncode, done.stderr) == (1, f"nnx {command.split()[0]}: standard output is closed.\n")
     done = shell("PREDICT - <&-")
     assert (done.returncode, done.stderr) == (1, "nnx predict: standard input is closed.\n")
     done = shell("PREDICT customers.csv | true; echo ${PIPESTATUS[0]}")

@@ -76,7 +76,7 @@ def decimal_mark(sheet: Sheet, surveys: list[Survey], given: str | None) -> str:
 
 
 def _is_sure(each: Survey) -> bool:
-    return each.kind == "written" and not each.candidates.ambiguous and each.candidates.notations[0] != PLAIN
+    return each.kind == "written" and not each.candidates.ambiguous
 
 
 def _has_point(sheet: Sheet, each: Survey) -> bool:

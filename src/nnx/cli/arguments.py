@@ -68,7 +68,7 @@ def way_out(command: Sequence[str], problems: Sequence[Problem]) -> str:
         return ""
     options: list[str] = []
     for name, value in found.items():
-        options += _options(name, value) if isinstance(value, list) else [f"--{name}", value]
+        options += options_of(name, value) if isinstance(value, list) else [f"--{name}", value]
     start = "" if len(problems) > 1 else " "
     if choose_target:
         return f"{start}Choose another --target{f', and add: {shlex.join(options)}' if options else '.'}"
@@ -76,7 +76,7 @@ def way_out(command: Sequence[str], problems: Sequence[Problem]) -> str:
     return f"{start}{'Try' if solved else 'With the rest corrected, try'}: {shlex.join(['nnx', *command, *options])}"
 
 
-def _options(name: str, columns: Sequence[str]) -> list[str]:
+def options_of(name: str, columns: Sequence[str]) -> list[str]:
     """Return the option that names columns: in one list, but for names with a comma, which stand alone."""
     plain = ",".join(column for column in columns if "," not in column)
     found = []

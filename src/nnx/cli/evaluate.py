@@ -9,7 +9,7 @@ import numpy as np
 
 from nnx._sheet import count, read_csv
 from nnx.cli import figures, tasks
-from nnx.cli.arguments import Parser, Whole, load_with_table
+from nnx.cli.arguments import Parser, Whole, load_with_table, standard_output
 
 
 def add(commands: Any) -> None:
@@ -35,6 +35,7 @@ def add(commands: Any) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     parser: Parser = chosen.parser
+    standard_output()
     model, table = load_with_table(parser, chosen.model)
     if chosen.unknown is not None and chosen.data in tasks.TASKS:
         parser.error(f"argument --unknown: is for FILE.csv only, got it with {chosen.data!r}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import nnx
 from nnx import _kernels
-from nnx.cli.arguments import Parser
+from nnx.cli.arguments import Parser, standard_output
 
 PACKAGES = ("numpy", "safetensors", "tqdm", "platformdirs")
 
@@ -26,6 +26,7 @@ def add(commands: Any) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
+    standard_output()
     if chosen.model is None:
         _show_versions()
     else:

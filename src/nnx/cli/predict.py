@@ -14,7 +14,7 @@ import numpy as np
 
 import nnx
 from nnx import _files
-from nnx._sheet import Sheet, count, read_csv
+from nnx._sheet import Sheet, count, listed, read_csv, shown
 from nnx.cli import figures, tasks
 from nnx.cli.arguments import (
     Parser,
@@ -49,9 +49,7 @@ def add(commands: Any) -> None:
     )
     option = parser.add_argument
     option("model", nargs="?", metavar="MODEL", help="what nnx train saved")
-    option(
-        "data", nargs="?", metavar="FILE.csv", help="the rows, - for standard input; a column of targets is passed over"
-    )
+    option("data", nargs="?", metavar="FILE.csv", help="the rows, - for standard input; targets are passed over")
     option("-o", "--output", metavar="FILE", help="where to write the predictions, - for the screen (default)")
     option("--probabilities", action="store_true", help="write the probability of each class, a column a class")
     add_columns(option, "--keep", "columns of FILE.csv to write before the predictions")
@@ -104,7 +102,7 @@ def _kept(sheet: Sheet, given: Sequence[Sequence[str]] | None) -> dict[str, Sequ
     for each in columns("keep", flat(given), sheet.names):
         name = sheet.name_of(each)
         if name is None:
-            sheet.refuse(f"has no column {each!r} for keep. Its columns are {', '.join(sheet.names)}")
+            sheet.refuse(f"has no column {shown(str(each))} for keep. Its columns are {listed(sheet.names)}")
         kept[name] = [as_text(cell) for cell in sheet.columns[sheet.places[name]]]
     return kept
 

@@ -14,7 +14,7 @@ import nnx
 from nnx import plot
 from nnx._notation import PLAIN
 from nnx._sheet import Sheet, count, listed, read_csv, shown
-from nnx.cli.arguments import column, columns, flat, need_names
+from nnx.cli.arguments import column, columns, flat, need_names, options_of
 from nnx.cli.pictures import Draw
 from nnx.columns import Column, Number, Text
 
@@ -159,10 +159,10 @@ def _remarks(table: Table) -> list[str]:
         written = listed([f"{shown(each.name)} (such as {each.notation.example()})" for each in columns])
         remarks.append(f"Read as numbers: {written}.")
     if table.row_numbers:
-        names = ", ".join(map(shown, table.row_numbers[:12]))
-        drop = ",".join(table.row_numbers) if len(table.row_numbers) <= 12 else "..."
-        verb = "seems" if len(table.row_numbers) == 1 else "seem"
-        remarks.append(f"{names} {verb} to number the rows. If so, leave it out: --drop {shlex.quote(drop)}")
+        names = listed([shown(name) for name in table.row_numbers])
+        seems, it = ("seems", "it") if len(table.row_numbers) == 1 else ("seem", "them")
+        drop = shlex.join(options_of("drop", table.row_numbers))
+        remarks.append(f"{names} {seems} to number the rows. If so, leave {it} out: {drop}")
     return remarks
 
 

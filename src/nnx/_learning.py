@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ def survey(sheet: Sheet, place: int, as_text: bool) -> Survey:
         return Survey(place, "text", n_gaps)
     if not strangers:
         return Survey(place, "number", n_gaps)
-    n_written = sum(map(looks_like_number, strangers))
+    n_written = sum(times for text, times in Counter(strangers).items() if looks_like_number(text))
     if n_numbers + n_written < len(strangers) - n_written:
         return Survey(place, "text", n_gaps)
     found = candidates({cell for cell in map(str, cells) if not is_gap(cell)})

@@ -182,7 +182,7 @@ def _more(rows: list[int]) -> str:
 def _others(strangers: list[Cell]) -> str:
     """Return what is to be said of unknown texts beside the first."""
     others = [as_text(cell) for cell in Counter(strangers) if cell != strangers[0]]
-    return f". Neither are {listed(others, 5)}" if others else ""
+    return f". Also unknown: {listed(others, 5)}" if others else ""
 
 
 # To and from model files

@@ -411,7 +411,7 @@ def test_wrong_arguments_get_one_sentence_exit_code_2_and_leave_no_trace(files, 
 
 #: Mistakes that are not about how a command is called: help on its arguments would not help.
 ABOUT_FILES = (
-    *("a decimal comma", "a folder as data", "another target", "a column that is not there", "a text among numbers"),
+    *("a folder as data", "another target", "a column that is not there", "a text among numbers"),
     *("no test file", "no images", "no model", "no model file", "no rows", "a missing column", "an unknown category"),
     *("no number", "a model without a table", "another data set", "no targets", "info on no model"),
 )

@@ -423,7 +423,7 @@ def test_help_on_arguments_is_offered_for_wrong_arguments_and_not_for_files(file
     for case, (arguments, _) in WRONG.items():
         with pytest.raises(SystemExit):
             main(arguments)
-        assert ("Try: nnx" in capsys.readouterr().err) == (case not in ABOUT_FILES), case
+        assert ("--help" in capsys.readouterr().err) == (case not in ABOUT_FILES), case
 
 
 def test_a_mistake_ends_the_process_with_exit_code_2(tmp_path):

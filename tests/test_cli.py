@@ -409,11 +409,11 @@ def test_wrong_arguments_get_one_sentence_exit_code_2_and_leave_no_trace(files, 
         assert {path.name: path.read_bytes() for path in files.iterdir()} == before, case
 
 
-#: Mistakes that are not about how a command is called: help on its arguments would not help.
+#: Mistakes about files, or with a command as the answer: help on arguments would not help.
 ABOUT_FILES = (
     *("a folder as data", "another target", "a column that is not there", "a text among numbers"),
     *("no test file", "no images", "no model", "no model file", "no rows", "a missing column", "an unknown category"),
-    *("no number", "a model without a table", "another data set", "no targets", "info on no model"),
+    *("no target", "no number", "a model without a table", "another data set", "no targets", "info on no model"),
 )
 
 
@@ -423,7 +423,8 @@ def test_help_on_arguments_is_offered_for_wrong_arguments_and_not_for_files(file
     for case, (arguments, _) in WRONG.items():
         with pytest.raises(SystemExit):
             main(arguments)
-        assert ("--help" in capsys.readouterr().err) == (case not in ABOUT_FILES), case
+        told = capsys.readouterr().err
+        assert told.endswith("--help\n") == (case not in ABOUT_FILES), f"{case}: {told}"
 
 
 def test_a_mistake_ends_the_process_with_exit_code_2(tmp_path):

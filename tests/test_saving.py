@@ -279,7 +279,7 @@ def test_a_table_with_long_texts_can_be_saved(tmp_path):
 def test_a_table_that_no_file_could_hold_is_refused_before_the_training(columns, sentence):
     table = nnx.Table([*columns, Number("y")], "y")
     model = nnx.Model()
-    with pytest.raises(ValueError, match=rf"^Model\.set: table must {sentence}.*Leave columns out: load_csv"):
+    with pytest.raises(ValueError, match=rf"^Model\.set: table must {sentence}.*Leave columns out: drop="):
         model.set(table=table)
     assert model.table is None
 
@@ -463,3 +463,20 @@ def test_a_process_that_is_forked_during_a_training_can_train_and_save_the_model
     assert trained_elsewhere(model, fork) == ""
     assert codes == [0]
     nnx.Model.load(tmp_path / "model")
+
+
+def test_the_command_refuses_a_table_that_is_too_large_before_the_training(tmp_path, monkeypatch, capsys):
+    from nnx import _records
+    from nnx.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_records, "MAX_TEXTS", 3)
+    (tmp_path / "wide.csv").write_text("a,b,c,d\n" + "1,2,3,4\n2,3,4,5.5\n" * 10)
+    with pytest.raises(SystemExit) as left:
+        main(["train", "wide.csv", "--target", "d"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        "nnx train: table must have at most 3 columns and categories together, got 4. Leave columns out: drop=[...] in "
+        "Python, --drop on the command line."
+    )
+    assert os.listdir(tmp_path) == ["wide.csv"]

@@ -123,7 +123,9 @@ def packed_table(where: str, table: Table) -> tuple[dict[str, Any], dict[str, Ar
     try:
         columns, arrays = _records.packed(described.get("columns"))
     except ValueError as error:
-        raise ValueError(f"{where}: table {error}. Leave columns out: load_csv(..., drop=[...]).") from None
+        raise ValueError(
+            f"{where}: table {error}. Leave columns out: drop=[...] in Python, --drop on the command line."
+        ) from None
     return {**described, "columns": columns}, arrays
 
 

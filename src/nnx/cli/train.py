@@ -107,7 +107,8 @@ def run(chosen: argparse.Namespace) -> int:
     with parser.refusing():
         task = tasks.load(chosen)
     settings = replace(task.settings, **_given(chosen))
-    model = _build(task, settings, chosen.seed)
+    with parser.refusing():  # of a table that is too large for a file
+        model = _build(task, settings, chosen.seed)
     print("\n".join(_announcement(task, settings)), flush=True)
     code = _train(model, task, settings, chosen)
     if model.history is None or len(model.history) == 0:

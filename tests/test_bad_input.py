@@ -76,6 +76,9 @@ class Tensor:
     def __array__(self, dtype=None, copy=None):
         raise self.error
 
+    def to_dense(self):
+        raise AssertionError
+
 
 BFLOAT16 = Tensor(TypeError("Got unsupported ScalarType BFloat16"), dtype="torch.bfloat16", layout="torch.strided")
 SPARSE = Tensor(
@@ -106,7 +109,8 @@ TENSORS = {
     ),
     "tensor with a gradient": (
         WITH_GRADIENT,
-        rf"X must be an array that NumPy can read, got {KIND} \(Can't call numpy",
+        rf"X must be an array that NumPy can read, got {KIND} \(Can't call numpy\(\) on Tensor that requires grad\. "
+        r"Use tensor\.detach\(\)\.numpy\(\)\)\.$",
     ),
     "sparse matrix": (
         Sparse(),

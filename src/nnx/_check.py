@@ -210,7 +210,7 @@ def _conversion(name: str, value: Any) -> str:
         return f" Convert it first, as with {name}.to_dense()."
     if "bfloat16" in str(getattr(value, "dtype", "")):
         return f" Convert it first, as with {name}.float()."
-    method = next((each for each in ("toarray", "todense", "to_dense") if callable(getattr(value, each, None))), None)
+    method = next((each for each in ("toarray", "todense") if callable(getattr(value, each, None))), None)
     return f" Convert it first, as with {name}.{method}()." if method else ""
 
 

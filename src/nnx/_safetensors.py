@@ -28,6 +28,7 @@ DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool"} 
     f"{letter}{bits}": f"{word}{bits}" for letter, word in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)
 }
 NAMES = {name: code for code, name in DTYPES.items()}
+LITTLE_ENDIAN: dict[str, np.dtype[Any]] = {code: np.dtype(name).newbyteorder("<") for code, name in DTYPES.items()}
 
 #: Limits of the header, in bytes, arrays and sizes in their shapes; and of the description, in bytes, values and depth,
 #: which are found out before it is parsed. They bound the memory and the time that a hostile file can take.
@@ -172,7 +173,7 @@ def _crc32(array: Array) -> int:
 
 
 def _checksum(description: dict[str, Any], arrays: dict[str, Array], sums: dict[str, int] | None = None) -> int:
-    """Return the CRC-32 of a description, and of name, dtype, shape and CRC-32 of each array in the names' order.
+    """Return the CRC-32 of a description, and of a line on each array in the names' order, with its own CRC-32.
 
     Files of version 2 have the arrays' bytes themselves in it.
     """
@@ -180,12 +181,12 @@ def _checksum(description: dict[str, Any], arrays: dict[str, Array], sums: dict[
     by_bytes = description.get("version") == 2
     for name in sorted(arrays):
         array = arrays[name]
-        told = [name, array.dtype.name, array.shape]
-        if not by_bytes:
-            told.append(_crc32(array) if sums is None else sums[name])
-        crc = zlib.crc32(json.dumps(told).encode(), crc)
         if by_bytes:
+            crc = zlib.crc32(json.dumps([name, array.dtype.name, array.shape]).encode(), crc)
             crc = zlib.crc32(_bytes(array), crc)
+        else:
+            own = _crc32(array) if sums is None else sums[name]
+            crc = zlib.crc32(f"{name} {array.dtype.kind}{array.itemsize} {list(array.shape)} {own}\n".encode(), crc)
     return crc
 
 
@@ -332,7 +333,7 @@ def _places(
         first, last = map(int, ends)
         if any(size >= 1 << 62 for size in (*shape, first, last)):
             refuse(where, path, f"is damaged: {name!r} has no possible shape or place")
-        dtype = np.dtype(DTYPES[kind]).newbyteorder("<")
+        dtype = LITTLE_ENDIAN[kind]
         if last - first != math.prod(shape) * dtype.itemsize or not first <= last <= n_bytes:
             refuse(where, path, f"is damaged: {name!r} does not have the size of its place")
         found.append((first, last, name, (dtype, shape)))

@@ -236,6 +236,7 @@ def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, ty
     if file.take(str, "model") != kind.__name__:
         file.refuse(f"holds a {file.description['model']}. Call {file.description['model']}.load(path)")
     layers = [file.build("layer", each, custom_objects) for each in file.take(list, "layers")]
+    del file.description["layers"]  # of many layers it is large
     file.fill(layers)
     model = kind()
     model.layers = layers

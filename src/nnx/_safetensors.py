@@ -117,7 +117,8 @@ def memory_of(array: Array) -> Any:
     """Return what two arrays have in common if they are the same numbers in the same memory."""
     if array.size == 0:
         return id(array)
-    return array.__array_interface__["data"][0], array.dtype.str, array.shape, array.strides
+    strides = [stride for stride, size in zip(array.strides, array.shape, strict=True) if size > 1]
+    return array.__array_interface__["data"][0], array.dtype.str, array.shape, tuple(strides)
 
 
 def plain_number(value: Any) -> Any:

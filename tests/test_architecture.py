@@ -20,7 +20,7 @@ SOURCE = Path(nnx.__file__).parent
 #: From the bottom up: a module may import from the rows above its own, and inside functions from nowhere else either.
 FLOORS = [
     {"_typing", "errors"},
-    {"_config", "_files", "_records", "_trainers"},
+    {"_config", "_files", "_packing", "_trainers"},
     {"_kernels", "_kernels._arrays", "_kernels._numpy", "_describe", "_safetensors"},
     {"_check"},
     {"_sheet", "_random", "activations", "accuracy", "datasets", "_interrupt", "_report", "_download"},

@@ -473,11 +473,11 @@ def test_a_process_that_is_forked_during_a_training_can_train_and_save_the_model
 
 
 def test_the_command_refuses_a_table_that_is_too_large_before_the_training(tmp_path, monkeypatch, capsys):
-    from nnx import _records
+    from nnx import _packing
     from nnx.cli import main
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_records, "MAX_TEXTS", 3)
+    monkeypatch.setattr(_packing, "MAX_TEXTS", 3)
     (tmp_path / "wide.csv").write_text("a,b,c,d\n" + "1,2,3,4\n2,3,4,5.5\n" * 10)
     with pytest.raises(SystemExit) as left:
         main(["train", "wide.csv", "--target", "d"])

@@ -144,7 +144,7 @@ class Model:
                 raise TypeError(f"Model.set: table must be a Table, got {table!r}.")
             from nnx import storage
 
-            storage.packed_table("Model.set", table)  # refuses one that no file could hold
+            storage.packed("Model.set", "table", table)  # refuses one that no file could hold
         given = {"loss": loss, "optimizer": optimizer, "accuracy": accuracy}
         chosen = {name: thing for name, thing in given.items() if thing is not None}
         for name, thing in chosen.items():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from nnx import _check, _described, _files, _records, _safetensors
+from nnx import _check, _described, _files, _packing, _safetensors
 from nnx._described import BUILTIN
 from nnx._typing import Array, Path
 from nnx.errors import ModelFileError
@@ -29,18 +29,19 @@ VERSION = 3
 VERSIONS = (2, 3)
 MODEL, PARAMETERS, CHECKPOINT = "nnx model", "nnx parameters", "nnx checkpoint"
 
-#: The keys of each kind of description, and those that are there only if the model has such a thing.
+#: The keys of each kind of description.
 KEYS = {
     MODEL: {"format", "version", "model", "layers", "trainable", "loss", "optimizer", "accuracy"},
     PARAMETERS: {"format", "version", "trainable"},
 }
 KEYS[CHECKPOINT] = KEYS[MODEL] | {"run"}
-TABLE = "table"
-OPTIONAL_KEYS: dict[str, set[str]] = {MODEL: {TABLE}, PARAMETERS: set(), CHECKPOINT: {TABLE}}
 
-#: What the names of arrays begin with that belong to no layer: a checkpoint's, and the columns of a table.
+#: What leads from raw data to inputs, by the attribute of the model, which is the key in its description too.
+PREPROCESSORS: dict[str, type[Table]] = {"table": Table}
+OPTIONAL_KEYS = {MODEL: set(PREPROCESSORS), PARAMETERS: set[str](), CHECKPOINT: set(PREPROCESSORS)}
+
+#: What the names of a checkpoint's arrays begin with that belong to no layer; a preprocessor's begin with its key.
 RUN_ARRAYS = "run."
-TABLE_ARRAYS = "table."
 
 #: A layer's arrays: parameters, and what optimizers keep about them.
 PARAMETER_ARRAYS = ("weights", "biases")
@@ -94,17 +95,19 @@ def contents(where: str, model: Model) -> tuple[dict[str, Any], dict[str, Array]
     for number, layer in enumerate(model.layers):
         arrays |= _arrays(where, number, layer, ARRAYS)
     _check_apart(where, arrays)
-    if model.table is not None:
-        misfit = _misfit(model, model.table)
-        if misfit:
-            raise ValueError(f"{where}: {misfit}.")
-        description[TABLE], table_arrays = packed_table(where, model.table)
-        arrays |= {f"{TABLE_ARRAYS}{name}": array for name, array in table_arrays.items()}
+    for key in PREPROCESSORS:
+        preprocessor = getattr(model, key)
+        if preprocessor is not None:
+            misfit = _misfit(model, key, preprocessor)
+            if misfit:
+                raise ValueError(f"{where}: {misfit}.")
+            description[key], beside = packed(where, key, preprocessor)
+            arrays |= {f"{key}.{name}": array for name, array in beside.items()}
     return description, arrays
 
 
 def describe(where: str, model: Model) -> dict[str, Any]:
-    """Return the description of a model, without its arrays and its table."""
+    """Return the description of a model, without its arrays and preprocessors."""
     description: dict[str, Any] = {
         "version": VERSION,
         "model": type(model).__name__,
@@ -117,14 +120,16 @@ def describe(where: str, model: Model) -> dict[str, Any]:
     return description
 
 
-def packed_table(where: str, table: Table) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return the description of a table, its columns as arrays; refuse one that is too large for a file."""
-    described = table.to_dict()
+def packed(where: str, key: str, preprocessor: Table) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the description of a preprocessor, its columns as arrays; refuse one that is too large for a file."""
+    described = preprocessor.to_dict()
+    if "columns" not in described:
+        return described, {}
     try:
-        columns, arrays = _records.packed(described.get("columns"))
+        columns, arrays = _packing.packed(described["columns"])
     except ValueError as error:
         raise ValueError(
-            f"{where}: table {error}. Leave columns out: drop=[...] in Python, --drop on the command line."
+            f"{where}: {key} {error}. Leave columns out: drop=[...] in Python, --drop on the command line."
         ) from None
     return {**described, "columns": columns}, arrays
 
@@ -183,13 +188,13 @@ def _refuse_shared(where: str, name: str, other: str) -> NoReturn:
     )
 
 
-def _misfit(model: Model, table: Table) -> str:
-    """Return what is wrong with a table of other columns than the network takes or gives; nothing if it fits."""
+def _misfit(model: Model, key: str, preprocessor: Table) -> str:
+    """Return what is wrong with one of other columns than the network takes or gives; nothing if it fits."""
     n_inputs, n_outputs = _input_width(model), model.output_width()
-    if n_inputs not in (None, table.n_inputs):
-        return f"table must give the {n_inputs} inputs of the network, got {table.n_inputs}"
-    if n_outputs is not None and not table.fits(n_outputs):
-        return f"table must have the {n_outputs} outputs of the network, got {table.n_outputs}"
+    if n_inputs not in (None, preprocessor.n_inputs):
+        return f"{key} must give the {n_inputs} inputs of the network, got {preprocessor.n_inputs}"
+    if n_outputs is not None and not preprocessor.fits(n_outputs):
+        return f"{key} must have the {n_outputs} outputs of the network, got {preprocessor.n_outputs}"
     return ""
 
 
@@ -249,24 +254,27 @@ def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, ty
         file.refuse(f"describes no possible model ({error})")
     model.trainable_layers = [layers[number] for number in file.trainable()]
     model._connect_loss()
-    if TABLE in file.description:
-        model.table = _table(file, model)
+    for key in PREPROCESSORS:
+        if key in file.description:
+            setattr(model, key, _preprocessor(file, key, model))
     return model
 
 
-def _table(file: _File, model: Model) -> Table:
-    """Return the table in a file."""
-    described = file.description[TABLE]
+def _preprocessor(file: _File, key: str, model: Model) -> Table:
+    """Return a preprocessor that a file holds."""
+    described, arrays = file.description[key], file.beside(f"{key}.")
     try:
         if isinstance(described, dict) and "columns" in described:
-            described = {**described, "columns": _records.unpacked(described["columns"], file.beside(TABLE_ARRAYS))}
-        table = Table.from_dict(described)
-        misfit = _misfit(model, table)
+            described = {**described, "columns": _packing.unpacked(described["columns"], arrays)}
+        elif arrays:
+            raise ValueError("it has arrays that belong to no column")
+        preprocessor = PREPROCESSORS[key].from_dict(described)
+        misfit = _misfit(model, key, preprocessor)
     except (TypeError, ValueError) as error:
         misfit = str(error)
     if misfit:
-        file.refuse(f"is damaged: its table cannot be used ({misfit})")
-    return table
+        file.refuse(f"is damaged: its {key} cannot be used ({misfit})")
+    return preprocessor
 
 
 class Checkpoint:
@@ -454,8 +462,9 @@ class _File:
         """Give the layers their arrays: dense ones both parameters, of the right shapes; state shaped like those."""
         first: dict[int, tuple[str, str]] = {}
         known = {f"layers.{number}.{name}": (layer, name) for number, layer in enumerate(layers) for name in ARRAYS}
-        others = ((RUN_ARRAYS, self.kind == CHECKPOINT), (TABLE_ARRAYS, TABLE in self.description))
-        beside = tuple(beginning for beginning, has_some in others if has_some)
+        beside = (*(f"{key}." for key in PREPROCESSORS if key in self.description),)
+        if self.kind == CHECKPOINT:
+            beside += (RUN_ARRAYS,)
         for full_name, array in self.arrays.items():
             if full_name.startswith(beside):
                 continue

@@ -1,26 +1,32 @@
 """Lists of records, such as the columns of a table, as arrays: many of them in few bytes and little memory.
 
-A record is a dict with a ``kind``, and the same fields as all records of its kind. A field of numbers becomes an array,
-texts become one array of UTF-8 with their lengths, lists of texts also get an array of how many there are in each. What
-is something else stays in the layout, which is JSON.
+A record is a dict with a ``kind``; those of one kind that have the same fields are a group. A field of numbers becomes
+an array; texts become one array of UTF-8, and one of their lengths; lists of texts get a third one, of how many texts
+are in each. What is something else stays in the layout, which is JSON.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnx._typing import Array
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    #: A kind, and the names of the fields beside it.
+    Group: TypeAlias = tuple[str, tuple[str, ...]]
 
 #: Limits of what is read: records and texts, fields of all records together, and bytes of all texts.
 MAX_TEXTS = 100_000
 MAX_FIELDS = 8 * MAX_TEXTS
 MAX_BYTES = 8 << 20
 
-#: Which record is of which kind: the name of an array, as no kind's field is called.
+#: The name of the array that says of which group each record is: no group's field is called that.
 ORDER = "order"
 #: Types of a field whose values one array holds, by the type of a value.
 SIMPLE: dict[type, tuple[str, type]] = {
@@ -40,40 +46,50 @@ def packed(records: Any) -> tuple[Any, dict[str, Array]]:
     ValueError
         If there are more of them, or of texts, than `unpacked` reads. The message is a sentence that lacks its subject.
     """
-    kinds = _by_kind(records)
-    if not kinds:
+    groups = _groups(records)
+    if not groups:
         return records, {}
-    names = sorted(kinds)
-    place = {kind: number for number, kind in enumerate(names)}
-    arrays: dict[str, Array] = {ORDER: np.array([place[record["kind"]] for record in records], np.uint8)}
+    labels = _labels(groups)
+    order = {group: number for number, group in enumerate(sorted(groups, key=labels.__getitem__))}
+    arrays: dict[str, Array] = {ORDER: np.array([order[_group(record)] for record in records], np.uint8)}
     layout: dict[str, Any] = {}
-    for kind in names:
-        fields = kinds[kind][0].keys() - {"kind"}
-        layout[kind] = {}
-        for field in sorted(fields):
-            values = [_plain(record[field]) for record in kinds[kind]]
-            layout[kind][field], found = _packed_values(values)
-            arrays |= {f"{kind}.{field}{ending}": array for ending, array in found.items()}
+    for group, label in labels.items():
+        kind, fields = group
+        types = {}
+        for field in fields:
+            types[field], found = _packed_values([_plain(record[field]) for record in groups[group]])
+            arrays |= {f"{label}.{field}{ending}": array for ending, array in found.items()}
+        layout[label] = {"kind": kind, "fields": types}
     excess = _excess(layout, arrays)
     if excess:
         raise ValueError(excess)
     return layout, arrays
 
 
-def _by_kind(records: Any) -> dict[str, list[dict[str, Any]]]:
-    """Return records by their kind; nothing if some are no records, or have other fields than those of their kind."""
-    kinds: dict[str, list[dict[str, Any]]] = {}
+def _group(record: dict[str, Any]) -> Group:
+    return record["kind"], tuple(sorted(record.keys() - {"kind"}))
+
+
+def _groups(records: Any) -> dict[Group, list[dict[str, Any]]]:
+    """Return records by kind and fields; nothing if some are no records, or if a byte cannot number the groups."""
+    groups: dict[Group, list[dict[str, Any]]] = {}
     if not isinstance(records, list):
         return {}
     for record in records:
         kind = record.get("kind") if isinstance(record, dict) else None
-        if not isinstance(kind, str) or not kind.isidentifier() or kind == ORDER:
+        if not isinstance(kind, str) or not all(str(name).isidentifier() for name in (kind, *record)):
             return {}
-        same = kinds.setdefault(kind, [])
-        same.append(record)
-        if record.keys() != same[0].keys() or not all(str(field).isidentifier() for field in record):
-            return {}
-    return kinds if len(kinds) < 256 else {}
+        groups.setdefault(_group(record), []).append(record)
+    return groups if len(groups) < 256 else {}
+
+
+def _labels(groups: Iterable[Group]) -> dict[Group, str]:
+    """Return a name for each group: that of its kind, with a number after the kind's first."""
+    labels: dict[Group, str] = {}
+    for group in groups:
+        same = sum(kind == group[0] for kind, _ in labels)
+        labels[group] = f"{group[0]}.{same + 1}" if same else group[0]
+    return labels
 
 
 def _plain(value: Any) -> Any:
@@ -110,27 +126,28 @@ def unpacked(layout: Any, arrays: dict[str, Array]) -> Any:
         if arrays:
             raise ValueError("it has arrays that belong to no column")
         return layout
-    if not all(isinstance(fields, dict) for fields in layout.values()):
-        raise ValueError("its columns have no fields")
+    for group in layout.values():
+        if not isinstance(group, dict) or set(group) != {"kind", "fields"} or type(group["fields"]) is not dict:
+            raise ValueError("its columns are not described")
     excess = _excess(layout, arrays)
     if excess:
         raise ValueError(f"it {excess}")
     rest = dict(arrays)
-    kinds = sorted(layout)
+    labels = sorted(layout)
     order = _take(rest, ORDER, np.uint8)
-    n_records = np.bincount(order, minlength=len(kinds)).tolist()
-    if len(n_records) > len(kinds):
+    counts = np.bincount(order, minlength=len(labels)).tolist()
+    if len(counts) > len(labels):
         raise ValueError("a column is of no known kind")
-    records = [_records_of(kind, layout[kind], count, rest) for kind, count in zip(kinds, n_records, strict=True)]
+    records = [_records(label, layout[label], count, rest) for label, count in zip(labels, counts, strict=True)]
     if rest:
         raise ValueError("it has arrays that belong to no column")
     return [next(records[number]) for number in order.tolist()]
 
 
-def _records_of(kind: str, layout: dict[str, Any], count: int, rest: dict[str, Array]) -> Iterator[dict[str, Any]]:
-    """Return the records of a kind one after the other; take their arrays out of ``rest``."""
-    columns = [_values(field, f"{kind}.{name}", count, rest) for name, field in layout.items()]
-    names = list(layout)
+def _records(label: str, group: dict[str, Any], count: int, rest: dict[str, Array]) -> Iterator[dict[str, Any]]:
+    """Return the records of a group one after the other; take their arrays out of ``rest``."""
+    kind, names = group["kind"], list(group["fields"])
+    columns = [_values(field, f"{label}.{name}", count, rest) for name, field in group["fields"].items()]
     rows: Iterator[tuple[Any, ...]] = zip(*columns, strict=True) if columns else itertools.repeat((), count)
     return ({"kind": kind, **dict(zip(names, row, strict=True))} for row in rows)
 
@@ -173,7 +190,7 @@ def _excess(layout: dict[str, Any], arrays: dict[str, Array]) -> str:
     n_records = sum(array.size for name, array in arrays.items() if name == ORDER)
     n_texts = sum(array.size for name, array in arrays.items() if name.endswith(".lengths"))
     n_bytes = sum(array.size for array in arrays.values() if array.dtype == np.uint8)
-    most_fields = max((len(fields) for fields in layout.values()), default=0)
+    most_fields = max((len(group["fields"]) for group in layout.values()), default=0)
     if max(n_records, n_texts) > MAX_TEXTS or n_records * most_fields > MAX_FIELDS:
         return f"must have at most {MAX_TEXTS:,} columns and categories together, got {max(n_records, n_texts):,}"
     if n_bytes > MAX_BYTES:

@@ -626,7 +626,7 @@ def _refuse_twice(layers: list[Any]) -> None:
         if first != number:
             raise ValueError(
                 f"Model.finalize: layers must be different objects, got {layer!r} as layers {first} and {number}. "
-                "To share weights, give two layers the same arrays: b.set_parameters(*a.get_parameters())."
+                "Make one for each place; two of them may share weights: b.set_parameters(*a.get_parameters())."
             )
 
 

@@ -63,6 +63,76 @@ TRAIN = {
 }
 
 
+class Tensor:
+    """Stands for a tensor of another library that NumPy cannot read."""
+
+    def __init__(self, error, **attributes):
+        self.error = error
+        vars(self).update(attributes)
+
+    def __len__(self):
+        return 12
+
+    def __array__(self, dtype=None, copy=None):
+        raise self.error
+
+    def to_dense(self):
+        raise AssertionError
+
+
+BFLOAT16 = Tensor(TypeError("Got unsupported ScalarType BFloat16"), dtype="torch.bfloat16", layout="torch.strided")
+SPARSE = Tensor(
+    TypeError("can't convert Sparse layout tensor to numpy. Use Tensor.to_dense() first.\nMore."),
+    layout="torch.sparse_coo",
+)
+WITH_GRADIENT = Tensor(RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy()"))
+
+
+class Sparse:
+    """Stands for a sparse matrix of SciPy, of which NumPy makes an array of one object."""
+
+    def toarray(self):
+        return X
+
+
+KIND = r"a [\w.]+"
+TENSORS = {
+    "bfloat16": (
+        BFLOAT16,
+        rf"X must be an array that NumPy can read, got {KIND} \(Got unsupported ScalarType BFloat16\)\. Convert it "
+        r"first, as with X\.float\(\)\.",
+    ),
+    "sparse tensor": (
+        SPARSE,
+        rf"X must be an array that NumPy can read, got {KIND} \(can't convert Sparse layout tensor to numpy\. Use "
+        r"Tensor\.to_dense\(\) first\)\. Convert it first, as with X\.to_dense\(\)\.",
+    ),
+    "tensor with a gradient": (
+        WITH_GRADIENT,
+        rf"X must be an array that NumPy can read, got {KIND} \(Can't call numpy\(\) on Tensor that requires grad\. "
+        r"Use tensor\.detach\(\)\.numpy\(\)\)\.$",
+    ),
+    "sparse matrix": (
+        Sparse(),
+        rf"X must be an array of real numbers, got {KIND}\. Convert it first, as with X\.toarray\(\)\.",
+    ),
+    "list of tensors": ([BFLOAT16, BFLOAT16], r"X must be an array that NumPy can read, got a list \(Got unsupported"),
+    "nothing": (None, r"X must be an array of real numbers, got a NoneType\."),
+}
+
+
+@pytest.mark.parametrize("case", TENSORS)
+def test_what_numpy_cannot_read_is_called_that(case):
+    given, sentence = TENSORS[case]
+    model = classifier()
+    for method in (lambda: model.train(given, Y), lambda: model.predict(given)):
+        with pytest.raises(TypeError, match=r"^Model\.(train|predict): " + sentence):
+            method()
+    with pytest.raises(TypeError, match=r"^Layer_Dense\.forward: " + sentence.replace("X", "inputs")):
+        nnx.Layer_Dense(2, 3).forward(given)
+    assert model.history is None
+
+
 @pytest.mark.parametrize("case", TRAIN)
 def test_train_refuses_before_anything_changes(case, capsys):
     positional, named, error, sentence = TRAIN[case]

@@ -283,6 +283,43 @@ def test_state_of_another_optimizer_does_not_stay(tmp_path):
     assert left_behind_by(model, X, y, epochs=3, resume=tmp_path / "c") == whole
 
 
+def test_a_relative_path_stays_where_it_was_when_the_run_changes_the_folder(tmp_path, monkeypatch):
+    X, y = data_for(SPIRAL, 50)
+    (tmp_path / "begin").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "begin")
+    write = checkpoints.Keeper.write
+
+    def write_and_leave(self, *arguments):
+        write(self, *arguments)
+        os.chdir(tmp_path / "elsewhere")
+
+    monkeypatch.setattr(checkpoints.Keeper, "write", write_and_leave)
+    train(make(), X, y, epochs=3, checkpoint="run", checkpoint_every=1)
+    assert os.listdir(tmp_path / "elsewhere") == []
+    assert nnx.Model.load(tmp_path / "begin" / "run").optimizer.iterations == 3
+
+
+def test_long_doubles_are_compared_by_value(tmp_path):
+    """Between their numbers lie bytes that mean nothing, and differ from array to array."""
+    X = np.linspace(0, 1, 12).reshape(6, 2)
+
+    def targets(garbage):
+        content = bytearray(bytes([garbage]) * 6 * np.dtype(np.longdouble).itemsize)
+        y = np.frombuffer(content, np.longdouble)
+        y[:] = np.arange(6) / np.longdouble(3)
+        return y
+
+    assert (targets(0) == targets(255)).all()
+    train(regression(), X, targets(0), checkpoint=tmp_path / "c")
+    model = regression()
+    train(model, X, targets(255), epochs=2, resume=tmp_path / "c")
+    assert model.optimizer.iterations == 2
+    if np.finfo(np.longdouble).eps < np.finfo(np.float64).eps:
+        with pytest.raises(ValueError, match="y must be that of"):
+            train(regression(), X, np.nextafter(targets(0), np.longdouble(9)), epochs=2, resume=tmp_path / "c")
+
+
 # Refusals
 
 
@@ -391,6 +428,28 @@ def test_a_model_that_cannot_be_written_is_refused_before_the_first_step(tmp_pat
     with pytest.raises(TypeError, match="must be built in or have a get_config"):
         model.train(*data_for(SPIRAL, 9), checkpoint=tmp_path / "c")
     assert model.history is None
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "sentence"),
+    [
+        (object(), TypeError, r"get_config\(\) must return finite numbers and text only"),
+        (float("nan"), TypeError, r"get_config\(\) must return finite numbers and text only"),
+        (list(range(300_000)), ValueError, "the model must have a shorter description"),
+    ],
+)
+def test_what_no_checkpoint_could_hold_is_refused_before_the_first_step(tmp_path, given, error, sentence):
+    model = nnx.Model()
+    for layer in (nnx.Layer_Dense(2, 4), Leaky(given), nnx.Layer_Dense(4, 3), nnx.Activation_Softmax()):
+        model.add(layer)
+    model.set(
+        loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_Adam(), accuracy=nnx.Accuracy_Categorical()
+    )
+    model.finalize()
+    with pytest.raises(error, match=rf"^Model\.train: {sentence}"):
+        model.train(*data_for(SPIRAL, 9), checkpoint=tmp_path / "c")
+    assert model.history is None
+    assert os.listdir(tmp_path) == []
 
 
 class Leaky(nnx.Activation_ReLU):

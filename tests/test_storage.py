@@ -7,15 +7,18 @@ import os
 import pickle
 import subprocess
 import sys
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors
 from networks import binary, classifier, parameters_of, regression
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
 import nnx
-from nnx import _files
+from nnx import _files, _safetensors
+from nnx.columns import Ignored, Number, Text
 
 OPTIMIZERS = [
     lambda: nnx.Optimizer_SGD(0.5, decay=1e-2),
@@ -44,7 +47,7 @@ def rewrite(path, change_description=None, change_tensors=None) -> None:
     if change_tensors is not None:
         change_tensors(tensors)
     description.pop("crc32", None)
-    description["crc32"] = _files._checksum(json.loads(json.dumps(description)), tensors)
+    description["crc32"] = _safetensors._checksum(json.loads(json.dumps(description)), tensors)
     save_file(tensors, path, {"nnx": json.dumps(description)})
 
 
@@ -150,6 +153,24 @@ def test_dropout_rate_that_was_assigned_comes_back_to_the_bit(tmp_path):
     assert nnx.Model.load(tmp_path / "model").layers[2].rate == 0.3
 
 
+@pytest.mark.parametrize("kind", [Fraction, np.longdouble, np.float16, np.int8])
+def test_numbers_of_any_kind_in_settings_can_be_saved(tmp_path, kind):
+    model = classifier(dropout=Fraction(1, 4))
+    model.set(optimizer=nnx.Optimizer_Adam(kind(1), decay=kind(0), epsilon=kind(1)))
+    assert type(model.optimizer.learning_rate) in (int, float)
+    model.train(np.ones((3, 2)), [0, 1, 2], epochs=3, print_every=None, checkpoint=tmp_path / "run")
+    for thing in (model.optimizer, model.layers[0]):  # assigned, they are as they were given
+        vars(thing).update(dict.fromkeys(("learning_rate", "weight_regularizer_l2"), kind(1)))
+    model.train(np.ones((3, 2)), [0, 1, 2], epochs=3, print_every=None, checkpoint=tmp_path / "run")
+    model.save(tmp_path / "model")
+    twin = nnx.Model.load(tmp_path / "model")
+    assert twin.optimizer.learning_rate == twin.layers[0].weight_regularizer_l2 == 1
+    again = classifier(dropout=0.25, weight_regularizer_l2=1.0)
+    again.set(optimizer=nnx.Optimizer_Adam(1.0, decay=0.0, epsilon=1.0))
+    again.train(np.ones((3, 2)), [0, 1, 2], epochs=3, print_every=None, resume=tmp_path / "run")
+    assert parameters_of(again) == parameters_of(model)
+
+
 def test_numpy_scalars_in_settings_can_be_saved(tmp_path):
     model = classifier()
     model.set(optimizer=nnx.Optimizer_Adam(np.float32(0.01)))
@@ -168,6 +189,17 @@ def test_any_safetensors_reader_finds_the_weights(tmp_path):
     np.testing.assert_array_equal(tensors["layers.0.weights"], model.layers[0].weights)
     np.testing.assert_array_equal(tensors["layers.2.biases"], model.layers[2].biases)
     assert description_of(tmp_path / "any.name.at-all")["layers"][0]["class"] == "Layer_Dense"
+
+
+@pytest.mark.parametrize("make", [classifier, binary, regression])
+def test_a_file_has_the_bytes_that_the_safetensors_library_would_write(tmp_path, make, dtype):
+    model = make()
+    model.train(np.ones((6, 2)), [0, 1, 1, 0, 1, 0], print_every=None)
+    for path, write in ((tmp_path / "model", model.save), (tmp_path / "parameters", model.save_parameters)):
+        write(path)
+        with safetensors.safe_open(path, "np") as file:
+            metadata = file.metadata()
+        assert path.read_bytes() == save(load_file(path), metadata)
 
 
 def test_two_saves_of_one_model_are_the_same_bytes(tmp_path):
@@ -208,6 +240,35 @@ def test_parameters_of_another_network_change_nothing(tmp_path):
     assert parameters_of(model) == before
     with pytest.raises(nnx.ModelFileError, match=r"holds parameters alone\. Build the model and call"):
         nnx.Model.load(tmp_path / "p")
+
+
+# Files of before
+
+BEFORE = Path(__file__).parent / "data"
+
+
+def test_files_of_version_2_are_read(monkeypatch):
+    """nnx 0.1.0 wrote them, with the safetensors library, and the table's columns as JSON."""
+    X, y = np.random.RandomState(0).randn(12, 3), np.arange(12) % 2
+    model = nnx.Model.load(BEFORE / "version2.model")
+    assert model.table.columns == (
+        Number("area", 70.5, 20.25, 2),
+        Text("town", ("Göß", "Linz"), 1),
+        Ignored("id"),
+        Text("kind", ("flat", "house")),
+    )
+    assert model.optimizer.iterations == model.layers[2].training_forwards == 9
+    np.testing.assert_allclose(model.predict(X)[0], [0.5400258, 0.45997423], rtol=1e-4)
+    before = parameters_of(model)
+    model.layers[0].weights += 1
+    model.load_parameters(BEFORE / "version2.parameters")
+    assert parameters_of(model) == before
+    model.layers[0].weights += 1
+    monkeypatch.setattr(nnx._kernels, "name", "numpy")  # which wrote the checkpoint
+    arguments = {"batch_size": 5, "shuffle": True, "seed": 1, "print_every": None}
+    model.train(X, y, epochs=3, resume=BEFORE / "version2.checkpoint", **arguments)
+    assert parameters_of(model) == before
+    assert model.optimizer.iterations == 9
 
 
 # How they are written
@@ -346,6 +407,13 @@ def test_a_configuration_that_json_cannot_hold_is_refused(tmp_path):
         with_layer(Layer_Half(float("nan"))).save(tmp_path / "model")
 
 
+def test_a_layer_whose_get_config_returns_too_much_is_refused(tmp_path):
+    model = with_layer(Layer_Half(list(range(300_000))))
+    with pytest.raises(ValueError, match=r"^Model\.save: the model must have a shorter description: .* get_config\(\)"):
+        model.save(tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+
+
 # What is refused
 
 
@@ -481,6 +549,76 @@ def test_a_tampered_description_is_refused(saved, case):
 def test_tampered_arrays_are_refused(saved, change):
     rewrite(saved, None, change)
     refusal(saved)
+
+
+@pytest.fixture
+def with_table(tmp_path):
+    model = classifier(n_inputs=3, n_classes=2)
+    columns = [Number("area", 70, 20), Ignored("id"), Text("town", ("Göß", "Linz")), Text("kind", ("flat", "house"))]
+    model.set(table=nnx.Table(columns, "kind"))
+    model.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_columns_are_arrays_in_a_file(with_table):
+    tensors = load_file(with_table)
+    assert tensors["table.number.mean"].tolist() == [70]
+    assert bytes(tensors["table.text.categories"]).decode() == "GößLinzflathouse"
+    rewrite(with_table)
+    assert [column.name for column in nnx.Model.load(with_table).table.columns] == ["area", "id", "town", "kind"]
+
+
+TAMPERED_TABLES = {
+    "no table": (lambda d: d.update(table=3), None),
+    "no columns": (lambda d: d["table"].update(columns=[]), None),
+    "columns of text": (lambda d: d["table"].update(columns="all"), None),
+    "an unknown type": (lambda d: d["table"]["columns"]["number"]["fields"].update(mean="complex"), None),
+    "a type that is none": (lambda d: d["table"]["columns"]["number"]["fields"].update(mean={}), None),
+    "too few values": (lambda d: d["table"]["columns"]["number"]["fields"].update(mean=[]), None),
+    "a field more": (lambda d: d["table"]["columns"]["number"]["fields"].update(extra=[1]), None),
+    "a kind more": (lambda d: d["table"]["columns"].update(date={"kind": "date", "fields": {"name": "text"}}), None),
+    "a kind that is a list": (lambda d: d["table"]["columns"].update(number=[1]), None),
+    "a kind that is unknown": (lambda d: d["table"]["columns"]["number"].update(kind="date"), None),
+    "a kind without fields": (lambda d: d["table"]["columns"]["number"].pop("fields"), None),
+    "a kind less": (lambda d: d["table"]["columns"].pop("text"), None),
+    "arrays without a table": (lambda d: d.pop("table"), None),
+    "no order": (None, lambda t: t.pop("table.order")),
+    "an order of other kinds": (None, lambda t: t["table.order"].__setitem__(0, 9)),
+    "an order of floats": (None, lambda t: t.update({"table.order": t["table.order"].astype("f4")})),
+    "an array more": (None, lambda t: t.update({"table.number.extra": np.ones(1)})),
+    "an array less": (None, lambda t: t.pop("table.number.mean")),
+    "two means": (None, lambda t: t.update({"table.number.mean": np.ones(2)})),
+    "a matrix of means": (None, lambda t: t.update({"table.number.mean": np.ones((1, 1))})),
+    "a mean that is none": (None, lambda t: t["table.number.mean"].fill(np.nan)),
+    "negative lengths": (None, lambda t: t["table.text.name.lengths"].__isub__(99)),
+    "huge lengths": (None, lambda t: t["table.text.name.lengths"].fill(1 << 62)),
+    "half a letter": (None, lambda t: t["table.text.categories.lengths"].__setitem__(slice(2), [2, 7])),
+    "no text": (None, lambda t: t["table.text.name"].fill(255)),
+    "negative counts": (None, lambda t: t["table.text.categories.counts"].__setitem__(slice(2), [-1, 5])),
+    "other counts": (None, lambda t: t["table.text.categories.counts"].fill(3)),
+    "huge counts": (None, lambda t: t["table.text.categories.counts"].fill(1 << 62)),
+}
+
+
+@pytest.mark.parametrize("case", TAMPERED_TABLES)
+def test_a_tampered_table_is_refused(with_table, case):
+    rewrite(with_table, *TAMPERED_TABLES[case])
+    sentence = refusal(with_table)
+    expected = "belongs to no layer" if case == "arrays without a table" else "is damaged: its table cannot be used ("
+    assert expected in sentence
+
+
+def test_a_table_of_more_than_can_be_read_is_refused_at_once(with_table):
+    """Each of these fills its file honestly."""
+    for changes in (
+        {"table.order": np.zeros(200_000, np.uint8)},
+        {"table.text.name.lengths": np.zeros(200_000, np.int64)},
+        {"table.text.name": np.full(9_000_000, ord("x"), np.uint8)},
+    ):
+        content = with_table.read_bytes()
+        rewrite(with_table, None, lambda tensors, changes=changes: tensors.update(changes))
+        assert "its table cannot be used (it must have " in refusal(with_table)
+        with_table.write_bytes(content)
 
 
 def test_numbers_that_are_not_finite_are_refused(saved):

@@ -388,7 +388,6 @@ def test_a_table_of_other_columns_is_not_saved(flats, tmp_path):
 
 
 DAMAGE = {
-    "no dict": lambda d: 3,
     "a missing key": lambda d: {"columns": d["columns"], "target": d["target"]},
     "one key more": lambda d: {**d, "code": "import os"},
     "an unknown target": lambda d: {**d, "target": "price"},
@@ -437,11 +436,11 @@ def test_a_damaged_table_in_a_file_is_refused(flats, tmp_path, monkeypatch, case
 
 
 def test_a_file_of_parameters_holds_no_table(flats, tmp_path, monkeypatch):
-    from nnx import _files
+    from nnx import _safetensors
 
-    write = _files.write
+    write = _safetensors.write
     monkeypatch.setattr(
-        _files,
+        _safetensors,
         "write",
         lambda where, path, description, arrays: write(where, path, {**description, "table": flats.to_dict()}, arrays),
     )

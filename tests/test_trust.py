@@ -15,7 +15,7 @@ from networks import classifier
 from safetensors.numpy import load_file, save_file
 
 import nnx
-from nnx import _files
+from nnx import _safetensors
 
 TRUST = Path(__file__).parents[1] / "trust"
 
@@ -97,70 +97,121 @@ def test_every_flipped_bit_is_refused_or_changes_nothing(small):
     assert accepted < 32  # such as letters of a name that stand for the same in JSON
 
 
+def header_of(*entries: str) -> bytes:
+    """Return a header of an empty description and entries as given."""
+    return ('{"__metadata__":{"nnx":"{}"}' + "".join(f",{entry}" for entry in entries) + "}").encode()
+
+
+def entry(name='"a"', dtype='"F32"', shape="[1]", ends="[0,4]") -> str:
+    """Return what a header says of an array."""
+    return f'{name}:{{"dtype":{dtype},"shape":{shape},"data_offsets":{ends}}}'
+
+
+FORM, PLACE, SIDE = (
+    "its header cannot be read from character",
+    "size of its place",
+    "does not lie where the array before",
+)
+WRITTEN, OTHERS, LARGE = "holds characters that nnx does not write", "none that nnx wrote", "more than 65,000 arrays"
+POSSIBLE = "possible shape or place"
+
+#: Headers, and what is found out first, where several things are wrong.
 HOSTILE_HEADERS = {
-    "two names": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
-    b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
-    "huge shape": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[4611686018427387904,4],'
-    b'"data_offsets":[0,4]}}',
-    "shape that overflows": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[4294967296,4294967296,0],'
-    b'"data_offsets":[0,0]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
-    "shape that is no place's": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}',
-    "large shape": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4]}}',
-    "negative offset": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}',
-    "place beyond the end": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
-    "a hole": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
-    b'"b":{"dtype":"U8","shape":[1],"data_offsets":[3,4]}}',
-    "an overlap": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},'
-    b'"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}}',
-    "fractional size": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}}',
-    "true for one": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"F32","shape":[true],"data_offsets":[0,4]}}',
-    "unknown dtype": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":"C64","shape":[1],"data_offsets":[0,4]}}',
-    "dtype that is a list": b'{"__metadata__":{"nnx":"{}"},"a":{"dtype":["F32"],"shape":[1],"data_offsets":[0,4]}}',
-    "deep": b'{"__metadata__":{"nnx":"{}"},"a":' + b"[" * 100_000,
-    "deep objects": b'{"a":' * 100_000 + b"1",
-    "a number of many digits": b'{"a":' + b"9" * 100_000 + b"}",
-    "infinite": b'{"a":1e999}',
-    "not a number": b'{"a":NaN}',
-    "other letters": '{"a":"\u00e9"}'.encode("utf-16-le"),
-    "no letters": b'{"a":"\xff\xfe"}',
-    "many values": b'{"a":[' + b"0," * 1_000_000 + b"0]}",
-    "many strings": b'{"a":["' + b'"' * 2_000_000 + b'"]}',
-    "numbers of many digits": b'{"a":[' + b",".join([b"9" * 399] * 20_000) + b"]}",
-    "many backslashes": b'{"a":"' + b"\\\\" * 2_000_000 + b'"}',
-}
-
-
-#: What is found out first, where several things are wrong.
-REASONS = {
-    **dict.fromkeys(("two names", "infinite", "not a number", "no letters", "other letters"), "cannot be read"),
-    **dict.fromkeys(
-        ("huge shape", "shape that is no place's", "large shape", "negative offset"),
-        "(size of its|possible shape or) place",
+    "two names": (header_of(entry(), entry()), "two arrays 'a'"),
+    "a name that is none": (header_of(entry(name='"a\\"b"')), FORM),
+    "huge shape": (header_of(entry(shape="[4611686018427387904,4]")), POSSIBLE),
+    "shape that overflows": (
+        header_of(entry(shape="[4294967296,4294967296,0]", ends="[0,0]"), entry('"b"')),
+        "it holds an array of shape",
     ),
-    **dict.fromkeys(("fractional size", "true for one"), "no possible shape or place"),
-    **dict.fromkeys(("unknown dtype", "dtype that is a list"), "it holds arrays of"),
-    **dict.fromkeys(("a hole", "an overlap"), "does not lie where the array before it ends"),
-    "place beyond the end": "does not have the size of its place",
-    "shape that overflows": "it holds an array of shape",
-    **dict.fromkeys(("many backslashes", "numbers of many digits"), "none that nnx wrote"),
+    "shape that is no place's": (header_of(entry(shape="[2]")), PLACE),
+    "large shape": (header_of(entry(shape="[1000000000000]")), PLACE),
+    "a size of many digits": (header_of(entry(shape=f"[{10**20}]")), FORM),
+    "many sizes": (header_of(entry(shape=f"[{'1,' * 32}1]")), FORM),
+    "negative offset": (header_of(entry(ends="[-4,0]")), FORM),
+    "place beyond the end": (header_of(entry(shape="[2]", ends="[0,8]")), PLACE),
+    "a hole": (header_of(entry('"a"', '"U8"', ends="[0,1]"), entry('"b"', '"U8"', ends="[3,4]")), SIDE),
+    "an overlap": (
+        header_of(entry('"a"', '"U8"', "[3]", "[0,3]"), entry('"b"', '"U8"', "[2]", "[2,4]")),
+        SIDE,
+    ),
+    "fractional size": (header_of(entry(shape="[1.0]")), FORM),
+    "true for one": (header_of(entry(shape="[true]")), FORM),
+    "unknown dtype": (header_of(entry(dtype='"C64"')), "it holds arrays of C64"),
+    "dtype that is a list": (header_of(entry(dtype='["F32"]')), FORM),
+    "an entry more": (header_of(entry(), '"x":1'), FORM),
+    "deep": (header_of('"a":' + "[" * 100_000), FORM),
+    "letters after the end": (header_of(entry()) + b" x", FORM),
+    "no description": (b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', OTHERS),
+    "a description that does not end": (b'{"__metadata__":{"nnx":"{}', "its description cannot be read"),
+    "two metadata": (b'{"__metadata__":{"nnx":"{}","x":"y"}}', OTHERS),
+    "other letters": ('{"__metadata__":{"nnx":"\u00e9"}}'.encode(), WRITTEN),
+    "no letters": (b'{"__metadata__":{"nnx":"\xff\xfe"}}', WRITTEN),
+    "letters that take four bytes": (b'{"__metadata__":{"nnx":"' + b"a" * 4_000_000 + b'\\ud83d\\ude00"}}', WRITTEN),
+    "many arrays": (header_of(*(entry(f'"a{i}"', shape="[0]", ends="[0,0]") for i in range(65_001))), LARGE),
+    "many sizes in all": (
+        header_of(*(entry(f'"a{i}"', shape=f"[{'0,' * 31}0]", ends="[0,0]") for i in range(20_000))),
+        LARGE,
+    ),
+    "many backslashes": (b'{"__metadata__":{"nnx":"' + b"\\\\" * 4_000_000 + b'"}}', "its description cannot be read"),
 }
-TOO_MUCH = "too long, or too deep"
+
+MODEST, READ = "its description is too long, or too deep", "its description cannot be read"
+
+#: Descriptions likewise.
+HOSTILE_DESCRIPTIONS = {
+    "two names": ('{"a":1,"a":2}', READ),
+    "deep": ('{"a":' + "[" * 100_000, MODEST),
+    "deep objects": ('{"a":' * 100_000 + "1", MODEST),
+    "a number of many digits": ('{"a":' + "9" * 100_000 + "}", MODEST),
+    "infinite": ('{"a":1e999}', READ),
+    "not a number": ('{"a":NaN}', READ),
+    "many values": ('{"a":[' + "0," * 1_000_000 + "0]}", MODEST),
+    "many strings": ('{"a":["' + '"' * 2_000_000 + '"]}', MODEST),
+    "numbers of many digits": ('{"a":[' + ",".join(["9" * 399] * 20_000) + "]}", "its checksum"),
+    "many backslashes": ('{"a":"' + "\\\\" * 2_000_000 + '"}', "its checksum"),
+    "a long text": ('{"a":"' + "x" * 9_000_000 + '"}', MODEST),
+    "a text of wide letters": ('{"a":"' + "x" * 7_000_000 + '\\ud83d\\ude00"}', "its checksum"),
+    "a list": ("[1]", "its description is none"),
+}
+
+
+def most_memory(path, sentence) -> int:
+    """Return how much memory it takes to refuse a file."""
+    import tracemalloc
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(nnx.ModelFileError, match=sentence):
+            nnx.Model.load(path)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", HOSTILE_HEADERS)
 def test_hostile_headers_are_refused_in_little_memory(tmp_path, name):
-    import tracemalloc
-
-    header = HOSTILE_HEADERS[name]
+    header, sentence = HOSTILE_HEADERS[name]
     (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    tracemalloc.start()
-    try:
-        with pytest.raises(nnx.ModelFileError, match=REASONS.get(name, TOO_MUCH)):
-            nnx.Model.load(tmp_path / "file")
-        _, most = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert most < len(header) + (32 << 20)
+    assert most_memory(tmp_path / "file", sentence) < len(header) + (32 << 20)
+
+
+@pytest.mark.parametrize("name", HOSTILE_DESCRIPTIONS)
+def test_hostile_descriptions_are_refused_in_little_memory(tmp_path, name):
+    description, sentence = HOSTILE_DESCRIPTIONS[name]
+    header = json.dumps({"__metadata__": {"nnx": description}}, separators=(",", ":")).encode()
+    (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert most_memory(tmp_path / "file", sentence) < len(header) + (64 << 20)
+
+
+def test_the_largest_header_and_description_are_refused_in_64_mb(tmp_path):
+    """Of the two forms that take most memory a byte, as much as there may be."""
+    pairs = ",".join(f'"{i:x}":0.5' for i in range(199_000))
+    header = json.dumps({"__metadata__": {"nnx": "{" + pairs + "}"}}, separators=(",", ":")).encode()
+    entries = "".join(f",{entry(f'{chr(34)}{i:x}{chr(34)}', shape='[0]', ends='[0,0]')}" for i in range(65_000))
+    header = header[:-1] + entries.encode() + b"}"
+    (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert most_memory(tmp_path / "file", "its checksum") < len(header) + (64 << 20)
 
 
 def test_truths_that_are_neither_are_refused(tmp_path):
@@ -197,7 +248,7 @@ def test_an_array_cannot_be_weights_and_their_momentums_at_once(tmp_path):
     arrays = load_file(tmp_path / "model")
     del description["crc32"], arrays["layers.0.weight_momentums"]
     description["shared"] = {"layers.0.weight_momentums": "layers.0.weights"}
-    description["crc32"] = _files._checksum(description, arrays)
+    description["crc32"] = _safetensors._checksum(description, arrays)
     save_file(arrays, tmp_path / "model", {"nnx": json.dumps(description)})
     with pytest.raises(nnx.ModelFileError, match="cannot be the same array as"):
         nnx.Model.load(tmp_path / "model")
@@ -205,7 +256,7 @@ def test_an_array_cannot_be_weights_and_their_momentums_at_once(tmp_path):
 
 def test_text_from_a_file_does_not_reach_the_terminal_as_it_is(tmp_path):
     description = {"format": "nnx model\x1b[31m\nall fine", "version": 2, "shared": {}}
-    description["crc32"] = _files._checksum(description, {})
+    description["crc32"] = _safetensors._checksum(description, {})
     save_file({}, tmp_path / "file", {"nnx": json.dumps(description)})
     with pytest.raises(nnx.ModelFileError) as raised:
         nnx.Model.load(tmp_path / "file")
@@ -221,7 +272,7 @@ def test_other_errors_pass_through(tmp_path, monkeypatch):
             def fail(*arguments, error=error, **options):
                 raise error
 
-            patch.setattr(_files.json, "loads", fail)
+            patch.setattr(_safetensors.json, "loads", fail)
             with pytest.raises(error):
                 nnx.Model.load(tmp_path / "model")
 

@@ -25,7 +25,8 @@ import numpy as np
 from worker import Examiner, run
 
 import nnx
-from nnx import _files, storage
+from nnx import _safetensors, storage
+from nnx.columns import Ignored, Number, Text
 
 MORE_MEMORY = 64 << 20
 SECONDS = 1.0
@@ -39,6 +40,8 @@ HOSTILE: tuple[Any, ...] = (
 )
 
 # The valid files
+
+TABLE = nnx.Table([Number("a", 1.5, 2.0, 3), Ignored("id"), Text("b", ("Göß",), 1), Text("c", ("no", "yes"))], "c")
 
 
 def model_of(kind: str) -> nnx.Model:
@@ -65,17 +68,26 @@ def model_of(kind: str) -> nnx.Model:
             nnx.Accuracy_Regression(),
             X.sum(axis=1),
         ),
+        "table": (
+            (nnx.Layer_Dense(2, 2), nnx.Activation_Softmax()),
+            nnx.Loss_CategoricalCrossentropy(),
+            nnx.Accuracy_Categorical(),
+            np.arange(24) % 2,
+        ),
     }[kind]
     for layer in layers:
         model.add(layer)
     optimizer = nnx.Optimizer_Adam(decay=0.01) if kind == "classes" else nnx.Optimizer_SGD(0.1, momentum=0.5)
     model.set(loss=loss, optimizer=optimizer, accuracy=accuracy)
+    if kind == "table":
+        model.set(table=TABLE)
     model.finalize()
     model.train(X, y, epochs=2, print_every=None)
     return model
 
 
-DATA = {"classes": (np.ones((6, 2)), np.array([0, 1, 0, 1, 0, 1])), "numbers": (np.ones((6, 2)), np.arange(6.0))}
+CLASSES = (np.ones((6, 2)), np.array([0, 1, 0, 1, 0, 1]))
+DATA = {"classes": CLASSES, "numbers": (np.ones((6, 2)), np.arange(6.0)), "table": CLASSES}
 ROUND = {"epochs": 2, "batch_size": 4, "shuffle": True, "seed": 1, "print_every": None}
 
 
@@ -118,8 +130,8 @@ def parts(content: bytes) -> tuple[dict[str, Any], bytes]:
 
 def everything(model: nnx.Model) -> tuple[str, dict[str, bytes]]:
     """Return what a file of the model would hold."""
-    arrays = storage._model_arrays("trust", model)
-    return json.dumps(storage.describe("trust", model)), {name: a.tobytes() for name, a in arrays.items()}
+    description, arrays = storage.contents("trust", model)
+    return json.dumps(description), {name: a.tobytes() for name, a in arrays.items()}
 
 
 # Mutations of bytes
@@ -254,6 +266,8 @@ def tampered(original: Original, rng: random.Random) -> bytes:
     payload = original.payload
     if rng.random() < 0.1:
         payload = rng.choice((payload + bytes(8), payload[:-8], b"", rng.randbytes(len(payload))))
+    if rng.random() < 0.2:  # such as lengths of texts, and numbers that are not finite
+        payload = rng.choice((flip, overwrite))(payload, rng) if payload else payload
     if isinstance(description, dict):
         description.pop("crc32", None)
         description["crc32"] = checksum(description, header, payload)
@@ -266,17 +280,17 @@ def checksum(description: dict[str, Any], header: dict[str, Any], payload: bytes
     for name, entry in header.items():
         try:
             first, last = entry["data_offsets"]
-            dtype = np.dtype(_files.DTYPES[entry["dtype"]]).newbyteorder("<")
+            dtype = np.dtype(_safetensors.DTYPES[entry["dtype"]]).newbyteorder("<")
             arrays[name] = np.frombuffer(payload[first:last], dtype).reshape(entry["shape"])
         except (AttributeError, KeyError, MemoryError, OverflowError, TypeError, ValueError):
             return 0
-    return _files._checksum(json.loads(json.dumps(description)), arrays)
+    return _safetensors._checksum(json.loads(json.dumps(description)), arrays)
 
 
 def written(description: Any, header: dict[str, Any], payload: bytes) -> bytes:
     """Return the file of these parts."""
     header = {"__metadata__": {"nnx": json.dumps(description)}, **header}
-    text = json.dumps(header).encode()
+    text = json.dumps(header, separators=(",", ":")).encode()
     return len(text).to_bytes(8, "little") + text + payload
 
 

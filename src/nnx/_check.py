@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -31,20 +31,27 @@ MAX_COUNT = 2**63 - 1
 
 
 def number(where: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> Any:
-    """Return ``value``, a finite real number from ``low`` to ``high``; a NumPy scalar as a Python number."""
+    """Return ``value``, a finite real number from ``low`` to ``high``: whole ones as an int, all others as a float.
+
+    Model files hold nothing else, so a fraction or a long double becomes a float here, before it is used.
+    """
     if type(value) is float and low <= value <= high and math.isfinite(value):
         return value
-    if isinstance(value, np.number):
-        value = value.item()
-    if type(value) is not float and (isinstance(value, bool | np.bool_) or not isinstance(value, Real)):
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError(f"{where}: {name} must be a number, got {value!r}.")
+    plain_value: int | float = int(value) if isinstance(value, Integral) else _as_float(value)
+    if not (math.isfinite(_as_float(plain_value)) and low <= plain_value <= high):
+        shown = value.item() if isinstance(value, np.generic) else value
+        raise ValueError(f"{where}: {name} must be {_interval(low, high)}, got {shown!r}.")
+    return plain_value
+
+
+def _as_float(value: Any) -> float:
+    """Return a real number as a float, infinity for what no float can hold."""
     try:
-        as_float = float(value)
+        return float(value)
     except OverflowError:
-        as_float = math.inf
-    if not (math.isfinite(as_float) and low <= as_float <= high):
-        raise ValueError(f"{where}: {name} must be {_interval(low, high)}, got {value!r}.")
-    return value
+        return math.inf
 
 
 def fraction(where: str, name: str, value: Any) -> Any:
@@ -102,9 +109,15 @@ def text(where: str, name: str, value: Any) -> str:
 def path(where: str, name: str, value: Any) -> str:
     """Return a path as a str."""
     try:
-        return os.fsdecode(value)
+        given = os.fspath(value)
     except TypeError:
-        raise TypeError(f"{where}: {name} must be the name of a file or folder, got {value!r}.") from None
+        given = None
+    if not isinstance(given, str):
+        hint = " Write it as text: os.fsdecode(...)." if isinstance(given, bytes) else ""
+        raise TypeError(f"{where}: {name} must be the name of a file or folder, got {value!r}.{hint}")
+    if "\0" in given:
+        raise ValueError(f"{where}: {name} must be a name without null characters, got {value!r}.")
+    return given
 
 
 def one_of(where: str, name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
@@ -163,10 +176,42 @@ def plain(where: str, name: str, value: Any) -> Array:
         raise ValueError(f"{where}: {name} must have a value in every cell, got a masked array with cells masked.")
     try:
         values = np.asarray(value)
-    except (ValueError, TypeError):
-        raise ValueError(f"{where}: {name} must be a full array of numbers, got rows of different lengths.") from None
+    except (ValueError, TypeError, RuntimeError) as error:
+        if isinstance(value, list | tuple) and isinstance(error, ValueError):
+            raise ValueError(
+                f"{where}: {name} must be a full array of numbers, got rows of different lengths."
+            ) from None
+        raise TypeError(
+            f"{where}: {name} must be an array that NumPy can read, got {_kind(value)} ({_first_line(error)})."
+            f"{_conversion(name, value)}"
+        ) from None
+    if values.ndim == 0 and values.dtype.kind == "O":
+        raise TypeError(
+            f"{where}: {name} must be an array of real numbers, got {_kind(value)}.{_conversion(name, value)}"
+        )
     _real(where, name, values)
     return values
+
+
+def _kind(value: Any) -> str:
+    """Return what a value is, without printing it, which may be long."""
+    kind = type(value)
+    return f"a {kind.__name__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__name__}"
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says, as part of a sentence."""
+    return str(error).partition("\n")[0].rstrip(".")[:200] or type(error).__name__
+
+
+def _conversion(name: str, value: Any) -> str:
+    """Return how tensors and sparse matrices of other libraries become arrays."""
+    if str(getattr(value, "layout", "")).startswith("torch.sparse"):
+        return f" Convert it first, as with {name}.to_dense()."
+    if "bfloat16" in str(getattr(value, "dtype", "")):
+        return f" Convert it first, as with {name}.float()."
+    method = next((each for each in ("toarray", "todense") if callable(getattr(value, each, None))), None)
+    return f" Convert it first, as with {name}.{method}()." if method else ""
 
 
 def _real(where: str, name: str, values: Array) -> None:

@@ -6,6 +6,7 @@ the data. How it lies in the file is `nnx.storage`'s.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import warnings
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnx import _check, _files, _kernels, storage
+from nnx import _check, _described, _files, _kernels, storage
 from nnx._typing import Array, Path
 from nnx.history import EPOCH, STEP
 
@@ -29,12 +30,16 @@ UNLIMITED = 1 << 62
 
 def fingerprint(values: Array) -> dict[str, Any]:
     """Return shape, dtype and CRC-32 of an array's numbers."""
-    values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    return {
-        "shape": list(values.shape),
-        "dtype": values.dtype.name,
-        "crc32": zlib.crc32(values.reshape(-1).view(np.uint8).data),
-    }
+    parts = [values]
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:  # long doubles have bytes that mean nothing
+        with np.errstate(all="ignore"):
+            parts = [values.astype(np.float64)]
+            parts.append((values - parts[0]).astype(np.float64))
+    crc = 0
+    for part in parts:
+        part = np.ascontiguousarray(part, part.dtype.newbyteorder("<"))
+        crc = zlib.crc32(part.reshape(-1).view(np.uint8).data, crc)
+    return {"shape": list(values.shape), "dtype": values.dtype.name, "crc32": crc}
 
 
 def fingerprints(job: Job) -> dict[str, dict[str, Any]]:
@@ -72,13 +77,14 @@ class Keeper:
     """
 
     def __init__(self, where: str, path: Path, every: int | str, job: Job) -> None:
-        self._where, self._path = where, _check.path(where, "checkpoint", path)
+        self._where, self._given = where, _check.path(where, "checkpoint", path)
         self._epochs, self._seconds = interval(where, every)
-        _files.writable(where, self._path, "checkpoint")
+        _files.writable(where, self._given, "checkpoint")
+        self._path = os.path.abspath(self._given)  # the run may change the current folder
         self._last = time.monotonic()
         self._written = -1
         self._data = fingerprints(job)
-        storage.describe(where, job.model)  # refuses what could not be written
+        storage.check_checkpoint(where, job.model, self._run(job, 0))
 
     def steps_left(self, done: int, n_batches: int) -> int:
         """Return how many steps there are until a checkpoint is due; a large number where the clock decides."""
@@ -105,7 +111,25 @@ class Keeper:
             return
         if self._written < 0:
             _files.remove_leftovers(self._path)
-        run = {
+        arrays = {name: getattr(job.history, name) for name in EPOCH + STEP}
+        try:
+            storage.save_checkpoint(
+                self._where,
+                self._path,
+                job.model,
+                self._run(job, done),
+                {**arrays, "sums": np.array(sums, np.float64)},
+            )
+        except OSError as error:
+            raise OSError(
+                f"{self._where}: checkpoint could not be written to {self._given!r}: {error.strerror or error}. "
+                f"The model is as after {done} steps, and an earlier checkpoint is as it was."
+            ) from error
+        self._written, self._last = done, time.monotonic()
+
+    def _run(self, job: Job, done: int) -> dict[str, Any]:
+        """Return what a checkpoint says of the run after so many steps."""
+        return {
             "done": done,
             "rows": job.rows,
             "shuffle": job.order.shuffles,
@@ -113,17 +137,6 @@ class Keeper:
             "backend": _kernels.name,
             "data": self._data,
         }
-        arrays = {name: getattr(job.history, name) for name in EPOCH + STEP}
-        try:
-            storage.save_checkpoint(
-                self._where, self._path, job.model, run, {**arrays, "sums": np.array(sums, np.float64)}
-            )
-        except OSError as error:
-            raise OSError(
-                f"{self._where}: checkpoint could not be written to {self._path!r}: {error.strerror or error}. "
-                f"The model is as after {done} steps, and an earlier checkpoint is as it was."
-            ) from error
-        self._written, self._last = done, time.monotonic()
 
 
 def interval(where: str, every: Any) -> tuple[int, float]:
@@ -160,7 +173,7 @@ class Resumed:
         run, arrays = self._checkpoint.run, self._checkpoint.run_arrays
         try:
             iterations = self._checkpoint.iterations
-            most = storage.MOST_STEPS if iterations is None else iterations
+            most = _described.MAX_STEPS if iterations is None else iterations
             self.done = _check.whole("", "done", run["done"], 0, most)
             seed = run["seed"]
             self._seed = None if seed is None else _check.whole("", "seed", seed, 0, (1 << 64) - 1)
@@ -168,7 +181,7 @@ class Resumed:
                 raise TypeError
             columns = {name: arrays[name] for name in EPOCH + STEP}
             sums = arrays["sums"].tolist()
-            counts = [_check.whole("", "sums", int(count), 0, storage.MOST_STEPS) for count in sums[1::2]]
+            counts = [_check.whole("", "sums", int(count), 0, _described.MAX_STEPS) for count in sums[1::2]]
             self.sums = (float(sums[0]), counts[0], float(sums[2]), counts[1])
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
             self._checkpoint.refuse("is damaged: it does not say how far the run has come")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nnx import _check, _report, evaluation, plan, program, training
+from nnx import _check, _report, _trainers, evaluation, plan, program, training
 from nnx._config import checked_threads, get_num_threads
 from nnx._interrupt import Interrupt
 from nnx._random import Order
@@ -30,7 +30,10 @@ from nnx.tables import Table
 KEEP_WIDTH = (Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax, Layer_Dropout)
 
 #: What a copy of a model does not take over.
-PRIVATE = ("_training", "_plan", "_again", "_inference")
+PRIVATE = (_trainers.MARK, *_trainers.MADE)
+
+#: Layers of a model, at most: a file holds as many, whatever they are.
+MAX_LAYERS = 10_000
 
 AnyModel = TypeVar("AnyModel", bound="Model")
 
@@ -106,6 +109,7 @@ class Model:
         """Make the list of layers here, not in ``__init__``, which a subclass need not call."""
         self = super().__new__(cls)
         self.layers = []
+        _trainers.remember(self)
         return self
 
     def __init__(self) -> None:
@@ -136,8 +140,12 @@ class Model:
         TypeError
             For a class in place of an object, and for what lacks the methods of its kind.
         """
-        if table is not None and not isinstance(table, Table):
-            raise TypeError(f"Model.set: table must be a Table, got {table!r}.")
+        if table is not None:
+            if not isinstance(table, Table):
+                raise TypeError(f"Model.set: table must be a Table, got {table!r}.")
+            from nnx import storage
+
+            storage.packed("Model.set", "table", table)  # refuses one that no file could hold
         given = {"loss": loss, "optimizer": optimizer, "accuracy": accuracy}
         chosen = {name: thing for name, thing in given.items() if thing is not None}
         for name, thing in chosen.items():
@@ -156,10 +164,14 @@ class Model:
         Raises
         ------
         ValueError
-            If there are no layers, or if neighbours do not fit each other in width or dtype.
+            If there are no layers or more than 10,000, if one is there twice, or if neighbours do not fit each other in
+            width or dtype.
         """
         if not self.layers:
             raise ValueError("Model.finalize: there are no layers. Call model.add(layer) first.")
+        if len(self.layers) > MAX_LAYERS:
+            raise ValueError(f"Model.finalize: layers must be at most {MAX_LAYERS:,}, got {len(self.layers):,}.")
+        _refuse_twice(self.layers)
         self._check_chain()
         self.input_layer = Layer_Input()
         chain = [self.input_layer, *self.layers]
@@ -305,9 +317,7 @@ class Model:
         data = training.checked_data(self, where, ("X", "y"), X, y, check_finite)
         held_out = None if validation_data is None else training.checked_validation(self, where, validation_data)
         stops = _check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
-        token = object()  # of the one thread that may train it
-        if vars(self).setdefault("_training", token) is not token:
-            raise RuntimeError(f"{where}: this model is being trained already.")
+        _trainers.begin(where, self)
         try:
             job = training.Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, History())
             resumed = None
@@ -327,7 +337,7 @@ class Model:
             if again is not None and checkpoint is None and resume is None:
                 again.remember(options, check_finite)
         finally:
-            vars(self).pop("_training", None)
+            _trainers.end(self)
         return self.history
 
     def _printer(self, job: training.Job, print_every: int | None, progress: bool) -> _report.Report:
@@ -556,10 +566,16 @@ class Model:
         ----------
         path : str or path
             Any file name; an existing file is replaced.
+
+        Raises
+        ------
+        RuntimeError
+            While another thread trains the model, or changes its arrays.
         """
         from nnx import storage
 
         self._require("Model.save_parameters")
+        _trainers.refuse_others("Model.save_parameters: the model must not be saved", self)
         storage.save_parameters(self, path)
 
     def load_parameters(self, path: Path) -> None:
@@ -587,10 +603,15 @@ class Model:
         ------
         TypeError
             If the model holds an object of a class of your own that has no ``get_config``.
+        ValueError
+            If a layer is there twice, or if arrays share memory in a way that a file would lose.
+        RuntimeError
+            While another thread trains the model, or changes its arrays.
         """
         from nnx import storage
 
         self._require("Model.save")
+        _trainers.refuse_others("Model.save: the model must not be saved", self)
         storage.save_model(self, path)
 
     @classmethod
@@ -664,10 +685,34 @@ class Model:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles take: all but that the original is being trained, and its plans."""
-        return {name: value for name, value in vars(self).items() if name not in PRIVATE}
+        own = vars(self).copy()  # another thread may be adding attributes
+        return {name: value for name, value in own.items() if name not in PRIVATE}
+
+    def __copy__(self: AnyModel) -> AnyModel:
+        """Return another model of the same objects, also while a thread trains this one."""
+        twin = type(self).__new__(type(self))
+        vars(twin).update(self.__getstate__())
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Let a model be copied with its arrays, or pickled, unless another thread changes them meanwhile."""
+        _trainers.refuse_others("Model: the model must not be copied deeply or pickled", self)
+        return super().__reduce_ex__(protocol)
 
 
 program.stand_for(Model, ("forward", "backward"))
+
+
+def _refuse_twice(layers: list[Any]) -> None:
+    """Refuse a layer that stands in two places: it keeps one input for its backward pass."""
+    places: dict[int, int] = {}
+    for number, layer in enumerate(layers):
+        first = places.setdefault(id(layer), number)
+        if first != number:
+            raise ValueError(
+                f"Model.finalize: layers must be different objects, got {layer!r} as layers {first} and {number}. "
+                "Make one for each place; two of them may share weights: b.set_parameters(*a.get_parameters())."
+            )
 
 
 def _width_after(layer: Any, width: int | None) -> int | None:

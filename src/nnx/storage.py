@@ -1,4 +1,4 @@
-"""What a model is in a file: descriptions of its objects, and its arrays. The file itself is `nnx._files`'s.
+"""What a model is in a file: descriptions of its objects, and its arrays. The file itself is `nnx._safetensors`'s.
 
 The format is laid down in docs/model-files.md. Reading executes nothing: classes come from a closed set, or from what
 the caller hands over.
@@ -7,25 +7,16 @@ the caller hands over.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from nnx import _check, _files, _random
+from nnx import _check, _described, _files, _packing, _safetensors
+from nnx._described import BUILTIN
 from nnx._typing import Array, Path
-from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
-from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
 from nnx.errors import ModelFileError
-from nnx.layers import Layer_Dense, Layer_Dropout
-from nnx.losses import (
-    Loss_BinaryCrossentropy,
-    Loss_CategoricalCrossentropy,
-    Loss_MeanAbsoluteError,
-    Loss_MeanSquaredError,
-)
-from nnx.optimizers import Optimizer_Adagrad, Optimizer_Adam, Optimizer_RMSprop, Optimizer_SGD
+from nnx.layers import Layer_Dense
 from nnx.tables import Table
 
 if TYPE_CHECKING:
@@ -33,14 +24,10 @@ if TYPE_CHECKING:
 
 AnyModel = TypeVar("AnyModel", bound="Model")
 
-VERSION = 2
+#: The version that is written, and those that are read.
+VERSION = 3
+VERSIONS = (2, 3)
 MODEL, PARAMETERS, CHECKPOINT = "nnx model", "nnx parameters", "nnx checkpoint"
-
-#: The largest count that a file may hold: whoever goes on from it does not leave the range of 64 bits.
-MOST_STEPS = 1 << 62
-
-#: The smallest part that a dropout may keep: the part that it drops is below 1.
-LEAST_KEPT = 2.0**-53
 
 #: The keys of each kind of description.
 KEYS = {
@@ -49,61 +36,12 @@ KEYS = {
 }
 KEYS[CHECKPOINT] = KEYS[MODEL] | {"run"}
 
-#: What the names of a checkpoint's arrays begin with that are not the model's.
-RUN = "run."
+#: What leads from raw data to inputs, by the attribute of the model, which is the key in its description too.
+PREPROCESSORS: dict[str, type[Table]] = {"table": Table}
+OPTIONAL_KEYS = {MODEL: set(PREPROCESSORS), PARAMETERS: set[str](), CHECKPOINT: set(PREPROCESSORS)}
 
-#: The key that a model's description has only if the model has a table.
-TABLE = "table"
-
-#: What a file may name, by role.
-BUILTIN: dict[str, tuple[type, ...]] = {
-    "layer": (
-        Layer_Dense,
-        Layer_Dropout,
-        Activation_ReLU,
-        Activation_Softmax,
-        Activation_Sigmoid,
-        Activation_Linear,
-    ),
-    "loss": (
-        Loss_CategoricalCrossentropy,
-        Loss_BinaryCrossentropy,
-        Loss_MeanSquaredError,
-        Loss_MeanAbsoluteError,
-    ),
-    "optimizer": (Optimizer_SGD, Optimizer_Adagrad, Optimizer_RMSprop, Optimizer_Adam),
-    "accuracy": (Accuracy_Categorical, Accuracy_Regression),
-}
-
-
-def _check_count(where: str, name: str, value: Any) -> None:
-    _check.whole(where, name, value, 0, MOST_STEPS)
-
-
-def _check_seed(where: str, name: str, value: Any) -> None:
-    if value is not None:
-        _check.whole(where, name, value, 0, _random.MAX_SEED)
-
-
-def _check_keep(where: str, name: str, value: Any) -> None:
-    _check.number(where, name, value, LEAST_KEPT, 1)
-
-
-def _check_amount(where: str, name: str, value: Any) -> None:
-    _check.number(where, name, value, 0)
-
-
-def _check_precision(where: str, name: str, value: Any) -> None:
-    if value is not None:
-        _check.number(where, name, value, 0)
-
-
-#: Numbers beside the configuration that training goes on from, by class, and the check of each.
-STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
-    Layer_Dropout: {"rate": _check_keep, "seed": _check_seed, "training_forwards": _check_count},
-    Accuracy_Regression: {"precision": _check_precision},
-    **{kind: {"iterations": _check_count, "current_learning_rate": _check_amount} for kind in BUILTIN["optimizer"]},
-}
+#: What the names of a checkpoint's arrays begin with that belong to no layer; a preprocessor's begin with its key.
+RUN_ARRAYS = "run."
 
 #: A layer's arrays: parameters, and what optimizers keep about them.
 PARAMETER_ARRAYS = ("weights", "biases")
@@ -115,51 +53,85 @@ ARRAYS = (*PARAMETER_ARRAYS, "weight_momentums", "bias_momentums", "weight_cache
 def save_model(model: Model, path: Path) -> None:
     """Write everything that predicting and going on with the training need."""
     where = "Model.save"
-    description = {"format": MODEL, **describe(where, model)}
-    _files.write(where, path, description, _model_arrays(where, model))
+    path = _check.path(where, "path", path)
+    description, arrays = contents(where, model)
+    _safetensors.write(where, path, {"format": MODEL, **description}, arrays)
 
 
 def save_checkpoint(where: str, path: Path, model: Model, run: dict[str, Any], run_arrays: Mapping[str, Array]) -> None:
     """Write a model with how far its training has come."""
-    description = {"format": CHECKPOINT, **describe(where, model), "run": run}
-    arrays = _model_arrays(where, model) | {f"{RUN}{name}": array for name, array in run_arrays.items()}
-    _files.write(where, path, description, arrays)
+    _safetensors.write(where, path, *_checkpoint(where, model, run, run_arrays))
 
 
-def describe(where: str, model: Model) -> dict[str, Any]:
-    """Return the description of a model, without its arrays; refuse what could not be read again."""
-    description: dict[str, Any] = {
-        "version": VERSION,
-        "model": type(model).__name__,
-        "layers": [_describe(where, "layer", layer) for layer in model.layers],
-        "trainable": _positions(where, model),
-    }
-    for role in ("loss", "optimizer", "accuracy"):
-        thing = getattr(model, role)
-        description[role] = None if thing is None else _describe(where, role, thing)
-    if model.table is not None:
-        misfit = _misfit(model, model.table)
-        if misfit:
-            raise ValueError(f"{where}: {misfit}.")
-        description[TABLE] = model.table.to_dict()
-    return description
+def check_checkpoint(where: str, model: Model, run: dict[str, Any]) -> None:
+    """Refuse a model of which no checkpoint could be written."""
+    _safetensors.check(where, *_checkpoint(where, model, run, {}))
 
 
-def _model_arrays(where: str, model: Model) -> dict[str, Array]:
-    arrays: dict[str, Array] = {}
-    for number, layer in enumerate(model.layers):
-        arrays |= _arrays(where, number, layer, ARRAYS)
-    return arrays
+def _checkpoint(
+    where: str, model: Model, run: dict[str, Any], run_arrays: Mapping[str, Array]
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    description, arrays = contents(where, model)
+    arrays |= {f"{RUN_ARRAYS}{name}": array for name, array in run_arrays.items()}
+    return {"format": CHECKPOINT, **description, "run": run}, arrays
 
 
 def save_parameters(model: Model, path: Path) -> None:
     """Write weights and biases of the trainable layers."""
     where = "Model.save_parameters"
+    path = _check.path(where, "path", path)
     positions = _positions(where, model)
     arrays: dict[str, Array] = {}
     for number in positions:
         arrays |= _arrays(where, number, model.layers[number], PARAMETER_ARRAYS)
-    _files.write(where, path, {"format": PARAMETERS, "version": VERSION, "trainable": positions}, arrays)
+    _check_apart(where, arrays)
+    _safetensors.write(where, path, {"format": PARAMETERS, "version": VERSION, "trainable": positions}, arrays)
+
+
+def contents(where: str, model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the description of a model, and its arrays by name; refuse what could not be read again."""
+    description = describe(where, model)
+    arrays: dict[str, Array] = {}
+    for number, layer in enumerate(model.layers):
+        arrays |= _arrays(where, number, layer, ARRAYS)
+    _check_apart(where, arrays)
+    for key in PREPROCESSORS:
+        preprocessor = getattr(model, key)
+        if preprocessor is not None:
+            misfit = _misfit(model, key, preprocessor)
+            if misfit:
+                raise ValueError(f"{where}: {misfit}.")
+            description[key], beside = packed(where, key, preprocessor)
+            arrays |= {f"{key}.{name}": array for name, array in beside.items()}
+    return description, arrays
+
+
+def describe(where: str, model: Model) -> dict[str, Any]:
+    """Return the description of a model, without its arrays and preprocessors."""
+    description: dict[str, Any] = {
+        "version": VERSION,
+        "model": type(model).__name__,
+        "layers": [_described.describe(where, "layer", layer) for layer in model.layers],
+        "trainable": _positions(where, model),
+    }
+    for role in ("loss", "optimizer", "accuracy"):
+        thing = getattr(model, role)
+        description[role] = None if thing is None else _described.describe(where, role, thing)
+    return description
+
+
+def packed(where: str, key: str, preprocessor: Table) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the description of a preprocessor, its columns as arrays; refuse one that is too large for a file."""
+    described = preprocessor.to_dict()
+    if "columns" not in described:
+        return described, {}
+    try:
+        columns, arrays = _packing.packed(described["columns"])
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: {key} {error}. Leave columns out: drop=[...] in Python, --drop on the command line."
+        ) from None
+    return {**described, "columns": columns}, arrays
 
 
 def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict[str, Array]:
@@ -170,7 +142,7 @@ def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict
     found = {name: getattr(layer, name, None) for name in names}
     arrays = {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
     for name, array in arrays.items():
-        if array.dtype.newbyteorder("=").name not in _files.DTYPES.values():
+        if array.dtype.name not in _safetensors.NAMES:
             raise TypeError(f"{where}: {name} of layer {number} must be an array of real numbers, got {array.dtype}.")
     return {f"layers.{number}.{name}": array for name, array in arrays.items()}
 
@@ -184,13 +156,45 @@ def _check_shapes(where: str, layer: Any) -> None:
                 raise ValueError(f"{where}: {name} must have shape {shape}, got {state.shape}.")
 
 
-def _misfit(model: Model, table: Table) -> str:
-    """Return what is wrong with a table of other columns than the network takes or gives; nothing if it fits."""
+def _check_apart(where: str, arrays: Mapping[str, Array]) -> None:
+    """Refuse arrays that share memory in a way that a file would lose, after which they would be trained apart."""
+    first: dict[Any, str] = {}
+    for name, array in arrays.items():
+        original = first.setdefault(_safetensors.memory_of(array), name)
+        if original.rpartition(".")[2] != name.rpartition(".")[2]:
+            _refuse_shared(where, name, original)
+    different = {name: arrays[name] for name in first.values() if arrays[name].size}
+    near: list[tuple[int, str]] = []  # where arrays end that begin before this one
+    for begin, end, name in sorted((*_bounds(array), name) for name, array in different.items()):
+        near = [each for each in near if each[0] > begin]
+        for _, other in near:
+            if np.may_share_memory(different[name], different[other], max_work=10_000):  # type: ignore[arg-type]
+                _refuse_shared(where, *sorted((name, other), reverse=True))
+        near.append((end, name))
+
+
+def _bounds(array: Array) -> tuple[int, int]:
+    """Return the addresses between which an array lies."""
+    address = array.__array_interface__["data"][0]
+    reach = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+    return address + sum(min(0, each) for each in reach), address + sum(max(0, each) for each in reach) + array.itemsize
+
+
+def _refuse_shared(where: str, name: str, other: str) -> NoReturn:
+    parts = [f"{attribute} of layer {number}" for _, number, attribute in (each.split(".") for each in (name, other))]
+    raise ValueError(
+        f"{where}: {parts[0]} must not share memory with {parts[1]}, as a view of it does: a file would lose that. "
+        "Give both layers the same array, or copies."
+    )
+
+
+def _misfit(model: Model, key: str, preprocessor: Table) -> str:
+    """Return what is wrong with one of other columns than the network takes or gives; nothing if it fits."""
     n_inputs, n_outputs = _input_width(model), model.output_width()
-    if n_inputs not in (None, table.n_inputs):
-        return f"table must give the {n_inputs} inputs of the network, got {table.n_inputs}"
-    if n_outputs is not None and not table.fits(n_outputs):
-        return f"table must have the {n_outputs} outputs of the network, got {table.n_outputs}"
+    if n_inputs not in (None, preprocessor.n_inputs):
+        return f"{key} must give the {n_inputs} inputs of the network, got {preprocessor.n_inputs}"
+    if n_outputs is not None and not preprocessor.fits(n_outputs):
+        return f"{key} must have the {n_outputs} outputs of the network, got {preprocessor.n_outputs}"
     return ""
 
 
@@ -213,42 +217,17 @@ def _positions(where: str, model: Model) -> list[int]:
     for layer in model.trainable_layers:
         if not isinstance(layer.weights, np.ndarray):
             raise TypeError(f"{where}: weights must be an array, got those of {layer!r}.")
+    for name in ("layers", "trainable_layers"):
+        _refuse_twice(where, name, getattr(model, name))
     return [place[id(layer)] for layer in model.trainable_layers]
 
 
-def _describe(where: str, role: str, thing: Any) -> dict[str, Any]:
-    """Return class, configuration and state of a layer, loss, optimizer or accuracy, such as `load_model` accepts."""
-    kind = type(thing)
-    custom = kind not in BUILTIN[role]
-    if custom:
-        definer = next((each for each in kind.__mro__ if "get_config" in vars(each)), None)
-        if definer is None or definer.__module__.startswith("nnx."):
-            raise TypeError(
-                f"{where}: {role} must be built in or have a get_config() of its own that returns its constructor's "
-                f"arguments, got {kind.__name__}. Without one, save_parameters() still works."
-            )
-    config = thing.get_config()
-    if not custom:
-        _make(kind, config)
-    state = {name: getattr(thing, name) for name in _state_of(thing)}
-    for name, value in state.items():
-        _state_of(thing)[name](where, name, value)
-    return {"class": kind.__name__, "custom": custom, "config": config, "state": state}
-
-
-def _make(kind: type, config: dict[str, Any]) -> Any:
-    """Return an object of a built-in class, checked by its own constructor; a dense layer without parameters.
-
-    A dense layer's constructor would draw random weights, and allocate whatever size a file claims.
-    """
-    thing: Any = object.__new__(kind)
-    (thing._configure if kind is Layer_Dense else thing.__init__)(**config)
-    return thing
-
-
-def _state_of(thing: Any) -> dict[str, Callable[[str, str, Any], None]]:
-    """Return the names and checks of what an object of a built-in class, or of a class derived from one, has learnt."""
-    return next((state for kind, state in STATE.items() if isinstance(thing, kind)), {})
+def _refuse_twice(where: str, name: str, layers: Iterable[Any]) -> None:
+    seen: set[int] = set()
+    for layer in layers:
+        if id(layer) in seen:
+            raise ValueError(f"{where}: {name} must hold each layer once, got {layer!r} twice.")
+        seen.add(id(layer))
 
 
 # Reading
@@ -256,12 +235,13 @@ def _state_of(thing: Any) -> dict[str, Callable[[str, str, Any], None]]:
 
 def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, type]) -> AnyModel:
     """Return the model that `save_model` wrote, an object of the class ``kind``."""
-    file = _File("Model.load", path)
+    file = _File("Model.load", _check.path("Model.load", "path", path))
     if file.kind == PARAMETERS:
         file.refuse("holds parameters alone. Build the model and call model.load_parameters(path)")
     if file.take(str, "model") != kind.__name__:
         file.refuse(f"holds a {file.description['model']}. Call {file.description['model']}.load(path)")
     layers = [file.build("layer", each, custom_objects) for each in file.take(list, "layers")]
+    del file.description["layers"]  # of many layers it is large
     file.fill(layers)
     model = kind()
     model.layers = layers
@@ -274,15 +254,27 @@ def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, ty
         file.refuse(f"describes no possible model ({error})")
     model.trainable_layers = [layers[number] for number in file.trainable()]
     model._connect_loss()
-    if TABLE in file.description:
-        try:
-            model.table = Table.from_dict(file.description[TABLE])
-            misfit = _misfit(model, model.table)
-        except (TypeError, ValueError) as error:
-            misfit = str(error)
-        if misfit:
-            file.refuse(f"is damaged: its table cannot be used ({misfit})")
+    for key in PREPROCESSORS:
+        if key in file.description:
+            setattr(model, key, _preprocessor(file, key, model))
     return model
+
+
+def _preprocessor(file: _File, key: str, model: Model) -> Table:
+    """Return a preprocessor that a file holds."""
+    described, arrays = file.description[key], file.beside(f"{key}.")
+    try:
+        if isinstance(described, dict) and "columns" in described:
+            described = {**described, "columns": _packing.unpacked(described["columns"], arrays)}
+        elif arrays:
+            raise ValueError("it has arrays that belong to no column")
+        preprocessor = PREPROCESSORS[key].from_dict(described)
+        misfit = _misfit(model, key, preprocessor)
+    except (TypeError, ValueError) as error:
+        misfit = str(error)
+    if misfit:
+        file.refuse(f"is damaged: its {key} cannot be used ({misfit})")
+    return preprocessor
 
 
 class Checkpoint:
@@ -298,14 +290,14 @@ class Checkpoint:
         How many steps the optimizer has made; None if it does not count them.
     """
 
-    def __init__(self, where: str, path: Path, model: Model) -> None:
+    def __init__(self, where: str, path: str, model: Model) -> None:
         file = self._file = _File(where, path)
         if file.kind != CHECKPOINT:
             file.refuse("is no checkpoint, such as train(checkpoint=...) writes")
         if file.take(str, "model") != type(model).__name__:
             file.refuse(f"is a checkpoint of a {file.description['model']}, not of a {type(model).__name__}")
         self.run = file.take(dict, "run")
-        self.run_arrays = {name.removeprefix(RUN): array for name, array in file.arrays.items() if name.startswith(RUN)}
+        self.run_arrays = file.beside(RUN_ARRAYS)
         self._compare(describe(where, model))
         roles = {"loss": model.loss, "optimizer": model.optimizer, "accuracy": model.accuracy}
         classes = {type(thing).__name__: type(thing) for thing in (*model.layers, *roles.values())}
@@ -314,7 +306,7 @@ class Checkpoint:
         others = {role: file.build(role, file.description[role], classes) for role in roles}
         self._pairs = list(zip(model.layers, layers, strict=True))
         self._pairs += [(own, others[role]) for role, own in roles.items()]
-        counts = "iterations" in _state_of(others["optimizer"])
+        counts = "iterations" in _described.state_of(others["optimizer"])
         self.iterations = others["optimizer"].iterations if counts else None
         self._compare_shapes()
 
@@ -352,7 +344,7 @@ class Checkpoint:
                     setattr(own, name, getattr(found, name))
                 elif name in vars(own):
                     delattr(own, name)
-            for name in _state_of(own):
+            for name in _described.state_of(own):
                 setattr(own, name, getattr(found, name))
 
 
@@ -361,7 +353,7 @@ def _made_like(described: Any) -> Any:
     if not isinstance(described, dict):
         return None
     return json.loads(
-        json.dumps([described.get(key) for key in ("class", "custom", "config")], default=_files.plain_number)
+        json.dumps([described.get(key) for key in ("class", "custom", "config")], default=_safetensors.plain_number)
     )
 
 
@@ -374,7 +366,7 @@ def _shown(described: Any) -> str:
 
 def load_parameters(model: Model, path: Path) -> None:
     """Set a model's parameters from what `save_parameters` or `save_model` wrote."""
-    file = _File("Model.load_parameters", path)
+    file = _File("Model.load_parameters", _check.path("Model.load_parameters", "path", path))
     groups = []
     for number in file.trainable():
         names = [f"layers.{number}.{name}" for name in PARAMETER_ARRAYS]
@@ -388,16 +380,16 @@ def load_parameters(model: Model, path: Path) -> None:
 class _File:
     """A file's description and arrays, each part checked when it is taken."""
 
-    def __init__(self, where: str, path: Path) -> None:
+    def __init__(self, where: str, path: str) -> None:
         self.where = where
-        self.path = os.fspath(path)
-        self.description, self.arrays = _files.read(where, path)
+        self.path = path
+        self.description, self.arrays = _safetensors.read(where, path)
         self.kind = self.take(str, "format")
         version = self.take(int, "version")
-        if self.kind not in KEYS or version != VERSION:
-            self.refuse(f"is of format {self.kind!r}, version {version}; this nnx reads version {VERSION}")
-        optional = set() if self.kind == PARAMETERS else {TABLE}
-        if set(self.description) - optional != KEYS[self.kind]:
+        if self.kind not in KEYS or version not in VERSIONS:
+            read = " and ".join(map(str, VERSIONS))
+            self.refuse(f"is of format {self.kind!r}, version {version}; this nnx reads versions {read}")
+        if set(self.description) - OPTIONAL_KEYS[self.kind] != KEYS[self.kind]:
             self.refuse(f"is damaged: its description has the keys {sorted(self.description)}")
 
     def refuse(self, reason: str) -> NoReturn:
@@ -410,6 +402,12 @@ class _File:
         if type(value) is not kind:
             self.refuse(f"is damaged: its description has no {key}")
         return value
+
+    def beside(self, beginning: str) -> dict[str, Array]:
+        """Return the arrays whose names begin so, by the rest of their names."""
+        return {
+            name.removeprefix(beginning): array for name, array in self.arrays.items() if name.startswith(beginning)
+        }
 
     def trainable(self) -> list[int]:
         """Return the positions of the trainable layers, each once and each of a layer with weights."""
@@ -438,7 +436,7 @@ class _File:
                 raise ModelFileError(f"{self.where}: {self.path!r} gives no {name}. {error}") from error
         else:
             thing = self._builtin(role, name, config)
-        checks = _state_of(thing)
+        checks = _described.state_of(thing)
         if set(state) != set(checks):
             self.refuse(f"is damaged: {sorted(state)} is no state of {name}")
         for key, value in state.items():
@@ -456,7 +454,7 @@ class _File:
         if set(config) != set(kind._arguments):  # type: ignore[attr-defined]
             self.refuse(f"is damaged: {name} cannot be made from {sorted(config)}")
         try:
-            return _make(kind, config)
+            return _described.make(kind, config)
         except (TypeError, ValueError) as error:
             self.refuse(f"is damaged ({error})")
 
@@ -464,8 +462,11 @@ class _File:
         """Give the layers their arrays: dense ones both parameters, of the right shapes; state shaped like those."""
         first: dict[int, tuple[str, str]] = {}
         known = {f"layers.{number}.{name}": (layer, name) for number, layer in enumerate(layers) for name in ARRAYS}
+        beside = (*(f"{key}." for key in PREPROCESSORS if key in self.description),)
+        if self.kind == CHECKPOINT:
+            beside += (RUN_ARRAYS,)
         for full_name, array in self.arrays.items():
-            if self.kind == CHECKPOINT and full_name.startswith(RUN):
+            if full_name.startswith(beside):
                 continue
             if full_name not in known:
                 self.refuse(f"is damaged: it holds {full_name!r}, which belongs to no layer")

@@ -9,7 +9,7 @@ import nnx
 from nnx import _kernels
 from nnx.cli.arguments import Parser, standard_output
 
-PACKAGES = ("numpy", "safetensors", "tqdm", "platformdirs")
+PACKAGES = ("numpy", "tqdm", "platformdirs")
 
 
 def add(commands: Any) -> None:

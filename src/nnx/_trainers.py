@@ -1,0 +1,65 @@
+"""Which thread trains a model: one at a time, and never one that a fork has left behind in another process."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Any, NamedTuple
+
+#: The attribute that a model has while a thread trains it. Compiled calls of one small step set it to an object of
+#: their own: nothing else can run in their thread meanwhile.
+MARK = "_training"
+
+#: What was made for a model by the thread that trains it, and is in use by that.
+MADE = ("_plan", "_again", "_inference")
+
+#: All models, by identity: a subclass may compare equal, or have no hash.
+_models: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+class Trainer(NamedTuple):
+    """Marks the thread that trains a model."""
+
+    thread: int
+
+
+def remember(model: Any) -> None:
+    """Let a forked process know of a model."""
+    _models[id(model)] = model
+
+
+def begin(where: str, model: Any) -> None:
+    """Mark the model as trained by this thread; refuse it if a thread does so already."""
+    trainer = Trainer(threading.get_ident())
+    if vars(model).setdefault(MARK, trainer) is not trainer:
+        raise RuntimeError(f"{where}: this model is being trained already.")
+
+
+def end(model: Any) -> None:
+    """Take the mark away."""
+    vars(model).pop(MARK, None)
+
+
+def refuse_others(what: str, model: Any) -> None:
+    """Refuse to read a model that another thread is training: its arrays belong to no one step."""
+    trainer = vars(model).get(MARK)
+    if trainer is None or trainer == Trainer(threading.get_ident()):
+        return
+    raise RuntimeError(
+        f"{what} while another thread trains it: its arrays belong to no one step. Wait for the end of the training, "
+        "or let it write a file between two steps: train(..., checkpoint=path)."
+    )
+
+
+def _forget_other_threads() -> None:
+    """After a fork: only the thread that forked goes on, so no other one trains anything in the new process."""
+    for model in list(_models.values()):
+        trainer = vars(model).get(MARK)
+        if trainer is not None and trainer != Trainer(threading.get_ident()):
+            for name in (MARK, *MADE):
+                vars(model).pop(name, None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_other_threads)

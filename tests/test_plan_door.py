@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -45,8 +48,9 @@ def test_a_plan_is_bound_before_it_is_run(door):
     plan = made(door, found)
     with pytest.raises(RuntimeError, match="no data"):
         plan.prepare(*ONE_STEP)
-    with pytest.raises(ValueError, match="must be"):
-        plan.lead(1)
+    for run in (plan.lead, plan.work):
+        with pytest.raises(RuntimeError, match="no run is prepared"):
+            run()
     with pytest.raises(ValueError, match="must be parameters"):
         plan.bind_data(X, Y, None, False, True, -1.0)
     assert bind(plan, found)
@@ -55,8 +59,9 @@ def test_a_plan_is_bound_before_it_is_run(door):
     assert plan.bind_data(X, Y, None, False, True, -1.0)
     plan.prepare(*ONE_STEP)
     plan.release()
-    with pytest.raises(ValueError, match="must be"):
-        plan.lead(1)
+    for run in (plan.lead, plan.work):
+        with pytest.raises(RuntimeError, match="no run is prepared"):
+            run()
 
 
 def test_a_last_step_needs_room_for_what_it_stores(door):
@@ -66,7 +71,7 @@ def test_a_last_step_needs_room_for_what_it_stores(door):
     plan.bind_data(X, Y, None, False, True, -1.0)
     plan.prepare(6, 1, True, *ONE_STEP[3:])
     with pytest.raises(RuntimeError, match="no room"):
-        plan.lead(1)
+        plan.lead()
     for rows, inputs in ((7, X), (0, X[:0]), (6, X[:5]), (6, X.astype(np.float64))):
         with pytest.raises((TypeError, ValueError), match="must"):
             plan.room(rows, inputs, [])
@@ -86,21 +91,42 @@ def test_a_run_of_impossible_size_is_refused(door, change):
     arguments = [change.get(i, value) for i, value in enumerate(ONE_STEP)]
     with pytest.raises(ValueError, match="must"):
         plan.prepare(*arguments)
-    with pytest.raises(ValueError, match="must"):
-        plan.lead(1)
+    with pytest.raises(RuntimeError, match="no run is prepared"):
+        plan.lead()
 
 
-@pytest.mark.parametrize("n", [-1, 2, 300])
-def test_more_threads_than_there_is_memory_for_are_refused(door, n):
+@pytest.mark.parametrize("n", [1, 3])
+def test_threads_beyond_those_that_there_is_memory_for_are_sent_away(door, n):
     found = lowered()
     plan = made(door, found)
     bind(plan, found)
     plan.bind_data(X, Y, None, False, True, -1.0)
-    plan.prepare(*ONE_STEP)
-    with pytest.raises(ValueError, match="must be as many"):
-        plan.lead(n)
-    with pytest.raises(ValueError, match="must be"):
-        plan.work(n)
+    plan.prepare(*ONE_STEP[:8], n, True)
+    threads = [threading.Thread(target=plan.work) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 30
+    while sum(thread.is_alive() for thread in threads) > n - 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert plan.waiting() == sum(thread.is_alive() for thread in threads) == n - 1
+    assert (plan.steps_done, plan.lead(), plan.steps_done) == (0, 1, 1)
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_threads_that_come_after_the_run_has_begun_or_was_given_up_are_sent_away(door):
+    found = lowered()
+    plan = made(door, found)
+    for end in (lambda: plan.lead(), lambda: plan.dismiss()):
+        bind(plan, found)
+        plan.bind_data(X, Y, None, False, True, -1.0)
+        plan.prepare(*ONE_STEP[:8], 2, True)
+        end()
+        late = threading.Thread(target=plan.work, daemon=True)
+        late.start()
+        late.join(30)
+        assert not late.is_alive()
 
 
 @pytest.mark.parametrize(
@@ -160,7 +186,7 @@ def test_a_repeat_needs_every_array_that_the_last_step_has_stored_into(door):
         for name, value in values.items()
         if name not in ("inputs", "dvalues")
     ]
-    plan.lead(1)
+    plan.lead()
     plan.release()
     repeat(published)
     for left_out in range(len(published)):

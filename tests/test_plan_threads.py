@@ -210,6 +210,76 @@ def test_an_interrupted_start_of_threads_leaves_none_behind_and_changes_nothing(
     assert alive == []
 
 
+FAILING_THREADS = """
+import sys, threading
+import numpy as np
+import nnx
+from nnx import plan
+
+plan.LEAST_STEP = plan.LEAST_CALL = 0
+plan.LEAST_ROWS = 1
+begun = 0
+
+def trained(threads):
+    np.random.seed(0)
+    model = nnx.Model()
+    for layer in (nnx.Layer_Dense(3, 20), nnx.Activation_ReLU(), nnx.Layer_Dense(20, 5), nnx.Activation_Softmax()):
+        model.add(layer)
+    model.set(
+        loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_Adam(), accuracy=nnx.Accuracy_Categorical()
+    )
+    model.finalize()
+    X = np.random.rand(60, 3).astype("f4")
+    model.train(X, np.arange(60) % 5, epochs=20, batch_size=16, print_every=None, threads=threads, shuffle=True, seed=1)
+    return [array.tobytes() for pair in model.get_parameters() for array in pair]
+
+def fails(frame, event, argument):
+    global begun
+    begun += 1
+    if sys.argv[1] == "all" or begun == int(sys.argv[1]):
+        raise OSError("a hook that fails")
+
+expected = trained(1)
+threading.settrace(fails)
+threading.excepthook = lambda arguments: None
+assert trained(3) == expected
+assert begun > 0
+"""
+
+
+@pytest.mark.parametrize("which", ["all", "1", "2"])
+def test_threads_that_fail_before_they_begin_are_done_without(compiled, which):
+    subprocess.run([sys.executable, "-c", FAILING_THREADS, which], check=True, timeout=60)
+
+
+def test_threads_that_are_held_up_before_they_begin_are_not_waited_for_long(threaded, monkeypatch, no_thread_left):
+    expected = ragged(EVERY_KIND[3], threads=1)
+    leads = []
+    run = plan.run_threads
+
+    class Late:
+        """A plan whose threads come when it has run."""
+
+        def __init__(self, native):
+            self.native, self.over = native, threading.Event()
+            self.waiting, self.dismiss = native.waiting, native.dismiss
+
+        def work(self):
+            self.over.wait(60)
+            self.native.work()
+
+        def lead(self):
+            leads.append(self.native.waiting())
+            try:
+                return self.native.lead()
+            finally:
+                self.over.set()
+
+    monkeypatch.setattr(plan, "run_threads", lambda native, n_threads: run(Late(native), n_threads))
+    assert ragged(EVERY_KIND[3], threads=3) == expected
+    assert set(leads) == {0}
+
+
 @posix
 def test_a_fork_can_train_after_training_on_threads(threaded, no_thread_left):
     net = EVERY_KIND[3]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: How long a compiled call lasts, about: in between, Ctrl-C is answered and figures are shown.
 CALL_SECONDS = 0.05
+#: How long a call waits for threads that it has started, at most.
+START_SECONDS = 0.02
 #: Steps of one call, at most.
 MOST_STEPS = 1 << 14
 #: Numbers of samples that are put in order for one call, at most.
@@ -380,24 +382,33 @@ def _still_holds(model: Model, native: Any) -> bool:
 def run_threads(native: Any, n_threads: int) -> int:
     """Let a plan's threads run, the caller's first of all, until all are through; return how many steps are done.
 
-    If the system gives no more threads, those that there are do all the work: bits are the same.
+    Threads that the system does not give, or that fail before they come to compiled code, are done without: bits are
+    the same.
     """
     helpers: list[threading.Thread] = []
     try:
         for number in range(1, n_threads):
-            helper = threading.Thread(target=native.work, args=(number,), name=f"nnx-{number}")
+            helper = threading.Thread(target=native.work, name=f"nnx-{number}")
             try:
                 helper.start()
             except RuntimeError:
                 break
             helpers.append(helper)
-        done: int = native.lead(1 + len(helpers))
+        _await(native, helpers)
+        done: int = native.lead()
     except BaseException:
         native.dismiss()
         raise
     finally:
         _join(helpers)
     return done
+
+
+def _await(native: Any, helpers: list[threading.Thread]) -> None:
+    """Wait until the threads have come to compiled code, for a moment: some may fail before, or be held up."""
+    end = time.monotonic() + START_SECONDS
+    while native.waiting() < sum(helper.is_alive() for helper in helpers) and time.monotonic() < end:
+        time.sleep(0)
 
 
 def _join(helpers: list[threading.Thread]) -> None:

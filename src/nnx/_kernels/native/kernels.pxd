@@ -52,6 +52,10 @@ cdef extern from "threads.h" nogil:
         pass
     void meet(Meeting *meeting, int threads)
     void open_gate(Meeting *meeting, int how)
+    int come_to_gate(Meeting *meeting, int most)
+    void expect_at_gate(Meeting *meeting)
+    int count_at_gate(Meeting *meeting)
+    int close_gate(Meeting *meeting)
     int wait_at_gate(Meeting *meeting)
     bint claim(int *flag)
     void unclaim(int *flag)

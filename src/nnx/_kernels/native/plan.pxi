@@ -188,6 +188,7 @@ cdef class Plan:
     cdef bint has_parameters, has_data, is_prepared  # what has been done since the last `release`
     cdef bint stores
     cdef bint has_room  # for what the last step stores
+    cdef readonly Py_ssize_t steps_done  # of the run that was prepared last
 
     def __cinit__(self, dtype, tuple stages not None, str loss not None, bint combined, guards not None):
         cdef Py_ssize_t s
@@ -576,7 +577,9 @@ cdef class Plan:
             net.order = <const Py_ssize_t *> data(rows) if rows is not None else NULL
         self.lean.first_forwards = self.stored.first_forwards = forwards
         self.progress.n_threads = 1
+        self.steps_done = 0
         open_gate(&self.progress.meeting, 0)
+        expect_at_gate(&self.progress.meeting)
         self.is_prepared = True
         return self.steps, self.epochs
 
@@ -686,32 +689,39 @@ cdef class Plan:
                     found.append(arrays[i])
         return found
 
-    def lead(self, int n_threads):
-        """Run as the first of so many threads, and let the others begin, which wait in `work`; return the steps done.
+    def lead(self):
+        """Run as the first thread, with those that wait in `work`; return the steps done, which `steps_done` keeps.
 
+        Nobody is waited for: a thread that has not come by now is not coming, or comes too late and leaves.
         One call, so that nothing can be raised between the two: the others could not go on alone.
         """
-        cdef Py_ssize_t done
-        if not self.is_prepared or not 1 <= n_threads <= self.reserved_threads:
-            raise ValueError("Plan.lead: n_threads must be as many as there is memory for, for a run that is prepared.")
+        if not self.is_prepared:
+            raise RuntimeError("Plan.lead: no run is prepared. Call prepare first.")
         if self.stores and not self.has_room:
             raise RuntimeError("Plan.lead: there is no room for what the last step stores. Call room first.")
         with nogil:
-            self.progress.n_threads = n_threads
+            self.progress.n_threads = 1 + close_gate(&self.progress.meeting)
             open_gate(&self.progress.meeting, 1)
-            done = self._work(0)
-        return done
+            self.steps_done = self._work(0)
+        return self.steps_done
 
-    def work(self, int thread):
-        """Wait for `lead` or `dismiss`, then run as one of the threads after the first."""
-        if not self.is_prepared or not 1 <= thread < self.reserved_threads:
-            raise ValueError("Plan.work: thread must be one that there is memory for, in a run that is prepared.")
+    def work(self):
+        """Wait for `lead` or `dismiss`, then run as one of the threads after the first, if there is memory for it."""
+        cdef int thread
+        if not self.is_prepared:
+            raise RuntimeError("Plan.work: no run is prepared. Call prepare first.")
         with nogil:
-            if wait_at_gate(&self.progress.meeting) > 0:
+            thread = come_to_gate(&self.progress.meeting, self.reserved_threads - 1)
+            if thread > 0 and wait_at_gate(&self.progress.meeting) > 0:
                 self._work(thread)
 
+    def waiting(self):
+        """Return how many threads wait in `work`."""
+        return count_at_gate(&self.progress.meeting)
+
     def dismiss(self):
-        """Let threads go that still wait in `work`."""
+        """Let threads go that still wait in `work`, and those that are yet to come."""
+        close_gate(&self.progress.meeting)
         open_gate(&self.progress.meeting, -1)
 
     cdef Py_ssize_t _work(self, int thread) noexcept nogil:

@@ -13,7 +13,8 @@
 typedef struct {
     int arrived, passed; /* threads at the barrier; how often all have been there */
     char apart[56];
-    int open; /* of the gate: 0 wait, 1 go, -1 leave */
+    int open;    /* of the gate: 0 wait, 1 go, -1 leave */
+    int waiting; /* threads that have come to the gate; -1: too late to come */
 } Meeting;
 
 static inline void look_again(int *looks) {
@@ -38,6 +39,24 @@ static inline void meet(Meeting *m, int threads) {
     }
 }
 static inline void open_gate(Meeting *m, int how) { __atomic_store_n(&m->open, how, __ATOMIC_RELEASE); }
+/* Come to the gate; return which thread that is, from 1 on, or 0 if it is too late or `most` have come already. */
+static inline int come_to_gate(Meeting *m, int most) {
+    int n = __atomic_load_n(&m->waiting, __ATOMIC_RELAXED);
+    do {
+        if (n < 0 || n >= most) return 0;
+    } while (!__atomic_compare_exchange_n(&m->waiting, &n, n + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    return n + 1;
+}
+static inline void expect_at_gate(Meeting *m) { __atomic_store_n(&m->waiting, 0, __ATOMIC_RELEASE); }
+static inline int count_at_gate(Meeting *m) {
+    int n = __atomic_load_n(&m->waiting, __ATOMIC_ACQUIRE);
+    return n < 0 ? 0 : n;
+}
+/* Let no other thread come; return how many have come. */
+static inline int close_gate(Meeting *m) {
+    int n = __atomic_exchange_n(&m->waiting, -1, __ATOMIC_ACQ_REL);
+    return n < 0 ? 0 : n;
+}
 static inline int wait_at_gate(Meeting *m) {
     int looks = 0, how;
     while ((how = __atomic_load_n(&m->open, __ATOMIC_ACQUIRE)) == 0) look_again(&looks);
@@ -48,6 +67,10 @@ static inline int wait_at_gate(Meeting *m) {
 typedef struct { int open; } Meeting;
 static inline void meet(Meeting *m, int threads) { (void)m; (void)threads; }
 static inline void open_gate(Meeting *m, int how) { m->open = how; }
+static inline int come_to_gate(Meeting *m, int most) { (void)m; (void)most; return 0; }
+static inline void expect_at_gate(Meeting *m) { (void)m; }
+static inline int count_at_gate(Meeting *m) { (void)m; return 0; }
+static inline int close_gate(Meeting *m) { (void)m; return 0; }
 static inline int wait_at_gate(Meeting *m) { return m->open; }
 #endif
 

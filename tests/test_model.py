@@ -64,6 +64,95 @@ def test_set_keeps_what_is_none_and_works_after_finalize(data):
     assert optimizer.iterations == 1
 
 
+# Losses that take probabilities
+
+
+def network(*layers, loss=None, model=None):
+    """Return a model of these layers, not finalized."""
+    model = model or nnx.Model()
+    for layer in layers:
+        model.add(layer)
+    model.set(loss=loss, optimizer=nnx.Optimizer_SGD(), accuracy=nnx.Accuracy_Categorical())
+    return model
+
+
+CATEGORICAL, BINARY = nnx.Loss_CategoricalCrossentropy, nnx.Loss_BinaryCrossentropy
+MISFITS = {
+    "nothing, categorical": (CATEGORICAL, (), "Layer_Dense(64, 3)", "Activation_Softmax", ""),
+    "nothing, binary": (BINARY, (), "Layer_Dense(64, 3)", "Activation_Sigmoid", ""),
+    "linear": (CATEGORICAL, (nnx.Activation_Linear,), "Activation_Linear()", "Activation_Softmax", ""),
+    "ReLU": (BINARY, (nnx.Activation_ReLU,), "Activation_ReLU()", "Activation_Sigmoid", ""),
+    "sigmoid, categorical": (
+        *(CATEGORICAL, (nnx.Activation_Sigmoid,), "Activation_Sigmoid()", "Activation_Softmax"),
+        ", or set the loss to Loss_BinaryCrossentropy()",
+    ),
+    "softmax, binary": (
+        *(BINARY, (nnx.Activation_Softmax,), "Activation_Softmax()", "Activation_Sigmoid"),
+        ", or set the loss to Loss_CategoricalCrossentropy()",
+    ),
+    "softmax, then dropout": (
+        *(CATEGORICAL, (nnx.Activation_Softmax, lambda: nnx.Layer_Dropout(0.1))),
+        *("Layer_Dropout(0.1)", "Activation_Softmax", ""),
+    ),
+}
+
+
+@pytest.mark.parametrize(("loss", "ends", "got", "needed", "other"), MISFITS.values(), ids=MISFITS)
+def test_a_loss_of_probabilities_is_refused_behind_what_gives_none(loss, ends, got, needed, other):
+    sentence = (
+        f"the last layer must be {needed} for {loss.__name__}, got {got}. Add {needed}() as the last layer{other}."
+    )
+
+    def refuses(method, call):
+        with pytest.raises(ValueError, match=f"^{re.escape(f'{method}: {sentence}')}$"):
+            call()
+
+    def layers():
+        return nnx.Layer_Dense(64, 3), *(end() for end in ends)
+
+    refuses("Model.finalize", network(*layers(), loss=loss()).finalize)
+    model = network(*layers(), loss=nnx.Loss_MeanSquaredError())
+    model.finalize()
+    before = model.loss
+    refuses("Model.set", lambda: model.set(loss=loss(), optimizer=nnx.Optimizer_Adam()))
+    assert (model.loss, type(model.optimizer)) == (before, nnx.Optimizer_SGD)
+    model.loss = loss()
+    refuses("Model.train", lambda: model.train(np.ones((3, 64)), [0, 1, 2]))
+    refuses("Model.evaluate", lambda: model.evaluate(np.ones((3, 64)), [0, 1, 2]))
+    model.add(nnx.Activation_Softmax() if loss is CATEGORICAL else nnx.Activation_Sigmoid())
+    model.finalize()
+
+
+def test_what_is_of_ones_own_may_come_before_any_loss():
+    class Own_Activation:
+        def forward(self, inputs, training):
+            self.output = np.full_like(inputs, 0.3)
+
+        def backward(self, dvalues):
+            self.dinputs = dvalues
+
+    class Own_Sigmoid(nnx.Activation_Sigmoid):
+        pass
+
+    class Own_Dense(nnx.Layer_Dense):
+        pass
+
+    class Own_Loss(nnx.Loss_CategoricalCrossentropy):
+        def forward(self, y_pred, y_true):
+            return super().forward(np.full_like(y_pred, 0.3), y_true)
+
+    replaced = nnx.Activation_Linear()
+    replaced.forward = Own_Activation.forward.__get__(replaced)
+    for last in (Own_Activation(), Own_Sigmoid(), Own_Dense(3, 3), replaced):
+        model = network(nnx.Layer_Dense(2, 3), last, loss=nnx.Loss_CategoricalCrossentropy())
+        model.finalize()
+        model.set(loss=nnx.Loss_CategoricalCrossentropy())
+        model.train(np.ones((3, 2)), [0, 1, 2], print_every=None)
+    model = network(nnx.Layer_Dense(2, 3), loss=Own_Loss())
+    model.finalize()
+    model.train(np.ones((3, 2)), [0, 1, 2], print_every=None)
+
+
 def test_finalize_and_predict_need_neither_loss_nor_optimizer_nor_accuracy():
     model = nnx.Model()
     model.add(nnx.Layer_Dense(2, 3))
@@ -303,6 +392,7 @@ def test_a_model_that_is_being_trained_cannot_be_trained():
     model = nnx.Model()
     model.add(Own_Layer())
     model.add(nnx.Layer_Dense(2, 3))
+    model.add(nnx.Activation_Softmax())
     model.set(
         loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_Adam(), accuracy=nnx.Accuracy_Categorical()
     )

@@ -28,6 +28,12 @@ from nnx.tables import Table
 #: Built-in layers whose output has as many columns as their input.
 KEEP_WIDTH = (Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax, Layer_Dropout)
 
+#: Losses that take probabilities, and the built-in layer that computes them.
+PAIRS: dict[type, type] = {
+    Loss_CategoricalCrossentropy: Activation_Softmax,
+    Loss_BinaryCrossentropy: Activation_Sigmoid,
+}
+
 #: What a copy of a model does not take over.
 PRIVATE = ("_training", "_plan", "_again", "_inference")
 
@@ -134,6 +140,8 @@ class Model:
         ------
         TypeError
             For a class in place of an object, and for what lacks the methods of its kind.
+        ValueError
+            After `finalize`, for a loss that the last layer does not suit (see there).
         """
         if table is not None and not isinstance(table, Table):
             raise TypeError(f"Model.set: table must be a Table, got {table!r}.")
@@ -141,6 +149,8 @@ class Model:
         chosen = {name: thing for name, thing in given.items() if thing is not None}
         for name, thing in chosen.items():
             _check.role("Model.set", name, thing)
+        if self._chain:
+            self._check_output("Model.set", loss)
         vars(self).update(chosen)
         if table is not None:
             self.table = table
@@ -155,11 +165,15 @@ class Model:
         Raises
         ------
         ValueError
-            If there are no layers, or if neighbours do not fit each other in width or dtype.
+            If there are no layers, if neighbours do not fit each other in width or dtype, or if
+            `Loss_CategoricalCrossentropy` follows another built-in layer than `Activation_Softmax`, or
+            `Loss_BinaryCrossentropy` another than `Activation_Sigmoid`: these losses take probabilities. What follows a
+            layer, or is a loss, of a class of your own is up to you.
         """
         if not self.layers:
             raise ValueError("Model.finalize: there are no layers. Call model.add(layer) first.")
         self._check_chain()
+        self._check_output("Model.finalize", self.loss)
         self.input_layer = Layer_Input()
         chain = [self.input_layer, *self.layers]
         for before, after in zip(chain, self.layers, strict=False):
@@ -183,6 +197,24 @@ class Model:
             raise ValueError(
                 f"Model.finalize: all dense layers must have one dtype, got {' and '.join(sorted(dtypes))}."
             )
+
+    def _check_output(self, where: str, loss: Any) -> None:
+        """Refuse a built-in loss that takes probabilities behind a built-in layer that computes something else."""
+        misfit = self._misfit(loss)
+        if misfit:
+            pair = type(self.layers[-1])
+            others = "".join(f", or set the loss to {kind.__name__}()" for kind in PAIRS if PAIRS[kind] is pair)
+            raise ValueError(f"{where}: {misfit}. Add {PAIRS[type(loss)].__name__}() as the last layer{others}.")
+
+    def _misfit(self, loss: Any) -> str:
+        """Return why the last layer does not suit a loss; nothing if it does."""
+        needed = PAIRS.get(type(loss))
+        if needed is None or not self.layers or type(self.layers[-1]) is needed:
+            return ""
+        last = self.layers[-1]
+        if type(last) not in (Layer_Dense, *KEEP_WIDTH) or not _is_built_in(last) or not _is_built_in(loss):
+            return ""
+        return f"the last layer must be {needed.__name__} for {type(loss).__name__}, got {last!r}"
 
     def _connect_loss(self) -> None:
         """Tell the loss its layers, and make the combined gradient where one is exact."""
@@ -576,6 +608,8 @@ class Model:
             raise RuntimeError(f"{where}: the model is not finalized. Call model.finalize() first.")
         if len(self._chain) != len(self.layers) or not all(map(operator.is_, self._chain, self.layers)):
             raise RuntimeError(f"{where}: the layers have changed. Call model.finalize() again.")
+        if "loss" in names:
+            self._check_output(where, self.loss)  # which may have been assigned
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles take: all but that the original is being trained, and its plans."""
@@ -599,6 +633,11 @@ def _is_dense(layer: Any) -> bool:
         and np.ndim(layer.weights) == 2
         and training.keeps(layer, "forward", "nnx.layers")
     )
+
+
+def _is_built_in(thing: Any) -> bool:
+    """Return whether an object of a built-in class computes what that class does, with no ``forward`` of its own."""
+    return training.keeps(thing, "forward", type(thing).__module__)
 
 
 def _pair(where: str, group: tuple[ArrayLike, ...]) -> tuple[ArrayLike, ArrayLike]:

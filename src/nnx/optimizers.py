@@ -43,12 +43,16 @@ class _Optimizer(Described):
     def _configure(self, learning_rate: float, decay: float, **settings: float) -> None:
         where = type(self).__name__
         self.learning_rate = _check.number(where, "learning_rate", learning_rate, 0)
-        self.current_learning_rate = self.learning_rate
         self.decay = _check.number(where, "decay", decay, 0)
         self.iterations = 0
         for name, value in settings.items():
             setattr(self, name, _check.number(where, name, value))
         self._rule(where)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name == "learning_rate":  # takes effect at the next step; without decay nothing else would see to that
+            object.__setattr__(self, "current_learning_rate", value)
 
     def __getattr__(self, name: str) -> Any:
         # Reached only while it is unset: a subclass need not call this constructor.
@@ -76,7 +80,7 @@ class _Optimizer(Described):
             If parameters, gradients, state or settings are not what they must be; no parameter has changed then.
         """
         where = type(self).__name__ + ".update_params"
-        rate = float(_check.number(where, "current_learning_rate", self.current_learning_rate))
+        rate = float(self._checked_rate(where))
         kernel, state, settings = self._rule(where)
         parameters = _parameters(where, layer)
         n = len(parameters)
@@ -89,6 +93,11 @@ class _Optimizer(Described):
     def post_update_params(self) -> None:
         """Count the step."""
         self.iterations = self.iterations + 1
+
+    def _checked_rate(self, where: str) -> Any:
+        """Return the rate in use, a finite number; an error names the attribute that was assigned."""
+        rate = self.current_learning_rate
+        return _check.number(where, "learning_rate" if rate is self.learning_rate else "current_learning_rate", rate)
 
     def _rule(self, where: str) -> Rule:
         """Return the rule of the step that is due, its settings checked."""
@@ -133,7 +142,7 @@ class Optimizer_SGD(_Optimizer):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step.
+        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     momentum : float
@@ -142,7 +151,7 @@ class Optimizer_SGD(_Optimizer):
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use.
+        The rate in use. Without decay it may be assigned too, and holds until ``learning_rate`` is assigned.
     iterations : int
         Steps done.
 
@@ -170,7 +179,7 @@ class Optimizer_Adagrad(_Optimizer):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step.
+        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     epsilon : float
@@ -179,7 +188,7 @@ class Optimizer_Adagrad(_Optimizer):
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use.
+        The rate in use. Without decay it may be assigned too, and holds until ``learning_rate`` is assigned.
     iterations : int
         Steps done.
 
@@ -206,7 +215,7 @@ class Optimizer_RMSprop(_Optimizer):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step.
+        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     epsilon : float
@@ -217,7 +226,7 @@ class Optimizer_RMSprop(_Optimizer):
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use.
+        The rate in use. Without decay it may be assigned too, and holds until ``learning_rate`` is assigned.
     iterations : int
         Steps done.
 
@@ -250,7 +259,7 @@ class Optimizer_Adam(_Optimizer):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step.
+        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     epsilon : float
@@ -261,7 +270,7 @@ class Optimizer_Adam(_Optimizer):
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use.
+        The rate in use. Without decay it may be assigned too, and holds until ``learning_rate`` is assigned.
     iterations : int
         Steps done.
 

@@ -164,7 +164,7 @@ class Run:
         self.decay = float(_check.number(where, "decay", optimizer.decay, 0))
         self.learning_rate = float(_check.number(where, "learning_rate", optimizer.learning_rate))
         if not self.decay:
-            _check.number(where, "current_learning_rate", self.rate)
+            optimizer._checked_rate(where)
         try:
             if not self.native.bind(self.program.layers, self.program.trained, *rule, where, optimizers._state):
                 model._plan = None

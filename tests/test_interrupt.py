@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from networks import classifier, parameters_of
+from networks import classifier, mixed_spiral, parameters_of
 
 import nnx
 
@@ -43,7 +43,7 @@ class Impatient_Adam(nnx.Optimizer_Adam):
 
 def interrupted(step, **arguments):
     np.random.seed(0)
-    X, y = nnx.spiral_data(20, 3)
+    X, y = mixed_spiral(20, 3)
     model = classifier(dropout=0.1)
     model.set(optimizer=Impatient_Adam(0.05))
     model.optimizer.step = step
@@ -56,7 +56,7 @@ def test_the_step_under_way_is_finished():
     model, X, y = interrupted(4)
     assert model.optimizer.iterations == 5
     np.random.seed(0)
-    nnx.spiral_data(20, 3)
+    mixed_spiral(20, 3)
     twin = classifier(dropout=0.1)
     twin.set(optimizer=Impatient_Adam(0.05))  # so that both take the book path
     twin.optimizer.pressed = True

@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import warnings
 
 import numpy as np
 import pytest
-from networks import binary, classifier, parameters_of, regression
+from networks import binary, classifier, mixed_spiral, parameters_of, regression
 
 import nnx
 
 
 @pytest.fixture
 def data():
-    return nnx.spiral_data(samples=50, classes=3)
+    return mixed_spiral(samples=50, classes=3)
 
 
 def one_weight_model(weight=2.0, rate=0.25, decay=0.0, **regularizers):
@@ -374,6 +375,97 @@ def test_lists_and_data_frames_are_taken():
         model = classifier()
         model.train(X, [0, 1], print_every=None)
         assert model.predict(X).shape == (2, 3)
+
+
+# Rows sorted by class
+
+SORTED = np.repeat([2, 0, 1], 50)
+FORMS = {
+    "class numbers": lambda y: y,
+    "list": lambda y: y.tolist(),
+    "column": lambda y: y[:, None].astype("u1"),
+    "one-hot": lambda y: np.eye(3)[y],
+}
+
+
+def warnings_of(model, y, **arguments):
+    """Return what a training warns of, and that it trained all the same."""
+    before = model.optimizer.iterations
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        model.train(np.random.randn(len(y), 2), y, print_every=None, **arguments)
+    assert model.optimizer.iterations > before
+    assert all(warning.category is UserWarning and warning.filename == __file__ for warning in found)
+    return [str(warning.message) for warning in found]
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_rows_sorted_by_class_in_batches_without_shuffling_give_one_warning_with_the_fix(form):
+    assert warnings_of(classifier(), form(SORTED), batch_size=64, epochs=3) == [
+        "Model.train: the rows are sorted by class, so a batch of 64 holds few of the 3 classes, "
+        "and each step unlearns the others. Pass shuffle=True."
+    ]
+
+
+def test_two_classes_as_a_sigmoid_takes_them_and_losses_of_ones_own_are_classes_too():
+    class Own_Loss(nnx.Loss_CategoricalCrossentropy):
+        pass
+
+    y = np.repeat([1.0, 0.0], 30)
+    assert len(warnings_of(binary(), y, batch_size=20)) == len(warnings_of(binary(), y[:, None], batch_size=20)) == 1
+    model = classifier()
+    model.set(loss=Own_Loss())
+    assert len(warnings_of(model, SORTED, batch_size=20)) == 1
+    model = classifier()
+    model.set(loss=nnx.Loss_MeanSquaredError())
+    assert len(warnings_of(model, np.eye(3)[SORTED], batch_size=20)) == 1
+
+
+@pytest.mark.parametrize(
+    ("y", "arguments"),
+    [
+        (SORTED, {}),
+        (SORTED, {"batch_size": 150}),
+        (SORTED, {"batch_size": 1000}),
+        (SORTED, {"batch_size": 20, "shuffle": True}),
+        (np.random.default_rng(0).permutation(SORTED), {"batch_size": 20}),
+        (np.arange(150) % 3, {"batch_size": 20}),
+        (np.tile(SORTED, 2), {"batch_size": 20}),
+        (np.zeros(150, int), {"batch_size": 20}),
+        (np.array([0, 1, 2]), {"batch_size": 1}),
+        (np.array([0, 0, 1, 1]), {"batch_size": 2}),
+        (np.array([0] * 149 + [1]), {"batch_size": 20}),
+    ],
+    ids=[
+        *("all at once", "as large as the data", "larger", "shuffled", "mixed", "in turn", "sorted twice", "one class"),
+        *("a row a class", "by chance", "one exception"),
+    ],
+)
+def test_other_rows_give_no_warning(y, arguments):
+    assert warnings_of(classifier(), y, **arguments) == []
+
+
+def test_numbers_in_order_and_several_answers_a_row_are_no_classes():
+    assert warnings_of(regression(), np.repeat([1.0, 2.0], 50), batch_size=20) == []
+    cells = np.repeat([[0, 1, 1], [1, 0, 1]], 50, axis=0)
+    assert warnings_of(binary(n_outputs=3), cells, batch_size=20) == []
+
+
+def test_a_warning_that_is_made_an_error_comes_before_anything_changes():
+    model = classifier()
+    before = parameters_of(model)
+    with pytest.raises(UserWarning, match=r"Pass shuffle=True\.$"):  # pytest makes all warnings errors
+        model.train(np.ones((150, 2)), SORTED, batch_size=64)
+    assert (parameters_of(model), model.history) == (before, None)
+    model.train(np.ones((150, 2)), SORTED, batch_size=64, shuffle=True, print_every=None)
+
+
+def test_a_run_that_is_resumed_is_not_warned_of_again(tmp_path):
+    model, again = classifier(), classifier()
+    X = np.ones((150, 2))
+    with pytest.warns(UserWarning, match="sorted by class"):
+        model.train(X, SORTED, batch_size=64, print_every=None, checkpoint=tmp_path / "run")
+    again.train(X, SORTED, batch_size=64, print_every=None, epochs=2, resume=tmp_path / "run")
 
 
 def test_arguments_are_not_changed(data):

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 import safetensors
-from networks import binary, classifier, parameters_of, regression
+from networks import binary, classifier, mixed_spiral, parameters_of, regression
 from safetensors.numpy import load_file, save_file
 
 import nnx
@@ -28,7 +28,7 @@ OPTIMIZERS = [
 
 @pytest.fixture
 def data():
-    return nnx.spiral_data(samples=40, classes=3)
+    return mixed_spiral(samples=40, classes=3)
 
 
 def description_of(path) -> dict:

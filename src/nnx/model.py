@@ -308,6 +308,8 @@ class Model:
         DivergenceError
             With ``on_nonfinite="raise"``. It names epoch, step and layer; the update of a step whose loss is not finite
             is not made.
+        UserWarning
+            If the rows are sorted by class and a step sees only some of them, without ``shuffle``.
         ModelFileError
             If ``resume`` is no checkpoint, damaged, or one of another model; nothing has changed then.
         OSError
@@ -335,6 +337,8 @@ class Model:
         data = training.checked_data(self, where, ("X", "y"), X, y, check_finite)
         held_out = None if validation_data is None else training.checked_validation(self, where, validation_data)
         stops = _check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
+        if not order.shuffles and resume is None:
+            training.warn_of_sorted_rows(where, self, data, batch_size)
         token = object()  # of the one thread that may train it
         if vars(self).setdefault("_training", token) is not token:
             raise RuntimeError(f"{where}: this model is being trained already.")

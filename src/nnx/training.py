@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,14 +17,19 @@ from nnx import _check, _report, divergence, plan
 from nnx._interrupt import Interrupt
 from nnx._random import Order
 from nnx._typing import Array, ArrayLike, FloatDType
+from nnx.accuracy import Accuracy_Categorical
 from nnx.layers import Layer_Dense
-from nnx.losses import KernelLoss, Loss
+from nnx.losses import KernelLoss, Loss, Loss_BinaryCrossentropy, Loss_CategoricalCrossentropy
 
 if TYPE_CHECKING:
     from nnx.checkpoints import Keeper
     from nnx.history import History
     from nnx.model import Model
     from nnx.program import Program
+
+
+#: Rows that stand class by class are taken for sorted if chance gives such an order less often than this.
+UNLIKELY = 1e-3
 
 
 class Data(NamedTuple):
@@ -174,6 +180,48 @@ def checked_validation(model: Model, where: str, validation_data: Any) -> Data:
     except (TypeError, ValueError):
         raise ValueError(f"{where}: validation_data must be a pair (X_val, y_val).") from None
     return checked_data(model, where, ("validation_data[0]", "validation_data[1]"), X_val, y_val, check_finite=False)
+
+
+def warn_of_sorted_rows(where: str, model: Model, data: Data, batch_size: int | None) -> None:
+    """Warn if the rows are sorted by class and a step sees some of them only, in the order given."""
+    classes = None if data.n_batches(batch_size) == 1 else _classes_of_rows(model, data)
+    sizes = [] if classes is None else _sizes_in_turn(classes)
+    if len(sizes) > 1 and _chance(sizes) < UNLIKELY:
+        warnings.warn(
+            f"{where}: the rows are sorted by class, so a batch of {batch_size} holds few of the {len(sizes)} classes, "
+            "and each step unlearns the others. Pass shuffle=True.",
+            stacklevel=3,
+        )
+
+
+def _classes_of_rows(model: Model, data: Data) -> Array | None:
+    """Return the class of each row, as a number; None if the model does not learn one class a row."""
+    if type(model.loss) is Loss_CategoricalCrossentropy:
+        return data.y
+    losses = Loss_CategoricalCrossentropy | Loss_BinaryCrossentropy
+    if not isinstance(model.loss, losses) and not isinstance(model.accuracy, Accuracy_Categorical):
+        return None
+    y = data.y_accuracy
+    if y.ndim == 1 or y.shape[1:] == (1,):
+        return y.reshape(-1)
+    one_hot = y.ndim == 2 and (np.count_nonzero(y, axis=1) == 1).all()
+    return np.asarray(np.argmax(y, axis=1)) if one_hot else None
+
+
+def _sizes_in_turn(classes: Array) -> list[int]:
+    """Return how many rows each class has if all of a class stand together; else nothing."""
+    starts = np.flatnonzero(classes[1:] != classes[:-1]) + 1
+    starts = np.concatenate([[0], starts])
+    for some in (starts[:1000], starts):  # in mixed rows a class comes again soon
+        if len(np.unique(classes[some])) < len(some):
+            return []
+    return [int(size) for size in np.diff(starts, append=len(classes))]
+
+
+def _chance(sizes: list[int]) -> float:
+    """Return how likely rows in random order are to stand class by class, given the classes' sizes."""
+    orders = math.lgamma(len(sizes) + 1) + sum(math.lgamma(size + 1) for size in sizes)
+    return math.exp(orders - math.lgamma(sum(sizes) + 1))
 
 
 def keeps(thing: object, method: str, module: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import sys
 import warnings
 
 import numpy as np
@@ -549,6 +550,16 @@ def test_progress_shows_a_bar_with_loss_accuracy_and_time_on_stderr(capsys, data
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, .*step/s, loss \d\.\d{3}, acc \d\.\d{3}\]", err)
     classifier().train(*data, print_every=None, progress=True)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("missing", ["stderr", "stdout"])
+@pytest.mark.parametrize("print_every", [None, 1])
+def test_a_program_without_a_console_can_ask_for_progress(monkeypatch, data, missing, print_every):
+    model = classifier()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, missing, None)  # as under pythonw
+        model.train(*data, epochs=2, print_every=print_every, progress=True, validation_data=data)
+    assert model.optimizer.iterations == 2
 
 
 def test_progress_leaves_no_thread_running(data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,7 +48,7 @@ class Report:
     print_every : int or None
         Which steps get a line; None prints nothing at all.
     progress : bool
-        Show the bar.
+        Show the bar, if there is a stderr.
     n_steps, done : int
         Steps of the whole run, and how many of them were done before.
     """
@@ -55,7 +56,7 @@ class Report:
     def __init__(self, print_every: int | None, progress: bool, n_steps: int, done: int = 0) -> None:
         self.print_every = print_every
         self._bar: Any = None
-        if progress:
+        if progress and sys.stderr is not None:  # a program without a console has none
             from tqdm import tqdm
 
             class Bar(tqdm):  # type: ignore[type-arg]
@@ -67,7 +68,7 @@ class Report:
         """Print a line, unless nothing is to be printed."""
         if self.print_every is None:
             return
-        if self._bar is None:
+        if self._bar is None or sys.stdout is None:
             print(text)
         else:
             self._bar.write(text)

@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave with the sentence."""
-        first = message[:1] if message[:1] in "'\"" else message[:1].lower()
+        first = message[:1] if message[1:2].isupper() else message[:1].lower()  # names in capitals stay as they are
         self.exit(2, f"{self.prog}: {first}{message[1:].rstrip('.')}. Try: {self.prog} --help\n")
 
     @contextmanager

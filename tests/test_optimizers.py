@@ -330,3 +330,32 @@ def test_spoilt_state_and_settings_are_refused():
     with pytest.raises(ValueError, match="current_learning_rate must be a finite number, got nan"):
         adam.update_params(dense)
     np.testing.assert_array_equal(dense.weights, kept)
+
+
+@pytest.mark.parametrize("kind", [nnx.Model, Book])
+@pytest.mark.parametrize(
+    ("spoilt", "error"),
+    [
+        (np.ones((3, 5)), ValueError),
+        (np.ones((5, 3), complex), TypeError),
+        (np.broadcast_to(np.ones(3), (5, 3)), ValueError),
+        ([["a"]], TypeError),
+    ],
+    ids=["shape", "complex", "read-only", "text"],
+)
+def test_spoilt_state_of_the_last_layer_is_refused_before_the_first_is_updated(kind, spoilt, error):
+    net = Net("2-5,relu,5-3,softmax")
+    X, y = data_for(net, 12)
+    model, twin = (build(net, "Adam", kind) for _ in range(2))
+    for each in (model, twin):
+        each.train(X, y, print_every=None)
+    kept = model.layers[2].weight_cache
+    model.layers[2].weight_cache = spoilt
+    with pytest.raises(error, match="weight_cache must"):
+        model.train(X, y, print_every=None)
+    assert (model.optimizer.iterations, len(model.history)) == (1, 0)
+    model.layers[2].weight_cache = kept
+    names = ("weights", "biases", "weight_momentums", "bias_momentums", "weight_cache", "bias_cache")
+    for found, expected in zip(model.trainable_layers, twin.trainable_layers, strict=True):
+        for name in names:
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

@@ -1,4 +1,4 @@
-"""Ctrl-C between steps: what keeps a model consistent when its training is interrupted."""
+"""What keeps a model consistent when its training is interrupted: Ctrl-C between steps, and changes made at once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ import importlib
 import signal
 import sys
 import threading
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
 from types import FrameType, TracebackType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 SIGINT = int(signal.SIGINT)
 #: The functions without the enumerations that `signal` puts around them, which cost more than a small network's step.
 _signal = importlib.import_module("_signal" if "_signal" in sys.builtin_module_names else "signal")
+
+
+def at_once(calls: Iterable[partial[Any]]) -> None:
+    """Make calls of functions that are not written in Python, with no interruption between them.
+
+    The interpreter runs signal handlers, and raises what another thread has asked for, between two instructions of
+    Python code. This is one instruction.
+    """
+    deque(map(partial.__call__, calls), maxlen=0)
 
 
 class Interrupt:

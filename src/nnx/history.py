@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnx._interrupt import at_once
 from nnx._typing import Array
 
 if TYPE_CHECKING:
@@ -99,21 +101,34 @@ class History:
         """
         self._waiting.append((steps, epochs))
 
-    def add_step(self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float) -> None:
-        """Record a step."""
-        self._add(STEP, (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, learning_rate))
+    def adding(self, steps: Array, epochs: Array) -> partial[Any]:
+        """Return the call that does what `add` does, for `nnx._interrupt.at_once`."""
+        return partial(self._waiting.append, (steps, epochs))
+
+    def adding_step(
+        self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float
+    ) -> list[partial[Any]]:
+        """Return the calls that record a step, for `nnx._interrupt.at_once`."""
+        return self._appending(
+            STEP, (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, learning_rate)
+        )
 
     def add_epoch(self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float) -> None:
         """Record an epoch's training figures."""
-        self._add(EPOCH, (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, learning_rate))
+        values = (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, learning_rate)
+        at_once(self._appending(EPOCH[:5], values))
 
     def add_validation(self, loss: float, accuracy: float) -> None:
         """Record an epoch's validation figures."""
-        self._add(EPOCH[5:], (loss, accuracy))
+        at_once(self._appending(EPOCH[5:], (loss, accuracy)))
 
-    def _add(self, names: tuple[str, ...], values: tuple[float, ...]) -> None:
-        for name, value in zip(names, values):  # noqa: B905 - the validation columns are filled on their own
-            self._columns[name].append(value)
+    def _appending(self, names: tuple[str, ...], values: tuple[float, ...]) -> list[partial[Any]]:
+        columns = self._columns
+        return [partial(columns[name].append, float(value)) for name, value in zip(names, values, strict=True)]
+
+    def lacks_epoch(self, n_batches: int) -> bool:
+        """Return whether the last step recorded ends an epoch, of so many steps, that is not recorded."""
+        return len(self) // n_batches > len(self._columns["loss"])
 
     def restore(self, columns: Mapping[str, Array]) -> None:
         """Begin with the figures of an interrupted run: float64 arrays (n,) under the attributes' names."""

@@ -7,12 +7,15 @@ biases, ``biases`` and ``dbiases``. Each class adds its constructor and its `_ru
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from nnx import _check, _kernels
 from nnx._describe import Described
+from nnx._interrupt import at_once
 from nnx._typing import Array
 from nnx.layers import Layer_Dense
 
@@ -79,20 +82,30 @@ class _Optimizer(Described):
         TypeError, ValueError
             If parameters, gradients, state or settings are not what they must be; no parameter has changed then.
         """
+        at_once(self._updates([layer]))
+
+    def _updates(self, layers: Iterable[Any]) -> list[partial[Any]]:
+        """Return the calls that update the parameters of layers, for `at_once`; all that they need is checked."""
         where = type(self).__name__ + ".update_params"
         rate = float(self._checked_rate(where))
         kernel, state, settings = self._rule(where)
-        parameters = _parameters(where, layer)
-        n = len(parameters)
-        gradients = [_gradient(where, layer, GRADIENTS[i], parameters[i]) for i in range(n)]
-        states = [_state(where, layer, state[i], parameters[i]) for i in range(n)]
         update = getattr(_kernels.backend, kernel)
-        for i in range(n):
-            update(parameters[i], *gradients[i], *states[i], rate, *settings)
+        calls = []
+        for layer in layers:
+            parameters = _parameters(where, layer)
+            n = len(parameters)
+            gradients = [_gradient(where, layer, GRADIENTS[i], parameters[i]) for i in range(n)]
+            states = [_state(where, layer, state[i], parameters[i]) for i in range(n)]
+            calls += [partial(update, parameters[i], *gradients[i], *states[i], rate, *settings) for i in range(n)]
+        return calls
 
     def post_update_params(self) -> None:
         """Count the step."""
         self.iterations = self.iterations + 1
+
+    def _steps(self, layers: Iterable[Any]) -> list[partial[Any]]:
+        """Return the calls that do what `update_params`, for some layers, and `post_update_params` do."""
+        return [*self._updates(layers), partial(object.__setattr__, self, "iterations", self.iterations + 1)]
 
     def _checked_rate(self, where: str) -> Any:
         """Return the rate in use, a finite number; an error names the attribute that was assigned."""
@@ -102,6 +115,14 @@ class _Optimizer(Described):
     def _rule(self, where: str) -> Rule:
         """Return the rule of the step that is due, its settings checked."""
         raise NotImplementedError(f"{where}: {type(self).__name__} does not define update_params(layer).")
+
+
+def is_built_in(optimizer: Any) -> bool:
+    """Return whether an optimizer updates and counts as the built-in ones do, whatever else it does."""
+    return isinstance(optimizer, _Optimizer) and all(
+        getattr(type(optimizer), name) is getattr(_Optimizer, name) and name not in vars(optimizer)
+        for name in ("update_params", "post_update_params", "__setattr__")
+    )
 
 
 def _parameters(where: str, layer: Any) -> tuple[Array, ...]:

@@ -9,17 +9,19 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from nnx import _check, _report, divergence, plan
-from nnx._interrupt import Interrupt
+from nnx._interrupt import Interrupt, at_once
 from nnx._random import Order
 from nnx._typing import Array, ArrayLike, FloatDType
 from nnx.accuracy import Accuracy_Categorical
 from nnx.layers import Layer_Dense
 from nnx.losses import KernelLoss, Loss, Loss_BinaryCrossentropy, Loss_CategoricalCrossentropy
+from nnx.optimizers import is_built_in
 
 if TYPE_CHECKING:
     from nnx.checkpoints import Keeper
@@ -284,11 +286,13 @@ def _train_by_the_book(job: Job, report: _report.Report) -> None:
             if interrupt.stopped:
                 job.keep(done, sums, now=True)
             raise
+        finally:
+            if job.history.lacks_epoch(job.n_batches):  # an exception came just then
+                _record_epoch(job)
 
 
 def _do_step(job: Job, report: _report.Report, batch: Data, done: int) -> None:
     figures = _step(job, batch, done)
-    job.history.add_step(*figures)
     step = done % job.n_batches
     if report.wants(step, step == job.n_batches - 1):
         report.line(_report.step_line(step, *figures))
@@ -296,13 +300,17 @@ def _do_step(job: Job, report: _report.Report, batch: Data, done: int) -> None:
 
 
 def _end_epoch(job: Job, report: _report.Report, interrupt: Interrupt) -> None:
+    report.line(_report.epoch_line(*_record_epoch(job)))
+    if job.held_out is not None:
+        job.validate(report, interrupt)
+
+
+def _record_epoch(job: Job) -> Figures:
     model = job.model
     data_loss, penalty = model.loss.calculate_accumulated(include_regularization=True)
     totals = Figures(data_loss, penalty, model.accuracy.calculate_accumulated(), _rate(model))
     job.history.add_epoch(*totals)
-    report.line(_report.epoch_line(*totals))
-    if job.held_out is not None:
-        job.validate(report, interrupt)
+    return totals
 
 
 def _sums(model: Model) -> tuple[float, ...]:
@@ -342,6 +350,7 @@ class Figures(NamedTuple):
 
 
 def _step(job: Job, batch: Data, done: int) -> Figures:
+    """Do a step and record it; return its figures."""
     model = job.model
     before = _sums(model)
     output = model.forward(batch.X, training=True)
@@ -352,11 +361,18 @@ def _step(job: Job, batch: Data, done: int) -> Figures:
         divergence.refuse_step(model, batch, done, job.n_batches)
     accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
     model.backward(output, batch.y)
-    model.optimizer.pre_update_params()
-    for layer in model.trainable_layers:
-        model.optimizer.update_params(layer)
-    model.optimizer.post_update_params()
-    return Figures(float(data_loss), float(penalty), float(accuracy), _rate(model))
+    optimizer = model.optimizer
+    optimizer.pre_update_params()
+    updates: list[partial[Any]] = []
+    if is_built_in(optimizer):
+        updates = optimizer._steps(model.trainable_layers)
+    else:
+        for layer in model.trainable_layers:
+            optimizer.update_params(layer)
+        optimizer.post_update_params()
+    figures = Figures(float(data_loss), float(penalty), float(accuracy), _rate(model))
+    at_once([*updates, *job.history.adding_step(*figures)])  # parameters, count and history are of one step
+    return figures
 
 
 def _new_pass(model: Model) -> None:

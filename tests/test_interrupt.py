@@ -224,6 +224,22 @@ def build_and_train(kind, optimizer, X, y):
     build(NET, optimizer, kind).train(X, y, epochs=3, **BATCH)
 
 
+def test_an_exception_while_ctrl_c_is_put_off_leaves_pythons_own_reaction():
+    seen = raising_before(-1, Interrupt().__enter__)
+    assert seen > 20
+    for number in range(1, seen + 1):
+        after = []
+
+        def enter(number=number, after=after):
+            try:
+                Interrupt().__enter__()
+            finally:
+                after.extend([signal.getsignal(signal.SIGINT), list(Interrupt.entered)])
+
+        raising_before(number, enter)
+        assert after == [signal.default_int_handler, []]
+
+
 @pytest.mark.parametrize("kind", [nnx.Model, Book])
 @pytest.mark.parametrize("way", ["a signal handler", "another thread"])
 def test_a_deadline_leaves_whole_steps_that_are_counted(backend, kind, way):

@@ -43,21 +43,31 @@ class Interrupt:
         self._pending = False
         self._is_main = threading.get_ident() == threading.main_thread().ident
         self._installed = self._is_main and _signal.getsignal(SIGINT) is signal.default_int_handler
-        if self._is_main:
-            self.entered.append(self)
-        if self._installed:
-            _signal.signal(SIGINT, self._put_off)
-        return self
+        try:
+            if self._is_main:
+                self.entered.append(self)
+            if self._installed:
+                _signal.signal(SIGINT, self._put_off)
+            return self
+        except BaseException:  # of another signal's handler
+            self._leave()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._is_main:
-            self.entered.remove(self)
-        if self._installed:
-            _signal.signal(SIGINT, signal.default_int_handler)
+        self._leave()
         if kind is None:
             self.check()
+
+    def _leave(self) -> None:
+        """Put Python's own reaction back in force."""
+        calls: list[partial[Any]] = []
+        if self._installed:
+            calls.append(partial(_signal.signal, SIGINT, signal.default_int_handler))
+        if self in self.entered:
+            calls.append(partial(self.entered.remove, self))
+        at_once(calls)
 
     def check(self) -> None:
         """Raise the KeyboardInterrupt that has been waiting, if one has."""

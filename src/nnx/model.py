@@ -327,6 +327,7 @@ class Model:
             self._again = None
         where = "Model.train"
         self._require(where, "loss", "optimizer", "accuracy")
+        self._check_output(where, self.loss)  # which may have been assigned
         epochs = _check.whole(where, "epochs", epochs)
         batch_size = _batch_size(where, batch_size)
         print_every = None if print_every is None else _check.whole(where, "print_every", print_every)
@@ -337,7 +338,7 @@ class Model:
         data = training.checked_data(self, where, ("X", "y"), X, y, check_finite)
         held_out = None if validation_data is None else training.checked_validation(self, where, validation_data)
         stops = _check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
-        if not order.shuffles and resume is None:
+        if batch_size is not None and not order.shuffles and resume is None:
             training.warn_of_sorted_rows(where, self, data, batch_size)
         token = object()  # of the one thread that may train it
         if vars(self).setdefault("_training", token) is not token:
@@ -385,6 +386,7 @@ class Model:
         """
         where = "Model.evaluate"
         self._require(where, "loss", "accuracy")
+        self._check_output(where, self.loss)
         batch_size = _batch_size(where, batch_size)
         silent = _check.flag(where, "silent", silent)
         data = training.checked_data(self, where, ("X_val", "y_val"), X_val, y_val, check_finite=False)
@@ -612,8 +614,6 @@ class Model:
             raise RuntimeError(f"{where}: the model is not finalized. Call model.finalize() first.")
         if len(self._chain) != len(self.layers) or not all(map(operator.is_, self._chain, self.layers)):
             raise RuntimeError(f"{where}: the layers have changed. Call model.finalize() again.")
-        if "loss" in names:
-            self._check_output(where, self.loss)  # which may have been assigned
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles take: all but that the original is being trained, and its plans."""

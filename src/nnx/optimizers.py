@@ -35,6 +35,10 @@ GRADIENTS = (("dweights",), ("dbiases",))
 Rule: TypeAlias = tuple[str, State, tuple[float, ...]]
 
 
+#: The methods that `is_built_in` asks for.
+UPDATING = ("update_params", "post_update_params")
+
+
 class _Optimizer(Described):
     """The optimizers' common part: rate, decay, the count of steps, and the walk over a layer's parameters."""
 
@@ -119,9 +123,13 @@ class _Optimizer(Described):
 
 def is_built_in(optimizer: Any) -> bool:
     """Return whether an optimizer updates and counts as the built-in ones do, whatever else it does."""
-    return isinstance(optimizer, _Optimizer) and all(
-        getattr(type(optimizer), name) is getattr(_Optimizer, name) and name not in vars(optimizer)
-        for name in ("update_params", "post_update_params", "__setattr__")
+    kind: Any = type(optimizer)
+    return (
+        isinstance(optimizer, _Optimizer)
+        and kind.update_params is _Optimizer.update_params
+        and kind.post_update_params is _Optimizer.post_update_params
+        and kind.__setattr__ is _Optimizer.__setattr__
+        and vars(optimizer).keys().isdisjoint(UPDATING)
     )
 
 

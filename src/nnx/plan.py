@@ -153,6 +153,7 @@ class Run:
         self.seconds = 0.0  # of a step, as measured last
         self.figures: tuple[Array, Array] | None = None  # of a compiled call that is not recorded yet
         stages = self.program.stages
+        self.dropouts = [stage.owner for stage in stages if stage.kind == "dropout"]
         self.operations = self.batch * self.program.operations
         accurate = Accurate(self.program.accuracy, stages, self.program.combined, data)
         self.judges_simply = accurate.compares_with_targets(self.program.loss)
@@ -213,19 +214,17 @@ class Run:
         done = self.done + whole
         if whole < steps.shape[1]:
             steps, ends = steps[:, :whole], ends[:, : done // self.n_batches - self.done // self.n_batches]
+        counts = {"iterations": self.iterations + done}
+        if self.decay and whole:
+            counts["current_learning_rate"] = float(steps[4, -1])
         changes = [
             partial(vars(self).update, done=done, figures=None),
-            partial(vars(self.program.optimizer).update, iterations=self.iterations + done),
+            partial(vars(self.program.optimizer).update, counts),
         ]
         if whole:
             changes.append(self.job.history.adding(steps, ends))
-        if self.decay and whole:
-            rate = float(steps[4, -1])
-            changes.append(partial(vars(self.program.optimizer).update, current_learning_rate=rate))
-        for stage in self.program.stages:
-            if stage.kind == "dropout":
-                forwards = stage.owner.training_forwards + whole
-                changes.append(partial(vars(stage.owner).update, training_forwards=forwards))
+        for layer in self.dropouts:
+            changes.append(partial(setattr, layer, "training_forwards", layer.training_forwards + whole))
         at_once(changes)
         return steps, ends
 
@@ -407,6 +406,9 @@ def run_threads(native: Any, n_threads: int) -> int:
     Threads that the system does not give, or that fail before they come to compiled code, are done without: bits are
     the same.
     """
+    if n_threads == 1:
+        alone: int = native.lead()
+        return alone
     helpers: list[threading.Thread] = []
     try:
         for number in range(1, n_threads):

@@ -371,7 +371,7 @@ def _step(job: Job, batch: Data, done: int) -> Figures:
             optimizer.update_params(layer)
         optimizer.post_update_params()
     figures = Figures(float(data_loss), float(penalty), float(accuracy), _rate(model))
-    at_once([*updates, *job.history.adding_step(*figures)])  # parameters, count and history are of one step
+    at_once([*updates, job.history.adding_step(*figures)])  # parameters, count and history are of one step
     return figures
 
 

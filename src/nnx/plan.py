@@ -412,12 +412,13 @@ def run_threads(native: Any, n_threads: int) -> int:
     helpers: list[threading.Thread] = []
     try:
         for number in range(1, n_threads):
-            helper = threading.Thread(target=native.work, name=f"nnx-{number}")
+            helper = threading.Thread(target=native.work, args=(native.run,), name=f"nnx-{number}")
+            helpers.append(helper)  # first: an exception may come when it has started
             try:
                 helper.start()
             except RuntimeError:
+                helpers.pop()
                 break
-            helpers.append(helper)
         _await(native, helpers)
         done: int = native.lead()
     except BaseException:
@@ -439,7 +440,8 @@ def _join(helpers: list[threading.Thread]) -> None:
     """Wait for threads, whatever is raised meanwhile: they use what the caller is about to let go of."""
     for number, helper in enumerate(helpers):
         try:
-            helper.join()
+            if helper.is_alive():  # else it is over, or its start was interrupted, and it finds that it comes too late
+                helper.join()
         except BaseException:
             _join(helpers[number:])
             raise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 import nnx
 
 
@@ -51,6 +53,13 @@ def _two_layers(n_outputs: int, activation: Callable, loss: Callable, accuracy: 
     model.set(loss=loss(), optimizer=nnx.Optimizer_Adam(learning_rate=0.01), accuracy=accuracy())
     model.finalize()
     return model
+
+
+def mixed_spiral(samples: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the book's spiral with its rows, which it gives class by class, in mixed order: ready for batches."""
+    X, y = nnx.spiral_data(samples, classes)
+    order = np.random.default_rng(0).permutation(len(X))
+    return X[order], y[order]
 
 
 def parameters_of(model: nnx.Model) -> bytes:

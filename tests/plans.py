@@ -195,20 +195,16 @@ ODD = [
     Net("20-33,33-18,18-4,softmax"),
     Net("3-6,softmax,6-3,softmax"),
     Net("3-6,relu,6-3,softmax,softmax"),
-    Net("3-6,relu,6-3,softmax,dropout"),
     Net("3-6,relu,6-3,dropout,softmax"),
     Net("3-6,relu,6-3,softmax", "squared"),
-    Net("3-6,relu,6-3,softmax", "binary"),
     Net("3-6,relu,6-3,softmax", "absolute"),
+    Net("3-6,relu,6-3,softmax,dropout", "squared"),
+    Net("3-6,relu,6-3,sigmoid,dropout", "absolute", "cells"),
+    Net("3-6,relu,6-3,sigmoid", "binary", "near"),
     Net("3-6,relu,6-3,softmax", "categorical", "near"),
     Net("3-6,relu,6-3,softmax", "categorical", "cells"),
-    Net("3-6,relu,6-3,sigmoid"),
-    Net("3-6,relu,6-3,linear"),
-    Net("3-6,relu,6-3"),
     Net("3-6,relu,6-3,relu", "squared", "near"),
     Net("3-6,relu,6-3,dropout", "absolute", "near"),
-    Net("3-6,relu,6-3", "binary", "near"),
-    Net("3-6,relu,6-3,sigmoid,dropout", "binary", "cells"),
     Net("3-6,relu,6-3,sigmoid", "binary", "classes"),
     Net("3-6,relu,6-3,sigmoid", "squared", "near"),
     Net("3-6,relu,6-1,sigmoid", "binary", "near"),
@@ -231,6 +227,7 @@ def drawn(seed: int) -> tuple[Net, int, int | None]:
         words += [f"{width}-{following}", *rng.choice(kinds, rng.integers(0, 3)).tolist()]
         width = following
     loss = str(rng.choice(list(LOSSES)))
+    words += {"categorical": ["softmax"], "binary": ["sigmoid"]}.get(loss, [])
     cells = loss != "categorical" and words[-1] != "softmax"
     net = Net(",".join(words), loss, "cells" if cells else "classes")
     n = int(rng.choice([1, 2, 15, 50, 130, 300]))

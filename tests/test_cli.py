@@ -686,3 +686,9 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
     command = f"for i in 1 2 3 4 5; do {sys.executable} -m nnx info | head -0; done"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
+
+
+def test_names_in_capitals_stay_as_they_are_in_messages():
+    done = run("train", "spiral", "--epochs", "1", NNX_NUM_THREADS="0")
+    assert done.returncode == 2
+    assert "NNX_NUM_THREADS must be a whole number from 1 to 256, got '0'" in done.stderr

@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 import pytest
-from networks import classifier
+from networks import classifier, mixed_spiral
 from test_kernels import call
 from test_memory import arrays, copies, each_call, run
 
@@ -118,13 +118,13 @@ def diverging(model):
 
 
 def trained(model, **arguments):
-    X, y = nnx.spiral_data(100, 3)
+    X, y = mixed_spiral(100, 3)
     return model.train(X, y, **{"epochs": 30, "batch_size": 64, "print_every": None, **arguments})
 
 
 def used(model):
     """Every public way to compute with a model."""
-    X, y = nnx.spiral_data(20, 3)
+    X, y = mixed_spiral(20, 3)
     trained(model, threads=2)
     model.train(X, y, print_every=None)
     model.train(X, y, print_every=None)  # the call that is the last one again

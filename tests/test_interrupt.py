@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 
 import numpy as np
 import pytest
-from networks import classifier, parameters_of
+from networks import classifier, mixed_spiral, parameters_of
+from plans import Book, Net, build, data_for
 
 import nnx
+from nnx import plan
+from nnx._interrupt import Interrupt
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to this process")
 
@@ -43,7 +48,7 @@ class Impatient_Adam(nnx.Optimizer_Adam):
 
 def interrupted(step, **arguments):
     np.random.seed(0)
-    X, y = nnx.spiral_data(20, 3)
+    X, y = mixed_spiral(20, 3)
     model = classifier(dropout=0.1)
     model.set(optimizer=Impatient_Adam(0.05))
     model.optimizer.step = step
@@ -56,7 +61,7 @@ def test_the_step_under_way_is_finished():
     model, X, y = interrupted(4)
     assert model.optimizer.iterations == 5
     np.random.seed(0)
-    nnx.spiral_data(20, 3)
+    mixed_spiral(20, 3)
     twin = classifier(dropout=0.1)
     twin.set(optimizer=Impatient_Adam(0.05))  # so that both take the book path
     twin.optimizer.pressed = True
@@ -122,3 +127,176 @@ def test_training_works_in_a_thread():
     worker.start()
     worker.join()
     assert model.optimizer.iterations == 1
+
+
+# Exceptions that come from elsewhere: handlers of other signals, and what one thread raises in another
+
+NNX = os.path.dirname(nnx.__file__)
+NET = Net("2-9,relu,dropout,9-8,relu,8-3,softmax")
+BATCH = {"batch_size": 10, "print_every": None}
+
+
+class Elsewhere(BaseException):
+    pass
+
+
+def raising_before(number, call):
+    """Make a call, raising before one of the instructions of nnx's Python code; return how many there were."""
+    passed = 0
+
+    def trace(frame, event, argument):
+        nonlocal passed
+        if not frame.f_code.co_filename.startswith(NNX):
+            return None
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        if event == "opcode":
+            passed += 1
+            if passed == number:
+                raise Elsewhere
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    except Elsewhere:
+        assert passed == number
+    finally:
+        sys.settrace(None)
+        Interrupt.entered.clear()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return passed
+
+
+def state_of(model):
+    names = ("weights", "biases", "weight_momentums", "weight_cache", "bias_momentums", "bias_cache")
+    return [np.copy(getattr(layer, name, 0)).tobytes() for layer in model.trainable_layers for name in names]
+
+
+def states_after_each_step(kind, optimizer, X, y, epochs):
+    """Return parameters and state after 0, 1, 2 ... steps of a training in batches of 10 that nothing interrupts."""
+    model = build(NET, optimizer, kind)
+    found = [state_of(model)]
+    for _ in range(epochs):
+        for start in range(0, len(X), 10):
+            model.train(X[start : start + 10], y[start : start + 10], print_every=None)
+            found.append(state_of(model))
+    return found
+
+
+def assert_whole_steps(model, states, n_batches):
+    """Compare parameters, state, count and history of a model with each other."""
+    done = model.optimizer.iterations
+    if done:  # an optimizer's state begins as zeros, which are there a little earlier
+        assert state_of(model) == states[done]
+    assert [p.tobytes() for pair in model.get_parameters() for p in pair] == parameters_in(states[done])
+    history = model.history or nnx.History()
+    assert {len(column) for name, column in history.to_dict().items() if name.startswith("step_")} == {done}
+    own = ("loss", "data_loss", "regularization_loss", "accuracy", "learning_rate")
+    assert {len(getattr(history, name)) for name in own} == {done // n_batches}
+
+
+def parameters_in(state):
+    return [array for number, array in enumerate(state) if number % 6 < 2]
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "Adam"])
+@pytest.mark.parametrize("kind", [nnx.Model, Book])
+def test_an_exception_at_any_instruction_leaves_whole_steps_that_are_counted(backend, monkeypatch, kind, optimizer):
+    if backend == "numpy":
+        pytest.skip("kernels in Python can be interrupted themselves")
+    X, y = data_for(NET, 25)
+    states = states_after_each_step(kind, optimizer, X, y, 3)
+    monkeypatch.setattr(plan, "MOST_STEPS", 4)
+    steps, number, done = max(1, raising_before(-1, lambda: build_and_train(kind, optimizer, X, y)) // 120), 1, []
+    while True:
+        model = build(NET, optimizer, kind)
+        passed = raising_before(number, lambda model=model: model.train(X, y, epochs=3, **BATCH))
+        assert_whole_steps(model, states, 3)
+        done.append(model.optimizer.iterations)
+        if passed < number:
+            break
+        number += steps
+    assert done == sorted(done)
+    assert set(done) == set(range(0, 10, 4) if kind is nnx.Model else range(10)) | {9}
+
+
+def build_and_train(kind, optimizer, X, y):
+    build(NET, optimizer, kind).train(X, y, epochs=3, **BATCH)
+
+
+def test_an_exception_while_ctrl_c_is_put_off_leaves_pythons_own_reaction():
+    seen = raising_before(-1, Interrupt().__enter__)
+    assert seen > 20
+    for number in range(1, seen):  # the last instruction returns: nothing is raised there but by this trace
+        after = []
+
+        def enter(number=number, after=after):
+            try:
+                Interrupt().__enter__()
+            finally:
+                after.extend([signal.getsignal(signal.SIGINT), list(Interrupt.entered)])
+
+        raising_before(number, enter)
+        assert after == [signal.default_int_handler, []]
+
+
+@pytest.mark.parametrize("kind", [nnx.Model, Book])
+@pytest.mark.parametrize("way", ["a signal handler", "another thread"])
+def test_a_deadline_leaves_whole_steps_that_are_counted(backend, kind, way):
+    if backend == "numpy":
+        pytest.skip("kernels in Python can be interrupted themselves")
+    X, y = data_for(NET, 25)
+
+    def expire(number, frame):
+        raise Elsewhere
+
+    before = signal.signal(signal.SIGALRM, expire)
+    try:
+        for number in range(12):
+            model = build(NET, "momentum", kind)
+            seconds = 0.003 + 0.0071 * number
+            if way == "a signal handler":
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+            else:
+                timer = threading.Timer(seconds, raise_in, [threading.get_ident()])
+                timer.start()
+            with pytest.raises(Elsewhere):
+                train_for_ever(model, X, y)
+            if way != "a signal handler":
+                timer.join()
+            done = model.optimizer.iterations
+            assert len(model.history) == done
+            assert len(model.history.loss) == done // 3
+            twin = build(NET, "momentum", kind)
+            if done // 3:
+                twin.train(X, y, epochs=done // 3, **BATCH)
+            for start in range(0, done % 3 * 10, 10):
+                twin.train(X[start : start + 10], y[start : start + 10], print_every=None)
+            assert parameters_of(model) == parameters_of(twin)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def train_for_ever(model, X, y):
+    model.train(X, y, epochs=10_000_000, **BATCH)
+
+
+def raise_in(thread):
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Elsewhere))
+
+
+def test_a_repeated_step_runs_no_python_code_between_its_update_and_its_count(compiled):
+    X, y = data_for(NET, 25)
+    model = build(NET)
+    X = X.astype("f8")
+    for _ in range(3):
+        model.train(X, y, print_every=None)
+    called = []
+    sys.setprofile(lambda frame, event, argument: called.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        model.train(X, y, print_every=None)
+    finally:
+        sys.setprofile(None)
+    assert model.optimizer.iterations == 4
+    assert "__setattr__" not in called

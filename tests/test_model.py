@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import sys
+import warnings
 
 import numpy as np
 import pytest
-from networks import binary, classifier, parameters_of, regression
+from networks import binary, classifier, mixed_spiral, parameters_of, regression
 
 import nnx
 
 
 @pytest.fixture
 def data():
-    return nnx.spiral_data(samples=50, classes=3)
+    return mixed_spiral(samples=50, classes=3)
 
 
 def one_weight_model(weight=2.0, rate=0.25, decay=0.0, **regularizers):
@@ -62,6 +64,95 @@ def test_set_keeps_what_is_none_and_works_after_finalize(data):
     assert replacement.trainable_layers is model.trainable_layers
     model.train(*data, print_every=None)
     assert optimizer.iterations == 1
+
+
+# Losses that take probabilities
+
+
+def network(*layers, loss=None, model=None):
+    """Return a model of these layers, not finalized."""
+    model = model or nnx.Model()
+    for layer in layers:
+        model.add(layer)
+    model.set(loss=loss, optimizer=nnx.Optimizer_SGD(), accuracy=nnx.Accuracy_Categorical())
+    return model
+
+
+CATEGORICAL, BINARY = nnx.Loss_CategoricalCrossentropy, nnx.Loss_BinaryCrossentropy
+MISFITS = {
+    "nothing, categorical": (CATEGORICAL, (), "Layer_Dense(64, 3)", "Activation_Softmax", ""),
+    "nothing, binary": (BINARY, (), "Layer_Dense(64, 3)", "Activation_Sigmoid", ""),
+    "linear": (CATEGORICAL, (nnx.Activation_Linear,), "Activation_Linear()", "Activation_Softmax", ""),
+    "ReLU": (BINARY, (nnx.Activation_ReLU,), "Activation_ReLU()", "Activation_Sigmoid", ""),
+    "sigmoid, categorical": (
+        *(CATEGORICAL, (nnx.Activation_Sigmoid,), "Activation_Sigmoid()", "Activation_Softmax"),
+        ", or set the loss to Loss_BinaryCrossentropy()",
+    ),
+    "softmax, binary": (
+        *(BINARY, (nnx.Activation_Softmax,), "Activation_Softmax()", "Activation_Sigmoid"),
+        ", or set the loss to Loss_CategoricalCrossentropy()",
+    ),
+    "softmax, then dropout": (
+        *(CATEGORICAL, (nnx.Activation_Softmax, lambda: nnx.Layer_Dropout(0.1))),
+        *("Layer_Dropout(0.1)", "Activation_Softmax", ""),
+    ),
+}
+
+
+@pytest.mark.parametrize(("loss", "ends", "got", "needed", "other"), MISFITS.values(), ids=MISFITS)
+def test_a_loss_of_probabilities_is_refused_behind_what_gives_none(loss, ends, got, needed, other):
+    sentence = (
+        f"the last layer must be {needed} for {loss.__name__}, got {got}. Add {needed}() as the last layer{other}."
+    )
+
+    def refuses(method, call):
+        with pytest.raises(ValueError, match=f"^{re.escape(f'{method}: {sentence}')}$"):
+            call()
+
+    def layers():
+        return nnx.Layer_Dense(64, 3), *(end() for end in ends)
+
+    refuses("Model.finalize", network(*layers(), loss=loss()).finalize)
+    model = network(*layers(), loss=nnx.Loss_MeanSquaredError())
+    model.finalize()
+    before = model.loss
+    refuses("Model.set", lambda: model.set(loss=loss(), optimizer=nnx.Optimizer_Adam()))
+    assert (model.loss, type(model.optimizer)) == (before, nnx.Optimizer_SGD)
+    model.loss = loss()
+    refuses("Model.train", lambda: model.train(np.ones((3, 64)), [0, 1, 2]))
+    refuses("Model.evaluate", lambda: model.evaluate(np.ones((3, 64)), [0, 1, 2]))
+    model.add(nnx.Activation_Softmax() if loss is CATEGORICAL else nnx.Activation_Sigmoid())
+    model.finalize()
+
+
+def test_what_is_of_ones_own_may_come_before_any_loss():
+    class Own_Activation:
+        def forward(self, inputs, training):
+            self.output = np.full_like(inputs, 0.3)
+
+        def backward(self, dvalues):
+            self.dinputs = dvalues
+
+    class Own_Sigmoid(nnx.Activation_Sigmoid):
+        pass
+
+    class Own_Dense(nnx.Layer_Dense):
+        pass
+
+    class Own_Loss(nnx.Loss_CategoricalCrossentropy):
+        def forward(self, y_pred, y_true):
+            return super().forward(np.full_like(y_pred, 0.3), y_true)
+
+    replaced = nnx.Activation_Linear()
+    replaced.forward = Own_Activation.forward.__get__(replaced)
+    for last in (Own_Activation(), Own_Sigmoid(), Own_Dense(3, 3), replaced):
+        model = network(nnx.Layer_Dense(2, 3), last, loss=nnx.Loss_CategoricalCrossentropy())
+        model.finalize()
+        model.set(loss=nnx.Loss_CategoricalCrossentropy())
+        model.train(np.ones((3, 2)), [0, 1, 2], print_every=None)
+    model = network(nnx.Layer_Dense(2, 3), loss=Own_Loss())
+    model.finalize()
+    model.train(np.ones((3, 2)), [0, 1, 2], print_every=None)
 
 
 def test_finalize_and_predict_need_neither_loss_nor_optimizer_nor_accuracy():
@@ -287,6 +378,97 @@ def test_lists_and_data_frames_are_taken():
         assert model.predict(X).shape == (2, 3)
 
 
+# Rows sorted by class
+
+SORTED = np.repeat([2, 0, 1], 50)
+FORMS = {
+    "class numbers": lambda y: y,
+    "list": lambda y: y.tolist(),
+    "column": lambda y: y[:, None].astype("u1"),
+    "one-hot": lambda y: np.eye(3)[y],
+}
+
+
+def warnings_of(model, y, **arguments):
+    """Return what a training warns of, and that it trained all the same."""
+    before = model.optimizer.iterations
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        model.train(np.random.randn(len(y), 2), y, print_every=None, **arguments)
+    assert model.optimizer.iterations > before
+    assert all(warning.category is UserWarning and warning.filename == __file__ for warning in found)
+    return [str(warning.message) for warning in found]
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_rows_sorted_by_class_in_batches_without_shuffling_give_one_warning_with_the_fix(form):
+    assert warnings_of(classifier(), form(SORTED), batch_size=64, epochs=3) == [
+        "Model.train: the rows are sorted by class, so a batch of 64 holds few of the 3 classes, "
+        "and each step unlearns the others. Pass shuffle=True."
+    ]
+
+
+def test_two_classes_as_a_sigmoid_takes_them_and_losses_of_ones_own_are_classes_too():
+    class Own_Loss(nnx.Loss_CategoricalCrossentropy):
+        pass
+
+    y = np.repeat([1.0, 0.0], 30)
+    assert len(warnings_of(binary(), y, batch_size=20)) == len(warnings_of(binary(), y[:, None], batch_size=20)) == 1
+    model = classifier()
+    model.set(loss=Own_Loss())
+    assert len(warnings_of(model, SORTED, batch_size=20)) == 1
+    model = classifier()
+    model.set(loss=nnx.Loss_MeanSquaredError())
+    assert len(warnings_of(model, np.eye(3)[SORTED], batch_size=20)) == 1
+
+
+@pytest.mark.parametrize(
+    ("y", "arguments"),
+    [
+        (SORTED, {}),
+        (SORTED, {"batch_size": 150}),
+        (SORTED, {"batch_size": 1000}),
+        (SORTED, {"batch_size": 20, "shuffle": True}),
+        (np.random.default_rng(0).permutation(SORTED), {"batch_size": 20}),
+        (np.arange(150) % 3, {"batch_size": 20}),
+        (np.tile(SORTED, 2), {"batch_size": 20}),
+        (np.zeros(150, int), {"batch_size": 20}),
+        (np.array([0, 1, 2]), {"batch_size": 1}),
+        (np.array([0, 0, 1, 1]), {"batch_size": 2}),
+        (np.array([0] * 149 + [1]), {"batch_size": 20}),
+    ],
+    ids=[
+        *("all at once", "as large as the data", "larger", "shuffled", "mixed", "in turn", "sorted twice", "one class"),
+        *("a row a class", "by chance", "one exception"),
+    ],
+)
+def test_other_rows_give_no_warning(y, arguments):
+    assert warnings_of(classifier(), y, **arguments) == []
+
+
+def test_numbers_in_order_and_several_answers_a_row_are_no_classes():
+    assert warnings_of(regression(), np.repeat([1.0, 2.0], 50), batch_size=20) == []
+    cells = np.repeat([[0, 1, 1], [1, 0, 1]], 50, axis=0)
+    assert warnings_of(binary(n_outputs=3), cells, batch_size=20) == []
+
+
+def test_a_warning_that_is_made_an_error_comes_before_anything_changes():
+    model = classifier()
+    before = parameters_of(model)
+    with pytest.raises(UserWarning, match=r"Pass shuffle=True\.$"):  # pytest makes all warnings errors
+        model.train(np.ones((150, 2)), SORTED, batch_size=64)
+    assert (parameters_of(model), model.history) == (before, None)
+    model.train(np.ones((150, 2)), SORTED, batch_size=64, shuffle=True, print_every=None)
+
+
+def test_a_run_that_is_resumed_is_not_warned_of_again(tmp_path):
+    model, again = classifier(), classifier()
+    X = np.ones((150, 2))
+    with pytest.warns(UserWarning, match="sorted by class"):
+        model.train(X, SORTED, batch_size=64, print_every=None, checkpoint=tmp_path / "run")
+    again.train(X, SORTED, batch_size=64, print_every=None, epochs=2, resume=tmp_path / "run")
+
+
 def test_arguments_are_not_changed(data):
     X, y = (array.copy() for array in data)
     X.flags.writeable = y.flags.writeable = False
@@ -303,6 +485,7 @@ def test_a_model_that_is_being_trained_cannot_be_trained():
     model = nnx.Model()
     model.add(Own_Layer())
     model.add(nnx.Layer_Dense(2, 3))
+    model.add(nnx.Activation_Softmax())
     model.set(
         loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_Adam(), accuracy=nnx.Accuracy_Categorical()
     )
@@ -368,6 +551,16 @@ def test_progress_shows_a_bar_with_loss_accuracy_and_time_on_stderr(capsys, data
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, .*step/s, loss \d\.\d{3}, acc \d\.\d{3}\]", err)
     classifier().train(*data, print_every=None, progress=True)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("missing", ["stderr", "stdout"])
+@pytest.mark.parametrize("print_every", [None, 1])
+def test_a_program_without_a_console_can_ask_for_progress(monkeypatch, data, missing, print_every):
+    model = classifier()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, missing, None)  # as under pythonw
+        model.train(*data, epochs=2, print_every=print_every, progress=True, validation_data=data)
+    assert model.optimizer.iterations == 2
 
 
 def test_progress_leaves_no_thread_running(data):

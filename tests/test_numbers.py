@@ -24,13 +24,9 @@ HIDDEN = {
     "nothing": [],
     "relu and dropout": [nnx.Activation_ReLU, lambda: nnx.Layer_Dropout(0.3, seed=11)],
 }
-#: Which losses a last activation makes sense with: cross-entropies want numbers from 0 to 1, away from the clip.
-ENDS = [
-    (last, loss)
-    for last in ACTIVATIONS
-    for loss in LOSSES
-    if last in ("softmax", "sigmoid") or loss in ("squared", "absolute")
-]
+#: The last activations and the losses that a model may end in: cross-entropies take one activation each.
+ENDS = [(last, loss) for last in ACTIVATIONS for loss in ("squared", "absolute")]
+ENDS += [("softmax", "categorical"), ("sigmoid", "binary")]
 
 
 def away_from_zero(rng, shape):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
+from networks import classifier
+from plans import Book, Net, build, data_for
 
 import nnx
 
@@ -69,6 +74,151 @@ def test_without_decay_the_current_rate_is_left_alone():
     optimizer.update_params(dense)
     assert optimizer.current_learning_rate == 0.25
     np.testing.assert_allclose(dense.weights, 0.75)
+
+
+RATES = [
+    lambda decay: nnx.Optimizer_SGD(0.5, decay),
+    lambda decay: nnx.Optimizer_SGD(0.5, decay, momentum=0.9),
+    lambda decay: nnx.Optimizer_Adagrad(0.5, decay),
+    lambda decay: nnx.Optimizer_RMSprop(0.5, decay),
+    lambda decay: nnx.Optimizer_Adam(0.5, decay),
+]
+each_rate = pytest.mark.parametrize("make", RATES)
+each_decay = pytest.mark.parametrize("decay", [0.0, 0.25])
+
+
+@each_rate
+@each_decay
+def test_a_learning_rate_that_is_assigned_takes_effect_at_the_next_step(make, decay):
+    optimizer, expected = make(decay), make(decay)
+    dense, twin = layer_with_gradients(), layer_with_gradients()
+    for step in range(4):
+        if step == 2:
+            optimizer.learning_rate = 0.125
+        expected.current_learning_rate = (0.5 if step < 2 else 0.125) * (1 / (1 + decay * step))
+        expected.update_params(twin)
+        expected.post_update_params()
+        optimizer.pre_update_params()
+        optimizer.update_params(dense)
+        optimizer.post_update_params()
+        assert optimizer.current_learning_rate == expected.current_learning_rate
+        np.testing.assert_array_equal(dense.weights, twin.weights)
+
+
+@each_rate
+def test_a_rate_in_use_that_is_assigned_holds_until_the_learning_rate_is(make):
+    optimizer = make(0.0)
+    optimizer.current_learning_rate = 0.125
+    for _ in range(3):
+        optimizer.pre_update_params()
+        optimizer.update_params(layer_with_gradients())
+        optimizer.post_update_params()
+    assert (optimizer.learning_rate, optimizer.current_learning_rate) == (0.5, 0.125)
+    optimizer.learning_rate = optimizer.learning_rate
+    assert optimizer.current_learning_rate == 0.5
+
+
+@each_rate
+@each_decay
+def test_copies_and_pickles_keep_both_rates(make, decay):
+    optimizer = make(decay)
+    optimizer.learning_rate, optimizer.current_learning_rate = 0.25, 0.125
+    for twin in (copy.copy(optimizer), copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert vars(twin) == vars(optimizer)
+        assert twin.get_config() == optimizer.get_config()
+        twin.learning_rate = 1.0
+        assert (twin.current_learning_rate, optimizer.current_learning_rate) == (1.0, 0.125)
+
+
+def test_a_file_keeps_a_learning_rate_that_was_assigned_and_one_in_use(tmp_path):
+    model = classifier()
+    model.optimizer = nnx.Optimizer_Adam(0.5)
+    for names in (("learning_rate",), ("current_learning_rate",)):
+        for name in names:
+            setattr(model.optimizer, name, 0.125)
+        model.save(tmp_path / "model")
+        assert vars(nnx.Model.load(tmp_path / "model").optimizer) == vars(model.optimizer)
+        model.optimizer.learning_rate = 0.25
+
+
+def test_subclasses_may_set_their_rates_as_they_like():
+    class Bare(nnx.Optimizer_SGD):
+        def __init__(self):
+            self.note = "the constructor is not called"
+
+    class Halving(nnx.Optimizer_SGD):
+        def post_update_params(self):
+            super().post_update_params()
+            self.learning_rate /= 2
+
+    class Fixed(nnx.Optimizer_SGD):
+        learning_rate = 0.25
+
+        def __init__(self): ...
+
+    class Warming(nnx.Optimizer_SGD):
+        def pre_update_params(self):
+            super().pre_update_params()
+            self.current_learning_rate = self.learning_rate * (self.iterations + 1) / 4
+
+    def rates(optimizer):
+        found = []
+        for _ in range(3):
+            optimizer.pre_update_params()
+            optimizer.update_params(layer_with_gradients())
+            optimizer.post_update_params()
+            found.append(optimizer.current_learning_rate)
+        return found
+
+    bare = Bare()
+    assert rates(bare) == [1.0, 1.0, 1.0]
+    bare.learning_rate = 0.5
+    assert rates(bare) == [0.5, 0.5, 0.5]
+    assert rates(Halving(1.0)) == [0.5, 0.25, 0.125]
+    assert rates(Fixed()) == [0.25, 0.25, 0.25]
+    assert rates(Warming(1.0)) == [0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize(("rate", "error"), [("fast", TypeError), (None, TypeError), (np.inf, ValueError)])
+def test_a_rate_that_is_none_is_named_as_it_was_assigned(rate, error):
+    for name in ("learning_rate", "current_learning_rate"):
+        optimizer = nnx.Optimizer_SGD()
+        setattr(optimizer, name, rate)
+        with pytest.raises(error, match=rf"^Optimizer_SGD\.update_params: {name} must be a .*number, got {rate!r}\.$"):
+            optimizer.update_params(layer_with_gradients())
+
+
+@pytest.mark.parametrize("kind", [nnx.Model, Book])
+@pytest.mark.parametrize("optimizer", ["SGD", "momentum", "Adagrad", "RMSprop", "Adam"])
+@each_decay
+def test_training_goes_on_at_a_learning_rate_that_was_assigned(kind, optimizer, decay):
+    net = Net("2-5,relu,5-3,softmax")
+    model = build(net, optimizer, kind)
+    X, y = data_for(net, 12)
+    model.optimizer.decay, found, expected = decay, [], []
+
+    def train(rate, epochs, batch_size):
+        done = model.optimizer.iterations
+        history = model.train(X, y, epochs=epochs, batch_size=batch_size, print_every=None)
+        found.extend(history.step_learning_rate)
+        expected.extend(rate * (1 / (1 + decay * (done + step))) for step in range(len(history)))
+        assert model.optimizer.current_learning_rate == expected[-1]
+
+    for rate in (0.5, 0.25):
+        model.optimizer.learning_rate = rate
+        train(rate, 2, 5)
+    for number in range(6):  # the same small call again and again
+        if number % 2:
+            rate = model.optimizer.learning_rate = 0.125 / number
+        train(rate, 1, None)
+    if not decay:
+        model.optimizer.current_learning_rate = 0.0625
+        for _ in range(3):
+            train(0.0625, 1, None)
+        model.optimizer.learning_rate = model.optimizer.learning_rate  # the very same object
+        for _ in range(3):
+            train(rate, 1, None)
+    assert found == expected
 
 
 def test_update_works_without_pre_and_post():
@@ -180,3 +330,32 @@ def test_spoilt_state_and_settings_are_refused():
     with pytest.raises(ValueError, match="current_learning_rate must be a finite number, got nan"):
         adam.update_params(dense)
     np.testing.assert_array_equal(dense.weights, kept)
+
+
+@pytest.mark.parametrize("kind", [nnx.Model, Book])
+@pytest.mark.parametrize(
+    ("spoilt", "error"),
+    [
+        (np.ones((3, 5)), ValueError),
+        (np.ones((5, 3), complex), TypeError),
+        (np.broadcast_to(np.ones(3), (5, 3)), ValueError),
+        ([["a"]], TypeError),
+    ],
+    ids=["shape", "complex", "read-only", "text"],
+)
+def test_spoilt_state_of_the_last_layer_is_refused_before_the_first_is_updated(kind, spoilt, error):
+    net = Net("2-5,relu,5-3,softmax")
+    X, y = data_for(net, 12)
+    model, twin = (build(net, "Adam", kind) for _ in range(2))
+    for each in (model, twin):
+        each.train(X, y, print_every=None)
+    kept = model.layers[2].weight_cache
+    model.layers[2].weight_cache = spoilt
+    with pytest.raises(error, match="weight_cache must"):
+        model.train(X, y, print_every=None)
+    assert (model.optimizer.iterations, len(model.history)) == (1, 0)
+    model.layers[2].weight_cache = kept
+    names = ("weights", "biases", "weight_momentums", "bias_momentums", "weight_cache", "bias_cache")
+    for found, expected in zip(model.trainable_layers, twin.trainable_layers, strict=True):
+        for name in names:
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

@@ -190,7 +190,7 @@ def test_seeds_that_nobody_gave_are_drawn_in_the_book_paths_order(shuffle):
         *("column", "uint8 column", "strided", "one-hot bool", "one-hot int", "one-hot float32", "one-hot by column"),
     ],
 )
-@pytest.mark.parametrize("net", [CLASSIFIER, Net("3-6,relu,6-3,sigmoid"), Net("3-6,relu,6-3")], ids=str)
+@pytest.mark.parametrize("net", [CLASSIFIER, Net("3-6,relu,6-3,softmax"), Net("3-3,softmax")], ids=str)
 def test_labels_of_every_form_train_alike(train_twins, net, change):
     X, y = data_for(net, 50)
     *_, plain, _ = train_twins(net, (X, y), epochs=2, batch_size=16)

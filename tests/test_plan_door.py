@@ -48,9 +48,9 @@ def test_a_plan_is_bound_before_it_is_run(door):
     plan = made(door, found)
     with pytest.raises(RuntimeError, match="no data"):
         plan.prepare(*ONE_STEP)
-    for run in (plan.lead, plan.work):
-        with pytest.raises(RuntimeError, match="no run is prepared"):
-            run()
+    with pytest.raises(RuntimeError, match="no run is prepared"):
+        plan.lead()
+    plan.work(plan.run)  # does nothing, as there is no run
     with pytest.raises(ValueError, match="must be parameters"):
         plan.bind_data(X, Y, None, False, True, -1.0)
     assert bind(plan, found)
@@ -59,9 +59,9 @@ def test_a_plan_is_bound_before_it_is_run(door):
     assert plan.bind_data(X, Y, None, False, True, -1.0)
     plan.prepare(*ONE_STEP)
     plan.release()
-    for run in (plan.lead, plan.work):
-        with pytest.raises(RuntimeError, match="no run is prepared"):
-            run()
+    with pytest.raises(RuntimeError, match="no run is prepared"):
+        plan.lead()
+    plan.work(plan.run)  # does nothing, as there is no run
 
 
 def test_a_last_step_needs_room_for_what_it_stores(door):
@@ -102,7 +102,7 @@ def test_threads_beyond_those_that_there_is_memory_for_are_sent_away(door, n):
     bind(plan, found)
     plan.bind_data(X, Y, None, False, True, -1.0)
     plan.prepare(*ONE_STEP[:8], n, True)
-    threads = [threading.Thread(target=plan.work) for _ in range(5)]
+    threads = [threading.Thread(target=plan.work, args=(plan.run,)) for _ in range(5)]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + 30
@@ -115,18 +115,44 @@ def test_threads_beyond_those_that_there_is_memory_for_are_sent_away(door, n):
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_threads_that_come_after_the_run_has_begun_or_was_given_up_are_sent_away(door):
+def prepared(door):
     found = lowered()
     plan = made(door, found)
-    for end in (lambda: plan.lead(), lambda: plan.dismiss()):
-        bind(plan, found)
-        plan.bind_data(X, Y, None, False, True, -1.0)
-        plan.prepare(*ONE_STEP[:8], 2, True)
-        end()
-        late = threading.Thread(target=plan.work, daemon=True)
-        late.start()
-        late.join(30)
-        assert not late.is_alive()
+    bind(plan, found)
+    plan.bind_data(X, Y, None, False, True, -1.0)
+    plan.prepare(*ONE_STEP[:8], 3, True)
+    return plan
+
+
+def started(plan, run):
+    thread = threading.Thread(target=plan.work, args=(run,), daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("end", ["lead", "dismiss", "release", "prepare"])
+def test_threads_that_come_too_late_are_sent_away(door, end):
+    plan = prepared(door)
+    run = plan.run
+    getattr(plan, end)(*((*ONE_STEP[:8], 3, True) if end == "prepare" else ()))
+    late = started(plan, run)
+    late.join(30)
+    assert not late.is_alive()
+    assert plan.waiting() == 0
+
+
+@pytest.mark.parametrize("end", ["dismiss", "release"])
+def test_threads_that_still_wait_when_a_run_is_given_up_take_no_part_in_the_next(door, end):
+    plan = prepared(door)
+    waiting = started(plan, plan.run)
+    while plan.waiting() < 1:
+        time.sleep(0)
+    getattr(plan, end)()
+    if end == "dismiss":
+        plan.prepare(*ONE_STEP[:8], 3, True)
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert plan.waiting() == 0
 
 
 @pytest.mark.parametrize(

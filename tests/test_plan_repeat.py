@@ -70,6 +70,9 @@ def own_forward(layer):
 
 CHANGES = {
     "learning rate": lambda model: setattr(model.optimizer, "learning_rate", 0.5),
+    "learning rate without decay": lambda model: (
+        vars(model.optimizer).update(decay=0.0) or setattr(model.optimizer, "learning_rate", 0.5)
+    ),
     "rate in use": lambda model: setattr(model.optimizer, "current_learning_rate", 0.5),
     "rate in use, a whole number": lambda model: setattr(model.optimizer, "current_learning_rate", 1),
     "decay": lambda model: setattr(model.optimizer, "decay", 0.5),

@@ -261,12 +261,12 @@ def test_threads_that_are_held_up_before_they_begin_are_not_waited_for_long(thre
         """A plan whose threads come when it has run."""
 
         def __init__(self, native):
-            self.native, self.over = native, threading.Event()
+            self.native, self.over, self.run = native, threading.Event(), native.run
             self.waiting, self.dismiss = native.waiting, native.dismiss
 
-        def work(self):
+        def work(self, run):
             self.over.wait(60)
-            self.native.work()
+            self.native.work(run)
 
         def lead(self):
             leads.append(self.native.waiting())

@@ -322,12 +322,13 @@ LAYER_METHODS = [
 LOSS_METHODS = [
     (kind, name, net)
     for kind, net in (
-        (nnx.Loss_CategoricalCrossentropy, Net("3-6,relu,6-3,sigmoid")),
-        (nnx.Loss_BinaryCrossentropy, Net("3-6,relu,6-1", "binary", "near")),
+        (nnx.Loss_CategoricalCrossentropy, CLASSIFIER),
+        (nnx.Loss_BinaryCrossentropy, BINARY),
         (nnx.Loss_MeanSquaredError, SQUARED),
         (nnx.Loss_MeanAbsoluteError, ABSOLUTE),
     )
     for name in ("forward", "backward", "calculate", "calculate_accumulated", "new_pass", "regularization_loss")
+    if name != "backward" or net in (SQUARED, ABSOLUTE)  # with the others the combined gradient is used
 ]
 ACCURACY_METHODS = [
     (kind, name, net)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors
-from networks import binary, classifier, parameters_of, regression
+from networks import binary, classifier, mixed_spiral, parameters_of, regression
 from safetensors.numpy import load_file, save, save_file
 
 import nnx
@@ -31,7 +31,7 @@ OPTIMIZERS = [
 
 @pytest.fixture
 def data():
-    return nnx.spiral_data(samples=40, classes=3)
+    return mixed_spiral(samples=40, classes=3)
 
 
 def description_of(path) -> dict:
@@ -337,6 +337,27 @@ class Layer_Half:
 
 class Own_ReLU(nnx.Activation_ReLU):
     pass
+
+
+def test_a_file_of_a_model_whose_loss_does_not_suit_its_last_layer_is_refused_with_the_way_out(tmp_path, monkeypatch):
+    """Earlier versions of nnx have trained and saved such models."""
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(2, 3))
+    model.set(loss=nnx.Loss_CategoricalCrossentropy())
+    with monkeypatch.context() as patched:
+        patched.setattr(nnx.Model, "_check_output", lambda *arguments: None)
+        model.finalize()
+        model.save(tmp_path / "old")
+    with pytest.raises(
+        nnx.ModelFileError,
+        match=r"^Model\.load: '.*old' holds a model that nnx no longer trains: the last layer must be "
+        r"Activation_Softmax for Loss_CategoricalCrossentropy, got Layer_Dense\(2, 3\)\. Build a model with the right "
+        r"last layer, and call its load_parameters\(path\)\.$",
+    ):
+        nnx.Model.load(tmp_path / "old")
+    model.add(nnx.Activation_Softmax())
+    model.finalize()
+    model.load_parameters(tmp_path / "old")
 
 
 def with_layer(layer):

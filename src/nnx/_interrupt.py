@@ -1,4 +1,4 @@
-"""Ctrl-C between steps: what keeps a model consistent when its training is interrupted."""
+"""What keeps a model consistent when its training is interrupted: Ctrl-C between steps, and changes made at once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ import importlib
 import signal
 import sys
 import threading
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
 from types import FrameType, TracebackType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 SIGINT = int(signal.SIGINT)
 #: The functions without the enumerations that `signal` puts around them, which cost more than a small network's step.
 _signal = importlib.import_module("_signal" if "_signal" in sys.builtin_module_names else "signal")
+
+
+def at_once(calls: Iterable[partial[Any]]) -> None:
+    """Make calls of functions that are not written in Python, with no interruption between them.
+
+    The interpreter runs signal handlers, and raises what another thread has asked for, between two instructions of
+    Python code. This is one instruction.
+    """
+    deque(map(partial.__call__, calls), maxlen=0)
 
 
 class Interrupt:
@@ -31,21 +43,31 @@ class Interrupt:
         self._pending = False
         self._is_main = threading.get_ident() == threading.main_thread().ident
         self._installed = self._is_main and _signal.getsignal(SIGINT) is signal.default_int_handler
-        if self._is_main:
-            self.entered.append(self)
-        if self._installed:
-            _signal.signal(SIGINT, self._put_off)
-        return self
+        try:
+            if self._is_main:
+                self.entered.append(self)
+            if self._installed:
+                _signal.signal(SIGINT, self._put_off)
+            return self
+        except BaseException:  # of another signal's handler
+            self._leave()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._is_main:
-            self.entered.remove(self)
-        if self._installed:
-            _signal.signal(SIGINT, signal.default_int_handler)
+        self._leave()
         if kind is None:
             self.check()
+
+    def _leave(self) -> None:
+        """Put Python's own reaction back in force."""
+        calls: list[partial[Any]] = []
+        if self._installed:
+            calls.append(partial(_signal.signal, SIGINT, signal.default_int_handler))
+        if self in self.entered:
+            calls.append(partial(self.entered.remove, self))
+        at_once(calls)
 
     def check(self) -> None:
         """Raise the KeyboardInterrupt that has been waiting, if one has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from itertools import count
 from typing import Any, NamedTuple
@@ -120,7 +121,7 @@ class Report:
     print_every : int or None
         Which steps get a line; None prints nothing at all.
     progress : bool
-        Show the bar.
+        Show the bar, if there is a stderr.
     n_epochs, n_batches : int
         Epochs of the whole run, and steps of an epoch.
     done : int
@@ -146,7 +147,7 @@ class Report:
         self._prints = False
         self._bar: Any = None
         self._shows_accuracy = shows_accuracy
-        if progress:
+        if progress and sys.stderr is not None:  # a program without a console has none
             from tqdm import tqdm
 
             class Bar(tqdm):  # type: ignore[type-arg]
@@ -169,7 +170,7 @@ class Report:
         self._prints = self._lines is not None and self._lines.has_epoch(epoch)
 
     def _print(self, text: str) -> None:
-        if self._bar is None:
+        if self._bar is None or sys.stdout is None:
             print(text)
         else:
             self._bar.write(text)

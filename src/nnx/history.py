@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnx._interrupt import at_once
 from nnx._typing import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-EPOCH = (
-    "loss",
-    "data_loss",
-    "regularization_loss",
-    "accuracy",
-    "learning_rate",
-    "validation_loss",
-    "validation_accuracy",
-)
+TRAINING = ("loss", "data_loss", "regularization_loss", "accuracy", "learning_rate")
+VALIDATION = ("validation_loss", "validation_accuracy")
+EPOCH = TRAINING + VALIDATION
 STEP = ("step_loss", "step_data_loss", "step_regularization_loss", "step_accuracy", "step_learning_rate")
 
 
@@ -72,17 +68,24 @@ class History:
         self._figures: dict[str, array[float]] = {}
         #: Figures of many steps at a time, which wait until somebody asks for a column.
         self._waiting: list[tuple[Array, Array]] = []
+        #: Figures that wait row by row, one row behind the other: of steps, of epochs, of validations.
+        self._rows: dict[tuple[str, ...], array[float]] = {}
 
     @property
     def _columns(self) -> dict[str, array[float]]:
         if not self._figures:
             self._figures = {name: array("d") for name in EPOCH + STEP}
-        waiting, self._waiting = self._waiting, []
-        for steps, epochs in waiting:
-            for names, figures in ((STEP, steps), (EPOCH, epochs)):
-                for name, row in zip(names, figures):  # noqa: B905 - the validation columns are filled on their own
-                    self._figures[name].frombytes(row.tobytes())
-        return self._figures
+        figures = self._figures
+        for steps, epochs in self._waiting[:]:
+            rows = [*zip(STEP, steps, strict=True), *zip(TRAINING, epochs, strict=True)]
+            calls = [partial(figures[name].frombytes, row.tobytes()) for name, row in rows]
+            at_once([*calls, partial(self._waiting.pop, 0)])
+        for names, waiting in list(self._rows.items()):
+            if waiting:
+                taken = waiting[: len(waiting)]
+                calls = [partial(figures[name].extend, taken[i :: len(names)]) for i, name in enumerate(names)]
+                at_once([*calls, partial(waiting.__delitem__, slice(len(taken)))])
+        return figures
 
     def __getattr__(self, name: str) -> Array:
         if name in EPOCH or name in STEP:  # no other: copy and pickle ask before _figures exists
@@ -99,21 +102,37 @@ class History:
         """
         self._waiting.append((steps, epochs))
 
-    def add_step(self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float) -> None:
-        """Record a step."""
-        self._add(STEP, (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, learning_rate))
+    def adding(self, steps: Array, epochs: Array) -> partial[Any]:
+        """Return the call that does what `add` does, for `nnx._interrupt.at_once`."""
+        return partial(self._waiting.append, (steps, epochs))
+
+    def adding_step(
+        self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float
+    ) -> partial[Any]:
+        """Return the call that records a step, for `nnx._interrupt.at_once`."""
+        return partial(
+            self._rows_of(STEP).extend,
+            (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, float(learning_rate)),
+        )
 
     def add_epoch(self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float) -> None:
         """Record an epoch's training figures."""
-        self._add(EPOCH, (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, learning_rate))
+        row = (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, learning_rate)
+        self._rows_of(TRAINING).extend(tuple(map(float, row)))
 
     def add_validation(self, loss: float, accuracy: float) -> None:
         """Record an epoch's validation figures."""
-        self._add(EPOCH[5:], (loss, accuracy))
+        self._rows_of(VALIDATION).extend((loss, accuracy))
 
-    def _add(self, names: tuple[str, ...], values: tuple[float, ...]) -> None:
-        for name, value in zip(names, values):  # noqa: B905 - the validation columns are filled on their own
-            self._columns[name].append(value)
+    def _rows_of(self, names: tuple[str, ...]) -> array[float]:
+        """Return where figures of these names wait."""
+        if names not in self._rows:
+            self._rows[names] = array("d")
+        return self._rows[names]
+
+    def lacks_epoch(self, n_batches: int) -> bool:
+        """Return whether the last step recorded ends an epoch, of so many steps, that is not recorded."""
+        return len(self) // n_batches > len(self._columns["loss"])
 
     def restore(self, columns: Mapping[str, Array]) -> None:
         """Begin with the figures of an interrupted run: float64 arrays (n,) under the attributes' names."""

@@ -29,6 +29,12 @@ from nnx.tables import Table
 #: Built-in layers whose output has as many columns as their input.
 KEEP_WIDTH = (Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax, Layer_Dropout)
 
+#: Losses that take probabilities, and the built-in layer that computes them.
+PAIRS: dict[type, type] = {
+    Loss_CategoricalCrossentropy: Activation_Softmax,
+    Loss_BinaryCrossentropy: Activation_Sigmoid,
+}
+
 #: What a copy of a model does not take over.
 PRIVATE = (_trainers.MARK, *_trainers.MADE)
 
@@ -139,6 +145,8 @@ class Model:
         ------
         TypeError
             For a class in place of an object, and for what lacks the methods of its kind.
+        ValueError
+            After `finalize`, for a loss that the last layer does not suit (see there).
         """
         if table is not None:
             if not isinstance(table, Table):
@@ -150,6 +158,8 @@ class Model:
         chosen = {name: thing for name, thing in given.items() if thing is not None}
         for name, thing in chosen.items():
             _check.role("Model.set", name, thing)
+        if self._chain:
+            self._check_output("Model.set", loss)
         vars(self).update(chosen)
         if table is not None:
             self.table = table
@@ -164,8 +174,10 @@ class Model:
         Raises
         ------
         ValueError
-            If there are no layers or more than 10,000, if one is there twice, or if neighbours do not fit each other in
-            width or dtype.
+            If there are no layers or more than 10,000, if one is there twice, if neighbours do not fit each other in
+            width or dtype, or if a loss of probabilities follows another built-in layer than the one that computes
+            them: `Activation_Softmax` for `Loss_CategoricalCrossentropy`, `Activation_Sigmoid` for
+            `Loss_BinaryCrossentropy`. What a layer or loss of a class of your own does is up to you.
         """
         if not self.layers:
             raise ValueError("Model.finalize: there are no layers. Call model.add(layer) first.")
@@ -173,6 +185,7 @@ class Model:
             raise ValueError(f"Model.finalize: layers must be at most {MAX_LAYERS:,}, got {len(self.layers):,}.")
         _refuse_twice(self.layers)
         self._check_chain()
+        self._check_output("Model.finalize", self.loss)
         self.input_layer = Layer_Input()
         chain = [self.input_layer, *self.layers]
         for before, after in zip(chain, self.layers, strict=False):
@@ -196,6 +209,24 @@ class Model:
             raise ValueError(
                 f"Model.finalize: all dense layers must have one dtype, got {' and '.join(sorted(dtypes))}."
             )
+
+    def _check_output(self, where: str, loss: Any) -> None:
+        """Refuse a built-in loss that takes probabilities behind a built-in layer that computes something else."""
+        misfit = self._misfit(loss)
+        if misfit:
+            pair = type(self.layers[-1])
+            others = "".join(f", or set the loss to {kind.__name__}()" for kind in PAIRS if PAIRS[kind] is pair)
+            raise ValueError(f"{where}: {misfit}. Add {PAIRS[type(loss)].__name__}() as the last layer{others}.")
+
+    def _misfit(self, loss: Any) -> str:
+        """Return why the last layer does not suit a loss; nothing if it does."""
+        needed = PAIRS.get(type(loss))
+        if needed is None or not self.layers or type(self.layers[-1]) is needed:
+            return ""
+        last = self.layers[-1]
+        if type(last) not in (Layer_Dense, *KEEP_WIDTH) or not _is_built_in(last) or not _is_built_in(loss):
+            return ""
+        return f"the last layer must be {needed.__name__} for {type(loss).__name__}, got {last!r}"
 
     def _connect_loss(self) -> None:
         """Tell the loss its layers, and make the combined gradient where one is exact."""
@@ -290,6 +321,8 @@ class Model:
         DivergenceError
             With ``on_nonfinite="raise"``. It names epoch, step and layer; the update of a step whose loss is not finite
             is not made.
+        UserWarning
+            If the rows are sorted by class and a step sees only some of them, without ``shuffle``.
         ModelFileError
             If ``resume`` is no checkpoint, damaged, or one of another model; nothing has changed then.
         OSError
@@ -307,6 +340,7 @@ class Model:
             self._again = None
         where = "Model.train"
         self._require(where, "loss", "optimizer", "accuracy")
+        self._check_output(where, self.loss)  # which may have been assigned
         epochs = _check.whole(where, "epochs", epochs)
         batch_size = _batch_size(where, batch_size)
         print_every = None if print_every is None else _check.whole(where, "print_every", print_every)
@@ -317,6 +351,8 @@ class Model:
         data = training.checked_data(self, where, ("X", "y"), X, y, check_finite)
         held_out = None if validation_data is None else training.checked_validation(self, where, validation_data)
         stops = _check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
+        if batch_size is not None and not order.shuffles and resume is None:
+            training.warn_of_sorted_rows(where, self, data, batch_size)
         _trainers.begin(where, self)
         try:
             job = training.Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, History())
@@ -368,6 +404,7 @@ class Model:
         """
         where = "Model.evaluate"
         self._require(where, "loss", "accuracy")
+        self._check_output(where, self.loss)
         batch_size = _batch_size(where, batch_size)
         silent = _check.flag(where, "silent", silent)
         data = training.checked_data(self, where, ("X_val", "y_val"), X_val, y_val, check_finite=False)
@@ -729,6 +766,11 @@ def _is_dense(layer: Any) -> bool:
         and np.ndim(layer.weights) == 2
         and training.keeps(layer, "forward", "nnx.layers")
     )
+
+
+def _is_built_in(thing: Any) -> bool:
+    """Return whether an object of a built-in class computes what that class does, with no ``forward`` of its own."""
+    return training.keeps(thing, "forward", type(thing).__module__)
 
 
 def _pair(where: str, group: tuple[ArrayLike, ...]) -> tuple[ArrayLike, ArrayLike]:

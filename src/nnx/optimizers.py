@@ -7,12 +7,15 @@ biases, ``biases`` and ``dbiases``. Each class adds its constructor and its `_ru
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from nnx import _check, _kernels
 from nnx._describe import Described
+from nnx._interrupt import at_once
 from nnx._typing import Array
 from nnx.layers import Layer_Dense
 
@@ -32,6 +35,10 @@ GRADIENTS = (("dweights",), ("dbiases",))
 Rule: TypeAlias = tuple[str, State, tuple[float, ...]]
 
 
+#: The methods that `is_built_in` asks for.
+UPDATING = ("update_params", "post_update_params")
+
+
 class _Optimizer(Described):
     """The optimizers' common part: rate, decay, the count of steps, and the walk over a layer's parameters."""
 
@@ -43,12 +50,16 @@ class _Optimizer(Described):
     def _configure(self, learning_rate: float, decay: float, **settings: float) -> None:
         where = type(self).__name__
         self.learning_rate = _check.number(where, "learning_rate", learning_rate, 0)
-        self.current_learning_rate = self.learning_rate
         self.decay = _check.number(where, "decay", decay, 0)
         self.iterations = 0
         for name, value in settings.items():
             setattr(self, name, _check.number(where, name, value))
         self._rule(where)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name == "learning_rate":  # takes effect at the next step; without decay nothing else would see to that
+            object.__setattr__(self, "current_learning_rate", value)
 
     def __getattr__(self, name: str) -> Any:
         # Reached only while it is unset: a subclass need not call this constructor.
@@ -75,24 +86,51 @@ class _Optimizer(Described):
         TypeError, ValueError
             If parameters, gradients, state or settings are not what they must be; no parameter has changed then.
         """
+        at_once(self._updates([layer]))
+
+    def _updates(self, layers: Iterable[Any]) -> list[partial[Any]]:
+        """Return the calls that update the parameters of layers, for `at_once`; all that they need is checked."""
         where = type(self).__name__ + ".update_params"
-        rate = float(_check.number(where, "current_learning_rate", self.current_learning_rate))
+        rate = float(self._checked_rate(where))
         kernel, state, settings = self._rule(where)
-        parameters = _parameters(where, layer)
-        n = len(parameters)
-        gradients = [_gradient(where, layer, GRADIENTS[i], parameters[i]) for i in range(n)]
-        states = [_state(where, layer, state[i], parameters[i]) for i in range(n)]
         update = getattr(_kernels.backend, kernel)
-        for i in range(n):
-            update(parameters[i], *gradients[i], *states[i], rate, *settings)
+        calls = []
+        for layer in layers:
+            parameters = _parameters(where, layer)
+            n = len(parameters)
+            gradients = [_gradient(where, layer, GRADIENTS[i], parameters[i]) for i in range(n)]
+            states = [_state(where, layer, state[i], parameters[i]) for i in range(n)]
+            calls += [partial(update, parameters[i], *gradients[i], *states[i], rate, *settings) for i in range(n)]
+        return calls
 
     def post_update_params(self) -> None:
         """Count the step."""
         self.iterations = self.iterations + 1
 
+    def _steps(self, layers: Iterable[Any]) -> list[partial[Any]]:
+        """Return the calls that do what `update_params`, for some layers, and `post_update_params` do."""
+        return [*self._updates(layers), partial(object.__setattr__, self, "iterations", self.iterations + 1)]
+
+    def _checked_rate(self, where: str) -> Any:
+        """Return the rate in use, a finite number; an error names the attribute that was assigned."""
+        rate = self.current_learning_rate
+        return _check.number(where, "learning_rate" if rate is self.learning_rate else "current_learning_rate", rate)
+
     def _rule(self, where: str) -> Rule:
         """Return the rule of the step that is due, its settings checked."""
         raise NotImplementedError(f"{where}: {type(self).__name__} does not define update_params(layer).")
+
+
+def is_built_in(optimizer: Any) -> bool:
+    """Return whether an optimizer updates and counts as the built-in ones do, whatever else it does."""
+    kind: Any = type(optimizer)
+    return (
+        isinstance(optimizer, _Optimizer)
+        and kind.update_params is _Optimizer.update_params
+        and kind.post_update_params is _Optimizer.post_update_params
+        and kind.__setattr__ is _Optimizer.__setattr__
+        and vars(optimizer).keys().isdisjoint(UPDATING)
+    )
 
 
 def _parameters(where: str, layer: Any) -> tuple[Array, ...]:
@@ -133,7 +171,7 @@ class Optimizer_SGD(_Optimizer):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step.
+        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     momentum : float
@@ -142,7 +180,7 @@ class Optimizer_SGD(_Optimizer):
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use.
+        The rate in use. Without decay it may be assigned too, and holds until ``learning_rate`` is assigned.
     iterations : int
         Steps done.
 
@@ -170,7 +208,7 @@ class Optimizer_Adagrad(_Optimizer):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step.
+        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     epsilon : float
@@ -179,7 +217,7 @@ class Optimizer_Adagrad(_Optimizer):
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use.
+        The rate in use. Without decay it may be assigned too, and holds until ``learning_rate`` is assigned.
     iterations : int
         Steps done.
 
@@ -206,7 +244,7 @@ class Optimizer_RMSprop(_Optimizer):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step.
+        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     epsilon : float
@@ -217,7 +255,7 @@ class Optimizer_RMSprop(_Optimizer):
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use.
+        The rate in use. Without decay it may be assigned too, and holds until ``learning_rate`` is assigned.
     iterations : int
         Steps done.
 
@@ -250,7 +288,7 @@ class Optimizer_Adam(_Optimizer):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step.
+        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     epsilon : float
@@ -261,7 +299,7 @@ class Optimizer_Adam(_Optimizer):
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use.
+        The rate in use. Without decay it may be assigned too, and holds until ``learning_rate`` is assigned.
     iterations : int
         Steps done.
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from nnx import _check, _kernels, _report, divergence, optimizers, program
-from nnx._interrupt import Interrupt
+from nnx._interrupt import Interrupt, at_once
 from nnx._typing import Array
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.history import History
@@ -150,7 +151,9 @@ class Run:
         self.batch, self.n_batches, self.n_steps = job.rows, job.n_batches, job.n_steps
         self.done = self.begun = job.done
         self.seconds = 0.0  # of a step, as measured last
+        self.figures: tuple[Array, Array] | None = None  # of a compiled call that is not recorded yet
         stages = self.program.stages
+        self.dropouts = [stage.owner for stage in stages if stage.kind == "dropout"]
         self.operations = self.batch * self.program.operations
         accurate = Accurate(self.program.accuracy, stages, self.program.combined, data)
         self.judges_simply = accurate.compares_with_targets(self.program.loss)
@@ -164,7 +167,7 @@ class Run:
         self.decay = float(_check.number(where, "decay", optimizer.decay, 0))
         self.learning_rate = float(_check.number(where, "learning_rate", optimizer.learning_rate))
         if not self.decay:
-            _check.number(where, "current_learning_rate", self.rate)
+            optimizer._checked_rate(where)
         try:
             if not self.native.bind(self.program.layers, self.program.trained, *rule, where, optimizers._state):
                 model._plan = None
@@ -183,32 +186,47 @@ class Run:
 
     def go_on(self, report: _report.Report, interrupt: Interrupt) -> None:
         """Do as many steps as fit into a compiled call; record and report them."""
-        in_epoch = self.done % self.n_batches
+        epoch, in_epoch = divmod(self.done, self.n_batches)
         n = self._how_many(in_epoch)
         last = self.done + n == self.n_steps
+        threads = self._prepare(n, in_epoch, last)
         began = time.perf_counter()
-        steps, ends, whole = self._run(n, in_epoch, last)
+        run_threads(self.native, threads)
         self.seconds = (time.perf_counter() - began) / n
-        epoch = self.done // self.n_batches
-        self.done += whole
-        if whole < n:
-            steps, ends = steps[:, :whole], ends[:, : self.done // self.n_batches - epoch]
-        if self.decay and whole:
-            self.rate = float(steps[4, -1])
-        self.program.optimizer.iterations = self.iterations + self.done
-        self.program.optimizer.current_learning_rate = self.rate
-        for stage in self.program.stages:
-            if stage.kind == "dropout":
-                stage.owner.training_forwards = stage.owner.training_forwards + whole
-        if whole:
-            self.job.history.add(steps, ends)
+        steps, ends = self._record()
+        if steps.size:
             report.run(epoch, in_epoch, self.n_batches, steps, ends, None if self.decay else self.rate)
-        if whole < n:
+        if steps.shape[1] < n:
             self._diverge()
         if last:
             self._publish()
         if self.held_out is not None and self.done % self.n_batches == 0:
             self.job.validate(report, interrupt)
+
+    def _record(self) -> tuple[Array, Array]:
+        """Record the steps that the latest compiled call has done; return their figures, and those of epochs.
+
+        Counts and history change at once, and `settle` calls this again if an exception has come before.
+        """
+        assert self.figures is not None
+        steps, ends = self.figures
+        whole = self.native.steps_done
+        done = self.done + whole
+        if whole < steps.shape[1]:
+            steps, ends = steps[:, :whole], ends[:, : done // self.n_batches - self.done // self.n_batches]
+        counts = {"iterations": self.iterations + done}
+        if self.decay and whole:
+            counts["current_learning_rate"] = float(steps[4, -1])
+        changes = [
+            partial(vars(self).update, done=done, figures=None),
+            partial(vars(self.program.optimizer).update, counts),
+        ]
+        if whole:
+            changes.append(self.job.history.adding(steps, ends))
+        for layer in self.dropouts:
+            changes.append(partial(setattr, layer, "training_forwards", layer.training_forwards + whole))
+        at_once(changes)
+        return steps, ends
 
     def check_parameters(self) -> None:
         """Refuse parameters that are not finite."""
@@ -239,8 +257,8 @@ class Run:
             n = min(n, max(1, MOST_IN_ORDER // self.n_samples) * self.n_batches - in_epoch)
         return n
 
-    def _run(self, n: int, in_epoch: int, last: bool) -> tuple[Array, Array, int]:
-        """Do up to ``n`` steps; return figures of steps and epochs, and how many steps are done."""
+    def _prepare(self, n: int, in_epoch: int, last: bool) -> int:
+        """Make ready for ``n`` steps in a compiled call; return on how many threads."""
         epoch = self.done // self.n_batches
         orders = self._orders(epoch, (in_epoch + n - 1) // self.n_batches + 1)
         threads = self._how_many_threads(n)
@@ -258,7 +276,8 @@ class Run:
         )
         if last:
             self._make_room(orders, in_epoch, n)
-        return *figures, run_threads(self.native, threads)
+        self.figures = figures
+        return threads
 
     def _orders(self, epoch: int, n_epochs: int) -> Array | None:
         """Return the order of the samples in each epoch of a call, None for the order as given."""
@@ -336,6 +355,7 @@ class Run:
             or self.order.shuffles
             or self.held_out is not None
             or self.operations >= LEAST_STEP
+            or not _kernels.backend.counts_references  # type: ignore[attr-defined]
         ):
             return None
         if program.stages[0].kind != "dense" or not self.judges_simply:
@@ -346,7 +366,9 @@ class Run:
         )
 
     def settle(self) -> None:
-        """Leave the sums as they are after the last whole step, and let go of the arrays."""
+        """Leave counts, history and sums as they are after the last whole step, and let go of the arrays."""
+        if self.figures is not None:
+            self._record()
         if self.held_out is None and self.done > self.begun:
             loss, accuracy = self.program.loss, self.program.accuracy
             (loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count) = (
@@ -385,15 +407,19 @@ def run_threads(native: Any, n_threads: int) -> int:
     Threads that the system does not give, or that fail before they come to compiled code, are done without: bits are
     the same.
     """
+    if n_threads == 1:
+        alone: int = native.lead()
+        return alone
     helpers: list[threading.Thread] = []
     try:
         for number in range(1, n_threads):
-            helper = threading.Thread(target=native.work, name=f"nnx-{number}")
+            helper = threading.Thread(target=native.work, args=(native.run,), name=f"nnx-{number}")
+            helpers.append(helper)  # first: an exception may come when it has started
             try:
                 helper.start()
             except RuntimeError:
+                helpers.pop()
                 break
-            helpers.append(helper)
         _await(native, helpers)
         done: int = native.lead()
     except BaseException:
@@ -415,7 +441,8 @@ def _join(helpers: list[threading.Thread]) -> None:
     """Wait for threads, whatever is raised meanwhile: they use what the caller is about to let go of."""
     for number, helper in enumerate(helpers):
         try:
-            helper.join()
+            if helper.is_alive():  # else it is over, or its start was interrupted, and it finds that it comes too late
+                helper.join()
         except BaseException:
             _join(helpers[number:])
             raise

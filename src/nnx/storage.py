@@ -248,6 +248,12 @@ def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, ty
     for role in ("loss", "optimizer", "accuracy"):
         each = file.description[role]
         setattr(model, role, None if each is None else file.build(role, each, custom_objects))
+    misfit = model._misfit(model.loss)
+    if misfit:
+        file.refuse(
+            f"holds a model that nnx no longer trains: {misfit}. Build a model with the right last layer, and call "
+            "its load_parameters(path)"
+        )
     try:
         model.finalize()
     except ValueError as error:

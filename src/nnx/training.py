@@ -6,24 +6,32 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from nnx import _check, _report, divergence, plan
-from nnx._interrupt import Interrupt
+from nnx._interrupt import Interrupt, at_once
 from nnx._random import Order
 from nnx._typing import Array, ArrayLike, FloatDType
+from nnx.accuracy import Accuracy_Categorical
 from nnx.layers import Layer_Dense
-from nnx.losses import KernelLoss, Loss
+from nnx.losses import KernelLoss, Loss, Loss_BinaryCrossentropy, Loss_CategoricalCrossentropy
+from nnx.optimizers import is_built_in
 
 if TYPE_CHECKING:
     from nnx.checkpoints import Keeper
     from nnx.history import History
     from nnx.model import Model
     from nnx.program import Program
+
+
+#: Rows that stand class by class are taken for sorted if chance gives such an order less often than this.
+UNLIKELY = 1e-3
 
 
 class Data(NamedTuple):
@@ -176,6 +184,48 @@ def checked_validation(model: Model, where: str, validation_data: Any) -> Data:
     return checked_data(model, where, ("validation_data[0]", "validation_data[1]"), X_val, y_val, check_finite=False)
 
 
+def warn_of_sorted_rows(where: str, model: Model, data: Data, batch_size: int | None) -> None:
+    """Warn if the rows are sorted by class and a step sees some of them only, in the order given."""
+    classes = None if data.n_batches(batch_size) == 1 else _classes_of_rows(model, data)
+    sizes = [] if classes is None else _sizes_in_turn(classes)
+    if len(sizes) > 1 and _chance(sizes) < UNLIKELY:
+        warnings.warn(
+            f"{where}: the rows are sorted by class, so a batch of {batch_size} holds few of the {len(sizes)} classes, "
+            "and each step unlearns the others. Pass shuffle=True.",
+            stacklevel=3,
+        )
+
+
+def _classes_of_rows(model: Model, data: Data) -> Array | None:
+    """Return the class of each row, as a number; None if the model does not learn one class a row."""
+    if type(model.loss) is Loss_CategoricalCrossentropy:
+        return data.y
+    losses = Loss_CategoricalCrossentropy | Loss_BinaryCrossentropy
+    if not isinstance(model.loss, losses) and not isinstance(model.accuracy, Accuracy_Categorical):
+        return None
+    y = data.y_accuracy
+    if y.ndim == 1 or y.shape[1:] == (1,):
+        return y.reshape(-1)
+    one_hot = y.ndim == 2 and (np.count_nonzero(y, axis=1) == 1).all()
+    return np.asarray(np.argmax(y, axis=1)) if one_hot else None
+
+
+def _sizes_in_turn(classes: Array) -> list[int]:
+    """Return how many rows each class has if all of a class stand together; else nothing."""
+    starts = np.flatnonzero(classes[1:] != classes[:-1]) + 1
+    starts = np.concatenate([[0], starts])
+    for some in (starts[:1000], starts):  # in mixed rows a class comes again soon
+        if len(np.unique(classes[some])) < len(some):
+            return []
+    return [int(size) for size in np.diff(starts, append=len(classes))]
+
+
+def _chance(sizes: list[int]) -> float:
+    """Return how likely rows in random order are to stand class by class, given the classes' sizes."""
+    orders = math.lgamma(len(sizes) + 1) + sum(math.lgamma(size + 1) for size in sizes)
+    return math.exp(orders - math.lgamma(sum(sizes) + 1))
+
+
 def keeps(thing: object, method: str, module: str) -> bool:
     """Return whether a method of ``thing`` is the one that ``module`` defines, overridden by nobody."""
     return getattr(getattr(type(thing), method, None), "__module__", "") == module and method not in vars(thing)
@@ -236,11 +286,13 @@ def _train_by_the_book(job: Job, report: _report.Report) -> None:
             if interrupt.stopped:
                 job.keep(done, sums, now=True)
             raise
+        finally:
+            if job.history.lacks_epoch(job.n_batches):  # an exception came just then
+                _record_epoch(job)
 
 
 def _do_step(job: Job, report: _report.Report, batch: Data, done: int) -> None:
     figures = _step(job, batch, done)
-    job.history.add_step(*figures)
     step = done % job.n_batches
     if report.wants(step):
         report.line(_report.step_line(step, *figures))
@@ -248,13 +300,17 @@ def _do_step(job: Job, report: _report.Report, batch: Data, done: int) -> None:
 
 
 def _end_epoch(job: Job, report: _report.Report, interrupt: Interrupt) -> None:
+    report.line(_report.epoch_line(*_record_epoch(job)))
+    if job.held_out is not None:
+        job.validate(report, interrupt)
+
+
+def _record_epoch(job: Job) -> Figures:
     model = job.model
     data_loss, penalty = model.loss.calculate_accumulated(include_regularization=True)
     totals = Figures(data_loss, penalty, model.accuracy.calculate_accumulated(), _rate(model))
     job.history.add_epoch(*totals)
-    report.line(_report.epoch_line(*totals))
-    if job.held_out is not None:
-        job.validate(report, interrupt)
+    return totals
 
 
 def _sums(model: Model) -> tuple[float, ...]:
@@ -294,6 +350,7 @@ class Figures(NamedTuple):
 
 
 def _step(job: Job, batch: Data, done: int) -> Figures:
+    """Do a step and record it; return its figures."""
     model = job.model
     before = _sums(model)
     output = model.forward(batch.X, training=True)
@@ -304,11 +361,18 @@ def _step(job: Job, batch: Data, done: int) -> Figures:
         divergence.refuse_step(model, batch, done, job.n_batches)
     accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
     model.backward(output, batch.y)
-    model.optimizer.pre_update_params()
-    for layer in model.trainable_layers:
-        model.optimizer.update_params(layer)
-    model.optimizer.post_update_params()
-    return Figures(float(data_loss), float(penalty), float(accuracy), _rate(model))
+    optimizer = model.optimizer
+    optimizer.pre_update_params()
+    updates: list[partial[Any]] = []
+    if is_built_in(optimizer):
+        updates = optimizer._steps(model.trainable_layers)
+    else:
+        for layer in model.trainable_layers:
+            optimizer.update_params(layer)
+        optimizer.post_update_params()
+    figures = Figures(float(data_loss), float(penalty), float(accuracy), _rate(model))
+    at_once([*updates, job.history.adding_step(*figures)])  # parameters, count and history are of one step
+    return figures
 
 
 def _new_pass(model: Model) -> None:

@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         self._leave(message, "")
 
     def _leave(self, message: str, advice: str) -> NoReturn:
-        first = message[:1] if message[:1] in "'\"" else message[:1].lower()
+        first = message[:1] if message[1:2].isupper() else message[:1].lower()  # names in capitals stay as they are
         end = "" if " Try: " in message else "."  # a command to copy ends in no full stop
         self.exit(2, f"{self.prog}: {first}{message[1:].rstrip('.')}{end}{advice}\n")
 

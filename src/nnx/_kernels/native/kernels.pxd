@@ -51,12 +51,12 @@ cdef extern from "threads.h" nogil:
     ctypedef struct Meeting:
         pass
     void meet(Meeting *meeting, int threads)
-    void open_gate(Meeting *meeting, int how)
+    void open_gate(Meeting *meeting, long long how)
     int come_to_gate(Meeting *meeting, int most)
     void expect_at_gate(Meeting *meeting)
     int count_at_gate(Meeting *meeting)
     int close_gate(Meeting *meeting)
-    int wait_at_gate(Meeting *meeting)
+    bint wait_at_gate(Meeting *meeting, long long wait)
     bint claim(int *flag)
     void unclaim(int *flag)
     char *take_out(char **place)

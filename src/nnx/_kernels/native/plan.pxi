@@ -202,7 +202,8 @@ cdef class Plan:
     cdef bint has_parameters, has_data, is_prepared  # what has been done since the last `release`
     cdef bint stores
     cdef bint has_room  # for what the last step stores
-    cdef readonly Py_ssize_t steps_done  # of the run that was prepared last
+    cdef readonly long long run  # the number of the one that was prepared last
+    cdef readonly Py_ssize_t steps_done  # of it
 
     def __cinit__(self, dtype, tuple stages not None, str loss not None, bint combined, guards not None):
         cdef Py_ssize_t s
@@ -596,7 +597,8 @@ cdef class Plan:
         self.lean.first_forwards = self.stored.first_forwards = forwards
         self.progress.n_threads = 1
         self.steps_done = 0
-        open_gate(self.progress.meeting, 0)
+        self.run += 1
+        open_gate(self.progress.meeting, 2 * self.run)
         expect_at_gate(self.progress.meeting)
         self.is_prepared = True
         return self.steps, self.epochs
@@ -723,19 +725,22 @@ cdef class Plan:
             raise RuntimeError("Plan.lead: there is no room for what the last step stores. Call room first.")
         with nogil:
             self.progress.n_threads = 1 + close_gate(self.progress.meeting)
-            open_gate(self.progress.meeting, 1)
+            open_gate(self.progress.meeting, 2 * self.run + 1)
             self.steps_done = self._work(0)
         return self.steps_done
 
-    def work(self):
-        """Wait for `lead` or `dismiss`, then run as one of the threads after the first, if there is memory for it."""
-        cdef int thread
-        if not self.is_prepared:
-            raise RuntimeError("Plan.work: no run is prepared. Call prepare first.")
-        with nogil:
+    def work(self, long long run):
+        """Wait for `lead` or `dismiss`, then run as one of the threads after the first, if there is memory for it.
+
+        A thread that comes when the run of this number, which is ``run`` after `prepare`, is over does nothing.
+        """
+        cdef int thread = 0
+        if self.is_prepared and run == self.run:
             thread = come_to_gate(self.progress.meeting, self.reserved_threads - 1)
-            if thread > 0 and wait_at_gate(self.progress.meeting) > 0:
-                self._work(thread)
+        if thread > 0:
+            with nogil:
+                if wait_at_gate(self.progress.meeting, 2 * run):
+                    self._work(thread)
 
     def waiting(self):
         """Return how many threads wait in `work`."""
@@ -786,6 +791,7 @@ cdef class Plan:
 
     def release(self):
         """Let go of all arrays, and of memory that is too much to keep."""
+        self.dismiss()
         self.has_parameters = self.has_data = self.is_prepared = False
         self.held = []
         self.steps = self.epochs = self.order = None

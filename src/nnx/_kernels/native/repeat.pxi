@@ -157,6 +157,7 @@ cdef class Repeat:
         cdef Plan plan = self.plan
         cdef Stage *stages = plan.stored.stages
         cdef const Stage *place = self.places
+        cdef dict own
         cdef int s
         for s in range(plan.n_full):
             stages[s].inputs, stages[s].output, stages[s].mask = place.inputs, place.output, place.mask
@@ -165,8 +166,9 @@ cdef class Repeat:
             place += 1
         if plan._work(0) < 1:
             return False
-        self.optimizer.iterations = self.next_iterations
-        self.optimizer.current_learning_rate = self.rate
+        own = PyObject_GenericGetDict(self.optimizer, NULL)  # its __setattr__ is Python code, which may be interrupted
+        own["iterations"] = self.next_iterations
+        own["current_learning_rate"] = self.rate
         for layer in self.dropouts:
             layer.training_forwards += 1
         (<dict> self.layers[0].__dict__)["inputs"] = X

@@ -17,9 +17,9 @@ typedef struct {
     char apart_1[60];
     int passed; /* how often all have been there: what those who wait look at */
     char apart_2[60];
-    int open;    /* of the gate: 0 wait, 1 go, -1 leave */
-    int waiting; /* threads that have come to the gate; -1: too late to come */
-    char apart_3[56];
+    long long open; /* of the gate: twice the run's number: wait; one more: go; anything else: leave */
+    int waiting;    /* threads that have come to the gate; -1: too late to come */
+    char apart_3[52];
 } Meeting;
 
 static inline void look_again(int *looks) {
@@ -43,7 +43,7 @@ static inline void meet(Meeting *m, int threads) {
         while (__atomic_load_n(&m->passed, __ATOMIC_ACQUIRE) == passed) look_again(&looks);
     }
 }
-static inline void open_gate(Meeting *m, int how) { __atomic_store_n(&m->open, how, __ATOMIC_RELEASE); }
+static inline void open_gate(Meeting *m, long long how) { __atomic_store_n(&m->open, how, __ATOMIC_RELEASE); }
 /* Come to the gate; return which thread that is, from 1 on, or 0 if it is too late or `most` have come already. */
 static inline int come_to_gate(Meeting *m, int most) {
     int n = __atomic_load_n(&m->waiting, __ATOMIC_RELAXED);
@@ -62,21 +62,23 @@ static inline int close_gate(Meeting *m) {
     int n = __atomic_exchange_n(&m->waiting, -1, __ATOMIC_ACQ_REL);
     return n < 0 ? 0 : n;
 }
-static inline int wait_at_gate(Meeting *m) {
-    int looks = 0, how;
-    while ((how = __atomic_load_n(&m->open, __ATOMIC_ACQUIRE)) == 0) look_again(&looks);
-    return how;
+/* Wait while the gate says so; return whether to go. */
+static inline int wait_at_gate(Meeting *m, long long wait) {
+    int looks = 0;
+    long long how;
+    while ((how = __atomic_load_n(&m->open, __ATOMIC_ACQUIRE)) == wait) look_again(&looks);
+    return how == wait + 1;
 }
 #else
 #define THREADS_MEET 0
-typedef struct { int open; } Meeting;
+typedef struct { long long open; } Meeting;
 static inline void meet(Meeting *m, int threads) { (void)m; (void)threads; }
-static inline void open_gate(Meeting *m, int how) { m->open = how; }
+static inline void open_gate(Meeting *m, long long how) { m->open = how; }
 static inline int come_to_gate(Meeting *m, int most) { (void)m; (void)most; return 0; }
 static inline void expect_at_gate(Meeting *m) { (void)m; }
 static inline int count_at_gate(Meeting *m) { (void)m; return 0; }
 static inline int close_gate(Meeting *m) { (void)m; return 0; }
-static inline int wait_at_gate(Meeting *m) { return m->open; }
+static inline int wait_at_gate(Meeting *m, long long wait) { return m->open == wait + 1; }
 #endif
 
 /* For what several Python threads share, also where no GIL keeps them apart: a flag that one holds at a time, and places

@@ -473,7 +473,7 @@ def test_too_little_memory_is_one_sentence(files, capsys, monkeypatch):
 
 
 def test_a_network_that_is_down_is_one_sentence_and_exit_code_1(files, capsys, monkeypatch):
-    monkeypatch.setattr(nnx.images, "FASHION_MNIST_ADDRESS", "http://127.0.0.1:9/")
+    monkeypatch.setattr(nnx.fashion_mnist, "FASHION_MNIST_ADDRESS", "http://127.0.0.1:9/")
     assert main(["train", "fashion-mnist", "--download", "--folder", str(files / "new"), "-o", str(files / "m")]) == 1
     assert re.match(
         r"nnx train: '.*' could not be fetched from http://127.0.0.1:9/.* \(.*\)\.\n$", capsys.readouterr().err

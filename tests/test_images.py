@@ -14,9 +14,9 @@ from files import idx
 from PIL import Image
 
 import nnx
-from nnx import images
+from nnx import fashion_mnist
 
-NAMES = list(images.FASHION_MNIST_FILES)
+NAMES = list(fashion_mnist.FASHION_MNIST_FILES)
 
 
 @pytest.fixture
@@ -143,9 +143,9 @@ def server(folder, monkeypatch):
     service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=service.serve_forever)
     thread.start()
-    monkeypatch.setattr(images, "FASHION_MNIST_ADDRESS", f"http://127.0.0.1:{service.server_port}/")
+    monkeypatch.setattr(fashion_mnist, "FASHION_MNIST_ADDRESS", f"http://127.0.0.1:{service.server_port}/")
     sums = {name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in NAMES}
-    monkeypatch.setattr(images, "FASHION_MNIST_FILES", sums)
+    monkeypatch.setattr(fashion_mnist, "FASHION_MNIST_FILES", sums)
     yield asked
     service.shutdown()
     thread.join()
@@ -187,7 +187,7 @@ def test_a_failed_download_is_one_error_and_leaves_nothing(server, folder, tmp_p
 
 
 def test_a_server_that_is_not_there_is_one_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "FASHION_MNIST_ADDRESS", "http://127.0.0.1:9/")
+    monkeypatch.setattr(fashion_mnist, "FASHION_MNIST_ADDRESS", "http://127.0.0.1:9/")
     with pytest.raises(OSError, match=r"could not be fetched from http://127\.0\.0\.1:9/"):
         nnx.load_fashion_mnist(tmp_path, download=True)
 
@@ -202,7 +202,7 @@ def test_a_server_that_is_not_there_is_one_error(tmp_path, monkeypatch):
 )
 def test_a_server_that_talks_nonsense_is_one_error(tmp_path, monkeypatch, answer):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        monkeypatch.setattr(images, "FASHION_MNIST_ADDRESS", f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        monkeypatch.setattr(fashion_mnist, "FASHION_MNIST_ADDRESS", f"http://127.0.0.1:{listener.getsockname()[1]}/")
 
         def serve():
             connection, _ = listener.accept()

@@ -361,7 +361,7 @@ def test_set_takes_tables_only_and_keeps_the_one_it_has(flats):
     model = regression(flats)
     model.set(loss=nnx.Loss_MeanAbsoluteError())
     assert model.table is flats
-    with pytest.raises(TypeError, match=r"Model\.set: table must be a Table, got 3\."):
+    with pytest.raises(TypeError, match=r"Model\.set: table must be of the class Table, got int\."):
         model.set(table=3, optimizer=nnx.Optimizer_SGD())
     assert isinstance(model.optimizer, nnx.Optimizer_Adam)
 

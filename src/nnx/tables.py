@@ -14,7 +14,16 @@ from nnx._problems import Problems
 from nnx._records import sheet_of
 from nnx._sheet import Sheet, count, listed, read_csv, shown
 from nnx._typing import Array, Path
-from nnx.columns import Column, Ignored, Number, Text, described_column, description
+from nnx.columns import (
+    Column,
+    Ignored,
+    Number,
+    Text,
+    check_answers,
+    chosen_categories,
+    described_column,
+    description,
+)
 
 #: A table prints no more columns than this.
 SHOWN_COLUMNS = 30
@@ -231,21 +240,9 @@ class Table:
         """
         if isinstance(self.target, Number):
             values = _check.rows("Table.decode", "outputs", outputs, 1, np.dtype(np.float64))
-            self._check_answers(values)
+            check_answers("Table.decode", values)
             return values[:, 0] * self.target.scale + self.target.mean
-        values = _check.matrix("Table.decode", "outputs", outputs)
-        self._check_answers(values)
-        if not self.fits(values.shape[1]):
-            raise ValueError(f"Table.decode: outputs must have shape (n, {self.n_outputs}), got {values.shape}.")
-        numbers = np.argmax(values, axis=1) if values.shape[1] > 1 else (values[:, 0] > 0.5).astype(np.intp)
-        names: Array = np.array(self.classes, dtype=object)  # one text may be long, and the others need not be
-        return np.asarray(names[numbers])
-
-    def _check_answers(self, outputs: Array) -> None:
-        good = np.isfinite(outputs).all(axis=1)
-        if not good.all():
-            row = int(np.argmin(good))
-            raise ValueError(f"Table.decode: outputs must be finite numbers, got {outputs[row].tolist()} in row {row}.")
+        return chosen_categories("Table.decode", self.target.categories, outputs)
 
     def fits(self, n_outputs: int) -> bool:
         """Return whether a network with so many outputs can predict the target; for two classes, one may do."""

@@ -74,7 +74,7 @@ def load_images(
     parts = _image_files.has_parts(folder)
     if parts and test_size:
         raise ValueError(
-            f"{where}: test_size must not be given for {folder!r}, which holds the folders train and test."
+            f"{where}: test_size must be None, as {folder!r} holds the folders train and test, got {test_size}."
         )
     training_folder = os.path.join(folder, "train") if parts else folder
     classes = _image_files.class_folders(where, training_folder)

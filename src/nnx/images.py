@@ -149,7 +149,9 @@ class Images:
         FileNotFoundError, DataFileError
             If a file is missing, or is no image of 8 bits. The sentence names it.
         """
-        return self.read_files("Images.read_inputs", files(paths))
+        where = "Images.read_inputs"
+        _image_files.require_pillow(where)
+        return self.read_files(where, files(paths))
 
     def read_samples(self, path: Path) -> tuple[Array, Array]:
         """Return inputs and class numbers from a folder with one folder for each class.
@@ -182,7 +184,6 @@ class Images:
 
     def read_files(self, where: str, paths: Sequence[str], resized: bool = False) -> Array:
         """Return the inputs of image files; ``resized`` says that another size is no surprise."""
-        _image_files.require_pillow(where)
         pixels = np.empty((len(paths), *self.shape), np.uint8)
         others = []
         for row, path in enumerate(paths):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import IO, Any
 
@@ -27,6 +28,9 @@ from nnx.columns import (
 
 #: A table prints no more columns than this.
 SHOWN_COLUMNS = 30
+#: So many columns with the same name but for its number share a line.
+SHARED_LINE = 8
+NUMBERED = re.compile(r"(.*?)(\d{1,9})", re.DOTALL)
 
 
 class Table:
@@ -266,11 +270,38 @@ class Table:
         return cls(columns, described["target"], described["header"])
 
     def __repr__(self) -> str:
-        rows = [f"{shown(column.name)}: {column.summary()}" for column in self.inputs[:SHOWN_COLUMNS]]
-        if len(self.inputs) > SHOWN_COLUMNS:
-            rows.append(f"and {len(self.inputs) - SHOWN_COLUMNS:,} more columns")
-        rows.append(f"target {shown(self.target.name)}: {self.target.summary()}")
-        return "Table(\n" + "".join(f"  {row},\n" for row in rows) + ")"
+        rows = _summaries(self.inputs)
+        rest = sum(n_columns for _, n_columns in rows[SHOWN_COLUMNS:])
+        lines = [line for line, _ in rows[:SHOWN_COLUMNS]]
+        lines += [f"and {rest:,} more columns"] if rest else []
+        lines.append(f"target {shown(self.target.name)}: {self.target.summary()}")
+        return "Table(\n" + "".join(f"  {line},\n" for line in lines) + ")"
+
+
+def _summaries(columns: Sequence[Number | Text]) -> list[tuple[str, int]]:
+    """Return lines about columns, each with how many it is about: many numbered ones, such as pixels, share a line."""
+    rows = []
+    start = 0
+    while start < len(columns):
+        end = start + 1
+        while end < len(columns) and _follows(columns[end - 1], columns[end]):
+            end += 1
+        if end - start >= SHARED_LINE:
+            names = f"{shown(columns[start].name)} to {shown(columns[end - 1].name)}"
+            rows.append((f"{names}: {end - start:,} columns of numbers", end - start))
+        else:
+            rows += [(f"{shown(column.name)}: {column.summary()}", 1) for column in columns[start:end]]
+        start = end
+    return rows
+
+
+def _follows(one: Number | Text, other: Number | Text) -> bool:
+    """Return whether two columns of numbers are called "pixel8" and "pixel9", or the like."""
+    names = [NUMBERED.fullmatch(column.name) for column in (one, other) if isinstance(column, Number)]
+    if len(names) < 2 or not all(names):
+        return False
+    (stem, number), (other_stem, other_number) = (name.groups() for name in names if name)
+    return stem == other_stem and int(other_number) == int(number) + 1
 
 
 # Learning the columns of a file

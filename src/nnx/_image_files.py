@@ -136,11 +136,8 @@ def looks(where: str, path: str) -> tuple[int, int, bool]:
         _check_kind(where, path, image)
         width, height = image.size
         turned = image.getexif().get(0x0112, 1) >= 5  # the camera was held on its side
-        return (
-            (width, height, EIGHT_BITS[image.mode] == "RGB")
-            if turned
-            else ((height, width, EIGHT_BITS[image.mode] == "RGB"))
-        )
+        size = (width, height) if turned else (height, width)
+        return (*size, EIGHT_BITS[image.mode] == "RGB")
 
 
 def read(where: str, path: str, size: tuple[int, int] | None = None, colour: bool | None = None) -> Array:

@@ -339,6 +339,17 @@ def test_images_of_a_folder_are_tested_on_another_one(tmp_path, shapes):
     assert "holds the class 'other', which is none of the known 2: level bar, upright" in done.stderr
 
 
+def test_figures_of_a_folder_of_images_have_its_class_names_and_other_splits_other_figures(tmp_path, shapes):
+    done = run("train", "my shapes", *QUICK, "--repeat", "2", cwd=tmp_path)
+    assert re.search(r"^ +level bar +\d", done.stdout, re.MULTILINE), done.stdout
+    assert "2 runs, test data: mean ± standard deviation" in done.stdout
+    first, second = (
+        run("train", "my shapes", *QUICK, "--split-seed", seed, "-o", f"m{seed}", cwd=tmp_path) for seed in "12"
+    )
+    assert first.returncode == second.returncode == 0
+    assert (tmp_path / "m1").read_bytes() != (tmp_path / "m2").read_bytes()
+
+
 def test_mistakes_are_drawn_or_there_are_none(tmp_path, shapes):
     model = nnx.Model()
     model.add(nnx.Layer_Dense(48, 2))
@@ -450,7 +461,7 @@ WRONG = {
         ["evaluate", "flats.model", "flats.csv", "--seed", "1"],
         "argument --seed: is for spiral and binary only, got it with 'flats.csv'",
     ),
-    "a folder as data": (
+    "a table's option for a folder": (
         ["train", ".", "--target", "a"],
         "argument --target: is for FILE.csv only, got it with '.'",
     ),
@@ -582,7 +593,7 @@ def test_wrong_arguments_get_one_sentence_exit_code_2_and_leave_no_trace(files, 
 
 #: Mistakes about files, or with a command as the answer: help on arguments would not help.
 ABOUT_FILES = (
-    *("a folder as data", "another target", "a column that is not there", "a text among numbers"),
+    *("a folder without folders", "another target", "a column that is not there", "a text among numbers"),
     *("no test file", "no images", "no model", "no model file", "no rows", "a missing column", "an unknown category"),
     *("no target", "no number", "a model without a table", "another data set", "no targets", "info on no model"),
 )

@@ -113,7 +113,7 @@ def test_model_and_file_may_stand_behind_a_list_of_columns_to_keep(trained, caps
         answers.append(capsys.readouterr().out)
     assert main(["predict", "--keep", "1", "name", model, data]) == 0
     assert {*answers} == {capsys.readouterr().out}
-    assert "nnx predict: arguments are missing: FILE.csv. Try: nnx predict --help" in refusal(capsys, "predict", model)
+    assert "nnx predict: arguments are missing: DATA. Try: nnx predict --help" in refusal(capsys, "predict", model)
     assert "arguments are missing: MODEL and FILE.csv" in refusal(capsys, "predict", "--keep", "name")
 
 

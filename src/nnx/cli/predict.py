@@ -78,6 +78,8 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.probabilities and not (preprocessor.classes and _gives_probabilities(model)):
         chosen.parser.error(f"argument --probabilities: must have a model that gives them, got {chosen.model!r}")
     reader = images.reader(preprocessor, chosen.data[0])
+    if chosen.data == [STANDARD]:
+        chosen.data = [standard_input()]
     with chosen.parser.refusing(chosen.command):
         if isinstance(reader, nnx.Images):
             answer, done, remarks = _predicted_images(chosen, model, reader)
@@ -93,8 +95,7 @@ def _predicted_rows(chosen: argparse.Namespace, model: nnx.Model, table: nnx.Tab
     """Return the answer for the rows of a CSV file, what was done, and remarks about the file."""
     if len(chosen.data) > 1:
         chosen.parser.error(f"argument DATA: must be one CSV file, got {len(chosen.data)} files")
-    data = standard_input() if chosen.data == [STANDARD] else chosen.data[0]
-    sheet = read_csv("nnx.predict", data, table.header)
+    sheet = read_csv("nnx.predict", chosen.data[0], table.header)
     kept = _kept(sheet, chosen.keep)
     X = table.read_inputs(sheet, unknown=chosen.unknown)
     outputs = model.predict(X, batch_size=figures.BATCH)

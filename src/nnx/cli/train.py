@@ -112,9 +112,7 @@ def add(commands: Any) -> None:
     option("--resume", metavar="FILE", help="go on from a checkpoint, with the same options, and keep writing to it")
     option("-o", "--output", metavar="FILE", help="where to save the model (default: named after the data)")
     images.add_mistakes_option(option)
-    _add_table_options(
-        parser.add_argument_group("for tables (FILE.csv); --test, --test-size and --split-seed for images too")
-    )
+    _add_table_options(parser.add_argument_group("for tables (FILE.csv); --test... and --split-seed for images too"))
     fashion = parser.add_argument_group("for fashion-mnist").add_argument
     fashion("--folder", metavar="FOLDER", help="where its four files are; else in NNX_DATA_HOME or your cache folder")
     fashion("--download", action="store_true", default=None, help="fetch what is missing there (30 MB)")

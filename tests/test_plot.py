@@ -161,6 +161,20 @@ def test_the_scale_of_a_loss_is_logarithmic_where_it_spans_decades():
         history_of(loss=odd, validation_loss=odd).plot().figure.draw_without_rendering()
 
 
+def test_the_scale_of_an_accuracy_is_the_range_that_it_runs_through():
+    def limits(*accuracy):
+        return history_of(loss=[1.0] * len(accuracy), accuracy=list(accuracy)).plot().figure.axes[1].get_ylim()
+
+    low, high = limits(0.8, 0.9)
+    assert 0.7 < low < 0.8 < 0.9 < high < 1
+    assert limits(0, 1)[0] == 0
+    assert 1 < limits(0, 1)[1] < 1.01  # the line at 1 is whole
+    assert np.ptp(limits(0.5, 0.5001)) >= 0.1
+    assert limits(-1, 3)[0] < -1  # a custom accuracy
+    assert limits(-1, 3)[1] > 3
+    assert limits(np.nan, 0.5)[1] > 0.5
+
+
 def test_the_accuracy_of_a_regression_is_drawn_only_if_asked_for():
     X = np.ones((4, 2))
     history = regression().train(X, X.sum(axis=1), epochs=2, print_every=None)

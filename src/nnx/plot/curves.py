@@ -117,8 +117,10 @@ def _scale_of_loss(ax: Axes, losses: Array) -> None:
 
 
 def _scale_of_accuracy(ax: Axes, accuracies: Array) -> None:
-    """Show the range that the accuracy runs through, within 0 and 1, and no jitter of a thousandth as mountains."""
-    if len(accuracies):
-        low, high = float(accuracies.min()), float(accuracies.max())
-        margin = 0.05 * max(high - low, 0.1)
-        ax.set_ylim(max(0.0, low - margin), min(1.0, high + margin) + 0.02 * margin)
+    """Show the range that the accuracy runs through, within 0 and 1, but a tenth at least: jitter is no mountains."""
+    finite = accuracies[np.isfinite(accuracies)]
+    if len(finite):
+        low, high = float(finite.min()), float(finite.max())
+        margin = max(0.05 * (high - low), (0.1 - (high - low)) / 2)
+        top = high + margin if high > 1 else min(1.0, high + margin) + 0.003  # a custom one may be above 1
+        ax.set_ylim(low - margin if low < 0 else max(0.0, low - margin), top)

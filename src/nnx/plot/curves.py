@@ -112,8 +112,9 @@ def _scale_of_loss(ax: Axes, losses: Array) -> None:
     finite = losses[np.isfinite(losses)]
     if len(finite) and finite.min() > 0 and finite.max() / finite.min() >= LOG_RATIO:
         log_scale(ax, float(finite.min()), float(finite.max()))
-    else:
-        ax.set_ylim(min(0.0, *finite, 0.0), None)
+    elif len(finite):
+        low, high = min(0.0, float(finite.min())), float(finite.max())
+        ax.set_ylim(low, high + (0.05 * (high - low) or 1.0))
 
 
 def _scale_of_accuracy(ax: Axes, accuracies: Array) -> None:

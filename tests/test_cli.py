@@ -294,9 +294,14 @@ def test_a_folder_of_images_is_trained_on_predicted_and_judged(tmp_path, shapes)
     assert rows[2].startswith("my shapes/level bar/1.png,level bar,")
     assert rows[3].startswith("my shapes/level bar/3.png,")
     assert len(rows) == 22
-    assert (predicted.returncode, predicted.stderr) == (0, "")
+    assert (predicted.returncode, predicted.stderr) == (0, "21 images predicted to standard output.\n")
+    each = run("predict", "my shapes.safetensors", "--probabilities", "-o", "p.csv", "my shapes", cwd=tmp_path)
+    assert each.stderr == "40 images predicted to 'p.csv'.\n"
+    header, first = (tmp_path / "p.csv").read_text().splitlines()[:2]
+    assert header == "file,class,probability of level bar,probability of upright"
+    assert sum(map(float, first.split(",")[2:])) == pytest.approx(1, abs=1e-5)
     to_file = run("predict", "my shapes.safetensors", "my shapes/", "-o", "out.csv", cwd=tmp_path)
-    assert (to_file.stdout, to_file.stderr) == ("", "")
+    assert (to_file.stdout, to_file.stderr) == ("", "40 images predicted to 'out.csv'.\n")
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 41
     judged = run("evaluate", "my shapes.safetensors", "my shapes", cwd=tmp_path)
     assert float(re.match(r"40 samples: accuracy ([\d.]+)", judged.stdout)[1]) > 0.9
@@ -310,7 +315,10 @@ def test_images_of_another_size_are_resized_with_a_note(tmp_path, shapes):
     assert run("train", "my shapes", *QUICK, "--size", "4x3", cwd=tmp_path).stderr.count("Note: ") == 0
     Image.new("L", (60, 80), 255).save(tmp_path / "large.png")
     done = run("predict", "my shapes.safetensors", "large.png", cwd=tmp_path)
-    assert done.stderr == "Note: 1 of 1 images resized to 4 × 3 pixels, the first one from 80 × 60: 'large.png'.\n"
+    assert done.stderr.splitlines() == [
+        "Note: 1 of 1 images resized to 4 × 3 pixels, the first one from 80 × 60: 'large.png'.",
+        "1 image predicted to standard output.",
+    ]
     assert done.stdout.startswith("file,class,probability\nlarge.png,")
     Image.new("RGB", (60, 80), (9, 99, 9)).save(shapes / "upright" / "large.png")
     done = run("train", "my shapes", *QUICK, cwd=tmp_path)

@@ -114,7 +114,7 @@ def test_model_and_file_may_stand_behind_a_list_of_columns_to_keep(trained, caps
     assert main(["predict", "--keep", "1", "name", model, data]) == 0
     assert {*answers} == {capsys.readouterr().out}
     assert "nnx predict: arguments are missing: DATA. Try: nnx predict --help" in refusal(capsys, "predict", model)
-    assert "arguments are missing: MODEL and FILE.csv" in refusal(capsys, "predict", "--keep", "name")
+    assert "arguments are missing: MODEL and DATA" in refusal(capsys, "predict", "--keep", "name")
 
 
 def test_names_with_commas_blanks_and_dashes_are_proposed_and_taken(folder, capsys):

@@ -304,3 +304,12 @@ def test_output_that_goes_nowhere_is_an_error(trained):
     if os.path.exists("/dev/full"):
         done = shell("PREDICT customers.csv > /dev/full")
         assert (done.returncode, done.stderr) == (1, "nnx predict: [Errno 28] No space left on device\n")
+
+
+def test_the_file_may_stand_behind_options(trained, capsys):
+    assert main(["predict", "customers.safetensors", "-o", "out.csv", "customers.csv"]) == 0
+    capsys.readouterr()
+    assert "unrecognized arguments: --fast" in refusal(
+        capsys, "predict", "customers.safetensors", "customers.csv", "--fast"
+    )
+    assert "unrecognized arguments: more" in refusal(capsys, "info", "customers.safetensors", "more")

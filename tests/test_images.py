@@ -691,7 +691,7 @@ def test_images_that_do_not_fit_the_network_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "described",
     [
-        None,
+        "text",
         [],
         {},
         {"height": 1, "width": 2, "colour": False, "mean": 0.0, "scale": 1.0},

@@ -39,9 +39,10 @@ def add(commands: Any) -> None:
         "predict",
         usage="nnx predict [options] MODEL DATA...",
         help="predict the target of each row of a CSV file, or the class of images",
-        description="Predict the target of each row of a CSV file with the columns that the model was trained on.\n"
-        "The answer is a table too: of class names, each with the probability that the\nmodel gives it, or of numbers; "
-        "it has a header if the training table had one. Of images, each row has the file's\nname and the class.",
+        description="Predict the target of each row of a CSV file with the columns that the model\n"
+        "was trained on. The answer is a table too: of class names, each with the\n"
+        "probability that the model gives it, or of numbers; it has a header if the\n"
+        "training table had one. Of images, each row has the file's name and the class.",
         epilog="example: nnx predict houses.safetensors new-houses.csv -o prices.csv\n"
         "example: nnx predict clothes.safetensors shirt.png more/ -o classes.csv\n"
         "example: generate | nnx predict churn.safetensors - --keep id --probabilities | sort",

@@ -1,5 +1,7 @@
 """Fashion-MNIST: ten kinds of clothes, and the model saved, loaded and asked about one image (chapters 19 to 22).
 
+The model's file keeps how pixels are scaled and what the classes are called: `nnx predict` takes images from there.
+
 python examples/fashion_mnist.py [EPOCHS]
 """
 
@@ -13,6 +15,7 @@ from nnx import (
     Accuracy_Categorical,
     Activation_ReLU,
     Activation_Softmax,
+    Images,
     Layer_Dense,
     Loss_CategoricalCrossentropy,
     Model,
@@ -24,7 +27,8 @@ from nnx import (
 EPOCHS = int(sys.argv[1]) if len(sys.argv) > 1 else 10
 
 X, y, X_test, y_test = load_fashion_mnist(download=True)  # 30 MB, once
-X, X_test = ((part.reshape(len(part), -1).astype(np.float32) - 127.5) / 127.5 for part in (X, X_test))
+images = Images(28, 28, FASHION_MNIST_CLASSES)
+X, X_test = images.inputs(X), images.inputs(X_test)  # (value - 127.5) / 127.5
 
 np.random.seed(0)
 model = Model()
@@ -38,6 +42,7 @@ model.set(
     loss=Loss_CategoricalCrossentropy(),
     optimizer=Optimizer_Adam(decay=1e-3),
     accuracy=Accuracy_Categorical(),
+    images=images,
 )
 model.finalize()
 model.train(X, y, epochs=EPOCHS, batch_size=128, shuffle=True, seed=0, print_every=None, progress=True)
@@ -46,11 +51,11 @@ model.save("fashion_mnist.safetensors")
 
 model = Model.load("fashion_mnist.safetensors")
 confidences = model.predict(X_test[:1])
-(prediction,) = model.output_layer_activation.predictions(confidences)
-names = FASHION_MNIST_CLASSES
-print(f"first test image: {names[y_test[0]]!r}, predicted {names[prediction]!r}, confidence {confidences.max():.3f}")
+(prediction,) = model.images.decode(confidences)
+name = FASHION_MNIST_CLASSES[y_test[0]]
+print(f"first test image: {name!r}, predicted {prediction!r}, confidence {confidences.max():.3f}")
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
-plot.confusion_matrix(model, X_test, y_test, left, classes=names)
+figure, (left, right) = plt.subplots(1, 2, figsize=(12, 6), width_ratios=(5, 3), layout="constrained")
+plot.confusion_matrix(model, X_test, y_test, left)
 plot.weights(model, right)
 figure.savefig("fashion_mnist.png", dpi=80)

@@ -55,8 +55,8 @@ runs = {
 figure, ax = plt.subplots(figsize=(7, 5), layout="constrained")
 for colour, (name, history) in zip(("#D55E00", "#0072B2", "#009E73"), runs.items(), strict=True):
     print(f"{name}: validation loss {history.validation_loss[-1]:.3f}, at its best {history.validation_loss.min():.3f}")
-    ax.plot(history.validation_loss, color=colour, label=f"validation, {name}")
-    ax.plot(history.data_loss, color=colour, linestyle=":", linewidth=0.8, label=f"training, {name}")
+    ax.plot(history.validation_loss, color=colour, linewidth=2.5, label=f"validation, {name}")
+    ax.plot(history.data_loss, color=colour, linewidth=0.6, label=f"training, {name}")
 ax.set(xlabel="epoch", ylabel="loss", ylim=(0, 1.2), title="validation loss rises where points are learnt by heart")
 ax.legend()
 figure.savefig("overfitting.png", dpi=80)

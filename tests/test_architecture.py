@@ -19,22 +19,26 @@ SOURCE = Path(nnx.__file__).parent
 
 #: From the bottom up: a module may import from the rows above its own, and inside functions from nowhere else either.
 FLOORS = [
-    {"_typing", "errors"},
+    {"_typing", "_text", "errors"},
     {"_config", "_files", "_packing", "_trainers"},
     {"_kernels", "_kernels._arrays", "_kernels._numpy", "_describe", "_safetensors"},
     {"_check"},
     {"_notation"},
-    {"_sheet", "_random", "activations", "accuracy", "datasets", "metrics", "_interrupt", "_report", "_download"},
+    {"_sheet", "_random", "activations", "accuracy", "datasets", "metrics"},
+    {"_interrupt", "_report", "_download", "_image_files"},
     {"_records", "_problems", "reports"},
-    {"layers", "images", "columns"},
-    {"losses", "optimizers", "plot", "_learning"},
-    {"tables"},
+    {"layers", "fashion_mnist", "columns"},
+    {"losses", "optimizers", "_learning"},
+    {"tables", "images", "plot.parts"},
+    {"image_folders", "plot.classes", "plot.curves", "plot.images", "plot.regression"},
+    {"plot"},
     {"history", "program", "divergence", "_described"},
     {"plan"},
     {"training", "storage"},
     {"checkpoints", "evaluation"},
     {"model"},
     {"cli.arguments", "cli.figures", "cli.pictures"},
+    {"cli.images"},
     {"cli.tasks", "cli.cases"},
     {"cli.train", "cli.predict", "cli.evaluate", "cli.info", "cli.bench"},
     {"cli"},
@@ -59,7 +63,9 @@ def imports_of(path: Path) -> set[str]:
             found |= {"" for alias in node.names if alias.name == "nnx"}
         if isinstance(node, ast.ImportFrom) and node.module == "nnx":
             found |= {
-                "" for alias in node.names if not (SOURCE / f"{alias.name}.py").exists() and alias.name != "_kernels"
+                ""
+                for alias in node.names
+                if not (SOURCE / f"{alias.name}.py").exists() and not (SOURCE / alias.name).is_dir()
             }
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "nnx":
             prefix = node.module.removeprefix("nnx").removeprefix(".")

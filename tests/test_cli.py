@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 from files import idx
+from PIL import Image
 
 import nnx
 from nnx import _kernels
@@ -116,9 +117,14 @@ def test_train_fashion_mnist_from_its_folder_or_the_data_folder(tmp_path, fashio
     assert "Training 784-16-10 for 20 epochs (adam, rate 0.001, decay 0.001, batch 128)." in done.stdout
     assert float(re.search(r"^test      accuracy ([\d.]+)", done.stdout, re.MULTILINE)[1]) > 0.9
     model = nnx.Model.load(tmp_path / "fashion-mnist.safetensors")
-    assert model.table.classes == nnx.FASHION_MNIST_CLASSES
     row = np.zeros(784, int)
     row[56 * 1 : 56 * 1 + 28] = 255
+    assert model.images.classes == nnx.FASHION_MNIST_CLASSES
+    assert (model.images.shape, model.images.mean, model.images.scale) == ((28, 28), 127.5, 127.5)
+    Image.fromarray(row.reshape(28, 28).astype(np.uint8)).save(tmp_path / "one.png")
+    assert run("predict", "fashion-mnist.safetensors", "one.png", cwd=tmp_path).stdout.startswith(
+        "file,class,probability\none.png,Trouser,"
+    )
     header = ",".join(f"pixel{number}" for number in range(1, 785))
     (tmp_path / "one.csv").write_text(f"{header}\n{','.join(map(str, row))}\n")
     predicted = run("predict", "fashion-mnist.safetensors", "one.csv", cwd=tmp_path)
@@ -253,13 +259,174 @@ def test_ctrl_c_keeps_the_model_so_far(tmp_path):
     assert nnx.Model.load(tmp_path / "spiral.safetensors").optimizer.iterations > 0
 
 
+# Images
+
+
+@pytest.fixture
+def shapes(tmp_path, rng):
+    """Return a folder of images of two classes, 8 by 6 pixels: an upright bar, or a level one."""
+    folder = tmp_path / "my shapes"
+    for number in range(40):
+        pixels = rng.integers(0, 60, (8, 6), np.uint8)
+        name, place = ("level bar", (number % 8, slice(None))) if number % 2 else ("upright", (slice(None), number % 6))
+        pixels[place] = 255
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_a_folder_of_images_is_trained_on_predicted_and_judged(tmp_path, shapes):
+    done = run("train", "my shapes/", "--epochs", "80", "--mistakes", "m.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "my shapes: 32 images of 8 × 6 pixels, grey, to train on, 8 to test; 2 classes."
+    assert lines[1].startswith(
+        "Training 48-128-128-2 for 80 epochs (adam, rate 0.001, decay 0.001, batch 32, l2 0.001)"
+    )
+    assert lines[-2] == f"Picture saved to {tmp_path / 'my shapes.png'}"
+    assert re.fullmatch(r"No mistakes among 8 images: m\.png is not written\.|Mistakes saved to .*m\.png", lines[-1])
+    model = nnx.Model.load(tmp_path / "my shapes.safetensors")
+    assert model.images.classes == ("level bar", "upright")
+    predicted = run("predict", "my shapes.safetensors", "my shapes/upright/10.png", "my shapes/level bar", cwd=tmp_path)
+    rows = predicted.stdout.splitlines()
+    assert rows[0] == "file,class,probability"
+    assert rows[1].startswith("my shapes/upright/10.png,upright,")
+    assert rows[2].startswith("my shapes/level bar/1.png,level bar,")
+    assert rows[3].startswith("my shapes/level bar/3.png,")
+    assert len(rows) == 22
+    assert (predicted.returncode, predicted.stderr) == (0, "21 images predicted to standard output.\n")
+    each = run("predict", "my shapes.safetensors", "--probabilities", "-o", "p.csv", "my shapes", cwd=tmp_path)
+    assert each.stderr == "40 images predicted to 'p.csv'.\n"
+    header, first = (tmp_path / "p.csv").read_text().splitlines()[:2]
+    assert header == "file,class,probability of level bar,probability of upright"
+    assert sum(map(float, first.split(",")[2:])) == pytest.approx(1, abs=1e-5)
+    to_file = run("predict", "my shapes.safetensors", "my shapes/", "-o", "out.csv", cwd=tmp_path)
+    assert (to_file.stdout, to_file.stderr) == ("", "40 images predicted to 'out.csv'.\n")
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 41
+    judged = run("evaluate", "my shapes.safetensors", "my shapes", cwd=tmp_path)
+    assert float(re.match(r"40 samples: accuracy ([\d.]+)", judged.stdout)[1]) > 0.9
+    info = run("info", "my shapes.safetensors", cwd=tmp_path).stdout
+    assert "8 × 6 pixels, grey, input = (value - 127.5) / 127.5" in info
+    assert "2 classes: level bar, upright" in info
+    assert "pixel1" not in info
+
+
+def test_images_of_another_size_are_resized_with_a_note(tmp_path, shapes):
+    assert run("train", "my shapes", *QUICK, "--size", "4x3", cwd=tmp_path).stderr.count("Note: ") == 0
+    Image.new("L", (60, 80), 255).save(tmp_path / "large.png")
+    done = run("predict", "my shapes.safetensors", "large.png", cwd=tmp_path)
+    assert done.stderr.splitlines() == [
+        "Note: 1 of 1 images resized to 4 × 3 pixels, the first one from 80 × 60: 'large.png'.",
+        "1 image predicted to standard output.",
+    ]
+    assert done.stdout.startswith("file,class,probability\nlarge.png,")
+    Image.new("RGB", (60, 80), (9, 99, 9)).save(shapes / "upright" / "large.png")
+    done = run("train", "my shapes", *QUICK, cwd=tmp_path)
+    assert "Note: the images have 2 different sizes and are resized to 32 × 32 pixels. To choose another size: " in (
+        done.stderr
+    )
+    assert "images of 32 × 32 pixels, colour, to train on" in done.stdout
+    assert (
+        "images of 32 × 32 pixels, grey, to train on"
+        in run("train", "my shapes", *QUICK, "--grey", cwd=tmp_path).stdout
+    )
+
+
+def test_images_of_a_folder_are_tested_on_another_one(tmp_path, shapes):
+    more = tmp_path / "more" / "upright"
+    more.mkdir(parents=True)
+    for number in range(3):
+        Image.new("L", (6, 8), 0).save(more / f"{number}.png")
+    done = run("train", "my shapes", *QUICK, "--test", "more", "-o", "m", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "40 images of 8 × 6 pixels, grey, to train on, 3 to test" in done.stdout
+    assert run("evaluate", "m", "more", cwd=tmp_path).stdout.startswith("3 samples: accuracy ")
+    more.rename(tmp_path / "more" / "other")
+    done = run("evaluate", "m", "more", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "holds the class 'other', which is none of the known 2: level bar, upright" in done.stderr
+
+
+def test_figures_of_a_folder_of_images_have_its_class_names_and_other_splits_other_figures(tmp_path, shapes):
+    done = run("train", "my shapes", *QUICK, "--repeat", "2", cwd=tmp_path)
+    assert re.search(r"^ +level bar +\d", done.stdout, re.MULTILINE), done.stdout
+    assert "2 runs, test data: mean ± standard deviation" in done.stdout
+    first, second = (
+        run("train", "my shapes", *QUICK, "--split-seed", seed, "-o", f"m{seed}", cwd=tmp_path) for seed in "12"
+    )
+    assert first.returncode == second.returncode == 0
+    assert (tmp_path / "m1").read_bytes() != (tmp_path / "m2").read_bytes()
+
+
+def test_mistakes_are_drawn_or_there_are_none(tmp_path, shapes):
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(48, 2))
+    model.layers[0].weights[:] = 0
+    model.layers[0].biases[:] = [[0, 1]]
+    model.add(nnx.Activation_Softmax())
+    model.set(
+        loss=nnx.Loss_CategoricalCrossentropy(),
+        accuracy=nnx.Accuracy_Categorical(),
+        images=nnx.Images(8, 6, ["level bar", "upright"]),
+    )
+    model.finalize()
+    model.save(tmp_path / "always upright")
+    done = run("evaluate", "always upright", "my shapes", "--mistakes", "m.png", cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == f"Mistakes saved to {tmp_path / 'm.png'}", done.stderr
+    assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+    for path in (shapes / "level bar").iterdir():
+        path.unlink()
+    done = run("evaluate", "always upright", "my shapes", "--mistakes", "none.png", cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "No mistakes among 20 images: none.png is not written."
+    assert not (tmp_path / "none.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"no image", "is no image"), (None, "cannot be read (image file is truncated")]
+)
+def test_an_odd_image_among_many_is_named(tmp_path, shapes, content, reason):
+    (tmp_path / "whole.model").touch()
+    path = shapes / "upright" / "10.png"
+    path.write_bytes(path.read_bytes()[:70] if content is None else content)
+    done = run("train", "my shapes", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"nnx train: 'my shapes/upright/10.png' {reason}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_images_without_pillow_say_what_to_install(tmp_path, shapes):
+    inside = tmp_path / "PIL"
+    inside.mkdir()
+    (inside / "__init__.py").write_text("raise ImportError('not here')")
+    done = run("train", "my shapes", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "illow is not installed. Install it with: python -m pip install 'nnx-core[images]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_model_that_knows_fashion_mnist_as_a_table_is_still_judged(tmp_path, fashion):
+    pixels = [nnx.columns.Number(f"pixel{number}", 127.5, 127.5) for number in range(1, 785)]
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(784, 10))
+    model.add(nnx.Activation_Softmax())
+    model.set(
+        loss=nnx.Loss_CategoricalCrossentropy(),
+        accuracy=nnx.Accuracy_Categorical(),
+        table=nnx.Table([nnx.columns.Text("label", nnx.FASHION_MNIST_CLASSES), *pixels], "label"),
+    )
+    model.finalize()
+    model.save(tmp_path / "old.model")
+    done = run("evaluate", "old.model", "fashion-mnist", "--folder", fashion / "fashion-mnist", cwd=tmp_path)
+    assert done.stdout.startswith("50 samples: accuracy "), done.stderr
+
+
 # What is wrong is answered in one sentence
 
 WRONG = {
     "unknown command": (["fly"], "nnx: argument COMMAND: invalid choice: 'fly'"),
     "unknown data": (
         ["train", "cats"],
-        "argument DATA: must be spiral, binary, sine, fashion-mnist or a CSV file, and there is no file 'cats'",
+        "argument DATA: must be spiral, binary, sine, fashion-mnist, a CSV file or a folder, and there is no 'cats'",
     ),
     "unknown option": (["train", "--speed", "9"], "nnx: unrecognized arguments: --speed"),
     "epochs 0": (
@@ -302,7 +469,30 @@ WRONG = {
         ["evaluate", "flats.model", "flats.csv", "--seed", "1"],
         "argument --seed: is for spiral and binary only, got it with 'flats.csv'",
     ),
-    "a folder as data": (["train", ".", "--target", "a"], "'.' is a folder, not a CSV file"),
+    "a table's option for a folder": (
+        ["train", ".", "--target", "a"],
+        "argument --target: is for FILE.csv only, got it with '.'",
+    ),
+    "a folder without folders": (["train", "."], "'.' holds no folders, one of which there must be for each class"),
+    "an image size": (["train", ".", "--size", "0"], "--size: must be pixels from 1 to 4096, as 32 or HEIGHTxWIDTH"),
+    "an image size of three": (["train", ".", "--size", "3x4x5"], "--size: must be pixels from 1 to 4096"),
+    "mistakes of points": (
+        ["train", "spiral", "--mistakes", "m.png"],
+        "argument --mistakes: is for fashion-mnist and FOLDER/ only, got it with 'spiral'",
+    ),
+    "mistakes without an ending": (["train", ".", "--mistakes", "m"], "--mistakes: must end in .png, got 'm'"),
+    "mistakes over the picture": (
+        ["train", ".", "-o", "m", "--mistakes", "m.png"],
+        "argument --mistakes: must not be where model or picture go, got 'm.png'",
+    ),
+    "mistakes of a table": (
+        ["evaluate", "flats.model", "flats.csv", "--mistakes", "m.png"],
+        "argument --mistakes: is for models of images only, and 'flats.model' knows a table",
+    ),
+    "two tables": (
+        ["predict", "flats.model", "flats.csv", "broken.csv"],
+        "argument DATA: must be one CSV file, got 2 files",
+    ),
     "no target": (
         ["train", "flats.csv"],
         "argument --target: must name the column to predict. 'flats.csv' has area, town, rent",
@@ -365,7 +555,7 @@ WRONG = {
     ),
     "a model without a table": (
         ["predict", "bare.model", "flats.csv"],
-        "argument MODEL: must know the columns of a table, and 'bare.model' was saved without one",
+        "argument MODEL: must know the columns of a table, or images, and 'bare.model' was saved without either",
     ),
     "another data set": (
         ["evaluate", "flats.model", "spiral"],
@@ -411,7 +601,7 @@ def test_wrong_arguments_get_one_sentence_exit_code_2_and_leave_no_trace(files, 
 
 #: Mistakes about files, or with a command as the answer: help on arguments would not help.
 ABOUT_FILES = (
-    *("a folder as data", "another target", "a column that is not there", "a text among numbers"),
+    *("a folder without folders", "another target", "a column that is not there", "a text among numbers"),
     *("no test file", "no images", "no model", "no model file", "no rows", "a missing column", "an unknown category"),
     *("no target", "no number", "a model without a table", "another data set", "no targets", "info on no model"),
 )
@@ -473,7 +663,7 @@ def test_too_little_memory_is_one_sentence(files, capsys, monkeypatch):
 
 
 def test_a_network_that_is_down_is_one_sentence_and_exit_code_1(files, capsys, monkeypatch):
-    monkeypatch.setattr(nnx.images, "FASHION_MNIST_ADDRESS", "http://127.0.0.1:9/")
+    monkeypatch.setattr(nnx.fashion_mnist, "FASHION_MNIST_ADDRESS", "http://127.0.0.1:9/")
     assert main(["train", "fashion-mnist", "--download", "--folder", str(files / "new"), "-o", str(files / "m")]) == 1
     assert re.match(
         r"nnx train: '.*' could not be fetched from http://127.0.0.1:9/.* \(.*\)\.\n$", capsys.readouterr().err

@@ -208,7 +208,7 @@ def test_a_run_that_ends_early_leaves_the_others_figures(capsys, monkeypatch, er
         (["--repeat", "2", "--checkpoint", "c"], "argument --repeat: not allowed with argument --checkpoint"),
         (["--repeat", "2", "--resume", "prices.csv"], "argument --repeat: not allowed with argument --resume"),
         (["--split-seed", "-1"], "argument --split-seed: must be a whole number from 0 to 4294967295, got '-1'"),
-        (["--split-seed", "1"], "argument --split-seed: is for FILE.csv only, got it with 'spiral'"),
+        (["--split-seed", "1"], "argument --split-seed: is for FILE.csv and FOLDER/ only, got it with 'spiral'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(capsys, arguments, says):

@@ -113,8 +113,8 @@ def test_model_and_file_may_stand_behind_a_list_of_columns_to_keep(trained, caps
         answers.append(capsys.readouterr().out)
     assert main(["predict", "--keep", "1", "name", model, data]) == 0
     assert {*answers} == {capsys.readouterr().out}
-    assert "nnx predict: arguments are missing: FILE.csv. Try: nnx predict --help" in refusal(capsys, "predict", model)
-    assert "arguments are missing: MODEL and FILE.csv" in refusal(capsys, "predict", "--keep", "name")
+    assert "nnx predict: arguments are missing: DATA. Try: nnx predict --help" in refusal(capsys, "predict", model)
+    assert "arguments are missing: MODEL and DATA" in refusal(capsys, "predict", "--keep", "name")
 
 
 def test_names_with_commas_blanks_and_dashes_are_proposed_and_taken(folder, capsys):
@@ -304,3 +304,12 @@ def test_output_that_goes_nowhere_is_an_error(trained):
     if os.path.exists("/dev/full"):
         done = shell("PREDICT customers.csv > /dev/full")
         assert (done.returncode, done.stderr) == (1, "nnx predict: [Errno 28] No space left on device\n")
+
+
+def test_the_file_may_stand_behind_options(trained, capsys):
+    assert main(["predict", "customers.safetensors", "-o", "out.csv", "customers.csv"]) == 0
+    capsys.readouterr()
+    assert "unrecognized arguments: --fast" in refusal(
+        capsys, "predict", "customers.safetensors", "customers.csv", "--fast"
+    )
+    assert "unrecognized arguments: more" in refusal(capsys, "info", "customers.safetensors", "more")

@@ -681,20 +681,14 @@ def test_history_without_validation_has_none(data):
     assert history.validation_loss.size == history.validation_accuracy.size == 0
 
 
-def test_history_plot_draws_losses_and_accuracies(data):
+def test_history_plot_draws_into_given_axes(data):
     pytest.importorskip("matplotlib").use("Agg")
     import matplotlib.pyplot as plt
 
     history = classifier().train(*data, epochs=3, print_every=None, validation_data=data)
-    ax = history.plot()
-    assert [line.get_label() for line in ax.get_lines()] == ["training loss", "validation loss"]
-    assert ax.get_xlabel() == "epoch"
-    assert ax.get_ylabel() == "loss"
-    right = next(other for other in ax.figure.axes if other is not ax)
-    assert right.get_ylabel() == "accuracy"
-    assert [line.get_label() for line in right.get_lines()] == ["training accuracy", "validation accuracy"]
     own = plt.subplots()[1]
     assert history.plot(own) is own
+    assert [ax.get_ylabel() for ax in own.figure.axes] == ["loss", "accuracy"]
     plt.close("all")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import nnx
-from nnx import images
+from nnx import fashion_mnist
 from nnx.cli import main
 
 
@@ -36,7 +36,7 @@ def real(request, *names: str) -> list[str]:
 
 @pytest.fixture
 def fashion(request):
-    return real(request, *(f"fashion-mnist/{name}" for name in images.FASHION_MNIST_FILES))
+    return real(request, *(f"fashion-mnist/{name}" for name in fashion_mnist.FASHION_MNIST_FILES))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def figure(out: str, part: str, name: str) -> float:
 
 
 def test_fashion_mnists_files_are_the_official_ones_and_hold_what_they_should(fashion):
-    for path, md5 in zip(fashion, images.FASHION_MNIST_FILES.values(), strict=True):
+    for path, md5 in zip(fashion, fashion_mnist.FASHION_MNIST_FILES.values(), strict=True):
         assert hashlib.md5(Path(path).read_bytes()).hexdigest() == md5
     X, y, X_test, y_test = nnx.load_fashion_mnist(download=True)  # which finds nothing to fetch
     assert (X.shape, X_test.shape) == ((60000, 28, 28), (10000, 28, 28))

@@ -320,7 +320,7 @@ def test_a_table_prints_what_it_knows(flats):
     assert lines[1] == "  'area': number, mean 60, scale 22.3607, 1 gaps,"
     assert lines[3] == "  'town': 2 categories (Graz, Linz), 1 gaps,"
     assert lines[4].startswith("  target 'rent': number, mean 700.1, ")
-    wide = nnx.Table([Number(f"x{i}") for i in range(100)] + [Number("y")], "y")
+    wide = nnx.Table([Number(f"x{2 * i}") for i in range(100)] + [Number("y")], "y")
     assert repr(wide).splitlines()[-3:-1] == ["  and 70 more columns,", "  target 'y': number, mean 0, scale 1,"]
 
 
@@ -361,7 +361,7 @@ def test_set_takes_tables_only_and_keeps_the_one_it_has(flats):
     model = regression(flats)
     model.set(loss=nnx.Loss_MeanAbsoluteError())
     assert model.table is flats
-    with pytest.raises(TypeError, match=r"Model\.set: table must be a Table, got 3\."):
+    with pytest.raises(TypeError, match=r"Model\.set: table must be of the class Table, got int\."):
         model.set(table=3, optimizer=nnx.Optimizer_SGD())
     assert isinstance(model.optimizer, nnx.Optimizer_Adam)
 
@@ -794,3 +794,14 @@ def test_targets_must_be_known_to_judge_a_model(flats, write):
         classes.read_samples(write("x,y\n1,maybe\n", "new.csv"))
     with pytest.raises(nnx.DataFileError, match=r"' holds no value in column 'y', which is to be predicted\."):
         classes.read_samples(write("x,y\n1,\n", "new.csv"))
+
+
+def test_numbered_columns_share_a_line_where_a_table_is_printed():
+    columns = [nnx.columns.Number(f"pixel{number}", number, 2) for number in range(1, 785)]
+    columns += [nnx.columns.Number("size"), nnx.columns.Number("s1"), nnx.columns.Number("s2"), nnx.columns.Number("y")]
+    lines = repr(nnx.Table(columns, "y")).splitlines()
+    assert lines[1] == "  'pixel1' to 'pixel784': 784 columns of numbers,"
+    assert lines[2:5] == [f"  {name!r}: number, mean 0, scale 1," for name in ("size", "s1", "s2")]
+    many = [nnx.columns.Number(f"{name}{2 * number}") for name in "ab" for number in range(20)]
+    lines = repr(nnx.Table([*many, nnx.columns.Number("y")], "y")).splitlines()
+    assert lines[31] == "  and 10 more columns,"

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-WIDTH, COLOURS = 900, 96
+WIDTH, COLOURS = 1040, 256
 
 chosen = sys.argv[1:] or sorted(path.stem for path in EXAMPLES.glob("*.py"))
 for name in chosen:
@@ -21,5 +21,7 @@ for name in chosen:
             with Image.open(path) as picture:
                 small = picture.convert("RGB")
                 small.thumbnail((WIDTH, WIDTH))
-                small.quantize(COLOURS).save(EXAMPLES / "pictures" / path.name, optimize=True)
+                # A palette that covers all shades: one of the most frequent would leave bands in colour bars.
+                few = small.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+                few.save(EXAMPLES / "pictures" / path.name, optimize=True)
             print(f"{path.name}: {(EXAMPLES / 'pictures' / path.name).stat().st_size:,} bytes")

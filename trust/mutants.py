@@ -81,6 +81,8 @@ def model_of(kind: str) -> nnx.Model:
     model.set(loss=loss, optimizer=optimizer, accuracy=accuracy)
     if kind == "table":
         model.set(table=TABLE)
+    if kind == "classes":
+        model.set(images=nnx.Images(1, 2, ("a", "b")))
     model.finalize()
     model.train(X, y, epochs=2, print_every=None)
     return model

@@ -9,8 +9,10 @@ from nnx.accuracy import Accuracy, Accuracy_Categorical, Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
 from nnx.datasets import sine_data, spiral_data, vertical_data
 from nnx.errors import DataFileError, DivergenceError, ModelFileError
+from nnx.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist
 from nnx.history import History
-from nnx.images import FASHION_MNIST_CLASSES, load_fashion_mnist, load_image_folder
+from nnx.image_folders import load_image_folder, load_images
+from nnx.images import Images
 from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
 from nnx.losses import (
     Activation_Softmax_Loss_CategoricalCrossentropy,
@@ -39,6 +41,7 @@ __all__ = [
     "DataFileError",
     "DivergenceError",
     "History",
+    "Images",
     "Layer_Dense",
     "Layer_Dropout",
     "Layer_Input",
@@ -60,6 +63,7 @@ __all__ = [
     "load_csv",
     "load_fashion_mnist",
     "load_image_folder",
+    "load_images",
     "plot",
     "set_default_dtype",
     "set_num_threads",

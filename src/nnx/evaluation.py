@@ -70,8 +70,8 @@ def _check_finite(where: str, name: str, values: Array) -> None:
 
 def _predicts_classes(model: Model, where: str) -> bool:
     """Return whether a model predicts classes, or numbers."""
-    if model.table is not None:
-        return model.table.classes is not None
+    if model.preprocessor is not None:
+        return model.preprocessor.classes is not None
     for part in (model.accuracy, model.loss, model.output_layer_activation):
         if isinstance(part, PREDICTS_CLASSES + PREDICTS_NUMBERS):
             return isinstance(part, PREDICTS_CLASSES)
@@ -83,7 +83,7 @@ def _predicts_classes(model: Model, where: str) -> bool:
 
 def _judged_by_value(model: Model) -> bool:
     """Return whether each of several outputs answers a question of its own with 0 or 1."""
-    if model.table is not None:
+    if model.preprocessor is not None:
         return False
     if isinstance(model.accuracy, Accuracy_Categorical):
         return model.accuracy.binary
@@ -103,7 +103,7 @@ def _classification(model: Model, where: str, outputs: Array, y: Array) -> Class
     scores, probable = outputs.astype(np.float64), _has_probabilities(model)
     if single:
         scores = np.hstack([1 - scores, scores])
-    names = None if model.table is None else model.table.classes
+    names = None if model.preprocessor is None else model.preprocessor.classes
     classes = tuple(map(str, range(n_classes))) if names is None or len(names) != n_classes else names
     second = scores[:, 1] if single or probable else scores[:, 1] - scores[:, 0]
     shares = counts.samples / len(true)

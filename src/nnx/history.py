@@ -34,6 +34,8 @@ class History:
         Empty without validation data.
     step_loss, step_data_loss, step_regularization_loss, step_accuracy, step_learning_rate : float64 arrays
         One value a step; the penalty is taken before the step's update.
+    is_regression : bool
+        Whether the accuracy counts predictions near a target, as that of a regression does; `plot` leaves it out then.
 
     Examples
     --------
@@ -63,8 +65,10 @@ class History:
     step_regularization_loss: Array
     step_accuracy: Array
     step_learning_rate: Array
+    is_regression: bool = False
 
-    def __init__(self) -> None:
+    def __init__(self, is_regression: bool = False) -> None:
+        self.is_regression = is_regression
         self._figures: dict[str, array[float]] = {}
         #: Figures of many steps at a time, which wait until somebody asks for a column.
         self._waiting: list[tuple[Array, Array]] = []
@@ -143,17 +147,22 @@ class History:
         """Return all figures as lists of floats, ready for JSON."""
         return {name: column.tolist() for name, column in self._columns.items()}
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the loss and the accuracy, of training and validation, epoch by epoch.
+    def plot(self, ax: Axes | None = None, *, accuracy: bool | None = None) -> Axes:
+        """Draw the loss and, below it, the accuracy, of training and validation, epoch by epoch.
+
+        The scale of the loss is logarithmic where it spans more than a decade and a half. A line marks the epoch with
+        the lowest validation loss.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
-            Where to draw; a new figure without it. The accuracy gets an axis of its own on the right.
+            Where to draw: two panels share its place. A new figure without it.
+        accuracy : bool, optional
+            Whether to draw the accuracy. Without it, that of a classifier is drawn, and that of a regression is not.
 
         Returns
         -------
-        The matplotlib axes that hold the losses.
+        The matplotlib axes of the loss.
 
         Raises
         ------
@@ -162,7 +171,7 @@ class History:
         """
         from nnx import plot
 
-        return plot.history(self, ax)
+        return plot.history(self, ax, accuracy=accuracy)
 
     def __len__(self) -> int:
         """Return the number of steps."""

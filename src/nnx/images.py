@@ -1,261 +1,262 @@
-"""Data sets of images: Fashion-MNIST from its official files, and folders of pictures, one folder a class."""
+"""`Images`: how images become a network's inputs, and its outputs names of classes."""
 
 from __future__ import annotations
 
-import gzip
+import math
 import os
-import zlib
-from collections.abc import Sequence
-from math import prod
-from typing import NoReturn
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from nnx import _check, _config
-from nnx._typing import Array, Path
+from nnx import _check, _config, _image_files
+from nnx._sheet import listed, shown
+from nnx._typing import Array, ArrayLike, Path
+from nnx.columns import chosen_categories
 from nnx.errors import DataFileError
 
-Images = tuple[Array, Array, Array, Array]
-
-#: Names of the classes 0 to 9 of Fashion-MNIST.
-FASHION_MNIST_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-FASHION_MNIST_ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-#: Its files and their md5 sums: training images and labels, test images and labels.
-FASHION_MNIST_FILES = {
-    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
-}
-
-#: How to get them.
-DOWNLOAD = "nnx train fashion-mnist --download, or load_fashion_mnist(download=True) in Python"
-#: A byte of a gzip file unpacks to no more bytes than this.
-DEFLATE_LIMIT = 1032
-
-# Fashion-MNIST
+#: An image has no more pixels than this, and a model no more classes.
+MAX_PIXELS, MAX_CLASSES = 1 << 24, 1000
+#: A mean and a scale beyond this would make numbers that networks cannot use.
+LARGEST = 1e6
 
 
-def load_fashion_mnist(path: Path | None = None, download: bool = False) -> Images:
-    """Return Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28 × 28 grey pixels, in 10 classes.
+class Images:
+    """How images become a network's inputs, and its outputs names of classes.
+
+    `load_images` makes one. A model that is given it (``model.set(images=...)``) keeps it in its file.
 
     Parameters
     ----------
-    path : str or path, optional
-        The folder with the four official files (``train-images-idx3-ubyte.gz`` ...). Without it, the folder
-        ``fashion-mnist`` in the folder that the environment variable ``NNX_DATA_HOME`` names or, if that is not set,
-        in the user's cache folder for nnx.
-    download : bool
-        Fetch the files that are missing or damaged from the data set's public address first, 30 MB in all. Each
-        file's md5 sum is checked before it is put in its place.
+    height, width : int
+        Of an image, in pixels.
+    classes : list of str
+        Names of the classes, by class number.
+    colour : bool
+        Whether a pixel is three numbers (red, green, blue) instead of a shade of grey.
+    mean, scale : float
+        The network gets (value − mean) / scale for each value of a pixel, from 0 to 255: by default −1 to 1.
 
-    Returns
-    -------
-    X : uint8 array (60000, 28, 28)
-        0 is the background. For training, flatten and scale them: ``(X.reshape(len(X), -1) - 127.5) / 127.5``.
-    y : uint8 array (60000,)
-        Class numbers; `FASHION_MNIST_CLASSES` has their names.
-    X_test, y_test : uint8 arrays (10000, 28, 28), (10000,)
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    DataFileError
-        If a file is cut off, or not what its name says.
-    OSError
-        If a file cannot be fetched.
-
-    Notes
-    -----
-    Chapter 19 of the book. The data set is Zalando Research's, under the MIT licence (Xiao, Rasul, Vollgraf 2017,
-    arXiv:1708.07747). The files are in the IDX format: two zero bytes, a byte for the type, the number of dimensions,
-    each dimension as a big-endian 32-bit integer, then the values.
-    """
-    where = "load_fashion_mnist"
-    folder = os.path.join(_config.data_home(), "fashion-mnist") if path is None else _check.path(where, "path", path)
-    if _check.flag(where, "download", download):
-        from nnx import _download
-
-        for name, md5 in FASHION_MNIST_FILES.items():
-            _download.fetch(where, FASHION_MNIST_ADDRESS + name, os.path.join(folder, name), md5)
-    files = [os.path.join(folder, name) for name in FASHION_MNIST_FILES]
-    X, y = _labelled(where, *files[:2])
-    X_test, y_test = _labelled(where, *files[2:])
-    if X.shape[1:] != X_test.shape[1:]:
-        _refuse(where, files[2], f"holds images of {_by(X_test.shape[1:])} pixels, {files[0]!r} of {_by(X.shape[1:])}")
-    return X, y, X_test, y_test
-
-
-def _labelled(where: str, images: str, labels: str) -> tuple[Array, Array]:
-    """Return the images of a file and the labels of another."""
-    X, y = _read_idx(where, images, 3), _read_idx(where, labels, 1)
-    if len(X) == 0:
-        _refuse(where, images, "holds no images")
-    if len(X) != len(y):
-        _refuse(where, labels, f"holds {len(y)} labels for the {len(X)} images of {images!r}")
-    if y.max() >= len(FASHION_MNIST_CLASSES):
-        _refuse(where, labels, f"holds the label {y.max()}, and there are {len(FASHION_MNIST_CLASSES)} classes")
-    return X, y
-
-
-def _read_idx(where: str, path: str, n_dimensions: int) -> Array:
-    """Return the bytes that a compressed IDX file holds, in their shape."""
-    try:
-        with gzip.open(path) as file:
-            start = file.read(4 + 4 * n_dimensions)
-            if len(start) < 4 + 4 * n_dimensions or start[:4] != bytes([0, 0, 8, n_dimensions]):
-                _refuse(where, path, f"is no IDX file of bytes in {n_dimensions} dimensions")
-            shape = tuple(np.frombuffer(start, ">u4", offset=4).tolist())
-            if prod(shape) > DEFLATE_LIMIT * os.path.getsize(path):  # read would allocate all of it
-                _refuse(where, path, f"is damaged: it cannot hold the {prod(shape):,} bytes that it says it holds")
-            content = file.read(prod(shape) + 1)
-    except IsADirectoryError:
-        _refuse(where, path, "is a folder")
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(
-            f"{where}: {os.path.basename(path)!r} is not in {os.path.dirname(os.path.abspath(path))!r}. "
-            "Put the four files of Fashion-MNIST there, name the folder that they are in, or download them: "
-            f"{DOWNLOAD}."
-        ) from None
-    except EOFError:
-        _refuse(where, path, "is cut off")
-    except (gzip.BadGzipFile, zlib.error):
-        _refuse(where, path, "is no gzip file, or is damaged")
-    if len(content) != prod(shape):
-        held = "more" if len(content) > prod(shape) else f"{len(content):,}"
-        _refuse(where, path, f"is damaged: it says that it holds {prod(shape):,} bytes, but holds {held}")
-    return np.array(np.frombuffer(content, np.uint8).reshape(shape))
-
-
-def _refuse(where: str, path: str, reason: str) -> NoReturn:
-    raise DataFileError(f"{where}: {path!r} {reason}. Delete it and download it again: {DOWNLOAD}.")
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " × ".join(map(str, shape))
-
-
-# Folders of images
-
-#: Pillow's modes whose pixels have 8 bits, and whether they become shades of grey or colours.
-EIGHT_BITS = dict.fromkeys(("1", "L", "LA"), "L") | dict.fromkeys(("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"), "RGB")
-
-
-def load_image_folder(path: Path) -> Images:
-    """Return images from folders like the book's: ``train/0/0000.png``, ``test/0/0000.png`` and so on.
-
-    Parameters
+    Attributes
     ----------
-    path : str or path
-        A folder with the folders ``train`` and ``test``, each with one folder for each class.
+    shape : tuple
+        Of an image: (height, width), in colour (height, width, 3).
+    n_inputs, n_outputs : int
+        Columns that the network takes, and gives if each class has an output.
 
-    Returns
-    -------
-    X : uint8 array (n, height, width), in colour (n, height, width, 3)
-    y : uint8 array (n,)
-        Class numbers: the positions of the folders' names below ``train``, in the order of their numbers where all are
-        numbers, else of the alphabet.
-    X_test, y_test : arrays
-        The same of ``test``.
-
-    Raises
-    ------
-    ImportError
-        If Pillow is not installed (the extra ``nnx-core[images]``).
-    FileNotFoundError
-        If a folder is missing.
-    DataFileError
-        If a file is no image of 8 bits, or of another size than the first one; if ``test`` has a class that ``train``
-        lacks.
-
-    Notes
-    -----
-    Chapter 19 of the book. Images are taken in the order of their names, class by class: shuffle them for training.
-    Hidden files are passed over, and so is an image's transparency; photographs are turned upright.
+    Examples
+    --------
+    >>> from nnx import Images
+    >>> images = Images(2, 2, ["circle", "square"])
+    >>> images.inputs([[[0, 0], [255, 255]]]).tolist()
+    [[-1.0, -1.0, 1.0, 1.0]]
+    >>> images.decode([[0.2, 0.8]]).tolist()
+    ['square']
     """
-    where = "load_image_folder"
-    try:
-        import PIL  # noqa: F401
-    except ImportError:
-        raise ImportError(
-            f"{where}: Pillow is not installed. Install it with: python -m pip install 'nnx-core[images]'"
-        ) from None
-    folders = [os.path.join(_check.path(where, "path", path), part) for part in ("train", "test")]
-    classes = _class_names(where, folders[0])
-    if len(classes) > 256:
-        raise DataFileError(f"{where}: {folders[0]!r} must hold at most 256 classes, got {len(classes)}.")
-    unknown = sorted(set(_class_names(where, folders[1])) - set(classes))
-    if unknown:
-        raise DataFileError(f"{where}: {folders[1]!r} holds the class {unknown[0]!r}, which {folders[0]!r} lacks.")
-    X, y = _read_folder(where, folders[0], classes, None)
-    X_test, y_test = _read_folder(where, folders[1], classes, X[0])
-    return X, y, X_test, y_test
 
-
-def _class_names(where: str, folder: str) -> list[str]:
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(
-            f"{where}: there is no folder {os.path.abspath(folder)!r}. path must be a folder with the folders "
-            "train and test in it, each with one folder for each class."
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        classes: Sequence[str],
+        *,
+        colour: bool = False,
+        mean: float = 127.5,
+        scale: float = 127.5,
+    ) -> None:
+        self.height, self.width = (
+            _check.whole("Images", name, value, 1, MAX_PIXELS) for name, value in (("height", height), ("width", width))
         )
-    names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
-    if not names:
-        raise DataFileError(f"{where}: {folder!r} holds no folders, one of which there must be for each class.")
-    numbered = all(name.isdecimal() for name in names)
-    return sorted(names, key=lambda name: (int(name), name) if numbered else (0, name))
+        self.colour = _check.flag("Images", "colour", colour)
+        if self.height * self.width > MAX_PIXELS:
+            raise ValueError(f"Images: height * width must be at most {MAX_PIXELS:,}, got {height} * {width}.")
+        if isinstance(classes, str):
+            raise TypeError("Images: classes must be a list of names, got one text.")
+        self.classes = tuple(_check.text("Images", "each of classes", name) for name in classes)
+        if len(set(self.classes)) != len(self.classes) or not 2 <= len(self.classes) <= MAX_CLASSES:
+            raise ValueError(
+                f"Images: classes must be 2 to {MAX_CLASSES:,} different names, got {len(self.classes):,}: "
+                f"{listed(self.classes)}."
+            )
+        self.mean = float(_check.number("Images", "mean", mean, -LARGEST, LARGEST))
+        self.scale = float(_check.number("Images", "scale", scale, 1 / LARGEST, LARGEST))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of an image."""
+        return (self.height, self.width, 3) if self.colour else (self.height, self.width)
 
-def _read_folder(where: str, folder: str, classes: list[str], like: Array | None) -> tuple[Array, Array]:
-    """Return the images below ``folder`` and their class numbers; all must be of one shape, that of ``like``."""
-    images: list[Array] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        inside = os.path.join(folder, name)
-        files = sorted(os.listdir(inside)) if os.path.isdir(inside) else []
-        for file in (each for each in files if not each.startswith(".")):
-            image = _read_image(where, os.path.join(inside, file))
-            like = image if like is None else like
-            if image.shape != like.shape:
+    @property
+    def n_inputs(self) -> int:
+        """How many columns the network takes."""
+        return math.prod(self.shape)
+
+    @property
+    def n_outputs(self) -> int:
+        """How many columns the network gives: one a class."""
+        return len(self.classes)
+
+    # From images to arrays
+
+    def inputs(self, pixels: ArrayLike) -> Array:
+        """Return what a network takes of images that are arrays.
+
+        Parameters
+        ----------
+        pixels : array (n, height, width), in colour (n, height, width, 3)
+            Values from 0 to 255, such as bytes.
+
+        Returns
+        -------
+        array (n, n_inputs) of the default dtype
+        """
+        values = np.asarray(pixels)
+        if values.shape[1:] != self.shape or values.ndim == 0:
+            sizes = ", ".join(map(str, self.shape))
+            raise ValueError(f"Images.inputs: pixels must have shape (n, {sizes}), got {values.shape}.")
+        dtype = _config.get_default_dtype()
+        # In place from here on: a large set of images is there twice at most.
+        rows: Array = _check.array("Images.inputs", "pixels", values).reshape(len(values), -1).astype(dtype)
+        rows -= dtype.type(self.mean)
+        rows /= dtype.type(self.scale)
+        return rows
+
+    def pixels(self, inputs: ArrayLike) -> Array:
+        """Return the images that rows of inputs are made from, as `inputs` takes them: a uint8 array."""
+        rows = _check.rows("Images.pixels", "inputs", inputs, self.n_inputs, np.dtype(np.float64))
+        values = np.rint(np.clip(rows * self.scale + self.mean, 0, 255))
+        return values.astype(np.uint8).reshape(-1, *self.shape)
+
+    def read_inputs(self, paths: Path | Iterable[Path]) -> Array:
+        """Return what a network takes of image files.
+
+        Images become grey or coloured as the model's are. Those of another size are resized, with a warning.
+
+        Parameters
+        ----------
+        paths : str or path, or a list of them
+            Of images, or of folders, all of whose files are taken (`files` tells in which order).
+
+        Returns
+        -------
+        array (n, n_inputs) of the default dtype
+
+        Raises
+        ------
+        ImportError
+            If Pillow is not installed (the extra ``nnx-core[images]``).
+        FileNotFoundError, DataFileError
+            If a file is missing, or is no image of 8 bits. The sentence names it.
+        """
+        where = "Images.read_inputs"
+        _image_files.require_pillow(where)
+        return self.read_files(where, files(paths))
+
+    def read_samples(self, path: Path) -> tuple[Array, Array]:
+        """Return inputs and class numbers from a folder with one folder for each class.
+
+        If these are the folders ``train`` and ``test``, with folders in them, the samples are those of ``test``.
+
+        Returns
+        -------
+        X : array (n, n_inputs)
+        y : intp array (n,)
+
+        Raises
+        ------
+        ImportError, FileNotFoundError, DataFileError
+            As `read_inputs` does, and if a folder is no known class.
+        """
+        where = "Images.read_samples"
+        _image_files.require_pillow(where)
+        folder = _check.path(where, "path", path)
+        if _image_files.has_parts(folder):
+            folder = os.path.join(folder, "test")
+        for name in _image_files.class_folders(where, folder):
+            if name not in self.classes:
                 raise DataFileError(
-                    f"{where}: {os.path.join(inside, file)!r} must be of shape {like.shape} as the first image is, "
-                    f"got {image.shape}."
+                    f"{where}: {folder!r} holds the class {shown(name)}, which is none of the known "
+                    f"{self.n_outputs}: {listed(self.classes)}."
                 )
-            images.append(image)
-            labels.append(label)
-    if not images:
-        raise DataFileError(f"{where}: {folder!r} holds no images.")
-    return np.stack(images), np.array(labels, np.uint8)
+        found, labels = _image_files.class_files(where, folder, self.classes)
+        return self.read_files(where, found), np.array(labels, np.intp)
+
+    def read_files(self, where: str, paths: Sequence[str], resized: bool = False) -> Array:
+        """Return the inputs of image files; ``resized`` says that another size is no surprise."""
+        pixels = np.empty((len(paths), *self.shape), np.uint8)
+        others = []
+        for row, path in enumerate(paths):
+            height, width, _ = _image_files.looks(where, path)
+            if (height, width) != (self.height, self.width):
+                others.append((path, height, width))
+            pixels[row] = _image_files.read(where, path, (self.height, self.width), self.colour)
+        if others and not resized:
+            path, height, width = others[0]
+            warnings.warn(
+                f"{where}: {len(others):,} of {len(paths):,} images resized to {self.height} × {self.width} pixels, "
+                f"the first one from {height} × {width}: {path!r}.",
+                stacklevel=3,
+            )
+        return self.inputs(pixels)
+
+    # From outputs to answers
+
+    def decode(self, outputs: Any) -> Array:
+        """Return the names of the classes that a network's outputs are largest for.
+
+        Parameters
+        ----------
+        outputs : array (n, n_outputs), for two classes also (n, 1)
+            One output for two classes is the probability of the second.
+
+        Returns
+        -------
+        array (n,) of str objects
+        """
+        return chosen_categories("Images.decode", self.classes, outputs)
+
+    def fits(self, n_outputs: int) -> bool:
+        """Return whether a network with so many outputs can tell the classes apart; for two, one output may do."""
+        return n_outputs == self.n_outputs or (n_outputs == 1 and self.n_outputs == 2)
+
+    # To and from model files
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON can hold."""
+        numbers = {name: getattr(self, name) for name in ("height", "width", "colour", "mean", "scale")}
+        return {**numbers, "classes": list(self.classes)}
+
+    @classmethod
+    def from_dict(cls, described: Any) -> Images:
+        """Return what `to_dict` described; a ValueError or TypeError says what is wrong with another description."""
+        keys = {"height", "width", "colour", "mean", "scale", "classes"}
+        if not isinstance(described, dict) or set(described) != keys or not isinstance(described["classes"], list):
+            raise ValueError("images are not described")
+        return cls(**described)
+
+    def size(self) -> str:
+        """Return the size of an image as a person would write it: "28 × 28 pixels, grey"."""
+        return f"{self.height} × {self.width} pixels, {'colour' if self.colour else 'grey'}"
+
+    def __repr__(self) -> str:
+        scaling = f"input = (value - {self.mean:g}) / {self.scale:g}"
+        return f"Images(\n  {self.size()}, {scaling},\n  {self.n_outputs:,} classes: {listed(self.classes, 30)},\n)"
 
 
-def _read_image(where: str, path: str) -> Array:
-    """Return an image's bytes: (height, width) for shades of grey, (height, width, 3) for colours."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def files(paths: Path | Iterable[Path]) -> list[str]:
+    """Return the paths of images: those given and, of folders, all in them and in their folders, in natural order.
 
-    try:
-        with Image.open(path) as image:
-            if image.mode not in EIGHT_BITS:
-                raise DataFileError(f"{where}: {path!r} must have pixels of 8 bits, got mode {image.mode}.")
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode in ("P", "PA"):  # a palette may have transparency, which only RGBA takes without a warning
-                upright = upright.convert("RGBA")
-            return np.array(upright.convert(EIGHT_BITS[image.mode]))
-    except DataFileError:
-        raise
-    except Image.DecompressionBombError:
-        raise DataFileError(f"{where}: {path!r} is too large.") from None
-    except (UnidentifiedImageError, IsADirectoryError, SyntaxError, ValueError):
-        raise DataFileError(f"{where}: {path!r} is no image.") from None
-    except OSError as error:  # Pillow's word for a file that is cut off
-        raise DataFileError(f"{where}: {path!r} cannot be read ({error}).") from None
+    Hidden files, and those that systems put there (``Thumbs.db``), are passed over.
+    """
+    where = "images.files"
+    given = [paths] if isinstance(paths, str | bytes | os.PathLike) else list(paths)
+    found: list[str] = []
+    for path in (_check.path(where, "paths", path) for path in given):
+        inside = _image_files.files_below(path) if os.path.isdir(path) else [path]
+        if not inside:
+            raise DataFileError(f"{where}: {path!r} holds no images.")
+        found += inside
+    if not found:
+        raise ValueError(f"{where}: paths must be at least one path, got none.")
+    return found

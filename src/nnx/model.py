@@ -16,6 +16,7 @@ from nnx._typing import Array, ArrayLike, Parameters, Path
 from nnx.accuracy import Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
 from nnx.history import History
+from nnx.images import Images
 from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
 from nnx.losses import (
     Activation_Sigmoid_Loss_BinaryCrossentropy,
@@ -62,6 +63,10 @@ class Model:
     table : Table or None
         What is known of the columns of the file that the samples come from, if `set` was given it; kept in the model's
         file, and used by no other method: ``model.table.decode(model.predict(model.table.read_inputs(path)))``.
+    images : Images or None
+        The same for samples that are images: their size, how pixels are scaled, the names of the classes.
+    preprocessor : Table, Images or None
+        That of the two which the model has.
     softmax_classifier_output : Activation_Softmax_Loss_CategoricalCrossentropy or None
         After ``finalize``: the combined gradient, where the last layer is exactly `Activation_Softmax` and the loss
         exactly `Loss_CategoricalCrossentropy`.
@@ -100,6 +105,7 @@ class Model:
     optimizer: Any = None
     accuracy: Any = None
     table: Table | None = None
+    images: Images | None = None
     softmax_classifier_output: Activation_Softmax_Loss_CategoricalCrossentropy | None = None
     history: History | None = None
     #: The layers as `finalize` found them; empty before it.
@@ -138,19 +144,32 @@ class Model:
             raise ValueError(f"Model.add: layer must be new to this model, got its {layer!r} again.")
         self.layers.append(layer)
 
-    def set(self, *, loss: Any = None, optimizer: Any = None, accuracy: Any = None, table: Table | None = None) -> None:
-        """Choose loss, optimizer, accuracy and table; what is None stays as it was.
+    def set(
+        self,
+        *,
+        loss: Any = None,
+        optimizer: Any = None,
+        accuracy: Any = None,
+        table: Table | None = None,
+        images: Images | None = None,
+    ) -> None:
+        """Choose loss, optimizer, accuracy, and table or images; what is None stays as it was.
+
+        A table takes the place of images, and the other way round: samples are rows of the one or the other.
 
         Raises
         ------
         TypeError
             For a class in place of an object, and for what lacks the methods of its kind.
         ValueError
-            After `finalize`, for a loss that the last layer does not suit (see there).
+            For both a table and images; after `finalize`, for a loss that the last layer does not suit (see there).
         """
+        for name, value, kind in (("table", table, Table), ("images", images, Images)):
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"Model.set: {name} must be of the class {kind.__name__}, got {type(value).__name__}.")
+        if table is not None and images is not None:
+            raise ValueError("Model.set: table must not be given together with images: samples come from one of them.")
         if table is not None:
-            if not isinstance(table, Table):
-                raise TypeError(f"Model.set: table must be a Table, got {table!r}.")
             from nnx import storage
 
             storage.packed("Model.set", "table", table)  # refuses one that no file could hold
@@ -161,10 +180,15 @@ class Model:
         if self._chain:
             self._check_output("Model.set", loss)
         vars(self).update(chosen)
-        if table is not None:
-            self.table = table
+        if table is not None or images is not None:
+            self.table, self.images = table, images
         if self._chain:
             self._connect_loss()
+
+    @property
+    def preprocessor(self) -> Table | Images | None:
+        """What leads from raw files to inputs and from outputs to answers, if the model has such a thing."""
+        return self.images if self.table is None else self.table
 
     def finalize(self) -> None:
         """Connect the layers, find the trainable ones, and choose the gradient of the output.
@@ -355,7 +379,8 @@ class Model:
             training.warn_of_sorted_rows(where, self, data, batch_size)
         _trainers.begin(where, self)
         try:
-            job = training.Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, History())
+            history = History(isinstance(self.accuracy, Accuracy_Regression))
+            job = training.Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, history)
             resumed = None
             if checkpoint is not None or resume is not None or checkpoint_every != "60s":
                 from nnx import checkpoints

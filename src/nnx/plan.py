@@ -6,6 +6,7 @@ threads, nor on how many steps run in one call.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from functools import partial
@@ -361,8 +362,9 @@ class Run:
         if program.stages[0].kind != "dense" or not self.judges_simply:
             return None
         published = [(owner, name, value) for owner, name, value in self._stored() if value is not self.inputs]
+        history = functools.partial(History, self.job.history.is_regression)
         return _kernels.backend.Repeat(  # type: ignore[attr-defined]
-            self.native, program, self.model.input_layer, published, History, _kernels, divergence.refuse_parameters
+            self.native, program, self.model.input_layer, published, history, _kernels, divergence.refuse_parameters
         )
 
     def settle(self) -> None:

@@ -16,6 +16,7 @@ from nnx import _check, _described, _files, _packing, _safetensors
 from nnx._described import BUILTIN
 from nnx._typing import Array, Path
 from nnx.errors import ModelFileError
+from nnx.images import Images
 from nnx.layers import Layer_Dense
 from nnx.tables import Table
 
@@ -37,7 +38,7 @@ KEYS = {
 KEYS[CHECKPOINT] = KEYS[MODEL] | {"run"}
 
 #: What leads from raw data to inputs, by the attribute of the model, which is the key in its description too.
-PREPROCESSORS: dict[str, type[Table]] = {"table": Table}
+PREPROCESSORS: dict[str, type[Table] | type[Images]] = {"table": Table, "images": Images}
 OPTIONAL_KEYS = {MODEL: set(PREPROCESSORS), PARAMETERS: set[str](), CHECKPOINT: set(PREPROCESSORS)}
 
 #: What the names of a checkpoint's arrays begin with that belong to no layer; a preprocessor's begin with its key.
@@ -120,7 +121,7 @@ def describe(where: str, model: Model) -> dict[str, Any]:
     return description
 
 
-def packed(where: str, key: str, preprocessor: Table) -> tuple[dict[str, Any], dict[str, Array]]:
+def packed(where: str, key: str, preprocessor: Table | Images) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the description of a preprocessor, its columns as arrays; refuse one that is too large for a file."""
     described = preprocessor.to_dict()
     if "columns" not in described:
@@ -188,13 +189,15 @@ def _refuse_shared(where: str, name: str, other: str) -> NoReturn:
     )
 
 
-def _misfit(model: Model, key: str, preprocessor: Table) -> str:
+def _misfit(model: Model, key: str, preprocessor: Table | Images) -> str:
     """Return what is wrong with one of other columns than the network takes or gives; nothing if it fits."""
     n_inputs, n_outputs = _input_width(model), model.output_width()
     if n_inputs not in (None, preprocessor.n_inputs):
         return f"{key} must give the {n_inputs} inputs of the network, got {preprocessor.n_inputs}"
     if n_outputs is not None and not preprocessor.fits(n_outputs):
         return f"{key} must have the {n_outputs} outputs of the network, got {preprocessor.n_outputs}"
+    if any(getattr(model, other) is not None for other in PREPROCESSORS if other != key):
+        return "model must have a table or images, got both"
     return ""
 
 
@@ -266,7 +269,7 @@ def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, ty
     return model
 
 
-def _preprocessor(file: _File, key: str, model: Model) -> Table:
+def _preprocessor(file: _File, key: str, model: Model) -> Table | Images:
     """Return a preprocessor that a file holds."""
     described, arrays = file.description[key], file.beside(f"{key}.")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import IO, Any
 
@@ -14,10 +15,22 @@ from nnx._problems import Problems
 from nnx._records import sheet_of
 from nnx._sheet import Sheet, count, listed, read_csv, shown
 from nnx._typing import Array, Path
-from nnx.columns import Column, Ignored, Number, Text, described_column, description
+from nnx.columns import (
+    Column,
+    Ignored,
+    Number,
+    Text,
+    check_answers,
+    chosen_categories,
+    described_column,
+    description,
+)
 
 #: A table prints no more columns than this.
 SHOWN_COLUMNS = 30
+#: So many columns with the same name but for its number share a line.
+SHARED_LINE = 8
+NUMBERED = re.compile(r"(.*?)(\d{1,9})", re.DOTALL)
 
 
 class Table:
@@ -231,21 +244,9 @@ class Table:
         """
         if isinstance(self.target, Number):
             values = _check.rows("Table.decode", "outputs", outputs, 1, np.dtype(np.float64))
-            self._check_answers(values)
+            check_answers("Table.decode", values)
             return values[:, 0] * self.target.scale + self.target.mean
-        values = _check.matrix("Table.decode", "outputs", outputs)
-        self._check_answers(values)
-        if not self.fits(values.shape[1]):
-            raise ValueError(f"Table.decode: outputs must have shape (n, {self.n_outputs}), got {values.shape}.")
-        numbers = np.argmax(values, axis=1) if values.shape[1] > 1 else (values[:, 0] > 0.5).astype(np.intp)
-        names: Array = np.array(self.classes, dtype=object)  # one text may be long, and the others need not be
-        return np.asarray(names[numbers])
-
-    def _check_answers(self, outputs: Array) -> None:
-        good = np.isfinite(outputs).all(axis=1)
-        if not good.all():
-            row = int(np.argmin(good))
-            raise ValueError(f"Table.decode: outputs must be finite numbers, got {outputs[row].tolist()} in row {row}.")
+        return chosen_categories("Table.decode", self.target.categories, outputs)
 
     def fits(self, n_outputs: int) -> bool:
         """Return whether a network with so many outputs can predict the target; for two classes, one may do."""
@@ -269,11 +270,38 @@ class Table:
         return cls(columns, described["target"], described["header"])
 
     def __repr__(self) -> str:
-        rows = [f"{shown(column.name)}: {column.summary()}" for column in self.inputs[:SHOWN_COLUMNS]]
-        if len(self.inputs) > SHOWN_COLUMNS:
-            rows.append(f"and {len(self.inputs) - SHOWN_COLUMNS:,} more columns")
-        rows.append(f"target {shown(self.target.name)}: {self.target.summary()}")
-        return "Table(\n" + "".join(f"  {row},\n" for row in rows) + ")"
+        rows = _summaries(self.inputs)
+        rest = sum(n_columns for _, n_columns in rows[SHOWN_COLUMNS:])
+        lines = [line for line, _ in rows[:SHOWN_COLUMNS]]
+        lines += [f"and {rest:,} more columns"] if rest else []
+        lines.append(f"target {shown(self.target.name)}: {self.target.summary()}")
+        return "Table(\n" + "".join(f"  {line},\n" for line in lines) + ")"
+
+
+def _summaries(columns: Sequence[Number | Text]) -> list[tuple[str, int]]:
+    """Return lines about columns, each with how many it is about: many numbered ones, such as pixels, share a line."""
+    rows = []
+    start = 0
+    while start < len(columns):
+        end = start + 1
+        while end < len(columns) and _follows(columns[end - 1], columns[end]):
+            end += 1
+        if end - start >= SHARED_LINE:
+            names = f"{shown(columns[start].name)} to {shown(columns[end - 1].name)}"
+            rows.append((f"{names}: {end - start:,} columns of numbers", end - start))
+        else:
+            rows += [(f"{shown(column.name)}: {column.summary()}", 1) for column in columns[start:end]]
+        start = end
+    return rows
+
+
+def _follows(one: Number | Text, other: Number | Text) -> bool:
+    """Return whether two columns of numbers are called "pixel8" and "pixel9", or the like."""
+    names = [NUMBERED.fullmatch(column.name) for column in (one, other) if isinstance(column, Number)]
+    if len(names) < 2 or not all(names):
+        return False
+    (stem, number), (other_stem, other_number) = (name.groups() for name in names if name)
+    return stem == other_stem and int(other_number) == int(number) + 1
 
 
 # Learning the columns of a file

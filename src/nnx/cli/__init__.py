@@ -27,7 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     parser = _parser()
     command = sys.argv[1:] if arguments is None else list(arguments)
-    chosen = parser.parse_args(command)
+    chosen, rest = parser.parse_known_args(command)
+    if rest and (any(each.startswith("-") for each in rest) or not getattr(chosen, "takes_more_data", False)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # behind options: argparse takes what may be left out from the first place where it may stand
+        chosen.data += rest
     chosen.command = command  # for messages that say what to type instead
     if chosen.run is None:
         parser.print_help()

@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
             raise
         except TableError as error:
             self.exit(2, f"{self.prog}: {error.told}{way_out(command, error.problems)}\n")
-        except (OSError, TypeError, ValueError) as error:
+        except (ImportError, OSError, TypeError, ValueError) as error:  # an import: of an extra that is not installed
             message = sentence(error)
             (self.error if message.startswith("argument ") else self.refuse)(message)
 
@@ -237,10 +237,12 @@ def standard_input() -> Any:
     return getattr(sys.stdin, "buffer", sys.stdin)
 
 
-def load_with_table(parser: Parser, path: str) -> tuple[nnx.Model, nnx.Table]:
-    """Return the model of a file, which must know the columns of a table."""
+def load_with_preprocessor(parser: Parser, path: str) -> tuple[nnx.Model, nnx.Table | nnx.Images]:
+    """Return the model of a file, which must know how raw files become its inputs."""
     with parser.refusing():
         model = nnx.Model.load(path)
-    if model.table is None:
-        parser.refuse(f"argument MODEL: must know the columns of a table, and {path!r} was saved without one")
-    return model, model.table
+    if model.preprocessor is None:
+        parser.refuse(
+            f"argument MODEL: must know the columns of a table, or images, and {path!r} was saved without either"
+        )
+    return model, model.preprocessor

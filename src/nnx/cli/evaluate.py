@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 import numpy as np
 
+import nnx
 from nnx._sheet import count, read_csv
-from nnx.cli import figures, tasks
-from nnx.cli.arguments import Parser, Whole, load_with_table, standard_output
+from nnx.cli import figures, images, tasks
+from nnx.cli.arguments import Parser, Whole, load_with_preprocessor, standard_output
 
 
 def add(commands: Any) -> None:
@@ -17,39 +19,50 @@ def add(commands: Any) -> None:
     parser: Parser = commands.add_parser(
         "evaluate",
         help="judge a model on data with known targets",
-        description="Judge a model on the rows of a CSV file with known targets, or on the test part of spiral, "
-        "binary, sine or fashion-mnist. Beside the score stands the baseline: always the largest class, or the mean. A "
-        "model that is no better is called that on stderr; the exit code is 0 all the same.",
+        description="Judge a model on the rows of a CSV file with known targets, on a folder of images with a folder "
+        "for each class, or on the test part of spiral, binary, sine or fashion-mnist. Beside the score stands the "
+        "baseline: always the largest class, or the mean. A model that is no better is called that on stderr; the exit "
+        "code is 0 all the same.",
         epilog="example: nnx evaluate houses.safetensors more-houses.csv",
         allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help="what nnx train saved")
-    parser.add_argument("data", metavar="DATA", help="FILE.csv, spiral, binary, sine or fashion-mnist")
+    parser.add_argument(
+        "data", metavar="DATA", help="FILE.csv, FOLDER/ of images, spiral, binary, sine or fashion-mnist"
+    )
     parser.add_argument("--folder", metavar="FOLDER", help="where the files of fashion-mnist are")
     parser.add_argument("--seed", type=Whole(0, 2**32 - 1), metavar="N", help="of spiral's points (default: 0)")
     parser.add_argument(
         "--unknown", choices=("error", "missing"), help="what a text is that the training table lacks (default: error)"
     )
+    images.add_mistakes_option(parser.add_argument)
     parser.set_defaults(run=_run, parser=parser, samples=None, download=False)
 
 
 def _run(chosen: argparse.Namespace) -> int:
     parser: Parser = chosen.parser
     standard_output()
-    model, table = load_with_table(parser, chosen.model)
-    if chosen.unknown is not None and chosen.data in tasks.TASKS:
+    model, preprocessor = load_with_preprocessor(parser, chosen.model)
+    if chosen.unknown is not None and (chosen.data in tasks.TASKS or os.path.isdir(chosen.data)):
         parser.error(f"argument --unknown: is for FILE.csv only, got it with {chosen.data!r}")
     for name, sources in (("folder", ("fashion-mnist",)), ("seed", ("spiral", "binary"))):
         if getattr(chosen, name) is not None and chosen.data not in sources:
             parser.error(f"argument --{name}: is for {' and '.join(sources)} only, got it with {chosen.data!r}")
+    table = images.reader(preprocessor, chosen.data)
+    if chosen.mistakes is not None and model.images is None:
+        parser.error(f"argument --mistakes: is for models of images only, and {chosen.model!r} knows a table")
+    images.check_mistakes_option(parser, chosen.mistakes, [chosen.model, chosen.data])
     np.random.seed(chosen.seed or 0)
     remarks: list[str] = []
     with parser.refusing(chosen.command):
         if chosen.data in tasks.TASKS:
             task = tasks.load(chosen)
-            if task.table.to_dict() != table.to_dict():
+            if not images.are_alike(task.table, table):
                 parser.refuse(f"argument MODEL: must have been trained on {chosen.data}, got {chosen.model!r}")
             X, y = task.X_test, task.y_test
+        elif isinstance(table, nnx.Images):
+            with images.notes():
+                X, y = table.read_samples(chosen.data)
         else:
             sheet = read_csv("nnx.evaluate", chosen.data, table.header)
             X, y = table.read_samples(sheet, unknown=chosen.unknown or "error")
@@ -58,4 +71,6 @@ def _run(chosen: argparse.Namespace) -> int:
     lines = [*remarks, f"{count(len(X), 'sample')}: {report.line}", *figures.details(report)]
     print("\n".join(lines), flush=True)
     figures.warn(parser.prog, report, "these data", "Are they like those that it was trained on?")
+    if chosen.mistakes is not None:
+        images.draw_mistakes(model, X, y, chosen.mistakes)
     return 0

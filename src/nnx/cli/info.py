@@ -53,5 +53,5 @@ def _show_model(model: nnx.Model) -> None:
     for name in ("loss", "optimizer", "accuracy"):
         thing = getattr(model, name)
         print(f"{name:<10} {'none' if thing is None else repr(thing)}")
-    if model.table is not None:
-        print(model.table)
+    if model.preprocessor is not None:
+        print(model.preprocessor)

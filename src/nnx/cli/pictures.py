@@ -10,6 +10,7 @@ from nnx import _files, plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from nnx import Model
     from nnx._typing import Array
@@ -24,14 +25,37 @@ def draw(model: Model, X: Array, y: Array, what: Draw, title: str, path: str) ->
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    figure = Figure(figsize=(13, 5.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    what(model, X, y, left)
     assert model.history is not None
-    classified = model.table is not None and model.table.classes is not None
-    plot.history(model.history, right, accuracy=classified, held_out="test")
+    preprocessor = model.preprocessor
+    width, height = 6.5, 5.5
+    if what is plot.confusion_matrix and preprocessor is not None and preprocessor.classes is not None:
+        width, height = plot.matrix_size(preprocessor.classes)
+    figure = Figure(figsize=(width + 6, max(height, 5.5)), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(width, 6))
+    what(model, X, y, left)
+    plot.history(model.history, right, held_out="test")
     figure.suptitle(title, parse_math=False)
-    with _files.replacing("argument -o/--output", path) as file, warnings.catch_warnings():
+    _save(figure, "argument -o/--output", path)
+    return True
+
+
+def draw_mistakes(model: Model, X: Array, y: Array, path: str) -> int | None:
+    """Write a picture of the surest mistakes; return how many images it has, None without matplotlib.
+
+    Without mistakes, there is no picture.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    figure = Figure(layout="constrained")
+    n_mistakes = len(plot.mistakes(model, X, y, figure).axes)
+    if n_mistakes:
+        _save(figure, "argument --mistakes", path)
+    return n_mistakes
+
+
+def _save(figure: Figure, where: str, path: str) -> None:
+    with _files.replacing(where, path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks is drawn as a box
         figure.savefig(file, dpi=110, format="png")
-    return True

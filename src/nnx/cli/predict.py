@@ -15,14 +15,14 @@ import numpy as np
 import nnx
 from nnx import _files
 from nnx._sheet import Sheet, count, listed, read_csv, shown
-from nnx.cli import figures, tasks
+from nnx.cli import figures, images, tasks
 from nnx.cli.arguments import (
     Parser,
     add_columns,
     check_outputs,
     columns,
     flat,
-    load_with_table,
+    load_with_preprocessor,
     standard_input,
     standard_output,
     swallowed,
@@ -37,24 +37,31 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: Parser = commands.add_parser(
         "predict",
-        usage="nnx predict [options] MODEL FILE.csv",
-        help="predict the target of each row of a CSV file",
-        description="Predict the target of each row of a CSV file with the columns that the model was trained on.\n"
-        "The answer is a table too: of class names, each with the probability that the\nmodel gives it, or of numbers; "
-        "it has a header if the training table had one.",
+        usage="nnx predict [options] MODEL DATA...",
+        help="predict the target of each row of a CSV file, or the class of images",
+        description="Predict the target of each row of a CSV file with the columns that the model\n"
+        "was trained on. The answer is a table too: of class names, each with the\n"
+        "probability that the model gives it, or of numbers; it has a header if the\n"
+        "training table had one. Of images, each row has the file's name and the class.",
         epilog="example: nnx predict houses.safetensors new-houses.csv -o prices.csv\n"
+        "example: nnx predict clothes.safetensors shirt.png more/ -o classes.csv\n"
         "example: generate | nnx predict churn.safetensors - --keep id --probabilities | sort",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     option = parser.add_argument
     option("model", nargs="?", metavar="MODEL", help="what nnx train saved")
-    option("data", nargs="?", metavar="FILE.csv", help="the rows, - for standard input; targets are passed over")
+    option(
+        "data",
+        nargs="*",
+        metavar="DATA",
+        help="FILE.csv with the rows, - for standard input; targets are passed over. Or images: files and folders",
+    )
     option("-o", "--output", metavar="FILE", help="where to write the predictions, - for the screen (default)")
     option("--probabilities", action="store_true", help="write the probability of each class, a column a class")
     add_columns(option, "--keep", "columns of FILE.csv to write before the predictions")
     option("--unknown", choices=("error", "missing"), default="error", help=UNKNOWN)
-    parser.set_defaults(run=_run, parser=parser)
+    parser.set_defaults(run=_run, parser=parser, takes_more_data=True)
 
 
 UNKNOWN = "what a text is that the training table lacks (default: error)"
@@ -62,38 +69,64 @@ UNKNOWN = "what a text is that the training table lacks (default: error)"
 
 def _run(chosen: argparse.Namespace) -> int:
     _find_files(chosen)
-    model, table = load_with_table(chosen.parser, chosen.model)
+    model, preprocessor = load_with_preprocessor(chosen.parser, chosen.model)
     output = None if chosen.output == STANDARD else chosen.output
     if output is not None:
-        inputs = [chosen.model] + [chosen.data] * (chosen.data != STANDARD)
+        inputs = [chosen.model] + [each for each in chosen.data if each != STANDARD]
         check_outputs(chosen.parser, [output], inputs)
     else:
         standard_output()  # if it is closed, that is said before any work
-    data = standard_input() if chosen.data == STANDARD else chosen.data
-    if chosen.probabilities and not (table.classes and _gives_probabilities(model)):
+    if chosen.probabilities and not (preprocessor.classes and _gives_probabilities(model)):
         chosen.parser.error(f"argument --probabilities: must have a model that gives them, got {chosen.model!r}")
+    reader = images.reader(preprocessor, chosen.data[0])
+    if chosen.data == [STANDARD]:
+        chosen.data = [standard_input()]
     with chosen.parser.refusing(chosen.command):
-        sheet = read_csv("nnx.predict", data, table.header)
-        kept = _kept(sheet, chosen.keep)
-        X = table.read_inputs(sheet, unknown=chosen.unknown)
-        outputs = model.predict(X, batch_size=figures.BATCH)
-        answer = _csv(_columns(model, table, outputs, kept, chosen.probabilities), table.header)
+        if isinstance(reader, nnx.Images):
+            answer, done, remarks = _predicted_images(chosen, model, reader)
+        else:
+            answer, done, remarks = _predicted_rows(chosen, model, reader)
     _write(answer, output)
     where = "standard output" if output is None else repr(output)
-    rows = f"{count(sheet.n_rows, 'row')} predicted from {sheet.source} to {where}."
-    print(" ".join([rows, *tasks.reading_remarks(sheet, table)]), file=sys.stderr)
+    print(" ".join([f"{done} to {where}.", *remarks]), file=sys.stderr)
     return 0
+
+
+def _predicted_rows(chosen: argparse.Namespace, model: nnx.Model, table: nnx.Table) -> tuple[str, str, list[str]]:
+    """Return the answer for the rows of a CSV file, what was done, and remarks about the file."""
+    if len(chosen.data) > 1:
+        chosen.parser.error(f"argument DATA: must be one CSV file, got {len(chosen.data)} files")
+    sheet = read_csv("nnx.predict", chosen.data[0], table.header)
+    kept = _kept(sheet, chosen.keep)
+    X = table.read_inputs(sheet, unknown=chosen.unknown)
+    outputs = model.predict(X, batch_size=figures.BATCH)
+    answer = _csv(_columns(model, table, outputs, kept, chosen.probabilities), table.header)
+    done = f"{count(sheet.n_rows, 'row')} predicted from {sheet.source}"
+    return answer, done, tasks.reading_remarks(sheet, table)
+
+
+def _predicted_images(chosen: argparse.Namespace, model: nnx.Model, reader: nnx.Images) -> tuple[str, str, list[str]]:
+    """Return the answer for image files, what was done, and no remarks."""
+    if chosen.keep:
+        chosen.parser.error("argument --keep: is for FILE.csv only; images are answered with their file's name")
+    files = nnx.images.files(chosen.data)
+    with images.notes():
+        outputs = model.predict(reader.read_inputs(files), batch_size=figures.BATCH)
+    answer = _columns(model, images.answers(reader), outputs, {"file": files}, chosen.probabilities)
+    return _csv(answer, header=True), f"{count(len(files), 'image')} predicted", []
 
 
 def _find_files(chosen: argparse.Namespace) -> None:
     """Refuse a command without model or data, which may stand behind the list of columns to keep."""
-    missing = [name for name in ("model", "data") if getattr(chosen, name) is None]
+    missing = [name for name in ("model", "data") if not getattr(chosen, name)]
     if missing:
         found = swallowed([chosen.keep], len(missing), {STANDARD})
         if not found:
-            names = " and ".join({"model": "MODEL", "data": "FILE.csv"}[name] for name in missing)
+            names = " and ".join({"model": "MODEL", "data": "DATA"}[name] for name in missing)
             chosen.parser.error(f"arguments are missing: {names}")
-        vars(chosen).update(zip(missing, found, strict=True))
+        chosen.data = [found.pop()]
+        if found:
+            chosen.model = found.pop()
 
 
 def _kept(sheet: Sheet, given: Sequence[Sequence[str]] | None) -> dict[str, Sequence[str]]:

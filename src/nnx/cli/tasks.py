@@ -15,11 +15,12 @@ from nnx import plot
 from nnx._notation import PLAIN
 from nnx._sheet import Sheet, count, listed, read_csv, shown
 from nnx.cli.arguments import column, columns, flat, need_names, options_of
+from nnx.cli.images import notes
 from nnx.cli.pictures import Draw
 from nnx.columns import Column, Number, Text
 
 if TYPE_CHECKING:
-    from nnx import Table
+    from nnx import Images, Table
     from nnx._typing import Array
 
 #: The activation of the last layer says what kind of task it is.
@@ -49,7 +50,7 @@ class Task:
     y: Array
     X_test: Array
     y_test: Array
-    table: Table
+    table: Table | Images
     output: str
     settings: Settings
     picture: Draw
@@ -63,7 +64,7 @@ class Task:
 
 def load(chosen: argparse.Namespace) -> Task:
     """Return the task that the command line asks for."""
-    return TASKS.get(chosen.data, _table)(chosen)
+    return TASKS.get(chosen.data, _image_folder if os.path.isdir(chosen.data) else _table)(chosen)
 
 
 # The book's data sets
@@ -97,14 +98,35 @@ def _sine(chosen: argparse.Namespace) -> Task:
 
 # Images
 
+#: Small sets of images are gone through more often, in small batches, until there have been this many steps.
+STEPS_OF_SMALL_FOLDERS, SMALL_FOLDER, MAX_EPOCHS = 500, 2000, 60
+
 
 def _fashion_mnist(chosen: argparse.Namespace) -> Task:
     X, y, X_test, y_test = nnx.load_fashion_mnist(chosen.folder, download=bool(chosen.download))
-    pixels: list[Column] = [Number(f"pixel{number}", 127.5, 127.5) for number in range(1, X[0].size + 1)]
-    table = nnx.Table([Text("label", nnx.FASHION_MNIST_CLASSES), *pixels], "label")
-    X, X_test = ((part.reshape(len(part), -1).astype(np.float32) - 127.5) / 127.5 for part in (X, X_test))
+    images = nnx.Images(X.shape[1], X.shape[2], nnx.FASHION_MNIST_CLASSES)
     settings = Settings(layers=(128, 128), epochs=10, batch=128, rate=0.001)
-    return Task("fashion-mnist", X, y, X_test, y_test, table, SOFTMAX, settings, plot.confusion_matrix)
+    inputs = (images.inputs(X), y, images.inputs(X_test), y_test)
+    return Task("fashion-mnist", *inputs, images, SOFTMAX, settings, plot.confusion_matrix)
+
+
+def _image_folder(chosen: argparse.Namespace) -> Task:
+    with notes():
+        X, y, X_test, y_test, images = nnx.load_images(
+            chosen.data,
+            test_size=0 if chosen.test is not None else chosen.test_size,
+            seed=chosen.split_seed or 0,
+            size=chosen.size,
+            colour=False if chosen.grey else None,
+        )
+        if chosen.test is not None:
+            X_test, y_test = images.read_samples(chosen.test)
+    is_small = len(X) < SMALL_FOLDER
+    batch = chosen.batch or (32 if is_small else 128)
+    epochs = min(MAX_EPOCHS, max(10, -(-STEPS_OF_SMALL_FOLDERS // -(-len(X) // batch))))
+    settings = Settings(layers=(128, 128), epochs=epochs, batch=batch, rate=0.001, l2=1e-3 if is_small else 1e-4)
+    source = os.path.basename(os.path.abspath(chosen.data)).encode(errors="replace").decode()
+    return Task(source, X, y, X_test, y_test, images, SOFTMAX, settings, plot.confusion_matrix)
 
 
 # Tables

@@ -15,7 +15,7 @@ import numpy as np
 import nnx
 from nnx._interrupt import Interrupt
 from nnx._sheet import count, listed, shown
-from nnx.cli import figures, pictures, tasks
+from nnx.cli import figures, images, pictures, tasks
 from nnx.cli.arguments import (
     Number,
     Parser,
@@ -42,14 +42,14 @@ OPTIMIZERS: dict[str, Any] = {
 }
 #: More would take more time than anybody means to spend.
 MAX_RUNS = 1000
-TABLE_OPTIONS = (
-    *("target", "split_seed", "test", "test_size", "task"),
-    *("text", "drop", "gaps", "decimal", "unknown", "header"),
-)
+TABLE_OPTIONS = ("target", "task", "text", "drop", "gaps", "decimal", "unknown", "header")
 #: Options that say something to some data sets only.
 ONLY_FOR = {
     **dict.fromkeys(TABLE_OPTIONS, ("FILE.csv",)),
+    **dict.fromkeys(("test", "test_size", "split_seed"), ("FILE.csv", "FOLDER/")),
+    **dict.fromkeys(("size", "grey"), ("FOLDER/",)),
     **dict.fromkeys(("folder", "download"), ("fashion-mnist",)),
+    "mistakes": ("fashion-mnist", "FOLDER/"),
     "samples": ("spiral", "binary", "sine"),
 }
 
@@ -66,6 +66,7 @@ def add(commands: Any) -> None:
         "code is 0, all the same.",
         epilog="example: nnx train spiral --epochs 100 --output my-spiral.safetensors\n"
         "example: nnx train houses.csv --target price --layers 128,64\n"
+        "example: nnx train photos/ --size 32 --mistakes mistakes.png\n"
         "example: nnx train fashion-mnist --download",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -75,7 +76,8 @@ def add(commands: Any) -> None:
         "data",
         nargs="?",
         metavar="DATA",
-        help="spiral (the default), binary (a spiral of two arms), sine, fashion-mnist, or a table: FILE.csv",
+        help="spiral (the default), binary (a spiral of two arms), sine, fashion-mnist, a table: FILE.csv, or images: "
+        "FOLDER/ with a folder for each class",
     )
     option("--layers", type=layers, metavar="N,N", help="neurons of each hidden layer, such as 64,64; or none")
     option("--epochs", type=Whole(1), metavar="N", help="how often to go through the data")
@@ -109,10 +111,12 @@ def add(commands: Any) -> None:
     )
     option("--resume", metavar="FILE", help="go on from a checkpoint, with the same options, and keep writing to it")
     option("-o", "--output", metavar="FILE", help="where to save the model (default: named after the data)")
-    _add_table_options(parser.add_argument_group("for tables (FILE.csv)"))
-    images = parser.add_argument_group("for fashion-mnist").add_argument
-    images("--folder", metavar="FOLDER", help="where its four files are; else in NNX_DATA_HOME or your cache folder")
-    images("--download", action="store_true", default=None, help="fetch what is missing there (30 MB)")
+    images.add_mistakes_option(option)
+    _add_table_options(parser.add_argument_group("for tables (FILE.csv); --test... and --split-seed for images too"))
+    fashion = parser.add_argument_group("for fashion-mnist").add_argument
+    fashion("--folder", metavar="FOLDER", help="where its four files are; else in NNX_DATA_HOME or your cache folder")
+    fashion("--download", action="store_true", default=None, help="fetch what is missing there (30 MB)")
+    images.add_options(parser.add_argument_group("for images (FOLDER/)").add_argument)
     points = parser.add_argument_group("for spiral, binary and sine").add_argument
     points("--samples", type=Whole(2, 10_000_000), metavar="N", help="points to train on, of each arm (default: 1000)")
     parser.set_defaults(run=run, parser=parser)
@@ -121,13 +125,13 @@ def add(commands: Any) -> None:
 def _add_table_options(group: Any) -> None:
     option = group.add_argument
     option("--target", metavar="NAME", help="the column to predict: its name or its number, -1 for the last")
-    option("--test", metavar="FILE", help="rows to test the model on; else some are kept from FILE.csv")
-    option("--test-size", type=Number(0, 1), metavar="X", help="part of the rows kept for testing (default: 0.2)")
+    option("--test", metavar="FILE", help="rows (or FOLDER/: images) to test on; else some are kept from the data")
+    option("--test-size", type=Number(0, 1), metavar="X", help="part of rows or images kept for tests (default: 0.2)")
     option(
         "--split-seed",
         type=Whole(0, 2**32 - 1),
         metavar="N",
-        help="of which rows are kept for testing, and of the order of the others (default: 0)",
+        help="of which rows or images are kept for testing, and of the order of other rows (default: 0)",
     )
     option("--task", choices=("classification", "regression"), help="what the target is for, if not what it looks like")
     add_columns(option, "--text", "columns to take as text")
@@ -166,6 +170,8 @@ def run(chosen: argparse.Namespace) -> int:
     print("\n".join(judgement.lines()))
     print(f"Model saved to {os.path.abspath(output)}", flush=True)
     _draw(model, task, picture)
+    if chosen.mistakes is not None:
+        images.draw_mistakes(model, *(task.held_out or (task.X, task.y)), chosen.mistakes)
     if chosen.repeat > 1 and not code:
         code = _repeat(chosen, judgement.main, judgement.part)
     judgement.warn()
@@ -219,13 +225,14 @@ def _checked_outputs(chosen: argparse.Namespace) -> tuple[str, str]:
     _check_options(chosen)
     output = chosen.output
     if output is None:
-        output = f"{os.path.splitext(os.path.basename(chosen.data))[0]}.safetensors"
+        output = f"{os.path.splitext(os.path.basename(os.path.abspath(chosen.data)))[0]}.safetensors"
     if output.lower().endswith(".png"):
         parser.error(f"argument -o/--output: must not end in .png, as the picture does, got {output!r}")
     picture = _picture_beside(output)
     inputs = [path for path in (chosen.data, chosen.test) if path is not None]
     check_outputs(parser, (output, picture), inputs)
     _check_checkpoint(chosen, (output, picture), inputs)
+    images.check_mistakes_option(parser, chosen.mistakes, inputs, (output, picture))
     return output, picture
 
 
@@ -256,10 +263,10 @@ def _check_checkpoint(chosen: argparse.Namespace, outputs: tuple[str, ...], inpu
 
 def _check_options(chosen: argparse.Namespace) -> None:
     """Refuse options that would do nothing, and a table without a target."""
-    kind = chosen.data if chosen.data in tasks.TASKS else "FILE.csv"
+    kind = chosen.data if chosen.data in tasks.TASKS else "FOLDER/" if os.path.isdir(chosen.data) else "FILE.csv"
     if kind == "FILE.csv" and not os.path.exists(chosen.data):
         known = ", ".join(tasks.TASKS)
-        chosen.parser.error(f"argument DATA: must be {known} or a CSV file, and there is no file {chosen.data!r}")
+        chosen.parser.error(f"argument DATA: must be {known}, a CSV file or a folder, and there is no {chosen.data!r}")
     for name, kinds in ONLY_FOR.items():
         if getattr(chosen, name) is not None and kind not in kinds:
             option = f"--{name.replace('_', '-')}"
@@ -299,6 +306,8 @@ def _given(chosen: argparse.Namespace) -> dict[str, Any]:
 def _announcement(task: tasks.Task, settings: tasks.Settings) -> list[str]:
     """Return what is going to be done."""
     table = task.table
+    if isinstance(table, nnx.Images):
+        return [images.announcement(table, task.source, len(task.X), len(task.X_test)), _network(task, settings)]
     target = f"{table.n_outputs} classes" if table.classes else "a number"
     lines = [
         f"{task.source}: {count(len(task.X), 'sample')} to train on, {len(task.X_test):,} to test; "
@@ -307,11 +316,15 @@ def _announcement(task: tasks.Task, settings: tasks.Settings) -> list[str]:
     if not table.header:
         lines.append("Its first row holds no names: columns are numbered. If it does hold names: --header.")
     lines += task.remarks
-    sizes = (table.n_inputs, *settings.layers, _n_outputs(task))
+    return [*lines, _network(task, settings)]
+
+
+def _network(task: tasks.Task, settings: tasks.Settings) -> str:
+    """Return the line about the network and how it is trained."""
+    sizes = (task.table.n_inputs, *settings.layers, _n_outputs(task))
     parts = [f"{settings.optimizer}, rate {settings.rate:g}", f"decay {settings.decay:g}", f"batch {settings.batch}"]
     parts += [f"{name} {value:g}" for name in ("l2", "dropout") if (value := getattr(settings, name))]
-    lines.append(f"Training {'-'.join(map(str, sizes))} for {count(settings.epochs, 'epoch')} ({', '.join(parts)}).")
-    return lines
+    return f"Training {'-'.join(map(str, sizes))} for {count(settings.epochs, 'epoch')} ({', '.join(parts)})."
 
 
 def _n_outputs(task: tasks.Task) -> int:
@@ -342,7 +355,11 @@ def _build(task: tasks.Task, settings: tasks.Settings, seed: int) -> nnx.Model:
     }[task.output]
     model.add(activation())
     optimizer = OPTIMIZERS[settings.optimizer](learning_rate=settings.rate, decay=settings.decay)
-    model.set(loss=loss(), optimizer=optimizer, accuracy=accuracy, table=task.table)
+    model.set(loss=loss(), optimizer=optimizer, accuracy=accuracy)
+    if isinstance(task.table, nnx.Images):
+        model.set(images=task.table)
+    else:
+        model.set(table=task.table)
     model.finalize()
     return model
 

@@ -1,0 +1,31 @@
+"""How names are sorted: as people do, "2" before "10"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+DIGITS = re.compile(r"(\d+)")
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Return what sorts names as people do: "2" before "10", "img9" before "img10", small letters beside capitals."""
+    parts = [(0, int(part)) if _counts(part) else (1, part.casefold()) for part in DIGITS.split(name) if part]
+    return (*parts, (2, name))
+
+
+def _counts(part: str) -> bool:
+    """Return whether a part of a name is a number; Python refuses to read one of thousands of digits."""
+    return part.isdecimal() and len(part) <= 100
+
+
+def natural_order(names: Sequence[str]) -> list[int]:
+    """Return the positions of names in the order in which they are shown.
+
+    Names in the order of their letters were sorted by a program: they get their natural order. Any other order was
+    somebody's choice, such as "low", "medium", "high", and stays.
+    """
+    positions = list(range(len(names)))
+    if list(names) != sorted(names):
+        return positions
+    return sorted(positions, key=lambda position: natural_key(names[position]))

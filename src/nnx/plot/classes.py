@@ -1,0 +1,173 @@
+"""Pictures of what a classifier does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnx._text import natural_order
+from nnx._typing import Array, ArrayLike
+from nnx.plot.parts import (
+    COLOURS,
+    GRID,
+    MARKERS,
+    axes,
+    class_names,
+    class_numbers,
+    colour_bar,
+    input_names,
+    literal,
+    new_figure,
+    number_axes,
+    outputs_and_classes,
+    points,
+    shortened,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from nnx.model import Model
+
+#: Up to so many classes a confusion matrix has shares in its cells, counts, and names at its axes.
+MAX_SHARED, MAX_COUNTED, MAX_NAMED = 12, 40, 80
+#: Inches that a letter of a name takes.
+LETTER = 0.08
+
+
+def decision_regions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
+    """Draw which class a model predicts where in the plane, and the points (X, y) on it.
+
+    Parameters
+    ----------
+    model : Model
+        Takes two inputs; its last layer's ``predictions`` gives class numbers.
+    X : array (n, 2)
+    y : array (n,)
+        Class numbers.
+    ax : matplotlib axes, optional
+        Where to draw; a new figure without it.
+
+    Returns
+    -------
+    The matplotlib axes.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If X is not in the plane.
+    """
+    where = "plot.decision_regions"
+    inputs = points(where, X, 2)
+    classes = class_numbers(where, y, len(inputs))
+    ax = axes(where, ax)
+    margin = np.maximum(0.05 * np.ptp(inputs, axis=0), 1e-3)
+    (left, low), (right, high) = inputs.min(axis=0) - margin, inputs.max(axis=0) + margin
+    horizontal, vertical = np.meshgrid(np.linspace(left, right, GRID), np.linspace(low, high, GRID))
+    _, regions = outputs_and_classes(where, model, np.column_stack([horizontal.ravel(), vertical.ravel()]))
+    names = class_names(model, int(max(regions.max(), classes.max())) + 1)
+    colours = [COLOURS[number % len(COLOURS)] for number in range(len(names))]
+    levels = np.arange(len(names) + 1) - 0.5
+    ax.contourf(horizontal, vertical, regions.reshape(GRID, GRID), levels=levels, colors=colours, alpha=0.3)
+    for number, name in enumerate(names):
+        x, y_ = inputs[classes == number].T
+        marker = MARKERS[number % len(MARKERS)]
+        ax.scatter(x, y_, s=14, c=colours[number], marker=marker, linewidths=0, label=literal(shortened(name)))
+    first, second = input_names(model, ("first input", "second input"))
+    ax.set(xlabel=first, ylabel=second, xlim=(left, right), ylim=(low, high))
+    number_axes(ax.xaxis, ax.yaxis)
+    ax.set_title("points: true class\nshade: predicted class", fontsize="small", loc="left")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def confusion_matrix(
+    model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None, *, classes: Sequence[str] | None = None
+) -> Axes:
+    """Draw how many samples of each class a model takes for which class.
+
+    Each cell has the number of samples and, up to 12 classes, its share of the row, which is also the colour.
+
+    Parameters
+    ----------
+    model : Model
+        Its last layer's ``predictions`` gives class numbers.
+    X : array (n, n_inputs)
+    y : array (n,)
+        Class numbers.
+    ax : matplotlib axes, optional
+        Where to draw; without it, a new figure that is large enough for the classes and their names.
+    classes : list of str, optional
+        Their names, by class number; without it, those of the model's ``table`` or ``images``, if it has one. Names in
+        the order of their letters are drawn in natural order, "2" before "10"; any other order is kept.
+
+    Returns
+    -------
+    The matplotlib axes.
+    """
+    where = "plot.confusion_matrix"
+    _, predicted = outputs_and_classes(where, model, X)
+    true = class_numbers(where, y, len(predicted))
+    names = class_names(model, int(max(predicted.max(), true.max())) + 1, classes)
+    order = natural_order(names)
+    counts = np.bincount(true * len(names) + predicted, minlength=len(names) ** 2).reshape(len(names), -1)
+    counts = counts[np.ix_(order, order)]
+    names = [literal(shortened(names[position])) for position in order]
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    if ax is None:
+        ax = new_figure(where, *matrix_size(names)).add_subplot()
+    picture = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    colour_bar(ax, picture, "share of the true class")
+    _fill_cells(ax, counts, shares)
+    _name_axes(ax, names)
+    ax.set_title(f"accuracy {np.mean(predicted == true):.3f} on {len(true):,} samples", fontsize="medium")
+    return ax
+
+
+def matrix_size(names: Sequence[str]) -> tuple[float, float]:
+    """Return the width and height in inches that a confusion matrix of classes with these names needs."""
+    n_classes = len(names)
+    cell = 0.55 if n_classes <= MAX_SHARED else 0.36 if n_classes <= MAX_COUNTED else 0.16
+    side = min(11.0 if n_classes > MAX_COUNTED else 15.0, max(3.2, cell * n_classes))
+    letters = max(map(len, map(shortened, names))) if n_classes <= MAX_NAMED else 4
+    beside, below = LETTER * letters, LETTER * letters * (0.75 if n_classes <= MAX_SHARED else 1.0)
+    return side + beside + 1.7, side + below + 1.0
+
+
+def _fill_cells(ax: Axes, counts: Array, shares: Array) -> None:
+    """Write counts, and where there is room shares, into the cells; of many classes, no zeros."""
+    if len(counts) > MAX_COUNTED:
+        return
+    with_shares = len(counts) <= MAX_SHARED
+    size = 11 if len(counts) <= 4 else 8 if with_shares else 7
+    for (row, column), count in np.ndenumerate(counts):
+        if count or with_shares:
+            text = f"{count:,}\n{shares[row, column]:.3f}" if with_shares and count else f"{count:,}"
+            colour = "white" if shares[row, column] > 0.5 else "black" if count else "0.6"
+            ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+
+
+def _name_axes(ax: Axes, names: Sequence[str]) -> None:
+    places = range(len(names))
+    ax.tick_params(length=0)
+    if len(names) <= MAX_NAMED:  # else the axes count
+        size = 10 if len(names) <= MAX_SHARED else 8 if len(names) <= MAX_COUNTED else 6
+        letters = max(map(len, names))
+        side = min(ax.bbox.width, ax.bbox.height) / ax.figure.dpi - LETTER * letters  # names take their part of it
+        turned: dict[str, Any] = {"ha": "right", "rotation_mode": "anchor", "rotation": 45}
+        if len(names) > MAX_SHARED:
+            turned |= {"rotation": 90, "va": "center"}
+        is_wide = LETTER * (letters + 1) > side / len(names)
+        ax.set_xticks(places, names, fontsize=size, **(turned if is_wide else {}))
+        ax.set_yticks(places, names, fontsize=size)
+    ax.set(xlabel="predicted class", ylabel="true class")
+    ax.spines[:].set_visible(False)
+    if len(names) <= MAX_NAMED:  # thin white lines between the cells
+        ax.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
+        ax.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
+        ax.grid(which="minor", color="white", linewidth=1)
+        ax.tick_params(which="minor", length=0)

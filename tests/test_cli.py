@@ -827,7 +827,9 @@ def test_a_model_that_ends_in_no_probability_predicts_without_one(files):
     (files / "x.csv").write_text("x,y\n3,a\n-3,b\n")
     assert run("predict", "scores.model", "x.csv", cwd=files).stdout == "y\na\nb\n"
     judged = run("evaluate", "scores.model", "x.csv", cwd=files)
-    assert judged.stdout.startswith("2 samples: accuracy 1.000 (baseline 0.500), balanced accuracy 1.000, AUC 1.000\n")
+    assert judged.stdout.startswith(
+        "2 samples: accuracy 1.000 (baseline 0.500), balanced accuracy 1.000 (0.500), AUC 1.000 (0.500)\n"
+    )
 
 
 # nnx info

@@ -51,7 +51,8 @@ def test_classes_have_baseline_balanced_accuracy_log_loss_auc_recall_and_precisi
         report = model.report(*data)
         assert lines_of(out, part) == [
             f"accuracy {report.accuracy:.3f} (baseline {report.baseline:.3f}), balanced accuracy "
-            f"{report.balanced_accuracy:.3f}, log loss {report.log_loss:.3f}, AUC {report.auc:.3f}"
+            f"{report.balanced_accuracy:.3f} (0.500), log loss {report.log_loss:.3f} "
+            f"({report.baseline_log_loss:.3f}), AUC {report.auc:.3f} (0.500)"
         ]
     assert report.baseline == np.mean(y_test == 0)
     assert lines_of(out, "baseline") == ["always predicting 'cat' (figures in brackets)"]
@@ -113,7 +114,7 @@ def test_a_model_that_knows_its_training_rows_by_heart_gets_other_advice(capsys,
         file.write(f"x,y\n{rows}\n")
     err = train(capsys, "noise.csv", "--target", "y", "--test-size", "0.5", "--rate", "0.02").err
     assert err.splitlines()[-1].endswith(
-        "It is better on the training data. Try more rows, a larger --l2, or --dropout."
+        "It is better on the training data. Try more rows, fewer --epochs, a larger --l2, or --dropout."
     )
 
 

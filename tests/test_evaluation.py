@@ -40,6 +40,12 @@ class Custom(nnx.Activation_Linear):
     """A last layer that no loss is refused behind."""
 
 
+def overflowing():
+    model = regression()
+    model.set_parameters([([[1e100]], [[0.0]])])
+    return model
+
+
 def logits(predicted, classes=3, size=2.0):
     return size * np.identity(classes)[predicted]
 
@@ -250,16 +256,12 @@ def test_what_nothing_says_the_kind_of_is_refused():
         (classifier(), np.ones((0, 3)), [], r"X must have at least one row, got none\."),
         (classifier(), np.ones((2, 3)), [0, 3], r"y must hold class numbers from 0 to 2, got 3 at position 1\."),
         (classifier(), np.ones((2, 3)), [0, 0.5], r"y must hold class numbers of an integer dtype"),
-        (
-            classifier(),
-            [[1, 2, np.nan]],
-            [0],
-            r"the model's outputs must be finite numbers, got \[nan, .*\] in row 0\.",
-        ),
+        (classifier(), [[1, 2, np.nan]], [0], r"X must be finite numbers, got \[1.0, 2.0, nan\] in row 0\."),
         (binary(), [[1.0], [2.0]], [1, 2], r"y must hold 0 or 1, got 2 in row 1, column 0\."),
+        (regression(), [[1.0], [np.inf]], [1, 2], r"X must be finite numbers, got \[inf\] in row 1\."),
         (
-            regression(),
-            [[1.0], [np.inf]],
+            overflowing(),
+            [[1.0], [1e300]],
             [1, 2],
             r"the model's outputs must be finite numbers, got \[inf\] in row 1\.",
         ),

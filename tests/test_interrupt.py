@@ -256,11 +256,7 @@ def test_a_deadline_leaves_whole_steps_that_are_counted(backend, kind, way):
             seconds = 0.003 + 0.0071 * number
             timer = threading.Timer(seconds, raise_in, [threading.get_ident()])
             with pytest.raises(Elsewhere):
-                if way == "a signal handler":
-                    signal.setitimer(signal.ITIMER_REAL, seconds)
-                else:
-                    timer.start()  # which may be held up until it is time
-                train_for_ever(model, X, y)
+                begin_and_train_for_ever(seconds if way == "a signal handler" else timer, model, X, y)
             if way != "a signal handler":
                 timer.join()
             done, history = model.optimizer.iterations, model.history or nnx.History()
@@ -277,7 +273,11 @@ def test_a_deadline_leaves_whole_steps_that_are_counted(backend, kind, way):
         signal.signal(signal.SIGALRM, before)
 
 
-def train_for_ever(model, X, y):
+def begin_and_train_for_ever(deadline, model, X, y):
+    if isinstance(deadline, threading.Timer):
+        deadline.start()  # it may be held up there until it is time
+    else:
+        signal.setitimer(signal.ITIMER_REAL, deadline)
     model.train(X, y, epochs=10_000_000, **BATCH)
 
 
@@ -299,3 +299,36 @@ def test_a_repeated_step_runs_no_python_code_between_its_update_and_its_count(co
         sys.setprofile(None)
     assert model.optimizer.iterations == 4
     assert "__setattr__" not in called
+
+
+@pytest.mark.parametrize("kind", [nnx.Model, Book])
+def test_the_history_can_be_read_at_any_moment_of_a_training(kind):
+    X, y = data_for(NET, 25)
+    model, stop, seen = build(NET, "momentum", kind), threading.Event(), []
+
+    def read():
+        while not stop.is_set():
+            history = model.history or nnx.History()
+            seen.append((len(history.step_loss), len(history.loss), len(history)))
+
+    def read_in_a_handler(number, frame):
+        assert len(model.history.step_loss if model.history else []) >= 0
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    before = signal.signal(signal.SIGALRM, read_in_a_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    try:
+        for reader in readers:
+            reader.start()
+        model.train(X, y, epochs=400, **BATCH)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert len(seen) > 2
+    assert (len(model.history.loss), len(model.history.step_loss)) == (400, 1200)
+    twin = build(NET, "momentum", kind)
+    twin.train(X, y, epochs=400, **BATCH)
+    assert model.history.to_dict() == twin.history.to_dict()

@@ -403,8 +403,8 @@ def warnings_of(model, y, **arguments):
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_rows_sorted_by_class_in_batches_without_shuffling_give_one_warning_with_the_fix(form):
     assert warnings_of(classifier(), form(SORTED), batch_size=64, epochs=3) == [
-        "Model.train: the rows are sorted by class, so a batch of 64 holds few of the 3 classes, "
-        "and each step unlearns the others. Pass shuffle=True."
+        "Model.train: the rows are sorted by class, so batches of 64 differ in their classes, and each step unlearns "
+        "what those before it have learnt. Pass shuffle=True."
     ]
 
 

@@ -7,7 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
-from networks import classifier
+from networks import classifier, parameters_of
 from plans import Book, Net, build, data_for
 
 import nnx
@@ -184,7 +184,9 @@ def test_a_rate_that_is_none_is_named_as_it_was_assigned(rate, error):
     for name in ("learning_rate", "current_learning_rate"):
         optimizer = nnx.Optimizer_SGD()
         setattr(optimizer, name, rate)
-        with pytest.raises(error, match=rf"^Optimizer_SGD\.update_params: {name} must be a .*number, got {rate!r}\.$"):
+        with pytest.raises(
+            error, match=rf"^Optimizer_SGD\.update_params: {name} must be a .*number.*, got {rate!r}\.$"
+        ):
             optimizer.update_params(layer_with_gradients())
 
 
@@ -327,7 +329,7 @@ def test_spoilt_state_and_settings_are_refused():
         adam.update_params(dense)
     adam.beta_1 = 0.9
     adam.current_learning_rate = float("nan")
-    with pytest.raises(ValueError, match="current_learning_rate must be a finite number, got nan"):
+    with pytest.raises(ValueError, match="current_learning_rate must be a finite number of at least 0, got nan"):
         adam.update_params(dense)
     np.testing.assert_array_equal(dense.weights, kept)
 
@@ -359,3 +361,19 @@ def test_spoilt_state_of_the_last_layer_is_refused_before_the_first_is_updated(k
     for found, expected in zip(model.trainable_layers, twin.trainable_layers, strict=True):
         for name in names:
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-3])
+@pytest.mark.parametrize("calls", [1, 4])
+def test_a_negative_rate_that_is_assigned_is_refused_and_nothing_has_changed(decay, calls):
+    X, y = nnx.spiral_data(10, 3)
+    model = classifier()
+    model.set(optimizer=nnx.Optimizer_SGD(0.1, decay=decay))
+    for _ in range(calls):  # the last of several is a call that is made again
+        model.train(X, y, print_every=None)
+    before = parameters_of(model)
+    model.optimizer.learning_rate = -0.1
+    with pytest.raises(ValueError, match=r"learning_rate must be a finite number of at least 0, got -0\.1"):
+        model.train(X, y, print_every=None)
+    assert parameters_of(model) == before
+    assert model.optimizer.iterations == calls

@@ -14,7 +14,7 @@ import pytest
 from networks import classifier, parameters_of
 
 import nnx
-from nnx import _files, storage
+from nnx import _files, _safetensors, storage
 from nnx import model as model_module
 from nnx.columns import Ignored, Number, Text
 
@@ -487,3 +487,87 @@ def test_the_command_refuses_a_table_that_is_too_large_before_the_training(tmp_p
         "Python, --drop on the command line."
     )
     assert os.listdir(tmp_path) == ["wide.csv"]
+
+
+def test_a_transposed_view_as_weights_is_refused_by_both_ways_of_saving(tmp_path):
+    model = nnx.Model()
+    first, second = nnx.Layer_Dense(3, 3), nnx.Layer_Dense(3, 3)
+    for layer in (first, second):
+        model.add(layer)
+    second.weights = first.weights.T
+    model.finalize()
+    for save in (model.save, model.save_parameters):
+        with pytest.raises(ValueError, match=r"weights of layer 1 must not share memory with weights of layer 0"):
+            save(tmp_path / "tied")
+
+
+def test_parameters_of_no_layer_and_one_array_for_two_purposes_are_refused(tmp_path):
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(1, 3))
+    model.finalize()
+    path = str(tmp_path / "crafted")
+    values = np.ones((1, 3), np.float32)
+    description = {"format": "nnx parameters", "version": 3, "trainable": [0]}
+    for arrays, says in (
+        ({"layers.0.weights": values, "layers.0.biases": values}, "cannot be the same array as"),
+        ({"layers.0.weights": values, "layers.0.biases": 2 * values, "evil.name": 3 * values}, "belongs to no layer"),
+    ):
+        _safetensors.write("test", path, description, arrays)
+        with pytest.raises(nnx.ModelFileError, match=says):
+            model.load_parameters(path)
+
+
+def test_a_copy_of_a_model_follows_a_subclass_that_is_copied_its_own_way():
+    class Named(nnx.Model):
+        def __new__(cls, name):
+            return super().__new__(cls)
+
+        def __init__(self, name):
+            self.name = name
+
+        def __getnewargs__(self):
+            return (self.name,)
+
+    class Packed(nnx.Model):
+        def __getstate__(self):
+            return ("packed", self.layers)
+
+        def __setstate__(self, state):
+            self.layers = state[1]
+
+    named, packed = Named("a"), Packed()
+    packed.add(nnx.Layer_Dense(1, 1))
+    assert copy.copy(named).name == "a"
+    assert copy.copy(packed).layers is packed.layers
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_forked_while_the_main_thread_trains_answers_ctrl_c(backend):
+    script = (
+        "import os, signal, sys, threading, time\n"
+        "import numpy as np, nnx\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from nnx._interrupt import Interrupt\n"
+        "code = []\n"
+        "def fork():\n"
+        "    time.sleep(0.2)\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        os._exit(0 if signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        "                 and not Interrupt.entered else 1)\n"
+        "    code.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "    Interrupt.entered[-1]._put_off(2, None)\n"
+        "model = nnx.Model()\n"
+        "model.add(nnx.Layer_Dense(2, 2))\n"
+        "model.set(loss=nnx.Loss_MeanSquaredError(), optimizer=nnx.Optimizer_SGD(1e-6),\n"
+        "          accuracy=nnx.Accuracy_Regression())\n"
+        "model.finalize()\n"
+        "forker = threading.Thread(target=fork)\n"
+        "forker.start()\n"
+        "try:\n"
+        "    model.train(np.ones((4, 2)), np.ones((4, 2)), epochs=10**9, print_every=None)\n"
+        "except KeyboardInterrupt:\n"
+        "    forker.join()\n"
+        "    sys.exit(code[0])\n"
+    )
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", script], timeout=60).returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -41,8 +42,12 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         self._pending = False
-        self._is_main = threading.get_ident() == threading.main_thread().ident
+        self._thread = threading.get_ident()
+        self._is_main = self._thread == threading.main_thread().ident
         self._installed = self._is_main and _signal.getsignal(SIGINT) is signal.default_int_handler
+        self._calls = [partial(_signal.signal, SIGINT, signal.default_int_handler)] if self._installed else []
+        if self._is_main:
+            self._calls.append(partial(self.entered.remove, self))
         try:
             if self._is_main:
                 self.entered.append(self)
@@ -56,18 +61,13 @@ class Interrupt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave()
+        at_once(self._calls)
         if kind is None:
             self.check()
 
     def _leave(self) -> None:
-        """Put Python's own reaction back in force."""
-        calls: list[partial[Any]] = []
-        if self._installed:
-            calls.append(partial(_signal.signal, SIGINT, signal.default_int_handler))
-        if self in self.entered:
-            calls.append(partial(self.entered.remove, self))
-        at_once(calls)
+        """Put Python's own reaction back in force, however far `__enter__` has come."""
+        at_once(self._calls if self in self.entered else self._calls[:-1])
 
     def check(self) -> None:
         """Raise the KeyboardInterrupt that has been waiting, if one has."""
@@ -87,3 +87,14 @@ class Interrupt:
         if self._pending:
             raise KeyboardInterrupt
         self._pending = True
+
+
+def _forget_other_threads() -> None:
+    """After a fork: what the main thread has put off there is no longer this process's, unless it is that thread's."""
+    for interrupt in Interrupt.entered[:]:
+        if interrupt._thread != threading.get_ident():
+            interrupt._leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_other_threads)

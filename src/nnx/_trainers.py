@@ -29,16 +29,21 @@ def remember(model: Any) -> None:
     _models[id(model)] = model
 
 
-def begin(where: str, model: Any) -> None:
+def this_thread() -> Trainer:
+    """Return a mark of the thread that asks: for `begin`, and for `end` whatever has come between."""
+    return Trainer(threading.get_ident())
+
+
+def begin(where: str, model: Any, trainer: Trainer) -> None:
     """Mark the model as trained by this thread; refuse it if a thread does so already."""
-    trainer = Trainer(threading.get_ident())
     if vars(model).setdefault(MARK, trainer) is not trainer:
         raise RuntimeError(f"{where}: this model is being trained already.")
 
 
-def end(model: Any) -> None:
-    """Take the mark away."""
-    vars(model).pop(MARK, None)
+def end(model: Any, trainer: Trainer) -> None:
+    """Take the mark away, if it is this one."""
+    if vars(model).get(MARK) is trainer:
+        vars(model).pop(MARK, None)
 
 
 def refuse_others(what: str, model: Any) -> None:

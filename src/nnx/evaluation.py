@@ -48,6 +48,7 @@ def report(model: Model, where: str, X: ArrayLike, y: ArrayLike, batch_size: int
         raise ValueError(
             f"{where}: y must have one row for each of the {len(samples)} rows of X, got shape {given.shape}."
         )
+    _check_finite(where, "X", samples)
     outputs = np.asarray(model.predict(samples, batch_size=batch_size))
     outputs = outputs.reshape(-1, 1) if outputs.ndim == 1 else outputs
     if outputs.ndim != 2 or len(outputs) != len(samples):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnx._interrupt import at_once
 from nnx._typing import Array
 
 if TYPE_CHECKING:
@@ -69,31 +68,19 @@ class History:
 
     def __init__(self, is_regression: bool = False) -> None:
         self.is_regression = is_regression
-        self._figures: dict[str, array[float]] = {}
-        #: Figures of many steps at a time, which wait until somebody asks for a column.
-        self._waiting: list[tuple[Array, Array]] = []
-        #: Figures that wait row by row, one row behind the other: of steps, of epochs, of validations.
-        self._rows: dict[tuple[str, ...], array[float]] = {}
-
-    @property
-    def _columns(self) -> dict[str, array[float]]:
-        if not self._figures:
-            self._figures = {name: array("d") for name in EPOCH + STEP}
-        figures = self._figures
-        for steps, epochs in self._waiting[:]:
-            rows = [*zip(STEP, steps, strict=True), *zip(TRAINING, epochs, strict=True)]
-            calls = [partial(figures[name].frombytes, row.tobytes()) for name, row in rows]
-            at_once([*calls, partial(self._waiting.pop, 0)])
-        for names, waiting in list(self._rows.items()):
-            if waiting:
-                taken = waiting[: len(waiting)]
-                calls = [partial(figures[name].extend, taken[i :: len(names)]) for i, name in enumerate(names)]
-                at_once([*calls, partial(waiting.__delitem__, slice(len(taken)))])
-        return figures
+        #: Figures, one row behind the other: of steps, of epochs, of validations. Whoever reads them, in whatever
+        #: thread or signal handler, copies them and changes nothing.
+        self._rows: dict[tuple[str, ...], array[float]] = {names: array("d") for names in (STEP, TRAINING, VALIDATION)}
+        #: Figures of steps and epochs in the arrays that a repeated step writes into, once they are here.
+        self._later: list[tuple[Array, Array]] = []
 
     def __getattr__(self, name: str) -> Array:
-        if name in EPOCH or name in STEP:  # no other: copy and pickle ask before _figures exists
-            return np.array(self._columns[name])
+        for names in (STEP, TRAINING, VALIDATION):
+            if name in names:  # no other: copy and pickle ask before _rows exists
+                column = names.index(name)
+                rows = np.frombuffer(self._rows[names].tobytes()).reshape(-1, len(names))
+                later = [] if names is VALIDATION else [pair[names is TRAINING][column] for pair in self._later]
+                return np.concatenate([rows[:, column], *later])
         raise AttributeError(f"'History' object has no attribute {name!r}")
 
     def add(self, steps: Array, epochs: Array) -> None:
@@ -104,48 +91,48 @@ class History:
         steps, epochs : float64 arrays (5, n) and (5, m)
             Rows: loss, data loss, penalty, accuracy, learning rate.
         """
-        self._waiting.append((steps, epochs))
+        self._later.append((steps, epochs))
 
-    def adding(self, steps: Array, epochs: Array) -> partial[Any]:
-        """Return the call that does what `add` does, for `nnx._interrupt.at_once`."""
-        return partial(self._waiting.append, (steps, epochs))
+    def adding(self, steps: Array, epochs: Array) -> list[partial[Any]]:
+        """Return the calls that record some steps and epochs, for `nnx._interrupt.at_once`."""
+        parts = ((STEP, steps), (TRAINING, epochs))
+        return [partial(self._rows[names].frombytes, figures.T.tobytes()) for names, figures in parts]
 
     def adding_step(
         self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float
     ) -> partial[Any]:
         """Return the call that records a step, for `nnx._interrupt.at_once`."""
         return partial(
-            self._rows_of(STEP).extend,
+            self._rows[STEP].extend,
             (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, float(learning_rate)),
         )
 
     def add_epoch(self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float) -> None:
         """Record an epoch's training figures."""
         row = (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, learning_rate)
-        self._rows_of(TRAINING).extend(tuple(map(float, row)))
+        self._rows[TRAINING].extend(tuple(map(float, row)))
 
     def add_validation(self, loss: float, accuracy: float) -> None:
         """Record an epoch's validation figures."""
-        self._rows_of(VALIDATION).extend((loss, accuracy))
+        self._rows[VALIDATION].extend((loss, accuracy))
 
-    def _rows_of(self, names: tuple[str, ...]) -> array[float]:
-        """Return where figures of these names wait."""
-        if names not in self._rows:
-            self._rows[names] = array("d")
-        return self._rows[names]
+    def _count(self, names: tuple[str, ...]) -> int:
+        """Return how many steps, or epochs, there are."""
+        later: int = sum(pair[names is TRAINING].shape[1] for pair in self._later)
+        return len(self._rows[names]) // len(names) + later
 
     def lacks_epoch(self, n_batches: int) -> bool:
         """Return whether the last step recorded ends an epoch, of so many steps, that is not recorded."""
-        return len(self) // n_batches > len(self._columns["loss"])
+        return len(self) // n_batches > self._count(TRAINING)
 
     def restore(self, columns: Mapping[str, Array]) -> None:
         """Begin with the figures of an interrupted run: float64 arrays (n,) under the attributes' names."""
-        for name, column in columns.items():
-            self._columns[name] = array("d", column.tobytes())
+        for names in self._rows:
+            self._rows[names] = array("d", np.stack([columns[name] for name in names], 1).tobytes())
 
     def to_dict(self) -> dict[str, list[float]]:
         """Return all figures as lists of floats, ready for JSON."""
-        return {name: column.tolist() for name, column in self._columns.items()}
+        return {name: getattr(self, name).tolist() for name in EPOCH + STEP}
 
     def plot(self, ax: Axes | None = None, *, accuracy: bool | None = None) -> Axes:
         """Draw the loss and, below it, the accuracy, of training and validation, epoch by epoch.
@@ -175,7 +162,7 @@ class History:
 
     def __len__(self) -> int:
         """Return the number of steps."""
-        return len(self._columns["step_loss"])
+        return self._count(STEP)
 
     def __repr__(self) -> str:
-        return f"History(epochs={len(self._columns['loss'])}, steps={len(self)})"
+        return f"History(epochs={self._count(TRAINING)}, steps={len(self)})"

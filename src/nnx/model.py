@@ -377,8 +377,9 @@ class Model:
         stops = _check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
         if batch_size is not None and not order.shuffles and resume is None:
             training.warn_of_sorted_rows(where, self, data, batch_size)
-        _trainers.begin(where, self)
+        trainer = _trainers.this_thread()
         try:
+            _trainers.begin(where, self, trainer)
             history = History(isinstance(self.accuracy, Accuracy_Regression))
             job = training.Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, history)
             resumed = None
@@ -398,7 +399,7 @@ class Model:
             if again is not None and checkpoint is None and resume is None:
                 again.remember(options, check_finite)
         finally:
-            _trainers.end(self)
+            _trainers.end(self, trainer)
         return self.history
 
     def _printer(self, job: training.Job, print_every: int | None, progress: bool) -> _report.Report:
@@ -752,8 +753,13 @@ class Model:
 
     def __copy__(self: AnyModel) -> AnyModel:
         """Return another model of the same objects, also while a thread trains this one."""
-        twin = type(self).__new__(type(self))
-        vars(twin).update(self.__getstate__())
+        reduced: Any = super().__reduce_ex__(4)
+        make, arguments, state = reduced[:3]
+        twin: AnyModel = make(*arguments)
+        if hasattr(twin, "__setstate__"):
+            twin.__setstate__(state)
+        else:
+            vars(twin).update(state)
         return twin
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -73,7 +73,7 @@ class _Optimizer(Described):
         decay = _check.number(where, "decay", self.decay, 0)
         if decay:
             iterations = _check.whole(where, "iterations", self.iterations, 0, _check.MAX_COUNT)
-            rate = _check.number(where, "learning_rate", self.learning_rate)
+            rate = _check.number(where, "learning_rate", self.learning_rate, 0)
             self.current_learning_rate = rate * (1.0 / (1.0 + decay * iterations))
 
     def update_params(self, layer: Any) -> None:
@@ -112,9 +112,9 @@ class _Optimizer(Described):
         return [*self._updates(layers), partial(object.__setattr__, self, "iterations", self.iterations + 1)]
 
     def _checked_rate(self, where: str) -> Any:
-        """Return the rate in use, a finite number; an error names the attribute that was assigned."""
+        """Return the rate in use, a finite number from 0 up; an error names the attribute that was assigned."""
         rate = self.current_learning_rate
-        return _check.number(where, "learning_rate" if rate is self.learning_rate else "current_learning_rate", rate)
+        return _check.number(where, "learning_rate" if rate is self.learning_rate else "current_learning_rate", rate, 0)
 
     def _rule(self, where: str) -> Rule:
         """Return the rule of the step that is due, its settings checked."""

@@ -164,11 +164,9 @@ class Run:
         self.iterations = _check.whole(where, "iterations", optimizer.iterations, 0, _check.MAX_COUNT) - self.done
         if order.shuffles:
             order.draw(1, 1)  # takes its seed before dropout takes any, as the book path does
-        self.rate = optimizer.current_learning_rate
+        self.rate = optimizer.current_learning_rate if optimizer.decay else optimizer._checked_rate(where)
         self.decay = float(_check.number(where, "decay", optimizer.decay, 0))
-        self.learning_rate = float(_check.number(where, "learning_rate", optimizer.learning_rate))
-        if not self.decay:
-            optimizer._checked_rate(where)
+        self.learning_rate = float(_check.number(where, "learning_rate", optimizer.learning_rate, 0))
         try:
             if not self.native.bind(self.program.layers, self.program.trained, *rule, where, optimizers._state):
                 model._plan = None
@@ -223,7 +221,7 @@ class Run:
             partial(vars(self.program.optimizer).update, counts),
         ]
         if whole:
-            changes.append(self.job.history.adding(steps, ends))
+            changes += self.job.history.adding(steps, ends)
         for layer in self.dropouts:
             changes.append(partial(setattr, layer, "training_forwards", layer.training_forwards + whole))
         at_once(changes)

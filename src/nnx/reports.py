@@ -84,7 +84,7 @@ class Report:
             parts.append(f"{figure.name} {figure.text(figure.value)}")
             if number == 0:
                 parts[0] += f" ({f'{self.verdict} the ' if self.verdict else ''}baseline {baseline})"
-            elif figure.is_amount:
+            else:
                 parts[-1] += f" ({baseline})"
         return ", ".join(parts)
 

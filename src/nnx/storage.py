@@ -6,8 +6,9 @@ the caller hands over.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
@@ -82,20 +83,20 @@ def save_parameters(model: Model, path: Path) -> None:
     where = "Model.save_parameters"
     path = _check.path(where, "path", path)
     positions = _positions(where, model)
+    _check_apart(where, _as_assigned(model, positions, PARAMETER_ARRAYS))
     arrays: dict[str, Array] = {}
     for number in positions:
         arrays |= _arrays(where, number, model.layers[number], PARAMETER_ARRAYS)
-    _check_apart(where, arrays)
     _safetensors.write(where, path, {"format": PARAMETERS, "version": VERSION, "trainable": positions}, arrays)
 
 
 def contents(where: str, model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the description of a model, and its arrays by name; refuse what could not be read again."""
     description = describe(where, model)
+    _check_apart(where, _as_assigned(model, range(len(model.layers)), ARRAYS))
     arrays: dict[str, Array] = {}
     for number, layer in enumerate(model.layers):
         arrays |= _arrays(where, number, layer, ARRAYS)
-    _check_apart(where, arrays)
     for key in PREPROCESSORS:
         preprocessor = getattr(model, key)
         if preprocessor is not None:
@@ -155,6 +156,12 @@ def _check_shapes(where: str, layer: Any) -> None:
             state, shape = getattr(layer, name, None), np.shape(getattr(layer, parameter, ()))
             if isinstance(state, np.ndarray) and state.shape != shape:
                 raise ValueError(f"{where}: {name} must have shape {shape}, got {state.shape}.")
+
+
+def _as_assigned(model: Model, numbers: Iterable[int], names: tuple[str, ...]) -> dict[str, Array]:
+    """Return layers' arrays by name, before those of another layout are copied: a transposed view, for instance."""
+    found = {f"layers.{i}.{name}": getattr(model.layers[i], name, None) for i in numbers for name in names}
+    return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
 
 
 def _check_apart(where: str, arrays: Mapping[str, Array]) -> None:
@@ -376,12 +383,15 @@ def _shown(described: Any) -> str:
 def load_parameters(model: Model, path: Path) -> None:
     """Set a model's parameters from what `save_parameters` or `save_model` wrote."""
     file = _File("Model.load_parameters", _check.path("Model.load_parameters", "path", path))
-    groups = []
-    for number in file.trainable():
-        names = [f"layers.{number}.{name}" for name in PARAMETER_ARRAYS]
-        groups.append(tuple(file.arrays[name] for name in names if name in file.arrays))
+    groups = [[f"layers.{number}.{name}" for name in PARAMETER_ARRAYS] for number in file.trainable()]
+    known = set(itertools.chain(*groups))
+    if file.kind != PARAMETERS:
+        n_layers = len(file.take(list, "layers"))
+        known |= {f"layers.{number}.{name}" for number in range(n_layers) for name in ARRAYS}
+    arrays = dict(file.layer_arrays(known))
+    values = [tuple(arrays[name] for name in names if name in arrays) for names in groups]
     try:
-        model.set_parameters(groups)
+        model.set_parameters(values)
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{file.where}: {file.path!r} does not fit this model. {error}") from error
 
@@ -467,10 +477,9 @@ class _File:
         except (TypeError, ValueError) as error:
             self.refuse(f"is damaged ({error})")
 
-    def fill(self, layers: list[Any]) -> None:
-        """Give the layers their arrays: dense ones both parameters, of the right shapes; state shaped like those."""
-        first: dict[int, tuple[str, str]] = {}
-        known = {f"layers.{number}.{name}": (layer, name) for number, layer in enumerate(layers) for name in ARRAYS}
+    def layer_arrays(self, known: Container[str]) -> Iterator[tuple[str, Array]]:
+        """Yield the layers' arrays by name; refuse names that are not known, and one array for two purposes."""
+        first: dict[int, str] = {}
         beside = (*(f"{key}." for key in PREPROCESSORS if key in self.description),)
         if self.kind == CHECKPOINT:
             beside += (RUN_ARRAYS,)
@@ -479,12 +488,19 @@ class _File:
                 continue
             if full_name not in known:
                 self.refuse(f"is damaged: it holds {full_name!r}, which belongs to no layer")
+            original = first.setdefault(id(array), full_name)
+            # Layers may share weights, but nothing is weights and momentums at once.
+            if original.rpartition(".")[2] != full_name.rpartition(".")[2]:
+                self.refuse(f"is damaged: {full_name!r} cannot be the same array as {original!r}")
+            yield full_name, array
+
+    def fill(self, layers: list[Any]) -> None:
+        """Give the layers their arrays: dense ones both parameters, of the right shapes; state shaped like those."""
+        known = {f"layers.{number}.{name}": (layer, name) for number, layer in enumerate(layers) for name in ARRAYS}
+        for full_name, array in self.layer_arrays(known):
             layer, name = known[full_name]
             if type(layer) in BUILTIN["layer"] and type(layer) is not Layer_Dense:
                 self.refuse(f"is damaged: it holds {full_name!r}, but {layer!r} has no arrays")
-            original, kind = first.setdefault(id(array), (full_name, name))
-            if kind != name:  # layers may share weights, but nothing is weights and momentums at once
-                self.refuse(f"is damaged: {full_name!r} cannot be the same array as {original!r}")
             setattr(layer, name, array)
         for layer in layers:
             if type(layer) is Layer_Dense:

@@ -190,8 +190,8 @@ def warn_of_sorted_rows(where: str, model: Model, data: Data, batch_size: int | 
     sizes = [] if classes is None else _sizes_in_turn(classes)
     if len(sizes) > 1 and _chance(sizes) < UNLIKELY:
         warnings.warn(
-            f"{where}: the rows are sorted by class, so a batch of {batch_size} holds few of the {len(sizes)} classes, "
-            "and each step unlearns the others. Pass shuffle=True.",
+            f"{where}: the rows are sorted by class, so batches of {batch_size} differ in their classes, and each step "
+            "unlearns what those before it have learnt. Pass shuffle=True.",
             stacklevel=3,
         )
 

@@ -68,7 +68,7 @@ class Judgement(NamedTuple):
         if self.training.verdict:
             advice = "Try a smaller --rate, or more --epochs."
         else:
-            advice = "It is better on the training data. Try more rows, a larger --l2, or --dropout."
+            advice = "It is better on the training data. Try more rows, fewer --epochs, a larger --l2, or --dropout."
         warn("nnx train", self.main, f"the {self.part} data", advice)
 
 

@@ -52,8 +52,8 @@ cdef extern from "threads.h" nogil:
         pass
     void meet(Meeting *meeting, int threads)
     void open_gate(Meeting *meeting, long long how)
-    int come_to_gate(Meeting *meeting, int most)
-    void expect_at_gate(Meeting *meeting)
+    int come_to_gate(Meeting *meeting, long long run, int most)
+    void expect_at_gate(Meeting *meeting, long long run)
     int count_at_gate(Meeting *meeting)
     int close_gate(Meeting *meeting)
     bint wait_at_gate(Meeting *meeting, long long wait)

@@ -599,7 +599,7 @@ cdef class Plan:
         self.steps_done = 0
         self.run += 1
         open_gate(self.progress.meeting, 2 * self.run)
-        expect_at_gate(self.progress.meeting)
+        expect_at_gate(self.progress.meeting, self.run)
         self.is_prepared = True
         return self.steps, self.epochs
 
@@ -736,7 +736,7 @@ cdef class Plan:
         """
         cdef int thread = 0
         if self.is_prepared and run == self.run:
-            thread = come_to_gate(self.progress.meeting, self.reserved_threads - 1)
+            thread = come_to_gate(self.progress.meeting, run, min(self.reserved_threads - 1, 65535))
         if thread > 0:
             with nogil:
                 if wait_at_gate(self.progress.meeting, 2 * run):

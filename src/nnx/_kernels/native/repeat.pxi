@@ -5,8 +5,7 @@
 # last call published, if nobody else has got hold of them. Where anything differs it does nothing, and the long way is
 # taken. The GIL is kept: from the last comparison to the last attribute that is set, no other Python code runs.
 
-cdef extern from "math.h":
-    bint isfinite(double x) nogil
+from libc.math cimport INFINITY
 
 cdef object MOST_ITERATIONS = (1 << 63) - 1
 cdef tuple RUNNING = ("iterations", "current_learning_rate")  # what an optimizer changes itself
@@ -137,7 +136,7 @@ cdef class Repeat:
         cdef object iterations = self.optimizer.iterations
         try:
             self.rate = self.optimizer.current_learning_rate
-            if type(self.rate) is not float or not isfinite(<double> self.rate) or type(iterations) is not int:
+            if type(self.rate) is not float or not 0 <= <double> self.rate < INFINITY or type(iterations) is not int:
                 return None
             if not 0 <= iterations < MOST_ITERATIONS or not self._bind(X, y):
                 return None

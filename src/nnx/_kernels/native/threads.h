@@ -18,8 +18,9 @@ typedef struct {
     int passed; /* how often all have been there: what those who wait look at */
     char apart_2[60];
     long long open; /* of the gate: twice the run's number: wait; one more: go; anything else: leave */
-    int waiting;    /* threads that have come to the gate; -1: too late to come */
-    char apart_3[52];
+    /* The run's number times 65536, and how many threads have come to the gate for it; -1: too late to come. */
+    long long waiting;
+    char apart_3[48];
 } Meeting;
 
 static inline void look_again(int *looks) {
@@ -44,23 +45,25 @@ static inline void meet(Meeting *m, int threads) {
     }
 }
 static inline void open_gate(Meeting *m, long long how) { __atomic_store_n(&m->open, how, __ATOMIC_RELEASE); }
-/* Come to the gate; return which thread that is, from 1 on, or 0 if it is too late or `most` have come already. */
-static inline int come_to_gate(Meeting *m, int most) {
-    int n = __atomic_load_n(&m->waiting, __ATOMIC_RELAXED);
+/* Come to the gate for a run; return which thread that is, from 1 on, or 0 if it is too late or `most` have come. */
+static inline int come_to_gate(Meeting *m, long long run, int most) {
+    long long n = __atomic_load_n(&m->waiting, __ATOMIC_RELAXED);
     do {
-        if (n < 0 || n >= most) return 0;
+        if (n < 0 || n / 65536 != run || n % 65536 >= most) return 0;
     } while (!__atomic_compare_exchange_n(&m->waiting, &n, n + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
-    return n + 1;
+    return (int)(n % 65536) + 1;
 }
-static inline void expect_at_gate(Meeting *m) { __atomic_store_n(&m->waiting, 0, __ATOMIC_RELEASE); }
+static inline void expect_at_gate(Meeting *m, long long run) {
+    __atomic_store_n(&m->waiting, run * 65536, __ATOMIC_RELEASE);
+}
 static inline int count_at_gate(Meeting *m) {
-    int n = __atomic_load_n(&m->waiting, __ATOMIC_ACQUIRE);
-    return n < 0 ? 0 : n;
+    const long long n = __atomic_load_n(&m->waiting, __ATOMIC_ACQUIRE);
+    return n < 0 ? 0 : (int)(n % 65536);
 }
 /* Let no other thread come; return how many have come. */
 static inline int close_gate(Meeting *m) {
-    int n = __atomic_exchange_n(&m->waiting, -1, __ATOMIC_ACQ_REL);
-    return n < 0 ? 0 : n;
+    const long long n = __atomic_exchange_n(&m->waiting, -1, __ATOMIC_ACQ_REL);
+    return n < 0 ? 0 : (int)(n % 65536);
 }
 /* Wait while the gate says so; return whether to go. */
 static inline int wait_at_gate(Meeting *m, long long wait) {
@@ -74,8 +77,8 @@ static inline int wait_at_gate(Meeting *m, long long wait) {
 typedef struct { long long open; } Meeting;
 static inline void meet(Meeting *m, int threads) { (void)m; (void)threads; }
 static inline void open_gate(Meeting *m, long long how) { m->open = how; }
-static inline int come_to_gate(Meeting *m, int most) { (void)m; (void)most; return 0; }
-static inline void expect_at_gate(Meeting *m) { (void)m; }
+static inline int come_to_gate(Meeting *m, long long run, int most) { (void)m; (void)run; (void)most; return 0; }
+static inline void expect_at_gate(Meeting *m, long long run) { (void)m; (void)run; }
 static inline int count_at_gate(Meeting *m) { (void)m; return 0; }
 static inline int close_gate(Meeting *m) { (void)m; return 0; }
 static inline int wait_at_gate(Meeting *m, long long wait) { return m->open == wait + 1; }

@@ -158,7 +158,7 @@ def test_a_first_row_that_was_taken_for_data_is_mentioned(write):
     with pytest.raises(nnx.DataFileError, match=r"has no column 'y' for target\. .* " + hint):
         nnx.load_csv(write("2019,2020,y\n1,2,a\n3,4,b\n"), "y")
     with pytest.raises(nnx.DataFileError, match=r"line 1: holds 'n' in column 'column 1'") as error:
-        nnx.load_csv(write("n,n,y\n1,2,3.5\n3,4,4.5\n1,2,3.5\n"), -1, test_size=0)
+        nnx.load_csv(write("n,?,y\n1,2,3.5\n3,4,4.5\n1,2,3.5\n"), -1, test_size=0)
     assert str(error.value).count("The first row was not taken for names; if it holds them: header=True") == 1
     with pytest.raises(nnx.DataFileError) as error:
         nnx.load_csv(write("x,y\n1,2.5\n3,b\n4,5.5\n5,6.5\n"), "y", test_size=0)
@@ -186,9 +186,9 @@ def test_without_a_header_columns_are_numbered_and_the_target_is_a_position(writ
     assert nnx.load_csv(write(texts), 1)[4].target.name == "b"
 
 
-def test_a_header_is_what_holds_no_number_no_gap_mark_and_no_name_twice(write):
+def test_a_header_is_what_holds_no_number_and_no_gap_mark(write):
     below = "b,1.5,x\nc,2.5,y\n" * 5
-    for first, header in (("t,u,v", True), (",u,v", True), ("t,3,v", False), ("t,?,v", False), ("t,t,v", False)):
+    for first, header in (("t,u,v", True), (",u,v", True), ("t,3,v", False), ("t,?,v", False)):
         table = nnx.load_csv(write(f"{first}\n{below}"), 0, header=None, drop=[1])[4]
         assert table.header is header, first
     assert nnx.load_csv(write(f",u,v\n{below}"), 2)[4].columns[0].name == "column 1"
@@ -611,6 +611,23 @@ def test_wrong_arguments_are_refused(write, tmp_path):
         nnx.load_csv(None, "rent")
     with pytest.raises(IsADirectoryError, match=r"load_csv: '.*' is a folder, not a CSV file\."):
         nnx.load_csv(tmp_path, "rent")
+
+
+def test_a_header_with_a_name_twice_is_a_header_if_numbers_stand_below(write):
+    for text in ("x,x,y\n1,2,3\n4,5,6\n", "x,x,y\na,2,b\n"):
+        with pytest.raises(nnx.DataFileError, match=r"^load_csv: '.*' has two columns 'x'\.$"):
+            nnx.load_csv(write(text), -1)
+    table = nnx.load_csv(write("a,a,b\nb,b,b\na,b,a\n" * 5), -1)[4]
+    assert not table.header  # texts may be the same
+
+
+@pytest.mark.parametrize("length", [3, 30_000])
+def test_a_tables_text_in_place_of_its_files_name_is_told_apart_and_not_printed(length):
+    text = "x,y\n" + "1,2\n" * length
+    for read in (lambda: nnx.load_csv(text, "y"), lambda: nnx.Table([Number("x"), Number("y")], "y").read_inputs(text)):
+        with pytest.raises(ValueError, match=r": path must be a file's name, got '.*'\. Wrap .* io\.StringIO") as error:
+            read()
+        assert len(str(error.value)) < 200
 
 
 def customers(n=40, **columns):

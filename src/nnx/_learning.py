@@ -12,7 +12,8 @@ import numpy as np
 
 from nnx._notation import PLAIN, Candidates, Notation, candidates, exact, is_gap, looks_like_number, most_common
 from nnx._problems import TARGET, Problems
-from nnx._sheet import LONGEST_SHOWN, Sheet, abridged, count, listed, shown
+from nnx._sheet import Sheet, count, listed, shown
+from nnx._text import LONGEST_SHOWN, abridged
 from nnx._typing import Array
 from nnx.columns import Column, Ignored, Number, Text
 

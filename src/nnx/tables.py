@@ -342,8 +342,8 @@ def load_csv(
     seed : int
         Of that drawing, and of the training rows' order.
     header : bool, optional
-        Whether the first row holds names. Without it, it does if none of its cells is a number and no two are the same.
-        Columns without a name are called ``"column 1"``, ``"column 2"``, ...
+        Whether the first row holds names. Without it, it does if none of its cells is a number, and, if two are the same, a
+        number stands below one of them (two columns of one name are then an error). Columns without a name are called ``"column 1"``, ``"column 2"``, ...
     task : "classification" or "regression", optional
         Without it, a target of texts, or of at most 10 different whole numbers with 10 rows each or more, is for
         classification.

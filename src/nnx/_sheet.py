@@ -87,8 +87,9 @@ class Sheet:
             cells = self.columns[place]
             values = _plain_numbers(cells) if notation == PLAIN else None
             if values is None:
-                found = map(notation.number, cells)
-                values = np.array([math.nan if value is None else value for value in found])
+                found = {cell: notation.number(cell) for cell in dict.fromkeys(cells)}  # many are the same
+                known = {cell: math.nan if value is None else value for cell, value in found.items()}
+                values = np.array([known[cell] for cell in cells])
             self._numbers[key] = values
         return self._numbers[key]
 
@@ -249,7 +250,7 @@ def _looks_like_header(rows: list[list[str]]) -> bool:
 
 
 def _is_no_name(cell: str) -> bool:
-    return looks_like_number(cell) or cell == "?"
+    return looks_like_number(cell) or cell in ("?", "-", "--", ".")
 
 
 # Words of messages

@@ -94,7 +94,9 @@ class Text:
         for category in self.categories:
             _check.text("Text", "each of categories", category)
         if not self.categories or len(set(self.categories)) < len(self.categories):
-            raise ValueError(f"Text: categories must be different texts, at least one, got {abridged(self.categories)}.")
+            raise ValueError(
+                f"Text: categories must be different texts, at least one, got {abridged(self.categories)}."
+            )
         object.__setattr__(self, "categories", tuple(self.categories))
         _check.whole("Text", "gaps", self.gaps, 0)
 

@@ -532,3 +532,22 @@ def test_a_refused_combined_forward_keeps_the_old_output():
     with pytest.raises(ValueError, match="got 9 at position 1"):
         combined.forward(np.zeros((2, 3)), [0, 9])
     assert combined.output is kept
+
+
+def test_a_message_never_prints_the_whole_of_an_argument():
+    long = "a" * 5000
+    for wrong in (
+        lambda: nnx.Layer_Dense(long, 3),
+        lambda: nnx.Layer_Dense(3, 3, weight_regularizer_l2=long),
+        lambda: nnx.Layer_Dense(3, 10**4000),
+        lambda: nnx.Layer_Dropout(long),
+        lambda: nnx.Model().add(long),
+        lambda: nnx.Model.load(long + "\0"),
+        lambda: nnx.Model.load([long] * 9),
+        lambda: nnx.load_csv("x.csv", "y", gaps=long),
+        lambda: nnx.load_csv("x.csv", "y", header=long),
+        lambda: nnx.columns.Number("x", unit=long),
+    ):
+        with pytest.raises((TypeError, ValueError)) as error:
+            wrong()
+        assert len(str(error.value)) < 500

@@ -428,7 +428,23 @@ WRONG = {
         ["train", "cats"],
         "argument DATA: must be spiral, binary, sine, fashion-mnist, a CSV file or a folder, and there is no 'cats'",
     ),
-    "unknown option": (["train", "--speed", "9"], "nnx: unrecognized arguments: --speed"),
+    "unknown option": (["train", "--speed", "9"], "nnx train: unrecognized arguments: --speed"),
+    "an option misspelt": (
+        ["train", "spiral", "--epoch=2"],
+        "nnx train: unrecognized arguments: --epoch=2 (did you mean --epochs?). Try: nnx train --help",
+    ),
+    "the test file is the data": (
+        ["train", "flats.csv", "--target", "rent", "--test", "./flats.csv"],
+        "argument --test: must be other data than 'flats.csv', which the model is trained on, got './flats.csv'",
+    ),
+    "text and drop": (
+        ["train", "flats.csv", "--target", "rent", "--text", "area", "--drop", "area"],
+        "nnx train: drop must not hold a column that text holds, got 'area'",
+    ),
+    "text and drop without a target": (
+        ["train", "flats.csv", "--text", "area", "--drop", "area"],
+        "nnx train: drop must not hold a column that text holds, got 'area'",
+    ),
     "epochs 0": (
         ["train", "--epochs", "0"],
         "nnx train: argument --epochs: must be a whole number of at least 1, got '0'",

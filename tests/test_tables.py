@@ -158,7 +158,7 @@ def test_a_first_row_that_was_taken_for_data_is_mentioned(write):
     with pytest.raises(nnx.DataFileError, match=r"has no column 'y' for target\. .* " + hint):
         nnx.load_csv(write("2019,2020,y\n1,2,a\n3,4,b\n"), "y")
     with pytest.raises(nnx.DataFileError, match=r"line 1: holds 'n' in column 'column 1'") as error:
-        nnx.load_csv(write("n,n,y\n1,2,3.5\n3,4,4.5\n1,2,3.5\n"), -1, test_size=0)
+        nnx.load_csv(write("n,?,y\n1,2,3.5\n3,4,4.5\n1,2,3.5\n"), -1, test_size=0)
     assert str(error.value).count("The first row was not taken for names; if it holds them: header=True") == 1
     with pytest.raises(nnx.DataFileError) as error:
         nnx.load_csv(write("x,y\n1,2.5\n3,b\n4,5.5\n5,6.5\n"), "y", test_size=0)
@@ -186,15 +186,15 @@ def test_without_a_header_columns_are_numbered_and_the_target_is_a_position(writ
     assert nnx.load_csv(write(texts), 1)[4].target.name == "b"
 
 
-def test_a_header_is_what_holds_no_number_no_gap_mark_and_no_name_twice(write):
+def test_a_header_is_what_holds_no_number_and_no_gap_mark(write):
     below = "b,1.5,x\nc,2.5,y\n" * 5
-    for first, header in (("t,u,v", True), (",u,v", True), ("t,3,v", False), ("t,?,v", False), ("t,t,v", False)):
+    for first, header in (("t,u,v", True), (",u,v", True), ("t,3,v", False), ("t,?,v", False), ("t,-,v", False)):
         table = nnx.load_csv(write(f"{first}\n{below}"), 0, header=None, drop=[1])[4]
         assert table.header is header, first
     assert nnx.load_csv(write(f",u,v\n{below}"), 2)[4].columns[0].name == "column 1"
 
 
-@pytest.mark.parametrize("gap", ["", "?", "NA", "na", "N/A", "#N/A", "NaN", "nan", "NULL", "null"])
+@pytest.mark.parametrize("gap", ["", "?", "NA", "na", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "-", "--", "."])
 def test_gaps_are_known_in_any_case(write, gap):
     path = write(f"x,t,y\n1,a,1.5\n{gap},{gap},2.5\n3,b,3.5\n")
     X, *_, table = nnx.load_csv(path, "y", test_size=0)
@@ -611,6 +611,56 @@ def test_wrong_arguments_are_refused(write, tmp_path):
         nnx.load_csv(None, "rent")
     with pytest.raises(IsADirectoryError, match=r"load_csv: '.*' is a folder, not a CSV file\."):
         nnx.load_csv(tmp_path, "rent")
+
+
+def test_a_header_with_a_name_twice_is_a_header_if_numbers_stand_below(write):
+    for text in ("x,x,y\n1,2,3\n4,5,6\n", "x,x,y\na,2,b\n"):
+        with pytest.raises(nnx.DataFileError, match=r"^load_csv: '.*' has two columns 'x'\.$"):
+            nnx.load_csv(write(text), -1)
+    table = nnx.load_csv(write("a,a,b\nb,b,b\na,b,a\n" * 5), -1)[4]
+    assert not table.header  # texts may be the same
+
+
+@pytest.mark.parametrize("length", [3, 30_000])
+def test_a_tables_text_in_place_of_its_files_name_is_told_apart_and_not_printed(length):
+    text = "x,y\n" + "1,2\n" * length
+    for read in (lambda: nnx.load_csv(text, "y"), lambda: nnx.Table([Number("x"), Number("y")], "y").read_inputs(text)):
+        with pytest.raises(ValueError, match=r": path must be a file's name, got '.*'\. Wrap .* io\.StringIO") as error:
+            read()
+        assert len(str(error.value)) < 200
+
+
+def test_each_different_cell_is_looked_at_once(write, monkeypatch):
+    rows = "".join(f"{'?' if i % 7 == 0 else i % 5},{'abc'[i % 3]},{'no' if i % 2 else 'yes'}\n" for i in range(3000))
+    looked_at = []
+    for module in (nnx._learning, nnx._sheet, nnx.tables, nnx.columns, nnx._notation):
+        for name in ("is_gap", "number"):
+            if callable(real := getattr(module, name, None)):
+                monkeypatch.setattr(module, name, lambda cell, real=real: looked_at.append(cell) or real(cell))
+    nnx.load_csv(write("x,t,y\n" + rows), "y", test_size=0)
+    assert len(looked_at) < 600  # gaps that are filled are still looked at one by one
+
+
+def test_a_dash_that_an_older_table_knows_as_a_class_stays_one(write):
+    table = nnx.Table([Number("x"), Text("t", ("-", "a")), Text("y", ("+", "-"))], "y")
+    X, y = table.read_samples(write("x,t,y\n1,-,+\n2,a,-\n3,b-,?\n".replace("b-", "-")))
+    assert (X[:, 1].tolist(), y.tolist()) == ([1, 0], [0, 1])
+
+
+def test_names_in_one_text_are_told_apart_in_the_advice(write):
+    path = write(FLATS)
+    with pytest.raises(TypeError, match=r"got 'area, rooms,town'\. Write \['area', 'rooms', 'town'\]\.$"):
+        nnx.load_csv(path, "rent", drop="area, rooms,town")
+    with pytest.raises(TypeError, match=r"got 'a,b'\. Write \['a,b'\]\.$"):
+        nnx.load_csv(write('"a,b",a,b,y\n1,2,3,4\n'), "y", drop="a,b")
+
+
+def test_a_column_cannot_be_text_and_dropped(write):
+    with pytest.raises(ValueError, match=r"^load_csv: drop must not hold a column that text holds, got 'rooms'\.$"):
+        nnx.load_csv(write(FLATS), "rent", text=["rooms", "area"], drop=[1])
+    path = write("n,y\n" + "".join(f"name {i},{i}.5\n" for i in range(300)))
+    with pytest.raises(nnx.DataFileError, match=r"too many to be categories\. Name it for drop instead of text\.$"):
+        nnx.load_csv(path, "y", text=["n"])
 
 
 def customers(n=40, **columns):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnx import _config, _kernels
+from nnx._text import abridged
 from nnx._typing import Array, FloatDType
 
 #: Values looked at in one go by `finite`: its temporary arrays stay around a megabyte.
@@ -38,11 +39,11 @@ def number(where: str, name: str, value: Any, low: float = -math.inf, high: floa
     if type(value) is float and low <= value <= high and math.isfinite(value):
         return value
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{where}: {name} must be a number, got {value!r}.")
+        raise TypeError(f"{where}: {name} must be a number, got {abridged(value)}.")
     plain_value: int | float = int(value) if isinstance(value, Integral) else _as_float(value)
     if not (math.isfinite(_as_float(plain_value)) and low <= plain_value <= high):
         shown = value.item() if isinstance(value, np.generic) else value
-        raise ValueError(f"{where}: {name} must be {_interval(low, high)}, got {shown!r}.")
+        raise ValueError(f"{where}: {name} must be {_interval(low, high)}, got {abridged(shown)}.")
     return plain_value
 
 
@@ -60,7 +61,7 @@ def fraction(where: str, name: str, value: Any) -> Any:
         return value
     plain_value = number(where, name, value)
     if not 0 <= plain_value < 1:
-        raise ValueError(f"{where}: {name} must be a number from 0 up to, but not including, 1, got {value!r}.")
+        raise ValueError(f"{where}: {name} must be a number from 0 up to, but not including, 1, got {abridged(value)}.")
     return plain_value
 
 
@@ -81,28 +82,28 @@ def whole(where: str, name: str, value: Any, low: int = 1, high: int | None = No
             raise TypeError
         count = operator.index(value)
     except TypeError:
-        raise TypeError(f"{where}: {name} must be a whole number, got {value!r}.") from None
+        raise TypeError(f"{where}: {name} must be a whole number, got {abridged(value)}.") from None
     if count < low or (high is not None and count > high):
         limits = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{where}: {name} must be a whole number {limits}, got {count}.")
+        raise ValueError(f"{where}: {name} must be a whole number {limits}, got {abridged(count)}.")
     return count
 
 
 def flag(where: str, name: str, value: Any) -> bool:
     """Return ``value`` as True or False, which it must be."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{where}: {name} must be True or False, got {value!r}.")
+        raise TypeError(f"{where}: {name} must be True or False, got {abridged(value)}.")
     return bool(value)
 
 
 def text(where: str, name: str, value: Any) -> str:
     """Return ``value``, a str that can be written to a file."""
     if not isinstance(value, str):
-        raise TypeError(f"{where}: {name} must be text, got {value!r}.")
+        raise TypeError(f"{where}: {name} must be text, got {abridged(value)}.")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{where}: {name} must be text that UTF-8 can hold, got {value!r}.") from None
+        raise ValueError(f"{where}: {name} must be text that UTF-8 can hold, got {abridged(value)}.") from None
     return value
 
 
@@ -114,16 +115,16 @@ def path(where: str, name: str, value: Any) -> str:
         given = None
     if not isinstance(given, str):
         hint = " Write it as text: os.fsdecode(...)." if isinstance(given, bytes) else ""
-        raise TypeError(f"{where}: {name} must be the name of a file or folder, got {value!r}.{hint}")
+        raise TypeError(f"{where}: {name} must be the name of a file or folder, got {abridged(value)}.{hint}")
     if "\0" in given:
-        raise ValueError(f"{where}: {name} must be a name without null characters, got {value!r}.")
+        raise ValueError(f"{where}: {name} must be a name without null characters, got {abridged(value)}.")
     return given
 
 
 def one_of(where: str, name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     """Return ``value``, which must be among a few."""
     if value not in allowed:
-        raise ValueError(f"{where}: {name} must be {' or '.join(map(repr, allowed))}, got {value!r}.")
+        raise ValueError(f"{where}: {name} must be {' or '.join(map(repr, allowed))}, got {abridged(value)}.")
     return value
 
 
@@ -144,7 +145,7 @@ def role(where: str, name: str, thing: Any) -> None:
     if isinstance(thing, type):
         raise TypeError(f"{where}: {name} must be an object, got a class. Write {thing.__name__}(...).")
     if not all(callable(getattr(thing, method, None)) for method in METHODS[name]):
-        raise TypeError(f"{where}: {name} must have the methods {', '.join(METHODS[name])}, got {thing!r}.")
+        raise TypeError(f"{where}: {name} must have the methods {', '.join(METHODS[name])}, got {abridged(thing)}.")
 
 
 # Arrays

@@ -12,7 +12,8 @@ import numpy as np
 
 from nnx._notation import PLAIN, Candidates, Notation, candidates, exact, is_gap, looks_like_number, most_common
 from nnx._problems import TARGET, Problems
-from nnx._sheet import LONGEST_SHOWN, Sheet, abridged, count, listed, shown
+from nnx._sheet import Sheet, count, listed, shown
+from nnx._text import LONGEST_SHOWN, abridged
 from nnx._typing import Array
 from nnx.columns import Column, Ignored, Number, Text
 
@@ -47,19 +48,20 @@ class Survey:
 def survey(sheet: Sheet, place: int, as_text: bool) -> Survey:
     """Return what a column looks like: numbers if all its cells are; a few texts among numbers are mistakes."""
     cells, values = sheet.columns[place], sheet.numbers(place)
-    others = [cells[row] for row in np.flatnonzero(np.isnan(values)).tolist()]
-    strangers = [str(cell) for cell in others if not is_gap(cell)]
-    n_gaps, n_numbers = len(others) - len(strangers), len(cells) - len(others)
+    others = Counter(cells[row] for row in np.flatnonzero(np.isnan(values)).tolist())
+    strangers = {str(cell): times for cell, times in others.items() if not is_gap(cell)}
+    n_strangers = sum(strangers.values())
+    n_gaps, n_numbers = others.total() - n_strangers, len(cells) - others.total()
     if n_gaps == len(cells):
         return Survey(place, "empty", n_gaps)
     if as_text:
         return Survey(place, "text", n_gaps)
     if not strangers:
         return Survey(place, "number", n_gaps)
-    n_written = sum(times for text, times in Counter(strangers).items() if looks_like_number(text))
-    if n_numbers + n_written < len(strangers) - n_written:
+    n_written = sum(times for text, times in strangers.items() if looks_like_number(text))
+    if n_numbers + n_written < n_strangers - n_written:
         return Survey(place, "text", n_gaps)
-    found = candidates({cell for cell in map(str, cells) if not is_gap(cell)})
+    found = candidates(str(cell) for cell in dict.fromkeys(cells) if not is_gap(cell))
     return Survey(place, "written" if found.notations else "mixed", n_gaps, found)
 
 
@@ -86,7 +88,7 @@ def _has_point(sheet: Sheet, each: Survey) -> bool:
 
 def _plain_candidates(sheet: Sheet, each: Survey) -> Candidates:
     """Return how numbers as programs write them can be read: 1.234 may be a thousand."""
-    return candidates({str(cell) for cell in sheet.columns[each.place] if not is_gap(cell)})
+    return candidates(str(cell) for cell in dict.fromkeys(sheet.columns[each.place]) if not is_gap(cell))
 
 
 class Learner:
@@ -112,15 +114,16 @@ class Learner:
     def target(self, found: Survey, task: str | None) -> Number | Text | None:
         """Return the column to predict; ``task`` says what it shall be, None that its cells decide."""
         cells, name = self.sheet.columns[found.place], self.sheet.names[found.place]
-        odd = [row for row, cell in enumerate(cells) if not (is_gap(cell) or looks_like_number(cell))]
+        different = dict.fromkeys(cells)
+        odd = [cell for cell in different if not (is_gap(cell) or looks_like_number(cell))]
         if task == "regression" and found.kind in ("text", "mixed") and odd:
-            row = odd[0]
+            row = cells.index(odd[0])
             self.problems.add(f"holds {shown(cells[row])} in column {shown(name)}, which must hold numbers", row)
             return None
         column = self.column(found, is_target=True, as_text=task == "classification")
         if column is None:
             return None
-        values = {cell if exact(cell) is None else exact(cell) for cell in cells if not is_gap(cell)}
+        values = {cell if exact(cell) is None else exact(cell) for cell in different if not is_gap(cell)}
         if len(values) < 2:
             only = shown(next(cell for cell in cells if not is_gap(cell)))
             self.problems.add(f"holds only {only} in column {shown(name)}, so there is nothing to learn", cure=TARGET)
@@ -161,16 +164,17 @@ class Learner:
         self.problems.add(f"{reason}. Correct it{advice}", rows[0], name, cure)
 
     def _text(self, found: Survey, name: str, is_target: bool, as_text: bool) -> Text | None:
-        filled = [cell for cell in self.sheet.columns[found.place] if not is_gap(cell)]
+        n_filled = self.sheet.n_rows - found.n_gaps
         categories = self._categories(found.place)
-        if len(categories) <= MAX_CATEGORIES and (as_text or not _too_many(len(categories), len(filled))):
+        if len(categories) <= MAX_CATEGORIES and (as_text or not _too_many(len(categories), n_filled)):
             return Text(name, categories, found.n_gaps)
+        advice = ". Name it for drop instead of text" if as_text and not is_target else ""
         self.problems.add(
-            f"holds {len(categories):,} different texts in {len(filled):,} rows of column {shown(name)}, too many to "
-            f"be {'classes' if is_target else 'categories'}",
+            f"holds {len(categories):,} different texts in {n_filled:,} rows of column {shown(name)}, too many to "
+            f"be {'classes' if is_target else 'categories'}{advice}",
             None,
             name,
-            TARGET if is_target else "drop",
+            TARGET if is_target else "" if as_text else "drop",
         )
         return None
 
@@ -182,7 +186,7 @@ class Learner:
 
     def _categories(self, place: int) -> tuple[str, ...]:
         """Return a column's texts in the order of the alphabet; if all are numbers, the numbers in theirs."""
-        found = sorted({str(cell) for cell in self.sheet.columns[place] if not is_gap(cell)})
+        found = sorted({str(cell) for cell in dict.fromkeys(self.sheet.columns[place]) if not is_gap(cell)})
         values = {text: exact(text) for text in found}
         if None not in values.values():
             shortest_last = sorted(found, key=len, reverse=True)
@@ -272,7 +276,9 @@ def names_of(sheet: Sheet, **given: Any) -> list[set[str]]:
     unknown, found = [], []
     for role, each in given.items():
         if isinstance(each, str) or not isinstance(each, Collection):
-            raise TypeError(f"{sheet.where}: {role} must be a list of names, got {abridged(each)}.{_in_brackets(each)}")
+            raise TypeError(
+                f"{sheet.where}: {role} must be a list of names, got {abridged(each)}.{_in_brackets(sheet, each)}"
+            )
         names = [sheet.name_of(one) for one in each]
         unknown += [f"no column {abridged(one)} for {role}" for one, name in zip(each, names, strict=True) if not name]
         found.append({name for name in names if name is not None})
@@ -282,8 +288,18 @@ def names_of(sheet: Sheet, **given: Any) -> list[set[str]]:
     return found
 
 
-def _in_brackets(given: Any) -> str:
-    return f" Write [{given!r}]." if isinstance(given, str) and len(given) < LONGEST_SHOWN else ""
+def check_roles(where: str, as_text: set[str], dropped: set[str]) -> None:
+    """Refuse columns that are to be taken as text and to be left out."""
+    if as_text & dropped:
+        raise ValueError(f"{where}: drop must not hold a column that text holds, got {shown(min(as_text & dropped))}.")
+
+
+def _in_brackets(sheet: Sheet, given: Any) -> str:
+    """Return how a list is written that was given as one text, with commas between names."""
+    if not isinstance(given, str) or len(given) >= LONGEST_SHOWN:
+        return ""
+    names = [given] if sheet.name_of(given) else [name.strip() for name in given.split(",")]
+    return f" Write {names!r}."
 
 
 def split_rows(sheet: Sheet, test_size: float, seed: int, problems: Problems) -> tuple[Array, Array]:

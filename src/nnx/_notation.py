@@ -15,7 +15,7 @@ from typing import TypeAlias
 Cell: TypeAlias = str | int | float
 
 #: Values that are missing, in any case of letters.
-GAPS = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null"})
+GAPS = frozenset({"", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "null"})
 #: Numbers up to this size have squares and sums that doubles can hold.
 LARGEST = 1e100
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from nnx._notation import Cell
-from nnx._sheet import Sheet, abridged, count, read_csv, shown
+from nnx._sheet import Sheet, count, read_csv, shown
+from nnx._text import abridged
 from nnx.errors import DataFileError
 
 EXPECTED = "a file, a data frame, a dict of columns or a list of dicts"

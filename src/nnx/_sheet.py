@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import math
 import os
 import re
-import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
@@ -16,11 +16,10 @@ import numpy as np
 
 from nnx import _check
 from nnx._notation import LARGEST, PLAIN, Cell, Notation, looks_like_number
+from nnx._text import LONGEST_SHOWN, abridged
 from nnx._typing import Array
 from nnx.errors import DataFileError
 
-#: Longer cells are cut in messages.
-LONGEST_SHOWN = 60
 DELIMITERS = "\t;|,"
 #: Where spreadsheets say which one it is.
 SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
@@ -88,8 +87,9 @@ class Sheet:
             cells = self.columns[place]
             values = _plain_numbers(cells) if notation == PLAIN else None
             if values is None:
-                found = map(notation.number, cells)
-                values = np.array([math.nan if value is None else value for value in found])
+                found = {cell: notation.number(cell) for cell in dict.fromkeys(cells)}  # many are the same
+                known = {cell: math.nan if value is None else value for cell, value in found.items()}
+                values = np.array([known[cell] for cell in cells])
             self._numbers[key] = values
         return self._numbers[key]
 
@@ -156,10 +156,16 @@ def _text(where: str, source: str, file: Any) -> str:
             return opened.read()
     except UnicodeDecodeError:
         raise DataFileError(f"{where}: {source} is not text in UTF-8. Save it as CSV with that encoding.") from None
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{where}: there is no file {source}.") from None
     except IsADirectoryError:
         raise IsADirectoryError(f"{where}: {source} is a folder, not a CSV file.") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG or (error.errno == errno.ENOENT and "\n" in os.fspath(file)):
+            raise ValueError(
+                f"{where}: path must be a file's name, got {abridged(file)}. Wrap a table's text in io.StringIO(...)."
+            ) from None
+        if error.errno == errno.ENOENT:
+            raise FileNotFoundError(f"{where}: there is no file {source}.") from None
+        raise
 
 
 class _Reader:
@@ -175,7 +181,7 @@ class _Reader:
         self._read(text)
         if not self.rows:
             self._refuse("is empty")
-        has_header = _looks_like_header(self.rows[0]) if header is None else bool(header)
+        has_header = _looks_like_header(self.rows) if header is None else bool(header)
         first = self.rows[0] if has_header else [""] * len(self.rows[0])
         names = [name or f"column {number}" for number, name in enumerate(first, 1)]
         if has_header:
@@ -231,14 +237,20 @@ def _delimiter(text: str) -> str:
     return max(reversed(DELIMITERS), key=lambda delimiter: sum(line.count(delimiter) for line in lines))
 
 
-def _looks_like_header(row: list[str]) -> bool:
-    """Return whether a first row holds names: no number, no mark of a gap, and nothing twice."""
-    named = [cell for cell in row if cell]
-    return bool(named) and len(set(named)) == len(named) and not any(map(_is_no_name, named))
+def _looks_like_header(rows: list[list[str]]) -> bool:
+    """Return whether the first row holds names: no number and no mark of a gap.
+
+    If two are the same, they may be texts; they are names if there is a number below any of the row's cells.
+    """
+    named = [cell for cell in rows[0] if cell]
+    if not named or any(map(_is_no_name, named)):
+        return False
+    below = zip(rows[0], rows[1] if len(rows) > 1 else [], strict=False)
+    return len(set(named)) == len(named) or any(name and looks_like_number(cell) for name, cell in below)
 
 
 def _is_no_name(cell: str) -> bool:
-    return looks_like_number(cell) or cell == "?"
+    return looks_like_number(cell) or cell in ("?", "-", "--", ".")
 
 
 # Words of messages
@@ -260,14 +272,3 @@ def shown(cell: Cell) -> str:
     """Return a cell in quotes, on one line and not too long."""
     text = str(cell)
     return repr(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "...")
-
-
-def abridged(value: Any) -> str:
-    """Return what an argument is, on one line and never the whole of a large one."""
-    if type(value).__module__.partition(".")[0] in ("pandas", "polars", "numpy") and hasattr(value, "shape"):
-        return f"a {type(value).__name__} of shape {value.shape}"
-    return " ".join(_BRIEF.repr(value).split())
-
-
-_BRIEF = reprlib.Repr()
-_BRIEF.maxstring = _BRIEF.maxother = LONGEST_SHOWN

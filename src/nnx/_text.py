@@ -1,10 +1,14 @@
-"""How names are sorted: as people do, "2" before "10"."""
+"""How names are sorted, as people do, "2" before "10"; and how a value is printed in a message."""
 
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Sequence
+from typing import Any
 
+#: Longer texts are cut in messages.
+LONGEST_SHOWN = 60
 DIGITS = re.compile(r"(\d+)")
 
 
@@ -29,3 +33,14 @@ def natural_order(names: Sequence[str]) -> list[int]:
     if list(names) != sorted(names):
         return positions
     return sorted(positions, key=lambda position: natural_key(names[position]))
+
+
+def abridged(value: Any) -> str:
+    """Return what an argument is, on one line and never the whole of a large one."""
+    if type(value).__module__.partition(".")[0] in ("pandas", "polars", "numpy") and getattr(value, "shape", ()):
+        return f"a {type(value).__name__} of shape {value.shape}"
+    return " ".join(_BRIEF.repr(value).split())
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = LONGEST_SHOWN

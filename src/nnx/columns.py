@@ -14,6 +14,7 @@ from nnx import _check
 from nnx._notation import DECIMALS, PLAIN, SEPARATORS, Cell, Notation, exact, is_gap, is_unit
 from nnx._problems import Problems
 from nnx._sheet import Sheet, listed, shown
+from nnx._text import abridged
 from nnx._typing import Array
 
 #: So many standard deviations from the mean nothing can be said, and a network's sums may overflow.
@@ -46,7 +47,7 @@ class Number:
         _check.one_of("Number", "decimal", self.decimal, DECIMALS)
         _check.one_of("Number", "thousands", self.thousands, tuple(mark for mark in SEPARATORS if mark != self.decimal))
         if not is_unit(_check.text("Number", "unit", self.unit)):
-            raise ValueError(f"Number: unit must be '%' or a currency, got {self.unit!r}.")
+            raise ValueError(f"Number: unit must be '%' or a currency, got {abridged(self.unit)}.")
 
     @property
     def notation(self) -> Notation:
@@ -93,7 +94,9 @@ class Text:
         for category in self.categories:
             _check.text("Text", "each of categories", category)
         if not self.categories or len(set(self.categories)) < len(self.categories):
-            raise ValueError(f"Text: categories must be different texts, at least one, got {self.categories!r}.")
+            raise ValueError(
+                f"Text: categories must be different texts, at least one, got {abridged(self.categories)}."
+            )
         object.__setattr__(self, "categories", tuple(self.categories))
         _check.whole("Text", "gaps", self.gaps, 0)
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 
 from nnx import _check, _config
-from nnx._learning import MOST_MISSING, learnt, names_of, propose_dropping, row_numbers, split_rows
+from nnx._learning import MOST_MISSING, check_roles, learnt, names_of, propose_dropping, row_numbers, split_rows
 from nnx._notation import is_gap
 from nnx._problems import Problems
 from nnx._records import sheet_of
@@ -168,7 +168,7 @@ class Table:
         """
         sheet = self._sheet("Table.read_samples", data, unknown)
         places = self._places(sheet, with_target=True)
-        if not _leave_out_rows_without(sheet, places[self.target.name]):
+        if not _leave_out_rows_without(sheet, places[self.target.name], self.classes or ()):
             sheet.refuse(f"holds no value in column {shown(self.target.name)}, which is to be predicted")
         return self._samples(sheet, places, unknown)
 
@@ -323,7 +323,8 @@ def load_csv(
     """Return the rows of a CSV file as training and test samples, and what was learnt about its columns.
 
     Numbers are standardized with the mean and the standard deviation of the training rows; texts become one-hot
-    columns. A missing value (an empty cell, ``?``, ``NA``, ``N/A``, ``NaN``, ``NULL``) is filled with the mean of the
+    columns. A missing value (an empty cell, ``?``, ``NA``, ``N/A``, ``NaN``, ``NULL``, ``-``,
+    ``--``, ``.``) is filled with the mean of the
     training rows; among texts, it is none of the categories. Rows without a target are left out, without a word:
     ``table.n_left_out`` says how many.
 
@@ -342,8 +343,9 @@ def load_csv(
     seed : int
         Of that drawing, and of the training rows' order.
     header : bool, optional
-        Whether the first row holds names. Without it, it does if none of its cells is a number and no two are the same.
-        Columns without a name are called ``"column 1"``, ``"column 2"``, ...
+        Whether the first row holds names. Without it, it does if none of its cells is a number, and, if two are the
+        same, a number stands below one of them (two columns of one name are then an error). Columns without a name are
+        called ``"column 1"``, ``"column 2"``, ...
     task : "classification" or "regression", optional
         Without it, a target of texts, or of at most 10 different whole numbers with 10 rows each or more, is for
         classification.
@@ -385,6 +387,7 @@ def load_csv(
     _check.one_of(where, "decimal", decimal, (None, ".", ","))
     sheet = read_csv(where, path, header)
     (name,), as_text, dropped = names_of(sheet, target=[target], text=text, drop=drop)
+    check_roles(where, as_text, dropped)
     if name in dropped:
         raise ValueError(f"{where}: drop must not hold the target, got {name!r}.")
     if name in as_text and task == "regression":
@@ -417,15 +420,20 @@ def problems_without_target(
     """Return what would be in the way of loading a file if none of its columns were the target."""
     sheet = read_csv("load_csv", path, header)
     as_text, dropped = names_of(sheet, text=text, drop=drop)
+    check_roles("load_csv", as_text, dropped)
     problems = Problems(sheet)
     columns = learnt(sheet, np.arange(sheet.n_rows), "", None, as_text, dropped, False, decimal, problems)
     propose_dropping(problems, row_numbers(sheet, columns))
     return problems
 
 
-def _leave_out_rows_without(sheet: Sheet, place: int) -> bool:
-    """Leave out the rows without a value in a column; if that were all, leave none out and return False."""
-    out = [row for row, cell in enumerate(sheet.columns[place]) if is_gap(cell)]
+def _leave_out_rows_without(sheet: Sheet, place: int, known: Collection[str] = ()) -> bool:
+    """Leave out the rows without a value in a column; if that were all, leave none out and return False.
+
+    Marks of a gap that are ``known`` classes, as in tables of older versions, are values.
+    """
+    gaps = {cell for cell in dict.fromkeys(sheet.columns[place]) if is_gap(cell) and cell not in known}
+    out = [row for row, cell in enumerate(sheet.columns[place]) if cell in gaps]
     if len(out) == sheet.n_rows:
         return False
     sheet.leave_out(out)

@@ -8,6 +8,7 @@ kernels to time; 2 wrong arguments or files; 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import os
 import sys
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = sys.argv[1:] if arguments is None else list(arguments)
     chosen, rest = parser.parse_known_args(command)
     if rest and (any(each.startswith("-") for each in rest) or not getattr(chosen, "takes_more_data", False)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        _refuse_unknown(getattr(chosen, "parser", parser), rest)
     if rest:  # behind options: argparse takes what may be left out from the first place where it may stand
         chosen.data += rest
     chosen.command = command  # for messages that say what to type instead
@@ -53,6 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{chosen.parser.prog}: there is not enough memory for this.", file=sys.stderr)
         return 1
     return code
+
+
+def _refuse_unknown(parser: Parser, rest: Sequence[str]) -> None:
+    """Refuse arguments that there are not, with the option that one of them is nearest to."""
+    known = [name for name in parser._option_string_actions if name.startswith("--")]
+    near = [each for given in rest for each in difflib.get_close_matches(given.partition("=")[0], known, 1, 0.7)]
+    hint = f" (did you mean {' '.join(near)}?)" if near else ""
+    parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
 
 
 def _silence_stdout() -> None:

@@ -277,6 +277,11 @@ def _check_options(chosen: argparse.Namespace) -> None:
         chosen.parser.error("argument --unknown: is for --test only")
     if chosen.test is not None and chosen.test_size is not None:
         chosen.parser.error("argument --test-size: not allowed with argument --test")
+    if chosen.test is not None and os.path.exists(chosen.test) and os.path.samefile(chosen.test, chosen.data):
+        chosen.parser.error(
+            f"argument --test: must be other data than {chosen.data!r}, which the model is trained on, "
+            f"got {chosen.test!r}"
+        )
 
 
 def _refuse_without_target(chosen: argparse.Namespace) -> None:

@@ -37,7 +37,7 @@ def natural_order(names: Sequence[str]) -> list[int]:
 
 def abridged(value: Any) -> str:
     """Return what an argument is, on one line and never the whole of a large one."""
-    if type(value).__module__.partition(".")[0] in ("pandas", "polars", "numpy") and getattr(value, "shape", ()):
+    if type(value).__module__.partition(".")[0] in ("pandas", "polars", "numpy") and getattr(value, "shape", None):
         return f"a {type(value).__name__} of shape {value.shape}"
     return " ".join(_BRIEF.repr(value).split())
 

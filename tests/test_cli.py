@@ -619,15 +619,8 @@ def test_wrong_arguments_get_one_sentence_exit_code_2_and_leave_no_trace(files, 
 ABOUT_FILES = (
     *("a folder without folders", "another target", "a column that is not there", "a text among numbers"),
     *("no test file", "no images", "no model", "no model file", "no rows", "a missing column", "an unknown category"),
-    *(
-        "text and drop",
-        "no target",
-        "no number",
-        "a model without a table",
-        "another data set",
-        "no targets",
-        "info on no model",
-    ),
+    *("text and drop", "text and drop without a target", "no target", "no number", "a model without a table"),
+    *("another data set", "no targets", "info on no model"),
 )
 
 

@@ -70,16 +70,16 @@ class History:
         self.is_regression = is_regression
         #: Figures, one row behind the other: of steps, of epochs, of validations. Whoever reads them, in whatever
         #: thread or signal handler, copies them and changes nothing.
-        self._rows: dict[tuple[str, ...], array[float]] = {names: array("d") for names in (STEP, TRAINING, VALIDATION)}
-        #: Figures of steps and epochs in the arrays that a repeated step writes into, once they are here.
+        self._rows: dict[tuple[str, ...], array[float]] = {}
+        #: Figures of steps and epochs that come behind those, in the arrays that compiled calls have written.
         self._later: list[tuple[Array, Array]] = []
 
     def __getattr__(self, name: str) -> Array:
         for names in (STEP, TRAINING, VALIDATION):
             if name in names:  # no other: copy and pickle ask before _rows exists
                 column = names.index(name)
-                rows = np.frombuffer(self._rows[names].tobytes()).reshape(-1, len(names))
-                later = [] if names is VALIDATION else [pair[names is TRAINING][column] for pair in self._later]
+                rows = np.frombuffer(self._rows_of(names).tobytes()).reshape(-1, len(names))
+                later = [] if names is VALIDATION else [pair[names is TRAINING][column] for pair in self._later[:]]
                 return np.concatenate([rows[:, column], *later])
         raise AttributeError(f"'History' object has no attribute {name!r}")
 
@@ -95,31 +95,34 @@ class History:
 
     def adding(self, steps: Array, epochs: Array) -> list[partial[Any]]:
         """Return the calls that record some steps and epochs, for `nnx._interrupt.at_once`."""
-        parts = ((STEP, steps), (TRAINING, epochs))
-        return [partial(self._rows[names].frombytes, figures.T.tobytes()) for names, figures in parts]
+        return [partial(self._later.append, (steps, epochs))]
 
     def adding_step(
         self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float
     ) -> partial[Any]:
         """Return the call that records a step, for `nnx._interrupt.at_once`."""
         return partial(
-            self._rows[STEP].extend,
+            self._rows_of(STEP).extend,
             (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, float(learning_rate)),
         )
 
     def add_epoch(self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float) -> None:
         """Record an epoch's training figures."""
         row = (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, learning_rate)
-        self._rows[TRAINING].extend(tuple(map(float, row)))
+        self._rows_of(TRAINING).extend(tuple(map(float, row)))
 
     def add_validation(self, loss: float, accuracy: float) -> None:
         """Record an epoch's validation figures."""
-        self._rows[VALIDATION].extend((loss, accuracy))
+        self._rows_of(VALIDATION).extend((loss, accuracy))
+
+    def _rows_of(self, names: tuple[str, ...]) -> array[float]:
+        """Return the rows of these figures."""
+        return self._rows.setdefault(names, array("d"))
 
     def _count(self, names: tuple[str, ...]) -> int:
         """Return how many steps, or epochs, there are."""
-        later: int = sum(pair[names is TRAINING].shape[1] for pair in self._later)
-        return len(self._rows[names]) // len(names) + later
+        later: int = sum(pair[names is TRAINING].shape[1] for pair in self._later[:])
+        return len(self._rows_of(names)) // len(names) + later
 
     def lacks_epoch(self, n_batches: int) -> bool:
         """Return whether the last step recorded ends an epoch, of so many steps, that is not recorded."""
@@ -127,7 +130,7 @@ class History:
 
     def restore(self, columns: Mapping[str, Array]) -> None:
         """Begin with the figures of an interrupted run: float64 arrays (n,) under the attributes' names."""
-        for names in self._rows:
+        for names in (STEP, TRAINING, VALIDATION):
             self._rows[names] = array("d", np.stack([columns[name] for name in names], 1).tobytes())
 
     def to_dict(self) -> dict[str, list[float]]:

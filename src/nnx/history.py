@@ -93,9 +93,9 @@ class History:
         """
         self._later.append((steps, epochs))
 
-    def adding(self, steps: Array, epochs: Array) -> list[partial[Any]]:
-        """Return the calls that record some steps and epochs, for `nnx._interrupt.at_once`."""
-        return [partial(self._later.append, (steps, epochs))]
+    def adding(self, steps: Array, epochs: Array) -> partial[Any]:
+        """Return the call that does what `add` does, for `nnx._interrupt.at_once`."""
+        return partial(self._later.append, (steps, epochs))
 
     def adding_step(
         self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float

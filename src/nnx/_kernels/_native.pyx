@@ -61,7 +61,7 @@ def use(str variant not None):
     tables[0], tables[1] = found[0], found[1]
 
 
-include "native/door.pxi"
+include "native/argument_checks.pxi"
 
 
 # What `_arrays.py` does, compiled
@@ -743,6 +743,6 @@ def adam_update(
 # Whole runs
 
 
-include "native/plan.pxi"
-include "native/repeat.pxi"
-include "native/inference.pxi"
+include "native/plans/plan.pxi"
+include "native/plans/repeat.pxi"
+include "native/plans/inference.pxi"

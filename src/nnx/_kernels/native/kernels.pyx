@@ -12,17 +12,19 @@ from libc.string cimport memcpy, memmove, memset
 from nnx._kernels.native.kernels cimport *
 from nnx._kernels.native.simd cimport *
 
-include "elementwise.pxi"
-include "products.pxi"
-include "narrow.pxi"
-include "dense.pxi"
-include "classes.pxi"
-include "optimizers.pxi"
-include "dropout.pxi"
-include "strips.pxi"
-include "steps.pxi"
-include "slim.pxi"
-include "runs.pxi"
+include "elementwise/loops.pxi"
+include "elementwise/activations.pxi"
+include "elementwise/softmax.pxi"
+include "elementwise/losses.pxi"
+include "elementwise/optimizers.pxi"
+include "elementwise/dropout.pxi"
+include "products/tiles.pxi"
+include "products/few_columns.pxi"
+include "products/dense.pxi"
+include "plans/weight_gradients.pxi"
+include "plans/steps.pxi"
+include "plans/batched_lanes.pxi"
+include "plans/runs.pxi"
 
 cdef Kernels addresses
 fill_layouts(addresses.layouts)

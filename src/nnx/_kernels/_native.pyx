@@ -1,11 +1,11 @@
-"""The door to the compiled kernels: every argument is checked, at every call, then a kernel runs without the GIL.
+"""The binding layer of the compiled kernels: every argument is checked, at every call, then a kernel runs without the GIL.
 
 Whatever Python passes, no kernel reads or writes outside an array. Arrays that are merely not contiguous, unaligned or
 of the other byte order are copied, and results copied back; those of another shape or type, and read-only
 ones to write into, are refused before anything has changed. An input that overlaps an output is copied, unless the
 kernel goes number by number and both are the same; outputs that overlap each other are refused.
 
-What each function computes is said at its twin in `_numpy.py`.
+What each function computes is said at its twin in `_numpy`.
 """
 
 cimport cython
@@ -62,6 +62,7 @@ def use(str variant not None):
 
 
 include "native/argument_checks.pxi"
+include "native/tables.pxi"
 
 
 # What `_arrays.py` does, compiled
@@ -285,10 +286,10 @@ def dropout_mask(mask, double keep, seed, forwards):
 
 def dropout_apply(values, mask, output):
     cdef Kernels *kernels = kernels_for("dropout_apply", "values", values)
-    number_by_number("dropout_apply", kernels.dropout_apply, kernels, "values", values, "mask", mask, "output", output)
+    number_by_number("dropout_apply", kernels.multiply, kernels, "values", values, "mask", mask, "output", output)
 
 
-# Activations, and gradients of losses
+# Element by element
 
 
 cdef one_by_one(
@@ -339,70 +340,44 @@ def _log(values, output):
     one_by_one("_log", kernels.logarithm, kernels, "values", values, "output", output)
 
 
-def relu_forward(inputs, output):
-    cdef Kernels *kernels = kernels_for("relu_forward", "inputs", inputs)
-    one_by_one("relu_forward", kernels.relu_forward, kernels, "inputs", inputs, "output", output)
+# Activations
 
 
-def relu_backward(inputs, dvalues, dinputs):
-    cdef Kernels *kernels = kernels_for("relu_backward", "inputs", inputs)
-    number_by_number(
-        "relu_backward", kernels.relu_backward, kernels, "inputs", inputs, "dvalues", dvalues, "dinputs", dinputs
-    )
-
-
-def sigmoid_forward(inputs, output):
-    cdef Kernels *kernels = kernels_for("sigmoid_forward", "inputs", inputs)
-    one_by_one("sigmoid_forward", kernels.sigmoid_forward, kernels, "inputs", inputs, "output", output)
-
-
-def sigmoid_backward(output, dvalues, dinputs):
-    cdef Kernels *kernels = kernels_for("sigmoid_backward", "output", output)
-    number_by_number(
-        "sigmoid_backward", kernels.sigmoid_backward, kernels, "output", output, "dvalues", dvalues, "dinputs", dinputs
-    )
-
-
-def softmax_forward(inputs, output):
-    cdef str where = "softmax_forward"
-    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+cdef activate(str where, Pass which, str name, str name_x, object given_x, object given_d, str name_result,
+              object given_result, object given_settings):
+    """Run an activation by its name."""
+    cdef Kernels *kernels = kernels_for(where, name_x, given_x)
+    cdef const Activation *activation = activation_of(kernels, name)
     cdef int number = type_of(kernels)
-    cdef cnp.ndarray x = classes_of(where, "inputs", inputs, number)
-    cdef cnp.ndarray result = like(where, "output", output, number, x)
-    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), columns = cnp.PyArray_DIM(x, 1)
-    cdef void *scratch
+    cdef bint by_rows = activation.traits & WHOLE_ROWS
+    cdef cnp.ndarray x = classes_of(where, name_x, given_x, number) if by_rows else plain(given_x)
+    cdef cnp.ndarray d = x if given_d is None else like(where, "dvalues", given_d, number, x)
+    cdef cnp.ndarray result = like(where, name_result, given_result, number, x)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0) if by_rows else cnp.PyArray_SIZE(x)
+    cdef Py_ssize_t columns = cnp.PyArray_DIM(x, 1) if by_rows else 1
+    cdef double settings[MAX_SETTINGS]
+    cdef void *scratch = NULL
     cdef uint64_t mode
-    check_writable(where, "output", output)
-    x = same_or_apart(x, result)
-    scratch = take(columns * ALIGNMENT)
+    take_settings(settings, given_settings, activation.n_settings)
+    check_writable(where, name_result, given_result)
+    x, d = same_or_apart(x, result), same_or_apart(d, result)
+    if by_rows:
+        scratch = take(columns * ALIGNMENT)
     with nogil:
         mode = enter_kernels()
-        kernels.softmax_forward(data(x), data(result), rows, columns, scratch)
+        activation.run(which, data(x), data(d), data(result), rows, columns, settings, scratch)
         leave_kernels(mode)
-    give(scratch)
-    give_back(output, result)
+    if by_rows:
+        give(scratch)
+    give_back(given_result, result)
 
 
-def softmax_backward(output, dvalues, dinputs):
-    cdef str where = "softmax_backward"
-    cdef Kernels *kernels = kernels_for(where, "output", output)
-    cdef int number = type_of(kernels)
-    cdef cnp.ndarray p = classes_of(where, "output", output, number)
-    cdef cnp.ndarray d = like(where, "dvalues", dvalues, number, p)
-    cdef cnp.ndarray result = like(where, "dinputs", dinputs, number, p)
-    cdef uint64_t mode
-    check_writable(where, "dinputs", dinputs)
-    p, d = same_or_apart(p, result), same_or_apart(d, result)
-    with nogil:
-        mode = enter_kernels()
-        kernels.softmax_backward(data(p), data(d), data(result), cnp.PyArray_DIM(p, 0), cnp.PyArray_DIM(p, 1))
-        leave_kernels(mode)
-    give_back(dinputs, result)
+def activation_forward(str name not None, inputs, output, settings=()):
+    activate("activation_forward", FORWARD, name, "inputs", inputs, None, "output", output, settings)
 
 
-def linear_backward(dvalues, dinputs):
-    cdef Kernels *kernels = kernels_for("linear_backward", "dvalues", dvalues)
-    one_by_one("linear_backward", kernels.linear_backward, kernels, "dvalues", dvalues, "dinputs", dinputs)
+def activation_backward(str name not None, source, dvalues, dinputs, settings=()):
+    activate("activation_backward", BACKWARD, name, "source", source, dvalues, "dinputs", dinputs, settings)
 
 
 # Losses
@@ -420,58 +395,62 @@ def total(values):
     return result
 
 
-cdef with_labels(
-    str where, labels_t kernel, Kernels *kernels, str name_p, object given_p, object given_labels, str name_result,
-    object given_result, bint per_sample,
-):
-    """Run a kernel that makes a loss a sample, or gradients, of probabilities and labels."""
+cdef judge(str where, LossPart part, str name, object y_pred, object targets, str name_result, object given_result,
+           object given_settings, object own):
+    """Run a loss by its name."""
+    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
+    cdef const Loss *loss = loss_of(kernels, name)
     cdef int number = type_of(kernels)
-    cdef cnp.ndarray p = matrix(where, name_p, given_p, number, ANY, ANY)
+    cdef cnp.ndarray p = classes_of(where, "y_pred", y_pred, number)
     cdef Py_ssize_t rows = cnp.PyArray_DIM(p, 0), columns = cnp.PyArray_DIM(p, 1)
-    cdef cnp.ndarray result
-    cdef int32_t *labels
+    cdef cnp.ndarray y = None, result
+    cdef double settings[MAX_SETTINGS]
+    cdef int32_t *labels = NULL
+    cdef void *numbers
+    cdef const void *against
     cdef uint64_t mode
-    if per_sample:
+    take_settings(settings, given_settings, loss.n_settings)
+    if part == PAIR_GRADIENT and not loss.pair[0]:
+        raise ValueError(f"{where}: name must be a loss that pairs with an activation, got {name!r}.")
+    if part == SAMPLE_LOSSES:
         result = vector(where, name_result, given_result, number, rows)
     else:
         result = like(where, name_result, given_result, number, p)
     check_writable(where, name_result, given_result)
-    p = apart(p, result)
-    labels = take_labels(where, given_labels, rows, columns)
+    if not loss.traits & BY_LABELS:
+        y = like(where, "targets", targets, number, p)
+        y = apart(y, result) if part == SAMPLE_LOSSES else same_or_apart(y, result)
+        p = apart(p, result) if part == SAMPLE_LOSSES else same_or_apart(p, result)
+        against = data(y)
+    else:
+        p = apart(p, result)
+        labels = take_labels(where, targets, rows, columns)
+        against = labels
+    numbers = take_own_numbers(where, own, number, columns)
     with nogil:
         mode = enter_kernels()
-        kernel(data(p), labels, data(result), rows, columns, rows)
+        loss.run(part, data(p), against, data(result), rows, columns, rows, settings, numbers)
         leave_kernels(mode)
-    give(labels)
+    if labels is not NULL:
+        give(labels)
+    if numbers is not NULL:
+        give(numbers)
     give_back(given_result, result)
 
 
-def categorical_crossentropy_forward(y_pred, labels, sample_losses):
-    cdef str where = "categorical_crossentropy_forward"
-    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
-    with_labels(
-        where, kernels.categorical_crossentropy_forward, kernels, "y_pred", y_pred, labels, "sample_losses",
-        sample_losses, True,
-    )
+def loss_forward(str name not None, y_pred, targets, sample_losses, settings=(), own=None):
+    judge("loss_forward", SAMPLE_LOSSES, name, y_pred, targets, "sample_losses", sample_losses, settings, own)
 
 
-def categorical_crossentropy_backward(y_pred, labels, dinputs):
-    cdef str where = "categorical_crossentropy_backward"
-    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
-    with_labels(
-        where, kernels.categorical_crossentropy_backward, kernels, "y_pred", y_pred, labels, "dinputs", dinputs, False
-    )
+def loss_backward(str name not None, y_pred, targets, dinputs, settings=(), own=None):
+    judge("loss_backward", GRADIENT, name, y_pred, targets, "dinputs", dinputs, settings, own)
 
 
-def softmax_crossentropy_backward(output, labels, dinputs):
-    cdef str where = "softmax_crossentropy_backward"
-    cdef Kernels *kernels = kernels_for(where, "output", output)
-    with_labels(
-        where, kernels.softmax_crossentropy_backward, kernels, "output", output, labels, "dinputs", dinputs, False
-    )
+def pair_backward(str name not None, y_pred, targets, dinputs, settings=(), own=None):
+    judge("pair_backward", PAIR_GRADIENT, name, y_pred, targets, "dinputs", dinputs, settings, own)
 
 
-def softmax_crossentropy(inputs, labels, output, dinputs):
+def softmax_crossentropy(inputs, labels, output, dinputs, double smoothing=0.0):
     cdef str where = "softmax_crossentropy"
     cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
     cdef int number = type_of(kernels)
@@ -499,7 +478,8 @@ def softmax_crossentropy(inputs, labels, output, dinputs):
     with nogil:
         mode = enter_kernels()
         hits = kernels.softmax_crossentropy(
-            data(x), numbers, data(probabilities), into, data(losses), rows, columns, columns, 1, rows, scratch
+            data(x), numbers, data(probabilities), into, data(losses), rows, columns, columns, 1, rows, smoothing,
+            scratch,
         )
         loss = kernels.total(data(losses), rows)
         leave_kernels(mode)
@@ -509,74 +489,6 @@ def softmax_crossentropy(inputs, labels, output, dinputs):
     if dinputs is not None:
         give_back(dinputs, gradients)
     return loss, hits
-
-
-cdef mean_losses(str where, rows_two_t kernel, Kernels *kernels, object y_pred, object y_true, object sample_losses):
-    """Run a kernel that makes a loss a sample of predictions and targets."""
-    cdef int number = type_of(kernels)
-    cdef cnp.ndarray p = classes_of(where, "y_pred", y_pred, number)
-    cdef cnp.ndarray y = like(where, "y_true", y_true, number, p)
-    cdef Py_ssize_t rows = cnp.PyArray_DIM(p, 0)
-    cdef cnp.ndarray result = vector(where, "sample_losses", sample_losses, number, rows)
-    cdef uint64_t mode
-    check_writable(where, "sample_losses", sample_losses)
-    p, y = apart(p, result), apart(y, result)
-    with nogil:
-        mode = enter_kernels()
-        kernel(data(p), data(y), data(result), rows, cnp.PyArray_DIM(p, 1))
-        leave_kernels(mode)
-    give_back(sample_losses, result)
-
-
-def binary_crossentropy_forward(y_pred, y_true, sample_losses):
-    cdef str where = "binary_crossentropy_forward"
-    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
-    mean_losses(where, kernels.binary_crossentropy_forward, kernels, y_pred, y_true, sample_losses)
-
-
-def binary_crossentropy_backward(y_pred, y_true, dinputs):
-    cdef str where = "binary_crossentropy_backward"
-    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
-    number_by_number(
-        where, kernels.binary_crossentropy_backward, kernels, "y_pred", y_pred, "y_true", y_true, "dinputs", dinputs
-    )
-
-
-def sigmoid_binary_crossentropy_backward(output, y_true, dinputs):
-    cdef str where = "sigmoid_binary_crossentropy_backward"
-    cdef Kernels *kernels = kernels_for(where, "output", output)
-    number_by_number(
-        where, kernels.sigmoid_binary_crossentropy_backward, kernels, "output", output, "y_true", y_true, "dinputs",
-        dinputs,
-    )
-
-
-def mean_squared_error_forward(y_pred, y_true, sample_losses):
-    cdef str where = "mean_squared_error_forward"
-    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
-    mean_losses(where, kernels.mean_squared_error_forward, kernels, y_pred, y_true, sample_losses)
-
-
-def mean_squared_error_backward(y_pred, y_true, dinputs):
-    cdef str where = "mean_squared_error_backward"
-    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
-    number_by_number(
-        where, kernels.mean_squared_error_backward, kernels, "y_pred", y_pred, "y_true", y_true, "dinputs", dinputs
-    )
-
-
-def mean_absolute_error_forward(y_pred, y_true, sample_losses):
-    cdef str where = "mean_absolute_error_forward"
-    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
-    mean_losses(where, kernels.mean_absolute_error_forward, kernels, y_pred, y_true, sample_losses)
-
-
-def mean_absolute_error_backward(y_pred, y_true, dinputs):
-    cdef str where = "mean_absolute_error_backward"
-    cdef Kernels *kernels = kernels_for(where, "y_pred", y_pred)
-    number_by_number(
-        where, kernels.mean_absolute_error_backward, kernels, "y_pred", y_pred, "y_true", y_true, "dinputs", dinputs
-    )
 
 
 # Accuracy
@@ -646,98 +558,81 @@ cdef inline cnp.ndarray changed(str where, str name, object given, int number, o
     return array
 
 
-def sgd_update(values, gradients, double rate):
-    cdef str where = "sgd_update"
+def optimizer_update(str name not None, values, gradients, tuple states not None, double rate, double step, settings):
+    cdef str where = "optimizer_update"
     cdef Kernels *kernels = kernels_for(where, "values", values)
+    cdef const Rule *rule = rule_of(kernels, name)
     cdef int number = type_of(kernels)
     cdef cnp.ndarray v = changed(where, "values", values, number, values)
-    cdef cnp.ndarray g = same_or_apart(like(where, "gradients", gradients, number, v), v)
-    cdef uint64_t mode
-    with nogil:
-        mode = enter_kernels()
-        kernels.sgd_update(data(v), data(g), cnp.PyArray_SIZE(v), rate)
-        leave_kernels(mode)
-    give_back(values, v)
-
-
-def sgd_momentum_update(values, gradients, momentums, double rate, double momentum):
-    cdef str where = "sgd_momentum_update"
-    cdef Kernels *kernels = kernels_for(where, "values", values)
-    cdef int number = type_of(kernels)
-    cdef cnp.ndarray v = changed(where, "values", values, number, values)
-    cdef cnp.ndarray m = changed(where, "momentums", momentums, number, values)
     cdef cnp.ndarray g = like(where, "gradients", gradients, number, values)
+    cdef cnp.ndarray array
+    cdef double numbers[MAX_SETTINGS]
+    cdef void *kept_states[MAX_STATES]
+    cdef list given = [values, *states], arrays = [v]
     cdef uint64_t mode
-    distinct(where, "values", values, "momentums", momentums)
-    g = apart(apart(g, v), m)
+    cdef int i, k
+    take_settings(numbers, settings, rule.n_settings)
+    if len(states) != rule.n_states:
+        raise ValueError(f"{where}: states must be {rule.n_states} arrays, got {len(states)}.")
+    for i in range(rule.n_states):
+        array = changed(where, "states", states[i], number, values)
+        for k in range(i + 1):
+            distinct(where, "values" if k == 0 else "states", given[k], "states", states[i])
+        arrays.append(array)
+        kept_states[i] = data(array)
+    g = same_or_apart(g, v) if rule.n_states == 0 else apart(g, v)
+    for i in range(rule.n_states):
+        g = apart(g, arrays[i + 1])
     with nogil:
         mode = enter_kernels()
-        kernels.sgd_momentum_update(data(v), data(g), data(m), cnp.PyArray_SIZE(v), rate, momentum)
+        kernels.update_by_rule(rule, data(v), data(g), kept_states, cnp.PyArray_SIZE(v), rate, step, numbers)
         leave_kernels(mode)
-    give_back(momentums, m)
-    give_back(values, v)
+    for i in range(len(arrays)):
+        give_back(given[i], arrays[i])
 
 
-def adagrad_update(values, gradients, cache, double rate, double epsilon):
-    cdef str where = "adagrad_update"
-    cdef Kernels *kernels = kernels_for(where, "values", values)
+cdef with_number(str where, scale_t kernel, Kernels *kernels, str name_x, object given_x, str name_result,
+                 object given_result, double factor):
+    """Run a kernel that makes one number of one, and of one that is the same for all."""
     cdef int number = type_of(kernels)
-    cdef cnp.ndarray v = changed(where, "values", values, number, values)
-    cdef cnp.ndarray c = changed(where, "cache", cache, number, values)
-    cdef cnp.ndarray g = like(where, "gradients", gradients, number, values)
+    cdef cnp.ndarray x = plain(given_x)
+    cdef cnp.ndarray result = like(where, name_result, given_result, number, x)
     cdef uint64_t mode
-    distinct(where, "values", values, "cache", cache)
-    g = apart(apart(g, v), c)
+    check_writable(where, name_result, given_result)
+    x = same_or_apart(x, result)
     with nogil:
         mode = enter_kernels()
-        kernels.adagrad_update(data(v), data(g), data(c), cnp.PyArray_SIZE(v), rate, epsilon)
+        kernel(data(x), data(result), cnp.PyArray_SIZE(x), factor)
         leave_kernels(mode)
-    give_back(cache, c)
-    give_back(values, v)
+    give_back(given_result, result)
 
 
-def rmsprop_update(values, gradients, cache, double rate, double epsilon, double rho):
-    cdef str where = "rmsprop_update"
-    cdef Kernels *kernels = kernels_for(where, "values", values)
+def clip_gradients(gradients, clipped, double limit):
+    cdef Kernels *kernels = kernels_for("clip_gradients", "gradients", gradients)
+    with_number(
+        "clip_gradients", kernels.clip_gradients, kernels, "gradients", gradients, "clipped", clipped, limit
+    )
+
+
+def scale_gradients(gradients, scaled, double factor):
+    cdef Kernels *kernels = kernels_for("scale_gradients", "gradients", gradients)
+    with_number(
+        "scale_gradients", kernels.scale_gradients, kernels, "gradients", gradients, "scaled", scaled, factor
+    )
+
+
+def average_update(averages, values, double keep):
+    cdef str where = "average_update"
+    cdef Kernels *kernels = kernels_for(where, "averages", averages)
     cdef int number = type_of(kernels)
-    cdef cnp.ndarray v = changed(where, "values", values, number, values)
-    cdef cnp.ndarray c = changed(where, "cache", cache, number, values)
-    cdef cnp.ndarray g = like(where, "gradients", gradients, number, values)
+    cdef cnp.ndarray a = changed(where, "averages", averages, number, averages)
+    cdef cnp.ndarray v = apart(like(where, "values", values, number, averages), a)
     cdef uint64_t mode
-    distinct(where, "values", values, "cache", cache)
-    g = apart(apart(g, v), c)
     with nogil:
         mode = enter_kernels()
-        kernels.rmsprop_update(data(v), data(g), data(c), cnp.PyArray_SIZE(v), rate, epsilon, rho)
+        kernels.average_update(data(a), data(v), cnp.PyArray_SIZE(a), keep)
         leave_kernels(mode)
-    give_back(cache, c)
-    give_back(values, v)
-
-
-def adam_update(
-    values, gradients, momentums, cache, double rate, double epsilon, double beta_1, double beta_2, double step
-):
-    cdef str where = "adam_update"
-    cdef Kernels *kernels = kernels_for(where, "values", values)
-    cdef int number = type_of(kernels)
-    cdef cnp.ndarray v = changed(where, "values", values, number, values)
-    cdef cnp.ndarray m = changed(where, "momentums", momentums, number, values)
-    cdef cnp.ndarray c = changed(where, "cache", cache, number, values)
-    cdef cnp.ndarray g = like(where, "gradients", gradients, number, values)
-    cdef uint64_t mode
-    distinct(where, "values", values, "momentums", momentums)
-    distinct(where, "values", values, "cache", cache)
-    distinct(where, "momentums", momentums, "cache", cache)
-    g = apart(apart(apart(g, v), m), c)
-    with nogil:
-        mode = enter_kernels()
-        kernels.adam_update(
-            data(v), data(g), data(m), data(c), cnp.PyArray_SIZE(v), rate, epsilon, beta_1, beta_2, step
-        )
-        leave_kernels(mode)
-    give_back(momentums, m)
-    give_back(cache, c)
-    give_back(values, v)
+    give_back(averages, a)
 
 
 # Whole runs

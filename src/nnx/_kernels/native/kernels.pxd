@@ -1,14 +1,13 @@
-"""What the compiled kernels and their door agree on: one table of addresses for each variant and float type.
+"""What the compiled kernels and the binding layer agree on: one table of addresses for each variant and float type.
 
-Numbers are passed as ``void *`` here, because the door serves both float types; they are described at each kernel.
+Numbers are passed as ``void *`` here, because the binding layer serves both float types; they are described at each
+kernel.
 """
 
 from libc.stdint cimport int32_t, uint64_t
 
 ctypedef void (*map_one_t)(const void *, void *, Py_ssize_t) noexcept nogil
 ctypedef void (*map_two_t)(const void *, const void *, void *, Py_ssize_t) noexcept nogil
-ctypedef void (*rows_two_t)(const void *, const void *, void *, Py_ssize_t, Py_ssize_t) noexcept nogil
-ctypedef void (*labels_t)(const void *, const int32_t *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 ctypedef void (*dense_forward_t)(
     const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, bint, void *
@@ -28,19 +27,75 @@ ctypedef double (*total_t)(const void *, Py_ssize_t) noexcept nogil
 ctypedef void (*dropout_mask_t)(
     void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double, uint64_t, uint64_t
 ) noexcept nogil
-ctypedef void (*softmax_forward_t)(const void *, void *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
 ctypedef Py_ssize_t (*softmax_crossentropy_t)(
     const void *, const int32_t *, void *, void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-    void *
+    double, void *
 ) noexcept nogil
 ctypedef void (*argmax_t)(const void *, Py_ssize_t *, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*near_count_t)(const void *, const void *, Py_ssize_t, double) noexcept nogil
-ctypedef void (*sgd_update_t)(void *, const void *, Py_ssize_t, double) noexcept nogil
-ctypedef void (*sgd_momentum_update_t)(void *, const void *, void *, Py_ssize_t, double, double) noexcept nogil
-ctypedef void (*adagrad_update_t)(void *, const void *, void *, Py_ssize_t, double, double) noexcept nogil
-ctypedef void (*rmsprop_update_t)(void *, const void *, void *, Py_ssize_t, double, double, double) noexcept nogil
-ctypedef void (*adam_update_t)(
-    void *, const void *, void *, void *, Py_ssize_t, double, double, double, double, double
+ctypedef void (*scale_t)(const void *, void *, Py_ssize_t, double) noexcept nogil
+
+# Formulas: a table each of activations, losses and rules, a row for each of them
+
+cdef enum:
+    MOST_LANES = 16  # of a vector
+    MAX_ACTIVATIONS = 32
+    MAX_LOSSES = 32
+    MAX_RULES = 32
+    MAX_SETTINGS = 6  # numbers that a formula is given
+    MAX_STATES = 3  # arrays that a rule keeps of a parameter
+    MAX_CONSTANTS = 10  # of a rule, for a step
+
+cdef enum Pass:
+    FORWARD, FORWARD_AND_SLOPE, BACKWARD
+
+cdef enum:  # traits of an activation
+    FROM_INPUTS = 1  # backward starts from the inputs, and FORWARD_AND_SLOPE leaves the slope in their place
+    WHOLE_ROWS = 2  # it looks at whole rows, and needs scratch (columns, MOST_LANES)
+    FUSES_WITH_DENSE = 4  # it is the ReLU, which a product applies to what it stores
+    IDENTITY = 8
+
+ctypedef void (*activation_t)(
+    Pass, void *, const void *, void *, Py_ssize_t, Py_ssize_t, const double *, void *
+) noexcept nogil
+
+cdef struct Activation:
+    const char *name
+    activation_t run
+    int traits
+    int n_settings
+
+cdef enum LossPart:
+    SAMPLE_LOSSES, GRADIENT, PAIR_GRADIENT  # the last is by the inputs of the activation that it pairs with
+
+cdef enum:  # traits of a loss
+    BY_LABELS = 1  # targets are class numbers, int32, else numbers like the predictions
+    NEEDS_PAIR = 2  # it takes what its pair puts out
+    FUSED_WITH_PAIR = 4  # `softmax_crossentropy` does both in one pass
+
+ctypedef void (*loss_t)(
+    LossPart, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double *, const void *
+) noexcept nogil
+
+cdef struct Loss:
+    const char *name
+    const char *pair  # the activation by whose inputs it gives the gradient as well; "" for none
+    loss_t run
+    int traits
+    int n_settings
+
+ctypedef void (*prepare_t)(void *, double, double, const double *) noexcept nogil
+ctypedef void (*apply_t)(void *, const void *, void **, Py_ssize_t, const void *) noexcept nogil
+
+cdef struct Rule:
+    const char *name
+    int n_states
+    int n_settings
+    prepare_t prepare  # constants of a step
+    apply_t apply
+
+ctypedef void (*update_t)(
+    const Rule *, void *, const void *, void **, Py_ssize_t, double, double, const double *
 ) noexcept nogil
 
 # What a plan runs
@@ -62,33 +117,29 @@ cdef extern from "threads.h" nogil:
     char *take_out(char **place)
     bint put_in(char **place, char *value)
 
-cdef enum:
-    MOST_STATES = 2
-    MOST_SETTINGS = 3
-
 cdef enum Kind:
-    DENSE, RELU, SIGMOID, SOFTMAX, LINEAR, DROPOUT
-
-cdef enum Loss:
-    CATEGORICAL, BINARY, SQUARED_ERROR, ABSOLUTE_ERROR
-
-cdef enum Rule:
-    SGD, SGD_MOMENTUM, ADAGRAD, RMSPROP, ADAM
+    DENSE, ACTIVATION, DROPOUT
 
 cdef struct Parameter:
     # Weights or biases, in the layer's own arrays.
     void *values
-    void *momentums  # NULL if the rule has none
-    void *cache  # likewise
+    void *states[MAX_STATES]  # what the rule keeps of them
+    void *averages  # NULL if the optimizer keeps none
     void *gradients  # out; NULL if nobody wants to see them
     double l1
     double l2
+    Py_ssize_t line  # columns of the values
+    void *collected  # where gradients wait for their common norm; NULL without one
+    double *squares  # of these, the sum for each row
 
 cdef struct Stage:
     # A layer or activation, for a whole batch. A dense stage may do the ReLU behind it as well.
     Kind kind
     Py_ssize_t n_in
     Py_ssize_t n_out
+    const Activation *activation  # the row of an activation
+    double settings[MAX_SETTINGS]
+    bint keeps_slope  # forward leaves the slope in place of its inputs, which nobody else needs
     bint relu
     bint trained
     Parameter weights
@@ -131,7 +182,7 @@ cdef struct Net:
     # A program bound to arrays: all that a run reads and writes.
     int n_stages
     Stage *stages
-    bint slim  # `slim_step` does it all
+    bint batched_lanes  # `lanes_step` does it all
     bint records  # figures are recorded
     bint stops  # before a step's update, if its loss is not finite
     Py_ssize_t batch  # rows of a step, at most
@@ -140,17 +191,24 @@ cdef struct Net:
     Py_ssize_t n_out
     const void *X  # (n_samples, n_in)
     const Py_ssize_t *order  # (epochs, n_samples): which sample comes when; or NULL
-    Loss loss
+    const Loss *loss
+    double loss_settings[MAX_SETTINGS]
+    const void *loss_own  # (n_out + MOST_LANES,): each column's own number for the loss, and the first again; or NULL
     bint combined  # the loss's gradient is taken together with that of the last activation
-    const int32_t *labels  # (n_samples,), for the categorical loss
+    bint fused  # so are activation and loss themselves
+    const int32_t *labels  # (n_samples,), for a loss of class numbers
     const void *targets  # (n_samples, n_out), for the others
     const double *wanted  # (n_samples, n_wanted): what the accuracy compares with; NULL: the labels
     Py_ssize_t n_wanted
     bint threshold  # predictions are whether an output is above 1/2
     bint classes  # predictions are the first largest column
     double precision  # how near a prediction must come; below 0: it must be equal
-    Rule rule
-    double settings[MOST_SETTINGS]
+    const Rule *rule
+    double settings[2][MAX_SETTINGS]  # for weights, and for biases
+    bint alike  # whether both are the same
+    double clip_value  # gradients are kept within plus and minus this; 0: they are not
+    double clip_norm  # the largest norm of all gradients together; 0: any
+    double average  # how much of the average of values is kept, at most; 0: there is none
     uint64_t iterations  # steps done before this run
     Py_ssize_t step_of_epoch  # in which the run begins
     uint64_t first_forwards  # training forwards before this run, since the stages were bound
@@ -159,7 +217,7 @@ cdef struct Net:
     void *batch_targets
     double *batch_wanted
     void *sample_losses  # (batch,)
-    void *slim_space
+    void *lanes_space
     char *scratch  # private_size bytes for each thread
     Py_ssize_t scratch_size  # of which these are for kernels, and what is left for `forward`
     Py_ssize_t private_size
@@ -170,16 +228,17 @@ ctypedef void (*run_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
 ctypedef void (*predict_t)(const Net *, const void *, void *, Py_ssize_t, char *) noexcept nogil
 ctypedef Py_ssize_t (*space_t)(Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef bint (*fits_t)(const Net *) noexcept nogil
-ctypedef Py_ssize_t (*slim_space_t)(const Net *, Py_ssize_t) noexcept nogil
+ctypedef Py_ssize_t (*lanes_space_t)(const Net *, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*net_space_t)(const Net *) noexcept nogil
 
 cdef enum:
-    N_LAYOUTS = 5
+    N_LAYOUTS = 8
 
 cdef inline void fill_layouts(Py_ssize_t *layouts) noexcept nogil:
     """Write the sizes of all structs that the binding layer and the kernels share: modules of two builds differ."""
     layouts[0], layouts[1], layouts[2] = sizeof(Kernels), sizeof(Net), sizeof(Stage)
     layouts[3], layouts[4] = sizeof(Progress), sizeof(Meeting)
+    layouts[5], layouts[6], layouts[7] = sizeof(Activation), sizeof(Loss), sizeof(Rule)
 
 cdef struct Kernels:
     Py_ssize_t layouts[N_LAYOUTS]  # first of all: what `fill_layouts` writes
@@ -192,34 +251,22 @@ cdef struct Kernels:
     total_t total
     not_finite_t not_finite
     dropout_mask_t dropout_mask
-    map_two_t dropout_apply
+    map_two_t multiply
     map_one_t exponential
     map_one_t logarithm
-    map_one_t relu_forward
-    map_two_t relu_backward
-    map_one_t sigmoid_forward
-    map_two_t sigmoid_backward
-    softmax_forward_t softmax_forward
-    rows_two_t softmax_backward
-    map_one_t linear_backward
+    const Activation *activations
+    int n_activations
+    const Loss *losses
+    int n_losses
+    const Rule *rules
+    int n_rules
     softmax_crossentropy_t softmax_crossentropy
-    labels_t categorical_crossentropy_forward
-    labels_t categorical_crossentropy_backward
-    labels_t softmax_crossentropy_backward
-    rows_two_t binary_crossentropy_forward
-    map_two_t binary_crossentropy_backward
-    map_two_t sigmoid_binary_crossentropy_backward
-    rows_two_t mean_squared_error_forward
-    map_two_t mean_squared_error_backward
-    rows_two_t mean_absolute_error_forward
-    map_two_t mean_absolute_error_backward
     argmax_t argmax
     near_count_t near_count
-    sgd_update_t sgd_update
-    sgd_momentum_update_t sgd_momentum_update
-    adagrad_update_t adagrad_update
-    rmsprop_update_t rmsprop_update
-    adam_update_t adam_update
+    update_t update_by_rule
+    scale_t clip_gradients
+    scale_t scale_gradients
+    scale_t average_update
     space_t tiles_space
     space_t panels_space
     space_t packed_space
@@ -228,5 +275,5 @@ cdef struct Kernels:
     train_t train
     run_t evaluate
     predict_t predict
-    fits_t fits_slim
-    slim_space_t slim_space
+    fits_t fits_lanes
+    lanes_space_t lanes_space

@@ -1,6 +1,6 @@
 """The compiled kernels of one variant and one float type: this file is compiled once for each, with other flags.
 
-It holds no Python function. The door (`_native.pyx`) takes the table of addresses and checks what it passes.
+It holds no Python function. The binding layer (`_native.pyx`) takes the table of addresses and checks what it passes.
 """
 
 from cpython.pycapsule cimport PyCapsule_New
@@ -12,17 +12,21 @@ from libc.string cimport memcpy, memmove, memset
 from nnx._kernels.native.kernels cimport *
 from nnx._kernels.native.simd cimport *
 
+cdef double NO_SETTINGS[MAX_SETTINGS]  # zeros: for formulas that have none
+
 include "elementwise/loops.pxi"
-include "elementwise/activations.pxi"
 include "elementwise/softmax.pxi"
+include "elementwise/activations.pxi"
 include "elementwise/losses.pxi"
 include "elementwise/optimizers.pxi"
 include "elementwise/dropout.pxi"
+include "elementwise/counts.pxi"
 include "products/tiles.pxi"
 include "products/few_columns.pxi"
 include "products/dense.pxi"
 include "plans/weight_gradients.pxi"
 include "plans/steps.pxi"
+include "plans/clipping.pxi"
 include "plans/batched_lanes.pxi"
 include "plans/runs.pxi"
 
@@ -37,34 +41,19 @@ addresses.regularization_loss = <regularization_loss_t> regularization_loss
 addresses.total = <total_t> total
 addresses.not_finite = <not_finite_t> not_finite
 addresses.dropout_mask = <dropout_mask_t> dropout_mask
-addresses.dropout_apply = <map_two_t> dropout_apply
+addresses.multiply = <map_two_t> multiply
 addresses.exponential = <map_one_t> exponential
 addresses.logarithm = <map_one_t> logarithm
-addresses.relu_forward = <map_one_t> relu_forward
-addresses.relu_backward = <map_two_t> relu_backward
-addresses.sigmoid_forward = <map_one_t> sigmoid_forward
-addresses.sigmoid_backward = <map_two_t> sigmoid_backward
-addresses.softmax_forward = <softmax_forward_t> softmax_forward
-addresses.softmax_backward = <rows_two_t> softmax_backward
-addresses.linear_backward = <map_one_t> linear_backward
+addresses.activations, addresses.n_activations = activations, n_activations
+addresses.losses, addresses.n_losses = losses, n_losses
+addresses.rules, addresses.n_rules = rules, n_rules
 addresses.softmax_crossentropy = <softmax_crossentropy_t> softmax_crossentropy
-addresses.categorical_crossentropy_forward = <labels_t> categorical_crossentropy_forward
-addresses.categorical_crossentropy_backward = <labels_t> categorical_crossentropy_backward
-addresses.softmax_crossentropy_backward = <labels_t> softmax_crossentropy_backward
-addresses.binary_crossentropy_forward = <rows_two_t> binary_crossentropy_forward
-addresses.binary_crossentropy_backward = <map_two_t> binary_crossentropy_backward
-addresses.sigmoid_binary_crossentropy_backward = <map_two_t> sigmoid_binary_crossentropy_backward
-addresses.mean_squared_error_forward = <rows_two_t> mean_squared_error_forward
-addresses.mean_squared_error_backward = <map_two_t> mean_squared_error_backward
-addresses.mean_absolute_error_forward = <rows_two_t> mean_absolute_error_forward
-addresses.mean_absolute_error_backward = <map_two_t> mean_absolute_error_backward
 addresses.argmax = <argmax_t> argmax
 addresses.near_count = <near_count_t> near_count
-addresses.sgd_update = <sgd_update_t> sgd_update
-addresses.sgd_momentum_update = <sgd_momentum_update_t> sgd_momentum_update
-addresses.adagrad_update = <adagrad_update_t> adagrad_update
-addresses.rmsprop_update = <rmsprop_update_t> rmsprop_update
-addresses.adam_update = <adam_update_t> adam_update
+addresses.update_by_rule = <update_t> update_by_rule
+addresses.clip_gradients = <scale_t> clip_gradients
+addresses.scale_gradients = <scale_t> scale_gradients
+addresses.average_update = <scale_t> average_update
 addresses.tiles_space = <space_t> tiles_space
 addresses.panels_space = <space_t> panels_space
 addresses.packed_space = <space_t> packed_space
@@ -73,7 +62,7 @@ addresses.forward_space = <net_space_t> forward_space
 addresses.train = <train_t> train
 addresses.evaluate = <run_t> evaluate
 addresses.predict = <predict_t> predict
-addresses.fits_slim = <fits_t> fits_slim
-addresses.slim_space = <slim_space_t> slim_space
+addresses.fits_lanes = <fits_t> fits_lanes
+addresses.lanes_space = <lanes_space_t> lanes_space
 
 table = PyCapsule_New(&addresses, "nnx._kernels", NULL)

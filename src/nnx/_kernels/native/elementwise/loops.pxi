@@ -1,5 +1,5 @@
-# Kernels that treat each number alone, whatever the shape: activations, dropout's application, gradients of losses.
-# Then sums over all of them. Each is a formula of vectors; the loops are written once.
+# Loops over all elements of an array, written once: a formula is a function of vectors that is inlined into them. The
+# end of an array goes through the same formula in a padded vector, so an element's bits do not depend on where it lies.
 
 ctypedef vec (*formula_of_one)(vec) noexcept nogil
 ctypedef vec (*formula_of_two)(vec, vec, vec) noexcept nogil
@@ -40,30 +40,19 @@ cdef inline void map_two(
         v_store_part(result + i, formula(v_load_part(x + i, rest), v_load_part(y + i, rest), everywhere), rest)
 
 
-# Activations
-
-
-cdef inline vec relu_of(vec x) noexcept nogil:
-    """max(0, x), NaN for NaN."""
-    return v_select(v_at_most(x, v_all(0)), v_all(0), x)
-
-
-cdef inline vec relu_gradient(vec x, vec d, vec unused) noexcept nogil:
-    return v_select(v_at_most(x, v_all(0)), v_all(0), d)
-
-
-cdef inline vec sigmoid_of(vec x) noexcept nogil:
-    """1 / (1 + exp(−x)), with exp(−|x|), which cannot overflow."""
-    cdef vec decay = v_exp(v_sub(v_all(0), v_abs(x)))
-    return v_div(v_select(v_greater(v_all(0), x), decay, v_all(1)), v_add(v_all(1), decay))
-
-
-cdef inline vec sigmoid_gradient(vec output, vec d, vec unused) noexcept nogil:
-    return v_mul(v_mul(v_sub(v_all(1), output), output), d)
-
-
 cdef inline vec product_of(vec x, vec y, vec unused) noexcept nogil:
     return v_mul(x, y)
+
+
+cdef void multiply(const real_t *x, const real_t *y, real_t *result, Py_ssize_t n) noexcept nogil:
+    """``result := x × y``; (n,), result may be either."""
+    map_two(product_of, x, y, 0, result, n)
+
+
+cdef void copy(const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
+    """``result := x``; (n,), which may be the same."""
+    if result != x:
+        memmove(result, x, n * sizeof(real_t))
 
 
 cdef void exponential(const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
@@ -76,86 +65,11 @@ cdef void logarithm(const real_t *x, real_t *result, Py_ssize_t n) noexcept nogi
     map_one(v_log, x, result, n)
 
 
-cdef void relu_forward(const real_t *inputs, real_t *output, Py_ssize_t n) noexcept nogil:
-    """``output := max(0, inputs)``; (n,) in, (n,) out, which may be inputs."""
-    map_one(relu_of, inputs, output, n)
-
-
-cdef void relu_backward(const real_t *inputs, const real_t *dvalues, real_t *dinputs, Py_ssize_t n) noexcept nogil:
-    """``dinputs := dvalues`` where not inputs <= 0, else 0; (n,), dinputs may be either."""
-    map_two(relu_gradient, inputs, dvalues, 0, dinputs, n)
-
-
-cdef void sigmoid_forward(const real_t *inputs, real_t *output, Py_ssize_t n) noexcept nogil:
-    """``output := 1 / (1 + exp(−inputs))``; (n,) in, (n,) out, which may be inputs."""
-    map_one(sigmoid_of, inputs, output, n)
-
-
-cdef void sigmoid_backward(const real_t *output, const real_t *dvalues, real_t *dinputs, Py_ssize_t n) noexcept nogil:
-    """``dinputs := dvalues·(1 − output)·output``; (n,), dinputs may be either."""
-    map_two(sigmoid_gradient, output, dvalues, 0, dinputs, n)
-
-
-cdef void linear_backward(const real_t *dvalues, real_t *dinputs, Py_ssize_t n) noexcept nogil:
-    """``dinputs := dvalues``; (n,), which may be the same."""
-    memmove(dinputs, dvalues, n * sizeof(real_t))
-
-
-cdef void dropout_apply(const real_t *values, const real_t *kept, real_t *output, Py_ssize_t n) noexcept nogil:
-    """``output := values × mask``; (n,), output may be either."""
-    map_two(product_of, values, kept, 0, output, n)
-
-
-# Gradients of losses
-
-
-cdef inline vec clipped(vec p) noexcept nogil:
-    """p kept within [1e-7, 1 − 1e-7], NaN for NaN."""
-    return v_min(v_all(<real_t> (1 - 1e-7)), v_max(v_all(<real_t> 1e-7), p))
-
-
-cdef inline vec binary_crossentropy_gradient(vec p, vec y, vec size) noexcept nogil:
-    cdef vec c = clipped(p)
-    cdef vec one = v_all(1)
-    return v_div(v_sub(v_div(v_sub(one, y), v_sub(one, c)), v_div(y, c)), size)
-
-
-cdef inline vec difference_gradient(vec p, vec y, vec scale) noexcept nogil:
-    return v_mul(v_sub(p, y), scale)
-
-
-cdef inline vec sign_gradient(vec p, vec y, vec scale) noexcept nogil:
-    cdef vec d = v_sub(p, y)
-    cdef vec zero = v_all(0)
-    return v_select(v_greater(d, zero), scale, v_select(v_greater(zero, d), v_sub(zero, scale), d))
-
-
-cdef void binary_crossentropy_backward(
-    const real_t *y_pred, const real_t *y_true, real_t *dinputs, Py_ssize_t n
-) noexcept nogil:
-    """``dinputs := −(y/p − (1 − y)/(1 − p)) / n``, p clipped; (n,) for n cells in all."""
-    map_two(binary_crossentropy_gradient, y_pred, y_true, <real_t> n, dinputs, n)
-
-
-cdef void sigmoid_binary_crossentropy_backward(
-    const real_t *output, const real_t *y_true, real_t *dinputs, Py_ssize_t n
-) noexcept nogil:
-    """``dinputs := (output − y) / n``; (n,) for n cells in all."""
-    map_two(difference_gradient, output, y_true, <real_t> (1.0 / n), dinputs, n)
-
-
-cdef void mean_squared_error_backward(
-    const real_t *y_pred, const real_t *y_true, real_t *dinputs, Py_ssize_t n
-) noexcept nogil:
-    """``dinputs := 2·(p − y) / n``; (n,) for n cells in all."""
-    map_two(difference_gradient, y_pred, y_true, <real_t> (2.0 / n), dinputs, n)
-
-
-cdef void mean_absolute_error_backward(
-    const real_t *y_pred, const real_t *y_true, real_t *dinputs, Py_ssize_t n
-) noexcept nogil:
-    """``dinputs := sign(p − y) / n``; (n,) for n cells in all."""
-    map_two(sign_gradient, y_pred, y_true, <real_t> (1.0 / n), dinputs, n)
+cdef inline void load_settings(vec *everywhere, const double *settings) noexcept nogil:
+    """Put each of a formula's settings into all lanes of a vector; those that it does not use cost nothing."""
+    cdef int k
+    for k in range(MAX_SETTINGS):
+        everywhere[k] = v_all(<real_t> settings[k])
 
 
 # Sums

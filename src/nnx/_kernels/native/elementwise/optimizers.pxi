@@ -1,89 +1,165 @@
-# The update loops of the optimizers: each a formula that changes a vector of values and of state, and one loop for all.
+# The optimizers' rules: each a formula that changes a vector of values and of the arrays that it keeps of them, the
+# constants of a step, and the line that enters it into the table, from which all else learns of it.
 
-ctypedef void (*rule)(vec *value, vec gradient, vec *momentum, vec *cache, const vec *constants) noexcept nogil
+ctypedef void (*rule_formula)(vec *value, vec gradient, vec *states, const vec *constants) noexcept nogil
+
+cdef Rule rules[MAX_RULES]
+cdef int n_rules = 0
+
+
+cdef const Rule *add_rule(
+    const char *name, int n_states, int n_settings, prepare_t prepare, apply_t apply
+) except NULL:
+    """Enter a rule into the table; return its row."""
+    global n_rules
+    cdef Rule *row = &rules[n_rules]
+    if n_rules == MAX_RULES or n_states > MAX_STATES or n_settings > MAX_SETTINGS:
+        raise ImportError("The table of rules is full: MAX_RULES, MAX_STATES or MAX_SETTINGS is too small.")
+    row.name, row.n_states, row.n_settings, row.prepare, row.apply = name, n_states, n_settings, prepare, apply
+    n_rules += 1
+    return row
 
 
 cdef inline void update(
-    rule formula,
+    rule_formula formula,
+    const int n_states,  # a constant at every call
     real_t *values,  # (n,) in and out
     const real_t *gradients,  # (n,) in
-    real_t *momentums,  # (n,) in and out; NULL if the rule has none
-    real_t *cache,  # (n,) in and out; NULL if the rule has none
-    const vec *constants,
+    real_t **states,  # n_states arrays (n,) in and out
     Py_ssize_t n,
+    const vec *constants,
 ) noexcept nogil:
     """Apply ``formula`` everywhere; the end of the arrays goes through it in padded vectors."""
-    cdef vec value, momentum = v_all(0), stored = v_all(0)
+    cdef vec value
+    cdef vec kept[MAX_STATES]
     cdef Py_ssize_t i = 0, whole = n - n % LANES
-    cdef int rest = <int> (n % LANES)
+    cdef int k, rest = <int> (n % LANES)
     while i < whole:
         value = v_load(values + i)
-        if momentums is not NULL:
-            momentum = v_load(momentums + i)
-        if cache is not NULL:
-            stored = v_load(cache + i)
-        formula(&value, v_load(gradients + i), &momentum, &stored, constants)
-        if momentums is not NULL:
-            v_store(momentums + i, momentum)
-        if cache is not NULL:
-            v_store(cache + i, stored)
+        for k in range(n_states):
+            kept[k] = v_load(states[k] + i)
+        formula(&value, v_load(gradients + i), kept, constants)
+        for k in range(n_states):
+            v_store(states[k] + i, kept[k])
         v_store(values + i, value)
         i += LANES
     if rest:
         value = v_load_part(values + i, rest)
-        if momentums is not NULL:
-            momentum = v_load_part(momentums + i, rest)
-        if cache is not NULL:
-            stored = v_load_part(cache + i, rest)
-        formula(&value, v_load_part(gradients + i, rest), &momentum, &stored, constants)
-        if momentums is not NULL:
-            v_store_part(momentums + i, momentum, rest)
-        if cache is not NULL:
-            v_store_part(cache + i, stored, rest)
+        for k in range(n_states):
+            kept[k] = v_load_part(states[k] + i, rest)
+        formula(&value, v_load_part(gradients + i, rest), kept, constants)
+        for k in range(n_states):
+            v_store_part(states[k] + i, kept[k], rest)
         v_store_part(values + i, value, rest)
 
 
-cdef inline void sgd_rule(vec *value, vec g, vec *momentum, vec *cache, const vec *constants) noexcept nogil:
+cdef void update_by_rule(
+    const Rule *rule,
+    real_t *values,  # (n,) in and out
+    const real_t *gradients,  # (n,) in
+    real_t **states,  # (n,) each, in and out
+    Py_ssize_t n,
+    double rate,
+    double step,  # counted from 1
+    const double *settings,
+) noexcept nogil:
+    """One step of a rule on one parameter."""
+    cdef vec constants[MAX_CONSTANTS]
+    rule.prepare(constants, rate, step, settings)
+    rule.apply(values, gradients, <void **> states, n, constants)
+
+
+# SGD: w ← w − rate·g
+
+
+cdef void sgd_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
+    constants[0] = v_all(<real_t> rate)
+
+
+cdef inline void sgd_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
     value[0] = v_sub(value[0], v_mul(constants[0], g))
 
 
-cdef inline void sgd_momentum_rule(vec *value, vec g, vec *momentum, vec *cache, const vec *constants) noexcept nogil:
-    momentum[0] = v_sub(v_mul(constants[1], momentum[0]), v_mul(constants[0], g))
-    value[0] = v_add(value[0], momentum[0])
-
-
-cdef inline void adagrad_rule(vec *value, vec g, vec *momentum, vec *cache, const vec *constants) noexcept nogil:
-    cache[0] = v_madd(g, g, cache[0])
-    value[0] = v_sub(value[0], v_div(v_mul(constants[0], g), v_add(v_sqrt(cache[0]), constants[1])))
-
-
-cdef inline void rmsprop_rule(vec *value, vec g, vec *momentum, vec *cache, const vec *constants) noexcept nogil:
-    cache[0] = v_madd(constants[2], cache[0], v_mul(constants[3], v_mul(g, g)))
-    value[0] = v_sub(value[0], v_div(v_mul(constants[0], g), v_add(v_sqrt(cache[0]), constants[1])))
-
-
-cdef inline void adam_rule(vec *value, vec g, vec *momentum, vec *cache, const vec *constants) noexcept nogil:
-    # Both corrections are in the constants: √(c/b) + ε = (√c + ε·√b) / √b.
-    momentum[0] = v_madd(constants[2], momentum[0], v_mul(constants[3], g))
-    cache[0] = v_madd(constants[4], cache[0], v_mul(constants[5], v_mul(g, g)))
-    value[0] = v_sub(value[0], v_mul(constants[0], v_div(momentum[0], v_add(v_sqrt(cache[0]), constants[1]))))
-
-
-# Constants of the rules, which a run of the plan computes once a step
-
-
-cdef inline void sgd_constants(vec *constants, double rate, double momentum) noexcept nogil:
-    constants[0], constants[1] = v_all(<real_t> rate), v_all(<real_t> momentum)
-
-
-cdef inline void root_constants(vec *constants, double rate, double epsilon, double rho) noexcept nogil:
-    constants[0], constants[1] = v_all(<real_t> rate), v_all(<real_t> epsilon)
-    constants[2], constants[3] = v_all(<real_t> rho), v_all(<real_t> (1 - rho))
-
-
-cdef inline void adam_constants(
-    vec *constants, double rate, double epsilon, double beta_1, double beta_2, double step
+cdef void sgd(
+    real_t *values, const real_t *gradients, real_t **states, Py_ssize_t n, const vec *constants
 ) noexcept nogil:
+    update(sgd_rule, 0, values, gradients, states, n, constants)
+
+
+add_rule("sgd", 0, 0, <prepare_t> sgd_constants, <apply_t> sgd)
+
+
+# SGD with momentum: m ← momentum·m − rate·g; w ← w + m. Settings: momentum.
+
+
+cdef void sgd_momentum_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
+    constants[0], constants[1] = v_all(<real_t> rate), v_all(<real_t> settings[0])
+
+
+cdef inline void sgd_momentum_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
+    states[0] = v_sub(v_mul(constants[1], states[0]), v_mul(constants[0], g))
+    value[0] = v_add(value[0], states[0])
+
+
+cdef void sgd_momentum(
+    real_t *values, const real_t *gradients, real_t **states, Py_ssize_t n, const vec *constants
+) noexcept nogil:
+    update(sgd_momentum_rule, 1, values, gradients, states, n, constants)
+
+
+add_rule("sgd_momentum", 1, 1, <prepare_t> sgd_momentum_constants, <apply_t> sgd_momentum)
+
+
+# Adagrad: c ← c + g²; w ← w − rate·g / (√c + epsilon). Settings: epsilon.
+
+
+cdef void adagrad_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
+    constants[0], constants[1] = v_all(<real_t> rate), v_all(<real_t> settings[0])
+
+
+cdef inline void adagrad_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
+    states[0] = v_madd(g, g, states[0])
+    value[0] = v_sub(value[0], v_div(v_mul(constants[0], g), v_add(v_sqrt(states[0]), constants[1])))
+
+
+cdef void adagrad(
+    real_t *values, const real_t *gradients, real_t **states, Py_ssize_t n, const vec *constants
+) noexcept nogil:
+    update(adagrad_rule, 1, values, gradients, states, n, constants)
+
+
+add_rule("adagrad", 1, 1, <prepare_t> adagrad_constants, <apply_t> adagrad)
+
+
+# RMSprop: c ← rho·c + (1 − rho)·g²; w ← w − rate·g / (√c + epsilon). Settings: epsilon, rho.
+
+
+cdef void rmsprop_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
+    constants[0], constants[1] = v_all(<real_t> rate), v_all(<real_t> settings[0])
+    constants[2], constants[3] = v_all(<real_t> settings[1]), v_all(<real_t> (1 - settings[1]))
+
+
+cdef inline void rmsprop_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
+    states[0] = v_madd(constants[2], states[0], v_mul(constants[3], v_mul(g, g)))
+    value[0] = v_sub(value[0], v_div(v_mul(constants[0], g), v_add(v_sqrt(states[0]), constants[1])))
+
+
+cdef void rmsprop(
+    real_t *values, const real_t *gradients, real_t **states, Py_ssize_t n, const vec *constants
+) noexcept nogil:
+    update(rmsprop_rule, 1, values, gradients, states, n, constants)
+
+
+add_rule("rmsprop", 1, 2, <prepare_t> rmsprop_constants, <apply_t> rmsprop)
+
+
+# Adam (Kingma and Ba, 2015): m ← β₁·m + (1 − β₁)·g; c ← β₂·c + (1 − β₂)·g²; w ← w − rate·m̂ / (√ĉ + epsilon), where
+# m̂ = m / (1 − β₁ᵗ) and ĉ = c / (1 − β₂ᵗ) for step t. Settings: epsilon, β₁, β₂.
+# Both corrections are in the constants: √(c/b) + ε = (√c + ε·√b) / √b.
+
+
+cdef void adam_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
+    cdef double epsilon = settings[0], beta_1 = settings[1], beta_2 = settings[2]
     cdef double root = sqrt(1 - pow(beta_2, step))
     constants[0] = v_all(<real_t> (rate * root / (1 - pow(beta_1, step))))
     constants[1] = v_all(<real_t> (epsilon * root))
@@ -91,52 +167,54 @@ cdef inline void adam_constants(
     constants[4], constants[5] = v_all(<real_t> beta_2), v_all(<real_t> (1 - beta_2))
 
 
-# The loops
+cdef inline void adam_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
+    states[0] = v_madd(constants[2], states[0], v_mul(constants[3], g))
+    states[1] = v_madd(constants[4], states[1], v_mul(constants[5], v_mul(g, g)))
+    value[0] = v_sub(value[0], v_mul(constants[0], v_div(states[0], v_add(v_sqrt(states[1]), constants[1]))))
 
 
-cdef void sgd_update(real_t *values, const real_t *gradients, Py_ssize_t n, double rate) noexcept nogil:
-    """``values −= rate·gradients``; (n,) in and out, (n,) in."""
-    cdef vec constants[2]
-    sgd_constants(constants, rate, 0)
-    update(sgd_rule, values, gradients, NULL, NULL, constants, n)
-
-
-cdef void sgd_momentum_update(
-    real_t *values, const real_t *gradients, real_t *momentums, Py_ssize_t n, double rate, double momentum
+cdef void adam(
+    real_t *values, const real_t *gradients, real_t **states, Py_ssize_t n, const vec *constants
 ) noexcept nogil:
-    """``momentums := momentum·momentums − rate·gradients; values += momentums``; (n,)."""
-    cdef vec constants[2]
-    sgd_constants(constants, rate, momentum)
-    update(sgd_momentum_rule, values, gradients, momentums, NULL, constants, n)
+    update(adam_rule, 2, values, gradients, states, n, constants)
 
 
-cdef void adagrad_update(
-    real_t *values, const real_t *gradients, real_t *cache, Py_ssize_t n, double rate, double epsilon
-) noexcept nogil:
-    """``cache += gradients²; values −= rate·gradients / (√cache + epsilon)``; (n,)."""
-    cdef vec constants[4]
-    root_constants(constants, rate, epsilon, 0)
-    update(adagrad_rule, values, gradients, NULL, cache, constants, n)
+add_rule("adam", 2, 3, <prepare_t> adam_constants, <apply_t> adam)
 
 
-cdef void rmsprop_update(
-    real_t *values, const real_t *gradients, real_t *cache, Py_ssize_t n, double rate, double epsilon, double rho
-) noexcept nogil:
-    """``cache := rho·cache + (1 − rho)·gradients²; values −= rate·gradients / (√cache + epsilon)``; (n,)."""
-    cdef vec constants[4]
-    root_constants(constants, rate, epsilon, rho)
-    update(rmsprop_rule, values, gradients, NULL, cache, constants, n)
+# Around every rule: gradients clipped before it, an average of the values after it
 
 
-cdef void adam_update(
-    real_t *values, const real_t *gradients, real_t *momentums, real_t *cache, Py_ssize_t n,
-    double rate, double epsilon, double beta_1, double beta_2, double step,
-) noexcept nogil:
-    """Adam (Kingma and Ba, 2015), for the step that is counted from 1; (n,).
+cdef inline vec limited(vec g, vec unused, vec limit) noexcept nogil:
+    """g kept within [−limit, limit]; NaN for NaN."""
+    return v_min(limit, v_max(v_sub(v_all(0), limit), g))
 
-    ``momentums := beta_1·momentums + (1 − beta_1)·gradients; cache := beta_2·cache + (1 − beta_2)·gradients²;
-    values −= rate·(momentums / (1 − beta_1^step)) / (√(cache / (1 − beta_2^step)) + epsilon)``.
-    """
-    cdef vec constants[6]
-    adam_constants(constants, rate, epsilon, beta_1, beta_2, step)
-    update(adam_rule, values, gradients, momentums, cache, constants, n)
+
+cdef inline vec multiple_of(vec x, vec unused, vec factor) noexcept nogil:
+    return v_mul(x, factor)
+
+
+cdef inline vec average_of(vec average, vec value, vec keep) noexcept nogil:
+    return v_madd(keep, v_sub(average, value), value)
+
+
+cdef void clip_gradients(const real_t *gradients, real_t *result, Py_ssize_t n, double limit) noexcept nogil:
+    """``result := gradients`` kept within [−limit, limit]; (n,), result may be gradients."""
+    map_two(limited, gradients, gradients, <real_t> limit, result, n)
+
+
+cdef void scale_gradients(const real_t *gradients, real_t *result, Py_ssize_t n, double factor) noexcept nogil:
+    """``result := factor·gradients``; (n,), result may be gradients."""
+    map_two(multiple_of, gradients, gradients, <real_t> factor, result, n)
+
+
+cdef void average_by(const vec *keep, real_t *averages, const real_t *values, Py_ssize_t n) noexcept nogil:
+    """``averages := keep·averages + (1 − keep)·values``; (n,) in and out, (n,) in."""
+    cdef real_t numbers[MOST_LANES]
+    v_store(numbers, keep[0])
+    map_two(average_of, averages, values, numbers[0], averages, n)
+
+
+cdef void average_update(real_t *averages, const real_t *values, Py_ssize_t n, double keep) noexcept nogil:
+    """``averages := keep·averages + (1 − keep)·values``; (n,) in and out, (n,) in."""
+    map_two(average_of, averages, values, <real_t> keep, averages, n)

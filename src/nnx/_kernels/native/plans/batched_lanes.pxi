@@ -1,20 +1,20 @@
-# Networks that are slim at both ends: few inputs, one hidden layer with ReLU and perhaps dropout, few outputs. There
-# the lanes lie along the batch, so that two inputs and three outputs keep all lanes busy: arrays are (features,
-# rows). In the first phase, each thread takes its rows through both layers and the loss, in registers but for what
-# the hidden layer puts out; in the second, each takes its hidden units through all rows, whose gradients' sums stay
-# in registers as well.
+# Batched lanes: networks with few inputs and few outputs, and one hidden layer with ReLU and perhaps dropout. There the
+# lanes lie along the batch, so that two inputs and three outputs keep all lanes busy: arrays are (features, rows). In
+# the first phase, each thread takes its rows through both layers and the loss, in registers but for what the hidden
+# layer puts out. In the second, each takes its hidden units through all rows, whose gradients' sums stay in registers
+# as well.
 
 cdef enum:
-    SLIM = 4  # inputs and outputs, at most
-    SLIM_VECTORS = 4  # rows come in multiples of so many vectors
-    SLIM_TERMS = 40  # of a lane's sum, before it is added to others: float32 sums of few terms are nearer to exact
-    SLIM_VALUES = 1 << 16  # hidden values that lie together, about: they stay in level 2, and on pages that are known
-    SLIM_DRAWN = 32  # units that dropout is drawn for at a time: what is drawn stays in level 1
+    MAX_ENDS = 4  # inputs and outputs, at most
+    BATCHED_VECTORS = 4  # rows come in multiples of so many vectors
+    BATCHED_TERMS = 40  # of a lane's sum, before it is added to others: float32 sums of few terms are nearer to exact
+    BATCHED_VALUES = 1 << 16  # hidden values that lie together, about: they stay in level 2, and on pages that are known
+    BATCHED_DRAWN = 32  # units that dropout is drawn for at a time: what is drawn stays in level 1
     WORD_VECTORS = 2  # of a vector's lanes, at most
 
 
-cdef struct Slim:
-    # Where a slim network's arrays are, for a batch.
+cdef struct Lanes:
+    # Where such a network's arrays are, for a batch.
     Py_ssize_t rows  # of the batch, filled up to whole blocks
     Py_ssize_t block  # rows whose hidden values lie together
     Py_ssize_t line  # how far apart units are there
@@ -27,8 +27,8 @@ cdef struct Slim:
     real_t *sums  # (n_in + 1 + n_out, padded, LANES)
 
 
-cdef bint fits_slim(const Net *net) noexcept nogil:
-    """Return whether a network is a slim one."""
+cdef bint fits_lanes(const Net *net) noexcept nogil:
+    """Return whether a network is such a one."""
     cdef const Stage *stages = net.stages
     cdef int n = net.n_stages
     cdef int second = 2 if n > 1 and stages[1].kind == DROPOUT else 1
@@ -36,24 +36,24 @@ cdef bint fits_slim(const Net *net) noexcept nogil:
         return False
     if stages[second].relu or not (stages[0].trained and stages[second].trained):
         return False
-    if net.n_in > SLIM or net.n_out > SLIM:
+    if net.n_in > MAX_ENDS or net.n_out > MAX_ENDS:
         return False
-    if net.loss == CATEGORICAL:
-        return net.combined and n == second + 2 and net.n_out > 1 and net.wanted is NULL
-    if net.n_out > 1:
+    if net.clip_norm:
         return False
-    if net.loss == BINARY:
-        return net.combined and n == second + 2
-    return n == second + 1
+    if net.fused:
+        return n == second + 2 and net.n_out > 1 and net.wanted is NULL
+    if net.n_out > 1 or net.loss.traits & BY_LABELS:
+        return False
+    return n == second + (2 if net.combined else 1)
 
 
-cdef Slim slim_arrays(const Net *net, Py_ssize_t batch, real_t *space) noexcept nogil:
+cdef Lanes lanes_arrays(const Net *net, Py_ssize_t batch, real_t *space) noexcept nogil:
     """Return where the arrays are."""
-    cdef Slim own
-    cdef Py_ssize_t block = SLIM_VECTORS * LANES
+    cdef Lanes own
+    cdef Py_ssize_t block = BATCHED_VECTORS * LANES
     own.rows = (batch + block - 1) // block * block
     own.units = net.stages[0].n_out
-    own.block = max(block, min(<Py_ssize_t> SLIM_TERMS * LANES, SLIM_VALUES // own.units) // block * block)
+    own.block = max(block, min(<Py_ssize_t> BATCHED_TERMS * LANES, BATCHED_VALUES // own.units) // block * block)
     own.line = own.block + 16  # lines a power of two apart would displace each other
     own.padded = (own.units + LANES - 1) // LANES * LANES
     own.x = space
@@ -64,9 +64,9 @@ cdef Slim slim_arrays(const Net *net, Py_ssize_t batch, real_t *space) noexcept 
     return own
 
 
-cdef Py_ssize_t slim_space(const Net *net, Py_ssize_t batch) noexcept nogil:
-    """Return how many bytes the arrays of a slim network take."""
-    cdef Slim own = slim_arrays(net, batch, NULL)
+cdef Py_ssize_t lanes_space(const Net *net, Py_ssize_t batch) noexcept nogil:
+    """Return how many bytes the arrays of such a network take."""
+    cdef Lanes own = lanes_arrays(net, batch, NULL)
     cdef Py_ssize_t blocks = (own.rows + own.block - 1) // own.block
     return (<char *> (own.h + blocks * own.units * own.line)) - <char *> NULL
 
@@ -76,8 +76,8 @@ cdef Py_ssize_t slim_space(const Net *net, Py_ssize_t batch) noexcept nogil:
 
 cdef struct Lottery:
     # What the masks of some rows are drawn with.
-    words high[SLIM_VECTORS * WORD_VECTORS]  # for each row, halves of its own product in the second round
-    words low[SLIM_VECTORS * WORD_VECTORS]
+    words high[BATCHED_VECTORS * WORD_VECTORS]  # for each row, halves of its own product in the second round
+    words low[BATCHED_VECTORS * WORD_VECTORS]
     uint32_t keys[2]
     uint32_t forwards[2]
     uint32_t limit
@@ -88,8 +88,8 @@ cdef void begin_lottery(
     Lottery *lottery, double keep, uint64_t seed, uint64_t forwards, Py_ssize_t first, int vectors
 ) noexcept nogil:
     """Make ready to draw for vectors of rows that begin with `first`."""
-    cdef uint64_t high[2 * SLIM_VECTORS * MOST_LANES]
-    cdef uint64_t low[2 * SLIM_VECTORS * MOST_LANES]
+    cdef uint64_t high[2 * BATCHED_VECTORS * MOST_LANES]
+    cdef uint64_t low[2 * BATCHED_VECTORS * MOST_LANES]
     cdef uint64_t product
     cdef uint32_t word
     cdef int i, lane, at, parts = LANES // WORD_LANES
@@ -165,17 +165,17 @@ cdef void draw_units(
 # Forward
 
 
-cdef inline real_t *hidden_at(const Slim *own, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
+cdef inline real_t *hidden_at(const Lanes *own, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
     """Return where row i of hidden unit j is."""
     return own.h + (i // own.block * own.units + j) * own.line + i % own.block
 
 
-cdef inline void slim_units(
+cdef inline void lanes_units(
     const int n_in,  # these are constants at every call
     const int n_out,
     const int vectors,
     const bint drops,
-    const Net *net, const Slim *own, const Lottery *lottery, Py_ssize_t i,
+    const Net *net, const Lanes *own, const Lottery *lottery, Py_ssize_t i,
 ) noexcept nogil:
     """Take some rows, from i on, through both layers."""
     cdef const real_t *w1 = <const real_t *> net.stages[0].weights.values
@@ -184,9 +184,9 @@ cdef inline void slim_units(
     cdef const real_t *w2 = <const real_t *> second.weights.values
     cdef const real_t *b2 = <const real_t *> second.biases.values
     cdef real_t *h = hidden_at(own, i, 0)
-    cdef vec x[SLIM * SLIM_VECTORS]
-    cdef vec z[SLIM * SLIM_VECTORS]
-    cdef vec kept[SLIM_DRAWN * SLIM_VECTORS]
+    cdef vec x[MAX_ENDS * BATCHED_VECTORS]
+    cdef vec z[MAX_ENDS * BATCHED_VECTORS]
+    cdef vec kept[BATCHED_DRAWN * BATCHED_VECTORS]
     cdef vec unit, zero = v_all(0)
     cdef Py_ssize_t j, top = 0, end, units = own.units
     cdef int v, q
@@ -196,7 +196,7 @@ cdef inline void slim_units(
         for q in range(n_out):
             z[q * vectors + v] = v_all(b2[q])
     while top < units:
-        end = min(units, top + SLIM_DRAWN) if drops else units
+        end = min(units, top + BATCHED_DRAWN) if drops else units
         if drops:
             draw_units(lottery, vectors, <uint32_t> (top // 4), (end - top + 3) // 4, kept)
         for j in range(top, end):
@@ -217,8 +217,8 @@ cdef inline void slim_units(
             v_store(own.z + q * own.rows + i + v * LANES, z[q * vectors + v])
 
 
-cdef inline void slim_forward(
-    const int n_in, const int n_out, const int vectors, const bint drops, const Net *net, const Slim *own,
+cdef inline void lanes_forward(
+    const int n_in, const int n_out, const int vectors, const bint drops, const Net *net, const Lanes *own,
     uint64_t forwards, Py_ssize_t first, Py_ssize_t end,
 ) noexcept nogil:
     """Take rows from `first` to `end`, whole blocks, through both layers."""
@@ -229,76 +229,77 @@ cdef inline void slim_forward(
             begin_lottery(
                 &lottery, net.stages[1].keep, net.stages[1].seed, net.stages[1].forwards + forwards, i, vectors
             )
-        slim_units(n_in, n_out, vectors, drops, net, own, &lottery, i)
+        lanes_units(n_in, n_out, vectors, drops, net, own, &lottery, i)
         i += vectors * LANES
 
 
-cdef inline void slim_forward_into(
-    const int n_in, const int n_out, const Net *net, const Slim *own, uint64_t forwards, Py_ssize_t first,
+cdef inline void lanes_forward_into(
+    const int n_in, const int n_out, const Net *net, const Lanes *own, uint64_t forwards, Py_ssize_t first,
     Py_ssize_t end,
 ) noexcept nogil:
-    """`slim_forward` with as many vectors as registers can hold, with and without dropout."""
+    """`lanes_forward` with as many vectors as registers can hold, with and without dropout."""
     if net.stages[1].kind == DROPOUT:
-        slim_forward(n_in, n_out, 2, True, net, own, forwards, first, end)
+        lanes_forward(n_in, n_out, 2, True, net, own, forwards, first, end)
     elif n_out == 1 and n_in <= 2:
-        slim_forward(n_in, n_out, 4, False, net, own, forwards, first, end)
+        lanes_forward(n_in, n_out, 4, False, net, own, forwards, first, end)
     else:
-        slim_forward(n_in, n_out, 2, False, net, own, forwards, first, end)
+        lanes_forward(n_in, n_out, 2, False, net, own, forwards, first, end)
 
 
-cdef inline void slim_forward_from(
-    const int n_in, const Net *net, const Slim *own, uint64_t forwards, Py_ssize_t first, Py_ssize_t end
+cdef inline void lanes_forward_from(
+    const int n_in, const Net *net, const Lanes *own, uint64_t forwards, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    """`slim_forward`, compiled for each number of outputs."""
+    """`lanes_forward`, compiled for each number of outputs."""
     if net.n_out == 1:
-        slim_forward_into(n_in, 1, net, own, forwards, first, end)
+        lanes_forward_into(n_in, 1, net, own, forwards, first, end)
     elif net.n_out == 2:
-        slim_forward_into(n_in, 2, net, own, forwards, first, end)
+        lanes_forward_into(n_in, 2, net, own, forwards, first, end)
     elif net.n_out == 3:
-        slim_forward_into(n_in, 3, net, own, forwards, first, end)
+        lanes_forward_into(n_in, 3, net, own, forwards, first, end)
     else:
-        slim_forward_into(n_in, 4, net, own, forwards, first, end)
+        lanes_forward_into(n_in, 4, net, own, forwards, first, end)
 
 
-cdef void slim_forward_of(
-    const Net *net, const Slim *own, uint64_t forwards, Py_ssize_t first, Py_ssize_t end
+cdef void lanes_forward_of(
+    const Net *net, const Lanes *own, uint64_t forwards, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    """`slim_forward`, compiled for each number of inputs."""
+    """`lanes_forward`, compiled for each number of inputs."""
     if net.n_in == 1:
-        slim_forward_from(1, net, own, forwards, first, end)
+        lanes_forward_from(1, net, own, forwards, first, end)
     elif net.n_in == 2:
-        slim_forward_from(2, net, own, forwards, first, end)
+        lanes_forward_from(2, net, own, forwards, first, end)
     elif net.n_in == 3:
-        slim_forward_from(3, net, own, forwards, first, end)
+        lanes_forward_from(3, net, own, forwards, first, end)
     else:
-        slim_forward_from(4, net, own, forwards, first, end)
+        lanes_forward_from(4, net, own, forwards, first, end)
 
 
-cdef Py_ssize_t slim_judge(
-    const Net *net, const Batch *batch, const Slim *own, Py_ssize_t first, Py_ssize_t rows, char *scratch
+cdef Py_ssize_t lanes_judge(
+    const Net *net, const Batch *batch, const Lanes *own, Py_ssize_t first, Py_ssize_t rows, char *scratch
 ) noexcept nogil:
     """Compute the losses of some rows and their gradient; return the hits."""
-    cdef const int32_t *labels = rows_of_labels(net, batch, first)
-    cdef const real_t *targets = rows_of_targets(net, batch, first)
+    cdef const Stage *last = &net.stages[net.n_stages - 1]
+    cdef const void *targets = rows_of_targets(net, batch, first)
+    cdef real_t *z = own.z + first
     cdef real_t *sample_losses = <real_t *> net.sample_losses + first
-    if net.loss == CATEGORICAL:
+    if net.fused:
         return softmax_crossentropy(
-            own.z + first, labels, own.z + first, own.d + first, sample_losses, rows, net.n_out, 1, own.rows,
-            batch.rows, <real_t *> (scratch + PRODUCT_SCRATCH),
+            z, <const int32_t *> targets, z, own.d + first, sample_losses, rows, net.n_out, 1, own.rows, batch.rows,
+            net.loss_settings[0], <real_t *> (scratch + PRODUCT_SCRATCH),
         )
-    if net.loss == BINARY:
-        sigmoid_forward(own.z + first, own.z + first, rows)
-    losses_of(net, own.z + first, labels, targets, sample_losses, rows)
-    loss_gradient(net, own.z + first, labels, targets, own.d + first, rows, batch.rows)
+    if net.combined:
+        last.activation.run(FORWARD, z, NULL, z, rows, 1, last.settings, NULL)
+    compute_loss(SAMPLE_LOSSES, net, z, targets, sample_losses, rows, batch.rows)
+    compute_loss(PAIR_GRADIENT if net.combined else GRADIENT, net, z, targets, own.d + first, rows, batch.rows)
     if net.wanted is NULL:
         return 0
-    return count_hits(net, own.z + first, rows_of_wanted(net, batch, first), rows)
+    return count_hits(net, z, rows_of_wanted(net, batch, first), rows)
 
 
-cdef void slim_first_phase(const Net *net, const Batch *batch, int thread, char *scratch) noexcept nogil:
+cdef void lanes_first_phase(const Net *net, const Batch *batch, int thread, char *scratch) noexcept nogil:
     """Take a thread's rows of a batch through the network and the loss."""
-    cdef Slim own = slim_arrays(net, net.batch, <real_t *> net.slim_space)
-    cdef Py_ssize_t block = SLIM_VECTORS * LANES, blocks = (batch.rows + block - 1) // block
+    cdef Lanes own = lanes_arrays(net, net.batch, <real_t *> net.lanes_space)
+    cdef Py_ssize_t block = BATCHED_VECTORS * LANES, blocks = (batch.rows + block - 1) // block
     cdef Py_ssize_t first = blocks * thread // net.progress.n_threads * block
     cdef Py_ssize_t end = blocks * (thread + 1) // net.progress.n_threads * block
     cdef Py_ssize_t rows = min(end, batch.rows) - first
@@ -316,8 +317,8 @@ cdef void slim_first_phase(const Net *net, const Batch *batch, int thread, char 
                 own.x[q * own.rows + first + i] = X[i * net.n_in + q]
             for i in range(first + rows, end):
                 own.x[q * own.rows + i] = 0
-    slim_forward_of(net, &own, batch.forwards, first, end)
-    net.progress.hits[thread * 8] = slim_judge(net, batch, &own, first, rows, scratch)
+    lanes_forward_of(net, &own, batch.forwards, first, end)
+    net.progress.hits[thread * 8] = lanes_judge(net, batch, &own, first, rows, scratch)
     # Rows that only fill up the last vectors have no part in any sum.
     for q in range(net.n_out):
         for i in range(first + rows, end):
@@ -332,11 +333,11 @@ cdef inline void add_to(real_t *sums, vec x, bint begins) noexcept nogil:
     v_store(sums, x if begins else v_add(v_load(sums), x))
 
 
-cdef inline void slim_gradients(
+cdef inline void lanes_gradients(
     const int n_in,  # these are constants at every call
     const int n_out,
     const int count,
-    const Net *net, const Slim *own,
+    const Net *net, const Lanes *own,
     real_t scale,  # of what dropout has kept
     Py_ssize_t j,
     Py_ssize_t first,
@@ -348,9 +349,9 @@ cdef inline void slim_gradients(
     cdef const real_t *h = hidden_at(own, first, j)
     cdef Py_ssize_t kind = own.padded * LANES, i
     cdef real_t *sums = own.sums + j * LANES
-    cdef vec of_w1[2 * SLIM]
-    cdef vec of_w2[2 * SLIM]
-    cdef vec back[2 * SLIM]
+    cdef vec of_w1[2 * MAX_ENDS]
+    cdef vec of_w2[2 * MAX_ENDS]
+    cdef vec back[2 * MAX_ENDS]
     cdef vec of_bias[2]
     cdef vec unit[2]
     cdef vec gradient[2]
@@ -391,8 +392,8 @@ cdef inline void slim_gradients(
             add_to(sums + (n_in + 1 + q) * kind + u * LANES, of_w2[q * count + u], first == 0)
 
 
-cdef inline void slim_backward(
-    const int n_in, const int n_out, const Net *net, const Slim *own, Py_ssize_t first, Py_ssize_t end,
+cdef inline void lanes_backward(
+    const int n_in, const int n_out, const Net *net, const Lanes *own, Py_ssize_t first, Py_ssize_t end,
     Py_ssize_t rows,
 ) noexcept nogil:
     """Sum up the gradients of units from `first` to `end` over all rows."""
@@ -402,40 +403,40 @@ cdef inline void slim_backward(
         j = first
         # Two at a time where all their sums fit into registers: 0.6 of 5.5 µs with one output, 1.4 µs lost with three.
         while n_in + n_out <= 3 and j + 2 <= end:
-            slim_gradients(n_in, n_out, 2, net, own, scale, j, top, min(rows, top + own.block))
+            lanes_gradients(n_in, n_out, 2, net, own, scale, j, top, min(rows, top + own.block))
             j += 2
         while j < end:
-            slim_gradients(n_in, n_out, 1, net, own, scale, j, top, min(rows, top + own.block))
+            lanes_gradients(n_in, n_out, 1, net, own, scale, j, top, min(rows, top + own.block))
             j += 1
         top += own.block
 
 
-cdef inline void slim_backward_from(
-    const int n_in, const Net *net, const Slim *own, Py_ssize_t first, Py_ssize_t end, Py_ssize_t rows
+cdef inline void lanes_backward_from(
+    const int n_in, const Net *net, const Lanes *own, Py_ssize_t first, Py_ssize_t end, Py_ssize_t rows
 ) noexcept nogil:
-    """`slim_backward`, compiled for each number of outputs."""
+    """`lanes_backward`, compiled for each number of outputs."""
     if net.n_out == 1:
-        slim_backward(n_in, 1, net, own, first, end, rows)
+        lanes_backward(n_in, 1, net, own, first, end, rows)
     elif net.n_out == 2:
-        slim_backward(n_in, 2, net, own, first, end, rows)
+        lanes_backward(n_in, 2, net, own, first, end, rows)
     elif net.n_out == 3:
-        slim_backward(n_in, 3, net, own, first, end, rows)
+        lanes_backward(n_in, 3, net, own, first, end, rows)
     else:
-        slim_backward(n_in, 4, net, own, first, end, rows)
+        lanes_backward(n_in, 4, net, own, first, end, rows)
 
 
-cdef void slim_backward_of(
-    const Net *net, const Slim *own, Py_ssize_t first, Py_ssize_t end, Py_ssize_t rows
+cdef void lanes_backward_of(
+    const Net *net, const Lanes *own, Py_ssize_t first, Py_ssize_t end, Py_ssize_t rows
 ) noexcept nogil:
-    """`slim_backward`, compiled for each number of inputs."""
+    """`lanes_backward`, compiled for each number of inputs."""
     if net.n_in == 1:
-        slim_backward_from(1, net, own, first, end, rows)
+        lanes_backward_from(1, net, own, first, end, rows)
     elif net.n_in == 2:
-        slim_backward_from(2, net, own, first, end, rows)
+        lanes_backward_from(2, net, own, first, end, rows)
     elif net.n_in == 3:
-        slim_backward_from(3, net, own, first, end, rows)
+        lanes_backward_from(3, net, own, first, end, rows)
     else:
-        slim_backward_from(4, net, own, first, end, rows)
+        lanes_backward_from(4, net, own, first, end, rows)
 
 
 cdef inline vec sums_of_lanes(const real_t *vectors) noexcept nogil:
@@ -452,12 +453,12 @@ cdef inline vec sums_of_lanes(const real_t *vectors) noexcept nogil:
     return result
 
 
-cdef void slim_second_phase(
+cdef void lanes_second_phase(
     const Net *net, const Batch *batch, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
     """Compute the gradients of a thread's hidden units over all rows, and update their weights and biases."""
-    cdef Slim own = slim_arrays(net, net.batch, <real_t *> net.slim_space)
-    cdef Py_ssize_t block = SLIM_VECTORS * LANES, rows = (batch.rows + block - 1) // block * block
+    cdef Lanes own = lanes_arrays(net, net.batch, <real_t *> net.lanes_space)
+    cdef Py_ssize_t block = BATCHED_VECTORS * LANES, rows = (batch.rows + block - 1) // block * block
     cdef Py_ssize_t vectors = own.padded // LANES, n_in = net.n_in, n_out = net.n_out
     cdef Py_ssize_t first = vectors * thread // net.progress.n_threads * LANES
     cdef Py_ssize_t end = min(vectors * (thread + 1) // net.progress.n_threads * LANES, own.units)
@@ -466,7 +467,7 @@ cdef void slim_second_phase(
     cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
     cdef Py_ssize_t kind, j
     if first < end:
-        slim_backward_of(net, &own, first, end, rows)
+        lanes_backward_of(net, &own, first, end, rows)
         for kind in range(n_in + 1 + n_out):
             j = first
             while j < end:
@@ -481,10 +482,10 @@ cdef void slim_second_phase(
             if kind < n_in:
                 train_values(net, &hidden.weights, kind * own.units + first, gradients, end - first, True, constants)
             elif kind == n_in:
-                train_values(net, &hidden.biases, first, gradients, end - first, True, constants)
+                train_values(net, &hidden.biases, first, gradients, end - first, True, constants + biases_at(net))
         train_values(net, &last.weights, first * n_out, gradients, (end - first) * n_out, True, constants)
     if thread == 0:
         for kind in range(n_out):
             # In double: a sum in another order than row after row would move the spiral's published figures.
             gradients[kind] = <real_t> total(own.d + kind * own.rows, rows)
-        train_values(net, &last.biases, 0, gradients, n_out, True, constants)
+        train_values(net, &last.biases, 0, gradients, n_out, True, constants + biases_at(net))

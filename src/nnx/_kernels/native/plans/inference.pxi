@@ -42,18 +42,22 @@ cdef class Inference:
         self.chain = stages
         self.guards, self.backends, self.backend = tuple(guards), backends, backends.backend
         self.dense = dense_owners(stages)
-        check_chain(stages, None, False)
+        check_chain(stages, NULL, False)
         self.stages = <Stage *> PyMem_RawCalloc(len(stages) + 1, sizeof(Stage))
         if self.stages is NULL:
             raise MemoryError
         for kind, owner, n_in, n_out in stages:
-            if KINDS[kind] == LINEAR or KINDS[kind] == DROPOUT:
+            stage = &self.stages[n]
+            memset(stage, 0, sizeof(Stage))
+            describe_stage(stage, self.kernels, kind, n_in, n_out)
+            if stage.kind == DROPOUT or has_trait(stage, IDENTITY):
                 continue
-            if KINDS[kind] == RELU and n > 0 and self.stages[n - 1].kind == DENSE and not self.stages[n - 1].relu:
+            if (
+                has_trait(stage, FUSES_WITH_DENSE) and n > 0 and self.stages[n - 1].kind == DENSE
+                and not self.stages[n - 1].relu
+            ):
                 self.stages[n - 1].relu = True
                 continue
-            stage = &self.stages[n]
-            stage.kind, stage.n_in, stage.n_out = KINDS[kind], n_in, n_out
             owners.append(owner)
             need = max(need, self.kernels.gradient_space(1, 1, stage.n_out))
             n += 1
@@ -105,6 +109,7 @@ cdef class Inference:
         for s in range(self.n_stages):
             stages[s] = self.stages[s]
             if stages[s].kind != DENSE:
+                take_activation_settings(&stages[s], self.owners[s])
                 continue
             own = PyObject_GenericGetDict(self.owners[s], NULL)
             w, b = item(own, "weights"), item(own, "biases")
@@ -146,11 +151,12 @@ cdef class Inference:
         self._give_place(place)
         return output
 
-    def evaluate(self, model, X, y, wanted, bint threshold, bint classes, double precision, Py_ssize_t batch,
-                 Py_ssize_t first, Py_ssize_t end, str loss not None, bint combined):
+    def evaluate(self, model, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision,
+                 Py_ssize_t batch, Py_ssize_t first, Py_ssize_t end, bint combined):
         """Return sums of losses and hits over some batches, and of how many, or None as `predict` does.
 
-        X (n, n_in); y (n,) class numbers or (n, n_out) targets; wanted and what follows as in `Plan.bind_data`.
+        X (n, n_in); y (n,) class numbers or (n, n_out) targets; loss: its kernel's name, its settings, and numbers of its
+        columns or None; wanted and what follows as in `Plan.bind_data`.
         """
         cdef Stage stages[MOST_STAGES]
         cdef Progress progress
@@ -161,14 +167,17 @@ cdef class Inference:
         cdef Py_ssize_t hits[8]
         cdef int32_t *labels = NULL
         cdef char *place
+        cdef void *own
         cdef list held = []
         cdef uint64_t mode
         if not self.holds(model) or not self._bind(stages, held):
             return None
-        net.loss, net.combined = LOSSES[loss], combined and LOSSES[loss] == CATEGORICAL
+        net.loss, net.combined = loss_of(self.kernels, loss[0]), combined
+        take_settings(net.loss_settings, loss[1], net.loss.n_settings)
+        net.fused = combined and net.loss.traits & FUSED_WITH_PAIR
         samples = matrix("Inference", "X", X, self.number, ANY, self.net.n_in)
         n = cnp.PyArray_DIM(samples, 0)
-        check_chain(self.chain, loss, combined)
+        check_chain(self.chain, net.loss, combined)
         if n == 0 or batch < 1 or first < 0 or end > (n + batch - 1) // batch:
             raise ValueError("Inference.evaluate: batches must be those of X.")
         batch = min(batch, n)
@@ -179,14 +188,16 @@ cdef class Inference:
                 or cnp.PyArray_SIZE(compared) > n * self.net.n_out
             ):
                 refused("Inference", "wanted", wanted, cnp.NPY_DOUBLE, (n,))
-        if net.loss != CATEGORICAL:
+        if not net.loss.traits & BY_LABELS:
             targets = matrix("Inference", "y", y, self.number, n, self.net.n_out)
         shape[0], shape[1] = batch, self.net.n_out
         outputs = cnp.PyArray_EMPTY(2, shape, self.number, 0)
         losses = cnp.PyArray_EMPTY(1, shape, self.number, 0)
-        if net.loss == CATEGORICAL:
+        if net.loss.traits & BY_LABELS:
             labels = take_labels("Inference", y, n, self.net.n_out)
+        own = take_own_numbers("Inference", loss[2], self.number, self.net.n_out)
         place = self._take_place()
+        net.loss_own = own
         net.stages, net.progress = stages, &progress
         stages[self.n_stages - 1].output = data(outputs)
         net.batch, net.n_samples, net.X, net.order = batch, n, data(samples), NULL
@@ -205,4 +216,6 @@ cdef class Inference:
         self._give_place(place)
         if labels is not NULL:
             give(labels)
+        if own is not NULL:
+            give(own)
         return progress.loss_sum, progress.loss_count, progress.hits_sum, progress.hits_count

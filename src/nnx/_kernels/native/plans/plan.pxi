@@ -1,4 +1,5 @@
-# The plan's door: it reads what a program needs from the layers, checks it, reserves memory, and lets the threads run.
+# The binding of plans: it reads what a program needs from the layers, checks it, reserves memory, and lets the threads
+# run.
 #
 # A plan is made for one program; everything that Python code could have changed since is read and checked again at each
 # entry. What is bound is referenced until the call ends, and labels are private copies, so nothing that another
@@ -25,17 +26,6 @@ cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject *thing)
     dict PyObject_GenericGetDict(object owner, void *context)
 
-cdef dict KINDS = {
-    "dense": DENSE, "relu": RELU, "sigmoid": SIGMOID, "softmax": SOFTMAX, "linear": LINEAR, "dropout": DROPOUT,
-}
-cdef dict LOSSES = {
-    "categorical_crossentropy": CATEGORICAL, "binary_crossentropy": BINARY, "mean_squared_error": SQUARED_ERROR,
-    "mean_absolute_error": ABSOLUTE_ERROR,
-}
-cdef dict RULES = {
-    "sgd_update": SGD, "sgd_momentum_update": SGD_MOMENTUM, "adagrad_update": ADAGRAD, "rmsprop_update": RMSPROP,
-    "adam_update": ADAM,
-}
 #: How many figures a step or an epoch has: loss, data loss, penalty, accuracy, rate.
 cdef enum:
     N_FIGURES = 5
@@ -94,7 +84,21 @@ cdef bint untouched(object model, tuple guards) except -1:
     return True
 
 
-cdef int check_chain(tuple stages, object loss, bint combined) except -1:
+cdef int describe_stage(Stage *stage, const Kernels *kernels, str kind, Py_ssize_t n_in, Py_ssize_t n_out) except -1:
+    """Say what a stage is: "dense", "dropout" or the name of an activation."""
+    stage.n_in, stage.n_out = n_in, n_out
+    stage.kind, stage.activation = DENSE if kind == "dense" else DROPOUT, NULL
+    if kind not in ("dense", "dropout"):
+        stage.kind, stage.activation = ACTIVATION, activation_of(kernels, kind)
+    return 0
+
+
+cdef inline bint has_trait(const Stage *stage, int trait) noexcept:
+    """Return whether a stage is an activation with a trait."""
+    return stage.kind == ACTIVATION and stage.activation.traits & trait != 0
+
+
+cdef int check_chain(tuple stages, const Loss *loss, bint combined) except -1:
     """Refuse stages that do not fit each other, of which kernels would take a width for granted."""
     cdef Py_ssize_t before = -1, n_in, n_out
     cdef bint fits = len(stages) > 0
@@ -102,8 +106,7 @@ cdef int check_chain(tuple stages, object loss, bint combined) except -1:
         fits = fits and n_in > 0 and n_out > 0 and before in (-1, n_in) and (kind == "dense" or n_in == n_out)
         before = n_out
     if fits and combined:
-        ends = stages[len(stages) - 1][0], loss
-        fits = ends in (("softmax", "categorical_crossentropy"), ("sigmoid", "binary_crossentropy")) and len(stages) > 1
+        fits = loss is not NULL and stages[len(stages) - 1][0].encode() == loss.pair and len(stages) > 1
     if not fits:
         raise ValueError("Plan: stages must take the outputs of those before them.")
     return 0
@@ -192,7 +195,8 @@ cdef class Plan:
     cdef Py_ssize_t memory_size
     cdef Py_ssize_t reserved_batch
     cdef int reserved_threads
-    cdef bint reserved_order
+    cdef bint reserved_order, reserved_norm
+    cdef void *loss_own
     cdef list held
     cdef list old
     cdef list strengths  # of each dense stage, the objects that they were read from
@@ -213,7 +217,8 @@ cdef class Plan:
         if self.number != cnp.NPY_FLOAT and self.number != cnp.NPY_DOUBLE:
             raise TypeError(f"Plan: dtype must be float32 or float64, got {dtype!r}.")
         self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
-        check_chain(stages, loss, combined)
+        self.lean.loss = self.stored.loss = loss_of(self.kernels, loss)
+        check_chain(stages, self.lean.loss, combined)
         # Plain tuples, which take half as long to go through as named ones.
         self.stages, self.guards, self.dense = stages, tuple(guards), dense_owners(stages)
         self.n_full = len(stages)
@@ -224,11 +229,10 @@ cdef class Plan:
             raise MemoryError
         for s in range(self.n_full):
             kind, _, n_in, n_out = stages[s]
-            self.stored.stages[s].kind = KINDS[kind]
-            self.stored.stages[s].n_in, self.stored.stages[s].n_out = n_in, n_out
+            describe_stage(&self.stored.stages[s], self.kernels, kind, n_in, n_out)
         self.stored.n_stages = self.n_full
-        self.lean.loss = self.stored.loss = LOSSES[loss]
         self.lean.combined = self.stored.combined = combined
+        self.lean.fused = self.stored.fused = combined and self.lean.loss.traits & FUSED_WITH_PAIR
         self.lean.n_in = self.stored.n_in = self.stored.stages[0].n_in
         self.lean.n_out = self.stored.n_out = self.stored.stages[self.n_full - 1].n_out
         self.nets[0], self.nets[1] = &self.lean, &self.stored
@@ -249,6 +253,8 @@ cdef class Plan:
         self._free()
         if self.labels is not NULL:
             give(self.labels)
+        if self.loss_own is not NULL:
+            give(self.loss_own)
 
     cdef void _free(self) noexcept:
         if self.memory is not NULL:
@@ -263,15 +269,18 @@ cdef class Plan:
         cdef int s, n = 0
         for s in range(self.n_full):
             stage = &self.stored.stages[s]
-            if stage.kind == LINEAR:
+            if has_trait(stage, IDENTITY):
                 self.place[s] = n - 1
                 continue
             before = &self.lean.stages[n - 1] if n > 0 else NULL
-            if stage.kind == RELU and before is not NULL and before.kind == DENSE and not before.relu:
+            if before is not NULL and (before.kind != DENSE or before.relu):
+                before = NULL
+            if before is not NULL and has_trait(stage, FUSES_WITH_DENSE):
                 before.relu = True
                 self.place[s] = n - 1
                 continue
             self.lean.stages[n] = stage[0]
+            self.lean.stages[n].keeps_slope = before is not NULL and has_trait(stage, FROM_INPUTS)
             self.place[s] = n
             n += 1
         self.lean.n_stages = n
@@ -297,8 +306,8 @@ cdef class Plan:
         net.batch_targets = within(memory, &at, batch * net.n_out * size if ordered else 0)
         net.batch_wanted = <double *> within(memory, &at, batch * net.n_out * 8 if ordered else 0)
         net.gathered = within(memory, &at, batch * net.n_in * size if ordered else 0)
-        net.slim_space = within(memory, &at, self.kernels.slim_space(net, batch) if net.slim else 0)
-        if net.slim:
+        net.lanes_space = within(memory, &at, self.kernels.lanes_space(net, batch) if net.batched_lanes else 0)
+        if net.batched_lanes:
             for s in range(net.n_stages):
                 net.stages[s].tiles = net.stages[s].panels = net.stages[s].packed = NULL
             return at
@@ -307,8 +316,11 @@ cdef class Plan:
             before = &net.stages[s - 1] if s > 0 else NULL
             stage.inputs = before.output if before is not NULL else NULL
             stage.tiles = stage.panels = stage.packed = NULL
-            # In place where the stage before needs nothing of its output on the way back.
-            if stage.kind in (RELU, SIGMOID, SOFTMAX) and s > 0 and before.kind == DENSE and not before.relu:
+            # In place where neither the stage before nor this one needs what comes in on the way back.
+            if (
+                stage.kind == ACTIVATION and not has_trait(stage, FROM_INPUTS) and s > 0 and before.kind == DENSE
+                and not before.relu
+            ):
                 stage.output = before.output
             else:
                 stage.output = within(memory, &at, batch * stage.n_out * size)
@@ -319,6 +331,13 @@ cdef class Plan:
                 stage.panels = within(memory, &at, self.kernels.panels_space(batch, stage.n_in, stage.n_out))
             if stage.kind == DENSE and self.kernels.packed_space(batch, stage.n_in, stage.n_out):
                 stage.packed = within(memory, &at, self.kernels.packed_space(batch, stage.n_in, stage.n_out))
+            if stage.kind == DENSE and net.clip_norm:
+                stage.weights.collected = within(memory, &at, stage.n_in * stage.n_out * size)
+                stage.biases.collected = within(memory, &at, stage.n_out * size)
+                stage.weights.squares = <double *> within(memory, &at, stage.n_in * sizeof(double))
+                stage.biases.squares = <double *> within(memory, &at, sizeof(double))
+                if memory is not NULL:  # a row in which no piece begins has no sum
+                    memset(stage.weights.squares, 0, stage.n_in * sizeof(double))
         # Gradients go back in place through all but dense stages.
         for s in range(net.n_stages - 1, -1, -1):
             stage = &net.stages[s]
@@ -333,7 +352,7 @@ cdef class Plan:
         cdef Py_ssize_t size
         if (
             self.memory is not NULL and self.reserved_batch == batch and self.reserved_threads >= n_threads
-            and self.reserved_order >= ordered
+            and self.reserved_order >= ordered and self.reserved_norm == (self.lean.clip_norm != 0)
         ):
             return 0
         self._free()
@@ -342,6 +361,7 @@ cdef class Plan:
         self.memory_size = size
         self._lay_out(self.memory, batch, n_threads, ordered)
         self.reserved_batch, self.reserved_threads, self.reserved_order = batch, n_threads, ordered
+        self.reserved_norm = self.lean.clip_norm != 0
         return 0
 
     def holds(self, model):
@@ -354,8 +374,8 @@ cdef class Plan:
 
     # Binding
 
-    def bind(self, tuple owners not None, tuple trained not None, str rule not None, tuple states not None,
-             tuple settings not None, str where not None, layer_state not None):
+    def bind(self, tuple owners not None, tuple trained not None, rule not None, str where not None,
+             layer_state not None):
         """Read the addresses of parameters and state, and the hyperparameters; False if they are not the program's.
 
         Parameters
@@ -364,19 +384,18 @@ cdef class Plan:
             One a stage.
         trained : tuple of bool
             Whether each is trained.
-        rule, states, settings
-            What the optimizer's rule is.
+        rule : Rule
+            What the optimizer does.
         layer_state : callable
             Returns the state of a parameter that the optimizer keeps on a layer, made if need be.
         """
         cdef Stage *stage
         cdef int s
         cdef bint trains
+        cdef tuple states
         cdef dict own
         self.release()
-        self.lean.rule = self.stored.rule = RULES[rule]
-        for s in range(MOST_SETTINGS):
-            self.lean.settings[s] = self.stored.settings[s] = settings[s] if s < len(settings) else 0
+        states = self._take_rule(rule)
         for s in range(self.n_full):
             owner = owners[s]
             stage = &self.stored.stages[s]
@@ -395,10 +414,27 @@ cdef class Plan:
                 self._bind(&stage.biases, owner, b, trains, states[1], where, layer_state)
             elif stage.kind == DROPOUT:
                 stage.keep, stage.seed, stage.forwards = owner._next_mask("Layer_Dropout.forward")
-            if stage.kind == DENSE or stage.kind == DROPOUT:
-                self._pass_on(s)
+            else:
+                take_activation_settings(stage, owner)
+            self._pass_on(s)
         self.has_parameters = self._apart()
         return self.has_parameters
+
+    cdef tuple _take_rule(self, rule):
+        """Take the optimizer's rule and its hyperparameters; return the names of the states of weights and biases."""
+        cdef Net *net
+        cdef int i
+        name, states, settings, bias_settings, clip_norm, clip_value, average = rule
+        for i in range(2):
+            net = self.nets[i]
+            net.rule = rule_of(self.kernels, name)
+            take_settings(net.settings[0], settings, net.rule.n_settings)
+            take_settings(net.settings[1], bias_settings, net.rule.n_settings)
+            net.alike = settings == bias_settings
+            net.clip_norm, net.clip_value, net.average = clip_norm, clip_value, average
+            if len(states[0]) != net.rule.n_states + (average != 0) or len(states[1]) != len(states[0]):
+                raise ValueError(f"Plan.bind: states must be those of the rule {name}.")
+        return states
 
     cdef void _aim_gradients(self) noexcept:
         """Let gradients go back as far as the lowest stage that is trained, and no further."""
@@ -415,10 +451,10 @@ cdef class Plan:
         self, Parameter *parameter, object owner, cnp.ndarray values, bint trains, tuple names, str where,
         object layer_state,
     ) except -1:
-        cdef Rule rule = self.lean.rule
         cdef list state
-        parameter.values = data(values)
-        parameter.momentums = parameter.cache = parameter.gradients = NULL
+        cdef int i
+        parameter.values, parameter.line = data(values), cnp.PyArray_DIM(values, 1)
+        parameter.averages = parameter.gradients = NULL
         self.held.append(values)
         if not trains or not names:
             return 0
@@ -426,10 +462,10 @@ cdef class Plan:
         if state is None:
             state = layer_state(where, owner, names, values)
         self.held.extend(state)
-        if rule == SGD_MOMENTUM or rule == ADAM:
-            parameter.momentums = data(state[0])
-        if rule != SGD_MOMENTUM:
-            parameter.cache = data(state[len(names) - 1])
+        for i in range(self.lean.rule.n_states):
+            parameter.states[i] = data(state[i])
+        if self.lean.average:
+            parameter.averages = data(state[self.lean.rule.n_states])
         return 0
 
     cdef int _take_strengths(self, int s, object owner, str where) except -1:
@@ -451,8 +487,15 @@ cdef class Plan:
         """Give the lean stage what has been bound for the program's."""
         cdef Stage *stage = &self.stored.stages[s]
         cdef Stage *lean = &self.lean.stages[self.place[s]]
+        cdef Stage before
+        if has_trait(stage, IDENTITY) or lean.kind != stage.kind:
+            return  # it is left out, or part of another one
+        before = lean[0]
         lean.weights, lean.biases, lean.trained = stage.weights, stage.biases, stage.trained
+        lean.weights.collected, lean.weights.squares = before.weights.collected, before.weights.squares
+        lean.biases.collected, lean.biases.squares = before.biases.collected, before.biases.squares
         lean.keep, lean.seed, lean.forwards = stage.keep, stage.seed, stage.forwards
+        lean.settings = stage.settings
 
     cdef bint _apart(self) except -1:
         """Return whether no two arrays that are written share memory."""
@@ -464,13 +507,15 @@ cdef class Plan:
                     return False
         return True
 
-    def bind_data(self, X, y, wanted, bint threshold, bint classes, double precision):
+    def bind_data(self, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision):
         """Take the samples, what is to be predicted, and what the accuracy compares with; False if they overlap.
 
         Parameters
         ----------
         X : array (n, n_in)
         y : array (n,) of class numbers, or (n, n_out)
+        loss : pair
+            The loss's settings, and a float64 array (n_out,) of numbers that belong to its columns, or None.
         wanted : float64 array (n,) or (n, m), or None for the class numbers
         threshold, classes : bool
             What predictions are made of outputs.
@@ -493,7 +538,8 @@ cdef class Plan:
         if self.labels is not NULL:
             give(self.labels)
             self.labels = NULL
-        if self.lean.loss == CATEGORICAL:
+        self._take_loss(loss)
+        if self.lean.loss.traits & BY_LABELS:
             self.labels = take_labels("Plan", y, n, self.lean.n_out)
         else:
             targets = matrix("Plan", "y", y, self.number, n, self.lean.n_out)
@@ -517,6 +563,18 @@ cdef class Plan:
             net.threshold, net.classes, net.precision = threshold, classes, precision
         self.has_data = True
         return True
+
+    cdef int _take_loss(self, tuple loss) except -1:
+        """Take the loss's hyperparameters."""
+        cdef int i
+        if self.loss_own is not NULL:
+            give(self.loss_own)
+            self.loss_own = NULL
+        self.loss_own = take_own_numbers("Plan.bind_data", loss[1], self.number, self.lean.n_out)
+        for i in range(2):
+            take_settings(self.nets[i].loss_settings, loss[0], self.lean.loss.n_settings)
+            self.nets[i].loss_own = self.loss_own
+        return 0
 
     # Running
 
@@ -555,7 +613,7 @@ cdef class Plan:
         cdef cnp.npy_intp shape[2]
         cdef cnp.ndarray rows = None
         cdef Net *net
-        cdef bint slim
+        cdef bint batched_lanes
         cdef int s
         if not self.has_data:
             raise RuntimeError("Plan.prepare: there are no data. Call bind and bind_data first.")
@@ -573,10 +631,10 @@ cdef class Plan:
                 raise ValueError("Plan.prepare: order must have a row for each epoch.")
             rows = checked_order(rows, n_samples)
         self.order = rows
-        slim = self.kernels.fits_slim(&self.lean)
-        if slim != self.lean.slim:
+        batched_lanes = self.kernels.fits_lanes(&self.lean)
+        if batched_lanes != self.lean.batched_lanes:
             self._free()
-        self.lean.slim = slim
+        self.lean.batched_lanes = batched_lanes
         self._reserve(batch, n_threads, order is not None)
         self._aim_gradients()
         shape[0], shape[1] = N_FIGURES, n_steps
@@ -612,12 +670,14 @@ cdef class Plan:
         self.stored.batch_targets, self.stored.batch_wanted = self.lean.batch_targets, self.lean.batch_wanted
         self.stored.sample_losses, self.stored.scratch = self.lean.sample_losses, self.lean.scratch
         self.stored.scratch_size, self.stored.private_size = self.lean.scratch_size, self.lean.private_size
-        self.stored.records = not self.lean.slim
+        self.stored.records = not self.lean.batched_lanes
         for s in range(self.n_full):
             if stages[s].kind == DENSE:
                 lean = &self.lean.stages[self.place[s]]
                 stages[s].tiles, stages[s].panels, stages[s].packed = lean.tiles, lean.panels, lean.packed
-                if self.lean.slim:
+                stages[s].weights.collected, stages[s].weights.squares = lean.weights.collected, lean.weights.squares
+                stages[s].biases.collected, stages[s].biases.squares = lean.biases.collected, lean.biases.squares
+                if self.lean.batched_lanes:
                     stages[s].trained = False
 
     def room(self, Py_ssize_t rows, inputs, list old not None):
@@ -647,7 +707,7 @@ cdef class Plan:
         inputs = matrix("Plan.room", "inputs", inputs, self.number, rows, self.lean.n_in)
         self.old = old
         for s in range(self.n_full):
-            output = inputs if stages[s].kind == LINEAR else self._array(rows, stages[s].n_out)
+            output = inputs if has_trait(&stages[s], IDENTITY) else self._array(rows, stages[s].n_out)
             own = {"inputs": inputs, "output": output}
             stages[s].inputs, stages[s].output = data(inputs), data(output)
             if stages[s].kind == DENSE:
@@ -759,7 +819,7 @@ cdef class Plan:
             done = self.kernels.train(&self.lean, 0, last, thread)
         if done == last and self.stores:
             done = self.kernels.train(&self.stored, last, last + 1, thread)
-            if done > last and self.lean.slim:
+            if done > last and self.lean.batched_lanes:
                 done = self.kernels.train(&self.lean, last, last + 1, thread)
         leave_kernels(mode)
         return done

@@ -32,7 +32,7 @@ cdef class Repeat:
 
     cdef tuple options  # what the call was given beside X and y: the same objects are as good as they were then
     cdef Plan plan
-    cdef tuple layers, trained, rule, dropouts
+    cdef tuple layers, trained, rule, dropouts, loss_settings
     cdef tuple attributes  # (owner, name, value): what must be as it was
     cdef tuple owners, names, values, shapes  # of what is published
     cdef list addresses, counts
@@ -48,12 +48,15 @@ cdef class Repeat:
         self.loss, self.optimizer, self.accuracy = program.loss, program.optimizer, program.accuracy
         self.input_layer, self.history = input_layer, history
         self.backends, self.backend, self.diverged = backends, backends.backend, diverged
-        self.rule = self.optimizer._rule("Model.train")
+        self.rule = tuple(self.optimizer._rule("Model.train"))
         self.dropouts = tuple([stage.owner for stage in program.stages if stage.kind == "dropout"])
         self.is_regression = hasattr(self.accuracy, "precision")
         for name, value in self.optimizer.__dict__.items():
             if name not in RUNNING:
                 kept.append((self.optimizer, name, value))
+        self.loss_settings = self.loss._kernel_settings("Model.train", self.plan.lean.n_out)
+        for name in self.loss._arguments:
+            kept.append((self.loss, name, getattr(self.loss, name)))
         name = "precision" if self.is_regression else "binary"
         kept.append((self.accuracy, name, getattr(self.accuracy, name)))
         self.attributes = tuple(kept)
@@ -207,7 +210,7 @@ cdef class Repeat:
         cdef Py_ssize_t n_out = plan.lean.n_out
         cdef double precision = -1
         cdef object wanted = None
-        if plan.lean.loss == CATEGORICAL:
+        if plan.lean.loss.traits & BY_LABELS:
             if type(y) is not cnp.ndarray or not cnp.PyArray_ISINTEGER(y) or cnp.PyArray_NDIM(y) != 1:
                 return False
             y = cnp.PyArray_FROMANY(y, cnp.NPY_INTP, 1, 1, cnp.NPY_ARRAY_CARRAY_RO)
@@ -226,8 +229,8 @@ cdef class Repeat:
                 y, cnp.NPY_DOUBLE, 2, 2, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_ENSURECOPY
             )
         return (
-            plan.bind(self.layers, self.trained, *self.rule, "Model.train", _no_state)
-            and plan.bind_data(X, y, wanted, False, not self.is_regression, precision)
+            plan.bind(self.layers, self.trained, self.rule, "Model.train", _no_state)
+            and plan.bind_data(X, y, self.loss_settings, wanted, False, not self.is_regression, precision)
         )
 
     cdef bint _owns_what_it_published(self) except -1:

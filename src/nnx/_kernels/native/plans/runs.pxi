@@ -90,7 +90,7 @@ cdef Py_ssize_t train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step
     cdef Py_ssize_t step
     cdef double loss, penalty = 0
     cdef bint known = False
-    cdef vec constants[6]
+    cdef vec constants[ALL_CONSTANTS]
     cdef Batch batch
     pack_weights(net, thread)
     meet(net.progress.meeting, net.progress.n_threads)
@@ -105,8 +105,8 @@ cdef Py_ssize_t train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step
         if thread == 0 and not known:
             penalty = penalty_of(net)
         batch.again = step > first_step and n_batches == 1 and net.order is NULL
-        if net.slim:
-            slim_first_phase(net, &batch, thread, scratch)
+        if net.batched_lanes:
+            lanes_first_phase(net, &batch, thread, scratch)
         else:
             first_phase(net, &batch, thread, scratch)
         meet(net.progress.meeting, net.progress.n_threads)
@@ -116,10 +116,13 @@ cdef Py_ssize_t train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step
             return step
         if thread == 0 and net.records:
             record_step(net, &batch, in_epoch == 0, step, loss, penalty)
-        if net.slim:
-            slim_second_phase(net, &batch, constants, thread, scratch)
+        if net.batched_lanes:
+            lanes_second_phase(net, &batch, constants, thread, scratch)
         else:
             second_phase(net, &batch, constants, thread, scratch)
+            if net.clip_norm:
+                meet(net.progress.meeting, net.progress.n_threads)
+                third_phase(net, constants, thread)
         meet(net.progress.meeting, net.progress.n_threads)
         in_epoch += 1
         known = in_epoch == n_batches
@@ -136,19 +139,18 @@ cdef Py_ssize_t judge_outputs(
     const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, char *scratch
 ) noexcept nogil:
     """Run the network on some rows of a batch and compute their losses; return the hits."""
-    cdef bint classes = net.combined and net.loss == CATEGORICAL
     cdef real_t *output = <real_t *> net.stages[net.n_stages - 1].output + first * net.n_out
     cdef real_t *sample_losses = <real_t *> net.sample_losses + first
-    cdef const int32_t *labels = rows_of_labels(net, batch, first)
+    cdef const void *targets = rows_of_targets(net, batch, first)
     cdef Py_ssize_t hits = 0
-    forward(net, rows_of_X(net, batch, first), output, rows, net.n_stages - (1 if classes else 0), scratch)
-    if classes:
+    forward(net, rows_of_X(net, batch, first), output, rows, net.n_stages - (1 if net.fused else 0), scratch)
+    if net.fused:
         hits = softmax_crossentropy(
-            output, labels, output, NULL, sample_losses, rows, net.n_out, net.n_out, 1, batch.rows,
-            <real_t *> (scratch + PRODUCT_SCRATCH),
+            output, <const int32_t *> targets, output, NULL, sample_losses, rows, net.n_out, net.n_out, 1, batch.rows,
+            net.loss_settings[0], <real_t *> (scratch + PRODUCT_SCRATCH),
         )
     else:
-        losses_of(net, output, labels, rows_of_targets(net, batch, first), sample_losses, rows)
+        compute_loss(SAMPLE_LOSSES, net, output, targets, sample_losses, rows, batch.rows)
     if net.wanted is not NULL:
         hits = count_hits(net, output, rows_of_wanted(net, batch, first), rows)
     return hits

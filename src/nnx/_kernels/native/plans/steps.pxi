@@ -47,18 +47,15 @@ cdef void forward_stage(
             inputs, <const real_t *> stage.weights.values, <const real_t *> stage.biases.values, output, rows,
             stage.n_in, stage.n_out, <const real_t *> stage.packed, stage.relu, <real_t *> scratch,
         )
-    elif stage.kind == RELU:
-        relu_forward(inputs, output, n)
-    elif stage.kind == SIGMOID:
-        sigmoid_forward(inputs, output, n)
-    elif stage.kind == SOFTMAX:
-        softmax_forward(inputs, output, rows, stage.n_out, <real_t *> (scratch + PRODUCT_SCRATCH))
-    elif stage.kind == DROPOUT:
+    elif stage.kind == ACTIVATION:
+        stage.activation.run(
+            FORWARD_AND_SLOPE if stage.keeps_slope else FORWARD, <void *> inputs, NULL, output, rows, stage.n_out,
+            stage.settings, scratch + PRODUCT_SCRATCH,
+        )
+    else:
         kept = <real_t *> stage.mask + first * stage.n_out
         dropout_mask(kept, first, rows, stage.n_out, stage.keep, stage.seed, stage.forwards + forwards)
-        dropout_apply(inputs, kept, output, n)
-    else:
-        memmove(output, inputs, n * sizeof(real_t))
+        multiply(inputs, kept, output, n)
 
 
 cdef void forward(
@@ -127,40 +124,6 @@ cdef Py_ssize_t count_hits(
     return hits
 
 
-cdef void losses_of(
-    const Net *net, const real_t *output, const int32_t *labels, const real_t *targets, real_t *sample_losses,
-    Py_ssize_t rows,
-) noexcept nogil:
-    """``sample_losses := loss of each row``; output (rows, n_out) in, (rows,) out."""
-    if net.loss == CATEGORICAL:
-        categorical_crossentropy_forward(output, labels, sample_losses, rows, net.n_out, rows)
-    elif net.loss == BINARY:
-        binary_crossentropy_forward(output, targets, sample_losses, rows, net.n_out)
-    elif net.loss == SQUARED_ERROR:
-        mean_squared_error_forward(output, targets, sample_losses, rows, net.n_out)
-    else:
-        mean_absolute_error_forward(output, targets, sample_losses, rows, net.n_out)
-
-
-cdef void loss_gradient(
-    const Net *net, const real_t *output, const int32_t *labels, const real_t *targets, real_t *dvalues,
-    Py_ssize_t rows,
-    Py_ssize_t n,  # rows of the batch
-) noexcept nogil:
-    """``dvalues := gradient of the batch's mean loss by the output``, or by what goes into its sigmoid."""
-    cdef Py_ssize_t size = rows * net.n_out, cells = n * net.n_out
-    if net.loss == CATEGORICAL:
-        categorical_crossentropy_backward(output, labels, dvalues, rows, net.n_out, n)
-    elif net.loss == BINARY and net.combined:
-        map_two(difference_gradient, output, targets, <real_t> (1.0 / cells), dvalues, size)
-    elif net.loss == BINARY:
-        map_two(binary_crossentropy_gradient, output, targets, <real_t> cells, dvalues, size)
-    elif net.loss == SQUARED_ERROR:
-        map_two(difference_gradient, output, targets, <real_t> (2.0 / cells), dvalues, size)
-    else:
-        map_two(sign_gradient, output, targets, <real_t> (1.0 / cells), dvalues, size)
-
-
 cdef struct Batch:
     # A batch's own part of the data; its rows in an order have been copied together.
     Py_ssize_t start  # the first sample, if there is no order
@@ -180,7 +143,10 @@ cdef inline const int32_t *rows_of_labels(const Net *net, const Batch *batch, Py
     return (net.labels + batch.start if batch.order is NULL else net.batch_labels) + first
 
 
-cdef inline const real_t *rows_of_targets(const Net *net, const Batch *batch, Py_ssize_t first) noexcept nogil:
+cdef inline const void *rows_of_targets(const Net *net, const Batch *batch, Py_ssize_t first) noexcept nogil:
+    """Return what the loss compares some rows with."""
+    if net.loss.traits & BY_LABELS:
+        return rows_of_labels(net, batch, first)
     if batch.order is NULL:
         return <const real_t *> net.targets + (batch.start + first) * net.n_out
     return <const real_t *> net.batch_targets + first * net.n_out
@@ -213,6 +179,14 @@ cdef void gather(const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_
 # The first phase
 
 
+cdef inline void compute_loss(
+    LossPart part, const Net *net, const real_t *output, const void *targets, real_t *result, Py_ssize_t rows,
+    Py_ssize_t n,  # rows of the batch
+) noexcept nogil:
+    """Compute the losses of some rows, or the gradient of the batch's mean loss by the output or by what it is made of."""
+    net.loss.run(part, output, targets, result, rows, net.n_out, n, net.loss_settings, net.loss_own)
+
+
 cdef Py_ssize_t judge_rows(
     const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, char *scratch
 ) noexcept nogil:
@@ -220,20 +194,19 @@ cdef Py_ssize_t judge_rows(
     cdef const Stage *last = &net.stages[net.n_stages - 1]
     cdef Py_ssize_t at = first * net.n_out
     cdef real_t *output = <real_t *> last.output + at
-    cdef const real_t *targets = rows_of_targets(net, batch, first)
-    cdef const int32_t *labels = rows_of_labels(net, batch, first)
+    cdef const void *targets = rows_of_targets(net, batch, first)
     cdef real_t *sample_losses = <real_t *> net.sample_losses + first
+    cdef real_t *gradient = <real_t *> (last.dinputs if net.combined else last.dvalues) + at
     cdef Py_ssize_t hits = 0
-    if net.combined and net.loss == CATEGORICAL:
+    if net.fused:
         hits = softmax_crossentropy(
-            <const real_t *> last.inputs + at, labels, output, <real_t *> last.dinputs + at, sample_losses, rows,
-            net.n_out, net.n_out, 1, batch.rows, <real_t *> (scratch + PRODUCT_SCRATCH),
+            <const real_t *> last.inputs + at, <const int32_t *> targets, output, gradient, sample_losses, rows,
+            net.n_out, net.n_out, 1, batch.rows, net.loss_settings[0], <real_t *> (scratch + PRODUCT_SCRATCH),
         )
     else:
-        losses_of(net, output, labels, targets, sample_losses, rows)
-        loss_gradient(
-            net, output, labels, targets, <real_t *> (last.dinputs if net.combined else last.dvalues) + at, rows,
-            batch.rows,
+        compute_loss(SAMPLE_LOSSES, net, output, targets, sample_losses, rows, batch.rows)
+        compute_loss(
+            PAIR_GRADIENT if net.combined else GRADIENT, net, output, targets, gradient, rows, batch.rows
         )
     if net.wanted is not NULL:
         hits = count_hits(net, output, rows_of_wanted(net, batch, first), rows)
@@ -279,16 +252,15 @@ cdef void backward_rows(
                 )
         elif dinputs is not NULL:
             gated = False
-            if stage.kind == RELU:
-                relu_backward(output, dvalues, dinputs, n)
-            elif stage.kind == SIGMOID:
-                sigmoid_backward(output, dvalues, dinputs, n)
-            elif stage.kind == SOFTMAX:
-                softmax_backward(output, dvalues, dinputs, rows, stage.n_out)
-            elif stage.kind == DROPOUT:
-                dropout_apply(dvalues, <const real_t *> stage.mask + first * stage.n_out, dinputs, n)
+            if stage.kind == DROPOUT:
+                multiply(dvalues, <const real_t *> stage.mask + first * stage.n_out, dinputs, n)
+            elif stage.keeps_slope:
+                multiply(dvalues, inputs, dinputs, n)
             else:
-                memmove(dinputs, dvalues, n * sizeof(real_t))
+                stage.activation.run(
+                    BACKWARD, <void *> (inputs if stage.activation.traits & FROM_INPUTS else output), dvalues, dinputs,
+                    rows, stage.n_out, stage.settings, scratch + PRODUCT_SCRATCH,
+                )
         if dinputs is NULL:
             return
         s -= 1
@@ -299,7 +271,7 @@ cdef Py_ssize_t train_rows(
 ) noexcept nogil:
     """Do a step's first phase for some rows; return the hits."""
     cdef Py_ssize_t most = rows_at_a_time(net), hits = 0, rows
-    cdef int s, n_stages = net.n_stages - (1 if net.combined and net.loss == CATEGORICAL else 0)
+    cdef int s, n_stages = net.n_stages - (1 if net.fused else 0)
     cdef const Stage *stage
     cdef const real_t *inputs
     while first < end:
@@ -334,27 +306,39 @@ cdef void first_phase(const Net *net, const Batch *batch, int thread, char *scra
 # The second phase
 
 
+cdef enum:
+    AVERAGE = MAX_CONSTANTS  # behind the rule's constants: how much of the averages is kept
+    ALL_CONSTANTS = 2 * (MAX_CONSTANTS + 1)  # for weights, and for biases
+
+
+cdef inline int biases_at(const Net *net) noexcept nogil:
+    """Return where the constants for biases begin: the weights' serve where the settings are alike."""
+    return 0 if net.alike else MAX_CONSTANTS + 1
+
+
 cdef void rule_constants(const Net *net, double rate, uint64_t step, vec *constants) noexcept nogil:
     """Compute the constants of the optimizer's rule for a step, which is counted from 1."""
-    if net.rule == SGD or net.rule == SGD_MOMENTUM:
-        sgd_constants(constants, rate, net.settings[0])
-    elif net.rule == ADAM:
-        adam_constants(constants, rate, net.settings[0], net.settings[1], net.settings[2], <double> step)
-    else:
-        root_constants(constants, rate, net.settings[0], net.settings[1])
+    # At first an average keeps less, or it would consist of the initial values for long.
+    cdef real_t keep = <real_t> min(net.average, <double> step / (9 + <double> step))
+    cdef int at = biases_at(net)
+    net.rule.prepare(constants, rate, <double> step, net.settings[0])
+    constants[AVERAGE] = v_all(keep)
+    if at:
+        net.rule.prepare(constants + at, rate, <double> step, net.settings[1])
+        constants[at + AVERAGE] = v_all(keep)
 
 
 cdef Py_ssize_t first_row_of(const Net *net, const Stage *stage, int thread) noexcept nogil:
-    """Return the first row of the weights whose strips a thread owns."""
-    cdef Py_ssize_t n_strips = (stage.n_in + TILE_ROWS - 1) // TILE_ROWS
-    cdef Py_ssize_t strip, i = 0
-    for strip in range(n_strips * thread // net.progress.n_threads):
+    """Return the first row of the weights whose row panels a thread owns."""
+    cdef Py_ssize_t n_row_panels = (stage.n_in + TILE_ROWS - 1) // TILE_ROWS
+    cdef Py_ssize_t panel, i = 0
+    for panel in range(n_row_panels * thread // net.progress.n_threads):
         i += tile_height(stage.n_in - i)
     return i
 
 
 cdef void pack_weights(const Net *net, int thread) noexcept nogil:
-    """Pack the weights that a thread owns; afterwards each strip is packed when it has been updated."""
+    """Pack the weights that a thread owns; afterwards each row panel is packed when it has been updated."""
     cdef const Stage *stage
     cdef Py_ssize_t first
     cdef int s
@@ -362,7 +346,7 @@ cdef void pack_weights(const Net *net, int thread) noexcept nogil:
         stage = &net.stages[s]
         if stage.packed is not NULL:
             first = first_row_of(net, stage, thread)
-            pack_strip(stage, first, first_row_of(net, stage, thread + 1) - first)
+            pack_row_panel(stage, first, first_row_of(net, stage, thread + 1) - first)
 
 
 cdef void train_stage(
@@ -374,26 +358,28 @@ cdef void train_stage(
     cdef const real_t *inputs = rows_of_X(net, batch, 0) if s == 0 else <const real_t *> stage.inputs
     cdef const real_t *dvalues = <const real_t *> stage.dvalues
     cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
-    cdef real_t *sums = gradients + TILE_ROWS * STRIP_COLUMNS
+    cdef real_t *sums = gradients + TILE_ROWS * ROW_PANEL_COLUMNS
     cdef bint in_panels = packs_batch(net, stage)
     cdef Py_ssize_t i, end
     if stage.tiles is not NULL:
         i, end = first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1)
         while i < end:
-            train_strip(
+            train_row_panel(
                 net, stage, inputs, i, tile_height(n_in - i), batch.rows, constants, gradients,
                 sums if i == 0 and in_panels else NULL,
             )
             if i == 0 and in_panels:
-                train_values(net, &stage.biases, 0, sums, n_out, stage.trained, constants)
+                train_values(net, &stage.biases, 0, sums, n_out, stage.trained, constants + biases_at(net))
             i += tile_height(n_in - i)
         if in_panels:
             return
-    elif is_shallow(n_out, n_in):
+    elif has_small_depth(n_out, n_in):
         if thread == s % net.progress.n_threads:
-            shallow_gradients(inputs, dvalues, gradients, gradients + n_in * n_out, batch.rows, n_in, n_out)
+            small_depth_gradients(inputs, dvalues, gradients, gradients + n_in * n_out, batch.rows, n_in, n_out)
             train_values(net, &stage.weights, 0, gradients, n_in * n_out, stage.trained, constants)
-            train_values(net, &stage.biases, 0, gradients + n_in * n_out, n_out, stage.trained, constants)
+            train_values(
+                net, &stage.biases, 0, gradients + n_in * n_out, n_out, stage.trained, constants + biases_at(net)
+            )
         return
     elif thread == s % net.progress.n_threads:
         dense_backward_weights(
@@ -402,7 +388,7 @@ cdef void train_stage(
         train_values(net, &stage.weights, 0, gradients, n_in * n_out, stage.trained, constants)
     if thread == (s + 1) % net.progress.n_threads:
         dense_backward_biases(dvalues, NULL, gradients, batch.rows, n_out, 0, 0)
-        train_values(net, &stage.biases, 0, gradients, n_out, stage.trained, constants)
+        train_values(net, &stage.biases, 0, gradients, n_out, stage.trained, constants + biases_at(net))
 
 
 cdef void second_phase(

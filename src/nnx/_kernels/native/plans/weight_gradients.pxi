@@ -1,15 +1,15 @@
-# The gradient of the weights, and their update, strip by strip: a strip is as many rows of the weights as a tile is
-# high. Both factors come packed, each thread having packed its own rows of the batch, so a strip is computed from
-# beginning to end by whoever owns it, while it is in level 1, and the optimizer is applied to it there.
+# The gradient of the weights, and their update, row panel by row panel: a row panel is as many rows of the weights as a
+# tile is high. Both factors come packed, each thread having packed its own rows of the batch. So the thread that owns a
+# row panel computes it from beginning to end while it is in the L1 cache, and applies the optimizer to it there.
 
 cdef enum:
-    STRIP_COLUMNS = 256  # of a strip at a time: its gradients stay in level 1, the panels for it in level 2
+    ROW_PANEL_COLUMNS = 256  # of a row panel at a time: its gradients stay in level 1, the panels for it in level 2
     PACKED_ROWS = 32  # rows that are packed at a time
     SUMMED_PANELS = 4  # side by side, for a sum waits for the one before
-    STRIP_DEPTH = 256  # rows of the batch at a time: one panel of them, and a tile of the inputs, stay in level 1
+    ROW_PANEL_DEPTH = 256  # rows of the batch at a time: one panel of them, and a tile of the inputs, stay in level 1
 
 
-cdef inline bint has_strips(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+cdef inline bint has_row_panels(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     """Return whether the weights are large enough for tiles to be full."""
     return n_in >= TILE_ROWS and n_out >= TALL_VECTORS * LANES
 
@@ -25,16 +25,16 @@ cdef inline Py_ssize_t panel_stride(Py_ssize_t batch) noexcept nogil:
 
 
 cdef Py_ssize_t tiles_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
-    """Return how many bytes a stage's packed inputs take; 0 if it has no strips."""
-    if not has_strips(n_in, n_out):
+    """Return how many bytes a stage's packed inputs take; 0 if it has no row panels."""
+    if not has_row_panels(n_in, n_out):
         return 0
     return (n_in * tile_stride(batch) + MOST_LANES) * <Py_ssize_t> sizeof(real_t)
 
 
 cdef Py_ssize_t panels_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
-    """Return how many bytes a stage's packed gradients take; 0 if it has no strips."""
+    """Return how many bytes a stage's packed gradients take; 0 if it has no row panels."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES
-    if not has_strips(n_in, n_out):
+    if not has_row_panels(n_in, n_out):
         return 0
     return (n_out + line - 1) // line * panel_stride(batch) * <Py_ssize_t> sizeof(real_t)
 
@@ -42,16 +42,16 @@ cdef Py_ssize_t panels_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out
 cdef Py_ssize_t packed_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     """Return how many bytes a stage's packed weights take; 0 if they are read as they lie."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES
-    if not has_strips(n_in, n_out) or n_in * n_out <= LEAST_PACKED:
+    if not has_row_panels(n_in, n_out) or n_in * n_out <= LEAST_PACKED:
         return 0
     return (n_out + line - 1) // line * packed_stride(n_in) * <Py_ssize_t> sizeof(real_t)
 
 
 cdef Py_ssize_t gradient_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     """Return how many bytes of scratch a thread needs for gradients of a dense stage, or of softmax's lines."""
-    cdef Py_ssize_t strip = TILE_ROWS * STRIP_COLUMNS + n_out + TALL_VECTORS * LANES
-    cdef Py_ssize_t piece = 0 if has_strips(n_in, n_out) else (n_in + 1) * n_out
-    return max(n_out * MOST_LANES, max(strip, piece)) * <Py_ssize_t> sizeof(real_t)
+    cdef Py_ssize_t row_panel = TILE_ROWS * ROW_PANEL_COLUMNS + n_out + TALL_VECTORS * LANES
+    cdef Py_ssize_t piece = 0 if has_row_panels(n_in, n_out) else (n_in + 1) * n_out
+    return max(n_out * MOST_LANES, max(row_panel, piece)) * <Py_ssize_t> sizeof(real_t)
 
 
 cdef void pack_tiles(
@@ -125,14 +125,14 @@ cdef void pack_stage(
     Py_ssize_t rows,
     Py_ssize_t batch,
 ) noexcept nogil:
-    """Pack some rows of what a stage's strips are computed from."""
+    """Pack some rows of what a stage's row panels are computed from."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES
     cdef real_t *panels = <real_t *> stage.panels + first * line
     pack_tiles(inputs, first, rows, stage.n_in, <real_t *> stage.tiles, tile_stride(batch))
     pack_lines(dvalues, stage.n_out, rows, stage.n_out, TALL_VECTORS, panels, panel_stride(batch))
 
 
-cdef void pack_strip(const Stage *stage, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+cdef void pack_row_panel(const Stage *stage, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
     """Pack some rows of the weights for the forward product."""
     cdef const real_t *weights = <const real_t *> stage.weights.values + first * stage.n_out
     cdef real_t *panels = <real_t *> stage.packed + first * TALL_VECTORS * LANES
@@ -180,7 +180,7 @@ cdef void tile_line_of(
     int height, Py_ssize_t count, const real_t *a, Py_ssize_t a_depth, const real_t *b, Py_ssize_t b_next,
     Py_ssize_t b_depth, Py_ssize_t depth, bint first, real_t *c, const real_t *values, Py_ssize_t value_row,
 ) noexcept nogil:
-    """`tile_line`, compiled for each height that a strip can have."""
+    """`tile_line`, compiled for each height that a row panel can have."""
     if height == TILE_ROWS:
         tile_line(TILE_ROWS, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
     elif height == 7 < TILE_ROWS:
@@ -228,7 +228,7 @@ cdef void sum_panels(
     bint first,  # whether sums start from 0
     real_t *sums,  # (columns,) in and out, up to whole panels
 ) noexcept nogil:
-    """``sums += Σ over rows of panels``, row after row: the strip that needs them next finds them in level 1 or 2."""
+    """``sums += Σ over rows of panels``, row after row: the row panel that needs them next finds them in level 1 or 2."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES, j = 0
     while j < columns:
         if j + SUMMED_PANELS * line <= columns:
@@ -241,18 +241,18 @@ cdef void sum_panels(
             j += line
 
 
-cdef void train_strip(
+cdef void train_row_panel(
     const Net *net,
     Stage *stage,
     const real_t *inputs,  # (rows, n_in) in
-    Py_ssize_t i,  # the strip's first row
+    Py_ssize_t i,  # the row panel's first row
     int height,
     Py_ssize_t rows,  # of the batch
     const vec *constants,  # of the optimizer's rule
-    real_t *gradients,  # scratch (TILE_ROWS, STRIP_COLUMNS)
+    real_t *gradients,  # scratch (TILE_ROWS, ROW_PANEL_COLUMNS)
     real_t *sums,  # (n_out,) out: Σ over rows of dvalues, which lie in the panels; or NULL
 ) noexcept nogil:
-    """``dweights := inputsᵀ · dvalues + penalty's``, and the weights' update, for one strip."""
+    """``dweights := inputsᵀ · dvalues + penalty's``, and the weights' update, for one row panel."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES, n_out = stage.n_out
     cdef Py_ssize_t next_panel = panel_stride(net.batch), a_depth = height, b_depth = line
     cdef const real_t *a = <const real_t *> stage.tiles + i * tile_stride(net.batch)
@@ -264,10 +264,10 @@ cdef void train_strip(
         a, a_depth = inputs + i, stage.n_in
         b, b_depth, next_panel = <const real_t *> stage.dvalues, n_out, line
     while j < n_out:
-        wide = min(<Py_ssize_t> STRIP_COLUMNS, n_out - j)
+        wide = min(<Py_ssize_t> ROW_PANEL_COLUMNS, n_out - j)
         k = 0
         while k < rows:
-            deep = min(<Py_ssize_t> STRIP_DEPTH, rows - k)
+            deep = min(<Py_ssize_t> ROW_PANEL_DEPTH, rows - k)
             if sums is not NULL:
                 sum_panels(b + j // line * next_panel + k * line, next_panel, deep, wide, k == 0, sums + j)
             tile_line_of(
@@ -284,8 +284,8 @@ cdef void train_strip(
                     net, &stage.weights, (i + r) * n_out + j, gradients + r * width, wide, stage.trained, constants
                 )
         j += wide
-    if stage.packed is not NULL and stage.trained:
-        pack_strip(stage, i, height)
+    if stage.packed is not NULL and stage.trained and not net.clip_norm:
+        pack_row_panel(stage, i, height)
 
 
 cdef void train_values(
@@ -295,25 +295,37 @@ cdef void train_values(
     real_t *gradients,  # (n,) in: without the penalty's; and out
     Py_ssize_t n,
     bint trained,
-    const vec *constants,
+    const vec *constants,  # of the optimizer's rule, for such parameters
 ) noexcept nogil:
     """Complete some values' gradients, store them if that is wanted, and update the values."""
-    cdef real_t *values = <real_t *> parameter.values + at
-    cdef real_t *momentums = <real_t *> parameter.momentums
-    cdef real_t *cache = <real_t *> parameter.cache
     if parameter.l1 or parameter.l2:
-        add_regularization(values, gradients, n, parameter.l1, parameter.l2)
+        add_regularization(<real_t *> parameter.values + at, gradients, n, parameter.l1, parameter.l2)
     if parameter.gradients is not NULL:
         memcpy(<real_t *> parameter.gradients + at, gradients, n * sizeof(real_t))
     if not trained:
         return
-    if net.rule == SGD:
-        update(sgd_rule, values, gradients, NULL, NULL, constants, n)
-    elif net.rule == SGD_MOMENTUM:
-        update(sgd_momentum_rule, values, gradients, momentums + at, NULL, constants, n)
-    elif net.rule == ADAGRAD:
-        update(adagrad_rule, values, gradients, NULL, cache + at, constants, n)
-    elif net.rule == RMSPROP:
-        update(rmsprop_rule, values, gradients, NULL, cache + at, constants, n)
+    if net.clip_norm:
+        collect(parameter, at, gradients, n)
     else:
-        update(adam_rule, values, gradients, momentums + at, cache + at, constants, n)
+        update_values(net, parameter, at, gradients, n, constants)
+
+
+cdef void update_values(
+    const Net *net,
+    Parameter *parameter,
+    Py_ssize_t at,  # the first of the values
+    real_t *gradients,  # (n,) in and out
+    Py_ssize_t n,
+    const vec *constants,
+) noexcept nogil:
+    """Apply the optimizer's rule to some values, and let their averages follow."""
+    cdef real_t *values = <real_t *> parameter.values + at
+    cdef void *states[MAX_STATES]
+    cdef int k
+    for k in range(MAX_STATES):
+        states[k] = <real_t *> parameter.states[k] + at
+    if net.clip_value:
+        clip_gradients(gradients, gradients, n, net.clip_value)
+    net.rule.apply(values, gradients, states, n, constants)
+    if parameter.averages is not NULL:
+        average_by(constants + AVERAGE, <real_t *> parameter.averages + at, values, n)

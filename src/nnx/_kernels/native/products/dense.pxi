@@ -22,12 +22,12 @@ cdef void dense_forward(
 ) noexcept nogil:
     """``output := inputs · weights + biases``, then max(0, output) if ``relu``."""
     if has_dots(n_out, n_in):
-        narrow_product(
+        few_columns_product(
             inputs, weights, 1, n_out, biases, output, rows, n_out, n_in, 0 if relu else -INFINITY, scratch
         )
-    elif is_shallow(n_out, n_in):
-        shallow_product(inputs, weights, biases, output, rows, n_out, n_in, relu, NULL)
-    elif is_narrow(n_out):
+    elif has_small_depth(n_out, n_in):
+        small_depth_product(inputs, weights, biases, output, rows, n_out, n_in, relu, NULL)
+    elif has_few_columns(n_out):
         product(
             weights, 1, n_out, inputs, 1, n_in, NULL, biases, output, 1, n_out, n_out, rows, n_in, NULL,
             0, relu, NULL, scratch,
@@ -52,7 +52,7 @@ cdef void dense_backward_weights(
     real_t *scratch,  # PRODUCT_SCRATCH bytes
 ) noexcept nogil:
     """``dweights := inputsᵀ · dvalues + l1·sign(weights) + 2·l2·weights``."""
-    if is_narrow(n_out) and n_out < n_in:
+    if has_few_columns(n_out) and n_out < n_in:
         product(
             dvalues, 1, n_out, inputs, n_in, 1, NULL, NULL, dweights, 1, n_out, n_out, n_in, rows, NULL,
             0, False, NULL, scratch,
@@ -78,16 +78,16 @@ cdef void dense_backward_inputs(
     """``dinputs := dvalues · weightsᵀ``, then 0 where `gate` is."""
     cdef Py_ssize_t i, k
     if has_dots(n_in, n_out):
-        narrow_product(dvalues, weights, n_out, 1, NULL, dinputs, rows, n_in, n_out, -INFINITY, scratch)
+        few_columns_product(dvalues, weights, n_out, 1, NULL, dinputs, rows, n_in, n_out, -INFINITY, scratch)
         if gate is not NULL:
             relu_backward(gate, dinputs, dinputs, rows * n_in)
-    elif is_shallow(n_in, n_out):
+    elif has_small_depth(n_in, n_out):
         memset(scratch, 0, n_in * sizeof(real_t))
         for i in range(n_in):
             for k in range(n_out):
                 scratch[(k + 1) * n_in + i] = weights[i * n_out + k]
-        shallow_product(dvalues, scratch + n_in, scratch, dinputs, rows, n_in, n_out, False, gate)
-    elif is_narrow(n_in):
+        small_depth_product(dvalues, scratch + n_in, scratch, dinputs, rows, n_in, n_out, False, gate)
+    elif has_few_columns(n_in):
         product(
             weights, n_out, 1, dvalues, 1, n_out, NULL, NULL, dinputs, 1, n_in, n_in, rows, n_out, NULL,
             0, False, gate, scratch,

@@ -48,7 +48,7 @@ cdef inline void dots(
             sums[j * MOST_LANES + i] = parts[j * rows + i]
 
 
-cdef void narrow_row(
+cdef void few_columns_row(
     const real_t *a,  # (depth,) in
     const real_t *b,  # (depth, columns) in: the factor as it lies
     const real_t *start,  # (columns,) in; or NULL
@@ -57,7 +57,7 @@ cdef void narrow_row(
     Py_ssize_t depth,
     real_t least,
 ) noexcept nogil:
-    """One row of `narrow_product`, the same sums in the same order, without turning the factor round.
+    """One row of `few_columns_product`, the same sums in the same order, without turning the factor round.
 
     Loads run over a line's end into the next line, whose columns are not stored; only the last lines end too soon.
     """
@@ -93,7 +93,7 @@ cdef void narrow_row(
         j += LANES
 
 
-cdef void narrow_product(
+cdef void few_columns_product(
     const real_t *a,  # (rows, depth) in, depth at least LANES
     const real_t *b,  # (columns, depth) in: the transposed factor, element (j, k) at j*b_row + k*b_depth
     Py_ssize_t b_row,
@@ -117,7 +117,7 @@ cdef void narrow_product(
     cdef const real_t *at
     if b_row == 1 and rows <= FEW_ROWS:
         for i in range(rows):
-            narrow_row(a + i * depth, b, start, c + i * columns, columns, depth, least)
+            few_columns_row(a + i * depth, b, start, c + i * columns, columns, depth, least)
         return
     for l in range(LANES):
         places[l] = 1 if l >= line - depth else 0
@@ -166,7 +166,7 @@ cdef inline void dots_of(
         dots(rows, 1, a, b, b_row, depth, tail, sums)
 
 
-cdef inline bint is_narrow(Py_ssize_t columns) noexcept nogil:
+cdef inline bint has_few_columns(Py_ssize_t columns) noexcept nogil:
     """Return whether a result has so few columns that a tile would be half empty."""
     return columns < TALL_VECTORS * LANES
 
@@ -174,18 +174,18 @@ cdef inline bint is_narrow(Py_ssize_t columns) noexcept nogil:
 cdef inline bint has_dots(Py_ssize_t columns, Py_ssize_t depth) noexcept nogil:
     """Return whether a narrow result is best computed along the depth: that fills a vector, and the factor fits."""
     cdef Py_ssize_t room = PRODUCT_SCRATCH // <Py_ssize_t> sizeof(real_t)
-    return is_narrow(columns) and depth >= LANES and columns * (depth + LANES) <= room
+    return has_few_columns(columns) and depth >= LANES and columns * (depth + LANES) <= room
 
 
 # Results of little depth
 
 
 cdef enum:
-    SHALLOW = 4  # the largest depth
-    SHALLOW_COLUMNS = 8192  # the factor, transposed, must fit into scratch
+    SMALL_DEPTH = 4  # the largest depth
+    SMALL_DEPTH_COLUMNS = 8192  # the factor, transposed, must fit into scratch
 
 
-cdef inline void shallow_lines(
+cdef inline void small_depth_lines(
     const int depth,  # a constant at every call
     const int vectors,  # likewise
     const bint relu,  # likewise
@@ -199,8 +199,8 @@ cdef inline void shallow_lines(
 ) noexcept nogil:
     """``c := start + a · b``, then max(0, c) if ``relu``, then 0 where `gate` is."""
     cdef vec first[FLAT_VECTORS]
-    cdef vec lines[SHALLOW * FLAT_VECTORS]
-    cdef vec x[SHALLOW]
+    cdef vec lines[SMALL_DEPTH * FLAT_VECTORS]
+    cdef vec x[SMALL_DEPTH]
     cdef vec sums
     cdef Py_ssize_t i
     cdef int k, v
@@ -222,31 +222,31 @@ cdef inline void shallow_lines(
             v_store(c + i * columns + v * LANES, sums)
 
 
-cdef inline void shallow_of(
+cdef inline void small_depth_of(
     const int depth, const bint relu, const real_t *a, const real_t *b, const real_t *start, real_t *c, Py_ssize_t rows,
     Py_ssize_t columns, const real_t *gate,
 ) noexcept nogil:
-    """`shallow_lines` from the first column to the last."""
+    """`small_depth_lines` from the first column to the last."""
     cdef Py_ssize_t j = 0
     while j + FLAT_VECTORS * LANES <= columns:
-        shallow_lines(
+        small_depth_lines(
             depth, FLAT_VECTORS, relu, a, b + j, start + j, c + j, rows, columns,
             gate + j if gate is not NULL else NULL,
         )
         j += FLAT_VECTORS * LANES
     while j < columns:
-        shallow_lines(depth, 1, relu, a, b + j, start + j, c + j, rows, columns, gate + j if gate is not NULL else NULL)
+        small_depth_lines(depth, 1, relu, a, b + j, start + j, c + j, rows, columns, gate + j if gate is not NULL else NULL)
         j += LANES
 
 
-cdef void shallow_product(
+cdef void small_depth_product(
     const real_t *a,  # (rows, depth) in
     const real_t *b,  # (depth, columns) in
     const real_t *start,  # (columns,) in, added to each row
     real_t *c,  # (rows, columns) out
     Py_ssize_t rows,
     Py_ssize_t columns,  # a multiple of LANES
-    Py_ssize_t depth,  # up to SHALLOW
+    Py_ssize_t depth,  # up to SMALL_DEPTH
     bint relu,
     const real_t *gate,  # (rows, columns) in, as of `product`; or NULL
 ) noexcept nogil:
@@ -256,29 +256,29 @@ cdef void shallow_product(
     """
     if relu:
         if depth == 1:
-            shallow_of(1, True, a, b, start, c, rows, columns, gate)
+            small_depth_of(1, True, a, b, start, c, rows, columns, gate)
         elif depth == 2:
-            shallow_of(2, True, a, b, start, c, rows, columns, gate)
+            small_depth_of(2, True, a, b, start, c, rows, columns, gate)
         elif depth == 3:
-            shallow_of(3, True, a, b, start, c, rows, columns, gate)
+            small_depth_of(3, True, a, b, start, c, rows, columns, gate)
         else:
-            shallow_of(4, True, a, b, start, c, rows, columns, gate)
+            small_depth_of(4, True, a, b, start, c, rows, columns, gate)
     elif depth == 1:
-        shallow_of(1, False, a, b, start, c, rows, columns, gate)
+        small_depth_of(1, False, a, b, start, c, rows, columns, gate)
     elif depth == 2:
-        shallow_of(2, False, a, b, start, c, rows, columns, gate)
+        small_depth_of(2, False, a, b, start, c, rows, columns, gate)
     elif depth == 3:
-        shallow_of(3, False, a, b, start, c, rows, columns, gate)
+        small_depth_of(3, False, a, b, start, c, rows, columns, gate)
     else:
-        shallow_of(4, False, a, b, start, c, rows, columns, gate)
+        small_depth_of(4, False, a, b, start, c, rows, columns, gate)
 
 
-cdef inline bint is_shallow(Py_ssize_t columns, Py_ssize_t depth) noexcept nogil:
-    """Return whether a product is `shallow_product`'s: then it would not be worth its tiles' while."""
-    return 1 <= depth <= SHALLOW and columns % LANES == 0 and columns <= SHALLOW_COLUMNS
+cdef inline bint has_small_depth(Py_ssize_t columns, Py_ssize_t depth) noexcept nogil:
+    """Return whether a product is `small_depth_product`'s: then it would not be worth its tiles' while."""
+    return 1 <= depth <= SMALL_DEPTH and columns % LANES == 0 and columns <= SMALL_DEPTH_COLUMNS
 
 
-cdef inline void shallow_sums(
+cdef inline void small_depth_sums(
     const int depth,  # a constant at every call
     const int vectors,  # likewise
     const real_t *a,  # (rows, depth) in
@@ -289,7 +289,7 @@ cdef inline void shallow_sums(
     Py_ssize_t columns,
 ) noexcept nogil:
     """``products := aᵀ · d; sums := Σ over rows of d``."""
-    cdef vec parts[(SHALLOW + 1) * FLAT_VECTORS]
+    cdef vec parts[(SMALL_DEPTH + 1) * FLAT_VECTORS]
     cdef vec x
     cdef Py_ssize_t i
     cdef int k, v
@@ -307,35 +307,35 @@ cdef inline void shallow_sums(
             v_store(products + k * columns + v * LANES, parts[k * vectors + v])
 
 
-cdef inline void shallow_sums_of(
+cdef inline void small_depth_sums_of(
     const int depth, const int vectors, const real_t *a, const real_t *d, real_t *products, real_t *sums,
     Py_ssize_t rows, Py_ssize_t columns,
 ) noexcept nogil:
-    """`shallow_sums` from the first column to the last."""
+    """`small_depth_sums` from the first column to the last."""
     cdef Py_ssize_t j = 0
     while j + vectors * LANES <= columns:
-        shallow_sums(depth, vectors, a, d + j, products + j, sums + j, rows, columns)
+        small_depth_sums(depth, vectors, a, d + j, products + j, sums + j, rows, columns)
         j += vectors * LANES
     while j < columns:
-        shallow_sums(depth, 1, a, d + j, products + j, sums + j, rows, columns)
+        small_depth_sums(depth, 1, a, d + j, products + j, sums + j, rows, columns)
         j += LANES
 
 
-cdef void shallow_gradients(
+cdef void small_depth_gradients(
     const real_t *inputs,  # (rows, n_in) in
     const real_t *dvalues,  # (rows, n_out) in
     real_t *dweights,  # (n_in, n_out) out
     real_t *dbiases,  # (n_out,) out
     Py_ssize_t rows,
-    Py_ssize_t n_in,  # up to SHALLOW
+    Py_ssize_t n_in,  # up to SMALL_DEPTH
     Py_ssize_t n_out,  # a multiple of LANES
 ) noexcept nogil:
     """``dweights := inputsᵀ · dvalues; dbiases := Σ over rows of dvalues``, in one pass over ``dvalues``."""
     if n_in == 1:
-        shallow_sums_of(1, FLAT_VECTORS, inputs, dvalues, dweights, dbiases, rows, n_out)
+        small_depth_sums_of(1, FLAT_VECTORS, inputs, dvalues, dweights, dbiases, rows, n_out)
     elif n_in == 2:
-        shallow_sums_of(2, FLAT_VECTORS, inputs, dvalues, dweights, dbiases, rows, n_out)
+        small_depth_sums_of(2, FLAT_VECTORS, inputs, dvalues, dweights, dbiases, rows, n_out)
     elif n_in == 3:
-        shallow_sums_of(3, TALL_VECTORS, inputs, dvalues, dweights, dbiases, rows, n_out)
+        small_depth_sums_of(3, TALL_VECTORS, inputs, dvalues, dweights, dbiases, rows, n_out)
     else:
-        shallow_sums_of(4, TALL_VECTORS, inputs, dvalues, dweights, dbiases, rows, n_out)
+        small_depth_sums_of(4, TALL_VECTORS, inputs, dvalues, dweights, dbiases, rows, n_out)

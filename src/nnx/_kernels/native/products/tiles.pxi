@@ -6,7 +6,6 @@
 # very often.
 
 cdef enum:
-    MOST_LANES = 16
     MOST_ROWS = 8  # the largest TILE_ROWS
     TALL_VECTORS = 2  # the width of a tile
     FLAT_VECTORS = 4  # the width where there are few rows: enough sums to keep the multiply-adders busy

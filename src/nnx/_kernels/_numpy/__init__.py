@@ -1,0 +1,65 @@
+"""The kernels in NumPy: the definition of each numeric operation, and the backend of machines without compiled ones.
+
+Their compiled twins are in `native/`, behind the argument checks of `_native.pyx`.
+
+A kernel reads its inputs and writes its outputs, which its caller has allocated; both are C-ordered
+and of one dtype, float32 or float64, but for labels and classes (``intp``) and what is said at the kernel. The order of
+arguments is: inputs, outputs, hyperparameters. Unless an argument says so, outputs overlap nothing. What there are many
+of, activations, losses and rules of optimizers, is called by name.
+
+Kernels check nothing: the classes that call them do. They never warn, whatever ``np.errstate`` is in force: NaN and
+infinity pass through. And they never call ``np.dot``, ``np.zeros`` or ``np.eye``, which ``nnfs.init()`` replaces.
+
+Shapes: n samples, k inputs, m neurons (or outputs, or classes).
+"""
+
+from nnx._kernels._numpy.activations import ACTIVATIONS, activation_backward, activation_forward
+from nnx._kernels._numpy.counts import argmax, bad_label, equal_count, near_count
+from nnx._kernels._numpy.layers import (
+    dense_backward_biases,
+    dense_backward_inputs,
+    dense_backward_weights,
+    dense_forward,
+    dense_relu_forward,
+    dropout_apply,
+    dropout_mask,
+    regularization_loss,
+)
+from nnx._kernels._numpy.losses import LOSSES, loss_backward, loss_forward, pair_backward, softmax_crossentropy, total
+from nnx._kernels._numpy.optimizers import RULES, average_update, clip_gradients, optimizer_update, scale_gradients
+
+#: The kernels, by which every backend is measured.
+__all__ = [
+    "activation_backward",
+    "activation_forward",
+    "argmax",
+    "average_update",
+    "bad_label",
+    "clip_gradients",
+    "dense_backward_biases",
+    "dense_backward_inputs",
+    "dense_backward_weights",
+    "dense_forward",
+    "dense_relu_forward",
+    "dropout_apply",
+    "dropout_mask",
+    "equal_count",
+    "loss_backward",
+    "loss_forward",
+    "near_count",
+    "optimizer_update",
+    "pair_backward",
+    "regularization_loss",
+    "scale_gradients",
+    "softmax_crossentropy",
+    "total",
+]
+
+
+def _formulas() -> dict[str, dict[str, dict[str, object]]]:
+    """Return what the tables hold, by kind and name. For tests."""
+    return {
+        "activation": {name: {"reads": row.reads} for name, row in ACTIVATIONS.items()},
+        "loss": {name: {"pair": row.pair} for name, row in LOSSES.items()},
+        "optimizer": {name: {"states": row.n_states} for name, row in RULES.items()},
+    }

@@ -1,0 +1,269 @@
+"""Losses: functions for each, entered into a table under the loss's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from nnx._kernels._numpy.activations import softmax_forward
+from nnx._kernels._numpy.quiet import quiet
+from nnx._typing import Array
+
+#: Probabilities are kept this far from 0 and 1 before a logarithm.
+CLIP = 1e-7
+
+
+class Loss(NamedTuple):
+    """A row of the table.
+
+    Attributes
+    ----------
+    forward : callable
+        Called with predictions, targets, an array for the losses of the samples, the columns' own numbers or None, and
+        the settings one by one.
+    backward, pair_backward : callable
+        Called likewise, with an array for the gradient of the mean loss by the predictions, or by the inputs of the
+        activation that the loss pairs with.
+    pair : str
+        That activation; "" if there is none.
+    by_labels : bool
+        Whether targets are class numbers (n,), of dtype ``intp``, else numbers of the predictions' shape.
+    """
+
+    forward: Callable[..., None]
+    backward: Callable[..., None]
+    pair_backward: Callable[..., None] | None
+    pair: str
+    by_labels: bool
+
+
+LOSSES: dict[str, Loss] = {}
+
+
+def loss_forward(
+    name: str,
+    y_pred: Array,
+    targets: Array,
+    sample_losses: Array,
+    settings: tuple[float, ...] = (),
+    own: Array | None = None,
+) -> None:
+    """``sample_losses_i := the loss of row i``; (n, m), (n, m) or (n,) in, (n,) out; own (m,) float64."""
+    LOSSES[name].forward(y_pred, targets, sample_losses, own, *settings)
+
+
+def loss_backward(
+    name: str,
+    y_pred: Array,
+    targets: Array,
+    dinputs: Array,
+    settings: tuple[float, ...] = (),
+    own: Array | None = None,
+) -> None:
+    """``dinputs := gradient of the mean loss by y_pred``; (n, m), (n, m) or (n,) in, (n, m) out; own (m,) float64."""
+    LOSSES[name].backward(y_pred, targets, dinputs, own, *settings)
+
+
+def pair_backward(
+    name: str,
+    y_pred: Array,
+    targets: Array,
+    dinputs: Array,
+    settings: tuple[float, ...] = (),
+    own: Array | None = None,
+) -> None:
+    """Do what `loss_backward` does, by the inputs of the activation whose output y_pred is."""
+    backward = LOSSES[name].pair_backward
+    if backward is None:
+        raise ValueError(f"pair_backward: name must be a loss that pairs with an activation, got {name!r}.")
+    backward(y_pred, targets, dinputs, own, *settings)
+
+
+def add_formula(
+    name: str,
+    loss: Callable[..., Array],
+    slope: Callable[..., Array],
+    pair: str = "",
+    pair_slope: Callable[..., Array] | None = None,
+) -> None:
+    """Enter a loss that is a mean over the elements of a row, by its formulas.
+
+    All are called with predictions, targets, the columns' own numbers (1 without any), and the settings, and return an
+    array: the loss of each element, its slope by the prediction, and its slope by the inputs of the pair's activation.
+    """
+
+    def numbers(y_pred: Array, own: Array | None) -> Array:
+        return np.asarray(1 if own is None else own, y_pred.dtype)
+
+    def forward(y_pred: Array, y_true: Array, sample_losses: Array, own: Array | None, *settings: float) -> None:
+        elements = loss(y_pred, y_true, numbers(y_pred, own), *settings)
+        np.add.reduce(elements, axis=1, dtype=np.float64, out=sample_losses)
+        np.divide(sample_losses, y_pred.shape[1], out=sample_losses)
+
+    def gradient(slope: Callable[..., Array]) -> Callable[..., None]:
+        def backward(y_pred: Array, y_true: Array, dinputs: Array, own: Array | None, *settings: float) -> None:
+            np.divide(slope(y_pred, y_true, numbers(y_pred, own), *settings), dinputs.size, out=dinputs)
+
+        return backward
+
+    add(name, forward, gradient(slope), pair, None if pair_slope is None else gradient(pair_slope), False)
+
+
+def add(
+    name: str,
+    forward: Callable[..., None],
+    backward: Callable[..., None],
+    pair: str,
+    pair_backward: Callable[..., None] | None,
+    by_labels: bool,
+) -> None:
+    """Enter a loss that has loops of its own."""
+    combined = None if pair_backward is None else quiet(pair_backward)
+    LOSSES[name] = Loss(quiet(forward), quiet(backward), combined, pair, by_labels)
+
+
+@quiet
+def total(values: Array) -> float:
+    """Return ``Σ values``, summed in double."""
+    return float(np.add.reduce(values, axis=None, dtype=np.float64))
+
+
+def clip(probabilities: Array) -> Array:
+    """Return probabilities kept away from 0 and 1."""
+    return np.minimum(np.maximum(probabilities, CLIP), 1 - CLIP)
+
+
+# Mean squared error
+
+
+def squared_error(y_pred: Array, y_true: Array, own: Array) -> Array:
+    """(p − y)²."""
+    return np.square(y_pred - y_true)
+
+
+def squared_error_slope(y_pred: Array, y_true: Array, own: Array) -> Array:
+    """2·(p − y)."""
+    return 2 * (y_pred - y_true)
+
+
+add_formula("mean_squared_error", squared_error, squared_error_slope)
+
+
+# Mean absolute error
+
+
+def absolute_error(y_pred: Array, y_true: Array, own: Array) -> Array:
+    """|p − y|."""
+    return np.absolute(y_pred - y_true)
+
+
+def absolute_error_slope(y_pred: Array, y_true: Array, own: Array) -> Array:
+    """sign(p − y)."""
+    return np.sign(y_pred - y_true)
+
+
+add_formula("mean_absolute_error", absolute_error, absolute_error_slope)
+
+
+# Binary cross-entropy; a column's own number is the weight w of positive targets
+
+
+def smoothed(y: Array, smoothing: float) -> Array:
+    """(1 − s)·y + s/2."""
+    return (1 - smoothing) * y + smoothing / 2 if smoothing else y
+
+
+def binary_crossentropy(y_pred: Array, y_true: Array, own: Array, smoothing: float) -> Array:
+    """−(w·y·log p + (1 − y)·log(1 − p)), p clipped."""
+    p, y = clip(y_pred), smoothed(y_true, smoothing)
+    return -(own * y * np.log(p) + (1 - y) * np.log(1 - p))
+
+
+def binary_crossentropy_slope(y_pred: Array, y_true: Array, own: Array, smoothing: float) -> Array:
+    """−(w·y/p − (1 − y)/(1 − p)), p clipped."""
+    p, y = clip(y_pred), smoothed(y_true, smoothing)
+    return (1 - y) / (1 - p) - own * y / p
+
+
+def binary_crossentropy_slope_of_sigmoid(y_pred: Array, y_true: Array, own: Array, smoothing: float) -> Array:
+    """The slope by the logit: p·(1 − y + w·y) − w·y, which is p − y without a weight."""
+    y = smoothed(y_true, smoothing)
+    return y_pred + y_pred * y * (own - 1) - own * y
+
+
+add_formula(
+    "binary_crossentropy",
+    binary_crossentropy,
+    binary_crossentropy_slope,
+    "sigmoid",
+    binary_crossentropy_slope_of_sigmoid,
+)
+
+
+# Categorical cross-entropy; with label smoothing s, each of m classes has the target s/m, and the label 1 − s more
+
+
+def cells(values: Array, labels: Array) -> Array:
+    """Return the flat positions of each row's label (in one index twice as fast as in two)."""
+    rows, columns = values.shape
+    return np.arange(0, rows * columns, columns) + labels
+
+
+def categorical_forward(
+    y_pred: Array, labels: Array, sample_losses: Array, own: Array | None, smoothing: float
+) -> None:
+    """``sample_losses_i := −(1 − s)·log(clip(p_i,label_i)) − s/m·Σ_j log(clip(p_ij))``; (n, m), (n,) in, (n,) out."""
+    np.log(clip(y_pred.reshape(-1)[cells(y_pred, labels)]), out=sample_losses)
+    np.multiply(sample_losses, smoothing - 1, out=sample_losses)
+    if smoothing:
+        sample_losses -= smoothing / y_pred.shape[1] * np.add.reduce(np.log(clip(y_pred)), axis=1)
+
+
+def categorical_backward(y_pred: Array, labels: Array, dinputs: Array, own: Array | None, smoothing: float) -> None:
+    """``dinputs_ij := −target_ij / (p_ij·n)``; a p of 0 counts as the smallest normal number."""
+    positive = np.maximum(y_pred, np.finfo(y_pred.dtype).tiny)
+    off = smoothing / y_pred.shape[1]
+    np.divide(-off, positive, out=dinputs)
+    at = cells(y_pred, labels)
+    dinputs.reshape(-1)[at] = (smoothing - 1 - off) / positive.reshape(-1)[at]
+    dinputs /= len(labels)
+
+
+def categorical_backward_of_softmax(
+    output: Array, labels: Array, dinputs: Array, own: Array | None, smoothing: float
+) -> None:
+    """``dinputs := (output − targets) / n``; (n, m), (n,) in."""
+    off = smoothing / output.shape[1]
+    np.subtract(output, off, out=dinputs)
+    at = cells(output, labels)
+    dinputs.reshape(-1)[at] = output.reshape(-1)[at] - (1 - smoothing + off)
+    dinputs /= len(labels)
+
+
+add(
+    "categorical_crossentropy",
+    categorical_forward,
+    categorical_backward,
+    "softmax",
+    categorical_backward_of_softmax,
+    True,
+)
+
+
+@quiet
+def softmax_crossentropy(
+    inputs: Array, labels: Array, output: Array, dinputs: Array | None, smoothing: float = 0.0
+) -> tuple[float, int]:
+    """Softmax, loss, hits and gradient in one: return the sum of the losses, in double, and the hits.
+
+    ``output := softmax(inputs); dinputs := (output − targets) / n``; (n, m), (n,) in, (n, m) out; with None for
+    ``dinputs`` no gradient. A row is a hit if the first of its largest probabilities is the label's.
+    """
+    softmax_forward(inputs, output)
+    sample_losses = np.empty(len(labels), output.dtype)
+    categorical_forward(output, labels, sample_losses, None, smoothing)
+    if dinputs is not None:
+        categorical_backward_of_softmax(output, labels, dinputs, None, smoothing)
+    return total(sample_losses), int(np.count_nonzero(np.argmax(output, axis=1) == labels))

@@ -1,0 +1,308 @@
+# Losses: formulas of vectors, each with the line that enters it into the table, from which all else learns of it.
+#
+# A loss that is a mean over a row's elements is one formula: it gives the loss and its slope by the prediction, which
+# share what is costly. Categorical cross-entropy, whose targets are class numbers, has loops of its own. Labels are
+# class numbers that the caller has checked and copied.
+
+ctypedef vec (*loss_formula)(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil
+
+cdef Loss losses[MAX_LOSSES]
+cdef int n_losses = 0
+
+
+cdef const Loss *add_loss(
+    const char *name,
+    const char *pair,  # the activation by whose inputs it gives the gradient as well; "" for none
+    loss_t run, int traits, int n_settings,
+) except NULL:
+    """Enter a loss into the table; return its row."""
+    global n_losses
+    cdef Loss *row = &losses[n_losses]
+    if n_losses == MAX_LOSSES or n_settings > MAX_SETTINGS:
+        raise ImportError("The table of losses is full: MAX_LOSSES or MAX_SETTINGS is too small.")
+    row.name, row.pair, row.run, row.traits, row.n_settings = name, pair, run, traits, n_settings
+    n_losses += 1
+    return row
+
+
+# The loops
+
+
+cdef inline vec own_numbers(
+    const real_t *pattern,  # (columns + LANES,) in: each column's own number, and the first ones again; or NULL
+    Py_ssize_t *column,  # in and out: that of the first element
+    Py_ssize_t columns,
+) noexcept nogil:
+    """Return the columns' own numbers for the next vector of elements: 1 if they have none."""
+    cdef Py_ssize_t at = column[0]
+    if pattern is NULL:
+        return v_all(1)
+    column[0] = (at + LANES) % columns
+    return v_load(pattern + at)
+
+
+cdef inline void losses_by_elements(
+    loss_formula formula,
+    const real_t *pattern,  # as in `own_numbers`
+    const real_t *y_pred,  # (rows, columns) in
+    const real_t *y_true,  # (rows, columns) in
+    real_t *sample_losses,  # (rows,) out
+    Py_ssize_t rows,
+    Py_ssize_t columns,
+    const double *settings,
+) noexcept nogil:
+    """``sample_losses_i := mean over the columns of formula(y_pred, y_true)``, summed in double."""
+    cdef real_t elements[64 * MOST_LANES]
+    cdef vec everywhere[MAX_SETTINGS]
+    cdef vec slope, own
+    cdef Py_ssize_t size = rows * columns, start = 0, in_row = 0, row = 0, column = 0, count, block, i
+    cdef int part
+    cdef double loss = 0
+    load_settings(everywhere, settings)
+    while start < size:
+        count = min(<Py_ssize_t> (64 * MOST_LANES), size - start)
+        for block in range((count + LANES - 1) // LANES):
+            i = block * LANES
+            part = <int> min(<Py_ssize_t> LANES, count - i)
+            own = own_numbers(pattern, &column, columns)
+            v_store(
+                elements + i,
+                formula(
+                    v_load_part(y_pred + start + i, part), v_load_part(y_true + start + i, part), &slope, own,
+                    everywhere,
+                ),
+            )
+        for i in range(count):
+            loss += elements[i]
+            in_row += 1
+            if in_row == columns:
+                sample_losses[row] = <real_t> (loss / columns)
+                loss, in_row, row = 0, 0, row + 1
+        start += count
+
+
+cdef inline void gradient_by_elements(
+    loss_formula formula,
+    const real_t *pattern,  # as in `own_numbers`
+    const real_t *y_pred,  # (rows, columns) in
+    const real_t *y_true,  # (rows, columns) in
+    real_t *dinputs,  # (rows, columns) out; may be either
+    Py_ssize_t rows,
+    Py_ssize_t columns,
+    Py_ssize_t n,  # rows of the batch that these are of
+    const double *settings,
+) noexcept nogil:
+    """``dinputs := slope of formula(y_pred, y_true) / (n·columns)``."""
+    cdef vec everywhere[MAX_SETTINGS]
+    cdef vec slope, own, scale = v_all(<real_t> (1.0 / (n * columns)))
+    cdef Py_ssize_t size = rows * columns, column = 0, block, i, whole = size - size % LANES
+    cdef int rest = <int> (size % LANES)
+    load_settings(everywhere, settings)
+    for block in range(whole // LANES):
+        i = block * LANES
+        own = own_numbers(pattern, &column, columns)
+        formula(v_load(y_pred + i), v_load(y_true + i), &slope, own, everywhere)
+        v_store(dinputs + i, v_mul(slope, scale))
+    if rest:
+        own = own_numbers(pattern, &column, columns)
+        formula(v_load_part(y_pred + whole, rest), v_load_part(y_true + whole, rest), &slope, own, everywhere)
+        v_store_part(dinputs + whole, v_mul(slope, scale), rest)
+
+
+cdef inline void by_elements(
+    loss_formula formula,
+    loss_formula from_logits,  # whose slope is by the inputs of the pair's activation
+    const bint has_own,  # a constant at every call: whether columns may have numbers of their own
+    LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
+    Py_ssize_t n, const double *settings, const real_t *own,
+) noexcept nogil:
+    """Compute the losses of rows, or the gradient; result (rows,) or (rows, columns)."""
+    if has_own and own is not NULL:
+        if part == SAMPLE_LOSSES:
+            losses_by_elements(formula, own, y_pred, y_true, result, rows, columns, settings)
+        elif part == GRADIENT:
+            gradient_by_elements(formula, own, y_pred, y_true, result, rows, columns, n, settings)
+        else:
+            gradient_by_elements(from_logits, own, y_pred, y_true, result, rows, columns, n, settings)
+    elif part == SAMPLE_LOSSES:
+        losses_by_elements(formula, NULL, y_pred, y_true, result, rows, columns, settings)
+    elif part == GRADIENT:
+        gradient_by_elements(formula, NULL, y_pred, y_true, result, rows, columns, n, settings)
+    else:
+        gradient_by_elements(from_logits, NULL, y_pred, y_true, result, rows, columns, n, settings)
+
+
+# Squared error: (p − y)²
+
+
+cdef inline vec squared_error_of(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
+    cdef vec d = v_sub(p, y)
+    slope[0] = v_add(d, d)
+    return v_mul(d, d)
+
+
+cdef void mean_squared_error(
+    LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
+    Py_ssize_t n, const double *settings, const real_t *own,
+) noexcept nogil:
+    by_elements(
+        squared_error_of, squared_error_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own
+    )
+
+
+add_loss("mean_squared_error", "", <loss_t> mean_squared_error, 0, 0)
+
+
+# Absolute error: |p − y|, whose slope at p = y is 0
+
+
+cdef inline vec sign_of(vec d) noexcept nogil:
+    """−1, 0 or 1; NaN for NaN."""
+    return v_select(v_greater(d, v_all(0)), v_all(1), v_select(v_greater(v_all(0), d), v_all(-1), d))
+
+
+cdef inline vec absolute_error_of(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
+    cdef vec d = v_sub(p, y)
+    slope[0] = sign_of(d)
+    return v_abs(d)
+
+
+cdef void mean_absolute_error(
+    LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
+    Py_ssize_t n, const double *settings, const real_t *own,
+) noexcept nogil:
+    by_elements(
+        absolute_error_of, absolute_error_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own
+    )
+
+
+add_loss("mean_absolute_error", "", <loss_t> mean_absolute_error, 0, 0)
+
+
+# Binary cross-entropy: −(w·y·log p + (1 − y)·log(1 − p)), p clipped. Settings: label smoothing s, by which y becomes
+# (1 − s)·y + s/2. Own numbers: the weight w of positive targets.
+
+
+cdef inline vec smoothed(vec y, vec smoothing) noexcept nogil:
+    return v_madd(v_sub(v_all(1), smoothing), y, v_mul(v_all(<real_t> 0.5), smoothing))
+
+
+cdef inline vec binary_crossentropy_of(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
+    cdef vec c = clipped(p), one = v_all(1), target = smoothed(y, settings[0])
+    cdef vec weighted = v_mul(own, target), other = v_sub(one, target), rest = v_sub(one, c)
+    slope[0] = v_sub(v_div(other, rest), v_div(weighted, c))
+    return v_sub(v_all(0), v_madd(weighted, v_log(c), v_mul(other, v_log(rest))))
+
+
+cdef inline vec binary_crossentropy_of_sigmoid(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
+    """The slope by the logit: p·(1 − y + w·y) − w·y, which is p − y without a weight."""
+    cdef vec target = smoothed(y, settings[0])
+    slope[0] = v_sub(v_madd(v_mul(p, target), v_sub(own, v_all(1)), p), v_mul(own, target))
+    return p
+
+
+cdef void binary_crossentropy(
+    LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
+    Py_ssize_t n, const double *settings, const real_t *own,
+) noexcept nogil:
+    by_elements(
+        binary_crossentropy_of, binary_crossentropy_of_sigmoid, True, part, y_pred, y_true, result, rows, columns, n,
+        settings, own,
+    )
+
+
+add_loss("binary_crossentropy", "sigmoid", <loss_t> binary_crossentropy, NEEDS_PAIR, 1)
+
+
+# Categorical cross-entropy: −log p of the label, p clipped. Settings: label smoothing s, by which the target of each of m
+# classes is s/m, and that of the label 1 − s more.
+
+
+cdef void categorical_losses(
+    const real_t *y_pred,  # (rows, columns) in
+    const int32_t *labels,  # (rows,) in
+    real_t *sample_losses,  # (rows,) out
+    Py_ssize_t rows,
+    Py_ssize_t columns,
+    double smoothing,
+) noexcept nogil:
+    """``sample_losses_i := −(1 − s)·log(clip(p_i,label_i)) − s/m·Σ_j log(clip(p_ij))``."""
+    cdef real_t chosen[MOST_LANES]
+    cdef vec sums, terms
+    cdef Py_ssize_t i = 0, j
+    cdef int count, l
+    for l in range(LANES):
+        chosen[l] = 1
+    while i < rows:
+        count = <int> min(<Py_ssize_t> LANES, rows - i)
+        for l in range(count):
+            chosen[l] = y_pred[(i + l) * columns + labels[i + l]]
+        sums = v_sub(v_all(0), v_log(clipped(v_load(chosen))))
+        if smoothing:
+            sums = v_mul(v_all(<real_t> (1 - smoothing)), sums)
+            for j in range(columns):
+                terms = v_log(clipped(v_gather(y_pred + i * columns + j, columns, count)))
+                sums = v_sub(sums, v_mul(v_all(<real_t> (smoothing / columns)), terms))
+        v_store_part(sample_losses + i, sums, count)
+        i += LANES
+
+
+cdef void categorical_gradient(
+    const real_t *y_pred,  # (rows, columns) in
+    const int32_t *labels,  # (rows,) in
+    real_t *dinputs,  # (rows, columns) out
+    Py_ssize_t rows,
+    Py_ssize_t columns,
+    Py_ssize_t n,  # rows of the batch that these are of
+    double smoothing,
+) noexcept nogil:
+    """``dinputs_ij := −target_ij / (p_ij·n)``; a p of 0 counts as the smallest normal number."""
+    cdef real_t smallest = <real_t> (FLT_MIN if sizeof(real_t) == 4 else DBL_MIN)
+    cdef real_t p, off = <real_t> (smoothing / columns), on = <real_t> (1 - smoothing + smoothing / columns)
+    cdef Py_ssize_t i, j
+    memset(dinputs, 0, rows * columns * sizeof(real_t))
+    for i in range(rows):
+        if smoothing:
+            for j in range(columns):
+                p = y_pred[i * columns + j]
+                dinputs[i * columns + j] = -off / (smallest if p < smallest else p) / <real_t> n
+        p = y_pred[i * columns + labels[i]]
+        dinputs[i * columns + labels[i]] = -on / (smallest if p < smallest else p) / <real_t> n
+
+
+cdef void categorical_gradient_of_softmax(
+    const real_t *output,  # (rows, columns) in
+    const int32_t *labels,  # (rows,) in
+    real_t *dinputs,  # (rows, columns) out
+    Py_ssize_t rows,
+    Py_ssize_t columns,
+    Py_ssize_t n,  # rows of the batch that these are of
+    double smoothing,
+) noexcept nogil:
+    """``dinputs := (output − targets) / n``."""
+    cdef real_t scale = <real_t> (1.0 / n)
+    cdef real_t off = <real_t> (smoothing / columns), on = <real_t> (1 - smoothing + smoothing / columns)
+    cdef Py_ssize_t i, at
+    for i in range(rows * columns):
+        dinputs[i] = (output[i] - off) * scale
+    for i in range(rows):
+        at = i * columns + labels[i]
+        dinputs[at] = (output[at] - on) * scale
+
+
+cdef void categorical_crossentropy(
+    LossPart part, const real_t *y_pred, const int32_t *labels, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
+    Py_ssize_t n, const double *settings, const real_t *own,
+) noexcept nogil:
+    if part == SAMPLE_LOSSES:
+        categorical_losses(y_pred, labels, result, rows, columns, settings[0])
+    elif part == GRADIENT:
+        categorical_gradient(y_pred, labels, result, rows, columns, n, settings[0])
+    else:
+        categorical_gradient_of_softmax(y_pred, labels, result, rows, columns, n, settings[0])
+
+
+# `softmax_crossentropy` does both in one pass.
+add_loss(
+    "categorical_crossentropy", "softmax", <loss_t> categorical_crossentropy, NEEDS_PAIR | BY_LABELS | FUSED_WITH_PAIR, 1
+)

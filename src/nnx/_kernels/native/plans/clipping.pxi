@@ -1,0 +1,69 @@
+# Gradients whose common norm is limited: a step's second phase collects them all, with the sums of their squares, then
+# every thread adds these up in the same order, and updates what it owns. A sum belongs to a row of a parameter, so it
+# does not depend on the number of threads.
+
+
+cdef void collect(
+    Parameter *parameter, Py_ssize_t at, const real_t *gradients, Py_ssize_t n
+) noexcept nogil:
+    """Keep some gradients, from place `at` on, and add the sum of their squares to that of the row they begin in."""
+    cdef Py_ssize_t row = at // parameter.line
+    cdef double squares = sum_of(SQUARED, gradients, n)
+    memcpy(<real_t *> parameter.collected + at, gradients, n * sizeof(real_t))
+    parameter.squares[row] = squares + (parameter.squares[row] if at % parameter.line else 0)
+
+
+cdef inline double squares_of(const Parameter *parameter, Py_ssize_t rows) noexcept nogil:
+    cdef double squares = 0
+    cdef Py_ssize_t row
+    for row in range(rows):
+        squares += parameter.squares[row]
+    return squares
+
+
+cdef double factor_of_norm(const Net *net) noexcept nogil:
+    """Return what all gradients are multiplied by so that their norm is at most the limit, as PyTorch computes it."""
+    cdef double squares = 0, factor
+    cdef const Stage *stage
+    cdef int s
+    for s in range(net.n_stages):
+        stage = &net.stages[s]
+        if stage.kind == DENSE and stage.trained:
+            squares += squares_of(&stage.weights, stage.n_in if stage.tiles is not NULL else 1)
+            squares += squares_of(&stage.biases, 1)
+    factor = net.clip_norm / (sqrt(squares) + 1e-6)
+    return 1 if factor > 1 else factor
+
+
+cdef void update_collected(
+    const Net *net, Parameter *parameter, Py_ssize_t at, Py_ssize_t n, double factor, const vec *constants
+) noexcept nogil:
+    """Update some values by their collected gradients."""
+    cdef real_t *gradients = <real_t *> parameter.collected + at
+    if factor != 1:
+        scale_gradients(gradients, gradients, n, factor)
+    update_values(net, parameter, at, gradients, n, constants)
+
+
+cdef void third_phase(const Net *net, const vec *constants, int thread) noexcept nogil:
+    """Update what a thread owns by the collected gradients."""
+    cdef double factor = factor_of_norm(net)
+    cdef Py_ssize_t first, rows
+    cdef Stage *stage
+    cdef int s
+    for s in range(net.n_stages):
+        stage = &net.stages[s]
+        if stage.kind != DENSE or not stage.trained:
+            continue
+        if stage.tiles is not NULL:
+            first = first_row_of(net, stage, thread)
+            rows = first_row_of(net, stage, thread + 1) - first
+            update_collected(
+                net, &stage.weights, first * stage.n_out, rows * stage.n_out, factor, constants
+            )
+            if stage.packed is not NULL:
+                pack_row_panel(stage, first, rows)
+        elif thread == s % net.progress.n_threads:
+            update_collected(net, &stage.weights, 0, stage.n_in * stage.n_out, factor, constants)
+        if thread == (s + 1) % net.progress.n_threads:
+            update_collected(net, &stage.biases, 0, stage.n_out, factor, constants + biases_at(net))

@@ -1,0 +1,91 @@
+# The rows of the tables of formulas, by name, and what a formula is given beside arrays.
+
+from libc.string cimport strcmp
+
+
+cdef const Activation *activation_of(const Kernels *kernels, str name) except NULL:
+    """Return an activation's row."""
+    cdef bytes wanted = name.encode()
+    cdef int i
+    for i in range(kernels.n_activations):
+        if strcmp(kernels.activations[i].name, wanted) == 0:
+            return &kernels.activations[i]
+    raise ValueError(f"There is no activation {name!r}.")
+
+
+cdef const Loss *loss_of(const Kernels *kernels, str name) except NULL:
+    """Return a loss's row."""
+    cdef bytes wanted = name.encode()
+    cdef int i
+    for i in range(kernels.n_losses):
+        if strcmp(kernels.losses[i].name, wanted) == 0:
+            return &kernels.losses[i]
+    raise ValueError(f"There is no loss {name!r}.")
+
+
+cdef const Rule *rule_of(const Kernels *kernels, str name) except NULL:
+    """Return the row of an optimizer's rule."""
+    cdef bytes wanted = name.encode()
+    cdef int i
+    for i in range(kernels.n_rules):
+        if strcmp(kernels.rules[i].name, wanted) == 0:
+            return &kernels.rules[i]
+    raise ValueError(f"There is no rule {name!r}.")
+
+
+cdef int take_settings(double *settings, object given, int count) except -1:
+    """Copy a formula's settings; what it has not is 0."""
+    cdef int i
+    if len(given) != count:
+        raise ValueError(f"settings must be {count}, got {len(given)}.")
+    for i in range(MAX_SETTINGS):
+        settings[i] = 0
+    for i in range(count):
+        settings[i] = given[i]
+    return 0
+
+
+cdef inline int take_activation_settings(Stage *stage, object owner) except -1:
+    """Read an activation's settings from its object, if it has any."""
+    if stage.kind == ACTIVATION and stage.activation.n_settings:
+        take_settings(stage.settings, owner._settings(), stage.activation.n_settings)
+    return 0
+
+
+cdef void *take_own_numbers(str where, object given, int number, Py_ssize_t columns) except? NULL:
+    """Return a copy of numbers that belong to columns, with the first ones again behind them; NULL for None.
+
+    Whole vectors of them are loaded, from any column on.
+    """
+    cdef cnp.ndarray numbers
+    cdef Py_ssize_t i, n = columns + MOST_LANES
+    cdef void *copy
+    if given is None:
+        return NULL
+    numbers = vector(where, "own", given, cnp.NPY_DOUBLE, columns)
+    copy = allocate(n * sizeof(double))
+    for i in range(n):
+        if number == cnp.NPY_FLOAT:
+            (<float *> copy)[i] = <float> (<const double *> data(numbers))[i % columns]
+        else:
+            (<double *> copy)[i] = (<const double *> data(numbers))[i % columns]
+    return copy
+
+
+def _formulas():
+    """Return what the tables hold: by kind and name, traits and numbers of settings and states. For tests."""
+    cdef const Kernels *kernels = tables[0]
+    cdef dict found = {"activation": {}, "loss": {}, "optimizer": {}}
+    cdef int i
+    for i in range(kernels.n_activations):
+        activation = kernels.activations[i]
+        found["activation"][activation.name.decode()] = {
+            "reads": "inputs" if activation.traits & FROM_INPUTS else "output", "settings": activation.n_settings,
+        }
+    for i in range(kernels.n_losses):
+        loss = kernels.losses[i]
+        found["loss"][loss.name.decode()] = {"pair": loss.pair.decode(), "settings": loss.n_settings}
+    for i in range(kernels.n_rules):
+        rule = kernels.rules[i]
+        found["optimizer"][rule.name.decode()] = {"states": rule.n_states, "settings": rule.n_settings}
+    return found

@@ -20,7 +20,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from nnx._typing import Array
+from nnx._base.typing import Array
 
 __all__ = [
     "adagrad_update",

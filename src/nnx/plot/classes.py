@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnx._text import natural_order
-from nnx._typing import Array, ArrayLike
+from nnx._base.text import natural_order
+from nnx._base.typing import Array, ArrayLike
 from nnx.plot.parts import (
     COLOURS,
     GRID,

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnx._report import figure_text
-from nnx._typing import Array
+from nnx._base.printing import figure_text
+from nnx._base.typing import Array
 from nnx.plot.parts import COLOURS, log_scale, new_figure, number_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from nnx.history import History
+    from nnx.engine.history import History
 
 #: A loss is drawn on a scale of logarithms if its largest value is so many times its smallest.
 LOG_RATIO = 30

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnx import _check
-from nnx._typing import Array, ArrayLike
+from nnx._base import check
+from nnx._base.typing import Array, ArrayLike
 from nnx.plot.parts import (
     COLOURS,
     axes,
@@ -104,7 +104,7 @@ def mistakes(
     nothing is wrong, the figure says so.
     """
     where = "plot.mistakes"
-    most = _check.whole(where, "most", most)
+    most = check.whole(where, "most", most)
     outputs, predicted = outputs_and_classes(where, model, X)
     true = class_numbers(where, y, len(predicted))
     names = class_names(model, int(max(predicted.max(), true.max())) + 1, classes)
@@ -150,7 +150,7 @@ def _size(where: str, n_pixels: int, shape: tuple[int, int] | None) -> tuple[int
     """Return height and width of images with so many pixels: those given, or those of a square."""
     side = round(n_pixels**0.5)
     try:
-        height, width = (side, side) if shape is None else (_check.whole(where, "shape", size) for size in shape)
+        height, width = (side, side) if shape is None else (check.whole(where, "shape", size) for size in shape)
     except (TypeError, ValueError):
         height = width = 0
     if height * width != n_pixels:

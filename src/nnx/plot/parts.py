@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnx import _check
-from nnx._report import amount_text
-from nnx._typing import Array, ArrayLike
+from nnx._base import check
+from nnx._base.printing import amount_text
+from nnx._base.typing import Array, ArrayLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +111,7 @@ def colour_bar(ax: Axes, picture: Any, label: str, **options: Any) -> Colorbar:
 
 def points(where: str, X: ArrayLike, n_inputs: int) -> Array:
     """Return X as finite rows of so many numbers, at least one."""
-    found = _check.rows(where, "X", X, n_inputs, np.dtype(np.float64))
+    found = check.rows(where, "X", X, n_inputs, np.dtype(np.float64))
     if len(found) == 0 or not (np.abs(found) <= np.finfo(np.float32).max).all():
         raise ValueError(f"{where}: X must have at least one row, of finite float32 numbers only.")
     return found

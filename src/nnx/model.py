@@ -18,7 +18,9 @@ from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmo
 from nnx.data.images import Images
 from nnx.data.tables import Table
 from nnx.engine import plan, program, training
+from nnx.engine.data_checks import checked_data, checked_samples, checked_validation, keeps, warn_of_sorted_rows
 from nnx.engine.history import History
+from nnx.engine.job import Job
 from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
 from nnx.losses import (
     Activation_Sigmoid_Loss_BinaryCrossentropy,
@@ -374,16 +376,16 @@ class Model:
         order = Order(where, shuffle, seed)
         check_finite = check.flag(where, "check_finite", check_finite)
         n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
-        data = training.checked_data(self, where, ("X", "y"), X, y, check_finite)
-        held_out = None if validation_data is None else training.checked_validation(self, where, validation_data)
+        data = checked_data(self, where, ("X", "y"), X, y, check_finite)
+        held_out = None if validation_data is None else checked_validation(self, where, validation_data)
         stops = check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
         if batch_size is not None and not order.shuffles and resume is None:
-            training.warn_of_sorted_rows(where, self, data, batch_size)
+            warn_of_sorted_rows(where, self, data, batch_size)
         trainer = trainers.this_thread()
         try:
             trainers.begin(where, self, trainer)
             history = History(isinstance(self.accuracy, Accuracy_Regression))
-            job = training.Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, history)
+            job = Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, history)
             resumed = None
             if checkpoint is not None or resume is not None or checkpoint_every != "60s":
                 from nnx.engine import checkpoints
@@ -404,7 +406,7 @@ class Model:
             trainers.end(self, trainer)
         return self.history
 
-    def _printer(self, job: training.Job, print_every: int | None, progress: bool) -> printing.Printer:
+    def _printer(self, job: Job, print_every: int | None, progress: bool) -> printing.Printer:
         """Return what prints a training, and moves its bar."""
         shows_accuracy = not isinstance(self.accuracy, Accuracy_Regression)
         validated = job.held_out is not None
@@ -435,7 +437,7 @@ class Model:
         self._check_output(where, self.loss)
         batch_size = _batch_size(where, batch_size)
         silent = check.flag(where, "silent", silent)
-        data = training.checked_data(self, where, ("X_val", "y_val"), X_val, y_val, check_finite=False)
+        data = checked_data(self, where, ("X_val", "y_val"), X_val, y_val, check_finite=False)
         untrained = isinstance(self.accuracy, Accuracy_Regression) and self.accuracy.precision is None
         try:
             if untrained:
@@ -545,7 +547,7 @@ class Model:
         where = "Model.predict"
         self._require(where)
         batch_size = _batch_size(where, batch_size)
-        samples = training.checked_samples(self, where, "X", X)
+        samples = checked_samples(self, where, "X", X)
         planned = plan.predict(self, samples)
         if planned is not None:
             return planned
@@ -696,7 +698,25 @@ class Model:
         """
         from nnx.files import model_files
 
-        return model_files.load_model(cls, path, custom_objects or {})
+        return model_files.load_model(cls, path, custom_objects or {}, cls._restore)
+
+    def _restore(self, layers: list[Any], parts: dict[str, Any], trainable: list[int]) -> str:
+        """Become the model of these parts; return why nnx no longer trains such a model, nothing if it does.
+
+        Raises
+        ------
+        ValueError
+            As `finalize`.
+        """
+        self.layers = layers
+        for name, part in parts.items():
+            setattr(self, name, part)
+        misfit = self._misfit(self.loss)
+        if not misfit:
+            self.finalize()
+            self.trainable_layers = [layers[number] for number in trainable]
+            self._connect_loss()
+        return misfit
 
     def explain(self) -> str:
         """Return whether this model trains as a plan, many steps in one compiled call, and if not, what prevents it.
@@ -732,7 +752,7 @@ class Model:
     def output_width(self) -> int | None:
         """Return how many columns the output has; None if only running it would tell."""
         width: int | None = None
-        if not training.keeps(self, "forward", __name__):
+        if not keeps(self, "forward", __name__):
             return None
         for layer in self.layers:
             width = _width_after(layer, width)
@@ -794,16 +814,12 @@ def _width_after(layer: Any, width: int | None) -> int | None:
 
 def _is_dense(layer: Any) -> bool:
     """Return whether a layer computes what a dense one does; a subclass may have a ``forward`` of its own."""
-    return (
-        isinstance(layer, Layer_Dense)
-        and np.ndim(layer.weights) == 2
-        and training.keeps(layer, "forward", "nnx.layers")
-    )
+    return isinstance(layer, Layer_Dense) and np.ndim(layer.weights) == 2 and keeps(layer, "forward", "nnx.layers")
 
 
 def _is_built_in(thing: Any) -> bool:
     """Return whether an object of a built-in class computes what that class does, with no ``forward`` of its own."""
-    return training.keeps(thing, "forward", type(thing).__module__)
+    return keeps(thing, "forward", type(thing).__module__)
 
 
 def _pair(where: str, group: tuple[ArrayLike, ...]) -> tuple[ArrayLike, ArrayLike]:

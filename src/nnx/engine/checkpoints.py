@@ -11,7 +11,7 @@ import re
 import time
 import warnings
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +19,8 @@ from nnx import _kernels
 from nnx._base import check, files
 from nnx._base.typing import Array, Path
 from nnx.engine.history import EPOCH, STEP
+from nnx.engine.job import Job
 from nnx.files import descriptions, model_files
-
-if TYPE_CHECKING:
-    from nnx.engine.training import Job
 
 #: What `Model.train` takes for how often.
 SECONDS = re.compile(r"(\d+(?:\.\d+)?) ?s")

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from nnx import _kernels
+from nnx._base.network import Network
+from nnx.engine.job import Data
 from nnx.errors import DivergenceError
 from nnx.layers import Layer_Dropout
 
-if TYPE_CHECKING:
-    from nnx.engine.training import Data
-    from nnx.model import Model
 
-
-def check_parameters(model: Model, done: int, n_batches: int) -> None:
+def check_parameters(model: Network, done: int, n_batches: int) -> None:
     """Refuse trained parameters that are not finite, after so many steps."""
     if _first_parameter(model) is not None:
         refuse_parameters(model, done, n_batches)
 
 
-def refuse_parameters(model: Model, done: int, n_batches: int) -> NoReturn:
+def refuse_parameters(model: Network, done: int, n_batches: int) -> NoReturn:
     """Raise the error that says which parameter is not finite, after so many steps of epochs of ``n_batches``."""
     when = f"by {_place(done - 1, n_batches)}" if done else "before the first step"
     what = _first_parameter(model) or "a parameter that somebody has replaced meanwhile is not finite"
     _refuse(f"{when}: {what}", done)
 
 
-def refuse_step(model: Model, batch: Data, done: int, n_batches: int) -> NoReturn:
+def refuse_step(model: Network, batch: Data, done: int, n_batches: int) -> NoReturn:
     """Raise the error that says where the forward of a step came to a value that is not finite.
 
     Its update is not made, and its forward is as if it had not been.
@@ -56,7 +54,7 @@ def _place(step: int, n_batches: int) -> str:
     return f"epoch {step // n_batches + 1}, step {step % n_batches}"
 
 
-def _first_parameter(model: Model) -> str | None:
+def _first_parameter(model: Network) -> str | None:
     """Return the clause about the first trained parameter that is not finite; None if all are."""
     for number, layer in enumerate(model.layers):
         found = _name(layer, number, ("weights", "biases"))

@@ -1,7 +1,7 @@
 """Plans: programs that are bound to arrays and run, many steps in one compiled call, on one thread or several.
 
-`training.py` asks here first, and takes the book path where there is no plan. Bits do not depend on the number of
-threads, nor on how many steps run in one call.
+`training.py` asks here first, and takes the book path (`layerwise.py`) where there is no plan. Bits do not depend
+on the number of threads, nor on how many steps run in one call.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -18,15 +18,13 @@ from nnx import _kernels, optimizers
 from nnx._base import check as _check
 from nnx._base import printing
 from nnx._base.interrupt import Interrupt, at_once
+from nnx._base.network import Network
 from nnx._base.typing import Array
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.engine import divergence, program
 from nnx.engine.history import History
+from nnx.engine.job import Data, Job, Keep, Validate
 from nnx.losses import Loss_MeanAbsoluteError, Loss_MeanSquaredError
-
-if TYPE_CHECKING:
-    from nnx.engine.training import Data, Job
-    from nnx.model import Model
 
 #: How long a compiled call lasts, about: in between, Ctrl-C is answered and figures are shown.
 CALL_SECONDS = 0.05
@@ -96,7 +94,7 @@ class Accurate:
         return plain and isinstance(loss, Loss_MeanSquaredError | Loss_MeanAbsoluteError)
 
 
-def explain(model: Model) -> str:
+def explain(model: Network) -> str:
     """Return whether a model trains as a plan, and if not, which object prevents it."""
     if not _has_plans():
         return f"No plan: the backend {_kernels.name} has none. The book path trains it, layer by layer."
@@ -114,7 +112,7 @@ def _has_plans() -> bool:
 # Training
 
 
-def train(job: Job, report: printing.Printer) -> bool:
+def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) -> bool:
     """Train for some epochs; False, with nothing done, if there is no plan for the model."""
     if not _has_plans():
         return False
@@ -125,17 +123,19 @@ def train(job: Job, report: printing.Printer) -> bool:
     with Interrupt() as interrupt:
         try:
             if job.lacks_validation():
-                job.validate(report, interrupt)
+                validate(interrupt)
             run.check_parameters()
             while run.done < run.n_steps:
-                run.go_on(report, interrupt)
-                job.keep(run.done, run.native.sums)
+                run.go_on(report)
+                if job.held_out is not None and run.done % run.n_batches == 0:
+                    validate(interrupt)
+                keep(run.done, run.native.sums)
                 interrupt.check()
             run.check_parameters()
-            job.keep(run.done, run.native.sums, now=True)
+            keep(run.done, run.native.sums, now=True)
         except KeyboardInterrupt:
             if interrupt.stopped:
-                job.keep(run.done, run.native.sums, now=True)
+                keep(run.done, run.native.sums, now=True)
             raise
         finally:
             run.settle()
@@ -186,7 +186,7 @@ class Run:
 
     # One compiled call
 
-    def go_on(self, report: printing.Printer, interrupt: Interrupt) -> None:
+    def go_on(self, report: printing.Printer) -> None:
         """Do as many steps as fit into a compiled call; record and report them."""
         epoch, in_epoch = divmod(self.done, self.n_batches)
         n = self._how_many(in_epoch)
@@ -202,8 +202,6 @@ class Run:
             self._diverge()
         if last:
             self._publish()
-        if self.held_out is not None and self.done % self.n_batches == 0:
-            self.job.validate(report, interrupt)
 
     def _record(self) -> tuple[Array, Array]:
         """Record the steps that the latest compiled call has done; return their figures, and those of epochs.
@@ -380,7 +378,7 @@ class Run:
         self.native.release()
 
 
-def _planned(model: Model) -> tuple[program.Program, Any]:
+def _planned(model: Network) -> tuple[program.Program, Any]:
     """Return a model's program and its plan: those of the last time, if nothing has changed since."""
     kept: tuple[program.Program, Any] | None = model._plan
     if kept is not None and _still_holds(model, kept[1]):
@@ -393,13 +391,13 @@ def _planned(model: Model) -> tuple[program.Program, Any]:
     return lowered, native
 
 
-def known(model: Model) -> program.Program | None:
+def known(model: Network) -> program.Program | None:
     """Return the program that was made for a model the last time, if nothing has changed since."""
     kept: tuple[program.Program, Any] | None = model._plan
     return kept[0] if kept is not None and _has_plans() and _still_holds(model, kept[1]) else None
 
 
-def _still_holds(model: Model, native: Any) -> bool:
+def _still_holds(model: Network, native: Any) -> bool:
     backend: Any = _kernels.backend
     return type(native) is backend.Plan and native.holds(model)
 
@@ -454,7 +452,7 @@ def _join(helpers: list[threading.Thread]) -> None:
 # Prediction and evaluation
 
 
-def predict(model: Model, X: Array) -> Array | None:
+def predict(model: Network, X: Array) -> Array | None:
     """Return the outputs for samples that have been checked; None if there is no plan for the model."""
     inference = _inference(model)
     if inference is None:
@@ -465,7 +463,7 @@ def predict(model: Model, X: Array) -> Array | None:
     return output
 
 
-def evaluate(model: Model, data: Data, batch_size: int | None, interrupt: Interrupt | None) -> bool:
+def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None) -> bool:
     """Add up losses and hits of all batches in the model's loss and accuracy; False if there is no plan for it."""
     inference = _inference(model)
     loss, accuracy = model.loss, model.accuracy
@@ -506,7 +504,7 @@ def evaluate(model: Model, data: Data, batch_size: int | None, interrupt: Interr
     return True
 
 
-def _inference(model: Model) -> Any:
+def _inference(model: Network) -> Any:
     """Return what computes a model's outputs, None if there is no such thing for it."""
     if not _has_plans():
         return None

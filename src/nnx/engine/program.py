@@ -1,17 +1,18 @@
 """Programs: what a model does in one step, as data that can be printed, and whether there is one for a model.
 
 A program exists only for what is built in, exactly: a subclass, a method that somebody has replaced, a layer of one's
-own take the book path (`training.py`), which calls each object's methods. So nothing that a user wrote is bypassed.
+own take the book path (`layerwise.py`), which calls each object's methods. So nothing that a user wrote is bypassed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnx._base import config as _config
+from nnx._base.network import Network
 from nnx._base.typing import FloatDType
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
@@ -24,9 +25,6 @@ from nnx.losses import (
     Loss_MeanSquaredError,
 )
 from nnx.optimizers import Optimizer_Adagrad, Optimizer_Adam, Optimizer_RMSprop, Optimizer_SGD
-
-if TYPE_CHECKING:
-    from nnx.model import Model
 
 #: What each built-in layer is to the kernels.
 LAYERS: dict[type, str] = {
@@ -144,7 +142,7 @@ class Program:
     guards : Guards
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Network) -> None:
         self.stages = stages(model)
         self.dtype = dtype_of(self.stages)
         self.loss, self.optimizer, self.accuracy = model.loss, model.optimizer, model.accuracy
@@ -230,7 +228,7 @@ class Program:
         return "\n".join(lines)
 
 
-def lower(model: Model) -> Program:
+def lower(model: Network) -> Program:
     """Return the program of a finalized model.
 
     Raises
@@ -293,7 +291,7 @@ class Chain(NamedTuple):
     guards: Guards
 
 
-def lower_forward(model: Model) -> Chain:
+def lower_forward(model: Network) -> Chain:
     """Return what a finalized model computes without training; raise `Obstacle` as `lower` does."""
     if (type(model), "forward") not in BUILT_IN:
         raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
@@ -303,7 +301,7 @@ def lower_forward(model: Model) -> Chain:
     return Chain(dtype_of(found), found, own)
 
 
-def stages(model: Model) -> tuple[Stage, ...]:
+def stages(model: Network) -> tuple[Stage, ...]:
     """Return a model's layers with their widths; raise `Obstacle` where one is not built in."""
     found: list[Stage] = []
     first = next((layer for layer in model.layers if type(layer) is Layer_Dense), None)
@@ -349,7 +347,7 @@ def is_combined(stages: tuple[Stage, ...], loss: Any) -> bool:
 
 
 def guards(
-    model: Model,
+    model: Network,
     names: tuple[str, ...],
     lists: tuple[str, ...],
     parts: list[tuple[Any, tuple[str, ...]]],
@@ -385,7 +383,7 @@ def _methods_of(model: type, owners: list[tuple[Any, tuple[str, ...]]]) -> tuple
     )
 
 
-def check_judges(model: Model) -> None:
+def check_judges(model: Network) -> None:
     """Raise `Obstacle` unless a model's loss and accuracy, and what its last layer predicts, are built in."""
     parts = [(model.loss, LOSS_METHODS), (model.accuracy, ACCURACY_METHODS), (model.layers[-1], LAYER_METHODS)]
     for part, kinds in ((model.loss, LOSSES), (model.accuracy, ACCURACIES)):

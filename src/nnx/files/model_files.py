@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 
 from nnx._base import check, files
+from nnx._base.network import AnyNetwork, Network
 from nnx._base.typing import Array, Path
 from nnx.data.images import Images
 from nnx.data.tables import Table
@@ -21,11 +22,6 @@ from nnx.errors import ModelFileError
 from nnx.files import descriptions, packing, safetensors
 from nnx.files.descriptions import BUILTIN
 from nnx.layers import Layer_Dense
-
-if TYPE_CHECKING:
-    from nnx.model import Model
-
-AnyModel = TypeVar("AnyModel", bound="Model")
 
 #: The version that is written, and those that are read.
 VERSION = 3
@@ -53,7 +49,7 @@ ARRAYS = (*PARAMETER_ARRAYS, "weight_momentums", "bias_momentums", "weight_cache
 # Writing
 
 
-def save_model(model: Model, path: Path) -> None:
+def save_model(model: Network, path: Path) -> None:
     """Write everything that predicting and going on with the training need."""
     where = "Model.save"
     path = check.path(where, "path", path)
@@ -61,25 +57,27 @@ def save_model(model: Model, path: Path) -> None:
     safetensors.write(where, path, {"format": MODEL, **description}, arrays)
 
 
-def save_checkpoint(where: str, path: Path, model: Model, run: dict[str, Any], run_arrays: Mapping[str, Array]) -> None:
+def save_checkpoint(
+    where: str, path: Path, model: Network, run: dict[str, Any], run_arrays: Mapping[str, Array]
+) -> None:
     """Write a model with how far its training has come."""
     safetensors.write(where, path, *_checkpoint(where, model, run, run_arrays))
 
 
-def check_checkpoint(where: str, model: Model, run: dict[str, Any]) -> None:
+def check_checkpoint(where: str, model: Network, run: dict[str, Any]) -> None:
     """Refuse a model of which no checkpoint could be written."""
     safetensors.check(where, *_checkpoint(where, model, run, {}))
 
 
 def _checkpoint(
-    where: str, model: Model, run: dict[str, Any], run_arrays: Mapping[str, Array]
+    where: str, model: Network, run: dict[str, Any], run_arrays: Mapping[str, Array]
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     description, arrays = contents(where, model)
     arrays |= {f"{RUN_ARRAYS}{name}": array for name, array in run_arrays.items()}
     return {"format": CHECKPOINT, **description, "run": run}, arrays
 
 
-def save_parameters(model: Model, path: Path) -> None:
+def save_parameters(model: Network, path: Path) -> None:
     """Write weights and biases of the trainable layers."""
     where = "Model.save_parameters"
     path = check.path(where, "path", path)
@@ -91,7 +89,7 @@ def save_parameters(model: Model, path: Path) -> None:
     safetensors.write(where, path, {"format": PARAMETERS, "version": VERSION, "trainable": positions}, arrays)
 
 
-def contents(where: str, model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
+def contents(where: str, model: Network) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the description of a model, and its arrays by name; refuse what could not be read again."""
     description = describe(where, model)
     _check_apart(where, _as_assigned(model, range(len(model.layers)), ARRAYS))
@@ -109,7 +107,7 @@ def contents(where: str, model: Model) -> tuple[dict[str, Any], dict[str, Array]
     return description, arrays
 
 
-def describe(where: str, model: Model) -> dict[str, Any]:
+def describe(where: str, model: Network) -> dict[str, Any]:
     """Return the description of a model, without its arrays and preprocessors."""
     description: dict[str, Any] = {
         "version": VERSION,
@@ -159,7 +157,7 @@ def _check_shapes(where: str, layer: Any) -> None:
                 raise ValueError(f"{where}: {name} must have shape {shape}, got {state.shape}.")
 
 
-def _as_assigned(model: Model, numbers: Iterable[int], names: tuple[str, ...]) -> dict[str, Array]:
+def _as_assigned(model: Network, numbers: Iterable[int], names: tuple[str, ...]) -> dict[str, Array]:
     """Return layers' arrays by name, before those of another layout are copied: a transposed view, for instance."""
     found = {f"layers.{i}.{name}": getattr(model.layers[i], name, None) for i in numbers for name in names}
     return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
@@ -197,7 +195,7 @@ def _refuse_shared(where: str, name: str, other: str) -> NoReturn:
     )
 
 
-def _misfit(model: Model, key: str, preprocessor: Table | Images) -> str:
+def _misfit(model: Network, key: str, preprocessor: Table | Images) -> str:
     """Return what is wrong with one of other columns than the network takes or gives; nothing if it fits."""
     n_inputs, n_outputs = _input_width(model), model.output_width()
     if n_inputs not in (None, preprocessor.n_inputs):
@@ -209,7 +207,7 @@ def _misfit(model: Model, key: str, preprocessor: Table | Images) -> str:
     return ""
 
 
-def _input_width(model: Model) -> int | None:
+def _input_width(model: Network) -> int | None:
     """Return how many columns the network takes; None if only running it would tell."""
     for layer in model.layers:
         if type(layer) is Layer_Dense:
@@ -219,7 +217,7 @@ def _input_width(model: Model) -> int | None:
     return None
 
 
-def _positions(where: str, model: Model) -> list[int]:
+def _positions(where: str, model: Network) -> list[int]:
     """Return where in ``layers`` each of the trainable layers is."""
     place = {id(layer): number for number, layer in enumerate(model.layers)}
     strangers = [layer for layer in model.trainable_layers if id(layer) not in place]
@@ -244,8 +242,17 @@ def _refuse_twice(where: str, name: str, layers: Iterable[Any]) -> None:
 # Reading
 
 
-def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, type]) -> AnyModel:
-    """Return the model that `save_model` wrote, an object of the class ``kind``."""
+def load_model(
+    kind: type[AnyNetwork],
+    path: Path,
+    custom_objects: Mapping[str, type],
+    restore: Callable[[AnyNetwork, list[Any], dict[str, Any], list[int]], str],
+) -> AnyNetwork:
+    """Return the model that `save_model` wrote, an object of the class ``kind``.
+
+    ``restore`` gives a new one its layers, its other parts by role, and the positions of the trainable layers. It
+    returns why nnx no longer trains such a model, nothing if it does; ValueError says that there can be no such model.
+    """
     file = _File("Model.load", check.path("Model.load", "path", path))
     if file.kind == PARAMETERS:
         file.refuse("holds parameters alone. Build the model and call model.load_parameters(path)")
@@ -255,29 +262,25 @@ def load_model(kind: type[AnyModel], path: Path, custom_objects: Mapping[str, ty
     del file.description["layers"]  # of many layers it is large
     file.fill(layers)
     model = kind()
-    model.layers = layers
-    for role in ("loss", "optimizer", "accuracy"):
-        each = file.description[role]
-        setattr(model, role, None if each is None else file.build(role, each, custom_objects))
-    misfit = model._misfit(model.loss)
+    described = {role: file.description[role] for role in ("loss", "optimizer", "accuracy")}
+    parts = {role: None if each is None else file.build(role, each, custom_objects) for role, each in described.items()}
+    trainable = file.trainable()
+    try:
+        misfit = restore(model, layers, parts, trainable)
+    except ValueError as error:
+        file.refuse(f"describes no possible model ({error})")
     if misfit:
         file.refuse(
             f"holds a model that nnx no longer trains: {misfit}. Build a model with the right last layer, and call "
             "its load_parameters(path)"
         )
-    try:
-        model.finalize()
-    except ValueError as error:
-        file.refuse(f"describes no possible model ({error})")
-    model.trainable_layers = [layers[number] for number in file.trainable()]
-    model._connect_loss()
     for key in PREPROCESSORS:
         if key in file.description:
             setattr(model, key, _preprocessor(file, key, model))
     return model
 
 
-def _preprocessor(file: _File, key: str, model: Model) -> Table | Images:
+def _preprocessor(file: _File, key: str, model: Network) -> Table | Images:
     """Return a preprocessor that a file holds."""
     described, arrays = file.description[key], file.beside(f"{key}.")
     try:
@@ -307,7 +310,7 @@ class Checkpoint:
         How many steps the optimizer has made; None if it does not count them.
     """
 
-    def __init__(self, where: str, path: str, model: Model) -> None:
+    def __init__(self, where: str, path: str, model: Network) -> None:
         file = self._file = _File(where, path)
         if file.kind != CHECKPOINT:
             file.refuse("is no checkpoint, such as train(checkpoint=...) writes")
@@ -381,7 +384,7 @@ def _shown(described: Any) -> str:
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
-def load_parameters(model: Model, path: Path) -> None:
+def load_parameters(model: Network, path: Path) -> None:
     """Set a model's parameters from what `save_parameters` or `save_model` wrote."""
     file = _File("Model.load_parameters", check.path("Model.load_parameters", "path", path))
     groups = [[f"layers.{number}.{name}" for name in PARAMETER_ARRAYS] for number in file.trainable()]

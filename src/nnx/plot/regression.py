@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnx._base import check
+from nnx._base.network import Network
 from nnx._base.typing import ArrayLike
 from nnx.data.columns import Number
 from nnx.plot.parts import COLOURS, GRID, axes, input_names, number_axes, points, single_output, target_name
@@ -14,10 +15,8 @@ from nnx.plot.parts import COLOURS, GRID, axes, input_names, number_axes, points
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from nnx.model import Model
 
-
-def fitted_curve(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
+def fitted_curve(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
     """Draw the curve that a model of one input and one output has learnt, and the points (X, y).
 
     Parameters
@@ -50,7 +49,7 @@ def fitted_curve(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = Non
     return ax
 
 
-def predictions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
+def predictions(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
     """Draw a regression's predictions against the true values, which a perfect model would put on the diagonal.
 
     Parameters

@@ -7,17 +7,17 @@ those of the data at hand, not of the training data. So a report needs no other 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnx._base import check
+from nnx._base.network import Network
 from nnx._base.typing import Array, ArrayLike
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_Sigmoid, Activation_Softmax
 from nnx.data.columns import Number
 from nnx.data.sheet import shown
-from nnx.engine import training
+from nnx.engine.data_checks import checked_samples
 from nnx.losses import (
     Loss_BinaryCrossentropy,
     Loss_CategoricalCrossentropy,
@@ -26,9 +26,6 @@ from nnx.losses import (
 )
 from nnx.scoring import metrics
 from nnx.scoring.reports import ClassificationReport, RegressionReport, Report
-
-if TYPE_CHECKING:
-    from nnx.model import Model
 
 #: The first of accuracy, loss and last layer that is one of these says what a model predicts.
 PREDICTS_CLASSES = (
@@ -40,9 +37,9 @@ PREDICTS_NUMBERS = (Accuracy_Regression, Loss_MeanSquaredError, Loss_MeanAbsolut
 PROBABILITIES = (Activation_Softmax, Activation_Sigmoid, Loss_CategoricalCrossentropy, Loss_BinaryCrossentropy)
 
 
-def report(model: Model, where: str, X: ArrayLike, y: ArrayLike, batch_size: int | None) -> Report:
+def report(model: Network, where: str, X: ArrayLike, y: ArrayLike, batch_size: int | None) -> Report:
     """Return a model's report; `Model.report` says what it takes and refuses."""
-    samples = training.checked_samples(model, where, "X", X)
+    samples = checked_samples(model, where, "X", X)
     if len(samples) == 0:
         raise ValueError(f"{where}: X must have at least one row, got none.")
     given = check.plain(where, "y", y)
@@ -71,7 +68,7 @@ def _check_finite(where: str, name: str, values: Array) -> None:
         raise ValueError(f"{where}: {name} must be finite numbers, got {values[row].tolist()} in row {row}.")
 
 
-def _predicts_classes(model: Model, where: str) -> bool:
+def _predicts_classes(model: Network, where: str) -> bool:
     """Return whether a model predicts classes, or numbers."""
     if model.preprocessor is not None:
         return model.preprocessor.classes is not None
@@ -84,7 +81,7 @@ def _predicts_classes(model: Model, where: str) -> bool:
     )
 
 
-def _judged_by_value(model: Model) -> bool:
+def _judged_by_value(model: Network) -> bool:
     """Return whether each of several outputs answers a question of its own with 0 or 1."""
     if model.preprocessor is not None:
         return False
@@ -93,11 +90,11 @@ def _judged_by_value(model: Model) -> bool:
     return isinstance(model.output_layer_activation, Activation_Sigmoid)
 
 
-def _has_probabilities(model: Model) -> bool:
+def _has_probabilities(model: Network) -> bool:
     return any(isinstance(part, PROBABILITIES) for part in (model.output_layer_activation, model.loss))
 
 
-def _classification(model: Model, where: str, outputs: Array, y: Array) -> ClassificationReport:
+def _classification(model: Network, where: str, outputs: Array, y: Array) -> ClassificationReport:
     """Judge class scores, one column a class, or a single column: the score of the second of two classes."""
     single = outputs.shape[1] == 1
     n_classes = 2 if single else outputs.shape[1]
@@ -134,7 +131,7 @@ def _labels(where: str, name: str, values: Array, shape: tuple[int, ...]) -> Arr
     return check.labels(where, name, values, *shape)
 
 
-def _predicted(model: Model, where: str, outputs: Array, n_classes: int) -> Array:
+def _predicted(model: Network, where: str, outputs: Array, n_classes: int) -> Array:
     """Return the class numbers that the last layer's ``predictions`` make of the outputs."""
     predictions = getattr(model.output_layer_activation, "predictions", None)
     predicted = np.asarray(outputs if predictions is None else predictions(outputs))
@@ -177,7 +174,7 @@ def _several_binary(where: str, outputs: Array, y: Array) -> ClassificationRepor
     )
 
 
-def _regression(model: Model, where: str, outputs: Array, y: Array) -> RegressionReport:
+def _regression(model: Network, where: str, outputs: Array, y: Array) -> RegressionReport:
     """Judge numbers, in the target's own units where the model's table knows them."""
     true = check.targets(where, "y", y, outputs.shape, np.dtype(np.float64))
     if model.table is not None and isinstance(column := model.table.target, Number) and outputs.shape[1] == 1:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import nnx
-from nnx import _kernels, plan
+from nnx import _kernels
+from nnx.engine import plan
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

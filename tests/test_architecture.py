@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import doctest
+import graphlib
 import importlib
 import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Container
 from pathlib import Path
 
 import pytest
@@ -17,29 +19,41 @@ import nnx
 
 SOURCE = Path(nnx.__file__).parent
 
-#: From the bottom up: a module may import from the rows above its own, and inside functions from nowhere else either.
+#: From the bottom up: a module imports from the rows above its own and from nowhere else, be it inside of functions or
+#: for annotations alone. "__init__" is the package itself, with all public names.
 FLOORS = [
-    {"_typing", "_text", "errors"},
-    {"_config", "_files", "_packing", "_trainers"},
-    {"_kernels", "_kernels._arrays", "_kernels._numpy", "_describe", "_safetensors"},
-    {"_check"},
-    {"_notation"},
-    {"_sheet", "_random", "activations", "accuracy", "datasets", "metrics"},
-    {"_interrupt", "_report", "_download", "_image_files"},
-    {"_records", "_problems", "reports"},
-    {"layers", "fashion_mnist", "columns"},
-    {"losses", "optimizers", "_learning"},
-    {"tables", "images", "plot.parts"},
-    {"image_folders", "plot.classes", "plot.curves", "plot.images", "plot.regression"},
+    {"errors", "_base.typing", "_base.text", "_base.interrupt", "_base.trainers"},
+    {"_base.config", "_base.files", "_base.network", "_base.printing"},
+    {"_kernels._arrays", "_kernels._numpy"},
+    {"_kernels", "_base.describe"},
+    {"_base.check"},
+    {"_base.random"},
+    {"accuracy", "activations", "layers"},
+    {"losses", "optimizers"},
+    {"data.notation", "data.datasets", "data.download", "data.image_files"},
+    {"data.sheet", "data.fashion_mnist"},
+    {"data.records", "data.problems"},
+    {"data.columns"},
+    {"data.learning", "data.images"},
+    {"data.tables", "data.image_folders"},
+    {"files.packing", "files.safetensors", "files.descriptions"},
+    {"files.model_files"},
+    {"plot.parts"},
+    {"plot.classes", "plot.curves", "plot.images", "plot.regression"},
     {"plot"},
-    {"history", "program", "divergence", "_described"},
-    {"plan"},
-    {"training", "storage"},
-    {"checkpoints", "evaluation"},
+    {"engine.history", "engine.program"},
+    {"engine.job"},
+    {"engine.checkpoints", "engine.divergence"},
+    {"engine.layerwise", "engine.plan"},
+    {"engine.data_checks", "engine.training"},
+    {"scoring.metrics", "scoring.reports"},
+    {"scoring.evaluation"},
     {"model"},
-    {"cli.arguments", "cli.figures", "cli.pictures"},
+    {"__init__"},
+    {"cli.arguments", "cli.cases", "cli.pictures"},
     {"cli.images"},
-    {"cli.tasks", "cli.cases"},
+    {"cli.tasks"},
+    {"cli.figures"},
     {"cli.train", "cli.predict", "cli.evaluate", "cli.info", "cli.bench"},
     {"cli"},
     {"__main__"},
@@ -47,48 +61,60 @@ FLOORS = [
 
 
 def modules() -> dict[str, Path]:
-    return {".".join(path.relative_to(SOURCE).with_suffix("").parts): path for path in SOURCE.rglob("*.py")}
+    """Return the files by module; packages whose ``__init__`` holds nothing but a docstring are none."""
+    paths = [path for path in SOURCE.rglob("*.py") if len(ast.parse(path.read_text()).body) > 1]
+    names = (".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in paths)
+    return {name.removesuffix(".__init__"): path for name, path in zip(names, paths, strict=True)}
 
 
-def imports_of(path: Path) -> set[str]:
-    """Return the nnx modules that a file imports while it runs; imports for type checkers do not count."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            node.body = []
+def imports_of(path: Path, known: Container[str]) -> set[str]:
+    """Return the modules of nnx that a file imports anywhere; ``from nnx.data import tables`` is nnx.data.tables."""
     found = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix("nnx.") for alias in node.names if alias.name.startswith("nnx.")}
-            found |= {"" for alias in node.names if alias.name == "nnx"}
-        if isinstance(node, ast.ImportFrom) and node.module == "nnx":
-            found |= {
-                ""
-                for alias in node.names
-                if not (SOURCE / f"{alias.name}.py").exists() and not (SOURCE / alias.name).is_dir()
-            }
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "nnx":
-            prefix = node.module.removeprefix("nnx").removeprefix(".")
-            found |= {f"{prefix}.{alias.name}".removeprefix(".") for alias in node.names} | {prefix or "."}
-    return found & (set(modules()) | {"_kernels", ""})
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written with the whole name"
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {each if each.removeprefix("nnx.") in known else str(node.module) for each in inside}
+    ours = {name.removeprefix("nnx.") for name in found if name.startswith("nnx.")}
+    return ours | {"__init__" for name in found if name == "nnx"}
 
 
-def test_imports_point_downwards_only():
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """Return what each module imports; `_kernels` imports its own compiled part, which is no file of Python."""
+    known = modules()
+    return {name: imports_of(path, known) - {name} for name, path in known.items()}
+
+
+def test_imports_point_downwards_only(imports):
     floor = {module: height for height, row in enumerate(FLOORS) for module in row}
-    listed = {name.removesuffix(".__init__") for name in modules()} - {"__init__"}
-    assert listed == set(floor)
-    for name, path in modules().items():
-        if name == "__init__":
-            continue
-        own = name.removesuffix(".__init__")
-        for imported in imports_of(path):
-            # "" is the package itself, with all that its __init__ imports.
-            if imported == "" and own.partition(".")[0] == "cli":
-                continue
-            assert imported != "", f"{own} imports the whole package"
-            if imported.partition(".")[0] == own.partition(".")[0] == "_kernels":
-                continue
-            assert floor[imported] < floor[own], f"{own} imports {imported}"
+    assert sorted(imports) == sorted(module for row in FLOORS for module in row)
+    for name, found in imports.items():
+        for imported in found:
+            assert floor[imported] < floor[name], f"{name} imports {imported}"
+
+
+def test_no_modules_import_each_other_in_a_circle(imports):
+    graphlib.TopologicalSorter(imports).prepare()
+
+
+def test_an_import_is_found_wherever_it_stands(tmp_path):
+    lines = (
+        "import nnx, numpy",
+        "import nnx.model",
+        "from nnx import Table, plot",
+        "from nnx.data import sheet as s",
+        "if TYPE_CHECKING:",
+        "    from nnx.data.tables import load_csv",
+        "def late():",
+        "    from nnx.files import safetensors",
+    )
+    path = tmp_path / "module.py"
+    path.write_text("\n".join(lines))
+    expected = {"__init__", "model", "plot", "data.sheet", "data.tables", "files.safetensors"}
+    assert imports_of(path, modules()) == expected
 
 
 def test_the_architecture_page_lists_every_file_in_its_order():
@@ -98,7 +124,7 @@ def test_the_architecture_page_lists_every_file_in_its_order():
     names = [name.removesuffix(".__init__") for name in listed]
     assert sorted(names) == sorted(module for row in FLOORS for module in row)
     floor = {module: height for height, row in enumerate(FLOORS) for module in row}
-    heights = [floor[name] for name in names if not name.startswith("_kernels")]
+    heights = [floor[name] for name in names]
     assert heights == sorted(heights)
 
 
@@ -117,15 +143,13 @@ def test_links_between_the_documents_lead_somewhere():
             assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-def test_only_the_chooser_imports_a_backend():
-    for name, path in modules().items():
-        if not name.startswith("_kernels"):
-            assert "_kernels._numpy" not in imports_of(path), name
+def test_only_the_chooser_imports_a_backend(imports):
+    assert [name for name, found in imports.items() if "_kernels._numpy" in found] == ["_kernels"]
 
 
 def test_environment_variables_are_read_in_one_place():
     for name, path in modules().items():
-        if name != "_config":
+        if name != "_base.config":
             assert "os.environ" not in path.read_text(), name
 
 

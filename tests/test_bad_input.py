@@ -477,9 +477,9 @@ def test_flags_must_be_true_or_false():
 
 
 def test_finite_check_looks_past_its_first_block(monkeypatch):
-    from nnx import _check
+    from nnx._base import check
 
-    monkeypatch.setattr(_check, "FINITE_BLOCK", 4)
+    monkeypatch.setattr(check, "FINITE_BLOCK", 4)
     data = X.copy()
     data[11, 0] = np.nan
     with pytest.raises(ValueError, match="got nan in row 11, column 0"):
@@ -546,7 +546,7 @@ def test_a_message_never_prints_the_whole_of_an_argument():
         lambda: nnx.Model.load([long] * 9),
         lambda: nnx.load_csv("x.csv", "y", gaps=long),
         lambda: nnx.load_csv("x.csv", "y", header=long),
-        lambda: nnx.columns.Number("x", unit=long),
+        lambda: nnx.data.columns.Number("x", unit=long),
     ):
         with pytest.raises((TypeError, ValueError)) as error:
             wrong()

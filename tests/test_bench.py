@@ -14,7 +14,8 @@ import time
 import numpy as np
 import pytest
 
-from nnx import _config, _kernels
+from nnx import _kernels
+from nnx._base import config
 from nnx._kernels import _numpy
 from nnx.cli import main
 from nnx.cli.cases import CASES
@@ -38,7 +39,7 @@ def run(*arguments, **environment):
 @pytest.fixture
 def here(monkeypatch):
     """Have the command measure in this process, without starting another."""
-    for variable in _config.BLAS_THREADS:
+    for variable in config.BLAS_THREADS:
         monkeypatch.setenv(variable, "1")
 
 
@@ -89,12 +90,12 @@ def test_the_document_has_its_keys_and_agrees_with_itself(here, capsys, dtype):
 def test_a_process_knows_the_environment_that_gives_blas_one_thread(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
     monkeypatch.setenv("NNX_TEST", "kept")
-    assert not _config.single_threaded()
-    environment = _config.single_threaded_environment()
+    assert not config.single_threaded()
+    environment = config.single_threaded_environment()
     assert environment["OPENBLAS_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "1"
     assert environment["NNX_TEST"] == "kept"
     assert os.environ["OPENBLAS_NUM_THREADS"] == "4"
-    script = "from nnx import _config; print(_config.single_threaded())"
+    script = "from nnx._base import config; print(config.single_threaded())"
     told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
     assert told.stdout == "True\n"
 

@@ -15,7 +15,9 @@ from networks import binary, classifier, regression
 from plans import NETS, OPTIMIZERS, PENALTIES, Book, Net, bits, build, data_for, left_behind, train
 
 import nnx
-from nnx import _files, _kernels, checkpoints, training
+from nnx import _kernels
+from nnx._base import files
+from nnx.engine import checkpoints, training
 
 SPIRAL = Net("2-64,relu,dropout,64-3,softmax")
 
@@ -205,8 +207,8 @@ def test_seeds_that_nobody_gave_come_back(tmp_path):
 def test_every_so_many_epochs(tmp_path, monkeypatch):
     X, y = data_for(SPIRAL, 50)
     written = []
-    save = checkpoints.storage.save_checkpoint
-    monkeypatch.setattr(checkpoints.storage, "save_checkpoint", lambda *a: (written.append(a[3]["done"]), save(*a)))
+    save = checkpoints.model_files.save_checkpoint
+    monkeypatch.setattr(checkpoints.model_files, "save_checkpoint", lambda *a: (written.append(a[3]["done"]), save(*a)))
     for kind in (nnx.Model, Book):
         train(make(kind=kind), X, y, epochs=7, batch_size=20, checkpoint=tmp_path / "c", checkpoint_every=2)
         assert written == [6, 12, 18, 21]
@@ -221,8 +223,8 @@ def test_every_so_many_seconds(tmp_path, monkeypatch):
         now[0] += 0.5
         return now[0]
 
-    save = checkpoints.storage.save_checkpoint
-    monkeypatch.setattr(checkpoints.storage, "save_checkpoint", lambda *a: (written.append(a[3]["done"]), save(*a)))
+    save = checkpoints.model_files.save_checkpoint
+    monkeypatch.setattr(checkpoints.model_files, "save_checkpoint", lambda *a: (written.append(a[3]["done"]), save(*a)))
     monkeypatch.setattr(checkpoints.time, "monotonic", tick)
     train(make(kind=Book), X, y, epochs=2, batch_size=5, checkpoint=tmp_path / "c", checkpoint_every="1.6s")
     assert written == [4, 8, 12, 16, 20]
@@ -242,7 +244,7 @@ def test_a_checkpoint_is_a_model_file(tmp_path):
 
 def test_the_leftovers_of_killed_writers_are_removed(tmp_path):
     X, y = data_for(SPIRAL, 50)
-    prefix = os.path.basename(_files._temporary_prefix(str(tmp_path / "c")))
+    prefix = os.path.basename(files._temporary_prefix(str(tmp_path / "c")))
     left, other, of_another = f"{prefix}{16 * 'a'}.tmp", f"{prefix}{16 * 'a'}.tmpx", f".nnx-00000000-{16 * 'a'}.tmp"
     for name in (left, other, of_another):
         (tmp_path / name).write_text("")
@@ -250,9 +252,9 @@ def test_the_leftovers_of_killed_writers_are_removed(tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted([other, of_another, "c"])
 
 
-@pytest.mark.skipif(_files.fcntl is None, reason="elsewhere the system keeps open files")
+@pytest.mark.skipif(files.fcntl is None, reason="elsewhere the system keeps open files")
 def test_what_somebody_is_writing_is_not_removed(tmp_path):
-    with _files.replacing("test", tmp_path / "c") as file:
+    with files.replacing("test", tmp_path / "c") as file:
         file.write(b"a part")
         file.flush()
         train(make(), *data_for(SPIRAL, 50), checkpoint=tmp_path / "c")
@@ -621,7 +623,7 @@ def test_a_full_disk_leaves_checkpoint_and_model_as_they_were(tmp_path, monkeypa
         sync(descriptor)
 
     model = make()
-    monkeypatch.setattr(_files.os, "fsync", fill_up)
+    monkeypatch.setattr(files.os, "fsync", fill_up)
     with pytest.raises(
         OSError, match=r"^Model\.train: checkpoint could not be written to .*No space left.*after 2 steps"
     ):

@@ -405,14 +405,14 @@ def test_images_without_pillow_say_what_to_install(tmp_path, shapes):
 
 
 def test_a_model_that_knows_fashion_mnist_as_a_table_is_still_judged(tmp_path, fashion):
-    pixels = [nnx.columns.Number(f"pixel{number}", 127.5, 127.5) for number in range(1, 785)]
+    pixels = [nnx.data.columns.Number(f"pixel{number}", 127.5, 127.5) for number in range(1, 785)]
     model = nnx.Model()
     model.add(nnx.Layer_Dense(784, 10))
     model.add(nnx.Activation_Softmax())
     model.set(
         loss=nnx.Loss_CategoricalCrossentropy(),
         accuracy=nnx.Accuracy_Categorical(),
-        table=nnx.Table([nnx.columns.Text("label", nnx.FASHION_MNIST_CLASSES), *pixels], "label"),
+        table=nnx.Table([nnx.data.columns.Text("label", nnx.FASHION_MNIST_CLASSES), *pixels], "label"),
     )
     model.finalize()
     model.save(tmp_path / "old.model")
@@ -680,7 +680,7 @@ def test_too_little_memory_is_one_sentence(files, capsys, monkeypatch):
 
 
 def test_a_network_that_is_down_is_one_sentence_and_exit_code_1(files, capsys, monkeypatch):
-    monkeypatch.setattr(nnx.fashion_mnist, "FASHION_MNIST_ADDRESS", "http://127.0.0.1:9/")
+    monkeypatch.setattr(nnx.data.fashion_mnist, "FASHION_MNIST_ADDRESS", "http://127.0.0.1:9/")
     assert main(["train", "fashion-mnist", "--download", "--folder", str(files / "new"), "-o", str(files / "m")]) == 1
     assert re.match(
         r"nnx train: '.*' could not be fetched from http://127.0.0.1:9/.* \(.*\)\.\n$", capsys.readouterr().err
@@ -834,7 +834,7 @@ def test_columns_may_be_numbered_on_the_command_line(tmp_path, flats):
 
 
 def test_a_model_that_ends_in_no_probability_predicts_without_one(files):
-    table = nnx.Table([nnx.columns.Number("x"), nnx.columns.Text("y", ("a", "b"))], "y")
+    table = nnx.Table([nnx.data.columns.Number("x"), nnx.data.columns.Text("y", ("a", "b"))], "y")
     model = nnx.Model()
     model.add(nnx.Layer_Dense(1, 2))
     model.layers[0].weights[:] = [[1, -1]]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nnx
-from nnx.columns import Number, Text
+from nnx.data.columns import Number, Text
 
 
 def passing(*layers, width=1, **settings):

@@ -17,7 +17,8 @@ from test_kernels import call
 from test_memory import arrays, copies, each_call, run
 
 import nnx
-from nnx import _kernels, plan
+from nnx import _kernels
+from nnx.engine import plan
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 #: Where the C library's fenv_t holds the register that SSE or NEON arithmetic obeys, and which of its bits are control.

@@ -14,7 +14,7 @@ from files import idx
 from PIL import Image
 
 import nnx
-from nnx import fashion_mnist
+from nnx.data import fashion_mnist
 
 NAMES = list(fashion_mnist.FASHION_MNIST_FILES)
 
@@ -528,14 +528,14 @@ def test_files_of_folders_are_taken_in_natural_order(tmp_path):
     for name in ("b/10.png", "b/9.png", "a.png", "b/.hidden", "Thumbs.db", ".git/x", "c/d/e.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = [name[len(str(tmp_path)) + 1 :].replace("\\", "/") for name in nnx.images.files(tmp_path)]
+    found = [name[len(str(tmp_path)) + 1 :].replace("\\", "/") for name in nnx.data.images.files(tmp_path)]
     assert found == ["a.png", "b/9.png", "b/10.png", "c/d/e.png"]
-    assert nnx.images.files([tmp_path / "b" / "9.png", tmp_path / "c"])[0].endswith("9.png")
+    assert nnx.data.images.files([tmp_path / "b" / "9.png", tmp_path / "c"])[0].endswith("9.png")
     (tmp_path / "none").mkdir()
     with pytest.raises(nnx.DataFileError, match=r"none' holds no images"):
-        nnx.images.files(tmp_path / "none")
+        nnx.data.images.files(tmp_path / "none")
     with pytest.raises(ValueError, match=r"^images\.files: paths must be at least one path, got none"):
-        nnx.images.files([])
+        nnx.data.images.files([])
 
 
 # Odd images: each is read as what it is, or refused in one sentence with its name
@@ -661,7 +661,7 @@ def test_a_model_file_keeps_size_scaling_and_names(tmp_path):
 def test_a_table_takes_the_place_of_images_and_the_other_way_round():
     images = nnx.Images(1, 2, ["a", "b"])
     model = model_of(images)
-    columns = [nnx.columns.Number("x"), nnx.columns.Number("z"), nnx.columns.Text("y", ("a", "b"))]
+    columns = [nnx.data.columns.Number("x"), nnx.data.columns.Number("z"), nnx.data.columns.Text("y", ("a", "b"))]
     table = nnx.Table(columns, "y")
     model.set(table=table)
     assert (model.table, model.images, model.preprocessor) == (table, None, table)
@@ -716,9 +716,9 @@ def test_a_file_with_other_images_is_refused(tmp_path, monkeypatch, described):
 
 def test_a_file_with_a_table_and_images_is_refused(tmp_path, monkeypatch):
     model = model_of(nnx.Images(1, 2, ["a", "b"]))
-    columns = [nnx.columns.Number("x"), nnx.columns.Number("z"), nnx.columns.Text("y", ("a", "b"))]
+    columns = [nnx.data.columns.Number("x"), nnx.data.columns.Number("z"), nnx.data.columns.Text("y", ("a", "b"))]
     model.table = nnx.Table(columns, "y")
-    monkeypatch.setattr("nnx.storage._misfit", lambda *arguments: "")
+    monkeypatch.setattr("nnx.files.model_files._misfit", lambda *arguments: "")
     model.save(tmp_path / "m")
     monkeypatch.undo()
     with pytest.raises(nnx.ModelFileError, match=r"its images cannot be used \(model must have a table or images"):

@@ -14,8 +14,8 @@ from networks import classifier, mixed_spiral, parameters_of
 from plans import Book, Net, build, data_for
 
 import nnx
-from nnx import plan
-from nnx._interrupt import Interrupt
+from nnx._base.interrupt import Interrupt
+from nnx.engine import plan
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to this process")
 

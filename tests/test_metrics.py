@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nnx import metrics
+from nnx.scoring import metrics
 
 
 def auc_by_pairs(true, scores):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnx
-from nnx.columns import Number, Text
+from nnx.data.columns import Number, Text
 
 
 @pytest.fixture

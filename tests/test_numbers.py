@@ -85,7 +85,7 @@ def test_gradients_of_every_combination_match_central_differences(float64, rng, 
 
 
 def has_plans():
-    from nnx import plan
+    from nnx.engine import plan
 
     return plan._has_plans()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies
 
-from nnx import _packing
+from nnx.files import packing
 
 VALUES = {
     "numbers": strategies.floats(allow_nan=False),
@@ -30,9 +30,9 @@ def record(draw):
 @settings(max_examples=200, deadline=None)
 @given(strategies.lists(record(), max_size=12))
 def test_records_come_back(records):
-    layout, arrays = _packing.packed(records)
+    layout, arrays = packing.packed(records)
     layout = json.loads(json.dumps(layout))
-    found = _packing.unpacked(layout, arrays)
+    found = packing.unpacked(layout, arrays)
     assert found == records
     assert [[type(value) for value in each.values()] for each in found] == [
         [type(each[name]) for name in found_each] for each, found_each in zip(records, found, strict=True)
@@ -42,23 +42,23 @@ def test_records_come_back(records):
 def test_fields_that_most_records_lack_do_not_put_all_of_them_into_the_layout():
     records = [{"kind": "number", "name": f"{i}", "mean": 0.5} for i in range(50_000)]
     records[7]["unit"] = "€"
-    layout, arrays = _packing.packed(records)
+    layout, arrays = packing.packed(records)
     assert layout == {
         "number": {"kind": "number", "fields": {"mean": "number", "name": "text"}},
         "number.2": {"kind": "number", "fields": {"mean": "number", "name": "text", "unit": "text"}},
     }
-    assert _packing.unpacked(layout, arrays) == records
+    assert packing.unpacked(layout, arrays) == records
 
 
 @pytest.mark.parametrize("other", [3, None, [], [3], [{}], [{"kind": 1}], [{"kind": "a b"}], [{"kind": "a", "b.c": 1}]])
 def test_what_are_no_records_comes_back_as_it_is(other):
-    assert _packing.packed(other) == (other, {})
-    assert _packing.unpacked(other, {}) == other
+    assert packing.packed(other) == (other, {})
+    assert packing.unpacked(other, {}) == other
     with pytest.raises(ValueError, match="it has arrays that belong to no column"):
-        _packing.unpacked(other, {"order": np.zeros(1, np.uint8)})
+        packing.unpacked(other, {"order": np.zeros(1, np.uint8)})
 
 
 def test_numpy_scalars_become_numbers():
-    layout, arrays = _packing.packed([{"kind": "a", "n": np.int32(3), "x": np.float32(0.5)}])
-    assert _packing.unpacked(layout, arrays) == [{"kind": "a", "n": 3, "x": 0.5}]
+    layout, arrays = packing.packed([{"kind": "a", "n": np.int32(3), "x": np.float32(0.5)}])
+    assert packing.unpacked(layout, arrays) == [{"kind": "a", "n": 3, "x": 0.5}]
     assert sorted(arrays) == ["a.n", "a.x", "order"]

@@ -29,7 +29,7 @@ from plans import (
 )
 
 import nnx
-from nnx import plan
+from nnx.engine import plan
 
 CLASSIFIER = Net("2-64,relu,dropout,64-3,softmax")
 FEW = [

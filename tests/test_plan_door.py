@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import nnx
-from nnx import _kernels, optimizers, program
+from nnx import _kernels, optimizers
+from nnx.engine import program
 
 pytestmark = pytest.mark.filterwarnings("error")
 

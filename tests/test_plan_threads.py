@@ -21,7 +21,7 @@ import pytest
 from plans import OPTIMIZERS, PENALTIES, Net, bits, build, data_for, left_behind, train
 
 import nnx
-from nnx import plan
+from nnx.engine import plan
 
 CLASSIFIER = Net("2-64,relu,dropout,64-3,softmax")
 TINY = Net("2-3,relu,dropout,3-2,softmax")
@@ -214,7 +214,7 @@ FAILING_THREADS = """
 import sys, threading
 import numpy as np
 import nnx
-from nnx import plan
+from nnx.engine import plan
 
 plan.LEAST_STEP = plan.LEAST_CALL = 0
 plan.LEAST_ROWS = 1

@@ -235,7 +235,7 @@ def test_confusion_matrix_counts_each_pair_of_classes():
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["class 0", "class 1", "class 2"]
     assert ax.get_title() == "accuracy 0.600 on 5 samples"
-    model.table = nnx.Table([nnx.columns.Number("x"), nnx.columns.Text("y", ("a", "b", "c"))], "y")
+    model.table = nnx.Table([nnx.data.columns.Number("x"), nnx.data.columns.Text("y", ("a", "b", "c"))], "y")
     ax = nnx.plot.confusion_matrix(model, predicted, [0, 0, 1, 1, 2])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b", "c"]
     ax = nnx.plot.confusion_matrix(model, predicted, [0, 0, 1, 1, 2], classes=["u", "v", "w"])
@@ -346,7 +346,8 @@ def test_a_table_names_the_axes_and_classes_of_decision_regions():
     model = classifier()
     model.set(
         table=nnx.Table(
-            [nnx.columns.Number(name) for name in ("width", "height")] + [nnx.columns.Text("kind", ("u", "v", "w"))],
+            [nnx.data.columns.Number(name) for name in ("width", "height")]
+            + [nnx.data.columns.Text("kind", ("u", "v", "w"))],
             "kind",
         )
     )
@@ -374,7 +375,9 @@ def test_fitted_curve_draws_the_models_line_through_the_points():
     np.testing.assert_allclose(y, 2 * x + 1, rtol=1e-6)
     np.testing.assert_array_equal(ax.collections[0].get_offsets(), [[0, 1], [1, 2], [4, 3]])
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["data", "model"]
-    table = nnx.Table([nnx.columns.Number("area", 70.0, 20.0), nnx.columns.Number("rent", 100.0, 10.0)], "rent")
+    table = nnx.Table(
+        [nnx.data.columns.Number("area", 70.0, 20.0), nnx.data.columns.Number("rent", 100.0, 10.0)], "rent"
+    )
     ax = nnx.plot.fitted_curve(line_model(table), [[-1.0], [1.0]], [-1, 3])
     np.testing.assert_allclose(ax.collections[0].get_offsets(), [[50, 90], [90, 130]])
     np.testing.assert_allclose(ax.lines[0].get_xydata()[[0, -1]], [[50, 90], [90, 130]])
@@ -389,7 +392,7 @@ def test_predictions_are_drawn_in_the_targets_units():
     X, y = [[0.0], [1.0], [2.0]], [1, 4, 4.5]
     ax = nnx.plot.predictions(line_model(), X, y)
     np.testing.assert_allclose(ax.collections[0].get_offsets(), [[1, 1], [4, 3], [4.5, 5]])
-    table = nnx.Table([nnx.columns.Number("x"), nnx.columns.Number("rent", 100.0, 10.0)], "rent")
+    table = nnx.Table([nnx.data.columns.Number("x"), nnx.data.columns.Number("rent", 100.0, 10.0)], "rent")
     own = own_axes()
     ax = nnx.plot.predictions(line_model(table), X, y, own)
     assert ax is own

@@ -10,8 +10,8 @@ import pytest
 from networks import classifier, regression
 
 import nnx
-from nnx import _report
-from nnx._report import Lines, amount_text, figure_text
+from nnx._base import printing
+from nnx._base.printing import Lines, amount_text, figure_text
 
 
 class Eager(nnx.Model):
@@ -48,7 +48,7 @@ def test_the_chapter_on_regression_prints_some_hundred_lines(capsys, way):
     assert list(printed) == [1, *range(20, 2001, 20)]
     assert {len(lines) for lines in printed.values()} == {2}
     loss = history.loss[39]
-    assert f"loss: {_report._loss(loss)} " in printed[40][1]
+    assert f"loss: {printing._loss(loss)} " in printed[40][1]
     assert len(history.loss) == 2000
 
 
@@ -148,13 +148,13 @@ def test_a_resumed_run_prints_the_rest_of_a_thinned_one(capsys, way, tmp_path):
     ],
 )
 def test_a_loss_has_three_decimals_or_digits_that_say_something(value, text):
-    assert _report._loss(value) == text
-    assert f"loss: {text} " in _report.step_line(0, value, 0.0, 0.5, 0.1)
-    assert _report.validation_line(value, 0.5).endswith(f"loss: {text}")
+    assert printing._loss(value) == text
+    assert f"loss: {text} " in printing.step_line(0, value, 0.0, 0.5, 0.1)
+    assert printing.validation_line(value, 0.5).endswith(f"loss: {text}")
 
 
 def test_large_losses_are_printed_as_the_book_does():
-    assert "loss: 123456.750 (data_loss: 123456.500, reg_loss: 0.250)" in _report.epoch_line(123456.5, 0.25, 0.5, 1)
+    assert "loss: 123456.750 (data_loss: 123456.500, reg_loss: 0.250)" in printing.epoch_line(123456.5, 0.25, 0.5, 1)
 
 
 def test_scores_and_amounts_are_written_as_people_write_them():

@@ -13,7 +13,8 @@ import pytest
 from plans import NETS, PENALTIES, Book, Net, assert_alike, bits, build, data_for, train
 
 import nnx
-from nnx import _kernels, program
+from nnx import _kernels
+from nnx.engine import program
 
 CLASSIFIER = Net("2-64,relu,dropout,64-3,softmax")
 #: Every kind of layer, softmax also in the middle.

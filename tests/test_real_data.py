@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import nnx
-from nnx import fashion_mnist
 from nnx.cli import main
+from nnx.data import fashion_mnist
 
 
 def real(request, *names: str) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnx
-from nnx.columns import Ignored, Number, Text
+from nnx.data.columns import Ignored, Number, Text
 
 TABLE = nnx.Table(
     [

@@ -14,9 +14,10 @@ import pytest
 from networks import classifier, parameters_of
 
 import nnx
-from nnx import _files, _safetensors, storage
 from nnx import model as model_module
-from nnx.columns import Ignored, Number, Text
+from nnx._base import files
+from nnx.data.columns import Ignored, Number, Text
+from nnx.files import model_files, safetensors
 
 
 @pytest.fixture
@@ -115,13 +116,13 @@ def test_arrays_that_change_while_they_are_written_leave_the_old_file(tmp_path, 
     model = classifier()
     getattr(model, method)(tmp_path / "file")
     old = (tmp_path / "file").read_bytes()
-    replacing = _files.replacing
+    replacing = files.replacing
 
     def change_then_replace(*arguments):
         model.layers[2].weights += 1
         return replacing(*arguments)
 
-    monkeypatch.setattr(_files, "replacing", change_then_replace)
+    monkeypatch.setattr(files, "replacing", change_then_replace)
     with pytest.raises(
         RuntimeError, match=rf"^Model\.{method}: layers\.2\.weights must not change while it is written"
     ):
@@ -142,12 +143,12 @@ def test_memory_that_ends_while_a_file_is_written_is_an_error_or_enough(tmp_path
         "accuracy=nnx.Accuracy_Regression())\n"
         "model.finalize()\n"
         "model.layers[0].biases += 3\n"
-        "from nnx import storage\n"
+        "from nnx.files import model_files\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (int(sys.argv[2]) << 20), resource.RLIM_INFINITY))\n"
         "found = []\n"
         "path = sys.argv[1]\n"
-        "for write in (lambda: model.save(path), lambda: storage.save_checkpoint('x', path, model, {}, {})):\n"
+        "for write in (lambda: model.save(path), lambda: model_files.save_checkpoint('x', path, model, {}, {})):\n"
         "    try:\n"
         "        write()\n"
         "        found.append('written')\n"
@@ -299,7 +300,7 @@ def test_ten_thousand_layers_with_their_state_can_be_saved_and_more_are_refused_
     model.finalize()
     for number, layer in enumerate(model.layers):
         layer.weights[:] = number
-        for name in storage.ARRAYS[2:]:
+        for name in model_files.ARRAYS[2:]:
             setattr(layer, name, np.full((1, 1), number, np.float32))
     model.save(tmp_path / "model")
     model.save_parameters(tmp_path / "parameters")
@@ -395,10 +396,10 @@ def test_arrays_whose_tie_a_file_would_lose_are_refused(tmp_path, data, case):
 def test_only_arrays_that_have_numbers_in_common_share_memory():
     X = np.arange(12.0).reshape(3, 4)
     apart = [X[:, ::2], X[:, 1::2], X[:0]]
-    storage._check_apart("test", {f"layers.{i}.weights": array for i, array in enumerate(apart)})
+    model_files._check_apart("test", {f"layers.{i}.weights": array for i, array in enumerate(apart)})
     for each in (X[:, 1:3], X.T, X[::-1, ::2], X[:, :1]):
         with pytest.raises(ValueError, match=r"^test: weights of layer [123] must not share memory with weights of "):
-            storage._check_apart("test", {f"layers.{i}.weights": array for i, array in enumerate([*apart, each])})
+            model_files._check_apart("test", {f"layers.{i}.weights": array for i, array in enumerate([*apart, each])})
 
 
 def test_parts_of_one_vector_that_do_not_overlap_can_be_saved(tmp_path):
@@ -473,11 +474,11 @@ def test_a_process_that_is_forked_during_a_training_can_train_and_save_the_model
 
 
 def test_the_command_refuses_a_table_that_is_too_large_before_the_training(tmp_path, monkeypatch, capsys):
-    from nnx import _packing
     from nnx.cli import main
+    from nnx.files import packing
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_packing, "MAX_TEXTS", 3)
+    monkeypatch.setattr(packing, "MAX_TEXTS", 3)
     (tmp_path / "wide.csv").write_text("a,b,c,d\n" + "1,2,3,4\n2,3,4,5.5\n" * 10)
     with pytest.raises(SystemExit) as left:
         main(["train", "wide.csv", "--target", "d"])
@@ -512,7 +513,7 @@ def test_parameters_of_no_layer_and_one_array_for_two_purposes_are_refused(tmp_p
         ({"layers.0.weights": values, "layers.0.biases": values}, "cannot be the same array as"),
         ({"layers.0.weights": values, "layers.0.biases": 2 * values, "evil.name": 3 * values}, "belongs to no layer"),
     ):
-        _safetensors.write("test", path, description, arrays)
+        safetensors.write("test", path, description, arrays)
         with pytest.raises(nnx.ModelFileError, match=says):
             model.load_parameters(path)
 
@@ -547,7 +548,7 @@ def test_a_child_forked_while_the_main_thread_trains_answers_ctrl_c(backend):
         "import os, signal, sys, threading, time\n"
         "import numpy as np, nnx\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from nnx._interrupt import Interrupt\n"
+        "from nnx._base.interrupt import Interrupt\n"
         "code = []\n"
         "def fork():\n"
         "    time.sleep(0.2)\n"

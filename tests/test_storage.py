@@ -17,8 +17,9 @@ from networks import binary, classifier, mixed_spiral, parameters_of, regression
 from safetensors.numpy import load_file, save, save_file
 
 import nnx
-from nnx import _files, _safetensors
-from nnx.columns import Ignored, Number, Text
+from nnx._base import files
+from nnx.data.columns import Ignored, Number, Text
+from nnx.files import safetensors as tensor_files
 
 OPTIMIZERS = [
     lambda: nnx.Optimizer_SGD(0.5, decay=1e-2),
@@ -47,7 +48,7 @@ def rewrite(path, change_description=None, change_tensors=None) -> None:
     if change_tensors is not None:
         change_tensors(tensors)
     description.pop("crc32", None)
-    description["crc32"] = _safetensors._checksum(json.loads(json.dumps(description)), tensors)
+    description["crc32"] = tensor_files._checksum(json.loads(json.dumps(description)), tensors)
     save_file(tensors, path, {"nnx": json.dumps(description)})
 
 
@@ -279,7 +280,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "model"
     model.save(path)
     old = path.read_bytes()
-    monkeypatch.setattr(_files.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
         model.save(path)
     assert path.read_bytes() == old
@@ -289,14 +290,14 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 def test_writing_is_to_a_temporary_file_in_the_folder_then_synced_then_renamed(tmp_path, monkeypatch):
     calls = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(_files.os, "fsync", lambda descriptor: calls.append("fsync") or fsync(descriptor))
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: calls.append("fsync") or fsync(descriptor))
 
     def spied(source, target):
         assert os.path.dirname(source) == os.path.dirname(target) == os.path.realpath(tmp_path)
         calls.append("replace")
         replace(source, target)
 
-    monkeypatch.setattr(_files.os, "replace", spied)
+    monkeypatch.setattr(files.os, "replace", spied)
     classifier().save(tmp_path / "model")
     assert calls == ["fsync", "replace"] + ["fsync"] * (os.name == "posix")  # the folder too
 

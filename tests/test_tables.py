@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnx
-from nnx.columns import Ignored, Number, Text
+from nnx.data.columns import Ignored, Number, Text
 
 FLATS = """area,rooms,town,rent
 50,2,Graz,500
@@ -436,11 +436,11 @@ def test_a_damaged_table_in_a_file_is_refused(flats, tmp_path, monkeypatch, case
 
 
 def test_a_file_of_parameters_holds_no_table(flats, tmp_path, monkeypatch):
-    from nnx import _safetensors
+    from nnx.files import safetensors
 
-    write = _safetensors.write
+    write = safetensors.write
     monkeypatch.setattr(
-        _safetensors,
+        safetensors,
         "write",
         lambda where, path, description, arrays: write(where, path, {**description, "table": flats.to_dict()}, arrays),
     )
@@ -633,7 +633,7 @@ def test_a_tables_text_in_place_of_its_files_name_is_told_apart_and_not_printed(
 def test_each_different_cell_is_looked_at_once(write, monkeypatch):
     rows = "".join(f"{'?' if i % 7 == 0 else i % 5},{'abc'[i % 3]},{'no' if i % 2 else 'yes'}\n" for i in range(3000))
     looked_at = []
-    for module in (nnx._learning, nnx._sheet, nnx.tables, nnx.columns, nnx._notation):
+    for module in (nnx.data.learning, nnx.data.sheet, nnx.data.tables, nnx.data.columns, nnx.data.notation):
         for name in ("is_gap", "number"):
             if callable(real := getattr(module, name, None)):
                 monkeypatch.setattr(module, name, lambda cell, real=real: looked_at.append(cell) or real(cell))
@@ -847,11 +847,16 @@ def test_targets_must_be_known_to_judge_a_model(flats, write):
 
 
 def test_numbered_columns_share_a_line_where_a_table_is_printed():
-    columns = [nnx.columns.Number(f"pixel{number}", number, 2) for number in range(1, 785)]
-    columns += [nnx.columns.Number("size"), nnx.columns.Number("s1"), nnx.columns.Number("s2"), nnx.columns.Number("y")]
+    columns = [nnx.data.columns.Number(f"pixel{number}", number, 2) for number in range(1, 785)]
+    columns += [
+        nnx.data.columns.Number("size"),
+        nnx.data.columns.Number("s1"),
+        nnx.data.columns.Number("s2"),
+        nnx.data.columns.Number("y"),
+    ]
     lines = repr(nnx.Table(columns, "y")).splitlines()
     assert lines[1] == "  'pixel1' to 'pixel784': 784 columns of numbers,"
     assert lines[2:5] == [f"  {name!r}: number, mean 0, scale 1," for name in ("size", "s1", "s2")]
-    many = [nnx.columns.Number(f"{name}{2 * number}") for name in "ab" for number in range(20)]
-    lines = repr(nnx.Table([*many, nnx.columns.Number("y")], "y")).splitlines()
+    many = [nnx.data.columns.Number(f"{name}{2 * number}") for name in "ab" for number in range(20)]
+    lines = repr(nnx.Table([*many, nnx.data.columns.Number("y")], "y")).splitlines()
     assert lines[31] == "  and 10 more columns,"

@@ -15,7 +15,7 @@ from networks import classifier
 from safetensors.numpy import load_file, save_file
 
 import nnx
-from nnx import _safetensors
+from nnx.files import safetensors as tensor_files
 
 TRUST = Path(__file__).parents[1] / "trust"
 
@@ -248,7 +248,7 @@ def test_an_array_cannot_be_weights_and_their_momentums_at_once(tmp_path):
     arrays = load_file(tmp_path / "model")
     del description["crc32"], arrays["layers.0.weight_momentums"]
     description["shared"] = {"layers.0.weight_momentums": "layers.0.weights"}
-    description["crc32"] = _safetensors._checksum(description, arrays)
+    description["crc32"] = tensor_files._checksum(description, arrays)
     save_file(arrays, tmp_path / "model", {"nnx": json.dumps(description)})
     with pytest.raises(nnx.ModelFileError, match="cannot be the same array as"):
         nnx.Model.load(tmp_path / "model")
@@ -256,7 +256,7 @@ def test_an_array_cannot_be_weights_and_their_momentums_at_once(tmp_path):
 
 def test_text_from_a_file_does_not_reach_the_terminal_as_it_is(tmp_path):
     description = {"format": "nnx model\x1b[31m\nall fine", "version": 2, "shared": {}}
-    description["crc32"] = _safetensors._checksum(description, {})
+    description["crc32"] = tensor_files._checksum(description, {})
     save_file({}, tmp_path / "file", {"nnx": json.dumps(description)})
     with pytest.raises(nnx.ModelFileError) as raised:
         nnx.Model.load(tmp_path / "file")
@@ -272,7 +272,7 @@ def test_other_errors_pass_through(tmp_path, monkeypatch):
             def fail(*arguments, error=error, **options):
                 raise error
 
-            patch.setattr(_safetensors.json, "loads", fail)
+            patch.setattr(tensor_files.json, "loads", fail)
             with pytest.raises(error):
                 nnx.Model.load(tmp_path / "model")
 

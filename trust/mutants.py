@@ -25,8 +25,8 @@ import numpy as np
 from worker import Examiner, run
 
 import nnx
-from nnx import _safetensors, storage
-from nnx.columns import Ignored, Number, Text
+from nnx.data.columns import Ignored, Number, Text
+from nnx.files import model_files, safetensors
 
 MORE_MEMORY = 64 << 20
 SECONDS = 1.0
@@ -132,7 +132,7 @@ def parts(content: bytes) -> tuple[dict[str, Any], bytes]:
 
 def everything(model: nnx.Model) -> tuple[str, dict[str, bytes]]:
     """Return what a file of the model would hold."""
-    description, arrays = storage.contents("trust", model)
+    description, arrays = model_files.contents("trust", model)
     return json.dumps(description), {name: a.tobytes() for name, a in arrays.items()}
 
 
@@ -282,11 +282,11 @@ def checksum(description: dict[str, Any], header: dict[str, Any], payload: bytes
     for name, entry in header.items():
         try:
             first, last = entry["data_offsets"]
-            dtype = np.dtype(_safetensors.DTYPES[entry["dtype"]]).newbyteorder("<")
+            dtype = np.dtype(safetensors.DTYPES[entry["dtype"]]).newbyteorder("<")
             arrays[name] = np.frombuffer(payload[first:last], dtype).reshape(entry["shape"])
         except (AttributeError, KeyError, MemoryError, OverflowError, TypeError, ValueError):
             return 0
-    return _safetensors._checksum(json.loads(json.dumps(description)), arrays)
+    return safetensors._checksum(json.loads(json.dumps(description)), arrays)
 
 
 def written(description: Any, header: dict[str, Any], payload: bytes) -> bytes:

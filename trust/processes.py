@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import nnx
-from nnx import plan
+from nnx.engine import plan
 
 #: How long a child may take before it counts as hanging.
 PATIENCE = 60

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 import peer_nnx
 from workloads import Candidate, Workload
 
-from nnx import _report
+from nnx._base import printing
 
 VERSION = peer_nnx.VERSION
 
 # A run as long as a block prints only some of its steps by itself.
-_report.MAX_LINES = sys.maxsize
+printing.MAX_LINES = sys.maxsize
 
 
 def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:

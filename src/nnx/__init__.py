@@ -4,15 +4,16 @@ Not related to Flax's NNX. All public names are here: ``from nnx import Layer_De
 """
 
 from nnx import plot
-from nnx._config import get_default_dtype, get_num_threads, set_default_dtype, set_num_threads
+from nnx._base.config import get_default_dtype, get_num_threads, set_default_dtype, set_num_threads
 from nnx.accuracy import Accuracy, Accuracy_Categorical, Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
-from nnx.datasets import sine_data, spiral_data, vertical_data
+from nnx.data.datasets import sine_data, spiral_data, vertical_data
+from nnx.data.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist
+from nnx.data.image_folders import load_image_folder, load_images
+from nnx.data.images import Images
+from nnx.data.tables import Table, load_csv
+from nnx.engine.history import History
 from nnx.errors import DataFileError, DivergenceError, ModelFileError
-from nnx.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist
-from nnx.history import History
-from nnx.image_folders import load_image_folder, load_images
-from nnx.images import Images
 from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
 from nnx.losses import (
     Activation_Softmax_Loss_CategoricalCrossentropy,
@@ -24,7 +25,6 @@ from nnx.losses import (
 )
 from nnx.model import Model
 from nnx.optimizers import Optimizer_Adagrad, Optimizer_Adam, Optimizer_RMSprop, Optimizer_SGD
-from nnx.tables import Table, load_csv
 
 __version__ = "0.1.0"
 

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nnx import _check
-from nnx._describe import Described
-from nnx._typing import Array, ArrayLike
+from nnx._base import check
+from nnx._base.describe import Described
+from nnx._base.typing import Array, ArrayLike
 
 
 class Accuracy(Described):
@@ -82,7 +82,7 @@ class Accuracy_Categorical(Accuracy):
     binary: bool = False
 
     def __init__(self, *, binary: bool = False) -> None:
-        self.binary = _check.flag("Accuracy_Categorical", "binary", binary)
+        self.binary = check.flag("Accuracy_Categorical", "binary", binary)
 
     def compare(self, predictions: ArrayLike, y: ArrayLike) -> Array:
         """Return where predictions equal targets.
@@ -96,13 +96,13 @@ class Accuracy_Categorical(Accuracy):
             With ``binary``, of the predictions' shape, (n,) serving for (n, 1).
         """
         where = "Accuracy_Categorical.compare"
-        predictions = _check.plain(where, "predictions", predictions)
-        y = _check.plain(where, "y", y)
+        predictions = check.plain(where, "predictions", predictions)
+        y = check.plain(where, "y", y)
         if not self.binary:
             if y.ndim == 2 and y.shape[1] > 1:
-                y = _check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
+                y = check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
             predictions, y = _classes(where, "predictions", predictions), _classes(where, "y", y)
-        return np.asarray(predictions == _check.shaped(where, "y", y, predictions.shape))
+        return np.asarray(predictions == check.shaped(where, "y", y, predictions.shape))
 
 
 def _classes(where: str, name: str, values: Array) -> Array:
@@ -132,7 +132,7 @@ class Accuracy_Regression(Accuracy):
     def init(self, y: ArrayLike, reinit: bool = False) -> None:
         """Set ``precision`` from the training targets, unless it is set already and not ``reinit``."""
         if self.precision is None or reinit:
-            precision = _precision(_check.plain("Accuracy_Regression.init", "y", y))
+            precision = _precision(check.plain("Accuracy_Regression.init", "y", y))
             # Targets with a NaN, which train can be told to accept, give none.
             self.precision = precision if math.isfinite(precision) else None
 
@@ -142,10 +142,10 @@ class Accuracy_Regression(Accuracy):
         Before ``init``, the precision is taken from the ``y`` at hand.
         """
         where = "Accuracy_Regression.compare"
-        predictions = _check.plain(where, "predictions", predictions)
-        y = _check.plain(where, "y", y)
+        predictions = check.plain(where, "predictions", predictions)
+        y = check.plain(where, "y", y)
         precision = _precision(y) if self.precision is None else self.precision
-        y = _check.shaped(where, "y", y, predictions.shape)
+        y = check.shaped(where, "y", y, predictions.shape)
         return np.asarray(np.absolute(predictions - y.astype(np.float64, copy=False)) < precision)
 
 

@@ -10,9 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from nnx import _check, _kernels
-from nnx._describe import Described
-from nnx._typing import Array, ArrayLike
+from nnx import _kernels
+from nnx._base import check as _check
+from nnx._base.describe import Described
+from nnx._base.typing import Array, ArrayLike
 
 
 class _Activation(Described):

@@ -10,9 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nnx import _check, _config, _kernels, _random
-from nnx._describe import Described
-from nnx._typing import Array, ArrayLike, DTypeLike, FloatDType
+from nnx import _kernels
+from nnx._base import check as _check
+from nnx._base import config as _config
+from nnx._base import random as _random
+from nnx._base.describe import Described
+from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 
 STRENGTHS = ("weight_regularizer_l1", "weight_regularizer_l2", "bias_regularizer_l1", "bias_regularizer_l2")
 

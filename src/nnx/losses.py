@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
 
-from nnx import _check, _config, _kernels
-from nnx._describe import Described
-from nnx._typing import Array, ArrayLike, FloatDType
+from nnx import _kernels
+from nnx._base import check as _check
+from nnx._base import config as _config
+from nnx._base.describe import Described
+from nnx._base.typing import Array, ArrayLike, FloatDType
 from nnx.activations import Activation_Softmax
 
 

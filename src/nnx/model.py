@@ -8,15 +8,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nnx import _check, _report, _trainers, evaluation, plan, program, training
-from nnx._config import checked_threads, get_num_threads
-from nnx._interrupt import Interrupt
-from nnx._random import Order
-from nnx._typing import Array, ArrayLike, Parameters, Path
+from nnx._base import check, printing, trainers
+from nnx._base.config import checked_threads, get_num_threads
+from nnx._base.interrupt import Interrupt
+from nnx._base.random import Order
+from nnx._base.typing import Array, ArrayLike, Parameters, Path
 from nnx.accuracy import Accuracy_Regression
 from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
-from nnx.history import History
-from nnx.images import Images
+from nnx.data.images import Images
+from nnx.data.tables import Table
+from nnx.engine import plan, program, training
+from nnx.engine.data_checks import checked_data, checked_samples, checked_validation, keeps, warn_of_sorted_rows
+from nnx.engine.history import History
+from nnx.engine.job import Job
 from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
 from nnx.losses import (
     Activation_Sigmoid_Loss_BinaryCrossentropy,
@@ -24,8 +28,8 @@ from nnx.losses import (
     Loss_BinaryCrossentropy,
     Loss_CategoricalCrossentropy,
 )
-from nnx.reports import Report
-from nnx.tables import Table
+from nnx.scoring import evaluation
+from nnx.scoring.reports import Report
 
 #: Built-in layers whose output has as many columns as their input.
 KEEP_WIDTH = (Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax, Layer_Dropout)
@@ -37,7 +41,7 @@ PAIRS: dict[type, type] = {
 }
 
 #: What a copy of a model does not take over.
-PRIVATE = (_trainers.MARK, *_trainers.MADE)
+PRIVATE = (trainers.MARK, *trainers.MADE)
 
 #: Layers of a model, at most: a file holds as many, whatever they are.
 MAX_LAYERS = 10_000
@@ -112,7 +116,7 @@ class Model:
     _chain: tuple[Any, ...] = ()
     #: Present while it is trained.
     _training: Any = None
-    #: What was made for this model the last time it was trained, or used: see `nnx.plan`.
+    #: What was made for this model the last time it was trained, or used: see `nnx.engine.plan`.
     _plan: Any = None
     _again: Any = None
     _inference: Any = None
@@ -121,7 +125,7 @@ class Model:
         """Make the list of layers here, not in ``__init__``, which a subclass need not call."""
         self = super().__new__(cls)
         self.layers = []
-        _trainers.remember(self)
+        trainers.remember(self)
         return self
 
     def __init__(self) -> None:
@@ -139,7 +143,7 @@ class Model:
         ValueError
             For a layer that the model has already.
         """
-        _check.role("Model.add", "layer", layer)
+        check.role("Model.add", "layer", layer)
         if any(layer is known for known in self.layers):
             raise ValueError(f"Model.add: layer must be new to this model, got its {layer!r} again.")
         self.layers.append(layer)
@@ -170,13 +174,13 @@ class Model:
         if table is not None and images is not None:
             raise ValueError("Model.set: table must not be given together with images: samples come from one of them.")
         if table is not None:
-            from nnx import storage
+            from nnx.files import model_files
 
-            storage.packed("Model.set", "table", table)  # refuses one that no file could hold
+            model_files.packed("Model.set", "table", table)  # refuses one that no file could hold
         given = {"loss": loss, "optimizer": optimizer, "accuracy": accuracy}
         chosen = {name: thing for name, thing in given.items() if thing is not None}
         for name, thing in chosen.items():
-            _check.role("Model.set", name, thing)
+            check.role("Model.set", name, thing)
         if self._chain:
             self._check_output("Model.set", loss)
         vars(self).update(chosen)
@@ -365,26 +369,26 @@ class Model:
         where = "Model.train"
         self._require(where, "loss", "optimizer", "accuracy")
         self._check_output(where, self.loss)  # which may have been assigned
-        epochs = _check.whole(where, "epochs", epochs)
+        epochs = check.whole(where, "epochs", epochs)
         batch_size = _batch_size(where, batch_size)
-        print_every = None if print_every is None else _check.whole(where, "print_every", print_every)
-        _check.flag(where, "progress", progress)
+        print_every = None if print_every is None else check.whole(where, "print_every", print_every)
+        check.flag(where, "progress", progress)
         order = Order(where, shuffle, seed)
-        check_finite = _check.flag(where, "check_finite", check_finite)
+        check_finite = check.flag(where, "check_finite", check_finite)
         n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
-        data = training.checked_data(self, where, ("X", "y"), X, y, check_finite)
-        held_out = None if validation_data is None else training.checked_validation(self, where, validation_data)
-        stops = _check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
+        data = checked_data(self, where, ("X", "y"), X, y, check_finite)
+        held_out = None if validation_data is None else checked_validation(self, where, validation_data)
+        stops = check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
         if batch_size is not None and not order.shuffles and resume is None:
-            training.warn_of_sorted_rows(where, self, data, batch_size)
-        trainer = _trainers.this_thread()
+            warn_of_sorted_rows(where, self, data, batch_size)
+        trainer = trainers.this_thread()
         try:
-            _trainers.begin(where, self, trainer)
+            trainers.begin(where, self, trainer)
             history = History(isinstance(self.accuracy, Accuracy_Regression))
-            job = training.Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, history)
+            job = Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, history)
             resumed = None
             if checkpoint is not None or resume is not None or checkpoint_every != "60s":
-                from nnx import checkpoints
+                from nnx.engine import checkpoints
 
                 resumed = checkpoints.prepare(where, job, checkpoint, checkpoint_every, resume)
             self.loss.remember_trainable_layers(self.trainable_layers)
@@ -399,15 +403,15 @@ class Model:
             if again is not None and checkpoint is None and resume is None:
                 again.remember(options, check_finite)
         finally:
-            _trainers.end(self, trainer)
+            trainers.end(self, trainer)
         return self.history
 
-    def _printer(self, job: training.Job, print_every: int | None, progress: bool) -> _report.Report:
+    def _printer(self, job: Job, print_every: int | None, progress: bool) -> printing.Printer:
         """Return what prints a training, and moves its bar."""
         shows_accuracy = not isinstance(self.accuracy, Accuracy_Regression)
         validated = job.held_out is not None
         counts = (job.epochs, job.n_batches, job.done)
-        return _report.Report(print_every, progress, *counts, validated=validated, shows_accuracy=shows_accuracy)
+        return printing.Printer(print_every, progress, *counts, validated=validated, shows_accuracy=shows_accuracy)
 
     def evaluate(
         self, X_val: ArrayLike, y_val: ArrayLike, *, batch_size: int | None = None, silent: bool = False
@@ -432,8 +436,8 @@ class Model:
         self._require(where, "loss", "accuracy")
         self._check_output(where, self.loss)
         batch_size = _batch_size(where, batch_size)
-        silent = _check.flag(where, "silent", silent)
-        data = training.checked_data(self, where, ("X_val", "y_val"), X_val, y_val, check_finite=False)
+        silent = check.flag(where, "silent", silent)
+        data = checked_data(self, where, ("X_val", "y_val"), X_val, y_val, check_finite=False)
         untrained = isinstance(self.accuracy, Accuracy_Regression) and self.accuracy.precision is None
         try:
             if untrained:
@@ -443,7 +447,7 @@ class Model:
             if untrained:
                 self.accuracy.precision = None
         if not silent:
-            print(_report.validation_line(**figures))
+            print(printing.validation_line(**figures))
         return figures
 
     def score(self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None) -> float:
@@ -489,7 +493,7 @@ class Model:
         Returns
         -------
         ClassificationReport or RegressionReport
-            Of `nnx.reports`. It prints itself; the figures are attributes, and `to_dict` gives them to JSON. The
+            Of `nnx.scoring.reports`. It prints itself; the figures are attributes; `to_dict` gives them to JSON. The
             baseline is the largest class, or the mean, of ``y``.
 
         Raises
@@ -543,7 +547,7 @@ class Model:
         where = "Model.predict"
         self._require(where)
         batch_size = _batch_size(where, batch_size)
-        samples = training.checked_samples(self, where, "X", X)
+        samples = checked_samples(self, where, "X", X)
         planned = plan.predict(self, samples)
         if planned is not None:
             return planned
@@ -587,7 +591,7 @@ class Model:
         """Return each trainable layer's pair of live weights and biases."""
         self._require("Model.get_parameters")
         for layer in self.trainable_layers:
-            _check.role("Model.get_parameters", "trainable layer", layer)
+            check.role("Model.get_parameters", "trainable layer", layer)
         return [layer.get_parameters() for layer in self.trainable_layers]
 
     def set_parameters(self, parameters: Sequence[tuple[ArrayLike, ...]]) -> None:
@@ -610,7 +614,7 @@ class Model:
                 f"got {len(groups)} of them."
             )
         for layer, group in zip(self.trainable_layers, groups, strict=True):
-            _check.role(where, "trainable layer", layer)
+            check.role(where, "trainable layer", layer)
             if isinstance(layer, Layer_Dense):
                 layer._cast(where, *_pair(where, group))
         kept = self.get_parameters()
@@ -635,11 +639,11 @@ class Model:
         RuntimeError
             While another thread trains the model, or changes its arrays.
         """
-        from nnx import storage
+        from nnx.files import model_files
 
         self._require("Model.save_parameters")
-        _trainers.refuse_others("Model.save_parameters: the model must not be saved", self)
-        storage.save_parameters(self, path)
+        trainers.refuse_others("Model.save_parameters: the model must not be saved", self)
+        model_files.save_parameters(self, path)
 
     def load_parameters(self, path: Path) -> None:
         """Set the parameters from a file that `save_parameters` or `save` wrote.
@@ -649,10 +653,10 @@ class Model:
         ModelFileError
             If the file is none of ours, damaged, or for another network; nothing has changed then.
         """
-        from nnx import storage
+        from nnx.files import model_files
 
         self._require("Model.load_parameters")
-        storage.load_parameters(self, path)
+        model_files.load_parameters(self, path)
 
     def save(self, path: Path) -> None:
         """Write the whole model to a safetensors file, atomically: what `load` needs to predict and to go on training.
@@ -671,11 +675,11 @@ class Model:
         RuntimeError
             While another thread trains the model, or changes its arrays.
         """
-        from nnx import storage
+        from nnx.files import model_files
 
         self._require("Model.save")
-        _trainers.refuse_others("Model.save: the model must not be saved", self)
-        storage.save_model(self, path)
+        trainers.refuse_others("Model.save: the model must not be saved", self)
+        model_files.save_model(self, path)
 
     @classmethod
     def load(cls: type[AnyModel], path: Path, custom_objects: Mapping[str, type] | None = None) -> AnyModel:
@@ -692,15 +696,33 @@ class Model:
         ModelFileError
             If the file is none of ours or damaged, or names a class that is neither built in nor in custom_objects.
         """
-        from nnx import storage
+        from nnx.files import model_files
 
-        return storage.load_model(cls, path, custom_objects or {})
+        return model_files.load_model(cls, path, custom_objects or {}, cls._restore)
+
+    def _restore(self, layers: list[Any], parts: dict[str, Any], trainable: list[int]) -> str:
+        """Become the model of these parts; return why nnx no longer trains such a model, nothing if it does.
+
+        Raises
+        ------
+        ValueError
+            As `finalize`.
+        """
+        self.layers = layers
+        for name, part in parts.items():
+            setattr(self, name, part)
+        misfit = self._misfit(self.loss)
+        if not misfit:
+            self.finalize()
+            self.trainable_layers = [layers[number] for number in trainable]
+            self._connect_loss()
+        return misfit
 
     def explain(self) -> str:
         """Return whether this model trains as a plan, many steps in one compiled call, and if not, what prevents it.
 
         Both ways compute the same formulas; their results differ by rounding, as sums run in another order. A plan is
-        several times as fast. ``print(nnx.program.lower(model))`` shows what a plan does in a step.
+        several times as fast. ``print(nnx.engine.program.lower(model))`` shows what a plan does in a step.
         """
         self._require("Model.explain", "loss", "optimizer", "accuracy")
         return plan.explain(self)
@@ -730,7 +752,7 @@ class Model:
     def output_width(self) -> int | None:
         """Return how many columns the output has; None if only running it would tell."""
         width: int | None = None
-        if not training.keeps(self, "forward", __name__):
+        if not keeps(self, "forward", __name__):
             return None
         for layer in self.layers:
             width = _width_after(layer, width)
@@ -764,7 +786,7 @@ class Model:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Let a model be copied with its arrays, or pickled, unless another thread changes them meanwhile."""
-        _trainers.refuse_others("Model: the model must not be copied deeply or pickled", self)
+        trainers.refuse_others("Model: the model must not be copied deeply or pickled", self)
         return super().__reduce_ex__(protocol)
 
 
@@ -792,16 +814,12 @@ def _width_after(layer: Any, width: int | None) -> int | None:
 
 def _is_dense(layer: Any) -> bool:
     """Return whether a layer computes what a dense one does; a subclass may have a ``forward`` of its own."""
-    return (
-        isinstance(layer, Layer_Dense)
-        and np.ndim(layer.weights) == 2
-        and training.keeps(layer, "forward", "nnx.layers")
-    )
+    return isinstance(layer, Layer_Dense) and np.ndim(layer.weights) == 2 and keeps(layer, "forward", "nnx.layers")
 
 
 def _is_built_in(thing: Any) -> bool:
     """Return whether an object of a built-in class computes what that class does, with no ``forward`` of its own."""
-    return training.keeps(thing, "forward", type(thing).__module__)
+    return keeps(thing, "forward", type(thing).__module__)
 
 
 def _pair(where: str, group: tuple[ArrayLike, ...]) -> tuple[ArrayLike, ArrayLike]:
@@ -811,4 +829,4 @@ def _pair(where: str, group: tuple[ArrayLike, ...]) -> tuple[ArrayLike, ArrayLik
 
 
 def _batch_size(where: str, batch_size: int | None) -> int | None:
-    return None if batch_size is None else _check.whole(where, "batch_size", batch_size)
+    return None if batch_size is None else check.whole(where, "batch_size", batch_size)

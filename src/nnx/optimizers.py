@@ -13,10 +13,11 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from nnx import _check, _kernels
-from nnx._describe import Described
-from nnx._interrupt import at_once
-from nnx._typing import Array
+from nnx import _kernels
+from nnx._base import check as _check
+from nnx._base.describe import Described
+from nnx._base.interrupt import at_once
+from nnx._base.typing import Array
 from nnx.layers import Layer_Dense
 
 State: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from nnx import _config
+from nnx._base import config as _config
 from nnx._kernels import _arrays, _numpy
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Whether an array is as kernels need it, and new ones: what every layer asks at every call.
 
 Where the compiled kernels are built, `nnx._kernels._native` has twins of these functions, five times as fast, which
-`nnx._kernels` takes instead, whatever the backend. They only tell; `nnx._check` has the sentences.
+`nnx._kernels` takes instead, whatever the backend. They only tell; `nnx._base.check` has the sentences.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnx._typing import Array, FloatDType
+from nnx._base.typing import Array, FloatDType
 
 
 def readable(value: Any, shape: tuple[int | None, ...] | None, dtype: Any) -> bool:

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import nnx
-from nnx import _files, checkpoints
-from nnx._problems import TARGET, Problem, TableError, arguments
+from nnx._base import files
+from nnx.data.problems import TARGET, Problem, TableError, arguments
+from nnx.engine import checkpoints
 
 #: Neurons of a layer; more would be a slip of the finger, answered by an exhausted memory.
 MAX_NEURONS = 16384
@@ -217,7 +218,7 @@ def check_outputs(parser: Parser, paths: Sequence[str], inputs: Sequence[str], o
     """Refuse places that cannot be written to, and outputs that would replace an input."""
     with parser.refusing():
         for path in paths:
-            _files.writable(f"argument {option}", path)
+            files.writable(f"argument {option}", path)
             for read in inputs:
                 if os.path.exists(path) and os.path.exists(read) and os.path.samefile(path, read):
                     parser.error(f"argument {option}: must not replace {read!r}, which is read, got {path!r}")

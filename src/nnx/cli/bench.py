@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import nnx
-from nnx import _config, _kernels
-from nnx._interrupt import Interrupt
+from nnx import _kernels
+from nnx._base import config
+from nnx._base.interrupt import Interrupt
 from nnx.cli.arguments import Number, Parser
 from nnx.cli.cases import CASES, Case
 
 if TYPE_CHECKING:
-    from nnx._typing import FloatDType
+    from nnx._base.typing import FloatDType
 
 #: Seconds that one side runs before it is the other's turn: long beside the clock's resolution, short beside the
 #: seconds over which a processor's speed drifts.
@@ -76,9 +77,9 @@ def _run(chosen: argparse.Namespace) -> int:
     compiled = next((name for name in (_kernels.name, *_kernels.usable) if name in _kernels.usable[:-1]), None)
     if compiled is None:
         return _fail(chosen, _nothing_compiled())
-    if not _config.single_threaded():
+    if not config.single_threaded():
         return _run_single_threaded(chosen)
-    dtype = _config.float_dtype("nnx bench", chosen.dtype)
+    dtype = config.float_dtype("nnx bench", chosen.dtype)
     rows = measure(_kernels.load(compiled), _kernels.load("numpy"), dtype, chosen.seconds)
     try:
         with _one_processor() as pinned:
@@ -123,7 +124,7 @@ def _run_single_threaded(chosen: argparse.Namespace) -> int:
             child = leaving.enter_context(
                 subprocess.Popen(
                     [sys.executable, "-c", script, "bench", *options],
-                    env=_config.single_threaded_environment(),
+                    env=config.single_threaded_environment(),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,

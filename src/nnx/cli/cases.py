@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nnx._typing import Array, FloatDType
+from nnx._base.typing import Array, FloatDType
 
 #: Samples, inputs and neurons of dense layers: the spiral's two, two of an image classifier, a wide one.
 DENSE = ((300, 2, 64), (300, 64, 3), (128, 784, 128), (128, 128, 128), (256, 1024, 1024))

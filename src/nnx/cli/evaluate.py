@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 import nnx
-from nnx._sheet import count, read_csv
 from nnx.cli import figures, images, tasks
 from nnx.cli.arguments import Parser, Whole, load_with_preprocessor, standard_output
+from nnx.data.sheet import count, read_csv
 
 
 def add(commands: Any) -> None:

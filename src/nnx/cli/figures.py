@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from nnx.reports import Figure, Report
+from nnx.scoring.reports import Figure, Report
 
 if TYPE_CHECKING:
     from nnx import Model
-    from nnx._typing import Array
+    from nnx._base.typing import Array
     from nnx.cli.tasks import Task
 
 #: Rows at a time: enough to keep NumPy busy, few enough to fit into a cache.

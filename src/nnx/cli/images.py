@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import nnx
-from nnx._sheet import count
 from nnx.cli import pictures
 from nnx.cli.arguments import Parser, Whole, check_outputs, sentence
-from nnx.columns import Column, Number, Text
+from nnx.data.columns import Column, Number, Text
+from nnx.data.sheet import count
 
 MAX_SIDE = 4096
 

@@ -6,14 +6,15 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nnx import _files, plot
+from nnx import plot
+from nnx._base import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from nnx import Model
-    from nnx._typing import Array
+    from nnx._base.typing import Array
 
 Draw = Callable[["Model", "Array", "Array", "Axes"], "Axes"]
 HINT = "For a picture of it: python -m pip install 'nnx-core[plot]'"
@@ -56,6 +57,6 @@ def draw_mistakes(model: Model, X: Array, y: Array, path: str) -> int | None:
 
 
 def _save(figure: Figure, where: str, path: str) -> None:
-    with _files.replacing(where, path) as file, warnings.catch_warnings():
+    with files.replacing(where, path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks is drawn as a box
         figure.savefig(file, dpi=110, format="png")

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 import nnx
-from nnx import _files
-from nnx._sheet import Sheet, count, listed, read_csv, shown
+from nnx._base import files
 from nnx.cli import figures, images, tasks
 from nnx.cli.arguments import (
     Parser,
@@ -27,7 +26,8 @@ from nnx.cli.arguments import (
     standard_output,
     swallowed,
 )
-from nnx.columns import Number, as_text
+from nnx.data.columns import Number, as_text
+from nnx.data.sheet import Sheet, count, listed, read_csv, shown
 
 #: Standard input or output.
 STANDARD = "-"
@@ -109,11 +109,11 @@ def _predicted_images(chosen: argparse.Namespace, model: nnx.Model, reader: nnx.
     """Return the answer for image files, what was done, and no remarks."""
     if chosen.keep:
         chosen.parser.error("argument --keep: is for FILE.csv only; images are answered with their file's name")
-    files = nnx.images.files(chosen.data)
+    paths = nnx.data.images.files(chosen.data)
     with images.notes():
-        outputs = model.predict(reader.read_inputs(files), batch_size=figures.BATCH)
-    answer = _columns(model, images.answers(reader), outputs, {"file": files}, chosen.probabilities)
-    return _csv(answer, header=True), f"{count(len(files), 'image')} predicted", []
+        outputs = model.predict(reader.read_inputs(paths), batch_size=figures.BATCH)
+    answer = _columns(model, images.answers(reader), outputs, {"file": paths}, chosen.probabilities)
+    return _csv(answer, header=True), f"{count(len(paths), 'image')} predicted", []
 
 
 def _find_files(chosen: argparse.Namespace) -> None:
@@ -183,7 +183,7 @@ def _csv(answer: dict[str, Sequence[str]], header: bool) -> str:
 def _write(answer: str, output: str | None) -> None:
     """Write all of the answer, or raise the OSError that says why not."""
     if output is not None:
-        with _files.replacing("argument -o/--output", output) as file:
+        with files.replacing("argument -o/--output", output) as file:
             file.write(answer.encode())
         return
     stream = standard_output()

@@ -12,16 +12,16 @@ import numpy as np
 
 import nnx
 from nnx import plot
-from nnx._notation import PLAIN
-from nnx._sheet import Sheet, count, listed, read_csv, shown
 from nnx.cli.arguments import column, columns, flat, need_names, options_of
 from nnx.cli.images import notes
 from nnx.cli.pictures import Draw
-from nnx.columns import Column, Number, Text
+from nnx.data.columns import Column, Number, Text
+from nnx.data.notation import PLAIN
+from nnx.data.sheet import Sheet, count, listed, read_csv, shown
 
 if TYPE_CHECKING:
     from nnx import Images, Table
-    from nnx._typing import Array
+    from nnx._base.typing import Array
 
 #: The activation of the last layer says what kind of task it is.
 SOFTMAX, SIGMOID, LINEAR = "softmax", "sigmoid", "linear"
@@ -137,7 +137,7 @@ STEPS_OF_SMALL_TABLES = 2000
 
 def _table(chosen: argparse.Namespace) -> Task:
     text, drop = flat(chosen.text), flat(chosen.drop)
-    names = nnx.tables.column_names(chosen.data, chosen.header) if need_names(chosen.target, *text, *drop) else []
+    names = nnx.data.tables.column_names(chosen.data, chosen.header) if need_names(chosen.target, *text, *drop) else []
     X, y, X_test, y_test, table = nnx.load_csv(
         chosen.data,
         column("target", chosen.target, names),

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import nnx
-from nnx._interrupt import Interrupt
-from nnx._sheet import count, listed, shown
+from nnx._base.interrupt import Interrupt
 from nnx.cli import figures, images, pictures, tasks
 from nnx.cli.arguments import (
     Number,
@@ -30,9 +29,10 @@ from nnx.cli.arguments import (
     swallowed,
     way_out,
 )
+from nnx.data.sheet import count, listed, shown
 
 if TYPE_CHECKING:
-    from nnx.reports import Report
+    from nnx.scoring.reports import Report
 
 OPTIMIZERS: dict[str, Any] = {
     "adam": nnx.Optimizer_Adam,
@@ -288,9 +288,9 @@ def _refuse_without_target(chosen: argparse.Namespace) -> None:
     """Say which columns there are to predict, and at once what else is in the way."""
     with chosen.parser.refusing():
         text, drop = flat(chosen.text), flat(chosen.drop)
-        names = nnx.tables.column_names(chosen.data, chosen.header)
+        names = nnx.data.tables.column_names(chosen.data, chosen.header)
         as_text, dropped = columns("text", text, names), columns("drop", drop, names)
-        problems = nnx.tables.problems_without_target(chosen.data, chosen.header, as_text, dropped, chosen.decimal)
+        problems = nnx.data.tables.problems_without_target(chosen.data, chosen.header, as_text, dropped, chosen.decimal)
     left = {names[each] if isinstance(each, int) else each for each in dropped}
     left |= {each.column for each in problems.found}
     usable = [name for name in names if name not in left] or names

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnx._text import natural_order
-from nnx._typing import Array, ArrayLike
+from nnx._base.network import Network
+from nnx._base.text import natural_order
+from nnx._base.typing import Array, ArrayLike
 from nnx.plot.parts import (
     COLOURS,
     GRID,
@@ -29,7 +30,6 @@ from nnx.plot.parts import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from nnx.model import Model
 
 #: Up to so many classes a confusion matrix has shares in its cells, counts, and names at its axes.
 MAX_SHARED, MAX_COUNTED, MAX_NAMED = 12, 40, 80
@@ -37,7 +37,7 @@ MAX_SHARED, MAX_COUNTED, MAX_NAMED = 12, 40, 80
 LETTER = 0.08
 
 
-def decision_regions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
+def decision_regions(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
     """Draw which class a model predicts where in the plane, and the points (X, y) on it.
 
     Parameters
@@ -86,7 +86,7 @@ def decision_regions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None =
 
 
 def confusion_matrix(
-    model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None, *, classes: Sequence[str] | None = None
+    model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = None, *, classes: Sequence[str] | None = None
 ) -> Axes:
     """Draw how many samples of each class a model takes for which class.
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from nnx._report import figure_text
-from nnx._typing import Array
+from nnx._base.printing import figure_text
+from nnx._base.typing import Array
 from nnx.plot.parts import COLOURS, log_scale, new_figure, number_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from nnx.history import History
 
 #: A loss is drawn on a scale of logarithms if its largest value is so many times its smallest.
 LOG_RATIO = 30
@@ -23,8 +21,18 @@ HELD_OUT: dict[str, Any] = {"color": COLOURS[1], "linewidth": 3, "zorder": 2}
 BEST: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1}
 
 
+class Recorded(Protocol):
+    """What is drawn of a `History`, whose module is above this one: float64 arrays, one value an epoch."""
+
+    data_loss: Array
+    accuracy: Array
+    validation_loss: Array
+    validation_accuracy: Array
+    is_regression: bool
+
+
 def history(
-    history: History, ax: Axes | None = None, *, accuracy: bool | None = None, held_out: str = "validation"
+    history: Recorded, ax: Axes | None = None, *, accuracy: bool | None = None, held_out: str = "validation"
 ) -> Axes:
     """Draw the loss over the epochs, and below it the accuracy; `History.plot` calls it.
 
@@ -67,7 +75,7 @@ def history(
     return ax
 
 
-def _epoch_and_best(history: History, best: int, held_out: str, accuracy: bool) -> str:
+def _epoch_and_best(history: Recorded, best: int, held_out: str, accuracy: bool) -> str:
     figures = f"{held_out} loss {figure_text(history.validation_loss[best])}"
     figures += f", accuracy {figure_text(history.validation_accuracy[best])}" if accuracy else ""
     return f"epoch\nbest epoch {best + 1:,}: {figures}"

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnx import _check
-from nnx._typing import Array, ArrayLike
+from nnx._base import check
+from nnx._base.network import Network
+from nnx._base.typing import Array, ArrayLike
 from nnx.plot.parts import (
     COLOURS,
     axes,
@@ -25,13 +26,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from nnx.model import Model
 
 #: Images in a row of the grid of mistakes, and inches from one to the next.
 ACROSS, TILE_WIDTH, TILE_HEIGHT = 6, 1.9, 2.1
 
 
-def weights(model: Model, ax: Axes | None = None, *, shape: tuple[int, int] | None = None) -> Axes:
+def weights(model: Network, ax: Axes | None = None, *, shape: tuple[int, int] | None = None) -> Axes:
     """Draw the weights of the first layer as images, one for each neuron.
 
     Parameters
@@ -71,7 +71,7 @@ def weights(model: Model, ax: Axes | None = None, *, shape: tuple[int, int] | No
 
 
 def mistakes(
-    model: Model,
+    model: Network,
     X: ArrayLike,
     y: ArrayLike,
     figure: Figure | None = None,
@@ -104,7 +104,7 @@ def mistakes(
     nothing is wrong, the figure says so.
     """
     where = "plot.mistakes"
-    most = _check.whole(where, "most", most)
+    most = check.whole(where, "most", most)
     outputs, predicted = outputs_and_classes(where, model, X)
     true = class_numbers(where, y, len(predicted))
     names = class_names(model, int(max(predicted.max(), true.max())) + 1, classes)
@@ -137,10 +137,11 @@ def _summary(n_wrong: int, n_images: int, n_shown: int) -> str:
     return f"{which} of {n_wrong:,} mistakes among {n_images:,} images: true class above, predicted class below"
 
 
-def _pixels(where: str, model: Model, X: Array, shape: tuple[int, int] | None) -> Array:
+def _pixels(where: str, model: Network, X: Array, shape: tuple[int, int] | None) -> Array:
     """Return inputs as images of values from 0 to 255."""
     if model.images is not None and shape is None:
-        return model.images.pixels(X)
+        pixels: Array = model.images.pixels(X)
+        return pixels
     height, width = _size(where, X.shape[1] if X.ndim == 2 else 0, shape)
     low, high = (float(X.min()), float(X.max())) if len(X) else (0.0, 0.0)
     return ((X - low) * (255 / ((high - low) or 1))).reshape(-1, height, width)
@@ -150,7 +151,7 @@ def _size(where: str, n_pixels: int, shape: tuple[int, int] | None) -> tuple[int
     """Return height and width of images with so many pixels: those given, or those of a square."""
     side = round(n_pixels**0.5)
     try:
-        height, width = (side, side) if shape is None else (_check.whole(where, "shape", size) for size in shape)
+        height, width = (side, side) if shape is None else (check.whole(where, "shape", size) for size in shape)
     except (TypeError, ValueError):
         height = width = 0
     if height * width != n_pixels:

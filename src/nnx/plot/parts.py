@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnx import _check
-from nnx._report import amount_text
-from nnx._typing import Array, ArrayLike
+from nnx._base import check
+from nnx._base.network import Network
+from nnx._base.printing import amount_text
+from nnx._base.typing import Array, ArrayLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
-    from nnx.model import Model
 
 #: Okabe and Ito's colours, which readers with any kind of colour vision can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -111,7 +111,7 @@ def colour_bar(ax: Axes, picture: Any, label: str, **options: Any) -> Colorbar:
 
 def points(where: str, X: ArrayLike, n_inputs: int) -> Array:
     """Return X as finite rows of so many numbers, at least one."""
-    found = _check.rows(where, "X", X, n_inputs, np.dtype(np.float64))
+    found = check.rows(where, "X", X, n_inputs, np.dtype(np.float64))
     if len(found) == 0 or not (np.abs(found) <= np.finfo(np.float32).max).all():
         raise ValueError(f"{where}: X must have at least one row, of finite float32 numbers only.")
     return found
@@ -134,7 +134,7 @@ def _are_class_numbers(values: Array) -> bool:
     return real and bool(np.all((values >= 0) & (values <= MAX_CLASS) & (values == np.floor(values))))
 
 
-def outputs_and_classes(where: str, model: Model, X: ArrayLike) -> tuple[Array, Array]:
+def outputs_and_classes(where: str, model: Network, X: ArrayLike) -> tuple[Array, Array]:
     """Return a model's outputs, and the class number that it predicts for each row."""
     output: Any = model.predict(X, batch_size=8192)
     predicted = getattr(model.output_layer_activation, "predictions", lambda outputs: outputs)(output)
@@ -147,7 +147,7 @@ def outputs_and_classes(where: str, model: Model, X: ArrayLike) -> tuple[Array, 
     return output, np.asarray(predicted).reshape(-1).astype(np.intp)
 
 
-def single_output(where: str, model: Model, X: ArrayLike) -> Array:
+def single_output(where: str, model: Network, X: ArrayLike) -> Array:
     """Return a regression's outputs, shape (n, 1)."""
     if model.preprocessor is not None and model.preprocessor.classes is not None:
         raise ValueError(f"{where}: model must predict numbers, got one that predicts classes.")
@@ -160,7 +160,7 @@ def single_output(where: str, model: Model, X: ArrayLike) -> Array:
 # Names
 
 
-def class_names(model: Model, n_classes: int, given: Sequence[str] | None = None) -> list[str]:
+def class_names(model: Network, n_classes: int, given: Sequence[str] | None = None) -> list[str]:
     """Return the names of the classes: those given, else the model's, else "class 0", "class 1", ..."""
     if given is None:
         given = None if model.preprocessor is None else model.preprocessor.classes
@@ -179,12 +179,12 @@ def literal(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def input_names(model: Model, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+def input_names(model: Network, otherwise: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the inputs, or others if the model has no table or one of another width."""
     names = otherwise if model.table is None else tuple(map(literal, model.table.input_names))
     return names if len(names) == len(otherwise) else otherwise
 
 
-def target_name(model: Model) -> str:
+def target_name(model: Network) -> str:
     """Return the name of what a model predicts."""
     return "output" if model.table is None else literal(model.table.target.name)

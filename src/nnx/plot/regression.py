@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnx import _check
-from nnx._typing import ArrayLike
-from nnx.columns import Number
+from nnx._base import check
+from nnx._base.network import Network
+from nnx._base.typing import ArrayLike
+from nnx.data.columns import Number
 from nnx.plot.parts import COLOURS, GRID, axes, input_names, number_axes, points, single_output, target_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from nnx.model import Model
 
-
-def fitted_curve(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
+def fitted_curve(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
     """Draw the curve that a model of one input and one output has learnt, and the points (X, y).
 
     Parameters
@@ -34,7 +33,7 @@ def fitted_curve(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = Non
     """
     where = "plot.fitted_curve"
     inputs = points(where, X, 1)
-    targets = _check.targets(where, "y", y, inputs.shape, np.dtype(np.float64))
+    targets = check.targets(where, "y", y, inputs.shape, np.dtype(np.float64))
     grid = np.linspace(inputs.min(), inputs.max(), GRID).reshape(-1, 1)
     curve = single_output(where, model, grid)
     if model.table is not None and isinstance(column := model.table.inputs[0], Number):
@@ -50,7 +49,7 @@ def fitted_curve(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = Non
     return ax
 
 
-def predictions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
+def predictions(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
     """Draw a regression's predictions against the true values, which a perfect model would put on the diagonal.
 
     Parameters
@@ -68,7 +67,7 @@ def predictions(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None
     """
     where = "plot.predictions"
     outputs = single_output(where, model, X)
-    true = _check.targets(where, "y", y, outputs.shape, np.dtype(np.float64))
+    true = check.targets(where, "y", y, outputs.shape, np.dtype(np.float64))
     if model.table is not None:
         outputs, true = model.table.decode(outputs), model.table.decode(true)
     ax = axes(where, ax)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnx._kernels._numpy.quiet import quiet
-from nnx._typing import Array
+from nnx._base.typing import Array
 
 
 class Activation(NamedTuple):

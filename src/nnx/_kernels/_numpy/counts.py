@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nnx._kernels._numpy.quiet import quiet
-from nnx._typing import Array
+from nnx._base.typing import Array
 
 
 def bad_label(labels: Array, n_classes: int) -> int:

@@ -50,7 +50,7 @@ cdef bint untouched(object model, tuple guards) except -1:
     ----------
     model : Model
     guards : Guards
-        What to look at: `nnx.program.Guards`.
+        What to look at: `nnx.engine.program.Guards`.
     """
     cdef tuple names, attributes, lists, owners, kinds, shadows, methods
     cdef PyObject *found

@@ -1,0 +1,1 @@
+"""What all other modules stand on: argument checks, settings, descriptions, files, random numbers, types."""

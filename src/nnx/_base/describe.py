@@ -1,0 +1,35 @@
+"""What lets a layer, loss, optimizer or accuracy say how it was made: ``repr`` and ``get_config``."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from nnx._base import config
+
+
+class Described:
+    """Base of the built-in classes; holds no state, so that subclasses need not call its constructor."""
+
+    #: The constructor's arguments, each kept in an attribute of its name.
+    _arguments: ClassVar[tuple[str, ...]] = ()
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments that make an object like this one, ready for JSON.
+
+        Model files hold it. A class of one's own that is to be saved defines its own ``get_config``; its constructor
+        is called with what that returned.
+        """
+        return {name: getattr(self, name) for name in self._arguments}
+
+    def __repr__(self) -> str:
+        import inspect
+
+        parameters = inspect.signature(type(self)).parameters
+        shown = []
+        for name, value in self.get_config().items():
+            default = parameters[name].default if name in parameters else inspect.Parameter.empty
+            if name in parameters and default is inspect.Parameter.empty:
+                shown.append(repr(value))
+            elif value != default and not (name == "dtype" and value == config.get_default_dtype().name):
+                shown.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"

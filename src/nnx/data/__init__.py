@@ -1,0 +1,1 @@
+"""Where samples come from: toy data sets, tables, images."""

@@ -1,0 +1,311 @@
+"""What the columns of a file are: learnt from all of its cells, with all that is wrong told at once."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnx._base.text import LONGEST_SHOWN, abridged
+from nnx._base.typing import Array
+from nnx.data.columns import Column, Ignored, Number, Text
+from nnx.data.notation import PLAIN, Candidates, Notation, candidates, exact, is_gap, looks_like_number, most_common
+from nnx.data.problems import TARGET, Problems
+from nnx.data.sheet import Sheet, count, listed, shown
+
+#: More different texts than this in a column are names or numbers of the rows, not categories.
+MAX_CATEGORIES = 256
+#: So are texts that differ in this part of the rows, in a table with so many of them or more.
+UNIQUE, ENOUGH_ROWS = 0.9, 20
+#: Whole numbers are class numbers if there are so few different ones, and so many rows of each on average.
+MAX_CLASS_NUMBERS, ROWS_OF_A_CLASS = 10, 10
+#: How columns that tell rows apart are called: id, customer_id, customerId, order no.
+NAME_OF_IDS = re.compile(r"(?:(?:^|[\W_])(?i:id|nr|no|number|index|key)|[a-z]I[dD])\W*$")
+#: A message lists no more columns that are not there than this.
+MOST_MISSING = 12
+#: What is known of numbers as programs write them.
+AS_PROGRAMS = Candidates((PLAIN,))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a column's cells look like.
+
+    ``kind`` is "empty"; "number", as programs write them; "written", as people do, in one of the ``candidates``;
+    "mixed", which shall be numbers, but not all cells agree; or "text".
+    """
+
+    place: int
+    kind: str
+    n_gaps: int
+    candidates: Candidates = AS_PROGRAMS
+
+
+def survey(sheet: Sheet, place: int, as_text: bool) -> Survey:
+    """Return what a column looks like: numbers if all its cells are; a few texts among numbers are mistakes."""
+    cells, values = sheet.columns[place], sheet.numbers(place)
+    others = Counter(cells[row] for row in np.flatnonzero(np.isnan(values)).tolist())
+    strangers = {str(cell): times for cell, times in others.items() if not is_gap(cell)}
+    n_strangers = sum(strangers.values())
+    n_gaps, n_numbers = others.total() - n_strangers, len(cells) - others.total()
+    if n_gaps == len(cells):
+        return Survey(place, "empty", n_gaps)
+    if as_text:
+        return Survey(place, "text", n_gaps)
+    if not strangers:
+        return Survey(place, "number", n_gaps)
+    n_written = sum(times for text, times in strangers.items() if looks_like_number(text))
+    if n_numbers + n_written < n_strangers - n_written:
+        return Survey(place, "text", n_gaps)
+    found = candidates(str(cell) for cell in dict.fromkeys(cells) if not is_gap(cell))
+    return Survey(place, "written" if found.notations else "mixed", n_gaps, found)
+
+
+def decimal_mark(sheet: Sheet, surveys: list[Survey], given: str | None) -> str:
+    """Return the decimal mark of columns that can be read in two ways: that of those that cannot, else a full stop."""
+    if given is not None:
+        return given
+    sure = {each.candidates.notations[0].decimal for each in surveys if _is_sure(each)}
+    if sure != {","}:
+        return "."
+    for each in surveys:
+        if each.kind == "number" and not _plain_candidates(sheet, each).ambiguous and _has_point(sheet, each):
+            return "."
+    return ","
+
+
+def _is_sure(each: Survey) -> bool:
+    return each.kind == "written" and not each.candidates.ambiguous
+
+
+def _has_point(sheet: Sheet, each: Survey) -> bool:
+    return any(isinstance(cell, str) and "." in cell for cell in sheet.columns[each.place])
+
+
+def _plain_candidates(sheet: Sheet, each: Survey) -> Candidates:
+    """Return how numbers as programs write them can be read: 1.234 may be a thousand."""
+    return candidates(str(cell) for cell in dict.fromkeys(sheet.columns[each.place]) if not is_gap(cell))
+
+
+class Learner:
+    """Makes columns of what a sheet looks like, and notes what is in the way."""
+
+    def __init__(self, sheet: Sheet, training_rows: Array, decimal: str, problems: Problems) -> None:
+        self.sheet, self.training_rows, self.decimal, self.problems = sheet, training_rows, decimal, problems
+
+    def column(self, found: Survey, is_target: bool = False, as_text: bool = False) -> Number | Text | None:
+        """Return a column; None if there is a problem with it."""
+        name = self.sheet.names[found.place]
+        if found.kind == "empty":
+            role, cure = (", which is to be predicted", TARGET) if is_target else ("", "drop")
+            self.problems.add(f"holds no value in column {shown(name)}{role}", None, name, cure)
+            return None
+        if found.kind == "mixed":
+            self._stranger(found, name, is_target)
+            return None
+        if found.kind == "text":
+            return self._text(found, name, is_target, as_text)
+        return self._number(name, self._notation(found), found)
+
+    def target(self, found: Survey, task: str | None) -> Number | Text | None:
+        """Return the column to predict; ``task`` says what it shall be, None that its cells decide."""
+        cells, name = self.sheet.columns[found.place], self.sheet.names[found.place]
+        different = dict.fromkeys(cells)
+        odd = [cell for cell in different if not (is_gap(cell) or looks_like_number(cell))]
+        if task == "regression" and found.kind in ("text", "mixed") and odd:
+            row = cells.index(odd[0])
+            self.problems.add(f"holds {shown(cells[row])} in column {shown(name)}, which must hold numbers", row)
+            return None
+        column = self.column(found, is_target=True, as_text=task == "classification")
+        if column is None:
+            return None
+        values = {cell if exact(cell) is None else exact(cell) for cell in different if not is_gap(cell)}
+        if len(values) < 2:
+            only = shown(next(cell for cell in cells if not is_gap(cell)))
+            self.problems.add(f"holds only {only} in column {shown(name)}, so there is nothing to learn", cure=TARGET)
+        elif isinstance(column, Number) and task is None and self._are_class_numbers(found.place, column.notation):
+            return Text(name, self._categories(found.place), column.gaps)
+        return column
+
+    def _notation(self, found: Survey) -> Notation:
+        if found.kind == "number" and self.decimal == ",":
+            both = _plain_candidates(self.sheet, found)
+            return both.choose(",") if both.ambiguous else PLAIN
+        return found.candidates.choose(self.decimal)
+
+    def _number(self, name: str, notation: Notation, found: Survey) -> Number:
+        written = notation.decimal, notation.thousands, notation.unit
+        known = self.sheet.numbers(found.place, notation)[self.training_rows]
+        known = known[~np.isnan(known)]
+        if len(known) == 0:
+            return Number(name, 0.0, 1.0, found.n_gaps, *written)
+        scale = float(known.std()) if np.ptp(known) > 0 else 1.0
+        return Number(name, float(known.mean()), scale or 1.0, found.n_gaps, *written)
+
+    def _stranger(self, found: Survey, name: str, is_target: bool) -> None:
+        """Note the first cell that is not written as most are."""
+        cells = self.sheet.columns[found.place]
+        filled = [str(cell) for cell in cells if not is_gap(cell)]
+        notation = most_common(filled, self.decimal)
+        rows = [row for row, cell in enumerate(cells) if not is_gap(cell) and notation.number(cell) is None]
+        like = "" if notation == PLAIN else f" such as {notation.example()}"
+        more = f" ({len(rows) - 1:,} more are not)" if len(rows) > 1 else ""
+        n_different = len(set(filled))
+        cure, advice = "text", ", or take the column as text"
+        if is_target and n_different > min(MAX_CATEGORIES, len(filled) / 2):
+            cure, advice = "", ""
+        elif not is_target and _too_many(n_different, len(filled)):
+            cure, advice = "drop", ", or leave the column out"
+        reason = f"holds {shown(cells[rows[0]])} in column {shown(name)}, whose other cells are numbers{like}{more}"
+        self.problems.add(f"{reason}. Correct it{advice}", rows[0], name, cure)
+
+    def _text(self, found: Survey, name: str, is_target: bool, as_text: bool) -> Text | None:
+        n_filled = self.sheet.n_rows - found.n_gaps
+        categories = self._categories(found.place)
+        if len(categories) <= MAX_CATEGORIES and (as_text or not _too_many(len(categories), n_filled)):
+            return Text(name, categories, found.n_gaps)
+        advice = ". Name it for drop instead of text" if as_text and not is_target else ""
+        self.problems.add(
+            f"holds {len(categories):,} different texts in {n_filled:,} rows of column {shown(name)}, too many to "
+            f"be {'classes' if is_target else 'categories'}{advice}",
+            None,
+            name,
+            TARGET if is_target else "" if as_text else "drop",
+        )
+        return None
+
+    def _are_class_numbers(self, place: int, notation: Notation) -> bool:
+        values = self.sheet.numbers(place, notation)
+        different = np.unique(values[~np.isnan(values)])
+        few = len(different) <= min(MAX_CLASS_NUMBERS, len(values) / ROWS_OF_A_CLASS)
+        return few and bool((different == np.floor(different)).all())
+
+    def _categories(self, place: int) -> tuple[str, ...]:
+        """Return a column's texts in the order of the alphabet; if all are numbers, the numbers in theirs."""
+        found = sorted({str(cell) for cell in dict.fromkeys(self.sheet.columns[place]) if not is_gap(cell)})
+        values = {text: exact(text) for text in found}
+        if None not in values.values():
+            shortest_last = sorted(found, key=len, reverse=True)
+            by_value = {values[text]: text for text in shortest_last}  # of 1 and 1.0, the shorter
+            found = [by_value[value] for value in sorted(by_value, key=lambda value: value or 0)]
+        return tuple(found)
+
+
+def _too_many(n_different: int, n_filled: int) -> bool:
+    """Return whether so many texts are names or numbers of the rows."""
+    return n_different > MAX_CATEGORIES or (n_filled >= ENOUGH_ROWS and n_different >= UNIQUE * n_filled)
+
+
+def numbers_rows(sheet: Sheet, place: int) -> bool:
+    """Return whether a column's whole numbers tell the rows apart and no more.
+
+    They rise or fall from each row to the next, have no gap between them, or all differ under a name such as "id".
+    """
+    values = sheet.numbers(place)
+    if len(values) < ENOUGH_ROWS or not np.isfinite(values).all() or (values != np.floor(values)).any():
+        return False
+    steps = np.diff(values)
+    if (steps > 0).all() or (steps < 0).all():
+        return True
+    if len({exact(cell) for cell in sheet.columns[place]}) < len(values):
+        return False
+    return bool(np.ptp(values) == len(values) - 1) or NAME_OF_IDS.search(sheet.names[place]) is not None
+
+
+# All columns of a file
+
+
+def learnt(
+    sheet: Sheet,
+    training_rows: Array,
+    target: str,
+    task: str | None,
+    as_text: set[str],
+    dropped: set[str],
+    refuse_gaps: bool,
+    decimal: str | None,
+    problems: Problems,
+) -> list[Column]:
+    """Return the columns of a file without those that there are problems with."""
+
+    def is_text(name: str) -> bool:
+        return name in as_text or (name == target and task == "classification")
+
+    found = {name: survey(sheet, place, is_text(name)) for place, name in enumerate(sheet.names) if name not in dropped}
+    for name, each in found.items():
+        if refuse_gaps and each.n_gaps and each.kind != "empty":
+            cells = sheet.columns[each.place]
+            row = next(row for row, cell in enumerate(cells) if is_gap(cell))
+            more = f", one of {each.n_gaps:,}" if each.n_gaps > 1 else ""
+            problems.add(f"has a gap ({cells[row]!r}) in column {shown(name)}{more}", row, name, "gaps")
+    learner = Learner(sheet, training_rows, decimal_mark(sheet, list(found.values()), decimal), problems)
+    columns: list[Column | None] = []
+    for name in sheet.names:
+        if name in dropped:
+            columns.append(Ignored(name))
+        elif name == target:
+            columns.append(learner.target(found[name], task))
+        else:
+            columns.append(learner.column(found[name], as_text=name in as_text))
+    return [each for each in columns if each is not None]
+
+
+def row_numbers(sheet: Sheet, columns: Sequence[Column]) -> tuple[str, ...]:
+    """Return which of the input columns number the rows, () if nothing would be left without them."""
+    inputs = [each for each in columns if not isinstance(each, Ignored)]
+    numbers = [each.name for each in inputs if isinstance(each, Number)]
+    found = tuple(name for name in numbers if numbers_rows(sheet, sheet.places[name]))
+    return found if len(found) < len(inputs) else ()
+
+
+def propose_dropping(problems: Problems, row_numbers: Collection[str]) -> None:
+    """Note columns that number the rows beside real problems, so that one command leaves out all."""
+    if problems.found:
+        for name in row_numbers:
+            problems.add(f"seems to number the rows in column {shown(name)}", None, name, "drop")
+        places = problems.sheet.places
+        problems.found.sort(key=lambda each: places.get(each.column, -1))
+
+
+def names_of(sheet: Sheet, **given: Any) -> list[set[str]]:
+    """Return the names of the columns that are given for each role by their names or positions."""
+    unknown, found = [], []
+    for role, each in given.items():
+        if isinstance(each, str) or not isinstance(each, Collection):
+            raise TypeError(
+                f"{sheet.where}: {role} must be a list of names, got {abridged(each)}.{_in_brackets(sheet, each)}"
+            )
+        names = [sheet.name_of(one) for one in each]
+        unknown += [f"no column {abridged(one)} for {role}" for one, name in zip(each, names, strict=True) if not name]
+        found.append({name for name in names if name is not None})
+    if unknown:
+        told = ", ".join(unknown[:MOST_MISSING]) + (", ..." if len(unknown) > MOST_MISSING else "")
+        sheet.refuse(f"has {told}. Its columns are {listed(sheet.names)}")
+    return found
+
+
+def check_roles(where: str, as_text: set[str], dropped: set[str]) -> None:
+    """Refuse columns that are to be taken as text and to be left out."""
+    if as_text & dropped:
+        raise ValueError(f"{where}: drop must not hold a column that text holds, got {shown(min(as_text & dropped))}.")
+
+
+def _in_brackets(sheet: Sheet, given: Any) -> str:
+    """Return how a list is written that was given as one text, with commas between names."""
+    if not isinstance(given, str) or len(given) >= LONGEST_SHOWN:
+        return ""
+    names = [given] if sheet.name_of(given) else [name.strip() for name in given.split(",")]
+    return f" Write {names!r}."
+
+
+def split_rows(sheet: Sheet, test_size: float, seed: int, problems: Problems) -> tuple[Array, Array]:
+    """Return the training rows and the test rows, both in a drawn order."""
+    n_test = round(sheet.n_rows * test_size)
+    if test_size and not 0 < n_test < sheet.n_rows:
+        problems.add(f"has {count(sheet.n_rows, 'row')}, too few to keep a part of {test_size} for testing")
+    order = np.random.RandomState(seed).permutation(sheet.n_rows)
+    return order[n_test:], order[:n_test]

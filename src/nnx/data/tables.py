@@ -1,0 +1,445 @@
+"""Tables: CSV files turned into what a network takes, and its outputs into the target's own names and units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import IO, Any
+
+import numpy as np
+
+from nnx._base import check, config
+from nnx._base.typing import Array, Path
+from nnx.data.columns import (
+    Column,
+    Ignored,
+    Number,
+    Text,
+    check_answers,
+    chosen_categories,
+    described_column,
+    description,
+)
+from nnx.data.learning import MOST_MISSING, check_roles, learnt, names_of, propose_dropping, row_numbers, split_rows
+from nnx.data.notation import is_gap
+from nnx.data.problems import Problems
+from nnx.data.records import sheet_of
+from nnx.data.sheet import Sheet, count, listed, read_csv, shown
+
+#: A table prints no more columns than this.
+SHOWN_COLUMNS = 30
+#: So many columns with the same name but for its number share a line.
+SHARED_LINE = 8
+NUMBERED = re.compile(r"(.*?)(\d{1,9})", re.DOTALL)
+
+
+class Table:
+    """What was learnt about the columns of a CSV file: it leads from raw files to inputs, and from outputs to answers.
+
+    `load_csv` makes one. A model that is given it (``model.set(table=...)``) keeps it in its file.
+
+    Attributes
+    ----------
+    columns : tuple
+        Of the file, in its order: each has a ``name`` and a ``kind``, "number" (with ``mean`` and ``scale``), "text"
+        (with ``categories``) or "ignored", and the number of ``gaps`` in the file that it was learnt from.
+    target : column
+        The one that is to be predicted.
+    header : bool
+        Whether the file begins with the columns' names.
+    n_inputs, n_outputs : int
+        Columns that the network takes, and gives if each class has an output.
+    input_names : list of str
+        Of the network's inputs: "age", "town=Graz", ...
+    classes : tuple of str, or None
+        Names of the classes, by class number; None for a target of numbers.
+    n_left_out : int
+        Rows without a target that `load_csv` left out; 0 for a table from elsewhere, such as a model's file.
+    row_numbers : tuple of str
+        Columns whose whole numbers seem to count the rows, so that `load_csv` should perhaps be told to drop them;
+        () for a table from elsewhere.
+
+    Examples
+    --------
+    >>> from nnx.data.columns import Number, Text
+    >>> from nnx import Table
+    >>> table = Table([Number("area", mean=70, scale=20), Text("town", ("Graz", "Linz")), Number("rent")], "rent")
+    >>> table.input_names
+    ['area', 'town=Graz', 'town=Linz']
+    """
+
+    def __init__(self, columns: Sequence[Column], target: str, header: bool = True) -> None:
+        self.columns = tuple(columns) if isinstance(columns, Sequence) else (columns,)
+        self.header = check.flag("Table", "header", header)
+        strangers = [column for column in self.columns if not isinstance(column, Number | Text | Ignored)]
+        if strangers:
+            raise TypeError(f"Table: columns must be of the classes in nnx.data.columns, got {strangers[0]!r}.")
+        names = [column.name for column in self.columns]
+        if len(set(names)) != len(names) or target not in names:
+            raise ValueError(f"Table: columns must have different names, target among them, got {names}, {target!r}.")
+        column = self.columns[names.index(target)]
+        if isinstance(column, Ignored):
+            raise ValueError(f"Table: target must be a column of numbers or text, got {column}.")
+        if isinstance(column, Text) and column.width < 2:
+            raise ValueError(f"Table: target must have two classes or more, got {column}.")
+        self.target: Number | Text = column
+        self.n_left_out = 0
+        self.row_numbers: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> list[Number | Text]:
+        """The columns that the network gets something of."""
+        return [each for each in self.columns if not isinstance(each, Ignored) and each is not self.target]
+
+    @property
+    def n_inputs(self) -> int:
+        """How many columns the network takes."""
+        return sum(column.width for column in self.inputs)
+
+    @property
+    def n_outputs(self) -> int:
+        """How many columns the network gives: one for numbers, else one a class."""
+        return self.target.width
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes; None for a target of numbers."""
+        return self.target.categories if isinstance(self.target, Text) else None
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the network's inputs."""
+        names = []
+        for column in self.inputs:
+            if isinstance(column, Text):
+                names += [f"{column.name}={category}" for category in column.categories]
+            else:
+                names.append(column.name)
+        return names
+
+    # From tables to arrays
+
+    def read_inputs(self, data: Any, *, unknown: str = "error") -> Array:
+        """Return what a network takes from a table with the same columns; the target's may be missing.
+
+        Parameters
+        ----------
+        data : path, open file, data frame, dict of columns or list of dicts
+            A CSV file, or a Python object with named columns; in these, None and NaN are missing values, too. Columns
+            are found by their names, and others are passed over; in a file without a header, by their places.
+        unknown : "error" or "missing"
+            What a text is that is none of its column's categories.
+
+        Returns
+        -------
+        array (rows, n_inputs) of the default dtype
+
+        Raises
+        ------
+        TypeError
+            If ``data`` is nothing of the kind.
+        DataFileError
+            If columns are missing, or cells are no numbers or no known categories. The message names all columns that
+            have such cells, with the first of each.
+        """
+        sheet = self._sheet("Table.read_inputs", data, unknown)
+        return self._inputs(sheet, self._places(sheet, with_target=False), unknown)
+
+    def read_samples(self, data: Any, *, unknown: str = "error") -> tuple[Array, Array]:
+        """Return inputs and targets from a table with the same columns.
+
+        Rows without a target are left out.
+
+        Parameters
+        ----------
+        data, unknown
+            As of `read_inputs`. An unknown class is always an error.
+
+        Returns
+        -------
+        X : array (rows, n_inputs)
+        y : intp array (rows,) of class numbers, or array (rows, 1) of standardized numbers
+            A class's name may end in a full stop that the name known for it lacks.
+
+        Raises
+        ------
+        TypeError, DataFileError
+            As `read_inputs` does, and if no row has a target, or one is no known class.
+        """
+        sheet = self._sheet("Table.read_samples", data, unknown)
+        places = self._places(sheet, with_target=True)
+        if not _leave_out_rows_without(sheet, places[self.target.name], self.classes or ()):
+            sheet.refuse(f"holds no value in column {shown(self.target.name)}, which is to be predicted")
+        return self._samples(sheet, places, unknown)
+
+    def _sheet(self, where: str, data: Any, unknown: str) -> Sheet:
+        check.one_of(where, "unknown", unknown, ("error", "missing"))
+        sheet = sheet_of(where, data, self.header)
+        sheet.where = where
+        return sheet
+
+    def _places(self, sheet: Sheet, with_target: bool) -> dict[str, int]:
+        """Return the position of each column in the table."""
+        names = [column.name for column in self.columns]
+        needed = [column.name for column in self.inputs] + [self.target.name] * with_target
+        missing = [shown(name) for name in needed if name not in sheet.places]
+        if not self.header and (missing or sheet.lines is not None):
+            shorter = [name for name in names if name != self.target.name]
+            found = next((each for each in (names, shorter) if len(each) == len(sheet.names)), None)
+            if found is None or (with_target and found is shorter):
+                least = "" if with_target else f", or {len(shorter)} without {shown(self.target.name)}"
+                sheet.refuse(f"has {count(len(sheet.names), 'column')}, and must have {len(names)}{least}")
+            return {name: place for place, name in enumerate(found)}
+        if missing:
+            columns = f"columns {', '.join(missing[:MOST_MISSING])}" if len(missing) > 1 else f"column {missing[0]}"
+            more = f" and {len(missing) - MOST_MISSING:,} more" if len(missing) > MOST_MISSING else ""
+            sheet.refuse(f"has no {columns}{more}. Its columns are {listed(sheet.names)}")
+        return sheet.places
+
+    def _samples(self, sheet: Sheet, places: dict[str, int], unknown: str = "error") -> tuple[Array, Array]:
+        problems = Problems(sheet)
+        X = self._inputs(sheet, places, unknown, problems)
+        y = self._targets(sheet, places[self.target.name], problems)
+        problems.refuse()
+        return X, y
+
+    def _inputs(self, sheet: Sheet, places: dict[str, int], unknown: str, noting: Problems | None = None) -> Array:
+        problems = noting or Problems(sheet)
+        X = np.zeros((sheet.n_rows, self.n_inputs), config.get_default_dtype())
+        start = 0
+        for column in self.inputs:
+            place = places[column.name]
+            if isinstance(column, Number):
+                numbers = column.standardized(sheet, place, problems)
+                X[:, start] = np.where(np.isnan(numbers), 0, numbers)
+            else:
+                codes = column.codes(sheet, place, problems, unknown)
+                known = np.flatnonzero(codes >= 0)
+                X[known, start + codes[known]] = 1
+            start += column.width
+        if noting is None:
+            problems.refuse()
+        return X
+
+    def _targets(self, sheet: Sheet, place: int, problems: Problems) -> Array:
+        if isinstance(self.target, Number):
+            numbers = self.target.standardized(sheet, place, problems)
+            return numbers.astype(config.get_default_dtype()).reshape(-1, 1)
+        return self.target.codes(sheet, place, problems, full_stops=True)
+
+    # From outputs to answers
+
+    def decode(self, outputs: Any) -> Array:
+        """Return what a network's outputs say, in the target's own terms.
+
+        Parameters
+        ----------
+        outputs : array (n, n_outputs), for two classes also (n, 1)
+            One output for two classes is the probability of the second.
+
+        Returns
+        -------
+        array (n,)
+            Names of classes, as str objects, or float64 numbers in the target's own units.
+        """
+        if isinstance(self.target, Number):
+            values = check.rows("Table.decode", "outputs", outputs, 1, np.dtype(np.float64))
+            check_answers("Table.decode", values)
+            return values[:, 0] * self.target.scale + self.target.mean
+        return chosen_categories("Table.decode", self.target.categories, outputs)
+
+    def fits(self, n_outputs: int) -> bool:
+        """Return whether a network with so many outputs can predict the target; for two classes, one may do."""
+        return n_outputs == self.n_outputs or (n_outputs == 1 and self.n_outputs == 2)
+
+    # To and from model files
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON can hold."""
+        columns = [description(column) for column in self.columns]
+        return {"header": self.header, "target": self.target.name, "columns": columns}
+
+    @classmethod
+    def from_dict(cls, described: Any) -> Table:
+        """Return the table that `to_dict` described; a ValueError or TypeError says what is wrong with another one."""
+        if not isinstance(described, dict) or set(described) != {"header", "target", "columns"}:
+            raise ValueError("a table is not described")
+        if not isinstance(described["columns"], list):
+            raise ValueError("the columns of a table are not described")
+        columns = [described_column(each) for each in described["columns"]]
+        return cls(columns, described["target"], described["header"])
+
+    def __repr__(self) -> str:
+        rows = _summaries(self.inputs)
+        rest = sum(n_columns for _, n_columns in rows[SHOWN_COLUMNS:])
+        lines = [line for line, _ in rows[:SHOWN_COLUMNS]]
+        lines += [f"and {rest:,} more columns"] if rest else []
+        lines.append(f"target {shown(self.target.name)}: {self.target.summary()}")
+        return "Table(\n" + "".join(f"  {line},\n" for line in lines) + ")"
+
+
+def _summaries(columns: Sequence[Number | Text]) -> list[tuple[str, int]]:
+    """Return lines about columns, each with how many it is about: many numbered ones, such as pixels, share a line."""
+    rows = []
+    start = 0
+    while start < len(columns):
+        end = start + 1
+        while end < len(columns) and _follows(columns[end - 1], columns[end]):
+            end += 1
+        if end - start >= SHARED_LINE:
+            names = f"{shown(columns[start].name)} to {shown(columns[end - 1].name)}"
+            rows.append((f"{names}: {end - start:,} columns of numbers", end - start))
+        else:
+            rows += [(f"{shown(column.name)}: {column.summary()}", 1) for column in columns[start:end]]
+        start = end
+    return rows
+
+
+def _follows(one: Number | Text, other: Number | Text) -> bool:
+    """Return whether two columns of numbers are called "pixel8" and "pixel9", or the like."""
+    names = [NUMBERED.fullmatch(column.name) for column in (one, other) if isinstance(column, Number)]
+    if len(names) < 2 or not all(names):
+        return False
+    (stem, number), (other_stem, other_number) = (name.groups() for name in names if name)
+    return stem == other_stem and int(other_number) == int(number) + 1
+
+
+# Learning the columns of a file
+
+
+def load_csv(
+    path: Path | IO[Any],
+    target: str | int,
+    *,
+    test_size: float = 0.2,
+    seed: int = 0,
+    header: bool | None = None,
+    task: str | None = None,
+    text: Collection[str | int] = (),
+    drop: Collection[str | int] = (),
+    gaps: str = "fill",
+    decimal: str | None = None,
+) -> tuple[Array, Array, Array, Array, Table]:
+    """Return the rows of a CSV file as training and test samples, and what was learnt about its columns.
+
+    Numbers are standardized with the mean and the standard deviation of the training rows; texts become one-hot
+    columns. A missing value (an empty cell, ``?``, ``NA``, ``N/A``, ``NaN``, ``NULL``, ``-``,
+    ``--``, ``.``) is filled with the mean of the
+    training rows; among texts, it is none of the categories. Rows without a target are left out, without a word:
+    ``table.n_left_out`` says how many.
+
+    Numbers may have a currency (``$5``, ``5 EUR``), a percent sign (``12%`` is the number 12), a decimal comma, and
+    commas, full stops, blanks or apostrophes between thousands, if the whole column is written in one way.
+
+    Parameters
+    ----------
+    path : str or path, or a file open for reading
+        UTF-8 text. What separates cells is the first of tab, semicolon, bar and comma that splits the first 20 rows
+        into equally many cells.
+    target : str or int
+        The column to predict: its name, or its position as Python counts (−1 is the last).
+    test_size : float
+        The part of the rows, drawn at random, that is kept for testing: from 0 (none) up to, but not including, 1.
+    seed : int
+        Of that drawing, and of the training rows' order.
+    header : bool, optional
+        Whether the first row holds names. Without it, it does if none of its cells is a number, and, if two are the
+        same, a number stands below one of them (two columns of one name are then an error). Columns without a name are
+        called ``"column 1"``, ``"column 2"``, ...
+    task : "classification" or "regression", optional
+        Without it, a target of texts, or of at most 10 different whole numbers with 10 rows each or more, is for
+        classification.
+    text : list of names or positions
+        Columns of numbers to be taken as texts, such as numbers of months or shops.
+    drop : list of names or positions
+        Columns that the network shall not get, such as numbers of rows.
+    gaps : "fill" or "refuse"
+        What to do about missing values in this file, the target's too; those in tables that are read later are filled.
+    decimal : "." or ",", optional
+        The decimal mark of columns that can be read in two ways, such as 1,234 and 5,678. Without it, it is a comma if
+        other columns of the file can be read with a decimal comma only and none with a full stop only, else a full
+        stop.
+
+    Returns
+    -------
+    X : array (rows, table.n_inputs) of the default dtype
+    y : intp array (rows,) of class numbers, or array (rows, 1) of standardized numbers
+    X_test, y_test : the same of the test rows
+    table : Table
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    DataFileError
+        If columns or cells are not what they must be. The message names all of them, and what to pass to load the file
+        all the same.
+
+    Notes
+    -----
+    Categories and classes are those of the whole file, so that no text of a test row is unknown.
+    """
+    where = "load_csv"
+    test_size = check.fraction(where, "test_size", test_size)
+    seed = check.whole(where, "seed", seed, 0, 2**32 - 1)
+    check.one_of(where, "task", task, (None, "classification", "regression"))
+    check.one_of(where, "gaps", gaps, ("fill", "refuse"))
+    check.one_of(where, "decimal", decimal, (None, ".", ","))
+    sheet = read_csv(where, path, header)
+    (name,), as_text, dropped = names_of(sheet, target=[target], text=text, drop=drop)
+    check_roles(where, as_text, dropped)
+    if name in dropped:
+        raise ValueError(f"{where}: drop must not hold the target, got {name!r}.")
+    if name in as_text and task == "regression":
+        raise ValueError(f"{where}: text must not hold the target of a regression, got {name!r}.")
+    if gaps == "fill":
+        _leave_out_rows_without(sheet, sheet.places[name])
+    problems = Problems(sheet)
+    training_rows, test_rows = split_rows(sheet, test_size, seed, problems)
+    task = "classification" if name in as_text else task
+    columns = learnt(sheet, training_rows, name, task, as_text, dropped, gaps == "refuse", decimal, problems)
+    numbering = row_numbers(sheet, [each for each in columns if each.name != name])
+    propose_dropping(problems, numbering)
+    problems.refuse()
+    table = Table(columns, name, sheet.header)
+    if table.n_inputs == 0:
+        sheet.refuse(f"has no column beside {shown(name)} to predict it from")
+    table.n_left_out = sheet.n_left_out
+    table.row_numbers = numbering
+    X, y = table._samples(sheet, sheet.places)
+    return X[training_rows], y[training_rows], X[test_rows], y[test_rows], table
+
+
+def problems_without_target(
+    path: Path,
+    header: bool | None,
+    text: Collection[str | int],
+    drop: Collection[str | int],
+    decimal: str | None,
+) -> Problems:
+    """Return what would be in the way of loading a file if none of its columns were the target."""
+    sheet = read_csv("load_csv", path, header)
+    as_text, dropped = names_of(sheet, text=text, drop=drop)
+    check_roles("load_csv", as_text, dropped)
+    problems = Problems(sheet)
+    columns = learnt(sheet, np.arange(sheet.n_rows), "", None, as_text, dropped, False, decimal, problems)
+    propose_dropping(problems, row_numbers(sheet, columns))
+    return problems
+
+
+def _leave_out_rows_without(sheet: Sheet, place: int, known: Collection[str] = ()) -> bool:
+    """Leave out the rows without a value in a column; if that were all, leave none out and return False.
+
+    Marks of a gap that are ``known`` classes, as in tables of older versions, are values.
+    """
+    gaps = {cell for cell in dict.fromkeys(sheet.columns[place]) if is_gap(cell) and cell not in known}
+    out = [row for row, cell in enumerate(sheet.columns[place]) if cell in gaps]
+    if len(out) == sheet.n_rows:
+        return False
+    sheet.leave_out(out)
+    return True
+
+
+def column_names(path: Path, header: bool | None = None) -> list[str]:
+    """Return the names that `load_csv` would give a file's columns."""
+    return read_csv("column_names", path, header).names

@@ -1,0 +1,248 @@
+"""Checkpoints of a run: when one is due, what is in it, and whether a run can go on from it.
+
+A checkpoint is a model file with three things more: how far the run has come, what it has recorded, and fingerprints of
+the data. How it lies in the file is `nnx.files.model_files`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import warnings
+import zlib
+from typing import Any
+
+import numpy as np
+
+from nnx import _kernels
+from nnx._base import check, files
+from nnx._base.typing import Array, Path
+from nnx.engine.history import EPOCH, STEP
+from nnx.engine.job import Job
+from nnx.files import descriptions, model_files
+
+#: What `Model.train` takes for how often.
+SECONDS = re.compile(r"(\d+(?:\.\d+)?) ?s")
+#: Steps between two checkpoints where the clock decides: no limit.
+UNLIMITED = 1 << 62
+
+
+def fingerprint(values: Array) -> dict[str, Any]:
+    """Return shape, dtype and CRC-32 of an array's numbers."""
+    parts = [values]
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:  # long doubles have bytes that mean nothing
+        with np.errstate(all="ignore"):
+            parts = [values.astype(np.float64)]
+            parts.append((values - parts[0]).astype(np.float64))
+    crc = 0
+    for part in parts:
+        part = np.ascontiguousarray(part, part.dtype.newbyteorder("<"))
+        crc = zlib.crc32(part.reshape(-1).view(np.uint8).data, crc)
+    return {"shape": list(values.shape), "dtype": values.dtype.name, "crc32": crc}
+
+
+def fingerprints(job: Job) -> dict[str, dict[str, Any]]:
+    """Return the fingerprints of a run's data, by name: samples as the network gets them, the rest as it was given."""
+    arrays = {"X": job.data.X, "y": job.data.y_accuracy}
+    if job.held_out is not None:
+        arrays |= {"validation_data[0]": job.held_out.X, "validation_data[1]": job.held_out.y_accuracy}
+    return {name: fingerprint(array) for name, array in arrays.items()}
+
+
+def prepare(where: str, job: Job, checkpoint: Path | None, every: int | str, resume: Path | None) -> Resumed | None:
+    """Let a job write checkpoints, and go on from one, if it is to; return what that one holds."""
+    interval(where, every)
+    if checkpoint is not None:
+        job.keeper = Keeper(where, checkpoint, every, job)
+    if resume is None:
+        return None
+    resumed = Resumed(where, resume, job)
+    job.done, job.sums = resumed.done, resumed.sums
+    return resumed
+
+
+class Keeper:
+    """Writes a run's checkpoints.
+
+    Parameters
+    ----------
+    where : str
+        The method that was called, for sentences.
+    path : str or path
+    every : int or str
+        How often: a number of epochs, or seconds, as in "30s".
+    job : Job
+        The run.
+    """
+
+    def __init__(self, where: str, path: Path, every: int | str, job: Job) -> None:
+        self._where, self._given = where, check.path(where, "checkpoint", path)
+        self._epochs, self._seconds = interval(where, every)
+        files.writable(where, self._given, "checkpoint")
+        self._path = os.path.abspath(self._given)  # the run may change the current folder
+        self._last = time.monotonic()
+        self._written = -1
+        self._data = fingerprints(job)
+        model_files.check_checkpoint(where, job.model, self._run(job, 0))
+
+    def steps_left(self, done: int, n_batches: int) -> int:
+        """Return how many steps there are until a checkpoint is due; a large number where the clock decides."""
+        if not self._epochs:
+            return UNLIMITED
+        between = self._epochs * n_batches
+        return between - done % between
+
+    def is_due(self, done: int, n_batches: int) -> bool:
+        """Return whether a checkpoint is to be written after so many steps."""
+        if self._epochs:
+            return done % (self._epochs * n_batches) == 0
+        return time.monotonic() - self._last >= self._seconds
+
+    def write(self, job: Job, done: int, sums: tuple[float, ...]) -> None:
+        """Write a checkpoint, unless there is one of this step.
+
+        Raises
+        ------
+        OSError
+            If that fails; the model and the checkpoint before are as they were.
+        """
+        if done == self._written:
+            return
+        if self._written < 0:
+            files.remove_leftovers(self._path)
+        arrays = {name: getattr(job.history, name) for name in EPOCH + STEP}
+        try:
+            model_files.save_checkpoint(
+                self._where,
+                self._path,
+                job.model,
+                self._run(job, done),
+                {**arrays, "sums": np.array(sums, np.float64)},
+            )
+        except OSError as error:
+            raise OSError(
+                f"{self._where}: checkpoint could not be written to {self._given!r}: {error.strerror or error}. "
+                f"The model is as after {done} steps, and an earlier checkpoint is as it was."
+            ) from error
+        self._written, self._last = done, time.monotonic()
+
+    def _run(self, job: Job, done: int) -> dict[str, Any]:
+        """Return what a checkpoint says of the run after so many steps."""
+        return {
+            "done": done,
+            "rows": job.rows,
+            "shuffle": job.order.shuffles,
+            "seed": job.order.seed,
+            "backend": _kernels.name,
+            "data": self._data,
+        }
+
+
+def interval(where: str, every: Any) -> tuple[int, float]:
+    """Return the epochs and the seconds between two checkpoints, one of which is 0."""
+    if isinstance(every, str):
+        found = SECONDS.fullmatch(every.strip())
+        if found is None:
+            raise ValueError(
+                f"{where}: checkpoint_every must be a number of epochs, or seconds such as '30s', got {every!r}."
+            )
+        return 0, float(found[1])
+    return check.whole(where, "checkpoint_every", every), 0.0
+
+
+class Resumed:
+    """A checkpoint from which a run can go on: every difference from the run that wrote it has been looked for.
+
+    Attributes
+    ----------
+    done : int
+        How many steps it has done.
+    sums : tuple of four numbers
+        Of the epoch so far: losses, how many, hits, how many.
+    """
+
+    def __init__(self, where: str, path: Path, job: Job) -> None:
+        self._path = check.path(where, "resume", path)
+        self._checkpoint = model_files.Checkpoint(where, self._path, job.model)
+        self._take(job)
+        self._compare(where, job)
+
+    def _take(self, job: Job) -> None:
+        """Read how far the run has come; refuse what no run can have written."""
+        run, arrays = self._checkpoint.run, self._checkpoint.run_arrays
+        try:
+            iterations = self._checkpoint.iterations
+            most = descriptions.MAX_STEPS if iterations is None else iterations
+            self.done = check.whole("", "done", run["done"], 0, most)
+            seed = run["seed"]
+            self._seed = None if seed is None else check.whole("", "seed", seed, 0, (1 << 64) - 1)
+            if type(run["data"]) is not dict or type(run["backend"]) is not str:
+                raise TypeError
+            columns = {name: arrays[name] for name in EPOCH + STEP}
+            sums = arrays["sums"].tolist()
+            counts = [check.whole("", "sums", int(count), 0, descriptions.MAX_STEPS) for count in sums[1::2]]
+            self.sums = (float(sums[0]), counts[0], float(sums[2]), counts[1])
+        except (IndexError, KeyError, OverflowError, TypeError, ValueError):
+            self._checkpoint.refuse("is damaged: it does not say how far the run has come")
+        n_epochs = self.done // job.n_batches
+        validated: tuple[int, ...] = (0,)
+        if job.held_out is not None:  # an epoch's validation may have been interrupted
+            validated = (n_epochs, n_epochs - (self.done % job.n_batches == 0))
+        sizes = {
+            **dict.fromkeys(EPOCH[:5], (n_epochs,)),
+            **dict.fromkeys(EPOCH[5:], validated),
+            **dict.fromkeys(STEP, (self.done,)),
+        }
+        if any(column.dtype != np.float64 or column.ndim != 1 for column in columns.values()):
+            self._checkpoint.refuse("is damaged: its figures are none")
+        self._columns = columns
+        self._fits = all(len(column) in sizes[name] for name, column in columns.items())
+
+    def _compare(self, where: str, job: Job) -> None:
+        """Refuse a run of other data, or of another kind."""
+        run, path = self._checkpoint.run, self._path
+        of = f"that of {path!r}"
+        theirs, ours = run["data"], fingerprints(job)
+        for name in (*ours, *theirs):
+            if theirs.get(name) != ours.get(name):
+                raise ValueError(
+                    f"{where}: {files.printable(name, 80)} must be {of}, {_told(theirs.get(name))}, "
+                    f"got {_told(ours.get(name))}."
+                )
+        if run.get("rows") != job.rows:
+            raise ValueError(f"{where}: batch_size must be {of}, {run.get('rows')}, got {job.rows}.")
+        if run.get("shuffle") is not job.order.shuffles:
+            raise ValueError(f"{where}: shuffle must be {of}, {run.get('shuffle')}, got {job.order.shuffles}.")
+        if job.order.seed not in (None, self._seed):
+            raise ValueError(f"{where}: seed must be {of}, {self._seed}, got {job.order.seed}.")
+        if self.done > job.n_steps:
+            raise ValueError(
+                f"{where}: epochs must be as many as {path!r} has come, {self.done / job.n_batches:g}, "
+                f"or more, got {job.epochs}."
+            )
+        if not self._fits:
+            self._checkpoint.refuse("is damaged: its figures are none")
+        if run.get("backend") != _kernels.name:
+            before = files.printable(run["backend"], 80)
+            warnings.warn(
+                f"{where}: {path!r} was written on {before}, and goes on on {_kernels.name}: the last "
+                "digits will be other ones than without the interruption.",
+                stacklevel=5,
+            )
+
+    def restore(self, job: Job) -> None:
+        """Put model, order and history in the state of the checkpoint."""
+        self._checkpoint.restore()
+        job.order.resume(self._seed)
+        job.history.restore(self._columns)
+        loss, accuracy = job.model.loss, job.model.accuracy
+        (loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count) = self.sums
+
+
+def _told(mark: dict[str, Any] | None) -> str:
+    """Return a fingerprint as words."""
+    if not isinstance(mark, dict):
+        return "none"
+    told = f"{mark.get('dtype')} of shape {mark.get('shape')} with CRC-32 {mark.get('crc32')}"
+    return files.printable(told, 160)

@@ -1,0 +1,170 @@
+"""What a training run recorded: `History`."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnx import plot
+from nnx._base.typing import Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TRAINING = ("loss", "data_loss", "regularization_loss", "accuracy", "learning_rate")
+VALIDATION = ("validation_loss", "validation_accuracy")
+EPOCH = TRAINING + VALIDATION
+STEP = ("step_loss", "step_data_loss", "step_regularization_loss", "step_accuracy", "step_learning_rate")
+
+
+class History:
+    """Figures of one `Model.train` call, epoch by epoch and step by step, as far as it came.
+
+    Attributes
+    ----------
+    loss, data_loss, regularization_loss, accuracy : float64 arrays, one value an epoch
+        Of the training data: means over the epoch's samples, and the penalty after the epoch.
+    learning_rate : float64 array, one value an epoch
+        Of the epoch's last step.
+    validation_loss, validation_accuracy : float64 arrays, one value an epoch
+        Empty without validation data.
+    step_loss, step_data_loss, step_regularization_loss, step_accuracy, step_learning_rate : float64 arrays
+        One value a step; the penalty is taken before the step's update.
+    is_regression : bool
+        Whether the accuracy counts predictions near a target, as that of a regression does; `plot` leaves it out then.
+
+    Examples
+    --------
+    >>> import nnx
+    >>> model = nnx.Model()
+    >>> model.add(nnx.Layer_Dense(1, 1))
+    >>> model.set(
+    ...     loss=nnx.Loss_MeanSquaredError(), optimizer=nnx.Optimizer_SGD(0.1), accuracy=nnx.Accuracy_Regression()
+    ... )
+    >>> model.finalize()
+    >>> history = model.train([[0.0], [1.0]], [0.0, 2.0], epochs=20, print_every=None)
+    >>> history
+    History(epochs=20, steps=20)
+    >>> bool(history.loss[-1] < history.loss[0])
+    True
+    """
+
+    loss: Array
+    data_loss: Array
+    regularization_loss: Array
+    accuracy: Array
+    learning_rate: Array
+    validation_loss: Array
+    validation_accuracy: Array
+    step_loss: Array
+    step_data_loss: Array
+    step_regularization_loss: Array
+    step_accuracy: Array
+    step_learning_rate: Array
+    is_regression: bool = False
+
+    def __init__(self, is_regression: bool = False) -> None:
+        self.is_regression = is_regression
+        #: Figures, one row behind the other: of steps, of epochs, of validations. Whoever reads them, in whatever
+        #: thread or signal handler, copies them and changes nothing.
+        self._rows: dict[tuple[str, ...], array[float]] = {}
+        #: Figures of steps and epochs that come behind those, in the arrays that compiled calls have written.
+        self._later: list[tuple[Array, Array]] = []
+
+    def __getattr__(self, name: str) -> Array:
+        for names in (STEP, TRAINING, VALIDATION):
+            if name in names:  # no other: copy and pickle ask before _rows exists
+                column = names.index(name)
+                rows = np.frombuffer(self._rows_of(names).tobytes()).reshape(-1, len(names))
+                later = [] if names is VALIDATION else [pair[names is TRAINING][column] for pair in self._later[:]]
+                return np.concatenate([rows[:, column], *later])
+        raise AttributeError(f"'History' object has no attribute {name!r}")
+
+    def add(self, steps: Array, epochs: Array) -> None:
+        """Record some steps and the epochs that end among them.
+
+        Parameters
+        ----------
+        steps, epochs : float64 arrays (5, n) and (5, m)
+            Rows: loss, data loss, penalty, accuracy, learning rate.
+        """
+        self._later.append((steps, epochs))
+
+    def adding(self, steps: Array, epochs: Array) -> partial[Any]:
+        """Return the call that does what `add` does, for `nnx._base.interrupt.at_once`."""
+        return partial(self._later.append, (steps, epochs))
+
+    def adding_step(
+        self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float
+    ) -> partial[Any]:
+        """Return the call that records a step, for `nnx._base.interrupt.at_once`."""
+        return partial(
+            self._rows_of(STEP).extend,
+            (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, float(learning_rate)),
+        )
+
+    def add_epoch(self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float) -> None:
+        """Record an epoch's training figures."""
+        row = (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, learning_rate)
+        self._rows_of(TRAINING).extend(tuple(map(float, row)))
+
+    def add_validation(self, loss: float, accuracy: float) -> None:
+        """Record an epoch's validation figures."""
+        self._rows_of(VALIDATION).extend((loss, accuracy))
+
+    def _rows_of(self, names: tuple[str, ...]) -> array[float]:
+        """Return the rows of these figures."""
+        return self._rows.setdefault(names, array("d"))
+
+    def _count(self, names: tuple[str, ...]) -> int:
+        """Return how many steps, or epochs, there are."""
+        later: int = sum(pair[names is TRAINING].shape[1] for pair in self._later[:])
+        return len(self._rows_of(names)) // len(names) + later
+
+    def lacks_epoch(self, n_batches: int) -> bool:
+        """Return whether the last step recorded ends an epoch, of so many steps, that is not recorded."""
+        return len(self) // n_batches > self._count(TRAINING)
+
+    def restore(self, columns: Mapping[str, Array]) -> None:
+        """Begin with the figures of an interrupted run: float64 arrays (n,) under the attributes' names."""
+        for names in (STEP, TRAINING, VALIDATION):
+            self._rows[names] = array("d", np.stack([columns[name] for name in names], 1).tobytes())
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Return all figures as lists of floats, ready for JSON."""
+        return {name: getattr(self, name).tolist() for name in EPOCH + STEP}
+
+    def plot(self, ax: Axes | None = None, *, accuracy: bool | None = None) -> Axes:
+        """Draw the loss and, below it, the accuracy, of training and validation, epoch by epoch.
+
+        The scale of the loss is logarithmic where it spans more than a decade and a half. A line marks the epoch with
+        the lowest validation loss.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            Where to draw: two panels share its place. A new figure without it.
+        accuracy : bool, optional
+            Whether to draw the accuracy. Without it, that of a classifier is drawn, and that of a regression is not.
+
+        Returns
+        -------
+        The matplotlib axes of the loss.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        return plot.history(self, ax, accuracy=accuracy)
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return self._count(STEP)
+
+    def __repr__(self) -> str:
+        return f"History(epochs={self._count(TRAINING)}, steps={len(self)})"

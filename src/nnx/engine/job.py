@@ -1,0 +1,108 @@
+"""What a call of `Model.train` has to do, as data: `Data`, `Job`, and the types of what a way of running is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from nnx._base.interrupt import Interrupt
+from nnx._base.network import Network
+from nnx._base.random import Order
+from nnx._base.typing import Array
+from nnx.engine.history import History
+
+
+class Data(NamedTuple):
+    """Samples and targets, checked and cast once; a batch of them is one of these too."""
+
+    X: Array
+    #: What the loss gets: cast for a built-in loss, as the caller gave it for others.
+    y: Array
+    #: What the accuracy gets: as the caller gave it.
+    y_accuracy: Array
+
+    def n_batches(self, batch_size: int | None) -> int:
+        """Return how many steps an epoch has."""
+        return 1 if batch_size is None else -(-len(self.X) // batch_size)
+
+    def batches(self, batch_size: int | None, order: Array | None = None, first: int = 0) -> Iterator[Data]:
+        """Yield the batches from ``first`` on, in ``order`` if one is given; the last may be smaller."""
+        size = batch_size or len(self.X)
+        for start in range(first * size, len(self.X), size):
+            rows = slice(start, start + size) if order is None else order[start : start + size]
+            yield Data(self.X[rows], self.y[rows], self.y_accuracy[rows])
+
+
+class CheckpointWriter(Protocol):
+    """Writes a run's checkpoints: `nnx.engine.checkpoints.Keeper`."""
+
+    def steps_left(self, done: int, n_batches: int) -> int:
+        """Return how many steps there are until a checkpoint is due."""
+
+    def is_due(self, done: int, n_batches: int) -> bool:
+        """Return whether a checkpoint is to be written after so many steps."""
+
+    def write(self, job: Job, done: int, sums: tuple[float, ...]) -> None:
+        """Write a checkpoint."""
+
+
+@dataclass
+class Job:
+    """What a call of `Model.train` has to do, all of it checked.
+
+    Attributes
+    ----------
+    stops : bool
+        Whether a loss, or a parameter, that is not finite ends it.
+    keeper : CheckpointWriter or None
+        Writes checkpoints.
+    done : int
+        How many steps an interrupted run has done that this one goes on with.
+    sums : tuple of four numbers
+        Of that run's last epoch: losses, how many, hits, how many.
+    """
+
+    model: Network
+    data: Data
+    held_out: Data | None
+    epochs: int
+    batch_size: int | None
+    order: Order
+    threads: int
+    stops: bool
+    history: History
+    keeper: CheckpointWriter | None = None
+    done: int = 0
+    sums: tuple[float, int, float, int] = (0.0, 0, 0.0, 0)
+
+    @property
+    def n_batches(self) -> int:
+        """Steps of an epoch."""
+        return self.data.n_batches(self.batch_size)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epochs * self.n_batches
+
+    @property
+    def rows(self) -> int:
+        """Samples of a step, but for the last of an epoch."""
+        return min(self.batch_size or len(self.data.X), len(self.data.X))
+
+    def lacks_validation(self) -> bool:
+        """Return whether the interrupted run was stopped while it evaluated the model after an epoch."""
+        n_epochs, rest = divmod(self.done, self.n_batches)
+        return self.held_out is not None and rest == 0 and len(self.history.validation_loss) < n_epochs
+
+
+#: Evaluates the model on the held-out data; records and reports what is found.
+Validate = Callable[[Interrupt], None]
+
+
+class Keep(Protocol):
+    """What writes the checkpoints of a run while it goes on."""
+
+    def __call__(self, done: int, sums: Callable[[], tuple[float, ...]], now: bool = False) -> None:
+        """Write a checkpoint after ``done`` steps, if one is due or wanted now; never of a diverged model."""

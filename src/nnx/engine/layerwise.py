@@ -1,0 +1,140 @@
+"""The book path: a model's training and evaluation, one layer call after the other."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+from nnx._base import printing
+from nnx._base.interrupt import Interrupt, at_once
+from nnx._base.network import Network
+from nnx.engine import divergence
+from nnx.engine.job import Data, Job, Keep, Validate
+from nnx.losses import Loss
+from nnx.optimizers import is_built_in
+
+
+class Figures(NamedTuple):
+    """What is recorded and printed of a step or an epoch."""
+
+    data_loss: float
+    regularization_loss: float
+    accuracy: float
+    learning_rate: float
+
+
+def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) -> None:
+    """Train for some epochs; record and report each step and epoch."""
+    done, model = job.done, job.model
+
+    def sums() -> tuple[float, ...]:
+        return _sums(model)
+
+    with Interrupt() as interrupt:
+        try:
+            if job.stops:
+                divergence.check_parameters(model, done, job.n_batches)
+            if job.lacks_validation():
+                validate(interrupt)
+            while done < job.n_steps:
+                epoch, first = divmod(done, job.n_batches)
+                if first == 0:
+                    report.begin(epoch)
+                    _new_pass(model)
+                for batch in job.data.batches(job.batch_size, job.order.draw(epoch + 1, len(job.data.X)), first):
+                    ends = (done + 1) % job.n_batches == 0
+                    _do_step(job, report, batch, done)
+                    done += 1
+                    if ends:
+                        report.line(printing.epoch_line(*_record_epoch(job)))
+                        if job.held_out is not None:
+                            validate(interrupt)
+                    keep(done, sums)
+                    interrupt.check()
+            if job.stops:
+                divergence.check_parameters(model, done, job.n_batches)
+            keep(done, sums, now=True)
+        except KeyboardInterrupt:
+            if interrupt.stopped:
+                keep(done, sums, now=True)
+            raise
+        finally:
+            if job.history.lacks_epoch(job.n_batches):  # an exception came just then
+                _record_epoch(job)
+
+
+def _do_step(job: Job, report: printing.Printer, batch: Data, done: int) -> None:
+    figures = _step(job, batch, done)
+    step = done % job.n_batches
+    if report.wants(step):
+        report.line(printing.step_line(step, *figures))
+    report.advance(*figures)
+
+
+def _record_epoch(job: Job) -> Figures:
+    model = job.model
+    data_loss, penalty = model.loss.calculate_accumulated(include_regularization=True)
+    totals = Figures(data_loss, penalty, model.accuracy.calculate_accumulated(), _rate(model))
+    job.history.add_epoch(*totals)
+    return totals
+
+
+def _sums(model: Network) -> tuple[float, ...]:
+    """Return the sums of losses and hits, and how many of each; 0 where an object of one's own keeps none."""
+    judges = (model.loss, model.accuracy)
+    return tuple(getattr(each, f"accumulated_{name}", 0) for each in judges for name in ("sum", "count"))
+
+
+def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None) -> None:
+    """Add up losses and hits of all batches in the model's loss and accuracy."""
+    _new_pass(model)
+    for batch in data.batches(batch_size):
+        output = model.forward(batch.X, training=False)
+        model.loss.calculate(output, batch.y)
+        model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
+        if interrupt is not None:
+            interrupt.check()
+
+
+def _step(job: Job, batch: Data, done: int) -> Figures:
+    """Do a step and record it; return its figures."""
+    model = job.model
+    before = _sums(model)
+    output = model.forward(batch.X, training=True)
+    data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True)
+    if job.stops and not math.isfinite(data_loss):
+        if isinstance(model.loss, Loss):
+            model.loss.accumulated_sum, model.loss.accumulated_count = before[0], int(before[1])
+        divergence.refuse_step(model, batch, done, job.n_batches)
+    accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
+    model.backward(output, batch.y)
+    optimizer = model.optimizer
+    optimizer.pre_update_params()
+    updates: list[partial[Any]] = []
+    if is_built_in(optimizer):
+        updates = optimizer._steps(model.trainable_layers)
+    else:
+        for layer in model.trainable_layers:
+            optimizer.update_params(layer)
+        optimizer.post_update_params()
+    figures = Figures(float(data_loss), float(penalty), float(accuracy), _rate(model))
+    at_once([*updates, job.history.adding_step(*figures)])  # parameters, count and history are of one step
+    return figures
+
+
+def _new_pass(model: Network) -> None:
+    model.loss.new_pass()
+    model.accuracy.new_pass()
+
+
+def _predictions(model: Network, output: Any) -> Any:
+    """Return what the last layer makes of its output; a layer without ``predictions`` leaves it as it is."""
+    predictions = getattr(model.output_layer_activation, "predictions", None)
+    return output if predictions is None else predictions(output)
+
+
+def _rate(model: Network) -> float:
+    """Return the optimizer's rate, as it is (it is printed in full); an optimizer of one's own may have none."""
+    rate: float = getattr(model.optimizer, "current_learning_rate", math.nan)
+    return rate

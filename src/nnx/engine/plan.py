@@ -1,0 +1,524 @@
+"""Plans: programs that are bound to arrays and run, many steps in one compiled call, on one thread or several.
+
+`training.py` asks here first, and takes the book path (`layerwise.py`) where there is no plan. Bits do not depend
+on the number of threads, nor on how many steps run in one call.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from functools import partial
+from typing import Any, NoReturn
+
+import numpy as np
+
+from nnx import _kernels, optimizers
+from nnx._base import check as _check
+from nnx._base import printing
+from nnx._base.interrupt import Interrupt, at_once
+from nnx._base.network import Network
+from nnx._base.typing import Array
+from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
+from nnx.engine import divergence, program
+from nnx.engine.history import History
+from nnx.engine.job import Data, Job, Keep, Validate
+from nnx.losses import Loss_MeanAbsoluteError, Loss_MeanSquaredError
+
+#: How long a compiled call lasts, about: in between, Ctrl-C is answered and figures are shown.
+CALL_SECONDS = 0.05
+#: How long a call waits for threads that it has started, at most.
+START_SECONDS = 0.02
+#: Steps of one call, at most.
+MOST_STEPS = 1 << 14
+#: Numbers of samples that are put in order for one call, at most.
+MOST_IN_ORDER = 1 << 21
+#: Operations of a step, and of a call, from which on a second thread pays: to meet twice costs a
+#: microsecond, to start a thread a hundred.
+LEAST_STEP = 2_000_000
+LEAST_CALL = 50_000_000
+#: Layers of a model that predicts as a plan, at most.
+MOST_STAGES = 64
+#: What layers are given of a last step, and from how many bytes on its memory is used again.
+STORED = ("inputs", "output", "dinputs", "dweights", "dbiases", "binary_mask")
+WORTH_KEEPING = 1 << 17
+#: Rows of a batch that a thread takes, at least.
+LEAST_ROWS = 16
+
+
+class Accurate:
+    """What the accuracy compares, as the kernels take it.
+
+    Attributes
+    ----------
+    wanted : float64 array (n,) or (n, m), or None where it is the loss's own class numbers
+    threshold, classes : bool
+        Whether predictions are outputs above a half, or the column of the largest.
+    precision : float
+        How near a prediction must come; −1: it must be equal.
+    """
+
+    def __init__(self, accuracy: Any, stages: tuple[program.Stage, ...], combined: bool, data: Data) -> None:
+        if data.X.ndim != 2 or data.X.shape[1] != stages[0].n_in:
+            raise program.Obstacle(f"the samples do not have {stages[0].n_in} columns")
+        n_out, last = stages[-1].n_out, stages[-1].kind
+        self.threshold = last == "sigmoid"
+        self.classes = last == "softmax"
+        self.precision = -1.0
+        self.wanted: Array | None = None
+        shape: tuple[int, ...] = (len(data.X),) if self.classes else (len(data.X), n_out)
+        where = f"{type(accuracy).__name__}.compare"
+        if self.classes and combined and type(accuracy) is Accuracy_Categorical and not accuracy.binary:
+            return
+        y = _check.plain(where, "y", data.y_accuracy)
+        if type(accuracy) is Accuracy_Regression:
+            precision = accuracy.precision
+            if precision is None:
+                raise program.Obstacle("the accuracy has no precision yet")
+            self.precision = float(_check.number(where, "precision", precision, 0))
+        elif not accuracy.binary:
+            if y.ndim == 2 and y.shape[1] > 1:
+                y = _check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
+            if y.ndim == 2:
+                y = y[:, 0]
+            self.classes = self.classes or n_out > 1
+            shape = (len(data.X),) if self.classes else (len(data.X), 1)
+        self.wanted = np.array(_check.shaped(where, "y", y, shape), np.float64, order="C")
+
+    def compares_with_targets(self, loss: Any) -> bool:
+        """Return whether outputs are compared with what the loss gets, class numbers or targets, as it stands."""
+        if self.wanted is None:
+            return True
+        plain = self.precision >= 0 and not self.threshold and not self.classes
+        return plain and isinstance(loss, Loss_MeanSquaredError | Loss_MeanAbsoluteError)
+
+
+def explain(model: Network) -> str:
+    """Return whether a model trains as a plan, and if not, which object prevents it."""
+    if not _has_plans():
+        return f"No plan: the backend {_kernels.name} has none. The book path trains it, layer by layer."
+    try:
+        program.lower(model)
+    except program.Obstacle as obstacle:
+        return f"No plan: {obstacle}. The book path trains it, layer by layer."
+    return f"It trains as a plan, many steps in one compiled call, on {_kernels.name}."
+
+
+def _has_plans() -> bool:
+    return hasattr(_kernels.backend, "Plan")
+
+
+# Training
+
+
+def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) -> bool:
+    """Train for some epochs; False, with nothing done, if there is no plan for the model."""
+    if not _has_plans():
+        return False
+    try:
+        run = Run(job)
+    except program.Obstacle:
+        return False
+    with Interrupt() as interrupt:
+        try:
+            if job.lacks_validation():
+                validate(interrupt)
+            run.check_parameters()
+            while run.done < run.n_steps:
+                run.go_on(report)
+                if job.held_out is not None and run.done % run.n_batches == 0:
+                    validate(interrupt)
+                keep(run.done, run.native.sums)
+                interrupt.check()
+            run.check_parameters()
+            keep(run.done, run.native.sums, now=True)
+        except KeyboardInterrupt:
+            if interrupt.stopped:
+                keep(run.done, run.native.sums, now=True)
+            raise
+        finally:
+            run.settle()
+    if report.is_silent:
+        job.model._again = run.repeat()
+    return True
+
+
+class Run:
+    """One call of `Model.train`: its plan, and how far it has come."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.model, self.data, self.held_out, self.order = job, job.model, job.data, job.held_out, job.order
+        model, data, order = job.model, job.data, job.order
+        self.program, self.native = _planned(model)
+        self.n_samples = len(data.X)
+        self.batch, self.n_batches, self.n_steps = job.rows, job.n_batches, job.n_steps
+        self.done = self.begun = job.done
+        self.seconds = 0.0  # of a step, as measured last
+        self.figures: tuple[Array, Array] | None = None  # of a compiled call that is not recorded yet
+        stages = self.program.stages
+        self.dropouts = [stage.owner for stage in stages if stage.kind == "dropout"]
+        self.operations = self.batch * self.program.operations
+        accurate = Accurate(self.program.accuracy, stages, self.program.combined, data)
+        self.judges_simply = accurate.compares_with_targets(self.program.loss)
+        where = "Model.train"
+        optimizer = self.program.optimizer
+        rule = optimizer._rule(f"{type(optimizer).__name__}.update_params")
+        self.iterations = _check.whole(where, "iterations", optimizer.iterations, 0, _check.MAX_COUNT) - self.done
+        if order.shuffles:
+            order.draw(1, 1)  # takes its seed before dropout takes any, as the book path does
+        self.rate = optimizer.current_learning_rate if optimizer.decay else optimizer._checked_rate(where)
+        self.decay = float(_check.number(where, "decay", optimizer.decay, 0))
+        self.learning_rate = float(_check.number(where, "learning_rate", optimizer.learning_rate, 0))
+        try:
+            if not self.native.bind(self.program.layers, self.program.trained, *rule, where, optimizers._state):
+                model._plan = None
+                raise program.Obstacle("arrays share memory, or have changed")
+            bound = self.native.bind_data(
+                data.X, data.y, accurate.wanted, accurate.threshold, accurate.classes, accurate.precision
+            )
+            if not bound:
+                raise program.Obstacle("the samples share memory with a parameter")
+            self.native.resume(*job.sums)
+        except BaseException:
+            self.native.release()
+            raise
+
+    # One compiled call
+
+    def go_on(self, report: printing.Printer) -> None:
+        """Do as many steps as fit into a compiled call; record and report them."""
+        epoch, in_epoch = divmod(self.done, self.n_batches)
+        n = self._how_many(in_epoch)
+        last = self.done + n == self.n_steps
+        threads = self._prepare(n, in_epoch, last)
+        began = time.perf_counter()
+        run_threads(self.native, threads)
+        self.seconds = (time.perf_counter() - began) / n
+        steps, ends = self._record()
+        if steps.size:
+            report.run(epoch, in_epoch, self.n_batches, steps, ends, None if self.decay else self.rate)
+        if steps.shape[1] < n:
+            self._diverge()
+        if last:
+            self._publish()
+
+    def _record(self) -> tuple[Array, Array]:
+        """Record the steps that the latest compiled call has done; return their figures, and those of epochs.
+
+        Counts and history change at once, and `settle` calls this again if an exception has come before.
+        """
+        assert self.figures is not None
+        steps, ends = self.figures
+        whole = self.native.steps_done
+        done = self.done + whole
+        if whole < steps.shape[1]:
+            steps, ends = steps[:, :whole], ends[:, : done // self.n_batches - self.done // self.n_batches]
+        counts = {"iterations": self.iterations + done}
+        if self.decay and whole:
+            counts["current_learning_rate"] = float(steps[4, -1])
+        changes = [
+            partial(vars(self).update, done=done, figures=None),
+            partial(vars(self.program.optimizer).update, counts),
+        ]
+        if whole:
+            changes.append(self.job.history.adding(steps, ends))
+        for layer in self.dropouts:
+            changes.append(partial(setattr, layer, "training_forwards", layer.training_forwards + whole))
+        at_once(changes)
+        return steps, ends
+
+    def check_parameters(self) -> None:
+        """Refuse parameters that are not finite."""
+        if self.job.stops and not self.native.is_finite():
+            divergence.refuse_parameters(self.model, self.done, self.n_batches)
+
+    def _diverge(self) -> NoReturn:
+        """Do the forward of the step that has come to a value that is not finite once more, and say where."""
+        epoch, step = divmod(self.done, self.n_batches)
+        order = self.order.draw(epoch + 1, self.n_samples)
+        batch = next(self.data.batches(self.job.batch_size, order, step))
+        with np.errstate(all="ignore"):
+            self.model.forward(batch.X, training=True)
+        divergence.refuse_step(self.model, batch, self.done, self.n_batches)
+
+    def _how_many(self, in_epoch: int) -> int:
+        """Return how many steps the next call does."""
+        left = self.n_steps - self.done
+        if left == 1:
+            return 1
+        n = int(CALL_SECONDS / self.seconds) if self.seconds else int(4e8 / (self.operations + 1e5))
+        n = min(left, MOST_STEPS, max(1, n))
+        if self.job.keeper is not None:
+            n = min(n, self.job.keeper.steps_left(self.done, self.n_batches))
+        if self.held_out is not None:
+            n = min(n, self.n_batches - in_epoch)
+        elif self.order.shuffles:
+            n = min(n, max(1, MOST_IN_ORDER // self.n_samples) * self.n_batches - in_epoch)
+        return n
+
+    def _prepare(self, n: int, in_epoch: int, last: bool) -> int:
+        """Make ready for ``n`` steps in a compiled call; return on how many threads."""
+        epoch = self.done // self.n_batches
+        orders = self._orders(epoch, (in_epoch + n - 1) // self.n_batches + 1)
+        threads = self._how_many_threads(n)
+        figures: tuple[Array, Array] = self.native.prepare(
+            self.batch,
+            n,
+            last,
+            in_epoch,
+            self._rates(n),
+            orders,
+            self.iterations + self.done,
+            self.done - self.begun,
+            threads,
+            self.job.stops,
+        )
+        if last:
+            self._make_room(orders, in_epoch, n)
+        self.figures = figures
+        return threads
+
+    def _orders(self, epoch: int, n_epochs: int) -> Array | None:
+        """Return the order of the samples in each epoch of a call, None for the order as given."""
+        if not self.order.shuffles:
+            return None
+        return np.array([self.order.draw(epoch + 1 + e, self.n_samples) for e in range(n_epochs)], np.intp)
+
+    def _rates(self, n: int) -> Any:
+        """Return the learning rate of each step, as `pre_update_params` computes it."""
+        if not self.decay:
+            return self.rate
+        if n == 1:
+            return self.learning_rate * (1.0 / (1.0 + self.decay * (self.iterations + self.done)))
+        count = np.arange(self.iterations + self.done, self.iterations + self.done + n, dtype=np.float64)
+        return self.learning_rate * (1.0 / (1.0 + self.decay * count))
+
+    def _how_many_threads(self, n: int) -> int:
+        threads = self.job.threads
+        if threads == 1 or self.operations < LEAST_STEP or self.operations * n < LEAST_CALL:
+            return 1
+        return max(1, min(threads, self.batch // LEAST_ROWS))
+
+    # What the last step leaves behind
+
+    def _make_room(self, orders: Array | None, in_epoch: int, n: int) -> None:
+        """Make the arrays that the last batch's values are stored into."""
+        start = (self.n_batches - 1) * self.batch
+        if orders is None:
+            self.inputs = self.data.X[start:]
+        else:
+            self.inputs = self.data.X[orders[-1, start:]]
+        self.room = self.native.room(len(self.inputs), self.inputs, self._unneeded())
+
+    def _unneeded(self) -> list[Array]:
+        """Return large arrays that an earlier run has stored for this model, and that nobody else refers to."""
+        width = max(stage.n_out for stage in self.program.stages)
+        if len(self.inputs) * width * self.program.dtype.itemsize < WORTH_KEEPING:
+            return []
+        parts = [
+            *self.program.layers,
+            self.program.loss,
+            *([self.program.classifier] if self.program.classifier else []),
+        ]
+        found = [v for part in parts for name, v in vars(part).items() if name in STORED and type(v) is np.ndarray]
+        unneeded: list[Array] = self.native.unshared(found)
+        return unneeded
+
+    def _publish(self) -> None:
+        """Give layers and loss the attributes that they have after the last step of the book path."""
+        self.model.input_layer.output = self.inputs
+        for owner, name, value in self._stored():
+            owner[name] = value
+
+    def _stored(self) -> list[tuple[dict[str, Any], str, Any]]:
+        """Return what the last step has stored for attributes: whose, which, and its value."""
+        layers, program = self.program.layers, self.program
+        found = [
+            (vars(layer), name, value)
+            for layer, values in zip(layers, self.room, strict=True)
+            for name, value in values.items()
+            if name != "dvalues"
+        ]
+        if not program.combined:
+            found.append((vars(program.loss), "dinputs", self.room[-1]["dvalues"]))
+        elif program.classifier is not None:
+            found.append((vars(program.classifier), "dinputs", self.room[-1]["dinputs"]))
+        return found
+
+    def repeat(self) -> Any:
+        """Return what does this call again in a single compiled one, if it is one small step; else None."""
+        program = self.program
+        if (
+            self.n_steps > 1
+            or self.done == self.begun
+            or self.order.shuffles
+            or self.held_out is not None
+            or self.operations >= LEAST_STEP
+            or not _kernels.backend.counts_references  # type: ignore[attr-defined]
+        ):
+            return None
+        if program.stages[0].kind != "dense" or not self.judges_simply:
+            return None
+        published = [(owner, name, value) for owner, name, value in self._stored() if value is not self.inputs]
+        history = functools.partial(History, self.job.history.is_regression)
+        return _kernels.backend.Repeat(  # type: ignore[attr-defined]
+            self.native, program, self.model.input_layer, published, history, _kernels, divergence.refuse_parameters
+        )
+
+    def settle(self) -> None:
+        """Leave counts, history and sums as they are after the last whole step, and let go of the arrays."""
+        if self.figures is not None:
+            self._record()
+        if self.held_out is None and self.done > self.begun:
+            loss, accuracy = self.program.loss, self.program.accuracy
+            (loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count) = (
+                self.native.sums()
+            )
+        self.native.release()
+
+
+def _planned(model: Network) -> tuple[program.Program, Any]:
+    """Return a model's program and its plan: those of the last time, if nothing has changed since."""
+    kept: tuple[program.Program, Any] | None = model._plan
+    if kept is not None and _still_holds(model, kept[1]):
+        return kept
+    lowered = program.lower(model)
+    native = _kernels.backend.Plan(  # type: ignore[attr-defined]
+        lowered.dtype, lowered.stages, lowered.loss._kernel, lowered.combined, lowered.guards
+    )
+    model._plan = (lowered, native)
+    return lowered, native
+
+
+def known(model: Network) -> program.Program | None:
+    """Return the program that was made for a model the last time, if nothing has changed since."""
+    kept: tuple[program.Program, Any] | None = model._plan
+    return kept[0] if kept is not None and _has_plans() and _still_holds(model, kept[1]) else None
+
+
+def _still_holds(model: Network, native: Any) -> bool:
+    backend: Any = _kernels.backend
+    return type(native) is backend.Plan and native.holds(model)
+
+
+def run_threads(native: Any, n_threads: int) -> int:
+    """Let a plan's threads run, the caller's first of all, until all are through; return how many steps are done.
+
+    Threads that the system does not give, or that fail before they come to compiled code, are done without: bits are
+    the same.
+    """
+    if n_threads == 1:
+        alone: int = native.lead()
+        return alone
+    helpers: list[threading.Thread] = []
+    try:
+        for number in range(1, n_threads):
+            helper = threading.Thread(target=native.work, args=(native.run,), name=f"nnx-{number}")
+            helpers.append(helper)  # first: an exception may come when it has started
+            try:
+                helper.start()
+            except RuntimeError:
+                helpers.pop()
+                break
+        _await(native, helpers)
+        done: int = native.lead()
+    except BaseException:
+        native.dismiss()
+        raise
+    finally:
+        _join(helpers)
+    return done
+
+
+def _await(native: Any, helpers: list[threading.Thread]) -> None:
+    """Wait until the threads have come to compiled code, for a moment: some may fail before, or be held up."""
+    end = time.monotonic() + START_SECONDS
+    while native.waiting() < sum(helper.is_alive() for helper in helpers) and time.monotonic() < end:
+        time.sleep(0)
+
+
+def _join(helpers: list[threading.Thread]) -> None:
+    """Wait for threads, whatever is raised meanwhile: they use what the caller is about to let go of."""
+    for number, helper in enumerate(helpers):
+        try:
+            if helper.is_alive():  # else it is over, or its start was interrupted, and it finds that it comes too late
+                helper.join()
+        except BaseException:
+            _join(helpers[number:])
+            raise
+
+
+# Prediction and evaluation
+
+
+def predict(model: Network, X: Array) -> Array | None:
+    """Return the outputs for samples that have been checked; None if there is no plan for the model."""
+    inference = _inference(model)
+    if inference is None:
+        return None
+    output: Array | None = inference.predict(model, X)
+    if output is None:
+        model._inference = None
+    return output
+
+
+def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None) -> bool:
+    """Add up losses and hits of all batches in the model's loss and accuracy; False if there is no plan for it."""
+    inference = _inference(model)
+    loss, accuracy = model.loss, model.accuracy
+    if inference is None:
+        return False
+    try:
+        program.check_judges(model)
+        stages = program.stages(model)
+        combined = program.is_combined(stages, loss)
+        accurate = Accurate(accuracy, stages, combined, data)
+    except program.Obstacle:
+        return False
+    n_batches = data.n_batches(batch_size)
+    batch = min(batch_size or len(data.X), len(data.X))
+    step = max(1, int(1e9 / (batch * sum(stage.n_in * stage.n_out for stage in stages))))
+    sums = [0.0, 0, 0.0, 0]
+    for first in range(0, n_batches, step):
+        found = inference.evaluate(
+            model,
+            data.X,
+            data.y,
+            accurate.wanted,
+            accurate.threshold,
+            accurate.classes,
+            accurate.precision,
+            batch,
+            first,
+            min(first + step, n_batches),
+            loss._kernel,
+            combined,
+        )
+        if found is None:
+            return False
+        sums = [a + b for a, b in zip(sums, found, strict=True)]
+        if interrupt is not None:
+            interrupt.check()
+    loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count = sums
+    return True
+
+
+def _inference(model: Network) -> Any:
+    """Return what computes a model's outputs, None if there is no such thing for it."""
+    if not _has_plans():
+        return None
+    kept = model._inference
+    if kept is not None and kept.holds(model):
+        return kept
+    try:
+        chain = program.lower_forward(model)
+        if len(chain.stages) > MOST_STAGES:
+            raise program.Obstacle(f"there are more than {MOST_STAGES} layers")
+    except program.Obstacle:
+        model._inference = None
+        return None
+    model._inference = _kernels.backend.Inference(  # type: ignore[attr-defined]
+        chain.dtype, chain.stages, chain.guards, _kernels
+    )
+    return model._inference

@@ -1,0 +1,415 @@
+"""Programs: what a model does in one step, as data that can be printed, and whether there is one for a model.
+
+A program exists only for what is built in, exactly: a subclass, a method that somebody has replaced, a layer of one's
+own take the book path (`layerwise.py`), which calls each object's methods. So nothing that a user wrote is bypassed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnx._base import config as _config
+from nnx._base.network import Network
+from nnx._base.typing import FloatDType
+from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
+from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
+from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
+from nnx.losses import (
+    Activation_Softmax_Loss_CategoricalCrossentropy,
+    Loss_BinaryCrossentropy,
+    Loss_CategoricalCrossentropy,
+    Loss_MeanAbsoluteError,
+    Loss_MeanSquaredError,
+)
+from nnx.optimizers import Optimizer_Adagrad, Optimizer_Adam, Optimizer_RMSprop, Optimizer_SGD
+
+#: What each built-in layer is to the kernels.
+LAYERS: dict[type, str] = {
+    Layer_Dense: "dense",
+    Layer_Dropout: "dropout",
+    Activation_ReLU: "relu",
+    Activation_Sigmoid: "sigmoid",
+    Activation_Softmax: "softmax",
+    Activation_Linear: "linear",
+}
+LOSSES = (Loss_CategoricalCrossentropy, Loss_BinaryCrossentropy, Loss_MeanSquaredError, Loss_MeanAbsoluteError)
+OPTIMIZERS = (Optimizer_SGD, Optimizer_Adagrad, Optimizer_RMSprop, Optimizer_Adam)
+ACCURACIES = (Accuracy_Categorical, Accuracy_Regression)
+
+#: Methods that a program stands for; who replaces one, or adds one where there was none, gets it called.
+LAYER_METHODS = ("forward", "backward", "predictions", "get_parameters")
+LOSS_METHODS = (
+    "forward",
+    "backward",
+    "calculate",
+    "calculate_accumulated",
+    "new_pass",
+    "regularization_loss",
+    "remember_trainable_layers",
+)
+OPTIMIZER_METHODS = ("pre_update_params", "update_params", "post_update_params")
+ACCURACY_METHODS = ("init", "compare", "calculate", "calculate_accumulated", "new_pass")
+CLASSIFIER = Activation_Softmax_Loss_CategoricalCrossentropy
+
+#: The built-in classes' own methods, as they are when nnx is imported; None for a name that a class has not.
+BUILT_IN: dict[tuple[type, str], Callable[..., Any] | None] = {
+    (kind, name): getattr(kind, name, None)
+    for kinds, names in (
+        ((Layer_Input, *LAYERS), LAYER_METHODS),
+        (LOSSES, LOSS_METHODS),
+        (OPTIMIZERS, OPTIMIZER_METHODS),
+        (ACCURACIES, ACCURACY_METHODS),
+        ((CLASSIFIER,), ("backward",)),
+    )
+    for kind in kinds
+    for name in names
+}
+
+
+def stand_for(kind: type, names: tuple[str, ...]) -> None:
+    """Count a class that is defined later among those whose methods a program stands for."""
+    BUILT_IN.update({(kind, name): getattr(kind, name) for name in names})
+
+
+class Obstacle(Exception):  # noqa: N818 - it is no mistake, but an answer
+    """Why there is no program for a model: one sentence."""
+
+
+class Stage(NamedTuple):
+    """A layer, in the order of the model."""
+
+    kind: str
+    owner: Any
+    n_in: int
+    n_out: int
+
+
+class Slot(NamedTuple):
+    """An array: whose attribute it is, its shape for n rows, and what it is for."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    role: str
+
+
+class Op(NamedTuple):
+    """A kernel, and the slots that it reads and writes."""
+
+    kernel: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+class Guards(NamedTuple):
+    """What must be found unchanged whenever a program is used (see `Plan.holds` of the compiled kernels)."""
+
+    #: The model's class, and the names that none of its own attributes may have. (The model itself is not referred to:
+    #: it would not be freed with its last reference, nor would the memory of its plans.)
+    model: type
+    names: tuple[str, ...]
+    #: Attributes of the model, and what they hold.
+    attributes: tuple[tuple[str, Any], ...]
+    #: Lists of the model, and what they hold.
+    lists: tuple[tuple[str, tuple[Any, ...]], ...]
+    #: Objects, their classes, and the names that none of their own attributes may have.
+    owners: tuple[Any, ...]
+    kinds: tuple[type, ...]
+    shadows: tuple[tuple[str, ...], ...]
+    #: Methods of those classes, by name.
+    methods: tuple[tuple[type, str, Callable[..., Any] | None], ...]
+
+
+class Program:
+    """What a model does in one training step; it holds no arrays.
+
+    Attributes
+    ----------
+    stages : tuple of Stage
+    dtype : dtype
+    loss, optimizer, accuracy
+        The model's, at the time.
+    layers : tuple
+        The model's.
+    classifier : Activation_Softmax_Loss_CategoricalCrossentropy or None
+        The model's ``softmax_classifier_output``.
+    trained : tuple of bool
+        For each stage, whether its parameters are updated.
+    combined : bool
+        Whether the loss's gradient is taken together with that of the last activation.
+    guards : Guards
+    """
+
+    def __init__(self, model: Network) -> None:
+        self.stages = stages(model)
+        self.dtype = dtype_of(self.stages)
+        self.loss, self.optimizer, self.accuracy = model.loss, model.optimizer, model.accuracy
+        self.layers = tuple(model.layers)
+        self.trained = _trained(self.stages, tuple(model.trainable_layers))
+        self.classifier = model.softmax_classifier_output
+        self.combined = is_combined(self.stages, self.loss)
+        if self.combined and self.stages[-1].kind == "softmax" and self.classifier is None:
+            self.combined = False  # as the book path has it; `finalize` makes one
+        parts: list[tuple[Any, tuple[str, ...]]] = [(self.loss, LOSS_METHODS), (self.optimizer, OPTIMIZER_METHODS)]
+        parts.append((self.accuracy, ACCURACY_METHODS))
+        if self.classifier is not None:
+            parts.append((self.classifier, ("backward",)))
+        names = ("loss", "optimizer", "accuracy", "softmax_classifier_output")
+        self.guards = guards(model, names, ("layers", "trainable_layers"), parts)
+        #: Operations for each row of a batch, about.
+        self.operations = 6 * sum(s.n_in * s.n_out for s in self.stages if s.kind == "dense")
+        self.operations += 10 * sum(s.n_out for s in self.stages)
+
+    def ops(self) -> Iterator[tuple[str, Op]]:
+        """Yield each kernel of a step, after the name of its phase."""
+        names = [_name(number, self.layers) for number in range(len(self.layers))]
+        before = "X"
+        for name, stage in zip(names, self.stages, strict=True):
+            reads: tuple[str, ...] = (
+                (before, f"{name}.weights", f"{name}.biases") if stage.kind == "dense" else (before,)
+            )
+            writes: tuple[str, ...] = (
+                (f"{name}.output", f"{name}.binary_mask") if stage.kind == "dropout" else (f"{name}.output",)
+            )
+            yield "forward", Op(f"{stage.kind}_forward", reads, writes)
+            before = f"{name}.output"
+        gradient = f"{names[-1]}.dinputs" if self.combined else "loss.dinputs"
+        kernel = self.loss._kernel
+        yield "loss", Op(kernel, (before, "y"), ("loss", "hits", gradient))
+        lowest = self.trained.index(True) if True in self.trained else len(names)
+        for number in range(len(names) - 1 - self.combined, lowest, -1):
+            name, stage = names[number], self.stages[number]
+            reads = (gradient, f"{name}.weights") if stage.kind == "dense" else (gradient, f"{name}.output")
+            part = "_inputs" if stage.kind == "dense" else ""
+            yield "backward", Op(f"{stage.kind}_backward{part}", reads, (f"{name}.dinputs",))
+            gradient = f"{name}.dinputs"
+        rule, states, _ = self.optimizer._rule("explain")
+        for number, trained in enumerate(self.trained):
+            if trained:
+                name = names[number]
+                inputs = "X" if number == 0 else f"{names[number - 1]}.output"
+                above = f"{names[number + 1]}.dinputs" if number + 1 < len(names) else "loss.dinputs"
+                for parameter, state in zip(("weights", "biases"), states, strict=True):
+                    own = tuple(f"{name}.{attribute}" for attribute in (parameter, *state))
+                    reads = (inputs, above) if parameter == "weights" else (above,)
+                    yield "update", Op(f"dense_backward_{parameter}, {rule}", (*reads, *own), own)
+
+    def slots(self) -> list[Slot]:
+        """Return every array of a step."""
+        found = [Slot("X", ("n", self.stages[0].n_in), "input"), Slot("y", ("n", "..."), "target")]
+        _, states, _ = self.optimizer._rule("explain")
+        for number, (stage, trained) in enumerate(zip(self.stages, self.trained, strict=True)):
+            name = _name(number, self.layers)
+            if stage.kind == "dense":
+                for parameter, shape, state in (
+                    ("weights", (stage.n_in, stage.n_out), states[0]),
+                    ("biases", (1, stage.n_out), states[1]),
+                ):
+                    found.append(Slot(f"{name}.{parameter}", shape, "parameter" if trained else "frozen parameter"))
+                    found += [Slot(f"{name}.{attribute}", shape, "state") for attribute in state if trained]
+            found.append(Slot(f"{name}.output", ("n", stage.n_out), "activation"))
+            if stage.kind == "dropout":
+                found.append(Slot(f"{name}.binary_mask", ("n", stage.n_out), "mask"))
+        return found
+
+    def __str__(self) -> str:
+        lines = [f"Program of {len(self.stages)} stages, {self.dtype}"]
+        slots = [(slot.name, f"({', '.join(map(str, slot.shape))})", slot.role) for slot in self.slots()]
+        wide = [max(len(row[i]) for row in slots) for i in range(2)]
+        lines += ["slots", *[f"  {name:<{wide[0]}}  {shape:<{wide[1]}}  {role}" for name, shape, role in slots]]
+        phase = ""
+        for name, op in self.ops():
+            if name != phase:
+                lines.append(name)
+                phase = name
+            lines.append(f"  {op.kernel}: {', '.join(op.reads)} -> {', '.join(op.writes)}")
+        return "\n".join(lines)
+
+
+def lower(model: Network) -> Program:
+    """Return the program of a finalized model.
+
+    Raises
+    ------
+    Obstacle
+        If anything about it is not exactly what is built in.
+    """
+    if (type(model), "forward") not in BUILT_IN:
+        raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
+    for what, thing, kinds in (
+        ("loss", model.loss, LOSSES),
+        ("optimizer", model.optimizer, OPTIMIZERS),
+        ("accuracy", model.accuracy, ACCURACIES),
+    ):
+        if type(thing) not in kinds:
+            raise Obstacle(f"the {what}, {thing!r}, is not built in")
+    if model.softmax_classifier_output is not None and type(model.softmax_classifier_output) is not CLASSIFIER:
+        raise Obstacle(f"softmax_classifier_output, {model.softmax_classifier_output!r}, is not built in")
+    program = Program(model)
+    check(model, program.guards, program.layers)
+    _check_apart(program)
+    return program
+
+
+def check(model: Any, guards: Guards, layers: tuple[Any, ...]) -> None:
+    """Raise `Obstacle` where an object or a class has a method that is not the built-in one."""
+    for name in guards.names:
+        if name in vars(model):
+            raise Obstacle(f"{type(model).__name__} has a method {name} of its own")
+    for owner, names in zip(guards.owners, guards.shadows, strict=True):
+        for name in names:
+            if name in vars(owner):
+                raise Obstacle(f"{_whose(owner, layers)} has a method {name} of its own")
+    for kind, name, function in guards.methods:
+        if getattr(kind, name, None) is not function:
+            raise Obstacle(f"the class {kind.__name__} has another method {name} than it was made with")
+
+
+def _check_apart(program: Program) -> None:
+    """Raise `Obstacle` where two arrays that a step writes share memory."""
+    _, states, _ = program.optimizer._rule("Model.train")
+    arrays = [
+        (f"layers[{number}].{name}", vars(stage.owner).get(name))
+        for number, stage in enumerate(program.stages)
+        if stage.kind == "dense"
+        for name in ("weights", "biases", *states[0], *states[1])
+    ]
+    found = [(name, array) for name, array in arrays if isinstance(array, np.ndarray)]
+    for i, (name, array) in enumerate(found):
+        for other, its_array in found[:i]:
+            if np.may_share_memory(array, its_array):
+                raise Obstacle(f"{other} and {name} share memory")
+
+
+class Chain(NamedTuple):
+    """What a model computes without training."""
+
+    dtype: FloatDType
+    stages: tuple[Stage, ...]
+    guards: Guards
+
+
+def lower_forward(model: Network) -> Chain:
+    """Return what a finalized model computes without training; raise `Obstacle` as `lower` does."""
+    if (type(model), "forward") not in BUILT_IN:
+        raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
+    found = stages(model)
+    own = guards(model, (), ("layers",), [], ("forward", "get_parameters"))
+    check(model, own, tuple(model.layers))
+    return Chain(dtype_of(found), found, own)
+
+
+def stages(model: Network) -> tuple[Stage, ...]:
+    """Return a model's layers with their widths; raise `Obstacle` where one is not built in."""
+    found: list[Stage] = []
+    first = next((layer for layer in model.layers if type(layer) is Layer_Dense), None)
+    if first is None:
+        raise Obstacle("there is no dense layer")
+    width = _shape(model.layers, first)[0]
+    for layer in model.layers:
+        kind = LAYERS.get(type(layer))
+        if kind is None:
+            raise Obstacle(f"{_whose(layer, model.layers)} is not built in")
+        n_out = width
+        if kind == "dense":
+            n_in, n_out = _shape(model.layers, layer)
+            if n_in != width:
+                raise Obstacle(f"{_whose(layer, model.layers)} does not take the {width} outputs before it")
+        found.append(Stage(kind, layer, width, n_out))
+        width = n_out
+    return tuple(found)
+
+
+def _shape(layers: list[Any], layer: Layer_Dense) -> tuple[int, int]:
+    """Return the shape of a dense layer's weights."""
+    weights: Any = vars(layer).get("weights")
+    shape = np.shape(weights)
+    if len(shape) != 2 or 0 in shape:
+        raise Obstacle(f"{_whose(layer, layers)} has no matrix for weights")
+    return shape[0], shape[1]
+
+
+def dtype_of(stages: tuple[Stage, ...]) -> FloatDType:
+    """Return the one dtype of the dense layers."""
+    found = {stage.owner._float_dtype() for stage in stages if stage.kind == "dense"}
+    if len(found) > 1:
+        raise Obstacle("the dense layers have two dtypes")
+    (dtype,) = found
+    return _config.FLOAT32 if dtype == _config.FLOAT32 else _config.FLOAT64
+
+
+def is_combined(stages: tuple[Stage, ...], loss: Any) -> bool:
+    """Return whether last activation and loss have one gradient, as in `Model.backward`."""
+    pairs = (("softmax", Loss_CategoricalCrossentropy), ("sigmoid", Loss_BinaryCrossentropy))
+    return any(stages[-1].kind == kind and type(loss) is of for kind, of in pairs)
+
+
+def guards(
+    model: Network,
+    names: tuple[str, ...],
+    lists: tuple[str, ...],
+    parts: list[tuple[Any, tuple[str, ...]]],
+    methods: tuple[str, ...] = LAYER_METHODS,
+) -> Guards:
+    """Return what must stay as it is: a model's layers and ends, and other parts with their methods."""
+    names = (*names, "input_layer", "output_layer_activation")
+    if model.output_layer_activation is not model.layers[-1]:
+        raise Obstacle("output_layer_activation is not the last layer")
+    if type(model.input_layer) is not Layer_Input:
+        raise Obstacle(f"input_layer, {model.input_layer!r}, is not built in")
+    owners = [(model.input_layer, ("forward",)), *[(layer, methods) for layer in model.layers]]
+    return Guards(
+        type(model),
+        ("forward", "backward"),
+        tuple((name, getattr(model, name)) for name in names),
+        tuple((name, tuple(getattr(model, name))) for name in lists),
+        *_methods_of(type(model), owners + parts),
+    )
+
+
+def _methods_of(model: type, owners: list[tuple[Any, tuple[str, ...]]]) -> tuple[Any, Any, Any, Any]:
+    """Return the last four of `Guards`."""
+    kinds = {(type(owner), name) for owner, names in owners for name in names} | {
+        (model, "forward"),
+        (model, "backward"),
+    }
+    return (
+        tuple(owner for owner, _ in owners),
+        tuple(type(owner) for owner, _ in owners),
+        tuple(names for _, names in owners),
+        tuple((kind, name, function) for (kind, name), function in BUILT_IN.items() if (kind, name) in kinds),
+    )
+
+
+def check_judges(model: Network) -> None:
+    """Raise `Obstacle` unless a model's loss and accuracy, and what its last layer predicts, are built in."""
+    parts = [(model.loss, LOSS_METHODS), (model.accuracy, ACCURACY_METHODS), (model.layers[-1], LAYER_METHODS)]
+    for part, kinds in ((model.loss, LOSSES), (model.accuracy, ACCURACIES)):
+        if type(part) not in kinds:
+            raise Obstacle(f"{part!r} is not built in")
+    check(object, Guards(object, (), (), (), *_methods_of(object, parts)), ())
+
+
+def _trained(stages: tuple[Stage, ...], trainable: tuple[Any, ...]) -> tuple[bool, ...]:
+    """Return which stages are trained; a layer that was taken out of ``trainable_layers`` is not."""
+    owners = {id(stage.owner) for stage in stages if stage.kind == "dense"}
+    found = {id(layer) for layer in trainable}
+    if len(found) < len(trainable):
+        raise Obstacle("trainable_layers holds a layer twice")
+    if not found <= owners:
+        raise Obstacle("trainable_layers holds a layer that is not one of the model's dense layers")
+    return tuple(id(stage.owner) in found for stage in stages)
+
+
+def _name(number: int, layers: tuple[Any, ...]) -> str:
+    return f"layers[{number}]"
+
+
+def _whose(owner: Any, layers: Any) -> str:
+    """Return a name for one of a model's objects."""
+    for number, layer in enumerate(layers):
+        if layer is owner:
+            return f"layers[{number}], {owner!r},"
+    return f"{type(owner).__name__}"

@@ -1,0 +1,110 @@
+"""What a model file may name, and how an object of such a class, or of a custom one, is described and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nnx._base import check as _check
+from nnx._base import random as _random
+from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
+from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
+from nnx.layers import Layer_Dense, Layer_Dropout
+from nnx.losses import (
+    Loss_BinaryCrossentropy,
+    Loss_CategoricalCrossentropy,
+    Loss_MeanAbsoluteError,
+    Loss_MeanSquaredError,
+)
+from nnx.optimizers import Optimizer_Adagrad, Optimizer_Adam, Optimizer_RMSprop, Optimizer_SGD
+
+#: The largest count that a file may hold: whoever goes on from it does not leave the range of 64 bits.
+MAX_STEPS = 1 << 62
+
+#: The smallest part that a dropout may keep: the part that it drops is below 1.
+MIN_KEPT = 2.0**-53
+
+#: What a file may name, by role.
+BUILTIN: dict[str, tuple[type, ...]] = {
+    "layer": (
+        Layer_Dense,
+        Layer_Dropout,
+        Activation_ReLU,
+        Activation_Softmax,
+        Activation_Sigmoid,
+        Activation_Linear,
+    ),
+    "loss": (
+        Loss_CategoricalCrossentropy,
+        Loss_BinaryCrossentropy,
+        Loss_MeanSquaredError,
+        Loss_MeanAbsoluteError,
+    ),
+    "optimizer": (Optimizer_SGD, Optimizer_Adagrad, Optimizer_RMSprop, Optimizer_Adam),
+    "accuracy": (Accuracy_Categorical, Accuracy_Regression),
+}
+
+
+def _check_count(where: str, name: str, value: Any) -> None:
+    _check.whole(where, name, value, 0, MAX_STEPS)
+
+
+def _check_seed(where: str, name: str, value: Any) -> None:
+    if value is not None:
+        _check.whole(where, name, value, 0, _random.MAX_SEED)
+
+
+def _check_keep(where: str, name: str, value: Any) -> None:
+    _check.number(where, name, value, MIN_KEPT, 1)
+
+
+def _check_amount(where: str, name: str, value: Any) -> None:
+    _check.number(where, name, value, 0)
+
+
+def _check_precision(where: str, name: str, value: Any) -> None:
+    if value is not None:
+        _check.number(where, name, value, 0)
+
+
+#: Numbers beside the configuration that training goes on from, by class, and the check of each.
+STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
+    Layer_Dropout: {"rate": _check_keep, "seed": _check_seed, "training_forwards": _check_count},
+    Accuracy_Regression: {"precision": _check_precision},
+    **{kind: {"iterations": _check_count, "current_learning_rate": _check_amount} for kind in BUILTIN["optimizer"]},
+}
+
+
+def describe(where: str, role: str, thing: Any) -> dict[str, Any]:
+    """Return class, configuration and state of a layer, loss, optimizer or accuracy, such as `load_model` accepts."""
+    kind = type(thing)
+    custom = kind not in BUILTIN[role]
+    if custom:
+        definer = next((each for each in kind.__mro__ if "get_config" in vars(each)), None)
+        if definer is None or definer.__module__.startswith("nnx."):
+            raise TypeError(
+                f"{where}: {role} must be built in or have a get_config() of its own that returns its constructor's "
+                f"arguments, got {kind.__name__}. Without one, save_parameters() still works."
+            )
+    config = thing.get_config()
+    if not custom:
+        make(kind, config)
+    state = {name: getattr(thing, name) for name in state_of(thing)}
+    for name, value in state.items():
+        state_of(thing)[name](where, name, value)
+    return {"class": kind.__name__, "custom": custom, "config": config, "state": state}
+
+
+def make(kind: type, config: dict[str, Any]) -> Any:
+    """Return an object of a built-in class, checked by its own constructor; a dense layer without parameters.
+
+    A dense layer's constructor would draw random weights, and allocate whatever size a file claims.
+    """
+    thing: Any = object.__new__(kind)
+    (thing._configure if kind is Layer_Dense else thing.__init__)(**config)
+    return thing
+
+
+def state_of(thing: Any) -> dict[str, Callable[[str, str, Any], None]]:
+    """Return the names and checks of what an object of a built-in class, or of a class derived from one, has learnt."""
+    return next((state for kind, state in STATE.items() if isinstance(thing, kind)), {})

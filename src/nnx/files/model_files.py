@@ -1,0 +1,518 @@
+"""What a model is in a file: descriptions of its objects, and its arrays. The file itself is `nnx.files.safetensors`'s.
+
+The format is laid down in docs/model-files.md. Reading executes nothing: classes come from a closed set, or from what
+the caller hands over.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+from nnx._base import check, files
+from nnx._base.network import AnyNetwork, Network
+from nnx._base.typing import Array, Path
+from nnx.data.images import Images
+from nnx.data.tables import Table
+from nnx.errors import ModelFileError
+from nnx.files import descriptions, packing, safetensors
+from nnx.files.descriptions import BUILTIN
+from nnx.layers import Layer_Dense
+
+#: The version that is written, and those that are read.
+VERSION = 3
+VERSIONS = (2, 3)
+MODEL, PARAMETERS, CHECKPOINT = "nnx model", "nnx parameters", "nnx checkpoint"
+
+#: The keys of each kind of description.
+KEYS = {
+    MODEL: {"format", "version", "model", "layers", "trainable", "loss", "optimizer", "accuracy"},
+    PARAMETERS: {"format", "version", "trainable"},
+}
+KEYS[CHECKPOINT] = KEYS[MODEL] | {"run"}
+
+#: What leads from raw data to inputs, by the attribute of the model, which is the key in its description too.
+PREPROCESSORS: dict[str, type[Table] | type[Images]] = {"table": Table, "images": Images}
+OPTIONAL_KEYS = {MODEL: set(PREPROCESSORS), PARAMETERS: set[str](), CHECKPOINT: set(PREPROCESSORS)}
+
+#: What the names of a checkpoint's arrays begin with that belong to no layer; a preprocessor's begin with its key.
+RUN_ARRAYS = "run."
+
+#: A layer's arrays: parameters, and what optimizers keep about them.
+PARAMETER_ARRAYS = ("weights", "biases")
+ARRAYS = (*PARAMETER_ARRAYS, "weight_momentums", "bias_momentums", "weight_cache", "bias_cache")
+
+# Writing
+
+
+def save_model(model: Network, path: Path) -> None:
+    """Write everything that predicting and going on with the training need."""
+    where = "Model.save"
+    path = check.path(where, "path", path)
+    description, arrays = contents(where, model)
+    safetensors.write(where, path, {"format": MODEL, **description}, arrays)
+
+
+def save_checkpoint(
+    where: str, path: Path, model: Network, run: dict[str, Any], run_arrays: Mapping[str, Array]
+) -> None:
+    """Write a model with how far its training has come."""
+    safetensors.write(where, path, *_checkpoint(where, model, run, run_arrays))
+
+
+def check_checkpoint(where: str, model: Network, run: dict[str, Any]) -> None:
+    """Refuse a model of which no checkpoint could be written."""
+    safetensors.check(where, *_checkpoint(where, model, run, {}))
+
+
+def _checkpoint(
+    where: str, model: Network, run: dict[str, Any], run_arrays: Mapping[str, Array]
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    description, arrays = contents(where, model)
+    arrays |= {f"{RUN_ARRAYS}{name}": array for name, array in run_arrays.items()}
+    return {"format": CHECKPOINT, **description, "run": run}, arrays
+
+
+def save_parameters(model: Network, path: Path) -> None:
+    """Write weights and biases of the trainable layers."""
+    where = "Model.save_parameters"
+    path = check.path(where, "path", path)
+    positions = _positions(where, model)
+    _check_apart(where, _as_assigned(model, positions, PARAMETER_ARRAYS))
+    arrays: dict[str, Array] = {}
+    for number in positions:
+        arrays |= _arrays(where, number, model.layers[number], PARAMETER_ARRAYS)
+    safetensors.write(where, path, {"format": PARAMETERS, "version": VERSION, "trainable": positions}, arrays)
+
+
+def contents(where: str, model: Network) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the description of a model, and its arrays by name; refuse what could not be read again."""
+    description = describe(where, model)
+    _check_apart(where, _as_assigned(model, range(len(model.layers)), ARRAYS))
+    arrays: dict[str, Array] = {}
+    for number, layer in enumerate(model.layers):
+        arrays |= _arrays(where, number, layer, ARRAYS)
+    for key in PREPROCESSORS:
+        preprocessor = getattr(model, key)
+        if preprocessor is not None:
+            misfit = _misfit(model, key, preprocessor)
+            if misfit:
+                raise ValueError(f"{where}: {misfit}.")
+            description[key], beside = packed(where, key, preprocessor)
+            arrays |= {f"{key}.{name}": array for name, array in beside.items()}
+    return description, arrays
+
+
+def describe(where: str, model: Network) -> dict[str, Any]:
+    """Return the description of a model, without its arrays and preprocessors."""
+    description: dict[str, Any] = {
+        "version": VERSION,
+        "model": type(model).__name__,
+        "layers": [descriptions.describe(where, "layer", layer) for layer in model.layers],
+        "trainable": _positions(where, model),
+    }
+    for role in ("loss", "optimizer", "accuracy"):
+        thing = getattr(model, role)
+        description[role] = None if thing is None else descriptions.describe(where, role, thing)
+    return description
+
+
+def packed(where: str, key: str, preprocessor: Table | Images) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the description of a preprocessor, its columns as arrays; refuse one that is too large for a file."""
+    described = preprocessor.to_dict()
+    if "columns" not in described:
+        return described, {}
+    try:
+        columns, arrays = packing.packed(described["columns"])
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: {key} {error}. Leave columns out: drop=[...] in Python, --drop on the command line."
+        ) from None
+    return {**described, "columns": columns}, arrays
+
+
+def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict[str, Array]:
+    """Return a layer's arrays under their names in the file."""
+    if isinstance(layer, Layer_Dense):
+        layer.get_parameters()
+    _check_shapes(where, layer)
+    found = {name: getattr(layer, name, None) for name in names}
+    arrays = {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
+    for name, array in arrays.items():
+        if array.dtype.name not in safetensors.NAMES:
+            raise TypeError(f"{where}: {name} of layer {number} must be an array of real numbers, got {array.dtype}.")
+    return {f"layers.{number}.{name}": array for name, array in arrays.items()}
+
+
+def _check_shapes(where: str, layer: Any) -> None:
+    """Refuse what an optimizer keeps about a parameter if it is not shaped like that."""
+    for parameter, prefix in (("weights", "weight"), ("biases", "bias")):
+        for name in (f"{prefix}_momentums", f"{prefix}_cache"):
+            state, shape = getattr(layer, name, None), np.shape(getattr(layer, parameter, ()))
+            if isinstance(state, np.ndarray) and state.shape != shape:
+                raise ValueError(f"{where}: {name} must have shape {shape}, got {state.shape}.")
+
+
+def _as_assigned(model: Network, numbers: Iterable[int], names: tuple[str, ...]) -> dict[str, Array]:
+    """Return layers' arrays by name, before those of another layout are copied: a transposed view, for instance."""
+    found = {f"layers.{i}.{name}": getattr(model.layers[i], name, None) for i in numbers for name in names}
+    return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
+
+
+def _check_apart(where: str, arrays: Mapping[str, Array]) -> None:
+    """Refuse arrays that share memory in a way that a file would lose, after which they would be trained apart."""
+    first: dict[Any, str] = {}
+    for name, array in arrays.items():
+        original = first.setdefault(safetensors.memory_of(array), name)
+        if original.rpartition(".")[2] != name.rpartition(".")[2]:
+            _refuse_shared(where, name, original)
+    different = {name: arrays[name] for name in first.values() if arrays[name].size}
+    near: list[tuple[int, str]] = []  # where arrays end that begin before this one
+    for begin, end, name in sorted((*_bounds(array), name) for name, array in different.items()):
+        near = [each for each in near if each[0] > begin]
+        for _, other in near:
+            if np.may_share_memory(different[name], different[other], max_work=10_000):  # type: ignore[arg-type]
+                _refuse_shared(where, *sorted((name, other), reverse=True))
+        near.append((end, name))
+
+
+def _bounds(array: Array) -> tuple[int, int]:
+    """Return the addresses between which an array lies."""
+    address = array.__array_interface__["data"][0]
+    reach = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+    return address + sum(min(0, each) for each in reach), address + sum(max(0, each) for each in reach) + array.itemsize
+
+
+def _refuse_shared(where: str, name: str, other: str) -> NoReturn:
+    parts = [f"{attribute} of layer {number}" for _, number, attribute in (each.split(".") for each in (name, other))]
+    raise ValueError(
+        f"{where}: {parts[0]} must not share memory with {parts[1]}, as a view of it does: a file would lose that. "
+        "Give both layers the same array, or copies."
+    )
+
+
+def _misfit(model: Network, key: str, preprocessor: Table | Images) -> str:
+    """Return what is wrong with one of other columns than the network takes or gives; nothing if it fits."""
+    n_inputs, n_outputs = _input_width(model), model.output_width()
+    if n_inputs not in (None, preprocessor.n_inputs):
+        return f"{key} must give the {n_inputs} inputs of the network, got {preprocessor.n_inputs}"
+    if n_outputs is not None and not preprocessor.fits(n_outputs):
+        return f"{key} must have the {n_outputs} outputs of the network, got {preprocessor.n_outputs}"
+    if any(getattr(model, other) is not None for other in PREPROCESSORS if other != key):
+        return "model must have a table or images, got both"
+    return ""
+
+
+def _input_width(model: Network) -> int | None:
+    """Return how many columns the network takes; None if only running it would tell."""
+    for layer in model.layers:
+        if type(layer) is Layer_Dense:
+            return len(layer.weights)
+        if type(layer) not in BUILTIN["layer"]:  # the built-in others keep the width
+            return None
+    return None
+
+
+def _positions(where: str, model: Network) -> list[int]:
+    """Return where in ``layers`` each of the trainable layers is."""
+    place = {id(layer): number for number, layer in enumerate(model.layers)}
+    strangers = [layer for layer in model.trainable_layers if id(layer) not in place]
+    if strangers:
+        raise ValueError(f"{where}: trainable_layers must be among the model's layers, got {strangers[0]!r}.")
+    for layer in model.trainable_layers:
+        if not isinstance(layer.weights, np.ndarray):
+            raise TypeError(f"{where}: weights must be an array, got those of {layer!r}.")
+    for name in ("layers", "trainable_layers"):
+        _refuse_twice(where, name, getattr(model, name))
+    return [place[id(layer)] for layer in model.trainable_layers]
+
+
+def _refuse_twice(where: str, name: str, layers: Iterable[Any]) -> None:
+    seen: set[int] = set()
+    for layer in layers:
+        if id(layer) in seen:
+            raise ValueError(f"{where}: {name} must hold each layer once, got {layer!r} twice.")
+        seen.add(id(layer))
+
+
+# Reading
+
+
+def load_model(
+    kind: type[AnyNetwork],
+    path: Path,
+    custom_objects: Mapping[str, type],
+    restore: Callable[[AnyNetwork, list[Any], dict[str, Any], list[int]], str],
+) -> AnyNetwork:
+    """Return the model that `save_model` wrote, an object of the class ``kind``.
+
+    ``restore`` gives a new one its layers, its other parts by role, and the positions of the trainable layers. It
+    returns why nnx no longer trains such a model, nothing if it does; ValueError says that there can be no such model.
+    """
+    file = _File("Model.load", check.path("Model.load", "path", path))
+    if file.kind == PARAMETERS:
+        file.refuse("holds parameters alone. Build the model and call model.load_parameters(path)")
+    if file.take(str, "model") != kind.__name__:
+        file.refuse(f"holds a {file.description['model']}. Call {file.description['model']}.load(path)")
+    layers = [file.build("layer", each, custom_objects) for each in file.take(list, "layers")]
+    del file.description["layers"]  # of many layers it is large
+    file.fill(layers)
+    model = kind()
+    described = {role: file.description[role] for role in ("loss", "optimizer", "accuracy")}
+    parts = {role: None if each is None else file.build(role, each, custom_objects) for role, each in described.items()}
+    trainable = file.trainable()
+    try:
+        misfit = restore(model, layers, parts, trainable)
+    except ValueError as error:
+        file.refuse(f"describes no possible model ({error})")
+    if misfit:
+        file.refuse(
+            f"holds a model that nnx no longer trains: {misfit}. Build a model with the right last layer, and call "
+            "its load_parameters(path)"
+        )
+    for key in PREPROCESSORS:
+        if key in file.description:
+            setattr(model, key, _preprocessor(file, key, model))
+    return model
+
+
+def _preprocessor(file: _File, key: str, model: Network) -> Table | Images:
+    """Return a preprocessor that a file holds."""
+    described, arrays = file.description[key], file.beside(f"{key}.")
+    try:
+        if isinstance(described, dict) and "columns" in described:
+            described = {**described, "columns": packing.unpacked(described["columns"], arrays)}
+        elif arrays:
+            raise ValueError("it has arrays that belong to no column")
+        preprocessor = PREPROCESSORS[key].from_dict(described)
+        misfit = _misfit(model, key, preprocessor)
+    except (TypeError, ValueError) as error:
+        misfit = str(error)
+    if misfit:
+        file.refuse(f"is damaged: its {key} cannot be used ({misfit})")
+    return preprocessor
+
+
+class Checkpoint:
+    """What `save_checkpoint` wrote of a model's training, checked against the model; nothing of it is in use yet.
+
+    Attributes
+    ----------
+    run : dict
+        As it was given to `save_checkpoint`.
+    run_arrays : dict of arrays
+        Likewise.
+    iterations : int
+        How many steps the optimizer has made; None if it does not count them.
+    """
+
+    def __init__(self, where: str, path: str, model: Network) -> None:
+        file = self._file = _File(where, path)
+        if file.kind != CHECKPOINT:
+            file.refuse("is no checkpoint, such as train(checkpoint=...) writes")
+        if file.take(str, "model") != type(model).__name__:
+            file.refuse(f"is a checkpoint of a {file.description['model']}, not of a {type(model).__name__}")
+        self.run = file.take(dict, "run")
+        self.run_arrays = file.beside(RUN_ARRAYS)
+        self._compare(describe(where, model))
+        roles = {"loss": model.loss, "optimizer": model.optimizer, "accuracy": model.accuracy}
+        classes = {type(thing).__name__: type(thing) for thing in (*model.layers, *roles.values())}
+        layers = [file.build("layer", each, classes) for each in file.take(list, "layers")]
+        file.fill(layers)
+        others = {role: file.build(role, file.description[role], classes) for role in roles}
+        self._pairs = list(zip(model.layers, layers, strict=True))
+        self._pairs += [(own, others[role]) for role, own in roles.items()]
+        counts = "iterations" in descriptions.state_of(others["optimizer"])
+        self.iterations = others["optimizer"].iterations if counts else None
+        self._compare_shapes()
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise the error that says what is wrong with the file."""
+        self._file.refuse(reason)
+
+    def _compare(self, own: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other objects, or of such that were made with other arguments."""
+        found = self._file.description
+        n_layers = len(self._file.take(list, "layers"))
+        if n_layers != len(own["layers"]):
+            self.refuse(f"is a checkpoint of a model with {n_layers} layers; this one has {len(own['layers'])}")
+        parts = [(f"layer {i}", *pair) for i, pair in enumerate(zip(found["layers"], own["layers"], strict=True))]
+        parts += [(role, found[role], own[role]) for role in ("loss", "optimizer", "accuracy")]
+        for name, theirs, ours in parts:
+            if _made_like(theirs) != _made_like(ours):
+                self.refuse(f"is a checkpoint of another model: its {name} is {_shown(theirs)}, here {_shown(ours)}")
+        if found["trainable"] != own["trainable"]:
+            self.refuse("is a checkpoint of a model with other trainable layers")
+
+    def _compare_shapes(self) -> None:
+        """Refuse parameters of other shapes than the model's, which layers of one's own do not tell of."""
+        for number, (own, found) in enumerate(self._pairs):
+            for name in PARAMETER_ARRAYS:
+                shapes = [np.shape(getattr(each, name, ())) for each in (own, found)]
+                if shapes[0] != shapes[1]:
+                    self.refuse(f"is a checkpoint of another model: its layer {number} has {name} of {shapes[1]}")
+
+    def restore(self) -> None:
+        """Give the model all parameters, state and counts."""
+        for own, found in self._pairs:
+            for name in ARRAYS:
+                if hasattr(found, name):
+                    setattr(own, name, getattr(found, name))
+                elif name in vars(own):
+                    delattr(own, name)
+            for name in descriptions.state_of(own):
+                setattr(own, name, getattr(found, name))
+
+
+def _made_like(described: Any) -> Any:
+    """Return what the description of an object says about its class and its constructor's arguments, as in a file."""
+    if not isinstance(described, dict):
+        return None
+    return json.loads(
+        json.dumps([described.get(key) for key in ("class", "custom", "config")], default=safetensors.plain_number)
+    )
+
+
+def _shown(described: Any) -> str:
+    """Return an object's description as a call of its constructor."""
+    name, _, config = _made_like(described) or ("nothing", False, {})
+    arguments = config if isinstance(config, dict) else {}
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+
+
+def load_parameters(model: Network, path: Path) -> None:
+    """Set a model's parameters from what `save_parameters` or `save_model` wrote."""
+    file = _File("Model.load_parameters", check.path("Model.load_parameters", "path", path))
+    groups = [[f"layers.{number}.{name}" for name in PARAMETER_ARRAYS] for number in file.trainable()]
+    known = set(itertools.chain(*groups))
+    if file.kind != PARAMETERS:
+        n_layers = len(file.take(list, "layers"))
+        known |= {f"layers.{number}.{name}" for number in range(n_layers) for name in ARRAYS}
+    arrays = dict(file.layer_arrays(known))
+    values = [tuple(arrays[name] for name in names if name in arrays) for names in groups]
+    try:
+        model.set_parameters(values)
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{file.where}: {file.path!r} does not fit this model. {error}") from error
+
+
+class _File:
+    """A file's description and arrays, each part checked when it is taken."""
+
+    def __init__(self, where: str, path: str) -> None:
+        self.where = where
+        self.path = path
+        self.description, self.arrays = safetensors.read(where, path)
+        self.kind = self.take(str, "format")
+        version = self.take(int, "version")
+        if self.kind not in KEYS or version not in VERSIONS:
+            read = " and ".join(map(str, VERSIONS))
+            self.refuse(f"is of format {self.kind!r}, version {version}; this nnx reads versions {read}")
+        if set(self.description) - OPTIONAL_KEYS[self.kind] != KEYS[self.kind]:
+            self.refuse(f"is damaged: its description has the keys {sorted(self.description)}")
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise the error that says what is wrong with the file."""
+        files.refuse(self.where, self.path, reason)
+
+    def take(self, kind: type, key: str) -> Any:
+        """Return the description's value of ``key``, which must be of ``kind``."""
+        value = self.description.get(key)
+        if type(value) is not kind:
+            self.refuse(f"is damaged: its description has no {key}")
+        return value
+
+    def beside(self, beginning: str) -> dict[str, Array]:
+        """Return the arrays whose names begin so, by the rest of their names."""
+        return {
+            name.removeprefix(beginning): array for name, array in self.arrays.items() if name.startswith(beginning)
+        }
+
+    def trainable(self) -> list[int]:
+        """Return the positions of the trainable layers, each once and each of a layer with weights."""
+        positions: list[int] = self.take(list, "trainable")
+        known = all(type(number) is int and f"layers.{number}.weights" in self.arrays for number in positions)
+        if not known or len(set(positions)) != len(positions):
+            self.refuse("is damaged: its list of trainable layers is none")
+        return positions
+
+    def build(self, role: str, described: Any, custom_objects: Mapping[str, type]) -> Any:
+        """Return the layer, loss, optimizer or accuracy that is described, without arrays."""
+        if not isinstance(described, dict) or set(described) != {"class", "custom", "config", "state"}:
+            self.refuse(f"is damaged: a {role} is not described")
+        name, custom, config, state = (described[key] for key in ("class", "custom", "config", "state"))
+        if not isinstance(name, str) or not isinstance(config, dict) or not isinstance(state, dict):
+            self.refuse(f"is damaged: a {role} is not described")
+        if custom:
+            if name not in custom_objects:
+                self.refuse(
+                    f"holds a {role} of your own class {name!r}. Pass custom_objects={{{name!r}: ...}} with that class"
+                )
+            try:
+                thing = custom_objects[name](**config)
+                check.role(self.where, role, thing)
+            except (TypeError, ValueError) as error:
+                raise ModelFileError(f"{self.where}: {self.path!r} gives no {name}. {error}") from error
+        else:
+            thing = self._builtin(role, name, config)
+        checks = descriptions.state_of(thing)
+        if set(state) != set(checks):
+            self.refuse(f"is damaged: {sorted(state)} is no state of {name}")
+        for key, value in state.items():
+            try:
+                checks[key](self.where, key, value)
+            except (TypeError, ValueError) as error:
+                self.refuse(f"is damaged ({error})")
+            setattr(thing, key, value)
+        return thing
+
+    def _builtin(self, role: str, name: str, config: dict[str, Any]) -> Any:
+        kind = next((each for each in BUILTIN[role] if each.__name__ == name), None)
+        if kind is None:
+            self.refuse(f"names {name!r}, which is no {role} of nnx")
+        if set(config) != set(kind._arguments):  # type: ignore[attr-defined]
+            self.refuse(f"is damaged: {name} cannot be made from {sorted(config)}")
+        try:
+            return descriptions.make(kind, config)
+        except (TypeError, ValueError) as error:
+            self.refuse(f"is damaged ({error})")
+
+    def layer_arrays(self, known: Container[str]) -> Iterator[tuple[str, Array]]:
+        """Yield the layers' arrays by name; refuse names that are not known, and one array for two purposes."""
+        first: dict[int, str] = {}
+        beside = (*(f"{key}." for key in PREPROCESSORS if key in self.description),)
+        if self.kind == CHECKPOINT:
+            beside += (RUN_ARRAYS,)
+        for full_name, array in self.arrays.items():
+            if full_name.startswith(beside):
+                continue
+            if full_name not in known:
+                self.refuse(f"is damaged: it holds {full_name!r}, which belongs to no layer")
+            original = first.setdefault(id(array), full_name)
+            # Layers may share weights, but nothing is weights and momentums at once.
+            if original.rpartition(".")[2] != full_name.rpartition(".")[2]:
+                self.refuse(f"is damaged: {full_name!r} cannot be the same array as {original!r}")
+            yield full_name, array
+
+    def fill(self, layers: list[Any]) -> None:
+        """Give the layers their arrays: dense ones both parameters, of the right shapes; state shaped like those."""
+        known = {f"layers.{number}.{name}": (layer, name) for number, layer in enumerate(layers) for name in ARRAYS}
+        for full_name, array in self.layer_arrays(known):
+            layer, name = known[full_name]
+            if type(layer) in BUILTIN["layer"] and type(layer) is not Layer_Dense:
+                self.refuse(f"is damaged: it holds {full_name!r}, but {layer!r} has no arrays")
+            setattr(layer, name, array)
+        for layer in layers:
+            if type(layer) is Layer_Dense:
+                try:
+                    layer.get_parameters()
+                except (RuntimeError, TypeError, ValueError) as error:
+                    self.refuse(f"is damaged ({error})")
+            try:
+                _check_shapes(self.where, layer)
+            except ValueError as error:
+                self.refuse(f"is damaged ({error})")

@@ -1,0 +1,1 @@
+"""How well a model predicts: metrics, and the reports of them."""

@@ -66,16 +66,6 @@ cdef inline vec product_of(vec x, vec y, vec unused) noexcept nogil:
     return v_mul(x, y)
 
 
-cdef void exponential(const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
-    """``result := e^x``; (n,) in, (n,) out, which may be x. For tests: other kernels use v_exp."""
-    map_one(v_exp, x, result, n)
-
-
-cdef void logarithm(const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
-    """``result := log(x)``; (n,) in, (n,) out, which may be x. For tests: other kernels use v_log."""
-    map_one(v_log, x, result, n)
-
-
 cdef void relu_forward(const real_t *inputs, real_t *output, Py_ssize_t n) noexcept nogil:
     """``output := max(0, inputs)``; (n,) in, (n,) out, which may be inputs."""
     map_one(relu_of, inputs, output, n)

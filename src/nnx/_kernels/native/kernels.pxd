@@ -173,6 +173,11 @@ ctypedef bint (*fits_t)(const Net *) noexcept nogil
 ctypedef Py_ssize_t (*slim_space_t)(const Net *, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*net_space_t)(const Net *) noexcept nogil
 
+ctypedef void (*vector_function_t)(int, const void *, void *, Py_ssize_t) noexcept nogil
+
+cdef enum:  # the functions of vectors that tests can call one by one
+    EXP, LOG, EXPM1, LOG1P, SOFTPLUS, TANH, ERF, NORMAL_CDF, NORMAL_PDF
+
 cdef enum:
     N_LAYOUTS = 5
 
@@ -193,8 +198,7 @@ cdef struct Kernels:
     not_finite_t not_finite
     dropout_mask_t dropout_mask
     map_two_t dropout_apply
-    map_one_t exponential
-    map_one_t logarithm
+    vector_function_t vector_function
     map_one_t relu_forward
     map_two_t relu_backward
     map_one_t sigmoid_forward

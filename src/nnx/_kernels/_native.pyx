@@ -328,16 +328,26 @@ cdef number_by_number(
     give_back(given_result, result)
 
 
-def _exp(values, output):
-    """e to the power of each number, as the other kernels compute it: for tests."""
-    cdef Kernels *kernels = kernels_for("_exp", "values", values)
-    one_by_one("_exp", kernels.exponential, kernels, "values", values, "output", output)
+_VECTOR_FUNCTIONS = {
+    "exp": EXP, "log": LOG, "expm1": EXPM1, "log1p": LOG1P, "softplus": SOFTPLUS, "tanh": TANH, "erf": ERF,
+    "normal_cdf": NORMAL_CDF, "normal_pdf": NORMAL_PDF,
+}
 
 
-def _log(values, output):
-    """The logarithm of each number, as the other kernels compute it: for tests."""
-    cdef Kernels *kernels = kernels_for("_log", "values", values)
-    one_by_one("_log", kernels.logarithm, kernels, "values", values, "output", output)
+def _vector_function(name, values, output):
+    """A function of each number, as the other kernels compute it inline: for tests."""
+    cdef Kernels *kernels = kernels_for("_vector_function", "values", values)
+    cdef int which = _VECTOR_FUNCTIONS[name]
+    cdef cnp.ndarray x = plain(values)
+    cdef cnp.ndarray result = like("_vector_function", "output", output, type_of(kernels), x)
+    cdef uint64_t mode
+    check_writable("_vector_function", "output", output)
+    x = same_or_apart(x, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.vector_function(which, data(x), data(result), cnp.PyArray_SIZE(x))
+        leave_kernels(mode)
+    give_back(output, result)
 
 
 # Activations

@@ -231,6 +231,11 @@ ctypedef bint (*fits_t)(const Net *) noexcept nogil
 ctypedef Py_ssize_t (*lanes_space_t)(const Net *, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*net_space_t)(const Net *) noexcept nogil
 
+ctypedef void (*vector_function_t)(int, const void *, void *, Py_ssize_t) noexcept nogil
+
+cdef enum:  # the functions of vectors that tests can call one by one
+    EXP, LOG, EXPM1, LOG1P, SOFTPLUS, TANH, ERF, NORMAL_CDF, NORMAL_PDF
+
 cdef enum:
     N_LAYOUTS = 8
 
@@ -252,8 +257,7 @@ cdef struct Kernels:
     not_finite_t not_finite
     dropout_mask_t dropout_mask
     map_two_t multiply
-    map_one_t exponential
-    map_one_t logarithm
+    vector_function_t vector_function
     const Activation *activations
     int n_activations
     const Loss *losses

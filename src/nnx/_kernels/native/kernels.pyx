@@ -30,6 +30,41 @@ include "plans/clipping.pxi"
 include "plans/batched_lanes.pxi"
 include "plans/runs.pxi"
 
+
+cdef inline vec normal_cdf(vec x) noexcept nogil:
+    cdef vec cdf, pdf
+    v_normal(x, &cdf, &pdf)
+    return cdf
+
+
+cdef inline vec normal_pdf(vec x) noexcept nogil:
+    cdef vec cdf, pdf
+    v_normal(x, &cdf, &pdf)
+    return pdf
+
+
+cdef void vector_function(int which, const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
+    """``result := f(x)`` for a function of simd.h; (n,) in, (n,) out, which may be x. For tests: kernels call it inline."""
+    if which == EXP:
+        map_one(v_exp, x, result, n)
+    elif which == LOG:
+        map_one(v_log, x, result, n)
+    elif which == EXPM1:
+        map_one(v_expm1, x, result, n)
+    elif which == LOG1P:
+        map_one(v_log1p, x, result, n)
+    elif which == SOFTPLUS:
+        map_one(v_softplus, x, result, n)
+    elif which == TANH:
+        map_one(v_tanh, x, result, n)
+    elif which == ERF:
+        map_one(v_erf, x, result, n)
+    elif which == NORMAL_CDF:
+        map_one(normal_cdf, x, result, n)
+    elif which == NORMAL_PDF:
+        map_one(normal_pdf, x, result, n)
+
+
 cdef Kernels addresses
 fill_layouts(addresses.layouts)
 addresses.product_scratch = PRODUCT_SCRATCH
@@ -42,8 +77,7 @@ addresses.total = <total_t> total
 addresses.not_finite = <not_finite_t> not_finite
 addresses.dropout_mask = <dropout_mask_t> dropout_mask
 addresses.multiply = <map_two_t> multiply
-addresses.exponential = <map_one_t> exponential
-addresses.logarithm = <map_one_t> logarithm
+addresses.vector_function = <vector_function_t> vector_function
 addresses.activations, addresses.n_activations = activations, n_activations
 addresses.losses, addresses.n_losses = losses, n_losses
 addresses.rules, addresses.n_rules = rules, n_rules

@@ -55,16 +55,6 @@ cdef void copy(const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
         memmove(result, x, n * sizeof(real_t))
 
 
-cdef void exponential(const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
-    """``result := e^x``; (n,) in, (n,) out, which may be x. For tests: other kernels use v_exp."""
-    map_one(v_exp, x, result, n)
-
-
-cdef void logarithm(const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
-    """``result := log(x)``; (n,) in, (n,) out, which may be x. For tests: other kernels use v_log."""
-    map_one(v_log, x, result, n)
-
-
 cdef inline void load_settings(vec *everywhere, const double *settings) noexcept nogil:
     """Put each of a formula's settings into all lanes of a vector; those that it does not use cost nothing."""
     cdef int k

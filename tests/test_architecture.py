@@ -24,7 +24,7 @@ FLOORS = [
     {"_kernels", "_kernels._arrays", "_kernels._numpy", "_describe", "_safetensors"},
     {"_check"},
     {"_notation"},
-    {"_sheet", "_random", "activations", "accuracy", "datasets", "metrics"},
+    {"_sheet", "_random", "activations", "accuracy", "datasets", "metrics", "schedules", "initializers"},
     {"_interrupt", "_report", "_download", "_image_files"},
     {"_records", "_problems", "reports"},
     {"layers", "fashion_mnist", "columns"},

@@ -280,7 +280,8 @@ def test_repr_of_every_class_can_be_evaluated(name):
     kind = getattr(nnx, name)
     if not isinstance(kind, type):
         return
-    thing = kind(*{"Layer_Dense": (2, 3), "Layer_Dropout": (0.25,)}.get(name, ()))
+    arguments = {"Layer_Dense": (2, 3), "Layer_Dropout": (0.25,), "Schedule": (), "Schedule_Exponential": (0.5,)}
+    thing = kind(*arguments.get(name, (10,) if name.startswith("Schedule_") else ()))
     assert repr(eval(repr(thing), vars(nnx))) == repr(thing)
 
 

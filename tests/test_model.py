@@ -753,6 +753,7 @@ def test_configurations_are_ready_for_json():
 
     for thing in (
         nnx.Layer_Dense(np.int64(2), 3, np.float32(0.5)),
+        nnx.Layer_Dense(2, 3, weight_initializer=np.float32(0.5), bias_initializer=lambda shape: np.ones(shape)),
         nnx.Layer_Dropout(np.float32(0.5), seed=np.uint8(3)),
         nnx.Optimizer_SGD(np.float64(0.5), momentum=np.float32(0.5)),
         nnx.Accuracy_Categorical(binary=np.bool_(True)),

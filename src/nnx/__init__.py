@@ -25,6 +25,15 @@ from nnx.losses import (
 )
 from nnx.model import Model
 from nnx.optimizers import Optimizer_Adagrad, Optimizer_Adam, Optimizer_RMSprop, Optimizer_SGD
+from nnx.schedules import (
+    Schedule,
+    Schedule_Cosine,
+    Schedule_Exponential,
+    Schedule_OneCycle,
+    Schedule_Polynomial,
+    Schedule_Step,
+    Schedule_WarmUp,
+)
 
 __version__ = "0.1.0"
 
@@ -56,6 +65,13 @@ __all__ = [
     "Optimizer_Adam",
     "Optimizer_RMSprop",
     "Optimizer_SGD",
+    "Schedule",
+    "Schedule_Cosine",
+    "Schedule_Exponential",
+    "Schedule_OneCycle",
+    "Schedule_Polynomial",
+    "Schedule_Step",
+    "Schedule_WarmUp",
     "Table",
     "__version__",
     "get_default_dtype",

@@ -10,14 +10,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nnx import _kernels
+from nnx import _kernels, initializers
 from nnx._base import check as _check
 from nnx._base import config as _config
 from nnx._base import random as _random
 from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
+from nnx.initializers import Initializer
 
 STRENGTHS = ("weight_regularizer_l1", "weight_regularizer_l2", "bias_regularizer_l1", "bias_regularizer_l2")
+INITIALIZERS = ("weight_initializer", "bias_initializer")
 
 
 class Layer_Input(Described):
@@ -39,7 +41,8 @@ class Layer_Input(Described):
 class Layer_Dense(Described):
     """A fully connected layer: ``output = inputs · weights + biases``.
 
-    Initial weights are ``0.01 * np.random.randn(n_inputs, n_neurons)`` from NumPy's global generator, biases are 0.
+    Unless asked otherwise, initial weights are ``0.01 * np.random.randn(n_inputs, n_neurons)`` from NumPy's global
+    generator, biases are 0.
 
     Parameters
     ----------
@@ -49,9 +52,15 @@ class Layer_Dense(Described):
         Strengths λ1, λ2 of the penalty λ1·Σ|w| + λ2·Σw² on the weights and on the biases.
     dtype : "float32" or "float64", optional
         The dtype of parameters and results; `nnx.get_default_dtype` if None.
+    weight_initializer, bias_initializer : str, number or function, optional
+        What weights and biases are at first: one of the names of `nnx.initializers`, a number that all of them are, or
+        a function that is called with their shape, (n_inputs, n_neurons) or (1, n_neurons), and returns such an array.
 
     Attributes
     ----------
+    weight_initializer, bias_initializer : str, number or None
+        As given. A function has done its work in the constructor and is not kept: it is None here and in model files.
+        The constructor takes None for the default.
     weights, biases : arrays (n_inputs, n_neurons) and (1, n_neurons)
         Trained in place. An array assigned here is cast at its next use if its dtype or layout is another.
     inputs, output : arrays (n, n_inputs) and (n, n_neurons)
@@ -62,7 +71,8 @@ class Layer_Dense(Described):
     Raises
     ------
     TypeError, ValueError
-        For sizes below 1, negative strengths and other dtypes.
+        For sizes below 1, negative strengths, other dtypes, unknown initializers, and functions that return no array
+        of finite numbers of the right shape.
 
     Notes
     -----
@@ -80,7 +90,7 @@ class Layer_Dense(Described):
            [7., 7., 7.]], dtype=float32)
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "n_neurons", *STRENGTHS, "dtype")
+    _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "n_neurons", *STRENGTHS, "dtype", *INITIALIZERS)
 
     n_inputs: int | None = None
     n_neurons: int | None = None
@@ -89,6 +99,8 @@ class Layer_Dense(Described):
     bias_regularizer_l1: float = 0
     bias_regularizer_l2: float = 0
     dtype: DTypeLike = None
+    weight_initializer: str | float | None = "book"
+    bias_initializer: str | float | None = "zeros"
     weights: Array
     biases: Array
     inputs: Array
@@ -106,6 +118,8 @@ class Layer_Dense(Described):
         bias_regularizer_l1: float = 0,
         bias_regularizer_l2: float = 0,
         dtype: DTypeLike = None,
+        weight_initializer: Initializer = "book",
+        bias_initializer: Initializer = "zeros",
     ) -> None:
         self._configure(
             n_inputs,
@@ -115,9 +129,12 @@ class Layer_Dense(Described):
             bias_regularizer_l1,
             bias_regularizer_l2,
             dtype,
+            weight_initializer,
+            bias_initializer,
         )
-        self.weights = np.array(0.01 * np.random.randn(n_inputs, n_neurons), self.dtype, order="C")
-        self.biases = np.zeros((1, n_neurons), self.dtype)
+        self.weights, self.biases = initializers.parameters(
+            "Layer_Dense", n_inputs, n_neurons, self.dtype, weight_initializer, bias_initializer
+        )
 
     def _configure(
         self,
@@ -128,6 +145,8 @@ class Layer_Dense(Described):
         bias_regularizer_l1: float,
         bias_regularizer_l2: float,
         dtype: DTypeLike,
+        weight_initializer: Initializer = "book",
+        bias_initializer: Initializer = "zeros",
     ) -> None:
         """Set all but the parameters: a model file brings its own, and loading one draws no random number."""
         self.n_inputs = _check.whole("Layer_Dense", "n_inputs", n_inputs)
@@ -137,6 +156,8 @@ class Layer_Dense(Described):
         self.bias_regularizer_l1 = _check.number("Layer_Dense", "bias_regularizer_l1", bias_regularizer_l1, 0)
         self.bias_regularizer_l2 = _check.number("Layer_Dense", "bias_regularizer_l2", bias_regularizer_l2, 0)
         self.dtype = _config.float_dtype("Layer_Dense", dtype)
+        self.weight_initializer = initializers.kept("Layer_Dense", "weight_initializer", weight_initializer)
+        self.bias_initializer = initializers.kept("Layer_Dense", "bias_initializer", bias_initializer)
 
     def _strengths(self, where: str) -> tuple[float, ...]:
         """Return the regularizers' strengths, which may have been assigned, checked."""

@@ -21,12 +21,16 @@ class Described:
         """
         return {name: getattr(self, name) for name in self._arguments}
 
+    def _shown(self) -> dict[str, Any]:
+        """Return the constructor's arguments as ``repr`` shows them: objects in place of their descriptions."""
+        return self.get_config()
+
     def __repr__(self) -> str:
         import inspect
 
         parameters = inspect.signature(type(self)).parameters
         shown = []
-        for name, value in self.get_config().items():
+        for name, value in self._shown().items():
             default = parameters[name].default if name in parameters else inspect.Parameter.empty
             if name in parameters and default is inspect.Parameter.empty:
                 shown.append(repr(value))

@@ -74,6 +74,16 @@ STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
     **{kind: {"iterations": _check_count, "current_learning_rate": _check_amount} for kind in BUILTIN["optimizer"]},
 }
 
+#: Arguments that files written before them lack, by class, with the values that make the objects of those files.
+ADDED: dict[str, dict[str, Any]] = {
+    "Layer_Dense": {"weight_initializer": "book", "bias_initializer": "zeros"},
+}
+
+
+def completed(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Return a built-in class's configuration, with the arguments that its file does not know yet."""
+    return {**config, **{key: value for key, value in ADDED.get(name, {}).items() if key not in config}}
+
 
 def describe(where: str, role: str, thing: Any) -> dict[str, Any]:
     """Return class, configuration and state of a layer, loss, optimizer or accuracy, such as `load_model` accepts."""

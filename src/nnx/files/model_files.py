@@ -372,9 +372,10 @@ def _made_like(described: Any) -> Any:
     """Return what the description of an object says about its class and its constructor's arguments, as in a file."""
     if not isinstance(described, dict):
         return None
-    return json.loads(
-        json.dumps([described.get(key) for key in ("class", "custom", "config")], default=safetensors.plain_number)
-    )
+    name, custom, config = (described.get(key) for key in ("class", "custom", "config"))
+    if isinstance(name, str) and not custom and isinstance(config, dict):
+        config = descriptions.completed(name, config)
+    return json.loads(json.dumps([name, custom, config], default=safetensors.plain_number))
 
 
 def _shown(described: Any) -> str:
@@ -474,6 +475,7 @@ class _File:
         kind = next((each for each in BUILTIN[role] if each.__name__ == name), None)
         if kind is None:
             self.refuse(f"names {name!r}, which is no {role} of nnx")
+        config = _described.completed(name, config)
         if set(config) != set(kind._arguments):  # type: ignore[attr-defined]
             self.refuse(f"is damaged: {name} cannot be made from {sorted(config)}")
         try:

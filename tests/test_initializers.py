@@ -16,7 +16,8 @@ from networks import mixed_spiral
 from safetensors.numpy import load_file, save_file
 
 import nnx
-from nnx import _safetensors, initializers
+from nnx import initializers
+from nnx.files import safetensors as _safetensors
 from nnx._base.describe import Described
 
 KINDS = ("he", "glorot", "lecun")

@@ -10,6 +10,7 @@ import numpy as np
 from nnx._base import check
 from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike
+from nnx._base.vocabulary import built_in
 
 
 class Accuracy(Described):
@@ -58,6 +59,7 @@ class Accuracy(Described):
         self.accumulated_count = 0
 
 
+@built_in("accuracy")
 class Accuracy_Categorical(Accuracy):
     """The part of samples whose class is right or, if ``binary``, the part of right cells.
 
@@ -76,6 +78,9 @@ class Accuracy_Categorical(Accuracy):
     >>> float(Accuracy_Categorical().calculate([0, 1, 1], [0, 1, 2])) == 2 / 3
     True
     """
+
+    #: What it judges.
+    _predicts: ClassVar[str] = "classes"
 
     _arguments: ClassVar[tuple[str, ...]] = ("binary",)
 
@@ -114,6 +119,7 @@ def _classes(where: str, name: str, values: Array) -> Array:
     return values[:, 0] if values.shape[1] == 1 else np.argmax(values, axis=1)
 
 
+@built_in("accuracy")
 class Accuracy_Regression(Accuracy):
     """The part of predictions that are nearer to their target than ``precision``.
 
@@ -126,6 +132,9 @@ class Accuracy_Regression(Accuracy):
     -----
     Chapter 17 of the book. Cells are counted, so several outputs give a number from 0 to 1 as well.
     """
+
+    #: What it judges.
+    _predicts: ClassVar[str] = "numbers"
 
     precision: float | None = None
 

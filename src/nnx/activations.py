@@ -1,12 +1,13 @@
-"""Activations: `Activation_ReLU`, `Activation_Softmax`, `Activation_Sigmoid`, `Activation_Linear`.
+"""Activations, each in one place: its class here, its definition in `_kernels/_numpy/activations.py`, its vector formula in
+`_kernels/native/elementwise/activations.pxi`.
 
-They share one forward and one backward; each adds its kernels' name, what its backward starts from and ``predictions``.
-float32 and float64 inputs keep their dtype; other numbers become the default dtype.
+They share one forward and one backward; each adds its kernel's name, what its backward starts from, its settings, and
+what it predicts. float32 and float64 inputs keep their dtype; other numbers become the default dtype.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,15 +15,20 @@ from nnx import _kernels
 from nnx._base import check as _check
 from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike
+from nnx._base.vocabulary import built_in
+
+__all__ = ["Activation_Linear", "Activation_ReLU", "Activation_Sigmoid", "Activation_Softmax"]
 
 
-class _Activation(Described):
+class Activation(Described):
     """The activations' common part: check, allocate, call the kernel."""
 
-    #: The kernels are this and ``_forward`` or ``_backward``.
+    #: The kernel's name.
     _kernel: ClassVar[str]
-    #: The attribute that the backward kernel takes beside ``dvalues``.
+    #: The attribute that backward starts from: "inputs" or "output".
     _backward_from: ClassVar[str]
+    #: What it predicts as the last layer: "classes", "binary" (zeros and ones), "numbers", or nothing in particular.
+    _predicts: ClassVar[str] = ""
 
     inputs: Array
     output: Array
@@ -31,8 +37,9 @@ class _Activation(Described):
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
         """Set ``output``; inputs (n, ...), and ``training`` makes no difference."""
         values = self._checked(type(self).__name__ + ".forward", "inputs", inputs)
+        settings = self._settings()
         output = _kernels.empty_like(values)
-        getattr(_kernels.backend, self._kernel + "_forward")(values, output)
+        _kernels.backend.activation_forward(self._kernel, values, output, settings)
         self.inputs = values
         self.output = output
 
@@ -41,15 +48,25 @@ class _Activation(Described):
         where, name = type(self).__name__ + ".backward", self._backward_from
         values = self._checked(where, name, _check.stored(where, self, name))
         dvalues = _check.like(where, "dvalues", dvalues, values)
+        settings = self._settings()
         dinputs = _kernels.empty_like(values)
-        getattr(_kernels.backend, self._kernel + "_backward")(values, dvalues, dinputs)
+        _kernels.backend.activation_backward(self._kernel, values, dvalues, dinputs, settings)
         self.dinputs = dinputs
+
+    def predictions(self, outputs: ArrayLike) -> Any:
+        """Return ``outputs``."""
+        return outputs
 
     def _checked(self, where: str, name: str, value: ArrayLike) -> Array:
         return _check.samples(where, name, value)
 
+    def _settings(self) -> tuple[float, ...]:
+        """Return what the kernel is given beside arrays, checked: anything may have been assigned."""
+        return ()
 
-class Activation_ReLU(_Activation):
+
+@built_in("layer")
+class Activation_ReLU(Activation):
     """Rectified linear unit: ``output = max(0, inputs)``.
 
     Attributes
@@ -65,14 +82,11 @@ class Activation_ReLU(_Activation):
     """
 
     _kernel = "relu"
-    _backward_from = "inputs"
-
-    def predictions(self, outputs: ArrayLike) -> ArrayLike:
-        """Return ``outputs``."""
-        return outputs
+    _backward_from = "output"
 
 
-class Activation_Softmax(_Activation):
+@built_in("layer")
+class Activation_Softmax(Activation):
     """Softmax over each row: exponentials divided by their sum, so that a row holds class probabilities.
 
     Attributes
@@ -99,6 +113,7 @@ class Activation_Softmax(_Activation):
 
     _kernel = "softmax"
     _backward_from = "output"
+    _predicts = "classes"
 
     def _checked(self, where: str, name: str, value: ArrayLike) -> Array:
         return _check.matrix(where, name, value)
@@ -117,7 +132,8 @@ class Activation_Softmax(_Activation):
         return classes
 
 
-class Activation_Sigmoid(_Activation):
+@built_in("layer")
+class Activation_Sigmoid(Activation):
     """Sigmoid: ``output = 1 / (1 + exp(−inputs))``.
 
     Attributes
@@ -134,13 +150,15 @@ class Activation_Sigmoid(_Activation):
 
     _kernel = "sigmoid"
     _backward_from = "output"
+    _predicts = "binary"
 
     def predictions(self, outputs: ArrayLike) -> Array:
         """Return 1 where the output is above 0.5, else 0."""
         return (_check.plain("Activation_Sigmoid.predictions", "outputs", outputs) > 0.5) * 1
 
 
-class Activation_Linear(_Activation):
+@built_in("layer")
+class Activation_Linear(Activation):
     """The identity, for the last layer of a regression.
 
     Attributes
@@ -155,6 +173,10 @@ class Activation_Linear(_Activation):
     Chapter 17 of the book.
     """
 
+    _kernel = "linear"
+    _backward_from = "output"
+    _predicts = "numbers"
+
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
         """Set ``output`` to ``inputs``."""
         inputs = _check.samples("Activation_Linear.forward", "inputs", inputs)
@@ -165,9 +187,5 @@ class Activation_Linear(_Activation):
         """Set ``dinputs`` to a copy of ``dvalues``."""
         dvalues = _check.samples("Activation_Linear.backward", "dvalues", dvalues)
         dinputs = _kernels.empty_like(dvalues)
-        _kernels.backend.linear_backward(dvalues, dinputs)
+        _kernels.backend.activation_backward("linear", dvalues, dvalues, dinputs)
         self.dinputs = dinputs
-
-    def predictions(self, outputs: ArrayLike) -> ArrayLike:
-        """Return ``outputs``."""
-        return outputs

@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import numpy as np
-
 from nnx import _kernels, initializers
 from nnx._base import check as _check
 from nnx._base import config as _config
 from nnx._base import random as _random
 from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
+from nnx._base.vocabulary import built_in
 from nnx.initializers import Initializer
 
 STRENGTHS = ("weight_regularizer_l1", "weight_regularizer_l2", "bias_regularizer_l1", "bias_regularizer_l2")
@@ -38,6 +37,7 @@ class Layer_Input(Described):
         self.output = inputs  # type: ignore[assignment]
 
 
+@built_in("layer")
 class Layer_Dense(Described):
     """A fully connected layer: ``output = inputs · weights + biases``.
 
@@ -91,6 +91,8 @@ class Layer_Dense(Described):
     """
 
     _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "n_neurons", *STRENGTHS, "dtype", *INITIALIZERS)
+
+    _kernel: ClassVar[str] = "dense"
 
     n_inputs: int | None = None
     n_neurons: int | None = None
@@ -256,6 +258,7 @@ class Layer_Dense(Described):
         return _config.float_dtype(type(self).__name__, dtype)
 
 
+@built_in("layer")
 class Layer_Dropout(Described):
     """Inverted dropout: in training each cell is kept with probability 1 − rate and then divided by that.
 
@@ -301,6 +304,8 @@ class Layer_Dropout(Described):
     """
 
     _arguments: ClassVar[tuple[str, ...]] = ("rate", "seed")
+
+    _kernel: ClassVar[str] = "dropout"
 
     rate: float
     seed: int | None = None

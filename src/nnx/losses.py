@@ -1,11 +1,13 @@
-"""Losses: `Loss`, the base of one's own, and the four of the book; softmax and cross-entropy combined.
+"""Losses, each in one place: its class here, its definition in `_kernels/_numpy/losses.py`, its vector formula in
+`_kernels/native/elementwise/losses.pxi`. Also `Loss`, the base of custom ones, and softmax with cross-entropy in one.
 
-The built-in losses share one forward and one backward; each adds its kernels' name and what it accepts as targets.
+The built-in losses share one forward and one backward; each adds its kernel's name, its settings, what it accepts as
+targets, and the activation by whose inputs it can give the gradient as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
@@ -15,7 +17,8 @@ from nnx._base import check as _check
 from nnx._base import config as _config
 from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike, FloatDType
-from nnx.activations import Activation_Softmax
+from nnx._base.vocabulary import built_in
+from nnx.activations import Activation_Sigmoid, Activation_Softmax
 
 
 class Loss(Described):
@@ -153,36 +156,62 @@ def _penalty(layer: Any) -> float:
 class KernelLoss(Loss):
     """The built-in losses' common part: check, allocate, call the kernel."""
 
-    #: The kernels are this and ``_forward`` or ``_backward``.
+    #: The kernel's name.
     _kernel: ClassVar[str]
+    #: The activation by whose inputs it can give the gradient, if there is one; whether it takes nothing but its output.
+    _pair: ClassVar[type | None] = None
+    _needs_pair: ClassVar[bool] = False
+    #: "classes" or "numbers".
+    _predicts: ClassVar[str] = "numbers"
+    #: Whether the kernel gets targets as they are given, but for dtype and shape.
+    _compares_as_given: ClassVar[bool] = True
 
     def forward(self, y_pred: ArrayLike, y_true: ArrayLike) -> Array:
         """Return the loss of each sample, shape (n,); y_pred (n, outputs)."""
         where = type(self).__name__ + ".forward"
         y_pred = _check.matrix(where, "y_pred", y_pred)
         targets = self._targets(where, "y_true", y_true, y_pred.shape, y_pred.dtype)
+        settings = self._settings(where, y_pred.shape[1])
         sample_losses = np.empty(len(y_pred), y_pred.dtype)
-        getattr(_kernels.backend, self._kernel + "_forward")(y_pred, targets, sample_losses)
+        _kernels.backend.loss_forward(self._kernel, y_pred, targets, sample_losses, *settings)
         return sample_losses
 
     def backward(self, dvalues: ArrayLike, y_true: ArrayLike) -> None:
         """Set ``dinputs`` to the gradient of the mean loss by the predictions, which come in as ``dvalues``."""
         where = type(self).__name__ + ".backward"
-        y_pred = _check.matrix(where, "dvalues", dvalues, least=1)
+        self.dinputs = self._gradient(_kernels.backend.loss_backward, where, dvalues, y_true)
+
+    def _pair_gradient(self, where: str, output: ArrayLike, y_true: ArrayLike) -> Array:
+        """Return the gradient of the mean loss by the inputs of the activation that it pairs with, from its output."""
+        return self._gradient(_kernels.backend.pair_backward, where, output, y_true)
+
+    def _gradient(self, kernel: Callable[..., None], where: str, y_pred: ArrayLike, y_true: ArrayLike) -> Array:
+        y_pred = _check.matrix(where, "dvalues", y_pred, least=1)
         targets = self._targets(where, "y_true", y_true, y_pred.shape, y_pred.dtype)
+        settings = self._settings(where, y_pred.shape[1])
         dinputs = _kernels.empty_like(y_pred)
-        getattr(_kernels.backend, self._kernel + "_backward")(y_pred, targets, dinputs)
-        self.dinputs = dinputs
+        kernel(self._kernel, y_pred, targets, dinputs, *settings)
+        return dinputs
 
     def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
-        """Return ``y`` as the kernels take it for predictions of ``shape`` and ``dtype``."""
+        """Return ``y`` as the kernel takes it for predictions of ``shape`` and ``dtype``."""
         return _check.targets(where, name, y, shape, dtype)
 
+    def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
+        """Return the kernel's settings, and numbers that belong to the outputs, float64 (n_outputs,), or None."""
+        return (), None
 
+
+@built_in("loss")
 class Loss_CategoricalCrossentropy(KernelLoss):
     """Categorical cross-entropy: −log of the probability of the right class, kept within [1e-7, 1 − 1e-7].
 
     Labels are class numbers, shape (n,) or (n, 1), of any integer dtype, or one-hot rows, shape (n, classes).
+
+    Parameters
+    ----------
+    label_smoothing : float
+        s, from 0 up to, but not including, 1: of m classes each has the target s/m, and the label 1 − s more.
 
     Notes
     -----
@@ -197,16 +226,45 @@ class Loss_CategoricalCrossentropy(KernelLoss):
     0.38506
     """
 
+    _arguments: ClassVar[tuple[str, ...]] = ("label_smoothing",)
     _kernel = "categorical_crossentropy"
+    _pair = Activation_Softmax
+    _needs_pair = True
+    _predicts = "classes"
+
+    label_smoothing: float = 0.0
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = _check.fraction("Loss_CategoricalCrossentropy", "label_smoothing", label_smoothing)
+
+    def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
+        return (float(_check.fraction(where, "label_smoothing", self.label_smoothing)),), None
 
     def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
         return _check.labels(where, name, y, shape[0], shape[1])
 
 
+def _weights(where: str, value: Any) -> float | list[float]:
+    """Return ``pos_weight``, checked: a number above 0, or a list of such."""
+    given = value if isinstance(value, list | tuple | np.ndarray) else [value]
+    weights = [float(_check.number(where, "pos_weight", each, 0)) for each in given]
+    if not weights or 0 in weights:
+        raise ValueError(f"{where}: pos_weight must be above 0, got {value!r}.")
+    return weights if given is value else weights[0]
+
+
+@built_in("loss")
 class Loss_BinaryCrossentropy(KernelLoss):
     """Binary cross-entropy, the mean over outputs of −(y·log p + (1 − y)·log(1 − p)), p kept within [1e-7, 1 − 1e-7].
 
     Targets are numbers from 0 to 1 of the predictions' shape; shape (n,) serves for (n, 1).
+
+    Parameters
+    ----------
+    label_smoothing : float
+        s, from 0 up to, but not including, 1: targets become (1 − s)·y + s/2.
+    pos_weight : float or sequence of float
+        w, above 0: what positive targets weigh, in all outputs or in each: −(w·y·log p + (1 − y)·log(1 − p)).
 
     Notes
     -----
@@ -214,12 +272,36 @@ class Loss_BinaryCrossentropy(KernelLoss):
     `Model` the gradient of both together, (p − y) / (n·outputs), is used: it does not vanish where p rounds to 0 or 1.
     """
 
+    _arguments: ClassVar[tuple[str, ...]] = ("label_smoothing", "pos_weight")
     _kernel = "binary_crossentropy"
+    _pair = Activation_Sigmoid
+    _needs_pair = True
+    _predicts = "classes"
+
+    label_smoothing: float = 0.0
+    pos_weight: float | list[float] = 1.0
+
+    def __init__(self, label_smoothing: float = 0.0, pos_weight: float | Sequence[float] = 1.0) -> None:
+        where = "Loss_BinaryCrossentropy"
+        self.label_smoothing = _check.fraction(where, "label_smoothing", label_smoothing)
+        self.pos_weight = _weights(where, pos_weight)
+
+    def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
+        smoothing = (float(_check.fraction(where, "label_smoothing", self.label_smoothing)),)
+        weights = _weights(where, self.pos_weight)
+        if weights == 1:
+            return smoothing, None
+        if isinstance(weights, list) and len(weights) != n_outputs:
+            raise ValueError(
+                f"{where}: pos_weight must hold one number for each of {n_outputs} outputs, got {len(weights)}."
+            )
+        return smoothing, np.full(n_outputs, weights, np.float64)
 
     def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
         return _check.probabilities(where, name, _check.targets(where, name, y, shape, dtype))
 
 
+@built_in("loss")
 class Loss_MeanSquaredError(KernelLoss):
     """Mean squared error: the mean over outputs of (y − p)².
 
@@ -239,6 +321,7 @@ class Loss_MeanSquaredError(KernelLoss):
     _kernel = "mean_squared_error"
 
 
+@built_in("loss")
 class Loss_MeanAbsoluteError(KernelLoss):
     """Mean absolute error: the mean over outputs of |y − p|.
 
@@ -311,7 +394,7 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
         """Do what the parts do one after the other, in one kernel."""
         labels = _check.labels("Loss_CategoricalCrossentropy.forward", "y_true", y_true, *inputs.shape)
         output = _kernels.empty_like(inputs)
-        loss_sum, _ = _kernels.backend.softmax_crossentropy(inputs, labels, output, None)
+        loss_sum, _ = _kernels.backend.softmax_crossentropy(inputs, labels, output, None, self._smoothing())
         self.loss._add(loss_sum, len(inputs))
         self.activation.inputs = inputs
         self.activation.output = self.output = output
@@ -328,28 +411,12 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
         )
 
     def backward(self, dvalues: ArrayLike, y_true: ArrayLike) -> None:
-        """Set ``dinputs`` to (p − onehot) / n; dvalues are the probabilities p."""
+        """Set ``dinputs`` to (p − targets) / n; dvalues are the probabilities p."""
         where = "Activation_Softmax_Loss_CategoricalCrossentropy.backward"
-        output = _check.matrix(where, "dvalues", dvalues, least=1)
-        labels = _check.labels(where, "y_true", y_true, *output.shape)
-        dinputs = _kernels.empty_like(output)
-        _kernels.backend.softmax_crossentropy_backward(output, labels, dinputs)
-        self.dinputs = dinputs
+        loss = Loss_CategoricalCrossentropy(self._smoothing())
+        self.dinputs = loss._pair_gradient(where, dvalues, y_true)
 
-
-class Activation_Sigmoid_Loss_BinaryCrossentropy:
-    """The common gradient of sigmoid and binary cross-entropy, (p − y) / (n·outputs).
-
-    `Model` uses it; in two steps the gradient of a wrong label would vanish from a logit of 17 on, where p rounds to 1.
-    """
-
-    dinputs: Array
-
-    def backward(self, dvalues: Array, y_true: Array) -> None:
-        """Set ``dinputs``; dvalues are the probabilities p."""
-        where = "Loss_BinaryCrossentropy.backward"
-        output = _check.matrix(where, "dvalues", dvalues, least=1)
-        targets = Loss_BinaryCrossentropy()._targets(where, "y_true", y_true, output.shape, output.dtype)
-        dinputs = _kernels.empty_like(output)
-        _kernels.backend.sigmoid_binary_crossentropy_backward(output, targets, dinputs)
-        self.dinputs = dinputs
+    def _smoothing(self) -> float:
+        """Return the loss's label smoothing; 0 for a loss of one's own, which need not have any."""
+        smoothing: float = getattr(self.loss, "label_smoothing", 0.0)
+        return smoothing

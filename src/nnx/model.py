@@ -13,32 +13,25 @@ from nnx._base.config import checked_threads, get_num_threads
 from nnx._base.interrupt import Interrupt
 from nnx._base.random import Order
 from nnx._base.typing import Array, ArrayLike, Parameters, Path
+from nnx._base.vocabulary import BUILT_IN
 from nnx.accuracy import Accuracy_Regression
-from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
+from nnx.activations import Activation_Softmax
 from nnx.data.images import Images
 from nnx.data.tables import Table
 from nnx.engine import plan, program, training
 from nnx.engine.data_checks import checked_data, checked_samples, checked_validation, keeps, warn_of_sorted_rows
 from nnx.engine.history import History
 from nnx.engine.job import Job
-from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
-from nnx.losses import (
-    Activation_Sigmoid_Loss_BinaryCrossentropy,
-    Activation_Softmax_Loss_CategoricalCrossentropy,
-    Loss_BinaryCrossentropy,
-    Loss_CategoricalCrossentropy,
-)
+from nnx.layers import Layer_Dense, Layer_Input
+from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Loss_CategoricalCrossentropy
 from nnx.scoring import evaluation
 from nnx.scoring.reports import Report
 
 #: Built-in layers whose output has as many columns as their input.
-KEEP_WIDTH = (Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax, Layer_Dropout)
+KEEP_WIDTH = tuple(kind for kind in BUILT_IN["layer"] if kind is not Layer_Dense)
 
 #: Losses that take probabilities, and the built-in layer that computes them.
-PAIRS: dict[type, type] = {
-    Loss_CategoricalCrossentropy: Activation_Softmax,
-    Loss_BinaryCrossentropy: Activation_Sigmoid,
-}
+PAIRS: dict[type, type] = {kind: kind._pair for kind in BUILT_IN["loss"] if kind._needs_pair}  # type: ignore[attr-defined]
 
 #: What a copy of a model does not take over.
 PRIVATE = (trainers.MARK, *trainers.MADE)
@@ -568,19 +561,19 @@ class Model:
     def backward(self, output: Any, y: Any) -> None:
         """Set all layers' gradients of the loss, given the ``output`` of `forward` and what it should have been."""
         self._require("Model.backward", "loss")
-        combined: Any = None
-        if self._ends_in(Activation_Sigmoid, Loss_BinaryCrossentropy):
-            combined = Activation_Sigmoid_Loss_BinaryCrossentropy()
-        elif self._ends_in(Activation_Softmax, Loss_CategoricalCrossentropy):
-            combined = self.softmax_classifier_output
-        if combined is None:
+        rest = self.layers[:-1]
+        pair = getattr(type(self.loss), "_pair", None)
+        if pair is None or not self._ends_in(pair, type(self.loss)):
             rest = self.layers
             self.loss.backward(output, y)
             dvalues = self.loss.dinputs
+        elif self.softmax_classifier_output is not None:
+            self.softmax_classifier_output.loss = self.loss
+            self.softmax_classifier_output.backward(output, y)
+            dvalues = self.layers[-1].dinputs = self.softmax_classifier_output.dinputs
         else:
-            rest = self.layers[:-1]
-            combined.backward(output, y)
-            dvalues = self.layers[-1].dinputs = combined.dinputs
+            where = f"{type(self.loss).__name__}.backward"
+            dvalues = self.layers[-1].dinputs = self.loss._pair_gradient(where, output, y)
         for layer in reversed(rest):
             layer.backward(dvalues)
             dvalues = layer.dinputs

@@ -1,61 +1,118 @@
-"""Optimizers: `Optimizer_SGD`, `Optimizer_Adagrad`, `Optimizer_RMSprop`, `Optimizer_Adam`.
+"""Optimizers, each in one place: its class here, its definition in `_kernels/_numpy/optimizers.py`, its vector formula in
+`_kernels/native/elementwise/optimizers.pxi`.
 
 An optimizer holds its rate and its count of steps; what it learns about a parameter (momentums, cache) it keeps on
 the layer, as ordinary attributes. It works on any layer that has ``weights`` and ``dweights`` and, where there are
-biases, ``biases`` and ``dbiases``. Each class adds its constructor and its `_rule`: which kernel, with what.
+biases, ``biases`` and ``dbiases``. Each class adds its constructor, the names of what it keeps, and its settings.
+Clipping, averaging and schedules are the same for all.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from functools import partial
-from typing import Any, ClassVar, TypeAlias
+from functools import lru_cache, partial
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
-from nnx import _kernels
+from nnx import _kernels, schedules
 from nnx._base import check as _check
 from nnx._base.describe import Described
 from nnx._base.interrupt import at_once
 from nnx._base.typing import Array
+from nnx._base.vocabulary import built_in
 from nnx.layers import Layer_Dense
-
-State: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
-
-#: Names of the state that a rule keeps for weights and for biases.
-NOTHING: State = ((), ())
-MOMENTUMS: State = (("weight_momentums",), ("bias_momentums",))
-CACHE: State = (("weight_cache",), ("bias_cache",))
-MOMENTUMS_AND_CACHE: State = (("weight_momentums", "weight_cache"), ("bias_momentums", "bias_cache"))
-
+from nnx.schedules import AnySchedule
 
 GRADIENTS = (("dweights",), ("dbiases",))
 
+#: The arguments that all optimizers have in common, after their own.
+COMMON = ("schedule", "clip_norm", "clip_value", "average")
 
-#: A step's kernel, which is called with parameter, gradient, state, rate, settings; names of the state; settings.
-Rule: TypeAlias = tuple[str, State, tuple[float, ...]]
-
+#: What is kept of a parameter where an average is.
+AVERAGES = "averages"
 
 #: The methods that `is_built_in` asks for.
 UPDATING = ("update_params", "post_update_params")
 
 
-class _Optimizer(Described):
+#: A kernel's name, the names of what it keeps of a parameter, and its settings for weights and for biases.
+Formula: TypeAlias = tuple[str, tuple[str, ...], tuple[float, ...], tuple[float, ...]]
+
+
+class Rule(NamedTuple):
+    """What an optimizer does in a step, as the kernels take it.
+
+    Attributes
+    ----------
+    kernel : str
+    states : pair of tuples of str
+        The attributes of a layer in which it keeps what it learns about weights, and about biases.
+    settings, bias_settings : tuple of float
+        For weights, and for biases.
+    clip_norm, clip_value, average : float
+        0 where there is no such thing.
+    """
+
+    kernel: str
+    states: tuple[tuple[str, ...], tuple[str, ...]]
+    settings: tuple[float, ...]
+    bias_settings: tuple[float, ...]
+    clip_norm: float
+    clip_value: float
+    average: float
+
+
+@lru_cache
+def state_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the attributes of a layer that hold such state of its weights, and of its biases."""
+    return tuple(f"weight_{name}" for name in names), tuple(f"bias_{name}" for name in names)
+
+
+class Optimizer(Described):
     """The optimizers' common part: rate, decay, the count of steps, and the walk over a layer's parameters."""
+
+    #: What the optimizer may keep of a parameter: with "weight_" and "bias_" before them, attributes of the layer.
+    _states: ClassVar[tuple[str, ...]] = ()
 
     learning_rate: float
     current_learning_rate: float
     decay: float = 0.0
     iterations: int = 0
+    schedule: AnySchedule | None = None
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    average: float | None = None
 
-    def _configure(self, learning_rate: float, decay: float, **settings: float) -> None:
+    def _configure(
+        self,
+        learning_rate: float,
+        decay: float,
+        schedule: AnySchedule | None,
+        clip_norm: float | None,
+        clip_value: float | None,
+        average: float | None,
+        **settings: float,
+    ) -> None:
         where = type(self).__name__
         self.learning_rate = _check.number(where, "learning_rate", learning_rate, 0)
         self.decay = _check.number(where, "decay", decay, 0)
         self.iterations = 0
+        self.schedule = schedules.checked(where, "schedule", schedule)
+        self.clip_norm, self.clip_value, self.average = clip_norm, clip_value, average
         for name, value in settings.items():
-            setattr(self, name, _check.number(where, name, value))
+            setattr(self, name, value if isinstance(value, bool) else _check.number(where, name, value))
         self._rule(where)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, ready for JSON: a schedule as its description."""
+        config = super().get_config()
+        config["schedule"] = schedules.described(type(self).__name__, self.schedule)
+        return config
+
+    def _shown(self) -> dict[str, Any]:
+        return super().get_config()
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -69,16 +126,32 @@ class _Optimizer(Described):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def pre_update_params(self) -> None:
-        """Set ``current_learning_rate`` for this step; without decay it is left alone."""
+        """Set ``current_learning_rate`` for this step; without decay and schedule it is left alone."""
         where = f"{type(self).__name__}.pre_update_params"
-        decay = _check.number(where, "decay", self.decay, 0)
-        if decay:
+        if _check.number(where, "decay", self.decay, 0) or self.schedule is not None:
             iterations = _check.whole(where, "iterations", self.iterations, 0, _check.MAX_COUNT)
-            rate = _check.number(where, "learning_rate", self.learning_rate, 0)
-            self.current_learning_rate = rate * (1.0 / (1.0 + decay * iterations))
+            self.current_learning_rate = self._rates(where, iterations, 1)
+
+    def _rates(self, where: str, iterations: int, n: int) -> Any:
+        """Return the rates of n steps that come after ``iterations`` others: an array (n,), or one number for all."""
+        decay = _check.number(where, "decay", self.decay, 0)
+        if not decay and self.schedule is None:
+            return self._checked_rate(where)
+        rates: Any = _check.number(where, "learning_rate", self.learning_rate, 0)
+        if decay:
+            count: Any = iterations
+            if n > 1:
+                count = np.arange(iterations, iterations + n, dtype=np.float64)
+            rates = rates * (1.0 / (1.0 + decay * count))
+        if self.schedule is not None:
+            rates = rates * schedules.factors(where, self.schedule, iterations, n)
+            return float(rates[0]) if n == 1 else rates
+        return rates
 
     def update_params(self, layer: Any) -> None:
         """Update the layer's parameters in place by ``dweights`` and ``dbiases``.
+
+        ``clip_norm`` limits the norm of this layer's gradients; in `Model.train` that of all layers' together.
 
         Raises
         ------
@@ -93,15 +166,26 @@ class _Optimizer(Described):
         """Return the calls that update the parameters of layers, for `at_once`; all that they need is checked."""
         where = type(self).__name__ + ".update_params"
         rate = float(self._checked_rate(where))
-        kernel, state, settings = self._rule(where)
-        update = getattr(_kernels.backend, kernel)
-        calls = []
+        rule = self._rule(where)
+        step = _check.whole(where, "iterations", self.iterations, 0, _check.MAX_COUNT) + 1
+        found = []
         for layer in layers:
-            parameters = _parameters(where, layer)
-            n = len(parameters)
-            gradients = [_gradient(where, layer, GRADIENTS[i], parameters[i]) for i in range(n)]
-            states = [_state(where, layer, state[i], parameters[i]) for i in range(n)]
-            calls += [partial(update, parameters[i], *gradients[i], *states[i], rate, *settings) for i in range(n)]
+            if not rule.average:
+                forget_averages(layer)
+            for i, values in enumerate(_parameters(where, layer)):
+                gradients = _gradient(where, layer, GRADIENTS[i], values)
+                states = _state(where, layer, rule.states[i], values)
+                found.append((values, gradients, states, rule.bias_settings if i else rule.settings))
+        clipped = _clipped([gradients for _, gradients, _, _ in found], rule)
+        n_states = len(rule.states[0]) - bool(rule.average)
+        calls = []
+        for (values, _, states, settings), gradients in zip(found, clipped, strict=True):
+            kept = tuple(states[:n_states])
+            update = _kernels.backend.optimizer_update
+            calls.append(partial(update, rule.kernel, values, gradients, kept, rate, step, settings))
+            if rule.average:
+                keep = min(rule.average, step / (9 + step))
+                calls.append(partial(_kernels.backend.average_update, states[-1], values, keep))
         return calls
 
     def post_update_params(self) -> None:
@@ -119,6 +203,21 @@ class _Optimizer(Described):
 
     def _rule(self, where: str) -> Rule:
         """Return the rule of the step that is due, its settings checked."""
+        kernel, states, settings, bias_settings = self._formula(where)
+        norm = 0.0 if self.clip_norm is None else float(_check.number(where, "clip_norm", self.clip_norm, 0))
+        value = 0.0 if self.clip_value is None else float(_check.number(where, "clip_value", self.clip_value, 0))
+        average = 0.0 if self.average is None else float(_check.fraction(where, "average", self.average))
+        for name, amount in (("clip_norm", norm), ("clip_value", value)):
+            if amount == 0 and getattr(self, name) is not None:
+                raise ValueError(f"{where}: {name} must be above 0, got {getattr(self, name)!r}.")
+        if norm and value:
+            raise ValueError(f"{where}: clip_norm and clip_value must not be given together.")
+        if average:
+            states = (*states, AVERAGES)
+        return Rule(kernel, state_names(states), settings, bias_settings, norm, value, average)
+
+    def _formula(self, where: str) -> Formula:
+        """Return the kernel's name, the names of its states, and its settings for weights and for biases, checked."""
         raise NotImplementedError(f"{where}: {type(self).__name__} does not define update_params(layer).")
 
 
@@ -126,12 +225,38 @@ def is_built_in(optimizer: Any) -> bool:
     """Return whether an optimizer updates and counts as the built-in ones do, whatever else it does."""
     kind: Any = type(optimizer)
     return (
-        isinstance(optimizer, _Optimizer)
-        and kind.update_params is _Optimizer.update_params
-        and kind.post_update_params is _Optimizer.post_update_params
-        and kind.__setattr__ is _Optimizer.__setattr__
+        isinstance(optimizer, Optimizer)
+        and kind.update_params is Optimizer.update_params
+        and kind.post_update_params is Optimizer.post_update_params
+        and kind.__setattr__ is Optimizer.__setattr__
         and vars(optimizer).keys().isdisjoint(UPDATING)
     )
+
+
+def forget_averages(layer: Any) -> None:
+    """Drop a layer's averages: an optimizer that keeps none goes on with the values, and they would stay behind."""
+    for name in state_names((AVERAGES,)):
+        if name[0] in getattr(layer, "__dict__", ()):
+            delattr(layer, name[0])
+
+
+def _clipped(gradients: list[Array], rule: Rule) -> list[Array]:
+    """Return gradients, or copies that are clipped as the rule says."""
+    if rule.clip_value:
+        found = [_kernels.empty_like(each) for each in gradients]
+        for each, clipped in zip(gradients, found, strict=True):
+            _kernels.backend.clip_gradients(each, clipped, rule.clip_value)
+        return found
+    if rule.clip_norm:
+        norm = math.sqrt(sum(_kernels.backend.regularization_loss(each, 0.0, 1.0) for each in gradients))
+        factor = rule.clip_norm / (norm + 1e-6)
+        if factor > 1:
+            return gradients
+        found = [_kernels.empty_like(each) for each in gradients]
+        for each, scaled in zip(gradients, found, strict=True):
+            _kernels.backend.scale_gradients(each, scaled, factor)
+        return found
+    return gradients
 
 
 def _parameters(where: str, layer: Any) -> tuple[Array, ...]:
@@ -142,29 +267,33 @@ def _parameters(where: str, layer: Any) -> tuple[Array, ...]:
     return tuple(_check.bound(where, layer, name) for name in names)
 
 
-def _gradient(where: str, layer: Any, names: tuple[str], values: Array) -> list[Array]:
+def _gradient(where: str, layer: Any, names: tuple[str], values: Array) -> Array:
     """Return the gradient of a layer's parameter, shaped like that."""
     found = _kernels.attributes(layer, names, values, False)
     if found is not None:
-        return found
-    return [_check.like(where, name, _check.stored(where, layer, name, "backward"), values) for name in names]
+        return found[0]
+    (name,) = names
+    return _check.like(where, name, _check.stored(where, layer, name, "backward"), values)
 
 
 def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> list[Array]:
     """Return the state that a layer keeps of one parameter.
 
     If any of it is missing, all of it begins anew, as in the book: Adam does not go on from the momentums of SGD.
+    Averages begin with the values.
     """
     found = _kernels.attributes(layer, names, values, True)
     if found is not None:
         return found
     if any(getattr(layer, name, None) is None for name in names):
         for name in names:
-            setattr(layer, name, np.zeros(values.shape, values.dtype))
+            begins = values.copy() if name.endswith(AVERAGES) else np.zeros(values.shape, values.dtype)
+            setattr(layer, name, begins)
     return [_check.bound(where, layer, name, values.shape, values.dtype) for name in names]
 
 
-class Optimizer_SGD(_Optimizer):
+@built_in("optimizer")
+class Optimizer_SGD(Optimizer):
     """Stochastic gradient descent, with momentum if wanted.
 
     Without momentum w ← w − rate·g; with momentum m ← momentum·m − rate·g, w ← w + m.
@@ -177,11 +306,20 @@ class Optimizer_SGD(_Optimizer):
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     momentum : float
         From 0 up to, but not including, 1.
+    schedule : Schedule or function, optional
+        What the rate is multiplied by at each step: see `nnx.schedules`.
+    clip_norm : float, optional
+        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+    clip_value : float, optional
+        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+    average : float, optional
+        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
+        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
 
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay it may be assigned too, and holds until ``learning_rate`` is assigned.
+        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is assigned.
     iterations : int
         Steps done.
 
@@ -190,20 +328,31 @@ class Optimizer_SGD(_Optimizer):
     Chapter 10 of the book. State on the layer: ``weight_momentums``, ``bias_momentums``.
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "momentum")
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "momentum", *COMMON)
+    _states = ("momentums",)
 
     learning_rate: float = 1.0
     momentum: float = 0.0
 
-    def __init__(self, learning_rate: float = 1.0, decay: float = 0.0, momentum: float = 0.0) -> None:
-        self._configure(learning_rate, decay, momentum=momentum)
+    def __init__(
+        self,
+        learning_rate: float = 1.0,
+        decay: float = 0.0,
+        momentum: float = 0.0,
+        schedule: AnySchedule | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: float | None = None,
+    ) -> None:
+        self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, momentum=momentum)
 
-    def _rule(self, where: str) -> Rule:
-        momentum = float(_check.fraction(where, "momentum", self.momentum))
-        return ("sgd_momentum_update", MOMENTUMS, (momentum,)) if momentum else ("sgd_update", NOTHING, ())
+    def _formula(self, where: str) -> Formula:
+        settings = (float(_check.fraction(where, "momentum", self.momentum)),)
+        return ("sgd_momentum", ("momentums",), settings, settings) if settings[0] else ("sgd", (), (), ())
 
 
-class Optimizer_Adagrad(_Optimizer):
+@built_in("optimizer")
+class Optimizer_Adagrad(Optimizer):
     """Adagrad: c ← c + g², w ← w − rate·g / (√c + epsilon).
 
     Parameters
@@ -214,11 +363,20 @@ class Optimizer_Adagrad(_Optimizer):
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     epsilon : float
         Keeps the division finite.
+    schedule : Schedule or function, optional
+        What the rate is multiplied by at each step: see `nnx.schedules`.
+    clip_norm : float, optional
+        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+    clip_value : float, optional
+        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+    average : float, optional
+        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
+        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
 
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay it may be assigned too, and holds until ``learning_rate`` is assigned.
+        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is assigned.
     iterations : int
         Steps done.
 
@@ -227,19 +385,31 @@ class Optimizer_Adagrad(_Optimizer):
     Chapter 10 of the book. State on the layer: ``weight_cache``, ``bias_cache``.
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon")
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon", *COMMON)
+    _states = ("cache",)
 
     learning_rate: float = 1.0
     epsilon: float = 1e-7
 
-    def __init__(self, learning_rate: float = 1.0, decay: float = 0.0, epsilon: float = 1e-7) -> None:
-        self._configure(learning_rate, decay, epsilon=epsilon)
+    def __init__(
+        self,
+        learning_rate: float = 1.0,
+        decay: float = 0.0,
+        epsilon: float = 1e-7,
+        schedule: AnySchedule | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: float | None = None,
+    ) -> None:
+        self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, epsilon=epsilon)
 
-    def _rule(self, where: str) -> Rule:
-        return ("adagrad_update", CACHE, (float(_check.number(where, "epsilon", self.epsilon, 0)),))
+    def _formula(self, where: str) -> Formula:
+        settings = (float(_check.number(where, "epsilon", self.epsilon, 0)),)
+        return "adagrad", ("cache",), settings, settings
 
 
-class Optimizer_RMSprop(_Optimizer):
+@built_in("optimizer")
+class Optimizer_RMSprop(Optimizer):
     """RMSprop: c ← rho·c + (1 − rho)·g², w ← w − rate·g / (√c + epsilon).
 
     Parameters
@@ -252,11 +422,20 @@ class Optimizer_RMSprop(_Optimizer):
         Keeps the division finite.
     rho : float
         How much of the cache is kept, from 0 up to, but not including, 1.
+    schedule : Schedule or function, optional
+        What the rate is multiplied by at each step: see `nnx.schedules`.
+    clip_norm : float, optional
+        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+    clip_value : float, optional
+        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+    average : float, optional
+        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
+        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
 
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay it may be assigned too, and holds until ``learning_rate`` is assigned.
+        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is assigned.
     iterations : int
         Steps done.
 
@@ -265,23 +444,34 @@ class Optimizer_RMSprop(_Optimizer):
     Chapter 10 of the book. State on the layer: ``weight_cache``, ``bias_cache``.
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon", "rho")
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon", "rho", *COMMON)
+    _states = ("cache",)
 
     learning_rate: float = 0.001
     epsilon: float = 1e-7
     rho: float = 0.9
 
     def __init__(
-        self, learning_rate: float = 0.001, decay: float = 0.0, epsilon: float = 1e-7, rho: float = 0.9
+        self,
+        learning_rate: float = 0.001,
+        decay: float = 0.0,
+        epsilon: float = 1e-7,
+        rho: float = 0.9,
+        schedule: AnySchedule | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: float | None = None,
     ) -> None:
-        self._configure(learning_rate, decay, epsilon=epsilon, rho=rho)
+        self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, epsilon=epsilon, rho=rho)
 
-    def _rule(self, where: str) -> Rule:
+    def _formula(self, where: str) -> Formula:
         epsilon = float(_check.number(where, "epsilon", self.epsilon, 0))
-        return ("rmsprop_update", CACHE, (epsilon, float(_check.fraction(where, "rho", self.rho))))
+        settings = (epsilon, float(_check.fraction(where, "rho", self.rho)))
+        return "rmsprop", ("cache",), settings, settings
 
 
-class Optimizer_Adam(_Optimizer):
+@built_in("optimizer")
+class Optimizer_Adam(Optimizer):
     """Adam: m ← β₁·m + (1 − β₁)·g, c ← β₂·c + (1 − β₂)·g², w ← w − rate·m̂ / (√ĉ + epsilon).
 
     m̂ and ĉ are m and c divided by 1 − βᵗ, where t counts the steps from 1.
@@ -296,11 +486,20 @@ class Optimizer_Adam(_Optimizer):
         Keeps the division finite.
     beta_1, beta_2 : float
         How much of momentums and cache is kept, from 0 up to, but not including, 1.
+    schedule : Schedule or function, optional
+        What the rate is multiplied by at each step: see `nnx.schedules`.
+    clip_norm : float, optional
+        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+    clip_value : float, optional
+        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+    average : float, optional
+        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
+        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
 
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay it may be assigned too, and holds until ``learning_rate`` is assigned.
+        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is assigned.
     iterations : int
         Steps done.
 
@@ -323,7 +522,8 @@ class Optimizer_Adam(_Optimizer):
     array([[-0.05,  0.  ,  0.05]], dtype=float32)
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon", "beta_1", "beta_2")
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon", "beta_1", "beta_2", *COMMON)
+    _states = ("momentums", "cache")
 
     learning_rate: float = 0.001
     epsilon: float = 1e-7
@@ -337,12 +537,25 @@ class Optimizer_Adam(_Optimizer):
         epsilon: float = 1e-7,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
+        schedule: AnySchedule | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: float | None = None,
     ) -> None:
-        self._configure(learning_rate, decay, epsilon=epsilon, beta_1=beta_1, beta_2=beta_2)
+        self._configure(
+            learning_rate,
+            decay,
+            schedule,
+            clip_norm,
+            clip_value,
+            average,
+            epsilon=epsilon,
+            beta_1=beta_1,
+            beta_2=beta_2,
+        )
 
-    def _rule(self, where: str) -> Rule:
+    def _formula(self, where: str) -> Formula:
         epsilon = float(_check.number(where, "epsilon", self.epsilon, 0))
         beta_1 = float(_check.fraction(where, "beta_1", self.beta_1))
-        beta_2 = float(_check.fraction(where, "beta_2", self.beta_2))
-        step = _check.whole(where, "iterations", self.iterations, 0, _check.MAX_COUNT) + 1
-        return ("adam_update", MOMENTUMS_AND_CACHE, (epsilon, beta_1, beta_2, step))
+        settings = (epsilon, beta_1, float(_check.fraction(where, "beta_2", self.beta_2)))
+        return "adam", ("momentums", "cache"), settings, settings

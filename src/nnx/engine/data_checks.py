@@ -16,7 +16,7 @@ from nnx.engine import plan
 from nnx.engine.job import Data
 from nnx.engine.program import Program
 from nnx.layers import Layer_Dense
-from nnx.losses import KernelLoss, Loss_BinaryCrossentropy, Loss_CategoricalCrossentropy
+from nnx.losses import KernelLoss, Loss_CategoricalCrossentropy
 
 #: Rows that stand class by class are taken for sorted if chance gives such an order less often than this.
 UNLIKELY = 1e-3
@@ -99,8 +99,7 @@ def _classes_of_rows(model: Network, data: Data) -> Array | None:
     """Return the class of each row, as a number; None if the model does not learn one class a row."""
     if type(model.loss) is Loss_CategoricalCrossentropy:
         return data.y
-    losses = Loss_CategoricalCrossentropy | Loss_BinaryCrossentropy
-    if not isinstance(model.loss, losses) and not isinstance(model.accuracy, Accuracy_Categorical):
+    if getattr(model.loss, "_predicts", "") != "classes" and not isinstance(model.accuracy, Accuracy_Categorical):
         return None
     y = data.y_accuracy
     if y.ndim == 1 or y.shape[1:] == (1,):

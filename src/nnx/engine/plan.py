@@ -24,7 +24,6 @@ from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.engine import divergence, program
 from nnx.engine.history import History
 from nnx.engine.job import Data, Job, Keep, Validate
-from nnx.losses import Loss_MeanAbsoluteError, Loss_MeanSquaredError
 
 #: How long a compiled call lasts, about: in between, Ctrl-C is answered and figures are shown.
 CALL_SECONDS = 0.05
@@ -62,9 +61,9 @@ class Accurate:
     def __init__(self, accuracy: Any, stages: tuple[program.Stage, ...], combined: bool, data: Data) -> None:
         if data.X.ndim != 2 or data.X.shape[1] != stages[0].n_in:
             raise program.Obstacle(f"the samples do not have {stages[0].n_in} columns")
-        n_out, last = stages[-1].n_out, stages[-1].kind
-        self.threshold = last == "sigmoid"
-        self.classes = last == "softmax"
+        n_out, predicts = stages[-1].n_out, getattr(stages[-1].owner, "_predicts", "")
+        self.threshold = predicts == "binary"
+        self.classes = predicts == "classes"
         self.precision = -1.0
         self.wanted: Array | None = None
         shape: tuple[int, ...] = (len(data.X),) if self.classes else (len(data.X), n_out)
@@ -91,7 +90,7 @@ class Accurate:
         if self.wanted is None:
             return True
         plain = self.precision >= 0 and not self.threshold and not self.classes
-        return plain and isinstance(loss, Loss_MeanSquaredError | Loss_MeanAbsoluteError)
+        return plain and loss._predicts == "numbers" and loss._compares_as_given
 
 
 def explain(model: Network) -> str:
@@ -167,15 +166,15 @@ class Run:
         self.iterations = _check.whole(where, "iterations", optimizer.iterations, 0, _check.MAX_COUNT) - self.done
         if order.shuffles:
             order.draw(1, 1)  # takes its seed before dropout takes any, as the book path does
-        self.rate = optimizer.current_learning_rate if optimizer.decay else optimizer._checked_rate(where)
-        self.decay = float(_check.number(where, "decay", optimizer.decay, 0))
-        self.learning_rate = float(_check.number(where, "learning_rate", optimizer.learning_rate, 0))
+        self.changes_rate = optimizer.schedule is not None or bool(_check.number(where, "decay", optimizer.decay, 0))
+        self.rate = optimizer.current_learning_rate if self.changes_rate else optimizer._checked_rate(where)
+        loss_settings = self.program.loss._settings(where, stages[-1].n_out)
         try:
-            if not self.native.bind(self.program.layers, self.program.trained, *rule, where, optimizers._state):
+            if not self.native.bind(self.program.layers, self.program.trained, rule, where, optimizers._state):
                 model._plan = None
                 raise program.Obstacle("arrays share memory, or have changed")
             bound = self.native.bind_data(
-                data.X, data.y, accurate.wanted, accurate.threshold, accurate.classes, accurate.precision
+                data.X, data.y, loss_settings, accurate.wanted, accurate.threshold, accurate.classes, accurate.precision
             )
             if not bound:
                 raise program.Obstacle("the samples share memory with a parameter")
@@ -197,7 +196,7 @@ class Run:
         self.seconds = (time.perf_counter() - began) / n
         steps, ends = self._record()
         if steps.size:
-            report.run(epoch, in_epoch, self.n_batches, steps, ends, None if self.decay else self.rate)
+            report.run(epoch, in_epoch, self.n_batches, steps, ends, None if self.changes_rate else self.rate)
         if steps.shape[1] < n:
             self._diverge()
         if last:
@@ -215,7 +214,7 @@ class Run:
         if whole < steps.shape[1]:
             steps, ends = steps[:, :whole], ends[:, : done // self.n_batches - self.done // self.n_batches]
         counts = {"iterations": self.iterations + done}
-        if self.decay and whole:
+        if self.changes_rate and whole:
             counts["current_learning_rate"] = float(steps[4, -1])
         changes = [
             partial(vars(self).update, done=done, figures=None),
@@ -287,12 +286,9 @@ class Run:
 
     def _rates(self, n: int) -> Any:
         """Return the learning rate of each step, as `pre_update_params` computes it."""
-        if not self.decay:
+        if not self.changes_rate:
             return self.rate
-        if n == 1:
-            return self.learning_rate * (1.0 / (1.0 + self.decay * (self.iterations + self.done)))
-        count = np.arange(self.iterations + self.done, self.iterations + self.done + n, dtype=np.float64)
-        return self.learning_rate * (1.0 / (1.0 + self.decay * count))
+        return self.program.optimizer._rates("Model.train", self.iterations + self.done, n)
 
     def _how_many_threads(self, n: int) -> int:
         threads = self.job.threads
@@ -473,6 +469,7 @@ def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Inte
         program.check_judges(model)
         stages = program.stages(model)
         combined = program.is_combined(stages, loss)
+        settings = loss._settings("Model.evaluate", stages[-1].n_out)
         accurate = Accurate(accuracy, stages, combined, data)
     except program.Obstacle:
         return False
@@ -485,6 +482,7 @@ def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Inte
             model,
             data.X,
             data.y,
+            (loss._kernel, *settings),
             accurate.wanted,
             accurate.threshold,
             accurate.classes,
@@ -492,7 +490,6 @@ def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Inte
             batch,
             first,
             min(first + step, n_batches),
-            loss._kernel,
             combined,
         )
         if found is None:

@@ -14,30 +14,10 @@ import numpy as np
 from nnx._base import config as _config
 from nnx._base.network import Network
 from nnx._base.typing import FloatDType
-from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
-from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
-from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
-from nnx.losses import (
-    Activation_Softmax_Loss_CategoricalCrossentropy,
-    Loss_BinaryCrossentropy,
-    Loss_CategoricalCrossentropy,
-    Loss_MeanAbsoluteError,
-    Loss_MeanSquaredError,
-)
-from nnx.optimizers import Optimizer_Adagrad, Optimizer_Adam, Optimizer_RMSprop, Optimizer_SGD
-
-#: What each built-in layer is to the kernels.
-LAYERS: dict[type, str] = {
-    Layer_Dense: "dense",
-    Layer_Dropout: "dropout",
-    Activation_ReLU: "relu",
-    Activation_Sigmoid: "sigmoid",
-    Activation_Softmax: "softmax",
-    Activation_Linear: "linear",
-}
-LOSSES = (Loss_CategoricalCrossentropy, Loss_BinaryCrossentropy, Loss_MeanSquaredError, Loss_MeanAbsoluteError)
-OPTIMIZERS = (Optimizer_SGD, Optimizer_Adagrad, Optimizer_RMSprop, Optimizer_Adam)
-ACCURACIES = (Accuracy_Categorical, Accuracy_Regression)
+from nnx._base.vocabulary import BUILT_IN as CLASSES
+from nnx._base.vocabulary import is_built_in
+from nnx.layers import Layer_Dense, Layer_Input
+from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy
 
 #: Methods that a program stands for; who replaces one, or adds one where there was none, gets it called.
 LAYER_METHODS = ("forward", "backward", "predictions", "get_parameters")
@@ -58,10 +38,10 @@ CLASSIFIER = Activation_Softmax_Loss_CategoricalCrossentropy
 BUILT_IN: dict[tuple[type, str], Callable[..., Any] | None] = {
     (kind, name): getattr(kind, name, None)
     for kinds, names in (
-        ((Layer_Input, *LAYERS), LAYER_METHODS),
-        (LOSSES, LOSS_METHODS),
-        (OPTIMIZERS, OPTIMIZER_METHODS),
-        (ACCURACIES, ACCURACY_METHODS),
+        ((Layer_Input, *CLASSES["layer"]), LAYER_METHODS),
+        (CLASSES["loss"], LOSS_METHODS),
+        (CLASSES["optimizer"], OPTIMIZER_METHODS),
+        (CLASSES["accuracy"], ACCURACY_METHODS),
         ((CLASSIFIER,), ("backward",)),
     )
     for kind in kinds
@@ -185,21 +165,21 @@ class Program:
             part = "_inputs" if stage.kind == "dense" else ""
             yield "backward", Op(f"{stage.kind}_backward{part}", reads, (f"{name}.dinputs",))
             gradient = f"{name}.dinputs"
-        rule, states, _ = self.optimizer._rule("explain")
+        rule = self.optimizer._rule("explain")
         for number, trained in enumerate(self.trained):
             if trained:
                 name = names[number]
                 inputs = "X" if number == 0 else f"{names[number - 1]}.output"
                 above = f"{names[number + 1]}.dinputs" if number + 1 < len(names) else "loss.dinputs"
-                for parameter, state in zip(("weights", "biases"), states, strict=True):
+                for parameter, state in zip(("weights", "biases"), rule.states, strict=True):
                     own = tuple(f"{name}.{attribute}" for attribute in (parameter, *state))
                     reads = (inputs, above) if parameter == "weights" else (above,)
-                    yield "update", Op(f"dense_backward_{parameter}, {rule}", (*reads, *own), own)
+                    yield "update", Op(f"dense_backward_{parameter}, {rule.kernel}_update", (*reads, *own), own)
 
     def slots(self) -> list[Slot]:
         """Return every array of a step."""
         found = [Slot("X", ("n", self.stages[0].n_in), "input"), Slot("y", ("n", "..."), "target")]
-        _, states, _ = self.optimizer._rule("explain")
+        states = self.optimizer._rule("explain").states
         for number, (stage, trained) in enumerate(zip(self.stages, self.trained, strict=True)):
             name = _name(number, self.layers)
             if stage.kind == "dense":
@@ -238,12 +218,8 @@ def lower(model: Network) -> Program:
     """
     if (type(model), "forward") not in BUILT_IN:
         raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
-    for what, thing, kinds in (
-        ("loss", model.loss, LOSSES),
-        ("optimizer", model.optimizer, OPTIMIZERS),
-        ("accuracy", model.accuracy, ACCURACIES),
-    ):
-        if type(thing) not in kinds:
+    for what, thing in (("loss", model.loss), ("optimizer", model.optimizer), ("accuracy", model.accuracy)):
+        if not is_built_in(what, thing):
             raise Obstacle(f"the {what}, {thing!r}, is not built in")
     if model.softmax_classifier_output is not None and type(model.softmax_classifier_output) is not CLASSIFIER:
         raise Obstacle(f"softmax_classifier_output, {model.softmax_classifier_output!r}, is not built in")
@@ -269,7 +245,7 @@ def check(model: Any, guards: Guards, layers: tuple[Any, ...]) -> None:
 
 def _check_apart(program: Program) -> None:
     """Raise `Obstacle` where two arrays that a step writes share memory."""
-    _, states, _ = program.optimizer._rule("Model.train")
+    states = program.optimizer._rule("Model.train").states
     arrays = [
         (f"layers[{number}].{name}", vars(stage.owner).get(name))
         for number, stage in enumerate(program.stages)
@@ -309,7 +285,7 @@ def stages(model: Network) -> tuple[Stage, ...]:
         raise Obstacle("there is no dense layer")
     width = _shape(model.layers, first)[0]
     for layer in model.layers:
-        kind = LAYERS.get(type(layer))
+        kind = layer._kernel if is_built_in("layer", layer) else None
         if kind is None:
             raise Obstacle(f"{_whose(layer, model.layers)} is not built in")
         n_out = width
@@ -342,8 +318,7 @@ def dtype_of(stages: tuple[Stage, ...]) -> FloatDType:
 
 def is_combined(stages: tuple[Stage, ...], loss: Any) -> bool:
     """Return whether last activation and loss have one gradient, as in `Model.backward`."""
-    pairs = (("softmax", Loss_CategoricalCrossentropy), ("sigmoid", Loss_BinaryCrossentropy))
-    return any(stages[-1].kind == kind and type(loss) is of for kind, of in pairs)
+    return is_built_in("loss", loss) and loss._pair is not None and type(stages[-1].owner) is loss._pair
 
 
 def guards(
@@ -386,8 +361,8 @@ def _methods_of(model: type, owners: list[tuple[Any, tuple[str, ...]]]) -> tuple
 def check_judges(model: Network) -> None:
     """Raise `Obstacle` unless a model's loss and accuracy, and what its last layer predicts, are built in."""
     parts = [(model.loss, LOSS_METHODS), (model.accuracy, ACCURACY_METHODS), (model.layers[-1], LAYER_METHODS)]
-    for part, kinds in ((model.loss, LOSSES), (model.accuracy, ACCURACIES)):
-        if type(part) not in kinds:
+    for what, part in (("loss", model.loss), ("accuracy", model.accuracy)):
+        if not is_built_in(what, part):
             raise Obstacle(f"{part!r} is not built in")
     check(object, Guards(object, (), (), (), *_methods_of(object, parts)), ())
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from nnx import schedules
 from nnx._base import check as _check
 from nnx._base import random as _random
-from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
-from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
+from nnx._base.vocabulary import BUILT_IN
+from nnx.accuracy import Accuracy_Regression
 from nnx.layers import Layer_Dense, Layer_Dropout
-from nnx.losses import (
-    Loss_BinaryCrossentropy,
-    Loss_CategoricalCrossentropy,
-    Loss_MeanAbsoluteError,
-    Loss_MeanSquaredError,
-)
-from nnx.optimizers import Optimizer_Adagrad, Optimizer_Adam, Optimizer_RMSprop, Optimizer_SGD
+from nnx.optimizers import COMMON
 
 #: The largest count that a file may hold: whoever goes on from it does not leave the range of 64 bits.
 MAX_STEPS = 1 << 62
@@ -25,24 +20,7 @@ MAX_STEPS = 1 << 62
 MIN_KEPT = 2.0**-53
 
 #: What a file may name, by role.
-BUILTIN: dict[str, tuple[type, ...]] = {
-    "layer": (
-        Layer_Dense,
-        Layer_Dropout,
-        Activation_ReLU,
-        Activation_Softmax,
-        Activation_Sigmoid,
-        Activation_Linear,
-    ),
-    "loss": (
-        Loss_CategoricalCrossentropy,
-        Loss_BinaryCrossentropy,
-        Loss_MeanSquaredError,
-        Loss_MeanAbsoluteError,
-    ),
-    "optimizer": (Optimizer_SGD, Optimizer_Adagrad, Optimizer_RMSprop, Optimizer_Adam),
-    "accuracy": (Accuracy_Categorical, Accuracy_Regression),
-}
+BUILTIN: dict[str, tuple[type, ...]] = {role: tuple(kinds) for role, kinds in BUILT_IN.items()}
 
 
 def _check_count(where: str, name: str, value: Any) -> None:
@@ -77,6 +55,9 @@ STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
 #: Arguments that files written before them lack, by class, with the values that make the objects of those files.
 ADDED: dict[str, dict[str, Any]] = {
     "Layer_Dense": {"weight_initializer": "book", "bias_initializer": "zeros"},
+    "Loss_CategoricalCrossentropy": {"label_smoothing": 0.0},
+    "Loss_BinaryCrossentropy": {"label_smoothing": 0.0, "pos_weight": 1.0},
+    **{f"Optimizer_{name}": dict.fromkeys(COMMON) for name in ("SGD", "Adagrad", "RMSprop", "Adam")},
 }
 
 
@@ -111,6 +92,8 @@ def make(kind: type, config: dict[str, Any]) -> Any:
     A dense layer's constructor would draw random weights, and allocate whatever size a file claims.
     """
     thing: Any = object.__new__(kind)
+    if config.get("schedule") is not None:
+        config = {**config, "schedule": schedules.from_description(kind.__name__, "schedule", config["schedule"])}
     (thing._configure if kind is Layer_Dense else thing.__init__)(**config)
     return thing
 

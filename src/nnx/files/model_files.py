@@ -22,6 +22,7 @@ from nnx.errors import ModelFileError
 from nnx.files import descriptions, packing, safetensors
 from nnx.files.descriptions import BUILTIN
 from nnx.layers import Layer_Dense
+from nnx.optimizers import AVERAGES, state_names
 
 #: The version that is written, and those that are read.
 VERSION = 3
@@ -44,7 +45,10 @@ RUN_ARRAYS = "run."
 
 #: A layer's arrays: parameters, and what optimizers keep about them.
 PARAMETER_ARRAYS = ("weights", "biases")
-ARRAYS = (*PARAMETER_ARRAYS, "weight_momentums", "bias_momentums", "weight_cache", "bias_cache")
+STATES = state_names(
+    tuple(dict.fromkeys([name for kind in BUILTIN["optimizer"] for name in kind._states] + [AVERAGES]))
+)
+ARRAYS = (*PARAMETER_ARRAYS, *STATES[0], *STATES[1])
 
 # Writing
 
@@ -150,8 +154,8 @@ def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict
 
 def _check_shapes(where: str, layer: Any) -> None:
     """Refuse what an optimizer keeps about a parameter if it is not shaped like that."""
-    for parameter, prefix in (("weights", "weight"), ("biases", "bias")):
-        for name in (f"{prefix}_momentums", f"{prefix}_cache"):
+    for parameter, states in zip(PARAMETER_ARRAYS, STATES, strict=True):
+        for name in states:
             state, shape = getattr(layer, name, None), np.shape(getattr(layer, parameter, ()))
             if isinstance(state, np.ndarray) and state.shape != shape:
                 raise ValueError(f"{where}: {name} must have shape {shape}, got {state.shape}.")
@@ -475,7 +479,7 @@ class _File:
         kind = next((each for each in BUILTIN[role] if each.__name__ == name), None)
         if kind is None:
             self.refuse(f"names {name!r}, which is no {role} of nnx")
-        config = _described.completed(name, config)
+        config = descriptions.completed(name, config)
         if set(config) != set(kind._arguments):  # type: ignore[attr-defined]
             self.refuse(f"is damaged: {name} cannot be made from {sorted(config)}")
         try:

@@ -13,28 +13,12 @@ import numpy as np
 from nnx._base import check
 from nnx._base.network import Network
 from nnx._base.typing import Array, ArrayLike
-from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
-from nnx.activations import Activation_Linear, Activation_Sigmoid, Activation_Softmax
+from nnx.accuracy import Accuracy_Categorical
 from nnx.data.columns import Number
 from nnx.data.sheet import shown
 from nnx.engine.data_checks import checked_samples
-from nnx.losses import (
-    Loss_BinaryCrossentropy,
-    Loss_CategoricalCrossentropy,
-    Loss_MeanAbsoluteError,
-    Loss_MeanSquaredError,
-)
 from nnx.scoring import metrics
 from nnx.scoring.reports import ClassificationReport, RegressionReport, Report
-
-#: The first of accuracy, loss and last layer that is one of these says what a model predicts.
-PREDICTS_CLASSES = (
-    *(Accuracy_Categorical, Loss_CategoricalCrossentropy, Loss_BinaryCrossentropy),
-    *(Activation_Softmax, Activation_Sigmoid),
-)
-PREDICTS_NUMBERS = (Accuracy_Regression, Loss_MeanSquaredError, Loss_MeanAbsoluteError, Activation_Linear)
-#: Behind, or before, one of these are probabilities.
-PROBABILITIES = (Activation_Softmax, Activation_Sigmoid, Loss_CategoricalCrossentropy, Loss_BinaryCrossentropy)
 
 
 def report(model: Network, where: str, X: ArrayLike, y: ArrayLike, batch_size: int | None) -> Report:
@@ -73,8 +57,9 @@ def _predicts_classes(model: Network, where: str) -> bool:
     if model.preprocessor is not None:
         return model.preprocessor.classes is not None
     for part in (model.accuracy, model.loss, model.output_layer_activation):
-        if isinstance(part, PREDICTS_CLASSES + PREDICTS_NUMBERS):
-            return isinstance(part, PREDICTS_CLASSES)
+        predicts = getattr(part, "_predicts", "")
+        if predicts:
+            return bool(predicts != "numbers")
     raise TypeError(
         f"{where}: accuracy must tell whether the model predicts classes or numbers, got {model.accuracy!r}. Call "
         "model.set(accuracy=Accuracy_Categorical()) or model.set(accuracy=Accuracy_Regression())."
@@ -87,11 +72,12 @@ def _judged_by_value(model: Network) -> bool:
         return False
     if isinstance(model.accuracy, Accuracy_Categorical):
         return model.accuracy.binary
-    return isinstance(model.output_layer_activation, Activation_Sigmoid)
+    return getattr(model.output_layer_activation, "_predicts", "") == "binary"
 
 
 def _has_probabilities(model: Network) -> bool:
-    return any(isinstance(part, PROBABILITIES) for part in (model.output_layer_activation, model.loss))
+    last = getattr(model.output_layer_activation, "_predicts", "")
+    return last in ("classes", "binary") or getattr(model.loss, "_needs_pair", False)
 
 
 def _classification(model: Network, where: str, outputs: Array, y: Array) -> ClassificationReport:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnx._kernels._numpy.quiet import quiet
 from nnx._base.typing import Array
+from nnx._kernels._numpy.quiet import quiet
 
 
 class Activation(NamedTuple):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnx._kernels._numpy.quiet import quiet
 from nnx._base.typing import Array
+from nnx._kernels._numpy.quiet import quiet
 
 
 def bad_label(labels: Array, n_classes: int) -> int:

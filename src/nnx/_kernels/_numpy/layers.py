@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnx._base.typing import Array
 from nnx._kernels._numpy.activations import relu_forward
 from nnx._kernels._numpy.quiet import quiet
-from nnx._base.typing import Array
 
 #: Words of a dropout mask drawn at a time: eight arrays of 64-bit numbers that stay in a core's L2 cache.
 MASK_BLOCK = 32768

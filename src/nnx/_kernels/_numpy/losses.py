@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnx._base.typing import Array
 from nnx._kernels._numpy.activations import softmax_forward
 from nnx._kernels._numpy.quiet import quiet
-from nnx._base.typing import Array
 
 #: Probabilities are kept this far from 0 and 1 before a logarithm.
 CLIP = 1e-7

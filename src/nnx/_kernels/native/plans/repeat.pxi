@@ -54,7 +54,7 @@ cdef class Repeat:
         for name, value in self.optimizer.__dict__.items():
             if name not in RUNNING:
                 kept.append((self.optimizer, name, value))
-        self.loss_settings = self.loss._kernel_settings("Model.train", self.plan.lean.n_out)
+        self.loss_settings = self.loss._settings("Model.train", self.plan.lean.n_out)
         for name in self.loss._arguments:
             kept.append((self.loss, name, getattr(self.loss, name)))
         name = "precision" if self.is_regression else "binary"
@@ -143,7 +143,9 @@ cdef class Repeat:
                 return None
             if not 0 <= iterations < MOST_ITERATIONS or not self._bind(X, y):
                 return None
-            if self.optimizer.decay:
+            if self.optimizer.schedule is not None:
+                self.rate = self.optimizer._rates("Model.train", iterations, 1)
+            elif self.optimizer.decay:
                 self.rate = self.optimizer.learning_rate * (1.0 / (1.0 + self.optimizer.decay * iterations))
             self.next_iterations = iterations + 1
             history = self.history()

@@ -1,4 +1,4 @@
-"""The functions that compiled kernels compute by themselves, from e^x to the normal distribution, beside exact values."""
+"""The functions that compiled kernels compute themselves, from e^x to the normal distribution, beside exact values."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_kernels import EVERY_CALL, UPDATES
+from kernel_calls import EVERY_CALL, UPDATES, kernel, numbers_for
 
 from nnx import _kernels
 from nnx._kernels import _numpy
@@ -197,8 +197,9 @@ def test_compiled_kernels_compute_what_numpy_does(compiled, dtype, rng, name, in
     for shape in SHAPES:
         given_ = [make(rng, dtype, name, kind, *shape) for kind in inputs]
         ours, theirs = ([np.full_like(make(rng, dtype, name, kind, *shape), -77) for kind in outputs] for _ in range(2))
-        returned = getattr(compiled, name)(*given_, *ours, *numbers)
-        expected = getattr(_numpy, name)(*given_, *theirs, *numbers)
+        fitting = numbers_for(numbers, given_[0])
+        returned = kernel(compiled, name)(*given_, *ours, *fitting)
+        expected = kernel(_numpy, name)(*given_, *theirs, *fitting)
         assert type(returned) is type(expected)
         if name == "softmax_crossentropy":
             assert returned[1] == expected[1]
@@ -217,9 +218,9 @@ def test_compiled_updates_compute_what_numpy_does(compiled, dtype, rng, name, n_
         ours[2:] = [np.abs(state) for state in ours[2:]]
         theirs = [array.copy() for array in ours]
         for step in range(1, 4):
-            changing = (*numbers[:-1], step) if name == "adam_update" else numbers
-            getattr(compiled, name)(*ours, *changing)
-            getattr(_numpy, name)(*theirs, *changing)
+            rate, _, settings = numbers
+            kernel(compiled, name)(*ours, rate, step, settings)
+            kernel(_numpy, name)(*theirs, rate, step, settings)
         for our, their in zip(ours, theirs, strict=True):
             assert_close(our, their, dtype)
 

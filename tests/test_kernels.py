@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from kernel_calls import EVERY_CALL, LABELS, UPDATES, function_of, kernel, numbers_for
 
 from nnx import _kernels

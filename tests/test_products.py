@@ -137,21 +137,21 @@ def test_rows_have_the_same_bits_alone_and_together(compiled, dtype, rng, n_in):
     for n_out in NARROW + (WIDE if n_in < 784 else (33, 130)):
         X, D = (rng.standard_normal((257, n)).astype(dtype) for n in (n_in, n_out))
         W, b = (rng.standard_normal((rows, n_out)).astype(dtype) for rows in (n_in, 1))
-        for kernel, given_, rest, columns in [
+        for product, given_, rest, columns in [
             (compiled.dense_forward, X, (W, b), n_out),
             (compiled.dense_relu_forward, X, (W, b), n_out),
             (compiled.dense_backward_inputs, D, (W,), n_in),
         ]:
             together = np.empty((257, columns), dtype)
-            kernel(given_, *rest, together)
+            product(given_, *rest, together)
             for rows in ALONE:
                 first = np.empty((rows, columns), dtype)
-                kernel(given_[:rows], *rest, first)
-                assert first.tobytes() == together[:rows].tobytes(), (kernel.__name__, n_out, rows)
+                product(given_[:rows], *rest, first)
+                assert first.tobytes() == together[:rows].tobytes(), (product.__name__, n_out, rows)
             for i in range(257):
                 alone = np.empty((1, columns), dtype)
-                kernel(given_[i : i + 1], *rest, alone)
-                assert alone.tobytes() == together[i].tobytes(), (kernel.__name__, n_out, i)
+                product(given_[i : i + 1], *rest, alone)
+                assert alone.tobytes() == together[i].tobytes(), (product.__name__, n_out, i)
 
 
 @drawn

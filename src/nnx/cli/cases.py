@@ -57,18 +57,18 @@ class Source:
 class Case:
     """A kernel at a shape; ``outputs`` are the positions of the arguments that it writes.
 
-    A kernel that is called by name, such as ``activation_forward``, has that name as its first argument; ``name`` is
-    what the case is called.
+    A kernel that is called by name has that name as its first argument, and ``function`` says which function that is:
+    of the kernel ``relu_forward``, ``activation_forward``.
     """
 
     kernel: str
     shape: str
     make: Callable[[Source], tuple[Any, ...]]
     outputs: tuple[int, ...] = ()
-    name: str = ""
+    function: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name or self.kernel} {self.shape}"
+        return f"{self.kernel} {self.shape}"
 
     def arguments(self, dtype: FloatDType) -> tuple[Any, ...]:
         """Return fresh arguments, always with the same numbers."""
@@ -77,7 +77,7 @@ class Case:
     def results(self, backend: Any, dtype: FloatDType) -> list[Array]:
         """Return all that a backend's kernel makes of fresh arguments: what it returns, what it writes."""
         arguments = self.arguments(dtype)
-        returned = getattr(backend, self.kernel)(*arguments)
+        returned = getattr(backend, self.function or self.kernel)(*arguments)
         written = [array for i in self.outputs for array in _arrays(arguments[i])]
         return written if returned is None else [np.asarray(returned), *written]
 
@@ -130,14 +130,14 @@ def _activation(activation: Any, n: int, m: int) -> Iterator[Case]:
     name, settings, shape = activation._kernel, activation._settings(), f"{n}x{m}"
     from_output = activation._backward_from == "output"  # which is one of all that there are
     yield Case(
-        "activation_forward",
+        f"{name}_forward",
         shape,
         lambda a: (name, a.normal(n, m), a.blank(n, m), settings),
         (2,),
-        f"{name}_forward",
+        "activation_forward",
     )
     yield Case(
-        "activation_backward",
+        f"{name}_backward",
         shape,
         lambda a: (
             name,
@@ -147,7 +147,7 @@ def _activation(activation: Any, n: int, m: int) -> Iterator[Case]:
             settings,
         ),
         (3,),
-        f"{name}_backward",
+        "activation_backward",
     )
 
 
@@ -176,11 +176,11 @@ def _loss(loss: Any, n: int, m: int) -> Iterator[Case]:
             return name, a.probabilities(n, m), a.bits(n, m)
         return name, a.normal(n, m), a.squares(n, m)
 
-    yield Case("loss_forward", shape, lambda a: (*numbers(a), a.blank(n), *settings), (3,), f"{name}_forward")
-    yield Case("loss_backward", shape, lambda a: (*numbers(a), a.blank(n, m), *settings), (3,), f"{name}_backward")
+    yield Case(f"{name}_forward", shape, lambda a: (*numbers(a), a.blank(n), *settings), (3,), "loss_forward")
+    yield Case(f"{name}_backward", shape, lambda a: (*numbers(a), a.blank(n, m), *settings), (3,), "loss_backward")
     if loss._pair is not None:
         pair = f"{loss._pair._kernel}_{name}_backward"
-        yield Case("pair_backward", shape, lambda a: (*numbers(a), a.blank(n, m), *settings), (3,), pair)
+        yield Case(pair, shape, lambda a: (*numbers(a), a.blank(n, m), *settings), (3,), "pair_backward")
 
 
 def _dropout(n: int, m: int) -> Iterator[Case]:
@@ -197,7 +197,7 @@ def _update(optimizer: Any, n: int, m: int) -> Case:
         states = tuple(a.squares(n, m) for _ in names)
         return name, a.normal(n, m), a.normal(n, m), states, 0.001, 10.0, settings
 
-    return Case("optimizer_update", f"{n}x{m}", make, (1, 3), f"{name}_update")
+    return Case(f"{name}_update", f"{n}x{m}", make, (1, 3), "optimizer_update")
 
 
 def _cases() -> Iterator[Case]:

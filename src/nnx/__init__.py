@@ -3,15 +3,13 @@
 Not related to Flax's NNX. All public names are here: ``from nnx import Layer_Dense, Activation_ReLU, ...``.
 """
 
-from nnx import accuracy, activations, layers, losses, optimizers, plot, schedules
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nnx import accuracy, activations, layers, losses, optimizers, schedules
 from nnx._base.config import get_default_dtype, get_num_threads, set_default_dtype, set_num_threads
 from nnx.accuracy import *  # noqa: F403
 from nnx.activations import *  # noqa: F403
-from nnx.data.datasets import sine_data, spiral_data, vertical_data
-from nnx.data.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist
-from nnx.data.image_folders import load_image_folder, load_images
-from nnx.data.images import Images
-from nnx.data.tables import Table, load_csv
 from nnx.engine.history import History
 from nnx.errors import DataFileError, DivergenceError, ModelFileError
 from nnx.layers import *  # noqa: F403
@@ -19,6 +17,14 @@ from nnx.losses import *  # noqa: F403
 from nnx.model import Model
 from nnx.optimizers import *  # noqa: F403
 from nnx.schedules import *  # noqa: F403
+
+if TYPE_CHECKING:
+    from nnx import plot
+    from nnx.data.datasets import sine_data, spiral_data, vertical_data
+    from nnx.data.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist
+    from nnx.data.image_folders import load_image_folder, load_images
+    from nnx.data.images import Images
+    from nnx.data.tables import Table, load_csv
 
 __version__ = "0.1.0"
 
@@ -52,3 +58,31 @@ __all__ += layers.__all__
 __all__ += losses.__all__
 __all__ += optimizers.__all__
 __all__ += schedules.__all__
+
+#: Names whose modules are imported when they are first asked for: most scripts need few of them, and all take 10 ms.
+_LATE = {
+    "FASHION_MNIST_CLASSES": "nnx.data.fashion_mnist",
+    "Images": "nnx.data.images",
+    "Table": "nnx.data.tables",
+    "load_csv": "nnx.data.tables",
+    "load_fashion_mnist": "nnx.data.fashion_mnist",
+    "load_image_folder": "nnx.data.image_folders",
+    "load_images": "nnx.data.image_folders",
+    "sine_data": "nnx.data.datasets",
+    "spiral_data": "nnx.data.datasets",
+    "vertical_data": "nnx.data.datasets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name that is not used by every script."""
+    if name == "plot":
+        return import_module("nnx.plot")  # which becomes an attribute by itself
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_LATE[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,16 +16,17 @@ from nnx._base.typing import Array, ArrayLike, Parameters, Path
 from nnx._base.vocabulary import BUILT_IN, is_built_in
 from nnx.accuracy import Accuracy_Regression
 from nnx.activations import Activation_Softmax
-from nnx.data.images import Images
-from nnx.data.tables import Table
 from nnx.engine import plan, program, training
 from nnx.engine.data_checks import checked_data, checked_samples, checked_validation, keeps, warn_of_sorted_rows
 from nnx.engine.history import History
 from nnx.engine.job import Job
 from nnx.layers import Layer_Dense, Layer_Input
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Loss_CategoricalCrossentropy
-from nnx.scoring import evaluation
-from nnx.scoring.reports import Report
+
+if TYPE_CHECKING:
+    from nnx.data.images import Images
+    from nnx.data.tables import Table
+    from nnx.scoring.reports import Report
 
 #: Built-in layers whose output has as many columns as their input.
 KEEP_WIDTH = tuple(kind for kind in BUILT_IN["layer"] if kind is not Layer_Dense)
@@ -161,9 +162,8 @@ class Model:
         ValueError
             For both a table and images; after `finalize`, for a loss that the last layer does not suit (see there).
         """
-        for name, value, kind in (("table", table, Table), ("images", images, Images)):
-            if value is not None and not isinstance(value, kind):
-                raise TypeError(f"Model.set: {name} must be of the class {kind.__name__}, got {type(value).__name__}.")
+        if table is not None or images is not None:
+            _check_preprocessors(table, images)
         if table is not None and images is not None:
             raise ValueError("Model.set: table must not be given together with images: samples come from one of them.")
         if table is not None:
@@ -475,6 +475,8 @@ class Model:
         """
         where = "Model.score"
         self._require(where)
+        from nnx.scoring import evaluation
+
         return evaluation.report(self, where, X, y, _batch_size(where, batch_size)).score
 
     def report(self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None) -> Report:
@@ -526,6 +528,8 @@ class Model:
         """
         where = "Model.report"
         self._require(where)
+        from nnx.scoring import evaluation
+
         return evaluation.report(self, where, X, y, _batch_size(where, batch_size))
 
     def predict(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
@@ -817,6 +821,16 @@ def _width_after(layer: Any, width: int | None) -> int | None:
 def _is_dense(layer: Any) -> bool:
     """Return whether a layer computes what a dense one does; a subclass may have a ``forward`` of its own."""
     return isinstance(layer, Layer_Dense) and np.ndim(layer.weights) == 2 and keeps(layer, "forward", "nnx.layers")
+
+
+def _check_preprocessors(table: Any, images: Any) -> None:
+    """Refuse what is no table, or no images."""
+    from nnx.data.images import Images
+    from nnx.data.tables import Table
+
+    for name, value, kind in (("table", table, Table), ("images", images, Images)):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"Model.set: {name} must be of the class {kind.__name__}, got {type(value).__name__}.")
 
 
 def _is_built_in(thing: Any) -> bool:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnx import plot
 from nnx._base.typing import Array
 
 if TYPE_CHECKING:
@@ -160,6 +159,8 @@ class History:
         ImportError
             If matplotlib is not installed.
         """
+        from nnx import plot
+
         return plot.history(self, ax, accuracy=accuracy)
 
     def __len__(self) -> int:

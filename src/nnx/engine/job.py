@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from nnx._base.interrupt import Interrupt
@@ -47,7 +46,6 @@ class CheckpointWriter(Protocol):
         """Write a checkpoint."""
 
 
-@dataclass
 class Job:
     """What a call of `Model.train` has to do, all of it checked.
 
@@ -63,18 +61,24 @@ class Job:
         Of that run's last epoch: losses, how many, hits, how many.
     """
 
-    model: Network
-    data: Data
-    held_out: Data | None
-    epochs: int
-    batch_size: int | None
-    order: Order
-    threads: int
-    stops: bool
-    history: History
-    keeper: CheckpointWriter | None = None
-    done: int = 0
-    sums: tuple[float, int, float, int] = (0.0, 0, 0.0, 0)
+    def __init__(
+        self,
+        model: Network,
+        data: Data,
+        held_out: Data | None,
+        epochs: int,
+        batch_size: int | None,
+        order: Order,
+        threads: int,
+        stops: bool,
+        history: History,
+    ) -> None:
+        self.model, self.data, self.held_out = model, data, held_out
+        self.epochs, self.batch_size, self.order, self.threads = epochs, batch_size, order, threads
+        self.stops, self.history = stops, history
+        self.keeper: CheckpointWriter | None = None
+        self.done = 0
+        self.sums: tuple[float, int, float, int] = (0.0, 0, 0.0, 0)
 
     @property
     def n_batches(self) -> int:

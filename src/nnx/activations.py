@@ -240,7 +240,7 @@ class Activation_LeakyReLU(Activation):
     Parameters
     ----------
     slope : float
-        At least 0; with 0 it is the ReLU.
+        What inputs below 0 are multiplied by, at least 0.
 
     Attributes
     ----------
@@ -367,7 +367,9 @@ class Activation_SELU(Activation):
 
 @built_in("layer")
 class Activation_GELU(Activation):
-    """Gaussian error linear unit: ``output = inputs · Φ(inputs)`` with the normal distribution's Φ(x) = (1 + erf(x/√2)) / 2.
+    """Gaussian error linear unit: ``output = inputs · Φ(inputs)``, Φ(x) = (1 + erf(x/√2)) / 2.
+
+    Φ(x) is the probability of less than x in the standard normal distribution.
 
     Parameters
     ----------

@@ -177,13 +177,13 @@ add_formula("selu", selu_value, selu_slope, "output")
 
 
 def normal_cdf(inputs: Array) -> Array:
-    """The probability that a standard normal number is below x: erfc(−x/√2) / 2, number by number, as NumPy has no erf."""
+    """The probability of a normal number below x, erfc(−x/√2) / 2; number by number, as NumPy has no erf."""
     numbers = inputs.astype(np.float64).ravel() * -math.sqrt(0.5)
     return np.array([0.5 * math.erfc(x) for x in numbers.tolist()], inputs.dtype).reshape(inputs.shape)
 
 
 def within(inputs: Array, reach: float) -> Array:
-    """x, but not beyond plus or minus ``reach``, where a gate is 0 or 1 and its slope 0: x times that may be infinity · 0."""
+    """x, but not beyond plus or minus ``reach``, where a gate is 0 or 1 and its slope 0: infinity · 0 is NaN."""
     return np.clip(inputs, -reach, reach)
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from nnx import _kernels
 from nnx._base import check as _check
+from nnx._base import config as _config
 from nnx._base.describe import Described
-from nnx._base.typing import Array, ArrayLike
+from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx._base.vocabulary import built_in
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Activation_LeakyReLU",
     "Activation_Linear",
     "Activation_Mish",
+    "Activation_PReLU",
     "Activation_ReLU",
     "Activation_SELU",
     "Activation_SiLU",
@@ -534,3 +536,140 @@ class Activation_HardSwish(Activation):
 
     _kernel = "hard_swish"
     _backward_from = "inputs"
+
+
+@built_in("layer")
+class Activation_PReLU(Described):
+    """Parametric rectified linear unit: ``output = inputs``, below 0 ``weights · inputs``; the slope is learnt.
+
+    Parameters
+    ----------
+    n_inputs : int
+        1: one slope for all inputs. More: the number of columns of the inputs, each of which has a slope of its own.
+    slope : float
+        All slopes at first.
+    dtype : "float32" or "float64", optional
+        The dtype of slopes and results; `nnx.get_default_dtype` if None.
+
+    Attributes
+    ----------
+    weights : array (1, n_inputs)
+        The slopes, trained in place. An array assigned here is cast at its next use if its dtype or layout is another.
+    inputs, output : arrays (n, ...), or (n, n_inputs) with a slope for each column
+        After ``forward``.
+    dweights, dinputs : arrays of the shapes of weights and inputs
+        After ``backward``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of inputs below 1, a slope that is not a finite number, and other dtypes.
+
+    Notes
+    -----
+    He, Zhang, Ren and Sun, Delving deep into rectifiers (2015), arXiv:1502.01852. The slope's gradient is the sum of
+    ``dvalues · inputs`` over all inputs below 0. As ``torch.nn.PReLU``, whose arguments are called ``num_parameters``
+    and ``init``. An optimizer's weight decay draws slopes to 0 as well.
+
+    Examples
+    --------
+    >>> from nnx import Activation_PReLU
+    >>> prelu = Activation_PReLU()
+    >>> prelu.forward([[-2, 1], [-1, 3]])
+    >>> prelu.output
+    array([[-0.5 ,  1.  ],
+           [-0.25,  3.  ]], dtype=float32)
+    >>> prelu.backward([[1, 1], [1, 1]])
+    >>> prelu.dweights
+    array([[-3.]], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "slope", "dtype")
+    _parameters: ClassVar[tuple[str, ...]] = ("weights",)
+
+    _kernel: ClassVar[str] = "prelu"
+
+    n_inputs: int | None = None
+    slope: float = 0.25
+    dtype: DTypeLike = None
+    weights: Array
+    inputs: Array
+    output: Array
+    dweights: Array
+    dinputs: Array
+
+    def __init__(self, n_inputs: int = 1, slope: float = 0.25, dtype: DTypeLike = None) -> None:
+        self._configure(n_inputs, slope, dtype)
+        self.weights = _kernels.empty(1, int(n_inputs), self._float_dtype())
+        self.weights.fill(self.slope)
+
+    def _configure(self, n_inputs: int, slope: float, dtype: DTypeLike) -> None:
+        """Set all but the parameter: a model file brings its own."""
+        self.n_inputs = _check.whole("Activation_PReLU", "n_inputs", n_inputs)
+        self.slope = _check.number("Activation_PReLU", "slope", slope)
+        self.dtype = _config.float_dtype("Activation_PReLU", dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments that make a layer like this one (with its first slopes)."""
+        return {**super().get_config(), "dtype": self._float_dtype().name}
+
+    def forward(self, inputs: ArrayLike, training: bool = True) -> None:
+        """Set ``output``; inputs (n, ...), and ``training`` makes no difference."""
+        where = "Activation_PReLU.forward"
+        (weights,) = self._checked_parameters(where)
+        inputs = self._fitting(where, inputs, weights)
+        output = _kernels.empty_like(inputs)
+        _kernels.backend.prelu_forward(inputs, weights, output)
+        self.inputs = inputs
+        self.output = output
+
+    def backward(self, dvalues: ArrayLike) -> None:
+        """Set ``dweights`` and ``dinputs`` from ``dvalues``, the gradient by the output."""
+        where = "Activation_PReLU.backward"
+        (weights,) = self._checked_parameters(where)
+        inputs = self._fitting(where, _check.stored(where, self, "inputs"), weights)
+        dvalues = _check.like(where, "dvalues", dvalues, inputs)
+        dweights, dinputs = _kernels.empty_like(weights), _kernels.empty_like(inputs)
+        _kernels.backend.prelu_backward_weights(inputs, dvalues, dweights)
+        _kernels.backend.prelu_backward_inputs(inputs, dvalues, weights, dinputs)
+        self.dweights, self.dinputs = dweights, dinputs
+
+    def predictions(self, outputs: ArrayLike) -> Any:
+        """Return ``outputs``."""
+        return outputs
+
+    def get_parameters(self) -> tuple[Array]:
+        """Return the live slopes: what is trained later changes them too."""
+        return self._checked_parameters("Activation_PReLU.get_parameters")
+
+    def set_parameters(self, weights: ArrayLike) -> None:
+        """Take ``weights``, not a copy of them (unless their dtype or layout makes a cast necessary).
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an array of another shape, a read-only one, and one that does not hold real numbers; nothing is set
+            then.
+        """
+        (self.weights,) = self._cast("Activation_PReLU.set_parameters", weights)
+
+    def _fitting(self, where: str, inputs: ArrayLike, weights: Array) -> Array:
+        """Return inputs that have a slope for each column, or one for all."""
+        if weights.size == 1:
+            return _check.samples(where, "inputs", inputs, weights.dtype)
+        return _check.rows(where, "inputs", inputs, weights.size, weights.dtype)
+
+    def _checked_parameters(self, where: str) -> tuple[Array]:
+        """Return the weights as kernels need them; what users assigned may be anything."""
+        weights = _check.stored(where, self, "weights", "set_parameters")
+        fitting = self._cast(where, weights)
+        if fitting[0] is not weights:
+            (self.weights,) = fitting
+        return fitting
+
+    def _cast(self, where: str, weights: ArrayLike) -> tuple[Array]:
+        n_inputs = _check.whole(where, "n_inputs", self.n_inputs)
+        return (_check.updatable(where, "weights", weights, (1, n_inputs), self._float_dtype()),)
+
+    def _float_dtype(self) -> FloatDType:
+        return _config.float_dtype(type(self).__name__, self.dtype)

@@ -335,3 +335,30 @@ def linear_backward(output: Array, dvalues: Array, dinputs: Array) -> None:
 
 
 add("linear", linear_forward, linear_backward, "output")
+
+
+# The ReLU whose slope below 0 is learnt: one slope for all columns, or one for each. As it has parameters, it has kernels
+# of its own.
+
+
+@quiet
+def prelu_forward(inputs: Array, weights: Array, output: Array) -> None:
+    """``output := inputs``, where not inputs > 0 ``weights · inputs``; (n, ...), (1, 1) or (1, m) in, (n, ...) out.
+
+    ``output`` may be ``inputs``.
+    """
+    np.copyto(output, np.where(inputs > 0, inputs, weights.reshape(-1) * inputs))
+
+
+@quiet
+def prelu_backward_inputs(inputs: Array, dvalues: Array, weights: Array, dinputs: Array) -> None:
+    """``dinputs := dvalues``, where not inputs > 0 ``weights · dvalues``; it may be ``inputs`` or ``dvalues``."""
+    np.copyto(dinputs, np.where(inputs > 0, dvalues, weights.reshape(-1) * dvalues))
+
+
+@quiet
+def prelu_backward_weights(inputs: Array, dvalues: Array, dweights: Array) -> None:
+    """``dweights := Σ dvalues · inputs`` where not inputs > 0, over all numbers or over rows; summed in double."""
+    below = np.where(inputs > 0, inputs.dtype.type(0), inputs * dvalues)
+    columns = below.reshape(-1, dweights.size) if dweights.size > 1 else below.reshape(-1, 1)
+    np.copyto(dweights[0], np.add.reduce(columns, axis=0, dtype=np.float64), casting="same_kind")

@@ -12,6 +12,7 @@ from nnx._base import check
 from nnx._base.network import Network
 from nnx._base.typing import Array, ArrayLike, FloatDType
 from nnx.accuracy import Accuracy_Categorical
+from nnx.activations import Activation_PReLU
 from nnx.engine import plan
 from nnx.engine.job import Data
 from nnx.engine.program import Program
@@ -139,5 +140,6 @@ def _output_width(model: Network, samples: Array) -> int:
 
 
 def _dtype(model: Network) -> FloatDType | None:
-    """Return the dtype of the model's dense layers; None if it has none."""
-    return next((layer._float_dtype() for layer in model.layers if isinstance(layer, Layer_Dense)), None)
+    """Return the dtype of the model's layers with parameters; None if it has none."""
+    kinds = Layer_Dense | Activation_PReLU
+    return next((layer._float_dtype() for layer in model.layers if isinstance(layer, kinds)), None)

@@ -17,6 +17,7 @@ cdef double NO_SETTINGS[MAX_SETTINGS]  # zeros: for formulas that have none
 include "elementwise/loops.pxi"
 include "elementwise/softmax.pxi"
 include "elementwise/activations.pxi"
+include "elementwise/prelu.pxi"
 include "elementwise/losses.pxi"
 include "elementwise/optimizers.pxi"
 include "elementwise/dropout.pxi"
@@ -79,6 +80,9 @@ addresses.dropout_mask = <dropout_mask_t> dropout_mask
 addresses.multiply = <map_two_t> multiply
 addresses.vector_function = <vector_function_t> vector_function
 addresses.activations, addresses.n_activations = activations, n_activations
+addresses.prelu_forward = <prelu_forward_t> prelu_forward
+addresses.prelu_backward_inputs = <prelu_backward_inputs_t> prelu_backward_inputs
+addresses.prelu_backward_weights = <prelu_backward_weights_t> prelu_backward_weights
 addresses.losses, addresses.n_losses = losses, n_losses
 addresses.rules, addresses.n_rules = rules, n_rules
 addresses.softmax_crossentropy = <softmax_crossentropy_t> softmax_crossentropy

@@ -41,7 +41,7 @@ cdef class Inference:
         self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
         self.chain = stages
         self.guards, self.backends, self.backend = tuple(guards), backends, backends.backend
-        self.dense = dense_owners(stages)
+        self.dense = owners_with_dtype(stages)
         check_chain(stages, NULL, False)
         self.stages = <Stage *> PyMem_RawCalloc(len(stages) + 1, sizeof(Stage))
         if self.stages is NULL:
@@ -108,8 +108,15 @@ cdef class Inference:
         cdef dict own
         for s in range(self.n_stages):
             stages[s] = self.stages[s]
-            if stages[s].kind != DENSE:
+            if not has_parameters(&stages[s]):
                 take_activation_settings(&stages[s], self.owners[s])
+                continue
+            if stages[s].kind == PRELU:
+                w = prelu_weights(self.owners[s], self.dtype, stages[s].n_out, "Activation_PReLU.forward")
+                if w is None:
+                    return False
+                stages[s].weights.values, stages[s].weights.size = data(w), cnp.PyArray_SIZE(w)
+                held.append(w)
                 continue
             own = PyObject_GenericGetDict(self.owners[s], NULL)
             w, b = item(own, "weights"), item(own, "biases")

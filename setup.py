@@ -18,8 +18,9 @@ DISABLED = bool(os.environ.get("NNX_DISABLE_EXTENSIONS"))
 REQUIRED = bool(os.environ.get("NNX_REQUIRE_EXTENSIONS"))
 
 #: What GCC and Clang are told beside a variant's own flags. With -ffast-math the whole process would flush subnormals.
-#: With -ffp-contract=fast the compiler would choose which products and sums become one instruction, and choose differently
-#: in other code around the same inlined formula: its bits would differ. The kernels call multiply-adds by name (`v_madd`).
+#: With -ffp-contract=fast the compiler would choose which products and sums become one instruction, and choose
+#: differently in other code around the same inlined formula: its bits would differ. The kernels call multiply-adds by
+#: name (`v_madd`).
 #: An -O or -g in CFLAGS is the user's word.
 FLAGS = [flag for flag in ("-O3", "-g0") if flag[:2] not in os.environ.get("CFLAGS", "")]
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]

@@ -50,4 +50,4 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
 def test_kernel(benchmark: Any, case: Case, dtype: str, backend: Any) -> None:
     case.check(backend, _kernels.load("numpy"), np.dtype(dtype))
     benchmark.group = f"{case} {dtype}"
-    benchmark(getattr(backend, case.kernel), *case.arguments(np.dtype(dtype)))
+    benchmark(getattr(backend, case.function or case.kernel), *case.arguments(np.dtype(dtype)))

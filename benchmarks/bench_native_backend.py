@@ -79,7 +79,12 @@ def kernels(dtype: str) -> Iterator[Row]:
     for module in (_kernels.backend, _numpy):
         w, m, c = (array.copy() for array in state)
         sides.append(
-            (w, lambda module=module, w=w, m=m, c=c: module.adam_update(w, gradients, m, c, 1e-3, 1e-7, 0.9, 0.999, 9))
+            (
+                w,
+                lambda module=module, w=w, m=m, c=c: module.optimizer_update(
+                    "adam", w, gradients, (m, c), 1e-3, 9, (1e-7, 0.9, 0.999)
+                ),
+            )
         )
     yield "Adam, 1,000,000; NumPy in place", sides[0][1], sides[1][1], lambda: (sides[0][0], sides[1][0]), 0
 

@@ -254,7 +254,7 @@ def run_beside_unreadable_memory(backend: str) -> None:
                     return Region(array.nbytes).place(array, at_end)
 
                 model = build(net, optimizer, dtype=dtype, **PENALTIES)
-                _, states, _ = model.optimizer._rule("train")
+                states = model.optimizer._rule("train").states
                 for layer in model.trainable_layers:
                     for name, of in zip(("weights", "biases"), states, strict=True):
                         values = getattr(layer, name)

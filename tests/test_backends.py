@@ -107,7 +107,7 @@ def test_kernels_of_another_build_are_refused_and_those_in_use_stay(compiled, ba
         "except ImportError as error:\n"
         "    print(error)\n"
         "values = np.ones((1, 3))\n"
-        "_kernels.backend.relu_forward(values, values)\n"
+        "_kernels.backend.activation_forward('relu', values, values)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == (

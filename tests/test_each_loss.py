@@ -22,7 +22,6 @@ from nnx import _kernels, losses
 from nnx._base.vocabulary import BUILT_IN
 from nnx.engine import plan
 from nnx.files import safetensors as tensor_files
-from nnx.losses import Loss_Hinge, Loss_Huber, Loss_LogCosh, Loss_Pinball, Loss_Poisson
 
 
 def clip(p):
@@ -127,7 +126,7 @@ CASES = {
     ),
     nnx.Loss_MeanSquaredError: Case(lambda loss, p, y: np.mean((y - p) ** 2, axis=1)),
     nnx.Loss_MeanAbsoluteError: Case(lambda loss, p, y: np.mean(np.abs(y - p), axis=1)),
-    Loss_Huber: Case(
+    nnx.Loss_Huber: Case(
         huber,
         settings=({}, {"delta": 0.3}, {"delta": 2.5}),
         bad_settings=(
@@ -137,8 +136,8 @@ CASES = {
             ({"delta": "a"}, "delta must be a number, got 'a'."),
         ),
     ),
-    Loss_LogCosh: Case(lambda loss, p, y: np.mean(np.log(np.cosh(p - y)), axis=1)),
-    Loss_Pinball: Case(
+    nnx.Loss_LogCosh: Case(lambda loss, p, y: np.mean(np.log(np.cosh(p - y)), axis=1)),
+    nnx.Loss_Pinball: Case(
         pinball,
         settings=({}, {"quantiles": (0.8, 0.01, 0.5)}, {"quantiles": (0.25, 0.3, 0.99)}),
         bad_settings=(
@@ -156,7 +155,7 @@ CASES = {
         ),
         multiple=3,
     ),
-    Loss_Poisson: Case(
+    nnx.Loss_Poisson: Case(
         poisson,
         lambda rng, n, m: rng.poisson(2.0, (n, m)).astype(float),
         probable,
@@ -164,7 +163,7 @@ CASES = {
         (({"log_input": 1}, "log_input must be True or False, got 1."),),
         (([0.0, -1.0], "y_true must hold numbers of at least 0, got -1.0 in row 1, column 0."),),
     ),
-    Loss_Hinge: Case(
+    nnx.Loss_Hinge: Case(
         lambda loss, p, y: np.mean(np.maximum(0, loss.margin - y * p), axis=1),
         lambda rng, n, m: 2.0 * rng.integers(0, 2, (n, m)) - 1,
         normal,
@@ -324,11 +323,11 @@ def test_what_is_not_finite_passes_through_without_warnings(dtype, kind, setting
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0])
 def test_slopes_at_kinks(dtype, value):
     at = np.array([[value]], dtype)
-    for loss in (Loss_Pinball((0.3,)), nnx.Loss_MeanAbsoluteError(), Loss_Huber(), Loss_LogCosh()):
+    for loss in (nnx.Loss_Pinball((0.3,)), nnx.Loss_MeanAbsoluteError(), nnx.Loss_Huber(), nnx.Loss_LogCosh()):
         loss.backward(at, at)
         assert loss.dinputs == 0
         assert loss.forward(at, at) == 0
-    hinge = Loss_Hinge(margin=2.0)
+    hinge = nnx.Loss_Hinge(margin=2.0)
     for sign in (-1, 1):
         hinge.backward(np.array([[2.0 * sign]], dtype), [sign])
         assert hinge.dinputs == 0
@@ -336,7 +335,7 @@ def test_slopes_at_kinks(dtype, value):
 
 def test_log_cosh_of_small_and_of_large_errors_keeps_its_digits(dtype):
     errors = np.array([1e-6, 1e-4, 1e-2, 0.4999, 0.5, 20.0, 1e4, 1e15])
-    found = Loss_LogCosh().forward(errors.astype(dtype)[:, None], np.zeros(len(errors)))
+    found = nnx.Loss_LogCosh().forward(errors.astype(dtype)[:, None], np.zeros(len(errors)))
     d = errors.astype(dtype).astype(float)
     with np.errstate(over="ignore"):
         expected = np.where(d < 1e-3, d**2 / 2, np.where(d < 300, np.log(np.cosh(d)), d - np.log(2)))
@@ -393,15 +392,15 @@ def test_each_output_may_have_a_weight_of_its_own(dtype):
 
 def test_outputs_that_are_no_multiple_of_the_quantiles_are_refused():
     with pytest.raises(ValueError, match=r"^Loss_Pinball\.forward: the number of outputs must be a multiple of 3, the "):
-        Loss_Pinball().forward(np.ones((2, 4)), np.ones((2, 1)))
-    model = network(Loss_Pinball, {}, "2-4,4-m", 4)
+        nnx.Loss_Pinball().forward(np.ones((2, 4)), np.ones((2, 1)))
+    model = network(nnx.Loss_Pinball, {}, "2-4,4-m", 4)
     with pytest.raises(ValueError, match=r"^Model\.train: the number of outputs must be a multiple of 3, .*, got 4\.$"):
         model.train(np.ones((2, 2)), [1.0, 2.0], print_every=None)
 
 
 def test_zeros_and_ones_are_the_signs_of_the_hinge_loss(dtype):
-    p, y = drawn(Loss_Hinge, 19, 3, dtype=dtype)
-    loss = Loss_Hinge()
+    p, y = drawn(nnx.Loss_Hinge, 19, 3, dtype=dtype)
+    loss = nnx.Loss_Hinge()
     assert loss.forward(p, y).tobytes() == loss.forward(p, (y + 1) / 2).tobytes()
     assert loss.forward(p, y).tobytes() == loss.forward(p, y > 0).tobytes()
 
@@ -580,13 +579,13 @@ def signs(values):
 
 
 JUDGED = {
-    "hinge, one output": Judged(Loss_Hinge(), 1, nnx.Accuracy_Categorical(binary=True), signs, signs),
-    "hinge, one output, as classes": Judged(Loss_Hinge(), 1, nnx.Accuracy_Categorical(), signs, signs),
-    "hinge, several": Judged(Loss_Hinge(), 3, nnx.Accuracy_Categorical(binary=True), signs, signs),
-    "pinball": Judged(Loss_Pinball((0.9, 0.4, 0.6)), 3, nnx.Accuracy_Regression(), lambda p: p[:, [1]]),
-    "pinball, two targets": Judged(Loss_Pinball(), 6, nnx.Accuracy_Regression(), lambda p: p[:, 1::3]),
-    "poisson": Judged(Loss_Poisson(), 2, nnx.Accuracy_Regression(), np.exp),
-    "poisson of rates": Judged(Loss_Poisson(log_input=False), 2, nnx.Accuracy_Regression(), np.asarray),
+    "hinge, one output": Judged(nnx.Loss_Hinge(), 1, nnx.Accuracy_Categorical(binary=True), signs, signs),
+    "hinge, one output, as classes": Judged(nnx.Loss_Hinge(), 1, nnx.Accuracy_Categorical(), signs, signs),
+    "hinge, several": Judged(nnx.Loss_Hinge(), 3, nnx.Accuracy_Categorical(binary=True), signs, signs),
+    "pinball": Judged(nnx.Loss_Pinball((0.9, 0.4, 0.6)), 3, nnx.Accuracy_Regression(), lambda p: p[:, [1]]),
+    "pinball, two targets": Judged(nnx.Loss_Pinball(), 6, nnx.Accuracy_Regression(), lambda p: p[:, 1::3]),
+    "poisson": Judged(nnx.Loss_Poisson(), 2, nnx.Accuracy_Regression(), np.exp),
+    "poisson of rates": Judged(nnx.Loss_Poisson(log_input=False), 2, nnx.Accuracy_Regression(), np.asarray),
 }
 
 
@@ -598,14 +597,14 @@ def test_accuracy_and_report_compare_what_outputs_say(dtype, judged, layers):
     for each in (nnx.Model(), Book()):
         model = network(kind, loss.get_config(), layers, judged.m, dtype, each, judged.accuracy)
         X, y = data_for(kind, 40, judged.m, dtype=dtype)
-        if kind is not Loss_Hinge:
+        if kind is not nnx.Loss_Hinge:
             judged.accuracy.precision = 0.8
         said, true = judged.answers(model.predict(X).astype(float)), judged.compared(y)
-        hits = said == true if kind is Loss_Hinge else np.abs(said - true) < 0.8
+        hits = said == true if kind is nnx.Loss_Hinge else np.abs(said - true) < 0.8
         assert 0.1 < hits.mean() < 0.9
         assert model.evaluate(X, y, batch_size=7, silent=True)["accuracy"] == pytest.approx(hits.mean())
         report = model.report(X, y)
-        if kind is Loss_Hinge:
+        if kind is nnx.Loss_Hinge:
             assert report.score == pytest.approx(hits.mean())
             assert np.isnan(report.log_loss)
             assert model.report(X, (y + 1) / 2).to_dict() == pytest.approx(report.to_dict(), nan_ok=True)
@@ -622,25 +621,25 @@ def test_hinge_with_a_column_for_each_class_is_judged_by_the_largest(dtype):
     X, labels = rng.normal(size=(40, 2)).astype(dtype), rng.integers(0, 3, 40)
     for given in (np.eye(3)[labels], 2 * np.eye(3)[labels] - 1):
         for each in (nnx.Model(), Book()):
-            model = network(Loss_Hinge, {}, "2-9,9-m", 3, dtype, each, nnx.Accuracy_Categorical())
+            model = network(nnx.Loss_Hinge, {}, "2-9,9-m", 3, dtype, each, nnx.Accuracy_Categorical())
             hits = np.argmax(model.predict(X), axis=1) == labels
             assert model.evaluate(X, given, silent=True)["accuracy"] == pytest.approx(hits.mean())
             assert model.score(X, given) == pytest.approx(hits.mean())
 
 
 def test_a_target_for_each_quantile_is_the_same_as_one_for_all():
-    X, y = data_for(Loss_Pinball, 20, 6)
+    X, y = data_for(nnx.Loss_Pinball, 20, 6)
     for each in (nnx.Model(), Book()):
-        model = network(Loss_Pinball, {}, "2-9,9-m", 6, model=each)
+        model = network(nnx.Loss_Pinball, {}, "2-9,9-m", 6, model=each)
         repeated = np.repeat(y, 3, axis=1)
         assert model.evaluate(X, y, silent=True) == model.evaluate(X, repeated, silent=True)
         assert model.report(X, y).to_dict() == model.report(X, repeated).to_dict()
 
 
 def test_a_layer_that_makes_predictions_itself_has_the_first_say():
-    X, y = data_for(Loss_Hinge, 40, 1)
+    X, y = data_for(nnx.Loss_Hinge, 40, 1)
     for each in (nnx.Model(), Book()):
-        model = network(Loss_Hinge, {}, "2-9,9-m", 1, model=each)
+        model = network(nnx.Loss_Hinge, {}, "2-9,9-m", 1, model=each)
         model.layers[-1] = nnx.Activation_Sigmoid()
         model.finalize()
         hits = (model.predict(X) > 0.5) == (y > 0)
@@ -652,8 +651,8 @@ def test_an_accuracy_of_ones_own_gets_outputs_and_targets_as_they_are():
         def compare(self, predictions, y):
             return (predictions[:, 0::3] < y) & (y < predictions[:, 2::3])
 
-    X, y = data_for(Loss_Pinball, 40, 3)
-    model = network(Loss_Pinball, {}, "2-9,9-m", 3, accuracy=Coverage())
+    X, y = data_for(nnx.Loss_Pinball, 40, 3)
+    model = network(nnx.Loss_Pinball, {}, "2-9,9-m", 3, accuracy=Coverage())
     p = model.predict(X)
     expected = ((p[:, 0] < y[:, 0]) & (y[:, 0] < p[:, 2])).mean()
     assert model.evaluate(X, y, silent=True)["accuracy"] == pytest.approx(expected)
@@ -662,7 +661,7 @@ def test_an_accuracy_of_ones_own_gets_outputs_and_targets_as_they_are():
 def test_quantiles_are_learnt():
     rng = np.random.default_rng(0)
     y = rng.exponential(size=2000)
-    model = network(Loss_Pinball, {}, "1-m", 3)
+    model = network(nnx.Loss_Pinball, {}, "1-m", 3)
     model.optimizer.learning_rate = 0.02
     model.train(np.zeros((2000, 1)), y, epochs=400, print_every=None)
     np.testing.assert_allclose(model.predict(np.zeros((1, 1)))[0], np.quantile(y, [0.1, 0.5, 0.9]), atol=0.05)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from networks import classifier, mixed_spiral
 from test_kernels import call
-from test_memory import arrays, copies, each_call, run
+from test_memory import arrays, copies, each_call, perform, run
 
 import nnx
 from nnx import _kernels
@@ -80,7 +80,7 @@ def test_a_kernel_computes_the_same_in_any_mode_and_keeps_it(
     expected = run(_kernels.backend, name, copies(given), numbers)
     made = copies(given)
     environment.set(mode)
-    returned = getattr(_kernels.backend, name)(*made, *numbers)
+    returned = perform(_kernels.backend, name, made, numbers)
     after = environment.control()
     environment.set(NEAREST)
     assert after == mode
@@ -100,7 +100,7 @@ def test_subnormals_are_flushed_by_compiled_kernels_and_survive_in_numpys(backen
     call("dense_backward_inputs", np.eye(5, dtype=dtype), values.T.copy(), output := np.empty((5, 8), dtype))
     np.testing.assert_array_equal(output, values * kept)
     momentums = values.copy()
-    call("sgd_momentum_update", output := zeros.copy(), zeros, momentums, 0.1, 1.0)
+    call("sgd_momentum_update", output := zeros.copy(), zeros, momentums, 0.1, 1.0, (1.0,))
     np.testing.assert_array_equal(momentums, values * kept)
     np.testing.assert_array_equal(output, values * kept)
     assert call("total", values) == values.sum(dtype=np.float64) * kept

@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save_file
 
 import nnx
 from nnx import initializers
-from nnx.files import safetensors as _safetensors
 from nnx._base.describe import Described
+from nnx.files import safetensors as _safetensors
 
 KINDS = ("he", "glorot", "lecun")
 

@@ -15,6 +15,10 @@ from nnx.engine import program
 pytestmark = pytest.mark.filterwarnings("error")
 
 
+#: The settings of a loss, and no numbers of its columns.
+LOSS = ((0.0,), None)
+
+
 @pytest.fixture
 def door(compiled):
     return _kernels.backend
@@ -37,7 +41,7 @@ def made(door, found: program.Program):
 
 def bind(plan, found: program.Program) -> bool:
     rule = found.optimizer._rule("test")
-    return plan.bind(found.layers, found.trained, *rule, "test", optimizers._state)
+    return plan.bind(found.layers, found.trained, rule, "test", optimizers._state)
 
 
 X, Y = np.zeros((6, 3), np.float32), np.zeros(6, np.intp)
@@ -53,11 +57,11 @@ def test_a_plan_is_bound_before_it_is_run(door):
         plan.lead()
     plan.work(plan.run)  # does nothing, as there is no run
     with pytest.raises(ValueError, match="must be parameters"):
-        plan.bind_data(X, Y, None, False, True, -1.0)
+        plan.bind_data(X, Y, LOSS, None, False, True, -1.0)
     assert bind(plan, found)
     with pytest.raises(RuntimeError, match="no data"):
         plan.prepare(*ONE_STEP)
-    assert plan.bind_data(X, Y, None, False, True, -1.0)
+    assert plan.bind_data(X, Y, LOSS, None, False, True, -1.0)
     plan.prepare(*ONE_STEP)
     plan.release()
     with pytest.raises(RuntimeError, match="no run is prepared"):
@@ -69,7 +73,7 @@ def test_a_last_step_needs_room_for_what_it_stores(door):
     found = lowered()
     plan = made(door, found)
     bind(plan, found)
-    plan.bind_data(X, Y, None, False, True, -1.0)
+    plan.bind_data(X, Y, LOSS, None, False, True, -1.0)
     plan.prepare(6, 1, True, *ONE_STEP[3:])
     with pytest.raises(RuntimeError, match="no room"):
         plan.lead()
@@ -88,7 +92,7 @@ def test_a_run_of_impossible_size_is_refused(door, change):
     found = lowered()
     plan = made(door, found)
     bind(plan, found)
-    plan.bind_data(X, Y, None, False, True, -1.0)
+    plan.bind_data(X, Y, LOSS, None, False, True, -1.0)
     arguments = [change.get(i, value) for i, value in enumerate(ONE_STEP)]
     with pytest.raises(ValueError, match="must"):
         plan.prepare(*arguments)
@@ -101,7 +105,7 @@ def test_threads_beyond_those_that_there_is_memory_for_are_sent_away(door, n):
     found = lowered()
     plan = made(door, found)
     bind(plan, found)
-    plan.bind_data(X, Y, None, False, True, -1.0)
+    plan.bind_data(X, Y, LOSS, None, False, True, -1.0)
     plan.prepare(*ONE_STEP[:8], n, True)
     threads = [threading.Thread(target=plan.work, args=(plan.run,)) for _ in range(5)]
     for thread in threads:
@@ -120,7 +124,7 @@ def prepared(door):
     found = lowered()
     plan = made(door, found)
     bind(plan, found)
-    plan.bind_data(X, Y, None, False, True, -1.0)
+    plan.bind_data(X, Y, LOSS, None, False, True, -1.0)
     plan.prepare(*ONE_STEP[:8], 3, True)
     return plan
 
@@ -175,7 +179,7 @@ def test_data_that_do_not_fit_are_refused(door, samples):
     plan = made(door, found)
     bind(plan, found)
     with pytest.raises((TypeError, ValueError), match="must"):
-        plan.bind_data(*samples, None, False, True, -1.0)
+        plan.bind_data(*samples, LOSS, None, False, True, -1.0)
 
 
 @pytest.mark.parametrize("sizes", [(), ((3, 7), (7, 7), (6, 2)), ((3, 0),), ((3, -7),), ((3, 7), (7, 8))], ids=str)
@@ -205,7 +209,7 @@ def test_a_repeat_needs_every_array_that_the_last_step_has_stored_into(door):
     with pytest.raises(ValueError, match="must hold all arrays"):
         repeat([])
     assert bind(plan, found)
-    assert plan.bind_data(X, Y, None, False, True, -1.0)
+    assert plan.bind_data(X, Y, LOSS, None, False, True, -1.0)
     plan.prepare(6, 1, True, 0, 0.1, None, 0, 0, 1, True)
     published = [
         (vars(layer), name, value)

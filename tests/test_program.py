@@ -683,7 +683,7 @@ def test_momentums_that_are_their_own_weights_are_refused_as_on_the_book_path(co
     for kind in (nnx.Model, Book):
         model = build(net, kind=kind)
         model.layers[0].weight_momentums, model.layers[0].weight_cache = model.layers[0].weights, np.ones((5, 5))
-        with pytest.raises(ValueError, match=r"^adam_update: values and momentums must not share memory\.$"):
+        with pytest.raises(ValueError, match=r"^optimizer_update: values and states must not share memory\.$"):
             train(model, *data_for(net, 30))
 
 

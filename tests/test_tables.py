@@ -466,7 +466,7 @@ def test_columns_of_ones_own_are_checked_when_they_are_made(tmp_path):
         (lambda: Text("x", ()), r"Text: categories must be different texts, at least one"),
         (lambda: Text("x", ("a", 1)), r"Text: each of categories must be text, got 1\."),
         (lambda: Text("x", ("a", "\ud800")), r"Text: each of categories must be text that UTF-8 can hold, got "),
-        (lambda: nnx.Table(["x", "y"], "y"), r"Table: columns must be of the classes in nnx\.columns, got 'x'\."),
+        (lambda: nnx.Table(["x", "y"], "y"), r"Table: columns must be of the classes in nnx\.data\.columns, got 'x'\."),
         (lambda: nnx.Table([Number("x"), Text("y", ("a",))], "y"), r"Table: target must have two classes or more"),
         (lambda: nnx.Table([Number("x"), Number("x")], "x"), r"Table: columns must have different names"),
         (lambda: nnx.Table([Number("x"), Ignored("y")], "y"), r"Table: target must be a column of numbers or text"),

@@ -91,7 +91,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if len(usable) < len(options.cores):
         say(f"this process may use {len(machine.USABLE)} of the processors: more cores are left out")
     rows = [workload for workload in WORKLOADS.values() if wanted(options, workload.name, workload.kind)]
-    plan = [(workload, cores) for workload in rows for cores in (usable if workload.kind == "train" else [1])]
+    on_more = {workload.name: workload.kind == "train" and not workload.one_core for workload in rows}
+    plan = [(workload, cores) for workload in rows for cores in (usable if on_more[workload.name] else [1])]
     plan.sort(key=lambda row: row[1])
     found: dict[str, Any] = {
         "machine": machine.description(),

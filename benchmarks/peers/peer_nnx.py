@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-from workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Candidate, Workload, initial_parameters, samples
+from workloads import BETA_1, BETA_2, DELTA, EPSILON, LEARNING_RATE, Candidate, Workload, initial_parameters, samples
 
 import nnx
 from nnx import _kernels
@@ -22,6 +23,14 @@ ENDINGS = {
         lambda: nnx.Accuracy_Categorical(binary=True),
     ),
     "squares": (nnx.Activation_Linear, nnx.Loss_MeanSquaredError, nnx.Accuracy_Regression),
+    "huber": (nnx.Activation_Linear, lambda: nnx.Loss_Huber(delta=DELTA), nnx.Accuracy_Regression),
+}
+#: The names of the classes: an nnx without some of them runs the other workloads.
+ACTIVATIONS = {
+    "relu": "Activation_ReLU",
+    "tanh": "Activation_Tanh",
+    "gelu": "Activation_GELU",
+    "silu": "Activation_SiLU",
 }
 
 
@@ -39,15 +48,31 @@ def network(workload: Workload) -> nnx.Model:
         l2 = workload.l2 if i == 0 else 0.0
         model.add(nnx.Layer_Dense(n_in, n_out, weight_regularizer_l2=l2, bias_regularizer_l2=l2))
         if i < len(workload.widths) - 2:
-            model.add(nnx.Activation_ReLU())
+            model.add(getattr(nnx, ACTIVATIONS[workload.activation])())
             if i == 0 and workload.dropout:
                 model.add(nnx.Layer_Dropout(workload.dropout, seed=0))
     model.add(last())
-    optimizer = nnx.Optimizer_Adam(learning_rate=LEARNING_RATE, epsilon=EPSILON, beta_1=BETA_1, beta_2=BETA_2)
-    model.set(loss=loss(), optimizer=optimizer, accuracy=accuracy())
+    model.set(loss=loss(), optimizer=optimizer(workload), accuracy=accuracy())
     model.finalize()
     model.set_parameters([(weights.copy(), biases[None].copy()) for weights, biases in initial_parameters(workload)])
     return model
+
+
+def optimizer(workload: Workload) -> Any:
+    """Return Adam, or AdamW; with schedule and clipping, where the workload has them."""
+    options: dict[str, Any] = {
+        "learning_rate": LEARNING_RATE,
+        "epsilon": EPSILON,
+        "beta_1": BETA_1,
+        "beta_2": BETA_2,
+    }
+    if workload.clip_norm:
+        options["clip_norm"] = workload.clip_norm
+    if workload.schedule_steps:
+        options["schedule"] = nnx.Schedule_Cosine(workload.schedule_steps)
+    if workload.weight_decay:
+        return nnx.Optimizer_AdamW(weight_decay=workload.weight_decay, **options)
+    return nnx.Optimizer_Adam(**options)
 
 
 class Training:

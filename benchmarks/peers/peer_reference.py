@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import reference
-from workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Candidate, Workload, initial_parameters, samples
+from scipy.special import erf
+from workloads import (
+    BETA_1,
+    BETA_2,
+    DELTA,
+    EPSILON,
+    LEARNING_RATE,
+    Candidate,
+    Workload,
+    initial_parameters,
+    learning_rate,
+    samples,
+)
 
 VERSION = f"NumPy {np.__version__}"
 
@@ -27,6 +40,43 @@ class RegularizedDense(reference.Dense):
             self.dweights += 2 * self.weight_regularizer_l2 * self.weights
         if self.bias_regularizer_l2 > 0:
             self.dbiases += 2 * self.bias_regularizer_l2 * self.biases
+
+
+class Tanh:
+    """Written as the book writes its sigmoid."""
+
+    def forward(self, inputs):
+        self.output = np.tanh(inputs)
+
+    def backward(self, dvalues):
+        self.dinputs = dvalues * (1 - self.output**2)
+
+
+class GELU:
+    """x Φ(x), Φ being the normal distribution (Hendrycks and Gimpel, 2016)."""
+
+    def forward(self, inputs):
+        self.inputs = inputs
+        self.distribution = 0.5 * (1 + erf(inputs / math.sqrt(2)))
+        self.output = inputs * self.distribution
+
+    def backward(self, dvalues):
+        density = np.exp(-0.5 * self.inputs**2) / math.sqrt(2 * math.pi)
+        self.dinputs = dvalues * (self.distribution + self.inputs * density)
+
+
+class SiLU:
+    """x σ(x), σ being the logistic function (Elfwing, Uchibe and Doya, 2017)."""
+
+    def forward(self, inputs):
+        self.sigmoid = 1 / (1 + np.exp(-inputs))
+        self.output = inputs * self.sigmoid
+
+    def backward(self, dvalues):
+        self.dinputs = dvalues * (self.sigmoid + self.output * (1 - self.sigmoid))
+
+
+ACTIVATIONS = {"relu": reference.ReLU, "tanh": Tanh, "gelu": GELU, "silu": SiLU}
 
 
 class SoftmaxCrossentropy(reference.SoftmaxCrossentropy):
@@ -77,11 +127,42 @@ class SquaredError:
         self.dinputs = -2 * (y_true - dvalues) / outputs / samples
 
 
-LOSSES = {"softmax": SoftmaxCrossentropy, "sigmoid": SigmoidCrossentropy, "squares": SquaredError}
+class HuberLoss:
+    """The book's linear output, and Huber's loss."""
+
+    activate, hits = SquaredError.activate, SquaredError.hits
+
+    def losses(self, output, y_true):
+        apart = np.abs(output - y_true)
+        return np.mean(np.where(apart <= DELTA, 0.5 * apart**2, DELTA * (apart - 0.5 * DELTA)), axis=-1)
+
+    def backward(self, dvalues, y_true):
+        samples, outputs = dvalues.shape
+        self.dinputs = np.clip(dvalues - y_true, -DELTA, DELTA) / outputs / samples
+
+
+LOSSES = {"softmax": SoftmaxCrossentropy, "sigmoid": SigmoidCrossentropy, "squares": SquaredError, "huber": HuberLoss}
+
+
+class AdamW(reference.Adam):
+    """Adam, with weights that decay by themselves (Loshchilov and Hutter, 2019), along the workload's schedule."""
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__(LEARNING_RATE, epsilon=EPSILON, beta_1=BETA_1, beta_2=BETA_2)
+        self.workload = workload
+
+    def pre_update_params(self):
+        self.current_learning_rate = learning_rate(self.workload, self.iterations)
+
+    def update_params(self, layer):
+        layer.weights *= 1 - self.current_learning_rate * self.workload.weight_decay
+        super().update_params(layer)
 
 
 class Model(reference.Model):
-    """The book's training loop in batches, with the penalty; it prints nothing."""
+    """The book's training loop in batches, with the penalty and the clipping; it prints nothing."""
+
+    clip_norm = 0.0
 
     def train(self, X, y, epochs, batch_size):
         for _ in range(epochs):
@@ -109,12 +190,21 @@ class Model(reference.Model):
                 for layer in reversed(self.layers):
                     layer.backward(dvalues)
                     dvalues = layer.dinputs
+                if self.clip_norm:
+                    self.clip_gradients()
                 self.optimizer.pre_update_params()
                 for layer in self.trainable_layers:
                     self.optimizer.update_params(layer)
                 self.optimizer.post_update_params()
                 self.step_figures = data_loss + penalty, accuracy
             self.figures = loss_sum / loss_count, hits_sum / hits_count
+
+    def clip_gradients(self):
+        gradients = [array for layer in self.trainable_layers for array in (layer.dweights, layer.dbiases)]
+        norm = math.sqrt(sum(np.sum(gradient**2) for gradient in gradients))
+        if norm > self.clip_norm:
+            for gradient in gradients:
+                gradient *= self.clip_norm / norm
 
     def regularization_loss(self):
         penalty = 0
@@ -143,11 +233,15 @@ class Training:
             if i == 0:
                 dense.weight_regularizer_l2 = dense.bias_regularizer_l2 = self.workload.l2
             if i < len(self.workload.widths) - 2:
-                layers.append(reference.ReLU())
+                layers.append(ACTIVATIONS[self.workload.activation]())
                 if i == 0 and self.workload.dropout:
                     layers.append(reference.Dropout(self.workload.dropout))
-        optimizer = reference.Adam(LEARNING_RATE, epsilon=EPSILON, beta_1=BETA_1, beta_2=BETA_2)
+        if self.workload.weight_decay or self.workload.schedule_steps:
+            optimizer: reference.Adam = AdamW(self.workload)
+        else:
+            optimizer = reference.Adam(LEARNING_RATE, epsilon=EPSILON, beta_1=BETA_1, beta_2=BETA_2)
         self.model = Model(layers, LOSSES[self.workload.loss](), optimizer)
+        self.model.clip_norm = self.workload.clip_norm
 
     def run(self, units: int) -> None:
         self.model.train(self.X, self.y, units, self.workload.batch)

@@ -1,6 +1,7 @@
 """thinc on its operations for NumPy, with the products of BLIS or of NumPy.
 
-Only the gradients of the losses are computed, as its training loop needs no more.
+Only the gradients of the losses are computed, as its training loop needs no more. It clips by array
+and lets biases decay too: workloads that want that otherwise are left out.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
-from thinc.api import Adam, Dropout, Linear, Model, NumpyOps, Relu, Softmax, chain, set_current_ops
+from thinc.api import Adam, Dropout, Gelu, Linear, Model, NumpyOps, Relu, Softmax, Swish, chain, set_current_ops
 from workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Candidate, Workload, initial_parameters, one_hot, samples
 
 VERSION = importlib.metadata.version("thinc")
@@ -18,9 +19,26 @@ VERSION = importlib.metadata.version("thinc")
 
 def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:
     """Return the ways to train."""
-    if workload.kind != "train":
+    if workload.kind != "train" or workload.weight_decay or workload.schedule_steps or workload.clip_norm:
         return {}
     return {"BLIS": partial(Training, workload, True), "NumPy": partial(Training, workload, False)}
+
+
+def tanh_forward(model: Model, inputs: np.ndarray, is_train: bool) -> tuple[np.ndarray, Callable[..., np.ndarray]]:
+    """Return tanh and its backward pass: thinc has no layer for it."""
+    output = np.tanh(inputs)
+
+    def backward(dvalues: np.ndarray) -> np.ndarray:
+        gradient = output * output
+        np.subtract(1, gradient, out=gradient)
+        gradient *= dvalues
+        return gradient
+
+    return output, backward
+
+
+#: By activation: a dense layer with it.
+LAYERS = {"relu": Relu, "tanh": Linear, "gelu": Gelu, "silu": Swish}
 
 
 class Training:
@@ -36,13 +54,17 @@ class Training:
         starts = range(0, workload.samples, workload.batch)
         self.batches = [(X[i : i + workload.batch], self.targets[i : i + workload.batch]) for i in starts]
         sizes = list(zip(workload.widths, workload.widths[1:], strict=False))
-        self.dense: list[Model] = [Relu(n_out, n_in) for n_in, n_out in sizes[:-1]]
+        hidden = LAYERS[workload.activation]
+        self.dense: list[Model] = [hidden(n_out, n_in) for n_in, n_out in sizes[:-1]]
         # Softmax takes the gradient of what goes into it; the sigmoid is below, so that its gradient can be exact too.
         last = Softmax if workload.loss == "softmax" else Linear
         self.dense.append(last(sizes[-1][1], sizes[-1][0]))
         layers = list(self.dense)
+        if workload.activation == "tanh":
+            layers = [part for layer in self.dense[:-1] for part in (layer, Model("tanh", tanh_forward))]
+            layers.append(self.dense[-1])
         if workload.dropout:
-            layers.insert(1, Dropout(workload.dropout))
+            layers.insert(2 if workload.activation == "tanh" else 1, Dropout(workload.dropout))
         self.model = chain(*layers).initialize()
         self.reset()
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -28,6 +29,8 @@ MAX_AUTOTUNE: Options = torch._inductor.list_mode_options("max-autotune-no-cudag
 
 #: Steps in one graph: twice as many gain a tenth in the smallest networks, and take twice as long to compile.
 STEPS_A_GRAPH = 8
+
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "gelu": functional.gelu, "silu": functional.silu}
 
 
 def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:
@@ -65,6 +68,10 @@ class Steps:
         arrays = [array for pair in initial_parameters(workload) for array in pair]
         self.shapes, self.sizes = [array.shape for array in arrays], [array.size for array in arrays]
         self.initial = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
+        decays = [
+            np.full(array.size, workload.weight_decay if array.ndim == 2 else 0.0, np.float32) for array in arrays
+        ]
+        self.decays = torch.from_numpy(np.concatenate(decays))
         self.state = (*(torch.zeros_like(self.initial) for _ in range(3)), torch.zeros(()))
         self.compiled = torch.compile(self._steps, dynamic=False, options={"cpp_wrapper": True, "cpp.threads": threads})
         self.reset()
@@ -89,16 +96,25 @@ class Steps:
 
     def _steps(self, state: Any, X: Any, y: Any) -> torch.Tensor:
         """Run a group of steps and return their losses."""
+        workload = self.workload
         parameters, momentums, caches, count = state
         losses = []
         for batch in zip(X, y, strict=True):
             gradients, loss = torch.func.grad_and_value(self._loss)(parameters, *batch)
             losses.append(loss)
+            rate: Any = LEARNING_RATE
+            if workload.clip_norm:
+                gradients = gradients * (workload.clip_norm / gradients.square().sum().sqrt()).clamp(max=1)
+            if workload.schedule_steps:
+                angle = count.clamp(max=workload.schedule_steps) * (math.pi / workload.schedule_steps)
+                rate = LEARNING_RATE / 2 * (1 + angle.cos())
+            if workload.weight_decay:
+                parameters = parameters * (1 - rate * self.decays)
             count = count + 1
             momentums = BETA_1 * momentums + (1 - BETA_1) * gradients
             caches = BETA_2 * caches + (1 - BETA_2) * gradients * gradients
             divisor = (caches / (1 - BETA_2**count)).sqrt() + EPSILON
-            parameters = parameters - LEARNING_RATE * (momentums / (1 - BETA_1**count)) / divisor
+            parameters = parameters - rate * (momentums / (1 - BETA_1**count)) / divisor
         for old, new in zip(state, (parameters, momentums, caches, count), strict=True):
             old.copy_(new)
         return torch.stack(losses)
@@ -108,7 +124,7 @@ class Steps:
         for i in range(0, len(arrays), 2):
             values = torch.addmm(arrays[i + 1], values, arrays[i])
             if i < len(arrays) - 2:
-                values = torch.relu(values)
+                values = ACTIVATIONS[self.workload.activation](values)
                 if i == 0 and self.workload.dropout:
                     values = functional.dropout(values, self.workload.dropout)
         loss = peer_torch.LOSSES[self.workload.loss](values, y)

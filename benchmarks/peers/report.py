@@ -9,7 +9,7 @@ from typing import Any
 from peers import LARGE, NO_RIVALS, PEERS
 from workloads import PREDICTION, TRAINING, WORKLOADS
 
-#: By workload: how many times as long as nnx the fastest peer shall take, on one core and on two.
+#: By workload, where there is one: how many times as long as nnx the fastest peer shall take, on one core and on two.
 TRAINING_GOALS = {
     "spiral": (3.5, 3.0),
     "binary": (2.0, 2.0),
@@ -96,7 +96,7 @@ def training_lines(report: Found) -> Iterator[str]:
             if others:
                 fastest = min(others, key=lambda peer: others[peer][0])
                 line += f"   {fastest} {others[fastest][0]:.2f}"
-                if cores <= 2:
+                if cores <= 2 and name in TRAINING_GOALS:
                     goal = TRAINING_GOALS[name][cores - 1]
                     line += f": {goal:g} {verdict(others[fastest][0] >= goal)}"
             yield line + dropped(row)
@@ -206,8 +206,7 @@ def markdown(report: Found) -> str:
             others = rivals(rows[workload.name])
             cells = [times_as_long(others[name][0]) if name in others else "" for name in names]
             mine = statistics.median(kept_times(rows[workload.name], f"nnx@{cores}"))
-            what = f"{workload.name}: {workload.network}, batch {workload.batch}"
-            lines.append(f"| {what} | {microseconds(mine)} | " + " | ".join(cells) + " |")
+            lines.append(f"| {workload.title} | {microseconds(mine)} | " + " | ".join(cells) + " |")
         lines.append("")
     rows = {row["workload"]: row for row in report["results"] if row["workload"] in PREDICTION_GOALS and rivals(row)}
     if rows:

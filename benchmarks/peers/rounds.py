@@ -181,8 +181,9 @@ def outputs_apart(theirs: list[list[float]], ours: list[list[float]]) -> str:
 def losses_apart(workload: Workload, theirs: list[float], ours: list[float], tolerance: float) -> str:
     """Return how losses disagree, if they do, by more than a part of what training has changed them by."""
     start = loss(workload, [array for pair in initial_parameters(workload) for array in pair])
-    for n, a, b in zip(workload.checks, theirs, ours, strict=True):
-        if not abs(a - b) <= tolerance * abs(b - start):
+    tolerances = workload.tolerances or [tolerance] * len(workload.checks)
+    for n, a, b, allowed in zip(workload.checks, theirs, ours, tolerances, strict=True):
+        if not abs(a - b) <= allowed * abs(b - start):
             return f"disagrees: loss {a:.6f}, not {b:.6f}, after {n} steps from {start:.6f}"
     return ""
 

@@ -5,7 +5,8 @@ All of it is a function of the names below, so that every process makes the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,6 +15,8 @@ import numpy as np
 Parameters = list[tuple[np.ndarray, np.ndarray]]
 
 LEARNING_RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-7
+#: Where Huber's loss turns from squares to a straight line.
+DELTA = 1.0
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,30 @@ class Workload:
     kind : str
         ``train`` (epochs), ``call`` (a training call for each step), ``print`` (a line for each step) or ``predict``.
     widths : tuple of int
-        Of the inputs and of each dense layer; ReLU between them.
+        Of the inputs and of each dense layer.
     loss : str
-        ``softmax`` (and cross-entropy), ``sigmoid`` (and cross-entropy) or ``squares`` (their mean).
+        ``softmax`` (and cross-entropy), ``sigmoid`` (and cross-entropy), ``squares`` (their mean) or ``huber`` (mean,
+        with `DELTA`).
     dropout, l2 : float
-        After the ReLU of the first layer; on its weights and biases.
+        After the activation of the first layer; on its weights and biases.
     seconds : float
         What a block of steps shall take; longer where an epoch is long.
     checks : tuple of int
         Numbers of steps after which the peers' losses are compared.
+    tolerances : tuple of float
+        How far losses may be apart, as a part of what training has changed them by; one for each check, or none.
     epochs : int
         Of a long run, of which the last epochs are compared with the first; 0 for blocks of steps.
+    activation : str
+        Between dense layers: ``relu``, ``tanh``, ``gelu`` (by erf) or ``silu``.
+    weight_decay : float
+        AdamW's, on weights alone. With 0 the optimizer is Adam.
+    schedule_steps : int
+        Steps in which the learning rate falls along half a cosine to 0, where it stays. With 0 it is constant.
+    clip_norm : float
+        The most that the norm of all gradients together may be; longer ones are scaled down to it. With 0 none are.
+    one_core : bool
+        Whether it is left out on more cores than one.
     """
 
     name: str
@@ -48,12 +64,27 @@ class Workload:
     l2: float = 0.0
     seconds: float = 0.05
     checks: tuple[int, ...] = (8, 24)
+    tolerances: tuple[float, ...] = ()
     epochs: int = 0
+    activation: str = "relu"
+    weight_decay: float = 0.0
+    schedule_steps: int = 0
+    clip_norm: float = 0.0
+    one_core: bool = False
 
     @property
     def network(self) -> str:
         """The widths as people write them."""
         return "-".join(map(str, self.widths))
+
+    @property
+    def title(self) -> str:
+        """What a row of the README calls it."""
+        parts = [f"{self.name}: {self.network}, batch {self.batch}"]
+        parts += ["AdamW"] * (self.weight_decay > 0)
+        parts += ["clipped norm"] * (self.clip_norm > 0)
+        parts += ["cosine schedule"] * (self.schedule_steps > 0)
+        return ", ".join(parts)
 
     @property
     def steps(self) -> int:
@@ -80,6 +111,37 @@ TRAINING = (
     # Several epochs a block: a training run is more than one, and what a call costs beside its steps is shared by them.
     Workload("fashion", "train", (784, 128, 128, 10), 128, 9984, seconds=0.25, checks=(78,)),
     Workload("wide", "train", (784, 1024, 1024, 10), 256, 1024, seconds=0.25, checks=(4, 8)),
+    *(
+        Workload(name, "train", (32, 64, 32, 2), 32, 2048, checks=(64, 128), activation=name, one_core=True)
+        for name in ("tanh", "gelu", "silu")
+    ),
+    Workload(
+        "fashion gelu",
+        "train",
+        (784, 128, 128, 10),
+        128,
+        9984,
+        seconds=0.25,
+        checks=(78,),
+        activation="gelu",
+        one_core=True,
+    ),
+    # The schedule is about as long as a block of the fastest peer. The first check notices a missing weight decay or
+    # clipping (5e-5, 7e-3), the second one a missing schedule (0.05).
+    Workload(
+        "huber",
+        "train",
+        (13, 64, 64, 1),
+        64,
+        2048,
+        loss="huber",
+        checks=(64, 4096),
+        tolerances=(2e-5, 0.02),
+        weight_decay=0.01,
+        schedule_steps=4096,
+        clip_norm=1.0,
+        one_core=True,
+    ),
 )
 PREDICTION = tuple(
     Workload(f"{'-'.join(map(str, widths))} x{batch}", "predict", widths, batch, batch)
@@ -122,6 +184,11 @@ def samples(workload: Workload) -> tuple[np.ndarray, np.ndarray]:
         radius = np.tile(np.linspace(0, 1, n // n_arms), n_arms)
         angle = 4 * (y + radius) + 0.2 * rng.standard_normal(n)
         X = np.stack((radius * np.sin(2.5 * angle), radius * np.cos(2.5 * angle)), 1)
+    elif workload.loss == "huber":  # a curved function, and noise with outliers
+        X = rng.standard_normal((n, n_inputs))
+        waves = np.sin(X @ rng.standard_normal((n_inputs, n_outputs)))
+        y = X @ rng.standard_normal((n_inputs, n_outputs)) + 2 * waves + 0.3 * rng.standard_t(2, (n, n_outputs))
+        return X.astype(np.float32), y.astype(np.float32)
     else:  # a teacher's answers, a tenth of them wrong: learnable, and the gradients do not vanish
         X = rng.uniform(-1, 1, (n, n_inputs))
         y = (X @ rng.standard_normal((n_inputs, n_outputs))).argmax(1)
@@ -149,6 +216,24 @@ def one_hot(y: np.ndarray, n: int) -> np.ndarray:
     return np.eye(n, dtype=np.float32)[y]
 
 
+def learning_rate(workload: Workload, step: int) -> float:
+    """Return the learning rate of a step; the first one is step 0 (Loshchilov and Hutter, 2017, equation 5)."""
+    if not workload.schedule_steps:
+        return LEARNING_RATE
+    return LEARNING_RATE * (1 + math.cos(math.pi * min(step / workload.schedule_steps, 1.0))) / 2
+
+
+ERF = np.vectorize(math.erf, otypes=[np.float64])
+
+#: By name: what stands between dense layers, in double precision.
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+    "gelu": lambda x: x * (1 + ERF(x / math.sqrt(2))) / 2,
+    "silu": lambda x: x / (1 + np.exp(-x)),
+}
+
+
 def loss(workload: Workload, parameters: Sequence[np.ndarray]) -> float:
     """Return loss and penalty on all samples, in double precision: the same judge for all peers."""
     X, y = samples(workload)
@@ -157,12 +242,15 @@ def loss(workload: Workload, parameters: Sequence[np.ndarray]) -> float:
     for i, (weights, biases) in enumerate(pairs):
         values = values @ weights.astype(np.float64) + biases
         if i < len(pairs) - 1:
-            values = np.maximum(values, 0)
+            values = ACTIVATIONS[workload.activation](values)
     if workload.loss == "softmax":
         values -= values.max(1, keepdims=True)
         losses = np.log(np.exp(values).sum(1)) - values[np.arange(len(y)), y]
     elif workload.loss == "sigmoid":
         losses = np.logaddexp(0, values) - values * y
+    elif workload.loss == "huber":
+        apart = np.abs(values - y)
+        losses = np.where(apart <= DELTA, apart**2 / 2, DELTA * (apart - DELTA / 2))
     else:
         losses = (values - y) ** 2
     first = [array.astype(np.float64) for array in pairs[0]]

@@ -3,10 +3,10 @@
 Not related to Flax's NNX. All public names are here: ``from nnx import Layer_Dense, Activation_ReLU, ...``.
 """
 
-from nnx import plot
+from nnx import accuracy, activations, layers, losses, optimizers, plot, schedules
 from nnx._base.config import get_default_dtype, get_num_threads, set_default_dtype, set_num_threads
-from nnx.accuracy import Accuracy, Accuracy_Categorical, Accuracy_Regression
-from nnx.activations import Activation_Linear, Activation_ReLU, Activation_Sigmoid, Activation_Softmax
+from nnx.accuracy import *  # noqa: F403
+from nnx.activations import *  # noqa: F403
 from nnx.data.datasets import sine_data, spiral_data, vertical_data
 from nnx.data.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist
 from nnx.data.image_folders import load_image_folder, load_images
@@ -14,64 +14,22 @@ from nnx.data.images import Images
 from nnx.data.tables import Table, load_csv
 from nnx.engine.history import History
 from nnx.errors import DataFileError, DivergenceError, ModelFileError
-from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Input
-from nnx.losses import (
-    Activation_Softmax_Loss_CategoricalCrossentropy,
-    Loss,
-    Loss_BinaryCrossentropy,
-    Loss_CategoricalCrossentropy,
-    Loss_MeanAbsoluteError,
-    Loss_MeanSquaredError,
-)
+from nnx.layers import *  # noqa: F403
+from nnx.losses import *  # noqa: F403
 from nnx.model import Model
-from nnx.optimizers import Optimizer_Adagrad, Optimizer_Adam, Optimizer_RMSprop, Optimizer_SGD
-from nnx.schedules import (
-    Schedule,
-    Schedule_Cosine,
-    Schedule_Exponential,
-    Schedule_OneCycle,
-    Schedule_Polynomial,
-    Schedule_Step,
-    Schedule_WarmUp,
-)
+from nnx.optimizers import *  # noqa: F403
+from nnx.schedules import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FASHION_MNIST_CLASSES",
-    "Accuracy",
-    "Accuracy_Categorical",
-    "Accuracy_Regression",
-    "Activation_Linear",
-    "Activation_ReLU",
-    "Activation_Sigmoid",
-    "Activation_Softmax",
-    "Activation_Softmax_Loss_CategoricalCrossentropy",
     "DataFileError",
     "DivergenceError",
     "History",
     "Images",
-    "Layer_Dense",
-    "Layer_Dropout",
-    "Layer_Input",
-    "Loss",
-    "Loss_BinaryCrossentropy",
-    "Loss_CategoricalCrossentropy",
-    "Loss_MeanAbsoluteError",
-    "Loss_MeanSquaredError",
     "Model",
     "ModelFileError",
-    "Optimizer_Adagrad",
-    "Optimizer_Adam",
-    "Optimizer_RMSprop",
-    "Optimizer_SGD",
-    "Schedule",
-    "Schedule_Cosine",
-    "Schedule_Exponential",
-    "Schedule_OneCycle",
-    "Schedule_Polynomial",
-    "Schedule_Step",
-    "Schedule_WarmUp",
     "Table",
     "__version__",
     "get_default_dtype",
@@ -87,3 +45,10 @@ __all__ = [
     "spiral_data",
     "vertical_data",
 ]
+# The vocabulary: each module says which of its names are public.
+__all__ += accuracy.__all__
+__all__ += activations.__all__
+__all__ += layers.__all__
+__all__ += losses.__all__
+__all__ += optimizers.__all__
+__all__ += schedules.__all__

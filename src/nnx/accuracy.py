@@ -12,6 +12,12 @@ from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike
 from nnx._base.vocabulary import built_in
 
+__all__ = [
+    "Accuracy",
+    "Accuracy_Categorical",
+    "Accuracy_Regression",
+]
+
 
 class Accuracy(Described):
     """Base of all accuracies, and of one's own.

@@ -1,4 +1,4 @@
-"""Activations, each in one place: its class here, its definition in `_kernels/_numpy/activations.py`, its vector formula in
+"""Activations, each in one place: its class here, its definition in `_kernels/_numpy/activations.py`, its vectors in
 `_kernels/native/elementwise/activations.pxi`.
 
 They share one forward and one backward; each adds its kernel's name, what its backward starts from, its settings, and

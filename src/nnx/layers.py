@@ -17,6 +17,12 @@ from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx._base.vocabulary import built_in
 from nnx.initializers import Initializer
 
+__all__ = [
+    "Layer_Dense",
+    "Layer_Dropout",
+    "Layer_Input",
+]
+
 STRENGTHS = ("weight_regularizer_l1", "weight_regularizer_l2", "bias_regularizer_l1", "bias_regularizer_l2")
 INITIALIZERS = ("weight_initializer", "bias_initializer")
 

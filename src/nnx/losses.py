@@ -1,4 +1,4 @@
-"""Losses, each in one place: its class here, its definition in `_kernels/_numpy/losses.py`, its vector formula in
+"""Losses, each in one place: its class here, its definition in `_kernels/_numpy/losses.py`, its vectors in
 `_kernels/native/elementwise/losses.pxi`. Also `Loss`, the base of custom ones, and softmax with cross-entropy in one.
 
 The built-in losses share one forward and one backward; each adds its kernel's name, its settings, what it accepts as
@@ -212,8 +212,9 @@ class KernelLoss(Loss):
 
     #: The kernel's name.
     _kernel: ClassVar[str]
-    #: The activation by whose inputs it can give the gradient, if there is one; whether it takes nothing but its output.
+    #: The activation by whose inputs it can give the gradient, if there is one.
     _pair: ClassVar[type | None] = None
+    #: Whether it takes nothing but the output of that activation.
     _needs_pair: ClassVar[bool] = False
     #: "classes" or "numbers".
     _predicts: ClassVar[str] = "numbers"

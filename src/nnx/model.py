@@ -13,7 +13,7 @@ from nnx._base.config import checked_threads, get_num_threads
 from nnx._base.interrupt import Interrupt
 from nnx._base.random import Order
 from nnx._base.typing import Array, ArrayLike, Parameters, Path
-from nnx._base.vocabulary import BUILT_IN
+from nnx._base.vocabulary import BUILT_IN, is_built_in
 from nnx.accuracy import Accuracy_Regression
 from nnx.activations import Activation_Softmax
 from nnx.data.images import Images
@@ -261,6 +261,15 @@ class Model:
         """Return whether last layer and loss are exactly of these classes, with no ``backward`` of their own."""
         pair = ((self.layers[-1], activation), (self.loss, loss))
         return all(type(thing) is kind and "backward" not in vars(thing) for thing, kind in pair)
+
+    def _has_pair_gradient(self) -> bool:
+        """Return whether last layer and loss are a built-in pair, whose common gradient is simpler than two in turn."""
+        if not is_built_in("loss", self.loss) or self.loss._pair is None:
+            return False
+        if not self._ends_in(self.loss._pair, type(self.loss)):
+            return False
+        # For softmax there is an object, which `finalize` makes, and which may be replaced.
+        return self.loss._pair is not Activation_Softmax or self.softmax_classifier_output is not None
 
     # Training and using
 
@@ -562,15 +571,15 @@ class Model:
         """Set all layers' gradients of the loss, given the ``output`` of `forward` and what it should have been."""
         self._require("Model.backward", "loss")
         rest = self.layers[:-1]
-        pair = getattr(type(self.loss), "_pair", None)
-        if pair is None or not self._ends_in(pair, type(self.loss)):
+        softmax = self.softmax_classifier_output
+        if not self._has_pair_gradient():
             rest = self.layers
             self.loss.backward(output, y)
             dvalues = self.loss.dinputs
-        elif self.softmax_classifier_output is not None:
-            self.softmax_classifier_output.loss = self.loss
-            self.softmax_classifier_output.backward(output, y)
-            dvalues = self.layers[-1].dinputs = self.softmax_classifier_output.dinputs
+        elif softmax is not None:
+            softmax.loss = self.loss
+            softmax.backward(output, y)
+            dvalues = self.layers[-1].dinputs = softmax.dinputs
         else:
             where = f"{type(self.loss).__name__}.backward"
             dvalues = self.layers[-1].dinputs = self.loss._pair_gradient(where, output, y)

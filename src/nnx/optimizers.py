@@ -1,4 +1,4 @@
-"""Optimizers, each in one place: its class here, its definition in `_kernels/_numpy/optimizers.py`, its vector formula in
+"""Optimizers, each in one place: its class here, its definition in `_kernels/_numpy/optimizers.py`, its vectors in
 `_kernels/native/elementwise/optimizers.pxi`.
 
 An optimizer holds its rate and its count of steps; what it learns about a parameter (momentums, cache) it keeps on
@@ -24,6 +24,13 @@ from nnx._base.typing import Array
 from nnx._base.vocabulary import built_in
 from nnx.layers import Layer_Dense
 from nnx.schedules import AnySchedule
+
+__all__ = [
+    "Optimizer_Adagrad",
+    "Optimizer_Adam",
+    "Optimizer_RMSprop",
+    "Optimizer_SGD",
+]
 
 GRADIENTS = (("dweights",), ("dbiases",))
 
@@ -319,7 +326,7 @@ class Optimizer_SGD(Optimizer):
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is assigned.
+        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
     iterations : int
         Steps done.
 
@@ -376,7 +383,7 @@ class Optimizer_Adagrad(Optimizer):
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is assigned.
+        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
     iterations : int
         Steps done.
 
@@ -435,7 +442,7 @@ class Optimizer_RMSprop(Optimizer):
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is assigned.
+        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
     iterations : int
         Steps done.
 
@@ -499,7 +506,7 @@ class Optimizer_Adam(Optimizer):
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is assigned.
+        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
     iterations : int
         Steps done.
 

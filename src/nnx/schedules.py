@@ -20,6 +20,16 @@ from nnx._base.describe import Described
 from nnx._base.text import abridged
 from nnx._base.typing import Array
 
+__all__ = [
+    "Schedule",
+    "Schedule_Cosine",
+    "Schedule_Exponential",
+    "Schedule_OneCycle",
+    "Schedule_Polynomial",
+    "Schedule_Step",
+    "Schedule_WarmUp",
+]
+
 #: A schedule, or any other function of the step that returns a finite number of at least 0.
 AnySchedule: TypeAlias = Callable[[int], float]
 

@@ -361,7 +361,7 @@ cdef activate(str where, Pass which, str name, str name_x, object given_x, objec
     cdef int number = type_of(kernels)
     cdef bint by_rows = activation.traits & WHOLE_ROWS
     cdef cnp.ndarray x = classes_of(where, name_x, given_x, number) if by_rows else plain(given_x)
-    cdef cnp.ndarray d = x if given_d is None else like(where, "dvalues", given_d, number, x)
+    cdef cnp.ndarray d = like(where, "dvalues", given_d, number, x) if which == BACKWARD else x
     cdef cnp.ndarray result = like(where, name_result, given_result, number, x)
     cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0) if by_rows else cnp.PyArray_SIZE(x)
     cdef Py_ssize_t columns = cnp.PyArray_DIM(x, 1) if by_rows else 1

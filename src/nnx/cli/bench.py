@@ -203,7 +203,7 @@ def _measure(case: Case, compiled: Any, numpy: Any, dtype: FloatDType, end: floa
     Both work on the same arrays, so that neither has those that lie better in memory.
     """
     arguments = case.arguments(dtype)
-    sides = [getattr(backend, case.kernel) for backend in (compiled, numpy)]
+    sides = [getattr(backend, case.function or case.kernel) for backend in (compiled, numpy)]
     calls = [_calls_for(kernel, arguments, max(block, 1e-5)) for kernel in sides]
     times: tuple[list[float], list[float]] = ([], [])
     for turn in itertools.count():

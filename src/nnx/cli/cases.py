@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 
 from nnx._base.typing import Array, FloatDType
+from nnx._base.vocabulary import BUILT_IN
+from nnx.activations import Activation, Activation_Linear, Activation_Softmax
+from nnx.losses import Loss_CategoricalCrossentropy
+from nnx.optimizers import Optimizer_Adam, Optimizer_SGD
 
 #: Samples, inputs and neurons of dense layers: the spiral's two, two of an image classifier, a wide one.
 DENSE = ((300, 2, 64), (300, 64, 3), (128, 784, 128), (128, 128, 128), (256, 1024, 1024))
@@ -51,12 +55,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Case:
-    """A kernel at a shape; ``outputs`` are the positions of the arguments that it writes."""
+    """A kernel at a shape; ``outputs`` are the positions of the arguments that it writes.
+
+    A kernel that is called by name has that name as its first argument, and ``function`` says which function that is:
+    of the kernel ``relu_forward``, ``activation_forward``.
+    """
 
     kernel: str
     shape: str
     make: Callable[[Source], tuple[Any, ...]]
     outputs: tuple[int, ...] = ()
+    function: str = ""
 
     def __str__(self) -> str:
         return f"{self.kernel} {self.shape}"
@@ -68,8 +77,8 @@ class Case:
     def results(self, backend: Any, dtype: FloatDType) -> list[Array]:
         """Return all that a backend's kernel makes of fresh arguments: what it returns, what it writes."""
         arguments = self.arguments(dtype)
-        returned = getattr(backend, self.kernel)(*arguments)
-        written = [arguments[i] for i in self.outputs]
+        returned = getattr(backend, self.function or self.kernel)(*arguments)
+        written = [array for i in self.outputs for array in _arrays(arguments[i])]
         return written if returned is None else [np.asarray(returned), *written]
 
     def check(self, backend: Any, specification: Any, dtype: FloatDType) -> None:
@@ -85,6 +94,11 @@ class Case:
                 np.testing.assert_allclose(actual, expected, rtol=64 * unit, atol=slack, equal_nan=False)
             except AssertionError as error:
                 raise AssertionError(f"{self}\n{error}") from None
+
+
+def _arrays(argument: Any) -> tuple[Array, ...]:
+    """Return the arrays of an argument, which is one or several."""
+    return argument if isinstance(argument, tuple) else (argument,)
 
 
 def _dense(n: int, k: int, m: int) -> Iterator[Case]:
@@ -105,33 +119,68 @@ def _dense(n: int, k: int, m: int) -> Iterator[Case]:
     )
 
 
-def _softmax(n: int, m: int) -> Iterator[Case]:
-    shape = f"{n}x{m}"
-    yield Case("softmax_forward", shape, lambda a: (a.normal(n, m), a.blank(n, m)), (1,))
+def _activations(n: int, m: int) -> Iterator[Case]:
+    """Yield both directions of every activation, with the settings of an object made without arguments."""
+    for kind in BUILT_IN["layer"]:
+        if issubclass(kind, Activation) and kind is not Activation_Linear:  # which computes nothing
+            yield from _activation(kind(), n, m)
+
+
+def _activation(activation: Any, n: int, m: int) -> Iterator[Case]:
+    name, settings, shape = activation._kernel, activation._settings(), f"{n}x{m}"
+    from_output = activation._backward_from == "output"  # which is one of all that there are
     yield Case(
-        "softmax_crossentropy",
+        f"{name}_forward",
         shape,
+        lambda a: (name, a.normal(n, m), a.blank(n, m), settings),
+        (2,),
+        "activation_forward",
+    )
+    yield Case(
+        f"{name}_backward",
+        shape,
+        lambda a: (
+            name,
+            a.probabilities(n, m) if from_output else a.normal(n, m),
+            a.normal(n, m),
+            a.blank(n, m),
+            settings,
+        ),
+        (3,),
+        "activation_backward",
+    )
+
+
+def _softmax_crossentropy(n: int, m: int) -> Case:
+    return Case(
+        "softmax_crossentropy",
+        f"{n}x{m}",
         lambda a: (a.normal(n, m), a.labels(n, m), a.blank(n, m), a.blank(n, m)),
         (2, 3),
     )
 
 
-def _activations(n: int, m: int) -> Iterator[Case]:
-    shape = f"{n}x{m}"
-    yield Case("relu_forward", shape, lambda a: (a.normal(n, m), a.blank(n, m)), (1,))
-    yield Case("relu_backward", shape, lambda a: (a.normal(n, m), a.normal(n, m), a.blank(n, m)), (2,))
-    yield Case("sigmoid_forward", shape, lambda a: (a.normal(n, m), a.blank(n, m)), (1,))
-    yield Case("sigmoid_backward", shape, lambda a: (a.probabilities(n, m), a.normal(n, m), a.blank(n, m)), (2,))
-
-
 def _losses(n: int, m: int) -> Iterator[Case]:
-    shape = f"{n}x{m}"
-    for name in ("mean_squared_error", "mean_absolute_error"):
-        yield Case(f"{name}_forward", shape, lambda a: (a.normal(n, m), a.normal(n, m), a.blank(n)), (2,))
-        yield Case(f"{name}_backward", shape, lambda a: (a.normal(n, m), a.normal(n, m), a.blank(n, m)), (2,))
-    name = "binary_crossentropy"
-    yield Case(f"{name}_forward", shape, lambda a: (a.probabilities(n, m), a.bits(n, m), a.blank(n)), (2,))
-    yield Case(f"{name}_backward", shape, lambda a: (a.probabilities(n, m), a.bits(n, m), a.blank(n, m)), (2,))
+    """Yield losses and gradients of every loss, with the settings of an object made without arguments."""
+    for kind in BUILT_IN["loss"]:
+        yield from _loss(kind(), n, m)
+
+
+def _loss(loss: Any, n: int, m: int) -> Iterator[Case]:
+    name, settings, shape = loss._kernel, loss._settings("nnx bench", m), f"{n}x{m}"
+
+    def numbers(a: Source) -> tuple[Any, ...]:
+        if isinstance(loss, Loss_CategoricalCrossentropy):
+            return name, a.probabilities(n, m), a.labels(n, m)
+        if loss._needs_pair:
+            return name, a.probabilities(n, m), a.bits(n, m)
+        return name, a.normal(n, m), a.squares(n, m)
+
+    yield Case(f"{name}_forward", shape, lambda a: (*numbers(a), a.blank(n), *settings), (3,), "loss_forward")
+    yield Case(f"{name}_backward", shape, lambda a: (*numbers(a), a.blank(n, m), *settings), (3,), "loss_backward")
+    if loss._pair is not None:
+        pair = f"{loss._pair._kernel}_{name}_backward"
+        yield Case(pair, shape, lambda a: (*numbers(a), a.blank(n, m), *settings), (3,), "pair_backward")
 
 
 def _dropout(n: int, m: int) -> Iterator[Case]:
@@ -140,32 +189,33 @@ def _dropout(n: int, m: int) -> Iterator[Case]:
     yield Case("dropout_apply", shape, lambda a: (a.normal(n, m), a.bits(n, m), a.blank(n, m)), (2,))
 
 
-def _update(kernel: str, n: int, m: int, *hyperparameters: float, states: int = 0) -> Case:
-    """Return an optimizer's update, with as many arrays of state; it may be repeated, and no value runs away."""
-    return Case(
-        kernel,
-        f"{n}x{m}",
-        lambda a: (a.normal(n, m), a.normal(n, m), *[a.squares(n, m) for _ in range(states)], *hyperparameters),
-        (0, *range(2, 2 + states)),
-    )
+def _update(optimizer: Any, n: int, m: int) -> Case:
+    """Return an optimizer's update of a parameter in its tenth step; it may be repeated, and no value runs away."""
+    name, names, settings, _ = optimizer._formula("nnx bench")
+
+    def make(a: Source) -> tuple[Any, ...]:
+        states = tuple(a.squares(n, m) for _ in names)
+        return name, a.normal(n, m), a.normal(n, m), states, 0.001, 10.0, settings
+
+    return Case(f"{name}_update", f"{n}x{m}", make, (1, 3), "optimizer_update")
 
 
 def _cases() -> Iterator[Case]:
     for n, k, m in DENSE:
         yield from _dense(n, k, m)
-    yield from _softmax(300, 3)
-    yield from _softmax(128, 10)
+    yield from _activation(Activation_Softmax(), 300, 3)
+    yield _softmax_crossentropy(300, 3)
+    yield _softmax_crossentropy(128, 10)
     yield from _activations(128, 128)
-    yield from _losses(1000, 1)
+    yield from _losses(1000, 3)
     yield from _dropout(300, 64)
     yield from _dropout(3000, 512)
     yield Case("regularization_loss", "784x128", lambda a: (a.normal(784, 128), 5e-4, 5e-4))
-    for n, m in ((2, 64), (784, 128), (1000, 1000)):
-        yield _update("adam_update", n, m, 0.001, 1e-7, 0.9, 0.999, 10, states=2)
-    yield _update("sgd_update", 784, 128, 0.001)
-    yield _update("sgd_momentum_update", 784, 128, 0.001, 0.9, states=1)
-    yield _update("adagrad_update", 784, 128, 0.001, 1e-7, states=1)
-    yield _update("rmsprop_update", 784, 128, 0.001, 1e-7, 0.9, states=1)
+    for n, m in ((2, 64), (1000, 1000)):
+        yield _update(Optimizer_Adam(), n, m)
+    for kind in BUILT_IN["optimizer"]:
+        yield _update(kind(), 784, 128)
+    yield _update(Optimizer_SGD(momentum=0.9), 784, 128)
     yield Case("argmax", "300x3", lambda a: (a.normal(300, 3), np.full(300, -1, np.intp)), (1,))
 
 

@@ -45,9 +45,8 @@ RUN_ARRAYS = "run."
 
 #: A layer's arrays: parameters, and what optimizers keep about them.
 PARAMETER_ARRAYS = ("weights", "biases")
-STATES = state_names(
-    tuple(dict.fromkeys([name for kind in BUILTIN["optimizer"] for name in kind._states] + [AVERAGES]))
-)
+KINDS: tuple[Any, ...] = BUILTIN["optimizer"]
+STATES = state_names((*dict.fromkeys(name for kind in KINDS for name in kind._states), AVERAGES))
 ARRAYS = (*PARAMETER_ARRAYS, *STATES[0], *STATES[1])
 
 # Writing

@@ -44,7 +44,7 @@ cdef inline vec normal_pdf(vec x) noexcept nogil:
 
 
 cdef void vector_function(int which, const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
-    """``result := f(x)`` for a function of simd.h; (n,) in, (n,) out, which may be x. For tests: kernels call it inline."""
+    """``result := f(x)``, one of the functions of simd.h; (n,) in, (n,) out, which may be x. For tests."""
     if which == EXP:
         map_one(v_exp, x, result, n)
     elif which == LOG:

@@ -383,7 +383,7 @@ INLINE each each_exp(each x) {
     return p * power_of_two(half, 0) * power_of_two(n - (half - ROUNDER), 0);
 }
 
-/* e^x - 1 = 2 (2^(n-1) (e^r - 1) + 2^(n-1) - 1/2), and just e^r - 1 where n = 0: 1.95 ulp. -0 becomes 0. */
+/* e^x - 1 = 2 (2^(n-1) (e^r - 1) + 2^(n-1) - 1/2), and just e^r - 1 where n = 0: 1.96 ulp. -0 becomes 0. */
 INLINE each each_expm1(each x) {
 #ifdef NNX_DOUBLE
     const real_t lowest = -40, highest = 710; /* below, it is -1 */
@@ -459,12 +459,10 @@ INLINE each log_exponent(each_bits b, each bias) {
     const bits_t whole = (bits_t)(BIAS + DIGITS) << DIGITS; /* the bits of 2^DIGITS */
     return (from_bits((b >> DIGITS) | whole) - (real_t)((bits_t)1 << DIGITS)) - bias;
 }
-/* What a logarithm is where x is 0, below 0, infinite or NaN; else r. */
+/* What a logarithm is where x is not positive, infinite or NaN; else r. */
 INLINE each log_ends(each x, each r) {
-    r = choose(x == EVERY((real_t)INFINITY), x, r);
-    r = choose(x == EVERY(0), EVERY(-(real_t)INFINITY), r);
-    r = choose(x < EVERY(0), EVERY((real_t)NAN), r);
-    return choose(x == x, r, x);
+    const each none = choose(x == EVERY(0), EVERY(-(real_t)INFINITY), EVERY((real_t)NAN));
+    return choose_less(EVERY(0), x, choose_less(x, EVERY((real_t)INFINITY), r, x), none);
 }
 
 /* log x: 1.1 ulp. */
@@ -474,13 +472,14 @@ INLINE each each_log(each x) {
 #else
     const real_t tiny = 1.17549435e-38f;
 #endif
-    const each small = choose(x < tiny, EVERY((real_t)((bits_t)1 << DIGITS)), EVERY(1));
-    const each bias = choose(x < tiny, EVERY((real_t)(BIAS + DIGITS)), EVERY((real_t)BIAS));
+    const each small = choose_less(x, EVERY(tiny), EVERY((real_t)((bits_t)1 << DIGITS)), EVERY(1));
+    const each bias = choose_less(x, EVERY(tiny), EVERY((real_t)(BIAS + DIGITS)), EVERY((real_t)BIAS));
     const each_bits b = log_bits(x * small);
     return log_ends(x, log_of_parts(log_mantissa(b) - 1, log_exponent(b, bias)));
 }
 
-/* log(1 + x): 1.4 ulp. u = 1 + x is rounded; what it lacks, c, goes to the fraction: 1 + x = 2^k (m + 2^-k c). -0 becomes 0. */
+/* log(1 + x): 1.4 ulp. u = 1 + x is rounded; what it lacks, c, goes to the fraction: 1 + x = 2^k (m + 2^-k c).
+ * -0 becomes 0. */
 INLINE each each_log1p(each x) {
     const each u = x + 1, c = x - (u - 1);
     const each_bits b = log_bits(u);
@@ -490,8 +489,8 @@ INLINE each each_log1p(each x) {
     return log_ends(u, log_of_parts(f, log_exponent(b, EVERY((real_t)BIAS))));
 }
 
-/* log(1 + e^x) = max(x, 0) + log(1 + t), t = e^-|x|: 1.95 ulp. As t is from 0 to 1, there is no exponent to take apart; R is
- * fitted for s^2 up to 1/9, to 5e-9, 1e-18 of the logarithm. */
+/* log(1 + e^x) = max(x, 0) + log(1 + t), t = e^-|x|: 2.05 ulp. As t is from 0 to 1, there is no exponent to take
+ * apart: the formula of `log_of_parts`, with R fitted for s^2 up to 1/9, to 1e-10, 1e-18 of the logarithm. */
 INLINE each each_softplus(each x) {
     const each t = each_exp(from_bits(to_bits(x) | SIGN_BIT)), s = t / (t + 2), z = s * s, half = t * t * (real_t)0.5;
     each p;
@@ -507,17 +506,19 @@ INLINE each each_softplus(each x) {
     p = each_madd(p, z, EVERY(0.40000000000157232));
     p = each_madd(p, z, EVERY(0.66666666666666308));
 #else
-    p = EVERY(0.280244797f);
-    p = each_madd(p, z, EVERY(0.279991359f));
-    p = each_madd(p, z, EVERY(0.400216997f));
-    p = each_madd(p, z, EVERY(0.666664124f));
+    p = EVERY(0.243009254f);
+    p = each_madd(p, z, EVERY(0.214276597f));
+    p = each_madd(p, z, EVERY(0.286168844f));
+    p = each_madd(p, z, EVERY(0.39998877f));
+    p = each_madd(p, z, EVERY(0.666666746f));
 #endif
-    return each_max(EVERY(0), x) + (t - (half - s * each_madd(p, z, half)));
+    return each_max(EVERY(0), x) + (t + each_madd(s, each_madd(p, z, half), -half));
 }
 
-/* tanh x: 1.75 ulp. For |x| < 0.5625, x + x^3 p(x^2), fitted to 5e-8, 3e-17 of the result. Above,
- * 1 - 1 / (e^(2x)/2 + 1/2): the last term is at most 1/2, so its error counts little, and one multiply-add reduces the exponent.
- * What lost: -t / (t + 2) with t = e^(-2x) - 1, and one rational function, each beyond 2 ulp near 1, where that is two roundings. */
+/* tanh x: 1.85 ulp. For |x| < 0.5625, x + x^3 p(x^2), fitted to 5e-8, 3e-17 of the result. Above,
+ * 1 - 1 / (e^(2x)/2 + 1/2): the last term is at most 1/2, so its error counts little; one multiply-add reduces the exponent.
+ * What lost: -t / (t + 2) with t = e^(-2x) - 1, and one rational function: 2 ulp near 1 are two roundings, and these have
+ * three. */
 INLINE each each_tanh(each x) {
 #ifdef NNX_DOUBLE
     const real_t one_from = 20; /* and before, at 19.1; float at 9.02 */
@@ -549,8 +550,9 @@ INLINE each each_tanh(each x) {
     return with_sign_of(x, choose_less(a, EVERY((real_t)0.5625), each_madd(a * y, p, a), large));
 }
 
-/* erf x: 1.8 ulp. For |x| < 0.9, x (1 + p(x^2)), fitted to 1e-8, 6e-19 of the result. Above, 1 - 2^z without a
- * division: z is a polynomial in |x| from 0.9 to 5.95 (float: 3.95), near log2(1 - erf x), fitted to 6e-11, 3e-18 of the result.
+/* erf x: 1.85 ulp. For |x| < 0.9, x (1 + p(x^2)), fitted to 1e-8, 6e-19 of the result. Above, 1 - 2^z without a
+ * division: z is a polynomial in |x| from 0.9 to 5.95 (float: 3.95), near log2(1 - erf x), fitted to 6e-11, 3e-18 of the
+ * result.
  * What lost: x + x p(x^2), more exact, but without a fused multiply-add x p would be flushed for the smallest x. */
 INLINE each each_erf(each x) {
 #ifdef NNX_DOUBLE
@@ -617,11 +619,11 @@ INLINE each each_erf(each x) {
 }
 
 /* The standard normal distribution: return the probability of less than x, and the density at x; for GELU. e = exp(-x^2/2)
- * serves both: the density is e / sqrt(2 pi), the probability e R(|x|) for x < 0, else 1 - e R(|x|). R is a polynomial in |x| up to
- * 5.6 (double: 8.3) and constant beyond; e R is fitted to 5e-9, 8e-18. Absolute errors are at most 9e-8, 1.5e-16 and
- * 6e-8, 1e-16; the probability is never negative, exactly 1/2 at 0, 0 at -inf, 1 at +inf, and far below 0 its relative error grows:
- * 0.004 at -5, 0.5 at -6 (double: 4e-11, 6e-9).
- * What lost: 1 + erf(x / sqrt(2)) with a second exponential; R as a rational function, whose division costs as much as what it saves. */
+ * serves both: the density is e / sqrt(2 pi), the probability e R(|x|) for x < 0, else 1 - e R(|x|). R is a polynomial in |x|
+ * up to 5.6 (double: 8.3) and constant beyond; e R is fitted to 5e-9, 8e-18. Absolute errors are at most 9e-8, 1.5e-16
+ * of the probability and 6e-8, 1e-16 of the density. The probability is never negative, exactly 1/2 at 0, 0 at -inf and 1 at
+ * +inf; far below 0 its relative error grows: 0.004 at -5, 0.5 at -6 (double: 4e-11, 6e-9).
+ * What lost: erf(x / sqrt(2)), as it takes an exponential of its own. */
 INLINE each each_normal(each x, each *density) {
 #ifdef NNX_DOUBLE
     const real_t zero_from = 37.66, constant_from = 8.3;

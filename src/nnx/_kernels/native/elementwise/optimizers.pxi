@@ -73,11 +73,11 @@ cdef void update_by_rule(
 
 
 cdef void sgd_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
-    constants[0] = v_all(<real_t> rate)
+    constants[0] = v_all(<real_t> -rate)
 
 
 cdef inline void sgd_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
-    value[0] = v_sub(value[0], v_mul(constants[0], g))
+    value[0] = v_madd(constants[0], g, value[0])
 
 
 cdef void sgd(
@@ -93,11 +93,11 @@ add_rule("sgd", 0, 0, <prepare_t> sgd_constants, <apply_t> sgd)
 
 
 cdef void sgd_momentum_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
-    constants[0], constants[1] = v_all(<real_t> rate), v_all(<real_t> settings[0])
+    constants[0], constants[1] = v_all(<real_t> -rate), v_all(<real_t> settings[0])
 
 
 cdef inline void sgd_momentum_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
-    states[0] = v_sub(v_mul(constants[1], states[0]), v_mul(constants[0], g))
+    states[0] = v_madd(constants[0], g, v_mul(constants[1], states[0]))
     value[0] = v_add(value[0], states[0])
 
 
@@ -161,7 +161,7 @@ add_rule("rmsprop", 1, 2, <prepare_t> rmsprop_constants, <apply_t> rmsprop)
 cdef void adam_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
     cdef double epsilon = settings[0], beta_1 = settings[1], beta_2 = settings[2]
     cdef double root = sqrt(1 - pow(beta_2, step))
-    constants[0] = v_all(<real_t> (rate * root / (1 - pow(beta_1, step))))
+    constants[0] = v_all(<real_t> (-rate * root / (1 - pow(beta_1, step))))
     constants[1] = v_all(<real_t> (epsilon * root))
     constants[2], constants[3] = v_all(<real_t> beta_1), v_all(<real_t> (1 - beta_1))
     constants[4], constants[5] = v_all(<real_t> beta_2), v_all(<real_t> (1 - beta_2))
@@ -170,7 +170,7 @@ cdef void adam_constants(vec *constants, double rate, double step, const double 
 cdef inline void adam_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
     states[0] = v_madd(constants[2], states[0], v_mul(constants[3], g))
     states[1] = v_madd(constants[4], states[1], v_mul(constants[5], v_mul(g, g)))
-    value[0] = v_sub(value[0], v_mul(constants[0], v_div(states[0], v_add(v_sqrt(states[1]), constants[1]))))
+    value[0] = v_madd(constants[0], v_div(states[0], v_add(v_sqrt(states[1]), constants[1])), value[0])
 
 
 cdef void adam(

@@ -18,7 +18,7 @@ from nnx._base import config as _config
 from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike, FloatDType
 from nnx._base.vocabulary import built_in
-from nnx.activations import Activation_Sigmoid, Activation_Softmax
+from nnx.activations import Activation, Activation_Sigmoid, Activation_Softmax
 
 __all__ = [
     "Activation_Softmax_Loss_CategoricalCrossentropy",
@@ -287,7 +287,7 @@ class Loss_CategoricalCrossentropy(KernelLoss):
     0.38506
     >>> smooth = Loss_CategoricalCrossentropy(label_smoothing=0.1)
     >>> round(float(smooth.calculate([[0.7, 0.1, 0.2], [0.1, 0.5, 0.4], [0.02, 0.9, 0.08]], [0, 1, 1])), 5)
-    0.48938
+    0.51015
     """
 
     _arguments: ClassVar[tuple[str, ...]] = ("label_smoothing",)
@@ -437,8 +437,8 @@ class Loss_Huber(KernelLoss):
     Examples
     --------
     >>> from nnx import Loss_Huber
-    >>> float(Loss_Huber().calculate([[0.0], [1.0], [2.0]], [0, 1, 5]))
-    0.8333333
+    >>> round(float(Loss_Huber().calculate([[0.0], [1.0], [2.0]], [0, 1, 5])), 5)
+    0.83333
     >>> float(Loss_Huber(delta=10.0).calculate([[0.0], [1.0], [2.0]], [0, 1, 5]))
     1.5
     """
@@ -457,8 +457,9 @@ class Loss_Huber(KernelLoss):
 
 @built_in("loss")
 class Loss_LogCosh(KernelLoss):
-    """Log-cosh, the mean over outputs of log(cosh(p − y)): near d²/2 for small errors d, and |d| − log 2 for large ones.
+    """Log-cosh, the mean over outputs of log(cosh(p − y)).
 
+    It is near d²/2 for small errors d, as the squared error, and near |d| − log 2 for large ones.
     Targets have the predictions' shape; shape (n,) serves for (n, 1).
 
     Notes
@@ -498,9 +499,9 @@ class Loss_Pinball(KernelLoss):
     Examples
     --------
     >>> from nnx import Loss_Pinball
-    >>> loss = Loss_Pinball(quantiles=(0.1, 0.9))
+    >>> loss = Loss_Pinball(quantiles=(0.25, 0.75))
     >>> loss.forward([[1.0, 3.0], [1.0, 3.0]], [2.0, 13.0])
-    array([0.1, 5.1], dtype=float32)
+    array([0.25, 5.25], dtype=float32)
     """
 
     _arguments: ClassVar[tuple[str, ...]] = ("quantiles",)
@@ -521,7 +522,8 @@ class Loss_Pinball(KernelLoss):
         count = len(_quantiles(where, self.quantiles))
         if n_outputs % count:
             raise ValueError(
-                f"{where}: the number of outputs must be a multiple of {count}, the number of quantiles, got {n_outputs}."
+                f"{where}: the number of outputs must be a multiple of {count}, the number of quantiles, "
+                f"got {n_outputs}."
             )
         return n_outputs // count
 
@@ -618,10 +620,12 @@ class Loss_Hinge(KernelLoss):
 
     Notes
     -----
-    C. Cortes and V. Vapnik, *Support-vector networks* (1995). At y·p = m the gradient is 0. The last layer is linear, and
-    what it says is the sign of its output. So `Accuracy_Categorical`, with ``binary=True`` for several outputs,
-    `Model.score` and `Model.report` count an output above 0 as 1 and any other as 0, and targets of −1 as 0. `Model.predict` returns
-    the outputs themselves.
+    C. Cortes and V. Vapnik, *Support-vector networks* (1995). At y·p = m the gradient is 0.
+
+    The last layer is linear; what it says is the sign of its output. So `Accuracy_Categorical`, `Model.score`,
+    `Model.report` and ``nnx predict`` count an output above 0 as 1 and any other as 0, and targets of −1 as 0. Several
+    outputs are compared one by one with ``Accuracy_Categorical(binary=True)``; without ``binary`` they are classes,
+    of which the largest output is the answer. `Model.predict` returns outputs as they are.
 
     Examples
     --------
@@ -663,6 +667,17 @@ def _refuse(where: str, name: str, expected: str, values: Array, bad: Array) -> 
         raise ValueError(
             f"{where}: {name} must hold {expected}, got {values[row, column]} in row {row}, column {column}."
         )
+
+
+def answers(loss: Any, last: Any, predicts: str) -> Answers:
+    """Return what of a model's outputs is compared with targets where it predicts "classes" or "numbers".
+
+    A last layer that makes predictions of its outputs itself has the first say.
+    """
+    makes_its_own = getattr(type(last), "predictions", None) not in (None, Activation.predictions)
+    if not isinstance(loss, KernelLoss) or makes_its_own or "predictions" in getattr(last, "__dict__", ()):
+        return Answers()
+    return loss._answers(predicts)
 
 
 class Activation_Softmax_Loss_CategoricalCrossentropy(Described):

@@ -133,8 +133,8 @@ def _predictions(model: Network, output: Any) -> Any:
     last = model.output_layer_activation
     predictions = getattr(last, "predictions", None)
     made = output if predictions is None else predictions(output)
-    answers = program.answers_to(model.accuracy, model.loss, last)
-    return made if answers == Answers() else answers.of(made, getattr(model.accuracy, "binary", False))
+    said = program.answers_to(model.accuracy, model.loss, last)
+    return made if said == Answers() else said.of(made, getattr(model.accuracy, "binary", False))
 
 
 def _rate(model: Network) -> float:

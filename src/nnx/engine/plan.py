@@ -61,9 +61,7 @@ class Accurate:
         logarithms.
     """
 
-    def __init__(
-        self, accuracy: Any, loss: Any, stages: tuple[program.Stage, ...], combined: bool, data: Data
-    ) -> None:
+    def __init__(self, accuracy: Any, loss: Any, stages: tuple[program.Stage, ...], combined: bool, data: Data) -> None:
         if data.X.ndim != 2 or data.X.shape[1] != stages[0].n_in:
             raise program.Obstacle(f"the samples do not have {stages[0].n_in} columns")
         n_out, predicts = stages[-1].n_out, getattr(stages[-1].owner, "_predicts", "")

@@ -17,9 +17,8 @@ from nnx._base.typing import FloatDType
 from nnx._base.vocabulary import BUILT_IN as CLASSES
 from nnx._base.vocabulary import is_built_in
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
-from nnx.activations import Activation
 from nnx.layers import Layer_Dense, Layer_Input
-from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Answers, KernelLoss
+from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Answers, answers
 
 #: Methods that a program stands for; who replaces one, or adds one where there was none, gets it called.
 LAYER_METHODS = ("forward", "backward", "predictions", "get_parameters")
@@ -321,17 +320,6 @@ def dtype_of(stages: tuple[Stage, ...]) -> FloatDType:
 def is_combined(stages: tuple[Stage, ...], loss: Any) -> bool:
     """Return whether last activation and loss have one gradient, as in `Model.backward`."""
     return is_built_in("loss", loss) and loss._pair is not None and type(stages[-1].owner) is loss._pair
-
-
-def answers(loss: Any, last: Any, predicts: str) -> Answers:
-    """Return what of the outputs is compared with targets where a model predicts "classes" or "numbers".
-
-    A last layer that makes predictions of its outputs itself has the first say.
-    """
-    makes_its_own = getattr(type(last), "predictions", None) not in (None, Activation.predictions)
-    if not isinstance(loss, KernelLoss) or makes_its_own or "predictions" in getattr(last, "__dict__", ()):
-        return Answers()
-    return loss._answers(predicts)
 
 
 def answers_to(accuracy: Any, loss: Any, last: Any) -> Answers:

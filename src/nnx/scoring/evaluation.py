@@ -16,9 +16,8 @@ from nnx._base.typing import Array, ArrayLike
 from nnx.accuracy import Accuracy_Categorical
 from nnx.data.columns import Number
 from nnx.data.sheet import shown
-from nnx.engine import program
 from nnx.engine.data_checks import checked_samples
-from nnx.losses import Answers
+from nnx.losses import Answers, answers
 from nnx.scoring import metrics
 from nnx.scoring.reports import ClassificationReport, RegressionReport, Report
 
@@ -41,9 +40,9 @@ def report(model: Network, where: str, X: ArrayLike, y: ArrayLike, batch_size: i
     _check_finite(where, "the model's outputs", outputs)
     _check_finite(where, "y", given)
     if not _predicts_classes(model, where):
-        answers = _answers(model, "numbers")
-        given = answers.targets(given, outputs.shape[1])
-        return _regression(model, where, answers.of(outputs.astype(np.float64), False), given)
+        numbers = _answers(model, "numbers")
+        given = numbers.targets(given, outputs.shape[1])
+        return _regression(model, where, numbers.of(outputs.astype(np.float64), False), given)
     if _answers(model, "classes").signs and given.dtype.kind in "iuf" and (np.absolute(given) == 1).all():
         given = (given > 0).astype(np.intp)
     if outputs.shape[1] > 1 and _judged_by_value(model):
@@ -53,7 +52,7 @@ def report(model: Network, where: str, X: ArrayLike, y: ArrayLike, batch_size: i
 
 def _answers(model: Network, predicts: str) -> Answers:
     """Return what of the outputs is compared with targets."""
-    return program.answers(model.loss, model.output_layer_activation, predicts)
+    return answers(model.loss, model.output_layer_activation, predicts)
 
 
 def _check_finite(where: str, name: str, values: Array) -> None:

@@ -181,7 +181,7 @@ def huber(y_pred: Array, y_true: Array, own: Array, delta: float) -> Array:
 
 
 def huber_slope(y_pred: Array, y_true: Array, own: Array, delta: float) -> Array:
-    """d kept within [−δ, δ]."""
+    """The difference p − y, kept within [−δ, δ]."""
     return np.clip(y_pred - y_true, -delta, delta)
 
 
@@ -192,14 +192,14 @@ add_formula("huber", huber, huber_slope)
 
 
 def log_cosh(y_pred: Array, y_true: Array, own: Array) -> Array:
-    """log cosh d, where d = p − y: |d| + log1p(expm1(−2·|d|) / 2), or near 0, where that cancels, −log1p(−tanh² d) / 2."""
+    """|d| + log1p(expm1(−2·|d|) / 2), where d = p − y; near 0, where that cancels, −log1p(−tanh² d) / 2."""
     d = np.absolute(y_pred - y_true)
     near = -np.log1p(-np.square(np.tanh(d))) / 2
     return np.where(d < 0.5, near, d + np.log1p(np.expm1(-2 * d) / 2))
 
 
 def log_cosh_slope(y_pred: Array, y_true: Array, own: Array) -> Array:
-    """tanh d."""
+    """The hyperbolic tangent of p − y."""
     return np.tanh(y_pred - y_true)
 
 

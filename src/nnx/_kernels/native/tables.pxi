@@ -55,7 +55,7 @@ cdef inline int take_activation_settings(Stage *stage, object owner) except -1:
 
 
 cdef int take_answers(Net *net, tuple answers) except -1:
-    """Take what of the outputs is compared: each how many columns, from which on; the threshold; whether exponentials."""
+    """Take what of the outputs is compared: each how many columns, from which on; threshold; whether exponentials."""
     cdef Py_ssize_t every, begin
     every, begin, net.cut, net.exponential = answers
     if not 0 <= begin < every or net.n_out % every or net.n_wanted * every > net.n_out:

@@ -16,8 +16,9 @@ from nnx._base.network import Network
 from nnx._base.typing import FloatDType
 from nnx._base.vocabulary import BUILT_IN as CLASSES
 from nnx._base.vocabulary import is_built_in
+from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.layers import Layer_Dense, Layer_Input
-from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy
+from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Answers, answers
 
 #: Methods that a program stands for; who replaces one, or adds one where there was none, gets it called.
 LAYER_METHODS = ("forward", "backward", "predictions", "get_parameters")
@@ -324,6 +325,12 @@ def dtype_of(stages: tuple[Stage, ...]) -> FloatDType:
 def is_combined(stages: tuple[Stage, ...], loss: Any) -> bool:
     """Return whether last activation and loss have one gradient, as in `Model.backward`."""
     return is_built_in("loss", loss) and loss._pair is not None and type(stages[-1].owner) is loss._pair
+
+
+def answers_to(accuracy: Any, loss: Any, last: Any) -> Answers:
+    """Return what of the outputs an accuracy gets; one of your own gets them as they are."""
+    known = isinstance(accuracy, Accuracy_Categorical | Accuracy_Regression)
+    return answers(loss, last, accuracy._predicts if known else "")
 
 
 def guards(

@@ -22,6 +22,7 @@ from nnx.errors import ModelFileError
 from nnx.files import descriptions, packing, safetensors
 from nnx.files.descriptions import BUILTIN
 from nnx.layers import Layer_Dense
+from nnx.losses import answers
 from nnx.optimizers import AVERAGES, state_names
 
 #: The version that is written, and those that are read.
@@ -211,6 +212,9 @@ def _misfit(model: Network, key: str, preprocessor: Table | Images) -> str:
     n_inputs, n_outputs = _input_width(model), model.output_width()
     if n_inputs not in (None, preprocessor.n_inputs):
         return f"{key} must give the {n_inputs} inputs of the network, got {preprocessor.n_inputs}"
+    every = answers(model.loss, model.layers[-1] if model.layers else None, "numbers").every
+    if preprocessor.classes is None and n_outputs is not None and n_outputs % every == 0:
+        n_outputs //= every  # several answer for one target
     if n_outputs is not None and not preprocessor.fits(n_outputs):
         return f"{key} must have the {n_outputs} outputs of the network, got {preprocessor.n_outputs}"
     if any(getattr(model, other) is not None for other in PREPROCESSORS if other != key):

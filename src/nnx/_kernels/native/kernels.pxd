@@ -214,7 +214,10 @@ cdef struct Net:
     const void *targets  # (n_samples, n_out), for the others
     const double *wanted  # (n_samples, n_wanted): what the accuracy compares with; NULL: the labels
     Py_ssize_t n_wanted
-    bint threshold  # predictions are whether an output is above 1/2
+    bint threshold  # predictions are whether an output is above `cut`
+    double cut
+    bint exponential  # predictions are the exponentials of outputs
+    Py_ssize_t every, begin  # each so many columns, from which on, are predictions; without `classes`
     bint classes  # predictions are the first largest column
     double precision  # how near a prediction must come; below 0: it must be equal
     const Rule *rule

@@ -159,7 +159,7 @@ cdef class Inference:
         return output
 
     def evaluate(self, model, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision,
-                 Py_ssize_t batch, Py_ssize_t first, Py_ssize_t end, bint combined):
+                 Py_ssize_t batch, Py_ssize_t first, Py_ssize_t end, bint combined, tuple answers=AS_THEY_ARE):
         """Return sums of losses and hits over some batches, and of how many, or None as `predict` does.
 
         X (n, n_in); y (n,) class numbers or (n, n_out) targets; loss: its kernel's name, its settings, and numbers of its
@@ -195,6 +195,8 @@ cdef class Inference:
                 or cnp.PyArray_SIZE(compared) > n * self.net.n_out
             ):
                 refused("Inference", "wanted", wanted, cnp.NPY_DOUBLE, (n,))
+        net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
+        take_answers(&net, answers)
         if not net.loss.traits & BY_LABELS:
             targets = matrix("Inference", "y", y, self.number, n, self.net.n_out)
         shape[0], shape[1] = batch, self.net.n_out
@@ -211,7 +213,6 @@ cdef class Inference:
         net.labels, net.sample_losses, net.scratch = labels, data(losses), place
         net.targets = data(targets) if targets is not None else NULL
         net.wanted = <const double *> data(compared) if compared is not None else NULL
-        net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
         net.threshold, net.classes, net.precision = threshold, classes, precision
         progress.loss_sum = progress.hits_sum = 0
         progress.loss_count = progress.hits_count = 0

@@ -530,7 +530,8 @@ cdef class Plan:
                     return False
         return True
 
-    def bind_data(self, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision):
+    def bind_data(self, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision,
+                  tuple answers=AS_THEY_ARE):
         """Take the samples, what is to be predicted, and what the accuracy compares with; False if they overlap.
 
         Parameters
@@ -544,6 +545,8 @@ cdef class Plan:
             What predictions are made of outputs.
         precision : float
             How near a prediction must come; below 0, that it must be equal.
+        answers : tuple
+            What of the outputs is compared: each how many columns, from which on; the threshold; whether exponentials.
         """
         cdef Net *net
         cdef Py_ssize_t n
@@ -584,6 +587,7 @@ cdef class Plan:
             net.wanted = <const double *> data(compared) if compared is not None else NULL
             net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
             net.threshold, net.classes, net.precision = threshold, classes, precision
+            take_answers(net, answers)
         self.has_data = True
         return True
 

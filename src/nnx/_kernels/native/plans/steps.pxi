@@ -100,14 +100,14 @@ cdef Py_ssize_t count_hits(
     Py_ssize_t rows,
 ) noexcept nogil:
     """Return in how many places the predictions are what they should be."""
-    cdef Py_ssize_t i, j, best, hits = 0, n = rows * net.n_wanted
+    cdef Py_ssize_t i, j, best, hits = 0, n = rows * net.n_wanted, every = net.every
     cdef double x
     if net.classes:
         for i in range(rows):
             best = 0
             for j in range(1, net.n_out):
                 if net.threshold:
-                    if output[j] > 0.5 and not output[best] > 0.5:
+                    if output[j] > net.cut and not output[best] > net.cut:
                         best = j
                 # As argmax does it: a NaN counts as larger than any number; one that is already the best stays.
                 elif not output[j] <= output[best] and output[best] == output[best]:
@@ -115,16 +115,19 @@ cdef Py_ssize_t count_hits(
             x = <double> best
             hits += fabs(x - wanted[i]) < net.precision if net.precision >= 0 else x == wanted[i]
             output += net.n_out
-    elif net.threshold:
+        return hits
+    output += net.begin
+    if net.threshold:
         for i in range(n):
-            x = 1.0 if output[i] > 0.5 else 0.0
+            x = 1.0 if output[i * every] > net.cut else 0.0
             hits += fabs(x - wanted[i]) < net.precision if net.precision >= 0 else x == wanted[i]
     elif net.precision >= 0:
         for i in range(n):
-            hits += fabs(<double> output[i] - wanted[i]) < net.precision
+            x = output[i * every]
+            hits += fabs((exp(x) if net.exponential else x) - wanted[i]) < net.precision
     else:
         for i in range(n):
-            hits += <double> output[i] == wanted[i]
+            hits += <double> output[i * every] == wanted[i]
     return hits
 
 

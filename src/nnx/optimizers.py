@@ -22,7 +22,7 @@ from nnx._base.describe import Described
 from nnx._base.interrupt import at_once
 from nnx._base.typing import Array
 from nnx._base.vocabulary import built_in
-from nnx.layers import Layer_Dense
+from nnx.layers import AVERAGED, Layer_Dense
 from nnx.schedules import AnySchedule
 
 __all__ = [
@@ -176,16 +176,17 @@ class Optimizer(Described):
         rule = self._rule(where)
         step = _check.whole(where, "iterations", self.iterations, 0, _check.MAX_COUNT) + 1
         found = []
+        forgotten: list[partial[Any]] = []
         for layer in layers:
             if not rule.average:
-                forget_averages(layer)
+                forgotten += forgetting_averages(layer)
             for i, values in enumerate(_parameters(where, layer)):
                 gradients = _gradient(where, layer, GRADIENTS[i], values)
                 states = _state(where, layer, rule.states[i], values)
                 found.append((values, gradients, states, rule.bias_settings if i else rule.settings))
         clipped = _clipped([gradients for _, gradients, _, _ in found], rule)
         n_states = len(rule.states[0]) - bool(rule.average)
-        calls = []
+        calls: list[partial[Any]] = []
         for (values, _, states, settings), gradients in zip(found, clipped, strict=True):
             kept = tuple(states[:n_states])
             update = _kernels.backend.optimizer_update
@@ -193,7 +194,7 @@ class Optimizer(Described):
             if rule.average:
                 keep = min(rule.average, step / (9 + step))
                 calls.append(partial(_kernels.backend.average_update, states[-1], values, keep))
-        return calls
+        return calls + forgotten
 
     def post_update_params(self) -> None:
         """Count the step."""
@@ -240,11 +241,10 @@ def is_built_in(optimizer: Any) -> bool:
     )
 
 
-def forget_averages(layer: Any) -> None:
-    """Drop a layer's averages: an optimizer that keeps none goes on with the values, and they would stay behind."""
-    for name in state_names((AVERAGES,)):
-        if name[0] in getattr(layer, "__dict__", ()):
-            delattr(layer, name[0])
+def forgetting_averages(layer: Any) -> list[partial[Any]]:
+    """Return the calls that drop a layer's averages: without an optimizer that keeps them they would stay behind."""
+    own = getattr(layer, "__dict__", {})
+    return [partial(own.pop, name, None) for name in AVERAGED if name in own]
 
 
 def _clipped(gradients: list[Array], rule: Rule) -> list[Array]:
@@ -287,15 +287,18 @@ def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> lis
     """Return the state that a layer keeps of one parameter.
 
     If any of it is missing, all of it begins anew, as in the book: Adam does not go on from the momentums of SGD.
-    Averages begin with the values.
+    Averages are apart from that: they begin with the values where there are none.
     """
     found = _kernels.attributes(layer, names, values, True)
     if found is not None:
         return found
-    if any(getattr(layer, name, None) is None for name in names):
-        for name in names:
-            begins = values.copy() if name.endswith(AVERAGES) else np.zeros(values.shape, values.dtype)
-            setattr(layer, name, begins)
+    learnt = [name for name in names if not name.endswith(AVERAGES)]
+    if any(getattr(layer, name, None) is None for name in learnt):
+        for name in learnt:
+            setattr(layer, name, np.zeros(values.shape, values.dtype))
+    for name in names:
+        if name not in learnt and getattr(layer, name, None) is None:
+            setattr(layer, name, values.copy())
     return [_check.bound(where, layer, name, values.shape, values.dtype) for name in names]
 
 

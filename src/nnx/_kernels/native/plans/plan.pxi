@@ -126,6 +126,16 @@ cdef bint of_dtype(tuple owners, object dtype) except -1:
     return True
 
 
+#: The attributes in which a layer has the averages of its weights and biases.
+cdef tuple AVERAGED = ("weight_averages", "bias_averages")
+
+
+cdef inline object in_use(dict own, str averages, str values):
+    """Return a layer's averages of a parameter, which predictions use where there are any, or else the parameter."""
+    cdef object found = item(own, averages) if averages in own else None
+    return item(own, values) if found is None else found
+
+
 cdef inline bint fit(object weights, object biases, object dtype, Py_ssize_t n_in, Py_ssize_t n_out, bint writing):
     """Return whether these can be a dense layer's weights and biases."""
     return (
@@ -823,6 +833,19 @@ cdef class Plan:
                 done = self.kernels.train(&self.lean, last, last + 1, thread)
         leave_kernels(mode)
         return done
+
+    def forget_averages(self):
+        """Drop the averages of the layers that are trained, if the optimizer keeps none: they would stay behind."""
+        cdef dict own
+        cdef int s
+        if self.lean.average or not self.has_parameters:
+            return
+        for s in range(self.n_full):
+            if self.stored.stages[s].kind == DENSE and self.lean.stages[self.place[s]].trained:
+                own = PyObject_GenericGetDict((<tuple> self.stages[s])[1], NULL)
+                for name in AVERAGED:
+                    if name in own:
+                        del own[name]
 
     def sums(self):
         """Return the epoch's sums so far: of losses, of hits, and how many of each."""

@@ -393,3 +393,38 @@ def test_training_that_diverges_leaves_averages_as_after_the_last_whole_step():
         assert np.isfinite(model.layers[0].weight_averages).all()
         left.append(model.optimizer.iterations)
     assert left[0] == left[1]
+
+
+# Layers with weights alone
+
+
+@each_kind
+def test_learnt_slopes_have_averages_too(kind, tmp_path):
+    model = kind()
+    layers = (nnx.Layer_Dense(5, 7), nnx.Activation_PReLU(7), nnx.Layer_Dense(7, 3), nnx.Activation_Softmax())
+    for layer in layers:
+        model.add(layer)
+    model.set(
+        loss=nnx.Loss_CategoricalCrossentropy(),
+        optimizer=nnx.Optimizer_Adam(0.05, average=0.9),
+        accuracy=nnx.Accuracy_Categorical(),
+    )
+    model.finalize()
+    X, y = np.random.normal(size=(50, 5)).astype(np.float32), np.random.randint(0, 3, 50)
+    train(model, X, y, **ARGUMENTS)
+    twin = copy.deepcopy(model)
+    for layer in twin.trainable_layers:
+        averages = [getattr(layer, name) for name in AVERAGES if hasattr(layer, name)]
+        layer.set_parameters(*averages)
+        assert "weight_averages" not in vars(layer)
+    assert model.predict(X).tobytes() == twin.predict(X).tobytes()
+    assert model.forward(X, training=False).tobytes() == twin.forward(X, training=False).tobytes()
+    assert not np.array_equal(layers[1].weights, layers[1].weight_averages)
+    model.save(tmp_path / "model")
+    model.save_parameters(tmp_path / "p")
+    assert kind.load(tmp_path / "model").predict(X).tobytes() == twin.predict(X).tobytes()
+    twin.load_parameters(tmp_path / "p")
+    assert model.predict(X).tobytes() == twin.predict(X).tobytes()
+    model.set(optimizer=nnx.Optimizer_SGD(0.1))
+    train(model, X, y)
+    assert not any("weight_averages" in vars(layer) for layer in layers)

@@ -229,7 +229,7 @@ OBSTACLES = {
     ),
     "another model's layer": (
         lambda: changed(lambda model: model.trainable_layers.append(nnx.Layer_Dense(2, 3))),
-        "trainable_layers holds a layer that is not one of the model's dense layers",
+        "trainable_layers holds a layer that is not one of the model's layers with parameters",
     ),
 }
 

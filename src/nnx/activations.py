@@ -13,11 +13,27 @@ import numpy as np
 
 from nnx import _kernels
 from nnx._base import check as _check
+from nnx._base import config as _config
 from nnx._base.describe import Described
-from nnx._base.typing import Array, ArrayLike
+from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx._base.vocabulary import built_in
 
-__all__ = ["Activation_Linear", "Activation_ReLU", "Activation_Sigmoid", "Activation_Softmax"]
+__all__ = [
+    "Activation_ELU",
+    "Activation_GELU",
+    "Activation_HardSigmoid",
+    "Activation_HardSwish",
+    "Activation_LeakyReLU",
+    "Activation_Linear",
+    "Activation_Mish",
+    "Activation_PReLU",
+    "Activation_ReLU",
+    "Activation_SELU",
+    "Activation_SiLU",
+    "Activation_Sigmoid",
+    "Activation_Softmax",
+    "Activation_Tanh",
+]
 
 
 class Activation(Described):
@@ -189,3 +205,481 @@ class Activation_Linear(Activation):
         dinputs = _kernels.empty_like(dvalues)
         _kernels.backend.activation_backward("linear", dvalues, dvalues, dinputs)
         self.dinputs = dinputs
+
+
+@built_in("layer")
+class Activation_Tanh(Activation):
+    """Hyperbolic tangent: ``output = tanh(inputs)``, from −1 to 1.
+
+    Attributes
+    ----------
+    inputs, output : arrays (n, ...)
+        After ``forward``.
+    dinputs : array
+        After ``backward``.
+
+    Notes
+    -----
+    The derivative is (1 − y)·(1 + y) with y = ``output``. As ``torch.nn.Tanh``.
+
+    Examples
+    --------
+    >>> from nnx import Activation_Tanh
+    >>> tanh = Activation_Tanh()
+    >>> tanh.forward([[-1, 0, 1]])
+    >>> tanh.output.round(4)
+    array([[-0.7616,  0.    ,  0.7616]], dtype=float32)
+    """
+
+    _kernel = "tanh"
+    _backward_from = "output"
+
+
+@built_in("layer")
+class Activation_LeakyReLU(Activation):
+    """Leaky rectified linear unit: ``output = inputs``, below 0 ``slope · inputs``.
+
+    Parameters
+    ----------
+    slope : float
+        What inputs below 0 are multiplied by, at least 0.
+
+    Attributes
+    ----------
+    slope : float
+        As given. A number assigned here counts from then on.
+    inputs, output : arrays (n, ...)
+        After ``forward``.
+    dinputs : array
+        After ``backward``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a slope that is not a finite number of at least 0.
+
+    Notes
+    -----
+    Maas, Hannun and Ng, Rectifier nonlinearities improve neural network acoustic models (2013). The derivative at 0 is
+    ``slope``. As ``torch.nn.LeakyReLU``, whose argument is called ``negative_slope``.
+
+    Examples
+    --------
+    >>> from nnx import Activation_LeakyReLU
+    >>> leaky = Activation_LeakyReLU(slope=0.1)
+    >>> leaky.forward([[-2, 0, 2]])
+    >>> leaky.output
+    array([[-0.2,  0. ,  2. ]], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("slope",)
+
+    _kernel = "leaky_relu"
+    _backward_from = "output"
+
+    slope: float = 0.01
+
+    def __init__(self, slope: float = 0.01) -> None:
+        self.slope = _check.number("Activation_LeakyReLU", "slope", slope, 0)
+
+    def _settings(self) -> tuple[float, ...]:
+        return (float(_check.number(type(self).__name__, "slope", self.slope, 0)),)
+
+
+@built_in("layer")
+class Activation_ELU(Activation):
+    """Exponential linear unit: ``output = inputs``, below 0 ``alpha · (exp(inputs) − 1)``.
+
+    Parameters
+    ----------
+    alpha : float
+        At least 0: the output is above −alpha.
+
+    Attributes
+    ----------
+    alpha : float
+        As given. A number assigned here counts from then on.
+    inputs, output : arrays (n, ...)
+        After ``forward``.
+    dinputs : array
+        After ``backward``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an alpha that is not a finite number of at least 0.
+
+    Notes
+    -----
+    Clevert, Unterthiner and Hochreiter, Fast and accurate deep network learning by exponential linear units (2016),
+    arXiv:1511.07289. The derivative where not ``inputs > 0`` is ``output + alpha``. As ``torch.nn.ELU``.
+
+    Examples
+    --------
+    >>> from nnx import Activation_ELU
+    >>> elu = Activation_ELU()
+    >>> elu.forward([[-1, 0, 1]])
+    >>> elu.output.round(4)
+    array([[-0.6321,  0.    ,  1.    ]], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("alpha",)
+
+    _kernel = "elu"
+    _backward_from = "output"
+
+    alpha: float = 1.0
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = _check.number("Activation_ELU", "alpha", alpha, 0)
+
+    def _settings(self) -> tuple[float, ...]:
+        return (float(_check.number(type(self).__name__, "alpha", self.alpha, 0)),)
+
+
+@built_in("layer")
+class Activation_SELU(Activation):
+    """Scaled exponential linear unit: ``output = scale · inputs``, below 0 ``scale · alpha · (exp(inputs) − 1)``.
+
+    Attributes
+    ----------
+    inputs, output : arrays (n, ...)
+        After ``forward``.
+    dinputs : array
+        After ``backward``.
+
+    Notes
+    -----
+    Klambauer, Unterthiner, Mayr and Hochreiter, Self-normalizing neural networks (2017), arXiv:1706.02515. With scale
+    = 1.0507009873554805 and alpha = 1.6732632423543772, inputs of mean 0 and variance 1 give outputs of mean 0 and
+    variance 1. As ``torch.nn.SELU``.
+
+    Examples
+    --------
+    >>> from nnx import Activation_SELU
+    >>> selu = Activation_SELU()
+    >>> selu.forward([[-1, 0, 1]])
+    >>> selu.output.round(4)
+    array([[-1.1113,  0.    ,  1.0507]], dtype=float32)
+    """
+
+    _kernel = "selu"
+    _backward_from = "output"
+
+
+@built_in("layer")
+class Activation_GELU(Activation):
+    """Gaussian error linear unit: ``output = inputs · Φ(inputs)``, Φ(x) = (1 + erf(x/√2)) / 2.
+
+    Φ(x) is the probability of less than x in the standard normal distribution.
+
+    Parameters
+    ----------
+    approximate : bool
+        Whether to take (1 + tanh(√(2/π)·(x + 0.044715·x³))) / 2 in place of Φ(x); they differ by at most 0.0003.
+
+    Attributes
+    ----------
+    approximate : bool
+        As given. What is assigned here counts from then on.
+    inputs, output : arrays (n, ...)
+        After ``forward``.
+    dinputs : array
+        After ``backward``.
+
+    Raises
+    ------
+    TypeError
+        If ``approximate`` is not True or False.
+
+    Notes
+    -----
+    Hendrycks and Gimpel, Gaussian error linear units (2016), arXiv:1606.08415. As ``torch.nn.GELU``, with True for its
+    ``approximate="tanh"``. The compiled kernels give Φ with an absolute error of at most 1e-7 in float32 and 2e-16 in
+    float64.
+
+    Examples
+    --------
+    >>> from nnx import Activation_GELU
+    >>> gelu = Activation_GELU()
+    >>> gelu.forward([[-1, 0, 1]])
+    >>> gelu.output.round(4)
+    array([[-0.1587,  0.    ,  0.8413]], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("approximate",)
+
+    _kernel = "gelu"
+    _backward_from = "inputs"
+
+    approximate: bool = False
+
+    def __init__(self, approximate: bool = False) -> None:
+        self.approximate = _check.flag("Activation_GELU", "approximate", approximate)
+
+    def _settings(self) -> tuple[float, ...]:
+        return (float(_check.flag(type(self).__name__, "approximate", self.approximate)),)
+
+
+@built_in("layer")
+class Activation_SiLU(Activation):
+    """Sigmoid linear unit, or swish: ``output = inputs / (1 + exp(−inputs))``.
+
+    Attributes
+    ----------
+    inputs, output : arrays (n, ...)
+        After ``forward``.
+    dinputs : array
+        After ``backward``.
+
+    Notes
+    -----
+    Elfwing, Uchibe and Doya, Sigmoid-weighted linear units (2017), arXiv:1702.03118. With s the sigmoid of x, the
+    derivative is s + x·s·(1 − s). As ``torch.nn.SiLU``; here −inf gives 0.
+
+    Examples
+    --------
+    >>> from nnx import Activation_SiLU
+    >>> silu = Activation_SiLU()
+    >>> silu.forward([[-1, 0, 1]])
+    >>> silu.output.round(4)
+    array([[-0.2689,  0.    ,  0.7311]], dtype=float32)
+    """
+
+    _kernel = "silu"
+    _backward_from = "inputs"
+
+
+@built_in("layer")
+class Activation_Mish(Activation):
+    """Mish: ``output = inputs · tanh(log(1 + exp(inputs)))``.
+
+    Attributes
+    ----------
+    inputs, output : arrays (n, ...)
+        After ``forward``.
+    dinputs : array
+        After ``backward``.
+
+    Notes
+    -----
+    Misra, Mish: a self regularized non-monotonic activation function (2019), arXiv:1908.08681. As ``torch.nn.Mish``;
+    here −inf gives 0.
+
+    Examples
+    --------
+    >>> from nnx import Activation_Mish
+    >>> mish = Activation_Mish()
+    >>> mish.forward([[-1, 0, 1]])
+    >>> mish.output.round(4)
+    array([[-0.3034,  0.    ,  0.8651]], dtype=float32)
+    """
+
+    _kernel = "mish"
+    _backward_from = "inputs"
+
+
+@built_in("layer")
+class Activation_HardSigmoid(Activation):
+    """Hard sigmoid: ``output = min(6, max(0, inputs + 3)) / 6``.
+
+    Attributes
+    ----------
+    inputs, output : arrays (n, ...)
+        After ``forward``.
+    dinputs : array
+        After ``backward``.
+
+    Notes
+    -----
+    Howard and others, Searching for MobileNetV3 (2019), arXiv:1905.02244. The derivative is 1/6 where the output is
+    between 0 and 1, else 0. As ``torch.nn.Hardsigmoid``. As the last layer it predicts numbers as they are, not zeros
+    and ones.
+
+    Examples
+    --------
+    >>> from nnx import Activation_HardSigmoid
+    >>> hard = Activation_HardSigmoid()
+    >>> hard.forward([[-4, 0, 1.5, 4]])
+    >>> hard.output
+    array([[0.  , 0.5 , 0.75, 1.  ]], dtype=float32)
+    """
+
+    _kernel = "hard_sigmoid"
+    _backward_from = "output"
+
+
+@built_in("layer")
+class Activation_HardSwish(Activation):
+    """Hard swish: ``output = inputs · min(6, max(0, inputs + 3)) / 6``.
+
+    Attributes
+    ----------
+    inputs, output : arrays (n, ...)
+        After ``forward``.
+    dinputs : array
+        After ``backward``.
+
+    Notes
+    -----
+    Howard and others, Searching for MobileNetV3 (2019), arXiv:1905.02244. The derivative is x/3 + 1/2 between −3 and
+    3, 0 at and below −3, 1 at and above 3. As ``torch.nn.Hardswish``; here −inf gives 0.
+
+    Examples
+    --------
+    >>> from nnx import Activation_HardSwish
+    >>> hard = Activation_HardSwish()
+    >>> hard.forward([[-4, -1.5, 1.5, 4]])
+    >>> hard.output
+    array([[ 0.   , -0.375,  1.125,  4.   ]], dtype=float32)
+    """
+
+    _kernel = "hard_swish"
+    _backward_from = "inputs"
+
+
+@built_in("layer")
+class Activation_PReLU(Described):
+    """Parametric rectified linear unit: ``output = inputs``, below 0 ``weights · inputs``; the slope is learnt.
+
+    Parameters
+    ----------
+    n_inputs : int
+        1: one slope for all inputs. More: the number of columns of the inputs, each of which has a slope of its own.
+    slope : float
+        All slopes at first.
+    dtype : "float32" or "float64", optional
+        The dtype of slopes and results; `nnx.get_default_dtype` if None.
+
+    Attributes
+    ----------
+    weights : array (1, n_inputs)
+        The slopes, trained in place. An array assigned here is cast at its next use if its dtype or layout is another.
+    inputs, output : arrays (n, ...), or (n, n_inputs) with a slope for each column
+        After ``forward``.
+    dweights, dinputs : arrays of the shapes of weights and inputs
+        After ``backward``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of inputs below 1, a slope that is not a finite number, and other dtypes.
+
+    Notes
+    -----
+    He, Zhang, Ren and Sun, Delving deep into rectifiers (2015), arXiv:1502.01852. The slope's gradient is the sum of
+    ``dvalues · inputs`` over all inputs below 0. As ``torch.nn.PReLU``, whose arguments are called ``num_parameters``
+    and ``init``. An optimizer's weight decay draws slopes to 0 as well.
+
+    Examples
+    --------
+    >>> from nnx import Activation_PReLU
+    >>> prelu = Activation_PReLU()
+    >>> prelu.forward([[-2, 1], [-1, 3]])
+    >>> prelu.output
+    array([[-0.5 ,  1.  ],
+           [-0.25,  3.  ]], dtype=float32)
+    >>> prelu.backward([[1, 1], [1, 1]])
+    >>> prelu.dweights
+    array([[-3.]], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "slope", "dtype")
+    _parameters: ClassVar[tuple[str, ...]] = ("weights",)
+
+    _kernel: ClassVar[str] = "prelu"
+
+    n_inputs: int | None = None
+    slope: float = 0.25
+    dtype: DTypeLike = None
+    weights: Array
+    inputs: Array
+    output: Array
+    dweights: Array
+    dinputs: Array
+
+    def __init__(self, n_inputs: int = 1, slope: float = 0.25, dtype: DTypeLike = None) -> None:
+        self._configure(n_inputs, slope, dtype)
+        self.weights = _kernels.empty(1, int(n_inputs), self._float_dtype())
+        self.weights.fill(self.slope)
+
+    def _configure(self, n_inputs: int, slope: float, dtype: DTypeLike) -> None:
+        """Set all but the parameter: a model file brings its own."""
+        self.n_inputs = _check.whole("Activation_PReLU", "n_inputs", n_inputs)
+        self.slope = _check.number("Activation_PReLU", "slope", slope)
+        self.dtype = _config.float_dtype("Activation_PReLU", dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments that make a layer like this one (with its first slopes)."""
+        return {**super().get_config(), "dtype": self._float_dtype().name}
+
+    def forward(self, inputs: ArrayLike, training: bool = True) -> None:
+        """Set ``output``; inputs (n, ...). If not ``training``, ``weight_averages`` are the slopes if there are any."""
+        where = "Activation_PReLU.forward"
+        (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)
+        inputs = self._fitting(where, inputs, weights)
+        output = _kernels.empty_like(inputs)
+        _kernels.backend.prelu_forward(inputs, weights, output)
+        self.inputs = inputs
+        self.output = output
+
+    def backward(self, dvalues: ArrayLike) -> None:
+        """Set ``dweights`` and ``dinputs`` from ``dvalues``, the gradient by the output."""
+        where = "Activation_PReLU.backward"
+        (weights,) = self._checked_parameters(where)
+        inputs = self._fitting(where, _check.stored(where, self, "inputs"), weights)
+        dvalues = _check.like(where, "dvalues", dvalues, inputs)
+        dweights, dinputs = _kernels.empty_like(weights), _kernels.empty_like(inputs)
+        _kernels.backend.prelu_backward_weights(inputs, dvalues, dweights)
+        _kernels.backend.prelu_backward_inputs(inputs, dvalues, weights, dinputs)
+        self.dweights, self.dinputs = dweights, dinputs
+
+    def predictions(self, outputs: ArrayLike) -> Any:
+        """Return ``outputs``."""
+        return outputs
+
+    def get_parameters(self) -> tuple[Array]:
+        """Return the live slopes: what is trained later changes them too."""
+        return self._checked_parameters("Activation_PReLU.get_parameters")
+
+    def set_parameters(self, weights: ArrayLike) -> None:
+        """Take ``weights``, not a copy of them (unless their dtype or layout makes a cast necessary).
+
+        Averages of the old ones are dropped.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an array of another shape, a read-only one, and one that does not hold real numbers; nothing is set
+            then.
+        """
+        (self.weights,) = self._cast("Activation_PReLU.set_parameters", weights)
+        self.__dict__.pop("weight_averages", None)
+
+    def _fitting(self, where: str, inputs: ArrayLike, weights: Array) -> Array:
+        """Return inputs that have a slope for each column, or one for all."""
+        if weights.size == 1:
+            return _check.samples(where, "inputs", inputs, weights.dtype)
+        return _check.rows(where, "inputs", inputs, weights.size, weights.dtype)
+
+    def _checked_parameters(self, where: str) -> tuple[Array]:
+        """Return the weights as kernels need them; what users assigned may be anything."""
+        weights = _check.stored(where, self, "weights", "set_parameters")
+        fitting = self._cast(where, weights)
+        if fitting[0] is not weights:
+            (self.weights,) = fitting
+        return fitting
+
+    def _parameters_in_use(self, where: str) -> tuple[Array]:
+        """Return what predictions are computed with: averages if there are any, else the weights."""
+        (weights,) = self._checked_parameters(where)
+        if self.__dict__.get("weight_averages") is None:
+            return (weights,)
+        return (_check.bound(where, self, "weight_averages", weights.shape, self._float_dtype()),)
+
+    def _cast(self, where: str, weights: ArrayLike) -> tuple[Array]:
+        n_inputs = _check.whole(where, "n_inputs", self.n_inputs)
+        return (_check.updatable(where, "weights", weights, (1, n_inputs), self._float_dtype()),)
+
+    def _float_dtype(self) -> FloatDType:
+        return _config.float_dtype(type(self).__name__, self.dtype)

@@ -104,6 +104,7 @@ class Layer_Dense(Described):
     """
 
     _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "n_neurons", *STRENGTHS, "dtype", *INITIALIZERS)
+    _parameters: ClassVar[tuple[str, ...]] = ("weights", "biases")
 
     _kernel: ClassVar[str] = "dense"
 

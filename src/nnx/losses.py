@@ -8,7 +8,7 @@ targets, and the activation by whose inputs it can give the gradient as well.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -18,15 +18,20 @@ from nnx._base import config as _config
 from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike, FloatDType
 from nnx._base.vocabulary import built_in
-from nnx.activations import Activation_Sigmoid, Activation_Softmax
+from nnx.activations import Activation, Activation_Sigmoid, Activation_Softmax
 
 __all__ = [
     "Activation_Softmax_Loss_CategoricalCrossentropy",
     "Loss",
     "Loss_BinaryCrossentropy",
     "Loss_CategoricalCrossentropy",
+    "Loss_Hinge",
+    "Loss_Huber",
+    "Loss_LogCosh",
     "Loss_MeanAbsoluteError",
     "Loss_MeanSquaredError",
+    "Loss_Pinball",
+    "Loss_Poisson",
 ]
 
 
@@ -162,6 +167,46 @@ def _penalty(layer: Any) -> float:
     return penalty
 
 
+class Answers(NamedTuple):
+    """What of a model's outputs is compared with targets, by an accuracy or in a report.
+
+    Attributes
+    ----------
+    every, begin : int
+        Each ``every``-th column, from ``begin`` on.
+    exponential : bool
+        Their exponentials: outputs are logarithms.
+    signs : bool
+        Whether outputs are above 0, as 1 or 0. Targets of −1 are 0 then.
+    """
+
+    every: int = 1
+    begin: int = 0
+    exponential: bool = False
+    signs: bool = False
+
+    def of(self, outputs: Array, by_value: bool) -> Array:
+        """Return the answers of outputs (n, m); signs only ``by_value``, or if there is one column."""
+        if self.every > 1:
+            outputs = outputs[:, self.begin :: self.every]
+        if self.exponential:
+            with np.errstate(over="ignore"):
+                outputs = np.exp(np.asarray(outputs, np.float64))
+        if self.signs and (by_value or outputs.shape[1:] == (1,)):
+            outputs = np.asarray(outputs > 0).astype(np.intp)
+        return outputs
+
+    def targets(self, y: Array, n_outputs: int) -> Array:
+        """Return targets (n,) or (n, ...) as they are compared with the answers of so many outputs."""
+        if self.every > 1 and y.shape[1:] == (n_outputs,):
+            y = y[:, self.begin :: self.every]
+        return np.asarray(y > 0).astype(np.intp) if self.signs else y
+
+
+#: What a loss's setting must lie between: float32 holds it, and products with it do not all overflow.
+SMALLEST, LARGEST = 1e-30, 1e30
+
+
 class KernelLoss(Loss):
     """The built-in losses' common part: check, allocate, call the kernel."""
 
@@ -173,7 +218,7 @@ class KernelLoss(Loss):
     _needs_pair: ClassVar[bool] = False
     #: "classes" or "numbers".
     _predicts: ClassVar[str] = "numbers"
-    #: Whether the kernel gets targets as they are given, but for dtype and shape.
+    #: Whether the kernel gets targets as they are given, but for dtype and shape, and takes any numbers.
     _compares_as_given: ClassVar[bool] = True
 
     def forward(self, y_pred: ArrayLike, y_true: ArrayLike) -> Array:
@@ -211,6 +256,10 @@ class KernelLoss(Loss):
         """Return the kernel's settings, and numbers that belong to the outputs, float64 (n_outputs,), or None."""
         return (), None
 
+    def _answers(self, predicts: str) -> Answers:
+        """Return what of the outputs is compared with targets where the model predicts "classes" or "numbers"."""
+        return Answers()
+
 
 @built_in("loss")
 class Loss_CategoricalCrossentropy(KernelLoss):
@@ -221,11 +270,13 @@ class Loss_CategoricalCrossentropy(KernelLoss):
     Parameters
     ----------
     label_smoothing : float
-        s, from 0 up to, but not including, 1: of m classes each has the target s/m, and the label 1 − s more.
+        s, from 0 up to, but not including, 1: of m classes each has the target s/m, and the label 1 − s more, so the
+        loss is −(1 − s)·log p_label − s/m·Σ log p_j. It holds for evaluation too.
 
     Notes
     -----
-    Chapter 5 of the book (forward) and 9 (backward). A label that is no class, and a row that is not one-hot, is an
+    Chapter 5 of the book (forward) and 9 (backward); label smoothing is of Szegedy et al., *Rethinking the Inception
+    architecture* (2016). A label that is no class, and a row that is not one-hot, is an
     error that names it.
 
     Examples
@@ -234,6 +285,9 @@ class Loss_CategoricalCrossentropy(KernelLoss):
     >>> loss = Loss_CategoricalCrossentropy()
     >>> round(float(loss.calculate([[0.7, 0.1, 0.2], [0.1, 0.5, 0.4], [0.02, 0.9, 0.08]], [0, 1, 1])), 5)
     0.38506
+    >>> smooth = Loss_CategoricalCrossentropy(label_smoothing=0.1)
+    >>> round(float(smooth.calculate([[0.7, 0.1, 0.2], [0.1, 0.5, 0.4], [0.02, 0.9, 0.08]], [0, 1, 1])), 5)
+    0.51015
     """
 
     _arguments: ClassVar[tuple[str, ...]] = ("label_smoothing",)
@@ -254,13 +308,21 @@ class Loss_CategoricalCrossentropy(KernelLoss):
         return _check.labels(where, name, y, shape[0], shape[1])
 
 
+def _positive(where: str, name: str, value: Any) -> float:
+    """Return ``value``, a number above 0 that float32 can hold as well."""
+    number = float(_check.number(where, name, value))
+    if not SMALLEST <= number <= LARGEST:
+        raise ValueError(f"{where}: {name} must be from {SMALLEST} to {LARGEST}, got {value!r}.")
+    return number
+
+
 def _weights(where: str, value: Any) -> float | list[float]:
     """Return ``pos_weight``, checked: a number above 0, or a list of such."""
-    given = value if isinstance(value, list | tuple | np.ndarray) else [value]
-    weights = [float(_check.number(where, "pos_weight", each, 0)) for each in given]
-    if not weights or 0 in weights:
-        raise ValueError(f"{where}: pos_weight must be above 0, got {value!r}.")
-    return weights if given is value else weights[0]
+    if not isinstance(value, list | tuple) and not (isinstance(value, np.ndarray) and value.ndim):
+        return _positive(where, "pos_weight", value)
+    if len(value) == 0:
+        raise ValueError(f"{where}: pos_weight must hold at least one number, got none.")
+    return [_positive(where, f"pos_weight[{number}]", each) for number, each in enumerate(value)]
 
 
 @built_in("loss")
@@ -275,11 +337,21 @@ class Loss_BinaryCrossentropy(KernelLoss):
         s, from 0 up to, but not including, 1: targets become (1 − s)·y + s/2.
     pos_weight : float or sequence of float
         w, above 0: what positive targets weigh, in all outputs or in each: −(w·y·log p + (1 − y)·log(1 − p)).
+        Targets are smoothed first.
 
     Notes
     -----
     Chapter 16 of the book. ``backward`` clips predictions as ``forward`` does. Behind `Activation_Sigmoid` in a
-    `Model` the gradient of both together, (p − y) / (n·outputs), is used: it does not vanish where p rounds to 0 or 1.
+    `Model` the gradient of both together, ((1 − y)·p − w·y·(1 − p)) / (n·outputs), is used. Without a weight it is
+    (p − y) / (n·outputs). It does not vanish where p rounds to 0 or 1.
+
+    Examples
+    --------
+    >>> from nnx import Loss_BinaryCrossentropy
+    >>> round(float(Loss_BinaryCrossentropy().calculate([[0.8], [0.4]], [1, 0])), 5)
+    0.36698
+    >>> round(float(Loss_BinaryCrossentropy(pos_weight=3.0).calculate([[0.8], [0.4]], [1, 0])), 5)
+    0.59013
     """
 
     _arguments: ClassVar[tuple[str, ...]] = ("label_smoothing", "pos_weight")
@@ -344,6 +416,268 @@ class Loss_MeanAbsoluteError(KernelLoss):
     """
 
     _kernel = "mean_absolute_error"
+
+
+@built_in("loss")
+class Loss_Huber(KernelLoss):
+    """Huber's loss, the mean over outputs of d²/2 where d = y − p is within ±δ, and of δ·(|d| − δ/2) beyond.
+
+    Large errors count less than in the squared error, so single outliers have less say.
+    Targets have the predictions' shape; shape (n,) serves for (n, 1).
+
+    Parameters
+    ----------
+    delta : float
+        δ, above 0.
+
+    Notes
+    -----
+    P. J. Huber, *Robust estimation of a location parameter* (1964). The gradient is p − y, kept within ±δ.
+
+    Examples
+    --------
+    >>> from nnx import Loss_Huber
+    >>> round(float(Loss_Huber().calculate([[0.0], [1.0], [2.0]], [0, 1, 5])), 5)
+    0.83333
+    >>> float(Loss_Huber(delta=10.0).calculate([[0.0], [1.0], [2.0]], [0, 1, 5]))
+    1.5
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("delta",)
+    _kernel = "huber"
+
+    delta: float = 1.0
+
+    def __init__(self, delta: float = 1.0) -> None:
+        self.delta = _positive("Loss_Huber", "delta", delta)
+
+    def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
+        return (_positive(where, "delta", self.delta),), None
+
+
+@built_in("loss")
+class Loss_LogCosh(KernelLoss):
+    """Log-cosh, the mean over outputs of log(cosh(p − y)).
+
+    It is near d²/2 for small errors d, as the squared error, and near |d| − log 2 for large ones.
+    Targets have the predictions' shape; shape (n,) serves for (n, 1).
+
+    Notes
+    -----
+    The gradient is tanh(p − y). No error is too large: cosh itself is not computed.
+
+    Examples
+    --------
+    >>> from nnx import Loss_LogCosh
+    >>> round(float(Loss_LogCosh().calculate([[0.0], [1000.0]], [0, 0])), 3)
+    499.653
+    """
+
+    _kernel = "log_cosh"
+
+
+@built_in("loss")
+class Loss_Pinball(KernelLoss):
+    """Pinball loss, by which outputs become quantiles of what is to be predicted, several at once.
+
+    With k quantiles and t targets the network has t·k outputs: output j is quantile j % k of target j // k. Its loss is
+    q·d where d = y − p is above 0, else (q − 1)·d; the mean over outputs is taken.
+
+    Targets have shape (n, t), (n,) for a single one, or one for each output, (n, t·k).
+
+    Parameters
+    ----------
+    quantiles : sequence of float
+        Each above 0 and below 1, in any order.
+
+    Notes
+    -----
+    R. Koenker and G. Bassett, *Regression quantiles* (1978). At d = 0 the gradient is 0. Nothing keeps the quantiles of
+    a sample in order. `Accuracy_Regression`, `Model.score` and `Model.report` compare targets with the
+    quantile that is nearest to 0.5, the first of such.
+
+    Examples
+    --------
+    >>> from nnx import Loss_Pinball
+    >>> loss = Loss_Pinball(quantiles=(0.25, 0.75))
+    >>> loss.forward([[1.0, 3.0], [1.0, 3.0]], [2.0, 13.0])
+    array([0.25, 5.25], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("quantiles",)
+    _kernel = "pinball"
+    _compares_as_given = False
+
+    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+
+    def __init__(self, quantiles: Sequence[float] = (0.1, 0.5, 0.9)) -> None:
+        self.quantiles = _quantiles("Loss_Pinball", quantiles)
+
+    def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
+        quantiles = _quantiles(where, self.quantiles)
+        return (), np.tile(np.array(quantiles), self._n_targets(where, n_outputs))
+
+    def _n_targets(self, where: str, n_outputs: int) -> int:
+        """Return how many targets the outputs are quantiles of."""
+        count = len(_quantiles(where, self.quantiles))
+        if n_outputs % count:
+            raise ValueError(
+                f"{where}: the number of outputs must be a multiple of {count}, the number of quantiles, "
+                f"got {n_outputs}."
+            )
+        return n_outputs // count
+
+    def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
+        n_targets = self._n_targets(where, shape[1])
+        values = _check.array(where, name, y, dtype)
+        if values.shape == shape:
+            return values
+        if values.ndim == 1 and n_targets == 1:
+            values = values.reshape(-1, 1)
+        if values.shape != (shape[0], n_targets):
+            raise ValueError(
+                f"{where}: {name} must have shape {(shape[0], n_targets)}, a column for each target, or {shape}, one "
+                f"for each output, got {np.shape(y)}."
+            )
+        return np.repeat(values, shape[1] // n_targets, axis=1)
+
+    def _answers(self, predicts: str) -> Answers:
+        if predicts != "numbers":
+            return Answers()
+        quantiles = _quantiles("Loss_Pinball", self.quantiles)
+        distances = [abs(quantile - 0.5) for quantile in quantiles]
+        return Answers(every=len(quantiles), begin=distances.index(min(distances)))
+
+
+def _quantiles(where: str, value: Any) -> tuple[float, ...]:
+    """Return ``quantiles``, checked."""
+    if not isinstance(value, list | tuple | np.ndarray) or np.ndim(value) != 1 or len(value) == 0:
+        raise ValueError(f"{where}: quantiles must be a sequence of at least one number, got {value!r}.")
+    found = tuple(float(_check.number(where, f"quantiles[{at}]", each)) for at, each in enumerate(value))
+    for at, quantile in enumerate(found):
+        if not 0 < quantile < 1:
+            raise ValueError(f"{where}: quantiles[{at}] must be above 0 and below 1, got {quantile}.")
+    return found
+
+
+@built_in("loss")
+class Loss_Poisson(KernelLoss):
+    """Poisson's negative log-likelihood of counts, without the term log y!, which no output has a part in.
+
+    It is the mean over outputs of exp(p) − y·p, or with ``log_input=False`` of p − y·log(p + 1e-8).
+
+    Targets are numbers of at least 0 of the predictions' shape; shape (n,) serves for (n, 1).
+
+    Parameters
+    ----------
+    log_input : bool
+        Whether outputs p are the logarithms of expected counts, for a linear last layer, or the expected counts, for a
+        last layer whose outputs are above 0.
+
+    Notes
+    -----
+    The gradient is exp(p) − y, or 1 − y/(p + 1e-8). With ``log_input``, `Accuracy_Regression`, `Model.score` and
+    `Model.report` compare targets with exp(p).
+
+    Examples
+    --------
+    >>> from nnx import Loss_Poisson
+    >>> round(float(Loss_Poisson().calculate([[0.0], [1.0]], [1, 2])), 5)
+    0.85914
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("log_input",)
+    _kernel = "poisson"
+    _compares_as_given = False
+
+    log_input: bool = True
+
+    def __init__(self, log_input: bool = True) -> None:
+        self.log_input = _check.flag("Loss_Poisson", "log_input", log_input)
+
+    def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
+        return (float(_check.flag(where, "log_input", self.log_input)),), None
+
+    def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
+        values = _check.targets(where, name, y, shape, dtype)
+        _refuse(where, name, "numbers of at least 0", values, values < 0)
+        return values
+
+    def _answers(self, predicts: str) -> Answers:
+        return Answers(exponential=predicts == "numbers" and bool(self.log_input))
+
+
+@built_in("loss")
+class Loss_Hinge(KernelLoss):
+    """Hinge loss of support vector machines, the mean over outputs of max(0, m − y·p), for targets y of −1 and 1.
+
+    Targets have the predictions' shape; shape (n,) serves for (n, 1). They are −1 and 1, or 0 and 1: zeros count as −1.
+
+    Parameters
+    ----------
+    margin : float
+        m, above 0: from y·p = m on there is no loss.
+
+    Notes
+    -----
+    C. Cortes and V. Vapnik, *Support-vector networks* (1995). At y·p = m the gradient is 0.
+
+    The last layer is linear; what it says is the sign of its output. So `Accuracy_Categorical`, `Model.score`,
+    `Model.report` and ``nnx predict`` count an output above 0 as 1 and any other as 0, and targets of −1 as 0. Several
+    outputs are compared one by one with ``Accuracy_Categorical(binary=True)``; without ``binary`` they are classes,
+    of which the largest output is the answer. `Model.predict` returns outputs as they are.
+
+    Examples
+    --------
+    >>> from nnx import Loss_Hinge
+    >>> Loss_Hinge().forward([[2.0], [0.5], [0.5]], [1, 1, 0])
+    array([0. , 0.5, 1.5], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("margin",)
+    _kernel = "hinge"
+    _predicts = "classes"
+    _compares_as_given = False
+
+    margin: float = 1.0
+
+    def __init__(self, margin: float = 1.0) -> None:
+        self.margin = _positive("Loss_Hinge", "margin", margin)
+
+    def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
+        return (_positive(where, "margin", self.margin),), None
+
+    def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
+        values = _check.targets(where, name, y, shape, dtype)
+        zeros = values == 0
+        _refuse(where, name, "-1 and 1, or 0 and 1", values, ~(zeros | (np.absolute(values) == 1)))
+        if not zeros.any():
+            return values
+        _refuse(where, name, "-1 and 1, or 0 and 1, not all three", values, values == -1)
+        return np.where(zeros, values.dtype.type(-1), values)
+
+    def _answers(self, predicts: str) -> Answers:
+        return Answers(signs=predicts == "classes")
+
+
+def _refuse(where: str, name: str, expected: str, values: Array, bad: Array) -> None:
+    """Refuse targets (n, outputs) that are not what they must be."""
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{where}: {name} must hold {expected}, got {values[row, column]} in row {row}, column {column}."
+        )
+
+
+def answers(loss: Any, last: Any, predicts: str) -> Answers:
+    """Return what of a model's outputs is compared with targets where it predicts "classes" or "numbers".
+
+    A last layer that makes predictions of its outputs itself has the first say.
+    """
+    makes_its_own = getattr(type(last), "predictions", None) not in (None, Activation.predictions)
+    if not isinstance(loss, KernelLoss) or makes_its_own or "predictions" in getattr(last, "__dict__", ()):
+        return Answers()
+    return loss._answers(predicts)
 
 
 class Activation_Softmax_Loss_CategoricalCrossentropy(Described):

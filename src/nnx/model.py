@@ -15,7 +15,7 @@ from nnx._base.random import Order
 from nnx._base.typing import Array, ArrayLike, Parameters, Path
 from nnx._base.vocabulary import BUILT_IN, is_built_in
 from nnx.accuracy import Accuracy_Regression
-from nnx.activations import Activation_Softmax
+from nnx.activations import Activation_PReLU, Activation_Softmax
 from nnx.engine import plan, program, training
 from nnx.engine.data_checks import checked_data, checked_samples, checked_validation, keeps, warn_of_sorted_rows
 from nnx.engine.history import History
@@ -225,12 +225,17 @@ class Model:
                 raise ValueError(
                     f"Model.finalize: layer {number} must take the {width} outputs of what is before it, got {layer!r}."
                 )
+            if isinstance(layer, Activation_PReLU) and layer.n_inputs != 1 and width not in (None, layer.n_inputs):
+                raise ValueError(
+                    f"Model.finalize: layer {number} must have a slope for each of the {width} outputs of what is "
+                    f"before it, or one for all, got {layer!r}."
+                )
             width = _width_after(layer, width)
-        dtypes = {layer._float_dtype().name for layer in self.layers if isinstance(layer, Layer_Dense)}
+        with_dtype = [layer for layer in self.layers if isinstance(layer, Layer_Dense | Activation_PReLU)]
+        dtypes = {layer._float_dtype().name for layer in with_dtype}
         if len(dtypes) > 1:
-            raise ValueError(
-                f"Model.finalize: all dense layers must have one dtype, got {' and '.join(sorted(dtypes))}."
-            )
+            which = "dense layers" if all(isinstance(layer, Layer_Dense) for layer in with_dtype) else "parameters"
+            raise ValueError(f"Model.finalize: all {which} must have one dtype, got {' and '.join(sorted(dtypes))}.")
 
     def _check_output(self, where: str, loss: Any) -> None:
         """Refuse a built-in loss that takes probabilities behind a built-in layer that computes something else."""
@@ -595,14 +600,17 @@ class Model:
     # Parameters and files
 
     def get_parameters(self) -> Parameters:
-        """Return each trainable layer's pair of live weights and biases: what is trained, not its averages."""
+        """Return each trainable layer's live parameters: a pair of weights and biases, or weights alone.
+
+        These are what is trained, not its averages.
+        """
         self._require("Model.get_parameters")
         for layer in self.trainable_layers:
             check.role("Model.get_parameters", "trainable layer", layer)
         return [layer.get_parameters() for layer in self.trainable_layers]
 
     def set_parameters(self, parameters: Sequence[tuple[ArrayLike, ...]]) -> None:
-        """Give each trainable layer its pair of weights and biases, as `get_parameters` returns them.
+        """Give each trainable layer its weights and biases, or weights alone, as `get_parameters` returns them.
 
         Averages that an optimizer with ``average`` has kept are dropped: they belong to the old values.
 
@@ -624,8 +632,8 @@ class Model:
             )
         for layer, group in zip(self.trainable_layers, groups, strict=True):
             check.role(where, "trainable layer", layer)
-            if isinstance(layer, Layer_Dense):
-                layer._cast(where, *_pair(where, group))
+            if isinstance(layer, Layer_Dense | Activation_PReLU):
+                layer._cast(where, *_group(where, layer, group))
         kept = self.get_parameters()
         owns = [getattr(layer, "__dict__", {}) for layer in self.trainable_layers]
         averages = [{name: own[name] for name in AVERAGED if name in own} for own in owns]
@@ -851,10 +859,12 @@ def _is_built_in(thing: Any) -> bool:
     return keeps(thing, "forward", type(thing).__module__)
 
 
-def _pair(where: str, group: tuple[ArrayLike, ...]) -> tuple[ArrayLike, ArrayLike]:
-    if len(group) != 2:
-        raise ValueError(f"{where}: parameters must be pairs of weights and biases, got {len(group)} in one.")
-    return group[0], group[1]
+def _group(where: str, layer: Layer_Dense | Activation_PReLU, group: tuple[ArrayLike, ...]) -> tuple[ArrayLike, ...]:
+    """Return the arrays for a layer, as many as it has parameters."""
+    if len(group) != len(layer._parameters):
+        kind = "pairs of weights and biases" if isinstance(layer, Layer_Dense) else f"weights alone for {layer!r}"
+        raise ValueError(f"{where}: parameters must be {kind}, got {len(group)} in one.")
+    return group
 
 
 def _batch_size(where: str, batch_size: int | None) -> int | None:

@@ -16,6 +16,6 @@ if TYPE_CHECKING:
     DTypeLike: TypeAlias = npt.DTypeLike | None
     FloatDType: TypeAlias = "np.dtype[np.float32] | np.dtype[np.float64]"
     Path: TypeAlias = str | os.PathLike[str]
-    Parameters: TypeAlias = list[tuple[Array, Array]]
+    Parameters: TypeAlias = list[tuple[Array, ...]]
 else:
     Array = ArrayLike = DTypeLike = FloatDType = Path = Parameters = Any

@@ -390,6 +390,77 @@ def activation_backward(str name not None, source, dvalues, dinputs, settings=()
     activate("activation_backward", BACKWARD, name, "source", source, dvalues, "dinputs", dinputs, settings)
 
 
+cdef cnp.ndarray slopes(str where, str name, object given, int number, cnp.ndarray x):
+    """Return an array (1, k) of a PReLU's slopes, k being 1 or the size of the last axis of x."""
+    cdef cnp.ndarray found = matrix(where, name, given, number, 1, ANY)
+    cdef Py_ssize_t count = cnp.PyArray_DIM(found, 1)
+    cdef int axes = cnp.PyArray_NDIM(x)
+    if count != 1 and (axes == 0 or count != cnp.PyArray_DIM(x, axes - 1)):
+        refused(where, name, given, number, (1, cnp.PyArray_DIM(x, axes - 1) if axes else 1))
+    return found
+
+
+cdef inline Py_ssize_t last_axis(cnp.ndarray x) noexcept:
+    """Return the size of the last axis, 1 where there is none, or it is empty."""
+    return max(1, cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)) if cnp.PyArray_NDIM(x) else 1
+
+
+def prelu_forward(inputs, weights, output):
+    cdef str where = "prelu_forward"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = plain(inputs)
+    cdef cnp.ndarray w = slopes(where, "weights", weights, number, x)
+    cdef cnp.ndarray result = like(where, "output", output, number, x)
+    cdef Py_ssize_t n_weights = cnp.PyArray_DIM(w, 1), columns = last_axis(x), rows = cnp.PyArray_SIZE(x) // columns
+    cdef uint64_t mode
+    check_writable(where, "output", output)
+    x, w = same_or_apart(x, result), apart(w, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.prelu_forward(data(x), data(w), data(result), rows, columns, n_weights)
+        leave_kernels(mode)
+    give_back(output, result)
+
+
+def prelu_backward_inputs(inputs, dvalues, weights, dinputs):
+    cdef str where = "prelu_backward_inputs"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = plain(inputs)
+    cdef cnp.ndarray d = like(where, "dvalues", dvalues, number, x)
+    cdef cnp.ndarray w = slopes(where, "weights", weights, number, x)
+    cdef cnp.ndarray result = like(where, "dinputs", dinputs, number, x)
+    cdef Py_ssize_t n_weights = cnp.PyArray_DIM(w, 1), columns = last_axis(x), rows = cnp.PyArray_SIZE(x) // columns
+    cdef uint64_t mode
+    check_writable(where, "dinputs", dinputs)
+    x, d, w = same_or_apart(x, result), same_or_apart(d, result), apart(w, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.prelu_backward_inputs(data(x), data(d), data(w), data(result), rows, columns, n_weights)
+        leave_kernels(mode)
+    give_back(dinputs, result)
+
+
+def prelu_backward_weights(inputs, dvalues, dweights):
+    cdef str where = "prelu_backward_weights"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = plain(inputs)
+    cdef cnp.ndarray d = like(where, "dvalues", dvalues, number, x)
+    cdef cnp.ndarray result = slopes(where, "dweights", dweights, number, x)
+    cdef Py_ssize_t n_weights = cnp.PyArray_DIM(result, 1), columns = last_axis(x)
+    cdef Py_ssize_t rows = cnp.PyArray_SIZE(x) // columns
+    cdef uint64_t mode
+    check_writable(where, "dweights", dweights)
+    x, d = apart(x, result), apart(d, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.prelu_backward_weights(data(x), data(d), data(result), rows, columns, n_weights)
+        leave_kernels(mode)
+    give_back(dweights, result)
+
+
 # Losses
 
 

@@ -151,6 +151,29 @@ def _activation(activation: Any, n: int, m: int) -> Iterator[Case]:
     )
 
 
+def _prelu(n: int, m: int) -> Iterator[Case]:
+    shape = f"{n}x{m}"
+    for k in (1, m):  # one slope for all, or one a column
+
+        def numbers(a: Source, k: int = k) -> tuple[Array, Array, Array]:
+            return a.normal(n, m), a.normal(n, m), a.probabilities(1, k)
+
+        def forward(a: Source, numbers: Any = numbers) -> tuple[Array, ...]:
+            inputs, _, weights = numbers(a)
+            return inputs, weights, a.blank(n, m)
+
+        def weights(a: Source, numbers: Any = numbers, k: int = k) -> tuple[Array, ...]:
+            return (*numbers(a)[:2], a.blank(1, k))
+
+        def inputs(a: Source, numbers: Any = numbers) -> tuple[Array, ...]:
+            return (*numbers(a), a.blank(n, m))
+
+        name = f"prelu-{k}"
+        yield Case("prelu_forward", shape, forward, (2,), f"{name}_forward")
+        yield Case("prelu_backward_weights", shape, weights, (2,), f"{name}_backward_weights")
+        yield Case("prelu_backward_inputs", shape, inputs, (3,), f"{name}_backward_inputs")
+
+
 def _softmax_crossentropy(n: int, m: int) -> Case:
     return Case(
         "softmax_crossentropy",
@@ -207,6 +230,7 @@ def _cases() -> Iterator[Case]:
     yield _softmax_crossentropy(300, 3)
     yield _softmax_crossentropy(128, 10)
     yield from _activations(128, 128)
+    yield from _prelu(128, 128)
     yield from _losses(1000, 3)
     yield from _dropout(300, 64)
     yield from _dropout(3000, 512)

@@ -28,6 +28,7 @@ from nnx.cli.arguments import (
 )
 from nnx.data.columns import Number, as_text
 from nnx.data.sheet import Sheet, count, listed, read_csv, shown
+from nnx.losses import answers
 
 #: Standard input or output.
 STANDARD = "-"
@@ -155,7 +156,9 @@ def _columns(
             name = f"predicted {name}"
         found[name] = values
 
-    decoded = table.decode(outputs).tolist()
+    predicts = "numbers" if isinstance(table.target, Number) else "classes"
+    said = answers(model.loss, model.output_layer_activation, predicts).of(outputs, False)
+    decoded = table.decode(said).tolist()
     if isinstance(table.target, Number):
         decimals = 5 - math.floor(math.log10(table.target.scale))  # six digits of a standard deviation
         put(table.target.name, [f"{value:.{max(0, decimals)}f}" for value in decoded])

@@ -12,7 +12,8 @@ from nnx._base import check
 from nnx._base.network import Network
 from nnx._base.typing import Array, ArrayLike, FloatDType
 from nnx.accuracy import Accuracy_Categorical
-from nnx.engine import plan
+from nnx.activations import Activation_PReLU
+from nnx.engine import plan, program
 from nnx.engine.job import Data
 from nnx.engine.program import Program
 from nnx.layers import Layer_Dense
@@ -71,7 +72,8 @@ def checked_data(
     if check_finite and targets is not given:
         check.finite(where, names[1], targets)  # what float32 cannot hold has become infinite
     builtin = type(model.loss).__module__ == "nnx.losses"
-    return Data(samples, targets if builtin else given, given)
+    answers = program.answers_to(model.accuracy, model.loss, model.layers[-1])
+    return Data(samples, targets if builtin else given, answers.targets(given, int(targets.shape[-1])))
 
 
 def checked_validation(model: Network, where: str, validation_data: Any) -> Data:
@@ -139,5 +141,6 @@ def _output_width(model: Network, samples: Array) -> int:
 
 
 def _dtype(model: Network) -> FloatDType | None:
-    """Return the dtype of the model's dense layers; None if it has none."""
-    return next((layer._float_dtype() for layer in model.layers if isinstance(layer, Layer_Dense)), None)
+    """Return the dtype of the model's layers with parameters; None if it has none."""
+    kinds = Layer_Dense | Activation_PReLU
+    return next((layer._float_dtype() for layer in model.layers if isinstance(layer, kinds)), None)

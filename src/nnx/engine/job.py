@@ -18,7 +18,7 @@ class Data(NamedTuple):
     X: Array
     #: What the loss gets: cast for a built-in loss, as the caller gave it for others.
     y: Array
-    #: What the accuracy gets: as the caller gave it.
+    #: What the accuracy gets: as the caller gave it, but for signs, which are 0 and 1.
     y_accuracy: Array
 
     def n_batches(self, batch_size: int | None) -> int:

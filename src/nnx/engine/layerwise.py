@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from nnx._base import printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
-from nnx.engine import divergence
+from nnx.engine import divergence, program
 from nnx.engine.job import Data, Job, Keep, Validate
-from nnx.losses import Loss
+from nnx.losses import Answers, Loss
 from nnx.optimizers import forgetting_averages, is_built_in
 
 
@@ -131,9 +131,12 @@ def _new_pass(model: Network) -> None:
 
 
 def _predictions(model: Network, output: Any) -> Any:
-    """Return what the last layer makes of its output; a layer without ``predictions`` leaves it as it is."""
-    predictions = getattr(model.output_layer_activation, "predictions", None)
-    return output if predictions is None else predictions(output)
+    """Return what last layer and loss make of the output; a layer without ``predictions`` leaves it as it is."""
+    last = model.output_layer_activation
+    predictions = getattr(last, "predictions", None)
+    made = output if predictions is None else predictions(output)
+    said = program.answers_to(model.accuracy, model.loss, last)
+    return made if said == Answers() else said.of(made, getattr(model.accuracy, "binary", False))
 
 
 def _rate(model: Network) -> float:

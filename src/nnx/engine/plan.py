@@ -56,9 +56,12 @@ class Accurate:
         Whether predictions are outputs above a half, or the column of the largest.
     precision : float
         How near a prediction must come; −1: it must be equal.
+    answers : tuple
+        Each how many columns, and from which on, is a prediction; above what an output is 1, not 0; whether outputs are
+        logarithms.
     """
 
-    def __init__(self, accuracy: Any, stages: tuple[program.Stage, ...], combined: bool, data: Data) -> None:
+    def __init__(self, accuracy: Any, loss: Any, stages: tuple[program.Stage, ...], combined: bool, data: Data) -> None:
         if data.X.ndim != 2 or data.X.shape[1] != stages[0].n_in:
             raise program.Obstacle(f"the samples do not have {stages[0].n_in} columns")
         n_out, predicts = stages[-1].n_out, getattr(stages[-1].owner, "_predicts", "")
@@ -66,7 +69,9 @@ class Accurate:
         self.classes = predicts == "classes"
         self.precision = -1.0
         self.wanted: Array | None = None
-        shape: tuple[int, ...] = (len(data.X),) if self.classes else (len(data.X), n_out)
+        made = program.answers_to(accuracy, loss, stages[-1].owner)
+        self.answers = (made.every, made.begin, 0.0 if made.signs else 0.5, made.exponential)
+        shape: tuple[int, ...] = (len(data.X),) if self.classes else (len(data.X), n_out // made.every)
         where = f"{type(accuracy).__name__}.compare"
         if self.classes and combined and type(accuracy) is Accuracy_Categorical and not accuracy.binary:
             return
@@ -83,6 +88,8 @@ class Accurate:
                 y = y[:, 0]
             self.classes = self.classes or n_out > 1
             shape = (len(data.X),) if self.classes else (len(data.X), 1)
+        if made.signs:
+            self.threshold = bool(accuracy.binary) or n_out == 1
         self.wanted = np.array(_check.shaped(where, "y", y, shape), np.float64, order="C")
 
     def compares_with_targets(self, loss: Any) -> bool:
@@ -158,7 +165,7 @@ class Run:
         stages = self.program.stages
         self.dropouts = [stage.owner for stage in stages if stage.kind == "dropout"]
         self.operations = self.batch * self.program.operations
-        accurate = Accurate(self.program.accuracy, stages, self.program.combined, data)
+        accurate = Accurate(self.program.accuracy, self.program.loss, stages, self.program.combined, data)
         self.judges_simply = accurate.compares_with_targets(self.program.loss)
         where = "Model.train"
         optimizer = self.program.optimizer
@@ -174,7 +181,14 @@ class Run:
                 model._plan = None
                 raise program.Obstacle("arrays share memory, or have changed")
             bound = self.native.bind_data(
-                data.X, data.y, loss_settings, accurate.wanted, accurate.threshold, accurate.classes, accurate.precision
+                data.X,
+                data.y,
+                loss_settings,
+                accurate.wanted,
+                accurate.threshold,
+                accurate.classes,
+                accurate.precision,
+                accurate.answers,
             )
             if not bound:
                 raise program.Obstacle("the samples share memory with a parameter")
@@ -470,7 +484,7 @@ def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Inte
         stages = program.stages(model)
         combined = program.is_combined(stages, loss)
         settings = loss._settings("Model.evaluate", stages[-1].n_out)
-        accurate = Accurate(accuracy, stages, combined, data)
+        accurate = Accurate(accuracy, loss, stages, combined, data)
     except program.Obstacle:
         return False
     n_batches = data.n_batches(batch_size)
@@ -491,6 +505,7 @@ def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Inte
             first,
             min(first + step, n_batches),
             combined,
+            accurate.answers,
         )
         if found is None:
             return False

@@ -16,8 +16,9 @@ from nnx._base.network import Network
 from nnx._base.typing import FloatDType
 from nnx._base.vocabulary import BUILT_IN as CLASSES
 from nnx._base.vocabulary import is_built_in
+from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.layers import Layer_Dense, Layer_Input
-from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy
+from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Answers, answers
 
 #: Methods that a program stands for; who replaces one, or adds one where there was none, gets it called.
 LAYER_METHODS = ("forward", "backward", "predictions", "get_parameters")
@@ -32,6 +33,12 @@ LOSS_METHODS = (
 )
 OPTIMIZER_METHODS = ("pre_update_params", "update_params", "post_update_params")
 ACCURACY_METHODS = ("init", "compare", "calculate", "calculate_accumulated", "new_pass")
+#: The names of the parameters of stages that have any, by their kind.
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    kind._kernel: kind._parameters  # type: ignore[attr-defined]
+    for kind in CLASSES["layer"]
+    if hasattr(kind, "_parameters")
+}
 CLASSIFIER = Activation_Softmax_Loss_CategoricalCrossentropy
 
 #: The built-in classes' own methods, as they are when nnx is imported; None for a name that a class has not.
@@ -147,9 +154,8 @@ class Program:
         names = [_name(number, self.layers) for number in range(len(self.layers))]
         before = "X"
         for name, stage in zip(names, self.stages, strict=True):
-            reads: tuple[str, ...] = (
-                (before, f"{name}.weights", f"{name}.biases") if stage.kind == "dense" else (before,)
-            )
+            own_parameters = tuple(f"{name}.{parameter}" for parameter in PARAMETERS.get(stage.kind, ()))
+            reads: tuple[str, ...] = (before, *own_parameters)
             writes: tuple[str, ...] = (
                 (f"{name}.output", f"{name}.binary_mask") if stage.kind == "dropout" else (f"{name}.output",)
             )
@@ -161,8 +167,8 @@ class Program:
         lowest = self.trained.index(True) if True in self.trained else len(names)
         for number in range(len(names) - 1 - self.combined, lowest, -1):
             name, stage = names[number], self.stages[number]
-            reads = (gradient, f"{name}.weights") if stage.kind == "dense" else (gradient, f"{name}.output")
-            part = "_inputs" if stage.kind == "dense" else ""
+            reads = (gradient, f"{name}.weights") if stage.kind in PARAMETERS else (gradient, f"{name}.output")
+            part = "_inputs" if stage.kind in PARAMETERS else ""
             yield "backward", Op(f"{stage.kind}_backward{part}", reads, (f"{name}.dinputs",))
             gradient = f"{name}.dinputs"
         rule = self.optimizer._rule("explain")
@@ -171,10 +177,11 @@ class Program:
                 name = names[number]
                 inputs = "X" if number == 0 else f"{names[number - 1]}.output"
                 above = f"{names[number + 1]}.dinputs" if number + 1 < len(names) else "loss.dinputs"
-                for parameter, state in zip(("weights", "biases"), rule.states, strict=True):
+                kind = self.stages[number].kind
+                for parameter, state in zip(PARAMETERS[kind], rule.states, strict=False):
                     own = tuple(f"{name}.{attribute}" for attribute in (parameter, *state))
                     reads = (inputs, above) if parameter == "weights" else (above,)
-                    yield "update", Op(f"dense_backward_{parameter}, {rule.kernel}_update", (*reads, *own), own)
+                    yield "update", Op(f"{kind}_backward_{parameter}, {rule.kernel}_update", (*reads, *own), own)
 
     def slots(self) -> list[Slot]:
         """Return every array of a step."""
@@ -182,13 +189,10 @@ class Program:
         states = self.optimizer._rule("explain").states
         for number, (stage, trained) in enumerate(zip(self.stages, self.trained, strict=True)):
             name = _name(number, self.layers)
-            if stage.kind == "dense":
-                for parameter, shape, state in (
-                    ("weights", (stage.n_in, stage.n_out), states[0]),
-                    ("biases", (1, stage.n_out), states[1]),
-                ):
-                    found.append(Slot(f"{name}.{parameter}", shape, "parameter" if trained else "frozen parameter"))
-                    found += [Slot(f"{name}.{attribute}", shape, "state") for attribute in state if trained]
+            for parameter, state in zip(PARAMETERS.get(stage.kind, ()), states, strict=False):
+                shape: tuple[int, ...] = np.shape(getattr(stage.owner, parameter))
+                found.append(Slot(f"{name}.{parameter}", shape, "parameter" if trained else "frozen parameter"))
+                found += [Slot(f"{name}.{attribute}", shape, "state") for attribute in state if trained]
             found.append(Slot(f"{name}.output", ("n", stage.n_out), "activation"))
             if stage.kind == "dropout":
                 found.append(Slot(f"{name}.binary_mask", ("n", stage.n_out), "mask"))
@@ -249,8 +253,8 @@ def _check_apart(program: Program) -> None:
     arrays = [
         (f"layers[{number}].{name}", vars(stage.owner).get(name))
         for number, stage in enumerate(program.stages)
-        if stage.kind == "dense"
-        for name in ("weights", "biases", *states[0], *states[1])
+        for parameter, state in zip(PARAMETERS.get(stage.kind, ()), states, strict=False)
+        for name in (parameter, *state)
     ]
     found = [(name, array) for name, array in arrays if isinstance(array, np.ndarray)]
     for i, (name, array) in enumerate(found):
@@ -293,6 +297,8 @@ def stages(model: Network) -> tuple[Stage, ...]:
             n_in, n_out = _shape(model.layers, layer)
             if n_in != width:
                 raise Obstacle(f"{_whose(layer, model.layers)} does not take the {width} outputs before it")
+        if kind == "prelu" and np.shape(vars(layer).get("weights")) not in ((1, 1), (1, width)):
+            raise Obstacle(f"{_whose(layer, model.layers)} does not have a slope for each of its {width} inputs")
         found.append(Stage(kind, layer, width, n_out))
         width = n_out
     return tuple(found)
@@ -308,10 +314,10 @@ def _shape(layers: list[Any], layer: Layer_Dense) -> tuple[int, int]:
 
 
 def dtype_of(stages: tuple[Stage, ...]) -> FloatDType:
-    """Return the one dtype of the dense layers."""
-    found = {stage.owner._float_dtype() for stage in stages if stage.kind == "dense"}
+    """Return the one dtype of the layers with parameters."""
+    found = {stage.owner._float_dtype() for stage in stages if stage.kind in PARAMETERS}
     if len(found) > 1:
-        raise Obstacle("the dense layers have two dtypes")
+        raise Obstacle("the layers with parameters have two dtypes")
     (dtype,) = found
     return _config.FLOAT32 if dtype == _config.FLOAT32 else _config.FLOAT64
 
@@ -319,6 +325,12 @@ def dtype_of(stages: tuple[Stage, ...]) -> FloatDType:
 def is_combined(stages: tuple[Stage, ...], loss: Any) -> bool:
     """Return whether last activation and loss have one gradient, as in `Model.backward`."""
     return is_built_in("loss", loss) and loss._pair is not None and type(stages[-1].owner) is loss._pair
+
+
+def answers_to(accuracy: Any, loss: Any, last: Any) -> Answers:
+    """Return what of the outputs an accuracy gets; one of your own gets them as they are."""
+    known = isinstance(accuracy, Accuracy_Categorical | Accuracy_Regression)
+    return answers(loss, last, accuracy._predicts if known else "")
 
 
 def guards(
@@ -369,12 +381,12 @@ def check_judges(model: Network) -> None:
 
 def _trained(stages: tuple[Stage, ...], trainable: tuple[Any, ...]) -> tuple[bool, ...]:
     """Return which stages are trained; a layer that was taken out of ``trainable_layers`` is not."""
-    owners = {id(stage.owner) for stage in stages if stage.kind == "dense"}
+    owners = {id(stage.owner) for stage in stages if stage.kind in PARAMETERS}
     found = {id(layer) for layer in trainable}
     if len(found) < len(trainable):
         raise Obstacle("trainable_layers holds a layer twice")
     if not found <= owners:
-        raise Obstacle("trainable_layers holds a layer that is not one of the model's dense layers")
+        raise Obstacle("trainable_layers holds a layer that is not one of the model's layers with parameters")
     return tuple(id(stage.owner) in found for stage in stages)
 
 

@@ -10,7 +10,7 @@ from nnx._base import check as _check
 from nnx._base import random as _random
 from nnx._base.vocabulary import BUILT_IN
 from nnx.accuracy import Accuracy_Regression
-from nnx.layers import Layer_Dense, Layer_Dropout
+from nnx.layers import Layer_Dropout
 from nnx.optimizers import COMMON
 
 #: The largest count that a file may hold: whoever goes on from it does not leave the range of 64 bits.
@@ -88,14 +88,14 @@ def describe(where: str, role: str, thing: Any) -> dict[str, Any]:
 
 
 def make(kind: type, config: dict[str, Any]) -> Any:
-    """Return an object of a built-in class, checked by its own constructor; a dense layer without parameters.
+    """Return an object of a built-in class, checked by its own constructor; a layer with parameters without those.
 
     A dense layer's constructor would draw random weights, and allocate whatever size a file claims.
     """
     thing: Any = object.__new__(kind)
     if config.get("schedule") is not None:
         config = {**config, "schedule": schedules.from_description(kind.__name__, "schedule", config["schedule"])}
-    (thing._configure if kind is Layer_Dense else thing.__init__)(**config)
+    (thing._configure if hasattr(thing, "_parameters") else thing.__init__)(**config)
     return thing
 
 

@@ -22,6 +22,7 @@ from nnx.errors import ModelFileError
 from nnx.files import descriptions, packing, safetensors
 from nnx.files.descriptions import BUILTIN
 from nnx.layers import AVERAGED, Layer_Dense
+from nnx.losses import answers
 from nnx.optimizers import AVERAGES, state_names
 
 #: The version that is written, and those that are read.
@@ -48,6 +49,8 @@ PARAMETER_ARRAYS = ("weights", "biases")
 KINDS: tuple[Any, ...] = BUILTIN["optimizer"]
 STATES = state_names((*dict.fromkeys(name for kind in KINDS for name in kind._states), AVERAGES))
 ARRAYS = (*PARAMETER_ARRAYS, *STATES[0], *STATES[1])
+#: The built-in layers that have arrays.
+WITH_PARAMETERS: tuple[Any, ...] = tuple(kind for kind in BUILTIN["layer"] if hasattr(kind, "_parameters"))
 
 # Writing
 
@@ -157,7 +160,7 @@ def packed(where: str, key: str, preprocessor: Table | Images) -> tuple[dict[str
 
 def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict[str, Array]:
     """Return a layer's arrays under their names in the file."""
-    if isinstance(layer, Layer_Dense):
+    if isinstance(layer, WITH_PARAMETERS):
         layer.get_parameters()
     _check_shapes(where, layer)
     found = {name: getattr(layer, name, None) for name in names}
@@ -166,6 +169,12 @@ def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict
         if array.dtype.name not in safetensors.NAMES:
             raise TypeError(f"{where}: {name} of layer {number} must be an array of real numbers, got {array.dtype}.")
     return {f"layers.{number}.{name}": array for name, array in arrays.items()}
+
+
+def _arrays_of(kind: type) -> tuple[str, ...]:
+    """Return the names of the arrays that an object of a built-in class may have."""
+    names: tuple[str, ...] = getattr(kind, "_parameters", ())
+    return (*names, *itertools.chain(*STATES[: len(names)]))
 
 
 def _check_shapes(where: str, layer: Any) -> None:
@@ -220,6 +229,9 @@ def _misfit(model: Network, key: str, preprocessor: Table | Images) -> str:
     n_inputs, n_outputs = _input_width(model), model.output_width()
     if n_inputs not in (None, preprocessor.n_inputs):
         return f"{key} must give the {n_inputs} inputs of the network, got {preprocessor.n_inputs}"
+    every = answers(model.loss, model.layers[-1] if model.layers else None, "numbers").every
+    if preprocessor.classes is None and n_outputs is not None and n_outputs % every == 0:
+        n_outputs //= every  # several answer for one target
     if n_outputs is not None and not preprocessor.fits(n_outputs):
         return f"{key} must have the {n_outputs} outputs of the network, got {preprocessor.n_outputs}"
     if any(getattr(model, other) is not None for other in PREPROCESSORS if other != key):
@@ -526,15 +538,15 @@ class _File:
             yield full_name, array
 
     def fill(self, layers: list[Any]) -> None:
-        """Give the layers their arrays: dense ones both parameters, of the right shapes; state shaped like those."""
+        """Give the layers their arrays: all parameters, of the right shapes; state shaped like those."""
         known = {f"layers.{number}.{name}": (layer, name) for number, layer in enumerate(layers) for name in ARRAYS}
         for full_name, array in self.layer_arrays(known):
             layer, name = known[full_name]
-            if type(layer) in BUILTIN["layer"] and type(layer) is not Layer_Dense:
-                self.refuse(f"is damaged: it holds {full_name!r}, but {layer!r} has no arrays")
+            if type(layer) in BUILTIN["layer"] and name not in _arrays_of(type(layer)):
+                self.refuse(f"is damaged: it holds {full_name!r}, but {layer!r} has no {name}")
             setattr(layer, name, array)
         for layer in layers:
-            if type(layer) is Layer_Dense:
+            if type(layer) in WITH_PARAMETERS:
                 try:
                     layer.get_parameters()
                 except (RuntimeError, TypeError, ValueError) as error:

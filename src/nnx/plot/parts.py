@@ -11,6 +11,7 @@ from nnx._base import check
 from nnx._base.network import Network
 from nnx._base.printing import amount_text
 from nnx._base.typing import Array, ArrayLike
+from nnx.losses import answers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,6 +139,7 @@ def outputs_and_classes(where: str, model: Network, X: ArrayLike) -> tuple[Array
     """Return a model's outputs, and the class number that it predicts for each row."""
     output: Any = model.predict(X, batch_size=8192)
     predicted = getattr(model.output_layer_activation, "predictions", lambda outputs: outputs)(output)
+    predicted = answers(model.loss, model.output_layer_activation, "classes").of(predicted, False)
     one_each = np.shape(predicted) in ((len(output),), (len(output), 1))
     if not one_each or not _are_class_numbers(np.asarray(predicted)):
         raise ValueError(
@@ -152,6 +154,7 @@ def single_output(where: str, model: Network, X: ArrayLike) -> Array:
     if model.preprocessor is not None and model.preprocessor.classes is not None:
         raise ValueError(f"{where}: model must predict numbers, got one that predicts classes.")
     output = model.predict(X, batch_size=8192)
+    output = answers(model.loss, model.output_layer_activation, "numbers").of(output, False)
     if output.ndim != 2 or output.shape[1] != 1 or len(output) == 0:
         raise ValueError(f"{where}: model must give one output for each row of X, got shape {output.shape}.")
     return output

@@ -17,6 +17,7 @@ from nnx.accuracy import Accuracy_Categorical
 from nnx.data.columns import Number
 from nnx.data.sheet import shown
 from nnx.engine.data_checks import checked_samples
+from nnx.losses import Answers, answers
 from nnx.scoring import metrics
 from nnx.scoring.reports import ClassificationReport, RegressionReport, Report
 
@@ -39,10 +40,19 @@ def report(model: Network, where: str, X: ArrayLike, y: ArrayLike, batch_size: i
     _check_finite(where, "the model's outputs", outputs)
     _check_finite(where, "y", given)
     if not _predicts_classes(model, where):
-        return _regression(model, where, outputs.astype(np.float64), given)
+        numbers = _answers(model, "numbers")
+        given = numbers.targets(given, outputs.shape[1])
+        return _regression(model, where, numbers.of(outputs.astype(np.float64), False), given)
+    if _answers(model, "classes").signs and given.dtype.kind in "iuf" and (np.absolute(given) == 1).all():
+        given = (given > 0).astype(np.intp)
     if outputs.shape[1] > 1 and _judged_by_value(model):
-        return _several_binary(where, outputs, given)
+        return _several_binary(model, where, outputs, given)
     return _classification(model, where, outputs, given)
+
+
+def _answers(model: Network, predicts: str) -> Answers:
+    """Return what of the outputs is compared with targets."""
+    return answers(model.loss, model.output_layer_activation, predicts)
 
 
 def _check_finite(where: str, name: str, values: Array) -> None:
@@ -124,8 +134,13 @@ def _predicted(model: Network, where: str, outputs: Array, n_classes: int) -> Ar
     if predicted.ndim == 2:
         predicted = predicted[:, 0] if predicted.shape[1] == 1 else np.argmax(predicted, axis=1)
     if outputs.shape[1] == 1:
-        return (predicted > 0.5).astype(np.intp)
+        return (predicted > _cut(model)).astype(np.intp)
     return _labels(where, "the model's predictions", predicted, (len(outputs), n_classes))
+
+
+def _cut(model: Network) -> float:
+    """Return above what an output says 1, not 0."""
+    return 0.0 if _answers(model, "classes").signs else 0.5
 
 
 def _zeros_and_ones(where: str, y: Array, shape: tuple[int, ...]) -> Array:
@@ -137,11 +152,12 @@ def _zeros_and_ones(where: str, y: Array, shape: tuple[int, ...]) -> Array:
     return values.astype(np.intp)
 
 
-def _several_binary(where: str, outputs: Array, y: Array) -> ClassificationReport:
+def _several_binary(model: Network, where: str, outputs: Array, y: Array) -> ClassificationReport:
     """Judge several sigmoid outputs, each value by itself."""
     true, scores = _zeros_and_ones(where, y, outputs.shape), outputs.astype(np.float64)
     pairs = list(zip(true.T, scores.T, strict=True))
-    counts = [metrics.count(t, (s > 0.5).astype(np.intp), 2) for t, s in pairs]
+    counts = [metrics.count(t, (s > _cut(model)).astype(np.intp), 2) for t, s in pairs]
+    probable = not _answers(model, "classes").signs
     shares = true.mean(axis=0)
     return ClassificationReport(
         n_samples=len(true),
@@ -150,7 +166,7 @@ def _several_binary(where: str, outputs: Array, y: Array) -> ClassificationRepor
         baseline_answer="always predicting the more frequent value of each output",
         balanced_accuracy=float(np.mean([metrics.balanced_accuracy(each) for each in counts])),
         baseline_balanced_accuracy=float(np.mean([1 / np.count_nonzero(each.samples) for each in counts])),
-        log_loss=metrics.log_loss(np.where(true == 1, scores, 1 - scores)),
+        log_loss=metrics.log_loss(np.where(true == 1, scores, 1 - scores)) if probable else math.nan,
         baseline_log_loss=metrics.log_loss(np.where(true == 1, shares, 1 - shares)),
         auc=_mean_of_defined(np.array([metrics.roc_auc(t, s) for t, s in pairs])),
         classes=tuple(f"output {number}" for number in range(outputs.shape[1])),

@@ -13,7 +13,14 @@ infinity pass through. And they never call ``np.dot``, ``np.zeros`` or ``np.eye`
 Shapes: n samples, k inputs, m neurons (or outputs, or classes).
 """
 
-from nnx._kernels._numpy.activations import ACTIVATIONS, activation_backward, activation_forward
+from nnx._kernels._numpy.activations import (
+    ACTIVATIONS,
+    activation_backward,
+    activation_forward,
+    prelu_backward_inputs,
+    prelu_backward_weights,
+    prelu_forward,
+)
 from nnx._kernels._numpy.counts import argmax, bad_label, equal_count, near_count
 from nnx._kernels._numpy.layers import (
     dense_backward_biases,
@@ -49,6 +56,9 @@ __all__ = [
     "near_count",
     "optimizer_update",
     "pair_backward",
+    "prelu_backward_inputs",
+    "prelu_backward_weights",
+    "prelu_forward",
     "regularization_loss",
     "scale_gradients",
     "softmax_crossentropy",

@@ -14,6 +14,9 @@ from nnx._kernels._numpy.quiet import quiet
 #: Probabilities are kept this far from 0 and 1 before a logarithm.
 CLIP = 1e-7
 
+#: What is added to an expected count before its logarithm.
+POISSON_EPSILON = 1e-8
+
 
 class Loss(NamedTuple):
     """A row of the table.
@@ -167,6 +170,95 @@ def absolute_error_slope(y_pred: Array, y_true: Array, own: Array) -> Array:
 add_formula("mean_absolute_error", absolute_error, absolute_error_slope)
 
 
+# Huber's loss
+
+
+def huber(y_pred: Array, y_true: Array, own: Array, delta: float) -> Array:
+    """c·(d − c/2), where d = p − y, and c is d kept within [−δ, δ]."""
+    d = y_pred - y_true
+    c = np.clip(d, -delta, delta)
+    return c * (d - c / 2)
+
+
+def huber_slope(y_pred: Array, y_true: Array, own: Array, delta: float) -> Array:
+    """The difference p − y, kept within [−δ, δ]."""
+    return np.clip(y_pred - y_true, -delta, delta)
+
+
+add_formula("huber", huber, huber_slope)
+
+
+# Log-cosh
+
+
+def log_cosh(y_pred: Array, y_true: Array, own: Array) -> Array:
+    """|d| + log1p(expm1(−2·|d|) / 2), where d = p − y; near 0, where that cancels, −log1p(−tanh² d) / 2."""
+    d = np.absolute(y_pred - y_true)
+    near = -np.log1p(-np.square(np.tanh(d))) / 2
+    return np.where(d < 0.5, near, d + np.log1p(np.expm1(-2 * d) / 2))
+
+
+def log_cosh_slope(y_pred: Array, y_true: Array, own: Array) -> Array:
+    """The hyperbolic tangent of p − y."""
+    return np.tanh(y_pred - y_true)
+
+
+add_formula("log_cosh", log_cosh, log_cosh_slope)
+
+
+# Pinball loss; a column's own number is its quantile
+
+
+def pinball(y_pred: Array, y_true: Array, own: Array) -> Array:
+    """q·d where d = y − p is above 0, else (q − 1)·d."""
+    d = y_true - y_pred
+    return np.where(d > 0, own, own - 1) * d
+
+
+def pinball_slope(y_pred: Array, y_true: Array, own: Array) -> Array:
+    """−q where y is above p, 1 − q where it is below, 0 where they are equal."""
+    d = y_true - y_pred
+    return np.where(d > 0, -own, np.where(d < 0, 1 - own, d))
+
+
+add_formula("pinball", pinball, pinball_slope)
+
+
+# Poisson's negative log-likelihood, without the term that only the targets are in
+
+
+def poisson(y_pred: Array, y_true: Array, own: Array, log_input: float) -> Array:
+    """exp(p) − y·p, or for outputs that are not logarithms, p − y·log(p + ε)."""
+    if log_input:
+        return np.exp(y_pred) - y_true * y_pred
+    return y_pred - y_true * np.log(y_pred + POISSON_EPSILON)
+
+
+def poisson_slope(y_pred: Array, y_true: Array, own: Array, log_input: float) -> Array:
+    """exp(p) − y, or 1 − y/(p + ε)."""
+    return np.exp(y_pred) - y_true if log_input else 1 - y_true / (y_pred + POISSON_EPSILON)
+
+
+add_formula("poisson", poisson, poisson_slope)
+
+
+# Hinge loss; targets are −1 and 1
+
+
+def hinge(y_pred: Array, y_true: Array, own: Array, margin: float) -> Array:
+    """max(0, m − y·p)."""
+    return np.maximum(margin - y_true * y_pred, 0)
+
+
+def hinge_slope(y_pred: Array, y_true: Array, own: Array, margin: float) -> Array:
+    """−y where y·p is below the margin, else 0."""
+    room = margin - y_true * y_pred
+    return np.where(room > 0, -y_true, np.where(np.isnan(room), room, 0))
+
+
+add_formula("hinge", hinge, hinge_slope)
+
+
 # Binary cross-entropy; a column's own number is the weight w of positive targets
 
 
@@ -188,9 +280,9 @@ def binary_crossentropy_slope(y_pred: Array, y_true: Array, own: Array, smoothin
 
 
 def binary_crossentropy_slope_of_sigmoid(y_pred: Array, y_true: Array, own: Array, smoothing: float) -> Array:
-    """The slope by the logit: p·(1 − y + w·y) − w·y, which is p − y without a weight."""
+    """The slope by the logit: (1 − y)·p − w·y·(1 − p), which is p − y without a weight."""
     y = smoothed(y_true, smoothing)
-    return y_pred + y_pred * y * (own - 1) - own * y
+    return (1 - y) * y_pred - own * y * (1 - y_pred)
 
 
 add_formula(

@@ -33,6 +33,15 @@ ctypedef Py_ssize_t (*softmax_crossentropy_t)(
 ) noexcept nogil
 ctypedef void (*argmax_t)(const void *, Py_ssize_t *, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*near_count_t)(const void *, const void *, Py_ssize_t, double) noexcept nogil
+ctypedef void (*prelu_forward_t)(
+    const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*prelu_backward_inputs_t)(
+    const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*prelu_backward_weights_t)(
+    const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
 ctypedef void (*scale_t)(const void *, void *, Py_ssize_t, double) noexcept nogil
 
 # Formulas: a table each of activations, losses and rules, a row for each of them
@@ -118,11 +127,12 @@ cdef extern from "threads.h" nogil:
     bint put_in(char **place, char *value)
 
 cdef enum Kind:
-    DENSE, ACTIVATION, DROPOUT
+    DENSE, ACTIVATION, DROPOUT, PRELU
 
 cdef struct Parameter:
     # Weights or biases, in the layer's own arrays.
     void *values
+    Py_ssize_t size  # how many values; 0 where a stage has no such parameter
     void *states[MAX_STATES]  # what the rule keeps of them
     void *averages  # NULL if the optimizer keeps none
     void *gradients  # out; NULL if nobody wants to see them
@@ -178,6 +188,10 @@ cdef struct Progress:
     double batch_loss  # of the last batch
     double batch_hits
 
+cdef inline bint has_parameters(const Stage *stage) noexcept nogil:
+    """Return whether a stage has weights; a dense one has biases as well."""
+    return stage.kind == DENSE or stage.kind == PRELU
+
 cdef struct Net:
     # A program bound to arrays: all that a run reads and writes.
     int n_stages
@@ -200,7 +214,10 @@ cdef struct Net:
     const void *targets  # (n_samples, n_out), for the others
     const double *wanted  # (n_samples, n_wanted): what the accuracy compares with; NULL: the labels
     Py_ssize_t n_wanted
-    bint threshold  # predictions are whether an output is above 1/2
+    bint threshold  # predictions are whether an output is above `cut`
+    double cut
+    bint exponential  # predictions are the exponentials of outputs
+    Py_ssize_t every, begin  # each so many columns, from which on, are predictions; without `classes`
     bint classes  # predictions are the first largest column
     double precision  # how near a prediction must come; below 0: it must be equal
     const Rule *rule
@@ -260,6 +277,9 @@ cdef struct Kernels:
     vector_function_t vector_function
     const Activation *activations
     int n_activations
+    prelu_forward_t prelu_forward
+    prelu_backward_inputs_t prelu_backward_inputs
+    prelu_backward_weights_t prelu_backward_weights
     const Loss *losses
     int n_losses
     const Rule *rules

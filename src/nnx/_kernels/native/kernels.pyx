@@ -5,7 +5,7 @@ It holds no Python function. The binding layer (`_native.pyx`) takes the table o
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.float cimport DBL_MIN, FLT_MIN
-from libc.math cimport INFINITY, fabs, pow, rint, sqrt
+from libc.math cimport INFINITY, exp, fabs, pow, rint, sqrt
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
@@ -17,6 +17,7 @@ cdef double NO_SETTINGS[MAX_SETTINGS]  # zeros: for formulas that have none
 include "elementwise/loops.pxi"
 include "elementwise/softmax.pxi"
 include "elementwise/activations.pxi"
+include "elementwise/prelu.pxi"
 include "elementwise/losses.pxi"
 include "elementwise/optimizers.pxi"
 include "elementwise/dropout.pxi"
@@ -79,6 +80,9 @@ addresses.dropout_mask = <dropout_mask_t> dropout_mask
 addresses.multiply = <map_two_t> multiply
 addresses.vector_function = <vector_function_t> vector_function
 addresses.activations, addresses.n_activations = activations, n_activations
+addresses.prelu_forward = <prelu_forward_t> prelu_forward
+addresses.prelu_backward_inputs = <prelu_backward_inputs_t> prelu_backward_inputs
+addresses.prelu_backward_weights = <prelu_backward_weights_t> prelu_backward_weights
 addresses.losses, addresses.n_losses = losses, n_losses
 addresses.rules, addresses.n_rules = rules, n_rules
 addresses.softmax_crossentropy = <softmax_crossentropy_t> softmax_crossentropy

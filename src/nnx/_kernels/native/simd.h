@@ -383,6 +383,19 @@ INLINE each each_exp(each x) {
     return p * power_of_two(half, 0) * power_of_two(n - (half - ROUNDER), 0);
 }
 
+/* e^x for |x| up to EXP_REACH, where it is a normal number: the same bits without the ends of the range, which are a third of
+ * the time of a SiLU with its slope. */
+#ifdef NNX_DOUBLE
+#define EXP_REACH 708
+#else
+#define EXP_REACH 87
+#endif
+INLINE each each_exp_near(each x) {
+    each n, p;
+    p = exp_fraction(exp_reduce(x, &n)) + 1;
+    return p * power_of_two(n, 0);
+}
+
 /* e^x - 1 = 2 (2^(n-1) (e^r - 1) + 2^(n-1) - 1/2), and just e^r - 1 where n = 0: 1.96 ulp. -0 becomes 0. */
 INLINE each each_expm1(each x) {
 #ifdef NNX_DOUBLE
@@ -685,6 +698,7 @@ INLINE each each_normal(each x, each *density) {
 }
 
 LIFT1(vec, v_exp, vec, x, each_exp(x))
+LIFT1(vec, v_exp_near, vec, x, each_exp_near(x))
 LIFT1(vec, v_log, vec, x, each_log(x))
 LIFT1(vec, v_expm1, vec, x, each_expm1(x))
 LIFT1(vec, v_log1p, vec, x, each_log1p(x))

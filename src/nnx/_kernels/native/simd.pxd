@@ -10,6 +10,7 @@ cdef extern from "simd.h" nogil:
         pass
     const int LANES
     const int TILE_ROWS
+    const real_t EXP_REACH
 
     void fetch_ahead(const void *address)
     vec v_all(real_t x)
@@ -27,6 +28,7 @@ cdef extern from "simd.h" nogil:
     vec v_max(vec a, vec b)
     vec v_min(vec a, vec b)
     vec v_exp(vec x)
+    vec v_exp_near(vec x)
     vec v_log(vec x)
     vec v_expm1(vec x)
     vec v_log1p(vec x)

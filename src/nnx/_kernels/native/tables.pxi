@@ -2,6 +2,8 @@
 
 from libc.string cimport strcmp
 
+cdef tuple AS_THEY_ARE = (1, 0, 0.5, False)  # all outputs, and a threshold of 1/2
+
 
 cdef const Activation *activation_of(const Kernels *kernels, str name) except NULL:
     """Return an activation's row."""
@@ -49,6 +51,16 @@ cdef inline int take_activation_settings(Stage *stage, object owner) except -1:
     """Read an activation's settings from its object, if it has any."""
     if stage.kind == ACTIVATION and stage.activation.n_settings:
         take_settings(stage.settings, owner._settings(), stage.activation.n_settings)
+    return 0
+
+
+cdef int take_answers(Net *net, tuple answers) except -1:
+    """Take what of the outputs is compared: each how many columns, from which on; threshold; whether exponentials."""
+    cdef Py_ssize_t every, begin
+    every, begin, net.cut, net.exponential = answers
+    if not 0 <= begin < every or net.n_out % every or net.n_wanted * every > net.n_out:
+        raise ValueError("answers must be columns of the output, as many as are wanted.")
+    net.every, net.begin = every, begin
     return 0
 
 

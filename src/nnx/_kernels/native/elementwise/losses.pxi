@@ -179,6 +179,123 @@ cdef void mean_absolute_error(
 add_loss("mean_absolute_error", "", <loss_t> mean_absolute_error, 0, 0)
 
 
+# Huber's loss: c·(d − c/2), where d = p − y, and c, which is the slope, is d kept within [−δ, δ]. Settings: δ.
+
+
+cdef inline vec huber_of(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
+    cdef vec d = v_sub(p, y)
+    cdef vec c = v_min(settings[0], v_max(v_sub(v_all(0), settings[0]), d))
+    slope[0] = c
+    return v_mul(c, v_sub(d, v_mul(v_all(<real_t> 0.5), c)))
+
+
+cdef void huber(
+    LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
+    Py_ssize_t n, const double *settings, const real_t *own,
+) noexcept nogil:
+    by_elements(huber_of, huber_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own)
+
+
+add_loss("huber", "", <loss_t> huber, 0, 1)
+
+
+# Log-cosh. With e = expm1(−2·|d|), d = p − y, the slope tanh d is ±e/(2 + e), and the loss |d| + log1p(e/2); near 0,
+# where that cancels, it is −log1p(−tanh² d)/2.
+
+
+cdef inline vec log_cosh_of(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
+    cdef vec d = v_sub(p, y), size = v_abs(d), half = v_all(<real_t> 0.5)
+    cdef vec e = v_expm1(v_mul(v_all(-2), size))
+    cdef vec t = v_div(e, v_add(v_all(2), e))
+    cdef mask near = v_greater(half, size)
+    cdef vec log = v_log1p(v_select(near, v_sub(v_all(0), v_mul(t, t)), v_mul(half, e)))
+    slope[0] = v_select(v_greater(d, v_all(0)), v_sub(v_all(0), t), t)
+    return v_select(near, v_mul(v_sub(v_all(0), half), log), v_add(size, log))
+
+
+cdef void log_cosh(
+    LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
+    Py_ssize_t n, const double *settings, const real_t *own,
+) noexcept nogil:
+    by_elements(log_cosh_of, log_cosh_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own)
+
+
+add_loss("log_cosh", "", <loss_t> log_cosh, 0, 0)
+
+
+# Pinball loss, of y − p: q·d above 0, (q − 1)·d below; at 0 the slope is 0. Own numbers: the quantile q of each column.
+
+
+cdef inline vec pinball_of(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
+    cdef vec d = v_sub(y, p), zero = v_all(0), rest = v_sub(own, v_all(1))
+    cdef mask above = v_greater(d, zero)
+    slope[0] = v_select(above, v_sub(zero, own), v_select(v_greater(zero, d), v_sub(zero, rest), d))
+    return v_mul(v_select(above, own, rest), d)
+
+
+cdef void pinball(
+    LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
+    Py_ssize_t n, const double *settings, const real_t *own,
+) noexcept nogil:
+    by_elements(pinball_of, pinball_of, True, part, y_pred, y_true, result, rows, columns, n, settings, own)
+
+
+add_loss("pinball", "", <loss_t> pinball, 0, 0)
+
+
+# Poisson's negative log-likelihood: exp(p) − y·p or, of outputs that are not logarithms, p − y·log(p + ε). Settings:
+# whether they are.
+
+
+cdef inline vec poisson_of_logs(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
+    cdef vec rate = v_exp(p)
+    slope[0] = v_sub(rate, y)
+    return v_sub(rate, v_mul(y, p))
+
+
+cdef inline vec poisson_of_rates(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
+    cdef vec above = v_add(p, v_all(<real_t> 1e-8))
+    slope[0] = v_sub(v_all(1), v_div(y, above))
+    return v_sub(p, v_mul(y, v_log(above)))
+
+
+cdef void poisson(
+    LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
+    Py_ssize_t n, const double *settings, const real_t *own,
+) noexcept nogil:
+    if settings[0]:
+        by_elements(
+            poisson_of_logs, poisson_of_logs, False, part, y_pred, y_true, result, rows, columns, n, settings, own
+        )
+    else:
+        by_elements(
+            poisson_of_rates, poisson_of_rates, False, part, y_pred, y_true, result, rows, columns, n, settings, own
+        )
+
+
+add_loss("poisson", "", <loss_t> poisson, 0, 1)
+
+
+# Hinge loss: max(0, m − y·p), whose slope is 0 from the margin m on. Targets are −1 and 1.
+
+
+cdef inline vec hinge_of(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
+    cdef vec room = v_sub(settings[0], v_mul(y, p)), zero = v_all(0)
+    # Room that is NaN is none that is 0 or less, and passes through.
+    slope[0] = v_select(v_greater(room, zero), v_sub(zero, y), v_select(v_at_most(room, zero), zero, room))
+    return v_max(zero, room)
+
+
+cdef void hinge(
+    LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
+    Py_ssize_t n, const double *settings, const real_t *own,
+) noexcept nogil:
+    by_elements(hinge_of, hinge_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own)
+
+
+add_loss("hinge", "", <loss_t> hinge, 0, 1)
+
+
 # Binary cross-entropy: −(w·y·log p + (1 − y)·log(1 − p)), p clipped. Settings: label smoothing s, by which y becomes
 # (1 − s)·y + s/2. Own numbers: the weight w of positive targets.
 
@@ -195,9 +312,12 @@ cdef inline vec binary_crossentropy_of(vec p, vec y, vec *slope, vec own, const 
 
 
 cdef inline vec binary_crossentropy_of_sigmoid(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
-    """The slope by the logit: p·(1 − y + w·y) − w·y, which is p − y without a weight."""
-    cdef vec target = smoothed(y, settings[0])
-    slope[0] = v_sub(v_madd(v_mul(p, target), v_sub(own, v_all(1)), p), v_mul(own, target))
+    """The slope by the logit: (1 − y)·p − w·y·(1 − p), which is p − y without a weight.
+
+    No term is larger than what it stands for: a heavy weight leaves the small slope of a sure prediction its digits.
+    """
+    cdef vec one = v_all(1), target = smoothed(y, settings[0])
+    slope[0] = v_sub(v_mul(v_sub(one, target), p), v_mul(v_mul(own, target), v_sub(one, p)))
     return p
 
 

@@ -28,9 +28,9 @@ cdef double factor_of_norm(const Net *net) noexcept nogil:
     cdef int s
     for s in range(net.n_stages):
         stage = &net.stages[s]
-        if stage.kind == DENSE and stage.trained:
+        if has_parameters(stage) and stage.trained:
             squares += squares_of(&stage.weights, stage.n_in if stage.tiles is not NULL else 1)
-            squares += squares_of(&stage.biases, 1)
+            squares += squares_of(&stage.biases, 1 if stage.biases.size else 0)
     factor = net.clip_norm / (sqrt(squares) + 1e-6)
     return 1 if factor > 1 else factor
 
@@ -53,7 +53,7 @@ cdef void third_phase(const Net *net, const vec *constants, int thread) noexcept
     cdef int s
     for s in range(net.n_stages):
         stage = &net.stages[s]
-        if stage.kind != DENSE or not stage.trained:
+        if not has_parameters(stage) or not stage.trained:
             continue
         if stage.tiles is not NULL:
             first = first_row_of(net, stage, thread)
@@ -64,6 +64,6 @@ cdef void third_phase(const Net *net, const vec *constants, int thread) noexcept
             if stage.packed is not NULL:
                 pack_row_panel(stage, first, rows)
         elif thread == s % net.progress.n_threads:
-            update_collected(net, &stage.weights, 0, stage.n_in * stage.n_out, factor, constants)
-        if thread == (s + 1) % net.progress.n_threads:
-            update_collected(net, &stage.biases, 0, stage.n_out, factor, constants + biases_at(net))
+            update_collected(net, &stage.weights, 0, stage.weights.size, factor, constants)
+        if stage.biases.size and thread == (s + 1) % net.progress.n_threads:
+            update_collected(net, &stage.biases, 0, stage.biases.size, factor, constants + biases_at(net))

@@ -41,7 +41,7 @@ cdef class Inference:
         self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
         self.chain = stages
         self.guards, self.backends, self.backend = tuple(guards), backends, backends.backend
-        self.dense = dense_owners(stages)
+        self.dense = owners_with_dtype(stages)
         check_chain(stages, NULL, False)
         self.stages = <Stage *> PyMem_RawCalloc(len(stages) + 1, sizeof(Stage))
         if self.stages is NULL:
@@ -108,8 +108,15 @@ cdef class Inference:
         cdef dict own
         for s in range(self.n_stages):
             stages[s] = self.stages[s]
-            if stages[s].kind != DENSE:
+            if not has_parameters(&stages[s]):
                 take_activation_settings(&stages[s], self.owners[s])
+                continue
+            if stages[s].kind == PRELU:
+                w = prelu_weights(self.owners[s], self.dtype, stages[s].n_out, "Activation_PReLU.forward", False)
+                if w is None:
+                    return False
+                stages[s].weights.values, stages[s].weights.size = data(w), cnp.PyArray_SIZE(w)
+                held.append(w)
                 continue
             own = PyObject_GenericGetDict(self.owners[s], NULL)
             w, b = in_use(own, "weight_averages", "weights"), in_use(own, "bias_averages", "biases")
@@ -152,7 +159,7 @@ cdef class Inference:
         return output
 
     def evaluate(self, model, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision,
-                 Py_ssize_t batch, Py_ssize_t first, Py_ssize_t end, bint combined):
+                 Py_ssize_t batch, Py_ssize_t first, Py_ssize_t end, bint combined, tuple answers=AS_THEY_ARE):
         """Return sums of losses and hits over some batches, and of how many, or None as `predict` does.
 
         X (n, n_in); y (n,) class numbers or (n, n_out) targets; loss: its kernel's name, its settings, and numbers of its
@@ -188,6 +195,8 @@ cdef class Inference:
                 or cnp.PyArray_SIZE(compared) > n * self.net.n_out
             ):
                 refused("Inference", "wanted", wanted, cnp.NPY_DOUBLE, (n,))
+        net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
+        take_answers(&net, answers)
         if not net.loss.traits & BY_LABELS:
             targets = matrix("Inference", "y", y, self.number, n, self.net.n_out)
         shape[0], shape[1] = batch, self.net.n_out
@@ -204,7 +213,6 @@ cdef class Inference:
         net.labels, net.sample_losses, net.scratch = labels, data(losses), place
         net.targets = data(targets) if targets is not None else NULL
         net.wanted = <const double *> data(compared) if compared is not None else NULL
-        net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
         net.threshold, net.classes, net.precision = threshold, classes, precision
         progress.loss_sum = progress.hits_sum = 0
         progress.loss_count = progress.hits_count = 0

@@ -85,10 +85,15 @@ cdef bint untouched(object model, tuple guards) except -1:
 
 
 cdef int describe_stage(Stage *stage, const Kernels *kernels, str kind, Py_ssize_t n_in, Py_ssize_t n_out) except -1:
-    """Say what a stage is: "dense", "dropout" or the name of an activation."""
-    stage.n_in, stage.n_out = n_in, n_out
-    stage.kind, stage.activation = DENSE if kind == "dense" else DROPOUT, NULL
-    if kind not in ("dense", "dropout"):
+    """Say what a stage is: "dense", "dropout", "prelu" or the name of an activation."""
+    stage.n_in, stage.n_out, stage.activation = n_in, n_out, NULL
+    if kind == "dense":
+        stage.kind = DENSE
+    elif kind == "dropout":
+        stage.kind = DROPOUT
+    elif kind == "prelu":
+        stage.kind = PRELU
+    else:
         stage.kind, stage.activation = ACTIVATION, activation_of(kernels, kind)
     return 0
 
@@ -112,13 +117,13 @@ cdef int check_chain(tuple stages, const Loss *loss, bint combined) except -1:
     return 0
 
 
-cdef tuple dense_owners(tuple stages):
-    """Return the dense layers among the owners of stages."""
-    return tuple([owner for kind, owner, _, _ in stages if kind == "dense"])
+cdef tuple owners_with_dtype(tuple stages):
+    """Return the layers among the owners of stages that have parameters, and so a dtype."""
+    return tuple([owner for kind, owner, _, _ in stages if kind in ("dense", "prelu")])
 
 
 cdef bint of_dtype(tuple owners, object dtype) except -1:
-    """Return whether all dense layers have a dtype."""
+    """Return whether all layers with parameters have a dtype."""
     for owner in owners:
         found = item(PyObject_GenericGetDict(owner, NULL), "dtype")
         if found is not dtype and not (isinstance(found, (np.dtype, str, type)) and found == dtype):
@@ -142,6 +147,14 @@ cdef inline bint fit(object weights, object biases, object dtype, Py_ssize_t n_i
         is_ready(weights, <void *> dtype, writing) and is_ready(biases, <void *> dtype, writing)
         and has_size(weights, n_in, n_out) and has_size(biases, 1, n_out)
     )
+
+
+cdef object prelu_weights(object owner, object dtype, Py_ssize_t columns, str where, bint training):
+    """Return a PReLU's slopes, one or one a column, ready to be written; None if they are not such."""
+    (w,) = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
+    if not is_ready(w, <void *> dtype, True) or not (has_size(w, 1, 1) or has_size(w, 1, columns)):
+        return None
+    return w
 
 
 cdef inline bint has_size(cnp.ndarray array, Py_ssize_t rows, Py_ssize_t columns) noexcept:
@@ -230,7 +243,7 @@ cdef class Plan:
         self.lean.loss = self.stored.loss = loss_of(self.kernels, loss)
         check_chain(stages, self.lean.loss, combined)
         # Plain tuples, which take half as long to go through as named ones.
-        self.stages, self.guards, self.dense = stages, tuple(guards), dense_owners(stages)
+        self.stages, self.guards, self.dense = stages, tuple(guards), owners_with_dtype(stages)
         self.n_full = len(stages)
         self.lean.stages = <Stage *> PyMem_RawCalloc(self.n_full + 1, sizeof(Stage))
         self.stored.stages = <Stage *> PyMem_RawCalloc(self.n_full + 1, sizeof(Stage))
@@ -341,6 +354,9 @@ cdef class Plan:
                 stage.panels = within(memory, &at, self.kernels.panels_space(batch, stage.n_in, stage.n_out))
             if stage.kind == DENSE and self.kernels.packed_space(batch, stage.n_in, stage.n_out):
                 stage.packed = within(memory, &at, self.kernels.packed_space(batch, stage.n_in, stage.n_out))
+            if stage.kind == PRELU and net.clip_norm:
+                stage.weights.collected = within(memory, &at, stage.n_out * size)
+                stage.weights.squares = <double *> within(memory, &at, sizeof(double))
             if stage.kind == DENSE and net.clip_norm:
                 stage.weights.collected = within(memory, &at, stage.n_in * stage.n_out * size)
                 stage.biases.collected = within(memory, &at, stage.n_out * size)
@@ -348,10 +364,10 @@ cdef class Plan:
                 stage.biases.squares = <double *> within(memory, &at, sizeof(double))
                 if memory is not NULL:  # a row in which no piece begins has no sum
                     memset(stage.weights.squares, 0, stage.n_in * sizeof(double))
-        # Gradients go back in place through all but dense stages.
+        # Gradients go back in place through all stages but those with parameters, whose own gradients need them.
         for s in range(net.n_stages - 1, -1, -1):
             stage = &net.stages[s]
-            if s == net.n_stages - 1 or net.stages[s + 1].kind == DENSE:
+            if s == net.n_stages - 1 or has_parameters(&net.stages[s + 1]):
                 stage.dvalues = within(memory, &at, batch * stage.n_out * size)
             else:
                 stage.dvalues = net.stages[s + 1].dvalues
@@ -422,6 +438,12 @@ cdef class Plan:
                 stage.trained = trains
                 self._bind(&stage.weights, owner, w, trains, states[0], where, layer_state)
                 self._bind(&stage.biases, owner, b, trains, states[1], where, layer_state)
+            elif stage.kind == PRELU:
+                w = prelu_weights(owner, self.dtype, stage.n_out, where, True)
+                if w is None or stage.weights.size not in (0, cnp.PyArray_SIZE(w)):
+                    return False
+                stage.trained = trains
+                self._bind(&stage.weights, owner, w, trains, states[0], where, layer_state)
             elif stage.kind == DROPOUT:
                 stage.keep, stage.seed, stage.forwards = owner._next_mask("Layer_Dropout.forward")
             else:
@@ -450,7 +472,7 @@ cdef class Plan:
         """Let gradients go back as far as the lowest stage that is trained, and no further."""
         cdef Net *net = &self.lean
         cdef int s, lowest = 0
-        while lowest < net.n_stages and not (net.stages[lowest].kind == DENSE and net.stages[lowest].trained):
+        while lowest < net.n_stages and not (has_parameters(&net.stages[lowest]) and net.stages[lowest].trained):
             lowest += 1
         for s in range(net.n_stages):
             net.stages[s].dinputs = net.stages[s - 1].dvalues if s > lowest else NULL
@@ -464,6 +486,7 @@ cdef class Plan:
         cdef list state
         cdef int i
         parameter.values, parameter.line = data(values), cnp.PyArray_DIM(values, 1)
+        parameter.size = cnp.PyArray_SIZE(values)
         parameter.averages = parameter.gradients = NULL
         self.held.append(values)
         if not trains or not names:
@@ -517,7 +540,8 @@ cdef class Plan:
                     return False
         return True
 
-    def bind_data(self, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision):
+    def bind_data(self, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision,
+                  tuple answers=AS_THEY_ARE):
         """Take the samples, what is to be predicted, and what the accuracy compares with; False if they overlap.
 
         Parameters
@@ -531,6 +555,8 @@ cdef class Plan:
             What predictions are made of outputs.
         precision : float
             How near a prediction must come; below 0, that it must be equal.
+        answers : tuple
+            What of the outputs is compared: each how many columns, from which on; the threshold; whether exponentials.
         """
         cdef Net *net
         cdef Py_ssize_t n
@@ -571,6 +597,7 @@ cdef class Plan:
             net.wanted = <const double *> data(compared) if compared is not None else NULL
             net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
             net.threshold, net.classes, net.precision = threshold, classes, precision
+            take_answers(net, answers)
         self.has_data = True
         return True
 
@@ -682,7 +709,7 @@ cdef class Plan:
         self.stored.scratch_size, self.stored.private_size = self.lean.scratch_size, self.lean.private_size
         self.stored.records = not self.lean.batched_lanes
         for s in range(self.n_full):
-            if stages[s].kind == DENSE:
+            if has_parameters(&stages[s]):
                 lean = &self.lean.stages[self.place[s]]
                 stages[s].tiles, stages[s].panels, stages[s].packed = lean.tiles, lean.panels, lean.packed
                 stages[s].weights.collected, stages[s].weights.squares = lean.weights.collected, lean.weights.squares
@@ -720,10 +747,12 @@ cdef class Plan:
             output = inputs if has_trait(&stages[s], IDENTITY) else self._array(rows, stages[s].n_out)
             own = {"inputs": inputs, "output": output}
             stages[s].inputs, stages[s].output = data(inputs), data(output)
+            if has_parameters(&stages[s]):
+                own["dweights"] = self._array(1 if stages[s].kind == PRELU else stages[s].n_in, stages[s].weights.line)
+                stages[s].weights.gradients = data(own["dweights"])
             if stages[s].kind == DENSE:
-                own["dweights"] = self._array(stages[s].n_in, stages[s].n_out)
                 own["dbiases"] = self._array(1, stages[s].n_out)
-                stages[s].weights.gradients, stages[s].biases.gradients = data(own["dweights"]), data(own["dbiases"])
+                stages[s].biases.gradients = data(own["dbiases"])
             elif stages[s].kind == DROPOUT:
                 own["binary_mask"] = self._array(rows, stages[s].n_out)
                 own["_passed_through"] = False
@@ -841,7 +870,7 @@ cdef class Plan:
         if self.lean.average or not self.has_parameters:
             return
         for s in range(self.n_full):
-            if self.stored.stages[s].kind == DENSE and self.lean.stages[self.place[s]].trained:
+            if has_parameters(&self.stored.stages[s]) and self.lean.stages[self.place[s]].trained:
                 own = PyObject_GenericGetDict((<tuple> self.stages[s])[1], NULL)
                 for name in AVERAGED:
                     if name in own:
@@ -859,10 +888,10 @@ cdef class Plan:
         cdef int s
         for s in range(self.lean.n_stages):
             stage = &self.lean.stages[s]
-            if finite and self.has_parameters and stage.kind == DENSE and stage.trained:
+            if finite and self.has_parameters and has_parameters(stage) and stage.trained:
                 finite = (
-                    self.kernels.not_finite(stage.weights.values, stage.n_in * stage.n_out) < 0
-                    and self.kernels.not_finite(stage.biases.values, stage.n_out) < 0
+                    self.kernels.not_finite(stage.weights.values, stage.weights.size) < 0
+                    and self.kernels.not_finite(stage.biases.values, stage.biases.size) < 0
                 )
         leave_kernels(mode)
         return finite

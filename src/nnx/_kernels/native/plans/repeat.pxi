@@ -93,9 +93,10 @@ cdef class Repeat:
                 needed.append((<size_t> stage.dvalues, rows * stage.n_out))
             if stage.kind == DROPOUT:
                 needed.append((<size_t> stage.mask, rows * stage.n_out))
+            if has_parameters(stage):
+                needed.append((<size_t> stage.weights.gradients, stage.weights.size))
             if stage.kind == DENSE:
-                needed.append((<size_t> stage.weights.gradients, stage.n_in * stage.n_out))
-                needed.append((<size_t> stage.biases.gradients, stage.n_out))
+                needed.append((<size_t> stage.biases.gradients, stage.biases.size))
             for address, size in needed:
                 fits = fits and (address, size * plan.itemsize) in sizes
         if not fits or rows == 0 or self.places[0].kind != DENSE:

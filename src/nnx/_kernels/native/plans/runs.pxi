@@ -11,12 +11,12 @@ cdef double penalty_of(const Net *net) noexcept nogil:
     cdef int s
     for s in range(net.n_stages):
         stage = &net.stages[s]
-        if stage.kind == DENSE and stage.trained:
+        if has_parameters(stage) and stage.trained:
             own = regularization_loss(
-                <const real_t *> stage.weights.values, stage.n_in * stage.n_out, stage.weights.l1, stage.weights.l2
+                <const real_t *> stage.weights.values, stage.weights.size, stage.weights.l1, stage.weights.l2
             )
             own += regularization_loss(
-                <const real_t *> stage.biases.values, stage.n_out, stage.biases.l1, stage.biases.l2
+                <const real_t *> stage.biases.values, stage.biases.size, stage.biases.l1, stage.biases.l2
             )
             penalty += own
     return penalty

@@ -47,6 +47,10 @@ cdef void forward_stage(
             inputs, <const real_t *> stage.weights.values, <const real_t *> stage.biases.values, output, rows,
             stage.n_in, stage.n_out, <const real_t *> stage.packed, stage.relu, <real_t *> scratch,
         )
+    elif stage.kind == PRELU:
+        prelu_forward(
+            inputs, <const real_t *> stage.weights.values, output, rows, stage.n_out, stage.weights.size
+        )
     elif stage.kind == ACTIVATION:
         stage.activation.run(
             FORWARD_AND_SLOPE if stage.keeps_slope else FORWARD, <void *> inputs, NULL, output, rows, stage.n_out,
@@ -96,14 +100,14 @@ cdef Py_ssize_t count_hits(
     Py_ssize_t rows,
 ) noexcept nogil:
     """Return in how many places the predictions are what they should be."""
-    cdef Py_ssize_t i, j, best, hits = 0, n = rows * net.n_wanted
+    cdef Py_ssize_t i, j, best, hits = 0, n = rows * net.n_wanted, every = net.every
     cdef double x
     if net.classes:
         for i in range(rows):
             best = 0
             for j in range(1, net.n_out):
                 if net.threshold:
-                    if output[j] > 0.5 and not output[best] > 0.5:
+                    if output[j] > net.cut and not output[best] > net.cut:
                         best = j
                 # As argmax does it: a NaN counts as larger than any number; one that is already the best stays.
                 elif not output[j] <= output[best] and output[best] == output[best]:
@@ -111,16 +115,19 @@ cdef Py_ssize_t count_hits(
             x = <double> best
             hits += fabs(x - wanted[i]) < net.precision if net.precision >= 0 else x == wanted[i]
             output += net.n_out
-    elif net.threshold:
+        return hits
+    output += net.begin
+    if net.threshold:
         for i in range(n):
-            x = 1.0 if output[i] > 0.5 else 0.0
+            x = 1.0 if output[i * every] > net.cut else 0.0
             hits += fabs(x - wanted[i]) < net.precision if net.precision >= 0 else x == wanted[i]
     elif net.precision >= 0:
         for i in range(n):
-            hits += fabs(<double> output[i] - wanted[i]) < net.precision
+            x = output[i * every]
+            hits += fabs((exp(x) if net.exponential else x) - wanted[i]) < net.precision
     else:
         for i in range(n):
-            hits += <double> output[i] == wanted[i]
+            hits += <double> output[i * every] == wanted[i]
     return hits
 
 
@@ -214,8 +221,8 @@ cdef Py_ssize_t judge_rows(
 
 
 cdef inline bint wants_gradients(const Stage *stage) noexcept nogil:
-    """Return whether anybody needs the gradients of a dense stage's parameters."""
-    return stage.trained or stage.weights.gradients is not NULL
+    """Return whether a stage has parameters of which anybody needs the gradients."""
+    return has_parameters(stage) and (stage.trained or stage.weights.gradients is not NULL)
 
 
 cdef void backward_rows(
@@ -254,6 +261,11 @@ cdef void backward_rows(
             gated = False
             if stage.kind == DROPOUT:
                 multiply(dvalues, <const real_t *> stage.mask + first * stage.n_out, dinputs, n)
+            elif stage.kind == PRELU:
+                prelu_backward_inputs(
+                    inputs, dvalues, <const real_t *> stage.weights.values, dinputs, rows, stage.n_out,
+                    stage.weights.size,
+                )
             elif stage.keeps_slope:
                 multiply(dvalues, inputs, dinputs, n)
             else:
@@ -391,11 +403,28 @@ cdef void train_stage(
         train_values(net, &stage.biases, 0, gradients, n_out, stage.trained, constants + biases_at(net))
 
 
+cdef void train_prelu(
+    const Net *net, const Batch *batch, int s, const vec *constants, char *scratch
+) noexcept nogil:
+    """Compute the gradient of the slopes of a PReLU, and update those."""
+    cdef Stage *stage = &net.stages[s]
+    cdef const real_t *inputs = rows_of_X(net, batch, 0) if s == 0 else <const real_t *> stage.inputs
+    cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
+    prelu_backward_weights(
+        inputs, <const real_t *> stage.dvalues, gradients, batch.rows, stage.n_out, stage.weights.size
+    )
+    train_values(net, &stage.weights, 0, gradients, stage.weights.size, stage.trained, constants)
+
+
 cdef void second_phase(
     const Net *net, const Batch *batch, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
     """Compute the gradients of the weights that a thread owns, and update those."""
     cdef int s
     for s in range(net.n_stages):
-        if net.stages[s].kind == DENSE and wants_gradients(&net.stages[s]):
+        if not wants_gradients(&net.stages[s]):
+            continue
+        if net.stages[s].kind == DENSE:
             train_stage(net, batch, s, constants, thread, scratch)
+        elif thread == s % net.progress.n_threads:
+            train_prelu(net, batch, s, constants, scratch)

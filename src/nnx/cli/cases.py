@@ -168,10 +168,10 @@ def _prelu(n: int, m: int) -> Iterator[Case]:
         def inputs(a: Source, numbers: Any = numbers) -> tuple[Array, ...]:
             return (*numbers(a), a.blank(n, m))
 
-        name = f"prelu-{k}"
-        yield Case("prelu_forward", shape, forward, (2,), f"{name}_forward")
-        yield Case("prelu_backward_weights", shape, weights, (2,), f"{name}_backward_weights")
-        yield Case("prelu_backward_inputs", shape, inputs, (3,), f"{name}_backward_inputs")
+        name = "prelu" if k > 1 else "prelu-1"
+        yield Case(f"{name}_forward", shape, forward, (2,), "prelu_forward")
+        yield Case(f"{name}_backward_weights", shape, weights, (2,), "prelu_backward_weights")
+        yield Case(f"{name}_backward_inputs", shape, inputs, (3,), "prelu_backward_inputs")
 
 
 def _softmax_crossentropy(n: int, m: int) -> Case:

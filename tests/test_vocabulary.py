@@ -22,7 +22,10 @@ PAGE = (DOCS / "vocabulary.md").read_text(encoding="utf-8")
 
 #: The cells of each row, by what its first cell names.
 ROWS = {
-    name: row for row in PAGE.splitlines() if row.startswith("| ") for name in re.findall(r"`([^`]+)`", row.split("|")[1])
+    name: row
+    for row in PAGE.splitlines()
+    if row.startswith("| ")
+    for name in re.findall(r"`([^`]+)`", row.split("|")[1])
 }
 CLASSES = [kind for kinds in BUILT_IN.values() for kind in kinds] + list(SCHEDULES)
 

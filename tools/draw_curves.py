@@ -15,8 +15,8 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from PIL import Image
 from pictures import keep_small
+from PIL import Image
 
 import nnx
 from nnx._base.vocabulary import BUILT_IN

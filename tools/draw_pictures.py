@@ -8,8 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image
 from pictures import keep_small
+from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

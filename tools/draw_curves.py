@@ -20,7 +20,6 @@ from PIL import Image
 
 import nnx
 from nnx._base.vocabulary import BUILT_IN
-from nnx.activations import Activation
 from nnx.plot.parts import COLOURS
 from nnx.schedules import BUILTIN as SCHEDULES
 
@@ -142,7 +141,7 @@ def loss_label(kind: type) -> str:
 
 if __name__ == "__main__":
     nnx.set_default_dtype("float64")
-    activations = [kind for kind in BUILT_IN["layer"] if issubclass(kind, Activation)]
+    activations = [kind for kind in BUILT_IN["layer"] if kind.__name__.startswith("Activation_")]
     draw("activations", activations, activation_curves, lambda kind: "x")
     draw("losses", BUILT_IN["loss"], loss_curves, loss_label)
     draw("schedules", SCHEDULES, schedule_curves, lambda kind: "step")

@@ -235,7 +235,9 @@ cdef inline void small_depth_of(
         )
         j += FLAT_VECTORS * LANES
     while j < columns:
-        small_depth_lines(depth, 1, relu, a, b + j, start + j, c + j, rows, columns, gate + j if gate is not NULL else NULL)
+        small_depth_lines(
+            depth, 1, relu, a, b + j, start + j, c + j, rows, columns, gate + j if gate is not NULL else NULL
+        )
         j += LANES
 
 

@@ -614,9 +614,9 @@ class Activation_PReLU(Described):
         return {**super().get_config(), "dtype": self._float_dtype().name}
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
-        """Set ``output``; inputs (n, ...), and ``training`` makes no difference."""
+        """Set ``output``; inputs (n, ...). If not ``training``, ``weight_averages`` are the slopes if there are any."""
         where = "Activation_PReLU.forward"
-        (weights,) = self._checked_parameters(where)
+        (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)
         inputs = self._fitting(where, inputs, weights)
         output = _kernels.empty_like(inputs)
         _kernels.backend.prelu_forward(inputs, weights, output)
@@ -645,6 +645,8 @@ class Activation_PReLU(Described):
     def set_parameters(self, weights: ArrayLike) -> None:
         """Take ``weights``, not a copy of them (unless their dtype or layout makes a cast necessary).
 
+        Averages of the old ones are dropped.
+
         Raises
         ------
         TypeError, ValueError
@@ -652,6 +654,7 @@ class Activation_PReLU(Described):
             then.
         """
         (self.weights,) = self._cast("Activation_PReLU.set_parameters", weights)
+        self.__dict__.pop("weight_averages", None)
 
     def _fitting(self, where: str, inputs: ArrayLike, weights: Array) -> Array:
         """Return inputs that have a slope for each column, or one for all."""
@@ -666,6 +669,13 @@ class Activation_PReLU(Described):
         if fitting[0] is not weights:
             (self.weights,) = fitting
         return fitting
+
+    def _parameters_in_use(self, where: str) -> tuple[Array]:
+        """Return what predictions are computed with: averages if there are any, else the weights."""
+        (weights,) = self._checked_parameters(where)
+        if self.__dict__.get("weight_averages") is None:
+            return (weights,)
+        return (_check.bound(where, self, "weight_averages", weights.shape, self._float_dtype()),)
 
     def _cast(self, where: str, weights: ArrayLike) -> tuple[Array]:
         n_inputs = _check.whole(where, "n_inputs", self.n_inputs)

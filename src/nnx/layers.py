@@ -26,6 +26,9 @@ __all__ = [
 STRENGTHS = ("weight_regularizer_l1", "weight_regularizer_l2", "bias_regularizer_l1", "bias_regularizer_l2")
 INITIALIZERS = ("weight_initializer", "bias_initializer")
 
+#: The attributes in which an optimizer with ``average`` keeps averages of weights and biases.
+AVERAGED = ("weight_averages", "bias_averages")
+
 
 class Layer_Input(Described):
     """The start of a model: its output is the input itself.
@@ -69,6 +72,10 @@ class Layer_Dense(Described):
         The constructor takes None for the default.
     weights, biases : arrays (n_inputs, n_neurons) and (1, n_neurons)
         Trained in place. An array assigned here is cast at its next use if its dtype or layout is another.
+    weight_averages, bias_averages : arrays of the shapes of weights and biases
+        While an optimizer with ``average`` trains the layer, and after that: what ``forward`` uses if not ``training``.
+        `set_parameters` drops them, and so does the first step of an optimizer without ``average``. Delete them if you
+        assign weights or biases yourself.
     inputs, output : arrays (n, n_inputs) and (n, n_neurons)
         After ``forward``.
     dweights, dbiases, dinputs : arrays of the shapes of weights, biases and inputs
@@ -192,10 +199,11 @@ class Layer_Dense(Described):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            Makes no difference here.
+            If not, ``weight_averages`` and ``bias_averages`` take the place of weights and biases where there are any.
         """
-        weights, biases = self._checked_parameters("Layer_Dense.forward")
-        inputs = _check.rows("Layer_Dense.forward", "inputs", inputs, len(weights), weights.dtype)
+        where = "Layer_Dense.forward"
+        weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
+        inputs = _check.rows(where, "inputs", inputs, len(weights), weights.dtype)
         output = _kernels.empty(len(inputs), weights.shape[1], weights.dtype)
         _kernels.backend.dense_forward(inputs, weights, biases, output)
         self.inputs = inputs
@@ -203,6 +211,8 @@ class Layer_Dense(Described):
 
     def backward(self, dvalues: ArrayLike) -> None:
         """Set ``dweights``, ``dbiases`` and ``dinputs`` from the gradient of the loss by ``output``.
+
+        That is the gradient of a ``forward`` in training: averages have no part in it.
 
         Parameters
         ----------
@@ -221,11 +231,13 @@ class Layer_Dense(Described):
         self.dweights, self.dbiases, self.dinputs = dweights, dbiases, dinputs
 
     def get_parameters(self) -> tuple[Array, Array]:
-        """Return the live weights and biases: what is trained later changes them too."""
+        """Return the live weights and biases, not their averages: what is trained later changes them too."""
         return self._checked_parameters("Layer_Dense.get_parameters")
 
     def set_parameters(self, weights: ArrayLike, biases: ArrayLike) -> None:
         """Take ``weights`` and ``biases``, not copies of them (unless their dtype or layout makes a cast necessary).
+
+        Averages of the old ones are dropped.
 
         Raises
         ------
@@ -233,6 +245,8 @@ class Layer_Dense(Described):
             For arrays of another shape, read-only ones, and ones that do not hold real numbers; nothing is set then.
         """
         self.weights, self.biases = self._cast("Layer_Dense.set_parameters", weights, biases)
+        for name in AVERAGED:
+            self.__dict__.pop(name, None)
 
     def _checked_parameters(self, where: str) -> tuple[Array, Array]:
         """Return weights and biases as kernels need them; what users assigned may be anything."""
@@ -247,6 +261,14 @@ class Layer_Dense(Described):
         if fitting[0] is not weights or fitting[1] is not biases:
             self.weights, self.biases = fitting
         return fitting
+
+    def _parameters_in_use(self, where: str) -> tuple[Array, Array]:
+        """Return what predictions are computed with: averages where there are any, else weights and biases."""
+        own, found = self.__dict__, list(self._checked_parameters(where))
+        for i, name in enumerate(AVERAGED):
+            if own.get(name) is not None:
+                found[i] = _check.bound(where, self, name, found[i].shape, found[i].dtype)
+        return found[0], found[1]
 
     def _cast(self, where: str, weights: ArrayLike, biases: ArrayLike) -> tuple[Array, Array]:
         dtype = self._float_dtype()

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnx._base import check, printing, trainers
 from nnx._base.config import checked_threads, get_num_threads
-from nnx._base.interrupt import Interrupt
+from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.random import Order
 from nnx._base.typing import Array, ArrayLike, Parameters, Path
 from nnx._base.vocabulary import BUILT_IN, is_built_in
@@ -20,8 +20,9 @@ from nnx.engine import plan, program, training
 from nnx.engine.data_checks import checked_data, checked_samples, checked_validation, keeps, warn_of_sorted_rows
 from nnx.engine.history import History
 from nnx.engine.job import Job
-from nnx.layers import Layer_Dense, Layer_Input
+from nnx.layers import AVERAGED, Layer_Dense, Layer_Input
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Loss_CategoricalCrossentropy
+from nnx.optimizers import forgetting_averages
 
 if TYPE_CHECKING:
     from nnx.data.images import Images
@@ -599,7 +600,10 @@ class Model:
     # Parameters and files
 
     def get_parameters(self) -> Parameters:
-        """Return each trainable layer's live parameters: a pair of weights and biases, or weights alone."""
+        """Return each trainable layer's live parameters: a pair of weights and biases, or weights alone.
+
+        These are what is trained, not its averages.
+        """
         self._require("Model.get_parameters")
         for layer in self.trainable_layers:
             check.role("Model.get_parameters", "trainable layer", layer)
@@ -607,6 +611,8 @@ class Model:
 
     def set_parameters(self, parameters: Sequence[tuple[ArrayLike, ...]]) -> None:
         """Give each trainable layer its weights and biases, or weights alone, as `get_parameters` returns them.
+
+        Averages that an optimizer with ``average`` has kept are dropped: they belong to the old values.
 
         Raises
         ------
@@ -629,16 +635,24 @@ class Model:
             if isinstance(layer, Layer_Dense | Activation_PReLU):
                 layer._cast(where, *_group(where, layer, group))
         kept = self.get_parameters()
+        owns = [getattr(layer, "__dict__", {}) for layer in self.trainable_layers]
+        averages = [{name: own[name] for name in AVERAGED if name in own} for own in owns]
         try:
             for layer, group in zip(self.trainable_layers, groups, strict=True):
                 layer.set_parameters(*group)
         except BaseException:  # of a layer of one's own
             for layer, group in zip(self.trainable_layers, kept, strict=True):
                 layer.set_parameters(*group)
+            for own, found in zip(owns, averages, strict=True):
+                own.update(found)
             raise
+        for layer in self.trainable_layers:
+            at_once(forgetting_averages(layer))
 
     def save_parameters(self, path: Path) -> None:
-        """Write the parameters alone to a safetensors file, atomically.
+        """Write the parameters alone to a safetensors file, atomically: those that `predict` uses.
+
+        Where an optimizer with ``average`` has kept averages, these are what is written.
 
         Parameters
         ----------
@@ -657,7 +671,9 @@ class Model:
         model_files.save_parameters(self, path)
 
     def load_parameters(self, path: Path) -> None:
-        """Set the parameters from a file that `save_parameters` or `save` wrote.
+        """Set the parameters from a file that `save_parameters` or `save` wrote: to those that `predict` used there.
+
+        Of a model with averages they are the averages: `load` returns one that has both, and goes on training.
 
         Raises
         ------

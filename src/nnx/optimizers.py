@@ -22,12 +22,16 @@ from nnx._base.describe import Described
 from nnx._base.interrupt import at_once
 from nnx._base.typing import Array
 from nnx._base.vocabulary import built_in
-from nnx.layers import Layer_Dense
+from nnx.layers import AVERAGED, Layer_Dense
 from nnx.schedules import AnySchedule
 
 __all__ = [
+    "Optimizer_AMSGrad",
     "Optimizer_Adagrad",
     "Optimizer_Adam",
+    "Optimizer_AdamW",
+    "Optimizer_Lion",
+    "Optimizer_NAdam",
     "Optimizer_RMSprop",
     "Optimizer_SGD",
 ]
@@ -151,7 +155,9 @@ class Optimizer(Described):
                 count = np.arange(iterations, iterations + n, dtype=np.float64)
             rates = rates * (1.0 / (1.0 + decay * count))
         if self.schedule is not None:
-            rates = rates * schedules.factors(where, self.schedule, iterations, n)
+            schedule = schedules.checked(where, "schedule", self.schedule)  # anything may have been assigned
+            assert schedule is not None
+            rates = rates * schedules.factors(where, schedule, iterations, n)
             return float(rates[0]) if n == 1 else rates
         return rates
 
@@ -176,16 +182,17 @@ class Optimizer(Described):
         rule = self._rule(where)
         step = _check.whole(where, "iterations", self.iterations, 0, _check.MAX_COUNT) + 1
         found = []
+        forgotten: list[partial[Any]] = []
         for layer in layers:
             if not rule.average:
-                forget_averages(layer)
+                forgotten += forgetting_averages(layer)
             for i, values in enumerate(_parameters(where, layer)):
                 gradients = _gradient(where, layer, GRADIENTS[i], values)
                 states = _state(where, layer, rule.states[i], values)
                 found.append((values, gradients, states, rule.bias_settings if i else rule.settings))
         clipped = _clipped([gradients for _, gradients, _, _ in found], rule)
         n_states = len(rule.states[0]) - bool(rule.average)
-        calls = []
+        calls: list[partial[Any]] = []
         for (values, _, states, settings), gradients in zip(found, clipped, strict=True):
             kept = tuple(states[:n_states])
             update = _kernels.backend.optimizer_update
@@ -193,7 +200,7 @@ class Optimizer(Described):
             if rule.average:
                 keep = min(rule.average, step / (9 + step))
                 calls.append(partial(_kernels.backend.average_update, states[-1], values, keep))
-        return calls
+        return calls + forgotten
 
     def post_update_params(self) -> None:
         """Count the step."""
@@ -240,11 +247,10 @@ def is_built_in(optimizer: Any) -> bool:
     )
 
 
-def forget_averages(layer: Any) -> None:
-    """Drop a layer's averages: an optimizer that keeps none goes on with the values, and they would stay behind."""
-    for name in state_names((AVERAGES,)):
-        if name[0] in getattr(layer, "__dict__", ()):
-            delattr(layer, name[0])
+def forgetting_averages(layer: Any) -> list[partial[Any]]:
+    """Return the calls that drop a layer's averages: without an optimizer that keeps them they would stay behind."""
+    own = getattr(layer, "__dict__", {})
+    return [partial(own.pop, name, None) for name in AVERAGED if name in own]
 
 
 def _clipped(gradients: list[Array], rule: Rule) -> list[Array]:
@@ -287,15 +293,18 @@ def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> lis
     """Return the state that a layer keeps of one parameter.
 
     If any of it is missing, all of it begins anew, as in the book: Adam does not go on from the momentums of SGD.
-    Averages begin with the values.
+    Averages are apart from that: they begin with the values where there are none.
     """
     found = _kernels.attributes(layer, names, values, True)
     if found is not None:
         return found
-    if any(getattr(layer, name, None) is None for name in names):
-        for name in names:
-            begins = values.copy() if name.endswith(AVERAGES) else np.zeros(values.shape, values.dtype)
-            setattr(layer, name, begins)
+    learnt = [name for name in names if not name.endswith(AVERAGES)]
+    if any(getattr(layer, name, None) is None for name in learnt):
+        for name in learnt:
+            setattr(layer, name, np.zeros(values.shape, values.dtype))
+    for name in names:
+        if name not in learnt and getattr(layer, name, None) is None:
+            setattr(layer, name, values.copy())
     return [_check.bound(where, layer, name, values.shape, values.dtype) for name in names]
 
 
@@ -303,7 +312,8 @@ def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> lis
 class Optimizer_SGD(Optimizer):
     """Stochastic gradient descent, with momentum if wanted.
 
-    Without momentum w ← w − rate·g; with momentum m ← momentum·m − rate·g, w ← w + m.
+    Without momentum w ← w − rate·g; with momentum m ← momentum·m − rate·g, w ← w + m; with Nesterov's momentum
+    the same m, w ← w + momentum·m − rate·g.
 
     Parameters
     ----------
@@ -313,6 +323,8 @@ class Optimizer_SGD(Optimizer):
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     momentum : float
         From 0 up to, but not including, 1.
+    nesterov : bool
+        Whether the momentum is Nesterov's; it must be above 0 then.
     schedule : Schedule or function, optional
         What the rate is multiplied by at each step: see `nnx.schedules`.
     clip_norm : float, optional
@@ -332,30 +344,51 @@ class Optimizer_SGD(Optimizer):
 
     Notes
     -----
-    Chapter 10 of the book. State on the layer: ``weight_momentums``, ``bias_momentums``.
+    Chapter 10 of the book; Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in
+    deep learning", 2013. At a constant rate, steps are those of PyTorch's SGD with and without ``nesterov``, whose
+    momentums lack the rate: if it changes, PyTorch's old gradients count at the new rate, here at their own.
+    State on the layer: ``weight_momentums``, ``bias_momentums``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nnx import Layer_Dense, Optimizer_SGD
+    >>> dense, sgd = Layer_Dense(1, 1), Optimizer_SGD(0.1, momentum=0.5, nesterov=True)
+    >>> dense.weights[:], dense.dweights, dense.dbiases = 1, np.ones((1, 1)), np.zeros((1, 1))
+    >>> sgd.update_params(dense)  # m = −0.1, w = 1 − 0.05 − 0.1
+    >>> dense.weights
+    array([[0.85]], dtype=float32)
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "momentum", *COMMON)
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "momentum", "nesterov", *COMMON)
     _states = ("momentums",)
 
     learning_rate: float = 1.0
     momentum: float = 0.0
+    nesterov: bool = False
 
     def __init__(
         self,
         learning_rate: float = 1.0,
         decay: float = 0.0,
         momentum: float = 0.0,
+        nesterov: bool = False,
         schedule: AnySchedule | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         average: float | None = None,
     ) -> None:
-        self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, momentum=momentum)
+        own = {"momentum": momentum, "nesterov": nesterov}
+        self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
 
     def _formula(self, where: str) -> Formula:
         settings = (float(_check.fraction(where, "momentum", self.momentum)),)
-        return ("sgd_momentum", ("momentums",), settings, settings) if settings[0] else ("sgd", (), (), ())
+        nesterov = _check.flag(where, "nesterov", self.nesterov)
+        if not settings[0]:
+            if nesterov:
+                raise ValueError(f"{where}: momentum must be above 0 with nesterov, got {self.momentum!r}.")
+            return "sgd", (), (), ()
+        return "sgd_nesterov" if nesterov else "sgd_momentum", ("momentums",), settings, settings
 
 
 @built_in("optimizer")
@@ -477,6 +510,13 @@ class Optimizer_RMSprop(Optimizer):
         return "rmsprop", ("cache",), settings, settings
 
 
+def _adam_settings(where: str, optimizer: Any) -> tuple[float, ...]:
+    """Return the settings that Adam has in common with those made of it, checked."""
+    epsilon = float(_check.number(where, "epsilon", optimizer.epsilon, 0))
+    beta_1 = float(_check.fraction(where, "beta_1", optimizer.beta_1))
+    return epsilon, beta_1, float(_check.fraction(where, "beta_2", optimizer.beta_2))
+
+
 @built_in("optimizer")
 class Optimizer_Adam(Optimizer):
     """Adam: m ← β₁·m + (1 − β₁)·g, c ← β₂·c + (1 − β₂)·g², w ← w − rate·m̂ / (√ĉ + epsilon).
@@ -562,7 +602,334 @@ class Optimizer_Adam(Optimizer):
         )
 
     def _formula(self, where: str) -> Formula:
-        epsilon = float(_check.number(where, "epsilon", self.epsilon, 0))
-        beta_1 = float(_check.fraction(where, "beta_1", self.beta_1))
-        settings = (epsilon, beta_1, float(_check.fraction(where, "beta_2", self.beta_2)))
-        return "adam", ("momentums", "cache"), settings, settings
+        settings = _adam_settings(where, self)
+        return "adam", self._states, settings, settings
+
+
+@built_in("optimizer")
+class Optimizer_AdamW(Optimizer):
+    """AdamW, Adam with decoupled weight decay: w ← w − rate·weight_decay·w, then as `Optimizer_Adam`.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
+    decay : float
+        The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
+    epsilon : float
+        Keeps the division finite.
+    beta_1, beta_2 : float
+        How much of momentums and cache is kept, from 0 up to, but not including, 1.
+    weight_decay : float
+        Each step takes rate·weight_decay of the weights away, whatever their gradients are. Biases stay, whereas
+        PyTorch's AdamW decays all that it is given, biases too.
+    schedule : Schedule or function, optional
+        What the rate is multiplied by at each step: see `nnx.schedules`.
+    clip_norm : float, optional
+        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+    clip_value : float, optional
+        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+    average : float, optional
+        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
+        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
+
+    Attributes
+    ----------
+    current_learning_rate : float
+        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+    iterations : int
+        Steps done.
+
+    Notes
+    -----
+    Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, with the rate in place of their schedule
+    multiplier, as in PyTorch. State on the layer: ``weight_momentums``, ``bias_momentums``, ``weight_cache``,
+    ``bias_cache``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nnx import Layer_Dense, Optimizer_AdamW
+    >>> dense, optimizer = Layer_Dense(1, 1), Optimizer_AdamW(0.1, weight_decay=0.5)
+    >>> dense.weights[:], dense.dweights, dense.dbiases = 1, np.ones((1, 1)), np.zeros((1, 1))
+    >>> optimizer.update_params(dense)  # 1 − 0.1·0.5·1, then Adam's first step, 0.1
+    >>> dense.weights.round(4)
+    array([[0.85]], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = (
+        "learning_rate",
+        "decay",
+        "epsilon",
+        "beta_1",
+        "beta_2",
+        "weight_decay",
+        *COMMON,
+    )
+    _states = ("momentums", "cache")
+
+    learning_rate: float = 0.001
+    epsilon: float = 1e-7
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    weight_decay: float = 0.01
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        decay: float = 0.0,
+        epsilon: float = 1e-7,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        weight_decay: float = 0.01,
+        schedule: AnySchedule | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: float | None = None,
+    ) -> None:
+        own = {"epsilon": epsilon, "beta_1": beta_1, "beta_2": beta_2, "weight_decay": weight_decay}
+        self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
+
+    def _formula(self, where: str) -> Formula:
+        settings = _adam_settings(where, self)
+        weight_decay = float(_check.number(where, "weight_decay", self.weight_decay, 0))
+        return "adamw", self._states, (*settings, weight_decay), (*settings, 0.0)
+
+
+@built_in("optimizer")
+class Optimizer_NAdam(Optimizer):
+    """NAdam, Adam with Nesterov's momentum: w ← w − rate·m̄ / (√ĉ + epsilon), m and c as in `Optimizer_Adam`.
+
+    m̄ = β₁·m / (1 − β₁ᵗ⁺¹) + (1 − β₁)·g / (1 − β₁ᵗ) and ĉ = c / (1 − β₂ᵗ), where t counts the steps from 1.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
+    decay : float
+        The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
+    epsilon : float
+        Keeps the division finite.
+    beta_1, beta_2 : float
+        How much of momentums and cache is kept, from 0 up to, but not including, 1.
+    schedule : Schedule or function, optional
+        What the rate is multiplied by at each step: see `nnx.schedules`.
+    clip_norm : float, optional
+        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+    clip_value : float, optional
+        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+    average : float, optional
+        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
+        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
+
+    Attributes
+    ----------
+    current_learning_rate : float
+        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+    iterations : int
+        Steps done.
+
+    Notes
+    -----
+    Dozat, "Incorporating Nesterov momentum into Adam", 2016, with one β₁ for all steps. PyTorch's NAdam lets β₁ grow
+    from half of it; with a ``momentum_decay`` so large that this is over at once, such as 1e9, it does the same steps.
+    State on the layer: ``weight_momentums``, ``bias_momentums``, ``weight_cache``, ``bias_cache``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nnx import Layer_Dense, Optimizer_NAdam
+    >>> dense, optimizer = Layer_Dense(1, 1), Optimizer_NAdam(0.1)
+    >>> dense.weights[:], dense.dweights, dense.dbiases = 1, np.ones((1, 1)), np.zeros((1, 1))
+    >>> optimizer.update_params(dense)  # m̄ = 0.9·0.1 / (1 − 0.81) + 0.1 / 0.1, ĉ = 1
+    >>> dense.weights.round(4)
+    array([[0.8526]], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon", "beta_1", "beta_2", *COMMON)
+    _states = ("momentums", "cache")
+
+    learning_rate: float = 0.001
+    epsilon: float = 1e-7
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        decay: float = 0.0,
+        epsilon: float = 1e-7,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        schedule: AnySchedule | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: float | None = None,
+    ) -> None:
+        own = {"epsilon": epsilon, "beta_1": beta_1, "beta_2": beta_2}
+        self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
+
+    def _formula(self, where: str) -> Formula:
+        settings = _adam_settings(where, self)
+        return "nadam", self._states, settings, settings
+
+
+@built_in("optimizer")
+class Optimizer_AMSGrad(Optimizer):
+    """AMSGrad, Adam whose cache never shrinks: l ← max(l, c), w ← w − rate·m̂ / (√l̂ + epsilon).
+
+    m and c are those of `Optimizer_Adam`; m̂ = m / (1 − β₁ᵗ) and l̂ = l / (1 − β₂ᵗ), where t counts the steps from 1.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
+    decay : float
+        The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
+    epsilon : float
+        Keeps the division finite.
+    beta_1, beta_2 : float
+        How much of momentums and cache is kept, from 0 up to, but not including, 1.
+    schedule : Schedule or function, optional
+        What the rate is multiplied by at each step: see `nnx.schedules`.
+    clip_norm : float, optional
+        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+    clip_value : float, optional
+        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+    average : float, optional
+        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
+        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
+
+    Attributes
+    ----------
+    current_learning_rate : float
+        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+    iterations : int
+        Steps done.
+
+    Notes
+    -----
+    Reddi, Kale and Kumar, "On the convergence of Adam and beyond", 2018; the corrections by 1 − βᵗ as in PyTorch's
+    Adam with ``amsgrad=True``, where the largest of the uncorrected caches is corrected. State on the layer:
+    ``weight_momentums``, ``bias_momentums``, ``weight_cache``, ``bias_cache``, ``weight_largest_cache``,
+    ``bias_largest_cache``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nnx import Layer_Dense, Optimizer_AMSGrad
+    >>> dense, optimizer = Layer_Dense(1, 1), Optimizer_AMSGrad(0.1)
+    >>> dense.weights[:], dense.dweights, dense.dbiases = 1, np.ones((1, 1)), np.zeros((1, 1))
+    >>> optimizer.update_params(dense)  # the first step is Adam's
+    >>> dense.weights.round(4)
+    array([[0.9]], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon", "beta_1", "beta_2", *COMMON)
+    _states = ("momentums", "cache", "largest_cache")
+
+    learning_rate: float = 0.001
+    epsilon: float = 1e-7
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        decay: float = 0.0,
+        epsilon: float = 1e-7,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        schedule: AnySchedule | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: float | None = None,
+    ) -> None:
+        own = {"epsilon": epsilon, "beta_1": beta_1, "beta_2": beta_2}
+        self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
+
+    def _formula(self, where: str) -> Formula:
+        settings = _adam_settings(where, self)
+        return "amsgrad", self._states, settings, settings
+
+
+@built_in("optimizer")
+class Optimizer_Lion(Optimizer):
+    """Lion: w ← w − rate·weight_decay·w − rate·sign(β₁·m + (1 − β₁)·g), then m ← β₂·m + (1 − β₂)·g.
+
+    The sign of 0 is 0.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
+    decay : float
+        The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
+    beta_1 : float
+        How much of the momentums there is in what gives the direction, from 0 up to, but not including, 1.
+    beta_2 : float
+        How much of the momentums is kept, likewise.
+    weight_decay : float
+        Each step takes rate·weight_decay of the weights away, whatever their gradients are. Biases stay, whereas
+        Chen et al.'s code decays all that it is given, biases too.
+    schedule : Schedule or function, optional
+        What the rate is multiplied by at each step: see `nnx.schedules`.
+    clip_norm : float, optional
+        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+    clip_value : float, optional
+        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+    average : float, optional
+        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
+        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
+
+    Attributes
+    ----------
+    current_learning_rate : float
+        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+    iterations : int
+        Steps done.
+
+    Notes
+    -----
+    Chen et al., "Symbolic discovery of optimization algorithms", 2023. All weights move by the rate, so that must be
+    smaller than Adam's, by 3 to 10 times they say, and ``weight_decay`` larger by as much. State on the layer:
+    ``weight_momentums``, ``bias_momentums``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nnx import Layer_Dense, Optimizer_Lion
+    >>> dense, optimizer = Layer_Dense(1, 1), Optimizer_Lion(0.1, weight_decay=0.5)
+    >>> dense.weights[:], dense.dweights, dense.dbiases = 1, np.ones((1, 1)), np.zeros((1, 1))
+    >>> optimizer.update_params(dense)  # 1 − 0.1·0.5·1 − 0.1
+    >>> dense.weights.round(4)
+    array([[0.85]], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "beta_1", "beta_2", "weight_decay", *COMMON)
+    _states = ("momentums",)
+
+    learning_rate: float = 0.0001
+    beta_1: float = 0.9
+    beta_2: float = 0.99
+    weight_decay: float = 0.0
+
+    def __init__(
+        self,
+        learning_rate: float = 0.0001,
+        decay: float = 0.0,
+        beta_1: float = 0.9,
+        beta_2: float = 0.99,
+        weight_decay: float = 0.0,
+        schedule: AnySchedule | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: float | None = None,
+    ) -> None:
+        own = {"beta_1": beta_1, "beta_2": beta_2, "weight_decay": weight_decay}
+        self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
+
+    def _formula(self, where: str) -> Formula:
+        betas = tuple(float(_check.fraction(where, name, getattr(self, name))) for name in ("beta_1", "beta_2"))
+        weight_decay = float(_check.number(where, "weight_decay", self.weight_decay, 0))
+        return "lion", self._states, (*betas, weight_decay), (*betas, 0.0)

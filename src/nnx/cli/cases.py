@@ -239,7 +239,8 @@ def _cases() -> Iterator[Case]:
         yield _update(Optimizer_Adam(), n, m)
     for kind in BUILT_IN["optimizer"]:
         yield _update(kind(), 784, 128)
-    yield _update(Optimizer_SGD(momentum=0.9), 784, 128)
+    for nesterov in (False, True):
+        yield _update(Optimizer_SGD(momentum=0.9, nesterov=nesterov), 784, 128)
     yield Case("argmax", "300x3", lambda a: (a.normal(300, 3), np.full(300, -1, np.intp)), (1,))
 
 

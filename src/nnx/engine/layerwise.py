@@ -12,7 +12,7 @@ from nnx._base.network import Network
 from nnx.engine import divergence, program
 from nnx.engine.job import Data, Job, Keep, Validate
 from nnx.losses import Answers, Loss
-from nnx.optimizers import is_built_in
+from nnx.optimizers import forgetting_averages, is_built_in
 
 
 class Figures(NamedTuple):
@@ -117,6 +117,8 @@ def _step(job: Job, batch: Data, done: int) -> Figures:
     else:
         for layer in model.trainable_layers:
             optimizer.update_params(layer)
+            if getattr(optimizer, "average", None) is None:
+                updates += forgetting_averages(layer)
         optimizer.post_update_params()
     figures = Figures(float(data_loss), float(penalty), float(accuracy), _rate(model))
     at_once([*updates, job.history.adding_step(*figures)])  # parameters, count and history are of one step

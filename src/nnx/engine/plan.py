@@ -235,7 +235,7 @@ class Run:
             partial(vars(self.program.optimizer).update, counts),
         ]
         if whole:
-            changes.append(self.job.history.adding(steps, ends))
+            changes += [partial(self.native.forget_averages), self.job.history.adding(steps, ends)]
         for layer in self.dropouts:
             changes.append(partial(setattr, layer, "training_forwards", layer.training_forwards + whole))
         at_once(changes)

@@ -21,7 +21,7 @@ from nnx.data.tables import Table
 from nnx.errors import ModelFileError
 from nnx.files import descriptions, packing, safetensors
 from nnx.files.descriptions import BUILTIN
-from nnx.layers import Layer_Dense
+from nnx.layers import AVERAGED, Layer_Dense
 from nnx.losses import answers
 from nnx.optimizers import AVERAGES, state_names
 
@@ -84,15 +84,32 @@ def _checkpoint(
 
 
 def save_parameters(model: Network, path: Path) -> None:
-    """Write weights and biases of the trainable layers."""
+    """Write weights and biases of the trainable layers, or their averages where there are any."""
     where = "Model.save_parameters"
     path = check.path(where, "path", path)
     positions = _positions(where, model)
-    _check_apart(where, _as_assigned(model, positions, PARAMETER_ARRAYS))
+    used = {
+        f"layers.{number}.{name}": (number, average if _has_array(model.layers[number], average) else name)
+        for number in positions
+        for name, average in zip(PARAMETER_ARRAYS, AVERAGED, strict=True)
+    }
+    _check_apart(
+        where,
+        {
+            full_name: getattr(model.layers[number], name)
+            for full_name, (number, name) in used.items()
+            if _has_array(model.layers[number], name)
+        },
+    )
     arrays: dict[str, Array] = {}
-    for number in positions:
-        arrays |= _arrays(where, number, model.layers[number], PARAMETER_ARRAYS)
+    for full_name, (number, name) in used.items():
+        found = _arrays(where, number, model.layers[number], (name,))
+        arrays |= dict(zip([full_name], found.values(), strict=False))  # none where a layer has no biases
     safetensors.write(where, path, {"format": PARAMETERS, "version": VERSION, "trainable": positions}, arrays)
+
+
+def _has_array(layer: Any, name: str) -> bool:
+    return isinstance(getattr(layer, name, None), np.ndarray)
 
 
 def contents(where: str, model: Network) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -401,7 +418,7 @@ def _shown(described: Any) -> str:
 
 
 def load_parameters(model: Network, path: Path) -> None:
-    """Set a model's parameters from what `save_parameters` or `save_model` wrote."""
+    """Set a model's parameters from what `save_parameters` or `save_model` wrote: to averages where there are any."""
     file = _File("Model.load_parameters", check.path("Model.load_parameters", "path", path))
     groups = [[f"layers.{number}.{name}" for name in PARAMETER_ARRAYS] for number in file.trainable()]
     known = set(itertools.chain(*groups))
@@ -409,6 +426,11 @@ def load_parameters(model: Network, path: Path) -> None:
         n_layers = len(file.take(list, "layers"))
         known |= {f"layers.{number}.{name}" for number in range(n_layers) for name in ARRAYS}
     arrays = dict(file.layer_arrays(known))
+    for names in groups:
+        for name, average in zip(names, AVERAGED, strict=True):
+            averages = arrays.get(f"{name.rpartition('.')[0]}.{average}")
+            if averages is not None:
+                arrays[name] = averages
     values = [tuple(arrays[name] for name in names if name in arrays) for names in groups]
     try:
         model.set_parameters(values)

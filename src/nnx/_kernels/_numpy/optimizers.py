@@ -71,6 +71,20 @@ def sgd_momentum(
 add("sgd_momentum", sgd_momentum, 1)
 
 
+def sgd_nesterov(
+    values: Array, gradients: Array, states: tuple[Array], rate: float, step: float, momentum: float
+) -> None:
+    """``momentums := momentum·momentums − rate·gradients; values += momentum·momentums − rate·gradients``."""
+    (momentums,) = states
+    change = rate * gradients
+    momentums *= momentum
+    momentums -= change
+    values += momentum * momentums - change
+
+
+add("sgd_nesterov", sgd_nesterov, 1)
+
+
 def adagrad(values: Array, gradients: Array, states: tuple[Array], rate: float, step: float, epsilon: float) -> None:
     """``cache += gradients²; values −= rate·gradients / (√cache + epsilon)``."""
     (cache,) = states
@@ -110,10 +124,7 @@ def adam(
     values −= rate·(momentums / (1 − beta_1^step)) / (√(cache / (1 − beta_2^step)) + epsilon)``.
     """
     momentums, cache = states
-    momentums *= beta_1
-    momentums += (1 - beta_1) * gradients
-    cache *= beta_2
-    cache += (1 - beta_2) * np.square(gradients)
+    _follow(momentums, cache, gradients, beta_1, beta_2)
     # Both corrections moved out of the arrays: √(c/b) + ε = (√c + ε·√b) / √b.
     root = (1 - beta_2**step) ** 0.5
     scale = np.sqrt(cache)
@@ -123,7 +134,118 @@ def adam(
     values -= scale
 
 
+def _follow(momentums: Array, cache: Array, gradients: Array, beta_1: float, beta_2: float) -> None:
+    """Let Adam's averages, of gradients and of their squares, follow."""
+    momentums *= beta_1
+    momentums += (1 - beta_1) * gradients
+    cache *= beta_2
+    cache += (1 - beta_2) * np.square(gradients)
+
+
 add("adam", adam, 2)
+
+
+def adamw(
+    values: Array,
+    gradients: Array,
+    states: tuple[Array, Array],
+    rate: float,
+    step: float,
+    epsilon: float,
+    beta_1: float,
+    beta_2: float,
+    weight_decay: float,
+) -> None:
+    """AdamW (Loshchilov and Hutter, 2019): ``values −= rate·weight_decay·values``, then as Adam."""
+    values -= (rate * weight_decay) * values
+    adam(values, gradients, states, rate, step, epsilon, beta_1, beta_2)
+
+
+add("adamw", adamw, 2)
+
+
+def nadam(
+    values: Array,
+    gradients: Array,
+    states: tuple[Array, Array],
+    rate: float,
+    step: float,
+    epsilon: float,
+    beta_1: float,
+    beta_2: float,
+) -> None:
+    """NAdam (Dozat, 2016) with one beta_1 for all steps.
+
+    ``momentums`` and ``cache`` as Adam's; ``values −= rate·(beta_1·momentums / (1 − beta_1^(step+1)) +
+    (1 − beta_1)·gradients / (1 − beta_1^step)) / (√(cache / (1 − beta_2^step)) + epsilon)``.
+    """
+    momentums, cache = states
+    _follow(momentums, cache, gradients, beta_1, beta_2)
+    root = (1 - beta_2**step) ** 0.5
+    ahead = (rate * root * beta_1 / (1 - beta_1 ** (step + 1))) * momentums
+    ahead += (rate * root * (1 - beta_1) / (1 - beta_1**step)) * gradients
+    scale = np.sqrt(cache)
+    scale += epsilon * root
+    values -= np.divide(ahead, scale, out=scale)
+
+
+add("nadam", nadam, 2)
+
+
+def amsgrad(
+    values: Array,
+    gradients: Array,
+    states: tuple[Array, Array, Array],
+    rate: float,
+    step: float,
+    epsilon: float,
+    beta_1: float,
+    beta_2: float,
+) -> None:
+    """AMSGrad (Reddi, Kale and Kumar, 2018).
+
+    ``momentums`` and ``cache`` as Adam's; ``largest := max(largest, cache);
+    values −= rate·(momentums / (1 − beta_1^step)) / (√(largest / (1 − beta_2^step)) + epsilon)``.
+    """
+    momentums, cache, largest = states
+    _follow(momentums, cache, gradients, beta_1, beta_2)
+    np.maximum(largest, cache, out=largest)
+    root = (1 - beta_2**step) ** 0.5
+    scale = np.sqrt(largest)
+    scale += epsilon * root
+    np.divide(momentums, scale, out=scale)
+    scale *= rate * root / (1 - beta_1**step)
+    values -= scale
+
+
+add("amsgrad", amsgrad, 3)
+
+
+def lion(
+    values: Array,
+    gradients: Array,
+    states: tuple[Array],
+    rate: float,
+    step: float,
+    beta_1: float,
+    beta_2: float,
+    weight_decay: float,
+) -> None:
+    """Lion (Chen et al., 2023); the sign of 0 is 0.
+
+    ``values −= rate·weight_decay·values + rate·sign(beta_1·momentums + (1 − beta_1)·gradients);
+    momentums := beta_2·momentums + (1 − beta_2)·gradients``.
+    """
+    (momentums,) = states
+    ahead = beta_1 * momentums
+    ahead += (1 - beta_1) * gradients
+    values -= (rate * weight_decay) * values
+    values -= rate * np.sign(ahead)
+    momentums *= beta_2
+    momentums += (1 - beta_2) * gradients
+
+
+add("lion", lion, 1)
 
 
 # Around every rule: gradients clipped before it, an average of the values after it

@@ -110,6 +110,23 @@ cdef void sgd_momentum(
 add_rule("sgd_momentum", 1, 1, <prepare_t> sgd_momentum_constants, <apply_t> sgd_momentum)
 
 
+# SGD with Nesterov's momentum: m ← momentum·m − rate·g; w ← w + momentum·m − rate·g. Settings: momentum.
+
+
+cdef inline void sgd_nesterov_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
+    states[0] = v_madd(constants[0], g, v_mul(constants[1], states[0]))
+    value[0] = v_add(value[0], v_madd(constants[1], states[0], v_mul(constants[0], g)))
+
+
+cdef void sgd_nesterov(
+    real_t *values, const real_t *gradients, real_t **states, Py_ssize_t n, const vec *constants
+) noexcept nogil:
+    update(sgd_nesterov_rule, 1, values, gradients, states, n, constants)
+
+
+add_rule("sgd_nesterov", 1, 1, <prepare_t> sgd_momentum_constants, <apply_t> sgd_nesterov)
+
+
 # Adagrad: c ← c + g²; w ← w − rate·g / (√c + epsilon). Settings: epsilon.
 
 
@@ -180,6 +197,104 @@ cdef void adam(
 
 
 add_rule("adam", 2, 3, <prepare_t> adam_constants, <apply_t> adam)
+
+
+# AdamW (Loshchilov and Hutter, 2019): w ← w − rate·weight_decay·w, then as Adam. Settings: epsilon, β₁, β₂,
+# weight_decay. In float32, 1 − rate·weight_decay would be a few digits of it; what is subtracted has all.
+
+
+cdef void adamw_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
+    adam_constants(constants, rate, step, settings)
+    constants[6] = v_all(<real_t> (-rate * settings[3]))
+
+
+cdef inline void adamw_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
+    value[0] = v_madd(constants[6], value[0], value[0])
+    adam_rule(value, g, states, constants)
+
+
+cdef void adamw(
+    real_t *values, const real_t *gradients, real_t **states, Py_ssize_t n, const vec *constants
+) noexcept nogil:
+    update(adamw_rule, 2, values, gradients, states, n, constants)
+
+
+add_rule("adamw", 2, 4, <prepare_t> adamw_constants, <apply_t> adamw)
+
+
+# NAdam (Dozat, 2016) with one β₁ for all steps: m and c as Adam's; w ← w − rate·m̄ / (√ĉ + epsilon), where
+# m̄ = β₁·m / (1 − β₁ᵗ⁺¹) + (1 − β₁)·g / (1 − β₁ᵗ). Settings: epsilon, β₁, β₂.
+
+
+cdef void nadam_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
+    cdef double beta_1 = settings[1], root = sqrt(1 - pow(settings[2], step))
+    adam_constants(constants, rate, step, settings)
+    constants[0] = v_all(<real_t> (-rate * root * beta_1 / (1 - pow(beta_1, step + 1))))
+    constants[6] = v_all(<real_t> (-rate * root * (1 - beta_1) / (1 - pow(beta_1, step))))
+
+
+cdef inline void nadam_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
+    cdef vec ahead
+    states[0] = v_madd(constants[2], states[0], v_mul(constants[3], g))
+    states[1] = v_madd(constants[4], states[1], v_mul(constants[5], v_mul(g, g)))
+    ahead = v_madd(constants[0], states[0], v_mul(constants[6], g))
+    value[0] = v_add(value[0], v_div(ahead, v_add(v_sqrt(states[1]), constants[1])))
+
+
+cdef void nadam(
+    real_t *values, const real_t *gradients, real_t **states, Py_ssize_t n, const vec *constants
+) noexcept nogil:
+    update(nadam_rule, 2, values, gradients, states, n, constants)
+
+
+add_rule("nadam", 2, 3, <prepare_t> nadam_constants, <apply_t> nadam)
+
+
+# AMSGrad (Reddi, Kale and Kumar, 2018): m and c as Adam's; l ← max(l, c); w ← w − rate·m̂ / (√l̂ + epsilon), where
+# l̂ = l / (1 − β₂ᵗ). Settings: epsilon, β₁, β₂.
+
+
+cdef inline void amsgrad_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
+    states[0] = v_madd(constants[2], states[0], v_mul(constants[3], g))
+    states[1] = v_madd(constants[4], states[1], v_mul(constants[5], v_mul(g, g)))
+    states[2] = v_max(states[2], states[1])  # NaN where the second is
+    value[0] = v_madd(constants[0], v_div(states[0], v_add(v_sqrt(states[2]), constants[1])), value[0])
+
+
+cdef void amsgrad(
+    real_t *values, const real_t *gradients, real_t **states, Py_ssize_t n, const vec *constants
+) noexcept nogil:
+    update(amsgrad_rule, 3, values, gradients, states, n, constants)
+
+
+add_rule("amsgrad", 3, 3, <prepare_t> adam_constants, <apply_t> amsgrad)
+
+
+# Lion (Chen et al., 2023): u = sign(β₁·m + (1 − β₁)·g); w ← w − rate·weight_decay·w − rate·u; m ← β₂·m + (1 − β₂)·g.
+# Settings: β₁, β₂, weight_decay.
+
+
+cdef void lion_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
+    constants[0], constants[1] = v_all(<real_t> -rate), v_all(<real_t> (-rate * settings[2]))
+    constants[2], constants[3] = v_all(<real_t> settings[0]), v_all(<real_t> (1 - settings[0]))
+    constants[4], constants[5] = v_all(<real_t> settings[1]), v_all(<real_t> (1 - settings[1]))
+
+
+cdef inline void lion_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
+    # Products are rounded before they are added: where they cancel, no rounding makes a sign of nothing.
+    cdef vec ahead = v_add(v_mul(constants[2], states[0]), v_mul(constants[3], g))
+    value[0] = v_madd(constants[1], value[0], value[0])
+    value[0] = v_madd(constants[0], sign_of(ahead), value[0])
+    states[0] = v_madd(constants[4], states[0], v_mul(constants[5], g))
+
+
+cdef void lion(
+    real_t *values, const real_t *gradients, real_t **states, Py_ssize_t n, const vec *constants
+) noexcept nogil:
+    update(lion_rule, 1, values, gradients, states, n, constants)
+
+
+add_rule("lion", 1, 3, <prepare_t> lion_constants, <apply_t> lion)
 
 
 # Around every rule: gradients clipped before it, an average of the values after it

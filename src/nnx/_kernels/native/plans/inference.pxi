@@ -103,7 +103,7 @@ cdef class Inference:
         )
 
     cdef bint _bind(self, Stage *stages, list held) except -1:
-        """Read the addresses of weights and biases; false if they are not what they were."""
+        """Read the addresses of weights and biases, or of their averages; false if they are not what they were."""
         cdef int s
         cdef dict own
         for s in range(self.n_stages):
@@ -112,17 +112,17 @@ cdef class Inference:
                 take_activation_settings(&stages[s], self.owners[s])
                 continue
             if stages[s].kind == PRELU:
-                w = prelu_weights(self.owners[s], self.dtype, stages[s].n_out, "Activation_PReLU.forward")
+                w = prelu_weights(self.owners[s], self.dtype, stages[s].n_out, "Activation_PReLU.forward", False)
                 if w is None:
                     return False
                 stages[s].weights.values, stages[s].weights.size = data(w), cnp.PyArray_SIZE(w)
                 held.append(w)
                 continue
             own = PyObject_GenericGetDict(self.owners[s], NULL)
-            w, b = item(own, "weights"), item(own, "biases")
+            w, b = in_use(own, "weight_averages", "weights"), in_use(own, "bias_averages", "biases")
             if not fit(w, b, self.dtype, stages[s].n_in, stages[s].n_out, False):
                 # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
-                w, b = self.owners[s]._checked_parameters("Layer_Dense.forward")
+                w, b = self.owners[s]._parameters_in_use("Layer_Dense.forward")
                 if not fit(w, b, self.dtype, stages[s].n_in, stages[s].n_out, False):
                     return False
             stages[s].weights.values, stages[s].biases.values = data(w), data(b)

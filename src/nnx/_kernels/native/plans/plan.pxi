@@ -131,6 +131,16 @@ cdef bint of_dtype(tuple owners, object dtype) except -1:
     return True
 
 
+#: The attributes in which a layer has the averages of its weights and biases.
+cdef tuple AVERAGED = ("weight_averages", "bias_averages")
+
+
+cdef inline object in_use(dict own, str averages, str values):
+    """Return a layer's averages of a parameter, which predictions use where there are any, or else the parameter."""
+    cdef object found = item(own, averages) if averages in own else None
+    return item(own, values) if found is None else found
+
+
 cdef inline bint fit(object weights, object biases, object dtype, Py_ssize_t n_in, Py_ssize_t n_out, bint writing):
     """Return whether these can be a dense layer's weights and biases."""
     return (
@@ -139,9 +149,9 @@ cdef inline bint fit(object weights, object biases, object dtype, Py_ssize_t n_i
     )
 
 
-cdef object prelu_weights(object owner, object dtype, Py_ssize_t columns, str where):
+cdef object prelu_weights(object owner, object dtype, Py_ssize_t columns, str where, bint training):
     """Return a PReLU's slopes, one or one a column, ready to be written; None if they are not such."""
-    (w,) = owner._checked_parameters(where)
+    (w,) = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
     if not is_ready(w, <void *> dtype, True) or not (has_size(w, 1, 1) or has_size(w, 1, columns)):
         return None
     return w
@@ -429,7 +439,7 @@ cdef class Plan:
                 self._bind(&stage.weights, owner, w, trains, states[0], where, layer_state)
                 self._bind(&stage.biases, owner, b, trains, states[1], where, layer_state)
             elif stage.kind == PRELU:
-                w = prelu_weights(owner, self.dtype, stage.n_out, where)
+                w = prelu_weights(owner, self.dtype, stage.n_out, where, True)
                 if w is None or stage.weights.size not in (0, cnp.PyArray_SIZE(w)):
                     return False
                 stage.trained = trains
@@ -852,6 +862,19 @@ cdef class Plan:
                 done = self.kernels.train(&self.lean, last, last + 1, thread)
         leave_kernels(mode)
         return done
+
+    def forget_averages(self):
+        """Drop the averages of the layers that are trained, if the optimizer keeps none: they would stay behind."""
+        cdef dict own
+        cdef int s
+        if self.lean.average or not self.has_parameters:
+            return
+        for s in range(self.n_full):
+            if has_parameters(&self.stored.stages[s]) and self.lean.stages[self.place[s]].trained:
+                own = PyObject_GenericGetDict((<tuple> self.stages[s])[1], NULL)
+                for name in AVERAGED:
+                    if name in own:
+                        del own[name]
 
     def sums(self):
         """Return the epoch's sums so far: of losses, of hits, and how many of each."""

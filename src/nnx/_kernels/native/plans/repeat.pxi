@@ -171,6 +171,7 @@ cdef class Repeat:
             place += 1
         if plan._work(0) < 1:
             return False
+        plan.forget_averages()
         own = PyObject_GenericGetDict(self.optimizer, NULL)  # its __setattr__ is Python code, which may be interrupted
         own["iterations"] = self.next_iterations
         own["current_learning_rate"] = self.rate

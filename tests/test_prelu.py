@@ -382,3 +382,23 @@ def test_a_frozen_prelu_without_weights_in_its_file_is_refused(tmp_path, named):
     safetensors.write("test", path, description, arrays)
     with pytest.raises(ModelFileError, match="has no weights yet"):
         nnx.Model.load(path)
+
+
+@pytest.mark.parametrize("kind", [nnx.Model, Book])
+def test_a_resumed_training_is_the_whole_one(tmp_path, named, kind):
+    net = Net("17-33,P33,dropout,33-5,P,softmax")
+    X, y = data_for(net, 50)
+    settings = {"batch_size": 16, "shuffle": True, "print_every": None}
+    optimizer = {"learning_rate": 0.01, "average": 0.9, "clip_norm": 0.5}
+    whole, first, second = (build(net, kind=kind) for _ in range(3))
+    for model in (whole, first, second):
+        model.set(optimizer=nnx.Optimizer_Adam(**optimizer))
+    np.random.seed(3)
+    whole.train(X, y, epochs=6, **settings)
+    np.random.seed(3)
+    first.train(X, y, epochs=3, checkpoint=tmp_path / "file", **settings)
+    second.train(X, y, epochs=6, resume=tmp_path / "file", **settings)
+    for one, other in zip(whole.layers, second.layers, strict=True):
+        for name, value in vars(one).items():
+            if name.startswith(("weight", "bias")) and isinstance(value, np.ndarray):
+                assert vars(other)[name].tobytes() == value.tobytes(), name

@@ -193,3 +193,10 @@ def test_a_number_has_the_same_result_wherever_it_lies(compiled, dtype, rng, nam
     for start in range(0, 71, 5):
         for stop in range(start + 1, 72):
             np.testing.assert_array_equal(compute(compiled, name, values[start:stop]), together[start:stop])
+
+
+def test_exp_near_has_the_bits_of_exp_where_it_may_be_used(compiled, rng, dtype):
+    reach = 87 if dtype == np.float32 else 708
+    values = np.concatenate([rng.uniform(-reach, reach, 10_000), [-reach, reach, 0, np.nan]]).astype(dtype)
+    found, expected = (compute(compiled, name, values) for name in ("exp_near", "exp"))
+    np.testing.assert_array_equal(found, expected)

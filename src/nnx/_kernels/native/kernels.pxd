@@ -251,7 +251,7 @@ ctypedef Py_ssize_t (*net_space_t)(const Net *) noexcept nogil
 ctypedef void (*vector_function_t)(int, const void *, void *, Py_ssize_t) noexcept nogil
 
 cdef enum:  # the functions of vectors that tests can call one by one
-    EXP, LOG, EXPM1, LOG1P, SOFTPLUS, TANH, ERF, NORMAL_CDF, NORMAL_PDF
+    EXP, EXP_NEAR, LOG, EXPM1, LOG1P, SOFTPLUS, TANH, ERF, NORMAL_CDF, NORMAL_PDF
 
 cdef enum:
     N_LAYOUTS = 8

@@ -48,6 +48,8 @@ cdef void vector_function(int which, const real_t *x, real_t *result, Py_ssize_t
     """``result := f(x)``, one of the functions of simd.h; (n,) in, (n,) out, which may be x. For tests."""
     if which == EXP:
         map_one(v_exp, x, result, n)
+    elif which == EXP_NEAR:
+        map_one(v_exp_near, x, result, n)
     elif which == LOG:
         map_one(v_log, x, result, n)
     elif which == EXPM1:

@@ -63,8 +63,14 @@ ADDED: dict[str, dict[str, Any]] = {
 
 
 def completed(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return a built-in class's configuration, with the arguments that its file does not know yet."""
+    """Return a built-in class's configuration, with the arguments that its file does not hold."""
     return {**config, **{key: value for key, value in ADDED.get(name, {}).items() if key not in config}}
+
+
+def shortened(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration without what `completed` adds: older versions of nnx can read it, and it is short."""
+    added = ADDED.get(name, {})
+    return {key: value for key, value in config.items() if key not in added or value != added[key]}
 
 
 def describe(where: str, role: str, thing: Any) -> dict[str, Any]:
@@ -81,6 +87,7 @@ def describe(where: str, role: str, thing: Any) -> dict[str, Any]:
     config = thing.get_config()
     if not custom:
         make(kind, config)
+        config = shortened(kind.__name__, config)
     state = {name: getattr(thing, name) for name in state_of(thing)}
     for name, value in state.items():
         state_of(thing)[name](where, name, value)

@@ -337,8 +337,8 @@ def linear_backward(output: Array, dvalues: Array, dinputs: Array) -> None:
 add("linear", linear_forward, linear_backward, "output")
 
 
-# The ReLU whose slope below 0 is learnt: one slope for all columns, or one for each. As it has parameters, it has
-# kernels of its own.
+# The ReLU whose slope below 0 is learnt: one slope for all columns, or one for each. It has kernels of its own for
+# its parameters.
 
 
 @quiet

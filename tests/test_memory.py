@@ -113,7 +113,7 @@ class Region:
 
 def run_beside_unreadable_memory(backend):
     kernels = _kernels.load(backend)
-    regions = [Region(1030 * 18 * 8) for _ in range(4)]
+    regions = [Region(1030 * 18 * 8) for _ in range(max(len(kinds) for _, kinds, _, _ in CALLS))]
     for dtype in ("float32", "float64"):
         for name, kinds, _, numbers in CALLS:
             for sizes in GUARDED_SIZES:

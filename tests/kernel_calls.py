@@ -29,9 +29,13 @@ def _labels() -> dict[str, tuple[str, str]]:
     for name, row in LOSSES.items():
         found |= {f"{name}_{way}": (f"loss_{way}", name) for way in ("forward", "backward")}
         if row.pair:
-            found[f"{row.pair}_{name}_backward"] = ("pair_backward", name)
+            found[_pair_label(row.pair, name)] = ("pair_backward", name)
     found |= {f"{name}_update": ("optimizer_update", name) for name in RULES}
     return found
+
+
+def _pair_label(pair: str, name: str) -> str:
+    return f"{pair}_{name.removesuffix('_crossentropy')}_backward"
 
 
 LABELS = _labels()
@@ -95,7 +99,7 @@ def _losses() -> list[Any]:
         found.append((f"{name}_forward", arrays, ["n"], numbers))
         found.append((f"{name}_backward", arrays, ["nm"], numbers))
         if row.pair:
-            found.append((f"{row.pair}_{name}_backward", arrays, ["nm"], numbers))
+            found.append((_pair_label(row.pair, name), arrays, ["nm"], numbers))
     return found
 
 

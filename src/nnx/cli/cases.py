@@ -168,10 +168,10 @@ def _prelu(n: int, m: int) -> Iterator[Case]:
         def inputs(a: Source, numbers: Any = numbers) -> tuple[Array, ...]:
             return (*numbers(a), a.blank(n, m))
 
-        name = f"prelu-{k}"
-        yield Case("prelu_forward", shape, forward, (2,), f"{name}_forward")
-        yield Case("prelu_backward_weights", shape, weights, (2,), f"{name}_backward_weights")
-        yield Case("prelu_backward_inputs", shape, inputs, (3,), f"{name}_backward_inputs")
+        name = "prelu" if k > 1 else "prelu-1"
+        yield Case(f"{name}_forward", shape, forward, (2,), "prelu_forward")
+        yield Case(f"{name}_backward_weights", shape, weights, (2,), "prelu_backward_weights")
+        yield Case(f"{name}_backward_inputs", shape, inputs, (3,), "prelu_backward_inputs")
 
 
 def _softmax_crossentropy(n: int, m: int) -> Case:
@@ -202,7 +202,7 @@ def _loss(loss: Any, n: int, m: int) -> Iterator[Case]:
     yield Case(f"{name}_forward", shape, lambda a: (*numbers(a), a.blank(n), *settings), (3,), "loss_forward")
     yield Case(f"{name}_backward", shape, lambda a: (*numbers(a), a.blank(n, m), *settings), (3,), "loss_backward")
     if loss._pair is not None:
-        pair = f"{loss._pair._kernel}_{name}_backward"
+        pair = f"{loss._pair._kernel}_{name.removesuffix('_crossentropy')}_backward"
         yield Case(pair, shape, lambda a: (*numbers(a), a.blank(n, m), *settings), (3,), "pair_backward")
 
 

@@ -13,7 +13,7 @@ trust: build/trust/ready
 fuzz: build/trust/ready
 	build/trust/bin/python trust --only files arrays --forever --seed $$(date +%s)
 
-# The suite on kernels with address and undefined-behaviour sanitizers; make sanitize TESTS="tests/test_plan.py -k door" some of it.
+# The suite on kernels with address and undefined-behaviour sanitizers; make sanitize TESTS="tests/test_plan_binding.py" some of it.
 TESTS ?= -n auto tests
 sanitize:
 	python=$(python) bash tools/sanitize.sh $(TESTS)

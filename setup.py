@@ -11,7 +11,7 @@ import threading
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-DOOR = "nnx._kernels._native"
+BINDING = "nnx._kernels._native"
 KERNELS = "nnx._kernels.native"  # a folder without __init__.py: no tool that imports all modules of a package finds the
 # variants in it, whose import a processor without their instructions could not survive
 DISABLED = bool(os.environ.get("NNX_DISABLE_EXTENSIONS"))
@@ -70,18 +70,18 @@ class build_extensions(build_ext):
         extension.sources = translated.sources
         extension.include_dirs += [numpy.get_include(), "src/nnx/_kernels/native"]
         if self.compiler.compiler_type != "msvc":
-            inline = [INLINE] if extension.name != DOOR else []
+            inline = [INLINE] if extension.name != BINDING else []
             extension.extra_compile_args = FLAGS + inline + extension.extra_compile_args
         super().build_extension(extension)
 
 
 def extensions() -> list[Extension]:
-    """Return the door to the kernels, and a module for each variant and float type."""
+    """Return the binding layer, and a module for each variant and float type."""
     if DISABLED:
         return []
     found = [
         Extension(
-            DOOR,
+            BINDING,
             ["src/nnx/_kernels/_native.pyx"],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
             optional=not REQUIRED,

@@ -85,9 +85,10 @@ def test_ci_runs_the_readmes_commands():
         assert f'\nbash -c "{command}"\n' in ci
 
 
-def test_the_readmes_table_names_every_class():
+def test_the_readme_and_the_vocabulary_name_every_class():
     import nnx
 
+    pages = README + (ROOT / "docs" / "vocabulary.md").read_text(encoding="utf-8")
     for name in nnx.__all__:
         if isinstance(getattr(nnx, name), type):
-            assert f"`{name}`" in README, name
+            assert f"`{name}`" in pages, name

@@ -1,5 +1,5 @@
-"""Memory and the door to the compiled kernels: no kernel reads or writes beside an array, arrays of any layout are read
-rightly, all others refused before anything has changed, and threads do not get into each other's way.
+"""Memory and the binding layer of the compiled kernels: no kernel reads or writes beside an array, arrays of any layout
+are read rightly, all others refused before anything has changed, and threads do not get into each other's way.
 
 As a script, with a backend's name, this file runs that backend's kernels on arrays beside unreadable memory, and is
 killed if one of them steps over. The test does so in a process of its own, and says at which kernel.
@@ -35,7 +35,7 @@ each_call = pytest.mark.parametrize(("name", "kinds", "written", "numbers"), CAL
 
 
 @pytest.fixture
-def door(backend):
+def binding(backend):
     if backend == "numpy":
         pytest.skip("NumPy's kernels take what they get")
     return _kernels.backend
@@ -113,7 +113,7 @@ class Region:
 
 def run_beside_unreadable_memory(backend):
     kernels = _kernels.load(backend)
-    regions = [Region(1030 * 18 * 8) for _ in range(4)]
+    regions = [Region(1030 * 18 * 8) for _ in range(max(len(kinds) for _, kinds, _, _ in CALLS))]
     for dtype in ("float32", "float64"):
         for name, kinds, _, numbers in CALLS:
             for sizes in GUARDED_SIZES:
@@ -128,7 +128,7 @@ def run_beside_unreadable_memory(backend):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs mprotect")
-def test_kernels_stay_within_their_arrays(door, backend):
+def test_kernels_stay_within_their_arrays(binding, backend):
     done = subprocess.run([sys.executable, __file__, backend], capture_output=True, text=True)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, f"at {lines[-1] if lines else 'the start'}: {done.returncode}\n{done.stderr}"
@@ -171,16 +171,16 @@ def read_only(array):
 
 
 @each_call
-def test_arrays_of_any_layout_give_the_same_results(door, dtype, name, kinds, written, numbers):
+def test_arrays_of_any_layout_give_the_same_results(binding, dtype, name, kinds, written, numbers):
     places = range(len(kinds))
     for sizes in [SIZES, (1, 1, 1), (6, 1, 3), (3, 17, 1)]:
         plain = arrays(kinds, dtype, sizes)
-        returned, expected = run(door, name, copies(plain), numbers)
+        returned, expected = run(binding, name, copies(plain), numbers)
         for layout in (np.asfortranarray, strided, within_lines, backwards, unaligned, swapped, read_only):
             for chosen in [{place} for place in places] + [set(places)]:
                 chosen -= set(written) if layout is read_only else set()
                 given = [layout(array) if i in chosen else array for i, array in enumerate(copies(plain))]
-                assert perform(door, name, given, numbers) == returned
+                assert perform(binding, name, given, numbers) == returned
                 after = [array.astype(made.dtype).tobytes() for array, made in zip(given, plain, strict=True)]
                 assert after == expected, (layout, chosen, sizes)
 
@@ -209,7 +209,7 @@ def overlapping(given, first, second, shift):
 
 
 @each_call
-def test_an_input_that_overlaps_an_output_counts_as_it_was_before(door, dtype, name, kinds, written, numbers):
+def test_an_input_that_overlaps_an_output_counts_as_it_was_before(binding, dtype, name, kinds, written, numbers):
     plain = arrays(kinds, dtype)
     for output in written:
         for place in set(range(len(kinds))) - set(written):
@@ -218,30 +218,30 @@ def test_an_input_that_overlaps_an_output_counts_as_it_was_before(door, dtype, n
                 cases += [copies(plain) for _ in range(2)]
                 cases[-1][place], cases[-2][place] = cases[-1][output], np.flip(cases[-2][output])
             for given in cases:
-                returned, expected = run(door, name, copies(given), numbers)
-                assert perform(door, name, given, numbers) == returned
+                returned, expected = run(binding, name, copies(given), numbers)
+                assert perform(binding, name, given, numbers) == returned
                 assert [given[i].tobytes() for i in written] == [expected[i] for i in written], (place, output)
 
 
 @each_call
-def test_outputs_that_overlap_each_other_are_refused(door, dtype, name, kinds, written, numbers):
+def test_outputs_that_overlap_each_other_are_refused(binding, dtype, name, kinds, written, numbers):
     for first in written:
         for second in set(written) - {first}:
             cases = [overlapping(arrays(kinds, dtype), first, second, shift) for shift in (0, 8, -40)]
             cases.append(arrays(kinds, dtype))
             cases[-1][second] = np.flip(cases[-1][first])
             for given in cases:
-                assert_refuses(door, name, given, numbers, ValueError, "must not share memory")
+                assert_refuses(binding, name, given, numbers, ValueError, "must not share memory")
 
 
 # What is refused
 
 
-def assert_refuses(door, name, given, numbers, error, *words):
+def assert_refuses(binding, name, given, numbers, error, *words):
     """Check that a call fails with the kernel's name and these words, and that no argument has changed."""
     kept = [array.tobytes() for array in given if isinstance(array, np.ndarray)]
     with pytest.raises(error) as caught:
-        perform(door, name, given, numbers)
+        perform(binding, name, given, numbers)
     assert type(caught.value) is error
     assert str(caught.value).startswith(f"{function_of(name)}: ")
     assert all(word in str(caught.value) for word in words), (words, str(caught.value))
@@ -249,31 +249,33 @@ def assert_refuses(door, name, given, numbers, error, *words):
 
 
 @each_call
-def test_what_is_no_array_of_the_right_type_is_refused(door, dtype, name, kinds, written, numbers):
+def test_what_is_no_array_of_the_right_type_is_refused(binding, dtype, name, kinds, written, numbers):
     other = np.dtype("float32" if dtype == np.float64 else "float64")
     for place, argument in enumerate(parameters(name)[: len(kinds)]):
         given = arrays(kinds, dtype)
         right = given[place]
-        argument = "labels" if kinds[place] == "labels" and argument == "targets" and "cross" in name else argument
+        argument = (
+            "labels" if kinds[place] == "labels" and argument == "targets" and "categorical" in name else argument
+        )
         for wrong in (None, right.tolist(), "text", 1.5, right.ravel()[0], memoryview(right)):
             if wrong is None and (name, argument) == ("softmax_crossentropy", "dinputs"):
                 continue  # no gradient is wanted
             given[place] = wrong
-            assert_refuses(door, name, given, numbers, TypeError, f" {argument} must be ")
+            assert_refuses(binding, name, given, numbers, TypeError, f" {argument} must be ")
         for wrong in ("int32", "float16", "complex64", "complex128", "object", "bool", "uint64", "S8", "M8[s]"):
             given[place] = right.astype("i8").astype(wrong)
-            assert_refuses(door, name, given, numbers, TypeError, f" {argument} must be ", str(given[place].dtype))
+            assert_refuses(binding, name, given, numbers, TypeError, f" {argument} must be ", str(given[place].dtype))
         given[place] = right.astype(other)
         if right.dtype != dtype or place > 0:
             assert_refuses(
-                door, name, given, numbers, TypeError, f" {argument} must be of dtype {right.dtype}, got {other}"
+                binding, name, given, numbers, TypeError, f" {argument} must be of dtype {right.dtype}, got {other}"
             )
         elif sum(array.dtype == dtype for array in given):  # the first array says what the others must be
-            assert_refuses(door, name, given, numbers, TypeError, f" must be of dtype {other}, got {dtype}")
+            assert_refuses(binding, name, given, numbers, TypeError, f" must be of dtype {other}, got {dtype}")
 
 
 @each_call
-def test_arrays_of_another_shape_are_refused(door, dtype, name, kinds, written, numbers):
+def test_arrays_of_another_shape_are_refused(binding, dtype, name, kinds, written, numbers):
     for place, kind in enumerate(kinds):
         given = arrays(kinds, dtype)
         right = given[place]
@@ -285,34 +287,36 @@ def test_arrays_of_another_shape_are_refused(door, dtype, name, kinds, written, 
             if letter == "1" or sum(letter in axes(one) for one in kinds) > 1:
                 wrong += [np.concatenate([right, right.take([0], axis)], axis), np.delete(right, 0, axis)]
         for given[place] in wrong:
-            assert_refuses(door, name, given, numbers, ValueError, " must have ", "shape (", ", got (")
+            assert_refuses(binding, name, given, numbers, ValueError, " must have ", "shape (", ", got (")
 
 
 @each_call
-def test_read_only_outputs_are_refused(door, dtype, name, kinds, written, numbers):
+def test_read_only_outputs_are_refused(binding, dtype, name, kinds, written, numbers):
     for place in written:
         for layout in (np.asarray, strided, swapped):
             given = arrays(kinds, dtype)
             given[place] = read_only(layout(given[place]))
-            assert_refuses(door, name, given, numbers, ValueError, f" {parameters(name)[place]} must be ", "read-only")
+            assert_refuses(
+                binding, name, given, numbers, ValueError, f" {parameters(name)[place]} must be ", "read-only"
+            )
 
 
 LABELLED = [call for call in CALLS if "labels" in call[1] and call[0] not in ("bad_label", "equal_count")]
 
 
 @pytest.mark.parametrize("call", LABELLED, ids=[call[0] for call in LABELLED])
-def test_labels_out_of_range_are_refused(door, dtype, call):
+def test_labels_out_of_range_are_refused(binding, dtype, call):
     name, kinds, _, numbers = call
     for bad in (-1, 4, 2**31, 2**32, 2**32 + 1, -(2**63), 2**63 - 1):
         for position in range(SIZES[0]):
             given = arrays(kinds, dtype)
             given[1][position:] = bad
             words = f" labels must hold class numbers from 0 to 3, got {bad} at position {position}."
-            assert_refuses(door, name, given, numbers, ValueError, words)
+            assert_refuses(binding, name, given, numbers, ValueError, words)
 
 
 @each_call
-def test_numbers_of_another_type_are_refused(door, dtype, name, kinds, written, numbers):
+def test_numbers_of_another_type_are_refused(binding, dtype, name, kinds, written, numbers):
     for place, right in enumerate(numbers):
         if not isinstance(right, float | int):  # settings, and numbers of columns
             continue
@@ -321,17 +325,19 @@ def test_numbers_of_another_type_are_refused(door, dtype, name, kinds, written, 
             given = arrays(kinds, dtype)
             kept = copies(given)
             with pytest.raises(TypeError):
-                perform(door, name, given, (*numbers[:place], wrong, *numbers[place + 1 :]))
+                perform(binding, name, given, (*numbers[:place], wrong, *numbers[place + 1 :]))
             np.testing.assert_equal(given, kept)
 
 
-def test_dropout_masks_of_impossible_numbers_are_refused(door, dtype):
+def test_dropout_masks_of_impossible_numbers_are_refused(binding, dtype):
     mask = np.full((3, 3), 7, dtype)
     for keep in (0, -0.0, -0.5, 1.5, np.nextafter(1, 2), np.nan, np.inf):
-        assert_refuses(door, "dropout_mask", [mask], (keep, 1, 1), ValueError, " keep must be ", f"got {float(keep)}")
+        assert_refuses(
+            binding, "dropout_mask", [mask], (keep, 1, 1), ValueError, " keep must be ", f"got {float(keep)}"
+        )
     for seed, forwards in ((-1, 0), (2**64, 0), (0, -1), (0, 2**64)):
         with pytest.raises((OverflowError, ValueError)):
-            door.dropout_mask(mask, 0.5, seed, forwards)
+            binding.dropout_mask(mask, 0.5, seed, forwards)
     assert (mask == 7).all()
 
 
@@ -339,14 +345,14 @@ NEEDS_COLUMNS = ("argmax", "softmax_crossentropy", "softmax_forward", "softmax_b
 
 
 @each_call
-def test_no_rows_are_computed_and_no_columns_are_computed_or_refused(door, dtype, name, kinds, written, numbers):
+def test_no_rows_are_computed_and_no_columns_are_computed_or_refused(binding, dtype, name, kinds, written, numbers):
     for n, k, m in [(0, 3, 4), (3, 0, 4), (3, 4, 0), (0, 0, 4), (0, 3, 0), (3, 0, 0), (0, 0, 0)]:
         given = arrays(kinds, dtype, (n, k, m))
         loss = function_of(name) in ("loss_forward", "loss_backward", "pair_backward")
         if m == 0 and (name in NEEDS_COLUMNS or loss):
-            assert_refuses(door, name, given, numbers, ValueError, "got ")
+            assert_refuses(binding, name, given, numbers, ValueError, "got ")
             continue
-        returned = perform(door, name, given, numbers)
+        returned = perform(binding, name, given, numbers)
         if name == "bad_label":
             assert returned == -1
         elif all(array.size == 0 for array in given):

@@ -1,4 +1,4 @@
-"""A step a call: the same call of `train` again must leave behind the bits that the long way leaves."""
+"""A step a call: the same call of `train` again must leave behind the bits that the general path leaves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def batches(net, n=20, number=6, dtype="float64"):
 
 
 def step(model, X, y, *, repeats, **options):
-    """Train one step; the long way, if it must not repeat; return what that leaves behind."""
+    """Train one step; the general path, if it must not repeat; return what that leaves behind."""
     if not repeats:
         model._again = None
     np.random.seed(3)

@@ -26,7 +26,7 @@ from nnx.engine import plan
 CLASSIFIER = Net("2-64,relu,dropout,64-3,softmax")
 TINY = Net("2-3,relu,dropout,3-2,softmax")
 
-#: Skinny and wide, with dropout and without, and one whose columns are more than a strip takes at a time.
+#: Skinny and wide, with dropout and without, and one whose columns are more than a row panel takes at a time.
 EVERY_KIND = [
     CLASSIFIER,
     Net("1-64,relu,64-1,linear", "squared", "near"),

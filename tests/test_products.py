@@ -81,10 +81,10 @@ def test_deep_products_of_whole_numbers_are_exact(dtype, rng, name, depth):
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_wide_tall_and_shallow_products_of_whole_numbers_are_exact(dtype, rng, name):
+def test_wide_and_tall_products_and_those_of_small_depth_of_whole_numbers_are_exact(dtype, rng, name):
     wide, tall = [(5, 13, 520), (13, 1027, 515)], [(520, 13, 5), (1025, 300, 7)]
-    large, shallow = [(200, 270, 530), (400, 31, 600)], [(21, 1, 16), (21, 2, 64), (5, 3, 208), (130, 4, 80)]
-    for rows, depth, columns in wide + tall + large + shallow:
+    large, small_depth = [(200, 270, 530), (400, 31, 600)], [(21, 1, 16), (21, 2, 64), (5, 3, 208), (130, 4, 80)]
+    for rows, depth, columns in wide + tall + large + small_depth:
         left, right, expected = integers(rng, dtype, rows, depth, columns)
         np.testing.assert_array_equal(multiply(name, left, right), expected, str((rows, depth, columns)))
 
@@ -129,12 +129,12 @@ def test_nan_and_infinity_reach_their_row_and_their_column_and_no_other(dtype, r
 
 
 ALONE = [*range(1, 26), 31, 32, 33, 47, 48, 49, 63, 64, 65, 96, 97, 127, 128, 129, 191, 192, 193, 194, 255, 256, 257]
-NARROW, WIDE = (1, 2, 3, 4, 10, 15, 16, 17), (31, 32, 33, 64, 130)
+FEW, WIDE = (1, 2, 3, 4, 10, 15, 16, 17), (31, 32, 33, 64, 130)
 
 
 @pytest.mark.parametrize("n_in", [1, 2, 3, 4, 15, 16, 17, 64, 300, 784, 1025])
 def test_rows_have_the_same_bits_alone_and_together(compiled, dtype, rng, n_in):
-    for n_out in NARROW + (WIDE if n_in < 784 else (33, 130)):
+    for n_out in FEW + (WIDE if n_in < 784 else (33, 130)):
         X, D = (rng.standard_normal((257, n)).astype(dtype) for n in (n_in, n_out))
         W, b = (rng.standard_normal((rows, n_out)).astype(dtype) for rows in (n_in, 1))
         for product, given_, rest, columns in [

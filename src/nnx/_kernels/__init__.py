@@ -3,7 +3,7 @@
 ``backend`` is the module whose functions layers, losses and optimizers call, always as
 ``_kernels.backend.dense_forward(...)``: the name is looked up at the call, so that a test can put
 another backend in its place. `nnx._kernels._numpy` is the specification of what each kernel does;
-`nnx._kernels._native` is the door to the compiled kernels, of which there is a variant for each instruction set.
+`nnx._kernels._native` is the binding layer of the compiled kernels, which are there once for each instruction set.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ __all__ = [
 VARIANTS = ("avx512", "avx2", "baseline")
 
 
-def _door() -> Any:
-    """Return the door to the compiled kernels, None if it is not built; one that is broken raises."""
+def _binding() -> Any:
+    """Return the binding layer of the compiled kernels, None if it is not built; one that is broken raises."""
     if find_spec("nnx._kernels._native") is None:
         return None
     from nnx._kernels import _native
@@ -45,11 +45,13 @@ def _door() -> Any:
 
 def _find() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the backends that this installation has, and those of them that this processor can run; best first."""
-    door = _door()
-    variants = [v for v in VARIANTS if door is not None and find_spec(f"nnx._kernels.native.{v}_float64") is not None]
+    binding = _binding()
+    variants = [
+        v for v in VARIANTS if binding is not None and find_spec(f"nnx._kernels.native.{v}_float64") is not None
+    ]
     return (
         (*[f"native-{v}" for v in variants], "numpy"),
-        (*[f"native-{v}" for v in variants if door.offers(v)], "numpy"),
+        (*[f"native-{v}" for v in variants if binding.offers(v)], "numpy"),
     )
 
 
@@ -60,9 +62,9 @@ def load(name: str) -> Any:
     """Return the module of a usable backend, ready for calls."""
     if name == "numpy":
         return _numpy
-    door = _door()
-    door.use(name.removeprefix("native-"))
-    return door
+    binding = _binding()
+    binding.use(name.removeprefix("native-"))
+    return binding
 
 
 def choose(requested: str | None) -> tuple[str, str]:
@@ -96,7 +98,7 @@ if TYPE_CHECKING:
     from nnx._kernels._arrays import alike, attributes, empty, empty_like, known_finite, readable, writable
 else:
     backend = load(name)
-    arrays = _door() or _arrays
+    arrays = _binding() or _arrays
     alike, attributes = arrays.alike, arrays.attributes
     empty, empty_like = arrays.empty, arrays.empty_like
     known_finite = arrays.known_finite

@@ -1,4 +1,4 @@
-"""The binding layer of the compiled kernels: every argument is checked, at every call, then a kernel runs without the GIL.
+"""The binding layer of the compiled kernels: it checks every argument at every call and runs kernels without the GIL.
 
 Whatever Python passes, no kernel reads or writes outside an array. Arrays that are merely not contiguous, unaligned or
 of the other byte order are copied, and results copied back; those of another shape or type, and read-only

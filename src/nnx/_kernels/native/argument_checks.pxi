@@ -1,4 +1,5 @@
-# What the door does with arrays before a kernel sees them, and the memory that kernels need beside them.
+# Argument checks: what the binding layer does with arrays before a kernel sees them. Also the memory that kernels need
+# beside them.
 
 
 cdef inline Kernels *kernels_for(str where, str name, object given) except NULL:

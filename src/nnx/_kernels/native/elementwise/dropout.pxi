@@ -2,7 +2,7 @@
 # a time.
 
 cdef enum:
-    COUNTERS = 64  # the four arrays of words, 2 KB, stay in level 1
+    COUNTERS = 64  # the four arrays of words, 2 KB, stay in L1
 
 
 cdef void philox4x32_7(

@@ -334,8 +334,8 @@ cdef void binary_crossentropy(
 add_loss("binary_crossentropy", "sigmoid", <loss_t> binary_crossentropy, NEEDS_PAIR, 1)
 
 
-# Categorical cross-entropy: −log p of the label, p clipped. Settings: label smoothing s, by which the target of each of m
-# classes is s/m, and that of the label 1 − s more.
+# Categorical cross-entropy: −log p of the label, p clipped. Settings: label smoothing s, by which the target of each of
+# m classes is s/m, and that of the label 1 − s more.
 
 
 cdef void categorical_losses(
@@ -424,5 +424,6 @@ cdef void categorical_crossentropy(
 
 # `softmax_crossentropy` does both in one pass.
 add_loss(
-    "categorical_crossentropy", "softmax", <loss_t> categorical_crossentropy, NEEDS_PAIR | BY_LABELS | FUSED_WITH_PAIR, 1
+    "categorical_crossentropy", "softmax", <loss_t> categorical_crossentropy,
+    NEEDS_PAIR | BY_LABELS | FUSED_WITH_PAIR, 1,
 )

@@ -1,6 +1,6 @@
-# Softmax, and softmax with categorical cross-entropy: they look at whole rows. The lanes lie along the batch: LANES rows
-# at a time, a vector holding one column of them, so that three classes keep as many lanes busy as a thousand. Labels are
-# class numbers that the caller has checked and copied.
+# Softmax, and softmax with categorical cross-entropy: they look at whole rows. The lanes lie along the batch: LANES
+# rows at a time, a vector holding one column of them, so that three classes keep as many lanes busy as a thousand.
+# Labels are class numbers that the caller has checked and copied.
 
 
 cdef enum:

@@ -8,8 +8,8 @@ cdef enum:
     MAX_ENDS = 4  # inputs and outputs, at most
     BATCHED_VECTORS = 4  # rows come in multiples of so many vectors
     BATCHED_TERMS = 40  # of a lane's sum, before it is added to others: float32 sums of few terms are nearer to exact
-    BATCHED_VALUES = 1 << 16  # hidden values that lie together, about: they stay in level 2, and on pages that are known
-    BATCHED_DRAWN = 32  # units that dropout is drawn for at a time: what is drawn stays in level 1
+    BATCHED_VALUES = 1 << 16  # hidden values that lie together, about: they stay in L2, and on pages that are known
+    BATCHED_DRAWN = 32  # units that dropout is drawn for at a time: what is drawn stays in L1
     WORD_VECTORS = 2  # of a vector's lanes, at most
 
 

@@ -162,8 +162,8 @@ cdef class Inference:
                  Py_ssize_t batch, Py_ssize_t first, Py_ssize_t end, bint combined, tuple answers=AS_THEY_ARE):
         """Return sums of losses and hits over some batches, and of how many, or None as `predict` does.
 
-        X (n, n_in); y (n,) class numbers or (n, n_out) targets; loss: its kernel's name, its settings, and numbers of its
-        columns or None; wanted and what follows as in `Plan.bind_data`.
+        X (n, n_in); y (n,) class numbers or (n, n_out) targets; loss: its kernel's name, its settings, and numbers of
+        its columns or None; wanted and what follows as in `Plan.bind_data`.
         """
         cdef Stage stages[MOST_STAGES]
         cdef Progress progress

@@ -2,8 +2,8 @@
 #
 # What Python code does around a small step takes several times as long as the step. A repeat compares all that
 # the last call depended on with what it was, decides nothing again, and lets the step write into the arrays that the
-# last call published, if nobody else has got hold of them. Where anything differs it does nothing, and the long way is
-# taken. The GIL is kept: from the last comparison to the last attribute that is set, no other Python code runs.
+# last call published, if nobody else has got hold of them. Where anything differs it does nothing, and the general path
+# is taken. The GIL is kept: from the last comparison to the last attribute that is set, no other Python code runs.
 
 from libc.math cimport INFINITY
 
@@ -155,7 +155,7 @@ cdef class Repeat:
             self.loss.remember_trainable_layers(model.trainable_layers)
             return history if self._owns_what_it_published() else None
         except Exception:
-            return None  # the long way finds out what is wrong, and says so
+            return None  # the general path finds out what is wrong, and says so
 
     cdef bint _run(self, object X) except -1:
         """Do the step, and set what it leaves behind beside the published arrays; false if it made no update."""
@@ -260,5 +260,5 @@ cdef class Repeat:
 
 
 def _no_state(where, owner, names, values):
-    """Refuse to begin an optimizer's state anew: that is for the long way."""
+    """Refuse to begin an optimizer's state anew: that is for the general path."""
     raise LookupError(names)

@@ -5,7 +5,7 @@
 
 cdef enum:
     ROW_UNIT = 16  # threads get a multiple of it: whole vectors of rows
-    TILE_BYTES = 1 << 18  # of values and gradients of rows that go forward and back together: they stay in level 2
+    TILE_BYTES = 1 << 18  # of values and gradients of rows that go forward and back together: they stay in L2
     FEWEST_ROWS = 192  # but not fewer: for each such tile of rows the weights are packed anew
 
 
@@ -190,7 +190,7 @@ cdef inline void compute_loss(
     LossPart part, const Net *net, const real_t *output, const void *targets, real_t *result, Py_ssize_t rows,
     Py_ssize_t n,  # rows of the batch
 ) noexcept nogil:
-    """Compute the losses of some rows, or the gradient of the batch's mean loss by the output or by what it is made of."""
+    """Compute the losses of some rows, or the gradient of the batch's mean loss by the output or by its inputs."""
     net.loss.run(part, output, targets, result, rows, net.n_out, n, net.loss_settings, net.loss_own)
 
 

@@ -3,10 +3,10 @@
 # row panel computes it from beginning to end while it is in the L1 cache, and applies the optimizer to it there.
 
 cdef enum:
-    ROW_PANEL_COLUMNS = 256  # of a row panel at a time: its gradients stay in level 1, the panels for it in level 2
+    ROW_PANEL_COLUMNS = 256  # of a row panel at a time: its gradients stay in L1, the panels for it in L2
     PACKED_ROWS = 32  # rows that are packed at a time
     SUMMED_PANELS = 4  # side by side, for a sum waits for the one before
-    ROW_PANEL_DEPTH = 256  # rows of the batch at a time: one panel of them, and a tile of the inputs, stay in level 1
+    ROW_PANEL_DEPTH = 256  # rows of the batch at a time: one panel of them, and a tile of the inputs, stay in L1
 
 
 cdef inline bint has_row_panels(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
@@ -140,7 +140,7 @@ cdef void pack_row_panel(const Stage *stage, Py_ssize_t first, Py_ssize_t rows) 
 
 
 cdef inline bint packs_batch(const Net *net, const Stage *stage) noexcept nogil:
-    """Return whether a stage's inputs and gradients are packed: not where both are in level 1 as they are."""
+    """Return whether a stage's inputs and gradients are packed: not where both are in L1 as they are."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES
     return net.batch * (stage.n_in + stage.n_out) > LEAST_PACKED or stage.n_out % line != 0
 
@@ -228,7 +228,7 @@ cdef void sum_panels(
     bint first,  # whether sums start from 0
     real_t *sums,  # (columns,) in and out, up to whole panels
 ) noexcept nogil:
-    """``sums += Σ over rows of panels``, row after row: the row panel that needs them next finds them in level 1 or 2."""
+    """``sums += Σ over rows of panels``, row after row: the row panel that needs them next finds them in L1 or L2."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES, j = 0
     while j < columns:
         if j + SUMMED_PANELS * line <= columns:

@@ -172,7 +172,7 @@ cdef inline bint has_few_columns(Py_ssize_t columns) noexcept nogil:
 
 
 cdef inline bint has_dots(Py_ssize_t columns, Py_ssize_t depth) noexcept nogil:
-    """Return whether a narrow result is best computed along the depth: that fills a vector, and the factor fits."""
+    """Return whether few columns are best computed along the depth: that fills a vector, and the factor fits."""
     cdef Py_ssize_t room = PRODUCT_SCRATCH // <Py_ssize_t> sizeof(real_t)
     return has_few_columns(columns) and depth >= LANES and columns * (depth + LANES) <= room
 
@@ -235,7 +235,9 @@ cdef inline void small_depth_of(
         )
         j += FLAT_VECTORS * LANES
     while j < columns:
-        small_depth_lines(depth, 1, relu, a, b + j, start + j, c + j, rows, columns, gate + j if gate is not NULL else NULL)
+        small_depth_lines(
+            depth, 1, relu, a, b + j, start + j, c + j, rows, columns, gate + j if gate is not NULL else NULL
+        )
         j += LANES
 
 

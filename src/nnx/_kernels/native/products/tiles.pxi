@@ -12,10 +12,10 @@ cdef enum:
     FLAT_ROWS = 3  # up to here there are few rows
     LINE_VECTORS = 8  # the width for a single row, whose sums wait for each other longest
     LINES_AHEAD = 8  # so many lines before they are needed, those of such a width, and those to pack, are asked for
-    BLOCK_BYTES = 2048  # of a sum's terms at a time: a panel of B with 64 such lines stays in level 1
-    BLOCK_ROWS = 192  # rows of A packed at a time: with that depth, in level 2
+    BLOCK_BYTES = 2048  # of a sum's terms at a time: a panel of B with 64 such lines stays in L1
+    BLOCK_ROWS = 192  # rows of A packed at a time: with that depth, in L2
     GROUP_COLUMNS = 64  # columns of B packed at a time
-    LEAST_PACKED = 4096  # numbers: a smaller factor is in level 1 as it is
+    LEAST_PACKED = 4096  # numbers: a smaller factor is in L1 as it is
     PACK_COLUMNS = 512  # from here on a transposed A is read so often that packing it pays
 
 

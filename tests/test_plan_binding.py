@@ -1,4 +1,4 @@
-"""The plan's door: called out of order, or with what does not fit, it refuses before any memory is touched."""
+"""The binding layer of plans: out of order, or with what does not fit, it refuses before any memory is touched."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOSS = ((0.0,), None)
 
 
 @pytest.fixture
-def door(compiled):
+def binding(compiled):
     return _kernels.backend
 
 
@@ -35,8 +35,8 @@ def lowered() -> program.Program:
     return program.lower(model)
 
 
-def made(door, found: program.Program):
-    return door.Plan(found.dtype, found.stages, "categorical_crossentropy", True, found.guards)
+def made(binding, found: program.Program):
+    return binding.Plan(found.dtype, found.stages, "categorical_crossentropy", True, found.guards)
 
 
 def bind(plan, found: program.Program) -> bool:
@@ -48,9 +48,9 @@ X, Y = np.zeros((6, 3), np.float32), np.zeros(6, np.intp)
 ONE_STEP = (6, 1, False, 0, 0.1, None, 0, 0, 1, True)
 
 
-def test_a_plan_is_bound_before_it_is_run(door):
+def test_a_plan_is_bound_before_it_is_run(binding):
     found = lowered()
-    plan = made(door, found)
+    plan = made(binding, found)
     with pytest.raises(RuntimeError, match="no data"):
         plan.prepare(*ONE_STEP)
     with pytest.raises(RuntimeError, match="no run is prepared"):
@@ -69,9 +69,9 @@ def test_a_plan_is_bound_before_it_is_run(door):
     plan.work(plan.run)  # does nothing, as there is no run
 
 
-def test_a_last_step_needs_room_for_what_it_stores(door):
+def test_a_last_step_needs_room_for_what_it_stores(binding):
     found = lowered()
-    plan = made(door, found)
+    plan = made(binding, found)
     bind(plan, found)
     plan.bind_data(X, Y, LOSS, None, False, True, -1.0)
     plan.prepare(6, 1, True, *ONE_STEP[3:])
@@ -88,9 +88,9 @@ def test_a_last_step_needs_room_for_what_it_stores(door):
      {5: np.full((1, 6), -1)}],
     ids=str,
 )  # fmt: skip
-def test_a_run_of_impossible_size_is_refused(door, change):
+def test_a_run_of_impossible_size_is_refused(binding, change):
     found = lowered()
-    plan = made(door, found)
+    plan = made(binding, found)
     bind(plan, found)
     plan.bind_data(X, Y, LOSS, None, False, True, -1.0)
     arguments = [change.get(i, value) for i, value in enumerate(ONE_STEP)]
@@ -101,9 +101,9 @@ def test_a_run_of_impossible_size_is_refused(door, change):
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_threads_beyond_those_that_there_is_memory_for_are_sent_away(door, n):
+def test_threads_beyond_those_that_there_is_memory_for_are_sent_away(binding, n):
     found = lowered()
-    plan = made(door, found)
+    plan = made(binding, found)
     bind(plan, found)
     plan.bind_data(X, Y, LOSS, None, False, True, -1.0)
     plan.prepare(*ONE_STEP[:8], n, True)
@@ -120,9 +120,9 @@ def test_threads_beyond_those_that_there_is_memory_for_are_sent_away(door, n):
     assert not any(thread.is_alive() for thread in threads)
 
 
-def prepared(door):
+def prepared(binding):
     found = lowered()
-    plan = made(door, found)
+    plan = made(binding, found)
     bind(plan, found)
     plan.bind_data(X, Y, LOSS, None, False, True, -1.0)
     plan.prepare(*ONE_STEP[:8], 3, True)
@@ -136,8 +136,8 @@ def started(plan, run):
 
 
 @pytest.mark.parametrize("end", ["lead", "dismiss", "release", "prepare"])
-def test_threads_that_come_too_late_are_sent_away(door, end):
-    plan = prepared(door)
+def test_threads_that_come_too_late_are_sent_away(binding, end):
+    plan = prepared(binding)
     run = plan.run
     getattr(plan, end)(*((*ONE_STEP[:8], 3, True) if end == "prepare" else ()))
     late = started(plan, run)
@@ -147,8 +147,8 @@ def test_threads_that_come_too_late_are_sent_away(door, end):
 
 
 @pytest.mark.parametrize("end", ["dismiss", "release"])
-def test_threads_that_still_wait_when_a_run_is_given_up_take_no_part_in_the_next(door, end):
-    plan = prepared(door)
+def test_threads_that_still_wait_when_a_run_is_given_up_take_no_part_in_the_next(binding, end):
+    plan = prepared(binding)
     waiting = started(plan, plan.run)
     while plan.waiting() < 1:
         time.sleep(0)
@@ -174,37 +174,37 @@ def test_threads_that_still_wait_when_a_run_is_given_up_take_no_part_in_the_next
     ],
     ids=["none", "short", "narrow", "large label", "negative label", "float64", "no X", "no y"],
 )
-def test_data_that_do_not_fit_are_refused(door, samples):
+def test_data_that_do_not_fit_are_refused(binding, samples):
     found = lowered()
-    plan = made(door, found)
+    plan = made(binding, found)
     bind(plan, found)
     with pytest.raises((TypeError, ValueError), match="must"):
         plan.bind_data(*samples, LOSS, None, False, True, -1.0)
 
 
 @pytest.mark.parametrize("sizes", [(), ((3, 7), (7, 7), (6, 2)), ((3, 0),), ((3, -7),), ((3, 7), (7, 8))], ids=str)
-def test_stages_that_do_not_fit_each_other_are_refused(door, sizes):
+def test_stages_that_do_not_fit_each_other_are_refused(binding, sizes):
     kinds = ("dense", "relu", "dense")
     stages = tuple((kind, None, *size) for kind, size in zip(kinds, sizes, strict=False))
     with pytest.raises(ValueError, match="must take"):
-        door.Plan("float32", stages, "mean_squared_error", False, ())
+        binding.Plan("float32", stages, "mean_squared_error", False, ())
     with pytest.raises(ValueError, match="must take"):
-        door.Inference("float32", stages, (), _kernels)
+        binding.Inference("float32", stages, (), _kernels)
 
 
-def test_a_loss_is_combined_with_its_own_activation_only(door):
+def test_a_loss_is_combined_with_its_own_activation_only(binding):
     stages = (("dense", None, 3, 2), ("relu", None, 2, 2))
     for loss in ("categorical_crossentropy", "binary_crossentropy", "mean_squared_error"):
         with pytest.raises(ValueError, match="must take"):
-            door.Plan("float32", stages, loss, True, ())
+            binding.Plan("float32", stages, loss, True, ())
 
 
-def test_a_repeat_needs_every_array_that_the_last_step_has_stored_into(door):
+def test_a_repeat_needs_every_array_that_the_last_step_has_stored_into(binding):
     found = lowered()
-    plan = made(door, found)
+    plan = made(binding, found)
 
     def repeat(published):
-        return door.Repeat(plan, found, nnx.Layer_Dense(1, 1), published, dict, _kernels, print)
+        return binding.Repeat(plan, found, nnx.Layer_Dense(1, 1), published, dict, _kernels, print)
 
     with pytest.raises(ValueError, match="must hold all arrays"):
         repeat([])

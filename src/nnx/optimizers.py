@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import numpy as np
 
 from nnx import _kernels, schedules
-from nnx._base import check as _check
+from nnx._base import check
 from nnx._base.describe import Described
 from nnx._base.interrupt import at_once
 from nnx._base.typing import Array
@@ -107,13 +107,13 @@ class Optimizer(Described):
         **settings: float,
     ) -> None:
         where = type(self).__name__
-        self.learning_rate = _check.number(where, "learning_rate", learning_rate, 0)
-        self.decay = _check.number(where, "decay", decay, 0)
+        self.learning_rate = check.number(where, "learning_rate", learning_rate, 0)
+        self.decay = check.number(where, "decay", decay, 0)
         self.iterations = 0
         self.schedule = schedules.checked(where, "schedule", schedule)
         self.clip_norm, self.clip_value, self.average = clip_norm, clip_value, average
         for name, value in settings.items():
-            setattr(self, name, value if isinstance(value, bool) else _check.number(where, name, value))
+            setattr(self, name, value if isinstance(value, bool) else check.number(where, name, value))
         self._rule(where)
 
     def get_config(self) -> dict[str, Any]:
@@ -139,16 +139,16 @@ class Optimizer(Described):
     def pre_update_params(self) -> None:
         """Set ``current_learning_rate`` for this step; without decay and schedule it is left alone."""
         where = f"{type(self).__name__}.pre_update_params"
-        if _check.number(where, "decay", self.decay, 0) or self.schedule is not None:
-            iterations = _check.whole(where, "iterations", self.iterations, 0, _check.MAX_COUNT)
+        if check.number(where, "decay", self.decay, 0) or self.schedule is not None:
+            iterations = check.whole(where, "iterations", self.iterations, 0, check.MAX_COUNT)
             self.current_learning_rate = self._rates(where, iterations, 1)
 
     def _rates(self, where: str, iterations: int, n: int) -> Any:
         """Return the rates of n steps that come after ``iterations`` others: an array (n,), or one number for all."""
-        decay = _check.number(where, "decay", self.decay, 0)
+        decay = check.number(where, "decay", self.decay, 0)
         if not decay and self.schedule is None:
             return self._checked_rate(where)
-        rates: Any = _check.number(where, "learning_rate", self.learning_rate, 0)
+        rates: Any = check.number(where, "learning_rate", self.learning_rate, 0)
         if decay:
             count: Any = iterations
             if n > 1:
@@ -180,7 +180,7 @@ class Optimizer(Described):
         where = type(self).__name__ + ".update_params"
         rate = float(self._checked_rate(where))
         rule = self._rule(where)
-        step = _check.whole(where, "iterations", self.iterations, 0, _check.MAX_COUNT) + 1
+        step = check.whole(where, "iterations", self.iterations, 0, check.MAX_COUNT) + 1
         found = []
         forgotten: list[partial[Any]] = []
         for layer in layers:
@@ -213,14 +213,14 @@ class Optimizer(Described):
     def _checked_rate(self, where: str) -> Any:
         """Return the rate in use, a finite number from 0 up; an error names the attribute that was assigned."""
         rate = self.current_learning_rate
-        return _check.number(where, "learning_rate" if rate is self.learning_rate else "current_learning_rate", rate, 0)
+        return check.number(where, "learning_rate" if rate is self.learning_rate else "current_learning_rate", rate, 0)
 
     def _rule(self, where: str) -> Rule:
         """Return the rule of the step that is due, its settings checked."""
         kernel, states, settings, bias_settings = self._formula(where)
-        norm = 0.0 if self.clip_norm is None else float(_check.number(where, "clip_norm", self.clip_norm, 0))
-        value = 0.0 if self.clip_value is None else float(_check.number(where, "clip_value", self.clip_value, 0))
-        average = 0.0 if self.average is None else float(_check.fraction(where, "average", self.average))
+        norm = 0.0 if self.clip_norm is None else float(check.number(where, "clip_norm", self.clip_norm, 0))
+        value = 0.0 if self.clip_value is None else float(check.number(where, "clip_value", self.clip_value, 0))
+        average = 0.0 if self.average is None else float(check.fraction(where, "average", self.average))
         for name, amount in (("clip_norm", norm), ("clip_value", value)):
             if amount == 0 and getattr(self, name) is not None:
                 raise ValueError(f"{where}: {name} must be above 0, got {getattr(self, name)!r}.")
@@ -277,7 +277,7 @@ def _parameters(where: str, layer: Any) -> tuple[Array, ...]:
     if isinstance(layer, Layer_Dense):
         return layer.get_parameters()
     names = ("weights",) if getattr(layer, "biases", None) is None else ("weights", "biases")
-    return tuple(_check.bound(where, layer, name) for name in names)
+    return tuple(check.bound(where, layer, name) for name in names)
 
 
 def _gradient(where: str, layer: Any, names: tuple[str], values: Array) -> Array:
@@ -286,7 +286,7 @@ def _gradient(where: str, layer: Any, names: tuple[str], values: Array) -> Array
     if found is not None:
         return found[0]
     (name,) = names
-    return _check.like(where, name, _check.stored(where, layer, name, "backward"), values)
+    return check.like(where, name, check.stored(where, layer, name, "backward"), values)
 
 
 def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> list[Array]:
@@ -305,7 +305,7 @@ def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> lis
     for name in names:
         if name not in learnt and getattr(layer, name, None) is None:
             setattr(layer, name, values.copy())
-    return [_check.bound(where, layer, name, values.shape, values.dtype) for name in names]
+    return [check.bound(where, layer, name, values.shape, values.dtype) for name in names]
 
 
 @built_in("optimizer")
@@ -382,8 +382,8 @@ class Optimizer_SGD(Optimizer):
         self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
 
     def _formula(self, where: str) -> Formula:
-        settings = (float(_check.fraction(where, "momentum", self.momentum)),)
-        nesterov = _check.flag(where, "nesterov", self.nesterov)
+        settings = (float(check.fraction(where, "momentum", self.momentum)),)
+        nesterov = check.flag(where, "nesterov", self.nesterov)
         if not settings[0]:
             if nesterov:
                 raise ValueError(f"{where}: momentum must be above 0 with nesterov, got {self.momentum!r}.")
@@ -444,7 +444,7 @@ class Optimizer_Adagrad(Optimizer):
         self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, epsilon=epsilon)
 
     def _formula(self, where: str) -> Formula:
-        settings = (float(_check.number(where, "epsilon", self.epsilon, 0)),)
+        settings = (float(check.number(where, "epsilon", self.epsilon, 0)),)
         return "adagrad", ("cache",), settings, settings
 
 
@@ -505,16 +505,16 @@ class Optimizer_RMSprop(Optimizer):
         self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, epsilon=epsilon, rho=rho)
 
     def _formula(self, where: str) -> Formula:
-        epsilon = float(_check.number(where, "epsilon", self.epsilon, 0))
-        settings = (epsilon, float(_check.fraction(where, "rho", self.rho)))
+        epsilon = float(check.number(where, "epsilon", self.epsilon, 0))
+        settings = (epsilon, float(check.fraction(where, "rho", self.rho)))
         return "rmsprop", ("cache",), settings, settings
 
 
 def _adam_settings(where: str, optimizer: Any) -> tuple[float, ...]:
     """Return the settings that Adam has in common with those made of it, checked."""
-    epsilon = float(_check.number(where, "epsilon", optimizer.epsilon, 0))
-    beta_1 = float(_check.fraction(where, "beta_1", optimizer.beta_1))
-    return epsilon, beta_1, float(_check.fraction(where, "beta_2", optimizer.beta_2))
+    epsilon = float(check.number(where, "epsilon", optimizer.epsilon, 0))
+    beta_1 = float(check.fraction(where, "beta_1", optimizer.beta_1))
+    return epsilon, beta_1, float(check.fraction(where, "beta_2", optimizer.beta_2))
 
 
 @built_in("optimizer")
@@ -692,7 +692,7 @@ class Optimizer_AdamW(Optimizer):
 
     def _formula(self, where: str) -> Formula:
         settings = _adam_settings(where, self)
-        weight_decay = float(_check.number(where, "weight_decay", self.weight_decay, 0))
+        weight_decay = float(check.number(where, "weight_decay", self.weight_decay, 0))
         return "adamw", self._states, (*settings, weight_decay), (*settings, 0.0)
 
 
@@ -930,6 +930,6 @@ class Optimizer_Lion(Optimizer):
         self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
 
     def _formula(self, where: str) -> Formula:
-        betas = tuple(float(_check.fraction(where, name, getattr(self, name))) for name in ("beta_1", "beta_2"))
-        weight_decay = float(_check.number(where, "weight_decay", self.weight_decay, 0))
+        betas = tuple(float(check.fraction(where, name, getattr(self, name))) for name in ("beta_1", "beta_2"))
+        weight_decay = float(check.number(where, "weight_decay", self.weight_decay, 0))
         return "lion", self._states, (*betas, weight_decay), (*betas, 0.0)

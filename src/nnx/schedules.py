@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeAlias, overload
 
 import numpy as np
 
-from nnx._base import check as _check
+from nnx._base import check
 from nnx._base.describe import Described
 from nnx._base.text import abridged
 from nnx._base.typing import Array
@@ -76,8 +76,8 @@ class Schedule(Described):
         """
         where = type(self).__name__
         if not isinstance(step, np.ndarray | list | tuple):
-            return self._function(where)(float(_check.number(where, "step", step, 0)))
-        steps = _check.plain(where, "step", step).astype(np.float64)
+            return self._function(where)(float(check.number(where, "step", step, 0)))
+        steps = check.plain(where, "step", step).astype(np.float64)
         good = (steps >= 0) & (steps < math.inf)
         if not np.all(good):
             raise ValueError(f"{where}: step must hold finite numbers of at least 0, got {steps[~good].flat[0]}.")
@@ -320,7 +320,7 @@ class Schedule_OneCycle(Schedule):
 
     def _check_settings(self, where: str) -> None:
         self.steps = _count(where, "steps", self.steps)
-        self.warm_up = _check.fraction(where, "warm_up", self.warm_up)
+        self.warm_up = check.fraction(where, "warm_up", self.warm_up)
         self.initial = _amount(where, "initial", self.initial)
         self.final = _amount(where, "final", self.final)
 
@@ -463,7 +463,7 @@ def factors(where: str, schedule: AnySchedule, first_step: int, n: int) -> Array
     good = (found >= 0) & (found < math.inf)
     if not good.all():
         place = int(np.argmin(good))
-        _check.number(where, f"schedule({first_step + place})", float(found[place]), 0)
+        check.number(where, f"schedule({first_step + place})", float(found[place]), 0)
     return found
 
 
@@ -527,7 +527,7 @@ def _function_of(where: str, schedule: Any) -> Factor:
 
     def factor(step: float) -> float:
         given = int(step) if step.is_integer() else step
-        return float(_check.number(where, f"schedule({given})", schedule(given), 0))
+        return float(check.number(where, f"schedule({given})", schedule(given), 0))
 
     return factor
 
@@ -547,19 +547,19 @@ def _cosine(first: float, last: float, part: float) -> float:
 
 def _count(where: str, name: str, value: Any) -> int:
     """Return a number of steps or cycles, from 1 to what 64 bits hold."""
-    return _check.whole(where, name, value, 1, _check.MAX_COUNT)
+    return check.whole(where, name, value, 1, check.MAX_COUNT)
 
 
 def _amount(where: str, name: str, value: Any) -> Any:
     """Return a factor or power, a finite number of at least 0."""
-    return _check.number(where, name, value, 0)
+    return check.number(where, name, value, 0)
 
 
 def _checked_milestones(where: str, milestones: Any) -> list[int]:
     """Return the steps of drops as a list of ints in ascending order."""
     if not isinstance(milestones, list | tuple | np.ndarray):
         raise TypeError(f"{where}: milestones must be a list of steps, got {abridged(milestones)}.")
-    steps = [_check.whole(where, "milestones", each, 0, _check.MAX_COUNT) for each in milestones]
+    steps = [check.whole(where, "milestones", each, 0, check.MAX_COUNT) for each in milestones]
     if steps != sorted(steps):
         raise ValueError(f"{where}: milestones must be in ascending order, got {abridged(milestones)}.")
     return steps

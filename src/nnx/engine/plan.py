@@ -15,8 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nnx import _kernels, optimizers
-from nnx._base import check as _check
-from nnx._base import printing
+from nnx._base import check, printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx._base.typing import Array
@@ -75,22 +74,22 @@ class Accurate:
         where = f"{type(accuracy).__name__}.compare"
         if self.classes and combined and type(accuracy) is Accuracy_Categorical and not accuracy.binary:
             return
-        y = _check.plain(where, "y", data.y_accuracy)
+        y = check.plain(where, "y", data.y_accuracy)
         if type(accuracy) is Accuracy_Regression:
             precision = accuracy.precision
             if precision is None:
                 raise program.Obstacle("the accuracy has no precision yet")
-            self.precision = float(_check.number(where, "precision", precision, 0))
+            self.precision = float(check.number(where, "precision", precision, 0))
         elif not accuracy.binary:
             if y.ndim == 2 and y.shape[1] > 1:
-                y = _check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
+                y = check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
             if y.ndim == 2:
                 y = y[:, 0]
             self.classes = self.classes or n_out > 1
             shape = (len(data.X),) if self.classes else (len(data.X), 1)
         if made.signs:
             self.threshold = bool(accuracy.binary) or n_out == 1
-        self.wanted = np.array(_check.shaped(where, "y", y, shape), np.float64, order="C")
+        self.wanted = np.array(check.shaped(where, "y", y, shape), np.float64, order="C")
 
     def compares_with_targets(self, loss: Any) -> bool:
         """Return whether outputs are compared with what the loss gets, class numbers or targets, as it stands."""
@@ -170,10 +169,10 @@ class Run:
         where = "Model.train"
         optimizer = self.program.optimizer
         rule = optimizer._rule(f"{type(optimizer).__name__}.update_params")
-        self.iterations = _check.whole(where, "iterations", optimizer.iterations, 0, _check.MAX_COUNT) - self.done
+        self.iterations = check.whole(where, "iterations", optimizer.iterations, 0, check.MAX_COUNT) - self.done
         if order.shuffles:
             order.draw(1, 1)  # takes its seed before dropout takes any, as the book path does
-        self.changes_rate = optimizer.schedule is not None or bool(_check.number(where, "decay", optimizer.decay, 0))
+        self.changes_rate = optimizer.schedule is not None or bool(check.number(where, "decay", optimizer.decay, 0))
         self.rate = optimizer.current_learning_rate if self.changes_rate else optimizer._checked_rate(where)
         loss_settings = self.program.loss._settings(where, stages[-1].n_out)
         try:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnx._base import config as _config
+from nnx._base import config
 from nnx._base.network import Network
 from nnx._base.typing import FloatDType
 from nnx._base.vocabulary import BUILT_IN as CLASSES
@@ -319,7 +319,7 @@ def dtype_of(stages: tuple[Stage, ...]) -> FloatDType:
     if len(found) > 1:
         raise Obstacle("the layers with parameters have two dtypes")
     (dtype,) = found
-    return _config.FLOAT32 if dtype == _config.FLOAT32 else _config.FLOAT64
+    return config.FLOAT32 if dtype == config.FLOAT32 else config.FLOAT64
 
 
 def is_combined(stages: tuple[Stage, ...], loss: Any) -> bool:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nnx import schedules
-from nnx._base import check as _check
-from nnx._base import random as _random
+from nnx._base import check, random
 from nnx._base.vocabulary import BUILT_IN
 from nnx.accuracy import Accuracy_Regression
 from nnx.layers import Layer_Dropout
@@ -24,25 +23,25 @@ BUILTIN: dict[str, tuple[type, ...]] = {role: tuple(kinds) for role, kinds in BU
 
 
 def _check_count(where: str, name: str, value: Any) -> None:
-    _check.whole(where, name, value, 0, MAX_STEPS)
+    check.whole(where, name, value, 0, MAX_STEPS)
 
 
 def _check_seed(where: str, name: str, value: Any) -> None:
     if value is not None:
-        _check.whole(where, name, value, 0, _random.MAX_SEED)
+        check.whole(where, name, value, 0, random.MAX_SEED)
 
 
 def _check_keep(where: str, name: str, value: Any) -> None:
-    _check.number(where, name, value, MIN_KEPT, 1)
+    check.number(where, name, value, MIN_KEPT, 1)
 
 
 def _check_amount(where: str, name: str, value: Any) -> None:
-    _check.number(where, name, value, 0)
+    check.number(where, name, value, 0)
 
 
 def _check_precision(where: str, name: str, value: Any) -> None:
     if value is not None:
-        _check.number(where, name, value, 0)
+        check.number(where, name, value, 0)
 
 
 #: Numbers beside the configuration that training goes on from, by class, and the check of each.

@@ -35,8 +35,20 @@ __all__ = [
 ]
 
 
-class Activation(Described):
-    """The activations' common part: check, allocate, call the kernel."""
+class ActivationBase(Described):
+    """What all activations have, also those with parameters."""
+
+    inputs: Array
+    output: Array
+    dinputs: Array
+
+    def predictions(self, outputs: ArrayLike) -> Any:
+        """Return ``outputs``."""
+        return outputs
+
+
+class Activation(ActivationBase):
+    """The common part of activations without parameters: check, allocate, call the kernel."""
 
     #: The kernel's name.
     _kernel: ClassVar[str]
@@ -44,10 +56,6 @@ class Activation(Described):
     _backward_from: ClassVar[str]
     #: What it predicts as the last layer: "classes", "binary" (zeros and ones), "numbers", or nothing in particular.
     _predicts: ClassVar[str] = ""
-
-    inputs: Array
-    output: Array
-    dinputs: Array
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
         """Set ``output``; inputs (n, ...), and ``training`` makes no difference."""
@@ -67,10 +75,6 @@ class Activation(Described):
         dinputs = _kernels.empty_like(values)
         _kernels.backend.activation_backward(self._kernel, values, dvalues, dinputs, settings)
         self.dinputs = dinputs
-
-    def predictions(self, outputs: ArrayLike) -> Any:
-        """Return ``outputs``."""
-        return outputs
 
     def _checked(self, where: str, name: str, value: ArrayLike) -> Array:
         return check.samples(where, name, value)
@@ -538,7 +542,7 @@ class Activation_HardSwish(Activation):
 
 
 @built_in("layer")
-class Activation_PReLU(Described):
+class Activation_PReLU(ActivationBase):
     """Parametric rectified linear unit: ``output = inputs``, below 0 ``weights · inputs``; the slope is learnt.
 
     Parameters
@@ -592,10 +596,7 @@ class Activation_PReLU(Described):
     slope: float = 0.25
     dtype: DTypeLike = None
     weights: Array
-    inputs: Array
-    output: Array
     dweights: Array
-    dinputs: Array
 
     def __init__(self, n_inputs: int = 1, slope: float = 0.25, dtype: DTypeLike = None) -> None:
         self._configure(n_inputs, slope, dtype)
@@ -632,10 +633,6 @@ class Activation_PReLU(Described):
         _kernels.backend.prelu_backward_weights(inputs, dvalues, dweights)
         _kernels.backend.prelu_backward_inputs(inputs, dvalues, weights, dinputs)
         self.dweights, self.dinputs = dweights, dinputs
-
-    def predictions(self, outputs: ArrayLike) -> Any:
-        """Return ``outputs``."""
-        return outputs
 
     def get_parameters(self) -> tuple[Array]:
         """Return the live slopes: what is trained later changes them too."""

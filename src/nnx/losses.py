@@ -15,9 +15,10 @@ import numpy as np
 from nnx import _kernels
 from nnx._base import check, config
 from nnx._base.describe import Described
+from nnx._base.text import abridged
 from nnx._base.typing import Array, ArrayLike, FloatDType
 from nnx._base.vocabulary import built_in
-from nnx.activations import Activation, Activation_Sigmoid, Activation_Softmax
+from nnx.activations import Activation_Sigmoid, Activation_Softmax, ActivationBase
 
 __all__ = [
     "Activation_Softmax_Loss_CategoricalCrossentropy",
@@ -309,15 +310,16 @@ class Loss_CategoricalCrossentropy(KernelLoss):
 
 def _positive(where: str, name: str, value: Any) -> float:
     """Return ``value``, a number above 0 that float32 can hold as well."""
-    number = float(check.number(where, name, value))
-    if not SMALLEST <= number <= LARGEST:
-        raise ValueError(f"{where}: {name} must be from {SMALLEST} to {LARGEST}, got {value!r}.")
-    return number
+    return float(check.number(where, name, value, SMALLEST, LARGEST))
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def _weights(where: str, value: Any) -> float | list[float]:
     """Return ``pos_weight``, checked: a number above 0, or a list of such."""
-    if not isinstance(value, list | tuple) and not (isinstance(value, np.ndarray) and value.ndim):
+    if not _is_sequence(value):
         return _positive(where, "pos_weight", value)
     if len(value) == 0:
         raise ValueError(f"{where}: pos_weight must hold at least one number, got none.")
@@ -362,7 +364,7 @@ class Loss_BinaryCrossentropy(KernelLoss):
     label_smoothing: float = 0.0
     pos_weight: float | list[float] = 1.0
 
-    def __init__(self, label_smoothing: float = 0.0, pos_weight: float | Sequence[float] = 1.0) -> None:
+    def __init__(self, label_smoothing: float = 0.0, pos_weight: float | Sequence[float] | Array = 1.0) -> None:
         where = "Loss_BinaryCrossentropy"
         self.label_smoothing = check.fraction(where, "label_smoothing", label_smoothing)
         self.pos_weight = _weights(where, pos_weight)
@@ -509,7 +511,7 @@ class Loss_Pinball(KernelLoss):
 
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
 
-    def __init__(self, quantiles: Sequence[float] = (0.1, 0.5, 0.9)) -> None:
+    def __init__(self, quantiles: Sequence[float] | Array = (0.1, 0.5, 0.9)) -> None:
         self.quantiles = _quantiles("Loss_Pinball", quantiles)
 
     def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
@@ -534,10 +536,10 @@ class Loss_Pinball(KernelLoss):
         if values.ndim == 1 and n_targets == 1:
             values = values.reshape(-1, 1)
         if values.shape != (shape[0], n_targets):
-            raise ValueError(
-                f"{where}: {name} must have shape {(shape[0], n_targets)}, a column for each target, or {shape}, one "
-                f"for each output, got {np.shape(y)}."
-            )
+            shapes = f"{(shape[0], n_targets)}, a column for each target, or {shape}, one for each output"
+            if n_targets == shape[1]:  # a single quantile
+                shapes = f"{shape}, a column for each target"
+            raise ValueError(f"{where}: {name} must have shape {shapes}, got {np.shape(y)}.")
         return np.repeat(values, shape[1] // n_targets, axis=1)
 
     def _answers(self, predicts: str) -> Answers:
@@ -550,8 +552,10 @@ class Loss_Pinball(KernelLoss):
 
 def _quantiles(where: str, value: Any) -> tuple[float, ...]:
     """Return ``quantiles``, checked."""
-    if not isinstance(value, list | tuple | np.ndarray) or np.ndim(value) != 1 or len(value) == 0:
-        raise ValueError(f"{where}: quantiles must be a sequence of at least one number, got {value!r}.")
+    if not _is_sequence(value):
+        raise TypeError(f"{where}: quantiles must be a sequence of numbers, got {abridged(value)}.")
+    if len(value) == 0:
+        raise ValueError(f"{where}: quantiles must hold at least one number, got none.")
     found = tuple(float(check.number(where, f"quantiles[{at}]", each)) for at, each in enumerate(value))
     for at, quantile in enumerate(found):
         if not 0 < quantile < 1:
@@ -673,7 +677,7 @@ def answers(loss: Any, last: Any, predicts: str) -> Answers:
 
     A last layer that makes predictions of its outputs itself has the first say.
     """
-    makes_its_own = getattr(type(last), "predictions", None) not in (None, Activation.predictions)
+    makes_its_own = getattr(type(last), "predictions", None) not in (None, ActivationBase.predictions)
     if not isinstance(loss, KernelLoss) or makes_its_own or "predictions" in getattr(last, "__dict__", ()):
         return Answers()
     return loss._answers(predicts)

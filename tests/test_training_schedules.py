@@ -232,9 +232,7 @@ def test_a_function_trains_and_is_refused_by_files_before_the_first_step(kind, t
     model = made(alternating, kind)
     train(model, X, y, **ARGUMENTS)
     before = bits(left_behind(model))
-    sentence = (
-        r"^Optimizer_Adam: schedule must be a built-in schedule, which a file can hold, got <function alternating"
-    )
+    sentence = r"^Optimizer_Adam\.get_config: schedule must be a built-in schedule, which a file can hold, got <func"
     with pytest.raises(TypeError, match=sentence):
         model.save(tmp_path / "model")
     with pytest.raises(TypeError, match=sentence):
@@ -280,7 +278,7 @@ def test_what_describes_no_schedule_is_refused_by_a_sentence(schedule, tmp_path)
         nnx.Model.load(tmp_path / "model")
 
 
-def test_files_from_before_the_new_arguments_make_the_same_optimizers(tmp_path):
+def test_files_without_the_later_arguments_make_the_same_optimizers(tmp_path):
     for optimizer, lacks in (
         (nnx.Optimizer_SGD(0.1, momentum=0.5), ("nesterov", *nnx.optimizers.COMMON)),
         (nnx.Optimizer_Adam(0.1), nnx.optimizers.COMMON),
@@ -289,11 +287,10 @@ def test_files_from_before_the_new_arguments_make_the_same_optimizers(tmp_path):
         model.set(optimizer=optimizer)
         model.save(tmp_path / "model")
 
-        def older(description, lacks=lacks):
-            for name in lacks:
-                del description["optimizer"]["config"][name]
+        def as_before(description, lacks=lacks):
+            assert set(lacks).isdisjoint(description["optimizer"]["config"])
 
-        rewrite(tmp_path / "model", older)
+        rewrite(tmp_path / "model", as_before)
         assert repr(nnx.Model.load(tmp_path / "model").optimizer) == repr(optimizer)
 
 

@@ -20,6 +20,7 @@ from nnx import _kernels, schedules
 from nnx._base import check
 from nnx._base.describe import Described
 from nnx._base.interrupt import at_once
+from nnx._base.text import abridged
 from nnx._base.typing import Array
 from nnx._base.vocabulary import built_in
 from nnx.layers import AVERAGED, Layer_Dense
@@ -119,16 +120,19 @@ class Optimizer(Described):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, ready for JSON: a schedule as its description."""
         config = super().get_config()
-        config["schedule"] = schedules.described(type(self).__name__, self.schedule)
+        config["schedule"] = schedules.described(f"{type(self).__name__}.get_config", self.schedule)
         return config
 
     def _shown(self) -> dict[str, Any]:
         return super().get_config()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        had_schedule = self.schedule is not None
         object.__setattr__(self, name, value)
         if name == "learning_rate":  # takes effect at the next step; without decay nothing else would see to that
             object.__setattr__(self, "current_learning_rate", value)
+        elif name == "schedule" and value is None and had_schedule:  # else its last factor, often 0, would stay
+            object.__setattr__(self, "current_learning_rate", self.learning_rate)
 
     def __getattr__(self, name: str) -> Any:
         # Reached only while it is unset: a subclass need not call this constructor.
@@ -215,15 +219,12 @@ class Optimizer(Described):
         rate = self.current_learning_rate
         return check.number(where, "learning_rate" if rate is self.learning_rate else "current_learning_rate", rate, 0)
 
-    def _rule(self, where: str) -> Rule:
+    def _rule(self, where: str | None = None) -> Rule:
         """Return the rule of the step that is due, its settings checked."""
+        where = where or f"{type(self).__name__}.update_params"
         kernel, states, settings, bias_settings = self._formula(where)
-        norm = 0.0 if self.clip_norm is None else float(check.number(where, "clip_norm", self.clip_norm, 0))
-        value = 0.0 if self.clip_value is None else float(check.number(where, "clip_value", self.clip_value, 0))
+        norm, value = _limit(where, "clip_norm", self.clip_norm), _limit(where, "clip_value", self.clip_value)
         average = 0.0 if self.average is None else float(check.fraction(where, "average", self.average))
-        for name, amount in (("clip_norm", norm), ("clip_value", value)):
-            if amount == 0 and getattr(self, name) is not None:
-                raise ValueError(f"{where}: {name} must be above 0, got {getattr(self, name)!r}.")
         if norm and value:
             raise ValueError(f"{where}: clip_norm and clip_value must not be given together.")
         if average:
@@ -232,7 +233,17 @@ class Optimizer(Described):
 
     def _formula(self, where: str) -> Formula:
         """Return the kernel's name, the names of its states, and its settings for weights and for biases, checked."""
-        raise NotImplementedError(f"{where}: {type(self).__name__} does not define update_params(layer).")
+        raise NotImplementedError(f"{type(self).__name__} does not define update_params(layer).")
+
+
+def _limit(where: str, name: str, limit: Any) -> float:
+    """Return a limit of gradients, a number above 0; 0 for None, which is no limit."""
+    if limit is None:
+        return 0.0
+    number = float(check.number(where, name, limit))
+    if number <= 0:
+        raise ValueError(f"{where}: {name} must be above 0, got {abridged(limit)}.")
+    return number
 
 
 def is_built_in(optimizer: Any) -> bool:
@@ -339,6 +350,7 @@ class Optimizer_SGD(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -417,6 +429,7 @@ class Optimizer_Adagrad(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -476,6 +489,7 @@ class Optimizer_RMSprop(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -547,6 +561,7 @@ class Optimizer_Adam(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -637,6 +652,7 @@ class Optimizer_AdamW(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -726,6 +742,7 @@ class Optimizer_NAdam(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -804,6 +821,7 @@ class Optimizer_AMSGrad(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -886,6 +904,7 @@ class Optimizer_Lion(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeAlias, overload
 
 import numpy as np
@@ -89,7 +89,7 @@ class Schedule(Described):
 
     def _function(self, where: str) -> Factor:
         """Return the schedule as a function of one step, its settings checked."""
-        raise NotImplementedError(f"{where}: {type(self).__name__} does not define __call__(step).")
+        raise NotImplementedError(f"{where} does not define __call__(step).")
 
 
 class Schedule_Step(Schedule):
@@ -120,7 +120,9 @@ class Schedule_Step(Schedule):
 
     _arguments: ClassVar[tuple[str, ...]] = ("every", "factor", "milestones")
 
-    def __init__(self, every: int | None = None, factor: float = 0.1, milestones: list[int] | None = None) -> None:
+    def __init__(
+        self, every: int | None = None, factor: float = 0.1, milestones: Sequence[int] | Array | None = None
+    ) -> None:
         self.every = every
         self.factor = factor
         self.milestones = milestones
@@ -559,7 +561,7 @@ def _checked_milestones(where: str, milestones: Any) -> list[int]:
     """Return the steps of drops as a list of ints in ascending order."""
     if not isinstance(milestones, list | tuple | np.ndarray):
         raise TypeError(f"{where}: milestones must be a list of steps, got {abridged(milestones)}.")
-    steps = [check.whole(where, "milestones", each, 0, check.MAX_COUNT) for each in milestones]
+    steps = [check.whole(where, f"milestones[{at}]", each, 0, check.MAX_COUNT) for at, each in enumerate(milestones)]
     if steps != sorted(steps):
         raise ValueError(f"{where}: milestones must be in ascending order, got {abridged(milestones)}.")
     return steps

@@ -168,7 +168,7 @@ class Run:
         self.judges_simply = accurate.compares_with_targets(self.program.loss)
         where = "Model.train"
         optimizer = self.program.optimizer
-        rule = optimizer._rule(f"{type(optimizer).__name__}.update_params")
+        rule = optimizer._rule()
         self.iterations = check.whole(where, "iterations", optimizer.iterations, 0, check.MAX_COUNT) - self.done
         if order.shuffles:
             order.draw(1, 1)  # takes its seed before dropout takes any, as the book path does

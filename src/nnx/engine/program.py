@@ -171,7 +171,7 @@ class Program:
             part = "_inputs" if stage.kind in PARAMETERS else ""
             yield "backward", Op(f"{stage.kind}_backward{part}", reads, (f"{name}.dinputs",))
             gradient = f"{name}.dinputs"
-        rule = self.optimizer._rule("explain")
+        rule = self.optimizer._rule()
         for number, trained in enumerate(self.trained):
             if trained:
                 name = names[number]
@@ -186,7 +186,7 @@ class Program:
     def slots(self) -> list[Slot]:
         """Return every array of a step."""
         found = [Slot("X", ("n", self.stages[0].n_in), "input"), Slot("y", ("n", "..."), "target")]
-        states = self.optimizer._rule("explain").states
+        states = self.optimizer._rule().states
         for number, (stage, trained) in enumerate(zip(self.stages, self.trained, strict=True)):
             name = _name(number, self.layers)
             for parameter, state in zip(PARAMETERS.get(stage.kind, ()), states, strict=False):
@@ -249,7 +249,7 @@ def check(model: Any, guards: Guards, layers: tuple[Any, ...]) -> None:
 
 def _check_apart(program: Program) -> None:
     """Raise `Obstacle` where two arrays that a step writes share memory."""
-    states = program.optimizer._rule("Model.train").states
+    states = program.optimizer._rule().states
     arrays = [
         (f"layers[{number}].{name}", vars(stage.owner).get(name))
         for number, stage in enumerate(program.stages)

@@ -362,7 +362,7 @@ class Loss_BinaryCrossentropy(KernelLoss):
     _predicts = "classes"
 
     label_smoothing: float = 0.0
-    pos_weight: float | list[float] = 1.0
+    pos_weight: float | Sequence[float] | Array = 1.0
 
     def __init__(self, label_smoothing: float = 0.0, pos_weight: float | Sequence[float] | Array = 1.0) -> None:
         where = "Loss_BinaryCrossentropy"
@@ -509,7 +509,7 @@ class Loss_Pinball(KernelLoss):
     _kernel = "pinball"
     _compares_as_given = False
 
-    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+    quantiles: Sequence[float] | Array = (0.1, 0.5, 0.9)
 
     def __init__(self, quantiles: Sequence[float] | Array = (0.1, 0.5, 0.9)) -> None:
         self.quantiles = _quantiles("Loss_Pinball", quantiles)

@@ -60,6 +60,14 @@ class Schedule(Described):
     0.5
     """
 
+    def __call__(self, step: int) -> float:
+        """Return the factor of a step."""
+        raise NotImplementedError(f"{type(self).__name__} does not define __call__(step).")
+
+
+class FormulaSchedule(Schedule):
+    """The built-in schedules' common part: settings are checked at each call, and steps may come in arrays."""
+
     @overload
     def __call__(self, step: int) -> float: ...
 
@@ -89,10 +97,10 @@ class Schedule(Described):
 
     def _function(self, where: str) -> Factor:
         """Return the schedule as a function of one step, its settings checked."""
-        raise NotImplementedError(f"{where} does not define __call__(step).")
+        raise NotImplementedError
 
 
-class Schedule_Step(Schedule):
+class Schedule_Step(FormulaSchedule):
     """The factor drops at once, again and again: factorᵏ after k drops.
 
     Parameters
@@ -146,7 +154,7 @@ class Schedule_Step(Schedule):
         return lambda step: _power(factor, bisect_right(milestones or [], step))
 
 
-class Schedule_Exponential(Schedule):
+class Schedule_Exponential(FormulaSchedule):
     """The factor changes by the same ratio at each step: factor^(step / every).
 
     Parameters
@@ -187,7 +195,7 @@ class Schedule_Exponential(Schedule):
         return lambda step: _power(factor, step / every)
 
 
-class Schedule_Polynomial(Schedule):
+class Schedule_Polynomial(FormulaSchedule):
     """The factor falls from 1 to ``final``, on a straight line if ``power`` is 1, and stays there.
 
     Parameters
@@ -231,7 +239,7 @@ class Schedule_Polynomial(Schedule):
         return lambda step: final + (1.0 - final) * (1.0 - min(step / steps, 1.0)) ** power
 
 
-class Schedule_Cosine(Schedule):
+class Schedule_Cosine(FormulaSchedule):
     """The factor falls from 1 to ``final`` as half a wave of the cosine, and stays there.
 
     Parameters
@@ -283,7 +291,7 @@ class Schedule_Cosine(Schedule):
         return factor
 
 
-class Schedule_OneCycle(Schedule):
+class Schedule_OneCycle(FormulaSchedule):
     """The factor rises from ``initial`` to 1, then falls to ``final``, each as half a wave of the cosine.
 
     The optimizer's ``learning_rate`` is the highest rate.
@@ -339,7 +347,7 @@ class Schedule_OneCycle(Schedule):
         return factor
 
 
-class Schedule_WarmUp(Schedule):
+class Schedule_WarmUp(FormulaSchedule):
     """The factor rises on a straight line from ``initial``; after ``steps`` steps another schedule begins.
 
     Parameters

@@ -376,7 +376,7 @@ class Checkpoint:
         parts += [(role, found[role], own[role]) for role in ("loss", "optimizer", "accuracy")]
         for name, theirs, ours in parts:
             if _made_like(theirs) != _made_like(ours):
-                self.refuse(f"is a checkpoint of another model: its {name} is {_shown(theirs)}, here {_shown(ours)}")
+                self.refuse(f"is a checkpoint of another model: its {name} is {_told(theirs, ours)}, here {_told(ours, theirs)}")
         if found["trainable"] != own["trainable"]:
             self.refuse("is a checkpoint of a model with other trainable layers")
 
@@ -410,10 +410,13 @@ def _made_like(described: Any) -> Any:
     return json.loads(json.dumps([name, custom, config], default=safetensors.plain_number))
 
 
-def _shown(described: Any) -> str:
-    """Return an object's description as a call of its constructor."""
+def _told(described: Any, other: Any) -> str:
+    """Return an object's description as a call of its constructor; without what the other of its class has as well."""
     name, _, config = _made_like(described) or ("nothing", False, {})
     arguments = config if isinstance(config, dict) else {}
+    other_name, _, others = _made_like(other) or ("nothing", False, {})
+    if name == other_name and isinstance(others, dict):
+        arguments = {key: value for key, value in arguments.items() if key not in others or value != others[key]}
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 

@@ -145,7 +145,9 @@ def test_a_checkpoint_of_another_setting_is_refused_with_the_two_values_alone(tm
     model_of(nnx.Optimizer_Adam(average=0.5)).train(X, y, print_every=None, checkpoint=tmp_path / "c")
     with pytest.raises(nnx.ModelFileError) as caught:
         model_of(nnx.Optimizer_Adam()).train(X, y, epochs=2, print_every=None, resume=tmp_path / "c")
-    assert str(caught.value).endswith("its optimizer is Optimizer_Adam(average=0.5), here Optimizer_Adam(average=None).")
+    assert str(caught.value).endswith(
+        "its optimizer is Optimizer_Adam(average=0.5), here Optimizer_Adam(average=None)."
+    )
 
 
 # Last layers

@@ -54,7 +54,7 @@ def expected_rates(schedule, decay, first=0, n=STEPS):
 
 
 def test_every_built_in_schedule_is_tried_here():
-    assert {type(schedule) for schedule in SCHEDULES} == set(nnx.schedules.BUILTIN)
+    assert {type(schedule) for schedule in SCHEDULES} == set(BUILT_IN["schedule"])
 
 
 # The rates

@@ -45,7 +45,7 @@ COMMON = ("schedule", "clip_norm", "clip_value", "average")
 #: What is kept of a parameter where an average is.
 AVERAGES = "averages"
 
-#: The methods that `is_built_in` asks for.
+#: The methods that `updates_as_built_in` asks for.
 UPDATING = ("update_params", "post_update_params")
 
 
@@ -246,7 +246,7 @@ def _limit(where: str, name: str, limit: Any) -> float:
     return number
 
 
-def is_built_in(optimizer: Any) -> bool:
+def updates_as_built_in(optimizer: Any) -> bool:
     """Return whether an optimizer updates and counts as the built-in ones do, whatever else it does."""
     kind: Any = type(optimizer)
     return (

@@ -19,6 +19,7 @@ from nnx._base import check
 from nnx._base.describe import Described
 from nnx._base.text import abridged
 from nnx._base.typing import Array
+from nnx._base.vocabulary import BUILT_IN, built_in, is_built_in
 
 __all__ = [
     "Schedule",
@@ -100,6 +101,7 @@ class FormulaSchedule(Schedule):
         raise NotImplementedError
 
 
+@built_in("schedule")
 class Schedule_Step(FormulaSchedule):
     """The factor drops at once, again and again: factorᵏ after k drops.
 
@@ -154,6 +156,7 @@ class Schedule_Step(FormulaSchedule):
         return lambda step: _power(factor, bisect_right(milestones or [], step))
 
 
+@built_in("schedule")
 class Schedule_Exponential(FormulaSchedule):
     """The factor changes by the same ratio at each step: factor^(step / every).
 
@@ -195,6 +198,7 @@ class Schedule_Exponential(FormulaSchedule):
         return lambda step: _power(factor, step / every)
 
 
+@built_in("schedule")
 class Schedule_Polynomial(FormulaSchedule):
     """The factor falls from 1 to ``final``, on a straight line if ``power`` is 1, and stays there.
 
@@ -239,6 +243,7 @@ class Schedule_Polynomial(FormulaSchedule):
         return lambda step: final + (1.0 - final) * (1.0 - min(step / steps, 1.0)) ** power
 
 
+@built_in("schedule")
 class Schedule_Cosine(FormulaSchedule):
     """The factor falls from 1 to ``final`` as half a wave of the cosine, and stays there.
 
@@ -291,6 +296,7 @@ class Schedule_Cosine(FormulaSchedule):
         return factor
 
 
+@built_in("schedule")
 class Schedule_OneCycle(FormulaSchedule):
     """The factor rises from ``initial`` to 1, then falls to ``final``, each as half a wave of the cosine.
 
@@ -347,6 +353,7 @@ class Schedule_OneCycle(FormulaSchedule):
         return factor
 
 
+@built_in("schedule")
 class Schedule_WarmUp(FormulaSchedule):
     """The factor rises on a straight line from ``initial``; after ``steps`` steps another schedule begins.
 
@@ -415,17 +422,6 @@ class Schedule_WarmUp(FormulaSchedule):
         return factor
 
 
-#: What a model file may name.
-BUILTIN = (
-    Schedule_Step,
-    Schedule_Exponential,
-    Schedule_Polynomial,
-    Schedule_Cosine,
-    Schedule_OneCycle,
-    Schedule_WarmUp,
-)
-
-
 # For optimizers and files
 
 
@@ -487,7 +483,7 @@ def described(where: str, schedule: AnySchedule | None, name: str = "schedule") 
     """
     if schedule is None:
         return None
-    if type(schedule) not in BUILTIN:
+    if not is_built_in("schedule", schedule):
         raise TypeError(
             f"{where}: {name} must be a built-in schedule, which a file can hold, got {abridged(schedule)}."
         )
@@ -512,14 +508,15 @@ def from_description(where: str, name: str, description: Any) -> Schedule:
         inner = config.get("schedule")
     if not depth:
         raise TypeError(f"{where}: {name} must be the description of a schedule, got {abridged(description)}.")
-    kind = next((each for each in BUILTIN if each.__name__ == description["class"]), None)
+    kind = next((each for each in BUILT_IN["schedule"] if each.__name__ == description["class"]), None)
     if kind is None:
-        names = ", ".join(each.__name__ for each in BUILTIN)
+        names = ", ".join(each.__name__ for each in BUILT_IN["schedule"])
         raise ValueError(f"{where}: {name} must be one of {names}, got {abridged(description['class'])}.")
     if set(description["config"]) != set(kind._arguments):
         expected, given = (", ".join(map(str, each)) for each in (kind._arguments, description["config"]))
         raise ValueError(f"{where}: {name} must be a {kind.__name__} of {expected}, got {given or 'nothing'}.")
-    return kind(**description["config"])
+    schedule: Schedule = kind(**description["config"])
+    return schedule
 
 
 # Parts
@@ -532,7 +529,7 @@ def _check_depth(where: str, name: str, depth: int) -> None:
 
 def _function_of(where: str, schedule: Any) -> Factor:
     """Return any schedule as a function of one step; what custom ones and functions return is checked."""
-    if type(schedule) in BUILTIN:
+    if is_built_in("schedule", schedule):
         return schedule._function(type(schedule).__name__)  # type: ignore[no-any-return]
 
     def factor(step: float) -> float:

@@ -102,11 +102,11 @@ class Accurate:
 def explain(model: Network) -> str:
     """Return whether a model trains as a plan, and if not, which object prevents it."""
     if not _has_plans():
-        return f"No plan: the backend {_kernels.name} has none. The book path trains it, layer by layer."
+        return f"No plan: the backend {_kernels.name} has none. It trains layer by layer."
     try:
         program.lower(model)
     except program.Obstacle as obstacle:
-        return f"No plan: {obstacle}. The book path trains it, layer by layer."
+        return f"No plan: {obstacle}. It trains layer by layer."
     return f"It trains as a plan, many steps in one compiled call, on {_kernels.name}."
 
 

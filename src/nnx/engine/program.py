@@ -14,8 +14,7 @@ import numpy as np
 from nnx._base import config
 from nnx._base.network import Network
 from nnx._base.typing import FloatDType
-from nnx._base.vocabulary import BUILT_IN as CLASSES
-from nnx._base.vocabulary import is_built_in
+from nnx._base.vocabulary import BUILT_IN, is_built_in
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.layers import Layer_Dense, Layer_Input
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Answers, answers
@@ -35,20 +34,18 @@ OPTIMIZER_METHODS = ("pre_update_params", "update_params", "post_update_params")
 ACCURACY_METHODS = ("init", "compare", "calculate", "calculate_accumulated", "new_pass")
 #: The names of the parameters of stages that have any, by their kind.
 PARAMETERS: dict[str, tuple[str, ...]] = {
-    kind._kernel: kind._parameters  # type: ignore[attr-defined]
-    for kind in CLASSES["layer"]
-    if hasattr(kind, "_parameters")
+    kind._kernel: kind._parameters for kind in BUILT_IN["layer"] if hasattr(kind, "_parameters")
 }
 CLASSIFIER = Activation_Softmax_Loss_CategoricalCrossentropy
 
 #: The built-in classes' own methods, as they are when nnx is imported; None for a name that a class has not.
-BUILT_IN: dict[tuple[type, str], Callable[..., Any] | None] = {
+METHODS: dict[tuple[type, str], Callable[..., Any] | None] = {
     (kind, name): getattr(kind, name, None)
     for kinds, names in (
-        ((Layer_Input, *CLASSES["layer"]), LAYER_METHODS),
-        (CLASSES["loss"], LOSS_METHODS),
-        (CLASSES["optimizer"], OPTIMIZER_METHODS),
-        (CLASSES["accuracy"], ACCURACY_METHODS),
+        ((Layer_Input, *BUILT_IN["layer"]), LAYER_METHODS),
+        (BUILT_IN["loss"], LOSS_METHODS),
+        (BUILT_IN["optimizer"], OPTIMIZER_METHODS),
+        (BUILT_IN["accuracy"], ACCURACY_METHODS),
         ((CLASSIFIER,), ("backward",)),
     )
     for kind in kinds
@@ -58,7 +55,7 @@ BUILT_IN: dict[tuple[type, str], Callable[..., Any] | None] = {
 
 def stand_for(kind: type, names: tuple[str, ...]) -> None:
     """Count a class that is defined later among those whose methods a program stands for."""
-    BUILT_IN.update({(kind, name): getattr(kind, name) for name in names})
+    METHODS.update({(kind, name): getattr(kind, name) for name in names})
 
 
 class Obstacle(Exception):  # noqa: N818 - it is no mistake, but an answer
@@ -220,7 +217,7 @@ def lower(model: Network) -> Program:
     Obstacle
         If anything about it is not exactly what is built in.
     """
-    if (type(model), "forward") not in BUILT_IN:
+    if (type(model), "forward") not in METHODS:
         raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
     for what, thing in (("loss", model.loss), ("optimizer", model.optimizer), ("accuracy", model.accuracy)):
         if not is_built_in(what, thing):
@@ -273,7 +270,7 @@ class Chain(NamedTuple):
 
 def lower_forward(model: Network) -> Chain:
     """Return what a finalized model computes without training; raise `Obstacle` as `lower` does."""
-    if (type(model), "forward") not in BUILT_IN:
+    if (type(model), "forward") not in METHODS:
         raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
     found = stages(model)
     own = guards(model, (), ("layers",), [], ("forward", "get_parameters"))
@@ -366,7 +363,7 @@ def _methods_of(model: type, owners: list[tuple[Any, tuple[str, ...]]]) -> tuple
         tuple(owner for owner, _ in owners),
         tuple(type(owner) for owner, _ in owners),
         tuple(names for _, names in owners),
-        tuple((kind, name, function) for (kind, name), function in BUILT_IN.items() if (kind, name) in kinds),
+        tuple((kind, name, function) for (kind, name), function in METHODS.items() if (kind, name) in kinds),
     )
 
 

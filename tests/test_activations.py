@@ -52,6 +52,7 @@ DEFINITIONS = {
     nnx.Activation_GELU: gelu,
     nnx.Activation_SiLU: lambda x: x * sigmoid(x),
     nnx.Activation_Mish: lambda x: x * math.tanh(math.log1p(math.exp(min(x, 100)))),
+    nnx.Activation_Softplus: lambda x: math.log1p(math.exp(-abs(x))) + max(x, 0),
     nnx.Activation_HardSigmoid: lambda x: min(6, max(0, x + 3)) / 6,
     nnx.Activation_HardSwish: lambda x: x * min(6, max(0, x + 3)) / 6,
 }

@@ -380,7 +380,7 @@ LAYERS = {
     "relu backward first": (
         lambda: nnx.Activation_ReLU().backward(np.ones((5, 2))),
         RuntimeError,
-        r"Activation_ReLU\.backward: Activation_ReLU has no inputs yet\. Call forward first\.",
+        r"Activation_ReLU\.backward: Activation_ReLU has no output yet\. Call forward first\.",
     ),
     "relu shapes": (
         lambda: ready(nnx.Activation_ReLU()).backward(np.ones((4, 4))),

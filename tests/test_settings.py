@@ -11,6 +11,7 @@ import pytest
 from plans import Book
 
 import nnx
+from nnx import _kernels
 
 
 def model_of(optimizer=None, loss=None, last=None, n_outputs=1, kind=nnx.Model):

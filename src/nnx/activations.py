@@ -31,6 +31,7 @@ __all__ = [
     "Activation_SiLU",
     "Activation_Sigmoid",
     "Activation_Softmax",
+    "Activation_Softplus",
     "Activation_Tanh",
 ]
 
@@ -479,6 +480,36 @@ class Activation_Mish(Activation):
     """
 
     _kernel = "mish"
+    _backward_from = "inputs"
+
+
+@built_in("layer")
+class Activation_Softplus(Activation):
+    """Softplus: ``output = log(1 + exp(inputs))``, a smooth ReLU.
+
+    Attributes
+    ----------
+    inputs, output : arrays (n, ...)
+        After ``forward``.
+    dinputs : array
+        After ``backward``.
+
+    Notes
+    -----
+    Dugas, Bengio, Bélisle, Nadeau and Garcia, Incorporating second-order functional knowledge for better option pricing
+    (2000). The derivative is the sigmoid. As ``torch.nn.Softplus`` with its default ``beta``; above its ``threshold``
+    of 20, that one returns the inputs.
+
+    Examples
+    --------
+    >>> from nnx import Activation_Softplus
+    >>> softplus = Activation_Softplus()
+    >>> softplus.forward([[-1, 0, 1]])
+    >>> softplus.output.round(4)
+    array([[0.3133, 0.6931, 1.3133]], dtype=float32)
+    """
+
+    _kernel = "softplus"
     _backward_from = "inputs"
 
 

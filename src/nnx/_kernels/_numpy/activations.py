@@ -300,6 +300,17 @@ def hard_swish_slope(inputs: Array) -> Array:
 add_formula("hard_swish", hard_swish_value, hard_swish_slope, "inputs")
 
 
+# Softplus
+
+
+def softplus_value(inputs: Array) -> Array:
+    """log(1 + exp(x)), written with exp(−|x|), which cannot overflow."""
+    return np.maximum(inputs, 0) + np.log1p(np.exp(-np.absolute(inputs)))
+
+
+add_formula("softplus", softplus_value, logistic, "inputs")
+
+
 # Softmax
 
 

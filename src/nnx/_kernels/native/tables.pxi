@@ -72,15 +72,18 @@ cdef void *take_own_numbers(str where, object given, int number, Py_ssize_t colu
     cdef cnp.ndarray numbers
     cdef Py_ssize_t i, n = columns + MOST_LANES
     cdef void *copy
+    cdef uint64_t mode
     if given is None:
         return NULL
     numbers = vector(where, "own", given, cnp.NPY_DOUBLE, columns)
     copy = allocate(n * sizeof(double))
+    mode = enter_kernels()  # rounds to nearest
     for i in range(n):
         if number == cnp.NPY_FLOAT:
             (<float *> copy)[i] = <float> (<const double *> data(numbers))[i % columns]
         else:
             (<double *> copy)[i] = (<const double *> data(numbers))[i % columns]
+    leave_kernels(mode)
     return copy
 
 

@@ -397,6 +397,25 @@ cdef void hard_swish(
 add_activation("hard_swish", <activation_t> hard_swish, FROM_INPUTS, 0)
 
 
+# Softplus: log(1 + exp(x)), as max(0, x) + log(1 + exp(−|x|)), which cannot overflow; its slope is the sigmoid
+
+
+cdef inline vec softplus_formula(vec x, vec *slope, const vec *settings) noexcept nogil:
+    cdef vec decay = v_exp(v_sub(v_all(0), v_abs(x)))
+    slope[0] = v_div(v_select(v_greater(v_all(0), x), decay, v_all(1)), v_add(v_all(1), decay))
+    return v_add(relu_of(x), v_log1p(decay))
+
+
+cdef void softplus(
+    Pass which, real_t *x, const real_t *d, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
+    const double *settings, real_t *scratch,
+) noexcept nogil:
+    by_inputs(softplus_formula, which, x, d, result, rows * columns, settings)
+
+
+add_activation("softplus", <activation_t> softplus, FROM_INPUTS, 0)
+
+
 # Softmax, which looks at whole rows (softmax.pxi)
 
 

@@ -292,23 +292,6 @@ def dropout_apply(values, mask, output):
 # Element by element
 
 
-cdef one_by_one(
-    str where, map_one_t kernel, Kernels *kernels, str name_x, object given_x, str name_result, object given_result
-):
-    """Run a kernel that makes one number of one."""
-    cdef int number = type_of(kernels)
-    cdef cnp.ndarray x = plain(given_x)
-    cdef cnp.ndarray result = like(where, name_result, given_result, number, x)
-    cdef uint64_t mode
-    check_writable(where, name_result, given_result)
-    x = same_or_apart(x, result)
-    with nogil:
-        mode = enter_kernels()
-        kernel(data(x), data(result), cnp.PyArray_SIZE(x))
-        leave_kernels(mode)
-    give_back(given_result, result)
-
-
 cdef number_by_number(
     str where, map_two_t kernel, Kernels *kernels, str name_x, object given_x, str name_y, object given_y,
     str name_result, object given_result,

@@ -470,7 +470,7 @@ cdef judge(str where, LossPart part, str name, object y_pred, object targets, st
     cdef cnp.ndarray y = None, result
     cdef double settings[MAX_SETTINGS]
     cdef int32_t *labels = NULL
-    cdef void *numbers
+    cdef cnp.ndarray numbers = take_own_numbers(where, own, number, columns)
     cdef const void *against
     cdef uint64_t mode
     take_settings(settings, given_settings, loss.n_settings)
@@ -490,15 +490,12 @@ cdef judge(str where, LossPart part, str name, object y_pred, object targets, st
         p = apart(p, result)
         labels = take_labels(where, targets, rows, columns)
         against = labels
-    numbers = take_own_numbers(where, own, number, columns)
     with nogil:
         mode = enter_kernels()
-        loss.run(part, data(p), against, data(result), rows, columns, rows, settings, numbers)
+        loss.run(part, data(p), against, data(result), rows, columns, rows, settings, data_or_null(numbers))
         leave_kernels(mode)
     if labels is not NULL:
         give(labels)
-    if numbers is not NULL:
-        give(numbers)
     give_back(given_result, result)
 
 

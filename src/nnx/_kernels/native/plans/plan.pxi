@@ -57,7 +57,7 @@ cdef bint untouched(object model, tuple guards) except -1:
     cdef Py_ssize_t i
     cdef dict own
     kind, names, attributes, lists, owners, kinds, shadows, methods = guards
-    if type(model) is not kind:
+    if type(model) is not kind or not len(owners) == len(kinds) == len(shadows):
         return False
     own = PyObject_GenericGetDict(model, NULL)
     for name in names:

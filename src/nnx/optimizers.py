@@ -20,6 +20,7 @@ from nnx import _kernels, schedules
 from nnx._base import check as _check
 from nnx._base.describe import Described
 from nnx._base.interrupt import at_once
+from nnx._base.text import abridged
 from nnx._base.typing import Array
 from nnx._base.vocabulary import built_in
 from nnx.layers import AVERAGED, Layer_Dense
@@ -107,6 +108,10 @@ class Optimizer(Described):
         **settings: float,
     ) -> None:
         where = type(self).__name__
+        if callable(learning_rate):
+            raise TypeError(
+                f"{where}: learning_rate must be a number, got {abridged(learning_rate)}. Pass it as schedule=..."
+            )
         self.learning_rate = _check.number(where, "learning_rate", learning_rate, 0)
         self.decay = _check.number(where, "decay", decay, 0)
         self.iterations = 0
@@ -126,6 +131,8 @@ class Optimizer(Described):
         return super().get_config()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "schedule" and value is None and self.schedule is not None:
+            self.learning_rate = self.learning_rate  # else the schedule's latest rate would stay
         object.__setattr__(self, name, value)
         if name == "learning_rate":  # takes effect at the next step; without decay nothing else would see to that
             object.__setattr__(self, "current_learning_rate", value)
@@ -218,12 +225,8 @@ class Optimizer(Described):
     def _rule(self, where: str) -> Rule:
         """Return the rule of the step that is due, its settings checked."""
         kernel, states, settings, bias_settings = self._formula(where)
-        norm = 0.0 if self.clip_norm is None else float(_check.number(where, "clip_norm", self.clip_norm, 0))
-        value = 0.0 if self.clip_value is None else float(_check.number(where, "clip_value", self.clip_value, 0))
+        norm, value = (_limit(where, name, getattr(self, name)) for name in ("clip_norm", "clip_value"))
         average = 0.0 if self.average is None else float(_check.fraction(where, "average", self.average))
-        for name, amount in (("clip_norm", norm), ("clip_value", value)):
-            if amount == 0 and getattr(self, name) is not None:
-                raise ValueError(f"{where}: {name} must be above 0, got {getattr(self, name)!r}.")
         if norm and value:
             raise ValueError(f"{where}: clip_norm and clip_value must not be given together.")
         if average:
@@ -251,6 +254,16 @@ def forgetting_averages(layer: Any) -> list[partial[Any]]:
     """Return the calls that drop a layer's averages: without an optimizer that keeps them they would stay behind."""
     own = getattr(layer, "__dict__", {})
     return [partial(own.pop, name, None) for name in AVERAGED if name in own]
+
+
+def _limit(where: str, name: str, value: Any) -> float:
+    """Return a limit of gradients, a finite number above 0, or 0 for None."""
+    if value is None:
+        return 0.0
+    limit = float(_check.number(where, name, value))
+    if limit <= 0:
+        raise ValueError(f"{where}: {name} must be above 0, got {value!r}.")
+    return limit
 
 
 def _clipped(gradients: list[Array], rule: Rule) -> list[Array]:

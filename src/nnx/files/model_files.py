@@ -414,7 +414,13 @@ def _shown(described: Any) -> str:
     """Return an object's description as a call of its constructor."""
     name, _, config = _made_like(described) or ("nothing", False, {})
     arguments = config if isinstance(config, dict) else {}
-    return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+    shown = (f"{key}={_shown(value) if _is_described(value) else repr(value)}" for key, value in arguments.items())
+    return f"{name}({', '.join(shown)})"
+
+
+def _is_described(value: Any) -> bool:
+    """Return whether an argument is the description of an object, as a schedule is."""
+    return isinstance(value, dict) and value.keys() == {"class", "config"}
 
 
 def load_parameters(model: Network, path: Path) -> None:

@@ -174,10 +174,10 @@ def test_values_and_slopes_at_infinity_are_those_far_out(kind, settings, dtype):
         found.append((layer.output, layer.dinputs))
     (near_output, near_slope), (output, slope) = found
     assert np.isfinite(slope).all()
-    np.testing.assert_array_equal(slope, near_slope)
+    np.testing.assert_allclose(slope, near_slope, rtol=0, atol=2e-6)  # some approach their limit as 1/x
     grows = np.abs(near_output) > 1e3
     assert (np.isinf(output) == grows).all()
-    np.testing.assert_array_equal(output[~grows], near_output[~grows])
+    np.testing.assert_allclose(output[~grows], near_output[~grows], rtol=0, atol=2e-6)
 
 
 @each_activation

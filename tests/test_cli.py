@@ -210,6 +210,15 @@ def test_options_replace_the_settings(tmp_path, flats):
     assert model.layers[2].seed != model.layers[5].seed
 
 
+def test_every_built_in_optimizer_can_be_chosen(tmp_path):
+    assert "{" + ",".join(sorted(name.removeprefix("Optimizer_").lower() for name in nnx.optimizers.__all__)) + "}" in (
+        "".join(run("train", "--help", cwd=tmp_path).stdout.split())
+    )
+    done = run("train", "sine", "--epochs", "1", "--optimizer", "adamw", "-o", "m.model", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert type(nnx.Model.load(tmp_path / "m.model").optimizer) is nnx.Optimizer_AdamW
+
+
 def test_without_rows_to_test_on_the_figures_are_those_of_the_training(tmp_path, flats):
     done = run("train", "flats.csv", "--target", "rent", "--test-size", "0", *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -464,7 +473,7 @@ WRONG = {
     "rate nan": (["train", "--rate", "nan"], "argument --rate: must be a number above 0, got 'nan'"),
     "rate inf": (["train", "--rate", "inf"], "argument --rate: must be a number above 0, got 'inf'"),
     "dropout": (["train", "--dropout", "1"], "argument --dropout: must be a number of at least 0 and below 1, got '1'"),
-    "optimizer": (["train", "--optimizer", "adamw"], "argument --optimizer: invalid choice: 'adamw'"),
+    "optimizer": (["train", "--optimizer", "adamax"], "argument --optimizer: invalid choice: 'adamax'"),
     "no folder": (["train", "-o", "nowhere/m"], "-o/--output: path must be in an existing folder, got 'nowhere/m'"),
     "a folder": (["train", "-o", "."], "path must name a file, got '.'"),
     "a picture": (

@@ -182,6 +182,90 @@ def test_data_that_do_not_fit_are_refused(binding, samples):
         plan.bind_data(*samples, LOSS, None, False, True, -1.0)
 
 
+@pytest.mark.parametrize("loss", [(), ((0.0,),), ((0.0,), None, None), ((), None), ((0.0,), np.ones(3))], ids=str)
+def test_settings_of_a_loss_that_do_not_fit_are_refused(binding, loss):
+    found = lowered()
+    plan = made(binding, found)
+    bind(plan, found)
+    with pytest.raises(ValueError, match=r"unpack|must"):
+        plan.bind_data(X, Y, loss, None, False, True, -1.0)
+    with pytest.raises(ValueError, match=r"unpack|must"):
+        inferred(binding, found, ("categorical_crossentropy", *loss))
+
+
+WANTED = {
+    "no axis": np.array(1.0),
+    "no column": np.zeros((6, 0)),
+    "three columns": np.zeros((6, 3)),
+    "short": np.zeros(5),
+    "float32": np.zeros(6, np.float32),
+    "a list": [0.0] * 6,
+}
+
+
+@pytest.mark.parametrize("wanted", WANTED.values(), ids=WANTED)
+def test_what_an_accuracy_cannot_compare_with_is_refused(binding, wanted):
+    found = lowered()
+    plan = made(binding, found)
+    bind(plan, found)
+    with pytest.raises((TypeError, ValueError), match="wanted must"):
+        plan.bind_data(X, Y, LOSS, wanted, False, True, -1.0)
+    with pytest.raises((TypeError, ValueError), match="wanted must"):
+        inferred(binding, found, ("categorical_crossentropy", *LOSS), wanted)
+
+
+def inferred(binding, found: program.Program, loss: tuple, wanted: object = None):
+    """Return what an evaluation of all samples at once finds."""
+    model = nnx.Model()
+    for layer in found.layers:
+        model.add(layer)
+    model.finalize()
+    inference = binding.Inference(found.dtype, found.stages, program.lower_forward(model).guards, _kernels)
+    return inference.evaluate(model, X, Y, loss, wanted, False, True, -1.0, 6, 0, 1, True)
+
+
+@pytest.mark.parametrize(("owners", "trained"), [(0, 4), (3, 4), (4, 0), (4, 3), (5, 5)])
+def test_each_stage_is_bound_to_a_layer_of_its_own(binding, owners, trained):
+    found = lowered()
+    plan = made(binding, found)
+    rule = found.optimizer._rule("test")
+    with pytest.raises(ValueError, match="one for each stage"):
+        plan.bind((found.layers * 2)[:owners], (found.trained * 2)[:trained], rule, "test", optimizers._state)
+
+
+STATES = {
+    "none": lambda names, values: [],
+    "one too many": lambda names, values: [np.zeros_like(values) for _ in (*names, "")],
+    "other shapes": lambda names, values: [np.zeros((1, 1), values.dtype) for _ in names],
+    "another dtype": lambda names, values: [np.zeros_like(values, np.float64) for _ in names],
+    "no arrays": lambda names, values: [None for _ in names],
+}
+
+
+@pytest.mark.parametrize("made_of", STATES.values(), ids=STATES)
+def test_states_that_are_not_like_their_parameter_are_refused(binding, made_of):
+    found = lowered()
+    plan = made(binding, found)
+    rule = nnx.Optimizer_Adam()._rule("test")
+
+    def layer_state(where, owner, names, values):
+        return made_of(names, values)
+
+    with pytest.raises(ValueError, match="layer_state must"):
+        plan.bind(found.layers, found.trained, rule, "test", layer_state)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_rule_has_states_of_weights_and_of_biases(binding, count):
+    found = lowered()
+    plan = made(binding, found)
+    rule = nnx.Optimizer_Adam()._rule("test")
+    with pytest.raises(ValueError, match="unpack"):
+        plan.bind(
+            found.layers, found.trained, rule._replace(states=(rule.states * 2)[:count]), "test", optimizers._state
+        )
+
+
 @pytest.mark.parametrize("sizes", [(), ((3, 7), (7, 7), (6, 2)), ((3, 0),), ((3, -7),), ((3, 7), (7, 8))], ids=str)
 def test_stages_that_do_not_fit_each_other_are_refused(binding, sizes):
     kinds = ("dense", "relu", "dense")
@@ -189,6 +273,15 @@ def test_stages_that_do_not_fit_each_other_are_refused(binding, sizes):
     with pytest.raises(ValueError, match="must take"):
         binding.Plan("float32", stages, "mean_squared_error", False, ())
     with pytest.raises(ValueError, match="must take"):
+        binding.Inference("float32", stages, (), _kernels)
+
+
+@pytest.mark.parametrize("kinds", [("linear",), ("linear", "softmax"), ("dropout", "softmax"), ("prelu",)], ids=str)
+def test_one_stage_is_dense(binding, kinds):
+    stages = tuple((kind, None, 3, 3) for kind in kinds)
+    with pytest.raises(ValueError, match="one must be dense"):
+        binding.Plan("float32", stages, "categorical_crossentropy", kinds[-1] == "softmax", ())
+    with pytest.raises(ValueError, match="one must be dense"):
         binding.Inference("float32", stages, (), _kernels)
 
 

@@ -402,3 +402,15 @@ def test_a_resumed_training_is_the_whole_one(tmp_path, named, kind):
         for name, value in vars(one).items():
             if name.startswith(("weight", "bias")) and isinstance(value, np.ndarray):
                 assert vars(other)[name].tobytes() == value.tobytes(), name
+
+
+def test_where_there_are_no_slopes_none_is_written(compiled):
+    beside = np.ones((1, 2))
+    X, none = np.ones((3, 0)), beside[:, :0]
+    for name, given in (
+        ("prelu_forward", (X, none, X)),
+        ("prelu_backward_inputs", (X, X, none, X)),
+        ("prelu_backward_weights", (X, X, none)),
+    ):
+        getattr(_kernels.backend, name)(*given)
+        np.testing.assert_array_equal(beside, 1, err_msg=name)

@@ -250,7 +250,7 @@ def test_explain_names_the_object_that_prevents_a_plan(compiled, planned, make, 
     model = make()
     with pytest.raises(program.Obstacle, match=f"^{sentence}$"):
         program.lower(model)
-    form = rf"No plan: {sentence}\. The book path trains it, layer by layer\."
+    form = rf"No plan: {sentence}\. It trains layer by layer\."
     assert re.fullmatch(form, model.explain())
     if "another" not in sentence and "twice" not in sentence and "not one of" not in sentence:
         train(model, *data_for(CLASSIFIER, 20))
@@ -262,14 +262,14 @@ def test_explain_names_the_class_whose_method_was_replaced(compiled, monkeypatch
     forward = nnx.Activation_ReLU.forward
     monkeypatch.setattr(nnx.Activation_ReLU, "forward", lambda self, *arguments: forward(self, *arguments))
     sentence = "the class Activation_ReLU has another method forward than it was made with"
-    assert model.explain() == f"No plan: {sentence}. The book path trains it, layer by layer."
+    assert model.explain() == f"No plan: {sentence}. It trains layer by layer."
     monkeypatch.undo()
 
 
 def test_explain_names_the_backend_that_has_no_plans(backend):
     found = build(CLASSIFIER).explain()
     if backend == "numpy":
-        assert found == f"No plan: the backend {_kernels.name} has none. The book path trains it, layer by layer."
+        assert found == f"No plan: the backend {_kernels.name} has none. It trains layer by layer."
     else:
         assert found == f"It trains as a plan, many steps in one compiled call, on {_kernels.name}."
 

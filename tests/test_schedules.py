@@ -223,7 +223,7 @@ def test_a_schedule_that_defines_nothing_says_so():
             TypeError,
             "Schedule_Step: milestones must be a list of steps, got 3.",
         ),
-        (lambda: nnx.Schedule_Step(milestones=[-1]), ValueError, "Schedule_Step: milestones must be a whole number"),
+        (lambda: nnx.Schedule_Step(milestones=[-1]), ValueError, "Schedule_Step: milestones[0] must be a whole number"),
         (
             lambda: nnx.Schedule_Exponential(math.nan),
             ValueError,

@@ -54,7 +54,7 @@ def expected_rates(schedule, decay, first=0, n=STEPS):
 
 
 def test_every_built_in_schedule_is_tried_here():
-    assert {type(schedule) for schedule in SCHEDULES} == set(nnx.schedules.BUILTIN)
+    assert {type(schedule) for schedule in SCHEDULES} == set(BUILT_IN["schedule"])
 
 
 # The rates
@@ -230,8 +230,8 @@ def test_a_checkpoint_of_another_schedule_is_refused(tmp_path):
     X, y = data_for(NET, 50)
     train(made(nnx.Schedule_Cosine(8)), X, y, checkpoint=tmp_path / "c", **ARGUMENTS)
     message = (
-        r"is a checkpoint of another model: its optimizer is .*, schedule=Schedule_Cosine\(steps=8, final=0\.0, "
-        r".* here .*, schedule=Schedule_Cosine\(steps=9, "
+        r"is a checkpoint of another model: its optimizer is Optimizer_Adam\(schedule=Schedule_Cosine\(steps=8, "
+        r".* here Optimizer_Adam\(schedule=Schedule_Cosine\(steps=9, "
     )
     with pytest.raises(nnx.ModelFileError, match=message):
         train(made(nnx.Schedule_Cosine(9)), X, y, resume=tmp_path / "c", **ARGUMENTS)
@@ -263,9 +263,7 @@ def test_a_function_trains_and_is_refused_by_files_before_the_first_step(kind, t
     model = made(alternating, kind)
     train(model, X, y, **ARGUMENTS)
     before = bits(left_behind(model))
-    sentence = (
-        r"^Optimizer_Adam: schedule must be a built-in schedule, which a file can hold, got <function alternating"
-    )
+    sentence = r"^Optimizer_Adam\.get_config: schedule must be a built-in schedule, which a file can hold, got <func"
     with pytest.raises(TypeError, match=sentence):
         model.save(tmp_path / "model")
     with pytest.raises(TypeError, match=sentence):

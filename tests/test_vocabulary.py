@@ -14,7 +14,6 @@ import nnx
 from nnx._base.vocabulary import BUILT_IN
 from nnx.initializers import NAMES
 from nnx.optimizers import COMMON
-from nnx.schedules import BUILTIN as SCHEDULES
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "vocabulary.md").read_text(encoding="utf-8")
@@ -26,7 +25,7 @@ ROWS = {
     if row.startswith("| ")
     for name in re.findall(r"`([^`]+)`", row.split("|")[1])
 }
-CLASSES = [kind for kinds in BUILT_IN.values() for kind in kinds] + list(SCHEDULES)
+CLASSES = [kind for kinds in BUILT_IN.values() for kind in kinds]
 
 #: What a table of its own tells of all optimizers.
 OF_ALL_OPTIMIZERS = {"decay", *COMMON}
@@ -34,7 +33,7 @@ OF_ALL_OPTIMIZERS = {"decay", *COMMON}
 PICTURES = {
     "activations": [kind for kind in BUILT_IN["layer"] if kind.__name__.startswith("Activation_")],
     "losses": BUILT_IN["loss"],
-    "schedules": list(SCHEDULES),
+    "schedules": BUILT_IN["schedule"],
 }
 
 

@@ -21,7 +21,6 @@ from PIL import Image
 import nnx
 from nnx._base.vocabulary import BUILT_IN
 from nnx.plot.parts import COLOURS
-from nnx.schedules import BUILTIN as SCHEDULES
 
 matplotlib.use("Agg")
 TARGET = Path(__file__).parents[1] / "docs" / "pictures"
@@ -144,4 +143,4 @@ if __name__ == "__main__":
     activations = [kind for kind in BUILT_IN["layer"] if kind.__name__.startswith("Activation_")]
     draw("activations", activations, activation_curves, lambda kind: "x")
     draw("losses", BUILT_IN["loss"], loss_curves, loss_label)
-    draw("schedules", SCHEDULES, schedule_curves, lambda kind: "step")
+    draw("schedules", BUILT_IN["schedule"], schedule_curves, lambda kind: "step")

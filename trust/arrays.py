@@ -23,6 +23,7 @@ import numpy as np
 from worker import Examiner, run
 
 import nnx
+from nnx._base.vocabulary import BUILT_IN
 
 SENTENCE = re.compile(r"[A-Z]\w*(\.\w+)?( \([^)]*\))?: .+[.)]", re.DOTALL)
 N, WIDTH, CLASSES = 6, 3, 2
@@ -264,7 +265,8 @@ def there_and_back(layer: Any, inputs: Any, dvalues: Any) -> Any:
 def of_layers() -> list[Target]:
     X, D = numbers(N, WIDTH), numbers(N, WIDTH + 1)[:, :WIDTH]
     makers = (
-        *(nnx.Activation_ReLU, nnx.Activation_Sigmoid, nnx.Activation_Softmax, nnx.Activation_Linear),
+        *(kind for kind in BUILT_IN["layer"] if hasattr(kind, "_backward_from")),  # the activations
+        nnx.Activation_PReLU,
         lambda: nnx.Layer_Dropout(0.25, seed=3),
         lambda: classifier().layers[0],
         lambda: regression().layers[0],
@@ -287,7 +289,8 @@ def of_losses() -> list[Target]:
         Target("a loss", nnx.Loss_CategoricalCrossentropy, both, {"output": PROBABILITIES, "y": y})
         for y in (LABELS, ONE_HOT)
     ]
-    for make in (nnx.Loss_BinaryCrossentropy, nnx.Loss_MeanSquaredError, nnx.Loss_MeanAbsoluteError):
+    others = [kind for kind in BUILT_IN["loss"] if kind not in (nnx.Loss_CategoricalCrossentropy, nnx.Loss_Pinball)]
+    for make in (*others, lambda: nnx.Loss_Pinball([0.2, 0.8])):
         found.append(Target("a loss", make, both, {"output": PROBABILITIES, "y": ONE_HOT}))
     for make, output, y in (
         (nnx.Accuracy_Categorical, LABELS, LABELS),

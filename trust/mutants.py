@@ -68,6 +68,15 @@ def model_of(kind: str) -> nnx.Model:
             nnx.Accuracy_Regression(),
             X.sum(axis=1),
         ),
+        "settings": (  # of a layer, an activation, a loss, an optimizer; parameters without biases; averages
+            (
+                *(nnx.Layer_Dense(2, 3, weight_initializer="he_normal"), nnx.Activation_PReLU(3)),
+                *(nnx.Layer_Dense(3, 1), nnx.Activation_LeakyReLU(0.2)),
+            ),
+            nnx.Loss_Huber(delta=0.5),
+            nnx.Accuracy_Regression(),
+            X.sum(axis=1),
+        ),
         "table": (
             (nnx.Layer_Dense(2, 2), nnx.Activation_Softmax()),
             nnx.Loss_CategoricalCrossentropy(),
@@ -77,8 +86,14 @@ def model_of(kind: str) -> nnx.Model:
     }[kind]
     for layer in layers:
         model.add(layer)
-    optimizer = nnx.Optimizer_Adam(decay=0.01) if kind == "classes" else nnx.Optimizer_SGD(0.1, momentum=0.5)
-    model.set(loss=loss, optimizer=optimizer, accuracy=accuracy)
+    optimizers = {
+        "classes": lambda: nnx.Optimizer_Adam(decay=0.01),
+        "settings": lambda: nnx.Optimizer_AdamW(
+            schedule=nnx.Schedule_WarmUp(3, nnx.Schedule_Cosine(20)), clip_norm=1.0, average=0.9
+        ),
+    }
+    make = optimizers.get(kind, lambda: nnx.Optimizer_SGD(0.1, momentum=0.5))
+    model.set(loss=loss, optimizer=make(), accuracy=accuracy)
     if kind == "table":
         model.set(table=TABLE)
     if kind == "classes":
@@ -89,7 +104,8 @@ def model_of(kind: str) -> nnx.Model:
 
 
 CLASSES = (np.ones((6, 2)), np.array([0, 1, 0, 1, 0, 1]))
-DATA = {"classes": CLASSES, "numbers": (np.ones((6, 2)), np.arange(6.0)), "table": CLASSES}
+NUMBERS = (np.ones((6, 2)), np.arange(6.0))
+DATA = {"classes": CLASSES, "numbers": NUMBERS, "settings": NUMBERS, "table": CLASSES}
 ROUND = {"epochs": 2, "batch_size": 4, "shuffle": True, "seed": 1, "print_every": None}
 
 

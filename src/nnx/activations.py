@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nnx import _kernels
-from nnx._base import check as _check
-from nnx._base import config as _config
+from nnx._base import check, config
 from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx._base.vocabulary import built_in
@@ -37,8 +36,20 @@ __all__ = [
 ]
 
 
-class Activation(Described):
-    """The activations' common part: check, allocate, call the kernel."""
+class ActivationBase(Described):
+    """What all activations have, also those with parameters."""
+
+    inputs: Array
+    output: Array
+    dinputs: Array
+
+    def predictions(self, outputs: ArrayLike) -> Any:
+        """Return ``outputs``."""
+        return outputs
+
+
+class Activation(ActivationBase):
+    """The common part of activations without parameters: check, allocate, call the kernel."""
 
     #: The kernel's name.
     _kernel: ClassVar[str]
@@ -46,10 +57,6 @@ class Activation(Described):
     _backward_from: ClassVar[str]
     #: What it predicts as the last layer: "classes", "binary" (zeros and ones), "numbers", or nothing in particular.
     _predicts: ClassVar[str] = ""
-
-    inputs: Array
-    output: Array
-    dinputs: Array
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
         """Set ``output``; inputs (n, ...), and ``training`` makes no difference."""
@@ -63,19 +70,15 @@ class Activation(Described):
     def backward(self, dvalues: ArrayLike) -> None:
         """Set ``dinputs``, the gradient by the inputs, from ``dvalues``, the one by the output."""
         where, name = type(self).__name__ + ".backward", self._backward_from
-        values = self._checked(where, name, _check.stored(where, self, name))
-        dvalues = _check.like(where, "dvalues", dvalues, values)
+        values = self._checked(where, name, check.stored(where, self, name))
+        dvalues = check.like(where, "dvalues", dvalues, values)
         settings = self._settings()
         dinputs = _kernels.empty_like(values)
         _kernels.backend.activation_backward(self._kernel, values, dvalues, dinputs, settings)
         self.dinputs = dinputs
 
-    def predictions(self, outputs: ArrayLike) -> Any:
-        """Return ``outputs``."""
-        return outputs
-
     def _checked(self, where: str, name: str, value: ArrayLike) -> Array:
-        return _check.samples(where, name, value)
+        return check.samples(where, name, value)
 
     def _settings(self) -> tuple[float, ...]:
         """Return what the kernel is given beside arrays, checked: anything may have been assigned."""
@@ -133,11 +136,11 @@ class Activation_Softmax(Activation):
     _predicts = "classes"
 
     def _checked(self, where: str, name: str, value: ArrayLike) -> Array:
-        return _check.matrix(where, name, value)
+        return check.matrix(where, name, value)
 
     def predictions(self, outputs: ArrayLike) -> Array:
         """Return the class number with the largest probability, shape (n,)."""
-        outputs = _check.plain("Activation_Softmax.predictions", "outputs", outputs)
+        outputs = check.plain("Activation_Softmax.predictions", "outputs", outputs)
         if outputs.ndim != 2:
             raise ValueError(
                 f"Activation_Softmax.predictions: outputs must have shape (n, classes), got {outputs.shape}."
@@ -171,7 +174,7 @@ class Activation_Sigmoid(Activation):
 
     def predictions(self, outputs: ArrayLike) -> Array:
         """Return 1 where the output is above 0.5, else 0."""
-        return (_check.plain("Activation_Sigmoid.predictions", "outputs", outputs) > 0.5) * 1
+        return (check.plain("Activation_Sigmoid.predictions", "outputs", outputs) > 0.5) * 1
 
 
 @built_in("layer")
@@ -196,13 +199,13 @@ class Activation_Linear(Activation):
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
         """Set ``output`` to ``inputs``."""
-        inputs = _check.samples("Activation_Linear.forward", "inputs", inputs)
+        inputs = check.samples("Activation_Linear.forward", "inputs", inputs)
         self.inputs = inputs
         self.output = inputs
 
     def backward(self, dvalues: ArrayLike) -> None:
         """Set ``dinputs`` to a copy of ``dvalues``."""
-        dvalues = _check.samples("Activation_Linear.backward", "dvalues", dvalues)
+        dvalues = check.samples("Activation_Linear.backward", "dvalues", dvalues)
         dinputs = _kernels.empty_like(dvalues)
         _kernels.backend.activation_backward("linear", dvalues, dvalues, dinputs)
         self.dinputs = dinputs
@@ -281,10 +284,10 @@ class Activation_LeakyReLU(Activation):
     slope: float = 0.01
 
     def __init__(self, slope: float = 0.01) -> None:
-        self.slope = _check.number("Activation_LeakyReLU", "slope", slope, 0)
+        self.slope = check.number("Activation_LeakyReLU", "slope", slope, 0)
 
     def _settings(self) -> tuple[float, ...]:
-        return (float(_check.number(type(self).__name__, "slope", self.slope, 0)),)
+        return (float(check.number(type(self).__name__, "slope", self.slope, 0)),)
 
 
 @built_in("layer")
@@ -332,10 +335,10 @@ class Activation_ELU(Activation):
     alpha: float = 1.0
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = _check.number("Activation_ELU", "alpha", alpha, 0)
+        self.alpha = check.number("Activation_ELU", "alpha", alpha, 0)
 
     def _settings(self) -> tuple[float, ...]:
-        return (float(_check.number(type(self).__name__, "alpha", self.alpha, 0)),)
+        return (float(check.number(type(self).__name__, "alpha", self.alpha, 0)),)
 
 
 @built_in("layer")
@@ -416,10 +419,10 @@ class Activation_GELU(Activation):
     approximate: bool = False
 
     def __init__(self, approximate: bool = False) -> None:
-        self.approximate = _check.flag("Activation_GELU", "approximate", approximate)
+        self.approximate = check.flag("Activation_GELU", "approximate", approximate)
 
     def _settings(self) -> tuple[float, ...]:
-        return (float(_check.flag(type(self).__name__, "approximate", self.approximate)),)
+        return (float(check.flag(type(self).__name__, "approximate", self.approximate)),)
 
 
 @built_in("layer")
@@ -570,7 +573,7 @@ class Activation_HardSwish(Activation):
 
 
 @built_in("layer")
-class Activation_PReLU(Described):
+class Activation_PReLU(ActivationBase):
     """Parametric rectified linear unit: ``output = inputs``, below 0 ``weights · inputs``; the slope is learnt.
 
     Parameters
@@ -624,10 +627,7 @@ class Activation_PReLU(Described):
     slope: float = 0.25
     dtype: DTypeLike = None
     weights: Array
-    inputs: Array
-    output: Array
     dweights: Array
-    dinputs: Array
 
     def __init__(self, n_inputs: int = 1, slope: float = 0.25, dtype: DTypeLike = None) -> None:
         self._configure(n_inputs, slope, dtype)
@@ -636,9 +636,9 @@ class Activation_PReLU(Described):
 
     def _configure(self, n_inputs: int, slope: float, dtype: DTypeLike) -> None:
         """Set all but the parameter: a model file brings its own."""
-        self.n_inputs = _check.whole("Activation_PReLU", "n_inputs", n_inputs)
-        self.slope = _check.number("Activation_PReLU", "slope", slope)
-        self.dtype = _config.float_dtype("Activation_PReLU", dtype)
+        self.n_inputs = check.whole("Activation_PReLU", "n_inputs", n_inputs)
+        self.slope = check.number("Activation_PReLU", "slope", slope)
+        self.dtype = config.float_dtype("Activation_PReLU", dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments that make a layer like this one (with its first slopes)."""
@@ -658,16 +658,12 @@ class Activation_PReLU(Described):
         """Set ``dweights`` and ``dinputs`` from ``dvalues``, the gradient by the output."""
         where = "Activation_PReLU.backward"
         (weights,) = self._checked_parameters(where)
-        inputs = self._fitting(where, _check.stored(where, self, "inputs"), weights)
-        dvalues = _check.like(where, "dvalues", dvalues, inputs)
+        inputs = self._fitting(where, check.stored(where, self, "inputs"), weights)
+        dvalues = check.like(where, "dvalues", dvalues, inputs)
         dweights, dinputs = _kernels.empty_like(weights), _kernels.empty_like(inputs)
         _kernels.backend.prelu_backward_weights(inputs, dvalues, dweights)
         _kernels.backend.prelu_backward_inputs(inputs, dvalues, weights, dinputs)
         self.dweights, self.dinputs = dweights, dinputs
-
-    def predictions(self, outputs: ArrayLike) -> Any:
-        """Return ``outputs``."""
-        return outputs
 
     def get_parameters(self) -> tuple[Array]:
         """Return the live slopes: what is trained later changes them too."""
@@ -690,12 +686,12 @@ class Activation_PReLU(Described):
     def _fitting(self, where: str, inputs: ArrayLike, weights: Array) -> Array:
         """Return inputs that have a slope for each column, or one for all."""
         if weights.size == 1:
-            return _check.samples(where, "inputs", inputs, weights.dtype)
-        return _check.rows(where, "inputs", inputs, weights.size, weights.dtype)
+            return check.samples(where, "inputs", inputs, weights.dtype)
+        return check.rows(where, "inputs", inputs, weights.size, weights.dtype)
 
     def _checked_parameters(self, where: str) -> tuple[Array]:
         """Return the weights as kernels need them; what users assigned may be anything."""
-        weights = _check.stored(where, self, "weights", "set_parameters")
+        weights = check.stored(where, self, "weights", "set_parameters")
         fitting = self._cast(where, weights)
         if fitting[0] is not weights:
             (self.weights,) = fitting
@@ -706,11 +702,11 @@ class Activation_PReLU(Described):
         (weights,) = self._checked_parameters(where)
         if self.__dict__.get("weight_averages") is None:
             return (weights,)
-        return (_check.bound(where, self, "weight_averages", weights.shape, self._float_dtype()),)
+        return (check.bound(where, self, "weight_averages", weights.shape, self._float_dtype()),)
 
     def _cast(self, where: str, weights: ArrayLike) -> tuple[Array]:
-        n_inputs = _check.whole(where, "n_inputs", self.n_inputs)
-        return (_check.updatable(where, "weights", weights, (1, n_inputs), self._float_dtype()),)
+        n_inputs = check.whole(where, "n_inputs", self.n_inputs)
+        return (check.updatable(where, "weights", weights, (1, n_inputs), self._float_dtype()),)
 
     def _float_dtype(self) -> FloatDType:
-        return _config.float_dtype(type(self).__name__, self.dtype)
+        return config.float_dtype(type(self).__name__, self.dtype)

@@ -32,7 +32,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from nnx._base import check as _check
+from nnx._base import check
 from nnx._base.text import abridged
 from nnx._base.typing import Array, ArrayLike, DTypeLike
 
@@ -71,7 +71,7 @@ def kept(where: str, name: str, initializer: Any) -> str | float | None:
     if callable(initializer):
         return None
     try:
-        return _check.number(where, name, initializer)  # type: ignore[no-any-return]
+        return check.number(where, name, initializer)  # type: ignore[no-any-return]
     except TypeError:
         raise TypeError(
             f"{where}: {name} must be a name, a number or a function, got {abridged(initializer)}."
@@ -100,7 +100,7 @@ def _initial(
     if isinstance(initializer, str):
         return np.array(_drawn(initializer, shape, fans), dtype, order="C")
     if callable(initializer):
-        values = _check.plain(where, f"what {name} returns", initializer(shape))
+        values = check.plain(where, f"what {name} returns", initializer(shape))
         if values.shape != shape:
             raise ValueError(f"{where}: {name} must return an array of shape {shape}, got {values.shape}.")
     else:

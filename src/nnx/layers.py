@@ -9,9 +9,7 @@ import math
 from typing import Any, ClassVar
 
 from nnx import _kernels, initializers
-from nnx._base import check as _check
-from nnx._base import config as _config
-from nnx._base import random as _random
+from nnx._base import check, config, random
 from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx._base.vocabulary import built_in
@@ -165,13 +163,13 @@ class Layer_Dense(Described):
         bias_initializer: Initializer = "zeros",
     ) -> None:
         """Set all but the parameters: a model file brings its own, and loading one draws no random number."""
-        self.n_inputs = _check.whole("Layer_Dense", "n_inputs", n_inputs)
-        self.n_neurons = _check.whole("Layer_Dense", "n_neurons", n_neurons)
-        self.weight_regularizer_l1 = _check.number("Layer_Dense", "weight_regularizer_l1", weight_regularizer_l1, 0)
-        self.weight_regularizer_l2 = _check.number("Layer_Dense", "weight_regularizer_l2", weight_regularizer_l2, 0)
-        self.bias_regularizer_l1 = _check.number("Layer_Dense", "bias_regularizer_l1", bias_regularizer_l1, 0)
-        self.bias_regularizer_l2 = _check.number("Layer_Dense", "bias_regularizer_l2", bias_regularizer_l2, 0)
-        self.dtype = _config.float_dtype("Layer_Dense", dtype)
+        self.n_inputs = check.whole("Layer_Dense", "n_inputs", n_inputs)
+        self.n_neurons = check.whole("Layer_Dense", "n_neurons", n_neurons)
+        self.weight_regularizer_l1 = check.number("Layer_Dense", "weight_regularizer_l1", weight_regularizer_l1, 0)
+        self.weight_regularizer_l2 = check.number("Layer_Dense", "weight_regularizer_l2", weight_regularizer_l2, 0)
+        self.bias_regularizer_l1 = check.number("Layer_Dense", "bias_regularizer_l1", bias_regularizer_l1, 0)
+        self.bias_regularizer_l2 = check.number("Layer_Dense", "bias_regularizer_l2", bias_regularizer_l2, 0)
+        self.dtype = config.float_dtype("Layer_Dense", dtype)
         self.weight_initializer = initializers.kept("Layer_Dense", "weight_initializer", weight_initializer)
         self.bias_initializer = initializers.kept("Layer_Dense", "bias_initializer", bias_initializer)
 
@@ -184,7 +182,7 @@ class Layer_Dense(Described):
             self.bias_regularizer_l2,
         )
         if not all(type(strength) in (int, float) and strength == 0 for strength in given):
-            return tuple([float(_check.number(where, *pair, 0)) for pair in zip(STRENGTHS, given, strict=True)])
+            return tuple([float(check.number(where, *pair, 0)) for pair in zip(STRENGTHS, given, strict=True)])
         return (0.0, 0.0, 0.0, 0.0)
 
     def get_config(self) -> dict[str, Any]:
@@ -203,7 +201,7 @@ class Layer_Dense(Described):
         """
         where = "Layer_Dense.forward"
         weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
-        inputs = _check.rows(where, "inputs", inputs, len(weights), weights.dtype)
+        inputs = check.rows(where, "inputs", inputs, len(weights), weights.dtype)
         output = _kernels.empty(len(inputs), weights.shape[1], weights.dtype)
         _kernels.backend.dense_forward(inputs, weights, biases, output)
         self.inputs = inputs
@@ -221,8 +219,8 @@ class Layer_Dense(Described):
         where = "Layer_Dense.backward"
         weights, biases = self._checked_parameters(where)
         n_inputs, n_neurons = weights.shape
-        inputs = _check.rows(where, "inputs", _check.stored(where, self, "inputs"), n_inputs, weights.dtype)
-        dvalues = _check.rows(where, "dvalues", dvalues, n_neurons, weights.dtype, len(inputs))
+        inputs = check.rows(where, "inputs", check.stored(where, self, "inputs"), n_inputs, weights.dtype)
+        dvalues = check.rows(where, "dvalues", dvalues, n_neurons, weights.dtype, len(inputs))
         weight_l1, weight_l2, bias_l1, bias_l2 = self._strengths(where)
         dweights, dbiases, dinputs = map(_kernels.empty_like, (weights, biases, inputs))
         _kernels.backend.dense_backward_weights(inputs, dvalues, weights, dweights, weight_l1, weight_l2)
@@ -251,12 +249,12 @@ class Layer_Dense(Described):
     def _checked_parameters(self, where: str) -> tuple[Array, Array]:
         """Return weights and biases as kernels need them; what users assigned may be anything."""
         own, n_inputs, n_neurons, dtype = self.__dict__, self.n_inputs, self.n_neurons, self.dtype
-        if type(n_inputs) is type(n_neurons) is int and (dtype is _config.FLOAT32 or dtype is _config.FLOAT64):
+        if type(n_inputs) is type(n_neurons) is int and (dtype is config.FLOAT32 or dtype is config.FLOAT64):
             w, b = own.get("weights"), own.get("biases")
             if _kernels.writable(w, (n_inputs, n_neurons), dtype) and _kernels.writable(b, (1, n_neurons), dtype):
                 return w, b  # type: ignore[return-value]
-        weights = _check.stored(where, self, "weights", "set_parameters")
-        biases = _check.stored(where, self, "biases", "set_parameters")
+        weights = check.stored(where, self, "weights", "set_parameters")
+        biases = check.stored(where, self, "biases", "set_parameters")
         fitting = self._cast(where, weights, biases)
         if fitting[0] is not weights or fitting[1] is not biases:
             self.weights, self.biases = fitting
@@ -267,24 +265,24 @@ class Layer_Dense(Described):
         own, found = self.__dict__, list(self._checked_parameters(where))
         for i, name in enumerate(AVERAGED):
             if own.get(name) is not None:
-                found[i] = _check.bound(where, self, name, found[i].shape, found[i].dtype)
+                found[i] = check.bound(where, self, name, found[i].shape, found[i].dtype)
         return found[0], found[1]
 
     def _cast(self, where: str, weights: ArrayLike, biases: ArrayLike) -> tuple[Array, Array]:
         dtype = self._float_dtype()
         shape = None
         if self.n_inputs is not None and self.n_neurons is not None:
-            shape = (_check.whole(where, "n_inputs", self.n_inputs), _check.whole(where, "n_neurons", self.n_neurons))
-        w = _check.updatable(where, "weights", weights, shape, dtype)
+            shape = (check.whole(where, "n_inputs", self.n_inputs), check.whole(where, "n_neurons", self.n_neurons))
+        w = check.updatable(where, "weights", weights, shape, dtype)
         if w.ndim != 2:
             raise ValueError(f"{where}: weights must have shape (n_inputs, n_neurons), got {w.shape}.")
-        return w, _check.updatable(where, "biases", biases, (1, w.shape[1]), dtype)
+        return w, check.updatable(where, "biases", biases, (1, w.shape[1]), dtype)
 
     def _float_dtype(self) -> FloatDType:
         dtype = self.dtype
-        if dtype is _config.FLOAT32 or dtype is _config.FLOAT64:
+        if dtype is config.FLOAT32 or dtype is config.FLOAT64:
             return dtype
-        return _config.float_dtype(type(self).__name__, dtype)
+        return config.float_dtype(type(self).__name__, dtype)
 
 
 @built_in("layer")
@@ -348,10 +346,10 @@ class Layer_Dropout(Described):
     _passed_through: bool = False
 
     def __init__(self, rate: float, seed: int | None = None) -> None:
-        self._given_rate = _check.fraction("Layer_Dropout", "rate", rate)
+        self._given_rate = check.fraction("Layer_Dropout", "rate", rate)
         self.rate = 1 - self._given_rate
         if seed is not None:
-            self._given_seed = self.seed = _check.whole("Layer_Dropout", "seed", seed, 0, _random.MAX_SEED)
+            self._given_seed = self.seed = check.whole("Layer_Dropout", "seed", seed, 0, random.MAX_SEED)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments: ``rate`` is the part to drop, ``seed`` None if it was drawn."""
@@ -368,7 +366,7 @@ class Layer_Dropout(Described):
         training : bool
         """
         where = "Layer_Dropout.forward"
-        inputs = _check.samples(where, "inputs", inputs)
+        inputs = check.samples(where, "inputs", inputs)
         keep, seed, forwards = self._settings(where)
         self.inputs = inputs
         self._passed_through = not training
@@ -376,7 +374,7 @@ class Layer_Dropout(Described):
             self.output = inputs.copy()
             return
         if seed is None:
-            seed = self.seed = _random.draw_seed()
+            seed = self.seed = random.draw_seed()
         mask = _kernels.empty_like(inputs)
         rows = mask.reshape(len(mask), math.prod(mask.shape[1:]))
         _kernels.backend.dropout_mask(rows, keep, seed, forwards)
@@ -388,18 +386,18 @@ class Layer_Dropout(Described):
 
     def _settings(self, where: str) -> tuple[float, int | None, int]:
         """Return the part to keep, the seed and the number of the next mask, checked: anything may be assigned."""
-        keep = float(_check.number(where, "rate (the part to keep)", self.rate, 0, 1))
+        keep = float(check.number(where, "rate (the part to keep)", self.rate, 0, 1))
         if keep == 0:
             raise ValueError(f"{where}: rate (the part to keep) must be above 0, got {self.rate!r}.")
-        forwards = _check.whole(where, "training_forwards", self.training_forwards, 0, _check.MAX_COUNT)
-        seed = None if self.seed is None else _check.whole(where, "seed", self.seed, 0, _random.MAX_SEED)
+        forwards = check.whole(where, "training_forwards", self.training_forwards, 0, check.MAX_COUNT)
+        seed = None if self.seed is None else check.whole(where, "seed", self.seed, 0, random.MAX_SEED)
         return keep, seed, forwards
 
     def _next_mask(self, where: str) -> tuple[float, int, int]:
         """Return what the masks of the training forwards that come next are made of."""
         keep, seed, forwards = self._settings(where)
         if seed is None:
-            seed = self.seed = _random.draw_seed()
+            seed = self.seed = random.draw_seed()
         return keep, seed, forwards
 
     def backward(self, dvalues: ArrayLike) -> None:
@@ -411,10 +409,10 @@ class Layer_Dropout(Described):
         """
         where = "Layer_Dropout.backward"
         if self._passed_through:
-            self.dinputs = _check.like(where, "dvalues", dvalues, self.inputs).copy()
+            self.dinputs = check.like(where, "dvalues", dvalues, self.inputs).copy()
             return
-        mask = _check.samples(where, "binary_mask", _check.stored(where, self, "binary_mask"))
-        dvalues = _check.like(where, "dvalues", dvalues, mask)
+        mask = check.samples(where, "binary_mask", check.stored(where, self, "binary_mask"))
+        dvalues = check.like(where, "dvalues", dvalues, mask)
         dinputs = _kernels.empty_like(mask)
         _kernels.backend.dropout_apply(dvalues, mask, dinputs)
         self.dinputs = dinputs

@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Literal, NamedTuple, overload
 import numpy as np
 
 from nnx import _kernels
-from nnx._base import check as _check
-from nnx._base import config as _config
+from nnx._base import check, config
 from nnx._base.describe import Described
+from nnx._base.text import abridged
 from nnx._base.typing import Array, ArrayLike, FloatDType
 from nnx._base.vocabulary import built_in
-from nnx.activations import Activation, Activation_Sigmoid, Activation_Softmax
+from nnx.activations import Activation_Sigmoid, Activation_Softmax, ActivationBase
 
 __all__ = [
     "Activation_Softmax_Loss_CategoricalCrossentropy",
@@ -128,8 +128,8 @@ class Loss(Described):
         dtype = getattr(output, "dtype", sample_losses.dtype)
         if isinstance(dtype, np.dtype):
             dtype = dtype.newbyteorder("=")
-        if dtype not in (_config.FLOAT32, _config.FLOAT64):
-            dtype = _config.get_default_dtype()
+        if dtype not in (config.FLOAT32, config.FLOAT64):
+            dtype = config.get_default_dtype()
         data_loss: np.floating[Any] = dtype.type(loss_sum / sample_losses.size)
         return (data_loss, self.regularization_loss()) if include_regularization else data_loss
 
@@ -161,9 +161,9 @@ def _penalty(layer: Any) -> float:
         l2 = getattr(layer, f"{kind}_regularizer_l2", 0)
         values = getattr(layer, name, None)
         if values is not None and not all(type(strength) in (int, float) and strength == 0 for strength in (l1, l2)):
-            l1 = float(_check.number(where, f"{kind}_regularizer_l1", l1, 0))
-            l2 = float(_check.number(where, f"{kind}_regularizer_l2", l2, 0))
-            penalty += _kernels.backend.regularization_loss(_check.array(where, name, values), l1, l2)
+            l1 = float(check.number(where, f"{kind}_regularizer_l1", l1, 0))
+            l2 = float(check.number(where, f"{kind}_regularizer_l2", l2, 0))
+            penalty += _kernels.backend.regularization_loss(check.array(where, name, values), l1, l2)
     return penalty
 
 
@@ -224,7 +224,7 @@ class KernelLoss(Loss):
     def forward(self, y_pred: ArrayLike, y_true: ArrayLike) -> Array:
         """Return the loss of each sample, shape (n,); y_pred (n, outputs)."""
         where = type(self).__name__ + ".forward"
-        y_pred = _check.matrix(where, "y_pred", y_pred)
+        y_pred = check.matrix(where, "y_pred", y_pred)
         targets = self._targets(where, "y_true", y_true, y_pred.shape, y_pred.dtype)
         settings = self._settings(where, y_pred.shape[1])
         sample_losses = np.empty(len(y_pred), y_pred.dtype)
@@ -241,7 +241,7 @@ class KernelLoss(Loss):
         return self._gradient(_kernels.backend.pair_backward, where, output, y_true)
 
     def _gradient(self, kernel: Callable[..., None], where: str, y_pred: ArrayLike, y_true: ArrayLike) -> Array:
-        y_pred = _check.matrix(where, "dvalues", y_pred, least=1)
+        y_pred = check.matrix(where, "dvalues", y_pred, least=1)
         targets = self._targets(where, "y_true", y_true, y_pred.shape, y_pred.dtype)
         settings = self._settings(where, y_pred.shape[1])
         dinputs = _kernels.empty_like(y_pred)
@@ -250,7 +250,7 @@ class KernelLoss(Loss):
 
     def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
         """Return ``y`` as the kernel takes it for predictions of ``shape`` and ``dtype``."""
-        return _check.targets(where, name, y, shape, dtype)
+        return check.targets(where, name, y, shape, dtype)
 
     def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
         """Return the kernel's settings, and numbers that belong to the outputs, float64 (n_outputs,), or None."""
@@ -299,26 +299,27 @@ class Loss_CategoricalCrossentropy(KernelLoss):
     label_smoothing: float = 0.0
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
-        self.label_smoothing = _check.fraction("Loss_CategoricalCrossentropy", "label_smoothing", label_smoothing)
+        self.label_smoothing = check.fraction("Loss_CategoricalCrossentropy", "label_smoothing", label_smoothing)
 
     def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
-        return (float(_check.fraction(where, "label_smoothing", self.label_smoothing)),), None
+        return (float(check.fraction(where, "label_smoothing", self.label_smoothing)),), None
 
     def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
-        return _check.labels(where, name, y, shape[0], shape[1])
+        return check.labels(where, name, y, shape[0], shape[1])
 
 
 def _positive(where: str, name: str, value: Any) -> float:
     """Return ``value``, a number above 0 that float32 can hold as well."""
-    number = float(_check.number(where, name, value))
-    if not SMALLEST <= number <= LARGEST:
-        raise ValueError(f"{where}: {name} must be from {SMALLEST} to {LARGEST}, got {value!r}.")
-    return number
+    return float(check.number(where, name, value, SMALLEST, LARGEST))
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def _weights(where: str, value: Any) -> float | list[float]:
     """Return ``pos_weight``, checked: a number above 0, or a list of such."""
-    if not isinstance(value, list | tuple) and not (isinstance(value, np.ndarray) and value.ndim):
+    if not _is_sequence(value):
         return _positive(where, "pos_weight", value)
     if len(value) == 0:
         raise ValueError(f"{where}: pos_weight must hold at least one number, got none.")
@@ -361,15 +362,15 @@ class Loss_BinaryCrossentropy(KernelLoss):
     _predicts = "classes"
 
     label_smoothing: float = 0.0
-    pos_weight: float | list[float] = 1.0
+    pos_weight: float | Sequence[float] | Array = 1.0
 
-    def __init__(self, label_smoothing: float = 0.0, pos_weight: float | Sequence[float] = 1.0) -> None:
+    def __init__(self, label_smoothing: float = 0.0, pos_weight: float | Sequence[float] | Array = 1.0) -> None:
         where = "Loss_BinaryCrossentropy"
-        self.label_smoothing = _check.fraction(where, "label_smoothing", label_smoothing)
+        self.label_smoothing = check.fraction(where, "label_smoothing", label_smoothing)
         self.pos_weight = _weights(where, pos_weight)
 
     def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
-        smoothing = (float(_check.fraction(where, "label_smoothing", self.label_smoothing)),)
+        smoothing = (float(check.fraction(where, "label_smoothing", self.label_smoothing)),)
         weights = _weights(where, self.pos_weight)
         if weights == 1:
             return smoothing, None
@@ -380,7 +381,7 @@ class Loss_BinaryCrossentropy(KernelLoss):
         return smoothing, np.full(n_outputs, weights, np.float64)
 
     def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
-        return _check.probabilities(where, name, _check.targets(where, name, y, shape, dtype))
+        return check.probabilities(where, name, check.targets(where, name, y, shape, dtype))
 
 
 @built_in("loss")
@@ -508,9 +509,9 @@ class Loss_Pinball(KernelLoss):
     _kernel = "pinball"
     _compares_as_given = False
 
-    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+    quantiles: Sequence[float] | Array = (0.1, 0.5, 0.9)
 
-    def __init__(self, quantiles: Sequence[float] = (0.1, 0.5, 0.9)) -> None:
+    def __init__(self, quantiles: Sequence[float] | Array = (0.1, 0.5, 0.9)) -> None:
         self.quantiles = _quantiles("Loss_Pinball", quantiles)
 
     def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
@@ -529,16 +530,16 @@ class Loss_Pinball(KernelLoss):
 
     def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
         n_targets = self._n_targets(where, shape[1])
-        values = _check.array(where, name, y, dtype)
+        values = check.array(where, name, y, dtype)
         if values.shape == shape:
             return values
         if values.ndim == 1 and n_targets == 1:
             values = values.reshape(-1, 1)
         if values.shape != (shape[0], n_targets):
-            raise ValueError(
-                f"{where}: {name} must have shape {(shape[0], n_targets)}, a column for each target, or {shape}, one "
-                f"for each output, got {np.shape(y)}."
-            )
+            shapes = f"{(shape[0], n_targets)}, a column for each target, or {shape}, one for each output"
+            if n_targets == shape[1]:  # a single quantile
+                shapes = f"{shape}, a column for each target"
+            raise ValueError(f"{where}: {name} must have shape {shapes}, got {np.shape(y)}.")
         return np.repeat(values, shape[1] // n_targets, axis=1)
 
     def _answers(self, predicts: str) -> Answers:
@@ -551,9 +552,11 @@ class Loss_Pinball(KernelLoss):
 
 def _quantiles(where: str, value: Any) -> tuple[float, ...]:
     """Return ``quantiles``, checked."""
-    if not isinstance(value, list | tuple | np.ndarray) or np.ndim(value) != 1 or len(value) == 0:
-        raise ValueError(f"{where}: quantiles must be a sequence of at least one number, got {value!r}.")
-    found = tuple(float(_check.number(where, f"quantiles[{at}]", each)) for at, each in enumerate(value))
+    if not _is_sequence(value):
+        raise TypeError(f"{where}: quantiles must be a sequence of numbers, got {abridged(value)}.")
+    if len(value) == 0:
+        raise ValueError(f"{where}: quantiles must hold at least one number, got none.")
+    found = tuple(float(check.number(where, f"quantiles[{at}]", each)) for at, each in enumerate(value))
     for at, quantile in enumerate(found):
         if not 0 < quantile < 1:
             raise ValueError(f"{where}: quantiles[{at}] must be above 0 and below 1, got {quantile}.")
@@ -593,13 +596,13 @@ class Loss_Poisson(KernelLoss):
     log_input: bool = True
 
     def __init__(self, log_input: bool = True) -> None:
-        self.log_input = _check.flag("Loss_Poisson", "log_input", log_input)
+        self.log_input = check.flag("Loss_Poisson", "log_input", log_input)
 
     def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
-        return (float(_check.flag(where, "log_input", self.log_input)),), None
+        return (float(check.flag(where, "log_input", self.log_input)),), None
 
     def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
-        values = _check.targets(where, name, y, shape, dtype)
+        values = check.targets(where, name, y, shape, dtype)
         _refuse(where, name, "numbers of at least 0", values, values < 0)
         return values
 
@@ -648,7 +651,7 @@ class Loss_Hinge(KernelLoss):
         return (_positive(where, "margin", self.margin),), None
 
     def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
-        values = _check.targets(where, name, y, shape, dtype)
+        values = check.targets(where, name, y, shape, dtype)
         zeros = values == 0
         _refuse(where, name, "-1 and 1, or 0 and 1", values, ~(zeros | (np.absolute(values) == 1)))
         if not zeros.any():
@@ -674,7 +677,7 @@ def answers(loss: Any, last: Any, predicts: str) -> Answers:
 
     A last layer that makes predictions of its outputs itself has the first say.
     """
-    makes_its_own = getattr(type(last), "predictions", None) not in (None, Activation.predictions)
+    makes_its_own = getattr(type(last), "predictions", None) not in (None, ActivationBase.predictions)
     if not isinstance(loss, KernelLoss) or makes_its_own or "predictions" in getattr(last, "__dict__", ()):
         return Answers()
     return loss._answers(predicts)
@@ -725,7 +728,7 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
     def forward(self, inputs: ArrayLike, y_true: ArrayLike) -> np.floating[Any]:
         """Set ``output`` to the probabilities and return their mean loss; inputs (n, classes)."""
         if self._has_built_in_parts():
-            logits = _check.matrix("Activation_Softmax.forward", "inputs", inputs)
+            logits = check.matrix("Activation_Softmax.forward", "inputs", inputs)
             if len(logits) > 0:
                 return self._forward(logits, y_true)
         self.activation.forward(inputs)
@@ -736,7 +739,7 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
 
     def _forward(self, inputs: Array, y_true: ArrayLike) -> np.floating[Any]:
         """Do what the parts do one after the other, in one kernel."""
-        labels = _check.labels("Loss_CategoricalCrossentropy.forward", "y_true", y_true, *inputs.shape)
+        labels = check.labels("Loss_CategoricalCrossentropy.forward", "y_true", y_true, *inputs.shape)
         output = _kernels.empty_like(inputs)
         loss_sum, _ = _kernels.backend.softmax_crossentropy(inputs, labels, output, None, self._smoothing())
         self.loss._add(loss_sum, len(inputs))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 KEEP_WIDTH = tuple(kind for kind in BUILT_IN["layer"] if kind is not Layer_Dense)
 
 #: Losses that take probabilities, and the built-in layer that computes them.
-PAIRS: dict[type, type] = {kind: kind._pair for kind in BUILT_IN["loss"] if kind._needs_pair}  # type: ignore[attr-defined]
+PAIRS: dict[type, type] = {kind: kind._pair for kind in BUILT_IN["loss"] if kind._needs_pair}
 
 #: What a copy of a model does not take over.
 PRIVATE = (trainers.MARK, *trainers.MADE)

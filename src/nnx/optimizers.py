@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import numpy as np
 
 from nnx import _kernels, schedules
-from nnx._base import check as _check
+from nnx._base import check
 from nnx._base.describe import Described
 from nnx._base.interrupt import at_once
 from nnx._base.text import abridged
@@ -45,7 +45,7 @@ COMMON = ("schedule", "clip_norm", "clip_value", "average")
 #: What is kept of a parameter where an average is.
 AVERAGES = "averages"
 
-#: The methods that `is_built_in` asks for.
+#: The methods that `updates_as_built_in` asks for.
 UPDATING = ("update_params", "post_update_params")
 
 
@@ -112,30 +112,31 @@ class Optimizer(Described):
             raise TypeError(
                 f"{where}: learning_rate must be a number, got {abridged(learning_rate)}. Pass it as schedule=..."
             )
-        self.learning_rate = _check.number(where, "learning_rate", learning_rate, 0)
-        self.decay = _check.number(where, "decay", decay, 0)
+        self.learning_rate = check.number(where, "learning_rate", learning_rate, 0)
+        self.decay = check.number(where, "decay", decay, 0)
         self.iterations = 0
         self.schedule = schedules.checked(where, "schedule", schedule)
         self.clip_norm, self.clip_value, self.average = clip_norm, clip_value, average
         for name, value in settings.items():
-            setattr(self, name, value if isinstance(value, bool) else _check.number(where, name, value))
+            setattr(self, name, value if isinstance(value, bool) else check.number(where, name, value))
         self._rule(where)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, ready for JSON: a schedule as its description."""
         config = super().get_config()
-        config["schedule"] = schedules.described(type(self).__name__, self.schedule)
+        config["schedule"] = schedules.described(f"{type(self).__name__}.get_config", self.schedule)
         return config
 
     def _shown(self) -> dict[str, Any]:
         return super().get_config()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "schedule" and value is None and self.schedule is not None:
-            self.learning_rate = self.learning_rate  # else the schedule's latest rate would stay
+        had_schedule = self.schedule is not None
         object.__setattr__(self, name, value)
         if name == "learning_rate":  # takes effect at the next step; without decay nothing else would see to that
             object.__setattr__(self, "current_learning_rate", value)
+        elif name == "schedule" and value is None and had_schedule:  # else its last factor, often 0, would stay
+            object.__setattr__(self, "current_learning_rate", self.learning_rate)
 
     def __getattr__(self, name: str) -> Any:
         # Reached only while it is unset: a subclass need not call this constructor.
@@ -146,16 +147,16 @@ class Optimizer(Described):
     def pre_update_params(self) -> None:
         """Set ``current_learning_rate`` for this step; without decay and schedule it is left alone."""
         where = f"{type(self).__name__}.pre_update_params"
-        if _check.number(where, "decay", self.decay, 0) or self.schedule is not None:
-            iterations = _check.whole(where, "iterations", self.iterations, 0, _check.MAX_COUNT)
+        if check.number(where, "decay", self.decay, 0) or self.schedule is not None:
+            iterations = check.whole(where, "iterations", self.iterations, 0, check.MAX_COUNT)
             self.current_learning_rate = self._rates(where, iterations, 1)
 
     def _rates(self, where: str, iterations: int, n: int) -> Any:
         """Return the rates of n steps that come after ``iterations`` others: an array (n,), or one number for all."""
-        decay = _check.number(where, "decay", self.decay, 0)
+        decay = check.number(where, "decay", self.decay, 0)
         if not decay and self.schedule is None:
             return self._checked_rate(where)
-        rates: Any = _check.number(where, "learning_rate", self.learning_rate, 0)
+        rates: Any = check.number(where, "learning_rate", self.learning_rate, 0)
         if decay:
             count: Any = iterations
             if n > 1:
@@ -187,7 +188,7 @@ class Optimizer(Described):
         where = type(self).__name__ + ".update_params"
         rate = float(self._checked_rate(where))
         rule = self._rule(where)
-        step = _check.whole(where, "iterations", self.iterations, 0, _check.MAX_COUNT) + 1
+        step = check.whole(where, "iterations", self.iterations, 0, check.MAX_COUNT) + 1
         found = []
         forgotten: list[partial[Any]] = []
         for layer in layers:
@@ -220,13 +221,14 @@ class Optimizer(Described):
     def _checked_rate(self, where: str) -> Any:
         """Return the rate in use, a finite number from 0 up; an error names the attribute that was assigned."""
         rate = self.current_learning_rate
-        return _check.number(where, "learning_rate" if rate is self.learning_rate else "current_learning_rate", rate, 0)
+        return check.number(where, "learning_rate" if rate is self.learning_rate else "current_learning_rate", rate, 0)
 
-    def _rule(self, where: str) -> Rule:
+    def _rule(self, where: str | None = None) -> Rule:
         """Return the rule of the step that is due, its settings checked."""
+        where = where or f"{type(self).__name__}.update_params"
         kernel, states, settings, bias_settings = self._formula(where)
-        norm, value = (_limit(where, name, getattr(self, name)) for name in ("clip_norm", "clip_value"))
-        average = 0.0 if self.average is None else float(_check.fraction(where, "average", self.average))
+        norm, value = _limit(where, "clip_norm", self.clip_norm), _limit(where, "clip_value", self.clip_value)
+        average = 0.0 if self.average is None else float(check.fraction(where, "average", self.average))
         if norm and value:
             raise ValueError(f"{where}: clip_norm and clip_value must not be given together.")
         if average:
@@ -235,10 +237,20 @@ class Optimizer(Described):
 
     def _formula(self, where: str) -> Formula:
         """Return the kernel's name, the names of its states, and its settings for weights and for biases, checked."""
-        raise NotImplementedError(f"{where}: {type(self).__name__} does not define update_params(layer).")
+        raise NotImplementedError(f"{type(self).__name__} does not define update_params(layer).")
 
 
-def is_built_in(optimizer: Any) -> bool:
+def _limit(where: str, name: str, limit: Any) -> float:
+    """Return a limit of gradients, a number above 0; 0 for None, which is no limit."""
+    if limit is None:
+        return 0.0
+    number = float(check.number(where, name, limit))
+    if number <= 0:
+        raise ValueError(f"{where}: {name} must be above 0, got {abridged(limit)}.")
+    return number
+
+
+def updates_as_built_in(optimizer: Any) -> bool:
     """Return whether an optimizer updates and counts as the built-in ones do, whatever else it does."""
     kind: Any = type(optimizer)
     return (
@@ -254,16 +266,6 @@ def forgetting_averages(layer: Any) -> list[partial[Any]]:
     """Return the calls that drop a layer's averages: without an optimizer that keeps them they would stay behind."""
     own = getattr(layer, "__dict__", {})
     return [partial(own.pop, name, None) for name in AVERAGED if name in own]
-
-
-def _limit(where: str, name: str, value: Any) -> float:
-    """Return a limit of gradients, a finite number above 0, or 0 for None."""
-    if value is None:
-        return 0.0
-    limit = float(_check.number(where, name, value))
-    if limit <= 0:
-        raise ValueError(f"{where}: {name} must be above 0, got {value!r}.")
-    return limit
 
 
 def _clipped(gradients: list[Array], rule: Rule) -> list[Array]:
@@ -290,7 +292,7 @@ def _parameters(where: str, layer: Any) -> tuple[Array, ...]:
     if isinstance(layer, Layer_Dense):
         return layer.get_parameters()
     names = ("weights",) if getattr(layer, "biases", None) is None else ("weights", "biases")
-    return tuple(_check.bound(where, layer, name) for name in names)
+    return tuple(check.bound(where, layer, name) for name in names)
 
 
 def _gradient(where: str, layer: Any, names: tuple[str], values: Array) -> Array:
@@ -299,7 +301,7 @@ def _gradient(where: str, layer: Any, names: tuple[str], values: Array) -> Array
     if found is not None:
         return found[0]
     (name,) = names
-    return _check.like(where, name, _check.stored(where, layer, name, "backward"), values)
+    return check.like(where, name, check.stored(where, layer, name, "backward"), values)
 
 
 def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> list[Array]:
@@ -318,7 +320,7 @@ def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> lis
     for name in names:
         if name not in learnt and getattr(layer, name, None) is None:
             setattr(layer, name, values.copy())
-    return [_check.bound(where, layer, name, values.shape, values.dtype) for name in names]
+    return [check.bound(where, layer, name, values.shape, values.dtype) for name in names]
 
 
 @built_in("optimizer")
@@ -352,6 +354,7 @@ class Optimizer_SGD(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -395,8 +398,8 @@ class Optimizer_SGD(Optimizer):
         self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
 
     def _formula(self, where: str) -> Formula:
-        settings = (float(_check.fraction(where, "momentum", self.momentum)),)
-        nesterov = _check.flag(where, "nesterov", self.nesterov)
+        settings = (float(check.fraction(where, "momentum", self.momentum)),)
+        nesterov = check.flag(where, "nesterov", self.nesterov)
         if not settings[0]:
             if nesterov:
                 raise ValueError(f"{where}: momentum must be above 0 with nesterov, got {self.momentum!r}.")
@@ -430,6 +433,7 @@ class Optimizer_Adagrad(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -457,7 +461,7 @@ class Optimizer_Adagrad(Optimizer):
         self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, epsilon=epsilon)
 
     def _formula(self, where: str) -> Formula:
-        settings = (float(_check.number(where, "epsilon", self.epsilon, 0)),)
+        settings = (float(check.number(where, "epsilon", self.epsilon, 0)),)
         return "adagrad", ("cache",), settings, settings
 
 
@@ -489,6 +493,7 @@ class Optimizer_RMSprop(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -518,16 +523,16 @@ class Optimizer_RMSprop(Optimizer):
         self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, epsilon=epsilon, rho=rho)
 
     def _formula(self, where: str) -> Formula:
-        epsilon = float(_check.number(where, "epsilon", self.epsilon, 0))
-        settings = (epsilon, float(_check.fraction(where, "rho", self.rho)))
+        epsilon = float(check.number(where, "epsilon", self.epsilon, 0))
+        settings = (epsilon, float(check.fraction(where, "rho", self.rho)))
         return "rmsprop", ("cache",), settings, settings
 
 
 def _adam_settings(where: str, optimizer: Any) -> tuple[float, ...]:
     """Return the settings that Adam has in common with those made of it, checked."""
-    epsilon = float(_check.number(where, "epsilon", optimizer.epsilon, 0))
-    beta_1 = float(_check.fraction(where, "beta_1", optimizer.beta_1))
-    return epsilon, beta_1, float(_check.fraction(where, "beta_2", optimizer.beta_2))
+    epsilon = float(check.number(where, "epsilon", optimizer.epsilon, 0))
+    beta_1 = float(check.fraction(where, "beta_1", optimizer.beta_1))
+    return epsilon, beta_1, float(check.fraction(where, "beta_2", optimizer.beta_2))
 
 
 @built_in("optimizer")
@@ -560,6 +565,7 @@ class Optimizer_Adam(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -650,6 +656,7 @@ class Optimizer_AdamW(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -705,7 +712,7 @@ class Optimizer_AdamW(Optimizer):
 
     def _formula(self, where: str) -> Formula:
         settings = _adam_settings(where, self)
-        weight_decay = float(_check.number(where, "weight_decay", self.weight_decay, 0))
+        weight_decay = float(check.number(where, "weight_decay", self.weight_decay, 0))
         return "adamw", self._states, (*settings, weight_decay), (*settings, 0.0)
 
 
@@ -739,6 +746,7 @@ class Optimizer_NAdam(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -817,6 +825,7 @@ class Optimizer_AMSGrad(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -899,6 +908,7 @@ class Optimizer_Lion(Optimizer):
     ----------
     current_learning_rate : float
         The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
+        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
     iterations : int
         Steps done.
 
@@ -943,6 +953,6 @@ class Optimizer_Lion(Optimizer):
         self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
 
     def _formula(self, where: str) -> Formula:
-        betas = tuple(float(_check.fraction(where, name, getattr(self, name))) for name in ("beta_1", "beta_2"))
-        weight_decay = float(_check.number(where, "weight_decay", self.weight_decay, 0))
+        betas = tuple(float(check.fraction(where, name, getattr(self, name))) for name in ("beta_1", "beta_2"))
+        weight_decay = float(check.number(where, "weight_decay", self.weight_decay, 0))
         return "lion", self._states, (*betas, weight_decay), (*betas, 0.0)

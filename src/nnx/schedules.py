@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeAlias, overload
 
 import numpy as np
 
-from nnx._base import check as _check
+from nnx._base import check
 from nnx._base.describe import Described
 from nnx._base.text import abridged
 from nnx._base.typing import Array
+from nnx._base.vocabulary import BUILT_IN, built_in, is_built_in
 
 __all__ = [
     "Schedule",
@@ -60,6 +61,14 @@ class Schedule(Described):
     0.5
     """
 
+    def __call__(self, step: int) -> float:
+        """Return the factor of a step."""
+        raise NotImplementedError(f"{type(self).__name__} does not define __call__(step).")
+
+
+class FormulaSchedule(Schedule):
+    """The built-in schedules' common part: settings are checked at each call, and steps may come in arrays."""
+
     @overload
     def __call__(self, step: int) -> float: ...
 
@@ -76,8 +85,8 @@ class Schedule(Described):
         """
         where = type(self).__name__
         if not isinstance(step, np.ndarray | list | tuple):
-            return self._function(where)(float(_check.number(where, "step", step, 0)))
-        steps = _check.plain(where, "step", step).astype(np.float64)
+            return self._function(where)(float(check.number(where, "step", step, 0)))
+        steps = check.plain(where, "step", step).astype(np.float64)
         good = (steps >= 0) & (steps < math.inf)
         if not np.all(good):
             raise ValueError(f"{where}: step must hold finite numbers of at least 0, got {steps[~good].flat[0]}.")
@@ -89,10 +98,11 @@ class Schedule(Described):
 
     def _function(self, where: str) -> Factor:
         """Return the schedule as a function of one step, its settings checked."""
-        raise NotImplementedError(f"{where}: {type(self).__name__} does not define __call__(step).")
+        raise NotImplementedError
 
 
-class Schedule_Step(Schedule):
+@built_in("schedule")
+class Schedule_Step(FormulaSchedule):
     """The factor drops at once, again and again: factorᵏ after k drops.
 
     Parameters
@@ -120,7 +130,9 @@ class Schedule_Step(Schedule):
 
     _arguments: ClassVar[tuple[str, ...]] = ("every", "factor", "milestones")
 
-    def __init__(self, every: int | None = None, factor: float = 0.1, milestones: list[int] | None = None) -> None:
+    def __init__(
+        self, every: int | None = None, factor: float = 0.1, milestones: Sequence[int] | Array | None = None
+    ) -> None:
         self.every = every
         self.factor = factor
         self.milestones = milestones
@@ -144,7 +156,8 @@ class Schedule_Step(Schedule):
         return lambda step: _power(factor, bisect_right(milestones or [], step))
 
 
-class Schedule_Exponential(Schedule):
+@built_in("schedule")
+class Schedule_Exponential(FormulaSchedule):
     """The factor changes by the same ratio at each step: factor^(step / every).
 
     Parameters
@@ -185,7 +198,8 @@ class Schedule_Exponential(Schedule):
         return lambda step: _power(factor, step / every)
 
 
-class Schedule_Polynomial(Schedule):
+@built_in("schedule")
+class Schedule_Polynomial(FormulaSchedule):
     """The factor falls from 1 to ``final``, on a straight line if ``power`` is 1, and stays there.
 
     Parameters
@@ -229,7 +243,8 @@ class Schedule_Polynomial(Schedule):
         return lambda step: final + (1.0 - final) * (1.0 - min(step / steps, 1.0)) ** power
 
 
-class Schedule_Cosine(Schedule):
+@built_in("schedule")
+class Schedule_Cosine(FormulaSchedule):
     """The factor falls from 1 to ``final`` as half a wave of the cosine, and stays there.
 
     Parameters
@@ -281,7 +296,8 @@ class Schedule_Cosine(Schedule):
         return factor
 
 
-class Schedule_OneCycle(Schedule):
+@built_in("schedule")
+class Schedule_OneCycle(FormulaSchedule):
     """The factor rises from ``initial`` to 1, then falls to ``final``, each as half a wave of the cosine.
 
     The optimizer's ``learning_rate`` is the highest rate.
@@ -320,7 +336,7 @@ class Schedule_OneCycle(Schedule):
 
     def _check_settings(self, where: str) -> None:
         self.steps = _count(where, "steps", self.steps)
-        self.warm_up = _check.fraction(where, "warm_up", self.warm_up)
+        self.warm_up = check.fraction(where, "warm_up", self.warm_up)
         self.initial = _amount(where, "initial", self.initial)
         self.final = _amount(where, "final", self.final)
 
@@ -337,7 +353,8 @@ class Schedule_OneCycle(Schedule):
         return factor
 
 
-class Schedule_WarmUp(Schedule):
+@built_in("schedule")
+class Schedule_WarmUp(FormulaSchedule):
     """The factor rises on a straight line from ``initial``; after ``steps`` steps another schedule begins.
 
     Parameters
@@ -405,17 +422,6 @@ class Schedule_WarmUp(Schedule):
         return factor
 
 
-#: What a model file may name.
-BUILTIN = (
-    Schedule_Step,
-    Schedule_Exponential,
-    Schedule_Polynomial,
-    Schedule_Cosine,
-    Schedule_OneCycle,
-    Schedule_WarmUp,
-)
-
-
 # For optimizers and files
 
 
@@ -463,7 +469,7 @@ def factors(where: str, schedule: AnySchedule, first_step: int, n: int) -> Array
     good = (found >= 0) & (found < math.inf)
     if not good.all():
         place = int(np.argmin(good))
-        _check.number(where, f"schedule({first_step + place})", float(found[place]), 0)
+        check.number(where, f"schedule({first_step + place})", float(found[place]), 0)
     return found
 
 
@@ -477,7 +483,7 @@ def described(where: str, schedule: AnySchedule | None, name: str = "schedule") 
     """
     if schedule is None:
         return None
-    if type(schedule) not in BUILTIN:
+    if not is_built_in("schedule", schedule):
         raise TypeError(
             f"{where}: {name} must be a built-in schedule, which a file can hold, got {abridged(schedule)}."
         )
@@ -502,14 +508,15 @@ def from_description(where: str, name: str, description: Any) -> Schedule:
         inner = config.get("schedule")
     if not depth:
         raise TypeError(f"{where}: {name} must be the description of a schedule, got {abridged(description)}.")
-    kind = next((each for each in BUILTIN if each.__name__ == description["class"]), None)
+    kind = next((each for each in BUILT_IN["schedule"] if each.__name__ == description["class"]), None)
     if kind is None:
-        names = ", ".join(each.__name__ for each in BUILTIN)
+        names = ", ".join(each.__name__ for each in BUILT_IN["schedule"])
         raise ValueError(f"{where}: {name} must be one of {names}, got {abridged(description['class'])}.")
     if set(description["config"]) != set(kind._arguments):
         expected, given = (", ".join(map(str, each)) for each in (kind._arguments, description["config"]))
         raise ValueError(f"{where}: {name} must be a {kind.__name__} of {expected}, got {given or 'nothing'}.")
-    return kind(**description["config"])
+    schedule: Schedule = kind(**description["config"])
+    return schedule
 
 
 # Parts
@@ -522,12 +529,12 @@ def _check_depth(where: str, name: str, depth: int) -> None:
 
 def _function_of(where: str, schedule: Any) -> Factor:
     """Return any schedule as a function of one step; what custom ones and functions return is checked."""
-    if type(schedule) in BUILTIN:
+    if is_built_in("schedule", schedule):
         return schedule._function(type(schedule).__name__)  # type: ignore[no-any-return]
 
     def factor(step: float) -> float:
         given = int(step) if step.is_integer() else step
-        return float(_check.number(where, f"schedule({given})", schedule(given), 0))
+        return float(check.number(where, f"schedule({given})", schedule(given), 0))
 
     return factor
 
@@ -547,19 +554,19 @@ def _cosine(first: float, last: float, part: float) -> float:
 
 def _count(where: str, name: str, value: Any) -> int:
     """Return a number of steps or cycles, from 1 to what 64 bits hold."""
-    return _check.whole(where, name, value, 1, _check.MAX_COUNT)
+    return check.whole(where, name, value, 1, check.MAX_COUNT)
 
 
 def _amount(where: str, name: str, value: Any) -> Any:
     """Return a factor or power, a finite number of at least 0."""
-    return _check.number(where, name, value, 0)
+    return check.number(where, name, value, 0)
 
 
 def _checked_milestones(where: str, milestones: Any) -> list[int]:
     """Return the steps of drops as a list of ints in ascending order."""
     if not isinstance(milestones, list | tuple | np.ndarray):
         raise TypeError(f"{where}: milestones must be a list of steps, got {abridged(milestones)}.")
-    steps = [_check.whole(where, "milestones", each, 0, _check.MAX_COUNT) for each in milestones]
+    steps = [check.whole(where, f"milestones[{at}]", each, 0, check.MAX_COUNT) for at, each in enumerate(milestones)]
     if steps != sorted(steps):
         raise ValueError(f"{where}: milestones must be in ascending order, got {abridged(milestones)}.")
     return steps

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
+
 from nnx._base import config
 
 
@@ -19,7 +21,7 @@ class Described:
         Model files hold it. A class of one's own that is to be saved defines its own ``get_config``; its constructor
         is called with what that returned.
         """
-        return {name: getattr(self, name) for name in self._arguments}
+        return {name: _plain(getattr(self, name)) for name in self._arguments}
 
     def _shown(self) -> dict[str, Any]:
         """Return the constructor's arguments as ``repr`` shows them: objects in place of their descriptions."""
@@ -37,3 +39,8 @@ class Described:
             elif value != default and not (name == "dtype" and value == config.get_default_dtype().name):
                 shown.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _plain(value: Any) -> Any:
+    """Return an argument, which may have been assigned, as JSON knows it: lists and numbers in place of NumPy's."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

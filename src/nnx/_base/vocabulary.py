@@ -6,10 +6,10 @@ A class of your own that is derived from a built-in one is not entered: what it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 #: The built-in classes by role, in the order in which they are defined.
-BUILT_IN: dict[str, list[type]] = {"layer": [], "loss": [], "optimizer": [], "accuracy": []}
+BUILT_IN: dict[str, list[Any]] = {"layer": [], "loss": [], "optimizer": [], "accuracy": [], "schedule": []}
 
 Kind = TypeVar("Kind", bound=type)
 

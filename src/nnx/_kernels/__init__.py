@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from nnx._base import config as _config
+from nnx._base import config
 from nnx._kernels import _arrays, _numpy
 
 __all__ = [
@@ -91,7 +91,7 @@ def choose(requested: str | None) -> tuple[str, str]:
     )
 
 
-name, reason = choose(_config.requested_backend())
+name, reason = choose(config.requested_backend())
 
 if TYPE_CHECKING:
     from nnx._kernels import _numpy as backend

@@ -292,23 +292,6 @@ def dropout_apply(values, mask, output):
 # Element by element
 
 
-cdef one_by_one(
-    str where, map_one_t kernel, Kernels *kernels, str name_x, object given_x, str name_result, object given_result
-):
-    """Run a kernel that makes one number of one."""
-    cdef int number = type_of(kernels)
-    cdef cnp.ndarray x = plain(given_x)
-    cdef cnp.ndarray result = like(where, name_result, given_result, number, x)
-    cdef uint64_t mode
-    check_writable(where, name_result, given_result)
-    x = same_or_apart(x, result)
-    with nogil:
-        mode = enter_kernels()
-        kernel(data(x), data(result), cnp.PyArray_SIZE(x))
-        leave_kernels(mode)
-    give_back(given_result, result)
-
-
 cdef number_by_number(
     str where, map_two_t kernel, Kernels *kernels, str name_x, object given_x, str name_y, object given_y,
     str name_result, object given_result,
@@ -487,7 +470,7 @@ cdef judge(str where, LossPart part, str name, object y_pred, object targets, st
     cdef cnp.ndarray y = None, result
     cdef double settings[MAX_SETTINGS]
     cdef int32_t *labels = NULL
-    cdef void *numbers
+    cdef cnp.ndarray numbers = take_own_numbers(where, own, number, columns)
     cdef const void *against
     cdef uint64_t mode
     take_settings(settings, given_settings, loss.n_settings)
@@ -507,15 +490,12 @@ cdef judge(str where, LossPart part, str name, object y_pred, object targets, st
         p = apart(p, result)
         labels = take_labels(where, targets, rows, columns)
         against = labels
-    numbers = take_own_numbers(where, own, number, columns)
     with nogil:
         mode = enter_kernels()
-        loss.run(part, data(p), against, data(result), rows, columns, rows, settings, numbers)
+        loss.run(part, data(p), against, data(result), rows, columns, rows, settings, data_or_null(numbers))
         leave_kernels(mode)
     if labels is not NULL:
         give(labels)
-    if numbers is not NULL:
-        give(numbers)
     give_back(given_result, result)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 import nnx
 from nnx._base.interrupt import Interrupt
+from nnx._base.vocabulary import BUILT_IN
 from nnx.cli import figures, images, pictures, tasks
 from nnx.cli.arguments import (
     Number,
@@ -34,12 +35,7 @@ from nnx.data.sheet import count, listed, shown
 if TYPE_CHECKING:
     from nnx.scoring.reports import Report
 
-OPTIMIZERS: dict[str, Any] = {
-    "adam": nnx.Optimizer_Adam,
-    "sgd": nnx.Optimizer_SGD,
-    "adagrad": nnx.Optimizer_Adagrad,
-    "rmsprop": nnx.Optimizer_RMSprop,
-}
+OPTIMIZERS: dict[str, Any] = {kind.__name__.removeprefix("Optimizer_").lower(): kind for kind in BUILT_IN["optimizer"]}
 #: More would take more time than anybody means to spend.
 MAX_RUNS = 1000
 TABLE_OPTIONS = ("target", "task", "text", "drop", "gaps", "decimal", "unknown", "header")

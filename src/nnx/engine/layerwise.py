@@ -12,7 +12,7 @@ from nnx._base.network import Network
 from nnx.engine import divergence, program
 from nnx.engine.job import Data, Job, Keep, Validate
 from nnx.losses import Answers, Loss
-from nnx.optimizers import forgetting_averages, is_built_in
+from nnx.optimizers import forgetting_averages, updates_as_built_in
 
 
 class Figures(NamedTuple):
@@ -112,7 +112,7 @@ def _step(job: Job, batch: Data, done: int) -> Figures:
     optimizer = model.optimizer
     optimizer.pre_update_params()
     updates: list[partial[Any]] = []
-    if is_built_in(optimizer):
+    if updates_as_built_in(optimizer):
         updates = optimizer._steps(model.trainable_layers)
     else:
         for layer in model.trainable_layers:

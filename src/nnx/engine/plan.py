@@ -15,8 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nnx import _kernels, optimizers
-from nnx._base import check as _check
-from nnx._base import printing
+from nnx._base import check, printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx._base.typing import Array
@@ -75,22 +74,22 @@ class Accurate:
         where = f"{type(accuracy).__name__}.compare"
         if self.classes and combined and type(accuracy) is Accuracy_Categorical and not accuracy.binary:
             return
-        y = _check.plain(where, "y", data.y_accuracy)
+        y = check.plain(where, "y", data.y_accuracy)
         if type(accuracy) is Accuracy_Regression:
             precision = accuracy.precision
             if precision is None:
                 raise program.Obstacle("the accuracy has no precision yet")
-            self.precision = float(_check.number(where, "precision", precision, 0))
+            self.precision = float(check.number(where, "precision", precision, 0))
         elif not accuracy.binary:
             if y.ndim == 2 and y.shape[1] > 1:
-                y = _check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
+                y = check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
             if y.ndim == 2:
                 y = y[:, 0]
             self.classes = self.classes or n_out > 1
             shape = (len(data.X),) if self.classes else (len(data.X), 1)
         if made.signs:
             self.threshold = bool(accuracy.binary) or n_out == 1
-        self.wanted = np.array(_check.shaped(where, "y", y, shape), np.float64, order="C")
+        self.wanted = np.array(check.shaped(where, "y", y, shape), np.float64, order="C")
 
     def compares_with_targets(self, loss: Any) -> bool:
         """Return whether outputs are compared with what the loss gets, class numbers or targets, as it stands."""
@@ -103,11 +102,11 @@ class Accurate:
 def explain(model: Network) -> str:
     """Return whether a model trains as a plan, and if not, which object prevents it."""
     if not _has_plans():
-        return f"No plan: the backend {_kernels.name} has none. The book path trains it, layer by layer."
+        return f"No plan: the backend {_kernels.name} has none. It trains layer by layer."
     try:
         program.lower(model)
     except program.Obstacle as obstacle:
-        return f"No plan: {obstacle}. The book path trains it, layer by layer."
+        return f"No plan: {obstacle}. It trains layer by layer."
     return f"It trains as a plan, many steps in one compiled call, on {_kernels.name}."
 
 
@@ -169,11 +168,11 @@ class Run:
         self.judges_simply = accurate.compares_with_targets(self.program.loss)
         where = "Model.train"
         optimizer = self.program.optimizer
-        rule = optimizer._rule(f"{type(optimizer).__name__}.update_params")
-        self.iterations = _check.whole(where, "iterations", optimizer.iterations, 0, _check.MAX_COUNT) - self.done
+        rule = optimizer._rule()
+        self.iterations = check.whole(where, "iterations", optimizer.iterations, 0, check.MAX_COUNT) - self.done
         if order.shuffles:
             order.draw(1, 1)  # takes its seed before dropout takes any, as the book path does
-        self.changes_rate = optimizer.schedule is not None or bool(_check.number(where, "decay", optimizer.decay, 0))
+        self.changes_rate = optimizer.schedule is not None or bool(check.number(where, "decay", optimizer.decay, 0))
         self.rate = optimizer.current_learning_rate if self.changes_rate else optimizer._checked_rate(where)
         loss_settings = self.program.loss._settings(where, stages[-1].n_out)
         try:

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnx._base import config as _config
+from nnx._base import config
 from nnx._base.network import Network
 from nnx._base.typing import FloatDType
-from nnx._base.vocabulary import BUILT_IN as CLASSES
-from nnx._base.vocabulary import is_built_in
+from nnx._base.vocabulary import BUILT_IN, is_built_in
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.layers import Layer_Dense, Layer_Input
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Answers, answers
@@ -35,20 +34,18 @@ OPTIMIZER_METHODS = ("pre_update_params", "update_params", "post_update_params")
 ACCURACY_METHODS = ("init", "compare", "calculate", "calculate_accumulated", "new_pass")
 #: The names of the parameters of stages that have any, by their kind.
 PARAMETERS: dict[str, tuple[str, ...]] = {
-    kind._kernel: kind._parameters  # type: ignore[attr-defined]
-    for kind in CLASSES["layer"]
-    if hasattr(kind, "_parameters")
+    kind._kernel: kind._parameters for kind in BUILT_IN["layer"] if hasattr(kind, "_parameters")
 }
 CLASSIFIER = Activation_Softmax_Loss_CategoricalCrossentropy
 
 #: The built-in classes' own methods, as they are when nnx is imported; None for a name that a class has not.
-BUILT_IN: dict[tuple[type, str], Callable[..., Any] | None] = {
+METHODS: dict[tuple[type, str], Callable[..., Any] | None] = {
     (kind, name): getattr(kind, name, None)
     for kinds, names in (
-        ((Layer_Input, *CLASSES["layer"]), LAYER_METHODS),
-        (CLASSES["loss"], LOSS_METHODS),
-        (CLASSES["optimizer"], OPTIMIZER_METHODS),
-        (CLASSES["accuracy"], ACCURACY_METHODS),
+        ((Layer_Input, *BUILT_IN["layer"]), LAYER_METHODS),
+        (BUILT_IN["loss"], LOSS_METHODS),
+        (BUILT_IN["optimizer"], OPTIMIZER_METHODS),
+        (BUILT_IN["accuracy"], ACCURACY_METHODS),
         ((CLASSIFIER,), ("backward",)),
     )
     for kind in kinds
@@ -58,7 +55,7 @@ BUILT_IN: dict[tuple[type, str], Callable[..., Any] | None] = {
 
 def stand_for(kind: type, names: tuple[str, ...]) -> None:
     """Count a class that is defined later among those whose methods a program stands for."""
-    BUILT_IN.update({(kind, name): getattr(kind, name) for name in names})
+    METHODS.update({(kind, name): getattr(kind, name) for name in names})
 
 
 class Obstacle(Exception):  # noqa: N818 - it is no mistake, but an answer
@@ -171,7 +168,7 @@ class Program:
             part = "_inputs" if stage.kind in PARAMETERS else ""
             yield "backward", Op(f"{stage.kind}_backward{part}", reads, (f"{name}.dinputs",))
             gradient = f"{name}.dinputs"
-        rule = self.optimizer._rule("explain")
+        rule = self.optimizer._rule()
         for number, trained in enumerate(self.trained):
             if trained:
                 name = names[number]
@@ -186,7 +183,7 @@ class Program:
     def slots(self) -> list[Slot]:
         """Return every array of a step."""
         found = [Slot("X", ("n", self.stages[0].n_in), "input"), Slot("y", ("n", "..."), "target")]
-        states = self.optimizer._rule("explain").states
+        states = self.optimizer._rule().states
         for number, (stage, trained) in enumerate(zip(self.stages, self.trained, strict=True)):
             name = _name(number, self.layers)
             for parameter, state in zip(PARAMETERS.get(stage.kind, ()), states, strict=False):
@@ -225,7 +222,7 @@ def lower(model: Network) -> Program:
     Obstacle
         If anything about it is not exactly what is built in.
     """
-    if (type(model), "forward") not in BUILT_IN:
+    if (type(model), "forward") not in METHODS:
         raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
     for what, thing in (("loss", model.loss), ("optimizer", model.optimizer), ("accuracy", model.accuracy)):
         if not is_built_in(what, thing):
@@ -254,7 +251,7 @@ def check(model: Any, guards: Guards, layers: tuple[Any, ...]) -> None:
 
 def _check_apart(program: Program) -> None:
     """Raise `Obstacle` where two arrays that a step writes share memory."""
-    states = program.optimizer._rule("Model.train").states
+    states = program.optimizer._rule().states
     arrays = [
         (f"layers[{number}].{name}", vars(stage.owner).get(name))
         for number, stage in enumerate(program.stages)
@@ -278,7 +275,7 @@ class Chain(NamedTuple):
 
 def lower_forward(model: Network) -> Chain:
     """Return what a finalized model computes without training; raise `Obstacle` as `lower` does."""
-    if (type(model), "forward") not in BUILT_IN:
+    if (type(model), "forward") not in METHODS:
         raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
     found = stages(model)
     own = guards(model, (), ("layers",), [], ("forward", "get_parameters"))
@@ -324,7 +321,7 @@ def dtype_of(stages: tuple[Stage, ...]) -> FloatDType:
     if len(found) > 1:
         raise Obstacle("the layers with parameters have two dtypes")
     (dtype,) = found
-    return _config.FLOAT32 if dtype == _config.FLOAT32 else _config.FLOAT64
+    return config.FLOAT32 if dtype == config.FLOAT32 else config.FLOAT64
 
 
 def is_combined(stages: tuple[Stage, ...], loss: Any) -> bool:
@@ -371,7 +368,7 @@ def _methods_of(model: type, owners: list[tuple[Any, tuple[str, ...]]]) -> tuple
         tuple(owner for owner, _ in owners),
         tuple(type(owner) for owner, _ in owners),
         tuple(names for _, names in owners),
-        tuple((kind, name, function) for (kind, name), function in BUILT_IN.items() if (kind, name) in kinds),
+        tuple((kind, name, function) for (kind, name), function in METHODS.items() if (kind, name) in kinds),
     )
 
 

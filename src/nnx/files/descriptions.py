@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nnx import schedules
-from nnx._base import check as _check
-from nnx._base import random as _random
+from nnx._base import check, random
 from nnx._base.vocabulary import BUILT_IN
 from nnx.accuracy import Accuracy_Regression
 from nnx.layers import Layer_Dropout
@@ -19,37 +18,34 @@ MAX_STEPS = 1 << 62
 #: The smallest part that a dropout may keep: the part that it drops is below 1.
 MIN_KEPT = 2.0**-53
 
-#: What a file may name, by role.
-BUILTIN: dict[str, tuple[type, ...]] = {role: tuple(kinds) for role, kinds in BUILT_IN.items()}
-
 
 def _check_count(where: str, name: str, value: Any) -> None:
-    _check.whole(where, name, value, 0, MAX_STEPS)
+    check.whole(where, name, value, 0, MAX_STEPS)
 
 
 def _check_seed(where: str, name: str, value: Any) -> None:
     if value is not None:
-        _check.whole(where, name, value, 0, _random.MAX_SEED)
+        check.whole(where, name, value, 0, random.MAX_SEED)
 
 
 def _check_keep(where: str, name: str, value: Any) -> None:
-    _check.number(where, name, value, MIN_KEPT, 1)
+    check.number(where, name, value, MIN_KEPT, 1)
 
 
 def _check_amount(where: str, name: str, value: Any) -> None:
-    _check.number(where, name, value, 0)
+    check.number(where, name, value, 0)
 
 
 def _check_precision(where: str, name: str, value: Any) -> None:
     if value is not None:
-        _check.number(where, name, value, 0)
+        check.number(where, name, value, 0)
 
 
 #: Numbers beside the configuration that training goes on from, by class, and the check of each.
 STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
     Layer_Dropout: {"rate": _check_keep, "seed": _check_seed, "training_forwards": _check_count},
     Accuracy_Regression: {"precision": _check_precision},
-    **{kind: {"iterations": _check_count, "current_learning_rate": _check_amount} for kind in BUILTIN["optimizer"]},
+    **{kind: {"iterations": _check_count, "current_learning_rate": _check_amount} for kind in BUILT_IN["optimizer"]},
 }
 
 #: Arguments that files written before them lack, by class, with the values that make the objects of those files.
@@ -76,7 +72,7 @@ def shortened(name: str, config: dict[str, Any]) -> dict[str, Any]:
 def describe(where: str, role: str, thing: Any) -> dict[str, Any]:
     """Return class, configuration and state of a layer, loss, optimizer or accuracy, such as `load_model` accepts."""
     kind = type(thing)
-    custom = kind not in BUILTIN[role]
+    custom = kind not in BUILT_IN[role]
     if custom:
         definer = next((each for each in kind.__mro__ if "get_config" in vars(each)), None)
         if definer is None or definer.__module__.startswith("nnx."):

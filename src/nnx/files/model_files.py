@@ -16,11 +16,11 @@ import numpy as np
 from nnx._base import check, files
 from nnx._base.network import AnyNetwork, Network
 from nnx._base.typing import Array, Path
+from nnx._base.vocabulary import BUILT_IN
 from nnx.data.images import Images
 from nnx.data.tables import Table
 from nnx.errors import ModelFileError
 from nnx.files import descriptions, packing, safetensors
-from nnx.files.descriptions import BUILTIN
 from nnx.layers import AVERAGED, Layer_Dense
 from nnx.losses import answers
 from nnx.optimizers import AVERAGES, state_names
@@ -46,11 +46,11 @@ RUN_ARRAYS = "run."
 
 #: A layer's arrays: parameters, and what optimizers keep about them.
 PARAMETER_ARRAYS = ("weights", "biases")
-KINDS: tuple[Any, ...] = BUILTIN["optimizer"]
+KINDS: tuple[Any, ...] = tuple(BUILT_IN["optimizer"])
 STATES = state_names((*dict.fromkeys(name for kind in KINDS for name in kind._states), AVERAGES))
 ARRAYS = (*PARAMETER_ARRAYS, *STATES[0], *STATES[1])
 #: The built-in layers that have arrays.
-WITH_PARAMETERS: tuple[Any, ...] = tuple(kind for kind in BUILTIN["layer"] if hasattr(kind, "_parameters"))
+WITH_PARAMETERS: tuple[Any, ...] = tuple(kind for kind in BUILT_IN["layer"] if hasattr(kind, "_parameters"))
 
 # Writing
 
@@ -244,7 +244,7 @@ def _input_width(model: Network) -> int | None:
     for layer in model.layers:
         if type(layer) is Layer_Dense:
             return len(layer.weights)
-        if type(layer) not in BUILTIN["layer"]:  # the built-in others keep the width
+        if type(layer) not in BUILT_IN["layer"]:  # the built-in others keep the width
             return None
     return None
 
@@ -376,7 +376,9 @@ class Checkpoint:
         parts += [(role, found[role], own[role]) for role in ("loss", "optimizer", "accuracy")]
         for name, theirs, ours in parts:
             if _made_like(theirs) != _made_like(ours):
-                self.refuse(f"is a checkpoint of another model: its {name} is {_shown(theirs)}, here {_shown(ours)}")
+                self.refuse(
+                    f"is a checkpoint of another model: its {name} is {_told(theirs, ours)}, here {_told(ours, theirs)}"
+                )
         if found["trainable"] != own["trainable"]:
             self.refuse("is a checkpoint of a model with other trainable layers")
 
@@ -410,11 +412,14 @@ def _made_like(described: Any) -> Any:
     return json.loads(json.dumps([name, custom, config], default=safetensors.plain_number))
 
 
-def _shown(described: Any) -> str:
-    """Return an object's description as a call of its constructor."""
+def _told(described: Any, other: Any) -> str:
+    """Return an object's description as a call of its constructor; without what the other of its class has as well."""
     name, _, config = _made_like(described) or ("nothing", False, {})
     arguments = config if isinstance(config, dict) else {}
-    shown = (f"{key}={_shown(value) if _is_described(value) else repr(value)}" for key, value in arguments.items())
+    other_name, _, others = _made_like(other) or ("nothing", False, {})
+    if name == other_name and isinstance(others, dict):
+        arguments = {key: value for key, value in arguments.items() if key not in others or value != others[key]}
+    shown = (f"{key}={_told(value, None) if _is_described(value) else repr(value)}" for key, value in arguments.items())
     return f"{name}({', '.join(shown)})"
 
 
@@ -515,11 +520,11 @@ class _File:
         return thing
 
     def _builtin(self, role: str, name: str, config: dict[str, Any]) -> Any:
-        kind = next((each for each in BUILTIN[role] if each.__name__ == name), None)
+        kind = next((each for each in BUILT_IN[role] if each.__name__ == name), None)
         if kind is None:
             self.refuse(f"names {name!r}, which is no {role} of nnx")
         config = descriptions.completed(name, config)
-        if set(config) != set(kind._arguments):  # type: ignore[attr-defined]
+        if set(config) != set(kind._arguments):
             self.refuse(f"is damaged: {name} cannot be made from {sorted(config)}")
         try:
             return descriptions.make(kind, config)
@@ -548,7 +553,7 @@ class _File:
         known = {f"layers.{number}.{name}": (layer, name) for number, layer in enumerate(layers) for name in ARRAYS}
         for full_name, array in self.layer_arrays(known):
             layer, name = known[full_name]
-            if type(layer) in BUILTIN["layer"] and name not in _arrays_of(type(layer)):
+            if type(layer) in BUILT_IN["layer"] and name not in _arrays_of(type(layer)):
                 self.refuse(f"is damaged: it holds {full_name!r}, but {layer!r} has no {name}")
             setattr(layer, name, array)
         for layer in layers:

@@ -121,6 +121,10 @@ cdef inline void *data(cnp.ndarray array) noexcept nogil:
     return cnp.PyArray_DATA(array)
 
 
+cdef inline void *data_or_null(cnp.ndarray array) noexcept nogil:
+    return data(array) if array is not None else NULL
+
+
 # Scratch memory: one piece is kept and taken in turn, under the GIL; more of it, or what comes meanwhile, is allocated
 
 cdef enum:

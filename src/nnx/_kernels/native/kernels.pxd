@@ -6,7 +6,6 @@ kernel.
 
 from libc.stdint cimport int32_t, uint64_t
 
-ctypedef void (*map_one_t)(const void *, void *, Py_ssize_t) noexcept nogil
 ctypedef void (*map_two_t)(const void *, const void *, void *, Py_ssize_t) noexcept nogil
 
 ctypedef void (*dense_forward_t)(

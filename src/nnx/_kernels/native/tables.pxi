@@ -64,27 +64,39 @@ cdef int take_answers(Net *net, tuple answers) except -1:
     return 0
 
 
-cdef void *take_own_numbers(str where, object given, int number, Py_ssize_t columns) except? NULL:
-    """Return a copy of numbers that belong to columns, with the first ones again behind them; NULL for None.
+cdef cnp.ndarray take_own_numbers(str where, object given, int number, Py_ssize_t columns):
+    """Return a copy of numbers that belong to columns, with the first ones again behind them; None for None.
 
     Whole vectors of them are loaded, from any column on.
     """
-    cdef cnp.ndarray numbers
-    cdef Py_ssize_t i, n = columns + MOST_LANES
-    cdef void *copy
+    cdef cnp.ndarray numbers, copy
+    cdef cnp.npy_intp i, n = columns + MOST_LANES
     cdef uint64_t mode
     if given is None:
-        return NULL
+        return None
     numbers = vector(where, "own", given, cnp.NPY_DOUBLE, columns)
-    copy = allocate(n * sizeof(double))
-    mode = enter_kernels()  # rounds to nearest
+    copy = cnp.PyArray_EMPTY(1, &n, number, 0)
+    mode = enter_kernels()  # which rounds to nearest
     for i in range(n):
         if number == cnp.NPY_FLOAT:
-            (<float *> copy)[i] = <float> (<const double *> data(numbers))[i % columns]
+            (<float *> data(copy))[i] = <float> (<const double *> data(numbers))[i % columns]
         else:
-            (<double *> copy)[i] = (<const double *> data(numbers))[i % columns]
+            (<double *> data(copy))[i] = (<const double *> data(numbers))[i % columns]
     leave_kernels(mode)
     return copy
+
+
+cdef cnp.ndarray take_compared(str where, object wanted, Py_ssize_t n, Py_ssize_t n_out):
+    """Return what an accuracy compares with: float64 (n,) or (n, m), m from 1 to n_out; None for None."""
+    cdef cnp.ndarray compared
+    if wanted is None:
+        return None
+    if not has_type(wanted, cnp.NPY_DOUBLE) or cnp.PyArray_NDIM(wanted) == 0 or cnp.PyArray_DIM(wanted, 0) != n:
+        refused(where, "wanted", wanted, cnp.NPY_DOUBLE, (n,))
+    compared = plain(wanted)
+    if not n <= cnp.PyArray_SIZE(compared) <= n * n_out:
+        raise ValueError(f"{where}: wanted must have from 1 to {n_out} columns, got shape {wanted.shape}.")
+    return compared
 
 
 def _formulas():

@@ -13,10 +13,10 @@ cdef void prelu_apply(
     real_t *result,  # (rows, columns) out; may be x or d
     Py_ssize_t rows,
     Py_ssize_t columns,
-    Py_ssize_t n_weights,  # 1 or columns
+    Py_ssize_t n_weights,  # 1 or columns; 0 where there are no numbers
 ) noexcept nogil:
     """``result := d`` where x > 0, else ``weights · d``."""
-    cdef vec one = v_all(weights[0])
+    cdef vec one = v_all(weights[0] if n_weights == 1 else 0)
     cdef Py_ssize_t i, j, at = 0
     cdef int count
     if n_weights == 1:
@@ -79,16 +79,16 @@ cdef void prelu_backward_weights(
     real_t *dweights,  # (n_weights,) out
     Py_ssize_t rows,
     Py_ssize_t columns,
-    Py_ssize_t n_weights,  # 1 or columns
+    Py_ssize_t n_weights,  # 1 or columns; 0 where there are no numbers
 ) noexcept nogil:
     """``dweights := Σ dvalues · inputs`` where not inputs > 0, for each slope, row after row, in double."""
     cdef double sums[MOST_LANES]
     cdef double whole = 0
     cdef Py_ssize_t i, j = 0, n = rows * columns
     cdef int l, count
-    if n_weights > 1:
-        while j < columns:
-            count = <int> min(<Py_ssize_t> LANES, columns - j)
+    if n_weights != 1:
+        while j < n_weights:
+            count = <int> min(<Py_ssize_t> LANES, n_weights - j)
             for l in range(LANES):
                 sums[l] = 0
             for i in range(rows):

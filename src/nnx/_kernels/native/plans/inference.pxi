@@ -168,19 +168,20 @@ cdef class Inference:
         cdef Stage stages[MOST_STAGES]
         cdef Progress progress
         cdef Net net = self.net
-        cdef cnp.ndarray samples, targets = None, compared = None, outputs, losses
+        cdef cnp.ndarray samples, targets = None, compared, own, outputs, losses
         cdef cnp.npy_intp shape[2]
         cdef Py_ssize_t n
         cdef Py_ssize_t hits[8]
         cdef int32_t *labels = NULL
         cdef char *place
-        cdef void *own
         cdef list held = []
         cdef uint64_t mode
         if not self.holds(model) or not self._bind(stages, held):
             return None
-        net.loss, net.combined = loss_of(self.kernels, loss[0]), combined
-        take_settings(net.loss_settings, loss[1], net.loss.n_settings)
+        name, settings, numbers = loss
+        net.loss, net.combined = loss_of(self.kernels, name), combined
+        take_settings(net.loss_settings, settings, net.loss.n_settings)
+        own = take_own_numbers("Inference", numbers, self.number, self.net.n_out)
         net.fused = combined and net.loss.traits & FUSED_WITH_PAIR
         samples = matrix("Inference", "X", X, self.number, ANY, self.net.n_in)
         n = cnp.PyArray_DIM(samples, 0)
@@ -188,13 +189,7 @@ cdef class Inference:
         if n == 0 or batch < 1 or first < 0 or end > (n + batch - 1) // batch:
             raise ValueError("Inference.evaluate: batches must be those of X.")
         batch = min(batch, n)
-        if wanted is not None:
-            compared = plain(wanted)
-            if (
-                not has_type(compared, cnp.NPY_DOUBLE) or cnp.PyArray_DIM(compared, 0) != n
-                or cnp.PyArray_SIZE(compared) > n * self.net.n_out
-            ):
-                refused("Inference", "wanted", wanted, cnp.NPY_DOUBLE, (n,))
+        compared = take_compared("Inference", wanted, n, self.net.n_out)
         net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
         take_answers(&net, answers)
         if not net.loss.traits & BY_LABELS:
@@ -204,15 +199,13 @@ cdef class Inference:
         losses = cnp.PyArray_EMPTY(1, shape, self.number, 0)
         if net.loss.traits & BY_LABELS:
             labels = take_labels("Inference", y, n, self.net.n_out)
-        own = take_own_numbers("Inference", loss[2], self.number, self.net.n_out)
         place = self._take_place()
-        net.loss_own = own
+        net.loss_own = data_or_null(own)
         net.stages, net.progress = stages, &progress
         stages[self.n_stages - 1].output = data(outputs)
         net.batch, net.n_samples, net.X, net.order = batch, n, data(samples), NULL
         net.labels, net.sample_losses, net.scratch = labels, data(losses), place
-        net.targets = data(targets) if targets is not None else NULL
-        net.wanted = <const double *> data(compared) if compared is not None else NULL
+        net.targets, net.wanted = data_or_null(targets), <const double *> data_or_null(compared)
         net.threshold, net.classes, net.precision = threshold, classes, precision
         progress.loss_sum = progress.hits_sum = 0
         progress.loss_count = progress.hits_count = 0
@@ -224,6 +217,4 @@ cdef class Inference:
         self._give_place(place)
         if labels is not NULL:
             give(labels)
-        if own is not NULL:
-            give(own)
         return progress.loss_sum, progress.loss_count, progress.hits_sum, progress.hits_count

@@ -104,16 +104,19 @@ cdef inline bint has_trait(const Stage *stage, int trait) noexcept:
 
 
 cdef int check_chain(tuple stages, const Loss *loss, bint combined) except -1:
-    """Refuse stages that do not fit each other, of which kernels would take a width for granted."""
+    """Refuse stages that do not fit each other, of which kernels would take a width for granted.
+
+    One of them is dense, so that there are stages left where those that only copy are left out.
+    """
     cdef Py_ssize_t before = -1, n_in, n_out
-    cdef bint fits = len(stages) > 0
+    cdef bint fits = "dense" in [stage[0] for stage in stages]
     for kind, _, n_in, n_out in stages:
         fits = fits and n_in > 0 and n_out > 0 and before in (-1, n_in) and (kind == "dense" or n_in == n_out)
         before = n_out
     if fits and combined:
         fits = loss is not NULL and stages[len(stages) - 1][0].encode() == loss.pair and len(stages) > 1
     if not fits:
-        raise ValueError("Plan: stages must take the outputs of those before them.")
+        raise ValueError("Plan: stages must take the outputs of those before them, and one must be dense.")
     return 0
 
 
@@ -219,7 +222,7 @@ cdef class Plan:
     cdef Py_ssize_t reserved_batch
     cdef int reserved_threads
     cdef bint reserved_order, reserved_norm
-    cdef void *loss_own
+    cdef cnp.ndarray loss_own  # each column's own number for the loss
     cdef list held
     cdef list old
     cdef list strengths  # of each dense stage, the objects that they were read from
@@ -276,8 +279,6 @@ cdef class Plan:
         self._free()
         if self.labels is not NULL:
             give(self.labels)
-        if self.loss_own is not NULL:
-            give(self.loss_own)
 
     cdef void _free(self) noexcept:
         if self.memory is not NULL:
@@ -421,6 +422,8 @@ cdef class Plan:
         cdef tuple states
         cdef dict own
         self.release()
+        if len(owners) != self.n_full or len(trained) != self.n_full:
+            raise ValueError("Plan.bind: owners and trained must be one for each stage.")
         states = self._take_rule(rule)
         for s in range(self.n_full):
             owner = owners[s]
@@ -457,6 +460,7 @@ cdef class Plan:
         cdef Net *net
         cdef int i
         name, states, settings, bias_settings, clip_norm, clip_value, average = rule
+        of_weights, of_biases = states
         for i in range(2):
             net = self.nets[i]
             net.rule = rule_of(self.kernels, name)
@@ -464,7 +468,7 @@ cdef class Plan:
             take_settings(net.settings[1], bias_settings, net.rule.n_settings)
             net.alike = settings == bias_settings
             net.clip_norm, net.clip_value, net.average = clip_norm, clip_value, average
-            if len(states[0]) != net.rule.n_states + (average != 0) or len(states[1]) != len(states[0]):
+            if len(of_weights) != net.rule.n_states + (average != 0) or len(of_biases) != len(of_weights):
                 raise ValueError(f"Plan.bind: states must be those of the rule {name}.")
         return states
 
@@ -494,6 +498,8 @@ cdef class Plan:
         state = attributes(owner, names, values, True)
         if state is None:
             state = layer_state(where, owner, names, values)
+            if len(state) != len(names) or not all([alike(array, values, True) for array in state]):
+                raise ValueError(f"{where}: layer_state must return arrays like the parameter, one for each name.")
         self.held.extend(state)
         for i in range(self.lean.rule.n_states):
             parameter.states[i] = data(state[i])
@@ -561,8 +567,8 @@ cdef class Plan:
         cdef Net *net
         cdef Py_ssize_t n
         cdef cnp.ndarray samples = matrix("Plan", "X", X, self.number, ANY, self.lean.n_in)
-        cdef cnp.ndarray targets = None, compared = None
-        cdef cnp.ndarray array
+        cdef cnp.ndarray targets = None
+        cdef cnp.ndarray array, compared
         cdef int i
         n = cnp.PyArray_DIM(samples, 0)
         if n == 0 or not self.has_parameters:
@@ -582,19 +588,13 @@ cdef class Plan:
             for array in self.held:
                 if overlap(array, targets):
                     return False
-        if wanted is not None:
-            compared = plain(wanted)
-            if not has_type(compared, cnp.NPY_DOUBLE) or cnp.PyArray_DIM(compared, 0) != n:
-                refused("Plan", "wanted", wanted, cnp.NPY_DOUBLE, (n,))
-            if cnp.PyArray_SIZE(compared) > n * self.lean.n_out:
-                raise ValueError("Plan: wanted must have no more columns than the output.")
+        compared = take_compared("Plan", wanted, n, self.lean.n_out)
         self.held += [samples, targets, compared]
         for i in range(2):
             net = self.nets[i]
             net.X, net.n_samples = data(samples), n
             net.labels = self.labels
-            net.targets = data(targets) if targets is not None else NULL
-            net.wanted = <const double *> data(compared) if compared is not None else NULL
+            net.targets, net.wanted = data_or_null(targets), <const double *> data_or_null(compared)
             net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
             net.threshold, net.classes, net.precision = threshold, classes, precision
             take_answers(net, answers)
@@ -604,13 +604,11 @@ cdef class Plan:
     cdef int _take_loss(self, tuple loss) except -1:
         """Take the loss's hyperparameters."""
         cdef int i
-        if self.loss_own is not NULL:
-            give(self.loss_own)
-            self.loss_own = NULL
-        self.loss_own = take_own_numbers("Plan.bind_data", loss[1], self.number, self.lean.n_out)
+        settings, own = loss
+        self.loss_own = take_own_numbers("Plan.bind_data", own, self.number, self.lean.n_out)
         for i in range(2):
-            take_settings(self.nets[i].loss_settings, loss[0], self.lean.loss.n_settings)
-            self.nets[i].loss_own = self.loss_own
+            take_settings(self.nets[i].loss_settings, settings, self.lean.loss.n_settings)
+            self.nets[i].loss_own = data_or_null(self.loss_own)
         return 0
 
     # Running

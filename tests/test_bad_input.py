@@ -7,6 +7,7 @@ import pytest
 from networks import binary, classifier, parameters_of, regression
 
 import nnx
+from nnx._base.vocabulary import BUILT_IN
 
 X, Y = np.ones((12, 2)), np.arange(12) % 3
 
@@ -532,6 +533,15 @@ def test_a_refused_combined_forward_keeps_the_old_output():
     with pytest.raises(ValueError, match="got 9 at position 1"):
         combined.forward(np.zeros((2, 3)), [0, 9])
     assert combined.output is kept
+
+
+@pytest.mark.parametrize("kind", [*BUILT_IN["loss"], nnx.Loss])
+def test_a_loss_is_no_layer(kind):
+    model = nnx.Model()
+    message = rf"^Model\.add: layer must be no loss, got {kind.__name__}\(\)\. Call model\.set\(loss=\.\.\.\)\.$"
+    with pytest.raises(TypeError, match=message):
+        model.add(kind())
+    assert model.layers == []
 
 
 def test_a_message_never_prints_the_whole_of_an_argument():

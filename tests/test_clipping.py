@@ -200,3 +200,10 @@ def test_limits_and_batches_may_change_between_calls(net):
             model.optimizer.clip_norm, model.optimizer.clip_value = clip_norm, clip_value
         found, expected = (train(model, X, y, epochs=2, batch_size=rows) for model in twins)
         assert_alike(found, expected, 1e-9)
+
+
+@pytest.mark.parametrize("name", ["clip_norm", "clip_value"])
+@pytest.mark.parametrize("limit", [0, 0.0, -1, -1e-9])
+def test_a_limit_that_is_not_above_0_is_refused_in_the_same_words(name, limit):
+    with pytest.raises(ValueError, match=rf"^Optimizer_SGD: {name} must be above 0, got {limit!r}\.$"):
+        nnx.Optimizer_SGD(**{name: limit})

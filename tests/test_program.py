@@ -63,6 +63,14 @@ def test_a_program_prints_its_slots_with_shapes_and_its_kernels_phase_by_phase()
     assert sum("sgd_momentum_update" in line for line in lines) == 4
 
 
+@pytest.mark.parametrize("limit", ["clip_norm", "clip_value"])
+def test_a_program_prints_the_limit_of_its_gradients(limit):
+    model = build(CLASSIFIER, "momentum", dtype="float32")
+    assert "update" in str(program.lower(model)).splitlines()
+    setattr(model.optimizer, limit, 0.5)
+    assert f"update, {limit}=0.5" in str(program.lower(model)).splitlines()
+
+
 def test_a_program_prints_no_state_where_a_rule_has_none_and_no_update_of_what_is_frozen():
     model = build(CLASSIFIER, "SGD")
     assert " state" not in str(program.lower(model))

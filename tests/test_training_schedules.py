@@ -152,6 +152,33 @@ def test_a_schedule_may_be_assigned_and_taken_away(kind):
 
 
 @each_kind
+@each_schedule
+def test_without_its_schedule_an_optimizer_is_back_at_its_learning_rate(schedule, kind):
+    X, y = data_for(NET, 20)
+    model = made(schedule, kind)
+    train(model, X, y, epochs=STEPS)
+    model.optimizer.schedule = None
+    assert model.optimizer.current_learning_rate == model.optimizer.learning_rate == 0.02
+    assert model.train(X, y, print_every=None, epochs=2).step_learning_rate.tolist() == [0.02, 0.02]
+
+
+def test_a_current_rate_set_by_hand_survives_that_no_schedule_is_assigned():
+    optimizer = nnx.Optimizer_Adam(0.02)
+    optimizer.current_learning_rate = 0.01
+    optimizer.schedule = None
+    assert optimizer.current_learning_rate == 0.01
+
+
+@pytest.mark.parametrize("kind", BUILT_IN["optimizer"])
+def test_a_schedule_in_place_of_the_rate_is_refused_with_the_way_to_pass_it(kind):
+    message = (
+        rf"^{kind.__name__}: learning_rate must be a number, got Schedule_Cosine\(8\)\. Pass it as schedule=\.\.\."
+    )
+    with pytest.raises(TypeError, match=message):
+        kind(nnx.Schedule_Cosine(8))
+
+
+@each_kind
 @pytest.mark.parametrize(("result", "error"), [(math.nan, ValueError), (-1.0, ValueError), (None, TypeError)])
 def test_what_a_function_must_not_return_is_said_and_the_model_is_as_after_whole_steps(kind, result, error):
     X, y = data_for(NET, 50)
@@ -202,7 +229,11 @@ def test_a_run_that_is_resumed_in_the_middle_of_a_schedule_ends_in_the_same_byte
 def test_a_checkpoint_of_another_schedule_is_refused(tmp_path):
     X, y = data_for(NET, 50)
     train(made(nnx.Schedule_Cosine(8)), X, y, checkpoint=tmp_path / "c", **ARGUMENTS)
-    with pytest.raises(nnx.ModelFileError, match=r"is a checkpoint of another model: its optimizer is .*'steps': 8"):
+    message = (
+        r"is a checkpoint of another model: its optimizer is Optimizer_Adam\(schedule=Schedule_Cosine\(steps=8, "
+        r".* here Optimizer_Adam\(schedule=Schedule_Cosine\(steps=9, "
+    )
+    with pytest.raises(nnx.ModelFileError, match=message):
         train(made(nnx.Schedule_Cosine(9)), X, y, resume=tmp_path / "c", **ARGUMENTS)
 
 

@@ -21,7 +21,7 @@ from nnx.engine.data_checks import checked_data, checked_samples, checked_valida
 from nnx.engine.history import History
 from nnx.engine.job import Job
 from nnx.layers import AVERAGED, Layer_Dense, Layer_Input
-from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Loss_CategoricalCrossentropy
+from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Loss, Loss_CategoricalCrossentropy
 from nnx.optimizers import forgetting_averages
 
 if TYPE_CHECKING:
@@ -134,11 +134,13 @@ class Model:
         Raises
         ------
         TypeError
-            For a class in place of an object, and for what has no such methods.
+            For a class in place of an object, for a loss, and for what has no such methods.
         ValueError
             For a layer that the model has already.
         """
         check.role("Model.add", "layer", layer)
+        if isinstance(layer, Loss):  # it has both methods, with other arguments
+            raise TypeError(f"Model.add: layer must be no loss, got {layer!r}. Call model.set(loss=...).")
         if any(layer is known for known in self.layers):
             raise ValueError(f"Model.add: layer must be new to this model, got its {layer!r} again.")
         self.layers.append(layer)

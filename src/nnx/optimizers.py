@@ -108,6 +108,10 @@ class Optimizer(Described):
         **settings: float,
     ) -> None:
         where = type(self).__name__
+        if callable(learning_rate):
+            raise TypeError(
+                f"{where}: learning_rate must be a number, got {abridged(learning_rate)}. Pass it as schedule=..."
+            )
         self.learning_rate = check.number(where, "learning_rate", learning_rate, 0)
         self.decay = check.number(where, "decay", decay, 0)
         self.iterations = 0

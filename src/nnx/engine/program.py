@@ -203,10 +203,15 @@ class Program:
         phase = ""
         for name, op in self.ops():
             if name != phase:
-                lines.append(name)
+                lines.append(name + (self._limits() if name == "update" else ""))
                 phase = name
             lines.append(f"  {op.kernel}: {', '.join(op.reads)} -> {', '.join(op.writes)}")
         return "\n".join(lines)
+
+    def _limits(self) -> str:
+        """Return what gradients are clipped to before the update, which is after all of them are known."""
+        limits = {name: getattr(self.optimizer, name) for name in ("clip_norm", "clip_value")}
+        return "".join(f", {name}={limit!r}" for name, limit in limits.items() if limit is not None)
 
 
 def lower(model: Network) -> Program:

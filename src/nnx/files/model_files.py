@@ -419,7 +419,13 @@ def _told(described: Any, other: Any) -> str:
     other_name, _, others = _made_like(other) or ("nothing", False, {})
     if name == other_name and isinstance(others, dict):
         arguments = {key: value for key, value in arguments.items() if key not in others or value != others[key]}
-    return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+    shown = (f"{key}={_told(value, None) if _is_described(value) else repr(value)}" for key, value in arguments.items())
+    return f"{name}({', '.join(shown)})"
+
+
+def _is_described(value: Any) -> bool:
+    """Return whether an argument is the description of an object, as a schedule is."""
+    return isinstance(value, dict) and value.keys() == {"class", "config"}
 
 
 def load_parameters(model: Network, path: Path) -> None:

@@ -29,27 +29,53 @@ cdef inline void update(
     Py_ssize_t n,
     const vec *constants,
 ) noexcept nogil:
-    """Apply ``formula`` everywhere; the end of the arrays goes through it in padded vectors."""
+    """Apply ``formula`` everywhere; the end of the arrays goes through it in padded vectors.
+
+    Addresses and constants are copied: compilers would load them again after each store, which might have changed them.
+    States are written out one by one: in a loop over them GCC keeps them in memory, 4 % of a small network's step.
+    """
     cdef vec value
     cdef vec kept[MAX_STATES]
+    cdef vec fixed[MAX_CONSTANTS]
+    cdef real_t *first = states[0] if n_states > 0 else NULL
+    cdef real_t *second = states[1] if n_states > 1 else NULL
+    cdef real_t *third = states[2] if n_states > 2 else NULL
     cdef Py_ssize_t i = 0, whole = n - n % LANES
     cdef int k, rest = <int> (n % LANES)
+    for k in range(MAX_CONSTANTS):
+        fixed[k] = constants[k]
     while i < whole:
         value = v_load(values + i)
-        for k in range(n_states):
-            kept[k] = v_load(states[k] + i)
-        formula(&value, v_load(gradients + i), kept, constants)
-        for k in range(n_states):
-            v_store(states[k] + i, kept[k])
+        if n_states > 0:
+            kept[0] = v_load(first + i)
+        if n_states > 1:
+            kept[1] = v_load(second + i)
+        if n_states > 2:
+            kept[2] = v_load(third + i)
+        formula(&value, v_load(gradients + i), kept, fixed)
+        if n_states > 0:
+            v_store(first + i, kept[0])
+        if n_states > 1:
+            v_store(second + i, kept[1])
+        if n_states > 2:
+            v_store(third + i, kept[2])
         v_store(values + i, value)
         i += LANES
     if rest:
         value = v_load_part(values + i, rest)
-        for k in range(n_states):
-            kept[k] = v_load_part(states[k] + i, rest)
-        formula(&value, v_load_part(gradients + i, rest), kept, constants)
-        for k in range(n_states):
-            v_store_part(states[k] + i, kept[k], rest)
+        if n_states > 0:
+            kept[0] = v_load_part(first + i, rest)
+        if n_states > 1:
+            kept[1] = v_load_part(second + i, rest)
+        if n_states > 2:
+            kept[2] = v_load_part(third + i, rest)
+        formula(&value, v_load_part(gradients + i, rest), kept, fixed)
+        if n_states > 0:
+            v_store_part(first + i, kept[0], rest)
+        if n_states > 1:
+            v_store_part(second + i, kept[1], rest)
+        if n_states > 2:
+            v_store_part(third + i, kept[2], rest)
         v_store_part(values + i, value, rest)
 
 

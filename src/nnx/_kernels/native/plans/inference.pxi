@@ -119,7 +119,10 @@ cdef class Inference:
                 held.append(w)
                 continue
             own = PyObject_GenericGetDict(self.owners[s], NULL)
-            w, b = in_use(own, "weight_averages", "weights"), in_use(own, "bias_averages", "biases")
+            if "weight_averages" in own:
+                w, b = in_use(own, "weight_averages", "weights"), in_use(own, "bias_averages", "biases")
+            else:
+                w, b = item(own, "weights"), item(own, "biases")
             if not fit(w, b, self.dtype, stages[s].n_in, stages[s].n_out, False):
                 # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
                 w, b = self.owners[s]._parameters_in_use("Layer_Dense.forward")

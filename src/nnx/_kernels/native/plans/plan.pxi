@@ -212,6 +212,8 @@ cdef class Plan:
     cdef int number
     cdef Py_ssize_t itemsize
     cdef tuple stages, guards, dense
+    cdef object rule, loss  # that were taken last
+    cdef tuple states
     cdef Net lean, stored
     cdef Net *nets[2]  # both
     cdef Progress progress
@@ -424,7 +426,11 @@ cdef class Plan:
         self.release()
         if len(owners) != self.n_full or len(trained) != self.n_full:
             raise ValueError("Plan.bind: owners and trained must be one for each stage.")
-        states = self._take_rule(rule)
+        if rule is not self.rule:  # a step a call comes with the same one
+            self.rule = None
+            self.states = self._take_rule(rule)
+            self.rule = rule
+        states = self.states
         for s in range(self.n_full):
             owner = owners[s]
             stage = &self.stored.stages[s]
@@ -580,7 +586,10 @@ cdef class Plan:
         if self.labels is not NULL:
             give(self.labels)
             self.labels = NULL
-        self._take_loss(loss)
+        if loss is not self.loss:
+            self.loss = None
+            self._take_loss(loss)
+            self.loss = loss
         if self.lean.loss.traits & BY_LABELS:
             self.labels = take_labels("Plan", y, n, self.lean.n_out)
         else:

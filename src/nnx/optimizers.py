@@ -528,15 +528,41 @@ class Optimizer_RMSprop(Optimizer):
         return "rmsprop", ("cache",), settings, settings
 
 
-def _adam_settings(where: str, optimizer: Any) -> tuple[float, ...]:
-    """Return the settings that Adam has in common with those made of it, checked."""
-    epsilon = float(check.number(where, "epsilon", optimizer.epsilon, 0))
-    beta_1 = float(check.fraction(where, "beta_1", optimizer.beta_1))
-    return epsilon, beta_1, float(check.fraction(where, "beta_2", optimizer.beta_2))
+class _MadeOfAdam(Optimizer):
+    """What Adam and those made of it have in common: the constructor, momentums and cache, the settings."""
+
+    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon", "beta_1", "beta_2", *COMMON)
+    _states: ClassVar[tuple[str, ...]] = ("momentums", "cache")
+
+    learning_rate: float = 0.001
+    epsilon: float = 1e-7
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        decay: float = 0.0,
+        epsilon: float = 1e-7,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        schedule: AnySchedule | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: float | None = None,
+    ) -> None:
+        own = {"epsilon": epsilon, "beta_1": beta_1, "beta_2": beta_2}
+        self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
+
+    def _settings(self, where: str) -> tuple[float, ...]:
+        """Return epsilon and both betas, checked."""
+        epsilon = float(check.number(where, "epsilon", self.epsilon, 0))
+        beta_1 = float(check.fraction(where, "beta_1", self.beta_1))
+        return epsilon, beta_1, float(check.fraction(where, "beta_2", self.beta_2))
 
 
 @built_in("optimizer")
-class Optimizer_Adam(Optimizer):
+class Optimizer_Adam(_MadeOfAdam):
     """Adam: m ← β₁·m + (1 − β₁)·g, c ← β₂·c + (1 − β₂)·g², w ← w − rate·m̂ / (√ĉ + epsilon).
 
     m̂ and ĉ are m and c divided by 1 − βᵗ, where t counts the steps from 1.
@@ -588,45 +614,13 @@ class Optimizer_Adam(Optimizer):
     array([[-0.05,  0.  ,  0.05]], dtype=float32)
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon", "beta_1", "beta_2", *COMMON)
-    _states = ("momentums", "cache")
-
-    learning_rate: float = 0.001
-    epsilon: float = 1e-7
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-
-    def __init__(
-        self,
-        learning_rate: float = 0.001,
-        decay: float = 0.0,
-        epsilon: float = 1e-7,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        schedule: AnySchedule | None = None,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        average: float | None = None,
-    ) -> None:
-        self._configure(
-            learning_rate,
-            decay,
-            schedule,
-            clip_norm,
-            clip_value,
-            average,
-            epsilon=epsilon,
-            beta_1=beta_1,
-            beta_2=beta_2,
-        )
-
     def _formula(self, where: str) -> Formula:
-        settings = _adam_settings(where, self)
+        settings = self._settings(where)
         return "adam", self._states, settings, settings
 
 
 @built_in("optimizer")
-class Optimizer_AdamW(Optimizer):
+class Optimizer_AdamW(_MadeOfAdam):
     """AdamW, Adam with decoupled weight decay: w ← w − rate·weight_decay·w, then as `Optimizer_Adam`.
 
     Parameters
@@ -686,12 +680,7 @@ class Optimizer_AdamW(Optimizer):
         "weight_decay",
         *COMMON,
     )
-    _states = ("momentums", "cache")
 
-    learning_rate: float = 0.001
-    epsilon: float = 1e-7
-    beta_1: float = 0.9
-    beta_2: float = 0.999
     weight_decay: float = 0.01
 
     def __init__(
@@ -711,13 +700,13 @@ class Optimizer_AdamW(Optimizer):
         self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
 
     def _formula(self, where: str) -> Formula:
-        settings = _adam_settings(where, self)
+        settings = self._settings(where)
         weight_decay = float(check.number(where, "weight_decay", self.weight_decay, 0))
         return "adamw", self._states, (*settings, weight_decay), (*settings, 0.0)
 
 
 @built_in("optimizer")
-class Optimizer_NAdam(Optimizer):
+class Optimizer_NAdam(_MadeOfAdam):
     """NAdam, Adam with Nesterov's momentum: w ← w − rate·m̄ / (√ĉ + epsilon), m and c as in `Optimizer_Adam`.
 
     m̄ = β₁·m / (1 − β₁ᵗ⁺¹) + (1 − β₁)·g / (1 − β₁ᵗ) and ĉ = c / (1 − β₂ᵗ), where t counts the steps from 1.
@@ -767,36 +756,13 @@ class Optimizer_NAdam(Optimizer):
     array([[0.8526]], dtype=float32)
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon", "beta_1", "beta_2", *COMMON)
-    _states = ("momentums", "cache")
-
-    learning_rate: float = 0.001
-    epsilon: float = 1e-7
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-
-    def __init__(
-        self,
-        learning_rate: float = 0.001,
-        decay: float = 0.0,
-        epsilon: float = 1e-7,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        schedule: AnySchedule | None = None,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        average: float | None = None,
-    ) -> None:
-        own = {"epsilon": epsilon, "beta_1": beta_1, "beta_2": beta_2}
-        self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
-
     def _formula(self, where: str) -> Formula:
-        settings = _adam_settings(where, self)
+        settings = self._settings(where)
         return "nadam", self._states, settings, settings
 
 
 @built_in("optimizer")
-class Optimizer_AMSGrad(Optimizer):
+class Optimizer_AMSGrad(_MadeOfAdam):
     """AMSGrad, Adam whose cache never shrinks: l ← max(l, c), w ← w − rate·m̂ / (√l̂ + epsilon).
 
     m and c are those of `Optimizer_Adam`; m̂ = m / (1 − β₁ᵗ) and l̂ = l / (1 − β₂ᵗ), where t counts the steps from 1.
@@ -847,31 +813,10 @@ class Optimizer_AMSGrad(Optimizer):
     array([[0.9]], dtype=float32)
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "decay", "epsilon", "beta_1", "beta_2", *COMMON)
     _states = ("momentums", "cache", "largest_cache")
 
-    learning_rate: float = 0.001
-    epsilon: float = 1e-7
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-
-    def __init__(
-        self,
-        learning_rate: float = 0.001,
-        decay: float = 0.0,
-        epsilon: float = 1e-7,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        schedule: AnySchedule | None = None,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        average: float | None = None,
-    ) -> None:
-        own = {"epsilon": epsilon, "beta_1": beta_1, "beta_2": beta_2}
-        self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
-
     def _formula(self, where: str) -> Formula:
-        settings = _adam_settings(where, self)
+        settings = self._settings(where)
         return "amsgrad", self._states, settings, settings
 
 

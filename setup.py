@@ -30,12 +30,16 @@ FLAGS += ["-Wno-psabi", "-Wno-maybe-uninitialized"]  # about vectors in argument
 #: What the kernels call inline is inlined: only then is a tile's size a constant, and are its sums in registers.
 INLINE = "-DCYTHON_INLINE=inline __attribute__((always_inline))"
 
-#: The variants for x86-64, with what the compiler may use in each; `offers` in simd.h asks the processor for the same.
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
+
+#: The variants for x86-64, with what the compiler may use in each; processor.h asks the processor for the same.
 X86_VARIANTS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
+    "avx512": AVX512,
+    "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
+FLOAT32_ONLY = ("amx",)  # matrix units multiply nothing wider: for float64, the best of the others serves
 
 DIRECTIVES = {
     "language_level": 3,
@@ -91,7 +95,7 @@ def extensions() -> list[Extension]:
     ]
     x86 = platform.machine().lower() in ("x86_64", "amd64") and os.name == "posix"
     for variant, flags in (X86_VARIANTS if x86 else {"baseline": []}).items():
-        for dtype in ("float32", "float64"):
+        for dtype in ("float32",) if variant in FLOAT32_ONLY else ("float32", "float64"):
             found.append(
                 Extension(
                     f"{KERNELS}.{variant}_{dtype}",

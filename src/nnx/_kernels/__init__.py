@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 #: What the native backend may be compiled for, best first.
-VARIANTS = ("avx512", "avx2", "baseline")
+VARIANTS = ("amx", "avx512", "avx2", "baseline")
 
 
 def _binding() -> Any:
@@ -47,7 +47,7 @@ def _find() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the backends that this installation has, and those of them that this processor can run; best first."""
     binding = _binding()
     variants = [
-        v for v in VARIANTS if binding is not None and find_spec(f"nnx._kernels.native.{v}_float64") is not None
+        v for v in VARIANTS if binding is not None and find_spec(f"nnx._kernels.native.{v}_float32") is not None
     ]
     return (
         (*[f"native-{v}" for v in variants], "numpy"),

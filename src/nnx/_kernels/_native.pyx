@@ -12,7 +12,7 @@ cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from nnx._kernels.native.kernels cimport *
@@ -33,8 +33,10 @@ cdef enum:
 cdef Kernels *tables[2]
 
 
-cdef extern from "simd.h":
-    int processor_offers(const char *variant) nogil
+cdef extern from "processor.h" nogil:
+    bint has_matrix_units()
+    bint processor_offers(const char *variant)
+    bint ask_for_matrix_units()
 
 cdef extern from "float_mode.h" nogil:
     uint64_t enter_kernels()
@@ -52,13 +54,49 @@ def use(str variant not None):
     cdef Kernels *found[2]
     if not offers(variant):
         raise ImportError(f"This processor lacks the instructions of the variant {variant!r}.")
-    modules = [importlib.import_module(f"nnx._kernels.native.{variant}_{dtype}") for dtype in ("float32", "float64")]
+    names = [f"{variant}_float32", f"{'avx512' if variant == 'amx' else variant}_float64"]  # no units multiply doubles
+    modules = [importlib.import_module(f"nnx._kernels.native.{name}") for name in names]
     fill_layouts(layouts)
     for i, module in enumerate(modules):
         found[i] = <Kernels *> PyCapsule_GetPointer(module.table, "nnx._kernels")
         if memcmp(found[i].layouts, layouts, sizeof(layouts)) != 0:
             raise ImportError(f"{module.__name__} is of another build than {__name__}. Install nnx again.")
     tables[0], tables[1] = found[0], found[1]
+
+
+cdef enum:
+    NOT_ASKED = -1
+
+cdef int granted = NOT_ASKED  # whether the system lets this process use matrix units
+cdef bint plain_units = False  # whether plain C stands in for them
+
+
+def matrix_units():
+    """Return whether bfloat16 products are done by matrix units, by which or why not, and whether the system refuses them.
+
+    The first call asks the system for them: nobody else pays for their registers.
+    """
+    global granted
+    if not has_matrix_units():
+        return False, "this processor has no matrix units", False
+    if not tables[0].has_matrix_units:
+        return False, "the kernels in use are not those for matrix units", False
+    if granted == NOT_ASKED:
+        granted = ask_for_matrix_units()
+    if not granted:
+        return False, "the system refuses this process the matrix units", True
+    return True, "AMX", False
+
+
+def use_plain_units(bint wanted):
+    """Let plain C stand in for matrix units in plans that are made from now on: for tests on any processor."""
+    global plain_units
+    plain_units = wanted
+
+
+cdef bint has_units():
+    """Return whether products of a new plan in bfloat16 are done in blocks."""
+    return tables[0].takes_blocks and (matrix_units()[0] or plain_units and not tables[0].has_matrix_units)
 
 
 include "native/argument_checks.pxi"

@@ -4,7 +4,7 @@ Numbers are passed as ``void *`` here, because the binding layer serves both flo
 kernel.
 """
 
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, uint16_t, uint64_t
 
 ctypedef void (*map_one_t)(const void *, void *, Py_ssize_t) noexcept nogil
 ctypedef void (*map_two_t)(const void *, const void *, void *, Py_ssize_t) noexcept nogil
@@ -139,8 +139,37 @@ cdef struct Parameter:
     double l1
     double l2
     Py_ssize_t line  # columns of the values
+    void *rounded  # the values in bfloat16, as float32; NULL if they are used as they are
     void *collected  # where gradients wait for their common norm; NULL without one
     double *squares  # of these, the sum for each row
+
+cdef enum:
+    BLOCK = 32  # rows and columns of a block (matrix_units.h)
+    BLOCK_SIZE = BLOCK * BLOCK
+    BLOCK_COLUMNS = 128  # of the weights whose gradients are computed, or updated, at a time
+
+cdef inline Py_ssize_t blocks_in(Py_ssize_t n) noexcept nogil:
+    """Return how many blocks beside each other cover so many numbers."""
+    return (n + BLOCK - 1) // BLOCK
+
+cdef inline Py_ssize_t blocks_space(Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
+    """Return how many bytes a matrix takes in blocks."""
+    return blocks_in(rows) * blocks_in(columns) * BLOCK_SIZE * <Py_ssize_t> sizeof(uint16_t)
+
+cdef inline Py_ssize_t block_gradient_space(Py_ssize_t n_out) noexcept nogil:
+    """Return how many bytes of scratch a thread needs for gradients of a dense stage in blocks."""
+    return (2 * BLOCK * BLOCK_COLUMNS + blocks_in(n_out) * BLOCK) * <Py_ssize_t> sizeof(float)
+
+cdef struct Blocks:
+    # A dense stage's matrices in bfloat16 for matrix units, block by block (matrix_units.h). Lines, turned or not, lie row
+    # of blocks after row of blocks, pairs column after column: so the blocks of a product follow each other.
+    Py_ssize_t rows  # of the batch, in blocks
+    uint16_t *inputs  # lines
+    uint16_t *turned_inputs  # turned pairs: for the gradient of the weights
+    uint16_t *weights  # pairs; NULL if the stage's products are not done in blocks
+    uint16_t *turned_weights  # turned lines: for the gradient of the inputs
+    uint16_t *dvalues  # lines: for the gradient of the inputs
+    uint16_t *paired_dvalues  # pairs: for the gradient of the weights
 
 cdef struct Stage:
     # A layer or activation, for a whole batch. A dense stage may do the ReLU behind it as well.
@@ -165,6 +194,11 @@ cdef struct Stage:
     void *tiles  # packed inputs for the gradient of the weights; NULL if that is computed in one piece
     void *panels  # packed dvalues
     void *packed  # packed weights, for the forward product; NULL if they are read as they lie
+    Blocks blocks  # where its products are done on matrix units
+    bint feeds  # the next stage is dense and takes the output in blocks; nobody else needs it
+    bint fed  # the stage before does so
+    void *rounded_inputs  # (batch, n_in), in bfloat16, as float32; NULL if inputs are used as they are
+    void *rounded_dvalues  # (batch, n_out), likewise
 
 cdef struct Figures:
     # Where a run records its steps and epochs: `size` doubles apart, in the order of `History`.
@@ -197,6 +231,8 @@ cdef struct Net:
     int n_stages
     Stage *stages
     bint batched_lanes  # `lanes_step` does it all
+    bint bfloat16  # dense stages round what they multiply
+    bint units  # matrix units do so
     bint records  # figures are recorded
     bint stops  # before a step's update, if its loss is not finite
     Py_ssize_t batch  # rows of a step, at most
@@ -265,6 +301,8 @@ cdef inline void fill_layouts(Py_ssize_t *layouts) noexcept nogil:
 cdef struct Kernels:
     Py_ssize_t layouts[N_LAYOUTS]  # first of all: what `fill_layouts` writes
     Py_ssize_t product_scratch  # bytes
+    bint takes_blocks  # whether there are products in blocks, on matrix units or in plain C
+    bint has_matrix_units  # whether they are done by matrix units
     dense_forward_t dense_forward
     dense_backward_weights_t dense_backward_weights
     dense_backward_biases_t dense_backward_biases

@@ -6,7 +6,7 @@ It holds no Python function. The binding layer (`_native.pyx`) takes the table o
 from cpython.pycapsule cimport PyCapsule_New
 from libc.float cimport DBL_MIN, FLT_MIN
 from libc.math cimport INFINITY, exp, fabs, pow, rint, sqrt
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
 from nnx._kernels.native.kernels cimport *
@@ -26,7 +26,9 @@ include "elementwise/counts.pxi"
 include "products/tiles.pxi"
 include "products/few_columns.pxi"
 include "products/dense.pxi"
+include "products/blocks.pxi"
 include "plans/weight_gradients.pxi"
+include "plans/block_gradients.pxi"
 include "plans/steps.pxi"
 include "plans/clipping.pxi"
 include "plans/batched_lanes.pxi"
@@ -72,6 +74,7 @@ cdef void vector_function(int which, const real_t *x, real_t *result, Py_ssize_t
 cdef Kernels addresses
 fill_layouts(addresses.layouts)
 addresses.product_scratch = PRODUCT_SCRATCH
+addresses.takes_blocks, addresses.has_matrix_units = TAKES_BLOCKS, HAS_MATRIX_UNITS
 addresses.dense_forward = <dense_forward_t> dense_forward
 addresses.dense_backward_weights = <dense_backward_weights_t> dense_backward_weights
 addresses.dense_backward_biases = <dense_backward_biases_t> dense_backward_biases

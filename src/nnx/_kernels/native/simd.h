@@ -28,19 +28,6 @@
 #define INLINE static inline
 #endif
 
-/* Whether the processor has what a variant is compiled for (see setup.py). */
-static inline int processor_offers(const char *variant) {
-#if defined(__GNUC__) && defined(__x86_64__)
-    __builtin_cpu_init();
-    if (strcmp(variant, "avx2") == 0)
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (strcmp(variant, "avx512") == 0)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
-#endif
-    return strcmp(variant, "baseline") == 0;
-}
-
 /* The number. DIGITS: bits of its fraction; BIAS: of its exponent. */
 #ifdef NNX_DOUBLE
 typedef double real_t;

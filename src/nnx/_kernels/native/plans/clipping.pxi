@@ -29,7 +29,7 @@ cdef double factor_of_norm(const Net *net) noexcept nogil:
     for s in range(net.n_stages):
         stage = &net.stages[s]
         if has_parameters(stage) and stage.trained:
-            squares += squares_of(&stage.weights, stage.n_in if stage.tiles is not NULL else 1)
+            squares += squares_of(&stage.weights, stage.n_in if is_shared(stage) else 1)
             squares += squares_of(&stage.biases, 1 if stage.biases.size else 0)
     factor = net.clip_norm / (sqrt(squares) + 1e-6)
     return 1 if factor > 1 else factor
@@ -55,14 +55,13 @@ cdef void third_phase(const Net *net, const vec *constants, int thread) noexcept
         stage = &net.stages[s]
         if not has_parameters(stage) or not stage.trained:
             continue
-        if stage.tiles is not NULL:
+        if is_shared(stage):
             first = first_row_of(net, stage, thread)
             rows = first_row_of(net, stage, thread + 1) - first
             update_collected(
                 net, &stage.weights, first * stage.n_out, rows * stage.n_out, factor, constants
             )
-            if stage.packed is not NULL:
-                pack_row_panel(stage, first, rows)
+            pack_rows_of_weights(stage, first, rows)
         elif thread == s % net.progress.n_threads:
             update_collected(net, &stage.weights, 0, stage.weights.size, factor, constants)
         if stage.biases.size and thread == (s + 1) % net.progress.n_threads:

@@ -191,6 +191,20 @@ cdef inline void *within(char *memory, Py_ssize_t *at, Py_ssize_t size) noexcept
     return place
 
 
+cdef int place_blocks(Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) except -1:
+    """Give a dense stage's matrices in blocks their places."""
+    cdef Blocks *blocks = &stage.blocks
+    cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out
+    blocks.rows = blocks_in(batch)
+    blocks.inputs = <uint16_t *> within(memory, at, blocks_space(batch, n_in))
+    blocks.turned_inputs = <uint16_t *> within(memory, at, blocks_space(batch, n_in))
+    blocks.weights = <uint16_t *> within(memory, at, blocks_space(n_in, n_out))
+    blocks.turned_weights = <uint16_t *> within(memory, at, blocks_space(n_in, n_out))
+    blocks.dvalues = <uint16_t *> within(memory, at, blocks_space(batch, n_out))
+    blocks.paired_dvalues = <uint16_t *> within(memory, at, blocks_space(batch, n_out))
+    return 0
+
+
 cdef class Plan:
     """A program, bound to arrays for as long as a call lasts, and the memory that its steps need.
 
@@ -205,10 +219,13 @@ cdef class Plan:
         Whether loss and last activation have one gradient.
     guards : Guards
         What `holds` looks at.
+    bfloat16 : bool
+        Whether dense stages round what they multiply to bfloat16.
     """
 
     cdef Kernels *kernels
     cdef readonly object dtype
+    cdef readonly bint bfloat16
     cdef int number
     cdef Py_ssize_t itemsize
     cdef tuple stages, guards, dense
@@ -237,7 +254,9 @@ cdef class Plan:
     cdef readonly long long run  # the number of the one that was prepared last
     cdef readonly Py_ssize_t steps_done  # of it
 
-    def __cinit__(self, dtype, tuple stages not None, str loss not None, bint combined, guards not None):
+    def __cinit__(
+        self, dtype, tuple stages not None, str loss not None, bint combined, guards not None, bint bfloat16=False
+    ):
         cdef Py_ssize_t s
         self.dtype = np.dtype(dtype)
         self.number = self.dtype.num
@@ -245,6 +264,10 @@ cdef class Plan:
         if self.number != cnp.NPY_FLOAT and self.number != cnp.NPY_DOUBLE:
             raise TypeError(f"Plan: dtype must be float32 or float64, got {dtype!r}.")
         self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
+        if bfloat16 and self.number != cnp.NPY_FLOAT:
+            raise TypeError(f"Plan: dtype must be float32 for bfloat16 products, got {self.dtype}.")
+        self.bfloat16 = self.lean.bfloat16 = self.stored.bfloat16 = bfloat16
+        self.lean.units = self.stored.units = bfloat16 and has_units()
         self.lean.loss = self.stored.loss = loss_of(self.kernels, loss)
         check_chain(stages, self.lean.loss, combined)
         # Plain tuples, which take half as long to go through as named ones.
@@ -323,6 +346,8 @@ cdef class Plan:
         for s in range(net.n_stages):
             stage = &net.stages[s]
             kernels_need = max(kernels_need, self.kernels.gradient_space(batch, stage.n_in, stage.n_out))
+            if net.units and stage.kind == DENSE:
+                kernels_need = max(kernels_need, block_gradient_space(stage.n_out))
         net.scratch_size = (self.kernels.product_scratch + kernels_need + ALIGNMENT) // ALIGNMENT * ALIGNMENT
         net.private_size = net.scratch_size + 2 * ALIGNMENT
         net.scratch = <char *> within(memory, &at, net.private_size * n_threads)
@@ -352,10 +377,19 @@ cdef class Plan:
                 stage.output = within(memory, &at, batch * stage.n_out * size)
             if stage.kind == DROPOUT:
                 stage.mask = within(memory, &at, batch * stage.n_out * size)
-            if stage.kind == DENSE and self.kernels.tiles_space(batch, stage.n_in, stage.n_out):
+            if stage.kind == DENSE and net.units:
+                place_blocks(stage, memory, &at, batch)
+                stage.fed = before is not NULL and before.kind == DENSE
+                if stage.fed:
+                    before.feeds = True
+            elif stage.kind == DENSE and net.bfloat16:
+                stage.rounded_inputs = within(memory, &at, batch * stage.n_in * size)
+                stage.rounded_dvalues = within(memory, &at, batch * stage.n_out * size)
+                stage.weights.rounded = within(memory, &at, stage.n_in * stage.n_out * size)
+            if stage.kind == DENSE and not net.units and self.kernels.tiles_space(batch, stage.n_in, stage.n_out):
                 stage.tiles = within(memory, &at, self.kernels.tiles_space(batch, stage.n_in, stage.n_out))
                 stage.panels = within(memory, &at, self.kernels.panels_space(batch, stage.n_in, stage.n_out))
-            if stage.kind == DENSE and self.kernels.packed_space(batch, stage.n_in, stage.n_out):
+            if stage.kind == DENSE and not net.units and self.kernels.packed_space(batch, stage.n_in, stage.n_out):
                 stage.packed = within(memory, &at, self.kernels.packed_space(batch, stage.n_in, stage.n_out))
             if stage.kind == PRELU and net.clip_norm:
                 stage.weights.collected = within(memory, &at, stage.n_out * size)
@@ -537,6 +571,7 @@ cdef class Plan:
             return  # it is left out, or part of another one
         before = lean[0]
         lean.weights, lean.biases, lean.trained = stage.weights, stage.biases, stage.trained
+        lean.weights.rounded = before.weights.rounded
         lean.weights.collected, lean.weights.squares = before.weights.collected, before.weights.squares
         lean.biases.collected, lean.biases.squares = before.biases.collected, before.biases.squares
         lean.keep, lean.seed, lean.forwards = stage.keep, stage.seed, stage.forwards
@@ -675,7 +710,7 @@ cdef class Plan:
                 raise ValueError("Plan.prepare: order must have a row for each epoch.")
             rows = checked_order(rows, n_samples)
         self.order = rows
-        batched_lanes = self.kernels.fits_lanes(&self.lean)
+        batched_lanes = self.kernels.fits_lanes(&self.lean) and not self.bfloat16
         if batched_lanes != self.lean.batched_lanes:
             self._free()
         self.lean.batched_lanes = batched_lanes
@@ -719,6 +754,8 @@ cdef class Plan:
             if has_parameters(&stages[s]):
                 lean = &self.lean.stages[self.place[s]]
                 stages[s].tiles, stages[s].panels, stages[s].packed = lean.tiles, lean.panels, lean.packed
+                stages[s].blocks, stages[s].weights.rounded = lean.blocks, lean.weights.rounded
+                stages[s].rounded_inputs, stages[s].rounded_dvalues = lean.rounded_inputs, lean.rounded_dvalues
                 stages[s].weights.collected, stages[s].weights.squares = lean.weights.collected, lean.weights.squares
                 stages[s].biases.collected, stages[s].biases.squares = lean.biases.collected, lean.biases.squares
                 if self.lean.batched_lanes:

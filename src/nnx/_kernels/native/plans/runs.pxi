@@ -78,6 +78,17 @@ cdef void record_epoch(const Net *net, Py_ssize_t epoch, double penalty, double 
 
 
 cdef Py_ssize_t train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int thread) noexcept nogil:
+    """Do some steps of a run, as one of its threads; return the step before which it ended."""
+    cdef Py_ssize_t end
+    if TAKES_BLOCKS and net.units:
+        units_begin()
+        end = do_steps(net, first_step, end_step, thread)
+        units_end()
+        return end
+    return do_steps(net, first_step, end_step, thread)
+
+
+cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int thread) noexcept nogil:
     """Do some steps of a run, as one of its threads; return the step before which it ended.
 
     The rates are in the last of the steps' figures.

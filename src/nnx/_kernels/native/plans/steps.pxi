@@ -7,6 +7,7 @@ cdef enum:
     ROW_UNIT = 16  # threads get a multiple of it: whole vectors of rows
     TILE_BYTES = 1 << 18  # of values and gradients of rows that go forward and back together: they stay in L2
     FEWEST_ROWS = 192  # but not fewer: for each such tile of rows the weights are packed anew
+    FEWEST_ROWS_IN_BLOCKS = 256
 
 
 cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:
@@ -15,6 +16,8 @@ cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:
     for s in range(net.n_stages):
         width += 2 * net.stages[s].n_out
     width = TILE_BYTES // (width * <Py_ssize_t> sizeof(real_t))
+    if net.units:
+        return max(<Py_ssize_t> FEWEST_ROWS_IN_BLOCKS, width // BLOCK * BLOCK)
     return max(<Py_ssize_t> FEWEST_ROWS, width // ROW_UNIT * ROW_UNIT)
 
 
@@ -25,6 +28,21 @@ cdef Py_ssize_t forward_space(const Net *net) noexcept nogil:
     for s in range(net.n_stages):
         wide = max(wide, net.stages[s].n_out)
     return 2 * rows_at_a_time(net) * wide * <Py_ssize_t> sizeof(real_t)
+
+
+cdef const real_t *rounded_rows(
+    const real_t *values,  # (rows, columns) in
+    void *place,  # (batch, columns) out; or NULL
+    Py_ssize_t first,  # the first row's place in the batch
+    Py_ssize_t rows,
+    Py_ssize_t columns,
+) noexcept nogil:
+    """Return some rows as a dense stage multiplies them: rounded, if there is a place for that."""
+    cdef real_t *result = <real_t *> place + first * columns
+    if place is NULL:
+        return values
+    round_bfloat16(values, result, rows * columns)
+    return result
 
 
 # Forward
@@ -42,9 +60,13 @@ cdef void forward_stage(
     """Compute some rows of what a stage puts out."""
     cdef Py_ssize_t n = rows * stage.n_out
     cdef real_t *kept
-    if stage.kind == DENSE:
+    if has_blocks(stage):
+        if not stage.fed:
+            keep_inputs(stage, inputs, first, rows)
+        forward_blocks(stage, stage + 1 if stage.feeds else NULL, output, first, rows, <real_t *> scratch)
+    elif stage.kind == DENSE:
         dense_forward(
-            inputs, <const real_t *> stage.weights.values, <const real_t *> stage.biases.values, output, rows,
+            rounded_rows(inputs, stage.rounded_inputs, first, rows, stage.n_in), factors_of(stage), <const real_t *> stage.biases.values, output, rows,
             stage.n_in, stage.n_out, <const real_t *> stage.packed, stage.relu, <real_t *> scratch,
         )
     elif stage.kind == PRELU:
@@ -220,9 +242,33 @@ cdef Py_ssize_t judge_rows(
     return hits
 
 
-cdef inline bint wants_gradients(const Stage *stage) noexcept nogil:
-    """Return whether a stage has parameters of which anybody needs the gradients."""
-    return has_parameters(stage) and (stage.trained or stage.weights.gradients is not NULL)
+cdef void backward_dense(
+    const Net *net,
+    const Stage *stage,
+    const real_t *inputs,  # (rows, n_in) in
+    const real_t *dvalues,  # (rows, n_out) in
+    real_t *dinputs,  # (rows, n_in) out; or NULL
+    Py_ssize_t first,  # the first row's place in the batch
+    Py_ssize_t rows,
+    const real_t *gate,  # (rows, n_in) in: the output of the ReLU before, through which dinputs go as well; or NULL
+    real_t *scratch,
+) noexcept nogil:
+    """Take some rows' gradient back through a dense stage, and keep what the gradients of its weights need."""
+    if has_blocks(stage):
+        if not stage.feeds:
+            keep_dvalues(stage, dvalues, first, rows)
+        if dinputs is not NULL:
+            backward_blocks(stage, stage - 1 if stage.fed else NULL, dinputs, gate, first, rows, scratch)
+        return
+    dvalues = rounded_rows(dvalues, stage.rounded_dvalues, first, rows, stage.n_out)
+    if stage.rounded_inputs is not NULL:
+        inputs = <const real_t *> stage.rounded_inputs + first * stage.n_in
+    if stage.tiles is not NULL and packs_batch(net, stage) and wants_gradients(stage):
+        pack_stage(stage, inputs, dvalues, first, rows, net.batch)
+    if dinputs is not NULL:
+        dense_backward_inputs(
+            dvalues, factors_of(stage), dinputs, rows, stage.n_in, stage.n_out, gate, scratch
+        )
 
 
 cdef void backward_rows(
@@ -247,16 +293,12 @@ cdef void backward_rows(
         dvalues = <real_t *> stage.dvalues + first * stage.n_out
         dinputs = <real_t *> stage.dinputs + first * stage.n_in if stage.dinputs is not NULL else NULL
         if stage.kind == DENSE:
-            if stage.relu and not gated:
+            if stage.relu and not gated and not stage.feeds:
                 relu_backward(output, dvalues, dvalues, n)
-            if stage.tiles is not NULL and packs_batch(net, stage) and wants_gradients(stage):
-                pack_stage(stage, inputs, dvalues, first, rows, net.batch)
-            if dinputs is not NULL:
-                gated = s > 0 and net.stages[s - 1].relu
-                dense_backward_inputs(
-                    dvalues, <const real_t *> stage.weights.values, dinputs, rows, stage.n_in, stage.n_out,
-                    inputs if gated else NULL, <real_t *> scratch,
-                )
+            gated = s > 0 and net.stages[s - 1].relu
+            backward_dense(
+                net, stage, inputs, dvalues, dinputs, first, rows, inputs if gated else NULL, <real_t *> scratch
+            )
         elif dinputs is not NULL:
             gated = False
             if stage.kind == DROPOUT:
@@ -304,8 +346,9 @@ cdef Py_ssize_t train_rows(
 
 cdef inline Py_ssize_t share_of(const Net *net, Py_ssize_t rows) noexcept nogil:
     """Return how many rows of a batch each thread takes, at most."""
-    cdef Py_ssize_t unit = net.progress.n_threads * ROW_UNIT
-    return (rows + unit - 1) // unit * ROW_UNIT
+    cdef Py_ssize_t least = BLOCK if net.units else ROW_UNIT
+    cdef Py_ssize_t unit = net.progress.n_threads * least
+    return (rows + unit - 1) // unit * least
 
 
 cdef void first_phase(const Net *net, const Batch *batch, int thread, char *scratch) noexcept nogil:
@@ -340,8 +383,19 @@ cdef void rule_constants(const Net *net, double rate, uint64_t step, vec *consta
         constants[at + AVERAGE] = v_all(keep)
 
 
+cdef inline bint is_shared(const Stage *stage) noexcept nogil:
+    """Return whether each thread owns some rows of the weights."""
+    return stage.tiles is not NULL or has_blocks(stage)
+
+
 cdef Py_ssize_t first_row_of(const Net *net, const Stage *stage, int thread) noexcept nogil:
-    """Return the first row of the weights whose row panels a thread owns."""
+    """Return the first row of the weights that a thread owns: where a row panel, or a row of blocks, begins."""
+    if has_blocks(stage):
+        return min(blocks_in(stage.n_in) * thread // net.progress.n_threads * BLOCK, stage.n_in)
+    return first_row_of_panels(net, stage, thread)
+
+
+cdef inline Py_ssize_t first_row_of_panels(const Net *net, const Stage *stage, int thread) noexcept nogil:
     cdef Py_ssize_t n_row_panels = (stage.n_in + TILE_ROWS - 1) // TILE_ROWS
     cdef Py_ssize_t panel, i = 0
     for panel in range(n_row_panels * thread // net.progress.n_threads):
@@ -350,15 +404,37 @@ cdef Py_ssize_t first_row_of(const Net *net, const Stage *stage, int thread) noe
 
 
 cdef void pack_weights(const Net *net, int thread) noexcept nogil:
-    """Pack the weights that a thread owns; afterwards each row panel is packed when it has been updated."""
+    """Pack, round or convert the weights that a thread owns; afterwards that is done whenever they are updated."""
     cdef const Stage *stage
-    cdef Py_ssize_t first
+    cdef Py_ssize_t first, end
     cdef int s
     for s in range(net.n_stages):
         stage = &net.stages[s]
-        if stage.packed is not NULL:
-            first = first_row_of(net, stage, thread)
-            pack_row_panel(stage, first, first_row_of(net, stage, thread + 1) - first)
+        if stage.kind != DENSE:
+            continue
+        if is_shared(stage):
+            first, end = first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1)
+        else:
+            first, end = 0, stage.n_in if thread == s % net.progress.n_threads else 0
+        pack_rows_of_weights(stage, first, end - first)
+
+
+cdef void pack_rows_of_weights(const Stage *stage, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    """Do so with some rows: the whole row panels, or rows of blocks, that a thread owns, or all."""
+    cdef Py_ssize_t at = first * stage.n_out, i, j
+    if rows == 0:
+        return
+    if has_blocks(stage):
+        for i in range(first // BLOCK, blocks_in(first + rows)):
+            for j in range(blocks_in(stage.n_out)):
+                convert_weights(stage, i * BLOCK, j * BLOCK)
+        return
+    if stage.weights.rounded is not NULL:
+        round_bfloat16(
+            <const real_t *> stage.weights.values + at, <real_t *> stage.weights.rounded + at, rows * stage.n_out
+        )
+    if stage.packed is not NULL:
+        pack_row_panel(stage, first, rows)
 
 
 cdef void train_stage(
@@ -368,11 +444,19 @@ cdef void train_stage(
     cdef Stage *stage = &net.stages[s]
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out
     cdef const real_t *inputs = rows_of_X(net, batch, 0) if s == 0 else <const real_t *> stage.inputs
-    cdef const real_t *dvalues = <const real_t *> stage.dvalues
+    cdef const real_t *dvalues = dvalues_of(stage)
     cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
     cdef real_t *sums = gradients + TILE_ROWS * ROW_PANEL_COLUMNS
     cdef bint in_panels = packs_batch(net, stage)
     cdef Py_ssize_t i, end
+    if stage.rounded_inputs is not NULL:
+        inputs = <const real_t *> stage.rounded_inputs
+    if has_blocks(stage):
+        train_blocks(
+            net, stage, first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1), batch.rows, constants,
+            constants + biases_at(net), gradients,
+        )
+        return
     if stage.tiles is not NULL:
         i, end = first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1)
         while i < end:

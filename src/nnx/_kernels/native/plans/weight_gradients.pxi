@@ -9,6 +9,24 @@ cdef enum:
     ROW_PANEL_DEPTH = 256  # rows of the batch at a time: one panel of them, and a tile of the inputs, stay in L1
 
 
+cdef inline bint wants_gradients(const Stage *stage) noexcept nogil:
+    """Return whether a stage has parameters of which anybody needs the gradients."""
+    return has_parameters(stage) and (stage.trained or stage.weights.gradients is not NULL)
+
+
+# What a dense stage multiplies, which is rounded first where it shall compute in bfloat16 and there are no matrix units
+
+
+cdef inline const real_t *factors_of(const Stage *stage) noexcept nogil:
+    """Return the weights as a dense stage multiplies them."""
+    return <const real_t *> (stage.weights.values if stage.weights.rounded is NULL else stage.weights.rounded)
+
+
+cdef inline const real_t *dvalues_of(const Stage *stage) noexcept nogil:
+    """Return what comes back to a dense stage, a whole batch, as it multiplies it."""
+    return <const real_t *> (stage.dvalues if stage.rounded_dvalues is NULL else stage.rounded_dvalues)
+
+
 cdef inline bint has_row_panels(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     """Return whether the weights are large enough for tiles to be full."""
     return n_in >= TILE_ROWS and n_out >= TALL_VECTORS * LANES
@@ -134,7 +152,7 @@ cdef void pack_stage(
 
 cdef void pack_row_panel(const Stage *stage, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
     """Pack some rows of the weights for the forward product."""
-    cdef const real_t *weights = <const real_t *> stage.weights.values + first * stage.n_out
+    cdef const real_t *weights = factors_of(stage) + first * stage.n_out
     cdef real_t *panels = <real_t *> stage.packed + first * TALL_VECTORS * LANES
     pack_lines(weights, stage.n_out, rows, stage.n_out, TALL_VECTORS, panels, packed_stride(stage.n_in))
 
@@ -262,7 +280,7 @@ cdef void train_row_panel(
     cdef int r
     if not packs_batch(net, stage):
         a, a_depth = inputs + i, stage.n_in
-        b, b_depth, next_panel = <const real_t *> stage.dvalues, n_out, line
+        b, b_depth, next_panel = dvalues_of(stage), n_out, line
     while j < n_out:
         wide = min(<Py_ssize_t> ROW_PANEL_COLUMNS, n_out - j)
         k = 0
@@ -327,5 +345,7 @@ cdef void update_values(
     if net.clip_value:
         clip_gradients(gradients, gradients, n, net.clip_value)
     net.rule.apply(values, gradients, states, n, constants)
+    if parameter.rounded is not NULL:
+        round_bfloat16(values, <real_t *> parameter.rounded + at, n)
     if parameter.averages is not NULL:
         average_by(constants + AVERAGE, <real_t *> parameter.averages + at, values, n)

@@ -1,0 +1,104 @@
+# The gradient of the weights in blocks, and their update: while matrix units multiply for the next columns of a row of blocks,
+# the vector units update those before.
+
+
+cdef struct Due:
+    # Rows and columns of the weights whose gradients are known, and whose update is under way.
+    const real_t *gradients  # (BLOCK, line)
+    Py_ssize_t i  # where they begin in the weights
+    Py_ssize_t j
+    int rows
+    int columns
+    int line
+    int pieces  # of the update: each row, and then the conversion of each block
+    int done
+
+
+cdef void update_piece(const Net *net, Stage *stage, Due *due, const vec *constants) noexcept nogil:
+    """Update another row or, when all are, convert another block of the new weights."""
+    if due.done < due.rows:
+        train_values(
+            net, &stage.weights, (due.i + due.done) * stage.n_out + due.j,
+            <real_t *> due.gradients + due.done * due.line, due.columns, stage.trained, constants,
+        )
+    else:
+        convert_weights(stage, due.i, due.j + (due.done - due.rows) * BLOCK)
+    due.done += 1
+
+
+cdef void train_block_line(
+    const Net *net,
+    Stage *stage,
+    Py_ssize_t i,  # the first of the rows
+    Py_ssize_t depth,  # of the batch, in blocks
+    const vec *constants,  # of the optimizer's rule
+    real_t *gradients,  # scratch: twice (BLOCK, BLOCK_COLUMNS)
+    Due *due,  # in and out: what is updated meanwhile, and what is left to update
+) noexcept nogil:
+    """Compute the gradients of BLOCK rows of the weights, columns by columns, and update the columns before."""
+    cdef const Blocks *blocks = &stage.blocks
+    cdef const uint16_t *left = block_of(blocks.turned_inputs, blocks.rows, i // BLOCK, 0)
+    cdef const uint16_t *right
+    cdef Py_ssize_t j = 0, b, k, wide
+    cdef Py_ssize_t steps, step
+    cdef real_t *target
+    cdef Sums sums
+    while j < stage.n_out:
+        wide = blocks_in(min(<Py_ssize_t> BLOCK_COLUMNS, stage.n_out - j))
+        target = gradients if due.gradients != gradients else gradients + BLOCK * BLOCK_COLUMNS
+        steps, step = wide * depth, 0
+        for b in range(wide):
+            right = block_of(blocks.paired_dvalues, blocks.rows, j // BLOCK + b, 0)
+            sums_clear(&sums)
+            for k in range(depth):
+                sums_add(&sums, left + k * BLOCK_SIZE, right + k * BLOCK_SIZE)
+                step += 1
+                while due.done * steps < due.pieces * step:
+                    update_piece(net, stage, due, constants)
+            sums_store(&sums, <float *> target + b * BLOCK, wide * BLOCK)
+        due.gradients, due.i, due.j = target, i, j
+        due.rows = <int> min(stage.n_in - i, <Py_ssize_t> BLOCK)
+        due.columns = <int> min(stage.n_out - j, <Py_ssize_t> BLOCK_COLUMNS)
+        due.line = <int> (wide * BLOCK)
+        due.done, due.pieces = 0, due.rows
+        if stage.trained and not net.clip_norm:
+            due.pieces += <int> wide
+        j += BLOCK_COLUMNS
+
+
+cdef void train_blocks(
+    const Net *net,
+    Stage *stage,
+    Py_ssize_t first,  # of the rows of the weights: a multiple of BLOCK
+    Py_ssize_t end,
+    Py_ssize_t rows,  # of the batch
+    const vec *constants,  # of the optimizer's rule, for weights
+    const vec *bias_constants,
+    real_t *gradients,  # scratch, `block_gradient_space` bytes
+) noexcept nogil:
+    """Compute the gradients of some rows of the weights, and of the biases if the first is one; update them."""
+    cdef real_t *sums = gradients + 2 * BLOCK * BLOCK_COLUMNS
+    cdef Py_ssize_t depth = blocks_in(rows), i = first
+    cdef Due due
+    due.gradients, due.pieces, due.done = NULL, 0, 0
+    while i < end:
+        train_block_line(net, stage, i, depth, constants, gradients, &due)
+        i += BLOCK
+    while due.done < due.pieces:
+        update_piece(net, stage, &due, constants)
+    if first == 0 and end > 0:
+        sum_dvalues(stage, rows, sums)
+        train_values(net, &stage.biases, 0, sums, stage.n_out, stage.trained, bias_constants)
+
+
+cdef void sum_dvalues(const Stage *stage, Py_ssize_t rows, real_t *sums) noexcept nogil:
+    """``sums := Σ over rows of dvalues``, in bfloat16, row after row; (n_out,) out, up to whole blocks."""
+    cdef const Blocks *blocks = &stage.blocks
+    cdef Py_ssize_t i, j
+    memset(sums, 0, blocks_in(stage.n_out) * BLOCK * sizeof(real_t))
+    for j in range(blocks_in(stage.n_out)):
+        for i in range(blocks_in(rows)):
+            add_pairs(
+                block_of(blocks.paired_dvalues, blocks.rows, j, i), <int> min(rows - i * BLOCK, <Py_ssize_t> BLOCK),
+                <float *> sums + j * BLOCK,
+            )

@@ -61,6 +61,10 @@ def use(str variant not None):
     tables[0], tables[1] = found[0], found[1]
 
 
+def matrix_units():
+    return False, "this processor has no matrix units", False
+
+
 include "native/argument_checks.pxi"
 include "native/tables.pxi"
 

@@ -13,6 +13,7 @@ from plans import Book, Net, bits, build, data_for, left_behind, train
 import nnx
 from nnx import _kernels
 from nnx._base import precision
+from nnx.engine import checkpoints
 
 NET = Net("5-40,relu,dropout,40-3,softmax")
 KINDS = pytest.mark.parametrize("kind", [nnx.Model, Book])
@@ -374,3 +375,42 @@ def test_there_is_no_warning_where_nothing_is_refused(units, found):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         build(NET, dtype="float32").train(*data_for(NET, 50), print_every=None, precision="bfloat16")
+
+
+# Checkpoints
+
+
+@KINDS
+def test_a_run_goes_on_in_its_precision_to_the_same_bytes(tmp_path, kind):
+    X, y = data_for(NET, 50)
+    arguments = {"batch_size": 14, "shuffle": True, "seed": 4, "precision": "bfloat16"}
+    whole = bits(train(build(NET, kind=kind, dtype="float32"), X, y, epochs=3, **arguments))
+    train(build(NET, kind=kind, dtype="float32"), X, y, epochs=1, checkpoint=tmp_path / "c", **arguments)
+    found = bits(train(build(NET, kind=kind, dtype="float32"), X, y, epochs=3, resume=tmp_path / "c", **arguments))
+    assert found == whole
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "told"),
+    [(None, "bfloat16", "None, got 'bfloat16'"), ("bfloat16", "float32", "'bfloat16', got None")],
+)
+def test_a_run_in_another_precision_is_refused(tmp_path, first, then, told):
+    X, y = data_for(NET, 50)
+    train(build(NET, dtype="float32"), X, y, checkpoint=tmp_path / "c", precision=first)
+    model = build(NET, dtype="float32")
+    before = bits(left_behind(model))
+    with pytest.raises(ValueError, match=rf"^Model\.train: precision must be that of '.*c', {told}\.$"):
+        model.train(X, y, print_every=None, resume=tmp_path / "c", epochs=2, precision=then)
+    assert bits(left_behind(model)) == before
+
+
+def test_checkpoints_in_float32_are_as_before(tmp_path, monkeypatch):
+    X, y = data_for(NET, 50)
+    runs = []
+    describe = checkpoints.Keeper._run
+    monkeypatch.setattr(checkpoints.Keeper, "_run", lambda *a: runs.append(describe(*a)) or runs[-1])
+    for chosen in (None, "float32", "bfloat16"):
+        runs.clear()
+        train(build(NET, dtype="float32"), X, y, checkpoint=tmp_path / "c", precision=chosen)
+        assert all(("precision" in run) == (chosen == "bfloat16") for run in runs)
+        assert runs[-1].get("precision") == (chosen if chosen == "bfloat16" else None)

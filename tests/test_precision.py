@@ -13,6 +13,7 @@ from plans import Book, Net, bits, build, data_for, left_behind, train
 import nnx
 from nnx import _kernels
 from nnx._base import precision
+from nnx.cli import main
 from nnx.engine import checkpoints
 
 NET = Net("5-40,relu,dropout,40-3,softmax")
@@ -414,3 +415,50 @@ def test_checkpoints_in_float32_are_as_before(tmp_path, monkeypatch):
         train(build(NET, dtype="float32"), X, y, checkpoint=tmp_path / "c", precision=chosen)
         assert all(("precision" in run) == (chosen == "bfloat16") for run in runs)
         assert runs[-1].get("precision") == (chosen if chosen == "bfloat16" else None)
+
+
+# The command
+
+
+def test_the_command_trains_in_bfloat16(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    quick = ["train", "--epochs", "2", "--samples", "20", "--layers", "8"]
+    for name, more in {"a": [], "b": ["--precision", "float32"], "c": ["--precision", "bfloat16"]}.items():
+        assert main([*quick, "-o", f"{name}.model", *more]) == 0
+        told = capsys.readouterr().out
+        assert ("decay 0.001, batch 100, products in bfloat16)." in told) == (name == "c")
+    contents = [(tmp_path / f"{name}.model").read_bytes() for name in "abc"]
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_the_command_goes_on_in_the_same_precision_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    quick = ["train", "--samples", "20", "--layers", "8", "--epochs"]
+    assert main([*quick, "1", "--checkpoint", "c", "--precision", "bfloat16"]) == 0
+    assert main([*quick, "2", "--resume", "c", "--precision", "bfloat16"]) == 0
+    with pytest.raises(SystemExit):
+        main([*quick, "2", "--resume", "c"])
+    assert "precision must be that of 'c', 'bfloat16', got None" in capsys.readouterr().err
+
+
+def test_the_command_refuses_another_precision(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--precision", "float16"])
+    assert caught.value.code == 2
+    assert "argument --precision: invalid choice: 'float16'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        ((True, "AMX", False), "bfloat16     on matrix units (AMX)\n"),
+        (
+            (False, "this processor has no matrix units", False),
+            "bfloat16     by conversion, no faster than float32: this processor has no matrix units\n",
+        ),
+    ],
+)
+def test_info_says_how_bfloat16_runs(units, capsys, found, line):
+    units(*found)
+    assert main(["info"]) == 0
+    assert line in capsys.readouterr().out

@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import Any, NamedTuple
 
-from nnx._base import printing
+from nnx._base import precision, printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx.engine import divergence, program
@@ -65,7 +65,8 @@ def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) ->
 
 
 def _do_step(job: Job, report: printing.Printer, batch: Data, done: int) -> None:
-    figures = _step(job, batch, done)
+    with precision.of_products(job.precision):
+        figures = _step(job, batch, done)
     step = done % job.n_batches
     if report.wants(step):
         report.line(printing.step_line(step, *figures))

@@ -31,7 +31,7 @@ def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) ->
     def sums() -> tuple[float, ...]:
         return _sums(model)
 
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, precision.of_products(job.precision):
         try:
             if job.stops:
                 divergence.check_parameters(model, done, job.n_batches)
@@ -65,8 +65,7 @@ def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) ->
 
 
 def _do_step(job: Job, report: printing.Printer, batch: Data, done: int) -> None:
-    with precision.of_products(job.precision):
-        figures = _step(job, batch, done)
+    figures = _step(job, batch, done)
     step = done % job.n_batches
     if report.wants(step):
         report.line(printing.step_line(step, *figures))

@@ -393,14 +393,12 @@ class Run:
 
 def _planned(model: Network, bfloat16: bool) -> tuple[program.Program, Any]:
     """Return a model's program and its plan: those of the last time, if nothing has changed since."""
-    if bfloat16:
-        raise program.Obstacle("plans do not multiply in bfloat16 yet")
     kept: tuple[program.Program, Any] | None = model._plan
-    if kept is not None and _still_holds(model, kept[1]):
+    if kept is not None and kept[1].bfloat16 == bfloat16 and _still_holds(model, kept[1]):
         return kept
     lowered = program.lower(model)
     native = _kernels.backend.Plan(  # type: ignore[attr-defined]
-        lowered.dtype, lowered.stages, lowered.loss._kernel, lowered.combined, lowered.guards
+        lowered.dtype, lowered.stages, lowered.loss._kernel, lowered.combined, lowered.guards, bfloat16
     )
     model._plan = (lowered, native)
     return lowered, native

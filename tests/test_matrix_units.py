@@ -2,7 +2,7 @@
 process has to fear from them: a refusal by the system, signals, forks.
 
 As a script, this file does in a process of its own what could end that process: with "beside" and a backend's name, it
-multiplies matrices that lie beside unreadable memory; with "refused" and a way, it trains where the system refuses the units.
+multiplies matrices that lie beside unreadable memory; with "refused" and a way, it trains where Linux refuses units.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def sums_of_units(left, right):
     """Return left · right, each rounded to bfloat16, with the bits that the units' sums have.
 
     They take 32 numbers of the common dimension at a time, sum up the products of the even and of the odd ones apart
-    (each product and its sum rounded once), add both sums, and that to the result. Subnormal numbers become 0 everywhere.
+    (a product and its sum are rounded once), add both sums, and that to the result. Subnormal numbers become 0.
     """
     padding = -left.shape[1] % 32
     left, right = rounded(left).astype(np.float64), rounded(right).astype(np.float64)

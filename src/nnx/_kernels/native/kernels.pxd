@@ -93,8 +93,20 @@ cdef struct Loss:
     int traits
     int n_settings
 
+cdef struct Lines:
+    # Which of a parameter's values: lines of so many columns, and how far apart the lines are.
+    Py_ssize_t rows
+    Py_ssize_t columns
+    Py_ssize_t line  # in the parameter, and in what is kept of it
+    Py_ssize_t gradient_line  # in their gradients
+
+cdef inline Lines one_line(Py_ssize_t n) noexcept nogil:
+    cdef Lines lines
+    lines.rows, lines.columns, lines.line, lines.gradient_line = 1, n, n, n
+    return lines
+
 ctypedef void (*prepare_t)(void *, double, double, const double *) noexcept nogil
-ctypedef void (*apply_t)(void *, const void *, void **, Py_ssize_t, const void *) noexcept nogil
+ctypedef void (*apply_t)(void *, const void *, void **, const Lines *, const void *) noexcept nogil
 
 cdef struct Rule:
     const char *name

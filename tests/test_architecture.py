@@ -30,7 +30,7 @@ FLOORS = [
     {"_kernels._numpy"},
     {"_kernels", "_base.describe"},
     {"_base.check"},
-    {"_base.random"},
+    {"_base.precision", "_base.random"},
     {"accuracy", "activations", "schedules", "initializers"},
     {"layers"},
     {"losses", "optimizers"},

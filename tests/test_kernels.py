@@ -37,7 +37,12 @@ def call(name, *arguments):
 def test_every_backend_has_the_kernels_of_the_specification_with_its_signatures():
     public = {name for name, thing in vars(_kernels.backend).items() if inspect.isroutine(thing) and name[0] != "_"}
     assert public >= set(_numpy.__all__)
-    helpers = {"use", "offers", *(name for name, thing in vars(_arrays).items() if inspect.isfunction(thing))}
+    helpers = {
+        "use",
+        "offers",
+        "matrix_units",
+        *(name for name, thing in vars(_arrays).items() if inspect.isfunction(thing)),
+    }
     assert _kernels.backend is _numpy or public - set(_numpy.__all__) == {name for name in helpers if name[0] != "_"}
     for name in _numpy.__all__:
         ours, theirs = (inspect.signature(getattr(module, name)) for module in (_kernels.backend, _numpy))

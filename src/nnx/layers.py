@@ -9,7 +9,7 @@ import math
 from typing import Any, ClassVar
 
 from nnx import _kernels, initializers
-from nnx._base import check, config, random
+from nnx._base import check, config, precision, random
 from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx._base.vocabulary import built_in
@@ -203,7 +203,8 @@ class Layer_Dense(Described):
         weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
         inputs = check.rows(where, "inputs", inputs, len(weights), weights.dtype)
         output = _kernels.empty(len(inputs), weights.shape[1], weights.dtype)
-        _kernels.backend.dense_forward(inputs, weights, biases, output)
+        x, w = _factors(where, inputs, weights)
+        _kernels.backend.dense_forward(x, w, biases, output)
         self.inputs = inputs
         self.output = output
 
@@ -223,9 +224,10 @@ class Layer_Dense(Described):
         dvalues = check.rows(where, "dvalues", dvalues, n_neurons, weights.dtype, len(inputs))
         weight_l1, weight_l2, bias_l1, bias_l2 = self._strengths(where)
         dweights, dbiases, dinputs = map(_kernels.empty_like, (weights, biases, inputs))
-        _kernels.backend.dense_backward_weights(inputs, dvalues, weights, dweights, weight_l1, weight_l2)
-        _kernels.backend.dense_backward_biases(dvalues, biases, dbiases, bias_l1, bias_l2)
-        _kernels.backend.dense_backward_inputs(dvalues, weights, dinputs)
+        x, d, w = _factors(where, inputs, dvalues, weights)
+        _kernels.backend.dense_backward_weights(x, d, weights, dweights, weight_l1, weight_l2)
+        _kernels.backend.dense_backward_biases(d, biases, dbiases, bias_l1, bias_l2)
+        _kernels.backend.dense_backward_inputs(d, w, dinputs)
         self.dweights, self.dbiases, self.dinputs = dweights, dbiases, dinputs
 
     def get_parameters(self) -> tuple[Array, Array]:
@@ -283,6 +285,18 @@ class Layer_Dense(Described):
         if dtype is config.FLOAT32 or dtype is config.FLOAT64:
             return dtype
         return config.float_dtype(type(self).__name__, dtype)
+
+
+def _factors(where: str, *arrays: Array) -> tuple[Array, ...]:
+    """Return what products are computed of: the arrays as they are or, in bfloat16, rounded copies."""
+    if not precision.rounds():
+        return arrays
+    if arrays[0].dtype != config.FLOAT32:
+        raise ValueError(f"{where}: dtype must be float32 for products in bfloat16, got {arrays[0].dtype}.")
+    rounded = tuple([_kernels.empty_like(array) for array in arrays])
+    for array, copy in zip(arrays, rounded, strict=True):
+        _kernels.backend.round_bfloat16(array, copy)
+    return rounded
 
 
 @built_in("layer")

@@ -11,13 +11,21 @@ import numpy as np
 from nnx._base import check, printing, trainers
 from nnx._base.config import checked_threads, get_num_threads
 from nnx._base.interrupt import Interrupt, at_once
+from nnx._base.precision import checked_precision, warn_of_refused_units
 from nnx._base.random import Order
 from nnx._base.typing import Array, ArrayLike, Parameters, Path
 from nnx._base.vocabulary import BUILT_IN, is_built_in
 from nnx.accuracy import Accuracy_Regression
 from nnx.activations import Activation_PReLU, Activation_Softmax
 from nnx.engine import plan, program, training
-from nnx.engine.data_checks import checked_data, checked_samples, checked_validation, keeps, warn_of_sorted_rows
+from nnx.engine.data_checks import (
+    checked_data,
+    checked_samples,
+    checked_validation,
+    dtype_of,
+    keeps,
+    warn_of_sorted_rows,
+)
 from nnx.engine.history import History
 from nnx.engine.job import Job
 from nnx.layers import AVERAGED, Layer_Dense, Layer_Input
@@ -299,6 +307,7 @@ class Model:
         checkpoint: Path | None = None,
         checkpoint_every: int | str = "60s",
         resume: Path | None = None,
+        precision: str | None = None,
     ) -> History:
         """Train on samples ``X`` and what is to be predicted from them, ``y``.
 
@@ -344,6 +353,11 @@ class Model:
             Go on with the run that wrote this checkpoint, given the same model and arguments; ``epochs`` may be more,
             and ``threads`` and what is printed are free. The result is that of a run that was never interrupted, to
             the bit, if the model is of built-in classes and the backend the same.
+        precision : "bfloat16", optional
+            Let dense layers round what they multiply (inputs, weights, dvalues) to bfloat16, numbers of 8 bits in place
+            of float32's 24, to nearest. Sums, parameters and all else stay float32, and so do validation, `evaluate`
+            and `predict`. It is faster on processors with matrix units (`explain` tells), for float32 models
+            only. Without it, or with the name of the model's dtype, layers multiply in that.
 
         Returns
         -------
@@ -360,7 +374,8 @@ class Model:
             With ``on_nonfinite="raise"``. It names epoch, step and layer; the update of a step whose loss is not finite
             is not made.
         UserWarning
-            If the rows are sorted by class and a step sees only some of them, without ``shuffle``.
+            If the rows are sorted by class and a step sees only some of them, without ``shuffle``. Once in a process,
+            if ``precision="bfloat16"`` would be faster on matrix units, but the system does not let nnx use them.
         ModelFileError
             If ``resume`` is no checkpoint, damaged, or one of another model; nothing has changed then.
         OSError
@@ -368,7 +383,7 @@ class Model:
         """
         options = (
             *(epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads),
-            *(on_nonfinite, checkpoint, checkpoint_every, resume),
+            *(on_nonfinite, checkpoint, checkpoint_every, resume, precision),
         )
         again = self._again
         if again is not None:
@@ -389,13 +404,16 @@ class Model:
         data = checked_data(self, where, ("X", "y"), X, y, check_finite)
         held_out = None if validation_data is None else checked_validation(self, where, validation_data)
         stops = check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
+        precision = checked_precision(where, precision, dtype_of(self))
+        if precision == "bfloat16":
+            warn_of_refused_units(where)
         if batch_size is not None and not order.shuffles and resume is None:
             warn_of_sorted_rows(where, self, data, batch_size)
         trainer = trainers.this_thread()
         try:
             trainers.begin(where, self, trainer)
             history = History(isinstance(self.accuracy, Accuracy_Regression))
-            job = Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, history)
+            job = Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, precision, history)
             resumed = None
             if checkpoint is not None or resume is not None or checkpoint_every != "60s":
                 from nnx.engine import checkpoints
@@ -747,14 +765,20 @@ class Model:
             self._connect_loss()
         return misfit
 
-    def explain(self) -> str:
+    def explain(self, precision: str | None = None) -> str:
         """Return whether this model trains as a plan, many steps in one compiled call, and if not, what prevents it.
 
         Both ways compute the same formulas; their results differ by rounding, as sums run in another order. A plan is
         several times as fast. ``print(nnx.engine.program.lower(model))`` shows what a plan does in a step.
+
+        Parameters
+        ----------
+        precision : "bfloat16", optional
+            As in `train`: say too whether products in bfloat16 run on the processor's matrix units.
         """
-        self._require("Model.explain", "loss", "optimizer", "accuracy")
-        return plan.explain(self)
+        where = "Model.explain"
+        self._require(where, "loss", "optimizer", "accuracy")
+        return plan.explain(self, checked_precision(where, precision, dtype_of(self)) == "bfloat16")
 
     def summary(self) -> None:
         """Print a table of the layers with their output shapes, numbers of parameters and bytes."""

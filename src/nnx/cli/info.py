@@ -7,6 +7,7 @@ from typing import Any
 
 import nnx
 from nnx import _kernels
+from nnx._base import precision
 from nnx.cli.arguments import Parser, standard_output
 
 PACKAGES = ("numpy", "tqdm", "platformdirs")
@@ -46,6 +47,7 @@ def _show_versions() -> None:
         print(f"{package:<12} {version(package)}")
     print(f"backend      {_kernels.name}: {_kernels.reason}")
     print(f"built        {', '.join(_kernels.built)}")
+    print(f"bfloat16     {precision.how_bfloat16_runs()}")
 
 
 def _show_model(model: nnx.Model) -> None:

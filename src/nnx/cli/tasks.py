@@ -39,6 +39,7 @@ class Settings:
     decay: float = 1e-3
     l2: float = 0.0
     dropout: float = 0.0
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)

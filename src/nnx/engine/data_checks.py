@@ -38,7 +38,7 @@ def _samples(model: Network, where: str, name: str, X: ArrayLike, known: Program
             weights, _ = first.get_parameters()
             return check.rows(where, name, X, len(weights), weights.dtype)
         if type(first).__module__.startswith("nnx."):
-            return check.samples(where, name, X, _dtype(model))
+            return check.samples(where, name, X, dtype_of(model))
     X = check.plain(where, name, X)
     if X.ndim == 0:
         raise ValueError(f"{where}: {name} must have one row a sample, got a single number.")
@@ -68,7 +68,7 @@ def checked_data(
         targets = known.loss._targets(where, names[1], given, shape, known.dtype)
     elif isinstance(model.loss, KernelLoss) and keeps(model.loss, "forward", "nnx.losses"):
         shape = (len(given), _output_width(model, samples))
-        targets = model.loss._targets(where, names[1], given, shape, _dtype(model) or given.dtype)
+        targets = model.loss._targets(where, names[1], given, shape, dtype_of(model) or given.dtype)
     if check_finite and targets is not given:
         check.finite(where, names[1], targets)  # what float32 cannot hold has become infinite
     builtin = type(model.loss).__module__ == "nnx.losses"
@@ -140,7 +140,7 @@ def _output_width(model: Network, samples: Array) -> int:
     return width
 
 
-def _dtype(model: Network) -> FloatDType | None:
+def dtype_of(model: Network) -> FloatDType | None:
     """Return the dtype of the model's layers with parameters; None if it has none."""
     kinds = Layer_Dense | Activation_PReLU
     return next((layer._float_dtype() for layer in model.layers if isinstance(layer, kinds)), None)

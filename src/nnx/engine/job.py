@@ -53,6 +53,8 @@ class Job:
     ----------
     stops : bool
         Whether a loss, or a parameter, that is not finite ends it.
+    precision : str or None
+        "bfloat16" if dense layers round what they multiply to that.
     keeper : CheckpointWriter or None
         Writes checkpoints.
     done : int
@@ -71,11 +73,12 @@ class Job:
         order: Order,
         threads: int,
         stops: bool,
+        precision: str | None,
         history: History,
     ) -> None:
         self.model, self.data, self.held_out = model, data, held_out
         self.epochs, self.batch_size, self.order, self.threads = epochs, batch_size, order, threads
-        self.stops, self.history = stops, history
+        self.stops, self.precision, self.history = stops, precision, history
         self.keeper: CheckpointWriter | None = None
         self.done = 0
         self.sums: tuple[float, int, float, int] = (0.0, 0, 0.0, 0)

@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import Any, NamedTuple
 
-from nnx._base import printing
+from nnx._base import precision, printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx.engine import divergence, program
@@ -31,7 +31,7 @@ def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) ->
     def sums() -> tuple[float, ...]:
         return _sums(model)
 
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, precision.of_products(job.precision):
         try:
             if job.stops:
                 divergence.check_parameters(model, done, job.n_batches)

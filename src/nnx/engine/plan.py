@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nnx import _kernels, optimizers
-from nnx._base import check, printing
+from nnx._base import check, precision, printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx._base.typing import Array
@@ -99,15 +99,19 @@ class Accurate:
         return plain and loss._predicts == "numbers" and loss._compares_as_given
 
 
-def explain(model: Network) -> str:
-    """Return whether a model trains as a plan, and if not, which object prevents it."""
+def explain(model: Network, bfloat16: bool) -> str:
+    """Return whether a model trains as a plan, and if not, which object prevents it; how bfloat16 products run."""
+    by_layers = "It trains layer by layer"
+    if bfloat16:
+        by_layers += ", with bfloat16 products by conversion, no faster than float32: only plans use matrix units"
     if not _has_plans():
-        return f"No plan: the backend {_kernels.name} has none. It trains layer by layer."
+        return f"No plan: the backend {_kernels.name} has none. {by_layers}."
     try:
         program.lower(model)
     except program.Obstacle as obstacle:
-        return f"No plan: {obstacle}. It trains layer by layer."
-    return f"It trains as a plan, many steps in one compiled call, on {_kernels.name}."
+        return f"No plan: {obstacle}. {by_layers}."
+    products = f", with bfloat16 products {precision.how_bfloat16_runs()}" if bfloat16 else ""
+    return f"It trains as a plan, many steps in one compiled call, on {_kernels.name}{products}."
 
 
 def _has_plans() -> bool:
@@ -155,7 +159,7 @@ class Run:
     def __init__(self, job: Job) -> None:
         self.job, self.model, self.data, self.held_out, self.order = job, job.model, job.data, job.held_out, job.order
         model, data, order = job.model, job.data, job.order
-        self.program, self.native = _planned(model)
+        self.program, self.native = _planned(model, job.precision == "bfloat16")
         self.n_samples = len(data.X)
         self.batch, self.n_batches, self.n_steps = job.rows, job.n_batches, job.n_steps
         self.done = self.begun = job.done
@@ -250,7 +254,7 @@ class Run:
         epoch, step = divmod(self.done, self.n_batches)
         order = self.order.draw(epoch + 1, self.n_samples)
         batch = next(self.data.batches(self.job.batch_size, order, step))
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), precision.of_products(self.job.precision):
             self.model.forward(batch.X, training=True)
         divergence.refuse_step(self.model, batch, self.done, self.n_batches)
 
@@ -387,14 +391,14 @@ class Run:
         self.native.release()
 
 
-def _planned(model: Network) -> tuple[program.Program, Any]:
+def _planned(model: Network, bfloat16: bool) -> tuple[program.Program, Any]:
     """Return a model's program and its plan: those of the last time, if nothing has changed since."""
     kept: tuple[program.Program, Any] | None = model._plan
-    if kept is not None and _still_holds(model, kept[1]):
+    if kept is not None and _still_holds(model, kept[1]) and kept[1].bfloat16 is bfloat16:
         return kept
     lowered = program.lower(model)
     native = _kernels.backend.Plan(  # type: ignore[attr-defined]
-        lowered.dtype, lowered.stages, lowered.loss._kernel, lowered.combined, lowered.guards
+        lowered.dtype, lowered.stages, lowered.loss._kernel, lowered.combined, lowered.guards, bfloat16
     )
     model._plan = (lowered, native)
     return lowered, native

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nnx._base import printing
+from nnx._base import precision, printing
 from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
 from nnx.engine import divergence, layerwise, plan
@@ -38,8 +38,9 @@ def evaluate(
     model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None = None
 ) -> dict[str, float]:
     """Return loss and accuracy over the data; no parameter changes."""
-    if not plan.evaluate(model, data, batch_size, interrupt):
-        layerwise.evaluate(model, data, batch_size, interrupt)
+    with precision.of_products(None):  # whatever the run is in that it validates
+        if not plan.evaluate(model, data, batch_size, interrupt):
+            layerwise.evaluate(model, data, batch_size, interrupt)
     return {
         "loss": float(model.loss.calculate_accumulated()),
         "accuracy": float(model.accuracy.calculate_accumulated()),

@@ -68,6 +68,11 @@ __all__ = [
 ]
 
 
+def matrix_units() -> tuple[bool, str, bool]:
+    """Return whether bfloat16 products run on matrix units, which or why not, and whether the system refuses them."""
+    return False, "the backend numpy has no matrix units", False
+
+
 def _formulas() -> dict[str, dict[str, dict[str, object]]]:
     """Return what the tables hold, by kind and name. For tests."""
     return {

@@ -1,0 +1,69 @@
+"""In which precision dense layers multiply: in their own dtype or, where that was asked for, rounded to bfloat16.
+
+`Model.train(precision="bfloat16")` asks for it. A plan is made for it; on the book path, layers look here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from nnx import _kernels
+from nnx._base import check
+from nnx._base.config import FLOAT32, get_default_dtype
+from nnx._base.typing import FloatDType
+
+_rounds: ContextVar[bool] = ContextVar("nnx.rounds", default=False)
+_has_warned = False
+
+
+def checked_precision(where: str, precision: Any, dtype: FloatDType | None) -> str | None:
+    """Return "bfloat16" if that is asked of a float32 model, None for a model's own dtype; refuse all else.
+
+    A model without any parameters has no dtype, and counts as one of the default dtype.
+    """
+    if precision is None:
+        return None
+    dtype = get_default_dtype() if dtype is None else dtype
+    own = dtype.name
+    if dtype != FLOAT32 and precision == "bfloat16":
+        raise ValueError(
+            f"{where}: precision must be {own!r}, the model's dtype, got 'bfloat16'. Make the layers with "
+            "dtype='float32' for that."
+        )
+    allowed = (own, "bfloat16") if dtype == FLOAT32 else (own,)
+    chosen: str = check.one_of(where, "precision", precision, allowed)
+    return None if chosen == own else chosen
+
+
+@contextmanager
+def of_products(precision: str | None) -> Iterator[None]:
+    """Let dense layers multiply in this precision within the block, in this thread; see `checked_precision`."""
+    before = _rounds.set(precision == "bfloat16")
+    try:
+        yield
+    finally:
+        _rounds.reset(before)
+
+
+def rounds() -> bool:
+    """Return whether dense layers round what they multiply to bfloat16."""
+    return _rounds.get()
+
+
+def how_bfloat16_runs() -> str:
+    """Return how plans multiply in bfloat16 on this machine: "on matrix units (AMX)"."""
+    available, clause, _ = _kernels.backend.matrix_units()
+    return f"on matrix units ({clause})" if available else f"by conversion, no faster than float32: {clause}"
+
+
+def warn_of_refused_units(where: str) -> None:
+    """Warn, once in a process, that the processor has matrix units which the system does not let it use."""
+    global _has_warned
+    _, clause, refused = _kernels.backend.matrix_units()
+    if refused and not _has_warned:
+        warnings.warn(f"{where}: bfloat16 products run by conversion, no faster than float32: {clause}.", stacklevel=3)
+        _has_warned = True

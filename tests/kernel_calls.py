@@ -138,6 +138,7 @@ EVERY_CALL: list[Any] = [
     ("dense_backward_weights", ["nk", "nm", "km"], ["km"], (0.1, 0.1)),
     ("dense_backward_biases", ["nm", "1m"], ["1m"], (0.1, 0.1)),
     ("dense_backward_inputs", ["nm", "km"], ["nk"], ()),
+    ("round_bfloat16", ["nm"], ["nm"], ()),
     ("dropout_apply", ["nm", "nm"], ["nm"], ()),
     ("prelu_forward", ["nm", "1m"], ["nm"], ()),
     ("prelu_backward_inputs", ["nm", "nm", "1m"], ["nm"], ()),
@@ -154,5 +155,7 @@ EVERY_CALL: list[Any] = [
     ("clip_gradients", ["nm"], ["nm"], (0.3,)),
     ("scale_gradients", ["nm"], ["nm"], (0.3,)),
 ]
+#: Kernels that there are for float32 only.
+ONLY_FLOAT32 = ("round_bfloat16",)
 #: Label, how many states, and numbers.
 UPDATES = _updates()

@@ -250,6 +250,23 @@ def dense_backward_inputs(dvalues, weights, dinputs):
     give_back(dinputs, result)
 
 
+def round_bfloat16(values, result):
+    cdef str where = "round_bfloat16"
+    cdef Kernels *kernels = tables[0]
+    if not has_type(values, cnp.NPY_FLOAT):
+        refused(where, "values", values, cnp.NPY_FLOAT, ())
+    cdef cnp.ndarray x = plain(values)
+    cdef cnp.ndarray out = like(where, "result", result, cnp.NPY_FLOAT, x)
+    cdef uint64_t mode
+    check_writable(where, "result", result)
+    x = same_or_apart(x, out)
+    with nogil:
+        mode = enter_kernels()
+        kernels.round_bfloat16(data(x), data(out), cnp.PyArray_SIZE(x))
+        leave_kernels(mode)
+    give_back(result, out)
+
+
 def regularization_loss(values, double l1, double l2):
     cdef str where = "regularization_loss"
     cdef Kernels *kernels = kernels_for(where, "values", values)

@@ -31,6 +31,7 @@ from nnx._kernels._numpy.layers import (
     dropout_apply,
     dropout_mask,
     regularization_loss,
+    round_bfloat16,
 )
 from nnx._kernels._numpy.losses import LOSSES, loss_backward, loss_forward, pair_backward, softmax_crossentropy, total
 from nnx._kernels._numpy.optimizers import RULES, average_update, clip_gradients, optimizer_update, scale_gradients
@@ -60,6 +61,7 @@ __all__ = [
     "prelu_backward_weights",
     "prelu_forward",
     "regularization_loss",
+    "round_bfloat16",
     "scale_gradients",
     "softmax_crossentropy",
     "total",

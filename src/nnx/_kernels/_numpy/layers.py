@@ -52,6 +52,20 @@ def dense_backward_inputs(dvalues: Array, weights: Array, dinputs: Array) -> Non
     np.matmul(dvalues, weights.T, out=dinputs)
 
 
+@quiet
+def round_bfloat16(values: Array, result: Array) -> None:
+    """``result :=`` the nearest bfloat16, ties to even; any shape, both float32; ``result`` may be ``values``.
+
+    A bfloat16 is a float32 whose fraction has seven bits. Numbers beyond the largest of them become infinite; NaN
+    stays NaN, with its sign and the upper bits of its fraction.
+    """
+    bits = values.view(np.uint32)
+    kept = bits >> np.uint32(16)
+    rounded = bits + (np.uint32(0x7FFF) + (kept & np.uint32(1)))  # carries into the exponent where it must
+    quiet_nan = bits | np.uint32(0x00400000)
+    np.bitwise_and(np.where(np.isnan(values), quiet_nan, rounded), np.uint32(0xFFFF0000), out=result.view(np.uint32))
+
+
 def _add_regularization(values: Array, gradients: Array, l1: float, l2: float) -> None:
     """Add the gradient of ``l1·Σ|v| + l2·Σv²``; the sign is −1 where v < 0, else +1."""
     if l1:

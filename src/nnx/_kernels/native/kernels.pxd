@@ -6,6 +6,7 @@ kernel.
 
 from libc.stdint cimport int32_t, uint64_t
 
+ctypedef void (*map_one_t)(const void *, void *, Py_ssize_t) noexcept nogil
 ctypedef void (*map_two_t)(const void *, const void *, void *, Py_ssize_t) noexcept nogil
 
 ctypedef void (*dense_forward_t)(
@@ -272,6 +273,7 @@ cdef struct Kernels:
     total_t total
     not_finite_t not_finite
     dropout_mask_t dropout_mask
+    map_one_t round_bfloat16  # float32 only
     map_two_t multiply
     vector_function_t vector_function
     const Activation *activations

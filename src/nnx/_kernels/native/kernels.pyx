@@ -15,6 +15,7 @@ from nnx._kernels.native.simd cimport *
 cdef double NO_SETTINGS[MAX_SETTINGS]  # zeros: for formulas that have none
 
 include "elementwise/loops.pxi"
+include "elementwise/rounding.pxi"
 include "elementwise/softmax.pxi"
 include "elementwise/activations.pxi"
 include "elementwise/prelu.pxi"
@@ -79,6 +80,7 @@ addresses.regularization_loss = <regularization_loss_t> regularization_loss
 addresses.total = <total_t> total
 addresses.not_finite = <not_finite_t> not_finite
 addresses.dropout_mask = <dropout_mask_t> dropout_mask
+addresses.round_bfloat16 = <map_one_t> round_bfloat16
 addresses.multiply = <map_two_t> multiply
 addresses.vector_function = <vector_function_t> vector_function
 addresses.activations, addresses.n_activations = activations, n_activations

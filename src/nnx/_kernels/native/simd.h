@@ -316,6 +316,18 @@ LIFT3(vec, v_madd, vec, a, vec, b, vec, c, each_madd(a, b, c))
 LIFT2(vec, v_max, vec, a, vec, b, each_max(a, b))
 LIFT2(vec, v_min, vec, a, vec, b, each_min(a, b))
 
+/* To bfloat16, a float whose fraction has seven bits: to nearest, ties to even, beyond the largest to infinity. Adding not
+ * quite half of the last place to the bits carries into the exponent where it must. NaN would carry too: it keeps its sign
+ * and upper bits, and becomes quiet, as the processors that have an instruction for this do. */
+#define DROPPED (DIGITS - 7)
+INLINE each each_round_bfloat16(each x) {
+    const each_bits bits = to_bits(x), kept = bits >> DROPPED;
+    const each_bits rounded = (bits + (((bits_t)1 << (DROPPED - 1)) - 1) + (kept & 1)) >> DROPPED << DROPPED;
+    const each_bits quiet = (kept | ((bits_t)1 << 6)) << DROPPED;
+    return choose(x == x, from_bits(rounded), from_bits(quiet));
+}
+LIFT1(vec, v_round_bfloat16, vec, x, each_round_bfloat16(x))
+
 /* The functions. All lanes take the same path and choose at its end: a number has the same result in every lane, and NaN gives
  * NaN. An error in ulp (units in the last place of the true value) is the largest that was found, in any variant: among all
  * floats, and millions of doubles. Polynomials are weighted minimax fits, with the error before rounding as "float, double". */

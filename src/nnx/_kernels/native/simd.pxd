@@ -27,6 +27,7 @@ cdef extern from "simd.h" nogil:
     vec v_abs(vec x)
     vec v_max(vec a, vec b)
     vec v_min(vec a, vec b)
+    vec v_round_bfloat16(vec x)
     vec v_exp(vec x)
     vec v_exp_near(vec x)
     vec v_log(vec x)

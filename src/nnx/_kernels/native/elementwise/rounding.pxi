@@ -1,0 +1,10 @@
+# Rounding to bfloat16, of what a dense layer multiplies.
+
+
+cdef void round_bfloat16(
+    const real_t *values,  # (n,) in
+    real_t *result,  # (n,) out; may be values
+    Py_ssize_t n,
+) noexcept nogil:
+    """``result := values``, each as the nearest bfloat16; for float32 only."""
+    map_one(v_round_bfloat16, values, result, n)

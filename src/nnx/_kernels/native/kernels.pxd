@@ -203,6 +203,7 @@ cdef struct Net:
     Py_ssize_t n_samples
     Py_ssize_t n_in
     Py_ssize_t n_out
+    bint bfloat16  # dense stages round what they multiply
     const void *X  # (n_samples, n_in)
     const Py_ssize_t *order  # (epochs, n_samples): which sample comes when; or NULL
     const Loss *loss
@@ -247,6 +248,7 @@ ctypedef Py_ssize_t (*space_t)(Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogi
 ctypedef bint (*fits_t)(const Net *) noexcept nogil
 ctypedef Py_ssize_t (*lanes_space_t)(const Net *, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*net_space_t)(const Net *) noexcept nogil
+ctypedef void (*pack_row_panel_t)(const Stage *, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 ctypedef void (*vector_function_t)(int, const void *, void *, Py_ssize_t) noexcept nogil
 
@@ -295,6 +297,7 @@ cdef struct Kernels:
     space_t tiles_space
     space_t panels_space
     space_t packed_space
+    pack_row_panel_t pack_row_panel
     space_t gradient_space
     net_space_t forward_space
     train_t train

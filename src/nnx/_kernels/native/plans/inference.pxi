@@ -17,7 +17,7 @@ cdef class Chain:
     cdef Net net
     cdef char *places[MOST_PLACES]
 
-    cdef tuple describe(self, str where, object dtype, tuple stages, object backends):
+    cdef tuple describe(self, str where, object dtype, tuple stages, object backends, bint bfloat16):
         """Take stages, (kind, owner, n_in, n_out) each, without those that only copy; return the owners of the rest."""
         cdef Py_ssize_t need = 0
         cdef int n = 0
@@ -50,6 +50,7 @@ cdef class Chain:
             n += 1
         self.n_stages = n
         self.net.stages, self.net.n_stages = self.stages, n
+        self.net.bfloat16 = bfloat16
         self.net.n_in, self.net.n_out = self.stages[0].n_in, self.stages[n - 1].n_out
         self.net.scratch_size = (self.kernels.product_scratch + need + ALIGNMENT) // ALIGNMENT * ALIGNMENT
         self.net.private_size = self.net.scratch_size + self.kernels.forward_space(&self.net)
@@ -125,7 +126,7 @@ cdef class Inference(Chain):
         self, dtype, tuple stages not None, guards not None, backends not None,
     ):
         self.chain, self.guards, self.dense = stages, tuple(guards), owners_with_dtype(stages)
-        self.owners = self.describe("Inference", dtype, stages, backends)
+        self.owners = self.describe("Inference", dtype, stages, backends, False)
         if self.n_stages > MOST_STAGES:
             raise ValueError(f"Inference: stages must be at most {MOST_STAGES}.")
 

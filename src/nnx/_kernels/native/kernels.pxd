@@ -295,6 +295,7 @@ ctypedef Py_ssize_t (*space_t)(Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogi
 ctypedef bint (*fits_t)(const Net *) noexcept nogil
 ctypedef Py_ssize_t (*lanes_space_t)(const Net *, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*net_space_t)(const Net *) noexcept nogil
+ctypedef void (*pack_rows_t)(const Stage *, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 ctypedef void (*vector_function_t)(int, const void *, void *, Py_ssize_t) noexcept nogil
 
@@ -345,6 +346,7 @@ cdef struct Kernels:
     space_t tiles_space
     space_t panels_space
     space_t packed_space
+    pack_rows_t pack_rows_of_weights
     space_t gradient_space
     net_space_t forward_space
     train_t train

@@ -1,7 +1,8 @@
 """For the tests of plans: networks written as text, data that suits them, and all that a training leaves behind.
 
 As a script, with a backend's name, this file trains and uses networks on arrays beside unreadable memory, and is killed
-if one step goes over. A test does so in a process of its own, and says at which network.
+if one step goes over. A test does so in a process of its own, and says at which network. With "bfloat16" as well, dense
+layers multiply in that precision, on matrix units or by the plain C that stands in for them.
 """
 
 from __future__ import annotations
@@ -234,17 +235,19 @@ def drawn(seed: int) -> tuple[Net, int, int | None]:
     return net, n, (None, 16, 33, 257)[rng.integers(4)]
 
 
-def run_beside_unreadable_memory(backend: str) -> None:
+def run_beside_unreadable_memory(backend: str, precision: str | None = None) -> None:
     """Train, evaluate and predict with every array that a user may give before, or behind, a page nobody may touch."""
     from test_memory import Region
 
     _kernels.backend = _kernels.load(backend)
+    if precision:
+        _kernels.backend.use_plain_units(True)
     for number, net in enumerate(NETS):
         optimizer = list(OPTIMIZERS)[number % 5]
-        for dtype in ("float32", "float64"):
+        for dtype in ("float32",) if precision else ("float32", "float64"):
             X, y = data_for(net, 41)
             X, y = X.astype(dtype), y.astype(np.intp if net.loss == "categorical" else dtype)
-            arguments = {"epochs": 2, "batch_size": 16, "shuffle": number % 2 == 0}
+            arguments = {"epochs": 2, "batch_size": 16, "shuffle": number % 2 == 0, "precision": precision}
             model = build(net, optimizer, dtype=dtype, **PENALTIES)
             expected = bits(train(model, X, y, **arguments)), model.predict(X).tobytes(), figures(model, X, y)
             for at_end in (True, False):
@@ -278,4 +281,4 @@ def figures(model: nnx.Model, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run_beside_unreadable_memory(sys.argv[1])
+    run_beside_unreadable_memory(*sys.argv[1:])

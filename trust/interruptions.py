@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from processes import data_of, model_of
+from processes import PRECISIONS, data_of, model_of
 
 import nnx
 
@@ -39,10 +39,11 @@ def signalled(cases: int, seed: int) -> tuple[int, list[str]]:
         for number in range(cases):
             path.unlink(missing_ok=True)
             every = rng.choice((1, 7, "0.01s", "60s"))
+            run = {**RUN, "precision": PRECISIONS[number % 2]}
             reading, writing = os.pipe()
             child = os.fork()
             if child == 0:
-                os._exit(interrupted(path, every, writing))
+                os._exit(interrupted(run, path, every, writing))
             os.close(writing)
             os.read(reading, 1)
             os.close(reading)
@@ -63,12 +64,12 @@ PROBLEMS = {
 }
 
 
-def interrupted(path: Path, every: int | str, ready: int) -> int:
+def interrupted(run: dict[str, Any], path: Path, every: int | str, ready: int) -> int:
     """Train until a signal comes; return 0 if the model is then as it should be, or the number of a problem."""
     model, (X, y) = model_of(3), data_of()
     try:
         os.write(ready, b"!")
-        model.train(X, y, **RUN, checkpoint=path, checkpoint_every=every)
+        model.train(X, y, **run, checkpoint=path, checkpoint_every=every)
     except KeyboardInterrupt:
         pass
     else:
@@ -87,14 +88,14 @@ def interrupted(path: Path, every: int | str, ready: int) -> int:
     twin = model_of(3)
     whole, rest = divmod(done, 3)
     if whole:
-        twin.train(X, y, **{**RUN, "epochs": whole})
+        twin.train(X, y, **{**run, "epochs": whole})
     if rest == 0 and whole and bytes_of(twin) != bytes_of(model):
         return 4
     if path.exists() and done:
         twin = model_of(3)
-        twin.train(X, y, **{**RUN, "epochs": whole + 1}, resume=path)
+        twin.train(X, y, **{**run, "epochs": whole + 1}, resume=path)
         model = model_of(3)
-        model.train(X, y, **{**RUN, "epochs": whole + 1})
+        model.train(X, y, **{**run, "epochs": whole + 1})
         if bytes_of(twin) != bytes_of(model):
             return 4
     return 0
@@ -113,13 +114,16 @@ def terminated(cases: int, seed: int) -> tuple[int, list[str]]:
                 [*command, *options], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
 
-        whole = run("-o", "whole.model")
-        whole.communicate()
-        expected = Path(folder, "whole.model").read_bytes()
+        precisions = [["--precision", precision] if precision else [] for precision in PRECISIONS]
+        expected = []
+        for precision in precisions:
+            run("-o", "whole.model", *precision).communicate()
+            expected.append(Path(folder, "whole.model").read_bytes())
         for number in range(cases):
             for name in ("run.ckpt", "run.model"):
                 Path(folder, name).unlink(missing_ok=True)
-            process = run("-o", "run.model", "--checkpoint", "run.ckpt", "--checkpoint-every", "1")
+            precision = precisions[number % 2]
+            process = run("-o", "run.model", "--checkpoint", "run.ckpt", "--checkpoint-every", "1", *precision)
             while process.poll() is None and not Path(folder, "run.ckpt").exists():
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.3))
@@ -129,8 +133,8 @@ def terminated(cases: int, seed: int) -> tuple[int, list[str]]:
                 failures.append(f"request {number}: the command ended with {process.returncode}")
                 continue
             nnx.Model.load(Path(folder, "run.model"))
-            run("-o", "run.model", "--resume", "run.ckpt").communicate()
-            if Path(folder, "run.model").read_bytes() != expected:
+            run("-o", "run.model", "--resume", "run.ckpt", *precision).communicate()
+            if Path(folder, "run.model").read_bytes() != expected[number % 2]:
                 failures.append(f"request {number}: the resumed command has saved other bytes")
     return cases, failures
 
@@ -140,30 +144,34 @@ def killed(cases: int, seed: int) -> tuple[int, list[str]]:
     rng = random.Random(seed)
     failures = []
     X, y = data_of()
-    uninterrupted = model_of(3)
-    uninterrupted.train(X, y, **{**RUN, "epochs": 200})
-    expected = bytes_of(uninterrupted)
+    runs = [{**RUN, "epochs": 200, "precision": precision} for precision in PRECISIONS]
+    expected = []
+    for run in runs:
+        uninterrupted = model_of(3)
+        uninterrupted.train(X, y, **run)
+        expected.append(bytes_of(uninterrupted))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.ckpt"
         for number in range(cases):
+            run = runs[number % 2]
             path.unlink(missing_ok=True)
             for _ in range(rng.choice((1, 1, 2, 3))):  # killed again after it has been resumed
                 child = os.fork()
                 if child == 0:
                     model = model_of(3)
                     resume = path if path.exists() else None
-                    model.train(X, y, **{**RUN, "epochs": 200}, checkpoint=path, checkpoint_every=1, resume=resume)
+                    model.train(X, y, **run, checkpoint=path, checkpoint_every=1, resume=resume)
                     os._exit(0)
                 time.sleep(rng.uniform(0, 0.2))
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
             try:
                 model = model_of(3)
-                model.train(X, y, **{**RUN, "epochs": 200}, checkpoint=path, resume=path if path.exists() else None)
+                model.train(X, y, **run, checkpoint=path, resume=path if path.exists() else None)
             except Exception as error:
                 failures.append(f"kill {number}: {type(error).__name__}: {error}")
                 continue
-            if bytes_of(model) != expected:
+            if bytes_of(model) != expected[number % 2]:
                 failures.append(f"kill {number}: the resumed run has other bytes")
             if os.listdir(folder) != ["run.ckpt"]:
                 failures.append(f"kill {number}: it has left {os.listdir(folder)} behind")

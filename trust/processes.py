@@ -12,6 +12,8 @@ import numpy as np
 import nnx
 from nnx.engine import plan
 
+#: What is tried in turn: the second is done by matrix units, where there are any.
+PRECISIONS = (None, "bfloat16")
 #: How long a child may take before it counts as hanging.
 PATIENCE = 60
 
@@ -40,10 +42,11 @@ def data_of(wide: bool = False) -> tuple[np.ndarray, np.ndarray]:
     return rng.randn(n, width).astype(np.float32), rng.randint(0, 3, n)
 
 
-def trained(model: nnx.Model, wide: bool = False, epochs: int = 20) -> bytes:
+def trained(model: nnx.Model, wide: bool = False, epochs: int = 20, precision: str | None = None) -> bytes:
     """Train and predict; return the bytes of both."""
     X, y = data_of(wide)
-    model.train(X, y, epochs=epochs, batch_size=250, shuffle=True, seed=1, print_every=None, threads=2)
+    arguments: dict[str, Any] = {"epochs": epochs, "precision": precision}
+    model.train(X, y, batch_size=250, shuffle=True, seed=1, print_every=None, threads=2, **arguments)
     return b"".join(a.tobytes() for pair in model.get_parameters() for a in pair) + model.predict(X).tobytes()
 
 
@@ -54,19 +57,21 @@ def child(connection: Any, seed: int) -> None:
 
 def of_a_child(seed: int) -> bytes:
     """Return what a child sends."""
-    return trained(model_of(seed)) + trained(model_of(seed, wide=True), wide=True, epochs=3)
+    wide = [trained(model_of(seed, wide=True), True, 3, precision) for precision in PRECISIONS]
+    return b"".join([trained(model_of(seed)), *wide])
 
 
 def children(method: str, cases: int, while_training: bool = False) -> tuple[int, list[str]]:
     """Start children after this process has trained on threads, or while it trains; return cases and failures."""
     expected = of_a_child(1)
     over = threading.Event()
-    model, (X, y) = model_of(2, wide=True), data_of(wide=True)
+    model = model_of(2, wide=True)
 
     def train_on() -> None:
         # Nothing here may use NumPy's global generator, whose lock a child that is forked meanwhile would find closed.
         while not over.is_set():
-            model.train(X, y, epochs=3, batch_size=250, shuffle=True, seed=1, print_every=None, threads=2)
+            for precision in PRECISIONS:
+                trained(model, True, 3, precision)
 
     trainer = threading.Thread(target=train_on)
     if while_training:
@@ -102,14 +107,18 @@ def one_child(method: str, expected: bytes) -> str | None:
 def eight_threads(cases: int) -> tuple[int, list[str]]:
     """Train eight models in eight threads at once, and compare with one after another."""
     seeds = range(8)
-    expected = [trained(model_of(seed, seed % 2 == 0), seed % 2 == 0, 4) for seed in seeds]
+
+    def train(model: nnx.Model, seed: int) -> bytes:
+        return trained(model, seed % 2 == 0, 4, PRECISIONS[seed // 2 % 2])
+
+    expected = [train(model_of(seed, seed % 2 == 0), seed) for seed in seeds]
     failures = []
     for _ in range(cases):
         found: list[bytes | None] = [None] * 8
         models = [model_of(seed, seed % 2 == 0) for seed in seeds]
 
         def run(seed: int, models: list[nnx.Model] = models, found: list[bytes | None] = found) -> None:
-            found[seed] = trained(models[seed], seed % 2 == 0, 4)
+            found[seed] = train(models[seed], seed)
 
         threads = [threading.Thread(target=run, args=(seed,)) for seed in seeds]
         for thread in threads:

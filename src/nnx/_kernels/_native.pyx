@@ -388,6 +388,45 @@ def _vector_function(name, values, output):
     give_back(output, result)
 
 
+_BLOCK_FACTORS = {"output": OUTPUT_FACTORS, "dinputs": DINPUTS_FACTORS, "dweights": DWEIGHTS_FACTORS}
+
+
+def _block_product(name, left, right, result):
+    """A product in bfloat16 as plans do it in blocks, on matrix units or in plain C that stands in for them: for tests.
+
+    ``result := left · right`` for an output, ``left · rightᵀ`` for dinputs, ``leftᵀ · right`` for dweights.
+    """
+    cdef str where = "_block_product"
+    cdef Kernels *kernels = tables[0]
+    cdef BlockFactors way = _BLOCK_FACTORS[name]
+    cdef cnp.ndarray x = matrix(where, "left", left, cnp.NPY_FLOAT, ANY, ANY)
+    cdef int across = 0 if way == DWEIGHTS_FACTORS else 1
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 1 - across), depth = cnp.PyArray_DIM(x, across), columns
+    cdef cnp.ndarray y, out
+    cdef void *scratch
+    cdef uint64_t mode
+    if way == DINPUTS_FACTORS:
+        y = matrix(where, "right", right, cnp.NPY_FLOAT, ANY, depth)
+        columns = cnp.PyArray_DIM(y, 0)
+    else:
+        y = matrix(where, "right", right, cnp.NPY_FLOAT, depth, ANY)
+        columns = cnp.PyArray_DIM(y, 1)
+    out = matrix(where, "result", result, cnp.NPY_FLOAT, rows, columns)
+    check_writable(where, "result", result)
+    if depth == 0:
+        raise ValueError(f"{where}: left and right must have a dimension of at least 1 in common, got 0.")
+    if kernels.has_matrix_units and not matrix_units()[0]:
+        raise RuntimeError(f"{where}: {matrix_units()[1]}.")
+    x, y = apart(x, out), apart(y, out)
+    scratch = take(blocks_space(rows, depth) + blocks_space(depth, columns) + 2 * BLOCK_SIZE * sizeof(float))
+    with nogil:
+        mode = enter_kernels()
+        kernels.block_product(way, data(x), data(y), data(out), rows, depth, columns, <char *> scratch)
+        leave_kernels(mode)
+    give(scratch)
+    give_back(result, out)
+
+
 # Activations
 
 

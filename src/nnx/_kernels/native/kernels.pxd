@@ -302,6 +302,15 @@ ctypedef void (*vector_function_t)(int, const void *, void *, Py_ssize_t) noexce
 cdef enum:  # the functions of vectors that tests can call one by one
     EXP, EXP_NEAR, LOG, EXPM1, LOG1P, SOFTPLUS, TANH, ERF, NORMAL_CDF, NORMAL_PDF
 
+cdef enum BlockFactors:  # the products in blocks that tests can call one by one, named for what a plan computes so
+    OUTPUT_FACTORS  # left · right
+    DINPUTS_FACTORS  # left · rightᵀ
+    DWEIGHTS_FACTORS  # leftᵀ · right
+
+ctypedef void (*block_product_t)(
+    BlockFactors, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, char *
+) noexcept nogil
+
 cdef enum:
     N_LAYOUTS = 8
 
@@ -327,6 +336,7 @@ cdef struct Kernels:
     map_one_t round_bfloat16  # float32 only
     map_two_t multiply
     vector_function_t vector_function
+    block_product_t block_product  # float32 only
     const Activation *activations
     int n_activations
     prelu_forward_t prelu_forward

@@ -71,6 +71,36 @@ cdef void vector_function(int which, const real_t *x, real_t *result, Py_ssize_t
         map_one(normal_pdf, x, result, n)
 
 
+cdef void block_product(
+    BlockFactors way,
+    const real_t *left,  # (rows, depth) or, for DWEIGHTS_FACTORS, (depth, rows) in
+    const real_t *right,  # (depth, columns) or, for DINPUTS_FACTORS, (columns, depth) in
+    real_t *result,  # (rows, columns) out
+    Py_ssize_t rows,
+    Py_ssize_t depth,
+    Py_ssize_t columns,
+    char *scratch,  # for both factors in blocks, and behind them twice (BLOCK, BLOCK) numbers
+) noexcept nogil:
+    """``result := left · right``, in bfloat16, from blocks in the orders that a plan uses. For tests."""
+    cdef uint16_t *left_blocks = <uint16_t *> scratch
+    cdef uint16_t *right_blocks = <uint16_t *> (scratch + blocks_space(rows, depth))
+    cdef real_t *sums = <real_t *> (scratch + blocks_space(rows, depth) + blocks_space(depth, columns))
+    cdef BlockProduct product
+    if way == DWEIGHTS_FACTORS:
+        convert(left, 0, depth, rows, blocks_in(depth), NULL, NULL, NULL, left_blocks)
+    else:
+        convert(left, 0, rows, depth, 0, left_blocks, NULL, NULL, NULL)
+    if way == DINPUTS_FACTORS:
+        convert(right, 0, columns, depth, 0, NULL, right_blocks, NULL, NULL)
+    else:
+        convert(right, 0, depth, columns, blocks_in(depth), NULL, NULL, right_blocks, NULL)
+    product.stage, product.next, product.result, product.gate = NULL, NULL, result, NULL
+    product.first, product.rows, product.columns, product.pieces = 0, rows, columns, 2
+    units_begin()
+    multiply_blocks(DINPUTS, &product, left_blocks, right_blocks, blocks_in(depth), sums)  # which adds no biases
+    units_end()
+
+
 cdef Kernels addresses
 fill_layouts(addresses.layouts)
 addresses.product_scratch = PRODUCT_SCRATCH
@@ -86,6 +116,7 @@ addresses.dropout_mask = <dropout_mask_t> dropout_mask
 addresses.round_bfloat16 = <map_one_t> round_bfloat16
 addresses.multiply = <map_two_t> multiply
 addresses.vector_function = <vector_function_t> vector_function
+addresses.block_product = <block_product_t> block_product if TAKES_BLOCKS else NULL
 addresses.activations, addresses.n_activations = activations, n_activations
 addresses.prelu_forward = <prelu_forward_t> prelu_forward
 addresses.prelu_backward_inputs = <prelu_backward_inputs_t> prelu_backward_inputs

@@ -39,10 +39,12 @@ INLINE float widened(uint16_t x) {
     memcpy(&r, &bits, sizeof r);
     return r;
 }
-/* To nearest, ties to even; what is not a number stays so. */
+/* To nearest, ties to even; what is not a number stays so, and a subnormal number becomes 0, as the units' own conversion has
+ * it: the largest of them would else become a normal one. */
 INLINE uint16_t rounded(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
+    if (!(bits & 0x7f800000)) return (uint16_t)(bits >> 16 & 0x8000);
     if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
@@ -98,7 +100,8 @@ INLINE void units_begin(void) {}
 INLINE void units_end(void) {}
 INLINE void sums_clear(Sums *sums) { memset(sums, 0, sizeof *sums); }
 /* As the units add: products with even and with odd numbers of a line apart, one after the other, then both to the sum. A
- * product of two such numbers is exact in float32. */
+ * product and its sum are rounded once: the product is exact in double, and where double has to round their sum, that lies
+ * nowhere near a tie of float32. */
 INLINE void sums_add(Sums *sums, const uint16_t *left, const uint16_t *right) {
     int i, j, k;
     for (i = 0; i < BLOCK; i++) {
@@ -108,8 +111,8 @@ INLINE void sums_add(Sums *sums, const uint16_t *left, const uint16_t *right) {
             const float first = widened(line[2 * k]), second = widened(line[2 * k + 1]);
             for (j = 0; j < BLOCK; j++) {
                 const uint16_t *pair = right + j / TILE * TILE_SIZE + k * BLOCK + j % TILE * 2;
-                even[j] += first * widened(pair[0]);
-                odd[j] += second * widened(pair[1]);
+                even[j] = (float)((double)even[j] + (double)first * widened(pair[0]));
+                odd[j] = (float)((double)odd[j] + (double)second * widened(pair[1]));
             }
         }
         for (j = 0; j < BLOCK; j++) sums->sum[i][j] += even[j] + odd[j];

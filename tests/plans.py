@@ -268,6 +268,10 @@ def run_beside_unreadable_memory(backend: str, precision: str | None = None) -> 
                 found = bits(train(model, X_there, y_there, **arguments))
                 assert found == expected[0], "other results than elsewhere"
                 assert model.predict(X_there).tobytes() == expected[1]
+                out = place(np.zeros((len(X), net.widths[-1]), dtype))
+                assert model.predictor()(X_there, out).tobytes() == expected[1]
+                if dtype == "float32":
+                    model.predictor("bfloat16")(X_there, out)
                 assert figures(model, X_there, y_there) == expected[2]
 
 

@@ -52,6 +52,7 @@ FLOORS = [
     {"engine.data_checks", "engine.training"},
     {"scoring.metrics", "scoring.reports"},
     {"scoring.evaluation"},
+    {"predictor"},
     {"model"},
     {"__init__"},
     {"cli.arguments", "cli.cases", "cli.pictures"},

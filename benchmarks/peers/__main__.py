@@ -35,7 +35,11 @@ def arguments() -> argparse.Namespace:
     )
     rivals = [name for name in PEERS if name not in NO_RIVALS]
     listed = lambda text: text.split(",")  # noqa: E731
-    parser.add_argument("--workloads", type=listed, help=f"some of: {', '.join((*WORKLOADS, 'memory'))}")
+    names = [*dict.fromkeys(workload.base for workload in WORKLOADS.values()), "memory"]
+    parser.add_argument("--workloads", type=listed, help=f"some of: {', '.join(names)}")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="of matrix products; default: float32"
+    )
     parser.add_argument(
         "--kinds", type=listed, help="workloads of some of the kinds train, predict, call, print, memory"
     )
@@ -52,8 +56,8 @@ def arguments() -> argparse.Namespace:
         if name not in rivals:
             parser.error(f"--peers: {name} is none of {', '.join(rivals)}")
     for name in chosen.workloads or ():
-        if name not in (*WORKLOADS, "memory"):
-            parser.error(f"--workloads: {name} is none of {', '.join((*WORKLOADS, 'memory'))}")
+        if name not in names:
+            parser.error(f"--workloads: {name} is none of {', '.join(names)}")
     if chosen.rounds < 1 or not all(n.isdecimal() and int(n) > 0 for n in chosen.cores):
         parser.error("--rounds and --cores must be whole numbers from 1 up")
     return chosen
@@ -90,7 +94,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     usable = [int(n) for n in options.cores if int(n) <= len(machine.USABLE)]
     if len(usable) < len(options.cores):
         say(f"this process may use {len(machine.USABLE)} of the processors: more cores are left out")
-    rows = [workload for workload in WORKLOADS.values() if wanted(options, workload.name, workload.kind)]
+    rows = [
+        workload
+        for workload in WORKLOADS.values()
+        if workload.precision == options.precision and wanted(options, workload.base, workload.kind)
+    ]
     on_more = {workload.name: workload.kind == "train" and not workload.one_core for workload in rows}
     plan = [(workload, cores) for workload in rows for cores in (usable if on_more[workload.name] else [1])]
     plan.sort(key=lambda row: row[1])
@@ -105,7 +113,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "failed": {},
         "memory": None,
     }
-    chosen = [*options.peers, "nnx_printing", "peak"]
+    chosen = [*options.peers, *NO_RIVALS[1:]]
     everyone = dict.fromkeys(name for workload, cores in plan for name in candidates(workload, cores, chosen))
     workers = start(list(everyone), found)
     try:
@@ -129,7 +137,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     finally:
         for worker in workers.values():
             worker.close()
-    if wanted(options, "memory", "memory"):
+    if options.precision == "float32" and wanted(options, "memory", "memory"):
         found["memory"] = memory.extra_megabytes()
         write(options, found)
     return found

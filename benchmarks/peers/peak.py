@@ -1,6 +1,9 @@
-"""A core's float32 peak: independent multiply-adds that never leave the registers, compiled when they are needed.
+"""A core's peaks: what a step could take if nothing but the processor's own limits held it up. Compiled when needed.
 
-As a peer it takes, for a step, the time in which the step's matrix products could be done at that rate.
+- float32: the step's matrix products as independent multiply-adds that never leave the registers.
+- bfloat16: the step's matrix products as products of tiles that never leave their registers, and after them what Adam's
+  update must move: parameters and both averages, read and written where a network of that size lies in the caches or
+  in memory. Where the processor has no tiles, the products are those of float32. Who overlaps both could be faster.
 """
 
 from __future__ import annotations
@@ -39,6 +42,43 @@ float turns(long n, float factor, float term) {
     for (int i = 1; i < 12; i++) c[0] += c[i];
     return c[0][0];
 }
+
+void update(long n, float *restrict weights, float *restrict momentums, float *restrict caches) {
+    for (long i = 0; i < n; i++) weights[i] += 1, momentums[i] += 1, caches[i] += 1;
+}
+
+#if defined(__AMX_BF16__) && defined(__linux__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+
+/* Operations of four products of 16 x 32 by 32 x 16: two tiles by two, as in a matrix product. */
+long operations_of_tiles(void) {
+    if (syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA)) return 0;
+    return 4L * 16 * 16 * 32 * 2;
+}
+
+/* Palette 1; from byte 16 on the bytes in a row of each tile, from byte 48 on its rows. */
+static const unsigned char shape[64] = {
+    1, [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64, [26] = 64, [28] = 64, [30] = 64, [48 ... 55] = 16
+};
+
+void tiles(long n) {
+    _tile_loadconfig(shape);
+    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+    _tile_zero(4); _tile_zero(5); _tile_zero(6); _tile_zero(7);
+    for (; n > 0; n--) {
+        _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_release();
+}
+#else
+long operations_of_tiles(void) { return 0; }
+void tiles(long n) { (void)n; }
+#endif
 """
 
 
@@ -56,16 +96,26 @@ def build() -> ctypes.CDLL:
     loaded.operations_a_turn.restype = ctypes.c_long
     loaded.turns.restype = ctypes.c_float
     loaded.turns.argtypes = (ctypes.c_long, ctypes.c_float, ctypes.c_float)
+    loaded.operations_of_tiles.restype = ctypes.c_long
+    loaded.tiles.argtypes = (ctypes.c_long,)
+    loaded.update.argtypes = (ctypes.c_long, *[ctypes.c_void_p] * 3)
+    loaded.update.restype = loaded.tiles.restype = None
     return loaded
 
 
 LIBRARY = build()
 VERSION = "compiled"
+#: Of a turn; 0 where there are no tiles, or the system grants none.
+TILES = LIBRARY.operations_of_tiles()
 
 
 def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:
-    """Return the loop, for one core."""
-    return {"": lambda: Peak(workload)} if workload.kind == "train" and cores == 1 else {}
+    """Return the loops, for one core."""
+    if workload.kind != "train" or cores > 1:
+        return {}
+    if workload.precision == "float32":
+        return {"": lambda: Peak(workload)}
+    return {"tiles" if TILES else "float32": lambda: Roofline(workload)}
 
 
 class Peak:
@@ -84,3 +134,21 @@ class Peak:
 
     def results(self) -> list[np.ndarray]:
         return []
+
+
+class Roofline(Peak):
+    """A unit is a step's worth of products in bfloat16, and of Adam's traffic."""
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__(workload)
+        self.tile_turns = round(workload.product_operations / TILES) if TILES else 0
+        self.arrays = np.zeros((3, workload.n_parameters), np.float32)
+
+    def run(self, units: int) -> None:
+        pointers = [array.ctypes.data for array in self.arrays]
+        for _ in range(units):
+            if self.tile_turns:
+                LIBRARY.tiles(self.tile_turns)
+            else:
+                super().run(1)
+            LIBRARY.update(self.arrays.shape[1], *pointers)

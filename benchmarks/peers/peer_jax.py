@@ -70,6 +70,42 @@ def gelu_backward(kept: tuple[jax.Array, jax.Array], dvalues: jax.Array) -> tupl
 
 gelu.defvjp(gelu_forward, gelu_backward)
 
+
+def product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return a b, of factors rounded to bfloat16, summed in float32."""
+    return jnp.dot(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def rounded_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return a b as `product` does, with gradients whose factors are rounded too."""
+    return product(a, b)
+
+
+def rounded_product_forward(a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Return it, and the rounded factors."""
+    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    return product(a, b), (a, b)
+
+
+def rounded_product_backward(kept: tuple[jax.Array, jax.Array], dvalues: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return both gradients."""
+    return product(dvalues, kept[1].T), product(transpose(kept[0]), dvalues)
+
+
+def transpose(x: jax.Array) -> jax.Array:
+    """Return the transpose, copied: XLA would fold it into the product and then multiply in float32, not in bfloat16.
+
+    The condition holds always, which XLA does not know.
+    """
+    return jax.lax.cond(x[0, 0] < jnp.inf, jnp.transpose, lambda x: jnp.zeros(x.shape[::-1], x.dtype), x)
+
+
+rounded_product.defvjp(rounded_product_forward, rounded_product_backward)
+
+#: By name: how a dense layer multiplies.
+PRODUCTS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"float32": jnp.matmul, "bfloat16": rounded_product}
+
 #: By name: what stands between dense layers.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": lambda x: jnp.maximum(x, 0),
@@ -88,8 +124,9 @@ def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candid
     ways: dict[str, Callable[[], Candidate]] = {}
     for columns in (False, True):
         for vector in (True, False):
-            label = f"{'columns' if columns else 'rows'}, {'vector' if vector else 'arrays'}"
-            ways[label] = partial(Training, workload, columns, vector)
+            for precision in {"float32", workload.precision}:
+                label = f"{'columns' if columns else 'rows'}, {'vector' if vector else 'arrays'}, {precision}"
+                ways[label] = partial(Training, workload, columns, vector, precision=precision)
     if workload.dropout:
         ways["columns, vector, unsafe_rbg"] = partial(Training, workload, True, True, "unsafe_rbg")
     return ways
@@ -98,9 +135,12 @@ def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candid
 class Training:
     """A unit is an epoch."""
 
-    def __init__(self, workload: Workload, columns: bool, vector: bool, generator: str | None = None) -> None:
+    def __init__(
+        self, workload: Workload, columns: bool, vector: bool, generator: str | None = None, precision: str = "float32"
+    ) -> None:
         self.steps = workload.steps
         self.workload, self.columns, self.generator = workload, columns, generator
+        self.product = PRODUCTS[precision]
         pairs = [(weights, biases) for weights, biases in initial_parameters(workload)]
         decays = [(np.full_like(weights, workload.weight_decay), np.zeros_like(biases)) for weights, biases in pairs]
         self.initial, self.restore = ravel_pytree(pairs) if vector else (pairs, lambda parameters: parameters)
@@ -165,7 +205,10 @@ class Training:
     def _loss(self, parameters: Any, values: jax.Array, targets: jax.Array, key: jax.Array | None) -> jax.Array:
         pairs = self.restore(parameters)
         for i, (weights, biases) in enumerate(pairs):
-            values = weights.T @ values + biases[:, None] if self.columns else values @ weights + biases
+            if self.columns:
+                values = self.product(weights.T, values) + biases[:, None]
+            else:
+                values = self.product(values, weights) + biases
             if i < len(pairs) - 1:
                 values = ACTIVATIONS[self.workload.activation](values)
                 if i == 0 and key is not None:

@@ -1,4 +1,4 @@
-"""nnx: `Model.train` and `Model.predict`."""
+"""nnx: `Model.train` and `Model.predict`; where products are bfloat16, `precision=` and a `Predictor`."""
 
 from __future__ import annotations
 
@@ -87,6 +87,8 @@ class Training:
         self.options = {"batch_size": None if workload.steps == 1 else workload.batch, "print_every": self.print_every}
         if "threads" in inspect.signature(nnx.Model.train).parameters:
             self.options["threads"] = cores  # at most so many, as the other libraries are told
+        if workload.precision != "float32":
+            self.options["precision"] = workload.precision
         self.a_call_each = workload.kind == "call"
 
     def reset(self) -> None:
@@ -111,21 +113,23 @@ class Training:
 
 
 class Predicting:
-    """Calls of `Model.predict`, which return a new array each."""
+    """Calls of `predict`, which return a new array each."""
 
     steps = 1
 
     def __init__(self, workload: Workload, cores: int) -> None:
         self.X, _ = samples(workload)
-        self.model = network(workload)
+        model = network(workload)
+        rounded = workload.precision != "float32"
+        self.predict = model.predictor(precision=workload.precision) if rounded else model.predict
 
     def reset(self) -> None:
         pass
 
     def run(self, units: int) -> None:
-        predict, X = self.model.predict, self.X
+        predict, X = self.predict, self.X
         for _ in range(units):
             predict(X)
 
     def results(self) -> list[np.ndarray]:
-        return [self.model.predict(self.X)]
+        return [self.predict(self.X)]

@@ -43,10 +43,14 @@ ACTIVATIONS = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh, "gelu": torch.nn.GE
 
 def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:
     """Return the ways to train: with one thread too, which suits the smallest networks better than two."""
+    ways: dict[str, Callable[[], Candidate]] = {}
+    if workload.kind == "predict" and workload.precision == "bfloat16":
+        return {name: partial(make, workload, cores) for name, make in PREDICTIONS.items()}
     if workload.kind not in ("train", "call"):
         return {}
-    ways: dict[str, Callable[[], Candidate]] = {}
     for threads in {1, cores}:
+        if workload.precision == "bfloat16":
+            ways[f"threads: {threads}, autocast"] = partial(Autocast, workload, threads)
         ways[f"threads: {threads}"] = partial(Training, workload, threads)
         if workload.activation == "gelu":
             ways[f"threads: {threads}, without oneDNN"] = partial(WithoutOneDNN, workload, threads)
@@ -158,3 +162,66 @@ class WithoutOneDNN(Training):
     def run(self, units: int) -> None:
         with torch.backends.mkldnn.flags(enabled=False):
             super().run(units)
+
+
+class Autocast(Training):
+    """A unit is an epoch. Forward and backward passes in bfloat16; weights, gradients and Adam in float32."""
+
+    def loss(self, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().loss(X, y)
+
+
+class Predicting:
+    """A unit is a call."""
+
+    steps = 1
+
+    def __init__(self, workload: Workload, threads: int) -> None:
+        self.threads = threads
+        self.net = Training(workload, threads).net.eval()
+        self.X = torch.from_numpy(samples(workload)[0])
+
+    def reset(self) -> None:
+        torch.set_num_threads(self.threads)
+
+    def predict(self) -> torch.Tensor:
+        """Return the probabilities in float32."""
+        return self.net(self.X).float().softmax(1)
+
+    def run(self, units: int) -> None:
+        predict = self.predict
+        with torch.inference_mode():
+            for _ in range(units):
+                predict()
+
+    def results(self) -> list[np.ndarray]:
+        with torch.inference_mode():
+            return [self.predict().numpy()]
+
+
+class PredictingByAutocast(Predicting):
+    """A unit is a call, with weights in float32. Inference mode would keep no copies of them in bfloat16 anyway."""
+
+    def predict(self) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().predict()
+
+
+class PredictingPure(Predicting):
+    """A unit is a call, with weights in bfloat16."""
+
+    def __init__(self, workload: Workload, threads: int) -> None:
+        super().__init__(workload, threads)
+        self.net = self.net.bfloat16()
+
+    def predict(self) -> torch.Tensor:
+        return self.net(self.X.bfloat16()).float().softmax(1)
+
+
+#: The ways to predict in bfloat16, and the way without.
+PREDICTIONS: dict[str, Callable[[Workload, int], Candidate]] = {
+    "float32": Predicting,
+    "autocast": PredictingByAutocast,
+    "pure": PredictingPure,
+}

@@ -35,6 +35,10 @@ ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "gelu": functional.gelu, 
 
 def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:
     """Return the ways to train."""
+    if workload.kind == "predict" and workload.precision == "bfloat16":
+        return {
+            f"{name}, frozen": partial(Frozen, make, workload, cores) for name, make in peer_torch.PREDICTIONS.items()
+        }
     if workload.kind != "train":
         return {}
     ways: dict[str, Callable[[], Candidate]] = {
@@ -43,10 +47,23 @@ def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candid
     }
     for threads in {1, cores}:
         ways[f"steps, threads: {threads}"] = partial(Steps, workload, threads)
+    if workload.precision == "bfloat16":
+        ways["loss, autocast"] = partial(LossByAutocast, workload, cores, {})
+        ways["loss, autocast, max-autotune"] = partial(LossByAutocast, workload, cores, MAX_AUTOTUNE)
+        for threads in {1, cores}:
+            ways[f"steps, bfloat16, threads: {threads}"] = partial(StepsInBfloat16, workload, threads)
     return ways
 
 
 class Loss(peer_torch.Training):
+    """A unit is an epoch."""
+
+    def __init__(self, workload: Workload, threads: int, options: Options) -> None:
+        super().__init__(workload, threads)
+        self.loss = torch.compile(super().loss, dynamic=False, options={**options, "cpp.threads": threads})
+
+
+class LossByAutocast(peer_torch.Autocast):
     """A unit is an epoch."""
 
     def __init__(self, workload: Workload, threads: int, options: Options) -> None:
@@ -122,7 +139,7 @@ class Steps:
     def _loss(self, vector: torch.Tensor, values: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         arrays = self._views(vector)
         for i in range(0, len(arrays), 2):
-            values = torch.addmm(arrays[i + 1], values, arrays[i])
+            values = self._dense(values, arrays[i], arrays[i + 1])
             if i < len(arrays) - 2:
                 values = ACTIVATIONS[self.workload.activation](values)
                 if i == 0 and self.workload.dropout:
@@ -131,3 +148,25 @@ class Steps:
         if self.workload.l2:
             loss = loss + self.workload.l2 * (arrays[0].square().sum() + arrays[1].square().sum())
         return loss
+
+    def _dense(self, values: torch.Tensor, weights: torch.Tensor, biases: torch.Tensor) -> torch.Tensor:
+        return torch.addmm(biases, values, weights)
+
+
+class StepsInBfloat16(Steps):
+    """A unit is an epoch, or as many as fill a graph. Parameters and Adam in float32."""
+
+    def _dense(self, values: torch.Tensor, weights: torch.Tensor, biases: torch.Tensor) -> torch.Tensor:
+        return (values.bfloat16() @ weights.bfloat16()).float() + biases
+
+
+class Frozen:
+    """A unit is a call, of a graph whose weights are constants that oneDNN may lay out as it likes."""
+
+    steps = 1
+
+    def __init__(self, make: Callable[[Workload, int], Any], workload: Workload, threads: int) -> None:
+        self.candidate = make(workload, threads)
+        options = {"freezing": True, "cpp.threads": threads}
+        self.candidate.predict = torch.compile(self.candidate.predict, dynamic=False, options=options)
+        self.reset, self.run, self.results = self.candidate.reset, self.candidate.run, self.candidate.results

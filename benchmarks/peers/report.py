@@ -1,13 +1,13 @@
-"""The tables: what was measured beside the goals, as text, and the speed table of the README in Markdown."""
+"""The tables: what was measured beside the goals, as text, and the speed tables of the documents in Markdown."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from peers import LARGE, NO_RIVALS, PEERS
-from workloads import PREDICTION, TRAINING, WORKLOADS
+from workloads import PREDICTION, TRAINING, WORKLOADS, Workload
 
 #: By workload, where there is one: how many times as long as nnx the fastest peer shall take, on one core and on two.
 TRAINING_GOALS = {
@@ -62,7 +62,7 @@ def verdict(reached: bool) -> str:
 
 def text(report: Found) -> str:
     """Return all tables as text."""
-    tables = (machine_lines, training_lines, prediction_lines, thread_lines, long_run_lines)
+    tables = (machine_lines, training_lines, bfloat16_lines, prediction_lines, thread_lines, long_run_lines)
     return "\n".join(line for section in (*tables, other_lines, problem_lines) for line in section(report))
 
 
@@ -83,7 +83,7 @@ def machine_lines(report: Found) -> Iterator[str]:
 def training_lines(report: Found) -> Iterator[str]:
     """Yield a table for each number of cores."""
     for cores in report["cores"]:
-        rows = [r for r in report["results"] if r["cores"] == cores and WORKLOADS[r["workload"]].kind == "train"]
+        rows = [r for r in report["results"] if r["cores"] == cores and in_float32(WORKLOADS[r["workload"]], "train")]
         names = [name for name in PEERS if any(name in rivals(row) for row in rows)]
         if not rows:
             continue
@@ -100,6 +100,44 @@ def training_lines(report: Found) -> Iterator[str]:
                     goal = TRAINING_GOALS[name][cores - 1]
                     line += f": {goal:g} {verdict(others[fastest][0] >= goal)}"
             yield line + dropped(row)
+
+
+def in_float32(workload: Workload, kind: str) -> bool:
+    """Return whether it is of this kind, and has float32 products."""
+    return workload.kind == kind and workload.precision == "float32"
+
+
+def bfloat16_lines(report: Found) -> Iterator[str]:
+    """Yield what bfloat16 brings nnx, what the fastest peer takes, and how near a step is to what the processor can."""
+    rows = [row for row in report["results"] if WORKLOADS[row["workload"]].precision == "bfloat16"]
+    if rows:
+        yield "\nProducts of bfloat16; nnx in µs a step or call: median (minimum)"
+        yield "float32: nnx in it; roof: what the processor could do (peak.py); ways that name no precision are float32"
+        yield f"{'':<32} {'nnx':>20}{'float32':>17}          roof   the others and how, the fastest first"
+    for row in rows:
+        mine, others, name = kept_times(row, f"nnx@{row['cores']}"), rivals(row), row["workload"]
+        line = f"{name.removesuffix(' bfloat16')}, {row['cores']} core{'s' * (row['cores'] > 1)}".ljust(32)
+        line += f" {statistics.median(mine):>10.2f} ({min(mine):.2f})".ljust(21)
+        line += f"{beside(row, 'nnx_float32', pair):>17}{beside(row, 'peak', percent):>14}   "
+        ordered = sorted(others, key=lambda peer: others[peer][0])
+        line += "; ".join(f"{PEERS[peer].title} ({way(row, peer)}) {pair(others[peer])}" for peer in ordered)
+        yield line + dropped(row)
+
+
+def beside(row: Found, peer: str, form: Callable[[tuple[float, float]], str]) -> str:
+    """Return how many times as long as nnx somebody takes who is no rival, or a dash."""
+    name = f"{peer}@{row['cores']}"
+    return form(ratio(row, name, f"nnx@{row['cores']}")) if name in row["peers"] else "-"
+
+
+def way(row: Found, peer: str) -> str:
+    """Return which of its ways was the fastest."""
+    return str(row["peers"][f"{peer}@{row['cores']}"]["way"])
+
+
+def percent(values: tuple[float, float]) -> str:
+    """Return the median as a percentage."""
+    return f"{100 * values[0]:.0f} %"
 
 
 def prediction_lines(report: Found) -> Iterator[str]:
@@ -189,8 +227,8 @@ def dropped(row: Found) -> str:
 
 
 def markdown(report: Found) -> str:
-    """Return the speed table of the README."""
-    lines = []
+    """Return the speed table of the README; of products in bfloat16, that of their page."""
+    lines = bfloat16_markdown(report)
     for cores in report["cores"]:
         rows = {row["workload"]: row for row in report["results"] if row["cores"] == cores}
         training = [workload for workload in TRAINING if workload.name in rows]
@@ -222,6 +260,25 @@ def markdown(report: Found) -> str:
     )
     lines.append(f"\n{machine['processor']}; {libraries}; {machine['date'][:10]}. Bold: lost, a peer is faster.")
     return "\n".join(lines)
+
+
+def bfloat16_markdown(report: Found) -> list[str]:
+    """Return the table of products in bfloat16."""
+    rows = [row for row in report["results"] if WORKLOADS[row["workload"]].precision == "bfloat16"]
+    if not rows:
+        return []
+    names = [name for name in PEERS if any(name in rivals(row) for row in rows)]
+    titles = ["nnx", PEERS["nnx_float32"].title, *(PEERS[name].title for name in names), "of the roof"]
+    lines = [f"| products in bfloat16 | {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)]
+    for row in rows:
+        workload, others, cores = WORKLOADS[row["workload"]], rivals(row), row["cores"]
+        cells = [times_as_long(others[name][0]) if name in others else "" for name in names]
+        mine = microseconds(statistics.median(kept_times(row, f"nnx@{cores}")))
+        own = beside(row, "nnx_float32", lambda values: times_as_long(values[0]))
+        what = workload.title if workload.kind == "train" else f"prediction: {workload.network}, batch {workload.batch}"
+        what += ", one core" if cores == 1 else f", {cores} cores"
+        lines.append(f"| {' | '.join([what, mine, own, *cells, beside(row, 'peak', percent)])} |")
+    return lines
 
 
 def times_as_long(value: float) -> str:

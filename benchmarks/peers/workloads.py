@@ -52,6 +52,9 @@ class Workload:
         The most that the norm of all gradients together may be; longer ones are scaled down to it. With 0 none are.
     one_core : bool
         Whether it is left out on more cores than one.
+    precision : str
+        ``float32``, or ``bfloat16``: what matrix products may round their factors to. Sums, weights and Adam's state
+        are float32 in both.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Workload:
     schedule_steps: int = 0
     clip_norm: float = 0.0
     one_core: bool = False
+    precision: str = "float32"
 
     @property
     def network(self) -> str:
@@ -80,7 +84,7 @@ class Workload:
     @property
     def title(self) -> str:
         """What a row of the README calls it."""
-        parts = [f"{self.name}: {self.network}, batch {self.batch}"]
+        parts = [f"{self.base}: {self.network}, batch {self.batch}"]
         parts += ["AdamW"] * (self.weight_decay > 0)
         parts += ["clipped norm"] * (self.clip_norm > 0)
         parts += ["cosine schedule"] * (self.schedule_steps > 0)
@@ -97,6 +101,25 @@ class Workload:
         sizes = [n_in * n_out for n_in, n_out in zip(self.widths, self.widths[1:], strict=False)]
         return 2.0 * self.batch * (2 * sum(sizes) + sum(sizes[1:]))
 
+    @property
+    def n_parameters(self) -> int:
+        """The number of weights and biases."""
+        return sum((n_in + 1) * n_out for n_in, n_out in zip(self.widths, self.widths[1:], strict=False))
+
+    @property
+    def base(self) -> str:
+        """The name without the precision: what the command line calls it."""
+        return self.name.removesuffix(f" {self.precision}")
+
+    @property
+    def update_bytes(self) -> int:
+        """The least bytes that a step of Adam moves: each parameter and its two averages are read and written."""
+        return 4 * 6 * self.n_parameters
+
+    def in_bfloat16(self) -> Workload:
+        """Return the same with products of bfloat16."""
+        return replace(self, name=f"{self.name} bfloat16", precision="bfloat16")
+
     def without_dropout(self) -> Workload:
         """Return the same without what is drawn, so that losses can be compared."""
         return replace(self, dropout=0.0)
@@ -111,6 +134,7 @@ TRAINING = (
     # Several epochs a block: a training run is more than one, and what a call costs beside its steps is shared by them.
     Workload("fashion", "train", (784, 128, 128, 10), 128, 9984, seconds=0.25, checks=(78,)),
     Workload("wide", "train", (784, 1024, 1024, 10), 256, 1024, seconds=0.25, checks=(4, 8)),
+    Workload("middle", "train", (100, 300, 200, 20), 100, 2000, seconds=0.25, checks=(20, 60)),
     *(
         Workload(name, "train", (32, 64, 32, 2), 32, 2048, checks=(64, 128), activation=name, one_core=True)
         for name in ("tanh", "gelu", "silu")
@@ -148,12 +172,28 @@ PREDICTION = tuple(
     for widths in ((784, 128, 128, 10), (32, 64, 64, 8), (8, 16, 4))
     for batch in (1, 32, 1024)
 )
+#: Products large enough for matrix units, with factors of bfloat16.
+BFLOAT16_TRAINING = tuple(w.in_bfloat16() for w in TRAINING if w.name in ("fashion", "wide", "middle"))
+BFLOAT16_PREDICTION = (
+    Workload("784-1024-1024-10 x256", "predict", (784, 1024, 1024, 10), 256, 256, seconds=0.25).in_bfloat16(),
+)
 #: Neurons die, and a penalty takes their weights down to subnormal numbers, with which many processors are slow.
 LONG_RUN = Workload("long run", "train", (30, 64, 64, 2), 64, 6400, l2=1e-3, checks=(100,), epochs=100)
 SINGLE_STEP = Workload("single step", "call", (32, 64, 32, 2), 32, 32)
 PRINTING = Workload("printing", "print", (2, 64, 3), 300, 300)
 
-WORKLOADS = {workload.name: workload for workload in (*TRAINING, *PREDICTION, LONG_RUN, SINGLE_STEP, PRINTING)}
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        *TRAINING,
+        *BFLOAT16_TRAINING,
+        *PREDICTION,
+        *BFLOAT16_PREDICTION,
+        LONG_RUN,
+        SINGLE_STEP,
+        PRINTING,
+    )
+}
 
 
 class Candidate(Protocol):

@@ -16,6 +16,7 @@ from nnx.layers import *  # noqa: F403
 from nnx.losses import *  # noqa: F403
 from nnx.model import Model
 from nnx.optimizers import *  # noqa: F403
+from nnx.predictor import Predictor
 from nnx.schedules import *  # noqa: F403
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "Images",
     "Model",
     "ModelFileError",
+    "Predictor",
     "Table",
     "__version__",
     "get_default_dtype",

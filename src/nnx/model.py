@@ -31,6 +31,7 @@ from nnx.engine.job import Job
 from nnx.layers import AVERAGED, Layer_Dense, Layer_Input
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Loss, Loss_CategoricalCrossentropy
 from nnx.optimizers import forgetting_averages
+from nnx.predictor import Predictor, freeze
 
 if TYPE_CHECKING:
     from nnx.data.images import Images
@@ -586,6 +587,33 @@ class Model:
         step = batch_size or max(1, len(samples))
         starts = range(0, max(1, len(samples)), step)
         return np.concatenate([self.forward(samples[i : i + step], training=False) for i in starts])
+
+    def predictor(self, precision: str | None = None) -> Predictor:
+        """Return a function of samples that predicts with the present parameters, whatever becomes of this model.
+
+        ``model.predictor()(X)`` has the bits of ``model.predict(X)``. Where an optimizer with ``average`` has kept
+        averages, these are what it uses, as `predict` does. ``table`` and ``images`` have no part in it.
+
+        Parameters
+        ----------
+        precision : str, optional
+            What dense layers multiply in: the model's dtype, or "bfloat16" for a float32 model. Then inputs and weights
+            of each dense layer are rounded to bfloat16, to nearest, and their products summed in float32.
+
+        Returns
+        -------
+        Predictor
+            To be called with an array (n, n_inputs), by any number of threads; see there.
+
+        Raises
+        ------
+        ValueError
+            For a model with a layer, or a method, that is not built in, and for another precision.
+        RuntimeError
+            While another thread trains the model.
+        """
+        self._require("Model.predictor")
+        return freeze(self, precision)
 
     def forward(self, X: ArrayLike, training: bool) -> Any:
         """Run the layers on ``X`` and return the last one's output."""

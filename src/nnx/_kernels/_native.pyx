@@ -13,7 +13,7 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int32_t, uint16_t, uint64_t
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from nnx._kernels.native.kernels cimport *
 
@@ -796,3 +796,4 @@ def average_update(averages, values, double keep):
 include "native/plans/plan.pxi"
 include "native/plans/repeat.pxi"
 include "native/plans/inference.pxi"
+include "native/plans/predictor.pxi"

@@ -394,7 +394,7 @@ class Run:
 def _planned(model: Network, bfloat16: bool) -> tuple[program.Program, Any]:
     """Return a model's program and its plan: those of the last time, if nothing has changed since."""
     kept: tuple[program.Program, Any] | None = model._plan
-    if kept is not None and kept[1].bfloat16 == bfloat16 and _still_holds(model, kept[1]):
+    if kept is not None and _still_holds(model, kept[1]) and kept[1].bfloat16 is bfloat16:
         return kept
     lowered = program.lower(model)
     native = _kernels.backend.Plan(  # type: ignore[attr-defined]

@@ -93,8 +93,20 @@ cdef struct Loss:
     int traits
     int n_settings
 
+cdef struct Lines:
+    # Which of a parameter's values: lines of so many columns, and how far apart the lines are.
+    Py_ssize_t rows
+    Py_ssize_t columns
+    Py_ssize_t line  # in the parameter, and in what is kept of it
+    Py_ssize_t gradient_line  # in their gradients
+
+cdef inline Lines one_line(Py_ssize_t n) noexcept nogil:
+    cdef Lines lines
+    lines.rows, lines.columns, lines.line, lines.gradient_line = 1, n, n, n
+    return lines
+
 ctypedef void (*prepare_t)(void *, double, double, const double *) noexcept nogil
-ctypedef void (*apply_t)(void *, const void *, void **, Py_ssize_t, const void *) noexcept nogil
+ctypedef void (*apply_t)(void *, const void *, void **, const Lines *, const void *) noexcept nogil
 
 cdef struct Rule:
     const char *name
@@ -283,6 +295,7 @@ ctypedef Py_ssize_t (*space_t)(Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogi
 ctypedef bint (*fits_t)(const Net *) noexcept nogil
 ctypedef Py_ssize_t (*lanes_space_t)(const Net *, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*net_space_t)(const Net *) noexcept nogil
+ctypedef void (*pack_rows_t)(const Stage *, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 ctypedef void (*vector_function_t)(int, const void *, void *, Py_ssize_t) noexcept nogil
 
@@ -343,6 +356,7 @@ cdef struct Kernels:
     space_t tiles_space
     space_t panels_space
     space_t packed_space
+    pack_rows_t pack_rows_of_weights
     space_t gradient_space
     net_space_t forward_space
     train_t train

@@ -133,6 +133,7 @@ addresses.average_update = <scale_t> average_update
 addresses.tiles_space = <space_t> tiles_space
 addresses.panels_space = <space_t> panels_space
 addresses.packed_space = <space_t> packed_space
+addresses.pack_rows_of_weights = <pack_rows_t> pack_rows_of_weights
 addresses.gradient_space = <space_t> gradient_space
 addresses.forward_space = <net_space_t> forward_space
 addresses.train = <train_t> train

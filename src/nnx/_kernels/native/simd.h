@@ -163,6 +163,17 @@ INLINE vec v_load(const real_t *from) { vec r; memcpy(&r, from, sizeof r); retur
 INLINE void v_store(real_t *to, vec x) { memcpy(to, &x, sizeof x); }
 
 /* The first `count` lanes only, the others being 0: for the ends of arrays. */
+#if NNX_VECTOR_BYTES == 64 && defined(__AVX512F__) && !defined(NNX_PLAIN)
+#ifdef NNX_DOUBLE
+#define FIRST_LANES(count) ((__mmask8)((1u << (count)) - 1))
+INLINE vec v_load_part(const real_t *from, int count) { return (vec)_mm512_maskz_loadu_pd(FIRST_LANES(count), from); }
+INLINE void v_store_part(real_t *to, vec x, int count) { _mm512_mask_storeu_pd(to, FIRST_LANES(count), (__m512d)x); }
+#else
+#define FIRST_LANES(count) ((__mmask16)((1u << (count)) - 1))
+INLINE vec v_load_part(const real_t *from, int count) { return (vec)_mm512_maskz_loadu_ps(FIRST_LANES(count), from); }
+INLINE void v_store_part(real_t *to, vec x, int count) { _mm512_mask_storeu_ps(to, FIRST_LANES(count), (__m512)x); }
+#endif
+#else
 INLINE vec v_load_part(const real_t *from, int count) {
     real_t lanes[NNX_VECTOR_BYTES / sizeof(real_t)];
     int l;
@@ -181,6 +192,7 @@ INLINE void v_store_part(real_t *to, vec x, int count) {
     v_store(lanes, x);
     for (l = 0; l < count; l++) to[l] = lanes[l];
 }
+#endif
 
 /* Whole numbers as real ones; -1 in the lanes behind the first `count`. */
 INLINE vec v_of_ints(const int32_t *from, int count) {

@@ -2,27 +2,33 @@
 # the vector units update those before.
 
 
+cdef enum:
+    PIECE_ROWS = 8  # of a piece of an update
+
+
 cdef struct Due:
     # Rows and columns of the weights whose gradients are known, and whose update is under way.
-    const real_t *gradients  # (BLOCK, line)
+    real_t *gradients
     Py_ssize_t i  # where they begin in the weights
     Py_ssize_t j
-    int rows
-    int columns
-    int line
-    int pieces  # of the update: each row, and then the conversion of each block
+    Lines lines
+    int updates  # pieces of the update: some rows each
+    int pieces  # and of all there is to do: the conversion of each block follows
     int done
 
 
 cdef void update_piece(const Net *net, Stage *stage, Due *due, const vec *constants) noexcept nogil:
-    """Update another row or, when all are, convert another block of the new weights."""
-    if due.done < due.rows:
-        train_values(
-            net, &stage.weights, (due.i + due.done) * stage.n_out + due.j,
-            <real_t *> due.gradients + due.done * due.line, due.columns, stage.trained, constants,
+    """Update some more rows or, when all are, convert another block of the new weights."""
+    cdef Lines lines = due.lines
+    cdef Py_ssize_t row = due.done * PIECE_ROWS
+    if due.done < due.updates:
+        lines.rows = min(lines.rows - row, <Py_ssize_t> PIECE_ROWS)
+        train_lines(
+            net, &stage.weights, (due.i + row) * stage.n_out + due.j, due.gradients + row * lines.gradient_line, &lines,
+            stage.trained, constants,
         )
     else:
-        convert_weights(stage, due.i, due.j + (due.done - due.rows) * BLOCK)
+        convert_weights(stage, due.i, due.j + (due.done - due.updates) * BLOCK)
     due.done += 1
 
 
@@ -57,12 +63,11 @@ cdef void train_block_line(
                     update_piece(net, stage, due, constants)
             sums_store(&sums, <float *> target + b * BLOCK, wide * BLOCK)
         due.gradients, due.i, due.j = target, i, j
-        due.rows = <int> min(stage.n_in - i, <Py_ssize_t> BLOCK)
-        due.columns = <int> min(stage.n_out - j, <Py_ssize_t> BLOCK_COLUMNS)
-        due.line = <int> (wide * BLOCK)
-        due.done, due.pieces = 0, due.rows
-        if stage.trained and not net.clip_norm:
-            due.pieces += <int> wide
+        due.lines.rows = min(stage.n_in - i, <Py_ssize_t> BLOCK)
+        due.lines.columns = min(stage.n_out - j, <Py_ssize_t> BLOCK_COLUMNS)
+        due.lines.line, due.lines.gradient_line = stage.n_out, wide * BLOCK
+        due.done, due.updates = 0, <int> ((due.lines.rows + PIECE_ROWS - 1) // PIECE_ROWS)
+        due.pieces = due.updates + (<int> wide if stage.trained and not net.clip_norm else 0)
         j += BLOCK_COLUMNS
 
 

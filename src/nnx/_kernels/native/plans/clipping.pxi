@@ -40,9 +40,10 @@ cdef void update_collected(
 ) noexcept nogil:
     """Update some values by their collected gradients."""
     cdef real_t *gradients = <real_t *> parameter.collected + at
+    cdef Lines lines = one_line(n)
     if factor != 1:
         scale_gradients(gradients, gradients, n, factor)
-    update_values(net, parameter, at, gradients, n, constants)
+    update_lines(net, parameter, at, gradients, &lines, constants)
 
 
 cdef void third_phase(const Net *net, const vec *constants, int thread) noexcept nogil:

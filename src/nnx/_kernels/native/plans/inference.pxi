@@ -5,43 +5,30 @@ cdef enum:
     MOST_PLACES = 8  # pieces of memory that are kept for calls at the same time
 
 
-cdef class Inference:
-    """What a model's layers compute without training, with memory for several calls at a time.
-
-    Parameters
-    ----------
-    dtype : float32 or float64
-    stages : tuple of (kind, owner, n_in, n_out)
-        What `Program.stages` holds.
-    guards : Guards
-        What `untouched` looks at, at each call.
-    backends : module
-        Which holds the backend in use.
-    """
+cdef class Chain:
+    """What a model's layers compute without training, with memory for several calls at a time."""
 
     cdef Kernels *kernels
     cdef readonly object dtype
     cdef int number
-    cdef tuple chain, owners, guards, dense
     cdef object backends, backend
     cdef Stage *stages
     cdef int n_stages
     cdef Net net
     cdef char *places[MOST_PLACES]
 
-    def __cinit__(
-        self, dtype, tuple stages not None, guards not None, backends not None,
-    ):
+    cdef tuple describe(self, str where, object dtype, tuple stages, object backends, bint bfloat16):
+        """Take stages, (kind, owner, n_in, n_out) each, without those that only copy; return the owners of the rest."""
         cdef Py_ssize_t need = 0
-        cdef int s, n = 0
+        cdef int n = 0
         cdef Stage *stage
         cdef list owners = []
         self.dtype = np.dtype(dtype)
         self.number = self.dtype.num
+        if self.number != cnp.NPY_FLOAT and self.number != cnp.NPY_DOUBLE:
+            raise TypeError(f"{where}: dtype must be float32 or float64, got {dtype!r}.")
         self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
-        self.chain = stages
-        self.guards, self.backends, self.backend = tuple(guards), backends, backends.backend
-        self.dense = owners_with_dtype(stages)
+        self.backends, self.backend = backends, backends.backend
         check_chain(stages, NULL, False)
         self.stages = <Stage *> PyMem_RawCalloc(len(stages) + 1, sizeof(Stage))
         if self.stages is NULL:
@@ -61,14 +48,14 @@ cdef class Inference:
             owners.append(owner)
             need = max(need, self.kernels.gradient_space(1, 1, stage.n_out))
             n += 1
-        if n == 0 or n > MOST_STAGES:
-            raise ValueError("Inference: stages must be from 1 to 64.")
-        self.owners = tuple(owners)
         self.n_stages = n
         self.net.stages, self.net.n_stages = self.stages, n
+        self.net.bfloat16 = bfloat16
+        self.net.units = bfloat16 and self.number == cnp.NPY_FLOAT and has_units()
         self.net.n_in, self.net.n_out = self.stages[0].n_in, self.stages[n - 1].n_out
         self.net.scratch_size = (self.kernels.product_scratch + need + ALIGNMENT) // ALIGNMENT * ALIGNMENT
         self.net.private_size = self.net.scratch_size + self.kernels.forward_space(&self.net)
+        return tuple(owners)
 
     def __dealloc__(self):
         cdef char *place
@@ -93,14 +80,60 @@ cdef class Inference:
                 return
         give(place)
 
-    def holds(self, model):
-        """Return whether the model is still what this was made for."""
+    cdef inline bint _suits_backend(self) except -1:
+        """Return whether the kernels in use are those that this was made with."""
         return (
             self.backends.backend is self.backend
             and self.kernels == tables[0 if self.number == cnp.NPY_FLOAT else 1]
-            and untouched(model, self.guards)
-            and of_dtype(self.dense, self.dtype)
         )
+
+    cdef inline bint _takes(self, X) except -1:
+        """Return whether X is an array of samples that kernels can read as it stands."""
+        return (
+            is_ready(X, <void *> self.dtype, False) and cnp.PyArray_NDIM(X) == 2
+            and cnp.PyArray_DIM(X, 1) == self.net.n_in
+        )
+
+    cdef int _run(self, const Net *net, cnp.ndarray samples, cnp.ndarray output) except -1:
+        """Write what the stages of `net` make of samples."""
+        cdef Py_ssize_t n = cnp.PyArray_DIM(samples, 0)
+        cdef char *place = self._take_place()
+        cdef uint64_t mode
+        with nogil:
+            mode = enter_kernels()
+            self.kernels.predict(net, data(samples), data(output), n, place)
+            leave_kernels(mode)
+        self._give_place(place)
+        return 0
+
+
+cdef class Inference(Chain):
+    """A model's chain, bound at each call.
+
+    Parameters
+    ----------
+    dtype : float32 or float64
+    stages : tuple of (kind, owner, n_in, n_out)
+        What `Program.stages` holds.
+    guards : Guards
+        What `untouched` looks at, at each call.
+    backends : module
+        Which holds the backend in use.
+    """
+
+    cdef tuple chain, owners, guards, dense
+
+    def __cinit__(
+        self, dtype, tuple stages not None, guards not None, backends not None,
+    ):
+        self.chain, self.guards, self.dense = stages, tuple(guards), owners_with_dtype(stages)
+        self.owners = self.describe("Inference", dtype, stages, backends, False)
+        if self.n_stages > MOST_STAGES:
+            raise ValueError(f"Inference: stages must be at most {MOST_STAGES}.")
+
+    def holds(self, model):
+        """Return whether the model is still what this was made for."""
+        return self._suits_backend() and untouched(model, self.guards) and of_dtype(self.dense, self.dtype)
 
     cdef bint _bind(self, Stage *stages, list held) except -1:
         """Read the addresses of weights and biases, or of their averages; false if they are not what they were."""
@@ -137,28 +170,18 @@ cdef class Inference:
         """Return what the model makes of X, a new array; None if this cannot say, and Python code has to."""
         cdef Stage stages[MOST_STAGES]
         cdef Net net
-        cdef cnp.ndarray samples, output
+        cdef cnp.ndarray output
         cdef cnp.npy_intp shape[2]
-        cdef char *place
         cdef list held = []
-        cdef uint64_t mode
-        if not is_ready(X, <void *> self.dtype, False) or cnp.PyArray_NDIM(X) != 2:
-            return None
-        samples = X
-        if cnp.PyArray_DIM(samples, 1) != self.net.n_in or cnp.PyArray_DIM(samples, 0) == 0:
+        if not self._takes(X) or cnp.PyArray_DIM(X, 0) == 0:
             return None
         if not self.holds(model) or not self._bind(stages, held):
             return None
         net = self.net
         net.stages = stages
-        shape[0], shape[1] = cnp.PyArray_DIM(samples, 0), self.net.n_out
+        shape[0], shape[1] = cnp.PyArray_DIM(X, 0), self.net.n_out
         output = cnp.PyArray_EMPTY(2, shape, self.number, 0)
-        place = self._take_place()
-        with nogil:
-            mode = enter_kernels()
-            self.kernels.predict(&net, data(samples), data(output), shape[0], place)
-            leave_kernels(mode)
-        self._give_place(place)
+        self._run(&net, X, output)
         return output
 
     def evaluate(self, model, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision,

@@ -187,4 +187,9 @@ cdef void evaluate(const Net *net, Py_ssize_t first_batch, Py_ssize_t end_batch,
 
 cdef void predict(const Net *net, const real_t *X, real_t *output, Py_ssize_t rows, char *scratch) noexcept nogil:
     """``output := what the network makes of X``; (rows, n_in) in, (rows, n_out) out."""
-    forward(net, X, output, rows, net.n_stages, scratch)
+    if TAKES_BLOCKS and net.units:
+        units_begin()
+        forward(net, X, output, rows, net.n_stages, scratch)
+        units_end()
+    else:
+        forward(net, X, output, rows, net.n_stages, scratch)

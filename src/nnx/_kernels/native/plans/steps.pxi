@@ -23,11 +23,17 @@ cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:
 
 cdef Py_ssize_t forward_space(const Net *net) noexcept nogil:
     """Return how many bytes `forward` needs behind the scratch of kernels."""
-    cdef Py_ssize_t wide = 0
+    cdef Py_ssize_t space = 2 * rows_at_a_time(net) * widest(net) * <Py_ssize_t> sizeof(real_t)
+    return space + (2 * blocks_space(rows_at_a_time(net), widest(net)) if net.units else 0)
+
+
+cdef Py_ssize_t widest(const Net *net) noexcept nogil:
+    """Return how many columns each of the two arrays of `forward` needs; the second has X as well, if it is rounded."""
+    cdef Py_ssize_t wide = net.n_in if net.bfloat16 else 0
     cdef int s
     for s in range(net.n_stages):
         wide = max(wide, net.stages[s].n_out)
-    return 2 * rows_at_a_time(net) * wide * <Py_ssize_t> sizeof(real_t)
+    return wide
 
 
 cdef const real_t *rounded_rows(
@@ -93,21 +99,52 @@ cdef void forward(
     char *scratch,  # with room for two arrays of rows_at_a_time rows behind what kernels need
 ) noexcept nogil:
     """Run the network, some rows at a time, in memory of one's own."""
-    cdef Py_ssize_t most = rows_at_a_time(net), wide = 0, top = 0, high
+    cdef Py_ssize_t most = rows_at_a_time(net), top = 0, high
     cdef real_t *sides[2]
     cdef const real_t *inputs
     cdef real_t *target
     cdef int s
-    for s in range(n_stages):
-        wide = max(wide, net.stages[s].n_out)
     sides[0] = <real_t *> (scratch + net.scratch_size)
-    sides[1] = sides[0] + most * wide
+    sides[1] = sides[0] + most * widest(net)
+    if TAKES_BLOCKS and net.units:
+        forward_in_blocks(net, X, output, rows, n_stages, sides, scratch)
+        return
     while top < rows:
         high = min(most, rows - top)
         inputs = X + top * net.n_in
         for s in range(n_stages):
             target = sides[s % 2] if s + 1 < n_stages else output + top * net.stages[s].n_out
+            if net.bfloat16 and net.stages[s].kind == DENSE:
+                # In place, as nobody else reads what lies in the other array; rows of X are copied there.
+                round_bfloat16(inputs, sides[(s + 1) % 2], high * net.stages[s].n_in)
+                inputs = sides[(s + 1) % 2]
             forward_stage(&net.stages[s], inputs, target, top, high, 0, scratch)
+            inputs = target
+        top += high
+
+
+cdef void forward_in_blocks(
+    const Net *net, const real_t *X, real_t *output, Py_ssize_t rows, int n_stages, real_t **sides, char *scratch
+) noexcept nogil:
+    """`forward` on matrix units: beside the two arrays there are two for what dense stages take in blocks."""
+    cdef Py_ssize_t most = rows_at_a_time(net), wide = widest(net), top = 0, high
+    cdef uint16_t *blocks = <uint16_t *> (sides[1] + most * wide)
+    cdef Py_ssize_t apart = blocks_space(most, wide) // <Py_ssize_t> sizeof(uint16_t)
+    cdef const real_t *inputs
+    cdef real_t *target
+    cdef Stage own[2]  # copies of this stage and the next, which take their inputs from there
+    cdef int s
+    while top < rows:
+        high = min(most, rows - top)
+        inputs = X + top * net.n_in
+        for s in range(n_stages):
+            target = sides[s % 2] if s + 1 < n_stages else output + top * net.stages[s].n_out
+            own[0] = net.stages[s]
+            own[0].blocks.inputs = blocks + s % 2 * apart
+            if own[0].feeds:
+                own[1] = net.stages[s + 1]
+                own[1].blocks.inputs = blocks + (s + 1) % 2 * apart
+            forward_stage(own, inputs, target, 0, high, 0, scratch)
             inputs = target
         top += high
 

@@ -276,8 +276,8 @@ cdef void train_row_panel(
     cdef const real_t *a = <const real_t *> stage.tiles + i * tile_stride(net.batch)
     cdef const real_t *b = <const real_t *> stage.panels
     cdef const real_t *values = <const real_t *> stage.weights.values
-    cdef Py_ssize_t j = 0, k, wide, deep, width
-    cdef int r
+    cdef Py_ssize_t j = 0, k, wide, deep
+    cdef Lines lines
     if not packs_batch(net, stage):
         a, a_depth = inputs + i, stage.n_in
         b, b_depth, next_panel = dvalues_of(stage), n_out, line
@@ -293,14 +293,9 @@ cdef void train_row_panel(
                 next_panel, b_depth, deep, k == 0, gradients, values + i * n_out + j, n_out,
             )
             k += deep
-        width = (wide + line - 1) // line * line
-        if width == n_out:
-            train_values(net, &stage.weights, i * n_out, gradients, height * n_out, stage.trained, constants)
-        else:
-            for r in range(height):
-                train_values(
-                    net, &stage.weights, (i + r) * n_out + j, gradients + r * width, wide, stage.trained, constants
-                )
+        lines.rows, lines.columns, lines.line = height, wide, n_out
+        lines.gradient_line = (wide + line - 1) // line * line
+        train_lines(net, &stage.weights, i * n_out + j, gradients, &lines, stage.trained, constants)
         j += wide
     if stage.packed is not NULL and stage.trained and not net.clip_norm:
         pack_row_panel(stage, i, height)
@@ -315,37 +310,62 @@ cdef void train_values(
     bint trained,
     const vec *constants,  # of the optimizer's rule, for such parameters
 ) noexcept nogil:
-    """Complete some values' gradients, store them if that is wanted, and update the values."""
-    if parameter.l1 or parameter.l2:
-        add_regularization(<real_t *> parameter.values + at, gradients, n, parameter.l1, parameter.l2)
-    if parameter.gradients is not NULL:
-        memcpy(<real_t *> parameter.gradients + at, gradients, n * sizeof(real_t))
-    if not trained:
-        return
-    if net.clip_norm:
-        collect(parameter, at, gradients, n)
-    else:
-        update_values(net, parameter, at, gradients, n, constants)
+    """`train_lines`, of values that follow each other."""
+    cdef Lines lines = one_line(n)
+    train_lines(net, parameter, at, gradients, &lines, trained, constants)
 
 
-cdef void update_values(
+cdef void train_lines(
     const Net *net,
     Parameter *parameter,
     Py_ssize_t at,  # the first of the values
-    real_t *gradients,  # (n,) in and out
-    Py_ssize_t n,
+    real_t *gradients,  # `lines` in: without the penalty's; and out
+    const Lines *lines,
+    bint trained,
+    const vec *constants,  # of the optimizer's rule, for such parameters
+) noexcept nogil:
+    """Complete some values' gradients, store them if that is wanted, and update the values."""
+    cdef Py_ssize_t row, i = at, n = lines.columns
+    cdef real_t *own = gradients
+    if parameter.l1 or parameter.l2 or parameter.gradients is not NULL or trained and net.clip_norm:
+        for row in range(lines.rows):
+            if parameter.l1 or parameter.l2:
+                add_regularization(<real_t *> parameter.values + i, own, n, parameter.l1, parameter.l2)
+            if parameter.gradients is not NULL:
+                memcpy(<real_t *> parameter.gradients + i, own, n * sizeof(real_t))
+            if trained and net.clip_norm:
+                collect(parameter, i, own, n)
+            i += lines.line
+            own += lines.gradient_line
+    if trained and not net.clip_norm:
+        update_lines(net, parameter, at, gradients, lines, constants)
+
+
+cdef void update_lines(
+    const Net *net,
+    Parameter *parameter,
+    Py_ssize_t at,  # the first of the values
+    real_t *gradients,  # `lines` in and out
+    const Lines *lines,
     const vec *constants,
 ) noexcept nogil:
-    """Apply the optimizer's rule to some values, and let their averages follow."""
+    """Apply the optimizer's rule to some values, and let follow what is kept of the new ones."""
     cdef real_t *values = <real_t *> parameter.values + at
     cdef void *states[MAX_STATES]
+    cdef Py_ssize_t row, i
     cdef int k
     for k in range(MAX_STATES):
         states[k] = <real_t *> parameter.states[k] + at
     if net.clip_value:
-        clip_gradients(gradients, gradients, n, net.clip_value)
-    net.rule.apply(values, gradients, states, n, constants)
-    if parameter.rounded is not NULL:
-        round_bfloat16(values, <real_t *> parameter.rounded + at, n)
-    if parameter.averages is not NULL:
-        average_by(constants + AVERAGE, <real_t *> parameter.averages + at, values, n)
+        for row in range(lines.rows):
+            i = row * lines.gradient_line
+            clip_gradients(gradients + i, gradients + i, lines.columns, net.clip_value)
+    net.rule.apply(values, gradients, states, lines, constants)
+    if parameter.rounded is NULL and parameter.averages is NULL:
+        return
+    for row in range(lines.rows):
+        i = row * lines.line
+        if parameter.rounded is not NULL:
+            round_bfloat16(values + i, <real_t *> parameter.rounded + at + i, lines.columns)
+        if parameter.averages is not NULL:
+            average_by(constants + AVERAGE, <real_t *> parameter.averages + at + i, values + i, lines.columns)

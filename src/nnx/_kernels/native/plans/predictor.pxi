@@ -1,0 +1,121 @@
+# Prediction with parameters that never change: copied and packed once, so that no call has to look at a model.
+
+
+cdef class Predictor(Chain):
+    """A chain with parameters of its own.
+
+    Parameters
+    ----------
+    dtype : float32 or float64
+    stages : tuple of (kind, values, n_in, n_out)
+        The values are weights and biases, a PReLU's slopes, or the settings of an activation.
+    backends : module
+        Which holds the backend in use.
+    bfloat16 : bool
+        Whether dense stages round their inputs; their weights have been rounded already. For float32 only.
+    """
+
+    cdef char *memory
+
+    def __cinit__(self, dtype, tuple stages not None, backends not None, bint bfloat16=False):
+        cdef tuple values = self.describe("Predictor", dtype, stages, backends, bfloat16)
+        cdef int s
+        if bfloat16 and self.number != cnp.NPY_FLOAT:
+            raise TypeError(f"Predictor: dtype must be float32 for products in bfloat16, got {self.dtype}.")
+        for s in range(self.n_stages):
+            _measure(&self.stages[s], values[s])
+        self.memory = <char *> allocate(self._lay_out(NULL))
+        self._lay_out(self.memory)
+        for s in range(self.n_stages):
+            self._fill(&self.stages[s], values[s])
+
+    def __dealloc__(self):
+        if self.memory is not NULL:
+            give(self.memory)
+
+    cdef Py_ssize_t _lay_out(self, char *memory):
+        """Give each parameter its place; return the number of bytes."""
+        cdef Py_ssize_t at = 0, size = self.dtype.itemsize, packed
+        cdef Stage *stage
+        cdef int s
+        for s in range(self.n_stages):
+            stage = &self.stages[s]
+            if self.net.units and stage.kind == DENSE:
+                stage.blocks.weights = <uint16_t *> within(memory, &at, blocks_space(stage.n_in, stage.n_out))
+                stage.biases.values = within(memory, &at, stage.biases.size * size)
+                stage.fed = s > 0 and self.stages[s - 1].kind == DENSE
+                if stage.fed:
+                    self.stages[s - 1].feeds = True
+                continue
+            stage.weights.values = within(memory, &at, stage.weights.size * size)
+            stage.biases.values = within(memory, &at, stage.biases.size * size)
+            packed = self.kernels.packed_space(1, stage.n_in, stage.n_out) if stage.kind == DENSE else 0
+            stage.packed = within(memory, &at, packed) if packed else NULL
+        return at
+
+    cdef int _fill(self, Stage *stage, object values) except -1:
+        """Copy a stage's parameters, and pack its weights where products take them so; or take its settings."""
+        cdef cnp.ndarray source
+        if stage.kind == DENSE:
+            weights, biases = values
+            self._copy(&stage.biases, "biases", biases, 1, stage.n_out)
+            if self.net.units:
+                source = matrix("Predictor", "weights", weights, self.number, stage.n_in, stage.n_out)
+                stage.weights.values = data(source)
+                self.kernels.pack_rows_of_weights(stage, 0, stage.n_in)
+                stage.weights.values = NULL
+                return 0
+            self._copy(&stage.weights, "weights", weights, stage.n_in, stage.n_out)
+            self.kernels.pack_rows_of_weights(stage, 0, stage.n_in)
+        elif stage.kind == PRELU:
+            (weights,) = values
+            self._copy(&stage.weights, "weights", weights, 1, stage.weights.size)
+        elif stage.activation.n_settings:
+            take_settings(stage.settings, values, stage.activation.n_settings)
+        return 0
+
+    cdef int _copy(
+        self, Parameter *parameter, str name, object given, Py_ssize_t rows, Py_ssize_t columns
+    ) except -1:
+        cdef cnp.ndarray values = matrix("Predictor", name, given, self.number, rows, columns)
+        memcpy(parameter.values, data(values), cnp.PyArray_NBYTES(values))
+        return 0
+
+    def holds(self):
+        """Return whether the backend in use is the one that this was made for."""
+        return self._suits_backend()
+
+    def predict(self, X, out=None):
+        """Return what the chain makes of X, in ``out`` or in a new array.
+
+        None if this cannot say, and Python code has to: X and ``out`` are not as kernels need them, or other kernels
+        are in use.
+        """
+        cdef cnp.ndarray samples, output
+        cdef cnp.npy_intp shape[2]
+        if not self._takes(X) or not self._suits_backend():
+            return None
+        samples = X
+        if out is None:
+            shape[0], shape[1] = cnp.PyArray_DIM(samples, 0), self.net.n_out
+            output = cnp.PyArray_EMPTY(2, shape, self.number, 0)
+        elif (
+            is_ready(out, <void *> self.dtype, True)
+            and has_size(out, cnp.PyArray_DIM(samples, 0), self.net.n_out)
+        ):
+            output = out
+            samples = apart(samples, output)
+        else:
+            return None
+        self._run(&self.net, samples, output)
+        return output
+
+
+cdef int _measure(Stage *stage, object values) except -1:
+    """Say how many numbers a stage's parameters have; a PReLU has one slope, or one for each column."""
+    if stage.kind == DENSE:
+        stage.weights.size, stage.biases.size = stage.n_in * stage.n_out, stage.n_out
+    elif stage.kind == PRELU:
+        (weights,) = values
+        stage.weights.size = 1 if np.size(weights) == 1 else stage.n_out
+    return 0

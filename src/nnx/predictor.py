@@ -1,0 +1,246 @@
+"""`Predictor`: what a model computes with its present parameters, whatever becomes of the model.
+
+It holds no layers. A part of it is what kernels need of a layer: a name, and numbers. They go into its pickles too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from nnx import _kernels
+from nnx._base import check, config, trainers
+from nnx._base.network import Network
+from nnx._base.text import abridged
+from nnx._base.typing import Array, ArrayLike, FloatDType
+from nnx.engine import program
+
+__all__ = ["Predictor"]
+
+
+class Part(NamedTuple):
+    """A layer, as kernels see it."""
+
+    kind: str
+    #: Weights and biases, a PReLU's slopes, or the settings of an activation.
+    values: tuple[Any, ...]
+    n_in: int
+    n_out: int
+
+
+class Predictor:
+    """A model's predictions with the parameters that it had when `Model.predictor` made this.
+
+    Call it with samples: ``predictor(X)`` has the bits of ``model.predict(X)``. Neither later training of the model nor
+    what is assigned to its layers changes it. It copies the parameters and packs them once, so a call costs less than
+    one of ``predict``. Its attributes cannot be assigned, and any number of threads may share it. It can be pickled; a
+    copy of it is the same object.
+
+    Attributes
+    ----------
+    n_inputs, n_outputs : int
+        Columns of the samples and of what is returned.
+    dtype : dtype
+        Of parameters, samples and results.
+    precision : str
+        What dense layers multiply in: the name of the dtype, or "bfloat16".
+
+    Examples
+    --------
+    >>> import nnx
+    >>> model = nnx.Model()
+    >>> model.add(nnx.Layer_Dense(1, 1))
+    >>> model.add(nnx.Activation_ReLU())
+    >>> model.finalize()
+    >>> model.set_parameters([([[2.0]], [[1.0]])])
+    >>> predictor = model.predictor()
+    >>> model.set_parameters([([[5.0]], [[5.0]])])
+    >>> predictor([[-1], [3]])
+    array([[0.],
+           [7.]], dtype=float32)
+    >>> predictor
+    <Predictor 1-1, relu, float32>
+    """
+
+    __slots__ = ("__weakref__", "_native", "_parts", "dtype", "n_inputs", "n_outputs", "precision")
+
+    n_inputs: int
+    n_outputs: int
+    dtype: FloatDType
+    precision: str
+    _parts: tuple[Part, ...]
+    #: The compiled predictor of the backend that was in force at the last call; None where there is none.
+    _native: Any
+
+    def __init__(self) -> None:
+        raise TypeError("Predictor: it must be made of a model, got none. Call model.predictor().")
+
+    def __call__(self, X: ArrayLike, out: Array | None = None) -> Array:
+        """Return the network's outputs, one row a sample.
+
+        Parameters
+        ----------
+        X : array (n, n_inputs)
+        out : array (n, n_outputs), optional
+            Where to write them, in C order and of the predictor's dtype. It is what is returned then.
+
+        Returns
+        -------
+        array (n, n_outputs)
+            A new one without ``out``.
+        """
+        if self._native is not None:
+            found: Array | None = self._native.predict(X, out)
+            if found is not None:
+                return found
+        samples = check.rows("Predictor", "X", X, self.n_inputs, self.dtype)
+        target = None if out is None else _checked_out(out, (len(samples), self.n_outputs), self.dtype)
+        native = self._in_force()
+        found = None if native is None else native.predict(samples, target)
+        if found is None:
+            found = self._by_kernels(samples, target)
+        return found if out is None else out
+
+    def _in_force(self) -> Any:
+        """Return the compiled predictor of the backend in force, a new one if need be; None for NumPy."""
+        native = self._native
+        if native is None or not native.holds():
+            kind = getattr(_kernels.backend, "Predictor", None)
+            rounds = self.precision == "bfloat16"
+            native = None if kind is None else kind(self.dtype, self._parts, _kernels, rounds)
+            object.__setattr__(self, "_native", native)
+        return native
+
+    def _by_kernels(self, samples: Array, out: Array | None) -> Array:
+        """Compute one kernel after the other, as layers do."""
+        values = samples
+        for part in self._parts:
+            values = _outputs(part, values, self.precision == "bfloat16")
+        if out is None:
+            return values
+        out[...] = values
+        return out
+
+    def __repr__(self) -> str:
+        parts = []
+        for part in self._parts:
+            settings = "" if part.kind in program.PARAMETERS or not part.values else str(list(part.values))
+            parts.append(f"{part.n_in}-{part.n_out}" if part.kind == "dense" else part.kind + settings)
+        rounded = ", products in bfloat16" if self.precision == "bfloat16" else ""
+        return f"<Predictor {', '.join(parts)}, {self.dtype.name}{rounded}>"
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        self._refuse(name)
+
+    def __delattr__(self, name: str) -> NoReturn:
+        self._refuse(name)
+
+    def _refuse(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"Predictor: {abridged(name)} must stay as it is, got a change. Make another one: model.predictor()."
+        )
+
+    def __copy__(self) -> Predictor:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Predictor:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return made, (tuple(map(tuple, self._parts)), self.precision)
+
+
+def freeze(model: Network, precision: str | None) -> Predictor:
+    """Return the predictor of a finalized model's present parameters."""
+    where = "Model.predictor"
+    trainers.refuse_others(f"{where}: the model must not be frozen", model)
+    try:
+        chain = program.lower_forward(model)
+    except program.Obstacle as obstacle:
+        raise ValueError(f"{where}: the model must be of built-in parts alone, but {obstacle}. Use predict.") from None
+    chosen = _checked_precision(where, precision, chain.dtype)
+    parts = [(stage.kind, _values(where, stage), stage.n_in, stage.n_out) for stage in chain.stages]
+    return made(tuple(part for part in parts if part[0] != "dropout"), chosen)
+
+
+def made(parts: tuple[tuple[Any, ...], ...], precision: str) -> Predictor:
+    """Return a predictor of these parts, with copies of their arrays: a new one, or one out of a pickle."""
+    rounds = precision == "bfloat16"
+    frozen = tuple(Part(kind, _frozen(kind, values, rounds), n_in, n_out) for kind, values, n_in, n_out in parts)
+    predictor = object.__new__(Predictor)
+    chosen = {
+        "dtype": config.FLOAT32 if rounds else np.dtype(precision),
+        "precision": precision,
+        "n_inputs": frozen[0].n_in,
+        "n_outputs": frozen[-1].n_out,
+        "_parts": frozen,
+        "_native": None,
+    }
+    for name, value in chosen.items():
+        object.__setattr__(predictor, name, value)
+    predictor._in_force()
+    return predictor
+
+
+def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
+    """Return what a kernel is given of a layer: the parameters that `predict` uses, or settings."""
+    if stage.kind in program.PARAMETERS:
+        return tuple(stage.owner._parameters_in_use(where))
+    return () if stage.kind == "dropout" else tuple(stage.owner._settings())
+
+
+def _frozen(kind: str, values: tuple[Any, ...], rounds: bool) -> tuple[Any, ...]:
+    """Return settings, or read-only copies of parameters; a dense layer's weights rounded, if that is wanted."""
+    if kind not in program.PARAMETERS:
+        return values
+    copies = [np.array(value, order="C") for value in values]
+    if rounds and kind == "dense":
+        _kernels.backend.round_bfloat16(copies[0], copies[0])
+    for copy in copies:
+        copy.flags.writeable = False
+    return tuple(copies)
+
+
+def _outputs(part: Part, inputs: Array, rounds: bool) -> Array:
+    """Return what a part makes of its inputs."""
+    backend = _kernels.backend
+    output = _kernels.empty(len(inputs), part.n_out, inputs.dtype)
+    if part.kind == "dense":
+        if rounds:
+            rounded = _kernels.empty_like(inputs)
+            backend.round_bfloat16(inputs, rounded)
+            inputs = rounded
+        weights, biases = part.values
+        backend.dense_forward(inputs, weights, biases, output)
+    elif part.kind == "prelu":
+        backend.prelu_forward(inputs, part.values[0], output)
+    else:
+        backend.activation_forward(part.kind, inputs, output, part.values)
+    return output
+
+
+def _checked_precision(where: str, precision: Any, dtype: FloatDType) -> str:
+    """Return the name of what dense layers multiply in; None is the model's dtype."""
+    own = str(dtype.name)
+    allowed = (own, "bfloat16") if dtype == config.FLOAT32 else (own,)
+    if precision is None:
+        return own
+    if isinstance(precision, str) and precision in allowed:
+        return str(precision)
+    names = " or ".join(map(repr, (None, *allowed)))
+    raise ValueError(f"{where}: precision must be {names} for a model of {own}, got {abridged(precision)}.")
+
+
+def _checked_out(out: Any, shape: tuple[int, int], dtype: FloatDType) -> Array:
+    """Return the array to write into, as a plain one of the same memory."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"Predictor: out must be an array, got {type(out).__name__}.")
+    if out.dtype != dtype or out.shape != shape:
+        raise ValueError(
+            f"Predictor: out must be of dtype {dtype.name} and shape {shape}, got {out.dtype.name} and {out.shape}."
+        )
+    if not (out.flags.writeable and out.flags.c_contiguous and out.flags.aligned):
+        kind = "read-only" if not out.flags.writeable else "one in another order"
+        raise ValueError(f"Predictor: out must be a writable array in C order, got {kind}.")
+    return np.asarray(out)

@@ -55,7 +55,7 @@ def test_without_compiled_kernels_numpy_serves_and_native_is_refused(machine, na
 
 def test_another_name_is_refused_with_those_that_there_are():
     with pytest.raises(
-        ImportError, match="must be one of: numpy, native, native-avx512, native-avx2, native-baseline; g"
+        ImportError, match="must be one of: numpy, native, native-amx, native-avx512, native-avx2, native-baseline; g"
     ):
         _kernels.choose("cuda")
 

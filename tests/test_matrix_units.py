@@ -357,6 +357,20 @@ def test_the_units_and_what_stands_in_for_them_have_the_same_bits(real_units, pl
     assert planned == [True, True]
 
 
+@pytest.mark.parametrize("number", range(0, len(NETS), 3), ids=lambda number: str(NETS[number]))
+def test_predictors_have_these_bits_too_for_any_number_of_rows(real_units, number):
+    net = NETS[number]
+    X = data_for(net, 400)[0].astype(np.float32)
+
+    def predictions():
+        return build(net, dtype="float32").predictor("bfloat16")(X)
+
+    expected = of_backend("native-avx512", predictions)
+    predict = build(net, dtype="float32").predictor("bfloat16")
+    for start, stop in ((0, 400), (0, 1), (5, 6), (10, 43), (31, 64), (100, 356)):
+        assert predict(X[start:stop]).tobytes() == expected[start:stop].tobytes(), (start, stop)
+
+
 def shapes():
     """Return networks of every width from 1 to 70, with numbers of samples and batch sizes."""
     for width in range(1, 71):
@@ -661,6 +675,8 @@ def parts_in_use():
 def test_no_call_leaves_the_units_in_use(real_units):
     settings_and_tiles = 3 << 17
     digest()
+    assert not parts_in_use() & settings_and_tiles
+    build(SMALL, dtype="float32").predictor("bfloat16")(data_for(SMALL, 50)[0])
     assert not parts_in_use() & settings_and_tiles
     product("output", np.ones((40, 40), np.float32), np.ones((40, 40), np.float32))
     assert not parts_in_use() & settings_and_tiles

@@ -158,7 +158,7 @@ cdef struct Parameter:
 cdef enum:
     BLOCK = 32  # rows and columns of a block (matrix_units.h)
     BLOCK_SIZE = BLOCK * BLOCK
-    BLOCK_COLUMNS = 128  # of the weights whose gradients are computed, or updated, at a time
+    BLOCK_COLUMNS = 1024  # of the weights whose gradients are computed, or updated, at a time
 
 cdef inline Py_ssize_t blocks_in(Py_ssize_t n) noexcept nogil:
     """Return how many blocks beside each other cover so many numbers."""

@@ -49,11 +49,14 @@ INLINE uint16_t rounded(float x) {
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-/* What the product needs: sums of 32 x 32 numbers, cleared, added to by products of blocks, stored. Between `units_begin` and
+/* What the product needs: sums of 32 x 32 numbers: cleared or loaded, added to by products of blocks, stored. Between `units_begin` and
  * `units_end`, which each thread calls for itself, the units hold one such set of sums. */
 #if HAS_MATRIX_UNITS
 
 typedef struct { int in_the_units; } Sums;
+
+/* GCC 12's tile instructions do not say which memory they read, so the compiler is told to have written it before. */
+#define written() __asm__ volatile("" ::: "memory")
 
 /* Eight tiles of 16 rows of 64 bytes: 0 to 3 for sums, 4 and 5 for the left factor, 6 and 7 for the right one. */
 INLINE void units_begin(void) {
@@ -63,15 +66,25 @@ INLINE void units_begin(void) {
         setting[16 + 2 * tile] = 64;
         setting[48 + tile] = TILE;
     }
+    __asm__ volatile("" ::"r"(setting) : "memory");
     _tile_loadconfig(setting);
 }
 INLINE void units_end(void) { _tile_release(); }
 INLINE void sums_clear(Sums *sums) {
     (void)sums;
+    written();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
+}
+INLINE void sums_load(Sums *sums, const float *from, ptrdiff_t line) {
+    (void)sums;
+    written();
+    _tile_loadd(0, from, 4 * line);
+    _tile_loadd(1, from + TILE, 4 * line);
+    _tile_loadd(2, from + TILE * line, 4 * line);
+    _tile_loadd(3, from + TILE * line + TILE, 4 * line);
 }
 INLINE void sums_add(Sums *sums, const uint16_t *left, const uint16_t *right) {
     (void)sums;
@@ -99,6 +112,10 @@ typedef struct { float sum[BLOCK][BLOCK]; } Sums;
 INLINE void units_begin(void) {}
 INLINE void units_end(void) {}
 INLINE void sums_clear(Sums *sums) { memset(sums, 0, sizeof *sums); }
+INLINE void sums_load(Sums *sums, const float *from, ptrdiff_t line) {
+    int i;
+    for (i = 0; i < BLOCK; i++) memcpy(sums->sum[i], from + i * line, sizeof sums->sum[i]);
+}
 /* As the units add: products with even and with odd numbers of a line apart, one after the other, then both to the sum. A
  * product and its sum are rounded once: the product is exact in double, and where double has to round their sum, that lies
  * nowhere near a tie of float32. */

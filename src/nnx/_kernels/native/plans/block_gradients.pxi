@@ -3,7 +3,7 @@
 
 
 cdef enum:
-    PIECE_ROWS = 8  # of a piece of an update
+    PIECE = 256  # numbers, at most, that a piece of an update changes, or a line
 
 
 cdef struct Due:
@@ -12,7 +12,9 @@ cdef struct Due:
     Py_ssize_t i  # where they begin in the weights
     Py_ssize_t j
     Lines lines
-    int updates  # pieces of the update: some rows each
+    Py_ssize_t piece_rows  # of a piece of the update, or so many pieces to a row
+    Py_ssize_t across
+    int updates  # pieces of the update
     int pieces  # and of all there is to do: the conversion of each block follows
     int done
 
@@ -20,12 +22,13 @@ cdef struct Due:
 cdef void update_piece(const Net *net, Stage *stage, Due *due, const vec *constants) noexcept nogil:
     """Update some more rows or, when all are, convert another block of the new weights."""
     cdef Lines lines = due.lines
-    cdef Py_ssize_t row = due.done * PIECE_ROWS
+    cdef Py_ssize_t row = due.done // due.across * due.piece_rows, column = due.done % due.across * PIECE
     if due.done < due.updates:
-        lines.rows = min(lines.rows - row, <Py_ssize_t> PIECE_ROWS)
+        lines.rows = min(lines.rows - row, due.piece_rows)
+        lines.columns = min(lines.columns - column, <Py_ssize_t> PIECE)
         train_lines(
-            net, &stage.weights, (due.i + row) * stage.n_out + due.j, due.gradients + row * lines.gradient_line, &lines,
-            stage.trained, constants,
+            net, &stage.weights, (due.i + row) * stage.n_out + due.j + column,
+            due.gradients + row * lines.gradient_line + column, &lines, stage.trained, constants,
         )
     else:
         convert_weights(stage, due.i, due.j + (due.done - due.updates) * BLOCK)
@@ -45,7 +48,7 @@ cdef void train_block_line(
     cdef const Blocks *blocks = &stage.blocks
     cdef const uint16_t *left = block_of(blocks.turned_inputs, blocks.rows, i // BLOCK, 0)
     cdef const uint16_t *right
-    cdef Py_ssize_t j = 0, b, k, wide
+    cdef Py_ssize_t j = 0, b, k, wide, low, high
     cdef Py_ssize_t steps, step
     cdef real_t *target
     cdef Sums sums
@@ -53,20 +56,30 @@ cdef void train_block_line(
         wide = blocks_in(min(<Py_ssize_t> BLOCK_COLUMNS, stage.n_out - j))
         target = gradients if due.gradients != gradients else gradients + BLOCK * BLOCK_COLUMNS
         steps, step = wide * depth, 0
-        for b in range(wide):
-            right = block_of(blocks.paired_dvalues, blocks.rows, j // BLOCK + b, 0)
-            sums_clear(&sums)
-            for k in range(depth):
-                sums_add(&sums, left + k * BLOCK_SIZE, right + k * BLOCK_SIZE)
-                step += 1
-                while due.done * steps < due.pieces * step:
-                    update_piece(net, stage, due, constants)
-            sums_store(&sums, <float *> target + b * BLOCK, wide * BLOCK)
+        low = 0
+        while low < depth:
+            high = min(depth, low + DEPTH)
+            for b in range(wide):
+                right = block_of(blocks.paired_dvalues, blocks.rows, j // BLOCK + b, 0)
+                if low == 0:
+                    sums_clear(&sums)
+                else:
+                    sums_load(&sums, <const float *> target + b * BLOCK, wide * BLOCK)
+                for k in range(low, high):
+                    sums_add(&sums, left + k * BLOCK_SIZE, right + k * BLOCK_SIZE)
+                    step += 1
+                    while due.done * steps < due.pieces * step:
+                        update_piece(net, stage, due, constants)
+                sums_store(&sums, <float *> target + b * BLOCK, wide * BLOCK)
+            low = high
         due.gradients, due.i, due.j = target, i, j
         due.lines.rows = min(stage.n_in - i, <Py_ssize_t> BLOCK)
         due.lines.columns = min(stage.n_out - j, <Py_ssize_t> BLOCK_COLUMNS)
         due.lines.line, due.lines.gradient_line = stage.n_out, wide * BLOCK
-        due.done, due.updates = 0, <int> ((due.lines.rows + PIECE_ROWS - 1) // PIECE_ROWS)
+        due.piece_rows = max(<Py_ssize_t> 1, PIECE // due.lines.columns)
+        due.across = (due.lines.columns + PIECE - 1) // PIECE
+        due.done = 0
+        due.updates = <int> ((due.lines.rows + due.piece_rows - 1) // due.piece_rows * due.across)
         due.pieces = due.updates + (<int> wide if stage.trained and not net.clip_norm else 0)
         j += BLOCK_COLUMNS
 

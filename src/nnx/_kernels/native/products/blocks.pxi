@@ -9,6 +9,7 @@ cdef extern from "matrix_units.h" nogil:
     void units_begin()
     void units_end()
     void sums_clear(Sums *sums)
+    void sums_load(Sums *sums, const float *source, Py_ssize_t line)
     void sums_add(Sums *sums, const uint16_t *left, const uint16_t *right)
     void sums_store(const Sums *sums, float *target, Py_ssize_t line)
     void convert_block(
@@ -60,6 +61,10 @@ cdef void convert(
 # A product of two matrices in blocks. While the units multiply for a block of the result, the vector units finish the one
 # before, piece by piece.
 
+cdef enum:
+    GROUP = 8  # blocks of rows whose sums stay in L1
+    DEPTH = 8  # blocks of the right factor
+
 cdef enum Way:
     OUTPUT, DINPUTS
 
@@ -81,7 +86,7 @@ cdef void forward_blocks(
     real_t *output,  # (rows, n_out) out, if there is none
     Py_ssize_t first,  # the first row's place in the batch: a multiple of BLOCK
     Py_ssize_t rows,
-    real_t *scratch,  # twice (BLOCK, BLOCK)
+    real_t *scratch,  # GROUP times (BLOCK, BLOCK)
 ) noexcept nogil:
     """``output := inputs · weights + biases``, then max(0, output) if the stage has a ReLU; inputs as they lie in blocks."""
     cdef BlockProduct product
@@ -98,7 +103,7 @@ cdef void backward_blocks(
     const real_t *gate,  # (rows, n_in) in: the output of the ReLU before, through which dinputs go as well; or NULL
     Py_ssize_t first,  # the first row's place in the batch
     Py_ssize_t rows,
-    real_t *scratch,  # twice (BLOCK, BLOCK)
+    real_t *scratch,  # GROUP times (BLOCK, BLOCK)
 ) noexcept nogil:
     """``dinputs := dvalues · weightsᵀ``, both as they lie in blocks, then 0 where the ReLU before put out 0."""
     cdef BlockProduct product
@@ -116,29 +121,47 @@ cdef inline void multiply_blocks(
     const uint16_t *left,  # (batch, depth)
     const uint16_t *right,  # (depth, columns)
     Py_ssize_t depth,  # in blocks
-    real_t *scratch,  # twice (BLOCK, BLOCK)
+    real_t *scratch,  # GROUP times (BLOCK, BLOCK)
 ) noexcept nogil:
-    """``result := left · right``, for some rows of the batch."""
-    cdef Py_ssize_t i, j, k, before_i = 0, before_j = 0
-    cdef int side = 0, piece = 0, pieces = 0
+    """``result := left · right``, for some rows of the batch.
+
+    DEPTH blocks of `right` at a time stay in L1 while all rows are multiplied by them.
+    """
+    cdef Py_ssize_t n_rows = blocks_in(product.rows), top = 0, i, j, k, low, high, end
+    cdef Py_ssize_t before_i = 0, before_j = 0
+    cdef real_t *before = NULL
+    cdef real_t *target
+    cdef int piece = 0, pieces = 0, turn = 0
     cdef const uint16_t *a
     cdef const uint16_t *b
     cdef Sums sums
-    for j in range(blocks_in(product.columns)):
-        b = right + j * depth * BLOCK_SIZE
-        for i in range(blocks_in(product.rows)):
-            a = left + (product.first // BLOCK + i) * depth * BLOCK_SIZE
-            sums_clear(&sums)
-            for k in range(depth):
-                sums_add(&sums, a + k * BLOCK_SIZE, b + k * BLOCK_SIZE)
-                while piece * depth < pieces * (k + 1):
-                    finish(way, product, scratch + (1 - side) * BLOCK_SIZE, before_i, before_j, piece)
-                    piece += 1
-            sums_store(&sums, <float *> scratch + side * BLOCK_SIZE, BLOCK)
-            before_i, before_j, piece, pieces = i, j, 0, product.pieces
-            side = 1 - side
+    while top < n_rows:
+        end = min(n_rows, top + GROUP)
+        for j in range(blocks_in(product.columns)):
+            b = right + j * depth * BLOCK_SIZE
+            low = 0
+            while low < depth:
+                high = min(depth, low + DEPTH)
+                for i in range(top, end):
+                    a = left + (product.first // BLOCK + i) * depth * BLOCK_SIZE
+                    target = scratch + (i - top if depth > DEPTH else turn) * BLOCK_SIZE
+                    turn = 1 - turn
+                    if low == 0:
+                        sums_clear(&sums)
+                    else:
+                        sums_load(&sums, <const float *> target, BLOCK)
+                    for k in range(low, high):
+                        sums_add(&sums, a + k * BLOCK_SIZE, b + k * BLOCK_SIZE)
+                        while piece * (high - low) < pieces * (k + 1 - low):
+                            finish(way, product, before, before_i, before_j, piece)
+                            piece += 1
+                    sums_store(&sums, <float *> target, BLOCK)
+                    if high == depth:
+                        before, before_i, before_j, piece, pieces = target, i, j, 0, product.pieces
+                low = high
+        top = end
     for piece in range(pieces):
-        finish(way, product, scratch + (1 - side) * BLOCK_SIZE, before_i, before_j, piece)
+        finish(way, product, before, before_i, before_j, piece)
 
 
 cdef inline void finish(

@@ -418,7 +418,7 @@ def _block_product(name, left, right, result):
     if kernels.has_matrix_units and not matrix_units()[0]:
         raise RuntimeError(f"{where}: {matrix_units()[1]}.")
     x, y = apart(x, out), apart(y, out)
-    scratch = take(blocks_space(rows, depth) + blocks_space(depth, columns) + 2 * BLOCK_SIZE * sizeof(float))
+    scratch = take(2 * blocks_space(rows, depth) + blocks_space(depth, columns) + GROUP * BLOCK_SIZE * sizeof(float))
     with nogil:
         mode = enter_kernels()
         kernels.block_product(way, data(x), data(y), data(out), rows, depth, columns, <char *> scratch)

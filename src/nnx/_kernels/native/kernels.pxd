@@ -158,6 +158,8 @@ cdef struct Parameter:
 cdef enum:
     BLOCK = 32  # rows and columns of a block (matrix_units.h)
     BLOCK_SIZE = BLOCK * BLOCK
+    GROUP = 8  # blocks of rows whose sums stay in L1
+    DEPTH = 8  # blocks of a factor that stay in L1 while what lies beside them is multiplied
     BLOCK_COLUMNS = 1024  # of the weights whose gradients are computed, or updated, at a time
 
 cdef inline Py_ssize_t blocks_in(Py_ssize_t n) noexcept nogil:
@@ -170,16 +172,17 @@ cdef inline Py_ssize_t blocks_space(Py_ssize_t rows, Py_ssize_t columns) noexcep
 
 cdef inline Py_ssize_t block_gradient_space(Py_ssize_t n_out) noexcept nogil:
     """Return how many bytes of scratch a thread needs for gradients of a dense stage in blocks."""
-    return (2 * BLOCK * BLOCK_COLUMNS + blocks_in(n_out) * BLOCK) * <Py_ssize_t> sizeof(float)
+    cdef Py_ssize_t numbers = 2 * BLOCK * BLOCK_COLUMNS + blocks_in(n_out) * BLOCK
+    return numbers * <Py_ssize_t> sizeof(float) + DEPTH * BLOCK_SIZE * <Py_ssize_t> sizeof(uint16_t)
 
 cdef struct Blocks:
-    # A dense stage's matrices in bfloat16 for matrix units, block by block (matrix_units.h). Lines, turned or not, lie row
-    # of blocks after row of blocks, pairs column after column: so the blocks of a product follow each other.
+    # A dense stage's matrices in bfloat16 for matrix units, block by block (matrix_units.h). Lines, and pairs of a
+    # transpose, lie row of blocks after row of blocks, pairs column after column: so the blocks of a product follow each
+    # other.
     Py_ssize_t rows  # of the batch, in blocks
     uint16_t *inputs  # lines
-    uint16_t *turned_inputs  # turned pairs: for the gradient of the weights
     uint16_t *weights  # pairs; NULL if the stage's products are not done in blocks
-    uint16_t *turned_weights  # turned lines: for the gradient of the inputs
+    uint16_t *turned_weights  # pairs of the transpose: for the gradient of the inputs
     uint16_t *dvalues  # lines: for the gradient of the inputs
     uint16_t *paired_dvalues  # pairs: for the gradient of the weights
 

@@ -79,21 +79,26 @@ cdef void block_product(
     Py_ssize_t rows,
     Py_ssize_t depth,
     Py_ssize_t columns,
-    char *scratch,  # for both factors in blocks, and behind them twice (BLOCK, BLOCK) numbers
+    char *scratch,  # for both factors in blocks, then GROUP times (BLOCK, BLOCK) numbers, then the left factor again
 ) noexcept nogil:
     """``result := left · right``, in bfloat16, from blocks in the orders that a plan uses. For tests."""
     cdef uint16_t *left_blocks = <uint16_t *> scratch
     cdef uint16_t *right_blocks = <uint16_t *> (scratch + blocks_space(rows, depth))
     cdef real_t *sums = <real_t *> (scratch + blocks_space(rows, depth) + blocks_space(depth, columns))
+    cdef uint16_t *lines = <uint16_t *> (sums + GROUP * BLOCK_SIZE)
     cdef BlockProduct product
+    cdef Py_ssize_t i, k
     if way == DWEIGHTS_FACTORS:
-        convert(left, 0, depth, rows, blocks_in(depth), NULL, NULL, NULL, left_blocks)
+        convert(left, 0, depth, rows, blocks_in(depth), lines, NULL, NULL)
+        for i in range(blocks_in(rows)):
+            for k in range(blocks_in(depth)):
+                transpose_lines(block_of(lines, blocks_in(rows), k, i), block_of(left_blocks, blocks_in(depth), i, k))
     else:
-        convert(left, 0, rows, depth, 0, left_blocks, NULL, NULL, NULL)
+        convert(left, 0, rows, depth, 0, left_blocks, NULL, NULL)
     if way == DINPUTS_FACTORS:
-        convert(right, 0, columns, depth, 0, NULL, right_blocks, NULL, NULL)
+        convert(right, 0, columns, depth, 0, NULL, NULL, right_blocks)
     else:
-        convert(right, 0, depth, columns, blocks_in(depth), NULL, NULL, right_blocks, NULL)
+        convert(right, 0, depth, columns, blocks_in(depth), NULL, right_blocks, NULL)
     product.stage, product.next, product.result, product.gate = NULL, NULL, result, NULL
     product.first, product.rows, product.columns, product.pieces = 0, rows, columns, 2
     units_begin()

@@ -2,15 +2,13 @@
  * same bits. Only float32 kernels use it.
  *
  * A *block* is 32 x 32 numbers of a matrix M in bfloat16, 2 KB in one piece: two tiles, each of 16 rows of 64 bytes. The left
- * factor of a product needs its numbers in another order than the right one, and a transposed factor in yet another:
+ * factor of a product needs its numbers in another order than the right one:
  *
- *   lines        row after row                                      M as left factor
- *   pairs        two rows at a time, number beside number, for      M as right factor
- *                16 columns and then for the other 16
- *   turned pairs the pairs of each 16 columns transposed            M transposed, as left factor
- *   turned lines the lines of each 16 rows, transposed by twos      M transposed, as right factor
+ *   lines   row after row                                                M as left factor
+ *   pairs   two rows at a time, number beside number, for 16 columns     M as right factor
+ *           and then for the other 16
  *
- * What lies outside the matrix is 0. */
+ * For M transposed, there are lines and pairs of that. What lies outside the matrix is 0. */
 #ifndef NNX_MATRIX_UNITS_H
 #define NNX_MATRIX_UNITS_H
 
@@ -142,7 +140,8 @@ INLINE void sums_store(const Sums *sums, float *to, ptrdiff_t line) {
 
 #endif
 
-/* Conversion of a block, of which rows x columns lie inside the matrix; the four results may each be NULL. */
+/* Conversion of a block, of which rows x columns lie inside the matrix: to its lines, its pairs, and the pairs of its
+ * transpose, each of which may be NULL. And the lines of its transpose, from its lines. */
 #if HAS_MATRIX_UNITS
 
 INLINE __m512i interleaved(__m512 first, __m512 second) { /* rounded, number beside number */
@@ -150,7 +149,7 @@ INLINE __m512i interleaved(__m512 first, __m512 second) { /* rounded, number bes
         31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(second, first));
 }
-/* 16 x 16 double words. */
+/* 16 x 16 double words, transposed: single ones, then twos, then fours. */
 INLINE void turn(__m512i *x) {
     __m512i y[16];
     int i;
@@ -181,62 +180,80 @@ INLINE void store_tile(uint16_t *to, const __m512i *x) {
     int i;
     for (i = 0; i < 16; i++) _mm512_storeu_si512(to + i * BLOCK, x[i]);
 }
-static void convert_block(
-    const float *from, ptrdiff_t line, int rows, int columns, uint16_t *lines, uint16_t *turned_lines, uint16_t *pairs,
-    uint16_t *turned_pairs) {
-    const uint32_t inside = columns >= BLOCK ? 0xffffffff : (1u << columns) - 1;
+/* `whole` is a constant at every call: most blocks are, and need neither masks nor a look at each row. */
+INLINE void convert_any(
+    const float *from, ptrdiff_t line, int rows, int columns, uint16_t *lines, uint16_t *pairs, uint16_t *turned_pairs,
+    const int whole) {
+    const uint32_t inside = whole || columns >= BLOCK ? 0xffffffff : (1u << columns) - 1;
+    const __mmask16 low = (__mmask16)inside, high = (__mmask16)(inside >> TILE);
     int half, i;
-    if (lines || turned_lines) {
-        for (half = 0; half < 2; half++) {
-            __m512i x[16];
-            for (i = 0; i < 16; i++) {
-                const int row = half * TILE + i;
-                const uint32_t mask = row < rows ? inside : 0;
-                const float *at = from + (row < rows ? row : 0) * line;
-                x[i] = (__m512i)_mm512_cvtne2ps_pbh(
-                    _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), at + TILE), _mm512_maskz_loadu_ps((__mmask16)mask, at));
-            }
-            if (lines) store_tile(lines + half * TILE_SIZE, x);
-            if (turned_lines) {
-                turn(x);
-                store_tile(turned_lines + half * TILE_SIZE, x);
-            }
+    for (half = 0; half < 2 && (lines || turned_pairs); half++) {
+        __m512i x[16];
+        for (i = 0; i < 16; i++) {
+            const int row = half * TILE + i, is_inside = whole || row < rows;
+            const float *at = from + (is_inside ? row : 0) * line;
+            x[i] = (__m512i)_mm512_cvtne2ps_pbh(
+                _mm512_maskz_loadu_ps(is_inside ? high : 0, at + TILE), _mm512_maskz_loadu_ps(is_inside ? low : 0, at));
+        }
+        if (lines) store_tile(lines + half * TILE_SIZE, x);
+        if (turned_pairs) {
+            turn(x);
+            store_tile(turned_pairs + half * TILE_SIZE, x);
         }
     }
-    if (pairs || turned_pairs) {
-        for (half = 0; half < 2; half++) {
-            __m512i x[16];
-            const __mmask16 mask = (__mmask16)(inside >> half * TILE);
-            for (i = 0; i < 16; i++) {
-                const float *at = from + (2 * i < rows ? 2 * i : 0) * line + half * TILE;
-                x[i] = interleaved(
-                    _mm512_maskz_loadu_ps(2 * i < rows ? mask : 0, at),
-                    _mm512_maskz_loadu_ps(2 * i + 1 < rows ? mask : 0, at + line));
-            }
-            if (pairs) store_tile(pairs + half * TILE_SIZE, x);
-            if (turned_pairs) {
-                turn(x);
-                store_tile(turned_pairs + half * TILE_SIZE, x);
-            }
+    for (half = 0; half < 2 && pairs; half++) {
+        const __mmask16 mask = half ? high : low;
+        for (i = 0; i < 16; i++) {
+            const int first = whole || 2 * i < rows, second = whole || 2 * i + 1 < rows;
+            const float *at = from + (first ? 2 * i : 0) * line + half * TILE;
+            _mm512_storeu_si512(
+                pairs + half * TILE_SIZE + i * BLOCK,
+                interleaved(_mm512_maskz_loadu_ps(first ? mask : 0, at), _mm512_maskz_loadu_ps(second ? mask : 0, at + line)));
         }
     }
+}
+static void convert_block(
+    const float *from, ptrdiff_t line, int rows, int columns, uint16_t *lines, uint16_t *pairs, uint16_t *turned_pairs) {
+    if (rows >= BLOCK && columns >= BLOCK)
+        convert_any(from, line, rows, columns, lines, pairs, turned_pairs, 1);
+    else
+        convert_any(from, line, rows, columns, lines, pairs, turned_pairs, 0);
+}
+/* Columns by twos: those with even numbers are the lower halves of double words, those with odd ones the upper halves. */
+static void transpose_lines(const uint16_t *lines, uint16_t *turned) {
+    const __m512i lower = _mm512_set1_epi32(0xffff);
+    __m512i even[16], odd[16];
+    int i;
+    for (i = 0; i < 16; i++) {
+        const __m512i first = _mm512_loadu_si512(lines + 2 * i * BLOCK);
+        const __m512i second = _mm512_loadu_si512(lines + (2 * i + 1) * BLOCK);
+        even[i] = _mm512_ternarylogic_epi32(lower, first, _mm512_slli_epi32(second, 16), 0xca); /* lower ? a : b */
+        odd[i] = _mm512_ternarylogic_epi32(lower, _mm512_srli_epi32(first, 16), second, 0xca);
+    }
+    turn(even);
+    for (i = 0; i < 16; i++) _mm512_storeu_si512(turned + 2 * i * BLOCK, even[i]);
+    turn(odd);
+    for (i = 0; i < 16; i++) _mm512_storeu_si512(turned + (2 * i + 1) * BLOCK, odd[i]);
 }
 
 #else
 
 static void convert_block(
-    const float *from, ptrdiff_t line, int rows, int columns, uint16_t *lines, uint16_t *turned_lines, uint16_t *pairs,
-    uint16_t *turned_pairs) {
+    const float *from, ptrdiff_t line, int rows, int columns, uint16_t *lines, uint16_t *pairs, uint16_t *turned_pairs) {
     int i, j;
     for (i = 0; i < BLOCK; i++) {
         for (j = 0; j < BLOCK; j++) {
             const uint16_t x = i < rows && j < columns ? rounded(from[i * line + j]) : 0;
             if (lines) lines[i * BLOCK + j] = x;
-            if (turned_lines) turned_lines[i / TILE * TILE_SIZE + j / 2 * BLOCK + i % TILE * 2 + j % 2] = x;
             if (pairs) pairs[j / TILE * TILE_SIZE + i / 2 * BLOCK + j % TILE * 2 + i % 2] = x;
-            if (turned_pairs) turned_pairs[j * BLOCK + i] = x;
+            if (turned_pairs) turned_pairs[i / TILE * TILE_SIZE + j / 2 * BLOCK + i % TILE * 2 + j % 2] = x;
         }
     }
+}
+static void transpose_lines(const uint16_t *lines, uint16_t *turned) {
+    int i, j;
+    for (i = 0; i < BLOCK; i++)
+        for (j = 0; j < BLOCK; j++) turned[j * BLOCK + i] = lines[i * BLOCK + j];
 }
 
 #endif

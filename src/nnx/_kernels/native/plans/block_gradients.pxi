@@ -42,11 +42,11 @@ cdef void train_block_line(
     Py_ssize_t depth,  # of the batch, in blocks
     const vec *constants,  # of the optimizer's rule
     real_t *gradients,  # scratch: twice (BLOCK, BLOCK_COLUMNS)
+    uint16_t *left,  # scratch: DEPTH blocks
     Due *due,  # in and out: what is updated meanwhile, and what is left to update
 ) noexcept nogil:
     """Compute the gradients of BLOCK rows of the weights, columns by columns, and update the columns before."""
     cdef const Blocks *blocks = &stage.blocks
-    cdef const uint16_t *left = block_of(blocks.turned_inputs, blocks.rows, i // BLOCK, 0)
     cdef const uint16_t *right
     cdef Py_ssize_t j = 0, b, k, wide, low, high
     cdef Py_ssize_t steps, step
@@ -59,6 +59,8 @@ cdef void train_block_line(
         low = 0
         while low < depth:
             high = min(depth, low + DEPTH)
+            for k in range(low, high):
+                transpose_lines(block_of(blocks.inputs, blocks_in(stage.n_in), k, i // BLOCK), left + (k - low) * BLOCK_SIZE)
             for b in range(wide):
                 right = block_of(blocks.paired_dvalues, blocks.rows, j // BLOCK + b, 0)
                 if low == 0:
@@ -66,7 +68,7 @@ cdef void train_block_line(
                 else:
                     sums_load(&sums, <const float *> target + b * BLOCK, wide * BLOCK)
                 for k in range(low, high):
-                    sums_add(&sums, left + k * BLOCK_SIZE, right + k * BLOCK_SIZE)
+                    sums_add(&sums, left + (k - low) * BLOCK_SIZE, right + k * BLOCK_SIZE)
                     step += 1
                     while due.done * steps < due.pieces * step:
                         update_piece(net, stage, due, constants)
@@ -96,11 +98,12 @@ cdef void train_blocks(
 ) noexcept nogil:
     """Compute the gradients of some rows of the weights, and of the biases if the first is one; update them."""
     cdef real_t *sums = gradients + 2 * BLOCK * BLOCK_COLUMNS
+    cdef uint16_t *left = <uint16_t *> (sums + blocks_in(stage.n_out) * BLOCK)
     cdef Py_ssize_t depth = blocks_in(rows), i = first
     cdef Due due
     due.gradients, due.pieces, due.done = NULL, 0, 0
     while i < end:
-        train_block_line(net, stage, i, depth, constants, gradients, &due)
+        train_block_line(net, stage, i, depth, constants, gradients, left, &due)
         i += BLOCK
     while due.done < due.pieces:
         update_piece(net, stage, &due, constants)

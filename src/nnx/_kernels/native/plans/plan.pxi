@@ -197,7 +197,6 @@ cdef int place_blocks(Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t bat
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out
     blocks.rows = blocks_in(batch)
     blocks.inputs = <uint16_t *> within(memory, at, blocks_space(batch, n_in))
-    blocks.turned_inputs = <uint16_t *> within(memory, at, blocks_space(batch, n_in))
     blocks.weights = <uint16_t *> within(memory, at, blocks_space(n_in, n_out))
     blocks.turned_weights = <uint16_t *> within(memory, at, blocks_space(n_in, n_out))
     blocks.dvalues = <uint16_t *> within(memory, at, blocks_space(batch, n_out))

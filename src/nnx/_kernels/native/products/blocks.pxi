@@ -13,9 +13,10 @@ cdef extern from "matrix_units.h" nogil:
     void sums_add(Sums *sums, const uint16_t *left, const uint16_t *right)
     void sums_store(const Sums *sums, float *target, Py_ssize_t line)
     void convert_block(
-        const float *source, Py_ssize_t line, int rows, int columns, uint16_t *lines, uint16_t *turned_lines,
-        uint16_t *pairs, uint16_t *turned_pairs
+        const float *source, Py_ssize_t line, int rows, int columns, uint16_t *lines, uint16_t *pairs,
+        uint16_t *turned_pairs
     )
+    void transpose_lines(const uint16_t *lines, uint16_t *turned)
     void gate_by_lines(float *block, const uint16_t *lines, int rows)
     void add_pairs(const uint16_t *pairs, int rows, float *sums)
 
@@ -37,9 +38,8 @@ cdef void convert(
     Py_ssize_t columns,
     Py_ssize_t row_blocks,  # of the whole matrix
     uint16_t *lines,  # out: the whole matrix in blocks; each of these may be NULL
-    uint16_t *turned_lines,
     uint16_t *pairs,
-    uint16_t *turned_pairs,
+    uint16_t *turned_pairs,  # of the matrix transposed
 ) noexcept nogil:
     """Convert some rows of a matrix."""
     cdef Py_ssize_t i = first // BLOCK, j, column_blocks = blocks_in(columns)
@@ -50,8 +50,8 @@ cdef void convert(
             convert_block(
                 <const float *> (matrix + j * BLOCK), columns, high,
                 <int> min(columns - j * BLOCK, <Py_ssize_t> BLOCK),
-                block_of(lines, column_blocks, i, j), block_of(turned_lines, column_blocks, i, j),
-                block_of(pairs, row_blocks, j, i), block_of(turned_pairs, row_blocks, j, i),
+                block_of(lines, column_blocks, i, j), block_of(pairs, row_blocks, j, i),
+                block_of(turned_pairs, column_blocks, i, j),
             )
         matrix += BLOCK * columns
         rows -= BLOCK
@@ -60,10 +60,6 @@ cdef void convert(
 
 # A product of two matrices in blocks. While the units multiply for a block of the result, the vector units finish the one
 # before, piece by piece.
-
-cdef enum:
-    GROUP = 8  # blocks of rows whose sums stay in L1
-    DEPTH = 8  # blocks of the right factor
 
 cdef enum Way:
     OUTPUT, DINPUTS
@@ -92,7 +88,7 @@ cdef void forward_blocks(
     cdef BlockProduct product
     product.stage, product.next, product.result, product.gate = stage, next, output, NULL
     product.first, product.rows, product.columns = first, rows, stage.n_out
-    product.pieces = 2 if next is NULL else 4
+    product.pieces = 2 if next is NULL else 3
     multiply_blocks(OUTPUT, &product, stage.blocks.inputs, stage.blocks.weights, blocks_in(stage.n_in), scratch)
 
 
@@ -192,43 +188,19 @@ cdef inline void finish(
                 rows, columns,
             )
     elif way == OUTPUT:
-        convert_output(&next.blocks, wants_gradients(next), block, row, j, rows, columns, blocks_in(next.n_in), piece)
-    else:
-        convert_dinputs(
-            &next.blocks, next.dinputs is not NULL, wants_gradients(next), block, row, j, rows, columns,
-            blocks_in(next.n_out), piece,
-        )
-
-
-cdef inline void convert_output(
-    const Blocks *blocks, bint trained, const real_t *block, Py_ssize_t i, Py_ssize_t j, Py_ssize_t rows,
-    Py_ssize_t columns, Py_ssize_t line, int piece,
-) noexcept nogil:
-    """Give the next dense stage a block of its inputs, in one order or the other."""
-    if piece == 2:
         convert_block(
-            <const float *> block, BLOCK, <int> rows, <int> columns, block_of(blocks.inputs, line, i, j), NULL, NULL, NULL
+            <const float *> block, BLOCK, <int> rows, <int> columns,
+            block_of(next.blocks.inputs, blocks_in(next.n_in), row, j), NULL, NULL,
         )
-    elif trained:
+    elif piece == 2 and next.dinputs is not NULL:
         convert_block(
-            <const float *> block, BLOCK, <int> rows, <int> columns, NULL, NULL, NULL,
-            block_of(blocks.turned_inputs, blocks.rows, j, i),
+            <const float *> block, BLOCK, <int> rows, <int> columns,
+            block_of(next.blocks.dvalues, blocks_in(next.n_out), row, j), NULL, NULL,
         )
-
-
-cdef inline void convert_dinputs(
-    const Blocks *blocks, bint passes_on, bint trained, const real_t *block, Py_ssize_t i, Py_ssize_t j, Py_ssize_t rows,
-    Py_ssize_t columns, Py_ssize_t line, int piece,
-) noexcept nogil:
-    """Give the dense stage before a block of its dvalues, in one order or the other."""
-    if piece == 2 and passes_on:
+    elif piece == 3 and wants_gradients(next):
         convert_block(
-            <const float *> block, BLOCK, <int> rows, <int> columns, block_of(blocks.dvalues, line, i, j), NULL, NULL, NULL
-        )
-    elif piece == 3 and trained:
-        convert_block(
-            <const float *> block, BLOCK, <int> rows, <int> columns, NULL, NULL,
-            block_of(blocks.paired_dvalues, blocks.rows, j, i), NULL,
+            <const float *> block, BLOCK, <int> rows, <int> columns, NULL,
+            block_of(next.blocks.paired_dvalues, next.blocks.rows, j, row), NULL,
         )
 
 
@@ -278,25 +250,21 @@ cdef void convert_weights(const Stage *stage, Py_ssize_t i, Py_ssize_t j) noexce
     convert_block(
         <const float *> stage.weights.values + i * stage.n_out + j, stage.n_out,
         <int> min(stage.n_in - i, <Py_ssize_t> BLOCK), <int> min(stage.n_out - j, <Py_ssize_t> BLOCK), NULL,
+        block_of(blocks.weights, blocks_in(stage.n_in), j // BLOCK, i // BLOCK),
         block_of(blocks.turned_weights, blocks_in(stage.n_out), i // BLOCK, j // BLOCK)
         if stage.dinputs is not NULL else NULL,
-        block_of(blocks.weights, blocks_in(stage.n_in), j // BLOCK, i // BLOCK), NULL,
     )
 
 
 cdef void keep_inputs(const Stage *stage, const real_t *inputs, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
-    """Convert some rows of a stage's inputs for the products that need them; (rows, n_in) in."""
-    cdef const Blocks *blocks = &stage.blocks
-    convert(
-        inputs, first, rows, stage.n_in, blocks.rows, blocks.inputs, NULL, NULL,
-        blocks.turned_inputs if wants_gradients(stage) else NULL,
-    )
+    """Convert some rows of a stage's inputs; (rows, n_in) in."""
+    convert(inputs, first, rows, stage.n_in, stage.blocks.rows, stage.blocks.inputs, NULL, NULL)
 
 
 cdef void keep_dvalues(const Stage *stage, const real_t *dvalues, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
     """Convert some rows of what comes back to a stage for the products that need it; (rows, n_out) in."""
     cdef const Blocks *blocks = &stage.blocks
     convert(
-        dvalues, first, rows, stage.n_out, blocks.rows, blocks.dvalues if stage.dinputs is not NULL else NULL, NULL,
+        dvalues, first, rows, stage.n_out, blocks.rows, blocks.dvalues if stage.dinputs is not NULL else NULL,
         blocks.paired_dvalues if wants_gradients(stage) else NULL, NULL,
     )

@@ -35,55 +35,52 @@ cdef void update_piece(const Net *net, Stage *stage, Due *due, const vec *consta
     due.done += 1
 
 
-cdef void train_block_line(
+cdef void train_panel(
     const Net *net,
     Stage *stage,
-    Py_ssize_t i,  # the first of the rows
+    Py_ssize_t i,  # the first of BLOCK rows
+    Py_ssize_t j,  # the first of BLOCK_COLUMNS columns
     Py_ssize_t depth,  # of the batch, in blocks
     const vec *constants,  # of the optimizer's rule
     real_t *gradients,  # scratch: twice (BLOCK, BLOCK_COLUMNS)
     uint16_t *left,  # scratch: DEPTH blocks
     Due *due,  # in and out: what is updated meanwhile, and what is left to update
 ) noexcept nogil:
-    """Compute the gradients of BLOCK rows of the weights, columns by columns, and update the columns before."""
+    """Compute the gradients of some rows and columns of the weights, and update those before."""
     cdef const Blocks *blocks = &stage.blocks
+    cdef Py_ssize_t wide = blocks_in(min(<Py_ssize_t> BLOCK_COLUMNS, stage.n_out - j)), b, k, low = 0, high
+    cdef Py_ssize_t steps = wide * depth, step = 0
+    cdef real_t *target = gradients if due.gradients != gradients else gradients + BLOCK * BLOCK_COLUMNS
     cdef const uint16_t *right
-    cdef Py_ssize_t j = 0, b, k, wide, low, high
-    cdef Py_ssize_t steps, step
-    cdef real_t *target
     cdef Sums sums
-    while j < stage.n_out:
-        wide = blocks_in(min(<Py_ssize_t> BLOCK_COLUMNS, stage.n_out - j))
-        target = gradients if due.gradients != gradients else gradients + BLOCK * BLOCK_COLUMNS
-        steps, step = wide * depth, 0
-        low = 0
-        while low < depth:
-            high = min(depth, low + DEPTH)
+    while low < depth:
+        high = min(depth, low + DEPTH)
+        for k in range(low, high):
+            transpose_lines(
+                block_of(blocks.inputs, blocks_in(stage.n_in), k, i // BLOCK), left + (k - low) * BLOCK_SIZE
+            )
+        for b in range(wide):
+            right = block_of(blocks.paired_dvalues, blocks.rows, j // BLOCK + b, 0)
+            if low == 0:
+                sums_clear(&sums)
+            else:
+                sums_load(&sums, <const float *> target + b * BLOCK, wide * BLOCK)
             for k in range(low, high):
-                transpose_lines(block_of(blocks.inputs, blocks_in(stage.n_in), k, i // BLOCK), left + (k - low) * BLOCK_SIZE)
-            for b in range(wide):
-                right = block_of(blocks.paired_dvalues, blocks.rows, j // BLOCK + b, 0)
-                if low == 0:
-                    sums_clear(&sums)
-                else:
-                    sums_load(&sums, <const float *> target + b * BLOCK, wide * BLOCK)
-                for k in range(low, high):
-                    sums_add(&sums, left + (k - low) * BLOCK_SIZE, right + k * BLOCK_SIZE)
-                    step += 1
-                    while due.done * steps < due.pieces * step:
-                        update_piece(net, stage, due, constants)
-                sums_store(&sums, <float *> target + b * BLOCK, wide * BLOCK)
-            low = high
-        due.gradients, due.i, due.j = target, i, j
-        due.lines.rows = min(stage.n_in - i, <Py_ssize_t> BLOCK)
-        due.lines.columns = min(stage.n_out - j, <Py_ssize_t> BLOCK_COLUMNS)
-        due.lines.line, due.lines.gradient_line = stage.n_out, wide * BLOCK
-        due.piece_rows = max(<Py_ssize_t> 1, PIECE // due.lines.columns)
-        due.across = (due.lines.columns + PIECE - 1) // PIECE
-        due.done = 0
-        due.updates = <int> ((due.lines.rows + due.piece_rows - 1) // due.piece_rows * due.across)
-        due.pieces = due.updates + (<int> wide if stage.trained and not net.clip_norm else 0)
-        j += BLOCK_COLUMNS
+                sums_add(&sums, left + (k - low) * BLOCK_SIZE, right + k * BLOCK_SIZE)
+                step += 1
+                while due.done * steps < due.pieces * step:
+                    update_piece(net, stage, due, constants)
+            sums_store(&sums, <float *> target + b * BLOCK, wide * BLOCK)
+        low = high
+    due.gradients, due.i, due.j = target, i, j
+    due.lines.rows = min(stage.n_in - i, <Py_ssize_t> BLOCK)
+    due.lines.columns = min(stage.n_out - j, <Py_ssize_t> BLOCK_COLUMNS)
+    due.lines.line, due.lines.gradient_line = stage.n_out, wide * BLOCK
+    due.piece_rows = max(<Py_ssize_t> 1, PIECE // due.lines.columns)
+    due.across = (due.lines.columns + PIECE - 1) // PIECE
+    due.done = 0
+    due.updates = <int> ((due.lines.rows + due.piece_rows - 1) // due.piece_rows * due.across)
+    due.pieces = due.updates + (<int> wide if stage.trained and not net.clip_norm else 0)
 
 
 cdef void train_blocks(
@@ -99,12 +96,15 @@ cdef void train_blocks(
     """Compute the gradients of some rows of the weights, and of the biases if the first is one; update them."""
     cdef real_t *sums = gradients + 2 * BLOCK * BLOCK_COLUMNS
     cdef uint16_t *left = <uint16_t *> (sums + blocks_in(stage.n_out) * BLOCK)
-    cdef Py_ssize_t depth = blocks_in(rows), i = first
+    cdef Py_ssize_t depth = blocks_in(rows), i, j = 0
     cdef Due due
     due.gradients, due.pieces, due.done = NULL, 0, 0
-    while i < end:
-        train_block_line(net, stage, i, depth, constants, gradients, left, &due)
-        i += BLOCK
+    while j < stage.n_out:
+        i = first
+        while i < end:
+            train_panel(net, stage, i, j, depth, constants, gradients, left, &due)
+            i += BLOCK
+        j += BLOCK_COLUMNS
     while due.done < due.pieces:
         update_piece(net, stage, &due, constants)
     if first == 0 and end > 0:

@@ -622,12 +622,15 @@ def test_models_in_several_threads_have_the_bits_of_one_after_another(units):
 LONG = Net("60-90,relu,90-90,relu,90-4,softmax")
 
 
-def parameters_after(epochs, handler=None):
-    model = build(LONG, dtype="float32")
+def parameters_after(epochs, interrupted_after=None):
+    """Train, perhaps until an alarm; return how many steps are done, and the parameters' bits."""
+    model, data = build(LONG, dtype="float32"), data_for(LONG, 128)
     try:
-        model.train(*data_for(LONG, 128), epochs=epochs, print_every=None, **BFLOAT16)
+        if interrupted_after:
+            signal.setitimer(signal.ITIMER_REAL, interrupted_after)
+        model.train(*data, epochs=epochs, print_every=None, **BFLOAT16)
     except KeyboardInterrupt:
-        assert handler
+        assert interrupted_after
     return model.optimizer.iterations, [array.tobytes() for pair in model.get_parameters() for array in pair]
 
 
@@ -652,8 +655,7 @@ def test_ctrl_c_leaves_whole_steps_and_the_next_training_is_right(units):
     kept_alarm = signal.signal(signal.SIGALRM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
         for delay in (0.01, 0.02, 0.05):
-            signal.setitimer(signal.ITIMER_REAL, delay)
-            done, found = parameters_after(1_000_000, handler=True)
+            done, found = parameters_after(1_000_000, interrupted_after=delay)
             if done:
                 assert found == parameters_after(done)[1]
     finally:

@@ -111,6 +111,9 @@ cdef void backward_blocks(
     )
 
 
+cdef enum:
+    MOST_LINES = 8
+
 cdef inline void multiply_blocks(
     const Way way,  # a constant at every call
     const BlockProduct *product,
@@ -123,21 +126,24 @@ cdef inline void multiply_blocks(
 
     DEPTH blocks of `right` at a time stay in L1 while all rows are multiplied by them.
     """
-    cdef Py_ssize_t n_rows = blocks_in(product.rows), top = 0, i, j, k, low, high, end
+    cdef Py_ssize_t n_rows = blocks_in(product.rows), top = 0, i, j, k, low, high, end, line, lines
     cdef Py_ssize_t before_i = 0, before_j = 0
     cdef real_t *before = NULL
     cdef real_t *target
     cdef int piece = 0, pieces = 0, turn = 0
     cdef const uint16_t *a
     cdef const uint16_t *b
+    cdef const uint16_t *ahead
     cdef Sums sums
     while top < n_rows:
         end = min(n_rows, top + GROUP)
+        lines = min(<Py_ssize_t> BLOCK // (end - top), MOST_LINES)
         for j in range(blocks_in(product.columns)):
             b = right + j * depth * BLOCK_SIZE
             low = 0
             while low < depth:
                 high = min(depth, low + DEPTH)
+                ahead = b + high * BLOCK_SIZE
                 for i in range(top, end):
                     a = left + (product.first // BLOCK + i) * depth * BLOCK_SIZE
                     target = scratch + (i - top if depth > DEPTH else turn) * BLOCK_SIZE
@@ -148,6 +154,9 @@ cdef inline void multiply_blocks(
                         sums_load(&sums, <const float *> target, BLOCK)
                     for k in range(low, high):
                         sums_add(&sums, a + k * BLOCK_SIZE, b + k * BLOCK_SIZE)
+                        for line in range(lines):
+                            fetch_ahead(ahead + line * BLOCK)
+                        ahead += lines * BLOCK
                         while piece * (high - low) < pieces * (k + 1 - low):
                             finish(way, product, before, before_i, before_j, piece)
                             piece += 1

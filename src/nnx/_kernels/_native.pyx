@@ -72,7 +72,7 @@ cdef bint plain_units = False  # whether plain C stands in for them
 
 
 def matrix_units():
-    """Return whether bfloat16 products are done by matrix units, by which or why not, and whether the system refuses them.
+    """Return whether matrix units do bfloat16 products, which or why not, and whether the system refuses them.
 
     The first call asks the system for them: nobody else pays for their registers.
     """

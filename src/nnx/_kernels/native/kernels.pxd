@@ -170,15 +170,19 @@ cdef inline Py_ssize_t blocks_space(Py_ssize_t rows, Py_ssize_t columns) noexcep
     """Return how many bytes a matrix takes in blocks."""
     return blocks_in(rows) * blocks_in(columns) * BLOCK_SIZE * <Py_ssize_t> sizeof(uint16_t)
 
+cdef inline Py_ssize_t panel_columns(Py_ssize_t n_out) noexcept nogil:
+    """Return how many columns of the weights have their gradients computed at a time, or updated."""
+    return min(<Py_ssize_t> BLOCK_COLUMNS, blocks_in(n_out) * BLOCK)
+
 cdef inline Py_ssize_t block_gradient_space(Py_ssize_t n_out) noexcept nogil:
     """Return how many bytes of scratch a thread needs for gradients of a dense stage in blocks."""
-    cdef Py_ssize_t numbers = 2 * BLOCK * BLOCK_COLUMNS + blocks_in(n_out) * BLOCK
+    cdef Py_ssize_t numbers = 2 * BLOCK * panel_columns(n_out) + blocks_in(n_out) * BLOCK
     return numbers * <Py_ssize_t> sizeof(float) + DEPTH * BLOCK_SIZE * <Py_ssize_t> sizeof(uint16_t)
 
 cdef struct Blocks:
     # A dense stage's matrices in bfloat16 for matrix units, block by block (matrix_units.h). Lines, and pairs of a
-    # transpose, lie row of blocks after row of blocks, pairs column after column: so the blocks of a product follow each
-    # other.
+    # transpose, lie row of blocks after row of blocks, pairs column of blocks after column of blocks: what a product
+    # multiplies follows each other.
     Py_ssize_t rows  # of the batch, in blocks
     uint16_t *inputs  # lines
     uint16_t *weights  # pairs; NULL if the stage's products are not done in blocks

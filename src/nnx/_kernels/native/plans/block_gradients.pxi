@@ -1,5 +1,5 @@
-# The gradient of the weights in blocks, and their update: while matrix units multiply for the next columns of a row of blocks,
-# the vector units update those before.
+# The gradient of the weights in blocks, and their update: while matrix units multiply for the next rows of the weights,
+# the vector units update those before, piece by piece.
 
 
 cdef enum:
@@ -42,7 +42,7 @@ cdef void train_panel(
     Py_ssize_t j,  # the first of BLOCK_COLUMNS columns
     Py_ssize_t depth,  # of the batch, in blocks
     const vec *constants,  # of the optimizer's rule
-    real_t *gradients,  # scratch: twice (BLOCK, BLOCK_COLUMNS)
+    real_t *gradients,  # scratch: twice (BLOCK, panel_columns)
     uint16_t *left,  # scratch: DEPTH blocks
     Due *due,  # in and out: what is updated meanwhile, and what is left to update
 ) noexcept nogil:
@@ -50,7 +50,7 @@ cdef void train_panel(
     cdef const Blocks *blocks = &stage.blocks
     cdef Py_ssize_t wide = blocks_in(min(<Py_ssize_t> BLOCK_COLUMNS, stage.n_out - j)), b, k, low = 0, high
     cdef Py_ssize_t steps = wide * depth, step = 0
-    cdef real_t *target = gradients if due.gradients != gradients else gradients + BLOCK * BLOCK_COLUMNS
+    cdef real_t *target = gradients if due.gradients != gradients else gradients + BLOCK * panel_columns(stage.n_out)
     cdef const uint16_t *right
     cdef Sums sums
     while low < depth:
@@ -94,7 +94,7 @@ cdef void train_blocks(
     real_t *gradients,  # scratch, `block_gradient_space` bytes
 ) noexcept nogil:
     """Compute the gradients of some rows of the weights, and of the biases if the first is one; update them."""
-    cdef real_t *sums = gradients + 2 * BLOCK * BLOCK_COLUMNS
+    cdef real_t *sums = gradients + 2 * BLOCK * panel_columns(stage.n_out)
     cdef uint16_t *left = <uint16_t *> (sums + blocks_in(stage.n_out) * BLOCK)
     cdef Py_ssize_t depth = blocks_in(rows), i, j = 0
     cdef Due due

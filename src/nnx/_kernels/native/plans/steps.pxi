@@ -72,8 +72,9 @@ cdef void forward_stage(
         forward_blocks(stage, stage + 1 if stage.feeds else NULL, output, first, rows, <real_t *> scratch)
     elif stage.kind == DENSE:
         dense_forward(
-            rounded_rows(inputs, stage.rounded_inputs, first, rows, stage.n_in), factors_of(stage), <const real_t *> stage.biases.values, output, rows,
-            stage.n_in, stage.n_out, <const real_t *> stage.packed, stage.relu, <real_t *> scratch,
+            rounded_rows(inputs, stage.rounded_inputs, first, rows, stage.n_in), factors_of(stage),
+            <const real_t *> stage.biases.values, output, rows, stage.n_in, stage.n_out,
+            <const real_t *> stage.packed, stage.relu, <real_t *> scratch,
         )
     elif stage.kind == PRELU:
         prelu_forward(

@@ -1,5 +1,5 @@
-# A dense stage's products in bfloat16, block by block (matrix_units.h): its matrices are converted where they are made, and
-# the sums of each block are finished while they are in L1.
+# A dense stage's products in bfloat16, block by block (matrix_units.h): its matrices are converted where they are made,
+# and the sums of each block are finished while they are in L1.
 
 cdef extern from "matrix_units.h" nogil:
     const bint TAKES_BLOCKS
@@ -58,8 +58,8 @@ cdef void convert(
         i += 1
 
 
-# A product of two matrices in blocks. While the units multiply for a block of the result, the vector units finish the one
-# before, piece by piece.
+# A product of two matrices in blocks. While the units multiply for a block of the result, the vector units finish the
+# one before, piece by piece.
 
 cdef enum Way:
     OUTPUT, DINPUTS
@@ -84,7 +84,7 @@ cdef void forward_blocks(
     Py_ssize_t rows,
     real_t *scratch,  # GROUP times (BLOCK, BLOCK)
 ) noexcept nogil:
-    """``output := inputs · weights + biases``, then max(0, output) if the stage has a ReLU; inputs as they lie in blocks."""
+    """``output := inputs · weights + biases``, both as they lie in blocks, then max(0, output) if there is a ReLU."""
     cdef BlockProduct product
     product.stage, product.next, product.result, product.gate = stage, next, output, NULL
     product.first, product.rows, product.columns = first, rows, stage.n_out

@@ -241,7 +241,7 @@ def run_beside_unreadable_memory(backend: str, precision: str | None = None) -> 
 
     _kernels.backend = _kernels.load(backend)
     if precision:
-        _kernels.backend.use_plain_units(True)
+        _kernels.backend._use_plain_units(True)
     for number, net in enumerate(NETS):
         optimizer = list(OPTIMIZERS)[number % 5]
         for dtype in ("float32",) if precision else ("float32", "float64"):

@@ -62,11 +62,11 @@ def skip_without_units():
 @contextmanager
 def stand_in():
     """Let plain C stand in for the units, within the block, in new plans of variants that have none."""
-    _kernels.backend.use_plain_units(True)
+    _kernels.backend._use_plain_units(True)
     try:
         yield
     finally:
-        _kernels.backend.use_plain_units(False)
+        _kernels.backend._use_plain_units(False)
 
 
 @pytest.fixture
@@ -76,11 +76,11 @@ def by_conversion(monkeypatch):
     def call(function, *arguments, refused=False, **named):
         with monkeypatch.context() as patch:
             patch.setattr(_kernels.backend, "matrix_units", lambda: (False, "the test does without", refused))
-            _kernels.backend.use_plain_units(False)
+            _kernels.backend._use_plain_units(False)
             try:
                 return function(*arguments, **named)
             finally:
-                _kernels.backend.use_plain_units(True)
+                _kernels.backend._use_plain_units(True)
 
     return call
 

@@ -88,7 +88,7 @@ def matrix_units():
     return True, "AMX", False
 
 
-def use_plain_units(bint wanted):
+def _use_plain_units(bint wanted):
     """Let plain C stand in for matrix units in plans that are made from now on: for tests on any processor."""
     global plain_units
     plain_units = wanted

@@ -234,6 +234,25 @@ def test_validation_evaluation_and_prediction_stay_float32(kind):
     np.testing.assert_array_equal(model.predict(X), twin.predict(X))
 
 
+@KINDS
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_another_model_predicts_in_its_dtype_while_one_trains(kind, dtype):
+    X, y = data_for(NET, 50)
+    other = build(NET, kind=kind, dtype=dtype)
+    expected, found = other.predict(X), []
+
+    class Asks(nnx.Accuracy_Categorical):
+        def compare(self, predictions, y):
+            found.append(other.predict(X))
+            return super().compare(predictions, y)
+
+    model = build(NET, kind=Book, dtype="float32")
+    model.set(accuracy=Asks())
+    train(model, X, y, precision="bfloat16")
+    assert len(found) == 1
+    np.testing.assert_array_equal(found[0], expected)
+
+
 def parameters_after(model, start, X, y, chosen):
     """Return what a step of all samples makes of the same parameters."""
     model.set_parameters([tuple(array.copy() for array in pair) for pair in start])

@@ -11,7 +11,7 @@ import numpy as np
 from nnx._base import check, printing, trainers
 from nnx._base.config import checked_threads, get_num_threads
 from nnx._base.interrupt import Interrupt, at_once
-from nnx._base.precision import checked_precision, warn_of_refused_units
+from nnx._base.precision import checked_precision, of_products, warn_of_refused_units
 from nnx._base.random import Order
 from nnx._base.typing import Array, ArrayLike, Parameters, Path
 from nnx._base.vocabulary import BUILT_IN, is_built_in
@@ -586,7 +586,8 @@ class Model:
             return planned
         step = batch_size or max(1, len(samples))
         starts = range(0, max(1, len(samples)), step)
-        return np.concatenate([self.forward(samples[i : i + step], training=False) for i in starts])
+        with of_products(None):  # whatever is trained in the meantime by this thread
+            return np.concatenate([self.forward(samples[i : i + step], training=False) for i in starts])
 
     def predictor(self, precision: str | None = None) -> Predictor:
         """Return a function of samples that predicts with the present parameters, whatever becomes of this model.

@@ -304,6 +304,8 @@ def test_a_number_that_rounding_makes_infinite_ends_the_run(kind):
         ("float32", "", "precision must be 'float32' or 'bfloat16', got ''."),
         ("float32", 16, "precision must be 'float32' or 'bfloat16', got 16."),
         ("float32", True, "precision must be 'float32' or 'bfloat16', got True."),
+        ("float32", np.dtype("float32"), "precision must be 'float32' or 'bfloat16', got dtype('float32')."),
+        ("float32", np.ones(2), "precision must be 'float32' or 'bfloat16', got a ndarray of shape (2,)."),
     ],
 )
 @KINDS
@@ -412,7 +414,7 @@ def test_a_run_goes_on_in_its_precision_to_the_same_bytes(tmp_path, kind):
 
 @pytest.mark.parametrize(
     ("first", "then", "told"),
-    [(None, "bfloat16", "None, got 'bfloat16'"), ("bfloat16", "float32", "'bfloat16', got None")],
+    [(None, "bfloat16", "'float32', got 'bfloat16'"), ("bfloat16", None, "'bfloat16', got 'float32'")],
 )
 def test_a_run_in_another_precision_is_refused(tmp_path, first, then, told):
     X, y = data_for(NET, 50)
@@ -457,7 +459,7 @@ def test_the_command_goes_on_in_the_same_precision_only(tmp_path, monkeypatch, c
     assert main([*quick, "2", "--resume", "c", "--precision", "bfloat16"]) == 0
     with pytest.raises(SystemExit):
         main([*quick, "2", "--resume", "c"])
-    assert "precision must be that of 'c', 'bfloat16', got None" in capsys.readouterr().err
+    assert "precision must be that of 'c', 'bfloat16', got 'float32'" in capsys.readouterr().err
 
 
 def test_the_command_refuses_another_precision(capsys):

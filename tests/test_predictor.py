@@ -485,6 +485,7 @@ def test_the_precision_is_what_the_model_has_or_bfloat16_for_float32():
     single, double = made(NETS[0]), made(NETS[0], "float64")
     assert single.predictor("float32").precision == single.predictor().precision == "float32"
     assert double.predictor("float64").precision == double.predictor().precision == "float64"
-    for model, precision in ((single, "float64"), (single, "half"), (double, "bfloat16"), (double, 1), (single, [1])):
-        with pytest.raises(ValueError, match=r"^Model.predictor: precision must be None or 'float"):
+    wrong = [(single, given) for given in ("float64", "half", [1], np.ones(2))]
+    for model, precision in [*wrong, (double, "bfloat16"), (double, 1)]:
+        with pytest.raises(ValueError, match=r"^Model.predictor: precision must be 'float"):
             model.predictor(precision)

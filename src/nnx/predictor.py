@@ -12,6 +12,7 @@ import numpy as np
 from nnx import _kernels
 from nnx._base import check, config, trainers
 from nnx._base.network import Network
+from nnx._base.precision import checked_precision
 from nnx._base.text import abridged
 from nnx._base.typing import Array, ArrayLike, FloatDType
 from nnx.engine import program
@@ -159,7 +160,7 @@ def freeze(model: Network, precision: str | None) -> Predictor:
         chain = program.lower_forward(model)
     except program.Obstacle as obstacle:
         raise ValueError(f"{where}: the model must be of built-in parts alone, but {obstacle}. Use predict.") from None
-    chosen = _checked_precision(where, precision, chain.dtype)
+    chosen = checked_precision(where, precision, chain.dtype) or chain.dtype.name
     parts = [(stage.kind, _values(where, stage), stage.n_in, stage.n_out) for stage in chain.stages]
     return made(tuple(part for part in parts if part[0] != "dropout"), chosen)
 
@@ -218,18 +219,6 @@ def _outputs(part: Part, inputs: Array, rounds: bool) -> Array:
     else:
         backend.activation_forward(part.kind, inputs, output, part.values)
     return output
-
-
-def _checked_precision(where: str, precision: Any, dtype: FloatDType) -> str:
-    """Return the name of what dense layers multiply in; None is the model's dtype."""
-    own = str(dtype.name)
-    allowed = (own, "bfloat16") if dtype == config.FLOAT32 else (own,)
-    if precision is None:
-        return own
-    if isinstance(precision, str) and precision in allowed:
-        return str(precision)
-    names = " or ".join(map(repr, (None, *allowed)))
-    raise ValueError(f"{where}: precision must be {names} for a model of {own}, got {abridged(precision)}.")
 
 
 def _checked_out(out: Any, shape: tuple[int, int], dtype: FloatDType) -> Array:

@@ -123,8 +123,8 @@ def path(where: str, name: str, value: Any) -> str:
 
 
 def one_of(where: str, name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    """Return ``value``, which must be among a few."""
-    if value not in allowed:
+    """Return ``value``, which must be among a few strings, or None if that is one of them."""
+    if not isinstance(value, str | None) or value not in allowed:
         raise ValueError(f"{where}: {name} must be {' or '.join(map(repr, allowed))}, got {abridged(value)}.")
     return value
 

@@ -29,7 +29,7 @@ def checked_precision(where: str, precision: Any, dtype: FloatDType | None) -> s
         return None
     dtype = get_default_dtype() if dtype is None else dtype
     own = dtype.name
-    if dtype != FLOAT32 and precision == "bfloat16":
+    if dtype != FLOAT32 and isinstance(precision, str) and precision == "bfloat16":
         raise ValueError(
             f"{where}: precision must be {own!r}, the model's dtype, got 'bfloat16'. Make the layers with "
             "dtype='float32' for that."

@@ -215,9 +215,9 @@ class Resumed:
             raise ValueError(f"{where}: batch_size must be {of}, {run.get('rows')}, got {job.rows}.")
         if run.get("shuffle") is not job.order.shuffles:
             raise ValueError(f"{where}: shuffle must be {of}, {run.get('shuffle')}, got {job.order.shuffles}.")
-        if run.get("precision") != job.precision:
-            theirs = files.printable(repr(run.get("precision")), 80)
-            raise ValueError(f"{where}: precision must be {of}, {theirs}, got {job.precision!r}.")
+        if run.get("precision") != job.precision:  # then one of them is bfloat16, for float32 models only
+            before = files.printable(repr(run.get("precision") or "float32"), 80)
+            raise ValueError(f"{where}: precision must be {of}, {before}, got {job.precision or 'float32'!r}.")
         if job.order.seed not in (None, self._seed):
             raise ValueError(f"{where}: seed must be {of}, {self._seed}, got {job.order.seed}.")
         if self.done > job.n_steps:

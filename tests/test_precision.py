@@ -426,6 +426,18 @@ def test_a_run_in_another_precision_is_refused(tmp_path, first, then, told):
     assert bits(left_behind(model)) == before
 
 
+def test_a_run_that_began_without_matrix_units_goes_on_with_them_with_a_warning(tmp_path, units):
+    X, y = data_for(NET, 50)
+    arguments = {"print_every": None, "precision": "bfloat16"}
+    units(False, "the system refuses this process the matrix units", True)
+    with pytest.warns(UserWarning, match="by conversion"):
+        build(NET, dtype="float32").train(X, y, checkpoint=tmp_path / "c", **arguments)
+    units(True, "AMX", False)
+    sentence = f"was written on {_kernels.name} without matrix units, and goes on on {_kernels.name}: the last digits"
+    with pytest.warns(UserWarning, match=sentence):
+        build(NET, dtype="float32").train(X, y, epochs=2, resume=tmp_path / "c", **arguments)
+
+
 def test_checkpoints_in_float32_are_as_before(tmp_path, monkeypatch):
     X, y = data_for(NET, 50)
     runs = []

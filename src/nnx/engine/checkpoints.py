@@ -134,7 +134,7 @@ class Keeper:
             "rows": job.rows,
             "shuffle": job.order.shuffles,
             "seed": job.order.seed,
-            "backend": _kernels.name,
+            "backend": _computes_on(job),
             "data": self._data,
             **({} if job.precision is None else {"precision": job.precision}),
         }
@@ -227,10 +227,11 @@ class Resumed:
             )
         if not self._fits:
             self._checkpoint.refuse("is damaged: its figures are none")
-        if run.get("backend") != _kernels.name:
+        now = _computes_on(job)
+        if run.get("backend") != now:
             before = files.printable(run["backend"], 80)
             warnings.warn(
-                f"{where}: {path!r} was written on {before}, and goes on on {_kernels.name}: the last "
+                f"{where}: {path!r} was written on {before}, and goes on on {now}: the last "
                 "digits will be other ones than without the interruption.",
                 stacklevel=5,
             )
@@ -242,6 +243,12 @@ class Resumed:
         job.history.restore(self._columns)
         loss, accuracy = job.model.loss, job.model.accuracy
         (loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count) = self.sums
+
+
+def _computes_on(job: Job) -> str:
+    """Return what the bits of a run depend on: the backend, and whether it may use its matrix units."""
+    _, _, refused = _kernels.backend.matrix_units() if job.precision == "bfloat16" else (False, "", False)
+    return f"{_kernels.name} without matrix units" if refused else _kernels.name
 
 
 def _told(mark: dict[str, Any] | None) -> str:

@@ -234,23 +234,51 @@ def test_validation_evaluation_and_prediction_stay_float32(kind):
     np.testing.assert_array_equal(model.predict(X), twin.predict(X))
 
 
+class Distilling(nnx.Accuracy_Categorical):
+    """Uses another model at each step, in every way."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.other, self.found = other, []
+
+    def compare(self, predictions, y):
+        X, targets = data_for(NET, 50)
+        evaluated = self.other.evaluate(X, targets, silent=True)
+        self.found = [evaluated, self.other.predict(X), self.other.forward(X, training=False)]
+        return super().compare(predictions, y)
+
+
+class Asking(nnx.Activation_ReLU):
+    """A layer that uses another model."""
+
+    def __init__(self, other):
+        self.other, self.found = other, []
+
+    def forward(self, inputs, training=True):
+        X, targets = data_for(NET, 50)
+        self.found = [self.other.evaluate(X, targets, silent=True), self.other.predict(X)]
+        super().forward(inputs, training)
+
+
 @KINDS
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_another_model_predicts_in_its_dtype_while_one_trains(kind, dtype):
+def test_other_models_multiply_in_their_dtype_while_one_trains(kind, dtype):
     X, y = data_for(NET, 50)
     other = build(NET, kind=kind, dtype=dtype)
-    expected, found = other.predict(X), []
-
-    class Asks(nnx.Accuracy_Categorical):
-        def compare(self, predictions, y):
-            found.append(other.predict(X))
-            return super().compare(predictions, y)
-
+    expected = [other.evaluate(X, y, silent=True), other.predict(X), other.forward(X, training=False)]
     model = build(NET, kind=Book, dtype="float32")
-    model.set(accuracy=Asks())
+    model.set(accuracy=Distilling(other))
     train(model, X, y, precision="bfloat16")
-    assert len(found) == 1
-    np.testing.assert_array_equal(found[0], expected)
+    np.testing.assert_equal(model.accuracy.found, expected)
+    model = nnx.Model()
+    for layer in (nnx.Layer_Dense(5, 3, dtype="float32"), Asking(other), nnx.Activation_Softmax()):
+        model.add(layer)
+    model.set(
+        loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_SGD(), accuracy=nnx.Accuracy_Categorical()
+    )
+    model.finalize()
+    train(model, X, y, precision="bfloat16")
+    np.testing.assert_equal(model.layers[1].found, expected[:2])
 
 
 def parameters_after(model, start, X, y, chosen):

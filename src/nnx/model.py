@@ -586,7 +586,7 @@ class Model:
             return planned
         step = batch_size or max(1, len(samples))
         starts = range(0, max(1, len(samples)), step)
-        with of_products(None):  # whatever is trained in the meantime by this thread
+        with of_products(None):  # also if a layer asks that is itself in a model in training
             return np.concatenate([self.forward(samples[i : i + step], training=False) for i in starts])
 
     def predictor(self, precision: str | None = None) -> Predictor:

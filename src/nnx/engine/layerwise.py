@@ -31,7 +31,7 @@ def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) ->
     def sums() -> tuple[float, ...]:
         return _sums(model)
 
-    with Interrupt() as interrupt, precision.of_products(job.precision):
+    with Interrupt() as interrupt:
         try:
             if job.stops:
                 divergence.check_parameters(model, done, job.n_batches)
@@ -101,14 +101,16 @@ def _step(job: Job, batch: Data, done: int) -> Figures:
     """Do a step and record it; return its figures."""
     model = job.model
     before = _sums(model)
-    output = model.forward(batch.X, training=True)
+    with precision.of_products(job.precision):  # not around losses, accuracies: they may use other models
+        output = model.forward(batch.X, training=True)
     data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True)
     if job.stops and not math.isfinite(data_loss):
         if isinstance(model.loss, Loss):
             model.loss.accumulated_sum, model.loss.accumulated_count = before[0], int(before[1])
         divergence.refuse_step(model, batch, done, job.n_batches)
     accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
-    model.backward(output, batch.y)
+    with precision.of_products(job.precision):
+        model.backward(output, batch.y)
     optimizer = model.optimizer
     optimizer.pre_update_params()
     updates: list[partial[Any]] = []

@@ -38,7 +38,7 @@ def evaluate(
     model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None = None
 ) -> dict[str, float]:
     """Return loss and accuracy over the data; no parameter changes."""
-    with precision.of_products(None):  # whatever the run is in that it validates
+    with precision.of_products(None):  # as in `Model.predict`
         if not plan.evaluate(model, data, batch_size, interrupt):
             layerwise.evaluate(model, data, batch_size, interrupt)
     return {

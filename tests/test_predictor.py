@@ -180,8 +180,9 @@ def test_a_predictor_cannot_be_changed_or_made_by_hand():
             setattr(predictor, name, 1)
         with pytest.raises(AttributeError, match=f"^Predictor: '{name}' must stay as it is"):
             delattr(predictor, name)
-    with pytest.raises(TypeError, match=r"Call model\.predictor\(\)"):
-        nnx.Predictor()
+    for arguments in ((), (made(NETS[0]),)):
+        with pytest.raises(TypeError, match=r"Call model\.predictor\(\)"):
+            nnx.Predictor(*arguments)
 
 
 def test_what_a_predictor_says_of_itself():

@@ -355,10 +355,10 @@ class Model:
             and ``threads`` and what is printed are free. The result is that of a run that was never interrupted, to
             the bit, if the model is of built-in classes and the backend the same.
         precision : "bfloat16", optional
-            Let dense layers round what they multiply (inputs, weights, dvalues) to bfloat16, numbers of 8 bits in place
-            of float32's 24, to nearest. Sums, parameters and all else stay float32, and so do validation, `evaluate`
-            and `predict`. It is faster on processors with matrix units (`explain` tells), for float32 models
-            only. Without it, or with the name of the model's dtype, layers multiply in that.
+            Let dense layers round what they multiply (inputs, weights, dvalues) to the nearest bfloat16, a number with
+            8 bits of precision in place of float32's 24. Sums, parameters and all else stay float32, and so do
+            validation, `evaluate` and `predict`. For float32 models only; faster on processors with matrix units
+            (`explain` tells). Without it, or with the name of the model's dtype, layers multiply in that dtype.
 
         Returns
         -------
@@ -802,8 +802,8 @@ class Model:
 
         Parameters
         ----------
-        precision : "bfloat16", optional
-            As in `train`: say too whether products in bfloat16 run on the processor's matrix units.
+        precision : str, optional
+            As in `train`; with "bfloat16", say too whether products in bfloat16 run on the processor's matrix units.
         """
         where = "Model.explain"
         self._require(where, "loss", "optimizer", "accuracy")

@@ -33,10 +33,10 @@ class Part(NamedTuple):
 class Predictor:
     """A model's predictions with the parameters that it had when `Model.predictor` made this.
 
-    Call it with samples: ``predictor(X)`` has the bits of ``model.predict(X)``. Neither later training of the model nor
-    what is assigned to its layers changes it. It copies the parameters and packs them once, so a call costs less than
-    one of ``predict``. Its attributes cannot be assigned, and any number of threads may share it. It can be pickled; a
-    copy of it is the same object.
+    Call it with samples: ``predictor(X)`` has the bits of ``model.predict(X)``, unless it multiplies in bfloat16.
+    Neither later training of the model nor what is assigned to its layers changes it. It copies the parameters and
+    packs them once, so a call costs less than one of ``predict``. Its attributes cannot be assigned, and any number of
+    threads may share it. It can be pickled; a copy of it is the same object.
 
     Attributes
     ----------
@@ -74,8 +74,8 @@ class Predictor:
     #: The compiled predictor of the backend that was in force at the last call; None where there is none.
     _native: Any
 
-    def __init__(self) -> None:
-        raise TypeError("Predictor: it must be made of a model, got none. Call model.predictor().")
+    def __init__(self, *_: object, **__: object) -> None:
+        raise TypeError("Predictor: it must be made by a model, got a call of the class. Call model.predictor().")
 
     def __call__(self, X: ArrayLike, out: Array | None = None) -> Array:
         """Return the network's outputs, one row a sample.

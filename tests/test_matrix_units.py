@@ -357,6 +357,16 @@ def test_the_units_and_what_stands_in_for_them_have_the_same_bits(real_units, pl
     assert planned == [True, True]
 
 
+@pytest.mark.parametrize("number", range(len(NETS)), ids=lambda number: str(NETS[number]))
+def test_float32_has_the_bits_of_avx512(real_units, number):
+    net, optimizer = NETS[number], list(OPTIMIZERS)[number % 5]
+
+    def in_float32():
+        return bits(train(build(net, optimizer, dtype="float32"), *data_for(net, 50), epochs=3, batch_size=16))
+
+    assert in_float32() == of_backend("native-avx512", in_float32)
+
+
 @pytest.mark.parametrize("number", range(0, len(NETS), 3), ids=lambda number: str(NETS[number]))
 def test_predictors_have_these_bits_too_for_any_number_of_rows(real_units, number):
     net = NETS[number]

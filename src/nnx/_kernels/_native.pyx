@@ -78,7 +78,7 @@ def matrix_units():
     """
     global granted
     if not has_matrix_units():
-        return False, "this processor has no matrix units", False
+        return False, "no matrix units were found", False
     if not tables[0].has_matrix_units:
         return False, "the kernels in use are not those for matrix units", False
     if granted == NOT_ASKED:

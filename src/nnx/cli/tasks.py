@@ -39,7 +39,7 @@ class Settings:
     decay: float = 1e-3
     l2: float = 0.0
     dropout: float = 0.0
-    precision: str = "float32"
+    precision: str | None = None
 
 
 @dataclass(frozen=True)

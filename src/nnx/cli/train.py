@@ -87,7 +87,7 @@ def add(commands: Any) -> None:
         "--precision",
         choices=("float32", "bfloat16"),
         help="what dense layers multiply: float32 or, faster on processors with matrix units, numbers rounded to "
-        "bfloat16; nnx info says whether this one has them (default: float32)",
+        "bfloat16; nnx info says whether this one has them (float32 unless you choose another)",
     )
     option(
         "--seed",

@@ -247,7 +247,9 @@ class Resumed:
 
 def _computes_on(job: Job) -> str:
     """Return what the bits of a run depend on: the backend, and whether it may use its matrix units."""
-    _, _, refused = _kernels.backend.matrix_units() if job.precision == "bfloat16" else (False, "", False)
+    if job.precision != "bfloat16":
+        return "native-avx512" if _kernels.name == "native-amx" else _kernels.name  # whose float32 kernels are the same
+    _, _, refused = _kernels.backend.matrix_units()
     return f"{_kernels.name} without matrix units" if refused else _kernels.name
 
 

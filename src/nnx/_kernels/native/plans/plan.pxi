@@ -191,7 +191,7 @@ cdef inline void *within(char *memory, Py_ssize_t *at, Py_ssize_t size) noexcept
     return place
 
 
-cdef int place_blocks(Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) except -1:
+cdef void place_blocks(Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) noexcept:
     """Give a dense stage's matrices in blocks their places."""
     cdef Blocks *blocks = &stage.blocks
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out
@@ -201,7 +201,6 @@ cdef int place_blocks(Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t bat
     blocks.turned_weights = <uint16_t *> within(memory, at, blocks_space(n_in, n_out))
     blocks.dvalues = <uint16_t *> within(memory, at, blocks_space(batch, n_out))
     blocks.paired_dvalues = <uint16_t *> within(memory, at, blocks_space(batch, n_out))
-    return 0
 
 
 cdef class Plan:

@@ -12,13 +12,13 @@ cdef enum:
 
 cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:
     """Return how many rows go forward and back together."""
-    cdef Py_ssize_t width = net.n_in, s
+    cdef Py_ssize_t width = net.n_in, rows, s
     for s in range(net.n_stages):
         width += 2 * net.stages[s].n_out
-    width = TILE_BYTES // (width * <Py_ssize_t> sizeof(real_t))
+    rows = TILE_BYTES // (width * <Py_ssize_t> sizeof(real_t))
     if net.units:
-        return max(<Py_ssize_t> FEWEST_ROWS_IN_BLOCKS, width // BLOCK * BLOCK)
-    return max(<Py_ssize_t> FEWEST_ROWS, width // ROW_UNIT * ROW_UNIT)
+        return max(<Py_ssize_t> FEWEST_ROWS_IN_BLOCKS, rows // BLOCK * BLOCK)
+    return max(<Py_ssize_t> FEWEST_ROWS, rows // ROW_UNIT * ROW_UNIT)
 
 
 cdef Py_ssize_t forward_space(const Net *net) noexcept nogil:

@@ -487,14 +487,14 @@ cdef void train_stage(
     cdef real_t *sums = gradients + TILE_ROWS * ROW_PANEL_COLUMNS
     cdef bint in_panels = packs_batch(net, stage)
     cdef Py_ssize_t i, end
-    if stage.rounded_inputs is not NULL:
-        inputs = <const real_t *> stage.rounded_inputs
     if has_blocks(stage):
         train_blocks(
             net, stage, first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1), batch.rows, constants,
             constants + biases_at(net), gradients,
         )
         return
+    if stage.rounded_inputs is not NULL:
+        inputs = <const real_t *> stage.rounded_inputs
     if stage.tiles is not NULL:
         i, end = first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1)
         while i < end:

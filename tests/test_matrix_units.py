@@ -154,7 +154,8 @@ def test_products_of_any_size_have_the_bits_of_the_units_sums(units, rng, way):
 
 @each_way
 def test_products_of_whole_numbers_are_exact(units, rng, way):
-    for rows, depth, columns in [*sizes(rng)[::7], (3, 1500, 5), (130, 257, 100), (1, 4096, 1)]:
+    many = [(3, 1500, 5), (130, 257, 100), (1, 4096, 1), (290, 290, 40)]  # more than GROUP or DEPTH blocks, or both
+    for rows, depth, columns in [*sizes(rng)[::7], *many]:
         left, right = rng.integers(-9, 10, (rows, depth)), rng.integers(-9, 10, (depth, columns))
         np.testing.assert_array_equal(product(way, left.astype(np.float32), right.astype(np.float32)), left @ right)
 
@@ -691,6 +692,11 @@ def test_no_call_leaves_the_units_in_use(real_units):
     build(SMALL, dtype="float32").predictor("bfloat16")(data_for(SMALL, 50)[0])
     assert not parts_in_use() & settings_and_tiles
     product("output", np.ones((40, 40), np.float32), np.ones((40, 40), np.float32))
+    assert not parts_in_use() & settings_and_tiles
+    diverging = build(SMALL, dtype="float32")
+    diverging.set(optimizer=nnx.Optimizer_SGD(1e38))
+    with pytest.raises(nnx.DivergenceError):
+        diverging.train(*data_for(SMALL, 100), epochs=5, print_every=None, **BFLOAT16)
     assert not parts_in_use() & settings_and_tiles
 
 

@@ -47,8 +47,8 @@ INLINE uint16_t rounded(float x) {
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-/* What the product needs: sums of 32 x 32 numbers: cleared or loaded, added to by products of blocks, stored. Between `units_begin` and
- * `units_end`, which each thread calls for itself, the units hold one such set of sums. */
+/* Sums of 32 x 32 numbers: cleared or loaded, added to by products of blocks, stored. Between `units_begin` and `units_end`,
+ * which each thread calls for itself, the units hold one such set of sums. */
 #if HAS_MATRIX_UNITS
 
 typedef struct { int in_the_units; } Sums;

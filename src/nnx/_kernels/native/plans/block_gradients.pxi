@@ -50,6 +50,7 @@ cdef void train_panel(
     cdef const Blocks *blocks = &stage.blocks
     cdef Py_ssize_t wide = blocks_in(min(<Py_ssize_t> BLOCK_COLUMNS, stage.n_out - j)), b, k, low = 0, high
     cdef Py_ssize_t steps = wide * depth, step = 0
+    # The half of the scratch from which nothing is due.
     cdef real_t *target = gradients if due.gradients != gradients else gradients + BLOCK * panel_columns(stage.n_out)
     cdef const uint16_t *right
     cdef Sums sums

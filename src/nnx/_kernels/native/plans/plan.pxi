@@ -191,7 +191,7 @@ cdef inline void *within(char *memory, Py_ssize_t *at, Py_ssize_t size) noexcept
     return place
 
 
-cdef int place_blocks(Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) except -1:
+cdef void place_blocks(Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) noexcept:
     """Give a dense stage's matrices in blocks their places."""
     cdef Blocks *blocks = &stage.blocks
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out
@@ -201,7 +201,6 @@ cdef int place_blocks(Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t bat
     blocks.turned_weights = <uint16_t *> within(memory, at, blocks_space(n_in, n_out))
     blocks.dvalues = <uint16_t *> within(memory, at, blocks_space(batch, n_out))
     blocks.paired_dvalues = <uint16_t *> within(memory, at, blocks_space(batch, n_out))
-    return 0
 
 
 cdef class Plan:
@@ -381,15 +380,8 @@ cdef class Plan:
                 stage.fed = before is not NULL and before.kind == DENSE
                 if stage.fed:
                     before.feeds = True
-            elif stage.kind == DENSE and net.bfloat16:
-                stage.rounded_inputs = within(memory, &at, batch * stage.n_in * size)
-                stage.rounded_dvalues = within(memory, &at, batch * stage.n_out * size)
-                stage.weights.rounded = within(memory, &at, stage.n_in * stage.n_out * size)
-            if stage.kind == DENSE and not net.units and self.kernels.tiles_space(batch, stage.n_in, stage.n_out):
-                stage.tiles = within(memory, &at, self.kernels.tiles_space(batch, stage.n_in, stage.n_out))
-                stage.panels = within(memory, &at, self.kernels.panels_space(batch, stage.n_in, stage.n_out))
-            if stage.kind == DENSE and not net.units and self.kernels.packed_space(batch, stage.n_in, stage.n_out):
-                stage.packed = within(memory, &at, self.kernels.packed_space(batch, stage.n_in, stage.n_out))
+            elif stage.kind == DENSE:
+                self._place_copies(stage, memory, &at, batch)
             if stage.kind == PRELU and net.clip_norm:
                 stage.weights.collected = within(memory, &at, stage.n_out * size)
                 stage.weights.squares = <double *> within(memory, &at, sizeof(double))
@@ -398,8 +390,6 @@ cdef class Plan:
                 stage.biases.collected = within(memory, &at, stage.n_out * size)
                 stage.weights.squares = <double *> within(memory, &at, stage.n_in * sizeof(double))
                 stage.biases.squares = <double *> within(memory, &at, sizeof(double))
-                if memory is not NULL:  # a row in which no piece begins has no sum
-                    memset(stage.weights.squares, 0, stage.n_in * sizeof(double))
         # Gradients go back in place through all stages but those with parameters, whose own gradients need them.
         for s in range(net.n_stages - 1, -1, -1):
             stage = &net.stages[s]
@@ -408,6 +398,19 @@ cdef class Plan:
             else:
                 stage.dvalues = net.stages[s + 1].dvalues
         return at
+
+    cdef void _place_copies(self, Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) noexcept:
+        """Give what vector units multiply in a dense stage its places: rounded, and packed where that pays."""
+        cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out, size = self.itemsize
+        if self.bfloat16:
+            stage.rounded_inputs = within(memory, at, batch * n_in * size)
+            stage.rounded_dvalues = within(memory, at, batch * n_out * size)
+            stage.weights.rounded = within(memory, at, n_in * n_out * size)
+        if self.kernels.tiles_space(batch, n_in, n_out):
+            stage.tiles = within(memory, at, self.kernels.tiles_space(batch, n_in, n_out))
+            stage.panels = within(memory, at, self.kernels.panels_space(batch, n_in, n_out))
+        if self.kernels.packed_space(batch, n_in, n_out):
+            stage.packed = within(memory, at, self.kernels.packed_space(batch, n_in, n_out))
 
     cdef int _reserve(self, Py_ssize_t batch, int n_threads, bint ordered) except -1:
         """Have memory for batches of so many rows."""

@@ -12,13 +12,13 @@ cdef enum:
 
 cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:
     """Return how many rows go forward and back together."""
-    cdef Py_ssize_t width = net.n_in, s
+    cdef Py_ssize_t width = net.n_in, rows, s
     for s in range(net.n_stages):
         width += 2 * net.stages[s].n_out
-    width = TILE_BYTES // (width * <Py_ssize_t> sizeof(real_t))
+    rows = TILE_BYTES // (width * <Py_ssize_t> sizeof(real_t))
     if net.units:
-        return max(<Py_ssize_t> FEWEST_ROWS_IN_BLOCKS, width // BLOCK * BLOCK)
-    return max(<Py_ssize_t> FEWEST_ROWS, width // ROW_UNIT * ROW_UNIT)
+        return max(<Py_ssize_t> FEWEST_ROWS_IN_BLOCKS, rows // BLOCK * BLOCK)
+    return max(<Py_ssize_t> FEWEST_ROWS, rows // ROW_UNIT * ROW_UNIT)
 
 
 cdef Py_ssize_t forward_space(const Net *net) noexcept nogil:
@@ -487,14 +487,14 @@ cdef void train_stage(
     cdef real_t *sums = gradients + TILE_ROWS * ROW_PANEL_COLUMNS
     cdef bint in_panels = packs_batch(net, stage)
     cdef Py_ssize_t i, end
-    if stage.rounded_inputs is not NULL:
-        inputs = <const real_t *> stage.rounded_inputs
     if has_blocks(stage):
         train_blocks(
             net, stage, first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1), batch.rows, constants,
             constants + biases_at(net), gradients,
         )
         return
+    if stage.rounded_inputs is not NULL:
+        inputs = <const real_t *> stage.rounded_inputs
     if stage.tiles is not NULL:
         i, end = first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1)
         while i < end:

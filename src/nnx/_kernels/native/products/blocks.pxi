@@ -112,7 +112,7 @@ cdef void backward_blocks(
 
 
 cdef enum:
-    MOST_LINES = 8
+    MOST_LINES = 8  # of the cache, at most, that are asked for with each product of two blocks
 
 cdef inline void multiply_blocks(
     const Way way,  # a constant at every call
@@ -124,7 +124,8 @@ cdef inline void multiply_blocks(
 ) noexcept nogil:
     """``result := left · right``, for some rows of the batch.
 
-    DEPTH blocks of `right` at a time stay in L1 while all rows are multiplied by them.
+    DEPTH blocks of `right` at a time stay in L1 while GROUP blocks of rows are multiplied by them. Meanwhile the next
+    ones are asked for.
     """
     cdef Py_ssize_t n_rows = blocks_in(product.rows), top = 0, i, j, k, low, high, end, line, lines
     cdef Py_ssize_t before_i = 0, before_j = 0

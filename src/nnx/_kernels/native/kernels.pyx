@@ -106,6 +106,9 @@ cdef void block_product(
     units_end()
 
 
+if SIDE_OF_BLOCKS != BLOCK:
+    raise ImportError("BLOCK must be the same in kernels.pxd and in matrix_units.h.")
+
 cdef Kernels addresses
 fill_layouts(addresses.layouts)
 addresses.product_scratch = PRODUCT_SCRATCH

@@ -7,7 +7,7 @@ cdef enum:
     ROW_UNIT = 16  # threads get a multiple of it: whole vectors of rows
     TILE_BYTES = 1 << 18  # of values and gradients of rows that go forward and back together: they stay in L2
     FEWEST_ROWS = 192  # but not fewer: for each such tile of rows the weights are packed anew
-    FEWEST_ROWS_IN_BLOCKS = 256
+    FEWEST_ROWS_IN_BLOCKS = GROUP * BLOCK
 
 
 cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:

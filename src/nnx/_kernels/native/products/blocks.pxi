@@ -4,6 +4,7 @@
 cdef extern from "matrix_units.h" nogil:
     const bint TAKES_BLOCKS
     const bint HAS_MATRIX_UNITS
+    const int SIDE_OF_BLOCKS "BLOCK"
     ctypedef struct Sums:
         pass
     void units_begin()
@@ -173,7 +174,18 @@ cdef inline void multiply_blocks(
 cdef inline void finish(
     const Way way, const BlockProduct *product, real_t *block, Py_ssize_t i, Py_ssize_t j, int piece
 ) noexcept nogil:
-    """Do a piece of what is due for a block of sums: half of its rows, or their conversion in one order."""
+    """Do a piece of what is due for a block of sums.
+
+    ========  ====================================  =================================================
+    piece     of an output                          of dinputs
+    ========  ====================================  =================================================
+    0, 1      half of the rows each: biases, ReLU   half of the rows each: the derivative of the ReLU
+    2         lines: the next stage's inputs        lines: the dvalues of the stage before
+    3                                               pairs: the same
+    ========  ====================================  =================================================
+
+    Where no dense stage takes the result in blocks, the first two store it, and there are no others.
+    """
     cdef const Stage *stage = product.stage
     cdef const Stage *next = product.next
     cdef Py_ssize_t rows = min(product.rows - i * BLOCK, <Py_ssize_t> BLOCK)

@@ -341,7 +341,7 @@ cdef void train_lines(
         update_lines(net, parameter, at, gradients, lines, constants)
 
 
-cdef void update_lines(
+cdef inline void update_lines(
     const Net *net,
     Parameter *parameter,
     Py_ssize_t at,  # the first of the values

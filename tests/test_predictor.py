@@ -264,7 +264,11 @@ def test_a_wrong_out_is_refused_and_not_written():
     read_only.flags.writeable = False
     wrong = [
         ([[0.0] * 4] * 5, TypeError, "out must be an array, got list"),
-        (np.zeros((5, 4)), ValueError, r"out must be of dtype float32 and shape \(5, 4\), got float64 and \(5, 4\)"),
+        (
+            np.zeros((5, 4), np.float64),
+            ValueError,
+            r"out must be of dtype float32 and shape \(5, 4\), got float64 and \(5, 4\)",
+        ),
         (np.zeros((4, 4), np.float32), ValueError, r"shape \(5, 4\), got float32 and \(4, 4\)"),
         (np.zeros(20, np.float32), ValueError, r"shape \(5, 4\), got float32 and \(20,\)"),
         (read_only, ValueError, "out must be a writable array in C order, got read-only"),

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from plans import NETS, OPTIMIZERS, PENALTIES, Net, bits, build, data_for, train
 from test_memory import FILLED, Region
-from test_plan_precision import AFTER_FEW, AFTER_ONE, BFLOAT16, FEW, KINDS, assert_as_whole, few_nets
+from test_plan_precision import AFTER_FEW, AFTER_ONE, BFLOAT16, FEW, KINDS, assert_as_whole, each_settings, few_nets
 
 import nnx
 from nnx import _kernels
@@ -424,18 +424,7 @@ def test_a_step_is_that_of_conversion(units, by_conversion, planned, number):
 
 
 @few_nets
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"clip_norm": 0.05},
-        {"clip_norm": 1e6},
-        {"clip_value": 0.002},
-        {"average": 0.9},
-        {"clip_norm": 0.6, "average": 0.5},
-        {"momentum": 0.9, "nesterov": True},
-    ],
-    ids=str,
-)
+@each_settings
 def test_settings_of_optimizers_have_the_effect_that_they_have_with_conversion(units, by_conversion, net, settings):
     arguments = {"settings": settings, "epochs": 2, "batch_size": 15, "dense": PENALTIES}
     found = trained(net, **arguments)

@@ -27,6 +27,20 @@ FEW = [
     Net("130-300,relu,dropout,300-70,relu,70-10,softmax"),
 ]
 few_nets = pytest.mark.parametrize("net", FEW, ids=str)
+#: Of an optimizer: whatever changes what becomes of a gradient.
+each_settings = pytest.mark.parametrize(
+    "settings",
+    [
+        {"clip_norm": 0.05},
+        {"clip_norm": 1e6},
+        {"clip_value": 0.002},
+        {"average": 0.9},
+        {"clip_norm": 0.6, "average": 0.5},
+        {"momentum": 0.9, "nesterov": True},
+        {"schedule": nnx.Schedule_Cosine(8)},
+    ],
+    ids=str,
+)
 SIZES = [(1, None), (1, 1), (5, 1), (31, None), (32, None), (33, None), (50, 7), (50, 50), (257, None), (300, 129)]
 
 #: Of an array, how much of its length may differ after a step, and after a few.
@@ -208,19 +222,7 @@ def test_steps_with_ragged_last_batches_are_the_book_paths(train_twins, net, opt
 
 
 @few_nets
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"clip_norm": 0.05},
-        {"clip_norm": 1e6},
-        {"clip_value": 0.002},
-        {"average": 0.9},
-        {"clip_norm": 0.6, "average": 0.5},
-        {"momentum": 0.9, "nesterov": True},
-        {"schedule": nnx.Schedule_Cosine(8)},
-    ],
-    ids=str,
-)
+@each_settings
 def test_settings_of_optimizers_are_the_book_paths(train_twins, net, settings):
     def make(kind):
         model = build(net, "SGD", kind, "float32")

@@ -111,11 +111,6 @@ class Workload:
         """The name without the precision: what the command line calls it."""
         return self.name.removesuffix(f" {self.precision}")
 
-    @property
-    def update_bytes(self) -> int:
-        """The least bytes that a step of Adam moves: each parameter and its two averages are read and written."""
-        return 4 * 6 * self.n_parameters
-
     def in_bfloat16(self) -> Workload:
         """Return the same with products of bfloat16."""
         return replace(self, name=f"{self.name} bfloat16", precision="bfloat16")

@@ -388,7 +388,7 @@ def _vector_function(name, values, output):
     give_back(output, result)
 
 
-_BLOCK_FACTORS = {"output": OUTPUT_FACTORS, "dinputs": DINPUTS_FACTORS, "dweights": DWEIGHTS_FACTORS}
+_WAYS = {"output": OUTPUT, "dinputs": DINPUTS, "dweights": DWEIGHTS}
 
 
 def _block_product(name, left, right, result):
@@ -398,14 +398,14 @@ def _block_product(name, left, right, result):
     """
     cdef str where = "_block_product"
     cdef Kernels *kernels = tables[0]
-    cdef BlockFactors way = _BLOCK_FACTORS[name]
+    cdef Way way = _WAYS[name]
     cdef cnp.ndarray x = matrix(where, "left", left, cnp.NPY_FLOAT, ANY, ANY)
-    cdef int across = 0 if way == DWEIGHTS_FACTORS else 1
+    cdef int across = 0 if way == DWEIGHTS else 1
     cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 1 - across), depth = cnp.PyArray_DIM(x, across), columns
     cdef cnp.ndarray y, out
     cdef void *scratch
     cdef uint64_t mode
-    if way == DINPUTS_FACTORS:
+    if way == DINPUTS:
         y = matrix(where, "right", right, cnp.NPY_FLOAT, ANY, depth)
         columns = cnp.PyArray_DIM(y, 0)
     else:

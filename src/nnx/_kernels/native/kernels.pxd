@@ -309,13 +309,13 @@ ctypedef void (*vector_function_t)(int, const void *, void *, Py_ssize_t) noexce
 cdef enum:  # the functions of vectors that tests can call one by one
     EXP, EXP_NEAR, LOG, EXPM1, LOG1P, SOFTPLUS, TANH, ERF, NORMAL_CDF, NORMAL_PDF
 
-cdef enum BlockFactors:  # the products in blocks that tests can call one by one, named for what a plan computes so
-    OUTPUT_FACTORS  # left · right
-    DINPUTS_FACTORS  # left · rightᵀ
-    DWEIGHTS_FACTORS  # leftᵀ · right
+cdef enum Way:  # what a product in blocks is for
+    OUTPUT  # left · right
+    DINPUTS  # left · rightᵀ
+    DWEIGHTS  # leftᵀ · right
 
 ctypedef void (*block_product_t)(
-    BlockFactors, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, char *
+    Way, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, char *
 ) noexcept nogil
 
 cdef enum:

@@ -72,9 +72,9 @@ cdef void vector_function(int which, const real_t *x, real_t *result, Py_ssize_t
 
 
 cdef void block_product(
-    BlockFactors way,
-    const real_t *left,  # (rows, depth) or, for DWEIGHTS_FACTORS, (depth, rows) in
-    const real_t *right,  # (depth, columns) or, for DINPUTS_FACTORS, (columns, depth) in
+    Way way,
+    const real_t *left,  # (rows, depth) or, for DWEIGHTS, (depth, rows) in
+    const real_t *right,  # (depth, columns) or, for DINPUTS, (columns, depth) in
     real_t *result,  # (rows, columns) out
     Py_ssize_t rows,
     Py_ssize_t depth,
@@ -88,14 +88,14 @@ cdef void block_product(
     cdef uint16_t *lines = <uint16_t *> (sums + GROUP * BLOCK_SIZE)
     cdef BlockProduct product
     cdef Py_ssize_t i, k
-    if way == DWEIGHTS_FACTORS:
+    if way == DWEIGHTS:
         convert(left, 0, depth, rows, blocks_in(depth), lines, NULL, NULL)
         for i in range(blocks_in(rows)):
             for k in range(blocks_in(depth)):
                 transpose_lines(block_of(lines, blocks_in(rows), k, i), block_of(left_blocks, blocks_in(depth), i, k))
     else:
         convert(left, 0, rows, depth, 0, left_blocks, NULL, NULL)
-    if way == DINPUTS_FACTORS:
+    if way == DINPUTS:
         convert(right, 0, columns, depth, 0, NULL, NULL, right_blocks)
     else:
         convert(right, 0, depth, columns, blocks_in(depth), NULL, right_blocks, NULL)

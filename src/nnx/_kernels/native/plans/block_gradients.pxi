@@ -48,7 +48,8 @@ cdef void train_panel(
 ) noexcept nogil:
     """Compute the gradients of some rows and columns of the weights, and update those before."""
     cdef const Blocks *blocks = &stage.blocks
-    cdef Py_ssize_t wide = blocks_in(min(<Py_ssize_t> BLOCK_COLUMNS, stage.n_out - j)), b, k, low = 0, high
+    cdef Py_ssize_t columns = min(<Py_ssize_t> BLOCK_COLUMNS, stage.n_out - j), wide = blocks_in(columns)
+    cdef Py_ssize_t b, k, low = 0, high
     cdef Py_ssize_t steps = wide * depth, step = 0
     # The half of the scratch from which nothing is due.
     cdef real_t *target = gradients if due.gradients != gradients else gradients + BLOCK * panel_columns(stage.n_out)
@@ -75,10 +76,9 @@ cdef void train_panel(
         low = high
     due.gradients, due.i, due.j = target, i, j
     due.lines.rows = min(stage.n_in - i, <Py_ssize_t> BLOCK)
-    due.lines.columns = min(stage.n_out - j, <Py_ssize_t> BLOCK_COLUMNS)
-    due.lines.line, due.lines.gradient_line = stage.n_out, wide * BLOCK
-    due.piece_rows = max(<Py_ssize_t> 1, PIECE // due.lines.columns)
-    due.across = (due.lines.columns + PIECE - 1) // PIECE
+    due.lines.columns, due.lines.line, due.lines.gradient_line = columns, stage.n_out, wide * BLOCK
+    due.piece_rows = max(<Py_ssize_t> 1, PIECE // columns)
+    due.across = (columns + PIECE - 1) // PIECE
     due.done = 0
     due.updates = <int> ((due.lines.rows + due.piece_rows - 1) // due.piece_rows * due.across)
     due.pieces = due.updates + (<int> wide if stage.trained and not net.clip_norm else 0)

@@ -100,54 +100,47 @@ cdef void forward(
     char *scratch,  # with room for two arrays of rows_at_a_time rows behind what kernels need
 ) noexcept nogil:
     """Run the network, some rows at a time, in memory of one's own."""
-    cdef Py_ssize_t most = rows_at_a_time(net), top = 0, high
+    cdef Py_ssize_t most = rows_at_a_time(net), wide = widest(net), top = 0, high
     cdef real_t *sides[2]
+    cdef const Stage *stage
     cdef const real_t *inputs
     cdef real_t *target
+    cdef Stage own[2]
     cdef int s
     sides[0] = <real_t *> (scratch + net.scratch_size)
-    sides[1] = sides[0] + most * widest(net)
-    if TAKES_BLOCKS and net.units:
-        forward_in_blocks(net, X, output, rows, n_stages, sides, scratch)
-        return
+    sides[1] = sides[0] + most * wide
     while top < rows:
         high = min(most, rows - top)
         inputs = X + top * net.n_in
         for s in range(n_stages):
             target = sides[s % 2] if s + 1 < n_stages else output + top * net.stages[s].n_out
-            if net.bfloat16 and net.stages[s].kind == DENSE:
-                # In place, as nobody else reads what lies in the other array; rows of X are copied there.
-                round_bfloat16(inputs, sides[(s + 1) % 2], high * net.stages[s].n_in)
-                inputs = sides[(s + 1) % 2]
-            forward_stage(&net.stages[s], inputs, target, top, high, 0, scratch)
+            stage = &net.stages[s]
+            if net.bfloat16:
+                take_rounded_inputs(net, s, sides, most, wide, own)
+                stage = own
+            forward_stage(stage, inputs, target, 0, high, 0, scratch)
             inputs = target
         top += high
 
 
-cdef void forward_in_blocks(
-    const Net *net, const real_t *X, real_t *output, Py_ssize_t rows, int n_stages, real_t **sides, char *scratch
+cdef void take_rounded_inputs(
+    const Net *net, int s, real_t **sides, Py_ssize_t most, Py_ssize_t wide, Stage *own
 ) noexcept nogil:
-    """`forward` on matrix units: beside the two arrays there are two for what dense stages take in blocks."""
-    cdef Py_ssize_t most = rows_at_a_time(net), wide = widest(net), top = 0, high
+    """Copy a stage, and the next if that takes its output in blocks, with places for their inputs in bfloat16.
+
+    On matrix units, that is one of two arrays of blocks behind the other two. Elsewhere it is the array that the stage
+    does not write to: inputs are rounded in place, as nobody else reads them, and rows of X are copied there.
+    """
     cdef uint16_t *blocks = <uint16_t *> (sides[1] + most * wide)
     cdef Py_ssize_t apart = blocks_space(most, wide) // <Py_ssize_t> sizeof(uint16_t)
-    cdef const real_t *inputs
-    cdef real_t *target
-    cdef Stage own[2]  # copies of this stage and the next, which take their inputs from there
-    cdef int s
-    while top < rows:
-        high = min(most, rows - top)
-        inputs = X + top * net.n_in
-        for s in range(n_stages):
-            target = sides[s % 2] if s + 1 < n_stages else output + top * net.stages[s].n_out
-            own[0] = net.stages[s]
-            own[0].blocks.inputs = blocks + s % 2 * apart
-            if own[0].feeds:
-                own[1] = net.stages[s + 1]
-                own[1].blocks.inputs = blocks + (s + 1) % 2 * apart
-            forward_stage(own, inputs, target, 0, high, 0, scratch)
-            inputs = target
-        top += high
+    own[0] = net.stages[s]
+    if net.units:
+        own[0].blocks.inputs = blocks + s % 2 * apart
+    elif own[0].kind == DENSE:
+        own[0].rounded_inputs = sides[(s + 1) % 2]
+    if own[0].feeds:
+        own[1] = net.stages[s + 1]
+        own[1].blocks.inputs = blocks + (s + 1) % 2 * apart
 
 
 # Loss and accuracy

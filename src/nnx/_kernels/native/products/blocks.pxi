@@ -62,9 +62,6 @@ cdef void convert(
 # A product of two matrices in blocks. While the units multiply for a block of the result, the vector units finish the
 # one before, piece by piece.
 
-cdef enum Way:
-    OUTPUT, DINPUTS
-
 cdef struct BlockProduct:
     # What becomes of a result: some rows of a stage's output, or of the gradient by its inputs.
     const Stage *stage

@@ -209,7 +209,7 @@ cdef dense(str where, object inputs, object weights, object biases, object outpu
     scratch = take(kernels.product_scratch)
     with nogil:
         mode = enter_kernels()
-        kernels.dense_forward(data(x), data(w), data(b), data(result), rows, n_in, n_out, NULL, relu, scratch)
+        kernels.dense_forward(data(x), data(w), data(b), data(result), rows, n_in, n_out, NULL, relu, NULL, scratch)
         leave_kernels(mode)
     give(scratch)
     give_back(output, result)
@@ -788,6 +788,9 @@ def average_update(averages, values, double keep):
         kernels.average_update(data(a), data(v), cnp.PyArray_SIZE(a), keep)
         leave_kernels(mode)
     give_back(averages, a)
+
+
+include "native/column_layers.pxi"
 
 
 # Whole runs

@@ -10,7 +10,8 @@ ctypedef void (*map_one_t)(const void *, void *, Py_ssize_t) noexcept nogil
 ctypedef void (*map_two_t)(const void *, const void *, void *, Py_ssize_t) noexcept nogil
 
 ctypedef void (*dense_forward_t)(
-    const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, bint, void *
+    const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, bint,
+    const void *, void *
 ) noexcept nogil
 ctypedef void (*dense_backward_weights_t)(
     const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double, double, void *
@@ -43,6 +44,54 @@ ctypedef void (*prelu_backward_weights_t)(
     const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
 ) noexcept nogil
 ctypedef void (*scale_t)(const void *, void *, Py_ssize_t, double) noexcept nogil
+ctypedef void (*batch_norm_statistics_t)(
+    const void *, void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*batch_norm_scales_t)(
+    const void *, const void *, double, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*batch_norm_forward_t)(
+    const void *, const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, bint
+) noexcept nogil
+ctypedef void (*batch_norm_backward_weights_t)(
+    const void *, const void *, const void *, const void *, double, void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t
+) noexcept nogil
+ctypedef void (*batch_norm_shares_t)(
+    const void *, const void *, const void *, const void *, double, void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t
+) noexcept nogil
+ctypedef void (*batch_norm_backward_inputs_t)(
+    const void *, const void *, const void *, const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*layer_norm_forward_t)(
+    const void *, const void *, const void *, double, void *, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*layer_norm_backward_inputs_t)(
+    const void *, const void *, const void *, double, void *, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*layer_norm_backward_weights_t)(
+    const void *, const void *, double, void *, void *, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*columns_t)(const void *, const void *, void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+ctypedef Py_ssize_t (*embedding_misfit_t)(
+    const void *, const int32_t *, const int32_t *, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*embedding_forward_t)(
+    const void *, const int32_t *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*embedding_backward_weights_t)(
+    const void *, const void *, const int32_t *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*embedding_backward_inputs_t)(
+    const void *, const int32_t *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*gaussian_noise_t)(
+    void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double, uint64_t, uint64_t
+) noexcept nogil
+ctypedef void (*fold_norm_t)(
+    const void *, const void *, const void *, const void *, double, void *, Py_ssize_t
+) noexcept nogil
 
 # Formulas: a table each of activations, losses and rules, a row for each of them
 
@@ -139,7 +188,8 @@ cdef extern from "threads.h" nogil:
     bint put_in(char **place, char *value)
 
 cdef enum Kind:
-    DENSE, ACTIVATION, DROPOUT, PRELU
+    DENSE, ACTIVATION, DROPOUT, PRELU, BATCH_NORM, LAYER_NORM, SCALE, EMBEDDING, NOISE
+    FORK, JOIN  # where the layers of a residual begin, and where its input is added to what they make of it
 
 cdef struct Parameter:
     # Weights or biases, in the layer's own arrays.
@@ -190,6 +240,36 @@ cdef struct Blocks:
     uint16_t *dvalues  # lines: for the gradient of the inputs
     uint16_t *paired_dvalues  # pairs: for the gradient of the weights
 
+cdef enum:  # the lines of a batch norm, which belong to its columns
+    MEAN, VARIANCE  # of the batch or, for prediction, of the data
+    SCALES  # weights divided by the deviation
+    OF_DEVIATION, OF_ALL  # what gradients lose because a row moves mean and variance
+    OF_WEIGHTS, OF_BIASES  # their gradients
+    NORM_LINES
+
+cdef struct Norm:
+    # What a batch norm has beside weights and biases, and a layer norm's epsilon.
+    double epsilon
+    double keep  # the part of the running figures that a step keeps
+    void *running_mean
+    void *running_variance
+    void *lines  # (NORM_LINES, norm_line)
+
+cdef inline Py_ssize_t norm_line(Py_ssize_t columns) noexcept nogil:
+    """Return how far a batch norm's lines are apart, in numbers."""
+    return (columns + MOST_LANES - 1) // MOST_LANES * MOST_LANES
+
+cdef inline Py_ssize_t affine_size(Py_ssize_t columns) noexcept nogil:
+    """Return how many numbers a folded batch norm has: up to whole panels of the widest product."""
+    return 2 * (columns // (8 * MOST_LANES) + 1) * 8 * MOST_LANES
+
+cdef struct Embedded:
+    # Which columns an embedding replaces, by what.
+    const int32_t *places  # (n_in,): −1 for numbers, else the first row of the column's categories
+    Py_ssize_t n_rows  # of the weights
+    Py_ssize_t width
+    void *dweights  # (n_rows, width)
+
 cdef struct Stage:
     # A layer or activation, for a whole batch. A dense stage may do the ReLU behind it as well.
     Kind kind
@@ -202,10 +282,15 @@ cdef struct Stage:
     bint trained
     Parameter weights
     Parameter biases
-    double keep
+    double keep  # of a dropout; a noise's deviation
     uint64_t seed
     uint64_t forwards
-    void *mask  # (batch, n_out)
+    void *mask  # (batch, n_out): dropout's, or noise
+    Norm norm
+    Embedded embedded
+    int partner  # how many stages later a fork's join comes, or how many earlier a join's fork
+    int level  # of a fork: how many are open before it
+    const void *affine  # a batch norm that a dense stage's product applies: for LANES columns each, scales, then shifts
     const void *inputs  # (batch, n_in); NULL: rows of X
     void *output  # (batch, n_out)
     void *dvalues  # (batch, n_out)
@@ -242,13 +327,22 @@ cdef struct Progress:
     double batch_hits
 
 cdef inline bint has_parameters(const Stage *stage) noexcept nogil:
-    """Return whether a stage has weights; a dense one has biases as well."""
-    return stage.kind == DENSE or stage.kind == PRELU
+    """Return whether a stage has weights."""
+    return (
+        stage.kind == DENSE or stage.kind == PRELU or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM
+        or stage.kind == SCALE or stage.kind == EMBEDDING
+    )
+
+cdef inline bint has_biases(const Stage *stage) noexcept nogil:
+    """Return whether a stage's parameters are weights and biases."""
+    return stage.kind == DENSE or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM
 
 cdef struct Net:
     # A program bound to arrays: all that a run reads and writes.
     int n_stages
     Stage *stages
+    int n_levels  # of residuals within each other
+    int n_batch_norms
     bint batched_lanes  # `lanes_step` does it all
     bint bfloat16  # dense stages round what they multiply
     bint units  # matrix units do so
@@ -349,6 +443,23 @@ cdef struct Kernels:
     prelu_forward_t prelu_forward
     prelu_backward_inputs_t prelu_backward_inputs
     prelu_backward_weights_t prelu_backward_weights
+    batch_norm_statistics_t batch_norm_statistics
+    batch_norm_scales_t batch_norm_scales
+    batch_norm_forward_t batch_norm_forward
+    batch_norm_backward_weights_t batch_norm_backward_weights
+    batch_norm_shares_t batch_norm_shares
+    batch_norm_backward_inputs_t batch_norm_backward_inputs
+    fold_norm_t fold_norm
+    layer_norm_forward_t layer_norm_forward
+    layer_norm_backward_inputs_t layer_norm_backward_inputs
+    layer_norm_backward_weights_t layer_norm_backward_weights
+    columns_t multiply_columns
+    columns_t scale_backward_weights
+    embedding_misfit_t embedding_misfit
+    embedding_forward_t embedding_forward
+    embedding_backward_weights_t embedding_backward_weights
+    embedding_backward_inputs_t embedding_backward_inputs
+    gaussian_noise_t gaussian_noise
     const Loss *losses
     int n_losses
     const Rule *rules

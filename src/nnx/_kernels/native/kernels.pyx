@@ -22,6 +22,9 @@ include "elementwise/prelu.pxi"
 include "elementwise/losses.pxi"
 include "elementwise/optimizers.pxi"
 include "elementwise/dropout.pxi"
+include "elementwise/noise.pxi"
+include "elementwise/norms.pxi"
+include "elementwise/embedding.pxi"
 include "elementwise/counts.pxi"
 include "products/tiles.pxi"
 include "products/few_columns.pxi"
@@ -129,6 +132,23 @@ addresses.activations, addresses.n_activations = activations, n_activations
 addresses.prelu_forward = <prelu_forward_t> prelu_forward
 addresses.prelu_backward_inputs = <prelu_backward_inputs_t> prelu_backward_inputs
 addresses.prelu_backward_weights = <prelu_backward_weights_t> prelu_backward_weights
+addresses.batch_norm_statistics = <batch_norm_statistics_t> batch_norm_statistics
+addresses.batch_norm_scales = <batch_norm_scales_t> batch_norm_scales
+addresses.batch_norm_forward = <batch_norm_forward_t> batch_norm_forward
+addresses.batch_norm_backward_weights = <batch_norm_backward_weights_t> batch_norm_backward_weights
+addresses.batch_norm_shares = <batch_norm_shares_t> batch_norm_shares
+addresses.batch_norm_backward_inputs = <batch_norm_backward_inputs_t> batch_norm_backward_inputs
+addresses.fold_norm = <fold_norm_t> fold_norm
+addresses.layer_norm_forward = <layer_norm_forward_t> layer_norm_forward
+addresses.layer_norm_backward_inputs = <layer_norm_backward_inputs_t> layer_norm_backward_inputs
+addresses.layer_norm_backward_weights = <layer_norm_backward_weights_t> layer_norm_backward_weights
+addresses.multiply_columns = <columns_t> multiply_columns
+addresses.scale_backward_weights = <columns_t> scale_backward_weights
+addresses.embedding_misfit = <embedding_misfit_t> embedding_misfit
+addresses.embedding_forward = <embedding_forward_t> embedding_forward
+addresses.embedding_backward_weights = <embedding_backward_weights_t> embedding_backward_weights
+addresses.embedding_backward_inputs = <embedding_backward_inputs_t> embedding_backward_inputs
+addresses.gaussian_noise = <gaussian_noise_t> gaussian_noise
 addresses.losses, addresses.n_losses = losses, n_losses
 addresses.rules, addresses.n_rules = rules, n_rules
 addresses.softmax_crossentropy = <softmax_crossentropy_t> softmax_crossentropy

@@ -49,6 +49,15 @@ cdef void multiply(const real_t *x, const real_t *y, real_t *result, Py_ssize_t 
     map_two(product_of, x, y, 0, result, n)
 
 
+cdef inline vec sum_of_two(vec x, vec y, vec unused) noexcept nogil:
+    return v_add(x, y)
+
+
+cdef void add(const real_t *x, const real_t *y, real_t *result, Py_ssize_t n) noexcept nogil:
+    """``result := x + y``; (n,), result may be either."""
+    map_two(sum_of_two, x, y, 0, result, n)
+
+
 cdef void copy(const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
     """``result := x``; (n,), which may be the same."""
     if result != x:

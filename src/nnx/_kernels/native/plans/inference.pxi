@@ -16,13 +16,18 @@ cdef class Chain:
     cdef int n_stages
     cdef Net net
     cdef char *places[MOST_PLACES]
+    cdef list folded  # of each stage, whose batch norm its product applies; or None
+    cdef cnp.ndarray counts  # how many categories each column of X has, 0 for one of numbers; or None
+    cdef cnp.ndarray flags  # below 0 for a column of numbers
 
     cdef tuple describe(self, str where, object dtype, tuple stages, object backends, bint bfloat16):
         """Take stages, (kind, owner, n_in, n_out) each, without those that only copy; return the owners of the rest."""
         cdef Py_ssize_t need = 0
         cdef int n = 0
         cdef Stage *stage
+        cdef Stage *before
         cdef list owners = []
+        self.folded = []
         self.dtype = np.dtype(dtype)
         self.number = self.dtype.num
         if self.number != cnp.NPY_FLOAT and self.number != cnp.NPY_DOUBLE:
@@ -37,19 +42,24 @@ cdef class Chain:
             stage = &self.stages[n]
             memset(stage, 0, sizeof(Stage))
             describe_stage(stage, self.kernels, kind, n_in, n_out)
-            if stage.kind == DROPOUT or has_trait(stage, IDENTITY):
+            if stage.kind == DROPOUT or stage.kind == NOISE or has_trait(stage, IDENTITY):
                 continue
-            if (
-                has_trait(stage, FUSES_WITH_DENSE) and n > 0 and self.stages[n - 1].kind == DENSE
-                and not self.stages[n - 1].relu
-            ):
-                self.stages[n - 1].relu = True
-                continue
+            before = &self.stages[n - 1] if n > 0 and not self.stages[n - 1].relu else NULL
+            if before is not NULL and has_trait(stage, FUSES_WITH_DENSE):
+                if before.kind == DENSE or before.kind == BATCH_NORM:
+                    before.relu = True
+                    continue
+            if before is not NULL and stage.kind == BATCH_NORM and before.kind == DENSE and not bfloat16:
+                if self.folded[n - 1] is None:
+                    self.folded[n - 1] = owner
+                    continue
             owners.append(owner)
+            self.folded.append(None)
             need = max(need, self.kernels.gradient_space(1, 1, stage.n_out))
             n += 1
         self.n_stages = n
         self.net.stages, self.net.n_stages = self.stages, n
+        pair_forks(&self.net)
         self.net.bfloat16 = bfloat16
         self.net.units = bfloat16 and self.number == cnp.NPY_FLOAT and has_units()
         self.net.n_in, self.net.n_out = self.stages[0].n_in, self.stages[n - 1].n_out
@@ -94,6 +104,20 @@ cdef class Chain:
             and cnp.PyArray_DIM(X, 1) == self.net.n_in
         )
 
+    cdef int take_categories(self, object counts) except -1:
+        """Take how many categories each column of X has, 0 for one of numbers; or None."""
+        if counts is not None:
+            self.counts = vector("Chain", "categories", counts, cnp.NPY_INT32, self.net.n_in).copy()
+            self.flags = self.counts - np.int32(1)
+        return 0
+
+    cdef inline bint _has_misfit(self, cnp.ndarray samples) except -1:
+        """Return whether a column of categories holds another number."""
+        return self.counts is not None and self.kernels.embedding_misfit(
+            data(samples), <const int32_t *> data(self.flags), <const int32_t *> data(self.counts),
+            cnp.PyArray_DIM(samples, 0), self.net.n_in,
+        ) >= 0
+
     cdef int _run(self, const Net *net, cnp.ndarray samples, cnp.ndarray output) except -1:
         """Write what the stages of `net` make of samples."""
         cdef Py_ssize_t n = cnp.PyArray_DIM(samples, 0)
@@ -105,6 +129,30 @@ cdef class Chain:
             leave_kernels(mode)
         self._give_place(place)
         return 0
+
+
+cdef void fill_norm(Kernels *kernels, Stage *stage, Py_ssize_t size) noexcept:
+    """Prepare a batch norm for prediction: with the running figures, in the lines that it has been given."""
+    cdef char *lines = <char *> stage.norm.lines
+    cdef Py_ssize_t line = norm_line(stage.n_out) * size
+    cdef uint64_t mode = enter_kernels()
+    memcpy(lines + MEAN * line, stage.norm.running_mean, stage.n_out * size)
+    kernels.batch_norm_scales(
+        stage.norm.running_variance, stage.weights.values, stage.norm.epsilon, lines + SCALES * line, stage.n_out, 0,
+        stage.n_out,
+    )
+    leave_kernels(mode)
+
+
+cdef void fold(Kernels *kernels, Stage *stage, const Stage *norm, void *affine) noexcept:
+    """Let a dense stage's product apply a batch norm with the running figures."""
+    cdef uint64_t mode = enter_kernels()
+    kernels.fold_norm(
+        norm.norm.running_mean, norm.norm.running_variance, norm.weights.values, norm.biases.values,
+        norm.norm.epsilon, affine, norm.n_out,
+    )
+    leave_kernels(mode)
+    stage.affine = affine
 
 
 cdef class Inference(Chain):
@@ -119,15 +167,18 @@ cdef class Inference(Chain):
         What `untouched` looks at, at each call.
     backends : module
         Which holds the backend in use.
+    categories : int32 array (n_in,), optional
+        How many categories each column of the samples has; 0 for a column of numbers.
     """
 
     cdef tuple chain, owners, guards, dense
 
     def __cinit__(
-        self, dtype, tuple stages not None, guards not None, backends not None,
+        self, dtype, tuple stages not None, guards not None, backends not None, categories=None,
     ):
         self.chain, self.guards, self.dense = stages, tuple(guards), owners_with_dtype(stages)
         self.owners = self.describe("Inference", dtype, stages, backends, False)
+        self.take_categories(categories)
         if self.n_stages > MOST_STAGES:
             raise ValueError(f"Inference: stages must be at most {MOST_STAGES}.")
 
@@ -142,7 +193,14 @@ cdef class Inference(Chain):
         for s in range(self.n_stages):
             stages[s] = self.stages[s]
             if not has_parameters(&stages[s]):
-                take_activation_settings(&stages[s], self.owners[s])
+                if stages[s].kind == ACTIVATION:
+                    take_activation_settings(&stages[s], self.owners[s])
+                continue
+            if stages[s].kind == EMBEDDING:
+                if not embedding_weights(
+                    &stages[s], self.owners[s], self.dtype, "Layer_Embedding.forward", False, held
+                ):
+                    return False
                 continue
             if stages[s].kind == PRELU:
                 w = prelu_weights(self.owners[s], self.dtype, stages[s].n_out, "Activation_PReLU.forward", False)
@@ -150,6 +208,12 @@ cdef class Inference(Chain):
                     return False
                 stages[s].weights.values, stages[s].weights.size = data(w), cnp.PyArray_SIZE(w)
                 held.append(w)
+                continue
+            if stages[s].kind != DENSE:
+                if not self._bind_columns(&stages[s], self.owners[s], held):
+                    return False
+                if stages[s].kind == BATCH_NORM:
+                    self._prepare_norm(&stages[s], held)
                 continue
             own = PyObject_GenericGetDict(self.owners[s], NULL)
             if "weight_averages" in own:
@@ -164,6 +228,35 @@ cdef class Inference(Chain):
             stages[s].weights.values, stages[s].biases.values = data(w), data(b)
             held.append(w)
             held.append(b)
+            if self.folded[s] is not None and not self._bind_folded(&stages[s], self.folded[s], held):
+                return False
+        return True
+
+    cdef bint _bind_columns(self, Stage *stage, object owner, list held) except -1:
+        """Bind a stage that has a weight for each column; false if it is not what it was."""
+        return column_parameters(stage, owner, self.dtype, f"{type(owner).__name__}.forward", False, held)
+
+    cdef int _prepare_norm(self, Stage *stage, list held) except -1:
+        """Compute what deviations from the running mean are multiplied by."""
+        cdef cnp.npy_intp n = NORM_LINES * norm_line(stage.n_out)
+        cdef cnp.ndarray lines = cnp.PyArray_EMPTY(1, &n, self.number, 0)
+        stage.norm.lines = data(lines)
+        held.append(lines)
+        fill_norm(self.kernels, stage, self.dtype.itemsize)
+        return 0
+
+    cdef bint _bind_folded(self, Stage *stage, object owner, list held) except -1:
+        """Bind a batch norm that a dense stage's product applies; false if it is not what it was."""
+        cdef Stage norm
+        cdef cnp.npy_intp n = affine_size(stage.n_out)
+        cdef cnp.ndarray affine
+        memset(&norm, 0, sizeof(Stage))
+        norm.kind, norm.n_in, norm.n_out = BATCH_NORM, stage.n_out, stage.n_out
+        if not self._bind_columns(&norm, owner, held):
+            return False
+        affine = cnp.PyArray_EMPTY(1, &n, self.number, 0)
+        held.append(affine)
+        fold(self.kernels, stage, &norm, data(affine))
         return True
 
     def predict(self, model, X):
@@ -175,7 +268,7 @@ cdef class Inference(Chain):
         cdef list held = []
         if not self._takes(X) or cnp.PyArray_DIM(X, 0) == 0:
             return None
-        if not self.holds(model) or not self._bind(stages, held):
+        if not self.holds(model) or self._has_misfit(X) or not self._bind(stages, held):
             return None
         net = self.net
         net.stages = stages
@@ -211,6 +304,8 @@ cdef class Inference(Chain):
         net.fused = combined and net.loss.traits & FUSED_WITH_PAIR
         samples = matrix("Inference", "X", X, self.number, ANY, self.net.n_in)
         n = cnp.PyArray_DIM(samples, 0)
+        if self._has_misfit(samples):
+            return None
         check_chain(self.chain, net.loss, combined)
         if n == 0 or batch < 1 or first < 0 or end > (n + batch - 1) // batch:
             raise ValueError("Inference.evaluate: batches must be those of X.")

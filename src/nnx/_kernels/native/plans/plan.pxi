@@ -85,17 +85,48 @@ cdef bint untouched(object model, tuple guards) except -1:
 
 
 cdef int describe_stage(Stage *stage, const Kernels *kernels, str kind, Py_ssize_t n_in, Py_ssize_t n_out) except -1:
-    """Say what a stage is: "dense", "dropout", "prelu" or the name of an activation."""
+    """Say what a stage is: one of `KINDS`, or the name of an activation."""
     stage.n_in, stage.n_out, stage.activation = n_in, n_out, NULL
-    if kind == "dense":
-        stage.kind = DENSE
-    elif kind == "dropout":
-        stage.kind = DROPOUT
-    elif kind == "prelu":
-        stage.kind = PRELU
-    else:
+    number = KINDS.get(kind)
+    if number is None:
         stage.kind, stage.activation = ACTIVATION, activation_of(kernels, kind)
+    else:
+        stage.kind = number
     return 0
+
+
+cdef int pair_forks(Net *net) except -1:
+    """Tell forks and joins of each other, and count how many are open at a time; count batch norms."""
+    cdef list open_forks = []
+    cdef Stage *stage
+    cdef int s, fork
+    net.n_levels = net.n_batch_norms = 0
+    for s in range(net.n_stages):
+        stage = &net.stages[s]
+        net.n_batch_norms += stage.kind == BATCH_NORM
+        if stage.kind == FORK:
+            stage.level = <int> len(open_forks)
+            open_forks.append(s)
+            net.n_levels = max(net.n_levels, <int> len(open_forks))
+        elif stage.kind == JOIN:
+            if not open_forks or net.stages[<int> open_forks[len(open_forks) - 1]].n_out != stage.n_out:
+                raise ValueError("Plan: a join must follow the fork that it belongs to, of the same width.")
+            fork = open_forks.pop()
+            stage.partner = net.stages[fork].partner = s - fork
+            stage.level = net.stages[fork].level
+    if open_forks:
+        raise ValueError("Plan: each fork must have a join.")
+    return 0
+
+
+#: The kinds of stages by name, but for activations.
+cdef dict KINDS = {
+    "dense": DENSE, "dropout": DROPOUT, "prelu": PRELU, "batch_norm": BATCH_NORM, "layer_norm": LAYER_NORM,
+    "scale": SCALE, "embedding": EMBEDDING, "gaussian_noise": NOISE, "fork": FORK, "join": JOIN,
+}
+#: Those whose parameters are one number for each column.
+cdef tuple COLUMNWISE = ("batch_norm", "layer_norm", "scale")
+cdef tuple WITH_DTYPE = ("dense", "prelu", "embedding", *COLUMNWISE)
 
 
 cdef inline bint has_trait(const Stage *stage, int trait) noexcept:
@@ -111,7 +142,8 @@ cdef int check_chain(tuple stages, const Loss *loss, bint combined) except -1:
     cdef Py_ssize_t before = -1, n_in, n_out
     cdef bint fits = "dense" in [stage[0] for stage in stages]
     for kind, _, n_in, n_out in stages:
-        fits = fits and n_in > 0 and n_out > 0 and before in (-1, n_in) and (kind == "dense" or n_in == n_out)
+        fits = fits and n_in > 0 and n_out > 0 and before in (-1, n_in)
+        fits = fits and (kind in ("dense", "embedding") or n_in == n_out)
         before = n_out
     if fits and combined:
         fits = loss is not NULL and stages[len(stages) - 1][0].encode() == loss.pair and len(stages) > 1
@@ -122,7 +154,7 @@ cdef int check_chain(tuple stages, const Loss *loss, bint combined) except -1:
 
 cdef tuple owners_with_dtype(tuple stages):
     """Return the layers among the owners of stages that have parameters, and so a dtype."""
-    return tuple([owner for kind, owner, _, _ in stages if kind in ("dense", "prelu")])
+    return tuple([owner for kind, owner, _, _ in stages if kind in WITH_DTYPE])
 
 
 cdef bint of_dtype(tuple owners, object dtype) except -1:
@@ -150,6 +182,67 @@ cdef inline bint fit(object weights, object biases, object dtype, Py_ssize_t n_i
         is_ready(weights, <void *> dtype, writing) and is_ready(biases, <void *> dtype, writing)
         and has_size(weights, n_in, n_out) and has_size(biases, 1, n_out)
     )
+
+
+cdef bint column_parameters(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:
+    """Take the weights, and biases, of a stage that has one for each column; false if they are not such."""
+    cdef tuple found = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
+    cdef tuple figures
+    cdef Py_ssize_t n = stage.n_out
+    if len(found) != 1 + has_biases(stage):
+        return False
+    if stage.kind == BATCH_NORM:
+        figures = owner._statistics(where)
+        if len(figures) != 2:
+            return False
+        found += figures
+        stage.norm.keep = owner._checked_momentum(where)
+    for array in found:
+        if not is_ready(array, <void *> dtype, training) or not has_size(array, 1, n):
+            return False
+    held.extend(found)
+    stage.weights.values, stage.weights.size = data(found[0]), n
+    if has_biases(stage):
+        stage.biases.values, stage.biases.size = data(found[1]), n
+        stage.norm.epsilon = owner._checked_epsilon(where)
+    if stage.kind == BATCH_NORM:
+        stage.norm.running_mean, stage.norm.running_variance = data(found[2]), data(found[3])
+    return True
+
+
+cdef bint embedding_weights(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:
+    """Take the weights of an embedding, and which columns are categories; false if they do not fit the stage."""
+    (w,) = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
+    cdef cnp.ndarray places
+    if not is_ready(w, <void *> dtype, training) or cnp.PyArray_NDIM(w) != 2:
+        return False
+    stage.embedded.n_rows, stage.embedded.width = cnp.PyArray_DIM(w, 0), cnp.PyArray_DIM(w, 1)
+    places = np.array(owner._places())  # a copy that nobody else has
+    if not _fits_places(stage, places):
+        return False
+    stage.embedded.places = <const int32_t *> data(places)
+    stage.weights.values, stage.weights.size = data(w), cnp.PyArray_SIZE(w)
+    held.append(w)
+    held.append(places)
+    return True
+
+
+cdef bint _fits_places(const Stage *stage, object given) except -1:
+    """Return whether an array says of each column where its categories begin, if it has any, and fits the stage."""
+    cdef Py_ssize_t j, n_numbers = 0, n_embedded = 0
+    cdef const int32_t *places
+    if (
+        not has_type(given, cnp.NPY_INT32) or cnp.PyArray_NDIM(given) != 1
+        or cnp.PyArray_DIM(given, 0) != stage.n_in or not cnp.PyArray_ISCARRAY_RO(given)
+    ):
+        return False
+    places = <const int32_t *> data(given)
+    for j in range(stage.n_in):
+        n_numbers += places[j] < 0
+        n_embedded += places[j] >= 0
+        if places[j] >= stage.embedded.n_rows:
+            return False
+    return n_numbers + n_embedded * stage.embedded.width == stage.n_out
 
 
 cdef object prelu_weights(object owner, object dtype, Py_ssize_t columns, str where, bint training):
@@ -201,6 +294,13 @@ cdef void place_blocks(Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t ba
     blocks.turned_weights = <uint16_t *> within(memory, at, blocks_space(n_in, n_out))
     blocks.dvalues = <uint16_t *> within(memory, at, blocks_space(batch, n_out))
     blocks.paired_dvalues = <uint16_t *> within(memory, at, blocks_space(batch, n_out))
+
+
+cdef inline bint gives_away(const Stage *stage) noexcept:
+    """Return whether a stage does not need its own output on the way back, so that the next may write there."""
+    return not stage.relu and (
+        stage.kind == DENSE or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM or stage.kind == SCALE
+    )
 
 
 cdef class Plan:
@@ -290,6 +390,8 @@ cdef class Plan:
         memset(self.progress.meeting, 0, sizeof(Meeting))
         self.lean.records = True
         self._make_lean()
+        pair_forks(&self.lean)
+        pair_forks(&self.stored)
         self.held = []
         self.strengths = [None] * self.n_full
 
@@ -320,9 +422,12 @@ cdef class Plan:
                 self.place[s] = n - 1
                 continue
             before = &self.lean.stages[n - 1] if n > 0 else NULL
-            if before is not NULL and (before.kind != DENSE or before.relu):
+            if before is not NULL and not gives_away(before):
                 before = NULL
-            if before is not NULL and has_trait(stage, FUSES_WITH_DENSE):
+            if (
+                before is not NULL and has_trait(stage, FUSES_WITH_DENSE)
+                and (before.kind == DENSE or before.kind == BATCH_NORM)
+            ):
                 before.relu = True
                 self.place[s] = n - 1
                 continue
@@ -366,15 +471,19 @@ cdef class Plan:
             stage.inputs = before.output if before is not NULL else NULL
             stage.tiles = stage.panels = stage.packed = NULL
             # In place where neither the stage before nor this one needs what comes in on the way back.
-            if (
-                stage.kind == ACTIVATION and not has_trait(stage, FROM_INPUTS) and s > 0 and before.kind == DENSE
-                and not before.relu
+            if s > 0 and (
+                stage.kind == FORK
+                or stage.kind == ACTIVATION and not has_trait(stage, FROM_INPUTS) and gives_away(before)
             ):
                 stage.output = before.output
             else:
                 stage.output = within(memory, &at, batch * stage.n_out * size)
-            if stage.kind == DROPOUT:
+            if stage.kind == DROPOUT or stage.kind == NOISE:
                 stage.mask = within(memory, &at, batch * stage.n_out * size)
+            if stage.kind == BATCH_NORM:
+                stage.norm.lines = within(memory, &at, NORM_LINES * norm_line(stage.n_out) * size)
+            if stage.kind == EMBEDDING:
+                stage.embedded.dweights = within(memory, &at, stage.weights.size * size)
             if stage.kind == DENSE and net.units:
                 place_blocks(stage, memory, &at, batch)
                 stage.fed = before is not NULL and before.kind == DENSE
@@ -382,18 +491,19 @@ cdef class Plan:
                     before.feeds = True
             elif stage.kind == DENSE:
                 self._place_copies(stage, memory, &at, batch)
-            if stage.kind == PRELU and net.clip_norm:
-                stage.weights.collected = within(memory, &at, stage.n_out * size)
-                stage.weights.squares = <double *> within(memory, &at, sizeof(double))
-            if stage.kind == DENSE and net.clip_norm:
-                stage.weights.collected = within(memory, &at, stage.n_in * stage.n_out * size)
+            if has_parameters(stage) and net.clip_norm:
+                stage.weights.collected = within(memory, &at, stage.weights.size * size)
+                stage.weights.squares = <double *> within(
+                    memory, &at, (stage.n_in if stage.kind == DENSE else 1) * sizeof(double)
+                )
+            if has_biases(stage) and net.clip_norm:
                 stage.biases.collected = within(memory, &at, stage.n_out * size)
-                stage.weights.squares = <double *> within(memory, &at, stage.n_in * sizeof(double))
                 stage.biases.squares = <double *> within(memory, &at, sizeof(double))
-        # Gradients go back in place through all stages but those with parameters, whose own gradients need them.
+        # Gradients go back in place through all stages but those with parameters, whose own gradients need them, and
+        # joins, whose gradients their forks need.
         for s in range(net.n_stages - 1, -1, -1):
             stage = &net.stages[s]
-            if s == net.n_stages - 1 or has_parameters(&net.stages[s + 1]):
+            if s == net.n_stages - 1 or has_parameters(&net.stages[s + 1]) or net.stages[s + 1].kind == JOIN:
                 stage.dvalues = within(memory, &at, batch * stage.n_out * size)
             else:
                 stage.dvalues = net.stages[s + 1].dvalues
@@ -489,13 +599,36 @@ cdef class Plan:
                     return False
                 stage.trained = trains
                 self._bind(&stage.weights, owner, w, trains, states[0], where, layer_state)
-            elif stage.kind == DROPOUT:
-                stage.keep, stage.seed, stage.forwards = owner._next_mask("Layer_Dropout.forward")
-            else:
+            elif has_parameters(stage):
+                if not self._bind_others(stage, owner, trains, where, layer_state):
+                    return False
+            elif stage.kind == DROPOUT or stage.kind == NOISE:
+                stage.keep, stage.seed, stage.forwards = owner._next_mask(f"{type(owner).__name__}.forward")
+            elif stage.kind == ACTIVATION:
                 take_activation_settings(stage, owner)
             self._pass_on(s)
         self.has_parameters = self._apart()
         return self.has_parameters
+
+    cdef bint _bind_others(self, Stage *stage, object owner, bint trains, str where, object layer_state) except -1:
+        """Bind a stage with parameters that is neither dense nor a PReLU; false if it is not what it was."""
+        cdef list found = []
+        cdef Py_ssize_t size = stage.weights.size
+        cdef int i
+        if stage.kind == EMBEDDING:
+            if not embedding_weights(stage, owner, self.dtype, where, True, found):
+                return False
+        elif not column_parameters(stage, owner, self.dtype, where, True, found):
+            return False
+        if size not in (0, stage.weights.size):
+            return False
+        stage.trained = trains
+        self._bind(&stage.weights, owner, found[0], trains, self.states[0], where, layer_state)
+        if has_biases(stage):
+            self._bind(&stage.biases, owner, found[1], trains, self.states[1], where, layer_state)
+        for i in range(1 + has_biases(stage), len(found)):
+            self.held.append(found[i])
+        return True
 
     cdef tuple _take_rule(self, rule):
         """Take the optimizer's rule and its hyperparameters; return the names of the states of weights and biases."""
@@ -578,6 +711,8 @@ cdef class Plan:
         lean.biases.collected, lean.biases.squares = before.biases.collected, before.biases.squares
         lean.keep, lean.seed, lean.forwards = stage.keep, stage.seed, stage.forwards
         lean.settings = stage.settings
+        lean.norm, lean.embedded = stage.norm, stage.embedded
+        lean.norm.lines, lean.embedded.dweights = before.norm.lines, before.embedded.dweights
 
     cdef bint _apart(self) except -1:
         """Return whether no two arrays that are written share memory."""
@@ -755,6 +890,7 @@ cdef class Plan:
         for s in range(self.n_full):
             if has_parameters(&stages[s]):
                 lean = &self.lean.stages[self.place[s]]
+                stages[s].norm.lines, stages[s].embedded.dweights = lean.norm.lines, lean.embedded.dweights
                 stages[s].tiles, stages[s].panels, stages[s].packed = lean.tiles, lean.panels, lean.packed
                 stages[s].blocks, stages[s].weights.rounded = lean.blocks, lean.weights.rounded
                 stages[s].rounded_inputs, stages[s].rounded_dvalues = lean.rounded_inputs, lean.rounded_dvalues
@@ -790,19 +926,23 @@ cdef class Plan:
         inputs = matrix("Plan.room", "inputs", inputs, self.number, rows, self.lean.n_in)
         self.old = old
         for s in range(self.n_full):
-            output = inputs if has_trait(&stages[s], IDENTITY) else self._array(rows, stages[s].n_out)
+            if has_trait(&stages[s], IDENTITY) or stages[s].kind == FORK:
+                output = inputs
+            else:
+                output = self._array(rows, stages[s].n_out)
             own = {"inputs": inputs, "output": output}
             stages[s].inputs, stages[s].output = data(inputs), data(output)
             if has_parameters(&stages[s]):
-                own["dweights"] = self._array(1 if stages[s].kind == PRELU else stages[s].n_in, stages[s].weights.line)
+                own["dweights"] = self._array(stages[s].weights.size // stages[s].weights.line, stages[s].weights.line)
                 stages[s].weights.gradients = data(own["dweights"])
-            if stages[s].kind == DENSE:
+            if has_biases(&stages[s]):
                 own["dbiases"] = self._array(1, stages[s].n_out)
                 stages[s].biases.gradients = data(own["dbiases"])
-            elif stages[s].kind == DROPOUT:
-                own["binary_mask"] = self._array(rows, stages[s].n_out)
+            elif stages[s].kind == DROPOUT or stages[s].kind == NOISE:
+                name = "binary_mask" if stages[s].kind == DROPOUT else "noise"
+                own[name] = self._array(rows, stages[s].n_out)
                 own["_passed_through"] = False
-                stages[s].mask = data(own["binary_mask"])
+                stages[s].mask = data(own[name])
             found.append(own)
             inputs = output
         for s in range(self.n_full - 1, -1, -1):
@@ -817,6 +957,25 @@ cdef class Plan:
         self.held.append([list(own.values()) for own in found])
         self.has_room = True
         self.old = None
+        return found
+
+    def batch_figures(self, int s):
+        """Return mean and variance of the last batch, for the stage of a batch norm: new arrays (1, n_out)."""
+        cdef cnp.ndarray figures
+        cdef cnp.npy_intp shape[2]
+        cdef Py_ssize_t line
+        cdef const Stage *stage
+        cdef int i
+        if not 0 <= s < self.n_full or self.stored.stages[s].kind != BATCH_NORM or self.memory is NULL:
+            raise ValueError("Plan.batch_figures: s must be the stage of a batch norm that has run.")
+        stage = &self.lean.stages[self.place[s]]
+        line = norm_line(stage.n_out) * self.itemsize
+        shape[0], shape[1] = 1, stage.n_out
+        found = []
+        for i in range(2):
+            figures = cnp.PyArray_EMPTY(2, shape, self.number, 0)
+            memcpy(data(figures), <char *> stage.norm.lines + (MEAN + i) * line, stage.n_out * self.itemsize)
+            found.append(figures)
         return found
 
     cdef cnp.ndarray _array(self, Py_ssize_t rows, Py_ssize_t columns):

@@ -8,18 +8,23 @@ cdef class Predictor(Chain):
     ----------
     dtype : float32 or float64
     stages : tuple of (kind, values, n_in, n_out)
-        The values are weights and biases, a PReLU's slopes, or the settings of an activation.
+        The values are weights and biases, or weights alone; behind a layer norm's, epsilon; behind a batch norm's,
+        running mean and variance, and epsilon; behind an embedding's, an int32 array with the place of each column.
+        Or they are the settings of an activation.
     backends : module
         Which holds the backend in use.
     bfloat16 : bool
         Whether dense stages round their inputs; their weights have been rounded already. For float32 only.
+    categories : int32 array (n_in,), optional
+        As of `Inference`.
     """
 
     cdef char *memory
 
-    def __cinit__(self, dtype, tuple stages not None, backends not None, bint bfloat16=False):
+    def __cinit__(self, dtype, tuple stages not None, backends not None, bint bfloat16=False, categories=None):
         cdef tuple values = self.describe("Predictor", dtype, stages, backends, bfloat16)
         cdef int s
+        self.take_categories(categories)
         if bfloat16 and self.number != cnp.NPY_FLOAT:
             raise TypeError(f"Predictor: dtype must be float32 for products in bfloat16, got {self.dtype}.")
         for s in range(self.n_stages):
@@ -28,6 +33,8 @@ cdef class Predictor(Chain):
         self._lay_out(self.memory)
         for s in range(self.n_stages):
             self._fill(&self.stages[s], values[s])
+            if self.folded[s] is not None:
+                self._fold(&self.stages[s], self.folded[s])
 
     def __dealloc__(self):
         if self.memory is not NULL:
@@ -49,6 +56,12 @@ cdef class Predictor(Chain):
                 continue
             stage.weights.values = within(memory, &at, stage.weights.size * size)
             stage.biases.values = within(memory, &at, stage.biases.size * size)
+            if stage.kind == BATCH_NORM:
+                stage.norm.lines = within(memory, &at, NORM_LINES * norm_line(stage.n_out) * size)
+            if stage.kind == EMBEDDING:
+                stage.embedded.places = <const int32_t *> within(memory, &at, stage.n_in * sizeof(int32_t))
+            if self.folded[s] is not None:
+                stage.affine = within(memory, &at, affine_size(stage.n_out) * size)
             packed = self.kernels.packed_space(1, stage.n_in, stage.n_out) if stage.kind == DENSE else 0
             stage.packed = within(memory, &at, packed) if packed else NULL
         return at
@@ -67,11 +80,53 @@ cdef class Predictor(Chain):
                 return 0
             self._copy(&stage.weights, "weights", weights, stage.n_in, stage.n_out)
             self.kernels.pack_rows_of_weights(stage, 0, stage.n_in)
-        elif stage.kind == PRELU:
+        elif stage.kind == PRELU or stage.kind == SCALE:
             (weights,) = values
             self._copy(&stage.weights, "weights", weights, 1, stage.weights.size)
-        elif stage.activation.n_settings:
+        elif stage.kind == LAYER_NORM:
+            weights, biases, stage.norm.epsilon = values
+            self._copy(&stage.weights, "weights", weights, 1, stage.n_out)
+            self._copy(&stage.biases, "biases", biases, 1, stage.n_out)
+        elif stage.kind == BATCH_NORM:
+            self._fill_norm(stage, values)
+        elif stage.kind == EMBEDDING:
+            weights, places = values
+            source = places
+            self._copy(&stage.weights, "weights", weights, stage.embedded.n_rows, stage.embedded.width)
+            memcpy(<void *> stage.embedded.places, data(source), stage.n_in * sizeof(int32_t))
+        elif stage.kind == ACTIVATION and stage.activation.n_settings:
             take_settings(stage.settings, values, stage.activation.n_settings)
+        return 0
+
+    cdef tuple _norm_arrays(self, Stage *stage, object values):
+        """Return weights, biases, running mean and variance of a batch norm, checked; take its epsilon."""
+        cdef list found = []
+        *arrays, stage.norm.epsilon = values
+        for name, array in zip(("weights", "biases", "running_mean", "running_variance"), arrays, strict=True):
+            found.append(matrix("Predictor", name, array, self.number, 1, stage.n_out))
+        return tuple(found)
+
+    cdef int _fill_norm(self, Stage *stage, object values) except -1:
+        """Copy a batch norm that stands alone, and prepare it."""
+        cdef cnp.ndarray weights, biases, mean, variance
+        weights, biases, mean, variance = self._norm_arrays(stage, values)
+        memcpy(stage.weights.values, data(weights), cnp.PyArray_NBYTES(weights))
+        memcpy(stage.biases.values, data(biases), cnp.PyArray_NBYTES(biases))
+        stage.norm.running_mean, stage.norm.running_variance = data(mean), data(variance)
+        fill_norm(self.kernels, stage, self.dtype.itemsize)
+        stage.norm.running_mean = stage.norm.running_variance = NULL
+        return 0
+
+    cdef int _fold(self, Stage *stage, object values) except -1:
+        """Take a batch norm that a dense stage's product applies."""
+        cdef Stage norm
+        cdef cnp.ndarray weights, biases, mean, variance
+        memset(&norm, 0, sizeof(Stage))
+        norm.n_out = stage.n_out
+        weights, biases, mean, variance = self._norm_arrays(&norm, values)
+        norm.weights.values, norm.biases.values = data(weights), data(biases)
+        norm.norm.running_mean, norm.norm.running_variance = data(mean), data(variance)
+        fold(self.kernels, stage, &norm, <void *> stage.affine)
         return 0
 
     cdef int _copy(
@@ -93,7 +148,7 @@ cdef class Predictor(Chain):
         """
         cdef cnp.ndarray samples, output
         cdef cnp.npy_intp shape[2]
-        if not self._takes(X) or not self._suits_backend():
+        if not self._takes(X) or not self._suits_backend() or self._has_misfit(X):
             return None
         samples = X
         if out is None:
@@ -118,4 +173,12 @@ cdef int _measure(Stage *stage, object values) except -1:
     elif stage.kind == PRELU:
         (weights,) = values
         stage.weights.size = 1 if np.size(weights) == 1 else stage.n_out
+    elif stage.kind == EMBEDDING:
+        weights, places = values
+        stage.embedded.n_rows, stage.embedded.width = np.shape(weights)
+        stage.weights.size = stage.embedded.n_rows * stage.embedded.width
+        if not _fits_places(stage, places):
+            raise ValueError("Predictor: places must be those of the columns of the inputs.")
+    elif has_parameters(stage):
+        stage.weights.size, stage.biases.size = stage.n_out, stage.n_out if has_biases(stage) else 0
     return 0

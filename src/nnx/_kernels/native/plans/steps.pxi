@@ -23,13 +23,13 @@ cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:
 
 cdef Py_ssize_t forward_space(const Net *net) noexcept nogil:
     """Return how many bytes `forward` needs behind the scratch of kernels."""
-    cdef Py_ssize_t space = 2 * rows_at_a_time(net) * widest(net) * <Py_ssize_t> sizeof(real_t)
+    cdef Py_ssize_t space = (2 + net.n_levels) * rows_at_a_time(net) * widest(net) * <Py_ssize_t> sizeof(real_t)
     return space + (2 * blocks_space(rows_at_a_time(net), widest(net)) if net.units else 0)
 
 
 cdef Py_ssize_t widest(const Net *net) noexcept nogil:
-    """Return how many columns each of the two arrays of `forward` needs; the second has X as well, if it is rounded."""
-    cdef Py_ssize_t wide = net.n_in if net.bfloat16 else 0
+    """Return how many columns the arrays of `forward` need: the second has X as well, if it is rounded, a fork's too."""
+    cdef Py_ssize_t wide = net.n_in if net.bfloat16 or net.n_levels else 0
     cdef int s
     for s in range(net.n_stages):
         wide = max(wide, net.stages[s].n_out)
@@ -74,7 +74,7 @@ cdef void forward_stage(
         dense_forward(
             rounded_rows(inputs, stage.rounded_inputs, first, rows, stage.n_in), factors_of(stage),
             <const real_t *> stage.biases.values, output, rows, stage.n_in, stage.n_out,
-            <const real_t *> stage.packed, stage.relu, <real_t *> scratch,
+            <const real_t *> stage.packed, stage.relu, <const real_t *> stage.affine, <real_t *> scratch,
         )
     elif stage.kind == PRELU:
         prelu_forward(
@@ -85,10 +85,49 @@ cdef void forward_stage(
             FORWARD_AND_SLOPE if stage.keeps_slope else FORWARD, <void *> inputs, NULL, output, rows, stage.n_out,
             stage.settings, scratch + PRODUCT_SCRATCH,
         )
-    else:
+    elif stage.kind == DROPOUT:
         kept = <real_t *> stage.mask + first * stage.n_out
         dropout_mask(kept, first, rows, stage.n_out, stage.keep, stage.seed, stage.forwards + forwards)
         multiply(inputs, kept, output, n)
+    elif stage.kind == NOISE:
+        kept = <real_t *> stage.mask + first * stage.n_out
+        gaussian_noise(kept, first, rows, stage.n_out, stage.keep, stage.seed, stage.forwards + forwards)
+        add(inputs, kept, output, n)
+    elif stage.kind == FORK:
+        copy(inputs, output, n)
+    elif stage.kind == JOIN:
+        add(inputs, <const real_t *> (stage - stage.partner).output + first * stage.n_out, output, n)
+    else:
+        forward_parameters(stage, inputs, output, rows)
+
+
+cdef void forward_parameters(
+    const Stage *stage,
+    const real_t *inputs,  # (rows, n_in) in
+    real_t *output,  # (rows, n_out) out; may be inputs, but for an embedding
+    Py_ssize_t rows,
+) noexcept nogil:
+    """Compute some rows of what a stage with parameters puts out that is neither dense nor a PReLU."""
+    cdef const real_t *weights = <const real_t *> stage.weights.values
+    cdef const real_t *biases = <const real_t *> stage.biases.values
+    if stage.kind == BATCH_NORM:
+        batch_norm_forward(
+            inputs, norm_of(stage, MEAN), norm_of(stage, SCALES), biases, output, rows, stage.n_out, stage.relu
+        )
+    elif stage.kind == LAYER_NORM:
+        layer_norm_forward(inputs, weights, biases, stage.norm.epsilon, output, rows, stage.n_out)
+    elif stage.kind == SCALE:
+        multiply_columns(inputs, weights, output, rows, stage.n_out)
+    else:
+        embedding_forward(
+            inputs, stage.embedded.places, weights, output, rows, stage.n_in, stage.n_out, stage.embedded.n_rows,
+            stage.embedded.width,
+        )
+
+
+cdef inline real_t *norm_of(const Stage *stage, int line) noexcept nogil:
+    """Return one of a batch norm's lines."""
+    return <real_t *> stage.norm.lines + line * norm_line(stage.n_out)
 
 
 cdef void forward(
@@ -105,20 +144,29 @@ cdef void forward(
     cdef const Stage *stage
     cdef const real_t *inputs
     cdef real_t *target
+    cdef real_t *forks  # what the open ones have put out
     cdef Stage own[2]
     cdef int s
     sides[0] = <real_t *> (scratch + net.scratch_size)
     sides[1] = sides[0] + most * wide
+    forks = sides[1] + most * wide
+    if net.units:
+        forks += 2 * blocks_space(most, wide) // <Py_ssize_t> sizeof(real_t)
     while top < rows:
         high = min(most, rows - top)
         inputs = X + top * net.n_in
         for s in range(n_stages):
             target = sides[s % 2] if s + 1 < n_stages else output + top * net.stages[s].n_out
             stage = &net.stages[s]
+            if stage.kind == FORK:
+                target = forks + stage.level * most * wide
             if net.bfloat16:
                 take_rounded_inputs(net, s, sides, most, wide, own)
                 stage = own
-            forward_stage(stage, inputs, target, 0, high, 0, scratch)
+            if stage.kind == JOIN:
+                add(inputs, forks + stage.level * most * wide, target, high * stage.n_out)
+            else:
+                forward_stage(stage, inputs, target, 0, high, 0, scratch)
             inputs = target
         top += high
 
@@ -303,10 +351,12 @@ cdef void backward_dense(
 
 
 cdef void backward_rows(
-    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, char *scratch
+    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows,
+    int s,  # the stage to begin with
+    int lowest,  # the last one
+    char *scratch,
 ) noexcept nogil:
-    """Take some rows' gradient back through the stages, and pack what the gradients of the weights need."""
-    cdef int s = net.n_stages - (2 if net.combined else 1)
+    """Take some rows' gradient back through some stages, and pack what the gradients of the weights need."""
     cdef const Stage *stage
     cdef const real_t *inputs
     cdef const real_t *output
@@ -314,7 +364,7 @@ cdef void backward_rows(
     cdef real_t *dinputs
     cdef Py_ssize_t n
     cdef bint gated = False  # the gradient has gone through the ReLU of a dense stage already
-    while s >= 0:
+    while s >= lowest:
         stage = &net.stages[s]
         n = rows * stage.n_out
         inputs = rows_of_X(net, batch, first)
@@ -334,11 +384,12 @@ cdef void backward_rows(
             gated = False
             if stage.kind == DROPOUT:
                 multiply(dvalues, <const real_t *> stage.mask + first * stage.n_out, dinputs, n)
-            elif stage.kind == PRELU:
-                prelu_backward_inputs(
-                    inputs, dvalues, <const real_t *> stage.weights.values, dinputs, rows, stage.n_out,
-                    stage.weights.size,
-                )
+            elif stage.kind == NOISE or stage.kind == JOIN:
+                copy(dvalues, dinputs, n)
+            elif stage.kind == FORK:
+                add(dvalues, <const real_t *> (stage + stage.partner).dvalues + first * stage.n_out, dinputs, n)
+            elif stage.kind != ACTIVATION:
+                backward_parameters(stage, inputs, dvalues, dinputs, rows)
             elif stage.keeps_slope:
                 multiply(dvalues, inputs, dinputs, n)
             else:
@@ -349,28 +400,72 @@ cdef void backward_rows(
         if dinputs is NULL:
             return
         s -= 1
+    if lowest > 0 and net.stages[lowest - 1].kind == BATCH_NORM and net.stages[lowest - 1].relu and not gated:
+        # The sums over the batch that come next are of what has gone through the ReLU.
+        stage = &net.stages[lowest - 1]
+        dvalues = <real_t *> stage.dvalues + first * stage.n_out
+        relu_backward(<const real_t *> stage.output + first * stage.n_out, dvalues, dvalues, rows * stage.n_out)
+
+
+cdef void backward_parameters(
+    const Stage *stage,
+    const real_t *inputs,  # (rows, n_in) in
+    const real_t *dvalues,  # (rows, n_out) in
+    real_t *dinputs,  # (rows, n_in) out
+    Py_ssize_t rows,
+) noexcept nogil:
+    """Take some rows' gradient back through a stage with parameters that is not dense."""
+    cdef const real_t *weights = <const real_t *> stage.weights.values
+    if stage.kind == PRELU:
+        prelu_backward_inputs(inputs, dvalues, weights, dinputs, rows, stage.n_out, stage.weights.size)
+    elif stage.kind == BATCH_NORM:
+        batch_norm_backward_inputs(
+            inputs, dvalues, norm_of(stage, MEAN), norm_of(stage, SCALES), norm_of(stage, OF_DEVIATION),
+            norm_of(stage, OF_ALL), dinputs, rows, stage.n_out,
+        )
+    elif stage.kind == LAYER_NORM:
+        layer_norm_backward_inputs(inputs, dvalues, weights, stage.norm.epsilon, dinputs, rows, stage.n_out)
+    elif stage.kind == SCALE:
+        multiply_columns(dvalues, weights, dinputs, rows, stage.n_out)
+    else:
+        embedding_backward_inputs(dvalues, stage.embedded.places, dinputs, rows, stage.n_in, stage.n_out)
+
+
+cdef inline int first_to_go_back(const Net *net) noexcept nogil:
+    """Return the stage with which the way back begins: the last, or the one before its pair."""
+    return net.n_stages - (2 if net.combined else 1)
+
+
+cdef void forward_rows(
+    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, int s, int end, char *scratch
+) noexcept nogil:
+    """Take some rows forward through the stages from ``s`` on, before ``end``."""
+    cdef const Stage *stage
+    cdef const real_t *inputs
+    for s in range(s, end):
+        stage = &net.stages[s]
+        inputs = <const real_t *> stage.inputs + first * stage.n_in if s > 0 else rows_of_X(net, batch, first)
+        forward_stage(
+            stage, inputs, <real_t *> stage.output + first * stage.n_out, first, rows, batch.forwards, scratch
+        )
 
 
 cdef Py_ssize_t train_rows(
-    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t end, char *scratch
+    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t end,
+    int begin,  # the stage to begin with, and the last to go back through: 0, or the last batch norm
+    char *scratch,
 ) noexcept nogil:
-    """Do a step's first phase for some rows; return the hits."""
+    """Take some rows forward, through the loss and back; return the hits."""
     cdef Py_ssize_t most = rows_at_a_time(net), hits = 0, rows
-    cdef int s, n_stages = net.n_stages - (1 if net.fused else 0)
-    cdef const Stage *stage
-    cdef const real_t *inputs
     while first < end:
         rows = min(most, end - first)
-        if batch.order is not NULL:
+        if batch.order is not NULL and begin == 0:
             gather(net, batch, first, rows)
-        for s in range(n_stages):
-            stage = &net.stages[s]
-            inputs = <const real_t *> stage.inputs + first * stage.n_in if s > 0 else rows_of_X(net, batch, first)
-            forward_stage(
-                stage, inputs, <real_t *> stage.output + first * stage.n_out, first, rows, batch.forwards, scratch
-            )
+        forward_rows(net, batch, first, rows, begin, net.n_stages - (1 if net.fused else 0), scratch)
         hits += judge_rows(net, batch, first, rows, scratch)
-        backward_rows(net, batch, first, rows, scratch)
+        backward_rows(
+            net, batch, first, rows, first_to_go_back(net), begin + (net.stages[begin].kind == BATCH_NORM), scratch
+        )
         first += rows
     return hits
 
@@ -385,8 +480,119 @@ cdef inline Py_ssize_t share_of(const Net *net, Py_ssize_t rows) noexcept nogil:
 cdef void first_phase(const Net *net, const Batch *batch, int thread, char *scratch) noexcept nogil:
     """Take a thread's rows of a batch forward and back."""
     cdef Py_ssize_t share = share_of(net, batch.rows)
-    cdef Py_ssize_t first = min(thread * share, batch.rows)
-    net.progress.hits[thread * 8] = train_rows(net, batch, first, min(first + share, batch.rows), scratch)
+    cdef Py_ssize_t first = min(thread * share, batch.rows), end = min(first + share, batch.rows)
+    cdef int begin = 0
+    if net.n_batch_norms:
+        begin = forward_to_last_norm(net, batch, first, end, thread, scratch)
+    net.progress.hits[thread * 8] = train_rows(net, batch, first, end, begin, scratch)
+    if net.n_batch_norms:
+        backward_from_last_norm(net, batch, begin, first, end, thread, scratch)
+
+
+# Batch norms cut the first phase into parts: a row goes on only when all have come so far, and the batch's mean and
+# variance are known; on the way back, the sums of all gradients. Each thread adds up some of the columns, over all rows
+# in the same order.
+
+
+cdef inline Py_ssize_t first_column_of(const Net *net, const Stage *stage, int thread) noexcept nogil:
+    """Return the first of the columns that a thread adds up."""
+    cdef Py_ssize_t vectors = (stage.n_out + LANES - 1) // LANES
+    return min(vectors * thread // net.progress.n_threads * LANES, stage.n_out)
+
+
+cdef inline const real_t *batch_inputs(const Net *net, const Batch *batch, int s) noexcept nogil:
+    """Return what a stage gets, the whole batch."""
+    return <const real_t *> net.stages[s].inputs if s > 0 else rows_of_X(net, batch, 0)
+
+
+cdef int forward_to_last_norm(
+    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t end, int thread, char *scratch
+) noexcept nogil:
+    """Take a thread's rows to the last batch norm, and prepare that; return its stage."""
+    cdef Py_ssize_t most = rows_at_a_time(net), from_column, to_column, at, rows
+    cdef const Stage *stage
+    cdef int s, begin = 0
+    for s in range(net.n_stages):
+        stage = &net.stages[s]
+        if stage.kind != BATCH_NORM:
+            continue
+        at = first
+        while at < end:
+            rows = min(most, end - at)
+            if begin == 0 and batch.order is not NULL:
+                gather(net, batch, at, rows)
+            forward_rows(net, batch, at, rows, begin, s, scratch)
+            at += rows
+        meet(net.progress.meeting, net.progress.n_threads)
+        from_column, to_column = first_column_of(net, stage, thread), first_column_of(net, stage, thread + 1)
+        batch_norm_statistics(
+            batch_inputs(net, batch, s), norm_of(stage, MEAN), norm_of(stage, VARIANCE), batch.rows, stage.n_out,
+            from_column, to_column,
+        )
+        batch_norm_scales(
+            norm_of(stage, VARIANCE), <const real_t *> stage.weights.values, stage.norm.epsilon,
+            norm_of(stage, SCALES), stage.n_out, from_column, to_column,
+        )
+        meet(net.progress.meeting, net.progress.n_threads)
+        begin = s
+    return begin
+
+
+cdef void backward_from_last_norm(
+    const Net *net, const Batch *batch, int s, Py_ssize_t first, Py_ssize_t end, int thread, char *scratch
+) noexcept nogil:
+    """Take a thread's rows back from the last batch norm, ``s``, as far as anybody wants gradients."""
+    cdef Py_ssize_t most = rows_at_a_time(net), from_column, to_column, at, rows
+    cdef const Stage *stage
+    cdef int above = net.n_stages, lowest
+    while is_reached(net, s, above):
+        stage = &net.stages[s]
+        meet(net.progress.meeting, net.progress.n_threads)
+        from_column, to_column = first_column_of(net, stage, thread), first_column_of(net, stage, thread + 1)
+        batch_norm_backward_weights(
+            batch_inputs(net, batch, s), <const real_t *> stage.dvalues, norm_of(stage, MEAN),
+            norm_of(stage, VARIANCE), stage.norm.epsilon, norm_of(stage, OF_WEIGHTS), norm_of(stage, OF_BIASES),
+            batch.rows, stage.n_out, from_column, to_column,
+        )
+        batch_norm_shares(
+            norm_of(stage, VARIANCE), norm_of(stage, SCALES), norm_of(stage, OF_WEIGHTS), norm_of(stage, OF_BIASES),
+            stage.norm.epsilon, norm_of(stage, OF_DEVIATION), norm_of(stage, OF_ALL), batch.rows, stage.n_out,
+            from_column, to_column,
+        )
+        if stage.dinputs is NULL:
+            return
+        meet(net.progress.meeting, net.progress.n_threads)
+        lowest = s - 1
+        while lowest >= 0 and net.stages[lowest].kind != BATCH_NORM:
+            lowest -= 1
+        at = first
+        while at < end:
+            rows = min(most, end - at)
+            backward_rows(net, batch, at, rows, s, lowest + 1, scratch)
+            at += rows
+        above, s = s, lowest
+
+
+cdef bint is_reached(const Net *net, int s, int above) noexcept nogil:
+    """Return whether gradients come to a stage from the stages above it, up to ``above``."""
+    cdef int t
+    if s < 0:
+        return False
+    for t in range(s + 1, min(above + 1, net.n_stages)):
+        if net.stages[t].dinputs is NULL:
+            return False
+    return True
+
+
+cdef void move_running_figures(const Stage *stage, Py_ssize_t rows) noexcept nogil:
+    """Let a batch norm's running mean and variance follow the batch's; a single row has no variance."""
+    cdef double keep = stage.norm.keep
+    if rows > 1:
+        move_average(<real_t *> stage.norm.running_mean, norm_of(stage, MEAN), keep, 1, stage.n_out)
+        move_average(
+            <real_t *> stage.norm.running_variance, norm_of(stage, VARIANCE), keep,
+            <double> rows / <double> (rows - 1), stage.n_out,
+        )
 
 
 # The second phase
@@ -518,28 +724,51 @@ cdef void train_stage(
         train_values(net, &stage.biases, 0, gradients, n_out, stage.trained, constants + biases_at(net))
 
 
-cdef void train_prelu(
+cdef void train_others(
     const Net *net, const Batch *batch, int s, const vec *constants, char *scratch
 ) noexcept nogil:
-    """Compute the gradient of the slopes of a PReLU, and update those."""
+    """Compute the gradients of the parameters of a stage that is not dense, and update those."""
     cdef Stage *stage = &net.stages[s]
-    cdef const real_t *inputs = rows_of_X(net, batch, 0) if s == 0 else <const real_t *> stage.inputs
+    cdef const real_t *inputs = batch_inputs(net, batch, s)
+    cdef const real_t *dvalues = <const real_t *> stage.dvalues
     cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
-    prelu_backward_weights(
-        inputs, <const real_t *> stage.dvalues, gradients, batch.rows, stage.n_out, stage.weights.size
-    )
+    cdef real_t *of_biases = gradients + stage.n_out
+    if stage.kind == PRELU:
+        prelu_backward_weights(inputs, dvalues, gradients, batch.rows, stage.n_out, stage.weights.size)
+    elif stage.kind == BATCH_NORM:
+        gradients, of_biases = norm_of(stage, OF_WEIGHTS), norm_of(stage, OF_BIASES)
+    elif stage.kind == LAYER_NORM:
+        layer_norm_backward_weights(
+            inputs, dvalues, stage.norm.epsilon, gradients, of_biases, batch.rows, stage.n_out
+        )
+    elif stage.kind == SCALE:
+        scale_backward_weights(inputs, dvalues, gradients, batch.rows, stage.n_out)
+    else:
+        gradients = <real_t *> stage.embedded.dweights
+        embedding_backward_weights(
+            inputs, dvalues, stage.embedded.places, gradients, batch.rows, stage.n_in, stage.n_out,
+            stage.embedded.n_rows, stage.embedded.width,
+        )
     train_values(net, &stage.weights, 0, gradients, stage.weights.size, stage.trained, constants)
+    if has_biases(stage):
+        train_values(
+            net, &stage.biases, 0, of_biases, stage.n_out, stage.trained, constants + biases_at(net)
+        )
 
 
 cdef void second_phase(
     const Net *net, const Batch *batch, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
     """Compute the gradients of the weights that a thread owns, and update those."""
+    cdef const Stage *stage
     cdef int s
     for s in range(net.n_stages):
-        if not wants_gradients(&net.stages[s]):
+        stage = &net.stages[s]
+        if stage.kind == BATCH_NORM and thread == s % net.progress.n_threads:
+            move_running_figures(stage, batch.rows)
+        if not wants_gradients(stage):
             continue
-        if net.stages[s].kind == DENSE:
+        if stage.kind == DENSE:
             train_stage(net, batch, s, constants, thread, scratch)
         elif thread == s % net.progress.n_threads:
-            train_prelu(net, batch, s, constants, scratch)
+            train_others(net, batch, s, constants, scratch)

@@ -18,10 +18,15 @@ cdef void dense_forward(
     Py_ssize_t n_out,
     const real_t *packed,  # weights in panels, packed_stride apart; or NULL
     bint relu,
+    const real_t *affine,  # a batch norm behind it, as `fold_norm` writes it; or NULL
     real_t *scratch,  # PRODUCT_SCRATCH bytes
 ) noexcept nogil:
-    """``output := inputs · weights + biases``, then max(0, output) if ``relu``."""
-    if has_dots(n_out, n_in):
+    """``output := inputs · weights + biases``, normalized if `affine`, then max(0, output) if ``relu``."""
+    cdef bint beside = affine is not NULL and (has_small_depth(n_out, n_in) or has_few_columns(n_out))
+    if beside:  # these products have no place for it
+        dense_forward(inputs, weights, biases, output, rows, n_in, n_out, packed, False, NULL, scratch)
+        apply_affine(affine, output, rows, n_out, relu)
+    elif has_dots(n_out, n_in):
         few_columns_product(
             inputs, weights, 1, n_out, biases, output, rows, n_out, n_in, 0 if relu else -INFINITY, scratch
         )
@@ -30,12 +35,12 @@ cdef void dense_forward(
     elif has_few_columns(n_out):
         product(
             weights, 1, n_out, inputs, 1, n_in, NULL, biases, output, 1, n_out, n_out, rows, n_in, NULL,
-            0, relu, NULL, scratch,
+            0, relu, NULL, NULL, scratch,
         )
     else:
         product(
             inputs, n_in, 1, weights, n_out, 1, biases, NULL, output, n_out, 1, rows, n_out, n_in, packed,
-            packed_stride(n_in), relu, NULL, scratch,
+            packed_stride(n_in), relu, NULL, affine, scratch,
         )
 
 
@@ -55,12 +60,12 @@ cdef void dense_backward_weights(
     if has_few_columns(n_out) and n_out < n_in:
         product(
             dvalues, 1, n_out, inputs, n_in, 1, NULL, NULL, dweights, 1, n_out, n_out, n_in, rows, NULL,
-            0, False, NULL, scratch,
+            0, False, NULL, NULL, scratch,
         )
     else:
         product(
             inputs, 1, n_in, dvalues, n_out, 1, NULL, NULL, dweights, n_out, 1, n_in, n_out, rows, NULL,
-            0, False, NULL, scratch,
+            0, False, NULL, NULL, scratch,
         )
     add_regularization(weights, dweights, n_in * n_out, l1, l2)
 
@@ -90,12 +95,12 @@ cdef void dense_backward_inputs(
     elif has_few_columns(n_in):
         product(
             weights, n_out, 1, dvalues, 1, n_out, NULL, NULL, dinputs, 1, n_in, n_in, rows, n_out, NULL,
-            0, False, gate, scratch,
+            0, False, gate, NULL, scratch,
         )
     else:
         product(
             dvalues, n_out, 1, weights, 1, n_out, NULL, NULL, dinputs, n_in, 1, rows, n_in, n_out, NULL,
-            0, False, gate, scratch,
+            0, False, gate, NULL, scratch,
         )
 
 

@@ -38,8 +38,12 @@ cdef inline void tile(
     Py_ssize_t c_row,
     real_t least,  # what a result is raised to: 0 for ReLU, or −infinity
     const real_t *gate,  # (rows, vectors*LANES) in, like c: where it is 0, so is the result; or NULL
+    const real_t *affine,  # (2*vectors*LANES,) in: for each vector of columns, scales, then shifts; or NULL
 ) noexcept nogil:
-    """``c := max(least, start + a · b)``, then 0 where a ReLU's output, `gate`, is 0."""
+    """``c := max(least, start + a · b)``, then 0 where a ReLU's output, `gate`, is 0.
+
+    With `affine`, ``start + a · b`` is multiplied and shifted before: a batch norm with fixed mean and variance.
+    """
     cdef vec sums[MOST_ROWS * TALL_VECTORS]
     cdef vec line[LINE_VECTORS]
     cdef vec x
@@ -59,6 +63,10 @@ cdef inline void tile(
                 sums[i * vectors + v] = v_madd(x, line[v], sums[i * vectors + v])
         a += a_depth
         b += b_depth
+    if affine is not NULL:
+        for i in range(rows * vectors):
+            v = i % vectors * 2 * LANES
+            sums[i] = v_madd(sums[i], v_load(affine + v), v_load(affine + v + LANES))
     if gate is not NULL:
         for i in range(rows * vectors):
             sums[i] = v_where_not_zero(v_load(gate + i // vectors * c_row + i % vectors * LANES), sums[i])
@@ -69,7 +77,7 @@ cdef inline void tile(
 cdef inline void tile_row(
     const int rows, const int vectors, Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth,
     Py_ssize_t a_next, const real_t *b, Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start,
-    Py_ssize_t start_row, real_t *c, Py_ssize_t c_row, real_t least, const real_t *gate,
+    Py_ssize_t start_row, real_t *c, Py_ssize_t c_row, real_t least, const real_t *gate, const real_t *affine,
 ) noexcept nogil:
     """`count` tiles below each other, of A a_next apart.
 
@@ -80,7 +88,7 @@ cdef inline void tile_row(
     for t in range(count):
         for l in range(rows):
             fetch_ahead(c + (rows + l) * c_row)
-        tile(rows, vectors, a, a_row, a_depth, b, b_depth, depth, start, start_row, c, c_row, least, gate)
+        tile(rows, vectors, a, a_row, a_depth, b, b_depth, depth, start, start_row, c, c_row, least, gate, affine)
         a += a_next
         start += rows * start_row
         c += rows * c_row
@@ -91,23 +99,23 @@ cdef inline void tile_row(
 cdef void tiles_beside(
     int rows, Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth, Py_ssize_t a_next,
     const real_t *b, Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start, Py_ssize_t start_row, real_t *c,
-    Py_ssize_t c_row, real_t least, const real_t *gate,
+    Py_ssize_t c_row, real_t least, const real_t *gate, const real_t *affine,
 ) noexcept nogil:
     """`tile_row`, compiled for each number of rows of a flat tile."""
     if rows == 3:
         tile_row(
             3, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate,
+            least, gate, affine,
         )
     elif rows == 2:
         tile_row(
             2, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate,
+            least, gate, affine,
         )
     else:
         tile_row(
             1, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate,
+            least, gate, affine,
         )
 
 
@@ -116,55 +124,57 @@ cdef void tiles(
     int vectors,  # TALL_VECTORS, FLAT_VECTORS or LINE_VECTORS
     Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth, Py_ssize_t a_next, const real_t *b,
     Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start, Py_ssize_t start_row, real_t *c, Py_ssize_t c_row,
-    real_t least, const real_t *gate,
+    real_t least, const real_t *gate, const real_t *affine,
 ) noexcept nogil:
     """`tile_row`, compiled for each size of tile."""
     if vectors == LINE_VECTORS:
         tile_row(
             1, LINE_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate,
+            least, gate, affine,
         )
     elif vectors == FLAT_VECTORS:
-        tiles_beside(rows, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least, gate)
+        tiles_beside(
+            rows, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least, gate, affine,
+        )
     elif rows == TILE_ROWS:
         tile_row(
             TILE_ROWS, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate,
+            least, gate, affine,
         )
     elif rows == 7 < TILE_ROWS:
         tile_row(
             7, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate,
+            least, gate, affine,
         )
     elif rows == 6 < TILE_ROWS:
         tile_row(
             6, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate,
+            least, gate, affine,
         )
     elif rows == 5 < TILE_ROWS:
         tile_row(
             5, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate,
+            least, gate, affine,
         )
     elif rows == 4 < TILE_ROWS:
         tile_row(
             4, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate,
+            least, gate, affine,
         )
     elif rows == 3:
         tile_row(
             3, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate,
+            least, gate, affine,
         )
     elif rows == 2:
         tile_row(
             2, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate,
+            least, gate, affine,
         )
     else:
         tile_row(
             1, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate,
+            least, gate, affine,
         )
 
 
@@ -285,7 +295,7 @@ cdef void ragged_tile(
     const real_t *start_columns,  # (width,) in: what the sums of each column start from; or NULL
     const real_t *start_rows,  # (rows,) in: what those of each row start from; or NULL
     bint first,  # with neither, whether the sums start from 0 or from c
-    real_t *c, Py_ssize_t c_row, Py_ssize_t c_column, Py_ssize_t width, real_t least, const real_t *gate,
+    real_t *c, Py_ssize_t c_row, Py_ssize_t c_column, Py_ssize_t width, real_t least, const real_t *gate, const real_t *affine,
 ) noexcept nogil:
     """A tile whose columns are not all there, or lie apart: computed beside c."""
     cdef real_t beside[MOST_ROWS * TALL_VECTORS * MOST_LANES]
@@ -303,7 +313,7 @@ cdef void ragged_tile(
                 beside[i * line + j] = start_rows[i]
             else:
                 beside[i * line + j] = 0
-    tiles(rows, vectors, 1, a, a_row, a_depth, 0, b, b_depth, depth, beside, line, beside, line, least, NULL)
+    tiles(rows, vectors, 1, a, a_row, a_depth, 0, b, b_depth, depth, beside, line, beside, line, least, NULL, affine)
     for i in range(rows):
         for j in range(width):
             if gate is not NULL and gate[i * c_row + j * c_column] <= 0:
@@ -331,6 +341,7 @@ cdef struct Product:
     Py_ssize_t top  # the first of the rows
     real_t least
     const real_t *gate  # NULL until the sums are complete
+    const real_t *affine  # likewise
 
 
 cdef void panel_rows(
@@ -351,6 +362,7 @@ cdef void panel_rows(
     cdef const real_t *start
     cdef real_t *c
     cdef const real_t *gate = NULL
+    cdef const real_t *affine = p.affine + 2 * j if p.affine is not NULL else NULL
     cdef int height, lane
     for lane in range(LINE_VECTORS * LANES):
         zeros[lane] = 0
@@ -372,7 +384,7 @@ cdef void panel_rows(
                 height, p.vectors, a, a_row, a_depth, b, b_depth, p.deep,
                 p.start_columns + j if p.start_columns is not NULL else NULL,
                 p.start_rows + p.top + i if p.start_rows is not NULL else NULL,
-                first, c, p.c_row, p.c_column, width, p.least, gate,
+                first, c, p.c_row, p.c_column, width, p.least, gate, affine,
             )
         else:
             start, start_row = c, p.c_row
@@ -382,7 +394,7 @@ cdef void panel_rows(
                     start = p.start_columns + j
             tiles(
                 height, p.vectors, count, a, a_row, a_depth, a_next, b, b_depth, p.deep, start, start_row, c, p.c_row,
-                p.least, gate,
+                p.least, gate, affine,
             )
         i += height * count
 
@@ -445,9 +457,10 @@ cdef void product(
     Py_ssize_t packed_panel,
     bint relu,
     const real_t *gate,  # (rows, columns) in, like c: a ReLU's output, where whose zeros are c becomes 0; or NULL
+    const real_t *affine,  # what each column is multiplied by and what is then added, as of `fold_norm`; or NULL
     real_t *scratch,  # PRODUCT_SCRATCH bytes
 ) noexcept nogil:
-    """``c := a · b + start``, then max(0, c) if ``relu``, then 0 where `gate` is."""
+    """``c := a · b + start``, times scales plus shifts if `affine`, max(0, c) if ``relu``, then 0 where `gate` is."""
     cdef Product p
     cdef Py_ssize_t most = BLOCK_BYTES // sizeof(real_t)
     cdef Py_ssize_t n_blocks = max(1, (depth + most - 1) // most)
@@ -469,6 +482,7 @@ cdef void product(
         p.deep = min(deep, depth - p.k)
         p.least = 0 if relu and p.k + p.deep == depth else -INFINITY
         p.gate = gate if p.k + p.deep == depth else NULL
+        p.affine = affine if p.k + p.deep == depth else NULL
         p.top = 0
         while p.top < rows:
             high = min(block_rows, rows - p.top)

@@ -1,0 +1,326 @@
+# What Python sees of normalization, factors for each column, embeddings and noise.
+
+
+cdef inline cnp.ndarray line_of(str where, str name, object given, int number, Py_ssize_t columns):
+    """Return an array with a number for each column, to read."""
+    return matrix(where, name, given, number, 1, columns)
+
+
+cdef inline cnp.ndarray target(str where, str name, object given, int number, Py_ssize_t rows, Py_ssize_t columns):
+    """Return an array to write into."""
+    cdef cnp.ndarray result = matrix(where, name, given, number, rows, columns)
+    check_writable(where, name, given)
+    return result
+
+
+def batch_norm_statistics(inputs, mean, variance):
+    cdef str where = "batch_norm_statistics"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n = cnp.PyArray_DIM(x, 1)
+    cdef cnp.ndarray m = target(where, "mean", mean, number, 1, n)
+    cdef cnp.ndarray v = target(where, "variance", variance, number, 1, n)
+    cdef uint64_t mode
+    distinct(where, "mean", mean, "variance", variance)
+    x = apart(apart(x, m), v)
+    with nogil:
+        mode = enter_kernels()
+        kernels.batch_norm_statistics(data(x), data(m), data(v), rows, n, 0, n)
+        leave_kernels(mode)
+    give_back(mean, m)
+    give_back(variance, v)
+
+
+def batch_norm_forward(inputs, mean, variance, weights, biases, double epsilon, output):
+    cdef str where = "batch_norm_forward"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n = cnp.PyArray_DIM(x, 1)
+    cdef cnp.ndarray m = line_of(where, "mean", mean, number, n)
+    cdef cnp.ndarray v = line_of(where, "variance", variance, number, n)
+    cdef cnp.ndarray w = line_of(where, "weights", weights, number, n)
+    cdef cnp.ndarray b = line_of(where, "biases", biases, number, n)
+    cdef cnp.ndarray result = target(where, "output", output, number, rows, n)
+    cdef cnp.ndarray scales = empty_like(w)
+    cdef uint64_t mode
+    x = same_or_apart(x, result)
+    m, b = apart(m, result), apart(b, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.batch_norm_scales(data(v), data(w), epsilon, data(scales), n, 0, n)
+        kernels.batch_norm_forward(data(x), data(m), data(scales), data(b), data(result), rows, n, False)
+        leave_kernels(mode)
+    give_back(output, result)
+
+
+def batch_norm_backward_weights(inputs, dvalues, mean, variance, double epsilon, dweights, dbiases):
+    cdef str where = "batch_norm_backward_weights"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n = cnp.PyArray_DIM(x, 1)
+    cdef cnp.ndarray d = matrix(where, "dvalues", dvalues, number, rows, n)
+    cdef cnp.ndarray m = line_of(where, "mean", mean, number, n)
+    cdef cnp.ndarray v = line_of(where, "variance", variance, number, n)
+    cdef cnp.ndarray dw = target(where, "dweights", dweights, number, 1, n)
+    cdef cnp.ndarray db = target(where, "dbiases", dbiases, number, 1, n)
+    cdef uint64_t mode
+    distinct(where, "dweights", dweights, "dbiases", dbiases)
+    x, d = apart(apart(x, dw), db), apart(apart(d, dw), db)
+    m, v = apart(apart(m, dw), db), apart(apart(v, dw), db)
+    with nogil:
+        mode = enter_kernels()
+        kernels.batch_norm_backward_weights(
+            data(x), data(d), data(m), data(v), epsilon, data(dw), data(db), rows, n, 0, n
+        )
+        leave_kernels(mode)
+    give_back(dweights, dw)
+    give_back(dbiases, db)
+
+
+def batch_norm_backward_inputs(inputs, dvalues, mean, variance, weights, dweights, dbiases, double epsilon, dinputs):
+    cdef str where = "batch_norm_backward_inputs"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n = cnp.PyArray_DIM(x, 1)
+    cdef cnp.ndarray d = matrix(where, "dvalues", dvalues, number, rows, n)
+    cdef cnp.ndarray m = line_of(where, "mean", mean, number, n)
+    cdef cnp.ndarray v = line_of(where, "variance", variance, number, n)
+    cdef cnp.ndarray w = line_of(where, "weights", weights, number, n)
+    cdef cnp.ndarray dw = line_of(where, "dweights", dweights, number, n)
+    cdef cnp.ndarray db = line_of(where, "dbiases", dbiases, number, n)
+    cdef cnp.ndarray result = target(where, "dinputs", dinputs, number, rows, n)
+    cdef cnp.ndarray scales = empty_like(w), of_deviation = empty_like(w), of_all = empty_like(w)
+    cdef uint64_t mode
+    x, d = same_or_apart(x, result), same_or_apart(d, result)
+    m = apart(m, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.batch_norm_scales(data(v), data(w), epsilon, data(scales), n, 0, n)
+        kernels.batch_norm_shares(
+            data(v), data(scales), data(dw), data(db), epsilon, data(of_deviation), data(of_all), rows, n, 0, n
+        )
+        kernels.batch_norm_backward_inputs(
+            data(x), data(d), data(m), data(scales), data(of_deviation), data(of_all), data(result), rows, n
+        )
+        leave_kernels(mode)
+    give_back(dinputs, result)
+
+
+def layer_norm_forward(inputs, weights, biases, double epsilon, output):
+    cdef str where = "layer_norm_forward"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n = cnp.PyArray_DIM(x, 1)
+    cdef cnp.ndarray w = line_of(where, "weights", weights, number, n)
+    cdef cnp.ndarray b = line_of(where, "biases", biases, number, n)
+    cdef cnp.ndarray result = target(where, "output", output, number, rows, n)
+    cdef uint64_t mode
+    x, w, b = same_or_apart(x, result), apart(w, result), apart(b, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.layer_norm_forward(data(x), data(w), data(b), epsilon, data(result), rows, n)
+        leave_kernels(mode)
+    give_back(output, result)
+
+
+def layer_norm_backward_weights(inputs, dvalues, double epsilon, dweights, dbiases):
+    cdef str where = "layer_norm_backward_weights"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n = cnp.PyArray_DIM(x, 1)
+    cdef cnp.ndarray d = matrix(where, "dvalues", dvalues, number, rows, n)
+    cdef cnp.ndarray dw = target(where, "dweights", dweights, number, 1, n)
+    cdef cnp.ndarray db = target(where, "dbiases", dbiases, number, 1, n)
+    cdef uint64_t mode
+    distinct(where, "dweights", dweights, "dbiases", dbiases)
+    x, d = apart(apart(x, dw), db), apart(apart(d, dw), db)
+    with nogil:
+        mode = enter_kernels()
+        kernels.layer_norm_backward_weights(data(x), data(d), epsilon, data(dw), data(db), rows, n)
+        leave_kernels(mode)
+    give_back(dweights, dw)
+    give_back(dbiases, db)
+
+
+def layer_norm_backward_inputs(inputs, dvalues, weights, double epsilon, dinputs):
+    cdef str where = "layer_norm_backward_inputs"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n = cnp.PyArray_DIM(x, 1)
+    cdef cnp.ndarray d = matrix(where, "dvalues", dvalues, number, rows, n)
+    cdef cnp.ndarray w = line_of(where, "weights", weights, number, n)
+    cdef cnp.ndarray result = target(where, "dinputs", dinputs, number, rows, n)
+    cdef uint64_t mode
+    x, d, w = apart(x, result), same_or_apart(d, result), apart(w, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.layer_norm_backward_inputs(data(x), data(d), data(w), epsilon, data(result), rows, n)
+        leave_kernels(mode)
+    give_back(dinputs, result)
+
+
+cdef multiplied(str where, str name_values, object values, object weights, str name_result, object given):
+    """Multiply each column by its weight."""
+    cdef Kernels *kernels = kernels_for(where, name_values, values)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, name_values, values, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n = cnp.PyArray_DIM(x, 1)
+    cdef cnp.ndarray w = line_of(where, "weights", weights, number, n)
+    cdef cnp.ndarray result = target(where, name_result, given, number, rows, n)
+    cdef uint64_t mode
+    x, w = same_or_apart(x, result), apart(w, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.multiply_columns(data(x), data(w), data(result), rows, n)
+        leave_kernels(mode)
+    give_back(given, result)
+
+
+def scale_forward(inputs, weights, output):
+    multiplied("scale_forward", "inputs", inputs, weights, "output", output)
+
+
+def scale_backward_inputs(dvalues, weights, dinputs):
+    multiplied("scale_backward_inputs", "dvalues", dvalues, weights, "dinputs", dinputs)
+
+
+def scale_backward_weights(inputs, dvalues, dweights):
+    cdef str where = "scale_backward_weights"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n = cnp.PyArray_DIM(x, 1)
+    cdef cnp.ndarray d = matrix(where, "dvalues", dvalues, number, rows, n)
+    cdef cnp.ndarray result = target(where, "dweights", dweights, number, 1, n)
+    cdef uint64_t mode
+    x, d = apart(x, result), apart(d, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.scale_backward_weights(data(x), data(d), data(result), rows, n)
+        leave_kernels(mode)
+    give_back(dweights, result)
+
+
+# Embeddings
+
+
+cdef cnp.ndarray checked_places(str where, object places, Py_ssize_t n_in, Py_ssize_t n_rows):
+    """Return a private copy of where the categories of each column begin."""
+    cdef cnp.ndarray own = cnp.PyArray_NewCopy(vector(where, "places", places, cnp.NPY_INT32, n_in), cnp.NPY_CORDER)
+    cdef const int32_t *place = <const int32_t *> data(own)
+    cdef Py_ssize_t j
+    for j in range(n_in):
+        if place[j] >= n_rows:
+            raise ValueError(f"{where}: places must be below the {n_rows} rows of weights, got {place[j]}.")
+    return own
+
+
+cdef Py_ssize_t embedded_columns(cnp.ndarray places, Py_ssize_t width) noexcept:
+    """Return how many columns come of those that there are."""
+    cdef Py_ssize_t j, n_out = 0
+    for j in range(cnp.PyArray_SIZE(places)):
+        n_out += width if (<const int32_t *> data(places))[j] >= 0 else 1
+    return n_out
+
+
+def embedding_misfit(inputs, places, counts):
+    cdef str where = "embedding_misfit"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, type_of(kernels), ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1), found
+    cdef cnp.ndarray place = vector(where, "places", places, cnp.NPY_INT32, n_in)
+    cdef cnp.ndarray count = vector(where, "counts", counts, cnp.NPY_INT32, n_in)
+    with nogil:
+        found = kernels.embedding_misfit(
+            data(x), <const int32_t *> data(place), <const int32_t *> data(count), rows, n_in
+        )
+    return found
+
+
+def embedding_forward(inputs, places, weights, output):
+    cdef str where = "embedding_forward"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1), n_out
+    cdef cnp.ndarray w = matrix(where, "weights", weights, number, ANY, ANY)
+    cdef Py_ssize_t n_rows = cnp.PyArray_DIM(w, 0), width = cnp.PyArray_DIM(w, 1)
+    cdef cnp.ndarray place = checked_places(where, places, n_in, n_rows)
+    cdef cnp.ndarray result
+    n_out = embedded_columns(place, width)
+    result = target(where, "output", output, number, rows, n_out)
+    x, w = apart(x, result), apart(w, result)
+    with nogil:
+        kernels.embedding_forward(
+            data(x), <const int32_t *> data(place), data(w), data(result), rows, n_in, n_out, n_rows, width
+        )
+    give_back(output, result)
+
+
+def embedding_backward_weights(inputs, dvalues, places, dweights):
+    cdef str where = "embedding_backward_weights"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1), n_out
+    cdef cnp.ndarray result = target(where, "dweights", dweights, number, ANY, ANY)
+    cdef Py_ssize_t n_rows = cnp.PyArray_DIM(result, 0), width = cnp.PyArray_DIM(result, 1)
+    cdef cnp.ndarray place = checked_places(where, places, n_in, n_rows)
+    cdef cnp.ndarray d
+    cdef uint64_t mode
+    n_out = embedded_columns(place, width)
+    d = apart(matrix(where, "dvalues", dvalues, number, rows, n_out), result)
+    x = apart(x, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.embedding_backward_weights(
+            data(x), data(d), <const int32_t *> data(place), data(result), rows, n_in, n_out, n_rows, width
+        )
+        leave_kernels(mode)
+    give_back(dweights, result)
+
+
+def embedding_backward_inputs(dvalues, places, Py_ssize_t width, dinputs):
+    cdef str where = "embedding_backward_inputs"
+    cdef Kernels *kernels = kernels_for(where, "dvalues", dvalues)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray result = target(where, "dinputs", dinputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(result, 0), n_in = cnp.PyArray_DIM(result, 1), n_out
+    cdef cnp.ndarray place = cnp.PyArray_NewCopy(
+        vector(where, "places", places, cnp.NPY_INT32, n_in), cnp.NPY_CORDER
+    )
+    cdef cnp.ndarray d
+    if width < 0 or width > (1 << 31):
+        raise ValueError(f"{where}: width must be a number of columns, got {width}.")
+    n_out = embedded_columns(place, width)
+    d = apart(matrix(where, "dvalues", dvalues, number, rows, n_out), result)
+    with nogil:
+        kernels.embedding_backward_inputs(
+            data(d), <const int32_t *> data(place), data(result), rows, n_in, n_out
+        )
+    give_back(dinputs, result)
+
+
+# Noise
+
+
+def gaussian_noise(noise, double deviation, seed, forwards):
+    cdef str where = "gaussian_noise"
+    cdef Kernels *kernels = kernels_for(where, "noise", noise)
+    cdef cnp.ndarray result = matrix(where, "noise", noise, type_of(kernels), ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(result, 0), columns = cnp.PyArray_DIM(result, 1)
+    cdef uint64_t key = operator.index(seed), count = operator.index(forwards)
+    cdef uint64_t mode
+    check_writable(where, "noise", noise)
+    with nogil:
+        mode = enter_kernels()
+        kernels.gaussian_noise(data(result), 0, rows, columns, deviation, key, count)
+        leave_kernels(mode)
+    give_back(noise, result)

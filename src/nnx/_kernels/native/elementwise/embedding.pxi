@@ -1,0 +1,130 @@
+# Columns of category numbers, each replaced by learnt numbers, beside columns of plain numbers.
+
+
+cdef inline Py_ssize_t category_of(real_t number, int32_t place, Py_ssize_t n_rows) noexcept nogil:
+    """Return the row of the weights that a category has; any number gives one, as another thread may change it."""
+    cdef Py_ssize_t last = n_rows - 1 - place
+    if not number >= 0:
+        return place
+    return place + (last if number > <real_t> last else <Py_ssize_t> number)
+
+
+cdef Py_ssize_t embedding_misfit(
+    const real_t *inputs,  # (rows, n_in) in
+    const int32_t *places,  # (n_in,) in
+    const int32_t *counts,  # (n_in,) in: how many categories a column has
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+) noexcept nogil:
+    """Return the place of the first number in a category column that is none of its categories; −1 if there is none."""
+    cdef Py_ssize_t i, j
+    cdef real_t number
+    for j in range(n_in):
+        if places[j] >= 0:
+            break
+    else:
+        return -1
+    for i in range(rows):
+        for j in range(n_in):
+            if places[j] < 0:
+                continue
+            number = inputs[i * n_in + j]
+            if not 0 <= number < <real_t> counts[j] or number != <real_t> (<int32_t> number):
+                return i * n_in + j
+    return -1
+
+
+cdef inline void copy_numbers(const real_t *source, real_t *target, Py_ssize_t n) noexcept nogil:
+    """Copy a few numbers."""
+    cdef Py_ssize_t j = 0
+    while j < n:
+        store_columns(target + j, load_columns(source + j, n - j), n - j)
+        j += LANES
+
+
+cdef void embedding_forward(
+    const real_t *inputs,  # (rows, n_in) in
+    const int32_t *places,  # (n_in,) in: −1 for a column of numbers, else the first of its categories' rows
+    const real_t *weights,  # (n_rows, width) in
+    real_t *output,  # (rows, n_out) out: the numbers, then `width` columns for each category
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+    Py_ssize_t n_rows,
+    Py_ssize_t width,
+) noexcept nogil:
+    """Replace each category by its row of the weights."""
+    cdef Py_ssize_t i, j
+    cdef real_t *number
+    cdef real_t *embedded
+    cdef Py_ssize_t n_numbers = 0
+    for j in range(n_in):
+        n_numbers += places[j] < 0
+    for i in range(rows):
+        number, embedded = output, output + n_numbers
+        for j in range(n_in):
+            if places[j] < 0:
+                number[0] = inputs[j]
+                number += 1
+            else:
+                copy_numbers(weights + category_of(inputs[j], places[j], n_rows) * width, embedded, width)
+                embedded += width
+        inputs += n_in
+        output += n_out
+
+
+cdef void embedding_backward_weights(
+    const real_t *inputs,  # (rows, n_in) in
+    const real_t *dvalues,  # (rows, n_out) in
+    const int32_t *places,  # (n_in,) in
+    real_t *dweights,  # (n_rows, width) out
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+    Py_ssize_t n_rows,
+    Py_ssize_t width,
+) noexcept nogil:
+    """Add up the gradients of each category, one sample after the other."""
+    cdef Py_ssize_t i, j, k, n_numbers = 0
+    cdef const real_t *gradient
+    cdef real_t *own
+    for j in range(n_in):
+        n_numbers += places[j] < 0
+    memset(dweights, 0, n_rows * width * sizeof(real_t))
+    for i in range(rows):
+        gradient = dvalues + n_numbers
+        for j in range(n_in):
+            if places[j] < 0:
+                continue
+            own = dweights + category_of(inputs[j], places[j], n_rows) * width
+            k = 0
+            while k < width:
+                store_columns(
+                    own + k, v_add(load_columns(own + k, width - k), load_columns(gradient + k, width - k)), width - k
+                )
+                k += LANES
+            gradient += width
+        inputs += n_in
+        dvalues += n_out
+
+
+cdef void embedding_backward_inputs(
+    const real_t *dvalues,  # (rows, n_out) in
+    const int32_t *places,  # (n_in,) in
+    real_t *dinputs,  # (rows, n_in) out
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+) noexcept nogil:
+    """Give numbers their gradients, and categories 0."""
+    cdef Py_ssize_t i, j, n
+    for i in range(rows):
+        n = 0
+        for j in range(n_in):
+            if places[j] < 0:
+                dinputs[j] = dvalues[n]
+                n += 1
+            else:
+                dinputs[j] = 0
+        dvalues += n_out
+        dinputs += n_in

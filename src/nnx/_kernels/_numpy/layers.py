@@ -148,6 +148,7 @@ def dropout_apply(values: Array, mask: Array, output: Array) -> None:
 # Layer_GaussianNoise
 
 
+@quiet
 def gaussian_noise(noise: Array, deviation: float, seed: int, forwards: int) -> None:
     """Fill ``noise`` (n, m) with normal numbers of mean 0 and this standard deviation.
 

@@ -41,7 +41,7 @@ def batch_norm_forward(
 def batch_norm_backward_weights(
     inputs: Array, dvalues: Array, mean: Array, variance: Array, epsilon: float, dweights: Array, dbiases: Array
 ) -> None:
-    """``dweights := Σ d·(x − mean)/sqrt(variance + epsilon)``, ``dbiases := Σ d``; two (n, c), two (1, c) in and out."""
+    """``dweights := Σ d·(x − mean)/sqrt(variance + epsilon)``, ``dbiases := Σ d``; (n, c) and (1, c) in, (1, c) out."""
     total = np.add.reduce(dvalues * (inputs - mean), axis=0, dtype=np.float64)
     np.copyto(dweights[0], total / np.sqrt(variance[0] + np.float64(epsilon)), casting="same_kind")
     np.copyto(dbiases[0], np.add.reduce(dvalues, axis=0, dtype=np.float64), casting="same_kind")
@@ -91,9 +91,7 @@ def layer_norm_forward(inputs: Array, weights: Array, biases: Array, epsilon: fl
 
 
 @quiet
-def layer_norm_backward_weights(
-    inputs: Array, dvalues: Array, epsilon: float, dweights: Array, dbiases: Array
-) -> None:
+def layer_norm_backward_weights(inputs: Array, dvalues: Array, epsilon: float, dweights: Array, dbiases: Array) -> None:
     """``dweights := Σ d·(x − mean)/sqrt(variance + epsilon)``, ``dbiases := Σ d``; two (n, c) in, two (1, c) out."""
     normalized, _ = _normalized_rows(inputs, epsilon)
     np.copyto(dweights[0], np.add.reduce(dvalues * normalized, axis=0), casting="same_kind")

@@ -14,8 +14,10 @@ import numpy as np
 from nnx import _kernels
 from nnx._base import check, config
 from nnx._base.describe import Described
-from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
+from nnx._base.parameters import WithWeights, filled
+from nnx._base.typing import Array, ArrayLike, DTypeLike
 from nnx._base.vocabulary import built_in
+from nnx._base.widths import Widths
 
 __all__ = [
     "Activation_ELU",
@@ -573,7 +575,7 @@ class Activation_HardSwish(Activation):
 
 
 @built_in("layer")
-class Activation_PReLU(ActivationBase):
+class Activation_PReLU(ActivationBase, WithWeights):
     """Parametric rectified linear unit: ``output = inputs``, below 0 ``weights · inputs``; the slope is learnt.
 
     Parameters
@@ -619,30 +621,22 @@ class Activation_PReLU(ActivationBase):
     """
 
     _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "slope", "dtype")
-    _parameters: ClassVar[tuple[str, ...]] = ("weights",)
 
     _kernel: ClassVar[str] = "prelu"
+    _must: ClassVar[str] = "have a slope for each of the {} outputs of what is before it, or one for all"
 
     n_inputs: int | None = None
     slope: float = 0.25
-    dtype: DTypeLike = None
-    weights: Array
-    dweights: Array
 
     def __init__(self, n_inputs: int = 1, slope: float = 0.25, dtype: DTypeLike = None) -> None:
         self._configure(n_inputs, slope, dtype)
-        self.weights = _kernels.empty(1, int(n_inputs), self._float_dtype())
-        self.weights.fill(self.slope)
+        self.weights = filled(int(n_inputs), self._float_dtype(), self.slope)
 
     def _configure(self, n_inputs: int, slope: float, dtype: DTypeLike) -> None:
         """Set all but the parameter: a model file brings its own."""
         self.n_inputs = check.whole("Activation_PReLU", "n_inputs", n_inputs)
         self.slope = check.number("Activation_PReLU", "slope", slope)
         self.dtype = config.float_dtype("Activation_PReLU", dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments that make a layer like this one (with its first slopes)."""
-        return {**super().get_config(), "dtype": self._float_dtype().name}
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
         """Set ``output``; inputs (n, ...). If not ``training``, ``weight_averages`` are the slopes if there are any."""
@@ -665,48 +659,15 @@ class Activation_PReLU(ActivationBase):
         _kernels.backend.prelu_backward_inputs(inputs, dvalues, weights, dinputs)
         self.dweights, self.dinputs = dweights, dinputs
 
-    def get_parameters(self) -> tuple[Array]:
-        """Return the live slopes: what is trained later changes them too."""
-        return self._checked_parameters("Activation_PReLU.get_parameters")
-
-    def set_parameters(self, weights: ArrayLike) -> None:
-        """Take ``weights``, not a copy of them (unless their dtype or layout makes a cast necessary).
-
-        Averages of the old ones are dropped.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For an array of another shape, a read-only one, and one that does not hold real numbers; nothing is set
-            then.
-        """
-        (self.weights,) = self._cast("Activation_PReLU.set_parameters", weights)
-        self.__dict__.pop("weight_averages", None)
-
     def _fitting(self, where: str, inputs: ArrayLike, weights: Array) -> Array:
         """Return inputs that have a slope for each column, or one for all."""
         if weights.size == 1:
             return check.samples(where, "inputs", inputs, weights.dtype)
         return check.rows(where, "inputs", inputs, weights.size, weights.dtype)
 
-    def _checked_parameters(self, where: str) -> tuple[Array]:
-        """Return the weights as kernels need them; what users assigned may be anything."""
-        weights = check.stored(where, self, "weights", "set_parameters")
-        fitting = self._cast(where, weights)
-        if fitting[0] is not weights:
-            (self.weights,) = fitting
-        return fitting
+    def _shapes(self, where: str) -> tuple[tuple[int, int], ...]:
+        return ((1, check.whole(where, "n_inputs", self.n_inputs)),)
 
-    def _parameters_in_use(self, where: str) -> tuple[Array]:
-        """Return what predictions are computed with: averages if there are any, else the weights."""
-        (weights,) = self._checked_parameters(where)
-        if self.__dict__.get("weight_averages") is None:
-            return (weights,)
-        return (check.bound(where, self, "weight_averages", weights.shape, self._float_dtype()),)
-
-    def _cast(self, where: str, weights: ArrayLike) -> tuple[Array]:
-        n_inputs = check.whole(where, "n_inputs", self.n_inputs)
-        return (check.updatable(where, "weights", weights, (1, n_inputs), self._float_dtype()),)
-
-    def _float_dtype(self) -> FloatDType:
-        return config.float_dtype(type(self).__name__, self.dtype)
+    def _widths(self) -> Widths:
+        n_inputs = self.n_inputs or 1
+        return (None, None) if n_inputs == 1 else (n_inputs, n_inputs)

@@ -83,14 +83,17 @@ def parameters(
 ) -> tuple[Array, Array]:
     """Return initial weights (n_inputs, n_neurons) and biases (1, n_neurons) by initializers that `kept` knows."""
     fans = int(n_inputs), int(n_neurons)
-    if weight_initializer is None:
-        weight_initializer = "book"
     if bias_initializer is None or bias_initializer == "book":
         bias_initializer = "zeros"
     return (
-        _initial(where, "weight_initializer", weight_initializer, fans, fans, dtype),
+        initial_weights(where, fans, dtype, weight_initializer),
         _initial(where, "bias_initializer", bias_initializer, (1, fans[1]), fans, dtype),
     )
+
+
+def initial_weights(where: str, shape: tuple[int, int], dtype: DTypeLike, initializer: Any) -> Array:
+    """Return initial weights by an initializer that `kept` knows: fan_in is the number of rows, fan_out of columns."""
+    return _initial(where, "weight_initializer", "book" if initializer is None else initializer, shape, shape, dtype)
 
 
 def _initial(

@@ -1,31 +1,43 @@
-"""Layers: `Layer_Input`, `Layer_Dense`, `Layer_Dropout`.
+"""Layers: `Layer_Input` and `Layer_Dense`, and the names of all others, which have files of their own.
 
 A layer owns its arrays as ordinary attributes. It calls kernels for all arithmetic and knows nothing of models.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar
+from typing import ClassVar
+
+import numpy as np
 
 from nnx import _kernels, initializers
-from nnx._base import check, config, precision, random
+from nnx._base import check, config, precision
 from nnx._base.describe import Described
-from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
+from nnx._base.parameters import AVERAGED as AVERAGED
+from nnx._base.parameters import WithBiases
+from nnx._base.typing import Array, ArrayLike, DTypeLike
 from nnx._base.vocabulary import built_in
+from nnx._base.widths import Widths
+from nnx.embedding import Layer_Embedding
 from nnx.initializers import Initializer
+from nnx.noise import Layer_Dropout, Layer_GaussianNoise
+from nnx.norms import Layer_BatchNorm, Layer_LayerNorm, Layer_Scale
+from nnx.residual import Layer_Residual
+from nnx.residual import walk as walk
 
 __all__ = [
+    "Layer_BatchNorm",
     "Layer_Dense",
     "Layer_Dropout",
+    "Layer_Embedding",
+    "Layer_GaussianNoise",
     "Layer_Input",
+    "Layer_LayerNorm",
+    "Layer_Residual",
+    "Layer_Scale",
 ]
 
 STRENGTHS = ("weight_regularizer_l1", "weight_regularizer_l2", "bias_regularizer_l1", "bias_regularizer_l2")
 INITIALIZERS = ("weight_initializer", "bias_initializer")
-
-#: The attributes in which an optimizer with ``average`` keeps averages of weights and biases.
-AVERAGED = ("weight_averages", "bias_averages")
 
 
 class Layer_Input(Described):
@@ -45,7 +57,7 @@ class Layer_Input(Described):
 
 
 @built_in("layer")
-class Layer_Dense(Described):
+class Layer_Dense(WithBiases):
     """A fully connected layer: ``output = inputs · weights + biases``.
 
     Unless asked otherwise, initial weights are ``0.01 * np.random.randn(n_inputs, n_neurons)`` from NumPy's global
@@ -102,7 +114,6 @@ class Layer_Dense(Described):
     """
 
     _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "n_neurons", *STRENGTHS, "dtype", *INITIALIZERS)
-    _parameters: ClassVar[tuple[str, ...]] = ("weights", "biases")
 
     _kernel: ClassVar[str] = "dense"
 
@@ -112,15 +123,10 @@ class Layer_Dense(Described):
     weight_regularizer_l2: float = 0
     bias_regularizer_l1: float = 0
     bias_regularizer_l2: float = 0
-    dtype: DTypeLike = None
     weight_initializer: str | float | None = "book"
     bias_initializer: str | float | None = "zeros"
-    weights: Array
-    biases: Array
     inputs: Array
     output: Array
-    dweights: Array
-    dbiases: Array
     dinputs: Array
 
     def __init__(
@@ -185,10 +191,6 @@ class Layer_Dense(Described):
             return tuple([float(check.number(where, *pair, 0)) for pair in zip(STRENGTHS, given, strict=True)])
         return (0.0, 0.0, 0.0, 0.0)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments that make a layer like this one (with other weights)."""
-        return {**super().get_config(), "dtype": self._float_dtype().name}
-
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
         """Set ``output`` to ``inputs · weights + biases``.
 
@@ -230,24 +232,6 @@ class Layer_Dense(Described):
         _kernels.backend.dense_backward_inputs(d, w, dinputs)
         self.dweights, self.dbiases, self.dinputs = dweights, dbiases, dinputs
 
-    def get_parameters(self) -> tuple[Array, Array]:
-        """Return the live weights and biases, not their averages: what is trained later changes them too."""
-        return self._checked_parameters("Layer_Dense.get_parameters")
-
-    def set_parameters(self, weights: ArrayLike, biases: ArrayLike) -> None:
-        """Take ``weights`` and ``biases``, not copies of them (unless their dtype or layout makes a cast necessary).
-
-        Averages of the old ones are dropped.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For arrays of another shape, read-only ones, and ones that do not hold real numbers; nothing is set then.
-        """
-        self.weights, self.biases = self._cast("Layer_Dense.set_parameters", weights, biases)
-        for name in AVERAGED:
-            self.__dict__.pop(name, None)
-
     def _checked_parameters(self, where: str) -> tuple[Array, Array]:
         """Return weights and biases as kernels need them; what users assigned may be anything."""
         own, n_inputs, n_neurons, dtype = self.__dict__, self.n_inputs, self.n_neurons, self.dtype
@@ -255,36 +239,26 @@ class Layer_Dense(Described):
             w, b = own.get("weights"), own.get("biases")
             if _kernels.writable(w, (n_inputs, n_neurons), dtype) and _kernels.writable(b, (1, n_neurons), dtype):
                 return w, b  # type: ignore[return-value]
-        weights = check.stored(where, self, "weights", "set_parameters")
-        biases = check.stored(where, self, "biases", "set_parameters")
-        fitting = self._cast(where, weights, biases)
-        if fitting[0] is not weights or fitting[1] is not biases:
-            self.weights, self.biases = fitting
-        return fitting
+        w, b = super()._checked_parameters(where)
+        return w, b
 
-    def _parameters_in_use(self, where: str) -> tuple[Array, Array]:
-        """Return what predictions are computed with: averages where there are any, else weights and biases."""
-        own, found = self.__dict__, list(self._checked_parameters(where))
-        for i, name in enumerate(AVERAGED):
-            if own.get(name) is not None:
-                found[i] = check.bound(where, self, name, found[i].shape, found[i].dtype)
-        return found[0], found[1]
-
-    def _cast(self, where: str, weights: ArrayLike, biases: ArrayLike) -> tuple[Array, Array]:
-        dtype = self._float_dtype()
-        shape = None
+    def _cast(self, where: str, *given: ArrayLike) -> tuple[Array, ...]:
         if self.n_inputs is not None and self.n_neurons is not None:
-            shape = (check.whole(where, "n_inputs", self.n_inputs), check.whole(where, "n_neurons", self.n_neurons))
-        w = check.updatable(where, "weights", weights, shape, dtype)
+            return super()._cast(where, *given)
+        weights, biases = given
+        dtype = self._float_dtype()
+        w = check.updatable(where, "weights", weights, None, dtype)  # whoever has not called the constructor
         if w.ndim != 2:
             raise ValueError(f"{where}: weights must have shape (n_inputs, n_neurons), got {w.shape}.")
         return w, check.updatable(where, "biases", biases, (1, w.shape[1]), dtype)
 
-    def _float_dtype(self) -> FloatDType:
-        dtype = self.dtype
-        if dtype is config.FLOAT32 or dtype is config.FLOAT64:
-            return dtype
-        return config.float_dtype(type(self).__name__, dtype)
+    def _shapes(self, where: str) -> tuple[tuple[int, int], ...]:
+        n_inputs, n_neurons = (check.whole(where, name, getattr(self, name)) for name in ("n_inputs", "n_neurons"))
+        return (n_inputs, n_neurons), (1, n_neurons)
+
+    def _widths(self) -> Widths | None:
+        shape = np.shape(self.weights) if hasattr(self, "weights") else (self.n_inputs, self.n_neurons)
+        return (shape[0], shape[1]) if len(shape) == 2 and None not in shape else None
 
 
 def _factors(where: str, *arrays: Array) -> tuple[Array, ...]:
@@ -297,136 +271,3 @@ def _factors(where: str, *arrays: Array) -> tuple[Array, ...]:
     for array, copy in zip(arrays, rounded, strict=True):
         _kernels.backend.round_bfloat16(array, copy)
     return rounded
-
-
-@built_in("layer")
-class Layer_Dropout(Described):
-    """Inverted dropout: in training each cell is kept with probability 1 − rate and then divided by that.
-
-    Parameters
-    ----------
-    rate : float
-        The part to drop, from 0 up to, but not including, 1.
-    seed : int, optional
-        Seed of this layer's masks, 64 bits. Without one, NumPy's global generator gives one at the first training
-        forward.
-
-    Attributes
-    ----------
-    rate : float
-        The part to *keep*, 1 − rate, as in the book.
-    seed : int or None
-        The seed in use.
-    training_forwards : int
-        How often ``forward`` has run in training; with the seed it determines the next mask.
-    inputs, output : arrays
-        After ``forward``.
-    binary_mask : array of the inputs' shape
-        After a training ``forward``: 1/rate where a cell was kept, else 0.
-    dinputs : array
-        After ``backward``.
-
-    Notes
-    -----
-    Chapter 15 of the book. A mask depends only on the seed, the number of the forward and the cell's place
-    (Philox4x32-7), so it is the same on every backend and for every number of threads.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nnx import Layer_Dropout
-    >>> dropout = Layer_Dropout(0.5, seed=1)
-    >>> dropout.forward(np.ones((2, 8)), training=True)
-    >>> sorted(set(dropout.output.ravel().tolist()))
-    [0.0, 2.0]
-    >>> dropout.forward(np.ones((2, 8)), training=False)
-    >>> bool((dropout.output == 1).all())
-    True
-    """
-
-    _arguments: ClassVar[tuple[str, ...]] = ("rate", "seed")
-
-    _kernel: ClassVar[str] = "dropout"
-
-    rate: float
-    seed: int | None = None
-    training_forwards: int = 0
-    inputs: Array
-    output: Array
-    binary_mask: Array
-    dinputs: Array
-    _given_rate: float | None = None
-    _given_seed: int | None = None
-    _passed_through: bool = False
-
-    def __init__(self, rate: float, seed: int | None = None) -> None:
-        self._given_rate = check.fraction("Layer_Dropout", "rate", rate)
-        self.rate = 1 - self._given_rate
-        if seed is not None:
-            self._given_seed = self.seed = check.whole("Layer_Dropout", "seed", seed, 0, random.MAX_SEED)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments: ``rate`` is the part to drop, ``seed`` None if it was drawn."""
-        given = self._given_rate
-        rate = given if given is not None and 1 - given == self.rate else 1 - self.rate
-        return {"rate": rate, "seed": self._given_seed}
-
-    def forward(self, inputs: ArrayLike, training: bool = True) -> None:
-        """Set ``output`` to the masked inputs or, if not ``training``, to a copy of them.
-
-        Parameters
-        ----------
-        inputs : array (n, ...)
-        training : bool
-        """
-        where = "Layer_Dropout.forward"
-        inputs = check.samples(where, "inputs", inputs)
-        keep, seed, forwards = self._settings(where)
-        self.inputs = inputs
-        self._passed_through = not training
-        if not training:
-            self.output = inputs.copy()
-            return
-        if seed is None:
-            seed = self.seed = random.draw_seed()
-        mask = _kernels.empty_like(inputs)
-        rows = mask.reshape(len(mask), math.prod(mask.shape[1:]))
-        _kernels.backend.dropout_mask(rows, keep, seed, forwards)
-        output = _kernels.empty_like(inputs)
-        _kernels.backend.dropout_apply(inputs, mask, output)
-        self.training_forwards = forwards + 1
-        self.binary_mask = mask
-        self.output = output
-
-    def _settings(self, where: str) -> tuple[float, int | None, int]:
-        """Return the part to keep, the seed and the number of the next mask, checked: anything may be assigned."""
-        keep = float(check.number(where, "rate (the part to keep)", self.rate, 0, 1))
-        if keep == 0:
-            raise ValueError(f"{where}: rate (the part to keep) must be above 0, got {self.rate!r}.")
-        forwards = check.whole(where, "training_forwards", self.training_forwards, 0, check.MAX_COUNT)
-        seed = None if self.seed is None else check.whole(where, "seed", self.seed, 0, random.MAX_SEED)
-        return keep, seed, forwards
-
-    def _next_mask(self, where: str) -> tuple[float, int, int]:
-        """Return what the masks of the training forwards that come next are made of."""
-        keep, seed, forwards = self._settings(where)
-        if seed is None:
-            seed = self.seed = random.draw_seed()
-        return keep, seed, forwards
-
-    def backward(self, dvalues: ArrayLike) -> None:
-        """Set ``dinputs`` to the gradients of the cells that were kept, divided as they were.
-
-        Parameters
-        ----------
-        dvalues : array of the inputs' shape
-        """
-        where = "Layer_Dropout.backward"
-        if self._passed_through:
-            self.dinputs = check.like(where, "dvalues", dvalues, self.inputs).copy()
-            return
-        mask = check.samples(where, "binary_mask", check.stored(where, self, "binary_mask"))
-        dvalues = check.like(where, "dvalues", dvalues, mask)
-        dinputs = _kernels.empty_like(mask)
-        _kernels.backend.dropout_apply(dvalues, mask, dinputs)
-        self.dinputs = dinputs

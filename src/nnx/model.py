@@ -11,12 +11,15 @@ import numpy as np
 from nnx._base import check, printing, trainers
 from nnx._base.config import checked_threads, get_num_threads
 from nnx._base.interrupt import Interrupt, at_once
+from nnx._base.parameters import AVERAGED, Parameterized, WithWeights
 from nnx._base.precision import checked_precision, of_products, warn_of_refused_units
 from nnx._base.random import Order
 from nnx._base.typing import Array, ArrayLike, Parameters, Path
 from nnx._base.vocabulary import BUILT_IN, is_built_in
+from nnx._base.widths import width_after
 from nnx.accuracy import Accuracy_Regression
-from nnx.activations import Activation_PReLU, Activation_Softmax
+from nnx.activations import Activation_Softmax
+from nnx.embedding import check_order
 from nnx.engine import plan, program, training
 from nnx.engine.data_checks import (
     checked_data,
@@ -28,18 +31,16 @@ from nnx.engine.data_checks import (
 )
 from nnx.engine.history import History
 from nnx.engine.job import Job
-from nnx.layers import AVERAGED, Layer_Dense, Layer_Input
+from nnx.layers import Layer_Dense, Layer_Input, Layer_Residual, walk
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Loss, Loss_CategoricalCrossentropy
 from nnx.optimizers import forgetting_averages
 from nnx.predictor import Predictor, freeze
+from nnx.residual import check_widths, refuse_twice
 
 if TYPE_CHECKING:
     from nnx.data.images import Images
     from nnx.data.tables import Table
     from nnx.scoring.reports import Report
-
-#: Built-in layers whose output has as many columns as their input.
-KEEP_WIDTH = tuple(kind for kind in BUILT_IN["layer"] if kind is not Layer_Dense)
 
 #: Losses that take probabilities, and the built-in layer that computes them.
 PAIRS: dict[type, type] = {kind: kind._pair for kind in BUILT_IN["loss"] if kind._needs_pair}
@@ -61,7 +62,8 @@ class Model:
     layers : list
         What was added.
     trainable_layers : list
-        Those with ``weights``, after ``finalize``. A layer taken out of it keeps its parameters as they are.
+        Those with ``weights``, after ``finalize``, also within a `Layer_Residual`: in the order of `nnx.layers.walk`. A
+        layer taken out of it keeps its parameters as they are.
     input_layer : Layer_Input
         After ``finalize``.
     output_layer_activation : layer
@@ -150,8 +152,10 @@ class Model:
         check.role("Model.add", "layer", layer)
         if isinstance(layer, Loss):  # it has both methods, with other arguments
             raise TypeError(f"Model.add: layer must be no loss, got {layer!r}. Call model.set(loss=...).")
-        if any(layer is known for known in self.layers):
-            raise ValueError(f"Model.add: layer must be new to this model, got its {layer!r} again.")
+        known = {id(each) for each in walk(self.layers)}
+        twice = next((each for each in walk([layer]) if id(each) in known), None)
+        if twice is not None:
+            raise ValueError(f"Model.add: layer must be new to this model, got its {twice!r} again.")
         self.layers.append(layer)
 
     def set(
@@ -207,42 +211,32 @@ class Model:
         Raises
         ------
         ValueError
-            If there are no layers or more than 10,000, if one is there twice, if neighbours do not fit each other in
-            width or dtype, or if a loss of probabilities follows another built-in layer than the one that computes
+            If there are no layers or more than 10,000, those within residuals counted, if one is there twice, if
+            neighbours do not fit each other in width or dtype, if an embedding comes after a layer that is none, or if
+            a loss of probabilities follows another built-in layer than the one that computes
             them: `Activation_Softmax` for `Loss_CategoricalCrossentropy`, `Activation_Sigmoid` for
             `Loss_BinaryCrossentropy`. What a layer or loss of a class of your own does is up to you.
         """
         if not self.layers:
             raise ValueError("Model.finalize: there are no layers. Call model.add(layer) first.")
-        if len(self.layers) > MAX_LAYERS:
-            raise ValueError(f"Model.finalize: layers must be at most {MAX_LAYERS:,}, got {len(self.layers):,}.")
-        _refuse_twice(self.layers)
+        every = list(walk(self.layers))
+        if len(every) > MAX_LAYERS:
+            raise ValueError(f"Model.finalize: layers must be at most {MAX_LAYERS:,}, got {len(every):,}.")
+        refuse_twice("Model.finalize", self.layers)
         self._check_chain()
         self._check_output("Model.finalize", self.loss)
         self.input_layer = Layer_Input()
-        chain = [self.input_layer, *self.layers]
-        for before, after in zip(chain, self.layers, strict=False):
-            after.prev, before.next = before, after
+        _connect(self.input_layer, self.layers)
         self.output_layer_activation = self.layers[-1]
-        self.trainable_layers = [layer for layer in self.layers if hasattr(layer, "weights")]
+        self.trainable_layers = [layer for layer in every if hasattr(layer, "weights")]
         self._chain = tuple(self.layers)
         self._connect_loss()
 
     def _check_chain(self) -> None:
         """Refuse neighbours of different width, and two dtypes."""
-        width: int | None = None
-        for number, layer in enumerate(self.layers):
-            if _is_dense(layer) and width not in (None, np.shape(layer.weights)[0]):
-                raise ValueError(
-                    f"Model.finalize: layer {number} must take the {width} outputs of what is before it, got {layer!r}."
-                )
-            if isinstance(layer, Activation_PReLU) and layer.n_inputs != 1 and width not in (None, layer.n_inputs):
-                raise ValueError(
-                    f"Model.finalize: layer {number} must have a slope for each of the {width} outputs of what is "
-                    f"before it, or one for all, got {layer!r}."
-                )
-            width = _width_after(layer, width)
-        with_dtype = [layer for layer in self.layers if isinstance(layer, Layer_Dense | Activation_PReLU)]
+        check_order("Model.finalize", self.layers)
+        check_widths("Model.finalize", self.layers)
+        with_dtype = [layer for layer in walk(self.layers) if isinstance(layer, Parameterized)]
         dtypes = {layer._float_dtype().name for layer in with_dtype}
         if len(dtypes) > 1:
             which = "dense layers" if all(isinstance(layer, Layer_Dense) for layer in with_dtype) else "parameters"
@@ -262,7 +256,7 @@ class Model:
         if needed is None or not self.layers or type(self.layers[-1]) is needed:
             return ""
         last = self.layers[-1]
-        if type(last) not in (Layer_Dense, *KEEP_WIDTH) or not _is_built_in(last) or not _is_built_in(loss):
+        if not is_built_in("layer", last) or not _is_built_in(last) or not _is_built_in(loss):
             return ""
         return f"the last layer must be {needed.__name__} for {type(loss).__name__}, got {last!r}"
 
@@ -681,7 +675,7 @@ class Model:
             )
         for layer, group in zip(self.trainable_layers, groups, strict=True):
             check.role(where, "trainable layer", layer)
-            if isinstance(layer, Layer_Dense | Activation_PReLU):
+            if isinstance(layer, Parameterized):
                 layer._cast(where, *_group(where, layer, group))
         kept = self.get_parameters()
         owns = [getattr(layer, "__dict__", {}) for layer in self.trainable_layers]
@@ -790,7 +784,8 @@ class Model:
         misfit = self._misfit(self.loss)
         if not misfit:
             self.finalize()
-            self.trainable_layers = [layers[number] for number in trainable]
+            every = list(walk(layers))
+            self.trainable_layers = [every[number] for number in trainable]
             self._connect_loss()
         return misfit
 
@@ -811,15 +806,10 @@ class Model:
 
     def summary(self) -> None:
         """Print a table of the layers with their output shapes, numbers of parameters and bytes."""
-        width: int | None = None
         rows: list[tuple[str, ...]] = [("layer", "output", "parameters", "bytes")]
-        sums = [0, 0]
-        for layer in self.layers:
-            width = _width_after(layer, width)
-            arrays = [np.asarray(getattr(layer, name)) for name in ("weights", "biases") if hasattr(layer, name)]
-            size, n_bytes = sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
-            sums = [sums[0] + size, sums[1] + n_bytes]
-            rows.append((repr(layer), f"(n, {'?' if width is None else width})", f"{size:,}", f"{n_bytes:,}"))
+        _summarize(self.layers, None, "", rows)
+        arrays = [array for layer in walk(self.layers) for array in _parameter_arrays(layer)]
+        sums = sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
         rows.append(("total", "", f"{sums[0]:,}", f"{sums[1]:,}"))
         wide = [max(len(row[i]) for row in rows) for i in range(4)]
         for row in rows:
@@ -837,7 +827,7 @@ class Model:
         if not keeps(self, "forward", __name__):
             return None
         for layer in self.layers:
-            width = _width_after(layer, width)
+            width = width_after(layer, width)
         return width
 
     def _require(self, where: str, *names: str) -> None:
@@ -875,28 +865,38 @@ class Model:
 program.stand_for(Model, ("forward", "backward"))
 
 
-def _refuse_twice(layers: list[Any]) -> None:
-    """Refuse a layer that stands in two places: it keeps one input for its backward pass."""
-    places: dict[int, int] = {}
-    for number, layer in enumerate(layers):
-        first = places.setdefault(id(layer), number)
-        if first != number:
-            raise ValueError(
-                f"Model.finalize: layers must be different objects, got {layer!r} as layers {first} and {number}. "
-                "Make one for each place; two of them may share weights: b.set_parameters(*a.get_parameters())."
-            )
+def _connect(before: Any, layers: Sequence[Any]) -> None:
+    """Set ``prev`` and ``next`` of neighbours, within residuals too.
+
+    What is before a residual is before the first layer in it as well; the residual itself comes after the last one.
+    """
+    for layer in layers:
+        if isinstance(layer, Layer_Residual):
+            inner = layer.layers
+            _connect(before, inner)
+            if inner:
+                inner[-1].next = layer
+        layer.prev, before.next = before, layer
+        before = layer
 
 
-def _width_after(layer: Any, width: int | None) -> int | None:
-    """Return how many columns a layer gives for ``width`` columns; None if only running it would tell."""
-    if _is_dense(layer):
-        return int(np.shape(layer.weights)[1])
-    return width if type(layer) in KEEP_WIDTH else None
+def _summarize(layers: Sequence[Any], width: int | None, indent: str, rows: list[tuple[str, ...]]) -> None:
+    """Add a row of `Model.summary` for each layer; those in a residual follow it, indented."""
+    for layer in layers:
+        before, width = width, width_after(layer, width)
+        holds_layers = isinstance(layer, Layer_Residual)
+        shown = type(layer).__name__ if holds_layers else repr(layer)
+        arrays = _parameter_arrays(layer)
+        size, n_bytes = sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
+        columns = "?" if width is None else width
+        rows.append((indent + shown, f"(n, {columns})", f"{size:,}", f"{n_bytes:,}"))
+        if holds_layers:
+            _summarize(layer.layers, before, indent + "  ", rows)
 
 
-def _is_dense(layer: Any) -> bool:
-    """Return whether a layer computes what a dense one does; a subclass may have a ``forward`` of its own."""
-    return isinstance(layer, Layer_Dense) and np.ndim(layer.weights) == 2 and keeps(layer, "forward", "nnx.layers")
+def _parameter_arrays(layer: Any) -> list[Array]:
+    """Return a layer's weights and biases, as far as it has any."""
+    return [np.asarray(getattr(layer, name)) for name in ("weights", "biases") if hasattr(layer, name)]
 
 
 def _check_preprocessors(table: Any, images: Any) -> None:
@@ -914,10 +914,10 @@ def _is_built_in(thing: Any) -> bool:
     return keeps(thing, "forward", type(thing).__module__)
 
 
-def _group(where: str, layer: Layer_Dense | Activation_PReLU, group: tuple[ArrayLike, ...]) -> tuple[ArrayLike, ...]:
+def _group(where: str, layer: Parameterized, group: tuple[ArrayLike, ...]) -> tuple[ArrayLike, ...]:
     """Return the arrays for a layer, as many as it has parameters."""
     if len(group) != len(layer._parameters):
-        kind = "pairs of weights and biases" if isinstance(layer, Layer_Dense) else f"weights alone for {layer!r}"
+        kind = f"weights alone for {layer!r}" if isinstance(layer, WithWeights) else "pairs of weights and biases"
         raise ValueError(f"{where}: parameters must be {kind}, got {len(group)} in one.")
     return group
 

@@ -20,10 +20,10 @@ from nnx import _kernels, schedules
 from nnx._base import check
 from nnx._base.describe import Described
 from nnx._base.interrupt import at_once
+from nnx._base.parameters import AVERAGED, Parameterized
 from nnx._base.text import abridged
 from nnx._base.typing import Array
 from nnx._base.vocabulary import built_in
-from nnx.layers import AVERAGED, Layer_Dense
 from nnx.schedules import AnySchedule
 
 __all__ = [
@@ -289,7 +289,7 @@ def _clipped(gradients: list[Array], rule: Rule) -> list[Array]:
 
 def _parameters(where: str, layer: Any) -> tuple[Array, ...]:
     """Return a layer's weights and, if it has any, biases."""
-    if isinstance(layer, Layer_Dense):
+    if isinstance(layer, Parameterized):
         return layer.get_parameters()
     names = ("weights",) if getattr(layer, "biases", None) is None else ("weights", "biases")
     return tuple(check.bound(where, layer, name) for name in names)

@@ -10,13 +10,15 @@ import numpy as np
 
 from nnx._base import check
 from nnx._base.network import Network
+from nnx._base.parameters import Parameterized
 from nnx._base.typing import Array, ArrayLike, FloatDType
+from nnx._base.widths import widths_of
 from nnx.accuracy import Accuracy_Categorical
-from nnx.activations import Activation_PReLU
+from nnx.embedding import check_categories, columns_of_categories
 from nnx.engine import plan, program
 from nnx.engine.job import Data
 from nnx.engine.program import Program
-from nnx.layers import Layer_Dense
+from nnx.layers import walk
 from nnx.losses import KernelLoss, Loss_CategoricalCrossentropy
 
 #: Rows that stand class by class are taken for sorted if chance gives such an order less often than this.
@@ -34,9 +36,15 @@ def _samples(model: Network, where: str, name: str, X: ArrayLike, known: Program
         return check.rows(where, name, X, known.stages[0].n_in, known.dtype)
     first = model.layers[0]
     if keeps(model, "forward", "nnx.model"):
-        if keeps(first, "forward", "nnx.layers") and isinstance(first, Layer_Dense):
-            weights, _ = first.get_parameters()
-            return check.rows(where, name, X, len(weights), weights.dtype)
+        if isinstance(first, Parameterized):
+            first.get_parameters()
+        widths, dtype = widths_of(first), dtype_of(model)
+        if widths is not None and widths[0] is not None and dtype is not None:
+            samples = check.rows(where, name, X, widths[0], dtype)
+            layout = columns_of_categories(model.layers)
+            if layout is not None:
+                check_categories(where, name, samples, *layout)
+            return samples
         if type(first).__module__.startswith("nnx."):
             return check.samples(where, name, X, dtype_of(model))
     X = check.plain(where, name, X)
@@ -142,5 +150,4 @@ def _output_width(model: Network, samples: Array) -> int:
 
 def dtype_of(model: Network) -> FloatDType | None:
     """Return the dtype of the model's layers with parameters; None if it has none."""
-    kinds = Layer_Dense | Activation_PReLU
-    return next((layer._float_dtype() for layer in model.layers if isinstance(layer, kinds)), None)
+    return next((layer._float_dtype() for layer in walk(model.layers) if isinstance(layer, Parameterized)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -10,7 +11,9 @@ from nnx import _kernels
 from nnx._base.network import Network
 from nnx.engine.job import Data
 from nnx.errors import DivergenceError
-from nnx.layers import Layer_Dropout
+from nnx.layers import Layer_BatchNorm, Layer_Residual, walk
+from nnx.norms import STATISTICS
+from nnx.residual import places
 
 
 def check_parameters(model: Network, done: int, n_batches: int) -> None:
@@ -31,15 +34,15 @@ def refuse_step(model: Network, batch: Data, done: int, n_batches: int) -> NoRet
 
     Its update is not made, and its forward is as if it had not been.
     """
-    for layer in model.layers:
-        if isinstance(layer, Layer_Dropout):
-            layer.training_forwards = layer.training_forwards - 1
+    for layer in walk(model.layers):
+        if hasattr(layer, "_undo_forward"):
+            layer._undo_forward()
     found = "the samples hold a value that is not finite" if not _is_finite(batch.X) else None
-    for number, layer in enumerate(model.layers):
-        parameter = _name(layer, number, ("weights", "biases"))
+    for place, layer in _in_order(model.layers):
+        parameter = _name(layer, place, ("weights", "biases"))
         if found is None and parameter is not None and done:
             _refuse(f"by {_place(done - 1, n_batches)}: {parameter}", done)
-        found = found or parameter or _name(layer, number, ("output",))
+        found = found or parameter or _name(layer, place, ("output",))
     _refuse(f"in {_place(done, n_batches)}: {found or 'the loss is the first value that is not finite'}", done)
 
 
@@ -55,19 +58,31 @@ def _place(step: int, n_batches: int) -> str:
 
 
 def _first_parameter(model: Network) -> str | None:
-    """Return the clause about the first trained parameter that is not finite; None if all are."""
-    for number, layer in enumerate(model.layers):
-        found = _name(layer, number, ("weights", "biases"))
-        if found is not None and any(layer is trained for trained in model.trainable_layers):
+    """Return the clause about the first trained parameter, or running figure, that is not finite; None if all are."""
+    trained = {id(layer) for layer in model.trainable_layers}
+    for place, layer in places(model.layers):
+        found = _name(layer, place, ("weights", "biases")) if id(layer) in trained else None
+        if found is None and isinstance(layer, Layer_BatchNorm):
+            found = _name(layer, place, STATISTICS)
+        if found is not None:
             return found
     return None
 
 
-def _name(layer: Any, number: int, names: tuple[str, ...]) -> str | None:
+def _in_order(layers: Iterable[Any], inside: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield layers in the order in which a forward ends in them, each after its name: a residual after those in it."""
+    for number, layer in enumerate(layers):
+        place = f"layer {number}{inside}"
+        if isinstance(layer, Layer_Residual):
+            yield from _in_order(layer.layers, f" in {place}")
+        yield place, layer
+
+
+def _name(layer: Any, place: str, names: tuple[str, ...]) -> str | None:
     """Return the clause about the first of a layer's arrays that is not finite; None if all are."""
     for name in names:
         if not _is_finite(getattr(layer, name, None)):
-            return f"the {name} of layer {number}, {layer!r}, got the first value that is not finite"
+            return f"the {name} of {place}, {layer!r}, got the first value that is not finite"
     return None
 
 

@@ -9,7 +9,7 @@ from nnx import schedules
 from nnx._base import check, random
 from nnx._base.vocabulary import BUILT_IN
 from nnx.accuracy import Accuracy_Regression
-from nnx.layers import Layer_Dropout
+from nnx.layers import Layer_Dropout, Layer_GaussianNoise, Layer_Residual
 from nnx.optimizers import COMMON
 
 #: The largest count that a file may hold: whoever goes on from it does not leave the range of 64 bits.
@@ -44,6 +44,7 @@ def _check_precision(where: str, name: str, value: Any) -> None:
 #: Numbers beside the configuration that training goes on from, by class, and the check of each.
 STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
     Layer_Dropout: {"rate": _check_keep, "seed": _check_seed, "training_forwards": _check_count},
+    Layer_GaussianNoise: {"seed": _check_seed, "training_forwards": _check_count},
     Accuracy_Regression: {"precision": _check_precision},
     **{kind: {"iterations": _check_count, "current_learning_rate": _check_amount} for kind in BUILT_IN["optimizer"]},
 }
@@ -81,7 +82,9 @@ def describe(where: str, role: str, thing: Any) -> dict[str, Any]:
                 f"arguments, got {kind.__name__}. Without one, save_parameters() still works."
             )
     config = thing.get_config()
-    if not custom:
+    if kind is Layer_Residual:
+        config = {"layers": [describe(where, "layer", layer) for layer in thing.layers]}
+    elif not custom:
         make(kind, config)
         config = shortened(kind.__name__, config)
     state = {name: getattr(thing, name) for name in state_of(thing)}

@@ -6,6 +6,7 @@ the caller hands over.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -15,14 +16,17 @@ import numpy as np
 
 from nnx._base import check, files
 from nnx._base.network import AnyNetwork, Network
+from nnx._base.parameters import AVERAGED
 from nnx._base.typing import Array, Path
 from nnx._base.vocabulary import BUILT_IN
+from nnx._base.widths import widths_of
 from nnx.data.images import Images
 from nnx.data.tables import Table
 from nnx.errors import ModelFileError
 from nnx.files import descriptions, packing, safetensors
-from nnx.layers import AVERAGED, Layer_Dense
+from nnx.layers import Layer_BatchNorm, Layer_Residual, walk
 from nnx.losses import answers
+from nnx.norms import STATISTICS
 from nnx.optimizers import AVERAGES, state_names
 
 #: The version that is written, and those that are read.
@@ -49,6 +53,8 @@ PARAMETER_ARRAYS = ("weights", "biases")
 KINDS: tuple[Any, ...] = tuple(BUILT_IN["optimizer"])
 STATES = state_names((*dict.fromkeys(name for kind in KINDS for name in kind._states), AVERAGES))
 ARRAYS = (*PARAMETER_ARRAYS, *STATES[0], *STATES[1])
+#: What layers have at most; batch normalization has figures that no optimizer trains.
+EVERY_ARRAY = (*ARRAYS, *STATISTICS)
 #: The built-in layers that have arrays.
 WITH_PARAMETERS: tuple[Any, ...] = tuple(kind for kind in BUILT_IN["layer"] if hasattr(kind, "_parameters"))
 
@@ -87,23 +93,27 @@ def save_parameters(model: Network, path: Path) -> None:
     """Write weights and biases of the trainable layers, or their averages where there are any."""
     where = "Model.save_parameters"
     path = check.path(where, "path", path)
-    positions = _positions(where, model)
+    layers = list(walk(model.layers))
+    positions = _positions(where, layers, model)
     used = {
-        f"layers.{number}.{name}": (number, average if _has_array(model.layers[number], average) else name)
+        f"layers.{number}.{name}": (number, average if _has_array(layers[number], average) else name)
         for number in positions
         for name, average in zip(PARAMETER_ARRAYS, AVERAGED, strict=True)
     }
+    for number in positions:
+        if isinstance(layers[number], Layer_BatchNorm):
+            used |= {f"layers.{number}.{name}": (number, name) for name in STATISTICS}
     _check_apart(
         where,
         {
-            full_name: getattr(model.layers[number], name)
+            full_name: getattr(layers[number], name)
             for full_name, (number, name) in used.items()
-            if _has_array(model.layers[number], name)
+            if _has_array(layers[number], name)
         },
     )
     arrays: dict[str, Array] = {}
     for full_name, (number, name) in used.items():
-        found = _arrays(where, number, model.layers[number], (name,))
+        found = _arrays(where, number, layers[number], (name,))
         arrays |= dict(zip([full_name], found.values(), strict=False))  # none where a layer has no biases
     safetensors.write(where, path, {"format": PARAMETERS, "version": VERSION, "trainable": positions}, arrays)
 
@@ -115,10 +125,11 @@ def _has_array(layer: Any, name: str) -> bool:
 def contents(where: str, model: Network) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the description of a model, and its arrays by name; refuse what could not be read again."""
     description = describe(where, model)
-    _check_apart(where, _as_assigned(model, range(len(model.layers)), ARRAYS))
+    layers = list(walk(model.layers))
+    _check_apart(where, _as_assigned(layers))
     arrays: dict[str, Array] = {}
-    for number, layer in enumerate(model.layers):
-        arrays |= _arrays(where, number, layer, ARRAYS)
+    for number, layer in enumerate(layers):
+        arrays |= _arrays(where, number, layer, _names_of(layer))
     for key in PREPROCESSORS:
         preprocessor = getattr(model, key)
         if preprocessor is not None:
@@ -136,7 +147,7 @@ def describe(where: str, model: Network) -> dict[str, Any]:
         "version": VERSION,
         "model": type(model).__name__,
         "layers": [descriptions.describe(where, "layer", layer) for layer in model.layers],
-        "trainable": _positions(where, model),
+        "trainable": _positions(where, list(walk(model.layers)), model),
     }
     for role in ("loss", "optimizer", "accuracy"):
         thing = getattr(model, role)
@@ -162,6 +173,8 @@ def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict
     """Return a layer's arrays under their names in the file."""
     if isinstance(layer, WITH_PARAMETERS):
         layer.get_parameters()
+    if isinstance(layer, Layer_BatchNorm):
+        _check_statistics(where, layer)
     _check_shapes(where, layer)
     found = {name: getattr(layer, name, None) for name in names}
     arrays = {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
@@ -171,10 +184,25 @@ def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict
     return {f"layers.{number}.{name}": array for name, array in arrays.items()}
 
 
+def _names_of(layer: Any) -> tuple[str, ...]:
+    """Return the names of the arrays that a file keeps of a layer, if it has them."""
+    return EVERY_ARRAY if isinstance(layer, Layer_BatchNorm) else ARRAYS
+
+
 def _arrays_of(kind: type) -> tuple[str, ...]:
     """Return the names of the arrays that an object of a built-in class may have."""
     names: tuple[str, ...] = getattr(kind, "_parameters", ())
-    return (*names, *itertools.chain(*STATES[: len(names)]))
+    return (*names, *itertools.chain(*STATES[: len(names)]), *(STATISTICS if kind is Layer_BatchNorm else ()))
+
+
+def _check_statistics(where: str, layer: Layer_BatchNorm) -> None:
+    """Refuse running figures that are none: a variance is finite, and at least 0."""
+    _, variance = layer._statistics(where)
+    good = np.isfinite(variance) & (variance >= 0)
+    if not good.all():
+        raise ValueError(
+            f"{where}: running_variance must hold finite numbers of at least 0, got {variance[~good][0]} for {layer!r}."
+        )
 
 
 def _check_shapes(where: str, layer: Any) -> None:
@@ -186,9 +214,11 @@ def _check_shapes(where: str, layer: Any) -> None:
                 raise ValueError(f"{where}: {name} must have shape {shape}, got {state.shape}.")
 
 
-def _as_assigned(model: Network, numbers: Iterable[int], names: tuple[str, ...]) -> dict[str, Array]:
+def _as_assigned(layers: list[Any]) -> dict[str, Array]:
     """Return layers' arrays by name, before those of another layout are copied: a transposed view, for instance."""
-    found = {f"layers.{i}.{name}": getattr(model.layers[i], name, None) for i in numbers for name in names}
+    found = {
+        f"layers.{i}.{name}": getattr(each, name, None) for i, each in enumerate(layers) for name in _names_of(each)
+    }
     return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
 
 
@@ -242,24 +272,25 @@ def _misfit(model: Network, key: str, preprocessor: Table | Images) -> str:
 def _input_width(model: Network) -> int | None:
     """Return how many columns the network takes; None if only running it would tell."""
     for layer in model.layers:
-        if type(layer) is Layer_Dense:
-            return len(layer.weights)
-        if type(layer) not in BUILT_IN["layer"]:  # the built-in others keep the width
+        widths = widths_of(layer)
+        if widths is None:
             return None
+        if widths[0] is not None:
+            return widths[0]
     return None
 
 
-def _positions(where: str, model: Network) -> list[int]:
-    """Return where in ``layers`` each of the trainable layers is."""
-    place = {id(layer): number for number, layer in enumerate(model.layers)}
+def _positions(where: str, layers: list[Any], model: Network) -> list[int]:
+    """Return where in ``layers``, all of the model's, each of the trainable ones is."""
+    place = {id(layer): number for number, layer in enumerate(layers)}
     strangers = [layer for layer in model.trainable_layers if id(layer) not in place]
     if strangers:
         raise ValueError(f"{where}: trainable_layers must be among the model's layers, got {strangers[0]!r}.")
     for layer in model.trainable_layers:
         if not isinstance(layer.weights, np.ndarray):
             raise TypeError(f"{where}: weights must be an array, got those of {layer!r}.")
-    for name in ("layers", "trainable_layers"):
-        _refuse_twice(where, name, getattr(model, name))
+    _refuse_twice(where, "layers", layers)
+    _refuse_twice(where, "trainable_layers", model.trainable_layers)
     return [place[id(layer)] for layer in model.trainable_layers]
 
 
@@ -292,7 +323,7 @@ def load_model(
         file.refuse(f"holds a {file.description['model']}. Call {file.description['model']}.load(path)")
     layers = [file.build("layer", each, custom_objects) for each in file.take(list, "layers")]
     del file.description["layers"]  # of many layers it is large
-    file.fill(layers)
+    file.fill(list(walk(layers)))
     model = kind()
     described = {role: file.description[role] for role in ("loss", "optimizer", "accuracy")}
     parts = {role: None if each is None else file.build(role, each, custom_objects) for role, each in described.items()}
@@ -352,11 +383,14 @@ class Checkpoint:
         self.run_arrays = file.beside(RUN_ARRAYS)
         self._compare(describe(where, model))
         roles = {"loss": model.loss, "optimizer": model.optimizer, "accuracy": model.accuracy}
-        classes = {type(thing).__name__: type(thing) for thing in (*model.layers, *roles.values())}
-        layers = [file.build("layer", each, classes) for each in file.take(list, "layers")]
+        own_layers = list(walk(model.layers))
+        classes = {type(thing).__name__: type(thing) for thing in (*own_layers, *roles.values())}
+        layers = list(walk(file.build("layer", each, classes) for each in file.take(list, "layers")))
         file.fill(layers)
         others = {role: file.build(role, file.description[role], classes) for role in roles}
-        self._pairs = list(zip(model.layers, layers, strict=True))
+        if len(layers) != len(own_layers):  # residuals of a class of one's own may hold what they like
+            file.refuse(f"is a checkpoint of a model with {len(layers)} layers; this one has {len(own_layers)}")
+        self._pairs = list(zip(own_layers, layers, strict=True))
         self._pairs += [(own, others[role]) for role, own in roles.items()]
         counts = "iterations" in descriptions.state_of(others["optimizer"])
         self.iterations = others["optimizer"].iterations if counts else None
@@ -393,7 +427,7 @@ class Checkpoint:
     def restore(self) -> None:
         """Give the model all parameters, state and counts."""
         for own, found in self._pairs:
-            for name in ARRAYS:
+            for name in _names_of(own):
                 if hasattr(found, name):
                     setattr(own, name, getattr(found, name))
                 elif name in vars(own):
@@ -407,13 +441,31 @@ def _made_like(described: Any) -> Any:
     if not isinstance(described, dict):
         return None
     name, custom, config = (described.get(key) for key in ("class", "custom", "config"))
+    if _is_residual(described):
+        return [name, custom, {"layers": [_made_like(each) for each in described["config"]["layers"]]}]
     if isinstance(name, str) and not custom and isinstance(config, dict):
         config = descriptions.completed(name, config)
     return json.loads(json.dumps([name, custom, config], default=safetensors.plain_number))
 
 
+def _is_residual(described: Any) -> bool:
+    """Return whether something describes a built-in layer that holds layers."""
+    if not isinstance(described, dict) or described.get("class") != Layer_Residual.__name__ or described.get("custom"):
+        return False
+    config = described.get("config")
+    return isinstance(config, dict) and config.keys() == {"layers"} and isinstance(config["layers"], list)
+
+
+def _count(described: list[Any]) -> int:
+    """Return how many layers are described, those in residuals counted."""
+    inside = (_count(each["config"]["layers"]) for each in described if _is_residual(each))
+    return len(described) + sum(inside)
+
+
 def _told(described: Any, other: Any) -> str:
     """Return an object's description as a call of its constructor; without what the other of its class has as well."""
+    if _is_residual(described):
+        return f"{Layer_Residual.__name__}([{', '.join(_told(each, None) for each in described['config']['layers'])}])"
     name, _, config = _made_like(described) or ("nothing", False, {})
     arguments = config if isinstance(config, dict) else {}
     other_name, _, others = _made_like(other) or ("nothing", False, {})
@@ -431,11 +483,12 @@ def _is_described(value: Any) -> bool:
 def load_parameters(model: Network, path: Path) -> None:
     """Set a model's parameters from what `save_parameters` or `save_model` wrote: to averages where there are any."""
     file = _File("Model.load_parameters", check.path("Model.load_parameters", "path", path))
-    groups = [[f"layers.{number}.{name}" for name in PARAMETER_ARRAYS] for number in file.trainable()]
-    known = set(itertools.chain(*groups))
+    positions = file.trainable()
+    groups = [[f"layers.{number}.{name}" for name in PARAMETER_ARRAYS] for number in positions]
+    known = {f"layers.{number}.{name}" for number in positions for name in (*PARAMETER_ARRAYS, *STATISTICS)}
     if file.kind != PARAMETERS:
-        n_layers = len(file.take(list, "layers"))
-        known |= {f"layers.{number}.{name}" for number in range(n_layers) for name in ARRAYS}
+        n_layers = _count(file.take(list, "layers"))
+        known |= {f"layers.{number}.{name}" for number in range(n_layers) for name in EVERY_ARRAY}
     arrays = dict(file.layer_arrays(known))
     for names in groups:
         for name, average in zip(names, AVERAGED, strict=True):
@@ -444,9 +497,31 @@ def load_parameters(model: Network, path: Path) -> None:
                 arrays[name] = averages
     values = [tuple(arrays[name] for name in names if name in arrays) for names in groups]
     try:
+        figures = _figures_of(file.where, model, positions, arrays)
         model.set_parameters(values)
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{file.where}: {file.path!r} does not fit this model. {error}") from error
+    for layer, own in figures:
+        vars(layer).update(own)
+
+
+def _figures_of(
+    where: str, model: Network, positions: list[int], arrays: Mapping[str, Array]
+) -> list[tuple[Layer_BatchNorm, dict[str, Array]]]:
+    """Return the running figures that a file holds for layers of a model, checked."""
+    found = []
+    for number, layer in zip(positions, model.trainable_layers, strict=False):
+        own = {name: arrays[f"layers.{number}.{name}"] for name in STATISTICS if f"layers.{number}.{name}" in arrays}
+        if isinstance(layer, Layer_BatchNorm):
+            if len(own) < len(STATISTICS):
+                raise ValueError(f"{where}: running figures must be there for {layer!r}, got none.")
+            tried = copy.copy(layer)
+            vars(tried).update(own)
+            _check_statistics(where, tried)
+            found.append((layer, {name: getattr(tried, name) for name in STATISTICS}))
+        elif own:
+            raise ValueError(f"{where}: running figures must belong to a Layer_BatchNorm, got some for {layer!r}.")
+    return found
 
 
 class _File:
@@ -507,7 +582,7 @@ class _File:
             except (TypeError, ValueError) as error:
                 raise ModelFileError(f"{self.where}: {self.path!r} gives no {name}. {error}") from error
         else:
-            thing = self._builtin(role, name, config)
+            thing = self._builtin(role, name, config, custom_objects)
         checks = descriptions.state_of(thing)
         if set(state) != set(checks):
             self.refuse(f"is damaged: {sorted(state)} is no state of {name}")
@@ -519,13 +594,18 @@ class _File:
             setattr(thing, key, value)
         return thing
 
-    def _builtin(self, role: str, name: str, config: dict[str, Any]) -> Any:
+    def _builtin(self, role: str, name: str, config: dict[str, Any], custom_objects: Mapping[str, type]) -> Any:
         kind = next((each for each in BUILT_IN[role] if each.__name__ == name), None)
         if kind is None:
             self.refuse(f"names {name!r}, which is no {role} of nnx")
         config = descriptions.completed(name, config)
         if set(config) != set(kind._arguments):
             self.refuse(f"is damaged: {name} cannot be made from {sorted(config)}")
+        if kind is Layer_Residual:
+            inner = config["layers"]
+            if type(inner) is not list:
+                self.refuse("is damaged: the layers of a Layer_Residual are no list")
+            config = {"layers": [self.build("layer", each, custom_objects) for each in inner]}
         try:
             return descriptions.make(kind, config)
         except (TypeError, ValueError) as error:
@@ -549,8 +629,10 @@ class _File:
             yield full_name, array
 
     def fill(self, layers: list[Any]) -> None:
-        """Give the layers their arrays: all parameters, of the right shapes; state shaped like those."""
-        known = {f"layers.{number}.{name}": (layer, name) for number, layer in enumerate(layers) for name in ARRAYS}
+        """Give layers, as `walk` yields them, their arrays: all parameters, of the right shapes; state shaped so."""
+        known = {
+            f"layers.{number}.{name}": (layer, name) for number, layer in enumerate(layers) for name in _names_of(layer)
+        }
         for full_name, array in self.layer_arrays(known):
             layer, name = known[full_name]
             if type(layer) in BUILT_IN["layer"] and name not in _arrays_of(type(layer)):
@@ -560,6 +642,8 @@ class _File:
             if type(layer) in WITH_PARAMETERS:
                 try:
                     layer.get_parameters()
+                    if type(layer) is Layer_BatchNorm:
+                        _check_statistics(self.where, layer)
                 except (RuntimeError, TypeError, ValueError) as error:
                     self.refuse(f"is damaged ({error})")
             try:

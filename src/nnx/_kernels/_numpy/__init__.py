@@ -22,6 +22,12 @@ from nnx._kernels._numpy.activations import (
     prelu_forward,
 )
 from nnx._kernels._numpy.counts import argmax, bad_label, equal_count, near_count
+from nnx._kernels._numpy.embedding import (
+    embedding_backward_inputs,
+    embedding_backward_weights,
+    embedding_forward,
+    embedding_misfit,
+)
 from nnx._kernels._numpy.layers import (
     dense_backward_biases,
     dense_backward_inputs,
@@ -30,10 +36,23 @@ from nnx._kernels._numpy.layers import (
     dense_relu_forward,
     dropout_apply,
     dropout_mask,
+    gaussian_noise,
     regularization_loss,
     round_bfloat16,
 )
 from nnx._kernels._numpy.losses import LOSSES, loss_backward, loss_forward, pair_backward, softmax_crossentropy, total
+from nnx._kernels._numpy.norms import (
+    batch_norm_backward_inputs,
+    batch_norm_backward_weights,
+    batch_norm_forward,
+    batch_norm_statistics,
+    layer_norm_backward_inputs,
+    layer_norm_backward_weights,
+    layer_norm_forward,
+    scale_backward_inputs,
+    scale_backward_weights,
+    scale_forward,
+)
 from nnx._kernels._numpy.optimizers import RULES, average_update, clip_gradients, optimizer_update, scale_gradients
 
 #: The kernels, by which every backend is measured.
@@ -43,6 +62,10 @@ __all__ = [
     "argmax",
     "average_update",
     "bad_label",
+    "batch_norm_backward_inputs",
+    "batch_norm_backward_weights",
+    "batch_norm_forward",
+    "batch_norm_statistics",
     "clip_gradients",
     "dense_backward_biases",
     "dense_backward_inputs",
@@ -51,7 +74,15 @@ __all__ = [
     "dense_relu_forward",
     "dropout_apply",
     "dropout_mask",
+    "embedding_backward_inputs",
+    "embedding_backward_weights",
+    "embedding_forward",
+    "embedding_misfit",
     "equal_count",
+    "gaussian_noise",
+    "layer_norm_backward_inputs",
+    "layer_norm_backward_weights",
+    "layer_norm_forward",
     "loss_backward",
     "loss_forward",
     "near_count",
@@ -62,6 +93,9 @@ __all__ = [
     "prelu_forward",
     "regularization_loss",
     "round_bfloat16",
+    "scale_backward_inputs",
+    "scale_backward_weights",
+    "scale_forward",
     "scale_gradients",
     "softmax_crossentropy",
     "total",

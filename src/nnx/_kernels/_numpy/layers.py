@@ -1,12 +1,18 @@
-"""The dense layer's and dropout's kernels."""
+"""The kernels of dense layers, dropout and noise."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from nnx._base.typing import Array
 from nnx._kernels._numpy.activations import relu_forward
 from nnx._kernels._numpy.quiet import quiet
+
+#: What Layer_GaussianNoise makes its key of: equal seeds of dropout and noise give words that have nothing in common.
+NOISE_KEY = 0x9E3779B97F4A7C15
 
 #: Words of a dropout mask drawn at a time: eight arrays of 64-bit numbers that stay in a core's L2 cache.
 MASK_BLOCK = 32768
@@ -96,18 +102,24 @@ def dropout_mask(mask: Array, keep: float, seed: int, forwards: int) -> None:
     (b, i, forwards mod 2³², forwards div 2³²) under the key ``seed`` (64 bits): a cell is kept if its word is below
     ``keep``·2³², rounded. So a cell depends on its place and these numbers alone.
     """
-    rows, columns = mask.shape
     threshold = np.uint64(round(keep * 2**32))
     scale = mask.dtype.type(1 / keep)
-    blocks = np.arange((columns + 3) // 4, dtype=np.uint64)[None, :]
-    step = max(1, MASK_BLOCK // max(1, columns))
-    for start in range(0, rows, step):
-        row = np.arange(start, min(start + step, rows), dtype=np.uint64)[:, None]
-        words = _philox4x32_7(blocks, row, forwards & 0xFFFFFFFF, forwards >> 32, seed)
-        kept = np.empty((len(row), blocks.size, 4), np.bool_)
+    for rows, words in _words_of(mask, seed, forwards):
+        kept = np.empty((*words[0].shape, 4), np.bool_)
         for lane, word in enumerate(words):
             np.less(word, threshold, out=kept[:, :, lane])
-        np.multiply(kept.reshape(len(row), -1)[:, :columns], scale, out=mask[start : start + step])
+        np.multiply(kept.reshape(len(rows), -1)[:, : rows.shape[1]], scale, out=rows)
+
+
+def _words_of(cells: Array, seed: int, forwards: int) -> Iterator[tuple[Array, tuple[Array, Array, Array, Array]]]:
+    """Yield some rows of ``cells`` at a time, with the four words of each four of their columns."""
+    n_rows, columns = cells.shape
+    blocks = np.arange((columns + 3) // 4, dtype=np.uint64)[None, :]
+    step = max(1, MASK_BLOCK // max(1, columns))
+    for start in range(0, n_rows, step):
+        rows = cells[start : start + step]
+        numbers = np.arange(start, start + len(rows), dtype=np.uint64)[:, None]
+        yield rows, _philox4x32_7(blocks, numbers, forwards & 0xFFFFFFFF, forwards >> 32, seed)
 
 
 def _philox4x32_7(c0: Array, c1: Array, c2: int, c3: int, key: int) -> tuple[Array, Array, Array, Array]:
@@ -131,3 +143,24 @@ def _philox4x32_7(c0: Array, c1: Array, c2: int, c3: int, key: int) -> tuple[Arr
 def dropout_apply(values: Array, mask: Array, output: Array) -> None:
     """``output := values × mask``, cell by cell; forward and backward alike."""
     np.multiply(values, mask, out=output)
+
+
+# Layer_GaussianNoise
+
+
+@quiet
+def gaussian_noise(noise: Array, deviation: float, seed: int, forwards: int) -> None:
+    """Fill ``noise`` (n, m) with normal numbers of mean 0 and this standard deviation.
+
+    The words are those of `dropout_mask` under the key ``seed`` XOR `NOISE_KEY`. A pair of them, (u, v), gives two
+    cells (Box and Muller, "A note on the generation of random normal deviates", 1958): r·cos θ and r·sin θ with
+    r = sqrt(−2·ln(((u >> 8) + 1)/2²⁴)) and θ = 2π·(v >> 8)/2²⁴, computed in double.
+    """
+    for rows, words in _words_of(noise, seed ^ NOISE_KEY, forwards):
+        normal = np.empty((*words[0].shape, 4))
+        for lane in (0, 2):
+            u, v = (words[lane + i] >> np.uint64(8) for i in (0, 1))
+            radius = np.sqrt(-2 * np.log((u + np.uint64(1)) * 2.0**-24))
+            angle = v * (2 * math.pi / 2**24)
+            normal[:, :, lane], normal[:, :, lane + 1] = radius * np.cos(angle), radius * np.sin(angle)
+        np.multiply(normal.reshape(len(rows), -1)[:, : rows.shape[1]], deviation, out=rows, casting="same_kind")

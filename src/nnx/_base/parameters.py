@@ -1,0 +1,123 @@
+"""What all layers with parameters share: how these are checked at each use, handed out, and replaced.
+
+A class names its parameters and says which shapes they must have. An optimizer trains them in place, and may keep
+averages of them, with which predictions are computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nnx._base import check, config
+from nnx._base.describe import Described
+from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
+
+#: The attributes in which an optimizer with ``average`` keeps averages of weights and biases.
+AVERAGED = ("weight_averages", "bias_averages")
+
+
+class Parameterized(Described):
+    """A layer with parameters: the common part of those with weights alone, and of those with biases as well."""
+
+    #: The attributes that hold them.
+    _parameters: ClassVar[tuple[str, ...]]
+
+    dtype: DTypeLike = None
+    weights: Array
+    dweights: Array
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments that make a layer like this one (with its first parameters)."""
+        return {**super().get_config(), "dtype": self._float_dtype().name}
+
+    def get_parameters(self) -> tuple[Array, ...]:
+        """Return the live parameters, not their averages: what is trained later changes them too."""
+        return self._checked_parameters(f"{type(self).__name__}.get_parameters")
+
+    def _shapes(self, where: str) -> tuple[tuple[int, int], ...]:
+        """Return the shapes that the parameters must have; what they follow from is checked."""
+        raise NotImplementedError
+
+    def _replace(self, *given: ArrayLike) -> None:
+        """Take parameters, and drop the averages of the old ones."""
+        fitting = self._cast(f"{type(self).__name__}.set_parameters", *given)
+        for name, values in zip(self._parameters, fitting, strict=True):
+            setattr(self, name, values)
+        for name in AVERAGED:
+            vars(self).pop(name, None)
+
+    def _checked_parameters(self, where: str) -> tuple[Array, ...]:
+        """Return the parameters as kernels need them; what users assigned may be anything."""
+        given = [check.stored(where, self, name, "set_parameters") for name in self._parameters]
+        fitting = self._cast(where, *given)
+        for name, values, before in zip(self._parameters, fitting, given, strict=True):
+            if values is not before:
+                setattr(self, name, values)
+        return fitting
+
+    def _parameters_in_use(self, where: str) -> tuple[Array, ...]:
+        """Return what predictions are computed with: averages where there are any, else the parameters."""
+        own, found = vars(self), list(self._checked_parameters(where))
+        for i, name in enumerate(AVERAGED[: len(found)]):
+            if own.get(name) is not None:
+                found[i] = check.bound(where, self, name, found[i].shape, found[i].dtype)
+        return tuple(found)
+
+    def _cast(self, where: str, *given: ArrayLike) -> tuple[Array, ...]:
+        """Return arrays that may become the parameters, cast where that is needed."""
+        dtype = self._float_dtype()
+        wanted = zip(self._parameters, given, self._shapes(where), strict=True)
+        return tuple([check.updatable(where, name, values, shape, dtype) for name, values, shape in wanted])
+
+    def _float_dtype(self) -> FloatDType:
+        dtype = self.dtype
+        if dtype is config.FLOAT32 or dtype is config.FLOAT64:
+            return dtype
+        return config.float_dtype(type(self).__name__, dtype)
+
+
+class WithWeights(Parameterized):
+    """A layer with weights alone."""
+
+    _parameters = ("weights",)
+
+    def set_parameters(self, weights: ArrayLike) -> None:
+        """Take ``weights``, not a copy of them (unless their dtype or layout makes a cast necessary).
+
+        Averages of the old ones are dropped.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an array of another shape, a read-only one, and one that does not hold real numbers; nothing is set
+            then.
+        """
+        self._replace(weights)
+
+
+class WithBiases(Parameterized):
+    """A layer with weights and biases."""
+
+    _parameters = ("weights", "biases")
+
+    biases: Array
+    dbiases: Array
+
+    def set_parameters(self, weights: ArrayLike, biases: ArrayLike) -> None:
+        """Take ``weights`` and ``biases``, not copies of them (unless their dtype or layout makes a cast necessary).
+
+        Averages of the old ones are dropped.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of another shape, read-only ones, and ones that do not hold real numbers; nothing is set then.
+        """
+        self._replace(weights, biases)
+
+
+def filled(columns: int, dtype: FloatDType, value: float) -> Array:
+    """Return a new array (1, columns) of one number."""
+    return np.full((1, columns), value, dtype)

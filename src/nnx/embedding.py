@@ -1,0 +1,323 @@
+"""`Layer_Embedding`: categories, which are numbers of no order, as learnt vectors. The kernels are in
+`_kernels/_numpy/embedding.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from nnx import _kernels, initializers
+from nnx._base import check, config
+from nnx._base.parameters import WithWeights
+from nnx._base.text import abridged
+from nnx._base.typing import Array, ArrayLike, DTypeLike
+from nnx._base.vocabulary import built_in
+from nnx._base.widths import Widths, widths_of
+from nnx.initializers import Initializer
+
+__all__ = ["Layer_Embedding"]
+
+#: Categories of a column, at most: float32 holds all whole numbers up to this one.
+MAX_CATEGORIES = 1 << 24
+
+#: Rows and columns of an array, at most: kernels take their numbers as int32.
+MAX_PLACE = (1 << 31) - 1
+
+
+class Layout(NamedTuple):
+    """Which columns of the inputs hold what, as the kernels take it."""
+
+    #: For each column −1 if it holds numbers, else the row of the weights at which its categories begin; int32.
+    places: Array
+    #: For each column how many categories it has; 0 if it holds numbers; int32.
+    counts: Array
+    #: Columns of the output.
+    n_out: int
+    #: Rows of the weights.
+    n_rows: int
+    #: Columns of their vectors.
+    width: int
+
+
+@built_in("layer")
+class Layer_Embedding(WithWeights):
+    """A learnt vector for each category of some columns; the other columns are handed on as numbers.
+
+    The output has the columns of numbers first, in their order, then for each column of categories, in its order, the
+    vector of its category: a row of ``weights``.
+
+    Parameters
+    ----------
+    n_inputs : int
+        Columns of the inputs.
+    columns : sequence of int
+        Which of them hold categories: whole numbers from 0 up to, but not including, how many there are. Columns are
+        counted from 0, and given in increasing order.
+    categories : int or sequence of int
+        How many categories each of ``columns`` has: one number for all, or one for each. At most 16,777,216.
+    width : int
+        How many numbers stand for a category.
+    dtype : "float32" or "float64", optional
+        The dtype of parameters and results; `nnx.get_default_dtype` if None.
+    weight_initializer : str, number or function, optional
+        As that of `Layer_Dense`, for the shape of ``weights``: all vectors are drawn together.
+
+    Attributes
+    ----------
+    columns, categories : tuples of int
+        As given; ``categories`` is an int if it was one.
+    weight_initializer : str, number or None
+        As given; None for a function.
+    weights : array (sum of all columns' categories, width)
+        The vectors of the first column's categories, then those of the second's, and so on. Trained in place. An array
+        assigned here is cast at its next use if its dtype or layout is another.
+    weight_averages : array of the shape of weights
+        As that of `Layer_Dense`.
+    inputs, output : arrays (n, n_inputs) and (n, n_inputs − columns + columns · width)
+        After ``forward``.
+    dweights, dinputs : arrays of the shapes of weights and inputs
+        After ``backward``. ``dinputs`` is 0 in columns of categories, ``dweights`` for categories that the batch lacks.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For sizes below 1, columns that are not there or not in order, another number of categories than columns,
+        other dtypes, and unknown initializers.
+
+    Notes
+    -----
+    Guo and Berkhahn, Entity embeddings of categorical variables (2016), arXiv:1604.06737. With one column this is
+    ``torch.nn.Embedding(categories, width)``; with more, one of those for each, beside the columns of numbers. It comes
+    first in a model, as its inputs are no results of other layers.
+
+    Examples
+    --------
+    Two columns of numbers; between them one with three categories, which two numbers each stand for.
+
+    >>> from nnx import Layer_Embedding
+    >>> layer = Layer_Embedding(3, columns=[1], categories=3, width=2)
+    >>> layer.set_parameters([[1, 2], [3, 4], [5, 6]])
+    >>> layer.forward([[0.5, 0, 7], [0.25, 2, 8]])
+    >>> layer.output
+    array([[0.5 , 7.  , 1.  , 2.  ],
+           [0.25, 8.  , 5.  , 6.  ]], dtype=float32)
+    >>> layer.forward([[0.5, 3, 7]])
+    Traceback (most recent call last):
+    ValueError: Layer_Embedding.forward: column 1 must hold categories from 0 to 2, got 3 in row 0.
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = (
+        *("n_inputs", "columns", "categories", "width", "dtype", "weight_initializer"),
+    )
+
+    _kernel: ClassVar[str] = "embedding"
+
+    n_inputs: int | None = None
+    columns: Sequence[int] = ()
+    categories: int | Sequence[int] = ()
+    width: int | None = None
+    weight_initializer: str | float | None = "book"
+    inputs: Array
+    output: Array
+    dinputs: Array
+    #: What the latest layout was made of, and that.
+    _known: tuple[tuple[Any, ...], Layout] | None = None
+
+    def __init__(
+        self,
+        n_inputs: int,
+        columns: Sequence[int],
+        categories: int | Sequence[int],
+        width: int,
+        dtype: DTypeLike = None,
+        weight_initializer: Initializer = "book",
+    ) -> None:
+        self._configure(n_inputs, columns, categories, width, dtype, weight_initializer)
+        shape = self._shapes("Layer_Embedding")[0]
+        self.weights = initializers.initial_weights("Layer_Embedding", shape, self.dtype, weight_initializer)
+
+    def _configure(
+        self,
+        n_inputs: int,
+        columns: Sequence[int],
+        categories: int | Sequence[int],
+        width: int,
+        dtype: DTypeLike,
+        weight_initializer: Initializer = "book",
+    ) -> None:
+        """Set all but the parameter: a model file brings its own, and loading one draws no random number."""
+        where = "Layer_Embedding"
+        self.dtype = config.float_dtype(where, dtype)
+        self.n_inputs = check.whole(where, "n_inputs", n_inputs, 1, MAX_PLACE)
+        self.width = check.whole(where, "width", width, 1, MAX_PLACE)
+        self.columns = _checked_columns(where, columns, self.n_inputs)
+        self.categories = _checked_categories(where, categories, len(self.columns))
+        self._shapes(where)
+        self.weight_initializer = initializers.kept(where, "weight_initializer", weight_initializer)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments that make a layer like this one (with other weights)."""
+        found = super().get_config()
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+    def forward(self, inputs: ArrayLike, training: bool = True) -> None:
+        """Set ``output`` to the columns of numbers and the vectors of the categories.
+
+        Parameters
+        ----------
+        inputs : array (n, n_inputs)
+            Kept as ``inputs`` for ``backward``.
+        training : bool
+            If not, ``weight_averages`` are the vectors if there are any.
+
+        Raises
+        ------
+        ValueError
+            For a number in a column of categories that is none; nothing has changed then.
+        """
+        where = "Layer_Embedding.forward"
+        (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)
+        inputs = check.rows(where, "inputs", inputs, self._n_inputs(where), weights.dtype)
+        layout = self._layout(where)
+        check_categories(where, "", inputs, layout.places, layout.counts)
+        output = _kernels.empty(len(inputs), layout.n_out, weights.dtype)
+        _kernels.backend.embedding_forward(inputs, layout.places, weights, output)
+        self.inputs = inputs
+        self.output = output
+
+    def backward(self, dvalues: ArrayLike) -> None:
+        """Set ``dweights`` and ``dinputs`` from the gradient of the loss by ``output``.
+
+        Parameters
+        ----------
+        dvalues : array of the output's shape
+        """
+        where = "Layer_Embedding.backward"
+        (weights,) = self._checked_parameters(where)
+        inputs = check.stored(where, self, "inputs")
+        inputs = check.rows(where, "inputs", inputs, self._n_inputs(where), weights.dtype)
+        layout = self._layout(where)
+        check_categories(where, "", inputs, layout.places, layout.counts)  # the caller's array may have changed
+        dvalues = check.rows(where, "dvalues", dvalues, layout.n_out, weights.dtype, len(inputs))
+        dweights, dinputs = _kernels.empty_like(weights), _kernels.empty_like(inputs)
+        _kernels.backend.embedding_backward_weights(inputs, dvalues, layout.places, dweights)
+        _kernels.backend.embedding_backward_inputs(dvalues, layout.places, layout.width, dinputs)
+        self.dweights, self.dinputs = dweights, dinputs
+
+    def _n_inputs(self, where: str) -> int:
+        return check.whole(where, "n_inputs", self.n_inputs, 1, MAX_PLACE)
+
+    def _sizes(self, where: str) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
+        """Return the arguments, checked, with a number of categories for each column: anything may be assigned."""
+        n_inputs, width = self._n_inputs(where), check.whole(where, "width", self.width, 1, MAX_PLACE)
+        columns = _checked_columns(where, self.columns, n_inputs)
+        categories = _checked_categories(where, self.categories, len(columns))
+        counts = categories if isinstance(categories, tuple) else (categories,) * len(columns)
+        return n_inputs, columns, counts, width
+
+    def _shapes(self, where: str) -> tuple[tuple[int, int], ...]:
+        _, _, counts, width = self._sizes(where)
+        if sum(counts) > MAX_PLACE:
+            raise ValueError(f"{where}: categories must be at most {MAX_PLACE:,} together, got {sum(counts):,}.")
+        return ((sum(counts), width),)
+
+    def _widths(self) -> Widths:
+        n_inputs, columns, _, width = self._sizes("Layer_Embedding")
+        return n_inputs, n_inputs + len(columns) * (width - 1)
+
+    def _layout(self, where: str) -> Layout:
+        """Return which columns hold what, as kernels take it. It is as large as a row of the inputs."""
+        sizes = n_inputs, columns, counts, width = self._sizes(where)
+        if self._known is None or self._known[0] != sizes:
+            where_each = list(columns)
+            places, n_categories = np.full(n_inputs, -1, np.int32), np.full(n_inputs, 0, np.int32)
+            n_categories[where_each] = counts
+            places[where_each] = np.cumsum((0, *counts[:-1]))
+            n_out = n_inputs + len(columns) * (width - 1)
+            self._known = sizes, Layout(places, n_categories, n_out, sum(counts), width)
+        return self._known[1]
+
+
+def check_order(where: str, layers: Sequence[Any]) -> None:
+    """Refuse an embedding after built-in layers that are none: its categories would be results of theirs."""
+    before: Any = None
+    for number, layer in enumerate(layers):
+        if isinstance(layer, Layer_Embedding):
+            if before is not None:
+                raise ValueError(
+                    f"{where}: layer {number} must come before all layers that compute, as its inputs are categories, "
+                    f"got {layer!r} after {before!r}."
+                )
+        elif before is None and widths_of(layer) is not None:
+            before = layer
+
+
+def columns_of_categories(layers: Sequence[Any]) -> tuple[Array, Array] | None:
+    """Return, for the columns of a model's inputs, places and counts of all categories in them, as kernels take them.
+
+    The model's first layers may be several embeddings, each of which hands its columns of numbers on to the next one.
+    None if the first layer is no embedding with the built-in ``forward``.
+    """
+    found: tuple[Array, Array] | None = None
+    origins: list[int] = []  # of each column: the one of the inputs that it still is; -1 if it is part of a vector
+    for layer in layers:
+        if not isinstance(layer, Layer_Embedding) or widths_of(layer) is None:
+            break
+        layout = layer._layout("Layer_Embedding")
+        if found is None:
+            found = layout.places.copy(), layout.counts.copy()
+            origins = list(range(len(layout.places)))
+        if len(origins) != len(layout.places):
+            break  # which `forward` will tell
+        for column in np.flatnonzero(layout.places >= 0).tolist():
+            if origins[column] >= 0:
+                found[0][origins[column]], found[1][origins[column]] = 0, layout.counts[column]
+        numbers = np.flatnonzero(layout.places < 0).tolist()
+        origins = [origins[column] for column in numbers] + [-1] * (layout.n_out - len(numbers))
+    return found
+
+
+def check_categories(where: str, name: str, values: Array, places: Array, counts: Array) -> None:
+    """Refuse numbers in columns of categories that are none, naming the first, row by row.
+
+    The sentence begins with ``name``, of an argument, if there is one.
+    """
+    place = _kernels.backend.embedding_misfit(values, places, counts)
+    if place < 0:
+        return
+    row, column = divmod(place, len(places))
+    found = str(values[row, column]).removesuffix(".0")
+    expected = f"must hold categories from 0 to {counts[column] - 1}"
+    what = f"{name} {expected} in column {column}" if name else f"column {column} {expected}"
+    raise ValueError(f"{where}: {what}, got {found} in row {row}.")
+
+
+def _whole_numbers(where: str, name: str, values: Any, low: int, high: int) -> tuple[int, ...]:
+    """Return a sequence of whole numbers as a tuple."""
+    if type(values) is tuple and all(type(value) is int and low <= value <= high for value in values):
+        return values
+    if isinstance(values, str | bytes | dict) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{where}: {name} must be a list of whole numbers, got {abridged(values)}.")
+    return tuple([check.whole(where, f"{name}[{i}]", value, low, high) for i, value in enumerate(values)])
+
+
+def _checked_columns(where: str, columns: Any, n_inputs: int) -> tuple[int, ...]:
+    found = _whole_numbers(where, "columns", columns, 0, n_inputs - 1)
+    if not found:
+        raise ValueError(f"{where}: columns must name at least one column, got none.")
+    if any(after <= before for before, after in itertools.pairwise(found)):
+        raise ValueError(f"{where}: columns must be in increasing order, each once, got {abridged(list(found))}.")
+    return found
+
+
+def _checked_categories(where: str, categories: Any, n_columns: int) -> int | tuple[int, ...]:
+    if not hasattr(categories, "__iter__") or getattr(categories, "ndim", 1) == 0:
+        return check.whole(where, "categories", categories, 1, MAX_CATEGORIES)
+    found = _whole_numbers(where, "categories", categories, 1, MAX_CATEGORIES)
+    if len(found) != n_columns:
+        raise ValueError(f"{where}: categories must be one number for each of {n_columns} columns, got {len(found)}.")
+    return found

@@ -15,6 +15,7 @@ from nnx._base.network import Network
 from nnx._base.precision import checked_precision
 from nnx._base.text import abridged
 from nnx._base.typing import Array, ArrayLike, FloatDType
+from nnx.embedding import check_categories, columns_of_categories
 from nnx.engine import program
 
 __all__ = ["Predictor"]
@@ -24,7 +25,7 @@ class Part(NamedTuple):
     """A layer, as kernels see it."""
 
     kind: str
-    #: Weights and biases, a PReLU's slopes, or the settings of an activation.
+    #: Parameters and what is fixed beside them (see `_values`), or the settings of an activation.
     values: tuple[Any, ...]
     n_in: int
     n_out: int
@@ -64,13 +65,15 @@ class Predictor:
     <Predictor 1-1, relu, float32>
     """
 
-    __slots__ = ("__weakref__", "_native", "_parts", "dtype", "n_inputs", "n_outputs", "precision")
+    __slots__ = ("__weakref__", "_categories", "_native", "_parts", "dtype", "n_inputs", "n_outputs", "precision")
 
     n_inputs: int
     n_outputs: int
     dtype: FloatDType
     precision: str
     _parts: tuple[Part, ...]
+    #: How many categories each column of the inputs has, 0 for one of numbers; None without such columns.
+    _categories: tuple[int, ...] | None
     #: The compiled predictor of the backend that was in force at the last call; None where there is none.
     _native: Any
 
@@ -96,6 +99,9 @@ class Predictor:
             if found is not None:
                 return found
         samples = check.rows("Predictor", "X", X, self.n_inputs, self.dtype)
+        counts = self._counts()
+        if counts is not None:
+            check_categories("Predictor", "X", samples, counts - np.int32(1), counts)
         target = None if out is None else _checked_out(out, (len(samples), self.n_outputs), self.dtype)
         native = self._in_force()
         found = None if native is None else native.predict(samples, target)
@@ -109,15 +115,26 @@ class Predictor:
         if native is None or not native.holds():
             kind = getattr(_kernels.backend, "Predictor", None)
             rounds = self.precision == "bfloat16"
-            native = None if kind is None else kind(self.dtype, self._parts, _kernels, rounds)
+            native = None if kind is None else kind(self.dtype, self._parts, _kernels, rounds, self._counts())
             object.__setattr__(self, "_native", native)
         return native
+
+    def _counts(self) -> Array | None:
+        """Return how many categories each column of the inputs has, as kernels take it."""
+        return None if self._categories is None else np.array(self._categories, np.int32)
 
     def _by_kernels(self, samples: Array, out: Array | None) -> Array:
         """Compute one kernel after the other, as layers do."""
         values = samples
+        open_forks: list[Array] = []
         for part in self._parts:
-            values = _outputs(part, values, self.precision == "bfloat16")
+            if part.kind == "fork":
+                open_forks.append(values)
+            elif part.kind == "join":
+                with np.errstate(all="ignore"):
+                    values = values + open_forks.pop()
+            else:
+                values = _outputs(part, values, self.precision == "bfloat16")
         if out is None:
             return values
         out[...] = values
@@ -149,7 +166,7 @@ class Predictor:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return made, (tuple(map(tuple, self._parts)), self.precision)
+        return made, (tuple(map(tuple, self._parts)), self.precision, self._categories)
 
 
 def freeze(model: Network, precision: str | None) -> Predictor:
@@ -162,11 +179,18 @@ def freeze(model: Network, precision: str | None) -> Predictor:
         raise ValueError(f"{where}: the model must be of built-in parts alone, but {obstacle}. Use predict.") from None
     chosen = checked_precision(where, precision, chain.dtype) or chain.dtype.name
     parts = [(stage.kind, _values(where, stage), stage.n_in, stage.n_out) for stage in chain.stages]
-    return made(tuple(part for part in parts if part[0] != "dropout"), chosen)
+    categories = columns_of_categories(model.layers)
+    counts = None if categories is None else tuple(categories[1].tolist())
+    return made(tuple(part for part in parts if part[0] not in program.RANDOM), chosen, counts)
 
 
-def made(parts: tuple[tuple[Any, ...], ...], precision: str) -> Predictor:
-    """Return a predictor of these parts, with copies of their arrays: a new one, or one out of a pickle."""
+def made(
+    parts: tuple[tuple[Any, ...], ...], precision: str, categories: tuple[int, ...] | None = None
+) -> Predictor:
+    """Return a predictor of these parts, with copies of their arrays: a new one, or one out of a pickle.
+
+    ``categories``: how many each column of the inputs has, 0 for one of numbers; None without such columns.
+    """
     rounds = precision == "bfloat16"
     frozen = tuple(Part(kind, _frozen(kind, values, rounds), n_in, n_out) for kind, values, n_in, n_out in parts)
     predictor = object.__new__(Predictor)
@@ -176,6 +200,7 @@ def made(parts: tuple[tuple[Any, ...], ...], precision: str) -> Predictor:
         "n_inputs": frozen[0].n_in,
         "n_outputs": frozen[-1].n_out,
         "_parts": frozen,
+        "_categories": categories,
         "_native": None,
     }
     for name, value in chosen.items():
@@ -185,21 +210,31 @@ def made(parts: tuple[tuple[Any, ...], ...], precision: str) -> Predictor:
 
 
 def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
-    """Return what a kernel is given of a layer: the parameters that `predict` uses, or settings."""
-    if stage.kind in program.PARAMETERS:
-        return tuple(stage.owner._parameters_in_use(where))
-    return () if stage.kind == "dropout" else tuple(stage.owner._settings())
+    """Return what a kernel is given of a layer: the parameters that `predict` uses, and what is fixed beside, or settings.
+
+    Beside a batch norm's are running mean and variance, and epsilon; a layer norm's, epsilon; an embedding's, places.
+    """
+    owner, kind = stage.owner, stage.kind
+    if kind in program.PARAMETERS:
+        found = tuple(owner._parameters_in_use(where))
+        if kind == "batch_norm":
+            return (*found, *owner._statistics(where), owner._settings(where)[1])
+        if kind == "embedding":
+            return (*found, owner._layout(where).places)
+        return (*found, *owner._settings(where)) if kind == "layer_norm" else found
+    return () if kind in (*program.RANDOM, "fork", "join") else tuple(owner._settings())
 
 
 def _frozen(kind: str, values: tuple[Any, ...], rounds: bool) -> tuple[Any, ...]:
     """Return settings, or read-only copies of parameters; a dense layer's weights rounded, if that is wanted."""
     if kind not in program.PARAMETERS:
         return values
-    copies = [np.array(value, order="C") for value in values]
+    copies = [np.array(value, order="C") if isinstance(value, np.ndarray) else value for value in values]
     if rounds and kind == "dense":
         _kernels.backend.round_bfloat16(copies[0], copies[0])
     for copy in copies:
-        copy.flags.writeable = False
+        if isinstance(copy, np.ndarray):
+            copy.flags.writeable = False
     return tuple(copies)
 
 
@@ -214,8 +249,16 @@ def _outputs(part: Part, inputs: Array, rounds: bool) -> Array:
             inputs = rounded
         weights, biases = part.values
         backend.dense_forward(inputs, weights, biases, output)
-    elif part.kind == "prelu":
-        backend.prelu_forward(inputs, part.values[0], output)
+    elif part.kind in ("prelu", "scale"):
+        getattr(backend, f"{part.kind}_forward")(inputs, part.values[0], output)
+    elif part.kind == "batch_norm":
+        weights, biases, mean, variance, epsilon = part.values
+        backend.batch_norm_forward(inputs, mean, variance, weights, biases, epsilon, output)
+    elif part.kind == "layer_norm":
+        backend.layer_norm_forward(inputs, *part.values, output)
+    elif part.kind == "embedding":
+        weights, places = part.values
+        backend.embedding_forward(inputs, places, weights, output)
     else:
         backend.activation_forward(part.kind, inputs, output, part.values)
     return output

@@ -20,6 +20,7 @@ from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx._base.typing import Array
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
+from nnx.embedding import columns_of_categories
 from nnx.engine import divergence, program
 from nnx.engine.history import History
 from nnx.engine.job import Data, Job, Keep, Validate
@@ -39,7 +40,11 @@ LEAST_CALL = 50_000_000
 #: Layers of a model that predicts as a plan, at most.
 MOST_STAGES = 64
 #: What layers are given of a last step, and from how many bytes on its memory is used again.
-STORED = ("inputs", "output", "dinputs", "dweights", "dbiases", "binary_mask")
+STORED = ("inputs", "output", "dinputs", "dweights", "dbiases", "binary_mask", "noise")
+#: Which of them a residual gets of the stage with which it begins, and with which it ends.
+OF_RESIDUALS = {"fork": ("inputs", "dinputs"), "join": ("output",)}
+#: Stages of models whose single steps are not repeated.
+UNREPEATED = ("batch_norm", "layer_norm", "scale", "embedding", "gaussian_noise", "fork", "join")
 WORTH_KEEPING = 1 << 17
 #: Rows of a batch that a thread takes, at least.
 LEAST_ROWS = 16
@@ -166,7 +171,7 @@ class Run:
         self.seconds = 0.0  # of a step, as measured last
         self.figures: tuple[Array, Array] | None = None  # of a compiled call that is not recorded yet
         stages = self.program.stages
-        self.dropouts = [stage.owner for stage in stages if stage.kind == "dropout"]
+        self.dropouts = [stage.owner for stage in stages if stage.kind in program.RANDOM]
         self.operations = self.batch * self.program.operations
         accurate = Accurate(self.program.accuracy, self.program.loss, stages, self.program.combined, data)
         self.judges_simply = accurate.compares_with_targets(self.program.loss)
@@ -180,7 +185,7 @@ class Run:
         self.rate = optimizer.current_learning_rate if self.changes_rate else optimizer._checked_rate(where)
         loss_settings = self.program.loss._settings(where, stages[-1].n_out)
         try:
-            if not self.native.bind(self.program.layers, self.program.trained, rule, where, optimizers._state):
+            if not self.native.bind(self.program.owners, self.program.trained, rule, where, optimizers._state):
                 model._plan = None
                 raise program.Obstacle("arrays share memory, or have changed")
             bound = self.native.bind_data(
@@ -330,7 +335,7 @@ class Run:
         if len(self.inputs) * width * self.program.dtype.itemsize < WORTH_KEEPING:
             return []
         parts = [
-            *self.program.layers,
+            *self.program.owners,
             self.program.loss,
             *([self.program.classifier] if self.program.classifier else []),
         ]
@@ -346,13 +351,15 @@ class Run:
 
     def _stored(self) -> list[tuple[dict[str, Any], str, Any]]:
         """Return what the last step has stored for attributes: whose, which, and its value."""
-        layers, program = self.program.layers, self.program
-        found = [
-            (vars(layer), name, value)
-            for layer, values in zip(layers, self.room, strict=True)
-            for name, value in values.items()
-            if name != "dvalues"
-        ]
+        program = self.program
+        found = []
+        for number, (stage, values) in enumerate(zip(program.stages, self.room, strict=True)):
+            names = OF_RESIDUALS.get(stage.kind, [name for name in values if name != "dvalues"])
+            found += [(vars(stage.owner), name, values[name]) for name in names]
+            if stage.kind == "batch_norm":
+                mean, variance = self.native.batch_figures(number)
+                known = {"batch_mean": mean, "batch_variance": variance, "_by_batch": True, "_before": None}
+                found += [(vars(stage.owner), name, value) for name, value in known.items()]
         if not program.combined:
             found.append((vars(program.loss), "dinputs", self.room[-1]["dvalues"]))
         elif program.classifier is not None:
@@ -372,6 +379,8 @@ class Run:
         ):
             return None
         if program.stages[0].kind != "dense" or not self.judges_simply:
+            return None
+        if any(stage.kind in UNREPEATED for stage in program.stages):
             return None
         published = [(owner, name, value) for owner, name, value in self._stored() if value is not self.inputs]
         history = functools.partial(History, self.job.history.is_regression)
@@ -533,7 +542,8 @@ def _inference(model: Network) -> Any:
     except program.Obstacle:
         model._inference = None
         return None
+    categories = columns_of_categories(model.layers)
     model._inference = _kernels.backend.Inference(  # type: ignore[attr-defined]
-        chain.dtype, chain.stages, chain.guards, _kernels
+        chain.dtype, chain.stages, chain.guards, _kernels, None if categories is None else categories[1]
     )
     return model._inference

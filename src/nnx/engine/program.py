@@ -6,7 +6,7 @@ own take the book path (`layerwise.py`), which calls each object's methods. So n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +15,11 @@ from nnx._base import config
 from nnx._base.network import Network
 from nnx._base.typing import FloatDType
 from nnx._base.vocabulary import BUILT_IN, is_built_in
+from nnx._base.widths import widths_of
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
-from nnx.layers import Layer_Dense, Layer_Input
+from nnx.layers import Layer_Dense, Layer_Input, Layer_Residual, walk
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Answers, answers
+from nnx.norms import STATISTICS
 
 #: Methods that a program stands for; who replaces one, or adds one where there was none, gets it called.
 LAYER_METHODS = ("forward", "backward", "predictions", "get_parameters")
@@ -36,6 +38,8 @@ ACCURACY_METHODS = ("init", "compare", "calculate", "calculate_accumulated", "ne
 PARAMETERS: dict[str, tuple[str, ...]] = {
     kind._kernel: kind._parameters for kind in BUILT_IN["layer"] if hasattr(kind, "_parameters")
 }
+#: What stages that draw random numbers keep of them, by their kind.
+RANDOM = {"dropout": "binary_mask", "gaussian_noise": "noise"}
 CLASSIFIER = Activation_Softmax_Loss_CategoricalCrossentropy
 
 #: The built-in classes' own methods, as they are when nnx is imported; None for a name that a class has not.
@@ -63,7 +67,7 @@ class Obstacle(Exception):  # noqa: N818 - it is no mistake, but an answer
 
 
 class Stage(NamedTuple):
-    """A layer, in the order of the model."""
+    """A layer, in the order of the model; a residual is two, "fork" and "join", around those of its layers."""
 
     kind: str
     owner: Any
@@ -131,6 +135,8 @@ class Program:
         self.dtype = dtype_of(self.stages)
         self.loss, self.optimizer, self.accuracy = model.loss, model.optimizer, model.accuracy
         self.layers = tuple(model.layers)
+        #: Of each stage, whose it is.
+        self.owners = tuple(stage.owner for stage in self.stages)
         self.trained = _trained(self.stages, tuple(model.trainable_layers))
         self.classifier = model.softmax_classifier_output
         self.combined = is_combined(self.stages, self.loss)
@@ -148,52 +154,56 @@ class Program:
 
     def ops(self) -> Iterator[tuple[str, Op]]:
         """Yield each kernel of a step, after the name of its phase."""
-        names = [_name(number, self.layers) for number in range(len(self.layers))]
-        before = "X"
-        for name, stage in zip(names, self.stages, strict=True):
-            own_parameters = tuple(f"{name}.{parameter}" for parameter in PARAMETERS.get(stage.kind, ()))
-            reads: tuple[str, ...] = (before, *own_parameters)
-            writes: tuple[str, ...] = (
-                (f"{name}.output", f"{name}.binary_mask") if stage.kind == "dropout" else (f"{name}.output",)
-            )
-            yield "forward", Op(f"{stage.kind}_forward", reads, writes)
-            before = f"{name}.output"
+        names = list(self.names())
+        kinds = [stage.kind for stage in self.stages]
+        made = [f"{name}.{'inputs' if kind == 'fork' else 'output'}" for name, kind in zip(names, kinds, strict=True)]
+        taken = ["X", *made[:-1]]
+        for i, (name, kind) in enumerate(zip(names, kinds, strict=True)):
+            reads = (taken[i], *[f"{name}.{parameter}" for parameter in PARAMETERS.get(kind, ())])
+            if kind == "join":
+                reads = (taken[i], f"{name}.inputs")
+            drawn = [f"{name}.{RANDOM[kind]}"] if kind in RANDOM else []
+            yield "forward", Op(f"{kind}_forward", reads, (made[i], *drawn))
         gradient = f"{names[-1]}.dinputs" if self.combined else "loss.dinputs"
-        kernel = self.loss._kernel
-        yield "loss", Op(kernel, (before, "y"), ("loss", "hits", gradient))
+        yield "loss", Op(self.loss._kernel, (made[-1], "y"), ("loss", "hits", gradient))
         lowest = self.trained.index(True) if True in self.trained else len(names)
-        for number in range(len(names) - 1 - self.combined, lowest, -1):
-            name, stage = names[number], self.stages[number]
-            reads = (gradient, f"{name}.weights") if stage.kind in PARAMETERS else (gradient, f"{name}.output")
-            part = "_inputs" if stage.kind in PARAMETERS else ""
-            yield "backward", Op(f"{stage.kind}_backward{part}", reads, (f"{name}.dinputs",))
-            gradient = f"{name}.dinputs"
+        gradients = {len(names) - 1 - self.combined: gradient}  # of what each stage has made
+        for i in range(len(names) - 1 - self.combined, lowest, -1):
+            name, kind = names[i], kinds[i]
+            reads = (gradients[i], f"{name}.weights") if kind in PARAMETERS else (gradients[i], made[i])
+            if kind == "fork":
+                reads = (gradients[i], f"{name}.dvalues")
+            part = "_inputs" if kind in PARAMETERS else ""
+            gradients[i - 1] = f"{name}.{'dvalues' if kind == 'join' else 'dinputs'}"
+            yield "backward", Op(f"{kind}_backward{part}", reads, (gradients[i - 1],))
         rule = self.optimizer._rule()
-        for number, trained in enumerate(self.trained):
-            if trained:
-                name = names[number]
-                inputs = "X" if number == 0 else f"{names[number - 1]}.output"
-                above = f"{names[number + 1]}.dinputs" if number + 1 < len(names) else "loss.dinputs"
-                kind = self.stages[number].kind
-                for parameter, state in zip(PARAMETERS[kind], rule.states, strict=False):
-                    own = tuple(f"{name}.{attribute}" for attribute in (parameter, *state))
-                    reads = (inputs, above) if parameter == "weights" else (above,)
-                    yield "update", Op(f"{kind}_backward_{parameter}, {rule.kernel}_update", (*reads, *own), own)
+        for i, kind in enumerate(kinds):
+            parameters = zip(PARAMETERS[kind], rule.states, strict=False) if self.trained[i] else ()
+            for parameter, state in parameters:
+                own = tuple(f"{names[i]}.{attribute}" for attribute in (parameter, *state))
+                reads = (taken[i], gradients[i]) if parameter == "weights" else (gradients[i],)
+                yield "update", Op(f"{kind}_backward_{parameter}, {rule.kernel}_update", (*reads, *own), own)
 
     def slots(self) -> list[Slot]:
         """Return every array of a step."""
         found = [Slot("X", ("n", self.stages[0].n_in), "input"), Slot("y", ("n", "..."), "target")]
         states = self.optimizer._rule().states
-        for number, (stage, trained) in enumerate(zip(self.stages, self.trained, strict=True)):
-            name = _name(number, self.layers)
+        for name, stage, trained in zip(self.names(), self.stages, self.trained, strict=True):
             for parameter, state in zip(PARAMETERS.get(stage.kind, ()), states, strict=False):
                 shape: tuple[int, ...] = np.shape(getattr(stage.owner, parameter))
                 found.append(Slot(f"{name}.{parameter}", shape, "parameter" if trained else "frozen parameter"))
                 found += [Slot(f"{name}.{attribute}", shape, "state") for attribute in state if trained]
-            found.append(Slot(f"{name}.output", ("n", stage.n_out), "activation"))
-            if stage.kind == "dropout":
-                found.append(Slot(f"{name}.binary_mask", ("n", stage.n_out), "mask"))
+            if stage.kind == "batch_norm":
+                found += [Slot(f"{name}.{figure}", (1, stage.n_out), "running figure") for figure in STATISTICS]
+            kept = "inputs" if stage.kind == "fork" else "output"
+            found.append(Slot(f"{name}.{kept}", ("n", stage.n_out), "activation"))
+            if stage.kind in RANDOM:
+                found.append(Slot(f"{name}.{RANDOM[stage.kind]}", ("n", stage.n_out), "mask"))
         return found
+
+    def names(self) -> Iterator[str]:
+        """Yield a name for each stage; both of a residual have the same."""
+        return (name for name, _, _ in _in_turn(self.layers))
 
     def __str__(self) -> str:
         lines = [f"Program of {len(self.stages)} stages, {self.dtype}"]
@@ -253,16 +263,23 @@ def _check_apart(program: Program) -> None:
     """Raise `Obstacle` where two arrays that a step writes share memory."""
     states = program.optimizer._rule().states
     arrays = [
-        (f"layers[{number}].{name}", vars(stage.owner).get(name))
-        for number, stage in enumerate(program.stages)
-        for parameter, state in zip(PARAMETERS.get(stage.kind, ()), states, strict=False)
-        for name in (parameter, *state)
+        (f"{place}.{name}", vars(stage.owner).get(name))
+        for place, stage in zip(program.names(), program.stages, strict=True)
+        for name in _written(stage.kind, states)
     ]
     found = [(name, array) for name, array in arrays if isinstance(array, np.ndarray)]
     for i, (name, array) in enumerate(found):
         for other, its_array in found[:i]:
             if np.may_share_memory(array, its_array):
                 raise Obstacle(f"{other} and {name} share memory")
+
+
+def _written(kind: str, states: tuple[tuple[str, ...], tuple[str, ...]]) -> Iterator[str]:
+    """Yield the attributes of a layer whose arrays a step changes in place."""
+    for parameter, state in zip(PARAMETERS.get(kind, ()), states, strict=False):
+        yield from (parameter, *state)
+    if kind == "batch_norm":
+        yield from STATISTICS
 
 
 class Chain(NamedTuple):
@@ -286,24 +303,66 @@ def lower_forward(model: Network) -> Chain:
 def stages(model: Network) -> tuple[Stage, ...]:
     """Return a model's layers with their widths; raise `Obstacle` where one is not built in."""
     found: list[Stage] = []
-    first = next((layer for layer in model.layers if type(layer) is Layer_Dense), None)
+    first = next((layer for layer in walk(model.layers) if type(layer) is Layer_Dense), None)
     if first is None:
         raise Obstacle("there is no dense layer")
-    width = _shape(model.layers, first)[0]
-    for layer in model.layers:
-        kind = layer._kernel if is_built_in("layer", layer) else None
+    width = _width_at_first(model.layers, first)
+    for _, kind, layer in _in_turn(model.layers):
         if kind is None:
             raise Obstacle(f"{_whose(layer, model.layers)} is not built in")
-        n_out = width
-        if kind == "dense":
-            n_in, n_out = _shape(model.layers, layer)
-            if n_in != width:
-                raise Obstacle(f"{_whose(layer, model.layers)} does not take the {width} outputs before it")
+        taken, given = (None, None) if kind in ("fork", "join") else _widths(model.layers, kind, layer)
+        if taken is not None and taken != width:
+            raise Obstacle(f"{_whose(layer, model.layers)} does not take the {width} outputs before it")
         if kind == "prelu" and np.shape(vars(layer).get("weights")) not in ((1, 1), (1, width)):
             raise Obstacle(f"{_whose(layer, model.layers)} does not have a slope for each of its {width} inputs")
+        if kind == "embedding":
+            _check_categories(layer, found, model.layers)
+        if kind == "join" and width != next(s.n_in for s in found if s.owner is layer):
+            raise Obstacle(f"{_whose(layer, model.layers)} does not give as many columns as it takes")
+        n_out = width if given is None else given
         found.append(Stage(kind, layer, width, n_out))
         width = n_out
     return tuple(found)
+
+
+def _in_turn(layers: Iterable[Any], before: str = "") -> Iterator[tuple[str, str | None, Any]]:
+    """Yield a name, a kind and a layer for each stage; None for the kind of what is not built in."""
+    for number, layer in enumerate(layers):
+        name = f"{before}layers[{number}]"
+        if type(layer) is Layer_Residual:
+            yield name, "fork", layer
+            yield from _in_turn(layer.layers, f"{name}.")
+            yield name, "join", layer
+        else:
+            yield name, layer._kernel if is_built_in("layer", layer) else None, layer
+
+
+def _widths(layers: list[Any], kind: str, layer: Any) -> tuple[int | None, int | None]:
+    """Return how many columns a built-in layer takes and gives; None where it does not mind."""
+    if kind == "dense":
+        return _shape(layers, layer)
+    if kind == "prelu":
+        return None, None
+    found = widths_of(layer)
+    return (None, None) if found is None else found
+
+
+def _width_at_first(layers: list[Any], first: Layer_Dense) -> int:
+    """Return how many columns a model takes, whose first dense layer this is."""
+    for _, kind, layer in _in_turn(layers):
+        if kind is not None and kind not in ("fork", "join"):
+            taken = _widths(layers, kind, layer)[0]
+            if taken is not None:
+                return taken
+    return _shape(layers, first)[0]
+
+
+def _check_categories(layer: Any, before: list[Stage], layers: list[Any]) -> None:
+    """Raise `Obstacle` unless an embedding's categories are columns of the samples."""
+    for stage in before:
+        n_numbers = np.count_nonzero(stage.owner._layout("Layer_Embedding").places < 0) if stage.kind == "embedding" else 0
+        if layer._layout("Layer_Embedding").places[n_numbers:].max(initial=-1) >= 0:
+            raise Obstacle(f"{_whose(layer, layers)} takes categories from what another layer gives")
 
 
 def _shape(layers: list[Any], layer: Layer_Dense) -> tuple[int, int]:
@@ -348,7 +407,7 @@ def guards(
         raise Obstacle("output_layer_activation is not the last layer")
     if type(model.input_layer) is not Layer_Input:
         raise Obstacle(f"input_layer, {model.input_layer!r}, is not built in")
-    owners = [(model.input_layer, ("forward",)), *[(layer, methods) for layer in model.layers]]
+    owners = [(model.input_layer, ("forward",)), *[(layer, methods) for layer in walk(model.layers)]]
     return Guards(
         type(model),
         ("forward", "backward"),
@@ -392,13 +451,9 @@ def _trained(stages: tuple[Stage, ...], trainable: tuple[Any, ...]) -> tuple[boo
     return tuple(id(stage.owner) in found for stage in stages)
 
 
-def _name(number: int, layers: tuple[Any, ...]) -> str:
-    return f"layers[{number}]"
-
-
 def _whose(owner: Any, layers: Any) -> str:
     """Return a name for one of a model's objects."""
-    for number, layer in enumerate(layers):
+    for name, _, layer in _in_turn(layers):
         if layer is owner:
-            return f"layers[{number}], {owner!r},"
+            return f"{name}, {owner!r},"
     return f"{type(owner).__name__}"

@@ -192,11 +192,13 @@ cdef bint column_parameters(Stage *stage, object owner, object dtype, str where,
     if len(found) != 1 + has_biases(stage):
         return False
     if stage.kind == BATCH_NORM:
+        stage.norm.keep, stage.norm.epsilon = owner._settings(where)
         figures = owner._statistics(where)
         if len(figures) != 2:
             return False
         found += figures
-        stage.norm.keep = owner._checked_momentum(where)
+    elif stage.kind == LAYER_NORM:
+        (stage.norm.epsilon,) = owner._settings(where)
     for array in found:
         if not is_ready(array, <void *> dtype, training) or not has_size(array, 1, n):
             return False
@@ -204,7 +206,6 @@ cdef bint column_parameters(Stage *stage, object owner, object dtype, str where,
     stage.weights.values, stage.weights.size = data(found[0]), n
     if has_biases(stage):
         stage.biases.values, stage.biases.size = data(found[1]), n
-        stage.norm.epsilon = owner._checked_epsilon(where)
     if stage.kind == BATCH_NORM:
         stage.norm.running_mean, stage.norm.running_variance = data(found[2]), data(found[3])
     return True
@@ -217,7 +218,7 @@ cdef bint embedding_weights(Stage *stage, object owner, object dtype, str where,
     if not is_ready(w, <void *> dtype, training) or cnp.PyArray_NDIM(w) != 2:
         return False
     stage.embedded.n_rows, stage.embedded.width = cnp.PyArray_DIM(w, 0), cnp.PyArray_DIM(w, 1)
-    places = np.array(owner._places())  # a copy that nobody else has
+    places = np.array(owner._layout(where).places)  # a copy that nobody else has
     if not _fits_places(stage, places):
         return False
     stage.embedded.places = <const int32_t *> data(places)
@@ -1086,7 +1087,7 @@ cdef class Plan:
         return self.progress.loss_sum, self.progress.loss_count, self.progress.hits_sum, self.progress.hits_count
 
     def is_finite(self):
-        """Return whether all parameters that are bound, and trained, are finite numbers."""
+        """Return whether all parameters that are bound, and trained, and running figures are finite numbers."""
         cdef uint64_t mode = enter_kernels()
         cdef const Stage *stage
         cdef bint finite = True
@@ -1097,6 +1098,11 @@ cdef class Plan:
                 finite = (
                     self.kernels.not_finite(stage.weights.values, stage.weights.size) < 0
                     and self.kernels.not_finite(stage.biases.values, stage.biases.size) < 0
+                )
+            if finite and self.has_parameters and stage.kind == BATCH_NORM:
+                finite = (
+                    self.kernels.not_finite(stage.norm.running_mean, stage.n_out) < 0
+                    and self.kernels.not_finite(stage.norm.running_variance, stage.n_out) < 0
                 )
         leave_kernels(mode)
         return finite

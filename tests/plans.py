@@ -8,13 +8,14 @@ layers multiply in that precision, on matrix units or by the plain C that stands
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import nnx
 from nnx import _kernels
+from nnx.layers import walk
+from nnx.norms import STATISTICS
 
 
 class Book(nnx.Model):
@@ -45,6 +46,14 @@ ACTIVATIONS = {
     "softmax": nnx.Activation_Softmax,
     "linear": nnx.Activation_Linear,
 }
+#: Layers of which a text tells no width: they have that of what is before them.
+COLUMNWISE = {
+    "batch": lambda width, dtype: nnx.Layer_BatchNorm(width, momentum=0.8, dtype=dtype),
+    "layer": lambda width, dtype: nnx.Layer_LayerNorm(width, dtype=dtype),
+    "scale": lambda width, dtype: nnx.Layer_Scale(width, scale=1.5, dtype=dtype),
+    "dropout": lambda _, __: nnx.Layer_Dropout(0.3, seed=5),
+    "noise": lambda _, __: nnx.Layer_GaussianNoise(0.1, seed=5),
+}
 PENALTIES = {
     "weight_regularizer_l1": 1e-3,
     "weight_regularizer_l2": 2e-3,
@@ -54,7 +63,10 @@ PENALTIES = {
 
 
 class Net(NamedTuple):
-    """A network as text: ``2-64,relu,dropout,64-3,softmax``, a key of `LOSSES` and one of `ACCURACIES`."""
+    """A network as text: ``2-64,relu,dropout,64-3,softmax``, a key of `LOSSES` and one of `ACCURACIES`.
+
+    What is between ``(`` and ``)`` is within a residual.
+    """
 
     layers: str
     loss: str = "categorical"
@@ -81,19 +93,24 @@ def build(
     return model
 
 
-def _layers(net: Net, dtype: Any, dense: dict[str, float]) -> Iterator[Any]:
+def _layers(net: Net, dtype: Any, dense: dict[str, float]) -> list[Any]:
     rng = np.random.default_rng(0)
+    width = net.widths[0]
+    rows: list[list[Any]] = [[]]  # of the model, then of each residual that is open
     for word in net.layers.split(","):
-        if word == "dropout":
-            yield nnx.Layer_Dropout(0.3, seed=5)
+        if word == "(":
+            rows.append([])
+        elif word == ")":
+            rows[-2].append(nnx.Layer_Residual(rows.pop()))
         elif "-" in word:
-            n_inputs, n_neurons = map(int, word.split("-"))
-            layer = nnx.Layer_Dense(n_inputs, n_neurons, dtype=dtype, **dense)
-            layer.weights[:] = rng.normal(size=(n_inputs, n_neurons)) / np.sqrt(n_inputs)
-            layer.biases[:] = 0.1 * rng.normal(size=(1, n_neurons))
-            yield layer
+            n_inputs, width = map(int, word.split("-"))
+            layer = nnx.Layer_Dense(n_inputs, width, dtype=dtype, **dense)
+            layer.weights[:] = rng.normal(size=(n_inputs, width)) / np.sqrt(n_inputs)
+            layer.biases[:] = 0.1 * rng.normal(size=(1, width))
+            rows[-1].append(layer)
         else:
-            yield ACTIVATIONS[word]()
+            rows[-1].append(COLUMNWISE[word](width, dtype) if word in COLUMNWISE else ACTIVATIONS[word]())
+    return rows[0]
 
 
 def data_for(net: Net, n: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +137,7 @@ def train(model: nnx.Model, X: Any, y: Any, **arguments: Any) -> dict[str, Any]:
 
 def left_behind(model: nnx.Model) -> dict[str, Any]:
     """Return every number and array that a training sets, by name: on layers, loss, optimizer, accuracy and history."""
-    owners = {f"layers[{i}]": layer for i, layer in enumerate(model.layers)}
+    owners = {f"layers[{i}]": layer for i, layer in enumerate(walk(model.layers))}
     owners |= {name: getattr(model, name) for name in ("loss", "optimizer", "accuracy", "input_layer")}
     if model.softmax_classifier_output is not None:
         owners["softmax_classifier_output"] = model.softmax_classifier_output
@@ -128,7 +145,7 @@ def left_behind(model: nnx.Model) -> dict[str, Any]:
         f"{name}.{attribute}": value
         for name, owner in owners.items()
         for attribute, value in vars(owner).items()
-        if value is None or isinstance(value, np.ndarray | float | int)
+        if attribute != "_before" and (value is None or isinstance(value, np.ndarray | float | int))
     }
     if model.history is not None:
         found |= {f"history.{name}": np.array(column) for name, column in model.history.to_dict().items()}
@@ -214,14 +231,26 @@ ODD = [
     Net("3-6,relu,6-1,linear", "squared", "cells"),
     Net("3-6,relu,6-1,softmax"),
 ]
-NETS = [*SKINNY, *WIDE, *ODD]
+#: With layers that normalize, that scale, that add noise or their inputs.
+NORMED = [
+    Net("3-8,relu,batch,8-2,softmax"),
+    Net("batch,17-33,relu,batch,dropout,33-1", "squared", "near"),
+    Net("13-64,relu,batch,64-40,sigmoid,batch,40-5,softmax"),
+    Net("noise,5-20,layer,relu,20-18,layer,18-3,sigmoid", "binary", "cells"),
+    Net("scale,20-33,scale,relu,noise,33-4,batch,softmax"),
+    Net("7-130,relu,layer,130-3,batch,linear", "absolute", "near"),
+    Net("6-24,relu,(,24-40,relu,batch,40-24,),relu,24-3,softmax"),
+    Net("(,9-9,relu,(,layer,9-5,sigmoid,5-9,),scale,),(,9-9,),9-1", "absolute", "near"),
+    Net("4-6,relu,(,relu,),(,dropout,noise,),6-2,(,sigmoid,),softmax"),
+]
+NETS = [*SKINNY, *WIDE, *ODD, *NORMED]
 
 
 def drawn(seed: int) -> tuple[Net, int, int | None]:
     """Return a network that nobody thought of, a number of samples and a batch size."""
     rng = np.random.default_rng(seed)
     words, width = [], int(rng.choice([1, 2, 3, 4, 7, 16, 33]))
-    kinds = [*ACTIVATIONS, "dropout"]
+    kinds = [*ACTIVATIONS, "dropout", "relu,batch", "sigmoid,(,layer,)", "scale"]
     words += rng.choice(kinds, rng.integers(0, 2)).tolist()
     for _ in range(rng.integers(1, 4)):
         following = int(rng.choice([1, 2, 3, 4, 5, 8, 17, 33, 64, 129]))
@@ -259,7 +288,9 @@ def run_beside_unreadable_memory(backend: str, precision: str | None = None) -> 
                 model = build(net, optimizer, dtype=dtype, **PENALTIES)
                 states = model.optimizer._rule("train").states
                 for layer in model.trainable_layers:
-                    for name, of in zip(("weights", "biases"), states, strict=True):
+                    for name in STATISTICS if isinstance(layer, nnx.Layer_BatchNorm) else ():
+                        setattr(layer, name, place(getattr(layer, name)))
+                    for name, of in zip(layer._parameters, states, strict=False):
                         values = getattr(layer, name)
                         setattr(layer, name, place(values))
                         for state in of:

@@ -184,31 +184,59 @@ cdef inline bint fit(object weights, object biases, object dtype, Py_ssize_t n_i
     )
 
 
+#: The attributes of stages that have numbers for each column: parameters, and a batch norm's running figures.
+cdef tuple LINES = ("weights", "biases", "running_mean", "running_variance")
+
+
+cdef inline object lines_as_they_are(const Stage *stage, object owner, object dtype, bint training):
+    """Return those arrays as a tuple, if kernels can take them as they stand, else None."""
+    cdef dict own = PyObject_GenericGetDict(owner, NULL)
+    cdef list found = []
+    cdef Py_ssize_t i, n = 4 if stage.kind == BATCH_NORM else 1 + has_biases(stage)
+    for i in range(n):
+        array = item(own, LINES[i])
+        if i < 2 and not training and <object> AVERAGED[i] in own:
+            array = in_use(own, AVERAGED[i], LINES[i])
+        if not is_ready(array, <void *> dtype, training) or not has_size(array, 1, stage.n_out):
+            return None
+        found.append(array)
+    return tuple(found)
+
+
 cdef bint column_parameters(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:
     """Take the weights, and biases, of a stage that has one for each column; false if they are not such."""
-    cdef tuple found = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
-    cdef tuple figures
-    cdef Py_ssize_t n = stage.n_out
-    if len(found) != 1 + has_biases(stage):
-        return False
-    if stage.kind == BATCH_NORM:
-        stage.norm.keep, stage.norm.epsilon = owner._settings(where)
-        figures = owner._statistics(where)
-        if len(figures) != 2:
-            return False
-        found += figures
-    elif stage.kind == LAYER_NORM:
-        (stage.norm.epsilon,) = owner._settings(where)
-    for array in found:
-        if not is_ready(array, <void *> dtype, training) or not has_size(array, 1, n):
+    cdef tuple found = lines_as_they_are(stage, owner, dtype, training)
+    if found is None:
+        # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
+        owner._checked_parameters(where) if training else owner._parameters_in_use(where)
+        if stage.kind == BATCH_NORM:
+            owner._statistics(where)
+        found = lines_as_they_are(stage, owner, dtype, training)
+        if found is None:
             return False
     held.extend(found)
-    stage.weights.values, stage.weights.size = data(found[0]), n
+    stage.weights.values, stage.weights.size = data(found[0]), stage.n_out
     if has_biases(stage):
-        stage.biases.values, stage.biases.size = data(found[1]), n
+        stage.biases.values, stage.biases.size = data(found[1]), stage.n_out
+        take_norm_settings(stage, owner, where)
     if stage.kind == BATCH_NORM:
         stage.norm.running_mean, stage.norm.running_variance = data(found[2]), data(found[3])
     return True
+
+
+cdef int take_norm_settings(Stage *stage, object owner, str where) except -1:
+    """Take epsilon, and a batch norm's momentum."""
+    cdef dict own = PyObject_GenericGetDict(owner, NULL)
+    cdef object epsilon = item(own, "epsilon"), momentum = item(own, "momentum")
+    if stage.kind == BATCH_NORM:
+        if type(epsilon) is float and type(momentum) is float and 0 < <double> epsilon < 1:
+            if 0 <= <double> momentum <= 1:
+                stage.norm.keep, stage.norm.epsilon = momentum, epsilon
+                return 0
+        stage.norm.keep, stage.norm.epsilon = owner._settings(where)
+    else:
+        (stage.norm.epsilon,) = owner._settings(where)
+    return 0
 
 
 cdef bint embedding_weights(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:
@@ -942,7 +970,8 @@ cdef class Plan:
             elif stages[s].kind == DROPOUT or stages[s].kind == NOISE:
                 name = "binary_mask" if stages[s].kind == DROPOUT else "noise"
                 own[name] = self._array(rows, stages[s].n_out)
-                own["_passed_through"] = False
+                if stages[s].kind == DROPOUT:
+                    own["_passed_through"] = False
                 stages[s].mask = data(own[name])
             found.append(own)
             inputs = output

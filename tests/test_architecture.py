@@ -216,3 +216,18 @@ def test_docstring_examples_are_true(name):
         return
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
+
+
+def test_examples_on_the_page_of_layers_are_true():
+    page = (Path(__file__).parents[1] / "docs" / "layers.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 10
+    found = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "layers.md", "layers.md", 0)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert runner.run(found).failed == 0
+
+
+def test_the_page_of_layers_names_all_of_them():
+    page = (Path(__file__).parents[1] / "docs" / "layers.md").read_text(encoding="utf-8")
+    for name in nnx.layers.__all__:
+        assert f"| `{name}` |" in page, name

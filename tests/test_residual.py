@@ -391,3 +391,9 @@ def test_averages_within_are_what_predictions_use(rng):
     for layer in model.trainable_layers:
         layer.set_parameters(*layer.get_parameters())
     assert np.abs(model.predict(X) - output).max() > 1e-4
+
+
+def test_pictures_of_weights_are_those_of_the_first_dense_layer():
+    pytest.importorskip("matplotlib").use("Agg")
+    model = model_of(nnx.Layer_BatchNorm(4), block(), nnx.Layer_Dense(4, 3), nnx.Activation_Softmax())
+    assert nnx.plot.weights(model).get_title().startswith("the 8 neurons of the first layer")

@@ -275,6 +275,49 @@ def test_an_embedding_after_other_layers_is_refused():
         model.finalize()
 
 
+def test_categories_among_vectors_are_refused():
+    first = nnx.Layer_Embedding(4, [1], 3, 2)
+    for columns, sentence in (([0, 3], "columns 0 to 2, as those after them are vectors"), ([2], None)):
+        model = nnx.Model()
+        for layer in (first, nnx.Layer_Embedding(5, columns, 3, 2)):
+            model.add(layer)
+        if sentence is None:
+            model.finalize()
+            continue
+        with pytest.raises(ValueError, match=rf"^Model.finalize: layer 1 must take its categories from {sentence}"):
+            model.finalize()
+    model = nnx.Model()
+    for layer in (nnx.Layer_Embedding(1, [0], 3, 2), nnx.Layer_Embedding(2, [0], 3, 2)):
+        model.add(layer)
+    with pytest.raises(
+        ValueError, match=r"^Model.finalize: layer 1 must have columns of numbers before it, got Layer_"
+    ):
+        model.finalize()
+
+
+def test_three_embeddings_take_their_categories_from_the_inputs():
+    model = nnx.Model()
+    for layer in (
+        *(
+            nnx.Layer_Embedding(5, [1], 2, 3),
+            nnx.Layer_Embedding(7, [1, 3], [3, 4], 1),
+            nnx.Layer_Embedding(7, [1], 5, 2),
+        ),
+    ):
+        model.add(layer)
+    model.finalize()
+    good = np.array([[0.5, 1, 2, 4, 3]] * 4, np.float32)  # numbers are columns 0 and, as the last category, 3
+    assert model.predict(good).shape == (4, 8)
+    for column, count in ((1, 2), (2, 3), (4, 4), (3, 5)):
+        wrong = good.copy()
+        wrong[2, column] = count
+        sentence = (
+            rf"^Model.predict: X must hold categories from 0 to {count - 1} in column {column}, got {count} in row 2"
+        )
+        with pytest.raises(ValueError, match=sentence):
+            model.predict(wrong)
+
+
 class Own:
     """A layer of a class of one's own."""
 

@@ -41,8 +41,21 @@ def _pair_label(pair: str, name: str) -> str:
 LABELS = _labels()
 
 
+def _takes_epsilon(label: str) -> bool:
+    """Return whether a kernel is given an epsilon, which stands before its outputs."""
+    return label.startswith(("batch_norm_", "layer_norm_")) and label != "batch_norm_statistics"
+
+
 def kernel(backend: Any, label: str) -> Callable[..., Any]:
     """Return what a label stands for, as a function of arrays and then numbers."""
+    if _takes_epsilon(label):
+        n_outputs = 2 if label.endswith("_weights") else 1
+
+        def normalize(*arguments: Any) -> Any:
+            *arrays, epsilon = arguments
+            return getattr(backend, label)(*arrays[:-n_outputs], epsilon, *arrays[-n_outputs:])
+
+        return normalize
     if label not in LABELS:
         return getattr(backend, label)
     function, name = LABELS[label]
@@ -63,7 +76,8 @@ def function_of(label: str) -> str:
 def parameters(label: str) -> list[str]:
     """Return the names of a call's arguments, in order."""
     if label not in LABELS:
-        return list(inspect.signature(getattr(_numpy, label)).parameters)
+        names = list(inspect.signature(getattr(_numpy, label)).parameters)
+        return [*[name for name in names if name != "epsilon"], "epsilon"] if _takes_epsilon(label) else names
     function, name = LABELS[label]
     names = list(inspect.signature(getattr(_numpy, function)).parameters)[1:]
     if function == "optimizer_update":
@@ -140,6 +154,16 @@ EVERY_CALL: list[Any] = [
     ("dense_backward_inputs", ["nm", "km"], ["nk"], ()),
     ("round_bfloat16", ["nm"], ["nm"], ()),
     ("dropout_apply", ["nm", "nm"], ["nm"], ()),
+    ("batch_norm_statistics", ["nm"], ["1m", "1m"], ()),
+    ("batch_norm_forward", ["nm", "1m", "1m", "1m", "1m"], ["nm"], (1e-5,)),
+    ("batch_norm_backward_weights", ["nm", "nm", "1m", "1m"], ["1m", "1m"], (1e-5,)),
+    ("batch_norm_backward_inputs", ["nm", "nm", "1m", "1m", "1m", "1m", "1m"], ["nm"], (1e-5,)),
+    ("layer_norm_forward", ["nm", "1m", "1m"], ["nm"], (1e-5,)),
+    ("layer_norm_backward_weights", ["nm", "nm"], ["1m", "1m"], (1e-5,)),
+    ("layer_norm_backward_inputs", ["nm", "nm", "1m"], ["nm"], (1e-5,)),
+    ("scale_forward", ["nm", "1m"], ["nm"], ()),
+    ("scale_backward_weights", ["nm", "nm"], ["1m"], ()),
+    ("scale_backward_inputs", ["nm", "1m"], ["nm"], ()),
     ("prelu_forward", ["nm", "1m"], ["nm"], ()),
     ("prelu_backward_inputs", ["nm", "nm", "1m"], ["nm"], ()),
     ("prelu_backward_weights", ["nm", "nm"], ["1m"], ()),
@@ -155,6 +179,11 @@ EVERY_CALL: list[Any] = [
     ("clip_gradients", ["nm"], ["nm"], (0.3,)),
     ("scale_gradients", ["nm"], ["nm"], (0.3,)),
 ]
+#: Kernels whose arguments are of another kind, with tests of their own.
+ELSEWHERE = {
+    *("dropout_mask", "gaussian_noise", "average_update", "embedding_forward", "embedding_misfit"),
+    *("embedding_backward_weights", "embedding_backward_inputs"),
+}
 #: Kernels that there are for float32 only.
 ONLY_FLOAT32 = ("round_bfloat16",)
 #: Label, how many states, and numbers.

@@ -22,16 +22,18 @@ SOURCE = Path(nnx.__file__).parent
 #: From the bottom up: a module imports from the rows above its own and from nowhere else, be it inside of functions or
 #: for annotations alone. "__init__" is the package itself, with all public names.
 FLOORS = [
-    {"errors", "_base.typing", "_base.text", "_base.interrupt", "_base.trainers", "_base.vocabulary"},
+    {"errors", "_base.typing", "_base.text", "_base.interrupt", "_base.trainers", "_base.vocabulary", "_base.widths"},
     {"_base.config", "_base.files", "_base.network", "_base.printing"},
     {"_kernels._arrays", "_kernels._numpy.quiet"},
-    {f"_kernels._numpy.{name}" for name in ("activations", "counts", "optimizers")},
+    {f"_kernels._numpy.{name}" for name in ("activations", "counts", "embedding", "norms", "optimizers")},
     {"_kernels._numpy.layers", "_kernels._numpy.losses"},
     {"_kernels._numpy"},
     {"_kernels", "_base.describe"},
     {"_base.check"},
-    {"_base.precision", "_base.random"},
+    {"_base.parameters", "_base.precision", "_base.random"},
     {"accuracy", "activations", "schedules", "initializers"},
+    {"embedding", "noise", "norms"},
+    {"residual"},
     {"layers"},
     {"losses", "optimizers"},
     {"data.notation", "data.datasets", "data.download", "data.image_files"},
@@ -214,3 +216,18 @@ def test_docstring_examples_are_true(name):
         return
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
+
+
+def test_examples_on_the_page_of_layers_are_true():
+    page = (Path(__file__).parents[1] / "docs" / "layers.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 10
+    found = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "layers.md", "layers.md", 0)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert runner.run(found).failed == 0
+
+
+def test_the_page_of_layers_names_all_of_them():
+    page = (Path(__file__).parents[1] / "docs" / "layers.md").read_text(encoding="utf-8")
+    for name in nnx.layers.__all__:
+        assert f"| `{name}` |" in page, name

@@ -281,7 +281,18 @@ def test_repr_of_every_class_can_be_evaluated(name):
     kind = getattr(nnx, name)
     if not isinstance(kind, type):
         return
-    arguments = {"Layer_Dense": (2, 3), "Layer_Dropout": (0.25,), "Schedule": (), "Schedule_Exponential": (0.5,)}
+    arguments = {
+        "Layer_Dense": (2, 3),
+        "Layer_Dropout": (0.25,),
+        "Layer_BatchNorm": (4, 0.5),
+        "Layer_LayerNorm": (4, 1e-3),
+        "Layer_Scale": (4, 0.5),
+        "Layer_Embedding": (4, [1, 3], (2, 5), 3),
+        "Layer_GaussianNoise": (0.25,),
+        "Layer_Residual": ([nnx.Layer_Dense(2, 2), nnx.Layer_Residual([nnx.Activation_ReLU()])],),
+        "Schedule": (),
+        "Schedule_Exponential": (0.5,),
+    }
     thing = kind(*arguments.get(name, (10,) if name.startswith("Schedule_") else ()))
     assert repr(eval(repr(thing), vars(nnx))) == repr(thing)
 

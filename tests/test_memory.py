@@ -26,6 +26,7 @@ CALLS = [
     *[(name, (*read, *out), range(len(read), len(read + out)), numbers) for name, read, out, numbers in EVERY_CALL],
     *[(name, ("nm",) * (2 + state), (0, *range(2, 2 + state)), numbers) for name, state, numbers in UPDATES],
     ("dropout_mask", ("nm",), (0,), (0.6, 2**63 + 1, 7)),
+    ("gaussian_noise", ("nm",), (0,), (0.6, 2**63 + 1, 7)),
     ("average_update", ("nm", "nm"), (0,), (0.9,)),
 ]
 SIZES = (7, 5, 4)

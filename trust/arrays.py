@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -268,6 +269,10 @@ def of_layers() -> list[Target]:
         *(kind for kind in BUILT_IN["layer"] if hasattr(kind, "_backward_from")),  # the activations
         nnx.Activation_PReLU,
         lambda: nnx.Layer_Dropout(0.25, seed=3),
+        lambda: nnx.Layer_GaussianNoise(0.25, seed=3),
+        lambda: nnx.Layer_BatchNorm(WIDTH, momentum=1),  # which forward and backward leave as it is
+        *(partial(kind, WIDTH) for kind in (nnx.Layer_LayerNorm, nnx.Layer_Scale)),
+        lambda: nnx.Layer_Residual([nnx.Layer_Scale(WIDTH)]),
         lambda: classifier().layers[0],
         lambda: regression().layers[0],
     )

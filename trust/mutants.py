@@ -77,6 +77,16 @@ def model_of(kind: str) -> nnx.Model:
             nnx.Accuracy_Regression(),
             X.sum(axis=1),
         ),
+        "layers": (  # of all kinds: figures that nothing trains, counts, layers within layers
+            (
+                *(nnx.Layer_Embedding(2, [1], 3, 2), nnx.Layer_BatchNorm(3), nnx.Layer_GaussianNoise(0.1)),
+                nnx.Layer_Residual([nnx.Layer_LayerNorm(3), nnx.Layer_Residual([nnx.Layer_BatchNorm(3)])]),
+                *(nnx.Layer_Scale(3, 0.5), nnx.Layer_Dense(3, 2), nnx.Activation_Softmax()),
+            ),
+            nnx.Loss_CategoricalCrossentropy(),
+            nnx.Accuracy_Categorical(),
+            np.arange(24) % 2,
+        ),
         "table": (
             (nnx.Layer_Dense(2, 2), nnx.Activation_Softmax()),
             nnx.Loss_CategoricalCrossentropy(),
@@ -84,6 +94,8 @@ def model_of(kind: str) -> nnx.Model:
             np.arange(24) % 2,
         ),
     }[kind]
+    if kind == "layers":
+        X[:, 1] = np.arange(24) % 3
     for layer in layers:
         model.add(layer)
     optimizers = {
@@ -105,7 +117,7 @@ def model_of(kind: str) -> nnx.Model:
 
 CLASSES = (np.ones((6, 2)), np.array([0, 1, 0, 1, 0, 1]))
 NUMBERS = (np.ones((6, 2)), np.arange(6.0))
-DATA = {"classes": CLASSES, "numbers": NUMBERS, "settings": NUMBERS, "table": CLASSES}
+DATA = {"classes": CLASSES, "numbers": NUMBERS, "settings": NUMBERS, "layers": CLASSES, "table": CLASSES}
 ROUND = {"epochs": 2, "batch_size": 4, "shuffle": True, "seed": 1, "print_every": None}
 
 

@@ -243,27 +243,40 @@ class Layer_Embedding(WithWeights):
 
 
 def check_order(where: str, layers: Sequence[Any]) -> None:
-    """Refuse an embedding after built-in layers that are none: its categories would be results of theirs."""
+    """Refuse an embedding whose categories would be results of other layers: of built-in ones, or of embeddings."""
     before: Any = None
+    n_plain: int | None = None  # columns that are still the inputs'; vectors come after them
     for number, layer in enumerate(layers):
-        if isinstance(layer, Layer_Embedding):
-            if before is not None:
+        if widths_of(layer) is None:
+            n_plain = None  # whatever a layer of one's own hands on
+        elif not isinstance(layer, Layer_Embedding):
+            before = before or layer
+        elif before is not None:
+            raise ValueError(
+                f"{where}: layer {number} must come before all layers that compute, as its inputs are categories, "
+                f"got {layer!r} after {before!r}."
+            )
+        else:
+            n_inputs, columns, _, _ = layer._sizes(where)
+            n_plain = n_inputs if n_plain is None else n_plain
+            if columns[-1] >= n_plain:
                 raise ValueError(
-                    f"{where}: layer {number} must come before all layers that compute, as its inputs are categories, "
-                    f"got {layer!r} after {before!r}."
+                    f"{where}: layer {number} must take its categories from columns 0 to {n_plain - 1}, as those after "
+                    f"them are vectors of the layer before it, got {layer!r}."
+                    if n_plain
+                    else f"{where}: layer {number} must have columns of numbers before it, got {layer!r}."
                 )
-        elif before is None and widths_of(layer) is not None:
-            before = layer
+            n_plain -= len(columns)
 
 
 def columns_of_categories(layers: Sequence[Any]) -> tuple[Array, Array] | None:
     """Return, for the columns of a model's inputs, places and counts of all categories in them, as kernels take them.
 
-    The model's first layers may be several embeddings, each of which hands its columns of numbers on to the next one.
-    None if the first layer is no embedding with the built-in ``forward``.
+    The model's first layers may be several embeddings, each of which hands its columns of numbers on to the next one,
+    before its vectors. None if the first layer is no embedding with the built-in ``forward``.
     """
     found: tuple[Array, Array] | None = None
-    origins: list[int] = []  # of each column: the one of the inputs that it still is; -1 if it is part of a vector
+    origins: list[int] = []  # of the first columns of what comes next: where in the inputs they are
     for layer in layers:
         if not isinstance(layer, Layer_Embedding) or widths_of(layer) is None:
             break
@@ -271,13 +284,10 @@ def columns_of_categories(layers: Sequence[Any]) -> tuple[Array, Array] | None:
         if found is None:
             found = layout.places.copy(), layout.counts.copy()
             origins = list(range(len(layout.places)))
-        if len(origins) != len(layout.places):
-            break  # which `forward` will tell
-        for column in np.flatnonzero(layout.places >= 0).tolist():
-            if origins[column] >= 0:
+        for column in layer.columns:
+            if column < len(origins):
                 found[0][origins[column]], found[1][origins[column]] = 0, layout.counts[column]
-        numbers = np.flatnonzero(layout.places < 0).tolist()
-        origins = [origins[column] for column in numbers] + [-1] * (layout.n_out - len(numbers))
+        origins = [origin for column, origin in enumerate(origins) if layout.places[column] < 0]
     return found
 
 

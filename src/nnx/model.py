@@ -234,8 +234,8 @@ class Model:
 
     def _check_chain(self) -> None:
         """Refuse neighbours of different width, and two dtypes."""
-        check_order("Model.finalize", self.layers)
         check_widths("Model.finalize", self.layers)
+        check_order("Model.finalize", self.layers)
         with_dtype = [layer for layer in walk(self.layers) if isinstance(layer, Parameterized)]
         dtypes = {layer._float_dtype().name for layer in with_dtype}
         if len(dtypes) > 1:

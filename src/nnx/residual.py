@@ -52,10 +52,11 @@ def refuse_twice(where: str, layers: Iterable[Any]) -> None:
     """Refuse a layer that stands in two places: it keeps one input for its backward pass."""
     first: dict[int, str] = {}
     for place, layer in places(layers):
+        place = place.removeprefix("layer ")
         before = first.setdefault(id(layer), place)
         if before != place:
             raise ValueError(
-                f"{where}: layers must be different objects, got {layer!r} as {before} and as {place}. "
+                f"{where}: layers must be different objects, got {layer!r} as layers {before} and {place}. "
                 "Make one for each place; two of them may share weights: b.set_parameters(*a.get_parameters())."
             )
 

@@ -36,10 +36,10 @@ def _samples(model: Network, where: str, name: str, X: ArrayLike, known: Program
         return check.rows(where, name, X, known.stages[0].n_in, known.dtype)
     first = model.layers[0]
     if keeps(model, "forward", "nnx.model"):
-        if isinstance(first, Parameterized):
-            first.get_parameters()
         widths, dtype = widths_of(first), dtype_of(model)
         if widths is not None and widths[0] is not None and dtype is not None:
+            if isinstance(first, Parameterized):
+                first.get_parameters()  # refuses what may have been assigned
             samples = check.rows(where, name, X, widths[0], dtype)
             layout = columns_of_categories(model.layers)
             if layout is not None:

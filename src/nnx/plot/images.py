@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnx._base import check
 from nnx._base.network import Network
+from nnx._base.parameters import Parameterized
 from nnx._base.typing import Array, ArrayLike
+from nnx.layers import Layer_Dense, walk
 from nnx.plot.parts import (
     COLOURS,
     axes,
@@ -48,7 +50,7 @@ def weights(model: Network, ax: Axes | None = None, *, shape: tuple[int, int] | 
     The matplotlib axes. All images have one scale of colours, with white for 0.
     """
     where = "plot.weights"
-    layer = next((layer for layer in model.layers if np.ndim(getattr(layer, "weights", 0)) == 2), None)
+    layer = next(filter(_has_neurons, walk(model.layers)), None)
     if layer is None:
         raise ValueError(f"{where}: model must have a layer with weights, got none.")
     pixels, n_neurons = np.shape(layer.weights)
@@ -68,6 +70,13 @@ def weights(model: Network, ax: Axes | None = None, *, shape: tuple[int, int] | 
     ax.set_facecolor("none")
     ax.set_title(f"the {n_neurons} neurons of the first layer, an image each", fontsize="medium")
     return ax
+
+
+def _has_neurons(layer: Any) -> bool:
+    """Return whether a layer's weights have a column for each neuron; those of other built-in layers have not."""
+    if isinstance(layer, Parameterized) and not isinstance(layer, Layer_Dense):
+        return False
+    return np.ndim(getattr(layer, "weights", 0)) == 2
 
 
 def mistakes(

@@ -15,23 +15,21 @@ from nnx._kernels._numpy.quiet import quiet
 
 @quiet
 def batch_norm_statistics(inputs: Array, mean: Array, variance: Array) -> None:
-    """``mean := Σ x / n``, ``variance := Σ (x − mean)² / n`` of each column; (n, c) in with n > 0, (1, c) out.
+    """``mean := Σ x / n``, ``variance := Σ (x − mean)² / n`` of each column, 0 without rows; (n, c) in, (1, c) out.
 
     The deviations are those from the mean in double, before it is rounded.
     """
-    exact = np.mean(inputs, axis=0, dtype=np.float64)
+    n = max(1, len(inputs))
+    exact = np.add.reduce(inputs, axis=0, dtype=np.float64) / n
     np.copyto(mean[0], exact, casting="same_kind")
-    np.copyto(variance[0], np.mean(np.square(inputs - exact), axis=0), casting="same_kind")
+    np.copyto(variance[0], np.add.reduce(np.square(inputs - exact), axis=0) / n, casting="same_kind")
 
 
 @quiet
 def batch_norm_forward(
     inputs: Array, mean: Array, variance: Array, weights: Array, biases: Array, epsilon: float, output: Array
 ) -> None:
-    """``output := (x − mean) · weights/sqrt(variance + epsilon) + biases``; (n, c), four (1, c) in, (n, c) out.
-
-    ``output`` may be ``inputs``.
-    """
+    """``output := (x − mean) · weights/sqrt(variance + epsilon) + biases``; (n, c), four (1, c) in, (n, c) out."""
     np.subtract(inputs, mean, out=output)
     output *= _factors(weights, variance, epsilon)
     output += biases
@@ -61,7 +59,7 @@ def batch_norm_backward_inputs(
 ) -> None:
     """``dinputs := weights/s · (d − dbiases/n − (x − mean)/s · dweights/n)`` with s = sqrt(variance + epsilon).
 
-    Two (n, c), five (1, c) in, (n, c) out, which may be ``inputs`` or ``dvalues``. With zeros for ``dweights`` and
+    Two (n, c), five (1, c) in, (n, c) out. With zeros for ``dweights`` and
     ``dbiases`` this is the gradient where mean and variance do not depend on the inputs.
     """
     n = max(1, len(inputs))
@@ -84,7 +82,7 @@ def _factors(weights: Array, variance: Array, epsilon: float) -> Array:
 def layer_norm_forward(inputs: Array, weights: Array, biases: Array, epsilon: float, output: Array) -> None:
     """``output := (x − mean)/sqrt(variance + epsilon) · weights + biases``; (n, c), two (1, c) in, (n, c) out.
 
-    Mean and variance are those of the row; ``output`` may be ``inputs``.
+    Mean and variance are those of the row.
     """
     normalized, _ = _normalized_rows(inputs, epsilon)
     np.add(normalized.astype(inputs.dtype) * weights, biases, out=output)
@@ -102,22 +100,28 @@ def layer_norm_backward_weights(inputs: Array, dvalues: Array, epsilon: float, d
 def layer_norm_backward_inputs(inputs: Array, dvalues: Array, weights: Array, epsilon: float, dinputs: Array) -> None:
     """``dinputs := (g − mean(g) − y·mean(g·y))/s`` with g = d·weights, y = (x − mean(x))/s, means over the row.
 
-    s = sqrt(variance + epsilon). Two (n, c), (1, c) in, (n, c) out, which may be ``inputs`` or ``dvalues``.
+    s = sqrt(variance + epsilon). Two (n, c), (1, c) in, (n, c) out.
     """
     normalized, deviation = _normalized_rows(inputs, epsilon)
     gradients = dvalues * weights.astype(np.float64)
-    along = np.mean(gradients * normalized, axis=1, keepdims=True)
-    gradients -= np.mean(gradients, axis=1, keepdims=True)
+    along = _row_means(gradients * normalized)
+    gradients -= _row_means(gradients)
     gradients -= normalized * along
     np.copyto(dinputs, gradients / deviation, casting="same_kind")
 
 
 def _normalized_rows(inputs: Array, epsilon: float) -> tuple[Array, Array]:
     """Return (x − mean)/s of each row, and its s = sqrt(variance + epsilon), in double."""
-    deviations = inputs - np.mean(inputs, axis=1, dtype=np.float64, keepdims=True)
-    s = np.sqrt(np.mean(np.square(deviations), axis=1, keepdims=True) + epsilon)
+    deviations = inputs - _row_means(inputs)
+    s = np.sqrt(_row_means(np.square(deviations)) + epsilon)
     deviations /= s
     return deviations, s
+
+
+def _row_means(values: Array) -> Array:
+    """Return the mean of each row, summed in double; (n, 1)."""
+    means: Array = np.add.reduce(values, axis=1, dtype=np.float64, keepdims=True) / values.shape[1]
+    return means
 
 
 # Layer_Scale
@@ -125,7 +129,7 @@ def _normalized_rows(inputs: Array, epsilon: float) -> tuple[Array, Array]:
 
 @quiet
 def scale_forward(inputs: Array, weights: Array, output: Array) -> None:
-    """``output := inputs · weights``, column by column; (n, c), (1, c) in, (n, c) out, which may be ``inputs``."""
+    """``output := inputs · weights``, column by column; (n, c), (1, c) in, (n, c) out."""
     np.multiply(inputs, weights, out=output)
 
 
@@ -137,5 +141,5 @@ def scale_backward_weights(inputs: Array, dvalues: Array, dweights: Array) -> No
 
 @quiet
 def scale_backward_inputs(dvalues: Array, weights: Array, dinputs: Array) -> None:
-    """``dinputs := dvalues · weights``; (n, c), (1, c) in, (n, c) out, which may be ``dvalues``."""
+    """``dinputs := dvalues · weights``; (n, c), (1, c) in, (n, c) out."""
     np.multiply(dvalues, weights, out=dinputs)

@@ -50,6 +50,20 @@ def report(model: Network, where: str, X: ArrayLike, y: ArrayLike, batch_size: i
     return _classification(model, where, outputs, given)
 
 
+def classes(model: Network, where: str, X: ArrayLike, batch_size: int | None) -> Array:
+    """Return what classes a model predicts; `Model.predict_classes` says what it takes and refuses."""
+    samples = checked_samples(model, where, "X", X)
+    if not _predicts_classes(model, where):
+        raise TypeError(f"{where}: the model must predict classes, and it predicts numbers. Call predict.")
+    outputs = np.asarray(model.predict(samples, batch_size=batch_size))
+    predictions = getattr(model.output_layer_activation, "predictions", None)
+    made = np.asarray(outputs if predictions is None else predictions(outputs))
+    made = np.asarray(_answers(model, "classes").of(made, _judged_by_value(model)))
+    if made.dtype.kind == "f" and made.ndim == 2:  # scores
+        made = np.argmax(made, axis=1) if made.shape[1] > 1 and not _judged_by_value(model) else made > _cut(model)
+    return np.asarray(made.astype(np.intp))
+
+
 def _answers(model: Network, predicts: str) -> Answers:
     """Return what of the outputs is compared with targets."""
     return answers(model.loss, model.output_layer_activation, predicts)

@@ -537,7 +537,9 @@ class Model:
             print(printing.validation_line(**figures))
         return figures
 
-    def score(self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None) -> float:
+    def score(
+        self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Return one figure by which to judge the model: accuracy if it predicts classes, R² if it predicts numbers.
 
         Parameters, errors and what decides between the two are those of `report`.
@@ -562,9 +564,11 @@ class Model:
         self._require(where)
         from nnx.scoring import evaluation
 
-        return evaluation.report(self, where, X, y, _batch_size(where, batch_size)).score
+        return evaluation.report(self, where, X, y, _batch_size(where, batch_size), sample_weight).score
 
-    def report(self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None) -> Report:
+    def report(
+        self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None, sample_weight: ArrayLike | None = None
+    ) -> Report:
         """Return the figures by which people judge a model, each beside what is reached without one.
 
         Neither loss nor optimizer is needed. ``table``, or else the accuracy, the loss or the last layer says whether
@@ -578,6 +582,8 @@ class Model:
             (n, outputs). With a ``table`` of a numeric target, standardized numbers, as the table gives them.
         batch_size : int, optional
             Samples at a time; all at once without it.
+        sample_weight : array (n,), optional
+            How much each sample counts in the figures and the baseline, as in `train`.
 
         Returns
         -------
@@ -615,7 +621,7 @@ class Model:
         self._require(where)
         from nnx.scoring import evaluation
 
-        return evaluation.report(self, where, X, y, _batch_size(where, batch_size))
+        return evaluation.report(self, where, X, y, _batch_size(where, batch_size), sample_weight)
 
     def predict(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
         """Return the network's outputs, one row a sample.

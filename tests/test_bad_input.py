@@ -48,7 +48,12 @@ TRAIN = {
     "batch text": ((X, Y), {"batch_size": "8"}, TypeError, r"batch_size must be a whole number, got '8'\."),
     "print 0": ((X, Y), {"print_every": 0}, ValueError, r"print_every must be a whole number of at least 1, got 0\."),
     "seed": ((X, Y), {"shuffle": True, "seed": -1}, ValueError, r"seed must be a whole number from 0 to"),
-    "validation": ((X, Y), {"validation_data": X}, ValueError, r"validation_data must be a pair \(X_val, y_val\)\."),
+    "validation": (
+        (X, Y),
+        {"validation_data": X},
+        ValueError,
+        r"validation_data must be a pair \(X_val, y_val\), or \(X_val, y_val, weights\) with a weight for",
+    ),
     "validation X": (
         (X, Y),
         {"validation_data": (np.ones((3, 5)), [0, 1, 2])},

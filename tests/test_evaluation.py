@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -308,3 +309,48 @@ def test_a_report_prints_itself_and_goes_into_json(rng):
         assert repr(report) == str(report)
         assert max(map(len, str(report).splitlines())) < 90
         assert json.loads(json.dumps(report.to_dict(), allow_nan=False)) == report.to_dict()
+
+
+@pytest.mark.parametrize("kind", ["classes", "two", "cells", "single", "numbers"])
+def test_weights_are_samples_that_are_there_more_than_once_or_not_at_all(kind, rng):
+    m = {"classes": 3, "two": 2, "cells": 3, "single": 1, "numbers": 2}[kind]
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(2, m))
+    if kind in ("classes", "two"):
+        model.add(nnx.Activation_Softmax())
+    elif kind != "numbers":
+        model.add(nnx.Activation_Sigmoid())
+    else:
+        model.set(accuracy=nnx.Accuracy_Regression())
+    model.finalize()
+    model.set_parameters([(rng.normal(size=(2, m)), rng.normal(size=(1, m)))])
+    X = rng.normal(size=(60, 2))
+    y = rng.integers(0, m, 60) if kind in ("classes", "two") else rng.integers(0, 2, (60, m))
+    weights = np.resize([0.0, 1.0, 2.0, 3.0], 60)
+    again = np.repeat(np.arange(60), weights.astype(int))
+    found = model.report(X, y, sample_weight=weights).to_dict()
+    expected = model.report(X[again], y[again]).to_dict()
+    assert found.pop("n_samples") == 45
+    assert expected.pop("n_samples") == 90
+    for name, value in expected.items():
+        if value is None or isinstance(value, str) or name == "classes":
+            assert found[name] == value
+        else:
+            assert found[name] == pytest.approx(value), name
+    assert model.score(X, y, sample_weight=weights) == pytest.approx(model.score(X[again], y[again]))
+    assert "samples" in str(model.report(X, y, sample_weight=weights / 7))
+
+
+def test_wrong_weights_are_refused():
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(2, 3))
+    model.add(nnx.Activation_Softmax())
+    model.finalize()
+    for use in ("score", "report"):
+        for weights, sentence in (
+            ([1.0], "have one number for each of 2 rows, got shape (1,)."),
+            ([1.0, -1.0], "hold 0 or numbers from 1e-30 to 1e+30, got -1.0 in row 1."),
+            ([0.0, 0.0], "leave at least one sample, got 0 for all 2."),
+        ):
+            with pytest.raises(ValueError, match=f"^{re.escape(f'Model.{use}: sample_weight must {sentence}')}$"):
+                getattr(model, use)(np.ones((2, 2)), [0, 1], sample_weight=weights)

@@ -97,3 +97,26 @@ def test_float32_is_summed_in_double():
     true[0] = 0
     predicted = np.full((10**6, 1), 16777217.0)
     assert metrics.mean_absolute_error(true, predicted) == pytest.approx((10**6 - 1 + 16777217) / 10**6, rel=1e-12)
+
+
+def test_weights_are_samples_that_are_there_more_than_once(rng):
+    n, weights = 40, np.resize([1.0, 2.0, 3.0], 40)
+    again = np.repeat(np.arange(n), weights.astype(int))
+    true, predicted = rng.integers(0, 3, n), rng.integers(0, 3, n)
+    for found, expected in zip(
+        metrics.count(true, predicted, 3, weights), metrics.count(true[again], predicted[again], 3), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+    p, zero_or_one, scores = rng.uniform(size=(n, 2)), rng.integers(0, 2, n), rng.integers(0, 6, n)
+    assert metrics.log_loss(p[:, 0], weights) == pytest.approx(metrics.log_loss(p[again, 0]))
+    assert metrics.log_loss(p, weights) == pytest.approx(metrics.log_loss(p[again]))
+    found = metrics.roc_auc(zero_or_one, scores, weights)
+    assert found == pytest.approx(metrics.roc_auc(zero_or_one[again], scores[again]))
+    y, guess = rng.normal(size=(n, 2)), rng.normal(size=(n, 2))
+    for metric in (metrics.r_squared, metrics.mean_absolute_error, metrics.root_mean_squared_error):
+        np.testing.assert_allclose(metric(y, guess, weights), metric(y[again], guess[again]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_weighted_auc_of_one_class_only_is_undefined(value):
+    assert np.isnan(metrics.roc_auc(np.full(3, value), np.arange(3), np.ones(3)))

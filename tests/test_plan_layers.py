@@ -1,6 +1,8 @@
-"""Plans of models that normalize, embed and add: against the book path, on any number of threads, and in predictions."""
+"""Plans of models that normalize, embed and add: against the book path, on several threads, and in predictions."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ def normed(kind=nnx.Model, dtype="float64", optimizer=None, widths=(6, 33, 20)):
     """Return a model with batch norms behind dense layers, as people build it."""
     np.random.seed(0)
     layers = []
-    for n_in, n_out in zip(widths, widths[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(widths):
         layers += [
             nnx.Layer_Dense(n_in, n_out, dtype=dtype, weight_initializer="he_normal"),
             nnx.Layer_BatchNorm(n_out, dtype=dtype),
@@ -118,15 +120,18 @@ def test_what_is_no_category_is_refused_before_anything_changes(wrong, use):
     predictor = model.predictor()
     before = [array.copy() for layer in model.trainable_layers for array in layer.get_parameters()]
     X[60, 6] = wrong
-    calls = {
-        "train": lambda: model.train(X.astype("float32"), y, epochs=2, batch_size=16, check_finite=False),
+    X32 = X.astype(np.float32)
+    call = {
+        "train": lambda: model.train(X32, y, epochs=2, batch_size=16, check_finite=False),
         "evaluate": lambda: model.evaluate(X, y, silent=True),
-        "predict": lambda: model.predict(X.astype("float32")),
-        "predictor": lambda: predictor(X.astype("float32")),
-    }
+        "predict": lambda: model.predict(X32),
+        "predictor": lambda: predictor(X32),
+    }[use]
     with pytest.raises(ValueError, match=r"column 6.* in row 60"):
-        calls[use]()
-    for array, kept in zip((a for layer in model.trainable_layers for a in layer.get_parameters()), before, strict=True):
+        call()
+    for array, kept in zip(
+        (a for layer in model.trainable_layers for a in layer.get_parameters()), before, strict=True
+    ):
         np.testing.assert_array_equal(array, kept)
 
 
@@ -135,9 +140,6 @@ def test_samples_that_another_thread_changes_meanwhile_stay_within_the_weights()
     X, y = samples()
     X = X.astype("float32")
     model = embedded(dtype="float32")
-
-    class Changing(nnx.Accuracy_Regression):
-        pass
 
     job_plan = plan.Run
     original = job_plan.go_on
@@ -314,7 +316,11 @@ def test_a_resumed_run_has_the_bytes_of_one_that_was_not_interrupted(tmp_path, b
 def test_a_program_shows_residuals_as_two_stages():
     model = finalized(
         nnx.Model,
-        [nnx.Layer_Dense(2, 4), nnx.Layer_Residual([nnx.Layer_Dense(4, 4), nnx.Activation_Tanh()]), nnx.Layer_Dense(4, 1)],
+        [
+            nnx.Layer_Dense(2, 4),
+            nnx.Layer_Residual([nnx.Layer_Dense(4, 4), nnx.Activation_Tanh()]),
+            nnx.Layer_Dense(4, 1),
+        ],
     )
     shown = str(program.lower(model))
     assert "layers[1].layers[0].weights" in shown

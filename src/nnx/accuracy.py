@@ -11,6 +11,7 @@ from nnx._base import check
 from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike
 from nnx._base.vocabulary import built_in
+from nnx._base.weights import checked_weights, weighted
 
 __all__ = [
     "Accuracy",
@@ -28,11 +29,12 @@ class Accuracy(Described):
     Attributes
     ----------
     accumulated_sum, accumulated_count : float, int
-        Hits and comparisons since ``new_pass``.
+        Hits and comparisons since ``new_pass``; where samples have weights, each comparison counts as much as its
+        sample, and both are floats.
     """
 
     accumulated_sum: float = 0.0
-    accumulated_count: int = 0
+    accumulated_count: float = 0
 
     def init(self, y: ArrayLike, reinit: bool = False) -> None:
         """Learn from the training targets what the comparison needs; here nothing."""
@@ -41,15 +43,26 @@ class Accuracy(Described):
         """Return where ``predictions`` hit ``y``."""
         raise NotImplementedError(f"{type(self).__name__} does not define compare(predictions, y).")
 
-    def calculate(self, predictions: Any, y: Any) -> float:
-        """Return the part of a batch's cells that are hits, and add them to the pass."""
+    def calculate(self, predictions: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> float:
+        """Return the part of a batch's cells that are hits, and add them to the pass.
+
+        With ``sample_weight``, an array (n,) of numbers of at least 0, cells count as much as their sample: the part is
+        Σ w·hits / Σ w·cells, and 0 if no sample counts.
+        """
         comparisons = np.asarray(self.compare(predictions, y))
         if comparisons.size == 0:
             raise ValueError(f"{type(self).__name__}.calculate: predictions must have at least one row, got none.")
+        count: float = comparisons.size
+        if sample_weight is not None:
+            where = f"{type(self).__name__}.calculate"
+            n_rows = len(comparisons) if comparisons.ndim else 0
+            weights = checked_weights(where, "sample_weight", sample_weight, n_rows)
+            count = float(np.add.reduce(weights)) * (comparisons.size // n_rows)
+            comparisons = weighted(comparisons.astype(np.float64), weights)
         hits = float(np.add.reduce(comparisons, axis=None, dtype=np.float64))
         self.accumulated_sum += hits
-        self.accumulated_count += comparisons.size
-        return hits / comparisons.size
+        self.accumulated_count += count
+        return hits / count if count else 0.0
 
     def calculate_accumulated(self) -> float:
         """Return the part of hits among all comparisons since ``new_pass``."""

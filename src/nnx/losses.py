@@ -18,6 +18,7 @@ from nnx._base.describe import Described
 from nnx._base.text import abridged
 from nnx._base.typing import Array, ArrayLike, FloatDType
 from nnx._base.vocabulary import built_in
+from nnx._base.weights import checked_weights, weighted
 from nnx.activations import Activation_Sigmoid, Activation_Softmax, ActivationBase
 
 __all__ = [
@@ -47,7 +48,8 @@ class Loss(Described):
     trainable_layers : sequence of layers
         Whose penalties ``regularization_loss()`` adds up; set by ``remember_trainable_layers``.
     accumulated_sum, accumulated_count : float, int
-        Sum and number of the sample losses since ``new_pass``.
+        Sum and number of the sample losses since ``new_pass``; where samples have weights, the sum of weighted losses
+        and the sum of the weights, a float.
     dinputs : array
         After ``backward``.
 
@@ -67,7 +69,7 @@ class Loss(Described):
 
     trainable_layers: Sequence[Any] = ()
     accumulated_sum: float = 0.0
-    accumulated_count: int = 0
+    accumulated_count: float = 0
     dinputs: Array
 
     def forward(self, y_pred: Array, y_true: Array) -> Array:
@@ -94,13 +96,20 @@ class Loss(Described):
         return sum((_penalty(each) for each in layers), 0.0)
 
     @overload
-    def calculate(self, output: Any, y: Any, *, include_regularization: Literal[False] = ...) -> np.floating[Any]: ...
+    def calculate(
+        self,
+        output: Any,
+        y: Any,
+        *,
+        include_regularization: Literal[False] = ...,
+        sample_weight: ArrayLike | None = ...,
+    ) -> np.floating[Any]: ...
     @overload
     def calculate(
-        self, output: Any, y: Any, *, include_regularization: bool
+        self, output: Any, y: Any, *, include_regularization: bool, sample_weight: ArrayLike | None = ...
     ) -> np.floating[Any] | tuple[np.floating[Any], float]: ...
     def calculate(
-        self, output: Any, y: Any, *, include_regularization: bool = False
+        self, output: Any, y: Any, *, include_regularization: bool = False, sample_weight: ArrayLike | None = None
     ) -> np.floating[Any] | tuple[np.floating[Any], float]:
         """Return the mean loss of a batch and add it to the pass.
 
@@ -112,6 +121,8 @@ class Loss(Described):
             What was to be predicted.
         include_regularization : bool
             Return a pair: the mean loss, and the penalty of the trainable layers.
+        sample_weight : array (n,), optional
+            How much each sample counts, 0 or more: the mean is Σ w·loss / Σ w, and 0 if no sample counts.
 
         Returns
         -------
@@ -123,19 +134,26 @@ class Loss(Described):
                 f"{type(self).__name__}.calculate: forward must give one loss a sample for at least one sample, "
                 f"got shape {sample_losses.shape}."
             )
+        count: float = sample_losses.size
+        if sample_weight is not None:
+            weights = checked_weights(
+                f"{type(self).__name__}.calculate", "sample_weight", sample_weight, sample_losses.size
+            )
+            sample_losses = weighted(sample_losses.reshape(-1), weights)
+            count = float(np.add.reduce(weights))
         loss_sum = _kernels.backend.total(sample_losses)
-        self._add(loss_sum, sample_losses.size)
+        self._add(loss_sum, count)
         dtype = getattr(output, "dtype", sample_losses.dtype)
         if isinstance(dtype, np.dtype):
             dtype = dtype.newbyteorder("=")
         if dtype not in (config.FLOAT32, config.FLOAT64):
             dtype = config.get_default_dtype()
-        data_loss: np.floating[Any] = dtype.type(loss_sum / sample_losses.size)
+        data_loss: np.floating[Any] = dtype.type(loss_sum / count if count else 0)
         return (data_loss, self.regularization_loss()) if include_regularization else data_loss
 
-    def _add(self, loss_sum: float, n: int) -> None:
+    def _add(self, loss_sum: float, count: float) -> None:
         self.accumulated_sum += loss_sum
-        self.accumulated_count += n
+        self.accumulated_count += count
 
     def calculate_accumulated(self, *, include_regularization: bool = False) -> Any:
         """Return the mean loss over all samples since ``new_pass`` and, if asked for, the penalty as it is now."""

@@ -16,21 +16,25 @@ from nnx._base.precision import checked_precision, of_products, warn_of_refused_
 from nnx._base.random import Order
 from nnx._base.typing import Array, ArrayLike, Parameters, Path
 from nnx._base.vocabulary import BUILT_IN, is_built_in
+from nnx._base.weights import checked_weights, weighted_gradient
 from nnx._base.widths import width_after
 from nnx.accuracy import Accuracy_Regression
 from nnx.activations import Activation_Softmax
 from nnx.embedding import check_order
 from nnx.engine import plan, program, training
+from nnx.engine.classes import ClassWeight, checked_split, classes_of_rows, held_out_rows, weighed_by_class
 from nnx.engine.data_checks import (
+    check_backward,
     checked_data,
     checked_samples,
     checked_validation,
     dtype_of,
     keeps,
     warn_of_sorted_rows,
+    weighing,
 )
 from nnx.engine.history import History
-from nnx.engine.job import Job
+from nnx.engine.job import Data, Job, Split
 from nnx.layers import Layer_Dense, Layer_Input, Layer_Residual, walk
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Loss, Loss_CategoricalCrossentropy
 from nnx.optimizers import forgetting_averages
@@ -292,7 +296,7 @@ class Model:
         epochs: int = 1,
         batch_size: int | None = None,
         print_every: int | None = 1,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
         progress: bool = False,
         shuffle: bool = False,
         seed: int | None = None,
@@ -303,6 +307,9 @@ class Model:
         checkpoint_every: int | str = "60s",
         resume: Path | None = None,
         precision: str | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight | None = None,
+        validation_split: float | None = None,
     ) -> History:
         """Train on samples ``X`` and what is to be predicted from them, ``y``.
 
@@ -324,7 +331,7 @@ class Model:
             divides, its last step, and the epoch's figures. A run that would print more than 300 lines prints fewer
             steps of each epoch, then only some of the epochs, and says so in its first line. None prints nothing.
         validation_data : pair of arrays, optional
-            Evaluated after each epoch.
+            Evaluated after each epoch. A third array, (n,), holds the weights of these samples.
         progress : bool
             Show a progress bar on stderr, with the loss and, unless it is a regression, the accuracy.
         shuffle : bool
@@ -353,6 +360,18 @@ class Model:
             8 bits of precision in place of float32's 24. Sums, parameters and all else stay float32, and so do
             validation, `evaluate` and `predict`. For float32 models only; faster on processors with matrix units
             (`explain` tells). Without it, or with the name of the model's dtype, layers multiply in that dtype.
+        sample_weight : array (n,), optional
+            How much each sample counts: 0, or a number from 1e-30 to 1e30. A batch's loss is Σ w·loss / Σ w, and so are
+            accuracy and figures weighted means; penalties are as without. A sample of weight 0 is as good as absent. In
+            a batch without any weight loss and gradient are 0.
+        class_weight : "balanced", dict, or sequence, optional
+            How much each class counts in training, by its number; a class that a dict lacks counts 1. It multiplies
+            with ``sample_weight``. "balanced" stands for n / (number of classes · samples of the class). Targets are
+            class numbers, one-hot rows, or zeros and ones of a single output. Validation does not use it.
+        validation_split : float, optional
+            Hold out this part of the rows, above 0 and below 1, and evaluate the model on them after each epoch. They
+            are drawn at random, of each class the same part within one row. ``seed`` decides which; without it, NumPy's
+            global generator gives one. Weights go with their rows.
 
         Returns
         -------
@@ -379,6 +398,7 @@ class Model:
         options = (
             *(epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads),
             *(on_nonfinite, checkpoint, checkpoint_every, resume, precision),
+            *(sample_weight, class_weight, validation_split),
         )
         again = self._again
         if again is not None:
@@ -396,12 +416,21 @@ class Model:
         order = Order(where, shuffle, seed)
         check_finite = check.flag(where, "check_finite", check_finite)
         n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
-        data = checked_data(self, where, ("X", "y"), X, y, check_finite)
+        data = checked_data(self, where, ("X", "y", "sample_weight"), X, y, check_finite, sample_weight)
         held_out = None if validation_data is None else checked_validation(self, where, validation_data)
         stops = check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
         precision = checked_precision(where, precision, dtype_of(self))
         if precision == "bfloat16":
             warn_of_refused_units(where)
+        targets, split = np.asarray(y), None
+        if validation_split is not None:
+            if held_out is not None:
+                raise ValueError(f"{where}: validation_split must not be given together with validation_data.")
+            split = self._split(where, validation_split, order.seed, resume, len(data.X))
+            is_held_out = held_out_rows(split, classes_of_rows(self, data), len(data.X))
+            held_out = weighing(self, where, "sample_weight of the held-out rows", data.rows(is_held_out))
+            data, targets = data.rows(~is_held_out), targets[~is_held_out]
+        data = self._weighed(where, data, class_weight)
         if batch_size is not None and not order.shuffles and resume is None:
             warn_of_sorted_rows(where, self, data, batch_size)
         trainer = trainers.this_thread()
@@ -409,13 +438,14 @@ class Model:
             trainers.begin(where, self, trainer)
             history = History(isinstance(self.accuracy, Accuracy_Regression))
             job = Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, precision, history)
+            job.split = split
             resumed = None
             if checkpoint is not None or resume is not None or checkpoint_every != "60s":
                 from nnx.engine import checkpoints
 
                 resumed = checkpoints.prepare(where, job, checkpoint, checkpoint_every, resume)
             self.loss.remember_trainable_layers(self.trainable_layers)
-            self.accuracy.init(np.asarray(y))
+            self.accuracy.init(targets)
             if resumed is not None:
                 with Interrupt():
                     resumed.restore(job)
@@ -429,6 +459,24 @@ class Model:
             trainers.end(self, trainer)
         return self.history
 
+    def _split(self, where: str, validation_split: float, seed: int | None, resume: Path | None, n_rows: int) -> Split:
+        """Return how held-out rows are drawn: by the seed, or else as the run that is gone on with drew them."""
+        if seed is None and resume is not None:
+            from nnx.engine import checkpoints
+
+            seed = checkpoints.seed_of_split(where, resume)
+        return checked_split(where, validation_split, seed, n_rows)
+
+    def _weighed(self, where: str, data: Data, class_weight: ClassWeight | None) -> Data:
+        """Return data with the weights of their classes, all checked, if the model is to be trained with weights."""
+        name = "sample_weight"
+        if class_weight is not None:
+            name = "class_weight" if data.weights is None else "sample_weight times class_weight"
+            data = weighed_by_class(where, self, data, class_weight)
+        if data.weights is not None:
+            check_backward(self, where)
+        return weighing(self, where, name, data)
+
     def _printer(self, job: Job, print_every: int | None, progress: bool) -> printing.Printer:
         """Return what prints a training, and moves its bar."""
         shows_accuracy = not isinstance(self.accuracy, Accuracy_Regression)
@@ -437,7 +485,13 @@ class Model:
         return printing.Printer(print_every, progress, *counts, validated=validated, shows_accuracy=shows_accuracy)
 
     def evaluate(
-        self, X_val: ArrayLike, y_val: ArrayLike, *, batch_size: int | None = None, silent: bool = False
+        self,
+        X_val: ArrayLike,
+        y_val: ArrayLike,
+        *,
+        batch_size: int | None = None,
+        silent: bool = False,
+        sample_weight: ArrayLike | None = None,
     ) -> dict[str, float]:
         """Print and return loss (without penalties) and accuracy on other data than was trained on.
 
@@ -449,6 +503,8 @@ class Model:
             Samples at a time; all at once without it.
         silent : bool
             Print nothing.
+        sample_weight : array (n,), optional
+            As in `train`.
 
         Returns
         -------
@@ -460,7 +516,9 @@ class Model:
         self._check_output(where, self.loss)
         batch_size = _batch_size(where, batch_size)
         silent = check.flag(where, "silent", silent)
-        data = checked_data(self, where, ("X_val", "y_val"), X_val, y_val, check_finite=False)
+        names = ("X_val", "y_val", "sample_weight")
+        data = checked_data(self, where, names, X_val, y_val, False, sample_weight)
+        weighing(self, where, "sample_weight", data)
         untrained = isinstance(self.accuracy, Accuracy_Regression) and self.accuracy.precision is None
         try:
             if untrained:
@@ -473,7 +531,9 @@ class Model:
             print(printing.validation_line(**figures))
         return figures
 
-    def score(self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None) -> float:
+    def score(
+        self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Return one figure by which to judge the model: accuracy if it predicts classes, R² if it predicts numbers.
 
         Parameters, errors and what decides between the two are those of `report`.
@@ -498,9 +558,11 @@ class Model:
         self._require(where)
         from nnx.scoring import evaluation
 
-        return evaluation.report(self, where, X, y, _batch_size(where, batch_size)).score
+        return evaluation.report(self, where, X, y, _batch_size(where, batch_size), sample_weight).score
 
-    def report(self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None) -> Report:
+    def report(
+        self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None, sample_weight: ArrayLike | None = None
+    ) -> Report:
         """Return the figures by which people judge a model, each beside what is reached without one.
 
         Neither loss nor optimizer is needed. ``table``, or else the accuracy, the loss or the last layer says whether
@@ -514,6 +576,8 @@ class Model:
             (n, outputs). With a ``table`` of a numeric target, standardized numbers, as the table gives them.
         batch_size : int, optional
             Samples at a time; all at once without it.
+        sample_weight : array (n,), optional
+            How much each sample counts in the figures and the baseline, as in `train`.
 
         Returns
         -------
@@ -551,7 +615,7 @@ class Model:
         self._require(where)
         from nnx.scoring import evaluation
 
-        return evaluation.report(self, where, X, y, _batch_size(where, batch_size))
+        return evaluation.report(self, where, X, y, _batch_size(where, batch_size), sample_weight)
 
     def predict(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
         """Return the network's outputs, one row a sample.
@@ -582,6 +646,47 @@ class Model:
         starts = range(0, max(1, len(samples)), step)
         with of_products(None):  # also if a layer asks that is itself in a model in training
             return np.concatenate([self.forward(samples[i : i + step], training=False) for i in starts])
+
+    def predict_classes(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
+        """Return the classes that the network predicts, as numbers.
+
+        They are what its last layer's ``predictions``, and its loss, make of the outputs: the number of the largest
+        output, or 1 where a sigmoid's output is above 0.5, or the output above 0 behind `Loss_Hinge`, else 0.
+
+        Parameters
+        ----------
+        X : array (n, n_inputs)
+        batch_size : int, optional
+            Samples at a time; all at once without it.
+
+        Returns
+        -------
+        intp array
+            Class numbers, shape (n,); zeros and ones, shape (n, outputs), of sigmoid outputs, of a single output, and
+            of outputs that a binary accuracy compares one by one. For the names of a model with a ``table`` or
+            ``images``, call ``model.preprocessor.decode(model.predict(X))``.
+
+        Raises
+        ------
+        TypeError
+            If the model predicts numbers, or if nothing says what it predicts.
+
+        Examples
+        --------
+        >>> import nnx
+        >>> model = nnx.Model()
+        >>> model.add(nnx.Layer_Dense(1, 2))
+        >>> model.add(nnx.Activation_Softmax())
+        >>> model.finalize()
+        >>> model.set_parameters([([[-1.0, 1.0]], [[0.0, 0.0]])])
+        >>> model.predict_classes([[-2.0], [3.0]]).tolist()
+        [0, 1]
+        """
+        where = "Model.predict_classes"
+        self._require(where)
+        from nnx.scoring import evaluation
+
+        return evaluation.classes(self, where, X, _batch_size(where, batch_size))
 
     def predictor(self, precision: str | None = None) -> Predictor:
         """Return a function of samples that predicts with the present parameters, whatever becomes of this model.
@@ -620,22 +725,36 @@ class Model:
             output = layer.output
         return output
 
-    def backward(self, output: Any, y: Any) -> None:
-        """Set all layers' gradients of the loss, given the ``output`` of `forward` and what it should have been."""
+    def backward(self, output: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> None:
+        """Set all layers' gradients of the loss, given the ``output`` of `forward` and what it should have been.
+
+        ``sample_weight``, an array (n,), says how much each sample counts in the mean loss.
+        """
         self._require("Model.backward", "loss")
+        weights = None
+        if sample_weight is not None:
+            weights = checked_weights("Model.backward", "sample_weight", sample_weight, len(output))
         rest = self.layers[:-1]
         softmax = self.softmax_classifier_output
         if not self._has_pair_gradient():
             rest = self.layers
             self.loss.backward(output, y)
+            if weights is not None:
+                where = f"{type(self.loss).__name__}.backward"
+                self.loss.dinputs = weighted_gradient(where, self.loss.dinputs, weights)
             dvalues = self.loss.dinputs
         elif softmax is not None:
             softmax.loss = self.loss
             softmax.backward(output, y)
+            if weights is not None:
+                softmax.dinputs = weighted_gradient("Model.backward", softmax.dinputs, weights)
             dvalues = self.layers[-1].dinputs = softmax.dinputs
         else:
             where = f"{type(self.loss).__name__}.backward"
-            dvalues = self.layers[-1].dinputs = self.loss._pair_gradient(where, output, y)
+            dvalues = self.loss._pair_gradient(where, output, y)
+            if weights is not None:
+                dvalues = weighted_gradient(where, dvalues, weights)
+            self.layers[-1].dinputs = dvalues
         for layer in reversed(rest):
             layer.backward(dvalues)
             dvalues = layer.dinputs

@@ -184,9 +184,7 @@ def freeze(model: Network, precision: str | None) -> Predictor:
     return made(tuple(part for part in parts if part[0] not in program.RANDOM), chosen, counts)
 
 
-def made(
-    parts: tuple[tuple[Any, ...], ...], precision: str, categories: tuple[int, ...] | None = None
-) -> Predictor:
+def made(parts: tuple[tuple[Any, ...], ...], precision: str, categories: tuple[int, ...] | None = None) -> Predictor:
     """Return a predictor of these parts, with copies of their arrays: a new one, or one out of a pickle.
 
     ``categories``: how many each column of the inputs has, 0 for one of numbers; None without such columns.
@@ -210,9 +208,9 @@ def made(
 
 
 def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
-    """Return what a kernel is given of a layer: the parameters that `predict` uses, and what is fixed beside, or settings.
+    """Return what a kernel is given of a layer: the parameters that `predict` uses, and what else is fixed; or settings.
 
-    Beside a batch norm's are running mean and variance, and epsilon; a layer norm's, epsilon; an embedding's, places.
+    Beside a batch norm's parameters are running mean and variance, and epsilon; a layer norm's, epsilon; an embedding's, places.
     """
     owner, kind = stage.owner, stage.kind
     if kind in program.PARAMETERS:

@@ -33,7 +33,7 @@ class Network(Protocol):
     def forward(self, X: ArrayLike, training: bool) -> Any:
         """Run the layers, and return the last one's output."""
 
-    def backward(self, output: Any, y: Any) -> None:
+    def backward(self, output: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> None:
         """Set all layers' gradients."""
 
     def predict(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:

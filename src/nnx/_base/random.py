@@ -16,6 +16,11 @@ def draw_seed() -> int:
     return int(high << 32 | low)
 
 
+def split_stream(seed: int) -> np.random.RandomState:
+    """Return the generator that draws held-out rows: apart from those of all epochs, which are counted from 1."""
+    return np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32, 0, 0])
+
+
 class Order:
     """The order of the samples in each epoch, a function of the seed and the epoch's number alone.
 

@@ -634,7 +634,7 @@ def softmax_crossentropy(inputs, labels, output, dinputs, double smoothing=0.0):
         mode = enter_kernels()
         hits = kernels.softmax_crossentropy(
             data(x), numbers, data(probabilities), into, data(losses), rows, columns, columns, 1, rows, smoothing,
-            scratch,
+            NULL, scratch,
         )
         loss = kernels.total(data(losses), rows)
         leave_kernels(mode)

@@ -6,6 +6,7 @@ the data. How it lies in the file is `nnx.files.model_files`'s.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -17,6 +18,7 @@ import numpy as np
 
 from nnx import _kernels
 from nnx._base import check, files
+from nnx._base.random import MAX_SEED
 from nnx._base.typing import Array, Path
 from nnx.engine.history import EPOCH, STEP
 from nnx.engine.job import Job
@@ -44,10 +46,18 @@ def fingerprint(values: Array) -> dict[str, Any]:
 
 def fingerprints(job: Job) -> dict[str, dict[str, Any]]:
     """Return the fingerprints of a run's data, by name: samples as the network gets them, the rest as it was given."""
-    arrays = {"X": job.data.X, "y": job.data.y_accuracy}
+    arrays = {"X": job.data.X, "y": job.data.y_accuracy, "sample_weight times class_weight": job.data.weights}
     if job.held_out is not None:
         arrays |= {"validation_data[0]": job.held_out.X, "validation_data[1]": job.held_out.y_accuracy}
-    return {name: fingerprint(array) for name, array in arrays.items()}
+        arrays |= {"validation_data[2]": job.held_out.weights}
+    return {name: fingerprint(array) for name, array in arrays.items() if array is not None}
+
+
+def seed_of_split(where: str, path: Path) -> int | None:
+    """Return the seed by which the run that wrote a checkpoint drew its held-out rows; None if it says nothing."""
+    known = model_files.run_of(where, check.path(where, "resume", path)).get("validation_split")
+    seed = known[1] if type(known) is list and len(known) == 2 else None
+    return seed if type(seed) is int and 0 <= seed <= MAX_SEED else None
 
 
 def prepare(where: str, job: Job, checkpoint: Path | None, every: int | str, resume: Path | None) -> Resumed | None:
@@ -137,6 +147,7 @@ class Keeper:
             "backend": _computes_on(job),
             "data": self._data,
             **({} if job.precision is None else {"precision": job.precision}),
+            **({} if job.split is None else {"validation_split": list(job.split)}),
         }
 
 
@@ -160,7 +171,7 @@ class Resumed:
     done : int
         How many steps it has done.
     sums : tuple of four numbers
-        Of the epoch so far: losses, how many, hits, how many.
+        Of the epoch so far: losses, how many, hits, how many; with weights, how much weight.
     """
 
     def __init__(self, where: str, path: Path, job: Job) -> None:
@@ -168,6 +179,10 @@ class Resumed:
         self._checkpoint = model_files.Checkpoint(where, self._path, job.model)
         self._take(job)
         self._compare(where, job)
+        loss_sum, loss_count, hits_sum, hits_count = self._sums
+        self.sums: tuple[float, float, float, float] = (loss_sum, loss_count, hits_sum, hits_count)
+        if job.data.weights is None:  # counts, though the file has floats
+            self.sums = (loss_sum, int(loss_count), hits_sum, int(hits_count))
 
     def _take(self, job: Job) -> None:
         """Read how far the run has come; refuse what no run can have written."""
@@ -177,13 +192,14 @@ class Resumed:
             most = descriptions.MAX_STEPS if iterations is None else iterations
             self.done = check.whole("", "done", run["done"], 0, most)
             seed = run["seed"]
-            self._seed = None if seed is None else check.whole("", "seed", seed, 0, (1 << 64) - 1)
+            self._seed = None if seed is None else check.whole("", "seed", seed, 0, MAX_SEED)
             if type(run["data"]) is not dict or type(run["backend"]) is not str:
                 raise TypeError
             columns = {name: arrays[name] for name in EPOCH + STEP}
-            sums = arrays["sums"].tolist()
-            counts = [check.whole("", "sums", int(count), 0, descriptions.MAX_STEPS) for count in sums[1::2]]
-            self.sums = (float(sums[0]), counts[0], float(sums[2]), counts[1])
+            loss_sum, loss_count, hits_sum, hits_count = map(float, arrays["sums"].tolist())
+            for count in (loss_count, hits_count):  # weights may add up to more than there are steps
+                check.number("", "sums", count, 0, math.inf if job.data.weights is not None else descriptions.MAX_STEPS)
+            self._sums = (loss_sum, loss_count, hits_sum, hits_count)
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
             self._checkpoint.refuse("is damaged: it does not say how far the run has come")
         n_epochs = self.done // job.n_batches
@@ -204,6 +220,7 @@ class Resumed:
         """Refuse a run of other data, or of another kind."""
         run, path = self._checkpoint.run, self._path
         of = f"that of {path!r}"
+        self._compare_split(where, job)
         theirs, ours = run["data"], fingerprints(job)
         for name in (*ours, *theirs):
             if theirs.get(name) != ours.get(name):
@@ -235,6 +252,15 @@ class Resumed:
                 "digits will be other ones than without the interruption.",
                 stacklevel=5,
             )
+
+    def _compare_split(self, where: str, job: Job) -> None:
+        """Refuse held-out rows that are drawn in another way: the data would differ, and nobody would see why."""
+        theirs, ours = self._checkpoint.run.get("validation_split"), None if job.split is None else list(job.split)
+        if theirs == ours:
+            return
+        name, number = ("seed", 1) if theirs and ours and theirs[:1] == ours[:1] else ("validation_split", 0)
+        before, now = (repr(each[number]) if each else "None" for each in (theirs, ours))
+        raise ValueError(f"{where}: {name} must be that of {self._path!r}, {files.printable(before, 80)}, got {now}.")
 
     def restore(self, job: Job) -> None:
         """Put model, order and history in the state of the checkpoint."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from typing import Any
@@ -12,14 +13,15 @@ from nnx._base import check
 from nnx._base.network import Network
 from nnx._base.parameters import Parameterized
 from nnx._base.typing import Array, ArrayLike, FloatDType
+from nnx._base.weights import checked_weights
 from nnx._base.widths import widths_of
-from nnx.accuracy import Accuracy_Categorical
 from nnx.embedding import check_categories, columns_of_categories
 from nnx.engine import plan, program
+from nnx.engine.classes import classes_of_rows
 from nnx.engine.job import Data
 from nnx.engine.program import Program
 from nnx.layers import walk
-from nnx.losses import KernelLoss, Loss_CategoricalCrossentropy
+from nnx.losses import KernelLoss
 
 #: Rows that stand class by class are taken for sorted if chance gives such an order less often than this.
 UNLIKELY = 1e-3
@@ -54,9 +56,15 @@ def _samples(model: Network, where: str, name: str, X: ArrayLike, known: Program
 
 
 def checked_data(
-    model: Network, where: str, names: tuple[str, str], X: ArrayLike, y: ArrayLike, check_finite: bool
+    model: Network,
+    where: str,
+    names: tuple[str, str, str],
+    X: ArrayLike,
+    y: ArrayLike,
+    check_finite: bool,
+    sample_weight: ArrayLike | None = None,
 ) -> Data:
-    """Return samples and targets after every check there is."""
+    """Return samples, targets and weights after every check there is, but for that the weights are not all 0."""
     known = plan.known(model)
     samples = _samples(model, where, names[0], X, known)
     if len(samples) == 0:
@@ -81,21 +89,63 @@ def checked_data(
         check.finite(where, names[1], targets)  # what float32 cannot hold has become infinite
     builtin = type(model.loss).__module__ == "nnx.losses"
     answers = program.answers_to(model.accuracy, model.loss, model.layers[-1])
-    return Data(samples, targets if builtin else given, answers.targets(given, int(targets.shape[-1])))
+    weights = None if sample_weight is None else checked_weights(where, names[2], sample_weight, len(samples))
+    return Data(samples, targets if builtin else given, answers.targets(given, int(targets.shape[-1])), weights)
 
 
 def checked_validation(model: Network, where: str, validation_data: Any) -> Data:
-    """Return the validation pair as `checked_data` does."""
+    """Return the validation data as `checked_data` does."""
     try:
-        X_val, y_val = validation_data
+        parts = tuple(validation_data)
+    except TypeError:
+        parts = ()
+    if len(parts) not in (2, 3):
+        raise ValueError(
+            f"{where}: validation_data must be a pair (X_val, y_val), or (X_val, y_val, weights) with a weight for "
+            "each sample."
+        )
+    X_val, y_val, *weights = parts
+    names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
+    return weighing(model, where, names[2], checked_data(model, where, names, X_val, y_val, False, *weights))
+
+
+def weighing(model: Network, where: str, name: str, data: Data) -> Data:
+    """Return data whose weights, if there are any, leave something and can be used by the model."""
+    if data.weights is None:
+        return data
+    if not data.weights.any():
+        raise ValueError(f"{where}: {name} must leave at least one sample, got 0 for all {len(data.weights)}.")
+    for role in ("loss", "accuracy"):
+        thing = getattr(model, role)
+        if not _takes(thing.calculate, "sample_weight"):
+            raise TypeError(
+                f"{where}: the {role} must have a method calculate that takes sample_weight where samples have "
+                f"weights, got {thing!r}. Add the keyword, or leave the weights out."
+            )
+    return data
+
+
+def check_backward(model: Network, where: str) -> None:
+    """Refuse a model with a ``backward`` of its own that does not take weights."""
+    if not _takes(model.backward, "sample_weight"):
+        raise TypeError(
+            f"{where}: the model must have a method backward that takes sample_weight where samples have weights, "
+            f"got that of {type(model).__name__}. Add the keyword, or leave the weights out."
+        )
+
+
+def _takes(method: Any, keyword: str) -> bool:
+    """Return whether a method takes a keyword; whoever hides what it takes is believed."""
+    try:
+        parameters = inspect.signature(method).parameters.values()
     except (TypeError, ValueError):
-        raise ValueError(f"{where}: validation_data must be a pair (X_val, y_val).") from None
-    return checked_data(model, where, ("validation_data[0]", "validation_data[1]"), X_val, y_val, check_finite=False)
+        return True
+    return any(each.name == keyword or each.kind is each.VAR_KEYWORD for each in parameters)
 
 
 def warn_of_sorted_rows(where: str, model: Network, data: Data, batch_size: int | None) -> None:
     """Warn if the rows are sorted by class and a step sees some of them only, in the order given."""
-    classes = None if data.n_batches(batch_size) == 1 else _classes_of_rows(model, data)
+    classes = None if data.n_batches(batch_size) == 1 else classes_of_rows(model, data)
     sizes = [] if classes is None else _sizes_in_turn(classes)
     if len(sizes) > 1 and _chance(sizes) < UNLIKELY:
         warnings.warn(
@@ -103,19 +153,6 @@ def warn_of_sorted_rows(where: str, model: Network, data: Data, batch_size: int 
             "unlearns what those before it have learnt. Pass shuffle=True.",
             stacklevel=3,
         )
-
-
-def _classes_of_rows(model: Network, data: Data) -> Array | None:
-    """Return the class of each row, as a number; None if the model does not learn one class a row."""
-    if type(model.loss) is Loss_CategoricalCrossentropy:
-        return data.y
-    if getattr(model.loss, "_predicts", "") != "classes" and not isinstance(model.accuracy, Accuracy_Categorical):
-        return None
-    y = data.y_accuracy
-    if y.ndim == 1 or y.shape[1:] == (1,):
-        return y.reshape(-1)
-    one_hot = y.ndim == 2 and (np.count_nonzero(y, axis=1) == 1).all()
-    return np.asarray(np.argmax(y, axis=1)) if one_hot else None
 
 
 def _sizes_in_turn(classes: Array) -> list[int]:

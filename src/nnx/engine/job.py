@@ -20,6 +20,8 @@ class Data(NamedTuple):
     y: Array
     #: What the accuracy gets: as the caller gave it, but for signs, which are 0 and 1.
     y_accuracy: Array
+    #: How much each sample counts, float64 (n,); None if all count alike.
+    weights: Array | None = None
 
     def n_batches(self, batch_size: int | None) -> int:
         """Return how many steps an epoch has."""
@@ -30,7 +32,25 @@ class Data(NamedTuple):
         size = batch_size or len(self.X)
         for start in range(first * size, len(self.X), size):
             rows = slice(start, start + size) if order is None else order[start : start + size]
-            yield Data(self.X[rows], self.y[rows], self.y_accuracy[rows])
+            yield self.rows(rows)
+
+    def rows(self, which: slice | Array) -> Data:
+        """Return some of the rows."""
+        weights = None if self.weights is None else self.weights[which]
+        return Data(self.X[which], self.y[which], self.y_accuracy[which], weights)
+
+    @property
+    def weighing(self) -> dict[str, Array]:
+        """The keyword by which losses and accuracies are told of weights; nothing where there are none."""
+        return {} if self.weights is None else {"sample_weight": self.weights}
+
+
+class Split(NamedTuple):
+    """How held-out rows are drawn from the data."""
+
+    #: Their part of all rows.
+    share: float
+    seed: int
 
 
 class CheckpointWriter(Protocol):
@@ -60,7 +80,9 @@ class Job:
     done : int
         How many steps an interrupted run has done that this one goes on with.
     sums : tuple of four numbers
-        Of that run's last epoch: losses, how many, hits, how many.
+        Of that run's last epoch: losses, how many, hits, how many; with weights, how much weight.
+    split : Split or None
+        How the held-out rows were drawn, if they were.
     """
 
     def __init__(
@@ -81,7 +103,8 @@ class Job:
         self.stops, self.precision, self.history = stops, precision, history
         self.keeper: CheckpointWriter | None = None
         self.done = 0
-        self.sums: tuple[float, int, float, int] = (0.0, 0, 0.0, 0)
+        self.sums: tuple[float, float, float, float] = (0.0, 0, 0.0, 0)
+        self.split: Split | None = None
 
     @property
     def n_batches(self) -> int:

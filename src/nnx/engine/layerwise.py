@@ -91,8 +91,8 @@ def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Inte
     _new_pass(model)
     for batch in data.batches(batch_size):
         output = model.forward(batch.X, training=False)
-        model.loss.calculate(output, batch.y)
-        model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
+        model.loss.calculate(output, batch.y, **batch.weighing)
+        model.accuracy.calculate(_predictions(model, output), batch.y_accuracy, **batch.weighing)
         if interrupt is not None:
             interrupt.check()
 
@@ -103,14 +103,14 @@ def _step(job: Job, batch: Data, done: int) -> Figures:
     before = _sums(model)
     with precision.of_products(job.precision):  # not around losses, accuracies: they may use other models
         output = model.forward(batch.X, training=True)
-    data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True)
+    data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True, **batch.weighing)
     if job.stops and not math.isfinite(data_loss):
         if isinstance(model.loss, Loss):
-            model.loss.accumulated_sum, model.loss.accumulated_count = before[0], int(before[1])
+            model.loss.accumulated_sum, model.loss.accumulated_count = before[:2]
         divergence.refuse_step(model, batch, done, job.n_batches)
-    accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
+    accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy, **batch.weighing)
     with precision.of_products(job.precision):
-        model.backward(output, batch.y)
+        model.backward(output, batch.y, **batch.weighing)
     optimizer = model.optimizer
     optimizer.pre_update_params()
     updates: list[partial[Any]] = []

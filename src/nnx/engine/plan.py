@@ -197,6 +197,7 @@ class Run:
                 accurate.classes,
                 accurate.precision,
                 accurate.answers,
+                data.weights,
             )
             if not bound:
                 raise program.Obstacle("the samples share memory with a parameter")
@@ -374,6 +375,7 @@ class Run:
             or self.done == self.begun
             or self.order.shuffles
             or self.held_out is not None
+            or self.data.weights is not None
             or self.operations >= LEAST_STEP
             or not _kernels.backend.counts_references  # type: ignore[attr-defined]
         ):
@@ -518,6 +520,7 @@ def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Inte
             min(first + step, n_batches),
             combined,
             accurate.answers,
+            data.weights,
         )
         if found is None:
             return False

@@ -360,7 +360,9 @@ def _width_at_first(layers: list[Any], first: Layer_Dense) -> int:
 def _check_categories(layer: Any, before: list[Stage], layers: list[Any]) -> None:
     """Raise `Obstacle` unless an embedding's categories are columns of the samples."""
     for stage in before:
-        n_numbers = np.count_nonzero(stage.owner._layout("Layer_Embedding").places < 0) if stage.kind == "embedding" else 0
+        n_numbers = (
+            np.count_nonzero(stage.owner._layout("Layer_Embedding").places < 0) if stage.kind == "embedding" else 0
+        )
         if layer._layout("Layer_Embedding").places[n_numbers:].max(initial=-1) >= 0:
             raise Obstacle(f"{_whose(layer, layers)} takes categories from what another layer gives")
 

@@ -76,6 +76,13 @@ def save_checkpoint(
     safetensors.write(where, path, *_checkpoint(where, model, run, run_arrays))
 
 
+def run_of(where: str, path: str) -> dict[str, Any]:
+    """Return what a checkpoint says of its run, as it was given to `save_checkpoint`; nothing of it is checked."""
+    file = _File(where, path)
+    run: dict[str, Any] = file.take(dict, "run") if file.kind == CHECKPOINT else {}
+    return run
+
+
 def check_checkpoint(where: str, model: Network, run: dict[str, Any]) -> None:
     """Refuse a model of which no checkpoint could be written."""
     safetensors.check(where, *_checkpoint(where, model, run, {}))

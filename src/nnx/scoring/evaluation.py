@@ -13,6 +13,7 @@ import numpy as np
 from nnx._base import check
 from nnx._base.network import Network
 from nnx._base.typing import Array, ArrayLike
+from nnx._base.weights import checked_weights
 from nnx.accuracy import Accuracy_Categorical
 from nnx.data.columns import Number
 from nnx.data.sheet import shown
@@ -22,7 +23,14 @@ from nnx.scoring import metrics
 from nnx.scoring.reports import ClassificationReport, RegressionReport, Report
 
 
-def report(model: Network, where: str, X: ArrayLike, y: ArrayLike, batch_size: int | None) -> Report:
+def report(
+    model: Network,
+    where: str,
+    X: ArrayLike,
+    y: ArrayLike,
+    batch_size: int | None,
+    sample_weight: ArrayLike | None = None,
+) -> Report:
     """Return a model's report; `Model.report` says what it takes and refuses."""
     samples = checked_samples(model, where, "X", X)
     if len(samples) == 0:
@@ -32,6 +40,13 @@ def report(model: Network, where: str, X: ArrayLike, y: ArrayLike, batch_size: i
         raise ValueError(
             f"{where}: y must have one row for each of the {len(samples)} rows of X, got shape {given.shape}."
         )
+    weights = None
+    if sample_weight is not None:
+        weights = checked_weights(where, "sample_weight", sample_weight, len(samples))
+        counts = weights > 0
+        if not counts.any():
+            raise ValueError(f"{where}: sample_weight must leave at least one sample, got 0 for all {len(samples)}.")
+        samples, given, weights = samples[counts], given[counts], weights[counts]
     _check_finite(where, "X", samples)
     outputs = np.asarray(model.predict(samples, batch_size=batch_size))
     outputs = outputs.reshape(-1, 1) if outputs.ndim == 1 else outputs
@@ -42,12 +57,26 @@ def report(model: Network, where: str, X: ArrayLike, y: ArrayLike, batch_size: i
     if not _predicts_classes(model, where):
         numbers = _answers(model, "numbers")
         given = numbers.targets(given, outputs.shape[1])
-        return _regression(model, where, numbers.of(outputs.astype(np.float64), False), given)
+        return _regression(model, where, numbers.of(outputs.astype(np.float64), False), given, weights)
     if _answers(model, "classes").signs and given.dtype.kind in "iuf" and (np.absolute(given) == 1).all():
         given = (given > 0).astype(np.intp)
     if outputs.shape[1] > 1 and _judged_by_value(model):
-        return _several_binary(model, where, outputs, given)
-    return _classification(model, where, outputs, given)
+        return _several_binary(model, where, outputs, given, weights)
+    return _classification(model, where, outputs, given, weights)
+
+
+def classes(model: Network, where: str, X: ArrayLike, batch_size: int | None) -> Array:
+    """Return what classes a model predicts; `Model.predict_classes` says what it takes and refuses."""
+    samples = checked_samples(model, where, "X", X)
+    if not _predicts_classes(model, where):
+        raise TypeError(f"{where}: the model must predict classes, and it predicts numbers. Call predict.")
+    outputs = np.asarray(model.predict(samples, batch_size=batch_size))
+    predictions = getattr(model.output_layer_activation, "predictions", None)
+    made = np.asarray(outputs if predictions is None else predictions(outputs))
+    made = np.asarray(_answers(model, "classes").of(made, _judged_by_value(model)))
+    if made.dtype.kind == "f" and made.ndim == 2:  # scores
+        made = np.argmax(made, axis=1) if made.shape[1] > 1 and not _judged_by_value(model) else made > _cut(model)
+    return np.asarray(made.astype(np.intp))
 
 
 def _answers(model: Network, predicts: str) -> Answers:
@@ -90,19 +119,21 @@ def _has_probabilities(model: Network) -> bool:
     return last in ("classes", "binary") or getattr(model.loss, "_needs_pair", False)
 
 
-def _classification(model: Network, where: str, outputs: Array, y: Array) -> ClassificationReport:
+def _classification(
+    model: Network, where: str, outputs: Array, y: Array, weights: Array | None
+) -> ClassificationReport:
     """Judge class scores, one column a class, or a single column: the score of the second of two classes."""
     single = outputs.shape[1] == 1
     n_classes = 2 if single else outputs.shape[1]
     true = _zeros_and_ones(where, y, outputs.shape)[:, 0] if single else _labels(where, "y", y, outputs.shape)
-    counts = metrics.count(true, _predicted(model, where, outputs, n_classes), n_classes)
+    counts = metrics.count(true, _predicted(model, where, outputs, n_classes), n_classes, weights)
     scores, probable = outputs.astype(np.float64), _has_probabilities(model)
     if single:
         scores = np.hstack([1 - scores, scores])
     names = None if model.preprocessor is None else model.preprocessor.classes
     classes = tuple(map(str, range(n_classes))) if names is None or len(names) != n_classes else names
     second = scores[:, 1] if single or probable else scores[:, 1] - scores[:, 0]
-    shares = counts.samples / len(true)
+    shares = counts.samples / counts.samples.sum()
     return ClassificationReport(
         n_samples=len(true),
         accuracy=metrics.accuracy(counts),
@@ -110,9 +141,9 @@ def _classification(model: Network, where: str, outputs: Array, y: Array) -> Cla
         baseline_answer=f"always predicting {shown(classes[int(np.argmax(shares))])}",
         balanced_accuracy=metrics.balanced_accuracy(counts),
         baseline_balanced_accuracy=1 / int(np.count_nonzero(counts.samples)),
-        log_loss=metrics.log_loss(scores[np.arange(len(true)), true]) if probable else math.nan,
-        baseline_log_loss=metrics.log_loss(shares[true]),
-        auc=metrics.roc_auc(true, second) if n_classes == 2 else math.nan,
+        log_loss=metrics.log_loss(scores[np.arange(len(true)), true], weights) if probable else math.nan,
+        baseline_log_loss=metrics.log_loss(shares[true], weights),
+        auc=metrics.roc_auc(true, second, weights) if n_classes == 2 else math.nan,
         classes=classes,
         recall=metrics.recall(counts),
         precision=metrics.precision(counts),
@@ -152,13 +183,15 @@ def _zeros_and_ones(where: str, y: Array, shape: tuple[int, ...]) -> Array:
     return values.astype(np.intp)
 
 
-def _several_binary(model: Network, where: str, outputs: Array, y: Array) -> ClassificationReport:
+def _several_binary(
+    model: Network, where: str, outputs: Array, y: Array, weights: Array | None
+) -> ClassificationReport:
     """Judge several sigmoid outputs, each value by itself."""
     true, scores = _zeros_and_ones(where, y, outputs.shape), outputs.astype(np.float64)
     pairs = list(zip(true.T, scores.T, strict=True))
-    counts = [metrics.count(t, (s > _cut(model)).astype(np.intp), 2) for t, s in pairs]
+    counts = [metrics.count(t, (s > _cut(model)).astype(np.intp), 2, weights) for t, s in pairs]
     probable = not _answers(model, "classes").signs
-    shares = true.mean(axis=0)
+    shares = np.average(true, axis=0, weights=weights)
     return ClassificationReport(
         n_samples=len(true),
         accuracy=float(np.mean([metrics.accuracy(each) for each in counts])),
@@ -166,24 +199,25 @@ def _several_binary(model: Network, where: str, outputs: Array, y: Array) -> Cla
         baseline_answer="always predicting the more frequent value of each output",
         balanced_accuracy=float(np.mean([metrics.balanced_accuracy(each) for each in counts])),
         baseline_balanced_accuracy=float(np.mean([1 / np.count_nonzero(each.samples) for each in counts])),
-        log_loss=metrics.log_loss(np.where(true == 1, scores, 1 - scores)) if probable else math.nan,
-        baseline_log_loss=metrics.log_loss(np.where(true == 1, shares, 1 - shares)),
-        auc=_mean_of_defined(np.array([metrics.roc_auc(t, s) for t, s in pairs])),
+        log_loss=metrics.log_loss(np.where(true == 1, scores, 1 - scores), weights) if probable else math.nan,
+        baseline_log_loss=metrics.log_loss(np.where(true == 1, shares, 1 - shares), weights),
+        auc=_mean_of_defined(np.array([metrics.roc_auc(t, s, weights) for t, s in pairs])),
         classes=tuple(f"output {number}" for number in range(outputs.shape[1])),
         recall=np.array([metrics.recall(each)[1] for each in counts]),
         precision=np.array([metrics.precision(each)[1] for each in counts]),
-        class_counts=true.sum(axis=0),
+        class_counts=np.array([each.samples[1] for each in counts]),
     )
 
 
-def _regression(model: Network, where: str, outputs: Array, y: Array) -> RegressionReport:
+def _regression(model: Network, where: str, outputs: Array, y: Array, weights: Array | None) -> RegressionReport:
     """Judge numbers, in the target's own units where the model's table knows them."""
     true = check.targets(where, "y", y, outputs.shape, np.dtype(np.float64))
     if model.table is not None and isinstance(column := model.table.target, Number) and outputs.shape[1] == 1:
         true, outputs = (values * column.scale + column.mean for values in (true, outputs))
-    mean = np.broadcast_to(true.mean(axis=0), true.shape)
-    r_squared = metrics.r_squared(true, outputs)
-    error, rmse = metrics.mean_absolute_error(true, outputs), metrics.root_mean_squared_error(true, outputs)
+    mean = np.broadcast_to(np.average(true, axis=0, weights=weights), true.shape)
+    r_squared = metrics.r_squared(true, outputs, weights)
+    error, without = (metrics.mean_absolute_error(true, each, weights) for each in (outputs, mean))
+    rmse, rmse_without = (metrics.root_mean_squared_error(true, each, weights) for each in (outputs, mean))
     return RegressionReport(
         n_samples=len(true),
         r_squared=_mean_of_defined(r_squared),
@@ -191,8 +225,8 @@ def _regression(model: Network, where: str, outputs: Array, y: Array) -> Regress
         root_mean_squared_error=float(rmse.mean()),
         baseline=0.0,
         baseline_answer="always predicting the mean",
-        baseline_mean_absolute_error=float(metrics.mean_absolute_error(true, mean).mean()),
-        baseline_root_mean_squared_error=float(metrics.root_mean_squared_error(true, mean).mean()),
+        baseline_mean_absolute_error=float(without.mean()),
+        baseline_root_mean_squared_error=float(rmse_without.mean()),
         r_squared_by_output=r_squared,
         mean_absolute_error_by_output=error,
         root_mean_squared_error_by_output=rmse,

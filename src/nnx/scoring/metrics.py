@@ -4,6 +4,9 @@
 
 Shapes: ``n`` samples, ``k`` classes, ``m`` outputs. Class numbers run from 0 to k − 1. A metric that the data leave
 undefined is NaN: the recall of a class without samples, R² of targets that are all the same.
+
+``weights``, float64 (n,) and above 0, say how much each sample counts: counts and sums of samples are then those of
+their weights. Without them all count alike.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ CLIP = 1e-7
 
 
 class Counts(NamedTuple):
-    """What is counted of each class: intp arrays (k,).
+    """What is counted of each class: intp arrays (k,), or float64 if samples have weights.
 
     Attributes
     ----------
@@ -39,13 +42,14 @@ class Counts(NamedTuple):
     predicted: Array
 
 
-def count(true: Array, predicted: Array, n_classes: int) -> Counts:
+def count(true: Array, predicted: Array, n_classes: int, weights: Array | None = None) -> Counts:
     """Return what the metrics below need of class numbers.
 
     Parameters
     ----------
     true, predicted : intp arrays (n,)
     n_classes : int
+    weights : array (n,), optional
 
     Examples
     --------
@@ -57,13 +61,14 @@ def count(true: Array, predicted: Array, n_classes: int) -> Counts:
     >>> metrics.precision(counts).round(3).tolist()
     [1.0, 0.333]
     """
-    found = (np.bincount(each, minlength=n_classes) for each in (true[true == predicted], true, predicted))
-    return Counts(*found)
+    right = true == predicted
+    parts = [(true[right], None if weights is None else weights[right]), (true, weights), (predicted, weights)]
+    return Counts(*(np.bincount(each, these, minlength=n_classes) for each, these in parts))
 
 
 def accuracy(counts: Counts) -> float:
     """Return the share of correct predictions."""
-    return int(counts.correct.sum()) / int(counts.samples.sum())
+    return float(counts.correct.sum() / counts.samples.sum())
 
 
 def recall(counts: Counts) -> Array:
@@ -88,19 +93,21 @@ def balanced_accuracy(counts: Counts) -> float:
     return float(np.nanmean(recall(counts)))
 
 
-def log_loss(probabilities: Array) -> float:
+def log_loss(probabilities: Array, weights: Array | None = None) -> float:
     """Return the mean negative logarithm of the probabilities that a model gave to what was true.
 
     Parameters
     ----------
-    probabilities : array of any shape
+    probabilities : array (n,) or (n, m)
         Of the true class of each sample, or of the true value of each cell.
+    weights : array (n,), optional
     """
     clipped = np.clip(np.asarray(probabilities, np.float64), CLIP, 1 - CLIP)
-    return float(-np.mean(np.log(clipped)))
+    logs = np.log(clipped)
+    return float(-np.mean(logs) if weights is None else -np.mean(np.average(logs, axis=0, weights=weights)))
 
 
-def roc_auc(true: Array, scores: Array) -> float:
+def roc_auc(true: Array, scores: Array, weights: Array | None = None) -> float:
     """Return the area under the ROC curve: how likely a positive sample has a higher score than a negative one.
 
     Parameters
@@ -109,6 +116,8 @@ def roc_auc(true: Array, scores: Array) -> float:
         0 or 1; 1 is positive.
     scores : array (n,)
         A pair with equal scores counts one half.
+    weights : array (n,), optional
+        A pair counts as much as the product of its weights.
 
     Returns
     -------
@@ -118,7 +127,8 @@ def roc_auc(true: Array, scores: Array) -> float:
     Notes
     -----
     With average ranks for equal scores, AUC = (R − p(p + 1)/2) / (p·q): R is the sum of the p positive samples' ranks,
-    and q the number of negative samples (Mann and Whitney's U).
+    and q the number of negative samples (Mann and Whitney's U). With weights, the weight of the negative samples below
+    each positive one is added up, and half of that of those level with it.
 
     Examples
     --------
@@ -133,19 +143,29 @@ def roc_auc(true: Array, scores: Array) -> float:
     if p == 0 or q == 0:
         return float("nan")
     _, which, repeats = np.unique(np.asarray(scores, np.float64), return_inverse=True, return_counts=True)
+    if weights is not None:
+        return _weighted_auc(positive, which.reshape(-1), weights)
     ranks = np.cumsum(repeats) - (repeats - 1) / 2
     return float((ranks[which.reshape(-1)][positive].sum() - p * (p + 1) / 2) / p / q)
+
+
+def _weighted_auc(positive: Array, which: Array, weights: Array) -> float:
+    """Return the weighted AUC; which (n,): the place of each sample's score among the different ones."""
+    of_positive, of_negative = (np.bincount(which, weights * each) for each in (positive, ~positive))
+    below = np.cumsum(of_negative) - of_negative / 2
+    return float((of_positive @ below) / of_positive.sum() / of_negative.sum())
 
 
 # Numbers
 
 
-def r_squared(true: Array, predicted: Array) -> Array:
+def r_squared(true: Array, predicted: Array, weights: Array | None = None) -> Array:
     """Return the part of the targets' variance that predictions explain, 1 − Σ(y − ŷ)² / Σ(y − ȳ)², for each output.
 
     Parameters
     ----------
     true, predicted : arrays (n, m)
+    weights : array (n,), optional
 
     Returns
     -------
@@ -154,21 +174,23 @@ def r_squared(true: Array, predicted: Array) -> Array:
         targets are the same.
     """
     true, predicted = _doubles(true, predicted)
-    total = np.square(true - true.mean(axis=0)).sum(axis=0)
+    mean = np.average(true, axis=0, weights=weights)
+    factors = 1 if weights is None else weights[:, None]
+    total = (factors * np.square(true - mean)).sum(axis=0)
     total[(np.ptp(true, axis=0) == 0) | (total == 0)] = np.nan  # a mean is rounded, so a constant's total may not be 0
-    return np.asarray(1 - np.square(true - predicted).sum(axis=0) / total)
+    return np.asarray(1 - (factors * np.square(true - predicted)).sum(axis=0) / total)
 
 
-def mean_absolute_error(true: Array, predicted: Array) -> Array:
+def mean_absolute_error(true: Array, predicted: Array, weights: Array | None = None) -> Array:
     """Return the mean of the absolute values of y − ŷ for each output: float64, shape (m,), for arrays (n, m)."""
     true, predicted = _doubles(true, predicted)
-    return np.asarray(np.abs(true - predicted).mean(axis=0))
+    return np.asarray(np.average(np.abs(true - predicted), axis=0, weights=weights))
 
 
-def root_mean_squared_error(true: Array, predicted: Array) -> Array:
+def root_mean_squared_error(true: Array, predicted: Array, weights: Array | None = None) -> Array:
     """Return √(mean of (y − ŷ)²) for each output: float64, shape (m,), for arrays (n, m)."""
     true, predicted = _doubles(true, predicted)
-    return np.asarray(np.sqrt(np.square(true - predicted).mean(axis=0)))
+    return np.asarray(np.sqrt(np.average(np.square(true - predicted), axis=0, weights=weights)))
 
 
 def _doubles(*arrays: Array) -> list[Array]:

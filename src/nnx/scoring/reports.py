@@ -121,6 +121,7 @@ class ClassificationReport(Report):
     Attributes
     ----------
     n_samples : int
+        Those of weight 0 are not counted.
     accuracy : float
         The share of correct predictions; also called ``score``.
     baseline : float
@@ -145,7 +146,7 @@ class ClassificationReport(Report):
         The share of each class's samples that was found, and of its predictions that is correct. NaN for a class
         without samples, or without predictions.
     class_counts : intp array (k,)
-        Samples of each class.
+        Samples of each class; where samples have weights, the sum of these, float64.
     """
 
     n_samples: int
@@ -181,7 +182,7 @@ class ClassificationReport(Report):
         if len(self.classes) > MAX_SHOWN:
             return []
         each = zip(self.classes, self.recall, self.precision, self.class_counts, strict=True)
-        rows = [(_name(name), _share(r), _share(p), f"{n:,}") for name, r, p, n in each]
+        rows = [(_name(name), _share(r), _share(p), _count(n)) for name, r, p, n in each]
         return list(_columns([("class", "recall", "precision", "samples"), *rows]))
 
 
@@ -260,6 +261,11 @@ def _columns(rows: Sequence[tuple[str, ...]], remarks: bool = False) -> Iterator
     for row in rows:
         figures = (f"{cell:>{width}}" for cell, width in zip(row[1:], wide[1:], strict=True))
         yield "  ".join([f"{row[0]:<{wide[0]}}", *figures]).rstrip()
+
+
+def _count(n: Any) -> str:
+    """Return a number of samples, or the sum of their weights."""
+    return f"{n:,}" if isinstance(n, np.integer) else f"{n:,.6g}"
 
 
 def _share(value: float) -> str:

@@ -30,7 +30,7 @@ ctypedef void (*dropout_mask_t)(
 ) noexcept nogil
 ctypedef Py_ssize_t (*softmax_crossentropy_t)(
     const void *, const int32_t *, void *, void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-    double, void *
+    double, double *, void *
 ) noexcept nogil
 ctypedef void (*argmax_t)(const void *, Py_ssize_t *, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*near_count_t)(const void *, const void *, Py_ssize_t, double) noexcept nogil
@@ -320,9 +320,9 @@ cdef struct Progress:
     Py_ssize_t *hits  # of each thread, 64 bytes apart
     char apart[64]
     double loss_sum  # of the epoch so far
-    Py_ssize_t loss_count
+    double loss_count  # how many samples, or their weights, added up
     double hits_sum
-    Py_ssize_t hits_count
+    double hits_count
     double batch_loss  # of the last batch
     double batch_hits
 
@@ -363,6 +363,7 @@ cdef struct Net:
     const void *targets  # (n_samples, n_out), for the others
     const double *wanted  # (n_samples, n_wanted): what the accuracy compares with; NULL: the labels
     Py_ssize_t n_wanted
+    const double *weights  # (n_samples,): how much each sample counts; NULL: all alike
     bint threshold  # predictions are whether an output is above `cut`
     double cut
     bint exponential  # predictions are the exponentials of outputs
@@ -382,7 +383,9 @@ cdef struct Net:
     int32_t *batch_labels
     void *batch_targets
     double *batch_wanted
-    void *sample_losses  # (batch,)
+    double *batch_weights
+    double *row_hits  # (batch,): the hits in each row, times its weight; used with weights only
+    void *sample_losses  # (batch,), times the weights
     void *lanes_space
     char *scratch  # private_size bytes for each thread
     Py_ssize_t scratch_size  # of which these are for kernels, and what is left for `forward`

@@ -99,6 +99,11 @@ cdef cnp.ndarray take_compared(str where, object wanted, Py_ssize_t n, Py_ssize_
     return compared
 
 
+cdef cnp.ndarray take_weights(str where, object weights, Py_ssize_t n):
+    """Return what samples weigh: float64 (n,); None for None."""
+    return vector(where, "weights", weights, cnp.NPY_DOUBLE, n) if weights is not None else None
+
+
 def _formulas():
     """Return what the tables hold: by kind and name, traits and numbers of settings and states. For tests."""
     cdef const Kernels *kernels = tables[0]

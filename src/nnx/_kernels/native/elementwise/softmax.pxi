@@ -157,6 +157,7 @@ cdef Py_ssize_t softmax_crossentropy(
     Py_ssize_t column,
     Py_ssize_t n,  # rows of the batch that these are of
     double smoothing,  # of labels: the target of each of m classes is s/m, that of the label 1 − s more
+    double *row_hits,  # (rows,) out: 1 for a hit, else 0; or NULL
     real_t *lines,  # scratch (columns, LANES)
 ) noexcept nogil:
     """``output := softmax(inputs); dinputs := (output − targets) / n``; return the number of hits.
@@ -188,7 +189,12 @@ cdef Py_ssize_t softmax_crossentropy(
         best = zero
         for j in range(columns - 1, -1, -1):
             best = v_select(v_at_most(largest, v_load(lines + j * LANES)), v_all(<real_t> j), best)
-        right_ones = v_add(right_ones, v_select(v_equal(best, wanted), one, zero))
+        best = v_select(v_equal(best, wanted), one, zero)
+        right_ones = v_add(right_ones, best)
+        if row_hits is not NULL:
+            v_store(numbers, best)
+            for l in range(count):
+                row_hits[i + l] = numbers[l]
         logs = v_log(clipped(chosen))
         if smoothing:
             logs = v_mul(v_all(<real_t> (1 - smoothing)), logs)

@@ -282,18 +282,22 @@ cdef Py_ssize_t lanes_judge(
     cdef const void *targets = rows_of_targets(net, batch, first)
     cdef real_t *z = own.z + first
     cdef real_t *sample_losses = <real_t *> net.sample_losses + first
+    cdef Py_ssize_t hits = 0
     if net.fused:
-        return softmax_crossentropy(
+        hits = softmax_crossentropy(
             z, <const int32_t *> targets, z, own.d + first, sample_losses, rows, net.n_out, 1, own.rows, batch.rows,
-            net.loss_settings[0], <real_t *> (scratch + PRODUCT_SCRATCH),
+            net.loss_settings[0], row_hits_of(net, first), <real_t *> (scratch + PRODUCT_SCRATCH),
         )
-    if net.combined:
-        last.activation.run(FORWARD, z, NULL, z, rows, 1, last.settings, NULL)
-    compute_loss(SAMPLE_LOSSES, net, z, targets, sample_losses, rows, batch.rows)
-    compute_loss(PAIR_GRADIENT if net.combined else GRADIENT, net, z, targets, own.d + first, rows, batch.rows)
-    if net.wanted is NULL:
-        return 0
-    return count_hits(net, z, rows_of_wanted(net, batch, first), rows)
+    else:
+        if net.combined:
+            last.activation.run(FORWARD, z, NULL, z, rows, 1, last.settings, NULL)
+        compute_loss(SAMPLE_LOSSES, net, z, targets, sample_losses, rows, batch.rows)
+        compute_loss(PAIR_GRADIENT if net.combined else GRADIENT, net, z, targets, own.d + first, rows, batch.rows)
+    if net.wanted is not NULL:  # then there is one output, and rows lie as they do elsewhere
+        hits = hits_of_rows(net, batch, z, first, rows)
+    if net.weights is not NULL:
+        weigh_rows(net, batch, first, rows, own.d + first, 1, own.rows)
+    return hits
 
 
 cdef void lanes_first_phase(const Net *net, const Batch *batch, int thread, char *scratch) noexcept nogil:

@@ -278,7 +278,8 @@ cdef class Inference(Chain):
         return output
 
     def evaluate(self, model, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision,
-                 Py_ssize_t batch, Py_ssize_t first, Py_ssize_t end, bint combined, tuple answers=AS_THEY_ARE):
+                 Py_ssize_t batch, Py_ssize_t first, Py_ssize_t end, bint combined, tuple answers=AS_THEY_ARE,
+                 weights=None):
         """Return sums of losses and hits over some batches, and of how many, or None as `predict` does.
 
         X (n, n_in); y (n,) class numbers or (n, n_out) targets; loss: its kernel's name, its settings, and numbers of
@@ -287,7 +288,7 @@ cdef class Inference(Chain):
         cdef Stage stages[MOST_STAGES]
         cdef Progress progress
         cdef Net net = self.net
-        cdef cnp.ndarray samples, targets = None, compared, own, outputs, losses
+        cdef cnp.ndarray samples, targets = None, compared, own, outputs, losses, weighing, row_hits
         cdef cnp.npy_intp shape[2]
         cdef Py_ssize_t n
         cdef Py_ssize_t hits[8]
@@ -313,11 +314,15 @@ cdef class Inference(Chain):
         compared = take_compared("Inference", wanted, n, self.net.n_out)
         net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
         take_answers(&net, answers)
+        weighing = take_weights("Inference", weights, n)
+        net.weights = <const double *> data_or_null(weighing)
         if not net.loss.traits & BY_LABELS:
             targets = matrix("Inference", "y", y, self.number, n, self.net.n_out)
         shape[0], shape[1] = batch, self.net.n_out
         outputs = cnp.PyArray_EMPTY(2, shape, self.number, 0)
         losses = cnp.PyArray_EMPTY(1, shape, self.number, 0)
+        row_hits = cnp.PyArray_EMPTY(1, shape, cnp.NPY_DOUBLE, 0)
+        net.row_hits = <double *> data(row_hits)
         if net.loss.traits & BY_LABELS:
             labels = take_labels("Inference", y, n, self.net.n_out)
         place = self._take_place()
@@ -338,4 +343,4 @@ cdef class Inference(Chain):
         self._give_place(place)
         if labels is not NULL:
             give(labels)
-        return progress.loss_sum, progress.loss_count, progress.hits_sum, progress.hits_count
+        return sums_of(&net)

@@ -332,6 +332,16 @@ cdef inline bint gives_away(const Stage *stage) noexcept:
     )
 
 
+cdef tuple sums_of(const Net *net):
+    """Return a pass's sums of losses and hits, and of how many, or of how much weight."""
+    cdef Progress *progress = net.progress
+    if net.weights is not NULL:
+        return progress.loss_sum, progress.loss_count, progress.hits_sum, progress.hits_count
+    return (
+        progress.loss_sum, <Py_ssize_t> progress.loss_count, progress.hits_sum, <Py_ssize_t> progress.hits_count
+    )
+
+
 cdef class Plan:
     """A program, bound to arrays for as long as a call lasts, and the memory that its steps need.
 
@@ -485,6 +495,8 @@ cdef class Plan:
         net.scratch = <char *> within(memory, &at, net.private_size * n_threads)
         self.progress.hits = <Py_ssize_t *> within(memory, &at, 64 * n_threads)
         net.sample_losses = within(memory, &at, batch * size)
+        net.row_hits = <double *> within(memory, &at, batch * 8)
+        net.batch_weights = <double *> within(memory, &at, batch * 8 if ordered else 0)
         net.batch_labels = <int32_t *> within(memory, &at, batch * 4 if ordered else 0)
         net.batch_targets = within(memory, &at, batch * net.n_out * size if ordered else 0)
         net.batch_wanted = <double *> within(memory, &at, batch * net.n_out * 8 if ordered else 0)
@@ -754,7 +766,7 @@ cdef class Plan:
         return True
 
     def bind_data(self, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision,
-                  tuple answers=AS_THEY_ARE):
+                  tuple answers=AS_THEY_ARE, weights=None):
         """Take the samples, what is to be predicted, and what the accuracy compares with; False if they overlap.
 
         Parameters
@@ -770,12 +782,14 @@ cdef class Plan:
             How near a prediction must come; below 0, that it must be equal.
         answers : tuple
             What of the outputs is compared: each how many columns, from which on; the threshold; whether exponentials.
+        weights : float64 array (n,), or None
+            How much each sample counts.
         """
         cdef Net *net
         cdef Py_ssize_t n
         cdef cnp.ndarray samples = matrix("Plan", "X", X, self.number, ANY, self.lean.n_in)
         cdef cnp.ndarray targets = None
-        cdef cnp.ndarray array, compared
+        cdef cnp.ndarray array, compared, weighing
         cdef int i
         n = cnp.PyArray_DIM(samples, 0)
         if n == 0 or not self.has_parameters:
@@ -799,13 +813,15 @@ cdef class Plan:
                 if overlap(array, targets):
                     return False
         compared = take_compared("Plan", wanted, n, self.lean.n_out)
-        self.held += [samples, targets, compared]
+        weighing = take_weights("Plan", weights, n)
+        self.held += [samples, targets, compared, weighing]
         for i in range(2):
             net = self.nets[i]
             net.X, net.n_samples = data(samples), n
             net.labels = self.labels
             net.targets, net.wanted = data_or_null(targets), <const double *> data_or_null(compared)
             net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
+            net.weights = <const double *> data_or_null(weighing)
             net.threshold, net.classes, net.precision = threshold, classes, precision
             take_answers(net, answers)
         self.has_data = True
@@ -913,6 +929,7 @@ cdef class Plan:
         cdef int s
         self.stored.gathered, self.stored.batch_labels = self.lean.gathered, self.lean.batch_labels
         self.stored.batch_targets, self.stored.batch_wanted = self.lean.batch_targets, self.lean.batch_wanted
+        self.stored.batch_weights, self.stored.row_hits = self.lean.batch_weights, self.lean.row_hits
         self.stored.sample_losses, self.stored.scratch = self.lean.sample_losses, self.lean.scratch
         self.stored.scratch_size, self.stored.private_size = self.lean.scratch_size, self.lean.private_size
         self.stored.records = not self.lean.batched_lanes
@@ -1112,8 +1129,8 @@ cdef class Plan:
                         del own[name]
 
     def sums(self):
-        """Return the epoch's sums so far: of losses, of hits, and how many of each."""
-        return self.progress.loss_sum, self.progress.loss_count, self.progress.hits_sum, self.progress.hits_count
+        """Return the epoch's sums so far: of losses, of hits, and how many of each, or how much weight."""
+        return sums_of(&self.lean)
 
     def is_finite(self):
         """Return whether all parameters that are bound, and trained, and running figures are finite numbers."""
@@ -1136,7 +1153,7 @@ cdef class Plan:
         leave_kernels(mode)
         return finite
 
-    def resume(self, double loss_sum, Py_ssize_t loss_count, double hits_sum, Py_ssize_t hits_count):
+    def resume(self, double loss_sum, double loss_count, double hits_sum, double hits_count):
         """Go on with the sums of an epoch that began earlier, such as `sums` returned them."""
         self.progress.loss_sum, self.progress.loss_count = loss_sum, loss_count
         self.progress.hits_sum, self.progress.hits_count = hits_sum, hits_count

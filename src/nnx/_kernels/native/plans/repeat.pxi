@@ -180,9 +180,9 @@ cdef class Repeat:
         (<dict> self.layers[0].__dict__)["inputs"] = X
         (<dict> self.input_layer.__dict__)["output"] = X
         self.loss.accumulated_sum = plan.progress.loss_sum
-        self.loss.accumulated_count = plan.progress.loss_count
+        self.loss.accumulated_count = <Py_ssize_t> plan.progress.loss_count  # a repeat has no weights
         self.accuracy.accumulated_sum = plan.progress.hits_sum
-        self.accuracy.accumulated_count = plan.progress.hits_count
+        self.accuracy.accumulated_count = <Py_ssize_t> plan.progress.hits_count
         return True
 
     cdef bint _is_same_call(self, object X, tuple options) except -1:

@@ -32,23 +32,28 @@ cdef inline void record(
     figures[3 * size + at] = accuracy
 
 
-cdef inline Py_ssize_t cells_of(const Net *net, Py_ssize_t rows) noexcept nogil:
-    """Return how many comparisons the accuracy makes of so many rows."""
-    return rows if net.wanted is NULL or net.classes else rows * net.n_wanted
+cdef inline double cells_of(const Net *net, double rows) noexcept nogil:
+    """Return how many comparisons the accuracy makes of so many rows, or of so much weight."""
+    return rows if net.wanted is NULL or net.classes else rows * <double> net.n_wanted
 
 
 cdef void add_up(const Net *net, const Batch *batch, double loss) noexcept nogil:
     """Add a batch's loss and hits, summed up, to the epoch's."""
-    cdef Py_ssize_t hits = 0
+    cdef double hits = 0
+    cdef Py_ssize_t i
     cdef int t
-    for t in range(net.progress.n_threads):
-        hits += net.progress.hits[t * 8]
+    if net.weights is NULL:
+        for t in range(net.progress.n_threads):
+            hits += <double> net.progress.hits[t * 8]
+    else:  # row after row: sums of fractions depend on their order, which threads must have no part in
+        for i in range(batch.rows):
+            hits += net.row_hits[i]
     net.progress.batch_loss = loss
-    net.progress.batch_hits = <double> hits
+    net.progress.batch_hits = hits
     net.progress.loss_sum += net.progress.batch_loss
-    net.progress.loss_count += batch.rows
+    net.progress.loss_count += batch.weight
     net.progress.hits_sum += net.progress.batch_hits
-    net.progress.hits_count += cells_of(net, batch.rows)
+    net.progress.hits_count += cells_of(net, batch.weight)
 
 
 cdef void record_step(
@@ -61,8 +66,8 @@ cdef void record_step(
     add_up(net, batch, loss)
     record(
         net.progress.figures.steps, net.progress.figures.steps_size, step,
-        <double> (<real_t> (net.progress.batch_loss / batch.rows)), penalty,
-        net.progress.batch_hits / <double> cells_of(net, batch.rows),
+        <double> (<real_t> mean_of(net.progress.batch_loss, batch.weight)), penalty,
+        mean_of(net.progress.batch_hits, cells_of(net, batch.weight)),
     )
 
 
@@ -71,8 +76,8 @@ cdef void record_epoch(const Net *net, Py_ssize_t epoch, double penalty, double 
     cdef double *figures = net.progress.figures.epochs
     cdef Py_ssize_t size = net.progress.figures.epochs_size
     record(
-        figures, size, epoch, net.progress.loss_sum / net.progress.loss_count, penalty,
-        net.progress.hits_sum / net.progress.hits_count,
+        figures, size, epoch, mean_of(net.progress.loss_sum, net.progress.loss_count), penalty,
+        mean_of(net.progress.hits_sum, net.progress.hits_count),
     )
     figures[4 * size + epoch] = rate
 
@@ -115,6 +120,7 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
         rule_constants(net, rates[step], net.iterations + <uint64_t> step + 1, constants)
         if thread == 0 and not known:
             penalty = penalty_of(net)
+        batch.weight = weight_of(net, &batch)
         batch.again = step > first_step and n_batches == 1 and net.order is NULL
         if net.batched_lanes:
             lanes_first_phase(net, &batch, thread, scratch)
@@ -158,12 +164,14 @@ cdef Py_ssize_t judge_outputs(
     if net.fused:
         hits = softmax_crossentropy(
             output, <const int32_t *> targets, output, NULL, sample_losses, rows, net.n_out, net.n_out, 1, batch.rows,
-            net.loss_settings[0], <real_t *> (scratch + PRODUCT_SCRATCH),
+            net.loss_settings[0], row_hits_of(net, first), <real_t *> (scratch + PRODUCT_SCRATCH),
         )
     else:
         compute_loss(SAMPLE_LOSSES, net, output, targets, sample_losses, rows, batch.rows)
     if net.wanted is not NULL:
-        hits = count_hits(net, output, rows_of_wanted(net, batch, first), rows)
+        hits = hits_of_rows(net, batch, output, first, rows)
+    if net.weights is not NULL:
+        weigh_rows(net, batch, first, rows, NULL, 0, 0)
     return hits
 
 
@@ -176,6 +184,7 @@ cdef void evaluate(const Net *net, Py_ssize_t first_batch, Py_ssize_t end_batch,
     for b in range(first_batch, end_batch):
         batch.start = b * net.batch
         batch.rows = min(net.batch, net.n_samples - batch.start)
+        batch.weight = weight_of(net, &batch)
         share = share_of(net, batch.rows)
         first = min(thread * share, batch.rows)
         net.progress.hits[thread * 8] = judge_outputs(net, &batch, first, min(share, batch.rows - first), scratch)

@@ -237,6 +237,7 @@ cdef struct Batch:
     Py_ssize_t start  # the first sample, if there is no order
     const Py_ssize_t *order  # which samples; or NULL
     Py_ssize_t rows
+    double weight  # of all rows together: their number, if they have no weights
     uint64_t forwards  # training forwards before it since the stages were bound
     bint again  # it is the batch of the step before, in the same order
 
@@ -266,6 +267,26 @@ cdef inline const double *rows_of_wanted(const Net *net, const Batch *batch, Py_
     ) + first * net.n_wanted
 
 
+cdef inline const double *rows_of_weights(const Net *net, const Batch *batch, Py_ssize_t first) noexcept nogil:
+    return (net.weights + batch.start if batch.order is NULL else net.batch_weights) + first
+
+
+cdef double weight_of(const Net *net, const Batch *batch) noexcept nogil:
+    """Return the weight of all rows of a batch; each thread adds it up, before the rows have been copied together."""
+    cdef double weight = 0
+    cdef Py_ssize_t i
+    if net.weights is NULL:
+        return <double> batch.rows
+    for i in range(batch.rows):
+        weight += net.weights[batch.start + i if batch.order is NULL else batch.order[i]]
+    return weight
+
+
+cdef inline double mean_of(double total, double weight) noexcept nogil:
+    """Return a sum divided by the weight of what was added up; 0 where nothing has any weight."""
+    return total / weight if weight else 0
+
+
 cdef void gather(const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
     """Copy together some of the rows that a batch in an order consists of."""
     cdef Py_ssize_t i, sample, j, size = <Py_ssize_t> sizeof(real_t)
@@ -282,6 +303,8 @@ cdef void gather(const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_
         if net.wanted is not NULL:
             for j in range(net.n_wanted):
                 net.batch_wanted[i * net.n_wanted + j] = net.wanted[sample * net.n_wanted + j]
+        if net.weights is not NULL:
+            net.batch_weights[i] = net.weights[sample]
 
 
 # The first phase
@@ -293,6 +316,50 @@ cdef inline void compute_loss(
 ) noexcept nogil:
     """Compute the losses of some rows, or the gradient of the batch's mean loss by the output or by its inputs."""
     net.loss.run(part, output, targets, result, rows, net.n_out, n, net.loss_settings, net.loss_own)
+
+
+cdef void weigh_rows(
+    const Net *net,
+    const Batch *batch,
+    Py_ssize_t first,
+    Py_ssize_t rows,
+    real_t *gradient,  # (rows, n_out) in and out, of the mean loss; or NULL
+    Py_ssize_t row,  # element (i, j) of it is at i*row + j*column
+    Py_ssize_t column,
+) noexcept nogil:
+    """``sample_losses_i := w_i·sample_losses_i; gradient_ij := gradient_ij·w_i·n / Σw; row_hits_i := w_i·row_hits_i``.
+
+    A weight of 0 makes 0 of anything, infinity too.
+    """
+    cdef const double *weights = rows_of_weights(net, batch, first)
+    cdef real_t *sample_losses = <real_t *> net.sample_losses + first
+    cdef real_t factor
+    cdef Py_ssize_t i, j
+    for i in range(rows):
+        net.row_hits[first + i] *= weights[i]
+        sample_losses[i] = sample_losses[i] * <real_t> weights[i] if weights[i] else 0
+        if gradient is not NULL:
+            factor = <real_t> mean_of(weights[i] * <double> batch.rows, batch.weight)
+            for j in range(net.n_out):
+                gradient[i * row + j * column] = gradient[i * row + j * column] * factor if weights[i] else 0
+
+
+cdef Py_ssize_t hits_of_rows(
+    const Net *net, const Batch *batch, const real_t *output, Py_ssize_t first, Py_ssize_t rows
+) noexcept nogil:
+    """Return in how many places some rows' predictions are what they should be; with weights, note it row by row."""
+    cdef const double *wanted = rows_of_wanted(net, batch, first)
+    cdef Py_ssize_t i
+    if net.weights is NULL:
+        return count_hits(net, output, wanted, rows)
+    for i in range(rows):
+        net.row_hits[first + i] = <double> count_hits(net, output + i * net.n_out, wanted + i * net.n_wanted, 1)
+    return 0
+
+
+cdef inline double *row_hits_of(const Net *net, Py_ssize_t first) noexcept nogil:
+    """Return where hits are noted row by row; NULL where they are only counted."""
+    return net.row_hits + first if net.weights is not NULL else NULL
 
 
 cdef Py_ssize_t judge_rows(
@@ -309,7 +376,8 @@ cdef Py_ssize_t judge_rows(
     if net.fused:
         hits = softmax_crossentropy(
             <const real_t *> last.inputs + at, <const int32_t *> targets, output, gradient, sample_losses, rows,
-            net.n_out, net.n_out, 1, batch.rows, net.loss_settings[0], <real_t *> (scratch + PRODUCT_SCRATCH),
+            net.n_out, net.n_out, 1, batch.rows, net.loss_settings[0], row_hits_of(net, first),
+            <real_t *> (scratch + PRODUCT_SCRATCH),
         )
     else:
         compute_loss(SAMPLE_LOSSES, net, output, targets, sample_losses, rows, batch.rows)
@@ -317,7 +385,9 @@ cdef Py_ssize_t judge_rows(
             PAIR_GRADIENT if net.combined else GRADIENT, net, output, targets, gradient, rows, batch.rows
         )
     if net.wanted is not NULL:
-        hits = count_hits(net, output, rows_of_wanted(net, batch, first), rows)
+        hits = hits_of_rows(net, batch, output, first, rows)
+    if net.weights is not NULL:
+        weigh_rows(net, batch, first, rows, gradient, net.n_out, 1)
     return hits
 
 

@@ -222,11 +222,12 @@ class Steps:
             elif part == "norm":
                 figures = next(running), next(running)
                 if training:
-                    batch = values.mean(0), values.var(0, correction=0)
+                    mean = values.mean(0)
+                    batch = mean, values.square().mean(0) - mean.square()
                     found += updated(figures, batch, len(values))
                     figures = batch
                 scale = next(learnt) / (figures[1] + NORM_EPSILON).sqrt()
-                values = (values - figures[0]) * scale + next(learnt)
+                values = values * scale + (next(learnt) - figures[0] * scale)
             elif part == "activation":
                 values = ACTIVATIONS[workload.activation](values)
             elif part == "dropout":

@@ -301,6 +301,9 @@ def prepare_and_compare(
     if ours not in prepared:
         raise PeerError(problems.get(ours, "nnx is not there"))
     losses, disagreeing = compare(workload, {name: workers[name] for name in prepared}, ours)
+    for name, reply in prepared.items():
+        if reply["epochs"] != prepared[ours]["epochs"]:
+            disagreeing[name] = f"disagrees: stopped after {reply['epochs']} epochs, not {prepared[ours]['epochs']}"
     problems.update(disagreeing)
     return prepared, {name: losses.get(name) for name in prepared if name not in disagreeing}, problems
 

@@ -205,6 +205,7 @@ TRAINING = (
         clip_norm=1.0,
         one_core=True,
     ),
+    # The first check notices a missing weight decay, clipping or schedule (3e-4, 2e-3, 6e-5).
     Workload(
         "norm",
         "train",
@@ -213,7 +214,7 @@ TRAINING = (
         2048,
         loss="huber",
         checks=(64, 4096),
-        tolerances=(2e-5, 0.02),
+        tolerances=(5e-5, 0.02),
         weight_decay=0.01,
         schedule_steps=4096,
         clip_norm=1.0,

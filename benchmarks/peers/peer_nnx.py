@@ -17,10 +17,8 @@ from workloads import (
     NORM_MOMENTUM,
     Candidate,
     Workload,
-    flat_results,
     held_out,
-    initial_parameters,
-    initial_statistics,
+    initial_results,
     samples,
 )
 
@@ -78,8 +76,7 @@ def network(workload: Workload) -> nnx.Model:
     model.add(last())
     model.set(loss=loss(), optimizer=optimizer(workload), accuracy=accuracy())
     model.finalize()
-    initial = flat_results(initial_parameters(workload), initial_statistics(workload))
-    for array, values in zip(arrays(model), initial, strict=True):
+    for array, values in zip(arrays(model), initial_results(workload), strict=True):
         array.flat = values.ravel()
     return model
 
@@ -120,8 +117,7 @@ class Training:
         self.X, self.y = samples(workload)
         self.model = network(workload)
         self.initial = [array.copy() for array in arrays(self.model)]
-        found = flat_results(initial_parameters(workload), initial_statistics(workload))
-        self.shapes = [array.shape for array in found]
+        self.shapes = [array.shape for array in initial_results(workload)]
         self.options = {"batch_size": None if workload.steps == 1 else workload.batch, "print_every": self.print_every}
         if "threads" in inspect.signature(nnx.Model.train).parameters:
             self.options["threads"] = cores  # at most so many, as the other libraries are told

@@ -19,9 +19,9 @@ from workloads import (
     Candidate,
     EarlyStopping,
     Workload,
-    flat_results,
     held_out,
     initial_parameters,
+    initial_results,
     initial_statistics,
     learning_rate,
     numbers_and_rows,
@@ -282,8 +282,7 @@ class Training:
 
     def reset(self) -> None:
         layers: list[object] = []
-        self.learnt, self.statistics = initial_parameters(self.workload), initial_statistics(self.workload)
-        parameters, figures = iter(self.learnt), iter(self.statistics)
+        parameters, figures = iter(initial_parameters(self.workload)), iter(initial_statistics(self.workload))
         l2 = self.workload.l2
         for part in self.workload.parts:
             if part == "embedding":
@@ -314,7 +313,7 @@ class Training:
         self.model.train(self.X, self.y, units, self.workload.batch)
 
     def results(self) -> list[np.ndarray]:
-        shapes = (array.shape for array in flat_results(self.learnt, self.statistics))
+        shapes = (array.shape for array in initial_results(self.workload))
         return [array.reshape(shape).copy() for array, shape in zip(self._arrays(), shapes, strict=True)]
 
     def held_out_loss(self) -> float:

@@ -30,10 +30,8 @@ from workloads import (
     Candidate,
     EarlyStopping,
     Workload,
-    flat_results,
     held_out,
-    initial_parameters,
-    initial_statistics,
+    initial_results,
     learning_rate,
     numbers_and_rows,
     samples,
@@ -134,10 +132,9 @@ class Training:
         # PyTorch has the weights of dense layers the other way round.
         turned = [isinstance(layer, torch.nn.Linear) for layer in self.net for _ in layer.parameters()]
         self.turned = turned + [False] * (len(self.arrays) - len(turned))
-        found = flat_results(initial_parameters(workload), initial_statistics(workload))
         self.initial = [
             torch.from_numpy(array.T.copy() if turned else array)
-            for array, turned in zip(found, self.turned, strict=True)
+            for array, turned in zip(initial_results(workload), self.turned, strict=True)
         ]
         if workload.held_out:
             X, y = held_out(workload)

@@ -22,7 +22,7 @@ from typing import Any
 
 import machine
 import numpy as np
-from workloads import Workload, initial_parameters, loss
+from workloads import Workload, initial_results, loss
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 
@@ -188,7 +188,7 @@ def outputs_apart(workload: Workload, theirs: list[list[float]], ours: list[list
 
 def losses_apart(workload: Workload, theirs: list[float], ours: list[float], tolerance: float) -> str:
     """Return how losses disagree, if they do, by more than a part of what training has changed them by."""
-    start = loss(workload, [array for pair in initial_parameters(workload) for array in pair])
+    start = loss(workload, initial_results(workload))
     tolerances = workload.tolerances or [tolerance] * len(workload.checks)
     for n, a, b, allowed in zip(workload.checks, theirs, ours, tolerances, strict=True):
         if not abs(a - b) <= allowed * abs(b - start):

@@ -438,6 +438,11 @@ def flat_results(parameters: Parameters, statistics: Parameters) -> list[np.ndar
     return [array for arrays in (*parameters, *statistics) for array in arrays]
 
 
+def initial_results(workload: Workload) -> list[np.ndarray]:
+    """Return what a candidate's `results` are at first."""
+    return flat_results(initial_parameters(workload), initial_statistics(workload))
+
+
 def numbers_and_rows(workload: Workload, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the columns of numbers, and for each category the row of the embedding's table, in int32."""
     offsets = np.cumsum((0, *workload.categories[:-1]))

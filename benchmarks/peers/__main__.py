@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
         "--precision", choices=("float32", "bfloat16"), default="float32", help="of matrix products; default: float32"
     )
     parser.add_argument(
-        "--kinds", type=listed, help="workloads of some of the kinds train, predict, call, print, memory"
+        "--kinds", type=listed, help="workloads of some of the kinds train, run, predict, call, print, memory"
     )
     parser.add_argument("--peers", type=listed, default=rivals, help=f"some of: {', '.join(rivals)}")
     parser.add_argument("--cores", type=listed, default=["1", "2"], help="numbers of cores, by default 1,2")
@@ -124,7 +124,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             here = {name: workers[name] for name in candidates(workload, cores, chosen) if name in workers}
             row = f"{workload.name}, {cores} {'core' if cores == 1 else 'cores'}"
             try:
-                if workload.epochs:
+                if workload.kind == "train" and workload.epochs:
                     n_rounds = min(options.rounds, LONG_ROUNDS)
                     found["long_runs"].append(rounds.measure_long_run(workload, here, ("nnx", cores), n_rounds))
                 else:

@@ -34,9 +34,14 @@ from workloads import (
     DELTA,
     EPSILON,
     LEARNING_RATE,
+    NORM_EPSILON,
+    NORM_MOMENTUM,
     Candidate,
     Workload,
+    held_out,
     initial_parameters,
+    initial_statistics,
+    numbers_and_rows,
     one_hot,
     samples,
 )
@@ -119,14 +124,15 @@ def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candid
     """Return the ways to train."""
     if workload.kind == "call":
         return {"": lambda: Calls(workload, False, True)}
-    if workload.kind != "train":
+    if workload.kind not in ("train", "run"):
         return {}
+    make = Run if workload.kind == "run" else Training
     ways: dict[str, Callable[[], Candidate]] = {}
     for columns in (False, True):
         for vector in (True, False):
             for precision in {"float32", workload.precision}:
                 label = f"{'columns' if columns else 'rows'}, {'vector' if vector else 'arrays'}, {precision}"
-                ways[label] = partial(Training, workload, columns, vector, precision=precision)
+                ways[label] = partial(make, workload, columns, vector, precision=precision)
     if workload.dropout:
         ways["columns, vector, unsafe_rbg"] = partial(Training, workload, True, True, "unsafe_rbg")
     return ways
@@ -141,31 +147,44 @@ class Training:
         self.steps = workload.steps
         self.workload, self.columns, self.generator = workload, columns, generator
         self.product = PRODUCTS[precision]
-        pairs = [(weights, biases) for weights, biases in initial_parameters(workload)]
-        decays = [(np.full_like(weights, workload.weight_decay), np.zeros_like(biases)) for weights, biases in pairs]
-        self.initial, self.restore = ravel_pytree(pairs) if vector else (pairs, lambda parameters: parameters)
+        learnt = initial_parameters(workload)
+        decays = [
+            tuple(np.full_like(array, 0.0 if i else workload.weight_decay) for i, array in enumerate(arrays))
+            for arrays in learnt
+        ]
+        self.initial, self.restore = ravel_pytree(learnt) if vector else (learnt, lambda parameters: parameters)
         self.initial = jax.tree.map(np.asarray, self.initial)
-        self.decays = np.asarray(ravel_pytree(decays)[0]) if vector else [(workload.weight_decay, 0.0)] * len(pairs)
+        self.decays = np.asarray(ravel_pytree(decays)[0]) if vector else decays
         X, y = samples(workload)
-        targets = one_hot(y, workload.widths[-1]) if workload.loss == "softmax" else y
-        self.data = tuple(self._batches(array) for array in (X, targets))
+        self.data = self._inputs(X, self.steps), self._targets(y, self.steps)
         self.compiled = jax.jit(self._epochs, donate_argnums=0)
         self.reset()
 
     def reset(self) -> None:
         key = jax.random.key(0, impl=self.generator) if self.workload.dropout else None
         zeros = [jax.tree.map(jnp.zeros_like, self.initial) for _ in range(2)]
-        self.state = jax.block_until_ready((jax.tree.map(jnp.array, self.initial), *zeros, jnp.float32(0), key))
+        learnt, running = jax.tree.map(jnp.array, (self.initial, initial_statistics(self.workload)))
+        self.state = jax.block_until_ready((learnt, *zeros, jnp.float32(0), running, key))
 
     def run(self, units: int) -> None:
         self.state, losses = self.compiled(self.state, *self.data, units)
         jax.block_until_ready((self.state, losses))
 
     def results(self) -> list[np.ndarray]:
-        return [np.asarray(array) for pair in self.restore(self.state[0]) for array in pair]
+        return [np.asarray(array) for arrays in (*self.restore(self.state[0]), *self.state[4]) for array in arrays]
 
-    def _batches(self, array: np.ndarray) -> jax.Array:
-        batches = array.reshape(self.workload.steps, self.workload.batch, array.shape[1])
+    def _inputs(self, X: np.ndarray, steps: int) -> Any:
+        """Return X in so many batches; of categories, the rows of the table."""
+        if not self.workload.categories:
+            return self._batches(X, steps)
+        numbers, rows = numbers_and_rows(self.workload, X)
+        return self._batches(numbers, steps), jnp.asarray(rows.reshape(steps, -1, rows.shape[1]))
+
+    def _targets(self, y: np.ndarray, steps: int) -> jax.Array:
+        return self._batches(one_hot(y, self.workload.widths[-1]) if self.workload.loss == "softmax" else y, steps)
+
+    def _batches(self, array: np.ndarray, steps: int) -> jax.Array:
+        batches = array.reshape(steps, -1, array.shape[1])
         return jnp.asarray(np.ascontiguousarray(batches.swapaxes(1, 2)) if self.columns else batches)
 
     def _epochs(self, state: Any, X: jax.Array, targets: jax.Array, n: jax.Array) -> Any:
@@ -175,11 +194,12 @@ class Training:
 
     def _step(self, state: Any, batch: Any) -> Any:
         """Adam, as in the book, or AdamW, whose weights decay by themselves."""
-        parameters, momentums, caches, count, key = state
-        drawn = None
+        parameters, momentums, caches, count, statistics, key = state
+        drawn: Any = ()
         if self.workload.dropout:
-            key, drawn = jax.random.split(key)
-        loss, gradients = jax.value_and_grad(self._loss)(parameters, *batch, drawn)
+            key, *drawn = jax.random.split(key, 1 + self.workload.parts.count("dropout"))
+        find = jax.value_and_grad(self._loss, has_aux=True)
+        (loss, statistics), gradients = find(parameters, statistics, *batch, drawn)
         if self.workload.clip_norm:
             norm = jnp.sqrt(sum(jnp.vdot(array, array) for array in jax.tree.leaves(gradients)))
             scale = jnp.minimum(1, self.workload.clip_norm / norm)
@@ -200,20 +220,36 @@ class Training:
             return p - rate * (m * corrections[0]) / (jnp.sqrt(c * corrections[1]) + EPSILON)
 
         parameters = jax.tree.map(update, parameters, momentums, caches, self.decays)
-        return (parameters, momentums, caches, count, key), loss
+        return (parameters, momentums, caches, count, statistics, key), loss
 
-    def _loss(self, parameters: Any, values: jax.Array, targets: jax.Array, key: jax.Array | None) -> jax.Array:
-        pairs = self.restore(parameters)
-        for i, (weights, biases) in enumerate(pairs):
-            if self.columns:
-                values = self.product(weights.T, values) + biases[:, None]
-            else:
-                values = self.product(values, weights) + biases
-            if i < len(pairs) - 1:
+    def _loss(
+        self, parameters: Any, statistics: Any, values: Any, targets: jax.Array, drawn: Any, training: bool = True
+    ) -> tuple[jax.Array, Any]:
+        """Return the loss, and what the running figures are after it."""
+        first, statistics = None, list(statistics)
+        learnt, keys, n_norms = iter(self.restore(parameters)), iter(drawn), 0
+        for part in self.workload.parts:
+            if part == "embedding":
+                values = self._embedded(*values, *next(learnt))
+            elif part == "dense":
+                weights, biases = next(learnt)
+                first = first or (weights, biases)
+                if self.columns:
+                    values = self.product(weights.T, values) + biases[:, None]
+                else:
+                    values = self.product(values, weights) + biases
+            elif part == "norm":
+                figures = statistics[n_norms]
+                if training:
+                    figures = self._figures(values)
+                    statistics[n_norms] = self._updated(statistics[n_norms], figures)
+                values = self._normalized(values, *figures, *next(learnt))
+                n_norms += 1
+            elif part == "activation":
                 values = ACTIVATIONS[self.workload.activation](values)
-                if i == 0 and key is not None:
-                    kept = 1 - self.workload.dropout
-                    values = jnp.where(jax.random.bernoulli(key, kept, values.shape), values / kept, 0)
+            elif part == "dropout" and training:
+                kept = 1 - self.workload.dropout
+                values = jnp.where(jax.random.bernoulli(next(keys), kept, values.shape), values / kept, 0)
         if self.workload.loss == "softmax":
             loss = -jnp.sum(targets * jax.nn.log_softmax(values, 0 if self.columns else 1)) / self.workload.batch
         elif self.workload.loss == "sigmoid":
@@ -225,8 +261,32 @@ class Training:
         else:
             loss = jnp.mean((values - targets) ** 2)
         if self.workload.l2:
-            loss += self.workload.l2 * sum(jnp.sum(array**2) for array in pairs[0])
-        return loss
+            loss += self.workload.l2 * sum(jnp.sum(array**2) for array in first)
+        return loss, statistics
+
+    def _embedded(self, numbers: jax.Array, rows: jax.Array, table: jax.Array) -> jax.Array:
+        """Return numbers, and behind them what stands in the table's rows."""
+        found = table.at[rows].get(mode="promise_in_bounds").reshape(len(rows), -1)
+        return jnp.concatenate((numbers, found.T)) if self.columns else jnp.concatenate((numbers, found), 1)
+
+    def _figures(self, values: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return mean and variance of each neuron, in one pass."""
+        axis = 1 if self.columns else 0
+        mean = values.mean(axis)
+        return mean, jnp.maximum((values * values).mean(axis) - mean * mean, 0)
+
+    def _normalized(self, values: jax.Array, *figures: jax.Array) -> jax.Array:
+        """Return values beyond the mean, by the standard deviation, scaled and shifted."""
+        mean, variance, weights, biases = (each[:, None] for each in figures) if self.columns else figures
+        scale = weights * jax.lax.rsqrt(variance + NORM_EPSILON)
+        return values * scale + (biases - mean * scale)
+
+    def _updated(self, running: Any, figures: Any) -> Any:
+        """Return running figures after a batch, whose variance is biased."""
+        mean, variance = figures
+        n = self.workload.batch
+        pairs = zip(running, (mean, variance * (n / (n - 1))), strict=True)
+        return tuple(NORM_MOMENTUM * old + (1 - NORM_MOMENTUM) * new for old, new in pairs)
 
 
 class Calls(Training):
@@ -242,3 +302,41 @@ class Calls(Training):
         for _ in range(units):
             state, loss = compiled(state, *data)
         self.state = jax.block_until_ready((state, loss))[0]
+
+
+class Run(Training):
+    """A unit is a run: a jitted call, with the held-out loss and the decision to stop in it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        X, y = held_out(self.workload)
+        self.steps = 1
+        only = jax.tree.map(lambda batches: batches[0], (self._inputs(X, 1), self._targets(y, 1)))
+        self.data = *self.data, *only
+        self.compiled = jax.jit(self._run, donate_argnums=0)
+
+    def run(self, units: int) -> None:
+        for _ in range(units):
+            self.reset()
+            self.state, epochs = self.compiled(self.state, *self.data)
+            self.epochs = int(epochs)
+
+    def _run(self, state: Any, X: Any, targets: jax.Array, *held_out: Any) -> Any:
+        """Return the state with the best epoch's parameters and running figures, and the number of epochs."""
+
+        def goes_on(carry: Any) -> jax.Array:
+            epochs, waited = carry[:2]
+            return (epochs < self.workload.epochs) & (waited < self.workload.patience)
+
+        def epoch(carry: Any) -> Any:
+            epochs, waited, lowest, best, state = carry
+            state, _ = jax.lax.scan(self._step, state, (X, targets))
+            found = state[0], state[4]
+            loss, _ = self._loss(*found, *held_out, (), training=False)
+            better = loss < lowest
+            best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, best)
+            return epochs + 1, jnp.where(better, 0, waited + 1), jnp.minimum(loss, lowest), best, state
+
+        start = jnp.int32(0), jnp.int32(0), jnp.float32(np.inf), (state[0], state[4]), state
+        epochs, _, _, best, state = jax.lax.while_loop(goes_on, epoch, start)
+        return (best[0], *state[1:4], best[1], *state[5:]), epochs

@@ -7,7 +7,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from workloads import BETA_1, BETA_2, DELTA, EPSILON, LEARNING_RATE, Candidate, Workload, initial_parameters, samples
+from workloads import (
+    BETA_1,
+    BETA_2,
+    DELTA,
+    EPSILON,
+    LEARNING_RATE,
+    NORM_EPSILON,
+    NORM_MOMENTUM,
+    Candidate,
+    Workload,
+    held_out,
+    initial_results,
+    samples,
+)
 
 import nnx
 from nnx import _kernels
@@ -36,26 +49,45 @@ ACTIVATIONS = {
 
 def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:
     """Return the ways to do it: there is one."""
-    kind = Predicting if workload.kind == "predict" else Training
+    kind = {"predict": Predicting, "run": Run}.get(workload.kind, Training)
     return {"": lambda: kind(workload, cores)}
 
 
 def network(workload: Workload) -> nnx.Model:
     """Return the model, with the initial weights."""
     model = nnx.Model()
-    last, loss, accuracy = ENDINGS[workload.loss]
-    for i, (n_in, n_out) in enumerate(zip(workload.widths, workload.widths[1:], strict=False)):
-        l2 = workload.l2 if i == 0 else 0.0
-        model.add(nnx.Layer_Dense(n_in, n_out, weight_regularizer_l2=l2, bias_regularizer_l2=l2))
-        if i < len(workload.widths) - 2:
+    sizes, l2 = zip(workload.widths, workload.widths[1:], strict=False), workload.l2
+    for i, part in enumerate(workload.parts):
+        if part == "embedding":
+            n_columns = workload.n_numbers + len(workload.categories)
+            columns = tuple(range(workload.n_numbers, n_columns))
+            model.add(nnx.Layer_Embedding(n_columns, columns, workload.categories, workload.category_width))
+        elif part == "dense":
+            n_in, n_out = next(sizes)
+            model.add(nnx.Layer_Dense(n_in, n_out, weight_regularizer_l2=l2, bias_regularizer_l2=l2))
+            l2 = 0.0  # for the first one alone
+        elif part == "norm":
+            model.add(nnx.Layer_BatchNorm(n_out, momentum=NORM_MOMENTUM, epsilon=NORM_EPSILON))
+        elif part == "activation":
             model.add(getattr(nnx, ACTIVATIONS[workload.activation])())
-            if i == 0 and workload.dropout:
-                model.add(nnx.Layer_Dropout(workload.dropout, seed=0))
+        elif part == "dropout":
+            model.add(nnx.Layer_Dropout(workload.dropout, seed=i))
+    last, loss, accuracy = ENDINGS[workload.loss]
     model.add(last())
     model.set(loss=loss(), optimizer=optimizer(workload), accuracy=accuracy())
     model.finalize()
-    model.set_parameters([(weights.copy(), biases[None].copy()) for weights, biases in initial_parameters(workload)])
+    for array, values in zip(arrays(model), initial_results(workload), strict=True):
+        array.flat = values.ravel()
     return model
+
+
+def arrays(model: nnx.Model) -> list[np.ndarray]:
+    """Return the live arrays: weights and biases of all layers, then running means and variances."""
+    found = []
+    for names in (("weights", "biases"), ("running_mean", "running_variance")):
+        present = (getattr(layer, name, None) for layer in model.layers for name in names)
+        found += [array for array in present if array is not None]
+    return found
 
 
 def optimizer(workload: Workload) -> Any:
@@ -81,9 +113,11 @@ class Training:
     print_every: int | None = None
 
     def __init__(self, workload: Workload, cores: int) -> None:
-        self.steps = workload.steps
+        self.workload, self.steps = workload, workload.steps
         self.X, self.y = samples(workload)
-        self.model, self.initial = network(workload), initial_parameters(workload)
+        self.model = network(workload)
+        self.initial = [array.copy() for array in arrays(self.model)]
+        self.shapes = [array.shape for array in initial_results(workload)]
         self.options = {"batch_size": None if workload.steps == 1 else workload.batch, "print_every": self.print_every}
         if "threads" in inspect.signature(nnx.Model.train).parameters:
             self.options["threads"] = cores  # at most so many, as the other libraries are told
@@ -93,8 +127,9 @@ class Training:
 
     def reset(self) -> None:
         self.model.optimizer.iterations = 0
-        for layer, (weights, biases) in zip(self.model.trainable_layers, self.initial, strict=True):
-            layer.weights[...], layer.biases[...] = weights, biases
+        for array, values in zip(arrays(self.model), self.initial, strict=True):
+            array[...] = values
+        for layer in self.model.trainable_layers:
             for name in ("weight_momentums", "weight_cache", "bias_momentums", "bias_cache"):
                 if hasattr(layer, name):
                     getattr(layer, name)[...] = 0
@@ -108,8 +143,26 @@ class Training:
             self.model.train(self.X, self.y, epochs=units, **self.options)
 
     def results(self) -> list[np.ndarray]:
-        pairs = self.model.get_parameters()
-        return [array for weights, biases in pairs for array in (weights.copy(), biases.ravel().copy())]
+        pairs = zip(arrays(self.model), self.shapes, strict=True)
+        return [array.reshape(shape).copy() for array, shape in pairs]
+
+
+class Run(Training):
+    """A unit is a run, as a user writes it."""
+
+    def __init__(self, workload: Workload, cores: int) -> None:
+        super().__init__(workload, cores)
+        self.steps = 1
+        self.options["validation_data"] = held_out(workload)
+
+    def run(self, units: int) -> None:
+        for _ in range(units):
+            self.reset()
+            stopping = nnx.EarlyStopping(monitor="validation_loss", patience=self.workload.patience, restore_best=True)
+            history = self.model.train(
+                self.X, self.y, epochs=self.workload.epochs, callbacks=[stopping], **self.options
+            )
+            self.epochs = len(history.loss)
 
 
 class Predicting:

@@ -14,10 +14,17 @@ from workloads import (
     DELTA,
     EPSILON,
     LEARNING_RATE,
+    NORM_EPSILON,
+    NORM_MOMENTUM,
     Candidate,
+    EarlyStopping,
     Workload,
+    held_out,
     initial_parameters,
+    initial_results,
+    initial_statistics,
     learning_rate,
+    numbers_and_rows,
     samples,
 )
 
@@ -26,6 +33,8 @@ VERSION = f"NumPy {np.__version__}"
 
 def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:
     """Return the way to train."""
+    if workload.kind == "run":
+        return {"": lambda: EarlyStopping(workload, Training(workload))}
     return {"": lambda: Training(workload)} if workload.kind == "train" else {}
 
 
@@ -40,6 +49,53 @@ class RegularizedDense(reference.Dense):
             self.dweights += 2 * self.weight_regularizer_l2 * self.weights
         if self.bias_regularizer_l2 > 0:
             self.dbiases += 2 * self.bias_regularizer_l2 * self.biases
+
+
+class BatchNorm:
+    """Batch normalization (Ioffe and Szegedy, 2015), written as the book writes its layers."""
+
+    weight_regularizer_l2 = bias_regularizer_l2 = 0.0
+
+    def forward(self, inputs):
+        self.mean = np.mean(inputs, axis=0, keepdims=True)
+        self.variance = np.var(inputs, axis=0, keepdims=True)
+        unbiased = self.variance * (len(inputs) / (len(inputs) - 1))
+        self.running_mean = NORM_MOMENTUM * self.running_mean + (1 - NORM_MOMENTUM) * self.mean
+        self.running_variance = NORM_MOMENTUM * self.running_variance + (1 - NORM_MOMENTUM) * unbiased
+        self.normalized = (inputs - self.mean) / np.sqrt(self.variance + NORM_EPSILON)
+        self.output = self.normalized * self.weights + self.biases
+
+    def predict(self, inputs):
+        normalized = (inputs - self.running_mean) / np.sqrt(self.running_variance + NORM_EPSILON)
+        self.output = normalized * self.weights + self.biases
+
+    def backward(self, dvalues):
+        samples = len(dvalues)
+        self.dweights = np.sum(dvalues * self.normalized, axis=0, keepdims=True)
+        self.dbiases = np.sum(dvalues, axis=0, keepdims=True)
+        rest = dvalues - (self.dbiases + self.normalized * self.dweights) / samples
+        self.dinputs = rest * self.weights / np.sqrt(self.variance + NORM_EPSILON)
+
+
+class Embedding:
+    """Numbers as they are, and behind them what stands in the table's rows."""
+
+    weight_regularizer_l2 = bias_regularizer_l2 = 0.0
+    biases = dbiases = np.zeros((1, 0), np.float32)
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+
+    def forward(self, inputs):
+        numbers, self.rows = numbers_and_rows(self.workload, inputs)
+        self.n_numbers = numbers.shape[1]
+        self.output = np.column_stack((numbers, self.weights[self.rows].reshape(len(inputs), -1)))
+
+    def backward(self, dvalues):
+        self.dweights = np.zeros_like(self.weights)
+        width = self.weights.shape[1]
+        np.add.at(self.dweights, self.rows, dvalues[:, self.n_numbers :].reshape(*self.rows.shape, width))
+        self.dinputs = None
 
 
 class Tanh:
@@ -221,21 +277,31 @@ class Training:
 
     def __init__(self, workload: Workload) -> None:
         self.workload, self.steps = workload, workload.steps
-        self.X, self.y = samples(workload)
+        (self.X, self.y), self.held_out = samples(workload), held_out(workload)
         self.reset()
 
     def reset(self) -> None:
         layers: list[object] = []
-        for i, (weights, biases) in enumerate(initial_parameters(self.workload)):
-            dense = RegularizedDense(*weights.shape)
-            dense.weights, dense.biases = weights, biases[None]
-            layers.append(dense)
-            if i == 0:
-                dense.weight_regularizer_l2 = dense.bias_regularizer_l2 = self.workload.l2
-            if i < len(self.workload.widths) - 2:
+        parameters, figures = iter(initial_parameters(self.workload)), iter(initial_statistics(self.workload))
+        l2 = self.workload.l2
+        for part in self.workload.parts:
+            if part == "embedding":
+                layers.append(embedding := Embedding(self.workload))
+                (embedding.weights,) = next(parameters)
+            elif part == "dense":
+                weights, biases = next(parameters)
+                layers.append(dense := RegularizedDense(*weights.shape))
+                dense.weights, dense.biases = weights, biases[None]
+                dense.weight_regularizer_l2 = dense.bias_regularizer_l2 = l2
+                l2 = 0.0  # for the first one alone
+            elif part == "norm":
+                layers.append(norm := BatchNorm())
+                norm.weights, norm.biases = (array[None] for array in next(parameters))
+                norm.running_mean, norm.running_variance = (array[None] for array in next(figures))
+            elif part == "activation":
                 layers.append(ACTIVATIONS[self.workload.activation]())
-                if i == 0 and self.workload.dropout:
-                    layers.append(reference.Dropout(self.workload.dropout))
+            elif part == "dropout":
+                layers.append(reference.Dropout(self.workload.dropout))
         if self.workload.weight_decay or self.workload.schedule_steps:
             optimizer: reference.Adam = AdamW(self.workload)
         else:
@@ -247,5 +313,27 @@ class Training:
         self.model.train(self.X, self.y, units, self.workload.batch)
 
     def results(self) -> list[np.ndarray]:
-        pairs = ((layer.weights, layer.biases.ravel()) for layer in self.model.trainable_layers)
-        return [array.copy() for pair in pairs for array in pair]
+        shapes = (array.shape for array in initial_results(self.workload))
+        return [array.reshape(shape).copy() for array, shape in zip(self._arrays(), shapes, strict=True)]
+
+    def held_out_loss(self) -> float:
+        values, y = self.held_out
+        for layer in self.model.layers:
+            (layer.predict if isinstance(layer, BatchNorm) else layer.forward)(values)
+            values = layer.output
+        self.model.loss.activate(values)
+        return float(np.mean(self.model.loss.losses(self.model.loss.output, y)))
+
+    def keep(self) -> None:
+        self.kept = [array.copy() for array in self._arrays()]
+
+    def restore(self) -> None:
+        for array, kept in zip(self._arrays(), self.kept, strict=True):
+            array[...] = kept
+
+    def _arrays(self) -> list[np.ndarray]:
+        """Return weights and biases, then running figures."""
+        learnt = [array for layer in self.model.trainable_layers for array in (layer.weights, layer.biases)]
+        norms = [layer for layer in self.model.layers if isinstance(layer, BatchNorm)]
+        statistics = [array for norm in norms for array in (norm.running_mean, norm.running_variance)]
+        return [array for array in (*learnt, *statistics) if array.size]

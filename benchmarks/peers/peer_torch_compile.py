@@ -18,7 +18,21 @@ import peer_torch
 import torch
 import torch._inductor
 from torch.nn import functional
-from workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Candidate, Workload, initial_parameters
+from workloads import (
+    BETA_1,
+    BETA_2,
+    EPSILON,
+    LEARNING_RATE,
+    NORM_EPSILON,
+    NORM_MOMENTUM,
+    Candidate,
+    EarlyStopping,
+    Workload,
+    flat_results,
+    held_out,
+    initial_parameters,
+    initial_statistics,
+)
 
 VERSION = peer_torch.VERSION
 
@@ -38,6 +52,11 @@ def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candid
     if workload.kind == "predict" and workload.precision == "bfloat16":
         return {
             f"{name}, frozen": partial(Frozen, make, workload, cores) for name, make in peer_torch.PREDICTIONS.items()
+        }
+    if workload.kind == "run":
+        return {
+            "loss": lambda: EarlyStopping(workload, Loss(workload, cores, {})),
+            "steps": lambda: EarlyStopping(workload, Steps(workload, cores)),
         }
     if workload.kind != "train":
         return {}
@@ -71,6 +90,34 @@ class LossByAutocast(peer_torch.Autocast):
         self.loss = torch.compile(super().loss, dynamic=False, options={**options, "cpp.threads": threads})
 
 
+def joined(arrays: list[np.ndarray]) -> torch.Tensor:
+    """Return one vector of them all."""
+    return torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *(array.ravel() for array in arrays)]))
+
+
+class Layout:
+    """Where arrays are in a vector."""
+
+    def __init__(self, arrays: list[np.ndarray]) -> None:
+        self.shapes, self.sizes = [array.shape for array in arrays], [array.size for array in arrays]
+
+    def views(self, vector: torch.Tensor) -> list[torch.Tensor]:
+        """Return the arrays."""
+        return [part.view(shape) for part, shape in zip(vector.split(self.sizes), self.shapes, strict=True)]
+
+
+Figures = tuple[torch.Tensor, torch.Tensor]  # mean and variance
+
+
+def updated(running: Figures, batch: Figures, n: int) -> Figures:
+    """Return running figures after a batch of ``n`` samples, whose variance is biased."""
+    mean, variance = (
+        NORM_MOMENTUM * old + (1 - NORM_MOMENTUM) * new
+        for old, new in zip(running, (batch[0], batch[1] * (n / (n - 1))), strict=True)
+    )
+    return mean.detach(), variance.detach()
+
+
 class Steps:
     """A unit is an epoch, or as many as fill a graph."""
 
@@ -82,22 +129,31 @@ class Steps:
         self.steps = len(batches)
         n = max(n for n in range(1, STEPS_A_GRAPH + 1) if self.steps % n == 0)
         self.groups = [tuple(zip(*batches[i : i + n], strict=True)) for i in range(0, self.steps, n)]
-        arrays = [array for pair in initial_parameters(workload) for array in pair]
-        self.shapes, self.sizes = [array.shape for array in arrays], [array.size for array in arrays]
-        self.initial = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
+        parameters, statistics = initial_parameters(workload), initial_statistics(workload)
         decays = [
-            np.full(array.size, workload.weight_decay if array.ndim == 2 else 0.0, np.float32) for array in arrays
+            np.full_like(array, 0.0 if i else workload.weight_decay)
+            for arrays in parameters
+            for i, array in enumerate(arrays)
         ]
-        self.decays = torch.from_numpy(np.concatenate(decays))
-        self.state = (*(torch.zeros_like(self.initial) for _ in range(3)), torch.zeros(()))
-        self.compiled = torch.compile(self._steps, dynamic=False, options={"cpp_wrapper": True, "cpp.threads": threads})
+        self.decays = joined(decays)
+        self.learnt, self.running = Layout(flat_results(parameters, [])), Layout(flat_results([], statistics))
+        self.initial = joined(flat_results(parameters, [])), joined(flat_results([], statistics))
+        zeros = [torch.zeros_like(self.initial[0]) for _ in range(3)]
+        self.state = (*zeros, torch.zeros(()), torch.zeros_like(self.initial[1]))
+        options = {"cpp_wrapper": True, "cpp.threads": threads}
+        self.compiled = torch.compile(self._steps, dynamic=False, options=options)
+        if workload.held_out:
+            X, y = held_out(workload)
+            self.held_out = peer_torch.inputs(workload, X), torch.from_numpy(y)
+            self.evaluate = torch.compile(self._held_out_loss, dynamic=False, options=options)
         self.reset()
 
     def reset(self) -> None:
         torch.set_num_threads(self.threads)
-        self.state[0].copy_(self.initial)
-        for tensor in self.state[1:]:
+        for tensor in self.state:
             tensor.zero_()
+        self.state[0].copy_(self.initial[0])
+        self.state[-1].copy_(self.initial[1])
 
     def run(self, units: int) -> None:
         with torch.no_grad():
@@ -106,18 +162,31 @@ class Steps:
                     self.compiled(self.state, X, y)
 
     def results(self) -> list[np.ndarray]:
-        return [array.numpy().copy() for array in self._views(self.state[0])]
+        arrays = self.learnt.views(self.state[0]) + self.running.views(self.state[-1])
+        return [array.numpy().copy() for array in arrays]
 
-    def _views(self, vector: torch.Tensor) -> list[torch.Tensor]:
-        return [part.view(shape) for part, shape in zip(vector.split(self.sizes), self.shapes, strict=True)]
+    def held_out_loss(self) -> float:
+        with torch.no_grad():
+            return self.evaluate(self.state).item()
+
+    def keep(self) -> None:
+        self.kept = self.state[0].clone(), self.state[-1].clone()
+
+    def restore(self) -> None:
+        self.state[0].copy_(self.kept[0])
+        self.state[-1].copy_(self.kept[1])
+
+    def _held_out_loss(self, state: Any) -> torch.Tensor:
+        return self._loss(state[0], state[-1], *self.held_out, training=False)[0]
 
     def _steps(self, state: Any, X: Any, y: Any) -> torch.Tensor:
         """Run a group of steps and return their losses."""
         workload = self.workload
-        parameters, momentums, caches, count = state
+        parameters, momentums, caches, count, statistics = state
         losses = []
         for batch in zip(X, y, strict=True):
-            gradients, loss = torch.func.grad_and_value(self._loss)(parameters, *batch)
+            find = torch.func.grad_and_value(self._loss, has_aux=True)
+            gradients, (loss, statistics) = find(parameters, statistics, *batch)
             losses.append(loss)
             rate: Any = LEARNING_RATE
             if workload.clip_norm:
@@ -132,22 +201,41 @@ class Steps:
             caches = BETA_2 * caches + (1 - BETA_2) * gradients * gradients
             divisor = (caches / (1 - BETA_2**count)).sqrt() + EPSILON
             parameters = parameters - rate * (momentums / (1 - BETA_1**count)) / divisor
-        for old, new in zip(state, (parameters, momentums, caches, count), strict=True):
+        for old, new in zip(state, (parameters, momentums, caches, count, statistics), strict=True):
             old.copy_(new)
         return torch.stack(losses)
 
-    def _loss(self, vector: torch.Tensor, values: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        arrays = self._views(vector)
-        for i in range(0, len(arrays), 2):
-            values = self._dense(values, arrays[i], arrays[i + 1])
-            if i < len(arrays) - 2:
-                values = ACTIVATIONS[self.workload.activation](values)
-                if i == 0 and self.workload.dropout:
-                    values = functional.dropout(values, self.workload.dropout)
-        loss = peer_torch.LOSSES[self.workload.loss](values, y)
-        if self.workload.l2:
-            loss = loss + self.workload.l2 * (arrays[0].square().sum() + arrays[1].square().sum())
-        return loss
+    def _loss(
+        self, vector: torch.Tensor, statistics: torch.Tensor, values: Any, y: torch.Tensor, training: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss, and what the running figures are after it."""
+        workload = self.workload
+        arrays = self.learnt.views(vector)
+        learnt, running = iter(arrays), iter(self.running.views(statistics))
+        found: list[torch.Tensor] = []
+        for part in workload.parts:
+            if part == "embedding":
+                numbers, rows = values
+                values = torch.cat((numbers, functional.embedding(rows, next(learnt)).flatten(1)), 1)
+            elif part == "dense":
+                values = self._dense(values, next(learnt), next(learnt))
+            elif part == "norm":
+                figures = next(running), next(running)
+                if training:
+                    mean = values.mean(0)
+                    batch = mean, values.square().mean(0) - mean.square()
+                    found += updated(figures, batch, len(values))
+                    figures = batch
+                scale = next(learnt) / (figures[1] + NORM_EPSILON).sqrt()
+                values = values * scale + (next(learnt) - figures[0] * scale)
+            elif part == "activation":
+                values = ACTIVATIONS[workload.activation](values)
+            elif part == "dropout":
+                values = functional.dropout(values, workload.dropout, training)
+        loss = peer_torch.LOSSES[workload.loss](values, y)
+        if workload.l2:
+            loss = loss + workload.l2 * (arrays[0].square().sum() + arrays[1].square().sum())
+        return loss, torch.cat(found) if found else statistics
 
     def _dense(self, values: torch.Tensor, weights: torch.Tensor, biases: torch.Tensor) -> torch.Tensor:
         return torch.addmm(biases, values, weights)

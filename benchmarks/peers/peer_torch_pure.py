@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import numpy as np
 import peer_torch
 import torch
 from workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Candidate, Workload
@@ -30,11 +29,8 @@ class Pure(peer_torch.Training):
     def __init__(self, workload: Workload, threads: int) -> None:
         super().__init__(workload, threads)
         self.net = self.net.bfloat16()
-        self.parameters = list(self.net.parameters())
+        self.arrays = self.parameters = list(self.net.parameters())
         self.optimizer = torch.optim.Adam(
             self.parameters, lr=LEARNING_RATE, betas=(BETA_1, BETA_2), eps=EPSILON, fused=True
         )
         self.batches = [(X.bfloat16(), y) for X, y in self.batches]
-
-    def results(self) -> list[np.ndarray]:
-        return [parameter.detach().float().numpy().T.copy() for parameter in self.parameters]

@@ -17,14 +17,14 @@ class Peer:
 
 
 PEERS = {
-    "nnx": Peer("peer_nnx", "nnx", ("train", "predict", "call", "print")),
-    "jax": Peer("peer_jax", "JAX", ("train", "call")),
-    "torch": Peer("peer_torch", "PyTorch", ("train", "call", "predict")),
-    "torch_compile": Peer("peer_torch_compile", "PyTorch, compiled", ("train", "predict")),
+    "nnx": Peer("peer_nnx", "nnx", ("train", "run", "predict", "call", "print")),
+    "jax": Peer("peer_jax", "JAX", ("train", "run", "call")),
+    "torch": Peer("peer_torch", "PyTorch", ("train", "run", "call", "predict")),
+    "torch_compile": Peer("peer_torch_compile", "PyTorch, compiled", ("train", "run", "predict")),
     "torch_pure": Peer("peer_torch_pure", "PyTorch, all in bfloat16", ("train",)),
     "sklearn": Peer("peer_sklearn", "scikit-learn", ("train",)),
     "thinc": Peer("peer_thinc", "thinc", ("train",)),
-    "reference": Peer("peer_reference", "the book's way", ("train",)),
+    "reference": Peer("peer_reference", "the book's way", ("train", "run")),
     "onnxruntime": Peer("peer_onnxruntime", "ONNX Runtime", ("predict",)),
     "nnx_float32": Peer("peer_nnx_float32", "nnx, float32", ("train", "predict")),
     "nnx_printing": Peer("peer_nnx_printing", "nnx, printing", ("print",)),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from peers import LARGE, NO_RIVALS, PEERS
-from workloads import PREDICTION, TRAINING, WORKLOADS, Workload
+from workloads import EARLY_STOPPING, PREDICTION, TRAINING, WORKLOADS, Workload
 
 #: By workload, where there is one: how many times as long as nnx the fastest peer shall take, on one core and on two.
 TRAINING_GOALS = {
@@ -62,7 +62,7 @@ def verdict(reached: bool) -> str:
 
 def text(report: Found) -> str:
     """Return all tables as text."""
-    tables = (machine_lines, training_lines, bfloat16_lines, prediction_lines, thread_lines, long_run_lines)
+    tables = (machine_lines, training_lines, run_lines, bfloat16_lines, prediction_lines, thread_lines, long_run_lines)
     return "\n".join(line for section in (*tables, other_lines, problem_lines) for line in section(report))
 
 
@@ -100,6 +100,20 @@ def training_lines(report: Found) -> Iterator[str]:
                     goal = TRAINING_GOALS[name][cores - 1]
                     line += f": {goal:g} {verdict(others[fastest][0] >= goal)}"
             yield line + dropped(row)
+
+
+def run_lines(report: Found) -> Iterator[str]:
+    """Yield how long whole runs take, which end when a loss on held-out samples no longer falls."""
+    for row in report["results"]:
+        if WORKLOADS[row["workload"]].kind == "run":
+            cores = row["cores"]
+            mine, epochs = kept_times(row, f"nnx@{cores}"), row["peers"][f"nnx@{cores}"]["epochs"]
+            yield f"\nA run with {row['workload']} after {epochs} epochs, one core: median (minimum)" + dropped(row)
+            yield f"{'nnx':<17} {statistics.median(mine) / 1e6:.4f} s ({min(mine) / 1e6:.4f})"
+            for name, found in rivals(row).items():
+                theirs = kept_times(row, f"{name}@{cores}")
+                seconds = f"{statistics.median(theirs) / 1e6:.4f} s ({min(theirs) / 1e6:.4f})"
+                yield f"{name:<17} {seconds}, {pair(found)} times as long"
 
 
 def in_float32(workload: Workload, kind: str) -> bool:
@@ -231,7 +245,7 @@ def markdown(report: Found) -> str:
     lines = bfloat16_markdown(report)
     for cores in report["cores"]:
         rows = {row["workload"]: row for row in report["results"] if row["cores"] == cores}
-        training = [workload for workload in TRAINING if workload.name in rows]
+        training = [workload for workload in (*TRAINING, EARLY_STOPPING) if workload.name in rows]
         if not training:
             continue
         names = [name for name in PEERS if any(name in rivals(rows[workload.name]) for workload in training)]

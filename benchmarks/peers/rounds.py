@@ -22,7 +22,7 @@ from typing import Any
 
 import machine
 import numpy as np
-from workloads import Workload, initial_parameters, loss
+from workloads import Workload, initial_results, loss
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 
@@ -188,7 +188,7 @@ def outputs_apart(workload: Workload, theirs: list[list[float]], ours: list[list
 
 def losses_apart(workload: Workload, theirs: list[float], ours: list[float], tolerance: float) -> str:
     """Return how losses disagree, if they do, by more than a part of what training has changed them by."""
-    start = loss(workload, [array for pair in initial_parameters(workload) for array in pair])
+    start = loss(workload, initial_results(workload))
     tolerances = workload.tolerances or [tolerance] * len(workload.checks)
     for n, a, b, allowed in zip(workload.checks, theirs, ours, tolerances, strict=True):
         if not abs(a - b) <= allowed * abs(b - start):
@@ -301,6 +301,9 @@ def prepare_and_compare(
     if ours not in prepared:
         raise PeerError(problems.get(ours, "nnx is not there"))
     losses, disagreeing = compare(workload, {name: workers[name] for name in prepared}, ours)
+    for name, reply in prepared.items():
+        if reply["epochs"] != prepared[ours]["epochs"]:
+            disagreeing[name] = f"disagrees: stopped after {reply['epochs']} epochs, not {prepared[ours]['epochs']}"
     problems.update(disagreeing)
     return prepared, {name: losses.get(name) for name in prepared if name not in disagreeing}, problems
 

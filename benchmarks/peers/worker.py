@@ -66,7 +66,8 @@ class Desk:
         trials = {way: min(times[way] for times in blocks) for way in ready}
         self.way = min(trials, key=trials.__getitem__)
         self.candidate, self.units = ready[self.way]
-        return {"way": self.way, "trials": trials, "failures": failures}
+        epochs = getattr(self.candidate, "epochs", 0)  # of a run
+        return {"way": self.way, "trials": trials, "failures": failures, "epochs": epochs}
 
     def check(self, dropout: bool) -> dict[str, Any]:
         """Return the losses after the workload's numbers of steps, or the output; without dropout, if told so."""

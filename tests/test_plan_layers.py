@@ -101,8 +101,8 @@ def test_embeddings_in_turn_are_one_plan():
     assert "as a plan" in model.explain()
     assert_alike(train(model, X, y), train(build(Book), X, y), 1e-10)
     np.testing.assert_allclose(model.predict(X), model.forward(X, training=False), rtol=1e-12)
+    X[2, 1] = 5
     with pytest.raises(ValueError, match=r"column 1, got 5 in row 2"):
-        X[2, 1] = 5
         model.predict(X)
 
 

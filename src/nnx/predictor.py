@@ -208,9 +208,10 @@ def made(parts: tuple[tuple[Any, ...], ...], precision: str, categories: tuple[i
 
 
 def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
-    """Return what a kernel is given of a layer: the parameters that `predict` uses, and what else is fixed; or settings.
+    """Return what a kernel is given of a layer: the parameters that `predict` uses and what else is fixed, or settings.
 
-    Beside a batch norm's parameters are running mean and variance, and epsilon; a layer norm's, epsilon; an embedding's, places.
+    Beside a batch norm's parameters are running mean and variance, and epsilon; beside a layer norm's, epsilon; beside
+    an embedding's, places.
     """
     owner, kind = stage.owner, stage.kind
     if kind in program.PARAMETERS:

@@ -106,11 +106,6 @@ def test_embeddings_in_turn_are_one_plan():
         model.predict(X)
 
 
-def test_categories_that_an_embedding_gives_are_left_to_the_book_path():
-    layers = [nnx.Layer_Embedding(2, (0,), 3, 2), nnx.Layer_Embedding(3, (2,), 3, 2), nnx.Layer_Dense(4, 1)]
-    assert "takes categories from what another layer gives" in finalized(nnx.Model, layers).explain()
-
-
 @pytest.mark.parametrize("wrong", [-1, 0.5, 40, np.nan, 1e30])
 @pytest.mark.parametrize("use", ["train", "evaluate", "predict", "predictor"])
 def test_what_is_no_category_is_refused_before_anything_changes(wrong, use):

@@ -282,7 +282,7 @@ def dense_backward_inputs(dvalues, weights, dinputs):
     scratch = take(kernels.product_scratch)
     with nogil:
         mode = enter_kernels()
-        kernels.dense_backward_inputs(data(d), data(w), data(result), rows, n_in, n_out, NULL, scratch)
+        kernels.dense_backward_inputs(data(d), data(w), data(result), rows, n_in, n_out, 0, NULL, scratch)
         leave_kernels(mode)
     give(scratch)
     give_back(dinputs, result)

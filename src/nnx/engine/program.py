@@ -315,8 +315,6 @@ def stages(model: Network) -> tuple[Stage, ...]:
             raise Obstacle(f"{_whose(layer, model.layers)} does not take the {width} outputs before it")
         if kind == "prelu" and np.shape(vars(layer).get("weights")) not in ((1, 1), (1, width)):
             raise Obstacle(f"{_whose(layer, model.layers)} does not have a slope for each of its {width} inputs")
-        if kind == "embedding":
-            _check_categories(layer, found, model.layers)
         if kind == "join" and width != next(s.n_in for s in found if s.owner is layer):
             raise Obstacle(f"{_whose(layer, model.layers)} does not give as many columns as it takes")
         n_out = width if given is None else given
@@ -355,16 +353,6 @@ def _width_at_first(layers: list[Any], first: Layer_Dense) -> int:
             if taken is not None:
                 return taken
     return _shape(layers, first)[0]
-
-
-def _check_categories(layer: Any, before: list[Stage], layers: list[Any]) -> None:
-    """Raise `Obstacle` unless an embedding's categories are columns of the samples."""
-    for stage in before:
-        n_numbers = (
-            np.count_nonzero(stage.owner._layout("Layer_Embedding").places < 0) if stage.kind == "embedding" else 0
-        )
-        if layer._layout("Layer_Embedding").places[n_numbers:].max(initial=-1) >= 0:
-            raise Obstacle(f"{_whose(layer, layers)} takes categories from what another layer gives")
 
 
 def _shape(layers: list[Any], layer: Layer_Dense) -> tuple[int, int]:

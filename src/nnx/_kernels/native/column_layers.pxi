@@ -211,23 +211,42 @@ def scale_backward_weights(inputs, dvalues, dweights):
 # Embeddings
 
 
-cdef cnp.ndarray checked_places(str where, object places, Py_ssize_t n_in, Py_ssize_t n_rows):
-    """Return a private copy of where the categories of each column begin."""
-    cdef cnp.ndarray own = cnp.PyArray_NewCopy(vector(where, "places", places, cnp.NPY_INT32, n_in), cnp.NPY_CORDER)
-    cdef const int32_t *place = <const int32_t *> data(own)
-    cdef Py_ssize_t j
+cdef cnp.ndarray sorted_places(cnp.ndarray given, Places *places):
+    """Describe an int32 array of places; return the private copy that the description refers to.
+
+    Behind its numbers lie the columns of numbers, then those of categories.
+    """
+    cdef Py_ssize_t j, n_in = cnp.PyArray_SIZE(given), n = 0, n_categories = 0
+    cdef cnp.npy_intp size = 2 * n_in
+    cdef cnp.ndarray own = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INT32, 0)
+    cdef int32_t *first = <int32_t *> data(own)
+    cdef int32_t *columns = first + n_in
+    memcpy(first, data(given), n_in * sizeof(int32_t))
     for j in range(n_in):
-        if place[j] >= n_rows:
-            raise ValueError(f"{where}: places must be below the {n_rows} rows of weights, got {place[j]}.")
+        if first[j] < 0:
+            columns[n] = <int32_t> j
+            n += 1
+    for j in range(n_in):
+        if first[j] >= 0:
+            columns[n + n_categories] = <int32_t> j
+            n_categories += 1
+    places.first, places.columns, places.n_numbers = first, columns, n
     return own
 
 
-cdef Py_ssize_t embedded_columns(cnp.ndarray places, Py_ssize_t width) noexcept:
+cdef cnp.ndarray checked_places(str where, object given, Py_ssize_t n_in, Py_ssize_t n_rows, Places *places):
+    """Return what `sorted_places` does, if the places are such as weights have."""
+    cdef cnp.ndarray own = sorted_places(vector(where, "places", given, cnp.NPY_INT32, n_in), places)
+    cdef Py_ssize_t j
+    for j in range(n_in):
+        if places.first[j] >= n_rows:
+            raise ValueError(f"{where}: places must be below the {n_rows} rows of weights, got {places.first[j]}.")
+    return own
+
+
+cdef inline Py_ssize_t embedded_columns(const Places *places, Py_ssize_t n_in, Py_ssize_t width) noexcept:
     """Return how many columns come of those that there are."""
-    cdef Py_ssize_t j, n_out = 0
-    for j in range(cnp.PyArray_SIZE(places)):
-        n_out += width if (<const int32_t *> data(places))[j] >= 0 else 1
-    return n_out
+    return places.n_numbers + (n_in - places.n_numbers) * width
 
 
 def embedding_misfit(inputs, places, counts):
@@ -252,14 +271,15 @@ def embedding_forward(inputs, places, weights, output):
     cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1), n_out
     cdef cnp.ndarray w = matrix(where, "weights", weights, number, ANY, ANY)
     cdef Py_ssize_t n_rows = cnp.PyArray_DIM(w, 0), width = cnp.PyArray_DIM(w, 1)
-    cdef cnp.ndarray place = checked_places(where, places, n_in, n_rows)
+    cdef Places sorted_by_kind
+    cdef cnp.ndarray held = checked_places(where, places, n_in, n_rows, &sorted_by_kind)
     cdef cnp.ndarray result
-    n_out = embedded_columns(place, width)
+    n_out = embedded_columns(&sorted_by_kind, n_in, width)
     result = target(where, "output", output, number, rows, n_out)
     x, w = apart(x, result), apart(w, result)
     with nogil:
         kernels.embedding_forward(
-            data(x), <const int32_t *> data(place), data(w), data(result), rows, n_in, n_out, n_rows, width
+            data(x), &sorted_by_kind, data(w), data(result), rows, n_in, n_out, n_rows, width
         )
     give_back(output, result)
 
@@ -272,16 +292,17 @@ def embedding_backward_weights(inputs, dvalues, places, dweights):
     cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1), n_out
     cdef cnp.ndarray result = target(where, "dweights", dweights, number, ANY, ANY)
     cdef Py_ssize_t n_rows = cnp.PyArray_DIM(result, 0), width = cnp.PyArray_DIM(result, 1)
-    cdef cnp.ndarray place = checked_places(where, places, n_in, n_rows)
+    cdef Places sorted_by_kind
+    cdef cnp.ndarray held = checked_places(where, places, n_in, n_rows, &sorted_by_kind)
     cdef cnp.ndarray d
     cdef uint64_t mode
-    n_out = embedded_columns(place, width)
+    n_out = embedded_columns(&sorted_by_kind, n_in, width)
     d = apart(matrix(where, "dvalues", dvalues, number, rows, n_out), result)
     x = apart(x, result)
     with nogil:
         mode = enter_kernels()
         kernels.embedding_backward_weights(
-            data(x), data(d), <const int32_t *> data(place), data(result), rows, n_in, n_out, n_rows, width
+            data(x), data(d), &sorted_by_kind, data(result), rows, n_in, n_out, n_rows, width
         )
         leave_kernels(mode)
     give_back(dweights, result)
@@ -293,18 +314,15 @@ def embedding_backward_inputs(dvalues, places, Py_ssize_t width, dinputs):
     cdef int number = type_of(kernels)
     cdef cnp.ndarray result = target(where, "dinputs", dinputs, number, ANY, ANY)
     cdef Py_ssize_t rows = cnp.PyArray_DIM(result, 0), n_in = cnp.PyArray_DIM(result, 1), n_out
-    cdef cnp.ndarray place = cnp.PyArray_NewCopy(
-        vector(where, "places", places, cnp.NPY_INT32, n_in), cnp.NPY_CORDER
-    )
+    cdef Places sorted_by_kind
+    cdef cnp.ndarray held = sorted_places(vector(where, "places", places, cnp.NPY_INT32, n_in), &sorted_by_kind)
     cdef cnp.ndarray d
     if width < 0 or width > (1 << 31):
         raise ValueError(f"{where}: width must be a number of columns, got {width}.")
-    n_out = embedded_columns(place, width)
+    n_out = embedded_columns(&sorted_by_kind, n_in, width)
     d = apart(matrix(where, "dvalues", dvalues, number, rows, n_out), result)
     with nogil:
-        kernels.embedding_backward_inputs(
-            data(d), <const int32_t *> data(place), data(result), rows, n_in, n_out
-        )
+        kernels.embedding_backward_inputs(data(d), &sorted_by_kind, data(result), rows, n_in, n_out)
     give_back(dinputs, result)
 
 

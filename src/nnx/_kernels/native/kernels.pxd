@@ -20,7 +20,7 @@ ctypedef void (*dense_backward_biases_t)(
     const void *, const void *, void *, Py_ssize_t, Py_ssize_t, double, double
 ) noexcept nogil
 ctypedef void (*dense_backward_inputs_t)(
-    const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, void *
+    const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, void *
 ) noexcept nogil
 ctypedef double (*regularization_loss_t)(const void *, Py_ssize_t, double, double) noexcept nogil
 ctypedef Py_ssize_t (*not_finite_t)(const void *, Py_ssize_t) noexcept nogil
@@ -74,17 +74,23 @@ ctypedef void (*layer_norm_backward_weights_t)(
     const void *, const void *, double, void *, void *, Py_ssize_t, Py_ssize_t
 ) noexcept nogil
 ctypedef void (*columns_t)(const void *, const void *, void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+cdef struct Places:
+    # Which columns are categories, and where the rows of the weights begin that belong to them.
+    const int32_t *first  # (n_in,): of a column of categories, its first row of the weights; below 0 for numbers
+    const int32_t *columns  # (n_in,): the columns of numbers, then those of categories
+    Py_ssize_t n_numbers
+
 ctypedef Py_ssize_t (*embedding_misfit_t)(
     const void *, const int32_t *, const int32_t *, Py_ssize_t, Py_ssize_t
 ) noexcept nogil
 ctypedef void (*embedding_forward_t)(
-    const void *, const int32_t *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t
+    const void *, const Places *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t
 ) noexcept nogil
 ctypedef void (*embedding_backward_weights_t)(
-    const void *, const void *, const int32_t *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t
+    const void *, const void *, const Places *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t
 ) noexcept nogil
 ctypedef void (*embedding_backward_inputs_t)(
-    const void *, const int32_t *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
+    const void *, const Places *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
 ) noexcept nogil
 ctypedef void (*gaussian_noise_t)(
     void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double, uint64_t, uint64_t
@@ -265,7 +271,7 @@ cdef inline Py_ssize_t affine_size(Py_ssize_t columns) noexcept nogil:
 
 cdef struct Embedded:
     # Which columns an embedding replaces, by what.
-    const int32_t *places  # (n_in,): −1 for numbers, else the first row of the column's categories
+    Places places
     Py_ssize_t n_rows  # of the weights
     Py_ssize_t width
     void *dweights  # (n_rows, width)
@@ -295,6 +301,7 @@ cdef struct Stage:
     void *output  # (batch, n_out)
     void *dvalues  # (batch, n_out)
     void *dinputs  # (batch, n_in); NULL if nobody wants it
+    Py_ssize_t unwanted  # so many of its first columns nobody wants: an embedding's numbers
     void *tiles  # packed inputs for the gradient of the weights; NULL if that is computed in one piece
     void *panels  # packed dvalues
     void *packed  # packed weights, for the forward product; NULL if they are read as they lie

@@ -44,7 +44,7 @@ cdef inline void copy_numbers(const real_t *source, real_t *target, Py_ssize_t n
 
 cdef void embedding_forward(
     const real_t *inputs,  # (rows, n_in) in
-    const int32_t *places,  # (n_in,) in: −1 for a column of numbers, else the first of its categories' rows
+    const Places *places,
     const real_t *weights,  # (n_rows, width) in
     real_t *output,  # (rows, n_out) out: the numbers, then `width` columns for each category
     Py_ssize_t rows,
@@ -54,21 +54,22 @@ cdef void embedding_forward(
     Py_ssize_t width,
 ) noexcept nogil:
     """Replace each category by its row of the weights."""
-    cdef Py_ssize_t i, j
-    cdef real_t *number
+    cdef Py_ssize_t i, k, n = places.n_numbers
+    cdef const int32_t *columns = places.columns
+    cdef bint together = n == 0 or columns[n - 1] == n - 1  # the numbers are the first columns
     cdef real_t *embedded
-    cdef Py_ssize_t n_numbers = 0
-    for j in range(n_in):
-        n_numbers += places[j] < 0
     for i in range(rows):
-        number, embedded = output, output + n_numbers
-        for j in range(n_in):
-            if places[j] < 0:
-                number[0] = inputs[j]
-                number += 1
-            else:
-                copy_numbers(weights + category_of(inputs[j], places[j], n_rows) * width, embedded, width)
-                embedded += width
+        if together:
+            copy_numbers(inputs, output, n)
+        else:
+            for k in range(n):
+                output[k] = inputs[columns[k]]
+        embedded = output + n
+        for k in range(n, n_in):
+            copy_numbers(
+                weights + category_of(inputs[columns[k]], places.first[columns[k]], n_rows) * width, embedded, width
+            )
+            embedded += width
         inputs += n_in
         output += n_out
 
@@ -76,7 +77,7 @@ cdef void embedding_forward(
 cdef void embedding_backward_weights(
     const real_t *inputs,  # (rows, n_in) in
     const real_t *dvalues,  # (rows, n_out) in
-    const int32_t *places,  # (n_in,) in
+    const Places *places,
     real_t *dweights,  # (n_rows, width) out
     Py_ssize_t rows,
     Py_ssize_t n_in,
@@ -85,24 +86,21 @@ cdef void embedding_backward_weights(
     Py_ssize_t width,
 ) noexcept nogil:
     """Add up the gradients of each category, one sample after the other."""
-    cdef Py_ssize_t i, j, k, n_numbers = 0
+    cdef Py_ssize_t i, j, k, n = places.n_numbers
+    cdef const int32_t *columns = places.columns
     cdef const real_t *gradient
     cdef real_t *own
-    for j in range(n_in):
-        n_numbers += places[j] < 0
     memset(dweights, 0, n_rows * width * sizeof(real_t))
     for i in range(rows):
-        gradient = dvalues + n_numbers
-        for j in range(n_in):
-            if places[j] < 0:
-                continue
-            own = dweights + category_of(inputs[j], places[j], n_rows) * width
-            k = 0
-            while k < width:
+        gradient = dvalues + n
+        for k in range(n, n_in):
+            own = dweights + category_of(inputs[columns[k]], places.first[columns[k]], n_rows) * width
+            j = 0
+            while j < width:
                 store_columns(
-                    own + k, v_add(load_columns(own + k, width - k), load_columns(gradient + k, width - k)), width - k
+                    own + j, v_add(load_columns(own + j, width - j), load_columns(gradient + j, width - j)), width - j
                 )
-                k += LANES
+                j += LANES
             gradient += width
         inputs += n_in
         dvalues += n_out
@@ -110,21 +108,16 @@ cdef void embedding_backward_weights(
 
 cdef void embedding_backward_inputs(
     const real_t *dvalues,  # (rows, n_out) in
-    const int32_t *places,  # (n_in,) in
+    const Places *places,
     real_t *dinputs,  # (rows, n_in) out
     Py_ssize_t rows,
     Py_ssize_t n_in,
     Py_ssize_t n_out,
 ) noexcept nogil:
     """Give numbers their gradients, and categories 0."""
-    cdef Py_ssize_t i, j, n
+    cdef Py_ssize_t i, k
     for i in range(rows):
-        n = 0
-        for j in range(n_in):
-            if places[j] < 0:
-                dinputs[j] = dvalues[n]
-                n += 1
-            else:
-                dinputs[j] = 0
+        for k in range(n_in):
+            dinputs[places.columns[k]] = dvalues[k] if k < places.n_numbers else 0
         dvalues += n_out
         dinputs += n_in

@@ -74,8 +74,8 @@ cdef void batch_norm_statistics(
     Py_ssize_t first,  # the first of the columns to do, a multiple of LANES
     Py_ssize_t end,  # behind the last of them
 ) noexcept nogil:
-    """Mean, and mean of squares of deviations, of some columns."""
-    cdef vec n = v_all(<real_t> rows)
+    """Mean, and mean of squares of deviations, of some columns; 0 for no rows."""
+    cdef vec n = v_all(<real_t> max(<Py_ssize_t> 1, rows))
     cdef vec middle
     cdef Py_ssize_t j = first
     while j < end:
@@ -179,7 +179,7 @@ cdef void batch_norm_shares(
     Py_ssize_t end,
 ) noexcept nogil:
     """What a row's gradient loses because it moves the batch's mean and variance: a share by its deviation, and one."""
-    cdef vec n = v_all(<real_t> rows)
+    cdef vec n = v_all(<real_t> max(<Py_ssize_t> 1, rows))
     cdef vec scale
     cdef Py_ssize_t j = first, count
     while j < end:

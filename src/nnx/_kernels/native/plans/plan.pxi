@@ -246,32 +246,28 @@ cdef bint embedding_weights(Stage *stage, object owner, object dtype, str where,
     if not is_ready(w, <void *> dtype, training) or cnp.PyArray_NDIM(w) != 2:
         return False
     stage.embedded.n_rows, stage.embedded.width = cnp.PyArray_DIM(w, 0), cnp.PyArray_DIM(w, 1)
-    places = np.array(owner._layout(where).places)  # a copy that nobody else has
-    if not _fits_places(stage, places):
+    given = owner._layout(where).places
+    if not has_type(given, cnp.NPY_INT32) or cnp.PyArray_NDIM(given) != 1 or not cnp.PyArray_ISCARRAY_RO(given):
         return False
-    stage.embedded.places = <const int32_t *> data(places)
+    places = sorted_places(given, &stage.embedded.places)
+    if not fits_places(stage, cnp.PyArray_SIZE(given)):
+        return False
     stage.weights.values, stage.weights.size = data(w), cnp.PyArray_SIZE(w)
     held.append(w)
     held.append(places)
     return True
 
 
-cdef bint _fits_places(const Stage *stage, object given) except -1:
-    """Return whether an array says of each column where its categories begin, if it has any, and fits the stage."""
-    cdef Py_ssize_t j, n_numbers = 0, n_embedded = 0
-    cdef const int32_t *places
-    if (
-        not has_type(given, cnp.NPY_INT32) or cnp.PyArray_NDIM(given) != 1
-        or cnp.PyArray_DIM(given, 0) != stage.n_in or not cnp.PyArray_ISCARRAY_RO(given)
-    ):
-        return False
-    places = <const int32_t *> data(given)
-    for j in range(stage.n_in):
-        n_numbers += places[j] < 0
-        n_embedded += places[j] >= 0
-        if places[j] >= stage.embedded.n_rows:
+cdef bint fits_places(const Stage *stage, Py_ssize_t n_in) noexcept:
+    """Return whether the places of an embedding's categories are rows of its weights, and fit the stage."""
+    cdef Py_ssize_t j
+    for j in range(n_in):
+        if stage.embedded.places.first[j] >= stage.embedded.n_rows:
             return False
-    return n_numbers + n_embedded * stage.embedded.width == stage.n_out
+    return (
+        n_in == stage.n_in
+        and embedded_columns(&stage.embedded.places, n_in, stage.embedded.width) == stage.n_out
+    )
 
 
 cdef object prelu_weights(object owner, object dtype, Py_ssize_t columns, str where, bint training):
@@ -696,6 +692,9 @@ cdef class Plan:
             lowest += 1
         for s in range(net.n_stages):
             net.stages[s].dinputs = net.stages[s - 1].dvalues if s > lowest else NULL
+            net.stages[s].unwanted = 0
+            if s == lowest + 1 and net.stages[lowest].kind == EMBEDDING:
+                net.stages[s].unwanted = net.stages[lowest].embedded.places.n_numbers
         if net.combined:
             net.stages[net.n_stages - 1].dinputs = net.stages[net.n_stages - 1].dvalues
 

@@ -59,7 +59,7 @@ cdef class Predictor(Chain):
             if stage.kind == BATCH_NORM:
                 stage.norm.lines = within(memory, &at, NORM_LINES * norm_line(stage.n_out) * size)
             if stage.kind == EMBEDDING:
-                stage.embedded.places = <const int32_t *> within(memory, &at, stage.n_in * sizeof(int32_t))
+                stage.embedded.places.first = <const int32_t *> within(memory, &at, 2 * stage.n_in * sizeof(int32_t))
             if self.folded[s] is not None:
                 stage.affine = within(memory, &at, affine_size(stage.n_out) * size)
             packed = self.kernels.packed_space(1, stage.n_in, stage.n_out) if stage.kind == DENSE else 0
@@ -69,6 +69,7 @@ cdef class Predictor(Chain):
     cdef int _fill(self, Stage *stage, object values) except -1:
         """Copy a stage's parameters, and pack its weights where products take them so; or take its settings."""
         cdef cnp.ndarray source
+        cdef void *own
         if stage.kind == DENSE:
             weights, biases = values
             self._copy(&stage.biases, "biases", biases, 1, stage.n_out)
@@ -91,9 +92,12 @@ cdef class Predictor(Chain):
             self._fill_norm(stage, values)
         elif stage.kind == EMBEDDING:
             weights, places = values
-            source = places
             self._copy(&stage.weights, "weights", weights, stage.embedded.n_rows, stage.embedded.width)
-            memcpy(<void *> stage.embedded.places, data(source), stage.n_in * sizeof(int32_t))
+            own = <void *> stage.embedded.places.first
+            source = sorted_places(places, &stage.embedded.places)
+            memcpy(own, data(source), 2 * stage.n_in * sizeof(int32_t))
+            stage.embedded.places.first = <const int32_t *> own
+            stage.embedded.places.columns = stage.embedded.places.first + stage.n_in
         elif stage.kind == ACTIVATION and stage.activation.n_settings:
             take_settings(stage.settings, values, stage.activation.n_settings)
         return 0
@@ -177,7 +181,8 @@ cdef int _measure(Stage *stage, object values) except -1:
         weights, places = values
         stage.embedded.n_rows, stage.embedded.width = np.shape(weights)
         stage.weights.size = stage.embedded.n_rows * stage.embedded.width
-        if not _fits_places(stage, places):
+        held = sorted_places(vector("Predictor", "places", places, cnp.NPY_INT32, stage.n_in), &stage.embedded.places)
+        if not fits_places(stage, stage.n_in):
             raise ValueError("Predictor: places must be those of the columns of the inputs.")
     elif has_parameters(stage):
         stage.weights.size, stage.biases.size = stage.n_out, stage.n_out if has_biases(stage) else 0

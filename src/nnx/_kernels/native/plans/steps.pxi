@@ -120,7 +120,7 @@ cdef void forward_parameters(
         multiply_columns(inputs, weights, output, rows, stage.n_out)
     else:
         embedding_forward(
-            inputs, stage.embedded.places, weights, output, rows, stage.n_in, stage.n_out, stage.embedded.n_rows,
+            inputs, &stage.embedded.places, weights, output, rows, stage.n_in, stage.n_out, stage.embedded.n_rows,
             stage.embedded.width,
         )
 
@@ -416,7 +416,7 @@ cdef void backward_dense(
         pack_stage(stage, inputs, dvalues, first, rows, net.batch)
     if dinputs is not NULL:
         dense_backward_inputs(
-            dvalues, factors_of(stage), dinputs, rows, stage.n_in, stage.n_out, gate, scratch
+            dvalues, factors_of(stage), dinputs, rows, stage.n_in, stage.n_out, stage.unwanted, gate, scratch
         )
 
 
@@ -498,7 +498,7 @@ cdef void backward_parameters(
     elif stage.kind == SCALE:
         multiply_columns(dvalues, weights, dinputs, rows, stage.n_out)
     else:
-        embedding_backward_inputs(dvalues, stage.embedded.places, dinputs, rows, stage.n_in, stage.n_out)
+        embedding_backward_inputs(dvalues, &stage.embedded.places, dinputs, rows, stage.n_in, stage.n_out)
 
 
 cdef inline int first_to_go_back(const Net *net) noexcept nogil:
@@ -816,7 +816,7 @@ cdef void train_others(
     else:
         gradients = <real_t *> stage.embedded.dweights
         embedding_backward_weights(
-            inputs, dvalues, stage.embedded.places, gradients, batch.rows, stage.n_in, stage.n_out,
+            inputs, dvalues, &stage.embedded.places, gradients, batch.rows, stage.n_in, stage.n_out,
             stage.embedded.n_rows, stage.embedded.width,
         )
     train_values(net, &stage.weights, 0, gradients, stage.weights.size, stage.trained, constants)

@@ -77,12 +77,18 @@ cdef void dense_backward_inputs(
     Py_ssize_t rows,
     Py_ssize_t n_in,
     Py_ssize_t n_out,
+    Py_ssize_t unwanted,  # so many of the first columns may be left as they are; 0 if there is a gate
     const real_t *gate,  # (rows, n_in) in: the output of the ReLU before, through which dinputs go as well; or NULL
     real_t *scratch,  # PRODUCT_SCRATCH bytes
 ) noexcept nogil:
     """``dinputs := dvalues · weightsᵀ``, then 0 where `gate` is."""
     cdef Py_ssize_t i, k
-    if has_dots(n_in, n_out):
+    if unwanted and not (has_small_depth(n_in - unwanted, n_out) or has_few_columns(n_in - unwanted)):
+        product(
+            dvalues, n_out, 1, weights + unwanted * n_out, 1, n_out, NULL, NULL, dinputs + unwanted, n_in, 1, rows,
+            n_in - unwanted, n_out, NULL, 0, False, NULL, NULL, scratch,
+        )
+    elif has_dots(n_in, n_out):
         few_columns_product(dvalues, weights, n_out, 1, NULL, dinputs, rows, n_in, n_out, -INFINITY, scratch)
         if gate is not NULL:
             relu_backward(gate, dinputs, dinputs, rows * n_in)

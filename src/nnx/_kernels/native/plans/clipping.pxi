@@ -1,15 +1,36 @@
 # Gradients whose common norm is limited: a step's second phase collects them all, with the sums of their squares, then
-# every thread adds these up in the same order, and updates what it owns. A sum belongs to a row of a parameter, so it
-# does not depend on the number of threads.
+# every thread adds these up in the same order, and updates what it owns. A sum belongs to rows of a parameter that have
+# one owner, so it does not depend on the number of threads.
 
 
 cdef void collect(
-    Parameter *parameter, Py_ssize_t at, const real_t *gradients, Py_ssize_t n
+    Parameter *parameter, Py_ssize_t at, const real_t *gradients, const Lines *lines
 ) noexcept nogil:
-    """Keep some gradients, from place `at` on, and add the sum of their squares to that of the row they begin in."""
-    cdef Py_ssize_t row = at // parameter.line
-    cdef double squares = sum_of(SQUARED, gradients, n)
-    memcpy(<real_t *> parameter.collected + at, gradients, n * sizeof(real_t))
+    """Keep some gradients, from place `at` on, and add the sum of their squares to that of the row they begin in.
+
+    In double, as gradients that are to be clipped may be huge. A sum for several rows: which rows are collected together
+    does not depend on the number of threads.
+    """
+    cdef Py_ssize_t row = at // parameter.line, r, j
+    cdef double sums[MOST_LANES]
+    cdef double squares
+    cdef int l, n = LANES // 2
+    for l in range(LANES):
+        sums[l] = 0
+    for r in range(lines.rows):
+        memcpy(<real_t *> parameter.collected + at + r * lines.line, gradients, lines.columns * sizeof(real_t))
+        j = 0
+        while j < lines.columns:
+            v_add_square_to(sums, load_columns(gradients + j, lines.columns - j))
+            j += LANES
+        gradients += lines.gradient_line
+        if r > 0 and at % parameter.line == 0:
+            parameter.squares[row + r] = 0
+    while n > 0:
+        for l in range(n):
+            sums[l] += sums[l + n]
+        n //= 2
+    squares = sums[0]
     parameter.squares[row] = squares + (parameter.squares[row] if at % parameter.line else 0)
 
 

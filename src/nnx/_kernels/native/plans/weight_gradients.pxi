@@ -327,17 +327,17 @@ cdef void train_lines(
     """Complete some values' gradients, store them if that is wanted, and update the values."""
     cdef Py_ssize_t row, i = at, n = lines.columns
     cdef real_t *own = gradients
-    if parameter.l1 or parameter.l2 or parameter.gradients is not NULL or trained and net.clip_norm:
+    if parameter.l1 or parameter.l2 or parameter.gradients is not NULL:
         for row in range(lines.rows):
             if parameter.l1 or parameter.l2:
                 add_regularization(<real_t *> parameter.values + i, own, n, parameter.l1, parameter.l2)
             if parameter.gradients is not NULL:
                 memcpy(<real_t *> parameter.gradients + i, own, n * sizeof(real_t))
-            if trained and net.clip_norm:
-                collect(parameter, i, own, n)
             i += lines.line
             own += lines.gradient_line
-    if trained and not net.clip_norm:
+    if trained and net.clip_norm:
+        collect(parameter, at, gradients, lines)
+    elif trained:
         update_lines(net, parameter, at, gradients, lines, constants)
 
 

@@ -47,4 +47,4 @@ def weighted_gradient(where: str, gradient: Any, weights: Array) -> Array:
             f"in row by row, got dtype {gradient.dtype} and shape {gradient.shape}."
         )
     total = float(np.add.reduce(weights))
-    return weighted(gradient, weights * len(weights) / total if total else weights)
+    return weighted(gradient, weights * (len(weights) / total) if total else weights)

@@ -40,14 +40,12 @@ cdef inline double cells_of(const Net *net, double rows) noexcept nogil:
 cdef void add_up(const Net *net, const Batch *batch, double loss) noexcept nogil:
     """Add a batch's loss and hits, summed up, to the epoch's."""
     cdef double hits = 0
-    cdef Py_ssize_t i
     cdef int t
     if net.weights is NULL:
         for t in range(net.progress.n_threads):
             hits += <double> net.progress.hits[t * 8]
     else:  # row after row: sums of fractions depend on their order, which threads must have no part in
-        for i in range(batch.rows):
-            hits += net.row_hits[i]
+        hits = sum_in_four(net.row_hits, NULL, batch.rows)
     net.progress.batch_loss = loss
     net.progress.batch_hits = hits
     net.progress.loss_sum += net.progress.batch_loss

@@ -271,15 +271,26 @@ cdef inline const double *rows_of_weights(const Net *net, const Batch *batch, Py
     return (net.weights + batch.start if batch.order is NULL else net.batch_weights) + first
 
 
-cdef double weight_of(const Net *net, const Batch *batch) noexcept nogil:
+cdef double sum_in_four(const double *values, const Py_ssize_t *order, Py_ssize_t n) noexcept nogil:
+    """Return the sum of n values, or of those in an order: four sums in turn, as one would wait for each addition."""
+    cdef double sums[4]
+    cdef Py_ssize_t i = 0, l
+    for l in range(4):
+        sums[l] = 0
+    while i + 4 <= n:
+        for l in range(4):
+            sums[l] += values[i + l if order is NULL else order[i + l]]
+        i += 4
+    for i in range(i, n):
+        sums[0] += values[i if order is NULL else order[i]]
+    return (sums[0] + sums[1]) + (sums[2] + sums[3])
+
+
+cdef inline double weight_of(const Net *net, const Batch *batch) noexcept nogil:
     """Return the weight of all rows of a batch; each thread adds it up, before the rows have been copied together."""
-    cdef double weight = 0
-    cdef Py_ssize_t i
     if net.weights is NULL:
         return <double> batch.rows
-    for i in range(batch.rows):
-        weight += net.weights[batch.start + i if batch.order is NULL else batch.order[i]]
-    return weight
+    return sum_in_four(net.weights + (batch.start if batch.order is NULL else 0), batch.order, batch.rows)
 
 
 cdef inline double mean_of(double total, double weight) noexcept nogil:
@@ -324,7 +335,7 @@ cdef void weigh_rows(
     Py_ssize_t first,
     Py_ssize_t rows,
     real_t *gradient,  # (rows, n_out) in and out, of the mean loss; or NULL
-    Py_ssize_t row,  # element (i, j) of it is at i*row + j*column
+    Py_ssize_t row,  # element (i, j) of it is at i*row + j*column, of which one is 1
     Py_ssize_t column,
 ) noexcept nogil:
     """``sample_losses_i := w_i·sample_losses_i; gradient_ij := gradient_ij·w_i·n / Σw; row_hits_i := w_i·row_hits_i``.
@@ -333,15 +344,25 @@ cdef void weigh_rows(
     """
     cdef const double *weights = rows_of_weights(net, batch, first)
     cdef real_t *sample_losses = <real_t *> net.sample_losses + first
+    cdef double *row_hits = net.row_hits + first
+    cdef double scale = mean_of(<double> batch.rows, batch.weight)
     cdef real_t factor
     cdef Py_ssize_t i, j
     for i in range(rows):
-        net.row_hits[first + i] *= weights[i]
+        row_hits[i] *= weights[i]
         sample_losses[i] = sample_losses[i] * <real_t> weights[i] if weights[i] else 0
-        if gradient is not NULL:
-            factor = <real_t> mean_of(weights[i] * <double> batch.rows, batch.weight)
-            for j in range(net.n_out):
-                gradient[i * row + j * column] = gradient[i * row + j * column] * factor if weights[i] else 0
+    if gradient is NULL:
+        return
+    if row == 1:
+        for j in range(net.n_out):
+            for i in range(rows):
+                factor = <real_t> (weights[i] * scale)
+                gradient[j * column + i] = gradient[j * column + i] * factor if factor else 0
+        return
+    for i in range(rows):
+        factor = <real_t> (weights[i] * scale)
+        for j in range(net.n_out):
+            gradient[i * row + j] = gradient[i * row + j] * factor if factor else 0
 
 
 cdef Py_ssize_t hits_of_rows(

@@ -234,7 +234,7 @@ cdef class Inference(Chain):
 
     cdef bint _bind_columns(self, Stage *stage, object owner, list held) except -1:
         """Bind a stage that has a weight for each column; false if it is not what it was."""
-        return column_parameters(stage, owner, self.dtype, f"{type(owner).__name__}.forward", False, held)
+        return column_parameters(stage, owner, self.dtype, None, False, held)
 
     cdef int _prepare_norm(self, Stage *stage, list held) except -1:
         """Compute what deviations from the running mean are multiplied by."""

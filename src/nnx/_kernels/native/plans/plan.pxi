@@ -204,10 +204,14 @@ cdef inline object lines_as_they_are(const Stage *stage, object owner, object dt
 
 
 cdef bint column_parameters(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:
-    """Take the weights, and biases, of a stage that has one for each column; false if they are not such."""
+    """Take the weights, and biases, of a stage that has one for each column; false if they are not such.
+
+    Without ``where``, sentences begin with the layer's ``forward``.
+    """
     cdef tuple found = lines_as_they_are(stage, owner, dtype, training)
     if found is None:
         # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
+        where = where or f"{type(owner).__name__}.forward"
         owner._checked_parameters(where) if training else owner._parameters_in_use(where)
         if stage.kind == BATCH_NORM:
             owner._statistics(where)
@@ -233,9 +237,9 @@ cdef int take_norm_settings(Stage *stage, object owner, str where) except -1:
             if 0 <= <double> momentum <= 1:
                 stage.norm.keep, stage.norm.epsilon = momentum, epsilon
                 return 0
-        stage.norm.keep, stage.norm.epsilon = owner._settings(where)
+        stage.norm.keep, stage.norm.epsilon = owner._settings(where or "Layer_BatchNorm.forward")
     else:
-        (stage.norm.epsilon,) = owner._settings(where)
+        (stage.norm.epsilon,) = owner._settings(where or "Layer_LayerNorm.forward")
     return 0
 
 

@@ -282,6 +282,7 @@ def test_repr_of_every_class_can_be_evaluated(name):
     if not isinstance(kind, type):
         return
     arguments = {"Layer_Dense": (2, 3), "Layer_Dropout": (0.25,), "Schedule": (), "Schedule_Exponential": (0.5,)}
+    arguments |= dict.fromkeys(("CSVLog", "SaveBest", "TensorBoardLog"), ("here",))
     thing = kind(*arguments.get(name, (10,) if name.startswith("Schedule_") else ()))
     assert repr(eval(repr(thing), vars(nnx))) == repr(thing)
 

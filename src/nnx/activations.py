@@ -689,24 +689,27 @@ class Activation_PReLU(ActivationBase):
             return check.samples(where, "inputs", inputs, weights.dtype)
         return check.rows(where, "inputs", inputs, weights.size, weights.dtype)
 
-    def _checked_parameters(self, where: str) -> tuple[Array]:
-        """Return the weights as kernels need them; what users assigned may be anything."""
+    def _checked_parameters(self, where: str, writing: bool = True) -> tuple[Array]:
+        """Return the weights as kernels need them; what users assigned may be anything.
+
+        A read-only array is refused, unless nobody is going to be ``writing``.
+        """
         weights = check.stored(where, self, "weights", "set_parameters")
-        fitting = self._cast(where, weights)
-        if fitting[0] is not weights:
+        fitting = self._cast(where, weights, writing=writing)
+        if fitting[0] is not weights and not check.is_read_only(weights):
             (self.weights,) = fitting
         return fitting
 
     def _parameters_in_use(self, where: str) -> tuple[Array]:
         """Return what predictions are computed with: averages if there are any, else the weights."""
-        (weights,) = self._checked_parameters(where)
+        (weights,) = self._checked_parameters(where, writing=False)
         if self.__dict__.get("weight_averages") is None:
             return (weights,)
-        return (check.bound(where, self, "weight_averages", weights.shape, self._float_dtype()),)
+        return (check.bound(where, self, "weight_averages", weights.shape, self._float_dtype(), writing=False),)
 
-    def _cast(self, where: str, weights: ArrayLike) -> tuple[Array]:
+    def _cast(self, where: str, weights: ArrayLike, *, writing: bool = True) -> tuple[Array]:
         n_inputs = check.whole(where, "n_inputs", self.n_inputs)
-        return (check.updatable(where, "weights", weights, (1, n_inputs), self._float_dtype()),)
+        return (check.updatable(where, "weights", weights, (1, n_inputs), self._float_dtype(), writing),)
 
     def _float_dtype(self) -> FloatDType:
         return config.float_dtype(type(self).__name__, self.dtype)

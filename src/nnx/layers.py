@@ -248,8 +248,11 @@ class Layer_Dense(Described):
         for name in AVERAGED:
             self.__dict__.pop(name, None)
 
-    def _checked_parameters(self, where: str) -> tuple[Array, Array]:
-        """Return weights and biases as kernels need them; what users assigned may be anything."""
+    def _checked_parameters(self, where: str, writing: bool = True) -> tuple[Array, Array]:
+        """Return weights and biases as kernels need them; what users assigned may be anything.
+
+        Read-only arrays are refused, unless nobody is going to be ``writing``.
+        """
         own, n_inputs, n_neurons, dtype = self.__dict__, self.n_inputs, self.n_neurons, self.dtype
         if type(n_inputs) is type(n_neurons) is int and (dtype is config.FLOAT32 or dtype is config.FLOAT64):
             w, b = own.get("weights"), own.get("biases")
@@ -257,28 +260,31 @@ class Layer_Dense(Described):
                 return w, b  # type: ignore[return-value]
         weights = check.stored(where, self, "weights", "set_parameters")
         biases = check.stored(where, self, "biases", "set_parameters")
-        fitting = self._cast(where, weights, biases)
+        fitting = self._cast(where, weights, biases, writing=writing)
         if fitting[0] is not weights or fitting[1] is not biases:
-            self.weights, self.biases = fitting
+            if not check.is_read_only(weights):  # a copy in its place would let it be trained
+                self.weights = fitting[0]
+            if not check.is_read_only(biases):
+                self.biases = fitting[1]
         return fitting
 
     def _parameters_in_use(self, where: str) -> tuple[Array, Array]:
         """Return what predictions are computed with: averages where there are any, else weights and biases."""
-        own, found = self.__dict__, list(self._checked_parameters(where))
+        own, found = self.__dict__, list(self._checked_parameters(where, writing=False))
         for i, name in enumerate(AVERAGED):
             if own.get(name) is not None:
-                found[i] = check.bound(where, self, name, found[i].shape, found[i].dtype)
+                found[i] = check.bound(where, self, name, found[i].shape, found[i].dtype, writing=False)
         return found[0], found[1]
 
-    def _cast(self, where: str, weights: ArrayLike, biases: ArrayLike) -> tuple[Array, Array]:
+    def _cast(self, where: str, weights: ArrayLike, biases: ArrayLike, *, writing: bool = True) -> tuple[Array, Array]:
         dtype = self._float_dtype()
         shape = None
         if self.n_inputs is not None and self.n_neurons is not None:
             shape = (check.whole(where, "n_inputs", self.n_inputs), check.whole(where, "n_neurons", self.n_neurons))
-        w = check.updatable(where, "weights", weights, shape, dtype)
+        w = check.updatable(where, "weights", weights, shape, dtype, writing)
         if w.ndim != 2:
             raise ValueError(f"{where}: weights must have shape (n_inputs, n_neurons), got {w.shape}.")
-        return w, check.updatable(where, "biases", biases, (1, w.shape[1]), dtype)
+        return w, check.updatable(where, "biases", biases, (1, w.shape[1]), dtype, writing)
 
     def _float_dtype(self) -> FloatDType:
         dtype = self.dtype

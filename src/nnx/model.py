@@ -309,6 +309,8 @@ class Model:
         checkpoint_every: int | str = "60s",
         resume: Path | None = None,
         precision: str | None = None,
+        callbacks: Sequence[Any] | None = None,
+        checkpoint_steps: bool = True,
     ) -> History:
         """Train on samples ``X`` and what is to be predicted from them, ``y``.
 
@@ -359,6 +361,12 @@ class Model:
             8 bits of precision in place of float32's 24. Sums, parameters and all else stay float32, and so do
             validation, `evaluate` and `predict`. For float32 models only; faster on processors with matrix units
             (`explain` tells). Without it, or with the name of the model's dtype, layers multiply in that dtype.
+        callbacks : list of callbacks and functions, optional
+            Called at the end of each epoch, after its validation and before a checkpoint, in their order:
+            `EarlyStopping` and others (`nnx.callbacks`), and functions of one argument, a `TrainingRun`.
+        checkpoint_steps : bool
+            Whether checkpoints hold the figures of all steps, 40 bytes each. Without them, they are NaN in the history
+            of a run that goes on, as far as the checkpoint; those of epochs are always there.
 
         Returns
         -------
@@ -377,6 +385,8 @@ class Model:
         UserWarning
             If the rows are sorted by class and a step sees only some of them, without ``shuffle``. Once in a process,
             if ``precision="bfloat16"`` would be faster on matrix units, but the system does not let nnx use them.
+        ImportError
+            If a callback needs a package that is not there.
         ModelFileError
             If ``resume`` is no checkpoint, damaged, or one of another model; nothing has changed then.
         OSError
@@ -384,7 +394,7 @@ class Model:
         """
         options = (
             *(epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads),
-            *(on_nonfinite, checkpoint, checkpoint_every, resume, precision),
+            *(on_nonfinite, checkpoint, checkpoint_every, resume, precision, callbacks, checkpoint_steps),
         )
         again = self._again
         if again is not None:
@@ -402,9 +412,13 @@ class Model:
         order = Order(where, shuffle, seed)
         check_finite = check.flag(where, "check_finite", check_finite)
         n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
+        for layer in self.trainable_layers:
+            if isinstance(layer, Layer_Dense | Activation_PReLU):
+                layer.get_parameters()  # refuses what cannot be trained, such as read-only arrays
         data = checked_data(self, where, ("X", "y"), X, y, check_finite)
         held_out = None if validation_data is None else checked_validation(self, where, validation_data)
         stops = check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
+        checkpoint_steps = check.flag(where, "checkpoint_steps", checkpoint_steps)
         precision = checked_precision(where, precision, dtype_of(self))
         if precision == "bfloat16":
             warn_of_refused_units(where)
@@ -415,11 +429,16 @@ class Model:
             trainers.begin(where, self, trainer)
             history = History(isinstance(self.accuracy, Accuracy_Regression))
             job = Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, precision, history)
+            if callbacks is not None:
+                from nnx.engine import calling
+
+                called = calling.Called(where, job, callbacks)
+                job.callbacks = called if called.callbacks else None
             resumed = None
             if checkpoint is not None or resume is not None or checkpoint_every != "60s":
                 from nnx.engine import checkpoints
 
-                resumed = checkpoints.prepare(where, job, checkpoint, checkpoint_every, resume)
+                resumed = checkpoints.prepare(where, job, checkpoint, checkpoint_every, checkpoint_steps, resume)
             self.loss.remember_trainable_layers(self.trainable_layers)
             self.accuracy.init(np.asarray(y))
             if resumed is not None:

@@ -35,7 +35,7 @@ def _samples(model: Network, where: str, name: str, X: ArrayLike, known: Program
     first = model.layers[0]
     if keeps(model, "forward", "nnx.model"):
         if keeps(first, "forward", "nnx.layers") and isinstance(first, Layer_Dense):
-            weights, _ = first.get_parameters()
+            weights, _ = first._checked_parameters(f"{type(first).__name__}.get_parameters", writing=False)
             return check.rows(where, name, X, len(weights), weights.dtype)
         if type(first).__module__.startswith("nnx."):
             return check.samples(where, name, X, dtype_of(model))

@@ -242,6 +242,56 @@ def test_a_checkpoint_is_a_model_file(tmp_path):
     assert other.predict(X).tobytes() == model.predict(X).tobytes()
 
 
+@pytest.mark.parametrize("kind", [nnx.Model, Book])
+def test_figures_of_steps_can_be_left_out(tmp_path, kind):
+    X, y = data_for(SPIRAL, 50)
+    arguments = {"epochs": 6, "batch_size": 5}
+    train(make(kind=kind), X, y, checkpoint=tmp_path / "with", **arguments)
+    with killed_after(25):
+        train(make(kind=kind), X, y, checkpoint=tmp_path / "c", checkpoint_steps=False, **arguments)
+    resumed, whole = make(kind=kind), make(kind=kind)
+    train(whole, X, y, **arguments)
+    train(resumed, X, y, resume=tmp_path / "c", checkpoint=tmp_path / "without", checkpoint_steps=False, **arguments)
+    for name, column in whole.history.to_dict().items():
+        found = getattr(resumed.history, name)
+        if name.startswith("step"):
+            assert np.isnan(found[:25]).all()
+            found, column = found[25:], column[25:]
+        assert found.tolist() == column
+    assert len(resumed.history) == 60
+    saved = os.path.getsize(tmp_path / "with") - os.path.getsize(tmp_path / "without")
+    assert saved > 60 * 40
+    train(make(kind=kind), X, y, resume=tmp_path / "without", **arguments)  # nothing is left to do
+
+
+def test_whether_steps_are_kept_must_be_said_with_yes_or_no(tmp_path):
+    model = make()
+    with pytest.raises(TypeError, match=r"^Model\.train: checkpoint_steps must be True or False, got 1"):
+        model.train(*data_for(SPIRAL, 9), checkpoint=tmp_path / "c", checkpoint_steps=1)
+    assert model.history is None
+
+
+@pytest.mark.parametrize("kind", [nnx.Model, Book])
+@pytest.mark.parametrize("every", [1, "60s"])
+def test_parameters_are_looked_at_once_before_the_last_checkpoint(tmp_path, kind, every, monkeypatch):
+    looked = []
+    check, plan_check = training.divergence.check_parameters, training.plan.Run.check_parameters
+
+    def counted(model, done, n_batches):
+        looked.append(done)
+        check(model, done, n_batches)
+
+    def counted_in_plan(run):
+        looked.append(run.done)
+        plan_check(run)
+
+    monkeypatch.setattr(training.divergence, "check_parameters", counted)
+    monkeypatch.setattr(training.plan.Run, "check_parameters", counted_in_plan)
+    X, y = data_for(SPIRAL, 50)
+    train(make(kind=kind), X, y, epochs=3, checkpoint=tmp_path / "c", checkpoint_every=every)
+    assert looked == ([0, 1, 2, 3] if every == 1 else [0, 3])
+
+
 def test_the_leftovers_of_killed_writers_are_removed(tmp_path):
     X, y = data_for(SPIRAL, 50)
     prefix = os.path.basename(files._temporary_prefix(str(tmp_path / "c")))

@@ -910,3 +910,68 @@ def test_names_in_capitals_stay_as_they_are_in_messages():
     done = run("train", "spiral", "--epochs", "1", NNX_NUM_THREADS="0")
     assert done.returncode == 2
     assert "NNX_NUM_THREADS must be a whole number from 1 to 256, got '0'" in done.stderr
+
+
+# Early stopping, and what else the vocabulary offers
+
+
+def test_patience_stops_on_samples_held_out_of_training(tmp_path, capsys):
+    model, out, err = trained(tmp_path, capsys, "sine", "--samples", "100", "--epochs", "400", "--patience", "3")
+    assert "sine: 90 samples to train on, 99 to test" in out
+    assert "Held out of training: 10 samples, to see when it is time to stop." in out
+    assert re.search(r"stopped after epoch \d+: validation_loss has not become better since epoch \d+", err)
+    assert model.optimizer.iterations < 400 * 2
+
+
+def test_the_vocabularys_names_can_be_chosen(tmp_path, capsys):
+    arguments = ("--activation", "leakyrelu", "--loss", "huber", "--schedule", "cosine", "--batch", "30")
+    model, out, _ = trained(tmp_path, capsys, "sine", "--samples", "60", "--epochs", "3", *arguments)
+    assert "decay 0, batch 30, leakyrelu, loss huber, schedule cosine)" in out
+    assert repr(model.layers[1]) == "Activation_LeakyReLU()"
+    assert repr(model.loss) == "Loss_Huber()"
+    assert repr(model.optimizer.schedule) == "Schedule_Cosine(6)"
+    assert model.optimizer.decay == 0
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "exponential", "onecycle", "polynomial", "step", "warmup"])
+def test_every_schedule_trains_even_a_run_of_one_step(schedule, tmp_path, capsys):
+    model, _, _ = trained(tmp_path, capsys, "sine", "--samples", "9", "--epochs", "1", "--schedule", schedule)
+    assert model.optimizer.iterations == 1
+    assert model.optimizer.schedule is not None
+
+
+@pytest.mark.parametrize(("loss", "data"), [("hinge", "binary"), ("pinball", "sine"), ("logcosh", "sine")])
+def test_losses_that_suit_the_task_train(loss, data, tmp_path, capsys):
+    model, _, _ = trained(tmp_path, capsys, data, "--samples", "30", "--epochs", "2", "--loss", loss)
+    assert type(model.loss).__name__.lower() == f"loss_{loss}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["spiral", "--loss", "huber"], "argument --loss: must be categoricalcrossentropy to predict several classes"),
+        (
+            ["binary", "--loss", "poisson"],
+            "argument --loss: must be binarycrossentropy or hinge to predict two classes",
+        ),
+        (["sine", "--loss", "poisson"], "to predict a standardized number, got 'poisson'"),
+        (["sine", "--loss", "l2"], "argument --loss: invalid choice: 'l2' (choose from"),
+        (["sine", "--activation", "re"], "argument --activation: invalid choice: 're' (choose from"),
+        (["sine", "--schedule", "cos"], "argument --schedule: invalid choice: 'cos' (choose from"),
+        (["sine", "--patience", "0"], "argument --patience: must be a whole number of at least 1, got '0'"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused_with_those_that_do(arguments, sentence, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as error:
+        nnx.cli.main(["train", *arguments])
+    assert error.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def trained(tmp_path, capsys, *arguments):
+    """Return the model that a command trains and saves, and what it prints."""
+    path = tmp_path / "model.safetensors"
+    assert nnx.cli.main(["train", *arguments, "--output", str(path)]) == 0
+    return nnx.Model.load(path), *capsys.readouterr()

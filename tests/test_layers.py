@@ -293,6 +293,7 @@ def test_repr_of_every_class_can_be_evaluated(name):
         "Schedule": (),
         "Schedule_Exponential": (0.5,),
     }
+    arguments |= dict.fromkeys(("CSVLog", "SaveBest", "TensorBoardLog"), ("here",))
     thing = kind(*arguments.get(name, (10,) if name.startswith("Schedule_") else ()))
     assert repr(eval(repr(thing), vars(nnx))) == repr(thing)
 

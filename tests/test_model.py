@@ -760,3 +760,57 @@ def test_configurations_are_ready_for_json():
     ):
         json.dumps(thing.get_config())
         assert "np." not in repr(thing)
+
+
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("averaged", [False, True])
+def test_predictions_take_read_only_parameters_and_training_refuses_them(used, averaged):
+    X = np.ones((3, 2), np.float32)
+    model = nnx.Model()
+    for layer in (nnx.Layer_Dense(2, 4), nnx.Activation_PReLU(4), nnx.Layer_Dense(4, 3), nnx.Activation_Softmax()):
+        model.add(layer)
+    model.set(loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_SGD(0.1))
+    model.set(accuracy=nnx.Accuracy_Categorical())
+    model.finalize()
+    expected = model.predict(X) if used else None
+    names = ("weights", "biases", "weight_averages", "bias_averages")
+    for layer in model.trainable_layers:
+        if averaged:
+            layer.weight_averages = layer.weights.copy()
+            if hasattr(layer, "biases"):
+                layer.bias_averages = layer.biases.copy()
+        for name in names:
+            if hasattr(layer, name):
+                getattr(layer, name).flags.writeable = False
+    before = [vars(layer).copy() for layer in model.trainable_layers]
+    found = model.predict(X)
+    assert expected is None or found.tobytes() == expected.tobytes()
+    assert model.forward(X, training=False).tobytes() == found.tobytes() or not used
+    model.evaluate(X, [0, 1, 2], silent=True)
+    assert model.predictor()(X).tobytes() == found.tobytes()
+    for layer, own in zip(model.trainable_layers, before, strict=True):
+        assert all(vars(layer)[name] is own[name] for name in names if name in own)
+    with pytest.raises(ValueError, match="weights must be a writable array, got a read-only one"):
+        model.train(X, [0, 1, 2], print_every=None)
+
+
+def test_read_only_parameters_of_another_dtype_are_not_replaced_by_copies():
+    layer = nnx.Layer_Dense(2, 3)
+    layer.weights = layer.weights.astype(np.float64)
+    layer.weights.flags.writeable = False
+    kept = layer.weights
+    layer.forward(np.ones((1, 2)), training=False)
+    assert layer.weights is kept
+    with pytest.raises(ValueError, match="read-only"):
+        layer.forward(np.ones((1, 2)), training=True)
+
+
+def test_explain_says_that_a_setting_is_wrong(backend):
+    model = classifier()
+    model.optimizer.learning_rate = 0.1
+    model.optimizer.clip_norm = -1
+    said = model.explain()
+    if backend == "numpy":
+        assert said.startswith("No plan: the backend")
+    else:
+        assert said == "It does not train: Optimizer_Adam.update_params: clip_norm must be above 0, got -1."

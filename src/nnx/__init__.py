@@ -21,6 +21,7 @@ from nnx.schedules import *  # noqa: F403
 
 if TYPE_CHECKING:
     from nnx import plot
+    from nnx.callbacks import Callback, CSVLog, EarlyStopping, ReduceRateOnPlateau, SaveBest, TensorBoardLog
     from nnx.data.datasets import sine_data, spiral_data, vertical_data
     from nnx.data.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist
     from nnx.data.image_folders import load_image_folder, load_images
@@ -31,14 +32,20 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FASHION_MNIST_CLASSES",
+    "CSVLog",
+    "Callback",
     "DataFileError",
     "DivergenceError",
+    "EarlyStopping",
     "History",
     "Images",
     "Model",
     "ModelFileError",
     "Predictor",
+    "ReduceRateOnPlateau",
+    "SaveBest",
     "Table",
+    "TensorBoardLog",
     "__version__",
     "get_default_dtype",
     "get_num_threads",
@@ -63,6 +70,9 @@ __all__ += schedules.__all__
 
 #: Names whose modules are imported when they are first asked for: most scripts need few of them, and all take 10 ms.
 _LATE = {
+    **dict.fromkeys(
+        ("CSVLog", "Callback", "EarlyStopping", "ReduceRateOnPlateau", "SaveBest", "TensorBoardLog"), "nnx.callbacks"
+    ),
     "FASHION_MNIST_CLASSES": "nnx.data.fashion_mnist",
     "Images": "nnx.data.images",
     "Table": "nnx.data.tables",

@@ -232,25 +232,28 @@ class Layer_Dense(WithBiases):
         _kernels.backend.dense_backward_inputs(d, w, dinputs)
         self.dweights, self.dbiases, self.dinputs = dweights, dbiases, dinputs
 
-    def _checked_parameters(self, where: str) -> tuple[Array, Array]:
-        """Return weights and biases as kernels need them; what users assigned may be anything."""
+    def _checked_parameters(self, where: str, writing: bool = True) -> tuple[Array, Array]:
+        """Return weights and biases as kernels need them; what users assigned may be anything.
+
+        Read-only arrays are refused, unless nobody is going to be ``writing``.
+        """
         own, n_inputs, n_neurons, dtype = self.__dict__, self.n_inputs, self.n_neurons, self.dtype
         if type(n_inputs) is type(n_neurons) is int and (dtype is config.FLOAT32 or dtype is config.FLOAT64):
             w, b = own.get("weights"), own.get("biases")
             if _kernels.writable(w, (n_inputs, n_neurons), dtype) and _kernels.writable(b, (1, n_neurons), dtype):
                 return w, b  # type: ignore[return-value]
-        w, b = super()._checked_parameters(where)
+        w, b = super()._checked_parameters(where, writing)
         return w, b
 
-    def _cast(self, where: str, *given: ArrayLike) -> tuple[Array, ...]:
+    def _cast(self, where: str, *given: ArrayLike, writing: bool = True) -> tuple[Array, ...]:
         if self.n_inputs is not None and self.n_neurons is not None:
-            return super()._cast(where, *given)
+            return super()._cast(where, *given, writing=writing)
         weights, biases = given
         dtype = self._float_dtype()
-        w = check.updatable(where, "weights", weights, None, dtype)  # whoever has not called the constructor
+        w = check.updatable(where, "weights", weights, None, dtype, writing)  # whoever has not called the constructor
         if w.ndim != 2:
             raise ValueError(f"{where}: weights must have shape (n_inputs, n_neurons), got {w.shape}.")
-        return w, check.updatable(where, "biases", biases, (1, w.shape[1]), dtype)
+        return w, check.updatable(where, "biases", biases, (1, w.shape[1]), dtype, writing)
 
     def _shapes(self, where: str) -> tuple[tuple[int, int], ...]:
         n_inputs, n_neurons = (check.whole(where, name, getattr(self, name)) for name in ("n_inputs", "n_neurons"))

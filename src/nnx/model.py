@@ -310,6 +310,8 @@ class Model:
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight | None = None,
         validation_split: float | None = None,
+        callbacks: Sequence[Any] | None = None,
+        checkpoint_steps: bool = True,
     ) -> History:
         """Train on samples ``X`` and what is to be predicted from them, ``y``.
 
@@ -372,6 +374,12 @@ class Model:
             Hold out this part of the rows, above 0 and below 1, and evaluate the model on them after each epoch. They
             are drawn at random, of each class the same part within one row. ``seed`` decides which; without it, NumPy's
             global generator gives one. Weights go with their rows.
+        callbacks : list of callbacks and functions, optional
+            Called at the end of each epoch, after its validation and before a checkpoint, in their order:
+            `EarlyStopping` and others (`nnx.callbacks`), and functions of one argument, a `TrainingRun`.
+        checkpoint_steps : bool
+            Whether checkpoints hold the figures of all steps, 40 bytes each. Without them, they are NaN in the history
+            of a run that goes on, as far as the checkpoint; those of epochs are always there.
 
         Returns
         -------
@@ -390,6 +398,8 @@ class Model:
         UserWarning
             If the rows are sorted by class and a step sees only some of them, without ``shuffle``. Once in a process,
             if ``precision="bfloat16"`` would be faster on matrix units, but the system does not let nnx use them.
+        ImportError
+            If a callback needs a package that is not there.
         ModelFileError
             If ``resume`` is no checkpoint, damaged, or one of another model; nothing has changed then.
         OSError
@@ -397,7 +407,7 @@ class Model:
         """
         options = (
             *(epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads),
-            *(on_nonfinite, checkpoint, checkpoint_every, resume, precision),
+            *(on_nonfinite, checkpoint, checkpoint_every, resume, precision, callbacks, checkpoint_steps),
             *(sample_weight, class_weight, validation_split),
         )
         again = self._again
@@ -416,9 +426,13 @@ class Model:
         order = Order(where, shuffle, seed)
         check_finite = check.flag(where, "check_finite", check_finite)
         n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
+        for layer in self.trainable_layers:
+            if isinstance(layer, Parameterized):
+                layer.get_parameters()  # refuses what cannot be trained, such as read-only arrays
         data = checked_data(self, where, ("X", "y", "sample_weight"), X, y, check_finite, sample_weight)
         held_out = None if validation_data is None else checked_validation(self, where, validation_data)
         stops = check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
+        checkpoint_steps = check.flag(where, "checkpoint_steps", checkpoint_steps)
         precision = checked_precision(where, precision, dtype_of(self))
         if precision == "bfloat16":
             warn_of_refused_units(where)
@@ -439,11 +453,16 @@ class Model:
             history = History(isinstance(self.accuracy, Accuracy_Regression))
             job = Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, precision, history)
             job.split = split
+            if callbacks is not None:
+                from nnx.engine import calling
+
+                called = calling.Called(where, job, callbacks)
+                job.callbacks = called if called.callbacks else None
             resumed = None
             if checkpoint is not None or resume is not None or checkpoint_every != "60s":
                 from nnx.engine import checkpoints
 
-                resumed = checkpoints.prepare(where, job, checkpoint, checkpoint_every, resume)
+                resumed = checkpoints.prepare(where, job, checkpoint, checkpoint_every, checkpoint_steps, resume)
             self.loss.remember_trainable_layers(self.trainable_layers)
             self.accuracy.init(targets)
             if resumed is not None:

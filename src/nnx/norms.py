@@ -127,6 +127,9 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
     epsilon: float = 1e-5
     running_mean: Array
     running_variance: Array
+    #: What is kept of the data beside the parameters.
+    _running: ClassVar[tuple[str, ...]] = STATISTICS
+
     batch_mean: Array
     batch_variance: Array
     _by_batch: bool = False
@@ -161,7 +164,7 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
         weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
         inputs = self._given_inputs(where, inputs, weights)
         momentum, epsilon = self._settings(where)
-        running = mean, variance = self._statistics(where)
+        running = mean, variance = self._statistics(where, writing=training)
         by_batch = training and len(inputs) > 0
         if by_batch:
             mean, variance = _kernels.empty_like(mean), _kernels.empty_like(variance)
@@ -211,7 +214,7 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
                 for name in ("batch_mean", "batch_variance")
             )
         else:
-            mean, variance = self._statistics(where)
+            mean, variance = self._statistics(where, writing=False)
         dweights, dbiases, dinputs = map(_kernels.empty_like, (weights, biases, inputs))
         backend = _kernels.backend
         backend.batch_norm_backward_weights(inputs, dvalues, mean, variance, epsilon, dweights, dbiases)
@@ -226,10 +229,10 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
         """Return momentum and epsilon, checked: anything may have been assigned."""
         return float(check.number(where, "momentum", self.momentum, 0, 1)), float(_epsilon(where, self.epsilon))
 
-    def _statistics(self, where: str) -> tuple[Array, Array]:
+    def _statistics(self, where: str, writing: bool = True) -> tuple[Array, Array]:
         """Return the running mean and variance as kernels need them; what users assigned may be anything."""
         shape, dtype = (1, check.whole(where, "n_inputs", self.n_inputs)), self._float_dtype()
-        mean, variance = (check.bound(where, self, name, shape, dtype) for name in STATISTICS)
+        mean, variance = (check.bound(where, self, name, shape, dtype, writing) for name in STATISTICS)
         return mean, variance
 
 

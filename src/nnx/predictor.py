@@ -217,7 +217,7 @@ def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
     if kind in program.PARAMETERS:
         found = tuple(owner._parameters_in_use(where))
         if kind == "batch_norm":
-            return (*found, *owner._statistics(where), owner._settings(where)[1])
+            return (*found, *owner._statistics(where, writing=False), owner._settings(where)[1])
         if kind == "embedding":
             return (*found, owner._layout(where).places)
         return (*found, *owner._settings(where)) if kind == "layer_norm" else found
@@ -254,7 +254,8 @@ def _outputs(part: Part, inputs: Array, rounds: bool) -> Array:
         weights, biases, mean, variance, epsilon = part.values
         backend.batch_norm_forward(inputs, mean, variance, weights, biases, epsilon, output)
     elif part.kind == "layer_norm":
-        backend.layer_norm_forward(inputs, *part.values, output)
+        weights, biases, epsilon = part.values
+        backend.layer_norm_forward(inputs, weights, biases, epsilon, output)
     elif part.kind == "embedding":
         weights, places = part.values
         backend.embedding_forward(inputs, places, weights, output)

@@ -274,29 +274,50 @@ def stored(where: str, owner: object, name: str, setter: str = "forward") -> Any
 
 
 def updatable(
-    where: str, name: str, value: Any, shape: tuple[int, ...] | None = None, dtype: FloatDType | None = None
+    where: str,
+    name: str,
+    value: Any,
+    shape: tuple[int, ...] | None = None,
+    dtype: FloatDType | None = None,
+    writing: bool = True,
 ) -> Array:
-    """Return ``value`` as an array that kernels may write into: itself where it is one, else a cast copy."""
+    """Return ``value`` as an array that kernels may write into: itself where it is one, else a cast copy.
+
+    Where nobody is going to be ``writing``, a read-only one will do.
+    """
     if shape is not None and dtype is not None and _kernels.writable(value, shape, dtype):
         return value  # type: ignore[no-any-return]
-    if isinstance(value, np.ndarray) and not value.flags.writeable:
+    if writing and is_read_only(value):
         raise ValueError(f"{where}: {name} must be a writable array, got a read-only one. Assign a copy of it.")
     values = array(where, name, value, dtype)
     if shape is not None and values.shape != shape:
         raise ValueError(f"{where}: {name} must have shape {shape}, got {values.shape}.")
-    return values if values.flags.writeable else values.copy()
+    return values if values.flags.writeable or not writing else values.copy()
+
+
+def is_read_only(value: Any) -> bool:
+    """Return whether a value is an array that must not be written into."""
+    return isinstance(value, np.ndarray) and not value.flags.writeable
 
 
 def bound(
-    where: str, owner: object, name: str, shape: tuple[int, ...] | None = None, dtype: FloatDType | None = None
+    where: str,
+    owner: object,
+    name: str,
+    shape: tuple[int, ...] | None = None,
+    dtype: FloatDType | None = None,
+    writing: bool = True,
 ) -> Array:
-    """Return an attribute of ``owner`` as `updatable` does; if that is a copy, it becomes the attribute."""
+    """Return an attribute of ``owner`` as `updatable` does; if that is a copy, it becomes the attribute.
+
+    Not so that of a read-only one: a training is to refuse it.
+    """
     given: Any = getattr(owner, name, None)
     if shape is not None and dtype is not None and _kernels.writable(given, shape, dtype):
         return given  # type: ignore[no-any-return]
     stored(where, owner, name, "set_parameters")
-    values = updatable(where, name, given, shape, dtype)
-    if values is not given:
+    values = updatable(where, name, given, shape, dtype, writing)
+    if values is not given and not is_read_only(given):
         setattr(owner, name, values)
     return values
 

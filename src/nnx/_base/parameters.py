@@ -48,28 +48,31 @@ class Parameterized(Described):
         for name in AVERAGED:
             vars(self).pop(name, None)
 
-    def _checked_parameters(self, where: str) -> tuple[Array, ...]:
-        """Return the parameters as kernels need them; what users assigned may be anything."""
+    def _checked_parameters(self, where: str, writing: bool = True) -> tuple[Array, ...]:
+        """Return the parameters as kernels need them; what users assigned may be anything.
+
+        Read-only arrays are refused, unless nobody is going to be ``writing``.
+        """
         given = [check.stored(where, self, name, "set_parameters") for name in self._parameters]
-        fitting = self._cast(where, *given)
+        fitting = self._cast(where, *given, writing=writing)
         for name, values, before in zip(self._parameters, fitting, given, strict=True):
-            if values is not before:
+            if values is not before and not check.is_read_only(before):  # a copy in its place would let it be trained
                 setattr(self, name, values)
         return fitting
 
     def _parameters_in_use(self, where: str) -> tuple[Array, ...]:
         """Return what predictions are computed with: averages where there are any, else the parameters."""
-        own, found = vars(self), list(self._checked_parameters(where))
+        own, found = vars(self), list(self._checked_parameters(where, writing=False))
         for i, name in enumerate(AVERAGED[: len(found)]):
             if own.get(name) is not None:
-                found[i] = check.bound(where, self, name, found[i].shape, found[i].dtype)
+                found[i] = check.bound(where, self, name, found[i].shape, found[i].dtype, writing=False)
         return tuple(found)
 
-    def _cast(self, where: str, *given: ArrayLike) -> tuple[Array, ...]:
+    def _cast(self, where: str, *given: ArrayLike, writing: bool = True) -> tuple[Array, ...]:
         """Return arrays that may become the parameters, cast where that is needed."""
         dtype = self._float_dtype()
         wanted = zip(self._parameters, given, self._shapes(where), strict=True)
-        return tuple([check.updatable(where, name, values, shape, dtype) for name, values, shape in wanted])
+        return tuple([check.updatable(where, name, values, shape, dtype, writing) for name, values, shape in wanted])
 
     def _float_dtype(self) -> FloatDType:
         dtype = self.dtype

@@ -187,6 +187,13 @@ class Printer:
         if self._prints:
             self._print(text)
 
+    def notice(self, text: str) -> None:
+        """Print a line about the run itself, above the bar if nothing else is printed."""
+        if self._lines is not None:
+            self._print(text)
+        elif self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+
     def wants(self, step: int) -> bool:
         """Return whether this step of the epoch that has begun last, counted from 0, gets a line."""
         return self._prints and self._lines is not None and self._lines.has_step(step)

@@ -40,6 +40,10 @@ class Settings:
     l2: float = 0.0
     dropout: float = 0.0
     precision: str | None = None
+    activation: str = "relu"
+    loss: str | None = None
+    schedule: str | None = None
+    patience: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Task:
     settings: Settings
     picture: Draw
     remarks: tuple[str, ...] = ()
+    #: Rows that are neither trained on nor tested on, but tell when to stop.
+    validation: tuple[Array, Array] | None = None
 
     @property
     def held_out(self) -> tuple[Array, Array] | None:
@@ -63,9 +69,31 @@ class Task:
         return (self.X_test, self.y_test) if len(self.X_test) else None
 
 
+#: The part of the rows to train on that is held out to tell when to stop.
+VALIDATION_PART = 0.1
+
+
 def load(chosen: argparse.Namespace) -> Task:
     """Return the task that the command line asks for."""
     return TASKS.get(chosen.data, _image_folder if os.path.isdir(chosen.data) else _table)(chosen)
+
+
+def hold_out(task: Task, seed: int) -> Task:
+    """Hold some of the rows out of training; nothing is chosen by those of the test part."""
+    n = len(task.X)
+    if n < 2:
+        raise ValueError(f"argument --patience: must leave rows to train on, and there is {count(n, 'row')}")
+    order = np.random.RandomState(seed).permutation(n)
+    n_held_out = max(1, round(VALIDATION_PART * n))
+    held_out, rest = order[:n_held_out], np.sort(order[n_held_out:])
+    remark = f"Held out of training: {count(n_held_out, 'sample')}, to see when it is time to stop."
+    return replace(
+        task,
+        X=task.X[rest],
+        y=task.y[rest],
+        validation=(task.X[held_out], task.y[held_out]),
+        remarks=(*task.remarks, remark),
+    )
 
 
 # The book's data sets

@@ -36,6 +36,28 @@ if TYPE_CHECKING:
     from nnx.scoring.reports import Report
 
 OPTIMIZERS: dict[str, Any] = {kind.__name__.removeprefix("Optimizer_").lower(): kind for kind in BUILT_IN["optimizer"]}
+ACTIVATIONS: dict[str, Any] = {
+    kind.__name__.removeprefix("Activation_").lower(): kind
+    for kind in BUILT_IN["layer"]
+    if kind.__name__.startswith("Activation_")
+}
+LOSSES: dict[str, Any] = {kind.__name__.removeprefix("Loss_").lower(): kind for kind in BUILT_IN["loss"]}
+#: The losses that suit the last layer of a task, the first of them unless another is chosen. Numbers are standardized:
+#: some are below 0, which those of Poisson's must not be.
+SUITABLE = {
+    tasks.SOFTMAX: ("categoricalcrossentropy",),
+    tasks.SIGMOID: ("binarycrossentropy", "hinge"),
+    tasks.LINEAR: tuple(name for name, kind in LOSSES.items() if kind._predicts == "numbers" and name != "poisson"),
+}
+#: Schedules by name, each a function of the number of all steps.
+SCHEDULES: dict[str, Any] = {
+    "cosine": lambda steps: nnx.Schedule_Cosine(steps),
+    "exponential": lambda steps: nnx.Schedule_Exponential(0.01 ** (1 / steps)),
+    "onecycle": lambda steps: nnx.Schedule_OneCycle(steps),
+    "polynomial": lambda steps: nnx.Schedule_Polynomial(steps),
+    "step": lambda steps: nnx.Schedule_Step(milestones=[steps // 2, steps * 3 // 4]),
+    "warmup": lambda steps: nnx.Schedule_WarmUp(-(-steps // 10), nnx.Schedule_Cosine(max(1, steps - -(-steps // 10)))),
+}
 #: More would take more time than anybody means to spend.
 MAX_RUNS = 1000
 TABLE_OPTIONS = ("target", "task", "text", "drop", "gaps", "decimal", "unknown", "header")
@@ -79,8 +101,36 @@ def add(commands: Any) -> None:
     option("--epochs", type=Whole(1), metavar="N", help="how often to go through the data")
     option("--batch", type=Whole(1), metavar="N", help="samples a step")
     option("--optimizer", choices=sorted(OPTIMIZERS), help="adam unless you choose another")
+    option(
+        "--activation",
+        choices=sorted(ACTIVATIONS),
+        metavar="NAME",
+        help=f"of the hidden layers (relu unless you choose another): {', '.join(sorted(ACTIVATIONS))}",
+    )
+    option(
+        "--loss",
+        choices=sorted(LOSSES),
+        metavar="NAME",
+        help=f"for numbers: {', '.join(SUITABLE[tasks.LINEAR])}; for binary: {', '.join(SUITABLE[tasks.SIGMOID])} "
+        "(each time the first unless you choose another)",
+    )
     option("--rate", type=Number(0, above=True), metavar="X", help="learning rate at the start")
     option("--decay", type=Number(0), metavar="X", help="at step t the learning rate is rate / (1 + decay * t)")
+    option(
+        "--schedule",
+        choices=sorted(SCHEDULES),
+        metavar="NAME",
+        help="how the rate changes over the whole training, in place of --decay: cosine, exponential (to a hundredth), "
+        "onecycle, polynomial (a straight line to 0), step (a tenth after half, and after three quarters), or warmup "
+        "(a tenth of the steps, then cosine)",
+    )
+    option(
+        "--patience",
+        type=Whole(1),
+        metavar="N",
+        help="hold a tenth of the samples out of training, stop when their loss has not become better for so many "
+        "epochs, and keep the best epoch's model",
+    )
     option("--l2", type=Number(0), metavar="X", help="penalty on the squares of the hidden layers' weights")
     option("--dropout", type=Number(0, 1), metavar="X", help="part of each hidden layer's neurons left out at a step")
     option(
@@ -184,7 +234,17 @@ def _prepared(chosen: argparse.Namespace) -> tuple[tasks.Task, tasks.Settings, n
     """Return the data, how to train on them, and a model with its first weights."""
     np.random.seed(chosen.seed)
     task = tasks.load(chosen)
+    if chosen.patience is not None:
+        task = tasks.hold_out(task, chosen.split_seed or 0)
     settings = replace(task.settings, **_given(chosen))
+    if settings.schedule is not None and chosen.decay is None:
+        settings = replace(settings, decay=0.0)
+    suitable = SUITABLE[task.output]
+    if settings.loss not in (None, *suitable):
+        what = {tasks.SOFTMAX: "several classes", tasks.SIGMOID: "two classes", tasks.LINEAR: "a standardized number"}
+        raise ValueError(
+            f"argument --loss: must be {' or '.join(suitable)} to predict {what[task.output]}, got {settings.loss!r}"
+        )
     return task, settings, _build(task, settings, chosen.seed)
 
 
@@ -314,7 +374,8 @@ def _announcement(task: tasks.Task, settings: tasks.Settings) -> list[str]:
     """Return what is going to be done."""
     table = task.table
     if isinstance(table, nnx.Images):
-        return [images.announcement(table, task.source, len(task.X), len(task.X_test)), _network(task, settings)]
+        first = images.announcement(table, task.source, len(task.X), len(task.X_test))
+        return [first, *task.remarks, _network(task, settings)]
     target = f"{table.n_outputs} classes" if table.classes else "a number"
     lines = [
         f"{task.source}: {count(len(task.X), 'sample')} to train on, {len(task.X_test):,} to test; "
@@ -328,15 +389,25 @@ def _announcement(task: tasks.Task, settings: tasks.Settings) -> list[str]:
 
 def _network(task: tasks.Task, settings: tasks.Settings) -> str:
     """Return the line about the network and how it is trained."""
-    sizes = (task.table.n_inputs, *settings.layers, _n_outputs(task))
+    sizes = (task.table.n_inputs, *settings.layers, _n_outputs(task, _loss(task, settings)))
     parts = [f"{settings.optimizer}, rate {settings.rate:g}", f"decay {settings.decay:g}", f"batch {settings.batch}"]
     parts += [f"{name} {value:g}" for name in ("l2", "dropout") if (value := getattr(settings, name))]
     parts += ["products in bfloat16"] if settings.precision == "bfloat16" else []
+    parts += [settings.activation] if settings.activation != "relu" else []
+    parts += [f"loss {settings.loss}"] if settings.loss is not None else []
+    parts += [f"schedule {settings.schedule}"] if settings.schedule is not None else []
+    parts += [f"patience {settings.patience}"] if settings.patience is not None else []
     return f"Training {'-'.join(map(str, sizes))} for {count(settings.epochs, 'epoch')} ({', '.join(parts)})."
 
 
-def _n_outputs(task: tasks.Task) -> int:
-    return 1 if task.output == tasks.SIGMOID else task.table.n_outputs
+def _loss(task: tasks.Task, settings: tasks.Settings) -> Any:
+    return LOSSES[settings.loss or SUITABLE[task.output][0]]()
+
+
+def _n_outputs(task: tasks.Task, loss: Any) -> int:
+    if task.output == tasks.SIGMOID:
+        return 1
+    return task.table.n_outputs * (len(loss.quantiles) if isinstance(loss, nnx.Loss_Pinball) else 1)
 
 
 def _build(task: tasks.Task, settings: tasks.Settings, seed: int) -> nnx.Model:
@@ -346,24 +417,27 @@ def _build(task: tasks.Task, settings: tasks.Settings, seed: int) -> nnx.Model:
     learnt less well in the same time.
     """
     model = nnx.Model()
+    loss = _loss(task, settings)
     width = task.table.n_inputs
     for number, n_neurons in enumerate(settings.layers):
         dense = nnx.Layer_Dense(width, n_neurons, weight_regularizer_l2=settings.l2)
         dense.weights *= (2 / width) ** 0.5 / 0.01
         model.add(dense)
-        model.add(nnx.Activation_ReLU())
+        model.add(ACTIVATIONS[settings.activation]())
         if settings.dropout:
             model.add(nnx.Layer_Dropout(settings.dropout, seed=seed + number))
         width = n_neurons
-    model.add(nnx.Layer_Dense(width, _n_outputs(task)))
-    activation, loss, accuracy = {
-        tasks.SOFTMAX: (nnx.Activation_Softmax, nnx.Loss_CategoricalCrossentropy, nnx.Accuracy_Categorical()),
-        tasks.SIGMOID: (nnx.Activation_Sigmoid, nnx.Loss_BinaryCrossentropy, nnx.Accuracy_Categorical(binary=True)),
-        tasks.LINEAR: (nnx.Activation_Linear, nnx.Loss_MeanSquaredError, nnx.Accuracy_Regression()),
+    model.add(nnx.Layer_Dense(width, _n_outputs(task, loss)))
+    activation, accuracy = {
+        tasks.SOFTMAX: (nnx.Activation_Softmax, nnx.Accuracy_Categorical()),
+        tasks.SIGMOID: (nnx.Activation_Sigmoid, nnx.Accuracy_Categorical(binary=True)),
+        tasks.LINEAR: (nnx.Activation_Linear, nnx.Accuracy_Regression()),
     }[task.output]
-    model.add(activation())
-    optimizer = OPTIMIZERS[settings.optimizer](learning_rate=settings.rate, decay=settings.decay)
-    model.set(loss=loss(), optimizer=optimizer, accuracy=accuracy)
+    model.add((activation if loss._pair is not None or task.output == tasks.LINEAR else nnx.Activation_Linear)())
+    n_steps = settings.epochs * -(-len(task.X) // settings.batch)
+    schedule = None if settings.schedule is None else SCHEDULES[settings.schedule](n_steps)
+    optimizer = OPTIMIZERS[settings.optimizer](learning_rate=settings.rate, decay=settings.decay, schedule=schedule)
+    model.set(loss=loss, optimizer=optimizer, accuracy=accuracy)
     if isinstance(task.table, nnx.Images):
         model.set(images=task.table)
     else:
@@ -390,7 +464,7 @@ def _train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, chosen:
             epochs=settings.epochs,
             batch_size=settings.batch,
             print_every=None,
-            validation_data=task.held_out,
+            validation_data=task.validation or task.held_out,
             progress=True,
             shuffle=True,
             seed=chosen.seed,
@@ -398,6 +472,7 @@ def _train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, chosen:
             checkpoint_every=chosen.checkpoint_every or "60s",
             resume=chosen.resume,
             precision=settings.precision,
+            callbacks=None if settings.patience is None else [nnx.EarlyStopping(patience=settings.patience)],
         )
     except KeyboardInterrupt:
         return 143 if terminated else 130

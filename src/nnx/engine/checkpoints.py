@@ -20,6 +20,7 @@ from nnx import _kernels
 from nnx._base import check, files
 from nnx._base.random import MAX_SEED
 from nnx._base.typing import Array, Path
+from nnx.engine import calling
 from nnx.engine.history import EPOCH, STEP
 from nnx.engine.job import Job
 from nnx.files import descriptions, model_files
@@ -60,15 +61,21 @@ def seed_of_split(where: str, path: Path) -> int | None:
     return seed if type(seed) is int and 0 <= seed <= MAX_SEED else None
 
 
-def prepare(where: str, job: Job, checkpoint: Path | None, every: int | str, resume: Path | None) -> Resumed | None:
+def prepare(
+    where: str, job: Job, checkpoint: Path | None, every: int | str, steps: bool, resume: Path | None
+) -> Resumed | None:
     """Let a job write checkpoints, and go on from one, if it is to; return what that one holds."""
     interval(where, every)
     if checkpoint is not None:
-        job.keeper = Keeper(where, checkpoint, every, job)
+        job.keeper = Keeper(where, checkpoint, every, steps, job)
     if resume is None:
         return None
     resumed = Resumed(where, resume, job)
     job.done, job.sums = resumed.done, resumed.sums
+    if resumed.stopped is not None:
+        job.epochs = job.done // job.n_batches
+    if resumed.learning_rate is not None:
+        job.learning_rate = resumed.learning_rate
     return resumed
 
 
@@ -82,19 +89,22 @@ class Keeper:
     path : str or path
     every : int or str
         How often: a number of epochs, or seconds, as in "30s".
+    steps : bool
+        Whether the figures of all steps are kept.
     job : Job
         The run.
     """
 
-    def __init__(self, where: str, path: Path, every: int | str, job: Job) -> None:
+    def __init__(self, where: str, path: Path, every: int | str, steps: bool, job: Job) -> None:
         self._where, self._given = where, check.path(where, "checkpoint", path)
         self._epochs, self._seconds = interval(where, every)
         files.writable(where, self._given, "checkpoint")
         self._path = os.path.abspath(self._given)  # the run may change the current folder
         self._last = time.monotonic()
         self._written = -1
+        self._columns = EPOCH + STEP if steps else EPOCH
         self._data = fingerprints(job)
-        model_files.check_checkpoint(where, job.model, self._run(job, 0))
+        model_files.check_checkpoint(where, job.model, self._run(job, 0)[0])
 
     def steps_left(self, done: int, n_batches: int) -> int:
         """Return how many steps there are until a checkpoint is due; a large number where the clock decides."""
@@ -109,6 +119,10 @@ class Keeper:
             return done % (self._epochs * n_batches) == 0
         return time.monotonic() - self._last >= self._seconds
 
+    def has(self, done: int) -> bool:
+        """Return whether the checkpoint that was written last is that of so many steps."""
+        return done == self._written
+
     def write(self, job: Job, done: int, sums: tuple[float, ...]) -> None:
         """Write a checkpoint, unless there is one of this step.
 
@@ -121,15 +135,11 @@ class Keeper:
             return
         if self._written < 0:
             files.remove_leftovers(self._path)
-        arrays = {name: getattr(job.history, name) for name in EPOCH + STEP}
+        run, arrays = self._run(job, done)
+        arrays |= {name: getattr(job.history, name) for name in self._columns}
+        arrays["sums"] = np.array(sums, np.float64)
         try:
-            model_files.save_checkpoint(
-                self._where,
-                self._path,
-                job.model,
-                self._run(job, done),
-                {**arrays, "sums": np.array(sums, np.float64)},
-            )
+            model_files.save_checkpoint(self._where, self._path, job.model, run, arrays)
         except OSError as error:
             raise OSError(
                 f"{self._where}: checkpoint could not be written to {self._given!r}: {error.strerror or error}. "
@@ -137,9 +147,9 @@ class Keeper:
             ) from error
         self._written, self._last = done, time.monotonic()
 
-    def _run(self, job: Job, done: int) -> dict[str, Any]:
-        """Return what a checkpoint says of the run after so many steps."""
-        return {
+    def _run(self, job: Job, done: int) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return what a checkpoint says of the run after so many steps, and the arrays of its callbacks."""
+        run: dict[str, Any] = {
             "done": done,
             "rows": job.rows,
             "shuffle": job.order.shuffles,
@@ -149,6 +159,20 @@ class Keeper:
             **({} if job.precision is None else {"precision": job.precision}),
             **({} if job.split is None else {"validation_split": list(job.split)}),
         }
+        if not _equal(getattr(job.model.optimizer, "learning_rate", None), job.learning_rate):
+            run["learning_rate"] = job.learning_rate
+        if job.callbacks is None:
+            return run, {}
+        described, arrays = job.callbacks.state()
+        run |= {"called": job.callbacks.called, "callbacks": described}
+        if job.callbacks.stopped is not None:
+            run["stopped"] = job.callbacks.stopped
+        return run, arrays
+
+
+def _equal(rate: Any, other: Any) -> bool:
+    """Return whether two learning rates are the same; what is no number is none of ours to compare."""
+    return rate is other or not isinstance(rate, int | float) or not isinstance(other, int | float) or rate == other
 
 
 def interval(where: str, every: Any) -> tuple[int, float]:
@@ -172,17 +196,23 @@ class Resumed:
         How many steps it has done.
     sums : tuple of four numbers
         Of the epoch so far: losses, how many, hits, how many; with weights, how much weight.
+    stopped : str or None
+        Why a callback has stopped it.
+    learning_rate : number or None
+        The optimizer's when the run began, if it has become another one.
     """
 
     def __init__(self, where: str, path: Path, job: Job) -> None:
         self._path = check.path(where, "resume", path)
         self._checkpoint = model_files.Checkpoint(where, self._path, job.model)
         self._take(job)
+        self._take_callbacks(job)
         self._compare(where, job)
         loss_sum, loss_count, hits_sum, hits_count = self._sums
         self.sums: tuple[float, float, float, float] = (loss_sum, loss_count, hits_sum, hits_count)
         if job.data.weights is None:  # counts, though the file has floats
             self.sums = (loss_sum, int(loss_count), hits_sum, int(hits_count))
+        self._compare_callbacks(where, job)
 
     def _take(self, job: Job) -> None:
         """Read how far the run has come; refuse what no run can have written."""
@@ -195,7 +225,8 @@ class Resumed:
             self._seed = None if seed is None else check.whole("", "seed", seed, 0, MAX_SEED)
             if type(run["data"]) is not dict or type(run["backend"]) is not str:
                 raise TypeError
-            columns = {name: arrays[name] for name in EPOCH + STEP}
+            has_steps = any(name in arrays for name in STEP)
+            columns = {name: arrays[name] for name in (EPOCH + STEP if has_steps else EPOCH)}
             loss_sum, loss_count, hits_sum, hits_count = map(float, arrays["sums"].tolist())
             for count in (loss_count, hits_count):  # weights may add up to more than there are steps
                 check.number("", "sums", count, 0, math.inf if job.data.weights is not None else descriptions.MAX_STEPS)
@@ -215,6 +246,19 @@ class Resumed:
             self._checkpoint.refuse("is damaged: its figures are none")
         self._columns = columns
         self._fits = all(len(column) in sizes[name] for name, column in columns.items())
+
+    def _take_callbacks(self, job: Job) -> None:
+        """Read what callbacks have come to; refuse what no run can have written."""
+        run = self._checkpoint.run
+        n_epochs, rest = divmod(self.done, job.n_batches)
+        called, self.stopped = run.get("called", n_epochs), run.get("stopped")
+        self.learning_rate = run.get("learning_rate")
+        # The last epoch's validation, or callbacks, may have been interrupted.
+        possible = (n_epochs,) if rest else (n_epochs, n_epochs - 1)
+        is_text = self.stopped is None or (type(self.stopped) is str and rest == 0 and called == n_epochs)
+        if type(called) is not int or called not in possible or called < 0 or not is_text:
+            self._checkpoint.refuse("is damaged: it does not say how far the run has come")
+        self._called = called
 
     def _compare(self, where: str, job: Job) -> None:
         """Refuse a run of other data, or of another kind."""
@@ -262,10 +306,29 @@ class Resumed:
         before, now = (repr(each[number]) if each else "None" for each in (theirs, ours))
         raise ValueError(f"{where}: {name} must be that of {self._path!r}, {files.printable(before, 80)}, got {now}.")
 
+    def _compare_callbacks(self, where: str, job: Job) -> None:
+        """Refuse a run with other callbacks that have a state."""
+        described = self._checkpoint.run.get("callbacks", [])
+        try:
+            if job.callbacks is None:
+                calling.compare(where, described, [], self._path)
+            else:
+                job.callbacks.check_state(described, self._checkpoint.run_arrays, self._path)
+        except calling.DamagedError as error:
+            self._checkpoint.refuse(f"is damaged: {error}")
+
     def restore(self, job: Job) -> None:
-        """Put model, order and history in the state of the checkpoint."""
+        """Put callbacks, model, order and history in the state of the checkpoint."""
+        if job.callbacks is not None:
+            job.callbacks.resume(self._called, self.stopped)
+            try:
+                job.callbacks.restore()
+            except (KeyError, TypeError, ValueError) as error:  # of one of your own
+                self._checkpoint.refuse(f"holds a state that a callback does not take ({error})")
         self._checkpoint.restore()
         job.order.resume(self._seed)
+        if STEP[0] not in self._columns:
+            self._columns |= dict.fromkeys(STEP, np.full(self.done, np.nan))
         job.history.restore(self._columns)
         loss, accuracy = job.model.loss, job.model.accuracy
         (loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count) = self.sums

@@ -41,7 +41,8 @@ def _samples(model: Network, where: str, name: str, X: ArrayLike, known: Program
         widths, dtype = widths_of(first), dtype_of(model)
         if widths is not None and widths[0] is not None and dtype is not None:
             if isinstance(first, Parameterized):
-                first.get_parameters()  # refuses what may have been assigned
+                # Refuses what may have been assigned.
+                first._checked_parameters(f"{type(first).__name__}.get_parameters", writing=False)
             samples = check.rows(where, name, X, widths[0], dtype)
             layout = columns_of_categories(model.layers)
             if layout is not None:

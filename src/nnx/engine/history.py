@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnx._base.interrupt import at_once
 from nnx._base.typing import Array
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class History:
     validation_loss, validation_accuracy : float64 arrays, one value an epoch
         Empty without validation data.
     step_loss, step_data_loss, step_regularization_loss, step_accuracy, step_learning_rate : float64 arrays
-        One value a step; the penalty is taken before the step's update.
+        One value a step; the penalty is taken before the step's update. NaN for the steps before the checkpoint that a
+        run goes on from, if that was written with ``checkpoint_steps=False``.
     is_regression : bool
         Whether the accuracy counts predictions near a target, as that of a regression does; `plot` leaves it out then.
 
@@ -124,12 +126,39 @@ class History:
         later: int = sum(pair[names is TRAINING].shape[1] for pair in self._later[:])
         return len(self._rows_of(names)) // len(names) + later
 
+    def fold(self) -> None:
+        """Put the figures in compiled calls' arrays behind the rows, so that rows can be added after them."""
+        calls: list[partial[Any]] = []
+        for names in (STEP, TRAINING):
+            later = [pair[names is TRAINING] for pair in self._later]
+            calls += [partial(self._rows_of(names).frombytes, columns.T.tobytes()) for columns in later]
+        if calls:
+            at_once([*calls, partial(self._later.clear)])
+
+    def latest(self, validated: bool) -> dict[str, float]:
+        """Return the figures of the epoch that was recorded last, by name, without a look at the others.
+
+        Those of the validation too, if it was ``validated``.
+        """
+        for _, epochs in reversed(self._later):
+            if epochs.shape[1]:
+                row = epochs[:, -1].tolist()
+                break
+        else:
+            row = self._rows_of(TRAINING)[-len(TRAINING) :].tolist()
+        if not validated:
+            return dict(zip(TRAINING, row, strict=False))
+        return dict(zip(EPOCH, row + self._rows_of(VALIDATION)[-len(VALIDATION) :].tolist(), strict=False))
+
     def lacks_epoch(self, n_batches: int) -> bool:
         """Return whether the last step recorded ends an epoch, of so many steps, that is not recorded."""
         return len(self) // n_batches > self._count(TRAINING)
 
     def restore(self, columns: Mapping[str, Array]) -> None:
-        """Begin with the figures of an interrupted run: float64 arrays (n,) under the attributes' names."""
+        """Begin with the figures of an interrupted run: float64 arrays (n,) under the attributes' names.
+
+        Of steps whose figures it did not keep, they are NaN.
+        """
         for names in (STEP, TRAINING, VALIDATION):
             self._rows[names] = array("d", np.stack([columns[name] for name in names], 1).tobytes())
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
@@ -62,8 +62,44 @@ class CheckpointWriter(Protocol):
     def is_due(self, done: int, n_batches: int) -> bool:
         """Return whether a checkpoint is to be written after so many steps."""
 
+    def has(self, done: int) -> bool:
+        """Return whether the checkpoint that was written last is that of so many steps."""
+
     def write(self, job: Job, done: int, sums: tuple[float, ...]) -> None:
         """Write a checkpoint."""
+
+
+class Callbacks(Protocol):
+    """The callbacks of a run, and how far they have been called: `nnx.engine.calling.Called`."""
+
+    #: After how many epochs they have been called.
+    called: int
+    #: Why one of them has stopped the run; None if none has.
+    stopped: str | None
+
+    def begin(self, job: Job) -> None:
+        """Call them before the first step."""
+
+    def end_epoch(self, job: Job) -> None:
+        """Call them after an epoch; end the job there if one of them says so."""
+
+    def end(self) -> None:
+        """Call them after the run."""
+
+    def close(self) -> None:
+        """Let them let go of files, whatever has come between."""
+
+    def state(self) -> tuple[list[dict[str, Any]], dict[str, Array]]:
+        """Return what a checkpoint holds of them: descriptions, and arrays by name."""
+
+    def check_state(self, described: Any, arrays: Mapping[str, Array], path: str) -> None:
+        """Refuse what a checkpoint holds of others; remember what it holds of these."""
+
+    def resume(self, called: int, stopped: str | None) -> None:
+        """Go on after they have been called for some epochs."""
+
+    def restore(self) -> None:
+        """Give them that state."""
 
 
 class Job:
@@ -75,8 +111,16 @@ class Job:
         Whether a loss, or a parameter, that is not finite ends it.
     precision : str or None
         "bfloat16" if dense layers round what they multiply to that.
+    n_batches : int
+        Steps of an epoch.
+    epochs : int
+        How many there are to be; as many as there have been, once a callback has stopped the run.
     keeper : CheckpointWriter or None
         Writes checkpoints.
+    callbacks : Callbacks or None
+        Called at the end of each epoch.
+    learning_rate : number or None
+        The optimizer's when the run began, before any callback has changed it; None if it has none.
     done : int
         How many steps an interrupted run has done that this one goes on with.
     sums : tuple of four numbers
@@ -101,15 +145,13 @@ class Job:
         self.model, self.data, self.held_out = model, data, held_out
         self.epochs, self.batch_size, self.order, self.threads = epochs, batch_size, order, threads
         self.stops, self.precision, self.history = stops, precision, history
+        self.n_batches = data.n_batches(batch_size)
         self.keeper: CheckpointWriter | None = None
+        self.callbacks: Callbacks | None = None
+        self.learning_rate: Any = getattr(model.optimizer, "learning_rate", None)
         self.done = 0
         self.sums: tuple[float, float, float, float] = (0.0, 0, 0.0, 0)
         self.split: Split | None = None
-
-    @property
-    def n_batches(self) -> int:
-        """Steps of an epoch."""
-        return self.data.n_batches(self.batch_size)
 
     @property
     def n_steps(self) -> int:
@@ -121,18 +163,38 @@ class Job:
         """Samples of a step, but for the last of an epoch."""
         return min(self.batch_size or len(self.data.X), len(self.data.X))
 
+    @property
+    def looks_up(self) -> bool:
+        """Whether anything is to be done at the end of an epoch beside recording it."""
+        return self.held_out is not None or self.callbacks is not None
+
     def lacks_validation(self) -> bool:
         """Return whether the interrupted run was stopped while it evaluated the model after an epoch."""
         n_epochs, rest = divmod(self.done, self.n_batches)
         return self.held_out is not None and rest == 0 and len(self.history.validation_loss) < n_epochs
 
+    def lacks_call(self) -> bool:
+        """Return whether it was stopped after an epoch for which its callbacks had not been called."""
+        n_epochs, rest = divmod(self.done, self.n_batches)
+        return self.callbacks is not None and rest == 0 and self.callbacks.called < n_epochs
 
-#: Evaluates the model on the held-out data; records and reports what is found.
-Validate = Callable[[Interrupt], None]
+    def is_kept(self, done: int) -> bool:
+        """Return whether a checkpoint of so many steps has been written, and the model looked at before."""
+        return self.keeper is not None and self.keeper.has(done)
+
+
+#: Does what is due after an epoch, in every way of running: evaluates the model, and calls the callbacks. It may end
+#: the job there, by its number of epochs.
+EndEpoch = Callable[[Interrupt], None]
 
 
 class Keep(Protocol):
     """What writes the checkpoints of a run while it goes on."""
 
-    def __call__(self, done: int, sums: Callable[[], tuple[float, ...]], now: bool = False) -> None:
-        """Write a checkpoint after ``done`` steps, if one is due or wanted now; never of a diverged model."""
+    def __call__(
+        self, done: int, sums: Callable[[], tuple[float, ...]], now: bool = False, checked: bool = False
+    ) -> None:
+        """Write a checkpoint after ``done`` steps, if one is due or wanted now; never of a diverged model.
+
+        ``checked`` says that its parameters have been looked at.
+        """

@@ -10,7 +10,7 @@ from nnx._base import precision, printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx.engine import divergence, program
-from nnx.engine.job import Data, Job, Keep, Validate
+from nnx.engine.job import Data, EndEpoch, Job, Keep
 from nnx.losses import Answers, Loss
 from nnx.optimizers import forgetting_averages, updates_as_built_in
 
@@ -24,9 +24,10 @@ class Figures(NamedTuple):
     learning_rate: float
 
 
-def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) -> None:
+def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -> None:
     """Train for some epochs; record and report each step and epoch."""
     done, model = job.done, job.model
+    job.history.fold()
 
     def sums() -> tuple[float, ...]:
         return _sums(model)
@@ -35,8 +36,6 @@ def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) ->
         try:
             if job.stops:
                 divergence.check_parameters(model, done, job.n_batches)
-            if job.lacks_validation():
-                validate(interrupt)
             while done < job.n_steps:
                 epoch, first = divmod(done, job.n_batches)
                 if first == 0:
@@ -48,13 +47,12 @@ def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) ->
                     done += 1
                     if ends:
                         report.line(printing.epoch_line(*_record_epoch(job)))
-                        if job.held_out is not None:
-                            validate(interrupt)
+                        end_epoch(interrupt)
                     keep(done, sums)
                     interrupt.check()
-            if job.stops:
+            if job.stops and not job.is_kept(done):
                 divergence.check_parameters(model, done, job.n_batches)
-            keep(done, sums, now=True)
+            keep(done, sums, now=True, checked=True)
         except KeyboardInterrupt:
             if interrupt.stopped:
                 keep(done, sums, now=True)

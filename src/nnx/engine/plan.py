@@ -9,21 +9,20 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 
 from nnx import _kernels, optimizers
 from nnx._base import check, precision, printing
-from nnx._base.interrupt import Interrupt, at_once
+from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
 from nnx._base.typing import Array
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.embedding import columns_of_categories
 from nnx.engine import divergence, program
 from nnx.engine.history import History
-from nnx.engine.job import Data, Job, Keep, Validate
+from nnx.engine.job import Data, EndEpoch, Job, Keep
 
 #: How long a compiled call lasts, about: in between, Ctrl-C is answered and figures are shown.
 CALL_SECONDS = 0.05
@@ -115,6 +114,8 @@ def explain(model: Network, bfloat16: bool) -> str:
         program.lower(model)
     except program.Obstacle as obstacle:
         return f"No plan: {obstacle}. {by_layers}."
+    except (TypeError, ValueError) as error:  # a setting that somebody has assigned
+        return f"It does not train: {error}"
     products = f", with bfloat16 products {precision.how_bfloat16_runs()}" if bfloat16 else ""
     return f"It trains as a plan, many steps in one compiled call, on {_kernels.name}{products}."
 
@@ -126,35 +127,48 @@ def _has_plans() -> bool:
 # Training
 
 
-def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) -> bool:
-    """Train for some epochs; False, with nothing done, if there is no plan for the model."""
+def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -> bool:
+    """Train for some epochs; False if there is no plan for the model, or none any more after ``job.done`` steps."""
     if not _has_plans():
         return False
-    try:
-        run = Run(job)
-    except program.Obstacle:
-        return False
     with Interrupt() as interrupt:
-        try:
-            if job.lacks_validation():
-                validate(interrupt)
-            run.check_parameters()
-            while run.done < run.n_steps:
-                run.go_on(report)
-                if job.held_out is not None and run.done % run.n_batches == 0:
-                    validate(interrupt)
-                keep(run.done, run.native.sums)
-                interrupt.check()
-            run.check_parameters()
-            keep(run.done, run.native.sums, now=True)
-        except KeyboardInterrupt:
-            if interrupt.stopped:
-                keep(run.done, run.native.sums, now=True)
-            raise
-        finally:
-            run.settle()
-    if report.is_silent:
+        while True:
+            try:
+                run = Run(job)
+            except program.Obstacle:
+                return False
+            if _finish(run, report, end_epoch, keep, interrupt):
+                break
+            job.done, job.sums = run.done, run.sums
+    if report.is_silent and job.callbacks is None:
         job.model._again = run.repeat()
+    return True
+
+
+def _finish(run: Run, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, interrupt: Interrupt) -> bool:
+    """Do the steps of a run; False if a callback has changed what the run is bound to, so that another must go on."""
+    job = run.job
+    try:
+        run.check_parameters()
+        while run.done < job.n_steps:
+            run.go_on(report)
+            if run.looks_up and run.done % run.n_batches == 0:
+                end_epoch(interrupt)
+                if run.done == job.n_steps:  # it may have been stopped just now
+                    run.publish_last()
+            keep(run.done, run.native.sums)
+            interrupt.check()
+            if job.callbacks is not None and run.done < job.n_steps and run.has_changed():
+                return False
+        if not job.is_kept(run.done):
+            run.check_parameters()
+        keep(run.done, run.native.sums, now=True, checked=True)
+    except KeyboardInterrupt:
+        if interrupt.stopped:
+            keep(run.done, run.native.sums, now=True)
+        raise
+    finally:
+        run.settle()
     return True
 
 
@@ -168,10 +182,12 @@ class Run:
         self.n_samples = len(data.X)
         self.batch, self.n_batches, self.n_steps = job.rows, job.n_batches, job.n_steps
         self.done = self.begun = job.done
+        self.looks_up = job.looks_up
+        self.published = False
         self.seconds = 0.0  # of a step, as measured last
         self.figures: tuple[Array, Array] | None = None  # of a compiled call that is not recorded yet
         stages = self.program.stages
-        self.dropouts = [stage.owner for stage in stages if stage.kind in program.RANDOM]
+        self.dropouts = tuple(stage.owner for stage in stages if stage.kind in program.RANDOM)
         self.operations = self.batch * self.program.operations
         accurate = Accurate(self.program.accuracy, self.program.loss, stages, self.program.combined, data)
         self.judges_simply = accurate.compares_with_targets(self.program.loss)
@@ -181,7 +197,9 @@ class Run:
         self.iterations = check.whole(where, "iterations", optimizer.iterations, 0, check.MAX_COUNT) - self.done
         if order.shuffles:
             order.draw(1, 1)  # takes its seed before dropout takes any, as the book path does
-        self.changes_rate = optimizer.schedule is not None or bool(check.number(where, "decay", optimizer.decay, 0))
+        self.decay = check.number(where, "decay", optimizer.decay, 0)
+        self.changes_rate = optimizer.schedule is not None or bool(self.decay)
+        self.first_rate = check.number(where, "learning_rate", optimizer.learning_rate, 0) if self.changes_rate else 0.0
         self.rate = optimizer.current_learning_rate if self.changes_rate else optimizer._checked_rate(where)
         loss_settings = self.program.loss._settings(where, stages[-1].n_out)
         try:
@@ -205,6 +223,8 @@ class Run:
         except BaseException:
             self.native.release()
             raise
+        if job.callbacks is not None:
+            self._remember()
 
     # One compiled call
 
@@ -213,12 +233,12 @@ class Run:
         epoch, in_epoch = divmod(self.done, self.n_batches)
         n = self._how_many(in_epoch)
         last = self.done + n == self.n_steps
-        threads = self._prepare(n, in_epoch, last)
+        self.figures, threads = self._prepare(self.done, n, in_epoch, last)
         began = time.perf_counter()
         run_threads(self.native, threads)
         self.seconds = (time.perf_counter() - began) / n
         steps, ends = self._record()
-        if steps.size:
+        if steps.size and not report.is_silent:
             report.run(epoch, in_epoch, self.n_batches, steps, ends, None if self.changes_rate else self.rate)
         if steps.shape[1] < n:
             self._diverge()
@@ -236,18 +256,15 @@ class Run:
         done = self.done + whole
         if whole < steps.shape[1]:
             steps, ends = steps[:, :whole], ends[:, : done // self.n_batches - self.done // self.n_batches]
-        counts = {"iterations": self.iterations + done}
-        if self.changes_rate and whole:
-            counts["current_learning_rate"] = float(steps[4, -1])
-        changes = [
-            partial(vars(self).update, done=done, figures=None),
-            partial(vars(self.program.optimizer).update, counts),
-        ]
-        if whole:
-            changes += [partial(self.native.forget_averages), self.job.history.adding(steps, ends)]
-        for layer in self.dropouts:
-            changes.append(partial(setattr, layer, "training_forwards", layer.training_forwards + whole))
-        at_once(changes)
+        self.native.record(
+            vars(self),
+            vars(self.program.optimizer),
+            self.dropouts,
+            self.job.history.adding(steps, ends),
+            done,
+            self.iterations + done,
+            float(steps[4, -1]) if self.changes_rate and whole else None,
+        )
         return steps, ends
 
     def check_parameters(self) -> None:
@@ -267,51 +284,52 @@ class Run:
     def _how_many(self, in_epoch: int) -> int:
         """Return how many steps the next call does."""
         left = self.n_steps - self.done
-        if left == 1:
+        if left == 1 or (self.looks_up and in_epoch == self.n_batches - 1):
             return 1
         n = int(CALL_SECONDS / self.seconds) if self.seconds else int(4e8 / (self.operations + 1e5))
         n = min(left, MOST_STEPS, max(1, n))
         if self.job.keeper is not None:
             n = min(n, self.job.keeper.steps_left(self.done, self.n_batches))
-        if self.held_out is not None:
+        if self.looks_up:
             n = min(n, self.n_batches - in_epoch)
         elif self.order.shuffles:
             n = min(n, max(1, MOST_IN_ORDER // self.n_samples) * self.n_batches - in_epoch)
         return n
 
-    def _prepare(self, n: int, in_epoch: int, last: bool) -> int:
-        """Make ready for ``n`` steps in a compiled call; return on how many threads."""
-        epoch = self.done // self.n_batches
-        orders = self._orders(epoch, (in_epoch + n - 1) // self.n_batches + 1)
+    def _prepare(self, done: int, n: int, in_epoch: int, last: bool) -> tuple[tuple[Array, Array], int]:
+        """Make ready for ``n`` steps after ``done`` ones; return where their figures will be, and how many threads."""
+        orders = None
+        if self.order.shuffles:
+            orders = self._orders(done // self.n_batches, (in_epoch + n - 1) // self.n_batches + 1)
         threads = self._how_many_threads(n)
         figures: tuple[Array, Array] = self.native.prepare(
             self.batch,
             n,
             last,
             in_epoch,
-            self._rates(n),
+            self._rates(done, n),
             orders,
-            self.iterations + self.done,
-            self.done - self.begun,
+            self.iterations + done,
+            done - self.begun,
             threads,
             self.job.stops,
+            self.job.callbacks is not None and in_epoch + n == self.n_batches,
         )
         if last:
             self._make_room(orders, in_epoch, n)
-        self.figures = figures
-        return threads
+        return figures, threads
 
-    def _orders(self, epoch: int, n_epochs: int) -> Array | None:
-        """Return the order of the samples in each epoch of a call, None for the order as given."""
-        if not self.order.shuffles:
-            return None
+    def _orders(self, epoch: int, n_epochs: int) -> Array:
+        """Return the order of the samples in each epoch of a call."""
         return np.array([self.order.draw(epoch + 1 + e, self.n_samples) for e in range(n_epochs)], np.intp)
 
-    def _rates(self, n: int) -> Any:
+    def _rates(self, done: int, n: int) -> Any:
         """Return the learning rate of each step, as `pre_update_params` computes it."""
         if not self.changes_rate:
             return self.rate
-        return self.program.optimizer._rates("Model.train", self.iterations + self.done, n)
+        if n == 1 and self.program.optimizer.schedule is None:  # as `_rates`, whose checks cost more than the rest
+            return self.first_rate * (1.0 / (1.0 + self.decay * (self.iterations + done)))
+        return self.program.optimizer._rates("Model.train", self.iterations + done, n)
 
     def _how_many_threads(self, n: int) -> int:
         threads = self.job.threads
@@ -349,6 +367,25 @@ class Run:
         self.model.input_layer.output = self.inputs
         for owner, name, value in self._stored():
             owner[name] = value
+        self.published = True
+
+    def publish_last(self) -> None:
+        """Do the step that was the last one once more, as it was, for what it leaves behind; nothing else changes.
+
+        Nobody knew when it was done that a callback would stop the run after it. To store what layers keep at the end
+        of every epoch would cost more than the epochs of a small network do.
+        """
+        if self.published:
+            return
+        sums = self.native.sums()
+        try:
+            self.native.step_back()
+            _, threads = self._prepare(self.done - 1, 1, self.n_batches - 1, True)
+            run_threads(self.native, threads)
+        finally:
+            self.native.return_to()
+            self.native.resume(*sums)
+        self._publish()
 
     def _stored(self) -> list[tuple[dict[str, Any], str, Any]]:
         """Return what the last step has stored for attributes: whose, which, and its value."""
@@ -366,6 +403,31 @@ class Run:
         elif program.classifier is not None:
             found.append((vars(program.classifier), "dinputs", self.room[-1]["dinputs"]))
         return found
+
+    # What callbacks may have changed
+
+    @property
+    def sums(self) -> tuple[float, int, float, int]:
+        """The epoch's sums: of losses, how many, of hits, how many."""
+        sums: tuple[float, int, float, int] = self.native.sums()
+        return sums
+
+    def _remember(self) -> None:
+        """Remember everything that has been read of the model's objects, for `has_changed`."""
+        loss, accuracy, optimizer = self.program.loss, self.program.accuracy, self.program.optimizer
+        settings = [(loss, name, getattr(loss, name)) for name in loss._arguments]
+        settings += [(accuracy, name, getattr(accuracy, name, None)) for name in ("precision", "binary")]
+        owners = {id(layer): layer for layer in self.program.owners}.values()
+        fixed = [vars(layer) for layer in owners if not any(layer is each for each in self.dropouts)]
+        self.native.watch(fixed, [vars(optimizer), *map(vars, self.dropouts)], tuple(settings))
+
+    def has_changed(self) -> bool:
+        """Return whether an object, an array or a setting is another one than this run is bound to.
+
+        What has been written into the arrays is no matter: each compiled call reads them anew.
+        """
+        changed: bool = self.native.has_changed(self.model)
+        return changed
 
     def repeat(self) -> Any:
         """Return what does this call again in a single compiled one, if it is one small step; else None."""

@@ -15,23 +15,49 @@ from nnx.engine.job import Data, Job
 
 
 def train(job: Job, report: printing.Printer) -> None:
-    """Train for some epochs; record and report each step and epoch."""
+    """Train for some epochs; record and report each step and epoch, and call the callbacks."""
+    callbacks = job.callbacks
 
     def validate(interrupt: Interrupt) -> None:
-        assert job.held_out is not None
-        found = evaluate(job.model, job.held_out, job.batch_size, interrupt)
-        job.history.add_validation(**found)
-        report.line(printing.validation_line(**found))
+        if job.held_out is not None:
+            found = evaluate(job.model, job.held_out, job.batch_size, interrupt)
+            job.history.add_validation(**found)
+            report.line(printing.validation_line(**found))
 
-    def keep(done: int, sums: Callable[[], tuple[float, ...]], now: bool = False) -> None:
+    def call() -> None:
+        if callbacks is not None:
+            callbacks.end_epoch(job)
+            if callbacks.stopped is not None:
+                report.notice(f"stopped after epoch {callbacks.called}: {callbacks.stopped}")
+
+    def end_epoch(interrupt: Interrupt) -> None:
+        validate(interrupt)
+        call()
+
+    def keep(done: int, sums: Callable[[], tuple[float, ...]], now: bool = False, checked: bool = False) -> None:
         keeper = job.keeper
-        if keeper is not None and (now or keeper.is_due(done, job.n_batches)):
-            if job.stops:
+        if keeper is not None and not keeper.has(done) and (now or keeper.is_due(done, job.n_batches)):
+            if job.stops and not checked:
                 divergence.check_parameters(job.model, done, job.n_batches)
             keeper.write(job, done, sums())
 
-    if not plan.train(job, report, validate, keep):
-        layerwise.train(job, report, validate, keep)
+    try:
+        if callbacks is not None:
+            callbacks.begin(job)
+        if job.lacks_validation():
+            with Interrupt() as interrupt:
+                validate(interrupt)
+        if job.lacks_call():
+            with Interrupt():
+                call()
+        if not plan.train(job, report, end_epoch, keep):
+            layerwise.train(job, report, end_epoch, keep)
+        if callbacks is not None:
+            with Interrupt():  # what is put back is put back whole
+                callbacks.end()
+    finally:
+        if callbacks is not None:
+            callbacks.close()
 
 
 def evaluate(

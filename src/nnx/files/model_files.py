@@ -388,6 +388,9 @@ class Checkpoint:
             file.refuse(f"is a checkpoint of a {file.description['model']}, not of a {type(model).__name__}")
         self.run = file.take(dict, "run")
         self.run_arrays = file.beside(RUN_ARRAYS)
+        self._began = self.run.get("learning_rate")  # which callbacks may have changed since
+        if "learning_rate" in self.run and type(self._began) not in (int, float):
+            file.refuse("is damaged: its learning_rate is none")
         self._compare(describe(where, model))
         roles = {"loss": model.loss, "optimizer": model.optimizer, "accuracy": model.accuracy}
         own_layers = list(walk(model.layers))
@@ -417,11 +420,20 @@ class Checkpoint:
         parts += [(role, found[role], own[role]) for role in ("loss", "optimizer", "accuracy")]
         for name, theirs, ours in parts:
             if _made_like(theirs) != _made_like(ours):
+                if name == "optimizer" and self._began is not None and self._began_like(theirs) == _made_like(ours):
+                    continue
                 self.refuse(
                     f"is a checkpoint of another model: its {name} is {_told(theirs, ours)}, here {_told(ours, theirs)}"
                 )
         if found["trainable"] != own["trainable"]:
             self.refuse("is a checkpoint of a model with other trainable layers")
+
+    def _began_like(self, optimizer: Any) -> Any:
+        """Return what describes how an optimizer was made, with the rate that it had when the run began."""
+        config = optimizer.get("config") if isinstance(optimizer, dict) else None
+        if not isinstance(config, dict) or "learning_rate" not in config:
+            return None
+        return _made_like({**optimizer, "config": {**config, "learning_rate": self._began}})
 
     def _compare_shapes(self) -> None:
         """Refuse parameters of other shapes than the model's, which layers of one's own do not tell of."""
@@ -439,6 +451,8 @@ class Checkpoint:
                     setattr(own, name, getattr(found, name))
                 elif name in vars(own):
                     delattr(own, name)
+            if self._began is not None and hasattr(found, "learning_rate"):
+                own.learning_rate = found.learning_rate  # before its state, the rate in use
             for name in descriptions.state_of(own):
                 setattr(own, name, getattr(found, name))
 

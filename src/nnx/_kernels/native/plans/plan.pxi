@@ -22,6 +22,10 @@ cdef extern from *:
 counts_references = bool(COUNTS_REFERENCES)
 
 cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        unsigned int tp_version_tag
+    PyObject *PyList_GET_ITEM(list items, Py_ssize_t i)
+    bint PyDict_Next(dict own, Py_ssize_t *at, PyObject **name, PyObject **value)
     PyObject *_PyType_Lookup(type kind, object name)
     Py_ssize_t Py_REFCNT(PyObject *thing)
     dict PyObject_GenericGetDict(object owner, void *context)
@@ -52,11 +56,22 @@ cdef bint untouched(object model, tuple guards) except -1:
     guards : Guards
         What to look at: `nnx.engine.program.Guards`.
     """
-    cdef tuple names, attributes, lists, owners, kinds, shadows, methods
     cdef PyObject *found
+    if not are_parts_untouched(model, guards):
+        return False
+    for kind, name, function in <tuple> guards[7]:
+        found = _PyType_Lookup(kind, name)
+        if found != (NULL if function is None else <PyObject *> function):
+            return False
+    return True
+
+
+cdef bint are_parts_untouched(object model, tuple guards) except -1:
+    """Return whether all that `untouched` looks at is as it was, but for the classes' methods."""
+    cdef tuple names, attributes, lists, owners, kinds, shadows
     cdef Py_ssize_t i
     cdef dict own
-    kind, names, attributes, lists, owners, kinds, shadows, methods = guards
+    kind, names, attributes, lists, owners, kinds, shadows, _ = guards
     if type(model) is not kind or not len(owners) == len(kinds) == len(shadows):
         return False
     own = PyObject_GenericGetDict(model, NULL)
@@ -77,11 +92,16 @@ cdef bint untouched(object model, tuple guards) except -1:
         for name in <tuple> shadows[i]:
             if name in own:
                 return False
-    for kind, name, function in methods:
-        found = _PyType_Lookup(kind, name)
-        if found != (NULL if function is None else <PyObject *> function):
-            return False
     return True
+
+
+cdef list versions_of(tuple guards):
+    """Return the classes whose methods `untouched` looks at, each with its version, which any change of it alters.
+
+    0 is the version of a class that has changed, or that nobody has looked a name up in since.
+    """
+    kinds = dict.fromkeys([each[0] for each in guards[7]])
+    return [(kind, (<PyTypeObject *> <PyObject *> kind).tp_version_tag) for kind in kinds]
 
 
 cdef int describe_stage(Stage *stage, const Kernels *kernels, str kind, Py_ssize_t n_in, Py_ssize_t n_out) except -1:
@@ -214,7 +234,7 @@ cdef bint column_parameters(Stage *stage, object owner, object dtype, str where,
         where = where or f"{type(owner).__name__}.forward"
         owner._checked_parameters(where) if training else owner._parameters_in_use(where)
         if stage.kind == BATCH_NORM:
-            owner._statistics(where)
+            owner._statistics(where, training)
         found = lines_as_they_are(stage, owner, dtype, training)
         if found is None:
             return False
@@ -275,9 +295,9 @@ cdef bint fits_places(const Stage *stage, Py_ssize_t n_in) noexcept:
 
 
 cdef object prelu_weights(object owner, object dtype, Py_ssize_t columns, str where, bint training):
-    """Return a PReLU's slopes, one or one a column, ready to be written; None if they are not such."""
+    """Return a PReLU's slopes, one or one a column, to be written if training; None if they are not such."""
     (w,) = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
-    if not is_ready(w, <void *> dtype, True) or not (has_size(w, 1, 1) or has_size(w, 1, columns)):
+    if not is_ready(w, <void *> dtype, training) or not (has_size(w, 1, 1) or has_size(w, 1, columns)):
         return None
     return w
 
@@ -342,6 +362,42 @@ cdef tuple sums_of(const Net *net):
     )
 
 
+cdef list entries(dict own):
+    """Return a dict's keys and values, one after the other."""
+    cdef list found = []
+    for name, value in own.items():
+        found.append(name)
+        found.append(value)
+    return found
+
+
+cdef bint is_as(dict own, list seen) except -1:
+    """Return whether a dict holds the very objects that `entries` returned; no object is asked whether it is equal."""
+    cdef PyObject *name
+    cdef PyObject *value
+    cdef Py_ssize_t at = 0, i = 0, n = len(seen)
+    with cython.critical_section(own):
+        if 2 * len(own) != n:
+            return False
+        while PyDict_Next(own, &at, &name, &value):
+            if i + 2 > n or PyList_GET_ITEM(seen, i) is not name or PyList_GET_ITEM(seen, i + 1) is not value:
+                return False
+            i += 2
+    return i == n
+
+
+#: Attributes that count steps, or change with them.
+cdef tuple COUNTS = ("iterations", "current_learning_rate", "training_forwards")
+
+
+cdef struct Span:
+    # An array that steps write, and the place for a copy of it.
+    char *values
+    Py_ssize_t size  # in bytes
+    Py_ssize_t place
+    bint is_parameter  # else it is what an optimizer keeps of one
+
+
 cdef class Plan:
     """A program, bound to arrays for as long as a call lasts, and the memory that its steps need.
 
@@ -381,6 +437,16 @@ cdef class Plan:
     cdef cnp.ndarray loss_own  # each column's own number for the loss
     cdef list held
     cdef list old
+    cdef Py_ssize_t n_written  # how many of those that are held a step may write
+    cdef set parameters  # where among them the parameters are
+    cdef Span *spans  # they, and how many there are; none before a run that keeps what they hold
+    cdef int n_spans
+    cdef char *before  # what the parameters held before the last step of a run
+    cdef Py_ssize_t before_size
+    cdef bint keeps, has_before, is_back
+    cdef list watched, counted  # attributes as they were, and where among them some are that count steps
+    cdef tuple settings  # (owner, name, value): others
+    cdef list versions  # of the classes whose methods a program stands for
     cdef list strengths  # of each dense stage, the objects that they were read from
     cdef int32_t *labels
     cdef cnp.ndarray steps, epochs, order
@@ -432,6 +498,7 @@ cdef class Plan:
         pair_forks(&self.lean)
         pair_forks(&self.stored)
         self.held = []
+        self.watched, self.counted, self.settings, self.versions = [], [], (), []
         self.strengths = [None] * self.n_full
 
     def __dealloc__(self):
@@ -441,6 +508,7 @@ cdef class Plan:
         if self.progress.meeting is not NULL:
             give(self.progress.meeting)
         self._free()
+        self._free_before()
         if self.labels is not NULL:
             give(self.labels)
 
@@ -449,6 +517,14 @@ cdef class Plan:
             give(self.memory)
         self.memory = NULL
         self.reserved_batch = 0
+
+    cdef void _free_before(self) noexcept:
+        PyMem_RawFree(self.spans)
+        self.spans = NULL
+        if self.before is not NULL:
+            give(self.before)
+        self.before = NULL
+        self.before_size = 0
 
     cdef void _make_lean(self) noexcept:
         """Leave out what copies only, and do a ReLU within the dense stage before it."""
@@ -611,6 +687,7 @@ cdef class Plan:
         cdef tuple states
         cdef dict own
         self.release()
+        self.parameters = set()
         if len(owners) != self.n_full or len(trained) != self.n_full:
             raise ValueError("Plan.bind: owners and trained must be one for each stage.")
         if rule is not self.rule:  # a step a call comes with the same one
@@ -648,6 +725,7 @@ cdef class Plan:
             elif stage.kind == ACTIVATION:
                 take_activation_settings(stage, owner)
             self._pass_on(s)
+        self.n_written = len(self.held)
         self.has_parameters = self._apart()
         return self.has_parameters
 
@@ -711,6 +789,7 @@ cdef class Plan:
         parameter.values, parameter.line = data(values), cnp.PyArray_DIM(values, 1)
         parameter.size = cnp.PyArray_SIZE(values)
         parameter.averages = parameter.gradients = NULL
+        self.parameters.add(len(self.held))
         self.held.append(values)
         if not trains or not names:
             return 0
@@ -844,7 +923,7 @@ cdef class Plan:
 
     def prepare(
         self, Py_ssize_t batch, Py_ssize_t n_steps, bint stores, Py_ssize_t step_of_epoch, rates, order, iterations,
-        Py_ssize_t forwards, int n_threads, bint stops,
+        Py_ssize_t forwards, int n_threads, bint stops, bint keeps=False,
     ):
         """Make ready for a run of some steps; return the arrays in which their figures will be.
 
@@ -867,6 +946,8 @@ cdef class Plan:
             How many there will be, at most.
         stops : bool
             Whether to stop before the update of a step whose loss is not finite.
+        keeps : bool
+            Whether to keep the parameters as they were before the last step, for `step_back`. Not if that step stores.
 
         Returns
         -------
@@ -903,7 +984,10 @@ cdef class Plan:
         self._aim_gradients()
         shape[0], shape[1] = N_FIGURES, n_steps
         self.steps = cnp.PyArray_EMPTY(2, shape, cnp.NPY_DOUBLE, 0)
-        self.steps[4] = rates
+        if n_steps == 1 and type(rates) is float:  # NumPy takes half a microsecond for it
+            (<double *> data(self.steps))[4] = rates
+        else:
+            self.steps[4] = rates
         shape[1] = n_epochs
         self.epochs = cnp.PyArray_EMPTY(2, shape, cnp.NPY_DOUBLE, 0)
         self.progress.figures.steps, self.progress.figures.steps_size = <double *> data(self.steps), n_steps
@@ -911,6 +995,11 @@ cdef class Plan:
         self.stores, self.lean_end, self.has_room = stores, n_steps - stores, False
         if stores:
             self._lend()
+        self.keeps = keeps and not stores
+        if self.keeps:
+            self.has_before = False
+            if self.spans is NULL:
+                self._place_before()
         for s in range(2):
             net = self.nets[s]
             net.batch, net.step_of_epoch, net.iterations = batch, step_of_epoch, iterations
@@ -924,6 +1013,29 @@ cdef class Plan:
         expect_at_gate(self.progress.meeting, self.run)
         self.is_prepared = True
         return self.steps, self.epochs
+
+    cdef int _place_before(self) except -1:
+        """Have memory for a copy of all that steps write: parameters, and what the optimizer keeps of them."""
+        cdef Py_ssize_t at = 0
+        cdef cnp.ndarray array
+        cdef Span *span
+        cdef int i
+        self.n_spans = self.n_written
+        self.spans = <Span *> PyMem_RawCalloc(self.n_spans + 1, sizeof(Span))
+        if self.spans is NULL:
+            raise MemoryError
+        for i in range(self.n_spans):
+            array, span = self.held[i], &self.spans[i]
+            span.values, span.size, span.place = <char *> data(array), cnp.PyArray_NBYTES(array), at
+            span.is_parameter = i in self.parameters
+            within(NULL, &at, span.size)
+        if self.before is NULL or self.before_size < at:
+            if self.before is not NULL:
+                give(self.before)
+                self.before = NULL
+            self.before = <char *> allocate(max(at, <Py_ssize_t> ALIGNMENT))
+            self.before_size = at
+        return 0
 
     cdef void _lend(self) noexcept:
         """Give the net that stores what it shares with the other."""
@@ -1108,15 +1220,61 @@ cdef class Plan:
     cdef Py_ssize_t _work(self, int thread) noexcept nogil:
         """Do the steps of a run as one of its threads; return how many are done."""
         cdef uint64_t mode = enter_kernels()
-        cdef Py_ssize_t done = 0, last = self.lean_end
-        if last > 0:
-            done = self.kernels.train(&self.lean, 0, last, thread)
+        cdef Py_ssize_t done = 0, last = self.lean_end, first = last - 1 if self.keeps else last
+        if first > 0:
+            done = self.kernels.train(&self.lean, 0, first, thread)
+        if done == first and first < last:
+            if thread == 0:  # the others wait for it before they update anything
+                self._keep()
+            done = self.kernels.train(&self.lean, first, last, thread)
         if done == last and self.stores:
             done = self.kernels.train(&self.stored, last, last + 1, thread)
             if done > last and self.lean.batched_lanes:
                 done = self.kernels.train(&self.lean, last, last + 1, thread)
         leave_kernels(mode)
         return done
+
+    cdef void _keep(self) noexcept nogil:
+        """Copy all parameters."""
+        cdef const Span *span
+        cdef int i
+        for i in range(self.n_spans):
+            span = &self.spans[i]
+            if span.is_parameter:
+                memcpy(self.before + span.place, span.values, span.size)
+        self.has_before = True
+
+    def step_back(self):
+        """Put the parameters back that there were before the last step of a run that keeps them; `return_to` undoes it.
+
+        In between, that step can be done again, for what it stores. Its gradients need no more than these.
+        """
+        cdef const Span *span
+        cdef char *kept
+        cdef Py_ssize_t i, j
+        if not self.has_parameters or not self.has_before:
+            raise RuntimeError("Plan.step_back: nothing is kept. Let a run be prepared to keep it first.")
+        self.has_before = False
+        for i in range(self.n_spans):
+            span = &self.spans[i]
+            kept = self.before + span.place
+            if span.is_parameter:
+                for j in range(span.size):
+                    kept[j], span.values[j] = span.values[j], kept[j]
+            else:
+                memcpy(kept, span.values, span.size)
+        self.is_back = True
+
+    def return_to(self):
+        """Put all that steps write back, as it was before `step_back`, if that has been called."""
+        cdef const Span *span
+        cdef int i
+        if not self.has_parameters or not self.is_back:
+            return
+        for i in range(self.n_spans):
+            span = &self.spans[i]
+            memcpy(span.values, self.before + span.place, span.size)
+        self.is_back = False
 
     def forget_averages(self):
         """Drop the averages of the layers that are trained, if the optimizer keeps none: they would stay behind."""
@@ -1130,6 +1288,73 @@ cdef class Plan:
                 for name in AVERAGED:
                     if name in own:
                         del own[name]
+
+    def record(self, dict run not None, dict optimizer not None, tuple dropouts not None, add, done, iterations, rate):
+        """Enter the steps of a run everywhere at once: no signal, and no other thread, comes between.
+
+        Parameters
+        ----------
+        run, optimizer : dict
+            The attributes of the run, whose steps ``done`` and pending ``figures`` change, and of the optimizer.
+        dropouts : tuple of layers
+            Which count their forwards.
+        add : callable, not written in Python
+            Adds the figures to the history.
+        done, iterations : int
+            Steps of the run, and of the optimizer's life.
+        rate : number or None
+            That of the last step, if rates change.
+        """
+        cdef Py_ssize_t whole = self.steps_done
+        optimizer["iterations"] = iterations
+        if rate is not None:
+            optimizer["current_learning_rate"] = rate
+        if whole:
+            self.forget_averages()
+            add()
+        for layer in dropouts:
+            layer.training_forwards = layer.training_forwards + whole
+        run["done"], run["figures"] = done, None
+        self.count()
+
+    def watch(self, list owned not None, list counting not None, tuple settings not None):
+        """Remember what Python code may change between two runs, for `has_changed`.
+
+        Parameters
+        ----------
+        owned, counting : list of dict
+            Attributes of objects: such as nobody else changes, and such among which some count steps.
+        settings : tuple of (owner, name, value)
+            Other attributes.
+        """
+        self.watched = [(own, entries(own)) for own in owned]
+        self.settings = settings
+        self.versions = versions_of(self.guards)
+        self.counted = []
+        for own in counting:
+            seen = entries(own)
+            self.watched.append((own, seen))
+            self.counted += [(own, seen, i, seen[i]) for i in range(0, len(seen), 2) if seen[i] in COUNTS]
+
+    cdef int count(self) except -1:
+        """Remember anew the attributes that count steps."""
+        cdef tuple each
+        for each in self.counted:
+            (<list> each[1])[<Py_ssize_t> each[2] + 1] = item(each[0], each[3])
+
+    def has_changed(self, model):
+        """Return whether any attribute that `watch` was given is another object, or `holds` is no longer true."""
+        cdef tuple kept
+        for kept in self.watched:
+            if not is_as(kept[0], kept[1]):
+                return True
+        for kept in self.settings:
+            if getattr(kept[0], kept[1], None) is not kept[2]:
+                return True
+        for kept in self.versions:
+            if (<PyTypeObject *> <PyObject *> kept[0]).tp_version_tag != <unsigned int> kept[1] or not kept[1]:
+                return not self.holds(model)
+        return not are_parts_untouched(model, self.guards)
 
     def sums(self):
         """Return the epoch's sums so far: of losses, of hits, and how many of each, or how much weight."""
@@ -1165,8 +1390,14 @@ cdef class Plan:
         """Let go of all arrays, and of memory that is too much to keep."""
         self.dismiss()
         self.has_parameters = self.has_data = self.is_prepared = False
+        self.keeps = self.has_before = self.is_back = False
+        self.watched, self.counted, self.settings, self.versions = [], [], (), []
         self.held = []
         self.steps = self.epochs = self.order = None
+        PyMem_RawFree(self.spans)
+        self.spans = NULL
+        if self.before_size > MOST_KEPT:
+            self._free_before()
         if self.memory_size > MOST_KEPT:
             self._free()
 

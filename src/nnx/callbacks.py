@@ -1,0 +1,591 @@
+"""Callbacks: what is called at the end of each epoch of `Model.train`, and may end the training.
+
+`nnx.engine.calling` calls them and keeps their state in checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
+
+import numpy as np
+
+from nnx import layers
+from nnx._base import check, files
+from nnx._base.describe import Described
+from nnx._base.network import Network
+from nnx._base.printing import figure_text
+from nnx._base.text import abridged
+from nnx._base.typing import Array, Path
+from nnx.engine.history import EPOCH, TRAINING, VALIDATION
+
+if TYPE_CHECKING:
+    from nnx.engine.history import History
+
+__all__ = ["CSVLog", "Callback", "EarlyStopping", "ReduceRateOnPlateau", "SaveBest", "TensorBoardLog"]
+
+#: In which direction a figure is better: "auto" is "max" for accuracies and "min" for all others.
+MODES = ("auto", "min", "max")
+
+
+class TrainingRun:
+    """What a callback is handed: the training as it stands. Always the same object within a call of `Model.train`.
+
+    Attributes
+    ----------
+    model : Model
+        Its parameters are as after the epoch's last step. They may be changed, in place or by assignment.
+    history : History
+        All figures so far.
+    epoch : int
+        The number of the epoch that has just ended, counted from 1; 0 before the first.
+    epochs : int
+        How many there are to be.
+    validated : bool
+        Whether the run has validation data.
+    resumed : bool
+        Whether it goes on from a checkpoint.
+    stopped : str or None
+        Why `stop` was called.
+    """
+
+    def __init__(self, model: Any, history: History, epochs: int, validated: bool) -> None:
+        self.model, self.history, self.epochs, self.validated = model, history, epochs, validated
+        self.epoch = 0
+        self.resumed = False
+        self.stopped: str | None = None
+        self._figures: dict[str, float] | None = None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The epoch's figures under `History`'s names: ``loss``, ``accuracy``, ``validation_loss``, ...
+
+        Those of the validation are there if there are validation data; before the first epoch nothing is.
+        """
+        if self._figures is None:
+            self._figures = self.history.latest(self.validated) if self.epoch else {}
+        return self._figures
+
+    def stop(self, reason: str = "a callback has stopped it") -> None:
+        """End the training after this epoch, as if it had been the last one.
+
+        ``reason`` is printed, unless nothing is.
+        """
+        self.stopped = check.text("TrainingRun.stop", "reason", reason)
+
+
+class Callback(Described):
+    """Base of callbacks: override what is to be done, and hand an object to ``Model.train(callbacks=[...])``.
+
+    All methods are called in the thread that trains, between two steps, with a `TrainingRun`. What they raise ends
+    the training: the model is as after the epoch, and the error reaches the caller.
+
+    State that is to be kept in checkpoints takes two methods more: ``get_state()`` returns it as a dict whose values
+    are numbers, texts, None or arrays, and ``set_state(state)`` takes it back, before ``on_train_begin``, when a run
+    goes on.
+
+    Examples
+    --------
+    >>> import nnx
+    >>> class Goal(nnx.Callback):
+    ...     def on_epoch_end(self, run):
+    ...         if run.figures["loss"] < 0.01:
+    ...             run.stop("the loss is below 0.01")
+    >>> model = nnx.Model()
+    >>> model.add(nnx.Layer_Dense(1, 1))
+    >>> model.set(
+    ...     loss=nnx.Loss_MeanSquaredError(), optimizer=nnx.Optimizer_SGD(0.5), accuracy=nnx.Accuracy_Regression()
+    ... )
+    >>> model.finalize()
+    >>> history = model.train([[0.0], [1.0]], [0.0, 2.0], epochs=500, print_every=None, callbacks=[Goal()])
+    >>> len(history.loss) < 500
+    True
+    """
+
+    def on_train_begin(self, run: TrainingRun) -> None:
+        """Be called before the first step, after all checks; ``run.epoch`` is above 0 if the run goes on."""
+
+    def on_epoch_end(self, run: TrainingRun) -> None:
+        """Be called after each epoch and its validation."""
+
+    def on_train_end(self, run: TrainingRun) -> None:
+        """Be called after the last step of a run that has come to its end, or was stopped; not after an error."""
+
+    def close(self) -> None:
+        """Let go of files: called last of all, after errors and Ctrl-C too."""
+
+    def _check(self, where: str, model: Network, validated: bool) -> None:
+        """Refuse a run that this is no use for; nothing has changed yet."""
+
+    def _check_state(self, state: dict[str, Any], model: Network) -> None:
+        """Refuse a state that a checkpoint holds, by ValueError, TypeError or KeyError; nothing has changed yet."""
+
+    def _compared(self) -> dict[str, Any]:
+        """Return the settings that must be the same when a run goes on."""
+        return {name: value for name, value in self.get_config().items() if name not in ("path", "folder")}
+
+
+class Monitor(Callback):
+    """Base of callbacks that look at one figure of each epoch, whether it is better than all before.
+
+    Attributes
+    ----------
+    best : float
+        The best figure so far, NaN if there is none.
+    best_epoch : int
+        Its epoch, counted from 1; 0 if there is none.
+    wait : int
+        Epochs since then, or since the rate was reduced.
+    """
+
+    monitor: str = "validation_loss"
+    min_delta: float = 0.0
+    mode: str = "auto"
+    patience: int = 0
+    best: float = math.nan
+    best_epoch: int = 0
+    wait: int = 0
+
+    def _configure(self, monitor: str, mode: str, min_delta: float = 0.0, patience: int = 1) -> None:
+        where = type(self).__name__
+        self.monitor = check.one_of(where, "monitor", monitor, EPOCH)
+        self.mode = check.one_of(where, "mode", mode, MODES)
+        self.min_delta = check.number(where, "min_delta", min_delta, 0)
+        self.patience = check.whole(where, "patience", patience, 1, check.MAX_COUNT)
+
+    def _check(self, where: str, model: Network, validated: bool) -> None:
+        if self.monitor in VALIDATION and not validated:
+            raise ValueError(
+                f"{where}: validation_data must be given for {type(self).__name__}, which monitors {self.monitor!r}. "
+                f"Or choose another figure: {type(self).__name__}(monitor='loss')."
+            )
+
+    def on_train_begin(self, run: TrainingRun) -> None:
+        """Begin anew, unless the run goes on."""
+        if not run.resumed:
+            self.best, self.best_epoch, self.wait = math.nan, 0, 0
+
+    def _improves(self, run: TrainingRun) -> bool:
+        """Take the epoch's figure; return whether it is better than all before, by more than ``min_delta``."""
+        value = run.figures[self.monitor]
+        larger = self.mode == "max" or (self.mode == "auto" and self.monitor.endswith("accuracy"))
+        if math.isnan(value) or (
+            not math.isnan(self.best)
+            and not (value > self.best + self.min_delta if larger else value < self.best - self.min_delta)
+        ):
+            self.wait += 1
+            return False
+        self.best, self.best_epoch, self.wait = value, run.epoch, 0
+        return True
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"best": np.array([self.best], np.float64), "best_epoch": self.best_epoch, "wait": self.wait}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on with what `get_state` returned."""
+        self.best, self.best_epoch, self.wait = float(state["best"][0]), state["best_epoch"], state["wait"]
+
+    def _check_state(self, state: dict[str, Any], model: Network) -> None:
+        if set(state) != {"best", "best_epoch", "wait"}:
+            raise KeyError(*sorted(state)[:1])
+        _array("best", state["best"], np.zeros(1, np.float64))
+        for name in ("best_epoch", "wait"):
+            check.whole("", name, state[name], 0, check.MAX_COUNT)
+
+
+class EarlyStopping(Monitor):
+    """Stops the training when a figure has not become better for some epochs, and puts the best parameters back.
+
+    Parameters
+    ----------
+    monitor : str
+        Which of the epoch's figures to look at, by its name in `History`.
+    patience : int
+        How many epochs in a row may be no better than the best one.
+    min_delta : float
+        By how much a figure must be better to count.
+    restore_best : bool
+        Whether to put back, at the end of the training, what the model's parameters were after the best epoch: all
+        weights, biases, averages and running figures of layers, in place. The optimizer's state stays as it is. An
+        interrupted run is left as it is, so that it can go on.
+    mode : "auto", "min" or "max"
+        Whether smaller or larger is better; "auto": larger for an accuracy, smaller for all else. NaN is never better.
+
+    Attributes
+    ----------
+    best : float
+        The best figure, NaN if there is none.
+    best_epoch : int
+        Its epoch, counted from 1; 0 if there is none.
+    wait : int
+        Epochs since then.
+
+    Notes
+    -----
+    Prechelt, "Early stopping: but when?", 1998. ``EarlyStopping`` of Keras with ``restore_best_weights=True``, which
+    leaves the last weights in place by default.
+
+    Examples
+    --------
+    >>> import nnx
+    >>> X, y = nnx.spiral_data(samples=20, classes=3)
+    >>> model = nnx.Model()
+    >>> for layer in (nnx.Layer_Dense(2, 64), nnx.Activation_ReLU(), nnx.Layer_Dense(64, 3), nnx.Activation_Softmax()):
+    ...     model.add(layer)
+    >>> model.set(
+    ...     loss=nnx.Loss_CategoricalCrossentropy(),
+    ...     optimizer=nnx.Optimizer_Adam(0.5),
+    ...     accuracy=nnx.Accuracy_Categorical(),
+    ... )
+    >>> model.finalize()
+    >>> stopping = nnx.EarlyStopping(patience=5)
+    >>> history = model.train(
+    ...     X, y, epochs=1000, validation_data=nnx.spiral_data(20, 3), callbacks=[stopping], print_every=None
+    ... )
+    >>> len(history.loss) == stopping.best_epoch + 5
+    True
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("monitor", "patience", "min_delta", "restore_best", "mode")
+
+    def __init__(
+        self,
+        monitor: str = "validation_loss",
+        patience: int = 10,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+        mode: str = "auto",
+    ) -> None:
+        self._configure(monitor, mode, min_delta, patience)
+        self.restore_best = check.flag("EarlyStopping", "restore_best", restore_best)
+        self._kept: dict[str, Array] = {}
+
+    def on_train_begin(self, run: TrainingRun) -> None:
+        """Begin anew, unless the run goes on."""
+        super().on_train_begin(run)
+        if not run.resumed:
+            self._kept = {}
+
+    def on_epoch_end(self, run: TrainingRun) -> None:
+        """Keep the parameters of the best epoch so far, or count one that is no better."""
+        if self._improves(run):
+            if self.restore_best:
+                self._keep(run.model)
+        elif self.wait >= self.patience:
+            run.stop(self._reason())
+
+    def _reason(self) -> str:
+        if not self.best_epoch:
+            return f"{self.monitor} has been NaN for {self.wait} epochs"
+        back = ", whose parameters are put back" if self.restore_best else ""
+        since = f"epoch {self.best_epoch} ({figure_text(self.best)})"
+        return f"{self.monitor} has not become better since {since}{back}"
+
+    def _keep(self, model: Network) -> None:
+        arrays = learnt(model)
+        for name, array in arrays.items():
+            kept = self._kept.get(name)
+            if kept is None or kept.shape != array.shape or kept.dtype != array.dtype:
+                self._kept[name] = array.copy()
+            else:
+                np.copyto(kept, array)
+        for name in self._kept.keys() - arrays.keys():
+            del self._kept[name]
+
+    def on_train_end(self, run: TrainingRun) -> None:
+        """Put the parameters of the best epoch back."""
+        arrays = learnt(run.model)
+        for name, kept in self._kept.items():
+            if name in arrays:
+                np.copyto(arrays[name], kept)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the best epoch's parameters too."""
+        return {**super().get_state(), **self._kept}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on with what `get_state` returned."""
+        super().set_state(state)
+        self._kept = {name: array for name, array in state.items() if name.startswith("layers.")}
+
+    def _check_state(self, state: dict[str, Any], model: Network) -> None:
+        arrays = learnt(model)
+        kept = {name: array for name, array in state.items() if name.startswith("layers.")}
+        super()._check_state({name: value for name, value in state.items() if name not in kept}, model)
+        for name, array in kept.items():
+            number, _, attribute = name.removeprefix("layers.").partition(".")
+            if attribute in layers.AVERAGED:  # which the model may have only later
+                attribute = PARAMETERS[layers.AVERAGED.index(attribute)]
+            _array(name, array, arrays[f"layers.{number}.{attribute}"])
+        parameters = {name for name in arrays if not name.endswith(layers.AVERAGED)}
+        if bool(kept) != bool(state["best_epoch"] and self.restore_best) or (kept and not parameters <= kept.keys()):
+            raise ValueError("the best parameters are not all there")
+
+
+class ReduceRateOnPlateau(Monitor):
+    """Makes the learning rate smaller when a figure has not become better for some epochs.
+
+    The optimizer's ``learning_rate`` is multiplied by ``factor``. Decay and schedules are factors of it as well, so
+    they go on from the smaller rate.
+
+    Parameters
+    ----------
+    monitor : str
+        Which of the epoch's figures to look at, by its name in `History`.
+    factor : float
+        What the rate is multiplied by, above 0 and below 1.
+    patience : int
+        After how many epochs in a row that are no better.
+    min_delta : float
+        By how much a figure must be better to count.
+    min_rate : float
+        ``learning_rate`` becomes no smaller than this.
+    mode : "auto", "min" or "max"
+        Whether smaller or larger is better; "auto": larger for an accuracy, smaller for all else. NaN is never better.
+
+    Attributes
+    ----------
+    best, best_epoch, wait
+        As those of `EarlyStopping`; ``wait`` is 0 again when the rate has been reduced.
+
+    Notes
+    -----
+    ReduceLROnPlateau of Keras, without a cooldown. PyTorch's waits an epoch longer.
+
+    Examples
+    --------
+    >>> from nnx import ReduceRateOnPlateau
+    >>> ReduceRateOnPlateau(monitor="loss", factor=0.5, patience=3)
+    ReduceRateOnPlateau(monitor='loss', factor=0.5, patience=3)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("monitor", "factor", "patience", "min_delta", "min_rate", "mode")
+
+    def __init__(
+        self,
+        monitor: str = "validation_loss",
+        factor: float = 0.1,
+        patience: int = 5,
+        min_delta: float = 0.0,
+        min_rate: float = 0.0,
+        mode: str = "auto",
+    ) -> None:
+        self._configure(monitor, mode, min_delta, patience)
+        self.factor = check.fraction("ReduceRateOnPlateau", "factor", factor)
+        if not self.factor:
+            raise ValueError(f"ReduceRateOnPlateau: factor must be above 0 and below 1, got {factor!r}.")
+        self.min_rate = check.number("ReduceRateOnPlateau", "min_rate", min_rate, 0)
+
+    def _check(self, where: str, model: Network, validated: bool) -> None:
+        super()._check(where, model, validated)
+        if not hasattr(model.optimizer, "learning_rate"):
+            raise TypeError(
+                f"{where}: optimizer must have a learning_rate for ReduceRateOnPlateau, got "
+                f"{abridged(model.optimizer)}."
+            )
+
+    def on_epoch_end(self, run: TrainingRun) -> None:
+        """Reduce the rate if it is time to."""
+        if self._improves(run) or self.wait < self.patience:
+            return
+        self.wait = 0
+        optimizer = run.model.optimizer
+        rate = optimizer.learning_rate
+        if not getattr(optimizer, "decay", 0) and getattr(optimizer, "schedule", None) is None:
+            rate = getattr(optimizer, "current_learning_rate", rate)  # which may have been assigned
+        if rate * self.factor >= self.min_rate or rate > self.min_rate:
+            optimizer.learning_rate = max(rate * self.factor, self.min_rate)
+
+
+class SaveBest(Monitor):
+    """Saves the model whenever a figure is better than in all epochs before.
+
+    Parameters
+    ----------
+    path : str or path
+        Where to, as in `Model.save`; the file is replaced whole.
+    monitor : str
+        Which of the epoch's figures to look at, by its name in `History`.
+    mode : "auto", "min" or "max"
+        Whether smaller or larger is better; "auto": larger for an accuracy, smaller for all else. NaN is never better.
+
+    Attributes
+    ----------
+    best, best_epoch
+        As those of `EarlyStopping`.
+
+    Examples
+    --------
+    >>> from nnx import SaveBest
+    >>> SaveBest("best.safetensors", monitor="validation_accuracy")
+    SaveBest('best.safetensors', monitor='validation_accuracy')
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("path", "monitor", "mode")
+
+    def __init__(self, path: Path, monitor: str = "validation_loss", mode: str = "auto") -> None:
+        self._configure(monitor, mode)
+        self.path = check.path("SaveBest", "path", path)
+        self._target = self.path
+
+    def _check(self, where: str, model: Network, validated: bool) -> None:
+        super()._check(where, model, validated)
+        files.writable("SaveBest", self.path)
+
+    def on_train_begin(self, run: TrainingRun) -> None:
+        """Begin anew, unless the run goes on."""
+        super().on_train_begin(run)
+        self._target = os.path.abspath(self.path)  # the run may change the current folder
+
+    def on_epoch_end(self, run: TrainingRun) -> None:
+        """Save the model if the epoch was the best one."""
+        if self._improves(run):
+            run.model.save(self._target)
+
+
+class CSVLog(Callback):
+    """Writes each epoch's figures to a CSV file, a line an epoch.
+
+    Parameters
+    ----------
+    path : str or path
+        An existing file is replaced. A run that goes on from a checkpoint writes the lines of its earlier epochs
+        again, from its history: none is missing, and none is there twice.
+
+    Examples
+    --------
+    >>> from nnx import CSVLog
+    >>> CSVLog("run.csv")
+    CSVLog('run.csv')
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("path",)
+    _file: TextIO | None = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = check.path("CSVLog", "path", path)
+
+    def _check(self, where: str, model: Network, validated: bool) -> None:
+        files.writable("CSVLog", self.path)
+
+    def on_train_begin(self, run: TrainingRun) -> None:
+        """Write the names of the figures, and those of earlier epochs."""
+        names = EPOCH if run.validated else TRAINING
+        self._file = open(self.path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 - `close` closes it
+        self._file.write(f"epoch,{','.join(names)}\n")
+        columns = [getattr(run.history, name)[: run.epoch].tolist() for name in names]
+        self._file.writelines(map(_line, range(1, run.epoch + 1), zip(*columns, strict=True)))
+        self._file.flush()
+
+    def on_epoch_end(self, run: TrainingRun) -> None:
+        """Write the epoch's line."""
+        if self._file is not None:
+            self._file.write(_line(run.epoch, tuple(run.figures.values())))
+            self._file.flush()  # whoever looks finds all epochs
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_file"}
+
+
+class TensorBoardLog(Callback):
+    """Writes each epoch's figures for TensorBoard, under the names that they have in `History`.
+
+    Needs the package tensorboard, without TensorFlow: ``python -m pip install 'nnx-core[tensorboard]'``. Look at them
+    with ``tensorboard --logdir FOLDER``.
+
+    Parameters
+    ----------
+    folder : str or path
+        Made if need be. Each call of `train` adds a file. When a run goes on from a checkpoint, TensorBoard drops
+        what older files hold of later epochs.
+
+    Examples
+    --------
+    >>> from nnx import TensorBoardLog
+    >>> TensorBoardLog("runs/first")
+    TensorBoardLog('runs/first')
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("folder",)
+    _writer: Any = None
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = check.path("TensorBoardLog", "folder", folder)
+
+    def _check(self, where: str, model: Network, validated: bool) -> None:
+        try:
+            import tensorboard.summary.writer.event_file_writer  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                f"{where}: TensorBoardLog needs the package tensorboard ({error}). Install it: "
+                "python -m pip install 'nnx-core[tensorboard]'"
+            ) from error
+        if os.path.exists(self.folder) and not os.path.isdir(self.folder):
+            raise NotADirectoryError(f"TensorBoardLog: folder must be a folder, got the file {self.folder!r}.")
+
+    def on_train_begin(self, run: TrainingRun) -> None:
+        """Begin a file; say from which epoch on it holds."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(self.folder)
+        if run.resumed:
+            begins = SessionLog(status=SessionLog.START)
+            self._writer.add_event(Event(wall_time=_now(), step=run.epoch + 1, session_log=begins))
+
+    def on_epoch_end(self, run: TrainingRun) -> None:
+        """Write the epoch's figures."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in run.figures.items()]
+        self._writer.add_event(Event(wall_time=_now(), step=run.epoch, summary=Summary(value=values)))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_writer"}
+
+
+# Parts
+
+PARAMETERS = ("weights", "biases")
+
+
+def learnt(model: Network) -> dict[str, Array]:
+    """Return all arrays of a model's layers that predictions depend on, by name; what is written to them counts."""
+    return {
+        f"layers.{number}.{name}": getattr(layer, name)
+        for number, layer in enumerate(layers.walk(model.layers))
+        for name in (*PARAMETERS, *layers.AVERAGED, *getattr(layer, "_running", ()))
+        if isinstance(getattr(layer, name, None), np.ndarray)
+    }
+
+
+def _array(name: str, value: Any, like: Array) -> None:
+    """Refuse what is no array of this shape and dtype."""
+    if not isinstance(value, np.ndarray) or value.shape != like.shape or value.dtype != like.dtype:
+        raise ValueError(f"{name} must be an array of shape {like.shape}")
+
+
+def _line(epoch: int, values: tuple[float, ...]) -> str:
+    return f"{epoch},{','.join(map(repr, values))}\n"
+
+
+def _now() -> float:
+    import time
+
+    return time.time()

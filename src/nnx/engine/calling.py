@@ -1,0 +1,220 @@
+"""Who calls a run's callbacks, and what a checkpoint holds of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from nnx._base import files
+from nnx._base.text import abridged
+from nnx._base.typing import Array
+from nnx.callbacks import Callback, TrainingRun
+from nnx.engine.job import Job
+
+
+class DamagedError(Exception):
+    """What a checkpoint holds of callbacks is none of what they write."""
+
+
+class Called:
+    """The callbacks of a run.
+
+    Parameters
+    ----------
+    where : str
+        The method that was called, for messages.
+    job : Job
+        The run.
+    callbacks : list
+        As `Model.train` was given it: callbacks, and functions of a `TrainingRun`.
+
+    Attributes
+    ----------
+    called : int
+        After how many epochs they have been called.
+    stopped : str or None
+        Why one of them has stopped the run.
+    """
+
+    def __init__(self, where: str, job: Job, callbacks: Any) -> None:
+        self._where, self._model = where, job.model
+        self.callbacks = _checked(where, callbacks)
+        validated = job.held_out is not None
+        for each in self._objects():
+            each._check(where, job.model, validated)
+        self.called = 0
+        self.stopped: str | None = None
+        self._run = TrainingRun(job.model, job.history, job.epochs, validated)
+        self._at_epoch_end: list[Callable[[TrainingRun], Any]] = [
+            each.on_epoch_end if isinstance(each, Callback) else each for each in self.callbacks
+        ]
+        self._states: list[dict[str, Any]] = []
+
+    def _objects(self) -> list[Callback]:
+        return [each for each in self.callbacks if isinstance(each, Callback)]
+
+    def _with_state(self) -> list[Any]:
+        return [each for each in self._objects() if hasattr(each, "get_state") and hasattr(each, "set_state")]
+
+    # While the run goes on
+
+    def begin(self, job: Job) -> None:
+        """Call them before the first step."""
+        self._run.epoch = self.called
+        for each in self._objects():
+            each.on_train_begin(self._run)
+        self._end_if_stopped(job)
+
+    def end_epoch(self, job: Job) -> None:
+        """Call them after an epoch; end the job there if one of them says so."""
+        self.called += 1
+        run = self._run
+        run.epoch, run._figures = self.called, None
+        for call in self._at_epoch_end:
+            call(run)
+        if run.stopped is not None:
+            self._end_if_stopped(job)
+
+    def _end_if_stopped(self, job: Job) -> None:
+        self.stopped = self._run.stopped
+        if self.stopped is not None:
+            job.epochs = self.called
+
+    def end(self) -> None:
+        """Call them after the run."""
+        for each in self._objects():
+            each.on_train_end(self._run)
+
+    def close(self) -> None:
+        """Let them let go of files, each of them whatever another one raises."""
+        self._close(self._objects())
+
+    def _close(self, callbacks: list[Callback]) -> None:
+        for number, each in enumerate(callbacks):
+            try:
+                each.close()
+            except BaseException:
+                self._close(callbacks[number + 1 :])
+                raise
+
+    # In checkpoints
+
+    def state(self) -> tuple[list[dict[str, Any]], dict[str, Array]]:
+        """Return what a checkpoint holds of those that have a state: descriptions, and arrays by name."""
+        described, arrays = [], {}
+        for number, each in enumerate(self._with_state()):
+            plain = {}
+            for name, value in _checked_state(self._where, each).items():
+                if isinstance(value, np.ndarray):
+                    arrays[f"callbacks.{number}.{name}"] = value
+                else:
+                    plain[name] = value
+            described.append({**_made_like(each), "state": plain})
+        return described, arrays
+
+    def check_state(self, described: Any, arrays: Mapping[str, Array], path: str) -> None:
+        """Refuse what a checkpoint holds of other callbacks; remember what it holds of these.
+
+        Raises
+        ------
+        ValueError
+            If it was written by others.
+        DamagedError
+            If nobody can have written it.
+        """
+        ours = [_made_like(each) for each in self._with_state()]
+        compare(self._where, described, ours, path)
+        for number, (each, found) in enumerate(zip(self._with_state(), described, strict=True)):
+            beginning = f"callbacks.{number}."
+            beside = {n.removeprefix(beginning): array for n, array in arrays.items() if n.startswith(beginning)}
+            state = {**found["state"], **beside}
+            try:
+                if len(state) < len(found["state"]) + len(beside):
+                    raise KeyError("a name is there twice")
+                each._check_state(state, self._model)
+            except (IndexError, KeyError, TypeError, ValueError) as error:
+                raise DamagedError(f"its state of {type(each).__name__} is none") from error
+            self._states.append(state)
+
+    def resume(self, called: int, stopped: str | None) -> None:
+        """Go on after they have been called for some epochs."""
+        self.called, self.stopped = called, stopped
+        self._run.resumed, self._run.epoch, self._run.stopped = True, called, stopped
+
+    def restore(self) -> None:
+        """Give them the state that the checkpoint holds."""
+        for each, state in zip(self._with_state(), self._states, strict=True):
+            each.set_state(state)
+
+
+def compare(where: str, described: Any, ours: list[dict[str, Any]], path: str) -> None:
+    """Refuse descriptions in a checkpoint that are not of these callbacks."""
+    if not isinstance(described, list) or not all(
+        isinstance(each, dict)
+        and each.keys() == {"class", "settings", "state"}
+        and isinstance(each["class"], str)
+        and isinstance(each["settings"], dict)
+        and isinstance(each["state"], dict)
+        for each in described
+    ):
+        raise DamagedError("its callbacks are not described")
+    theirs = [{"class": each["class"], "settings": each["settings"]} for each in described]
+    if theirs != ours:
+        raise ValueError(
+            f"{where}: callbacks with a state must be those of {path!r}, {_told(theirs)}, got {_told(ours)}."
+        )
+
+
+def _made_like(callback: Any) -> dict[str, Any]:
+    return {"class": type(callback).__name__, "settings": callback._compared()}
+
+
+def _told(callbacks: list[dict[str, Any]]) -> str:
+    """Return callbacks as calls of their constructors."""
+    if not callbacks:
+        return "none"
+    calls = [
+        f"{each['class']}({', '.join(f'{name}={value!r}' for name, value in each['settings'].items())})"
+        for each in callbacks
+    ]
+    return files.printable(", ".join(calls), 300)
+
+
+def _checked(where: str, callbacks: Any) -> list[Any]:
+    """Return a list of callbacks and functions, each once."""
+    if not isinstance(callbacks, list | tuple):
+        raise TypeError(f"{where}: callbacks must be a list, got {abridged(callbacks)}. Write callbacks=[...].")
+    for number, each in enumerate(callbacks):
+        if isinstance(each, type):
+            raise TypeError(f"{where}: callbacks[{number}] must be an object, got a class. Write {each.__name__}(...).")
+        if not isinstance(each, Callback) and not callable(each):
+            raise TypeError(
+                f"{where}: callbacks[{number}] must be a Callback or a function of the run, got {abridged(each)}."
+            )
+        if any(each is other for other in callbacks[:number] if isinstance(each, Callback)):
+            raise ValueError(f"{where}: callbacks must hold each object once, got {abridged(each)} twice.")
+    return list(callbacks)
+
+
+def _checked_state(where: str, callback: Any) -> dict[str, Any]:
+    """Return what a callback's ``get_state`` returns, which must be such as a file can hold."""
+    state = callback.get_state()
+    if isinstance(state, dict):
+        state = {name: value.item() if isinstance(value, np.generic) else value for name, value in state.items()}
+    if not isinstance(state, dict) or not all(isinstance(n, str) and _can_be_kept(v) for n, v in state.items()):
+        raise TypeError(
+            f"{where}: {type(callback).__name__}.get_state must return a dict of finite numbers, texts, None and "
+            f"arrays of numbers by name, got {abridged(state)}."
+        )
+    return state
+
+
+def _can_be_kept(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biuf" and value.dtype.itemsize <= 8
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, bool | int | str)

@@ -46,7 +46,10 @@ class Accuracy(Described):
         comparisons = np.asarray(self.compare(predictions, y))
         if comparisons.size == 0:
             raise ValueError(f"{type(self).__name__}.calculate: predictions must have at least one row, got none.")
-        hits = float(np.add.reduce(comparisons, axis=None, dtype=np.float64))
+        if comparisons.dtype == np.bool_:
+            hits = float(np.count_nonzero(comparisons))
+        else:
+            hits = float(np.add.reduce(comparisons, axis=None, dtype=np.float64))
         self.accumulated_sum += hits
         self.accumulated_count += comparisons.size
         return hits / comparisons.size

@@ -152,13 +152,18 @@ class Loss(Described):
         self.accumulated_count = 0
 
 
+#: The coefficients of a layer's penalty.
+COEFFICIENTS = ("weight_regularizer_l1", "weight_regularizer_l2", "bias_regularizer_l1", "bias_regularizer_l2")
+
+
 def _penalty(layer: Any) -> float:
     """Return a layer's penalty; a layer of one's own may lack any of the attributes."""
     where = "Loss.regularization_loss"
+    weight_l1, weight_l2, bias_l1, bias_l2 = given = [getattr(layer, name, 0) for name in COEFFICIENTS]
+    if not any(given) and {*map(type, given)} <= {int, float}:
+        return 0.0
     penalty = 0.0
-    for name, kind in (("weights", "weight"), ("biases", "bias")):
-        l1 = getattr(layer, f"{kind}_regularizer_l1", 0)
-        l2 = getattr(layer, f"{kind}_regularizer_l2", 0)
+    for name, kind, l1, l2 in (("weights", "weight", weight_l1, weight_l2), ("biases", "bias", bias_l1, bias_l2)):
         values = getattr(layer, name, None)
         if values is not None and not all(type(strength) in (int, float) and strength == 0 for strength in (l1, l2)):
             l1 = float(check.number(where, f"{kind}_regularizer_l1", l1, 0))

@@ -122,6 +122,7 @@ class Model:
     _training: Any = None
     #: What was made for this model the last time it was trained, or used: see `nnx.engine.plan`.
     _plan: Any = None
+    _segments: Any = None
     _again: Any = None
     _inference: Any = None
 
@@ -629,22 +630,25 @@ class Model:
     def backward(self, output: Any, y: Any) -> None:
         """Set all layers' gradients of the loss, given the ``output`` of `forward` and what it should have been."""
         self._require("Model.backward", "loss")
-        rest = self.layers[:-1]
-        softmax = self.softmax_classifier_output
-        if not self._has_pair_gradient():
-            rest = self.layers
-            self.loss.backward(output, y)
-            dvalues = self.loss.dinputs
-        elif softmax is not None:
-            softmax.loss = self.loss
-            softmax.backward(output, y)
-            dvalues = self.layers[-1].dinputs = softmax.dinputs
-        else:
-            where = f"{type(self.loss).__name__}.backward"
-            dvalues = self.layers[-1].dinputs = self.loss._pair_gradient(where, output, y)
-        for layer in reversed(rest):
+        dvalues, is_combined = self._loss_gradient(output, y)
+        for layer in reversed(self.layers[:-1] if is_combined else self.layers):
             layer.backward(dvalues)
             dvalues = layer.dinputs
+
+    def _loss_gradient(self, output: Any, y: Any) -> tuple[Any, bool]:
+        """Return the loss's gradient by the output, or by the inputs of the last layer, and whether it is that."""
+        softmax = self.softmax_classifier_output
+        if not self._has_pair_gradient():
+            self.loss.backward(output, y)
+            return self.loss.dinputs, False
+        if softmax is not None:
+            softmax.loss = self.loss
+            softmax.backward(output, y)
+            dvalues = softmax.dinputs
+        else:
+            dvalues = self.loss._pair_gradient(f"{type(self.loss).__name__}.backward", output, y)
+        self.layers[-1].dinputs = dvalues
+        return dvalues, True
 
     # Parameters and files
 
@@ -797,8 +801,10 @@ class Model:
     def explain(self, precision: str | None = None) -> str:
         """Return whether this model trains as a plan, many steps in one compiled call, and if not, what prevents it.
 
-        Both ways compute the same formulas; their results differ by rounding, as sums run in another order. A plan is
-        several times as fast. ``print(nnx.engine.program.lower(model))`` shows what a plan does in a step.
+        A model with parts of your own trains in segments: built-in layers that follow each other run compiled, one call
+        for several. All ways compute the same formulas; their results differ by rounding, as sums run in another order.
+        A plan is several times as fast as layer by layer. ``print(nnx.engine.program.lower(model))`` shows what a plan
+        does in a step.
 
         Parameters
         ----------
@@ -807,7 +813,7 @@ class Model:
         """
         where = "Model.explain"
         self._require(where, "loss", "optimizer", "accuracy")
-        return plan.explain(self, checked_precision(where, precision, dtype_of(self)) == "bfloat16")
+        return training.explain(self, checked_precision(where, precision, dtype_of(self)) == "bfloat16")
 
     def summary(self) -> None:
         """Print a table of the layers with their output shapes, numbers of parameters and bytes."""

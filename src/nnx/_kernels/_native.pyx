@@ -794,6 +794,7 @@ def average_update(averages, values, double keep):
 
 
 include "native/plans/plan.pxi"
+include "native/plans/segment.pxi"
 include "native/plans/repeat.pxi"
 include "native/plans/inference.pxi"
 include "native/plans/predictor.pxi"

@@ -1,4 +1,7 @@
-"""The book path: a model's training and evaluation, one layer call after the other."""
+"""The book path: a model's training and evaluation, one layer call after the other.
+
+`segments.py` runs the same steps, with another `Way` through the layers.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any, NamedTuple
 from nnx._base import precision, printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
+from nnx._base.typing import Array
 from nnx.engine import divergence, program
 from nnx.engine.job import Data, Job, Keep, Validate
 from nnx.losses import Answers, Loss
@@ -24,9 +28,33 @@ class Figures(NamedTuple):
     learning_rate: float
 
 
-def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) -> None:
+class Way:
+    """How a step goes through a model's layers: here by calling each one's methods."""
+
+    def __init__(self, model: Network) -> None:
+        self.model = model
+
+    def forward(self, X: Array, is_last: bool) -> Any:
+        """Return the model's output for a batch; ``is_last``: it is the call's last step."""
+        return self.model.forward(X, training=True)
+
+    def set_outputs(self) -> None:
+        """Give layers the ``output`` of the latest forward, where they have not got it yet."""
+
+    def backward(self, output: Any, y: Any) -> None:
+        """Compute all gradients that the updates need."""
+        self.model.backward(output, y)
+
+    def updates(self) -> list[partial[Any]]:
+        """Return the calls that update the parameters, and count the step, as a built-in optimizer does."""
+        steps: list[partial[Any]] = self.model.optimizer._steps(self.model.trainable_layers)
+        return steps
+
+
+def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep, way: Way | None = None) -> None:
     """Train for some epochs; record and report each step and epoch."""
     done, model = job.done, job.model
+    way = way or Way(model)
 
     def sums() -> tuple[float, ...]:
         return _sums(model)
@@ -44,7 +72,7 @@ def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) ->
                     _new_pass(model)
                 for batch in job.data.batches(job.batch_size, job.order.draw(epoch + 1, len(job.data.X)), first):
                     ends = (done + 1) % job.n_batches == 0
-                    _do_step(job, report, batch, done)
+                    _do_step(job, way, report, batch, done)
                     done += 1
                     if ends:
                         report.line(printing.epoch_line(*_record_epoch(job)))
@@ -64,8 +92,8 @@ def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) ->
                 _record_epoch(job)
 
 
-def _do_step(job: Job, report: printing.Printer, batch: Data, done: int) -> None:
-    figures = _step(job, batch, done)
+def _do_step(job: Job, way: Way, report: printing.Printer, batch: Data, done: int) -> None:
+    figures = _step(job, way, batch, done)
     step = done % job.n_batches
     if report.wants(step):
         report.line(printing.step_line(step, *figures))
@@ -97,25 +125,27 @@ def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Inte
             interrupt.check()
 
 
-def _step(job: Job, batch: Data, done: int) -> Figures:
+def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
     """Do a step and record it; return its figures."""
     model = job.model
     before = _sums(model)
     with precision.of_products(job.precision):  # not around losses, accuracies: they may use other models
-        output = model.forward(batch.X, training=True)
+        output = way.forward(batch.X, done + 1 == job.n_steps)
     data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True)
     if job.stops and not math.isfinite(data_loss):
         if isinstance(model.loss, Loss):
             model.loss.accumulated_sum, model.loss.accumulated_count = before[0], int(before[1])
+        with precision.of_products(job.precision):
+            way.set_outputs()
         divergence.refuse_step(model, batch, done, job.n_batches)
     accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
     with precision.of_products(job.precision):
-        model.backward(output, batch.y)
+        way.backward(output, batch.y)
     optimizer = model.optimizer
     optimizer.pre_update_params()
     updates: list[partial[Any]] = []
     if updates_as_built_in(optimizer):
-        updates = optimizer._steps(model.trainable_layers)
+        updates = way.updates()
     else:
         for layer in model.trainable_layers:
             optimizer.update_params(layer)

@@ -99,8 +99,11 @@ class Accurate:
         return plain and loss._predicts == "numbers" and loss._compares_as_given
 
 
-def explain(model: Network, bfloat16: bool) -> str:
-    """Return whether a model trains as a plan, and if not, which object prevents it; how bfloat16 products run."""
+def explain(model: Network, bfloat16: bool, otherwise: str) -> str:
+    """Return whether a model trains as a plan, and if not, which object prevents it; how bfloat16 products run.
+
+    ``otherwise`` says how it trains then; "": layer by layer.
+    """
     by_layers = "It trains layer by layer"
     if bfloat16:
         by_layers += ", with bfloat16 products by conversion, no faster than float32: only plans use matrix units"
@@ -109,7 +112,7 @@ def explain(model: Network, bfloat16: bool) -> str:
     try:
         program.lower(model)
     except program.Obstacle as obstacle:
-        return f"No plan: {obstacle}. {by_layers}."
+        return f"No plan: {obstacle}. {otherwise or by_layers}."
     products = f", with bfloat16 products {precision.how_bfloat16_runs()}" if bfloat16 else ""
     return f"It trains as a plan, many steps in one compiled call, on {_kernels.name}{products}."
 

@@ -1,4 +1,4 @@
-"""Training and evaluation: as a plan where there is one for the model, else layer by layer.
+"""Training and evaluation: as a plan where there is one for the model, else in segments, else layer by layer.
 
 `Model` calls it and documents the arguments.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from nnx._base import precision, printing
 from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
-from nnx.engine import divergence, layerwise, plan
+from nnx.engine import divergence, layerwise, plan, segments
 from nnx.engine.job import Data, Job
 
 
@@ -30,8 +30,15 @@ def train(job: Job, report: printing.Printer) -> None:
                 divergence.check_parameters(job.model, done, job.n_batches)
             keeper.write(job, done, sums())
 
-    if not plan.train(job, report, validate, keep):
-        layerwise.train(job, report, validate, keep)
+    for train in (plan.train, segments.train):
+        if train(job, report, validate, keep):
+            return
+    layerwise.train(job, report, validate, keep)
+
+
+def explain(model: Network, bfloat16: bool) -> str:
+    """Return how a model trains, and what prevents a plan."""
+    return plan.explain(model, bfloat16, segments.explain(model, bfloat16))
 
 
 def evaluate(

@@ -211,8 +211,8 @@ cdef class Plan:
     dtype : float32 or float64
     stages : tuple of (kind, owner, n_in, n_out)
         What `Program.stages` holds.
-    loss : str
-        The loss's kernels' name.
+    loss : str or None
+        The loss's kernels' name; None for a `Segment`, which has none.
     combined : bool
         Whether loss and last activation have one gradient.
     guards : Guards
@@ -253,7 +253,7 @@ cdef class Plan:
     cdef readonly Py_ssize_t steps_done  # of it
 
     def __cinit__(
-        self, dtype, tuple stages not None, str loss not None, bint combined, guards not None, bint bfloat16=False
+        self, dtype, tuple stages not None, str loss, bint combined, guards not None, bint bfloat16=False
     ):
         cdef Py_ssize_t s
         self.dtype = np.dtype(dtype)
@@ -266,7 +266,8 @@ cdef class Plan:
             raise TypeError(f"Plan: dtype must be float32 for bfloat16 products, got {self.dtype}.")
         self.bfloat16 = self.lean.bfloat16 = self.stored.bfloat16 = bfloat16
         self.lean.units = self.stored.units = bfloat16 and has_units()
-        self.lean.loss = self.stored.loss = loss_of(self.kernels, loss)
+        if loss is not None:
+            self.lean.loss = self.stored.loss = loss_of(self.kernels, loss)
         check_chain(stages, self.lean.loss, combined)
         # Plain tuples, which take half as long to go through as named ones.
         self.stages, self.guards, self.dense = stages, tuple(guards), owners_with_dtype(stages)
@@ -454,19 +455,24 @@ cdef class Plan:
         layer_state : callable
             Returns the state of a parameter that the optimizer keeps on a layer, made if need be.
         """
-        cdef Stage *stage
-        cdef int s
-        cdef bint trains
-        cdef tuple states
-        cdef dict own
         self.release()
-        if len(owners) != self.n_full or len(trained) != self.n_full:
-            raise ValueError("Plan.bind: owners and trained must be one for each stage.")
         if rule is not self.rule:  # a step a call comes with the same one
             self.rule = None
             self.states = self._take_rule(rule)
             self.rule = rule
-        states = self.states
+        self.has_parameters = self._bind_stages(owners, trained, self.states, where, layer_state) and self._apart()
+        return self.has_parameters
+
+    cdef bint _bind_stages(
+        self, tuple owners, tuple trained, tuple states, str where, object layer_state
+    ) except -1:
+        """Read the addresses of parameters and of such state, and the stages' settings; false if they do not fit."""
+        cdef Stage *stage
+        cdef int s
+        cdef bint trains
+        cdef dict own
+        if len(owners) != self.n_full or len(trained) != self.n_full:
+            raise ValueError("Plan.bind: owners and trained must be one for each stage.")
         for s in range(self.n_full):
             owner = owners[s]
             stage = &self.stored.stages[s]
@@ -494,8 +500,7 @@ cdef class Plan:
             else:
                 take_activation_settings(stage, owner)
             self._pass_on(s)
-        self.has_parameters = self._apart()
-        return self.has_parameters
+        return True
 
     cdef tuple _take_rule(self, rule):
         """Take the optimizer's rule and its hyperparameters; return the names of the states of weights and biases."""
@@ -614,8 +619,8 @@ cdef class Plan:
         cdef cnp.ndarray array, compared
         cdef int i
         n = cnp.PyArray_DIM(samples, 0)
-        if n == 0 or not self.has_parameters:
-            raise ValueError("Plan.bind_data: there must be parameters and samples.")
+        if n == 0 or not self.has_parameters or self.lean.loss is NULL:
+            raise ValueError("Plan.bind_data: there must be parameters, samples and a loss.")
         self.has_data = self.is_prepared = False
         for array in self.held:
             if overlap(array, samples):
@@ -780,14 +785,17 @@ cdef class Plan:
         list of dict
             For each stage, the attributes that its layer gets.
         """
+        if not self.is_prepared or not self.stores or not 1 <= rows <= self.lean.batch:
+            raise ValueError("Plan.room: rows must be those of a run's last batch.")
+        inputs = matrix("Plan.room", "inputs", inputs, self.number, rows, self.lean.n_in)
+        return self._make_room(rows, inputs, old)
+
+    cdef list _make_room(self, Py_ssize_t rows, cnp.ndarray inputs, list old):
         cdef Stage *stages = self.stored.stages
         cdef list found = []
         cdef dict own
         cdef cnp.ndarray output, dinputs, gradients = None
         cdef int s
-        if not self.is_prepared or not self.stores or not 1 <= rows <= self.lean.batch:
-            raise ValueError("Plan.room: rows must be those of a run's last batch.")
-        inputs = matrix("Plan.room", "inputs", inputs, self.number, rows, self.lean.n_in)
         self.old = old
         for s in range(self.n_full):
             output = inputs if has_trait(&stages[s], IDENTITY) else self._array(rows, stages[s].n_out)

@@ -351,24 +351,31 @@ cdef void backward_rows(
         s -= 1
 
 
+cdef void forward_rows(
+    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, int n_stages, char *scratch
+) noexcept nogil:
+    """Take some rows forward through so many of the stages, and keep what each puts out."""
+    cdef const Stage *stage
+    cdef const real_t *inputs
+    cdef int s
+    if batch.order is not NULL:
+        gather(net, batch, first, rows)
+    for s in range(n_stages):
+        stage = &net.stages[s]
+        inputs = <const real_t *> stage.inputs + first * stage.n_in if s > 0 else rows_of_X(net, batch, first)
+        forward_stage(
+            stage, inputs, <real_t *> stage.output + first * stage.n_out, first, rows, batch.forwards, scratch
+        )
+
+
 cdef Py_ssize_t train_rows(
     const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t end, char *scratch
 ) noexcept nogil:
     """Do a step's first phase for some rows; return the hits."""
     cdef Py_ssize_t most = rows_at_a_time(net), hits = 0, rows
-    cdef int s, n_stages = net.n_stages - (1 if net.fused else 0)
-    cdef const Stage *stage
-    cdef const real_t *inputs
     while first < end:
         rows = min(most, end - first)
-        if batch.order is not NULL:
-            gather(net, batch, first, rows)
-        for s in range(n_stages):
-            stage = &net.stages[s]
-            inputs = <const real_t *> stage.inputs + first * stage.n_in if s > 0 else rows_of_X(net, batch, first)
-            forward_stage(
-                stage, inputs, <real_t *> stage.output + first * stage.n_out, first, rows, batch.forwards, scratch
-            )
+        forward_rows(net, batch, first, rows, net.n_stages - (1 if net.fused else 0), scratch)
         hits += judge_rows(net, batch, first, rows, scratch)
         backward_rows(net, batch, first, rows, scratch)
         first += rows

@@ -1,0 +1,328 @@
+"""Segments: in a model with parts of the user's own, the built-in layers on either side of those run compiled.
+
+A step is the book path's (`layerwise.py`), in the same order: forward, loss, accuracy, backward, updates. But a run of
+built-in layers takes one compiled call for each of these, not one a layer. `training.py` asks here after `plan.py`.
+
+A segment runs on one thread. What the user's code does between its calls counts at the next one: parameters are bound
+anew each time, and a model whose layers or methods have changed is cut anew, or goes on along the book path.
+"""
+
+from __future__ import annotations
+
+import operator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nnx import _kernels, optimizers
+from nnx._base import check, precision, printing
+from nnx._base.network import Network
+from nnx._base.typing import Array
+from nnx._base.vocabulary import is_built_in
+from nnx.engine import layerwise, program
+from nnx.engine.job import Job, Keep, Validate
+from nnx.layers import Layer_Dropout
+from nnx.optimizers import Optimizer, updates_as_built_in
+
+FORWARD, BACKWARD = "Layer_Dense.forward", "Layer_Dense.backward"
+
+
+def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) -> bool:
+    """Train for some epochs; False, with nothing done, if no layers of the model can run compiled."""
+    try:
+        way = Segmented(job)
+    except program.Obstacle:
+        return False
+    try:
+        layerwise.train(job, report, validate, keep, way)
+    finally:
+        way.release()
+    return True
+
+
+class Methods:
+    """A piece that runs by its layers' own methods."""
+
+    def __init__(self, piece: program.Piece) -> None:
+        self.layers = piece.layers
+
+    def forward(self, inputs: Any) -> Any:
+        """Return the output."""
+        for layer in self.layers:
+            layer.forward(inputs, True)
+            inputs = layer.output
+        return inputs
+
+    def backward(self, dvalues: Any, is_combined: bool) -> Any:
+        """Return the gradient by the inputs; ``is_combined``: ``dvalues`` is that by the last layer's inputs."""
+        for layer in reversed(self.layers[:-1] if is_combined else self.layers):
+            layer.backward(dvalues)
+            dvalues = layer.dinputs
+        return dvalues
+
+
+class Compiled(Methods):
+    """A piece that runs compiled: a segment."""
+
+    def __init__(self, piece: program.Piece, guards: program.Guards, bfloat16: bool) -> None:
+        super().__init__(piece)
+        stages = piece.stages
+        assert stages is not None
+        self.is_first = piece.first == 0
+        self.dtype = program.dtype_of(stages)
+        self.n_in, self.n_out = stages[0].n_in, stages[-1].n_out
+        self.native = _kernels.backend.Segment(  # type: ignore[attr-defined]
+            self.dtype, stages, None, False, guards, bfloat16
+        )
+        #: Which of the layers are trained.
+        self.trained: tuple[bool, ...] = ()
+        #: Of the latest forward: the inputs, and whether it ran compiled.
+        self.inputs: Any = None
+        self.ran = False
+        #: What comes back, while that is left to the update; and whether it is by the inputs of the last layer.
+        self.dvalues: Any = None
+        self.is_combined = False
+
+    def forward_compiled(self, inputs: Any, rows: int, limits_norm: bool, stores: bool) -> Any:
+        """Return the output; ``rows`` are those of a step, at most. Layers that have changed run by their methods."""
+        self.inputs = inputs = check.rows(FORWARD, "inputs", inputs, self.n_in, self.dtype)
+        self.dvalues = output = None
+        if len(inputs):
+            output = self.native.forward(self.layers, inputs, rows, limits_norm, stores, FORWARD)
+        self.ran = output is not None
+        if not self.ran:
+            return self.forward(inputs)
+        vars(self.layers[-1])["output"] = output
+        return output
+
+    def backward_compiled(self, dvalues: Any, is_combined: bool, updates: bool) -> Any:
+        """Return the gradient by the inputs; a model's first segment that ``updates`` later goes back then, too."""
+        if not self.ran:
+            return self.backward(dvalues, is_combined)
+        dvalues = check.rows(BACKWARD, "dvalues", dvalues, self.n_out, self.dtype, len(self.inputs))
+        if updates and self.is_first:
+            self.dvalues, self.is_combined = dvalues, is_combined
+            return None
+        trained = self.trained if updates else (True,) * len(self.layers)
+        dinputs = self.native.backward(self.layers, trained, dvalues, is_combined, not self.is_first, BACKWARD)
+        if dinputs is not None:
+            vars(self.layers[0])["dinputs"] = dinputs
+        return dinputs
+
+    def make_gradients(self) -> None:
+        """Give all layers the gradients of their parameters."""
+        self.native.make_gradients(self.layers, (True,) * len(self.layers), BACKWARD)
+        self.native.publish(self.layers)
+
+    def make_ready(self, rule: optimizers.Rule, rate: float, iterations: int, where: str) -> bool:
+        """Make ready for ``native.update()``; if that cannot be, give layers the gradients of what is trained."""
+        arguments = (rule, rate, iterations, optimizers._state, where)
+        if self.native.make_ready(self.layers, self.trained, self.dvalues, self.is_combined, *arguments):
+            return True
+        if self.dvalues is not None:
+            self.native.backward(self.layers, self.trained, self.dvalues, self.is_combined, False, BACKWARD)
+        self.native.make_gradients(self.layers, self.trained, BACKWARD)
+        return False
+
+    def set_outputs(self) -> None:
+        """Do the forward once more, by the layers' methods."""
+        if self.ran:
+            for layer in self.layers:
+                if isinstance(layer, Layer_Dropout):
+                    layer.training_forwards -= 1
+            with np.errstate(all="ignore"):
+                self.forward(self.inputs)
+
+
+class Segmented(layerwise.Way):
+    """A step through a model in pieces, some of which run compiled.
+
+    Raises
+    ------
+    Obstacle
+        If none does.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.model)
+        self.rows, self.bfloat16 = job.rows, job.precision == "bfloat16"
+        #: None once the model has changed so that it takes the book path.
+        self.pieces: list[Methods] | None = _cut(job.model, self.bfloat16)
+        self.updates_compiled = self.stores = False
+        #: Those whose layers know whether they are trained: what ``trainable_layers`` held then.
+        self.trainable: list[Any] | None = None
+
+    def forward(self, X: Array, is_last: bool) -> Any:
+        """Return the model's output for a batch; in the last step, keep what layers get as attributes."""
+        model = self.model
+        if self.pieces is not None and not _still_holds(model, self.pieces):
+            self._cut_anew()
+        if self.pieces is None:
+            return super().forward(X, is_last)
+        self.stores = is_last
+        limits_norm = len(self.pieces) == 1 and getattr(model.optimizer, "clip_norm", None) is not None
+        model.input_layer.forward(X, True)
+        output = model.input_layer.output
+        for piece in self.pieces:
+            if isinstance(piece, Compiled):
+                output = piece.forward_compiled(output, self.rows, limits_norm, is_last)
+            else:
+                output = piece.forward(output)
+        return output
+
+    def set_outputs(self) -> None:
+        """Give layers within segments the ``output`` of the latest forward."""
+        for piece in self._compiled():
+            piece.set_outputs()
+
+    def backward(self, output: Any, y: Any) -> None:
+        """Take the gradient back; compute those of parameters as well where the updates are not compiled."""
+        if self.pieces is None:
+            super().backward(output, y)
+            return
+        self._mark_trained()
+        self.updates_compiled = self._may_update()
+        dvalues, is_combined = self.model._loss_gradient(output, y)
+        for piece in reversed(self.pieces):
+            if isinstance(piece, Compiled):
+                dvalues = piece.backward_compiled(dvalues, is_combined, self.updates_compiled)
+            else:
+                dvalues = piece.backward(dvalues, is_combined)
+            is_combined = False
+        if not self.updates_compiled:
+            for segment in self._compiled():
+                segment.make_gradients()
+
+    def updates(self) -> list[partial[Any]]:
+        """Return the calls that update the parameters, and count the step."""
+        if self.pieces is None or not self.updates_compiled:
+            return super().updates()
+        optimizer = self.model.optimizer
+        where = f"{type(optimizer).__name__}.update_params"
+        rule = optimizer._rule(where)
+        rate = float(optimizer._checked_rate(where))
+        iterations = check.whole(where, "iterations", optimizer.iterations, 0, check.MAX_COUNT)
+        calls: list[partial[Any]] = []
+        done: set[int] = set()
+        for segment in self._compiled():
+            if segment.make_ready(rule, rate, iterations, where):
+                calls.append(partial(segment.native.update))
+                done.update(map(id, segment.layers))
+            if self.stores:
+                calls.append(partial(segment.native.publish, segment.layers))
+        others = [layer for layer in self.model.trainable_layers if id(layer) not in done]
+        if others:
+            calls = optimizer._updates(others) + calls
+        calls.append(partial(object.__setattr__, optimizer, "iterations", iterations + 1))
+        return calls
+
+    def release(self) -> None:
+        """Let go of all arrays, and of memory that is too much to keep."""
+        for piece in self.pieces or ():
+            if isinstance(piece, Compiled):
+                piece.inputs = piece.dvalues = None
+                piece.native.drop()
+                piece.native.release()
+
+    def _cut_anew(self) -> None:
+        self.release()
+        self.trainable = None
+        try:
+            self.pieces = _cut(self.model, self.bfloat16)
+        except program.Obstacle:
+            self.pieces = None
+
+    def _compiled(self) -> list[Compiled]:
+        """Return the segments whose latest forward ran compiled."""
+        return [piece for piece in self.pieces or () if isinstance(piece, Compiled) and piece.ran]
+
+    def _mark_trained(self) -> None:
+        """Let segments know which of their layers are trained."""
+        trainable, known = self.model.trainable_layers, self.trainable
+        if known is not None and len(known) == len(trainable) and all(map(operator.is_, known, trainable)):
+            return
+        self.trainable = list(trainable)
+        found = set(map(id, trainable))
+        for piece in self.pieces or ():
+            if isinstance(piece, Compiled):
+                piece.trained = tuple([id(layer) in found for layer in piece.layers])
+
+    def _may_update(self) -> bool:
+        """Return whether segments may update their parameters: nobody's own method has to be called for that."""
+        optimizer, trainable = self.model.optimizer, self.model.trainable_layers
+        if not updates_compiled(optimizer) or len(set(map(id, trainable))) < len(trainable):
+            return False
+        if optimizer.clip_norm is None:
+            return True
+        compiled = self._compiled()  # the norm is that of all gradients together
+        return len(compiled) == len(self.pieces or ()) == 1 and sum(compiled[0].trained) == len(trainable)
+
+
+def updates_compiled(optimizer: Any) -> bool:
+    """Return whether segments can do what an optimizer does: no method of an update has another in its place."""
+    return (
+        updates_as_built_in(optimizer)
+        and type(optimizer).pre_update_params is Optimizer.pre_update_params
+        and "pre_update_params" not in vars(optimizer)
+    )
+
+
+def _cut(model: Network, bfloat16: bool) -> list[Methods]:
+    """Return a model's pieces: those of the last time, if nothing has changed since."""
+    if not hasattr(_kernels.backend, "Segment"):
+        raise program.Obstacle(f"the backend {_kernels.name} has no segments")
+    kept: tuple[list[Methods], bool] | None = model._segments
+    if kept is not None and kept[1] is bfloat16 and _still_holds(model, kept[0]):
+        return kept[0]
+    model._segments = None
+    pieces, guards = program.cut(model)
+    found: list[Methods] = []
+    for piece in pieces:
+        rounds = bfloat16 and piece.stages is not None and program.dtype_of(piece.stages) == np.float32
+        is_compiled = piece.stages is not None and rounds is bfloat16
+        found.append(Compiled(piece, guards, bfloat16) if is_compiled else Methods(piece))
+    if not any(isinstance(piece, Compiled) for piece in found):
+        raise program.Obstacle("products in bfloat16 are of float32 layers only")
+    model._segments = (found, bfloat16)
+    return found
+
+
+def _still_holds(model: Network, pieces: list[Methods]) -> bool:
+    backend: Any = _kernels.backend
+    natives = [piece.native for piece in pieces if isinstance(piece, Compiled)]
+    return type(natives[0]) is getattr(backend, "Segment", None) and natives[0].holds(model)
+
+
+def explain(model: Network, bfloat16: bool) -> str:
+    """Return in which segments a model trains, one sentence without its stop; "" if it has none."""
+    if not hasattr(_kernels.backend, "Segment"):
+        return ""
+    try:
+        pieces, _ = program.cut(model)
+    except program.Obstacle:
+        return ""
+    n_pieces = f"{len(pieces)} segment{'s' * (len(pieces) > 1)}"
+    found = f"It trains in {n_pieces}: {', '.join(map(_named, pieces))}"
+    if bfloat16:
+        found += f", with bfloat16 products {precision.how_bfloat16_runs()}"
+    parts = (("loss", model.loss), ("accuracy", model.accuracy), ("optimizer", model.optimizer))
+    own = [f"the {what}, {part!r}, is your own" for what, part in parts if not is_built_in(what, part)]
+    if is_built_in("optimizer", model.optimizer) and not _compiles_updates(model, pieces):
+        own.append("the optimizer updates layer by layer, as clip_norm needs all gradients")
+    return "; ".join([found, *own])
+
+
+def _named(piece: program.Piece) -> str:
+    """Return which layers these are, and how they run."""
+    last = piece.first + len(piece.layers) - 1
+    numbers = f"layer {piece.first}" if last == piece.first else f"layers {piece.first} to {last}"
+    return f"{numbers} compiled" if piece.stages else f"{numbers} ({type(piece.layers[0]).__name__}) by its own methods"
+
+
+def _compiles_updates(model: Network, pieces: tuple[program.Piece, ...]) -> bool:
+    """Return whether a built-in optimizer's updates are compiled: not if a norm is of gradients elsewhere too."""
+    if model.optimizer.clip_norm is None:
+        return True
+    known = {id(layer) for layer in pieces[0].layers}
+    return len(pieces) == 1 and all(id(layer) in known for layer in model.trainable_layers)

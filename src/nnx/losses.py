@@ -19,6 +19,7 @@ from nnx._base.text import abridged
 from nnx._base.typing import Array, ArrayLike, FloatDType
 from nnx._base.vocabulary import built_in
 from nnx.activations import Activation_Sigmoid, Activation_Softmax, ActivationBase
+from nnx.layers import STRENGTHS
 
 __all__ = [
     "Activation_Softmax_Loss_CategoricalCrossentropy",
@@ -91,6 +92,8 @@ class Loss(Described):
             Of this layer alone, as in chapter 14; without it, of all trainable layers together.
         """
         layers = self.trainable_layers if layer is None else (layer,)
+        if _kernels.are_zero(layers, STRENGTHS):
+            return 0.0
         return sum((_penalty(each) for each in layers), 0.0)
 
     @overload
@@ -152,18 +155,13 @@ class Loss(Described):
         self.accumulated_count = 0
 
 
-#: The coefficients of a layer's penalty.
-COEFFICIENTS = ("weight_regularizer_l1", "weight_regularizer_l2", "bias_regularizer_l1", "bias_regularizer_l2")
-
-
 def _penalty(layer: Any) -> float:
     """Return a layer's penalty; a layer of one's own may lack any of the attributes."""
     where = "Loss.regularization_loss"
-    weight_l1, weight_l2, bias_l1, bias_l2 = given = [getattr(layer, name, 0) for name in COEFFICIENTS]
-    if not any(given) and {*map(type, given)} <= {int, float}:
-        return 0.0
     penalty = 0.0
-    for name, kind, l1, l2 in (("weights", "weight", weight_l1, weight_l2), ("biases", "bias", bias_l1, bias_l2)):
+    for name, kind in (("weights", "weight"), ("biases", "bias")):
+        l1 = getattr(layer, f"{kind}_regularizer_l1", 0)
+        l2 = getattr(layer, f"{kind}_regularizer_l2", 0)
         values = getattr(layer, name, None)
         if values is not None and not all(type(strength) in (int, float) and strength == 0 for strength in (l1, l2)):
             l1 = float(check.number(where, f"{kind}_regularizer_l1", l1, 0))
@@ -207,6 +205,8 @@ class Answers(NamedTuple):
             y = y[:, self.begin :: self.every]
         return np.asarray(y > 0).astype(np.intp) if self.signs else y
 
+
+AS_THEY_ARE = Answers()
 
 #: What a loss's setting must lie between: float32 holds it, and products with it do not all overflow.
 SMALLEST, LARGEST = 1e-30, 1e30
@@ -684,7 +684,7 @@ def answers(loss: Any, last: Any, predicts: str) -> Answers:
     """
     makes_its_own = getattr(type(last), "predictions", None) not in (None, ActivationBase.predictions)
     if not isinstance(loss, KernelLoss) or makes_its_own or "predictions" in getattr(last, "__dict__", ()):
-        return Answers()
+        return AS_THEY_ARE
     return loss._answers(predicts)
 
 

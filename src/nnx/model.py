@@ -17,7 +17,7 @@ from nnx._base.typing import Array, ArrayLike, Parameters, Path
 from nnx._base.vocabulary import BUILT_IN, is_built_in
 from nnx.accuracy import Accuracy_Regression
 from nnx.activations import Activation_PReLU, Activation_Softmax
-from nnx.engine import plan, program, training
+from nnx.engine import plan, program, segments, training
 from nnx.engine.data_checks import (
     checked_data,
     checked_samples,
@@ -588,7 +588,7 @@ class Model:
         step = batch_size or max(1, len(samples))
         starts = range(0, max(1, len(samples)), step)
         with of_products(None):  # also if a layer asks that is itself in a model in training
-            return np.concatenate([self.forward(samples[i : i + step], training=False) for i in starts])
+            return np.concatenate([segments.forward(self, samples[i : i + step]) for i in starts])
 
     def predictor(self, precision: str | None = None) -> Predictor:
         """Return a function of samples that predicts with the present parameters, whatever becomes of this model.

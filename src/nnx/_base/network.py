@@ -37,6 +37,9 @@ class Network(Protocol):
     def backward(self, output: Any, y: Any) -> None:
         """Set all layers' gradients."""
 
+    def _require(self, where: str, *names: str) -> None:
+        """Refuse to work with layers that have changed since `finalize`, or without these attributes."""
+
     def _loss_gradient(self, output: Any, y: Any) -> tuple[Any, bool]:
         """Return the gradient by the output, or by the inputs of the last layer, and whether it is that."""
 

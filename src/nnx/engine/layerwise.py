@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from nnx._base.network import Network
 from nnx._base.typing import Array
 from nnx.engine import divergence, program
 from nnx.engine.job import Data, Job, Keep, Validate
-from nnx.losses import Answers, Loss
+from nnx.losses import AS_THEY_ARE, Loss
 from nnx.optimizers import forgetting_averages, updates_as_built_in
 
 
@@ -114,11 +115,17 @@ def _sums(model: Network) -> tuple[float, ...]:
     return tuple(getattr(each, f"accumulated_{name}", 0) for each in judges for name in ("sum", "count"))
 
 
-def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None) -> None:
-    """Add up losses and hits of all batches in the model's loss and accuracy."""
+def evaluate(
+    model: Network,
+    data: Data,
+    batch_size: int | None,
+    interrupt: Interrupt | None,
+    forward: Callable[[Network, Array], Any],
+) -> None:
+    """Add up losses and hits of all batches in the model's loss and accuracy; ``forward`` gives a batch's outputs."""
     _new_pass(model)
     for batch in data.batches(batch_size):
-        output = model.forward(batch.X, training=False)
+        output = forward(model, batch.X)
         model.loss.calculate(output, batch.y)
         model.accuracy.calculate(_predictions(model, output), batch.y_accuracy)
         if interrupt is not None:
@@ -168,7 +175,7 @@ def _predictions(model: Network, output: Any) -> Any:
     predictions = getattr(last, "predictions", None)
     made = output if predictions is None else predictions(output)
     said = program.answers_to(model.accuracy, model.loss, last)
-    return made if said == Answers() else said.of(made, getattr(model.accuracy, "binary", False))
+    return made if said == AS_THEY_ARE else said.of(made, getattr(model.accuracy, "binary", False))
 
 
 def _rate(model: Network) -> float:

@@ -10,6 +10,7 @@ anew each time, and a model whose layers or methods have changed is cut anew, or
 from __future__ import annotations
 
 import operator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from nnx._base import check, precision, printing
 from nnx._base.network import Network
 from nnx._base.typing import Array
 from nnx._base.vocabulary import is_built_in
-from nnx.engine import layerwise, program
+from nnx.engine import layerwise, plan, program
 from nnx.engine.job import Job, Keep, Validate
 from nnx.layers import Layer_Dropout
 from nnx.optimizers import Optimizer, updates_as_built_in
@@ -41,18 +42,35 @@ def train(job: Job, report: printing.Printer, validate: Validate, keep: Keep) ->
     return True
 
 
+def forward(model: Network, X: Array) -> Any:
+    """Return what a model makes of samples without training, with built-in layers that follow each other compiled."""
+    try:
+        pieces = _cut(model, None)
+    except program.Obstacle:
+        return model.forward(X, training=False)
+    model.input_layer.forward(X, False)
+    output = model.input_layer.output
+    for piece in pieces:
+        output = piece.predict(model, output)
+    return output
+
+
 class Methods:
     """A piece that runs by its layers' own methods."""
 
     def __init__(self, piece: program.Piece) -> None:
         self.layers = piece.layers
 
-    def forward(self, inputs: Any) -> Any:
+    def forward(self, inputs: Any, training: bool = True) -> Any:
         """Return the output."""
         for layer in self.layers:
-            layer.forward(inputs, True)
+            layer.forward(inputs, training)
             inputs = layer.output
         return inputs
+
+    def predict(self, model: Network, inputs: Any) -> Any:
+        """Return the output without training."""
+        return self.forward(inputs, False)
 
     def backward(self, dvalues: Any, is_combined: bool) -> Any:
         """Return the gradient by the inputs; ``is_combined``: ``dvalues`` is that by the last layer's inputs."""
@@ -75,21 +93,37 @@ class Compiled(Methods):
         self.native = _kernels.backend.Segment(  # type: ignore[attr-defined]
             self.dtype, stages, None, False, guards, bfloat16
         )
+        self.updating = partial(self.native.update)
+        self.ids = [id(layer) for layer in self.layers]
         #: Which of the layers are trained.
         self.trained: tuple[bool, ...] = ()
         #: Of the latest forward: the inputs, and whether it ran compiled.
         self.inputs: Any = None
         self.ran = False
+        #: What predicts, once it is asked for.
+        self.inference: Any = None
+        self.chain = (self.dtype, stages, guards, _kernels)
         #: What comes back, while that is left to the update; and whether it is by the inputs of the last layer.
         self.dvalues: Any = None
         self.is_combined = False
+
+    def predict(self, model: Network, inputs: Any) -> Any:
+        """Return the output without training."""
+        inputs = check.rows(FORWARD, "inputs", inputs, self.n_in, self.dtype)
+        if self.inference is None and len(self.layers) <= plan.MOST_STAGES:
+            self.inference = _kernels.backend.Inference(*self.chain)  # type: ignore[attr-defined]
+        output = None if self.inference is None else self.inference.predict(model, inputs)
+        if output is None:
+            return self.forward(inputs, False)
+        vars(self.layers[-1])["output"] = output
+        return output
 
     def forward_compiled(self, inputs: Any, rows: int, limits_norm: bool, stores: bool) -> Any:
         """Return the output; ``rows`` are those of a step, at most. Layers that have changed run by their methods."""
         self.inputs = inputs = check.rows(FORWARD, "inputs", inputs, self.n_in, self.dtype)
         self.dvalues = output = None
         if len(inputs):
-            output = self.native.forward(self.layers, inputs, rows, limits_norm, stores, FORWARD)
+            output = self.native.forward(self.layers, inputs, rows, not self.is_first, limits_norm, stores, FORWARD)
         self.ran = output is not None
         if not self.ran:
             return self.forward(inputs)
@@ -111,7 +145,9 @@ class Compiled(Methods):
         return dinputs
 
     def make_gradients(self) -> None:
-        """Give all layers the gradients of their parameters."""
+        """Give all layers the gradients of their parameters, if they ran compiled."""
+        if not self.ran:
+            return
         self.native.make_gradients(self.layers, (True,) * len(self.layers), BACKWARD)
         self.native.publish(self.layers)
 
@@ -149,14 +185,16 @@ class Segmented(layerwise.Way):
         self.rows, self.bfloat16 = job.rows, job.precision == "bfloat16"
         #: None once the model has changed so that it takes the book path.
         self.pieces: list[Methods] | None = _cut(job.model, self.bfloat16)
+        self.segments = _compiled(self.pieces)
         self.updates_compiled = self.stores = False
         #: Those whose layers know whether they are trained: what ``trainable_layers`` held then.
         self.trainable: list[Any] | None = None
+        self.all_once = False  # whether each of those is there once
 
     def forward(self, X: Array, is_last: bool) -> Any:
         """Return the model's output for a batch; in the last step, keep what layers get as attributes."""
         model = self.model
-        if self.pieces is not None and not _still_holds(model, self.pieces):
+        if self.pieces is not None and not self.segments[0].native.holds(model):
             self._cut_anew()
         if self.pieces is None:
             return super().forward(X, is_last)
@@ -173,14 +211,15 @@ class Segmented(layerwise.Way):
 
     def set_outputs(self) -> None:
         """Give layers within segments the ``output`` of the latest forward."""
-        for piece in self._compiled():
-            piece.set_outputs()
+        for segment in self.segments:
+            segment.set_outputs()
 
     def backward(self, output: Any, y: Any) -> None:
         """Take the gradient back; compute those of parameters as well where the updates are not compiled."""
         if self.pieces is None:
             super().backward(output, y)
             return
+        self.model._require("Model.backward", "loss")
         self._mark_trained()
         self.updates_compiled = self._may_update()
         dvalues, is_combined = self.model._loss_gradient(output, y)
@@ -191,7 +230,7 @@ class Segmented(layerwise.Way):
                 dvalues = piece.backward(dvalues, is_combined)
             is_combined = False
         if not self.updates_compiled:
-            for segment in self._compiled():
+            for segment in self.segments:
                 segment.make_gradients()
 
     def updates(self) -> list[partial[Any]]:
@@ -205,10 +244,12 @@ class Segmented(layerwise.Way):
         iterations = check.whole(where, "iterations", optimizer.iterations, 0, check.MAX_COUNT)
         calls: list[partial[Any]] = []
         done: set[int] = set()
-        for segment in self._compiled():
+        for segment in self.segments:
+            if not segment.ran:
+                continue
             if segment.make_ready(rule, rate, iterations, where):
-                calls.append(partial(segment.native.update))
-                done.update(map(id, segment.layers))
+                calls.append(segment.updating)
+                done.update(segment.ids)
             if self.stores:
                 calls.append(partial(segment.native.publish, segment.layers))
         others = [layer for layer in self.model.trainable_layers if id(layer) not in done]
@@ -219,23 +260,19 @@ class Segmented(layerwise.Way):
 
     def release(self) -> None:
         """Let go of all arrays, and of memory that is too much to keep."""
-        for piece in self.pieces or ():
-            if isinstance(piece, Compiled):
-                piece.inputs = piece.dvalues = None
-                piece.native.drop()
-                piece.native.release()
+        for segment in self.segments:
+            segment.inputs = segment.dvalues = None
+            segment.native.drop()
+            segment.native.release()
 
     def _cut_anew(self) -> None:
         self.release()
-        self.trainable = None
-        try:
-            self.pieces = _cut(self.model, self.bfloat16)
-        except program.Obstacle:
-            self.pieces = None
-
-    def _compiled(self) -> list[Compiled]:
-        """Return the segments whose latest forward ran compiled."""
-        return [piece for piece in self.pieces or () if isinstance(piece, Compiled) and piece.ran]
+        self.trainable, before = None, [layer for piece in self.pieces or [] for layer in piece.layers]
+        self.pieces = None
+        if len(before) == len(self.model.layers) and all(map(operator.is_, before, self.model.layers)):
+            with suppress(program.Obstacle):
+                self.pieces = _cut(self.model, self.bfloat16)
+        self.segments = _compiled(self.pieces or [])
 
     def _mark_trained(self) -> None:
         """Let segments know which of their layers are trained."""
@@ -244,19 +281,19 @@ class Segmented(layerwise.Way):
             return
         self.trainable = list(trainable)
         found = set(map(id, trainable))
-        for piece in self.pieces or ():
-            if isinstance(piece, Compiled):
-                piece.trained = tuple([id(layer) in found for layer in piece.layers])
+        for segment in self.segments:
+            segment.trained = tuple([id(layer) in found for layer in segment.layers])
+        self.all_once = len(found) == len(trainable)
 
     def _may_update(self) -> bool:
         """Return whether segments may update their parameters: nobody's own method has to be called for that."""
-        optimizer, trainable = self.model.optimizer, self.model.trainable_layers
-        if not updates_compiled(optimizer) or len(set(map(id, trainable))) < len(trainable):
+        optimizer = self.model.optimizer
+        if not self.all_once or not updates_compiled(optimizer):
             return False
         if optimizer.clip_norm is None:
             return True
-        compiled = self._compiled()  # the norm is that of all gradients together
-        return len(compiled) == len(self.pieces or ()) == 1 and sum(compiled[0].trained) == len(trainable)
+        first = self.segments[0]  # the norm is that of all gradients together
+        return len(self.pieces or ()) == 1 and first.ran and sum(first.trained) == len(self.model.trainable_layers)
 
 
 def updates_compiled(optimizer: Any) -> bool:
@@ -268,21 +305,22 @@ def updates_compiled(optimizer: Any) -> bool:
     )
 
 
-def _cut(model: Network, bfloat16: bool) -> list[Methods]:
-    """Return a model's pieces: those of the last time, if nothing has changed since."""
+def _cut(model: Network, bfloat16: bool | None) -> list[Methods]:
+    """Return a model's pieces: those of the last time, if nothing has changed since; None: for any products."""
     if not hasattr(_kernels.backend, "Segment"):
         raise program.Obstacle(f"the backend {_kernels.name} has no segments")
     kept: tuple[list[Methods], bool] | None = model._segments
-    if kept is not None and kept[1] is bfloat16 and _still_holds(model, kept[0]):
+    if kept is not None and bfloat16 in (None, kept[1]) and _still_holds(model, kept[0]):
         return kept[0]
     model._segments = None
+    bfloat16 = bool(bfloat16)
     pieces, guards = program.cut(model)
     found: list[Methods] = []
     for piece in pieces:
         rounds = bfloat16 and piece.stages is not None and program.dtype_of(piece.stages) == np.float32
         is_compiled = piece.stages is not None and rounds is bfloat16
         found.append(Compiled(piece, guards, bfloat16) if is_compiled else Methods(piece))
-    if not any(isinstance(piece, Compiled) for piece in found):
+    if not _compiled(found):
         raise program.Obstacle("products in bfloat16 are of float32 layers only")
     model._segments = (found, bfloat16)
     return found
@@ -290,8 +328,12 @@ def _cut(model: Network, bfloat16: bool) -> list[Methods]:
 
 def _still_holds(model: Network, pieces: list[Methods]) -> bool:
     backend: Any = _kernels.backend
-    natives = [piece.native for piece in pieces if isinstance(piece, Compiled)]
-    return type(natives[0]) is getattr(backend, "Segment", None) and natives[0].holds(model)
+    native = _compiled(pieces)[0].native
+    return type(native) is getattr(backend, "Segment", None) and native.holds(model)
+
+
+def _compiled(pieces: list[Methods]) -> list[Compiled]:
+    return [piece for piece in pieces if isinstance(piece, Compiled)]
 
 
 def explain(model: Network, bfloat16: bool) -> str:

@@ -47,7 +47,7 @@ def evaluate(
     """Return loss and accuracy over the data; no parameter changes."""
     with precision.of_products(None):  # as in `Model.predict`
         if not plan.evaluate(model, data, batch_size, interrupt):
-            layerwise.evaluate(model, data, batch_size, interrupt)
+            layerwise.evaluate(model, data, batch_size, interrupt, segments.forward)
     return {
         "loss": float(model.loss.calculate_accumulated()),
         "accuracy": float(model.accuracy.calculate_accumulated()),

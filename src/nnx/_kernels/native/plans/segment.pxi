@@ -30,7 +30,8 @@ cdef class Segment(Plan):
     cdef bint goes_back  # `update` does
     cdef readonly bint is_combined  # the gradient that came back was by the inputs of the last stage
 
-    def forward(self, tuple owners not None, inputs, Py_ssize_t batch, bint limits_norm, bint stores, str where):
+    def forward(self, tuple owners not None, inputs, Py_ssize_t batch, bint wanted, bint limits_norm, bint stores,
+                str where):
         """Take some rows forward; return the output, a new array, or None if the layers are not what they were.
 
         Dropout layers have then counted the forward.
@@ -42,6 +43,8 @@ cdef class Segment(Plan):
         inputs : array (n, n_in)
         batch : int
             How many rows steps have, at most: bits depend on it.
+        wanted : bool
+            Whether `backward` will be asked for the gradient of the inputs: weights are packed for that as well.
         limits_norm : bool
             Whether `update` will limit the norm of the gradients.
         stores : bool
@@ -71,6 +74,9 @@ cdef class Segment(Plan):
         self.progress.n_threads = 1
         self.lean.batch = self.stored.batch = self.reserved_batch
         self.net = stores
+        self._aim(wanted)
+        if wanted:
+            self.lean.stages[0].dinputs = self.lean.stages[0].dvalues  # until there is an array for it
         if stores:
             self._lend()
             self.found = self._make_room(self.rows, samples, [])

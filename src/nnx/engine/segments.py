@@ -94,7 +94,6 @@ class Compiled(Methods):
             self.dtype, stages, None, False, guards, bfloat16
         )
         self.updating = partial(self.native.update)
-        self.ids = [id(layer) for layer in self.layers]
         #: Which of the layers are trained.
         self.trained: tuple[bool, ...] = ()
         #: Of the latest forward: the inputs, and whether it ran compiled.
@@ -161,6 +160,10 @@ class Compiled(Methods):
         self.native.make_gradients(self.layers, self.trained, BACKWARD)
         return False
 
+    def trained_layers(self) -> list[Any]:
+        """Return those of the layers that are trained."""
+        return [layer for layer, trained in zip(self.layers, self.trained, strict=True) if trained]
+
     def set_outputs(self) -> None:
         """Do the forward once more, by the layers' methods."""
         if self.ran:
@@ -189,6 +192,7 @@ class Segmented(layerwise.Way):
         self.updates_compiled = self.stores = False
         #: Those whose layers know whether they are trained: what ``trainable_layers`` held then.
         self.trainable: list[Any] | None = None
+        self.outside: list[Any] = []  # those that are in no segment
         self.all_once = False  # whether each of those is there once
 
     def forward(self, X: Array, is_last: bool) -> Any:
@@ -199,7 +203,7 @@ class Segmented(layerwise.Way):
         if self.pieces is None:
             return super().forward(X, is_last)
         self.stores = is_last
-        limits_norm = len(self.pieces) == 1 and getattr(model.optimizer, "clip_norm", None) is not None
+        limits_norm = len(self.segments) == 1 and getattr(model.optimizer, "clip_norm", None) is not None
         model.input_layer.forward(X, True)
         output = model.input_layer.output
         for piece in self.pieces:
@@ -243,16 +247,14 @@ class Segmented(layerwise.Way):
         rate = float(optimizer._checked_rate(where))
         iterations = check.whole(where, "iterations", optimizer.iterations, 0, check.MAX_COUNT)
         calls: list[partial[Any]] = []
-        done: set[int] = set()
+        others = self.outside
         for segment in self.segments:
-            if not segment.ran:
-                continue
-            if segment.make_ready(rule, rate, iterations, where):
+            if segment.ran and segment.make_ready(rule, rate, iterations, where):
                 calls.append(segment.updating)
-                done.update(segment.ids)
+            else:
+                others = others + segment.trained_layers()
             if self.stores:
                 calls.append(partial(segment.native.publish, segment.layers))
-        others = [layer for layer in self.model.trainable_layers if id(layer) not in done]
         if others:
             calls = optimizer._updates(others) + calls
         calls.append(partial(object.__setattr__, optimizer, "iterations", iterations + 1))
@@ -283,7 +285,9 @@ class Segmented(layerwise.Way):
         found = set(map(id, trainable))
         for segment in self.segments:
             segment.trained = tuple([id(layer) in found for layer in segment.layers])
-        self.all_once = len(found) == len(trainable)
+            found.difference_update(map(id, segment.layers))
+        self.outside = [layer for layer in trainable if id(layer) in found]
+        self.all_once = len(set(map(id, trainable))) == len(trainable)
 
     def _may_update(self) -> bool:
         """Return whether segments may update their parameters: nobody's own method has to be called for that."""
@@ -293,7 +297,7 @@ class Segmented(layerwise.Way):
         if optimizer.clip_norm is None:
             return True
         first = self.segments[0]  # the norm is that of all gradients together
-        return len(self.pieces or ()) == 1 and first.ran and sum(first.trained) == len(self.model.trainable_layers)
+        return len(self.segments) == 1 and first.ran and not self.outside
 
 
 def updates_compiled(optimizer: Any) -> bool:
@@ -366,5 +370,6 @@ def _compiles_updates(model: Network, pieces: tuple[program.Piece, ...]) -> bool
     """Return whether a built-in optimizer's updates are compiled: not if a norm is of gradients elsewhere too."""
     if model.optimizer.clip_norm is None:
         return True
-    known = {id(layer) for layer in pieces[0].layers}
-    return len(pieces) == 1 and all(id(layer) in known for layer in model.trainable_layers)
+    compiled = [piece for piece in pieces if piece.stages]
+    known = {id(layer) for layer in compiled[0].layers}
+    return len(compiled) == 1 and all(id(layer) in known for layer in model.trainable_layers)

@@ -32,6 +32,9 @@ class Figures(NamedTuple):
 class Way:
     """How a step goes through a model's layers: here by calling each one's methods."""
 
+    #: Whether it is known already that the optimizer updates as the built-in ones do.
+    updates_compiled = False
+
     def __init__(self, model: Network) -> None:
         self.model = model
 
@@ -135,7 +138,8 @@ def evaluate(
 def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
     """Do a step and record it; return its figures."""
     model = job.model
-    before = _sums(model)
+    loss = model.loss
+    before = getattr(loss, "accumulated_sum", 0.0), getattr(loss, "accumulated_count", 0)
     with precision.of_products(job.precision):  # not around losses, accuracies: they may use other models
         output = way.forward(batch.X, done + 1 == job.n_steps)
     data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True)
@@ -151,7 +155,7 @@ def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
     optimizer = model.optimizer
     optimizer.pre_update_params()
     updates: list[partial[Any]] = []
-    if updates_as_built_in(optimizer):
+    if way.updates_compiled or updates_as_built_in(optimizer):
         updates = way.updates()
     else:
         for layer in model.trainable_layers:

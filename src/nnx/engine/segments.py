@@ -189,7 +189,7 @@ class Segmented(layerwise.Way):
         #: None once the model has changed so that it takes the book path.
         self.pieces: list[Methods] | None = _cut(job.model, self.bfloat16)
         self.segments = _compiled(self.pieces)
-        self.updates_compiled = self.stores = False
+        self.stores = False
         #: Those whose layers know whether they are trained: what ``trainable_layers`` held then.
         self.trainable: list[Any] | None = None
         self.outside: list[Any] = []  # those that are in no segment
@@ -220,6 +220,7 @@ class Segmented(layerwise.Way):
 
     def backward(self, output: Any, y: Any) -> None:
         """Take the gradient back; compute those of parameters as well where the updates are not compiled."""
+        self.updates_compiled = False
         if self.pieces is None:
             super().backward(output, y)
             return

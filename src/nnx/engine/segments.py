@@ -26,6 +26,8 @@ from nnx.engine.job import Job, Keep, Validate
 from nnx.layers import Layer_Dropout
 from nnx.optimizers import Optimizer, updates_as_built_in
 
+#: What an optimizer changes itself.
+RUNNING = ("iterations", "current_learning_rate")
 FORWARD, BACKWARD = "Layer_Dense.forward", "Layer_Dense.backward"
 
 
@@ -192,6 +194,8 @@ class Segmented(layerwise.Way):
         self.stores = False
         #: Those whose layers know whether they are trained: what ``trainable_layers`` held then.
         self.trainable: list[Any] | None = None
+        self.rule: optimizers.Rule | None = None
+        self.settings: list[Any] = []  # of which that was made
         self.outside: list[Any] = []  # those that are in no segment
         self.all_once = False  # whether each of those is there once
 
@@ -244,7 +248,7 @@ class Segmented(layerwise.Way):
             return super().updates()
         optimizer = self.model.optimizer
         where = f"{type(optimizer).__name__}.update_params"
-        rule = optimizer._rule(where)
+        rule = self._rule(optimizer, where)
         rate = float(optimizer._checked_rate(where))
         iterations = check.whole(where, "iterations", optimizer.iterations, 0, check.MAX_COUNT)
         calls: list[partial[Any]] = []
@@ -276,6 +280,19 @@ class Segmented(layerwise.Way):
             with suppress(program.Obstacle):
                 self.pieces = _cut(self.model, self.bfloat16)
         self.segments = _compiled(self.pieces or [])
+
+    def _rule(self, optimizer: Any, where: str) -> optimizers.Rule:
+        """Return an optimizer's rule; that of the last step, if all settings are the same objects as then."""
+        own = vars(optimizer)
+        settings = [optimizer, *[own[name] for name in own if name not in RUNNING]]
+        known = self.settings
+        if len(settings) == len(known) and all(map(operator.is_, settings, known)):
+            assert self.rule is not None
+            return self.rule
+        rule: optimizers.Rule = optimizer._rule(where)
+        if is_built_in("optimizer", optimizer):  # others may make it of whatever they like
+            self.rule, self.settings = rule, settings
+        return rule
 
     def _mark_trained(self) -> None:
         """Let segments know which of their layers are trained."""

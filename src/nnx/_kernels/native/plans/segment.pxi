@@ -218,7 +218,8 @@ cdef class Segment(Plan):
 
     cdef int _require(self, Reached reached, str method, str before) except -1:
         """Refuse a part of a step whose turn it is not, or for which there is no memory any more."""
-        if self.reached != reached or self.memory is NULL or self.reserved_batch < self.rows or self.lean.batch < self.rows:
+        cdef bint has_room = self.memory is not NULL and self.rows <= min(self.reserved_batch, self.lean.batch)
+        if self.reached != reached or not has_room:
             raise RuntimeError(f"Segment.{method}: call {before} first.")
         return 0
 

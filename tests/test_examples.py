@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import re
 import subprocess
@@ -92,3 +93,9 @@ def test_the_readme_and_the_vocabulary_name_every_class():
     for name in nnx.__all__:
         if isinstance(getattr(nnx, name), type):
             assert f"`{name}`" in pages, name
+
+
+def test_the_page_about_own_parts_is_true():
+    done = doctest.testfile(str(ROOT / "docs" / "own-parts.md"), module_relative=False)
+    assert done.attempted > 15
+    assert done.failed == 0

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from nnx import _kernels
 from nnx._base import check
 from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike
@@ -59,7 +60,10 @@ class Accuracy(Described):
             weights = checked_weights(where, "sample_weight", sample_weight, n_rows)
             count = float(np.add.reduce(weights)) * (comparisons.size // n_rows)
             comparisons = weighted(comparisons.astype(np.float64), weights)
-        hits = float(np.add.reduce(comparisons, axis=None, dtype=np.float64))
+        if comparisons.dtype == np.bool_:
+            hits = float(np.count_nonzero(comparisons))
+        else:
+            hits = float(np.add.reduce(comparisons, axis=None, dtype=np.float64))
         self.accumulated_sum += hits
         self.accumulated_count += count
         return hits / count if count else 0.0
@@ -164,6 +168,18 @@ class Accuracy_Regression(Accuracy):
             # Targets with a NaN, which train can be told to accept, give none.
             self.precision = precision if math.isfinite(precision) else None
 
+    def calculate(self, predictions: Any, y: Any) -> float:
+        """Return the part of a batch's cells that are hits, and add them to the pass."""
+        precision = self.precision
+        counts = type(self).compare is COMPARE and "compare" not in vars(self)
+        fit = counts and _kernels.readable(predictions, None, None) and _kernels.alike(y, predictions)
+        if not fit or predictions.size == 0 or type(precision) is not float:
+            return super().calculate(predictions, y)
+        hits = float(_kernels.backend.near_count(predictions, y, precision))
+        self.accumulated_sum += hits
+        self.accumulated_count += predictions.size
+        return hits / predictions.size  # type: ignore[no-any-return]
+
     def compare(self, predictions: ArrayLike, y: ArrayLike) -> Array:
         """Return where |predictions − y| < precision; y of shape (n,) serves for (n, 1).
 
@@ -175,6 +191,10 @@ class Accuracy_Regression(Accuracy):
         precision = _precision(y) if self.precision is None else self.precision
         y = check.shaped(where, "y", y, predictions.shape)
         return np.asarray(np.absolute(predictions - y.astype(np.float64, copy=False)) < precision)
+
+
+#: What kernels count without it: where it is another one's, that is called.
+COMPARE = Accuracy_Regression.compare
 
 
 def _precision(y: Array) -> float:

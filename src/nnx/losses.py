@@ -20,6 +20,7 @@ from nnx._base.typing import Array, ArrayLike, FloatDType
 from nnx._base.vocabulary import built_in
 from nnx._base.weights import checked_weights, weighted
 from nnx.activations import Activation_Sigmoid, Activation_Softmax, ActivationBase
+from nnx.layers import STRENGTHS
 
 __all__ = [
     "Activation_Softmax_Loss_CategoricalCrossentropy",
@@ -93,6 +94,8 @@ class Loss(Described):
             Of this layer alone, as in chapter 14; without it, of all trainable layers together.
         """
         layers = self.trainable_layers if layer is None else (layer,)
+        if _kernels.are_zero(layers, STRENGTHS):
+            return 0.0
         return sum((_penalty(each) for each in layers), 0.0)
 
     @overload
@@ -220,6 +223,8 @@ class Answers(NamedTuple):
             y = y[:, self.begin :: self.every]
         return np.asarray(y > 0).astype(np.intp) if self.signs else y
 
+
+AS_THEY_ARE = Answers()
 
 #: What a loss's setting must lie between: float32 holds it, and products with it do not all overflow.
 SMALLEST, LARGEST = 1e-30, 1e30
@@ -697,7 +702,7 @@ def answers(loss: Any, last: Any, predicts: str) -> Answers:
     """
     makes_its_own = getattr(type(last), "predictions", None) not in (None, ActivationBase.predictions)
     if not isinstance(loss, KernelLoss) or makes_its_own or "predictions" in getattr(last, "__dict__", ()):
-        return Answers()
+        return AS_THEY_ARE
     return loss._answers(predicts)
 
 

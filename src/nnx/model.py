@@ -21,7 +21,7 @@ from nnx._base.widths import width_after
 from nnx.accuracy import Accuracy_Regression
 from nnx.activations import Activation_Softmax
 from nnx.embedding import check_order
-from nnx.engine import plan, program, training
+from nnx.engine import plan, program, segments, training
 from nnx.engine.classes import ClassWeight, checked_split, classes_of_rows, held_out_rows, weighed_by_class
 from nnx.engine.data_checks import (
     check_backward,
@@ -128,6 +128,7 @@ class Model:
     _training: Any = None
     #: What was made for this model the last time it was trained, or used: see `nnx.engine.plan`.
     _plan: Any = None
+    _segments: Any = None
     _again: Any = None
     _inference: Any = None
 
@@ -664,7 +665,7 @@ class Model:
         step = batch_size or max(1, len(samples))
         starts = range(0, max(1, len(samples)), step)
         with of_products(None):  # also if a layer asks that is itself in a model in training
-            return np.concatenate([self.forward(samples[i : i + step], training=False) for i in starts])
+            return np.concatenate([segments.forward(self, samples[i : i + step]) for i in starts])
 
     def predict_classes(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
         """Return the classes that the network predicts, as numbers.
@@ -753,30 +754,32 @@ class Model:
         weights = None
         if sample_weight is not None:
             weights = checked_weights("Model.backward", "sample_weight", sample_weight, len(output))
-        rest = self.layers[:-1]
+        dvalues, is_combined = self._loss_gradient(output, y, weights)
+        for layer in reversed(self.layers[:-1] if is_combined else self.layers):
+            layer.backward(dvalues)
+            dvalues = layer.dinputs
+
+    def _loss_gradient(self, output: Any, y: Any, weights: Array | None = None) -> tuple[Any, bool]:
+        """Return the loss's gradient by the output, or by the inputs of the last layer, and whether it is that."""
+        where = f"{type(self.loss).__name__}.backward"
         softmax = self.softmax_classifier_output
         if not self._has_pair_gradient():
-            rest = self.layers
             self.loss.backward(output, y)
             if weights is not None:
-                where = f"{type(self.loss).__name__}.backward"
                 self.loss.dinputs = weighted_gradient(where, self.loss.dinputs, weights)
-            dvalues = self.loss.dinputs
-        elif softmax is not None:
+            return self.loss.dinputs, False
+        if softmax is not None:
             softmax.loss = self.loss
             softmax.backward(output, y)
             if weights is not None:
                 softmax.dinputs = weighted_gradient("Model.backward", softmax.dinputs, weights)
-            dvalues = self.layers[-1].dinputs = softmax.dinputs
+            dvalues = softmax.dinputs
         else:
-            where = f"{type(self.loss).__name__}.backward"
             dvalues = self.loss._pair_gradient(where, output, y)
             if weights is not None:
                 dvalues = weighted_gradient(where, dvalues, weights)
-            self.layers[-1].dinputs = dvalues
-        for layer in reversed(rest):
-            layer.backward(dvalues)
-            dvalues = layer.dinputs
+        self.layers[-1].dinputs = dvalues
+        return dvalues, True
 
     # Parameters and files
 
@@ -930,8 +933,10 @@ class Model:
     def explain(self, precision: str | None = None) -> str:
         """Return whether this model trains as a plan, many steps in one compiled call, and if not, what prevents it.
 
-        Both ways compute the same formulas; their results differ by rounding, as sums run in another order. A plan is
-        several times as fast. ``print(nnx.engine.program.lower(model))`` shows what a plan does in a step.
+        A model with parts of your own trains in segments: built-in layers that follow each other run compiled, one call
+        for several. All ways compute the same formulas; their results differ by rounding, as sums run in another order.
+        A plan is several times as fast as layer by layer. ``print(nnx.engine.program.lower(model))`` shows what a plan
+        does in a step.
 
         Parameters
         ----------
@@ -940,7 +945,7 @@ class Model:
         """
         where = "Model.explain"
         self._require(where, "loss", "optimizer", "accuracy")
-        return plan.explain(self, checked_precision(where, precision, dtype_of(self)) == "bfloat16")
+        return training.explain(self, checked_precision(where, precision, dtype_of(self)) == "bfloat16")
 
     def summary(self) -> None:
         """Print a table of the layers with their output shapes, numbers of parameters and bytes."""

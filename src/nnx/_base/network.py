@@ -23,6 +23,7 @@ class Network(Protocol):
     softmax_classifier_output: Any
     #: What `nnx.engine.plan` has made for the model, and uses again.
     _plan: Any
+    _segments: Any
     _again: Any
     _inference: Any
 
@@ -35,6 +36,12 @@ class Network(Protocol):
 
     def backward(self, output: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> None:
         """Set all layers' gradients."""
+
+    def _require(self, where: str, *names: str) -> None:
+        """Refuse to work with layers that have changed since `finalize`, or without these attributes."""
+
+    def _loss_gradient(self, output: Any, y: Any) -> tuple[Any, bool]:
+        """Return the gradient by the output, or by the inputs of the last layer, and whether it is that."""
 
     def predict(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
         """Return the outputs, one row a sample."""

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -39,14 +37,19 @@ def checked_precision(where: str, precision: Any, dtype: FloatDType | None) -> s
     return None if chosen == own else chosen
 
 
-@contextmanager
-def of_products(precision: str | None) -> Iterator[None]:
+class of_products:
     """Let dense layers multiply in this precision within the block, in this thread; see `checked_precision`."""
-    before = _rounds.set(precision == "bfloat16")
-    try:
-        yield
-    finally:
-        _rounds.reset(before)
+
+    __slots__ = ("_before", "_rounds")
+
+    def __init__(self, precision: str | None) -> None:
+        self._rounds = precision == "bfloat16"
+
+    def __enter__(self) -> None:
+        self._before = _rounds.set(self._rounds)
+
+    def __exit__(self, *error: object) -> None:
+        _rounds.reset(self._before)
 
 
 def rounds() -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 MARK = "_training"
 
 #: What was made for a model by the thread that trains it, and is in use by that.
-MADE = ("_plan", "_again", "_inference")
+MADE = ("_plan", "_segments", "_again", "_inference")
 
 #: All models, by identity: a subclass may compare equal, or have no hash.
 _models: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()

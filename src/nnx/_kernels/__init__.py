@@ -16,6 +16,7 @@ from nnx._kernels import _arrays, _numpy
 
 __all__ = [
     "alike",
+    "are_zero",
     "attributes",
     "backend",
     "built",
@@ -95,11 +96,11 @@ name, reason = choose(config.requested_backend())
 
 if TYPE_CHECKING:
     from nnx._kernels import _numpy as backend
-    from nnx._kernels._arrays import alike, attributes, empty, empty_like, known_finite, readable, writable
+    from nnx._kernels._arrays import alike, are_zero, attributes, empty, empty_like, known_finite, readable, writable
 else:
     backend = load(name)
     arrays = _binding() or _arrays
     alike, attributes = arrays.alike, arrays.attributes
     empty, empty_like = arrays.empty, arrays.empty_like
-    known_finite = arrays.known_finite
+    are_zero, known_finite = arrays.are_zero, arrays.known_finite
     readable, writable = arrays.readable, arrays.writable

@@ -6,6 +6,7 @@ Where the compiled kernels are built, `nnx._kernels._native` has twins of these 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,12 @@ def attributes(owner: object, names: tuple[str, ...], other: Array, writing: boo
     """Return an object's attributes if all of them are `alike`, else None."""
     found = [getattr(owner, name, None) for name in names]
     return found if all(alike(array, other, writing) for array in found) else None  # type: ignore[return-value]
+
+
+def are_zero(owners: Iterable[object], names: tuple[str, ...]) -> bool:
+    """Return whether all these attributes are missing, or plain numbers that are 0."""
+    found = [getattr(owner, name, 0) for owner in owners for name in names]
+    return {*map(type, found)} <= {int, float} and not any(found)
 
 
 def known_finite(value: Any) -> bool:

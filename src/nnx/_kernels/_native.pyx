@@ -161,6 +161,15 @@ def attributes(owner, tuple names not None, cnp.ndarray other not None, bint wri
     return found
 
 
+def are_zero(owners, tuple names not None):
+    for owner in owners:
+        for name in names:
+            value = getattr(owner, name, 0)
+            if type(value) is not int and type(value) is not float or value:
+                return False
+    return True
+
+
 def known_finite(value):
     cdef Kernels *kernels
     cdef cnp.ndarray array
@@ -797,6 +806,7 @@ include "native/column_layers.pxi"
 
 
 include "native/plans/plan.pxi"
+include "native/plans/segment.pxi"
 include "native/plans/repeat.pxi"
 include "native/plans/inference.pxi"
 include "native/plans/predictor.pxi"

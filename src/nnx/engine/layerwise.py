@@ -1,17 +1,22 @@
-"""The book path: a model's training and evaluation, one layer call after the other."""
+"""The book path: a model's training and evaluation, one layer call after the other.
+
+`segments.py` runs the same steps, with another `Way` through the layers.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 from nnx._base import precision, printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
+from nnx._base.typing import Array
 from nnx.engine import divergence, program
 from nnx.engine.job import Data, EndEpoch, Job, Keep
-from nnx.losses import Answers, Loss
+from nnx.losses import AS_THEY_ARE, Loss
 from nnx.optimizers import forgetting_averages, updates_as_built_in
 
 
@@ -24,9 +29,36 @@ class Figures(NamedTuple):
     learning_rate: float
 
 
-def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -> None:
+class Way:
+    """How a step goes through a model's layers: here by calling each one's methods."""
+
+    #: Whether it is known already that the optimizer updates as the built-in ones do.
+    updates_compiled = False
+
+    def __init__(self, model: Network) -> None:
+        self.model = model
+
+    def forward(self, X: Array, keeps: bool) -> Any:
+        """Return the model's output for a batch; ``keeps``: layers must have all attributes after this step."""
+        return self.model.forward(X, training=True)
+
+    def set_outputs(self) -> None:
+        """Give layers the ``output`` of the latest forward, where they have not got it yet."""
+
+    def backward(self, output: Any, y: Any, **weighing: Array) -> None:
+        """Compute all gradients that the updates need."""
+        self.model.backward(output, y, **weighing)
+
+    def updates(self) -> list[partial[Any]]:
+        """Return the calls that update the parameters, and count the step, as a built-in optimizer does."""
+        steps: list[partial[Any]] = self.model.optimizer._steps(self.model.trainable_layers)
+        return steps
+
+
+def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, way: Way | None = None) -> None:
     """Train for some epochs; record and report each step and epoch."""
     done, model = job.done, job.model
+    way = way or Way(model)
     job.history.fold()
 
     def sums() -> tuple[float, ...]:
@@ -43,7 +75,7 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -
                     _new_pass(model)
                 for batch in job.data.batches(job.batch_size, job.order.draw(epoch + 1, len(job.data.X)), first):
                     ends = (done + 1) % job.n_batches == 0
-                    _do_step(job, report, batch, done)
+                    _do_step(job, way, report, batch, done)
                     done += 1
                     if ends:
                         report.line(printing.epoch_line(*_record_epoch(job)))
@@ -62,8 +94,13 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -
                 _record_epoch(job)
 
 
-def _do_step(job: Job, report: printing.Printer, batch: Data, done: int) -> None:
-    figures = _step(job, batch, done)
+def _is_kept(job: Job, done: int) -> bool:
+    """Return whether layers keep what they compute in the step with this number: a run's last, or what may become it."""
+    return done == job.n_steps or (job.callbacks is not None and done % job.n_batches == 0)
+
+
+def _do_step(job: Job, way: Way, report: printing.Printer, batch: Data, done: int) -> None:
+    figures = _step(job, way, batch, done)
     step = done % job.n_batches
     if report.wants(step):
         report.line(printing.step_line(step, *figures))
@@ -84,36 +121,45 @@ def _sums(model: Network) -> tuple[float, ...]:
     return tuple(getattr(each, f"accumulated_{name}", 0) for each in judges for name in ("sum", "count"))
 
 
-def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None) -> None:
-    """Add up losses and hits of all batches in the model's loss and accuracy."""
+def evaluate(
+    model: Network,
+    data: Data,
+    batch_size: int | None,
+    interrupt: Interrupt | None,
+    forward: Callable[[Network, Array], Any],
+) -> None:
+    """Add up losses and hits of all batches in the model's loss and accuracy; ``forward`` gives a batch's outputs."""
     _new_pass(model)
     for batch in data.batches(batch_size):
-        output = model.forward(batch.X, training=False)
+        output = forward(model, batch.X)
         model.loss.calculate(output, batch.y, **batch.weighing)
         model.accuracy.calculate(_predictions(model, output), batch.y_accuracy, **batch.weighing)
         if interrupt is not None:
             interrupt.check()
 
 
-def _step(job: Job, batch: Data, done: int) -> Figures:
+def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
     """Do a step and record it; return its figures."""
     model = job.model
-    before = _sums(model)
+    loss = model.loss
+    before = getattr(loss, "accumulated_sum", 0.0), getattr(loss, "accumulated_count", 0)
     with precision.of_products(job.precision):  # not around losses, accuracies: they may use other models
-        output = model.forward(batch.X, training=True)
+        output = way.forward(batch.X, _is_kept(job, done + 1))
     data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True, **batch.weighing)
     if job.stops and not math.isfinite(data_loss):
         if isinstance(model.loss, Loss):
-            model.loss.accumulated_sum, model.loss.accumulated_count = before[:2]
+            model.loss.accumulated_sum, model.loss.accumulated_count = before
+        with precision.of_products(job.precision):
+            way.set_outputs()
         divergence.refuse_step(model, batch, done, job.n_batches)
     accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy, **batch.weighing)
     with precision.of_products(job.precision):
-        model.backward(output, batch.y, **batch.weighing)
+        way.backward(output, batch.y, **batch.weighing)
     optimizer = model.optimizer
     optimizer.pre_update_params()
     updates: list[partial[Any]] = []
-    if updates_as_built_in(optimizer):
-        updates = optimizer._steps(model.trainable_layers)
+    if way.updates_compiled or updates_as_built_in(optimizer):
+        updates = way.updates()
     else:
         for layer in model.trainable_layers:
             optimizer.update_params(layer)
@@ -136,7 +182,7 @@ def _predictions(model: Network, output: Any) -> Any:
     predictions = getattr(last, "predictions", None)
     made = output if predictions is None else predictions(output)
     said = program.answers_to(model.accuracy, model.loss, last)
-    return made if said == Answers() else said.of(made, getattr(model.accuracy, "binary", False))
+    return made if said == AS_THEY_ARE else said.of(made, getattr(model.accuracy, "binary", False))
 
 
 def _rate(model: Network) -> float:

@@ -40,8 +40,6 @@ LEAST_CALL = 50_000_000
 MOST_STAGES = 64
 #: What layers are given of a last step, and from how many bytes on its memory is used again.
 STORED = ("inputs", "output", "dinputs", "dweights", "dbiases", "binary_mask", "noise")
-#: Which of them a residual gets of the stage with which it begins, and with which it ends.
-OF_RESIDUALS = {"fork": ("inputs", "dinputs"), "join": ("output",)}
 #: Stages of models whose single steps are not repeated.
 UNREPEATED = ("batch_norm", "layer_norm", "scale", "embedding", "gaussian_noise", "fork", "join")
 WORTH_KEEPING = 1 << 17
@@ -103,8 +101,11 @@ class Accurate:
         return plain and loss._predicts == "numbers" and loss._compares_as_given
 
 
-def explain(model: Network, bfloat16: bool) -> str:
-    """Return whether a model trains as a plan, and if not, which object prevents it; how bfloat16 products run."""
+def explain(model: Network, bfloat16: bool, otherwise: str) -> str:
+    """Return whether a model trains as a plan, and if not, which object prevents it; how bfloat16 products run.
+
+    ``otherwise`` says how it trains then; "": layer by layer.
+    """
     by_layers = "It trains layer by layer"
     if bfloat16:
         by_layers += ", with bfloat16 products by conversion, no faster than float32: only plans use matrix units"
@@ -113,7 +114,7 @@ def explain(model: Network, bfloat16: bool) -> str:
     try:
         program.lower(model)
     except program.Obstacle as obstacle:
-        return f"No plan: {obstacle}. {by_layers}."
+        return f"No plan: {obstacle}. {otherwise or by_layers}."
     except (TypeError, ValueError) as error:  # a setting that somebody has assigned
         return f"It does not train: {error}"
     products = f", with bfloat16 products {precision.how_bfloat16_runs()}" if bfloat16 else ""
@@ -392,12 +393,9 @@ class Run:
         program = self.program
         found = []
         for number, (stage, values) in enumerate(zip(program.stages, self.room, strict=True)):
-            names = OF_RESIDUALS.get(stage.kind, [name for name in values if name != "dvalues"])
-            found += [(vars(stage.owner), name, values[name]) for name in names]
+            found += [(vars(stage.owner), name, value) for name, value in values.items() if name != "dvalues"]
             if stage.kind == "batch_norm":
-                mean, variance = self.native.batch_figures(number)
-                known = {"batch_mean": mean, "batch_variance": variance, "_by_batch": True, "_before": None}
-                found += [(vars(stage.owner), name, value) for name, value in known.items()]
+                found += [(vars(stage.owner), *each) for each in self.native.batch_figures(number).items()]
         if not program.combined:
             found.append((vars(program.loss), "dinputs", self.room[-1]["dvalues"]))
         elif program.classifier is not None:

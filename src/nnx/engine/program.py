@@ -6,8 +6,9 @@ own take the book path (`layerwise.py`), which calls each object's methods. So n
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,11 +18,12 @@ from nnx._base.typing import FloatDType
 from nnx._base.vocabulary import BUILT_IN, is_built_in
 from nnx._base.widths import widths_of
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
-from nnx.layers import Layer_Dense, Layer_Input, Layer_Residual, walk
+from nnx.layers import Layer_Dense, Layer_Embedding, Layer_Input, Layer_Residual, walk
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Answers, answers
 from nnx.norms import STATISTICS
 
 #: Methods that a program stands for; who replaces one, or adds one where there was none, gets it called.
+MODEL_METHODS = ("forward", "backward")
 LAYER_METHODS = ("forward", "backward", "predictions", "get_parameters")
 LOSS_METHODS = (
     "forward",
@@ -267,6 +269,11 @@ def _check_apart(program: Program) -> None:
         for place, stage in zip(program.names(), program.stages, strict=True)
         for name in _written(stage.kind, states)
     ]
+    _refuse_shared(arrays)
+
+
+def _refuse_shared(arrays: list[tuple[str, Any]]) -> None:
+    """Raise `Obstacle` where two of these, of those that are arrays, share memory."""
     found = [(name, array) for name, array in arrays if isinstance(array, np.ndarray)]
     for i, (name, array) in enumerate(found):
         for other, its_array in found[:i]:
@@ -300,7 +307,96 @@ def lower_forward(model: Network) -> Chain:
     return Chain(dtype_of(found), found, own)
 
 
-def stages(model: Network) -> tuple[Stage, ...]:
+class Piece(NamedTuple):
+    """Layers that follow each other in a model: some that run compiled, or one that runs by its own methods."""
+
+    #: The first one's place among the model's layers.
+    first: int
+    layers: tuple[Any, ...]
+    #: None: by its own methods.
+    stages: tuple[Stage, ...] | None
+
+
+class Cut(NamedTuple):
+    """A model in pieces."""
+
+    pieces: tuple[Piece, ...]
+    guards: Guards
+
+
+def cut(model: Network) -> Cut:
+    """Return a finalized model in pieces, those of built-in layers as long as can be.
+
+    Raises
+    ------
+    Obstacle
+        If none of them can run compiled, or the model does not go through its layers as a built-in one does.
+    """
+    if (type(model), "forward") not in METHODS:
+        raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
+    layers = tuple(model.layers)
+    if len({id(layer) for layer in layers}) < len(layers):
+        raise Obstacle("a layer is there twice")
+    pieces: list[Piece] = []
+    plain = [_is_plain(layer, layers[:number]) for number, layer in enumerate(layers)]
+    for is_plain, run in itertools.groupby(range(len(layers)), plain.__getitem__):
+        pieces += _pieces(list(run), layers, is_plain)
+    compiled = [layer for piece in pieces if piece.stages for layer in walk(piece.layers)]
+    if not compiled:
+        raise Obstacle("there is no dense layer among its built-in layers")
+    _refuse_shared(
+        [
+            (f"{place}.{name}", value)
+            for place, kind, layer in _in_turn(layers)
+            for name, value in getattr(layer, "__dict__", {}).items()
+            if kind != "join" and name.startswith(("weight", "bias", "running"))
+        ]
+    )
+    owners: list[tuple[Any, tuple[str, ...]]] = [(layer, LAYER_METHODS) for layer in compiled]
+    own = Guards(type(model), MODEL_METHODS, (), (("layers", layers),), *_methods_of(type(model), owners))
+    check(model, own, layers)
+    return Cut(tuple(pieces), own)
+
+
+def _pieces(numbers: list[int], layers: tuple[Any, ...], is_plain: bool) -> list[Piece]:
+    """Return layers that follow each other as one piece if they can be stages, else each as one of its own."""
+    run = Piece(numbers[0], tuple(layers[number] for number in numbers), None)
+    if is_plain:
+        try:
+            found = stages(run)
+            dtype_of(found)
+            return [run._replace(stages=found)]
+        except Obstacle:
+            pass
+    return [Piece(number, (layers[number],), None) for number in numbers]
+
+
+def _is_plain(layer: Any, before: tuple[Any, ...] = ()) -> bool:
+    """Return whether a layer, and those in it, are of built-in classes and have the methods that these were made with.
+
+    An embedding behind others than embeddings is none: nobody has looked at its categories when a step begins.
+    """
+    if not is_built_in("layer", layer):
+        return False
+    if type(layer) is Layer_Embedding and not all(type(each) is Layer_Embedding for each in before):
+        return False
+    if type(layer) is Layer_Residual and not all(map(_is_plain, layer.layers)):
+        return False
+    kind = type(layer)
+    return vars(layer).keys().isdisjoint(LAYER_METHODS) and all(
+        getattr(kind, name, None) is METHODS[kind, name] for name in LAYER_METHODS
+    )
+
+
+class Layered(Protocol):
+    """A model, or a piece of one."""
+
+    @property
+    def layers(self) -> Any:
+        """The layers, in their order."""
+
+
+def stages(model: Layered) -> tuple[Stage, ...]:
     """Return a model's layers with their widths; raise `Obstacle` where one is not built in."""
     found: list[Stage] = []
     first = next((layer for layer in walk(model.layers) if type(layer) is Layer_Dense), None)
@@ -400,7 +496,7 @@ def guards(
     owners = [(model.input_layer, ("forward",)), *[(layer, methods) for layer in walk(model.layers)]]
     return Guards(
         type(model),
-        ("forward", "backward"),
+        MODEL_METHODS,
         tuple((name, getattr(model, name)) for name in names),
         tuple((name, tuple(getattr(model, name))) for name in lists),
         *_methods_of(type(model), owners + parts),

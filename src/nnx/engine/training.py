@@ -1,4 +1,4 @@
-"""Training and evaluation: as a plan where there is one for the model, else layer by layer.
+"""Training and evaluation: as a plan where there is one for the model, else in segments, else layer by layer.
 
 `Model` calls it and documents the arguments.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from nnx._base import precision, printing
 from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
-from nnx.engine import divergence, layerwise, plan
+from nnx.engine import divergence, layerwise, plan, segments
 from nnx.engine.job import Data, Job
 
 
@@ -50,7 +50,7 @@ def train(job: Job, report: printing.Printer) -> None:
         if job.lacks_call():
             with Interrupt():
                 call()
-        if not plan.train(job, report, end_epoch, keep):
+        if not plan.train(job, report, end_epoch, keep) and not segments.train(job, report, end_epoch, keep):
             layerwise.train(job, report, end_epoch, keep)
         if callbacks is not None:
             with Interrupt():  # what is put back is put back whole
@@ -60,13 +60,18 @@ def train(job: Job, report: printing.Printer) -> None:
             callbacks.close()
 
 
+def explain(model: Network, bfloat16: bool) -> str:
+    """Return how a model trains, and what prevents a plan."""
+    return plan.explain(model, bfloat16, segments.explain(model, bfloat16))
+
+
 def evaluate(
     model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None = None
 ) -> dict[str, float]:
     """Return loss and accuracy over the data; no parameter changes."""
     with precision.of_products(None):  # as in `Model.predict`
         if not plan.evaluate(model, data, batch_size, interrupt):
-            layerwise.evaluate(model, data, batch_size, interrupt)
+            layerwise.evaluate(model, data, batch_size, interrupt, segments.forward)
     return {
         "loss": float(model.loss.calculate_accumulated()),
         "accuracy": float(model.accuracy.calculate_accumulated()),

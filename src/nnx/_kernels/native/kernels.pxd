@@ -399,8 +399,12 @@ cdef struct Net:
     Py_ssize_t private_size
     Progress *progress
 
+cdef enum Part:  # of a step
+    GO_FORWARD, GO_BACK, GO_GRADIENTS, GO_UPDATE  # of gradients of parameters alone, where no stage is trained
+
 ctypedef Py_ssize_t (*train_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
 ctypedef void (*run_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
+ctypedef void (*part_t)(Part, const Net *, Py_ssize_t, double) noexcept nogil
 ctypedef void (*predict_t)(const Net *, const void *, void *, Py_ssize_t, char *) noexcept nogil
 ctypedef Py_ssize_t (*space_t)(Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef bint (*fits_t)(const Net *) noexcept nogil
@@ -488,6 +492,7 @@ cdef struct Kernels:
     space_t gradient_space
     net_space_t forward_space
     train_t train
+    part_t do_part
     run_t evaluate
     predict_t predict
     fits_t fits_lanes

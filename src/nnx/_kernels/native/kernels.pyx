@@ -165,6 +165,7 @@ addresses.pack_rows_of_weights = <pack_rows_t> pack_rows_of_weights
 addresses.gradient_space = <space_t> gradient_space
 addresses.forward_space = <net_space_t> forward_space
 addresses.train = <train_t> train
+addresses.do_part = <part_t> do_part
 addresses.evaluate = <run_t> evaluate
 addresses.predict = <predict_t> predict
 addresses.fits_lanes = <fits_t> fits_lanes

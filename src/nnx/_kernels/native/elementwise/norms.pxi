@@ -365,7 +365,7 @@ cdef void layer_norm_backward_inputs(
     Py_ssize_t rows,
     Py_ssize_t columns,
 ) noexcept nogil:
-    """``dinputs := (g − mean(g) − z·mean(g·z))/deviation``: g is dvalues·weights, z what weights are multiplied with."""
+    """``dinputs := (g − mean(g) − z·mean(g·z))/deviation``: g is dvalues·weights, z what weights multiply."""
     cdef Middle middle
     cdef vec g, z, sums, products
     cdef real_t share, share_of_z

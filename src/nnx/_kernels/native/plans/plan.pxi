@@ -406,8 +406,8 @@ cdef class Plan:
     dtype : float32 or float64
     stages : tuple of (kind, owner, n_in, n_out)
         What `Program.stages` holds.
-    loss : str
-        The loss's kernels' name.
+    loss : str or None
+        The loss's kernels' name; None for a `Segment`, which has none.
     combined : bool
         Whether loss and last activation have one gradient.
     guards : Guards
@@ -458,7 +458,7 @@ cdef class Plan:
     cdef readonly Py_ssize_t steps_done  # of it
 
     def __cinit__(
-        self, dtype, tuple stages not None, str loss not None, bint combined, guards not None, bint bfloat16=False
+        self, dtype, tuple stages not None, str loss, bint combined, guards not None, bint bfloat16=False
     ):
         cdef Py_ssize_t s
         self.dtype = np.dtype(dtype)
@@ -471,7 +471,8 @@ cdef class Plan:
             raise TypeError(f"Plan: dtype must be float32 for bfloat16 products, got {self.dtype}.")
         self.bfloat16 = self.lean.bfloat16 = self.stored.bfloat16 = bfloat16
         self.lean.units = self.stored.units = bfloat16 and has_units()
-        self.lean.loss = self.stored.loss = loss_of(self.kernels, loss)
+        if loss is not None:
+            self.lean.loss = self.stored.loss = loss_of(self.kernels, loss)
         check_chain(stages, self.lean.loss, combined)
         # Plain tuples, which take half as long to go through as named ones.
         self.stages, self.guards, self.dense = stages, tuple(guards), owners_with_dtype(stages)
@@ -681,20 +682,28 @@ cdef class Plan:
         layer_state : callable
             Returns the state of a parameter that the optimizer keeps on a layer, made if need be.
         """
-        cdef Stage *stage
-        cdef int s
-        cdef bint trains
-        cdef tuple states
-        cdef dict own
         self.release()
-        self.parameters = set()
-        if len(owners) != self.n_full or len(trained) != self.n_full:
-            raise ValueError("Plan.bind: owners and trained must be one for each stage.")
         if rule is not self.rule:  # a step a call comes with the same one
             self.rule = None
             self.states = self._take_rule(rule)
             self.rule = rule
-        states = self.states
+        if not self._bind_stages(owners, trained, self.states, where, layer_state):
+            return False
+        self.n_written = len(self.held)
+        self.has_parameters = self._apart()
+        return self.has_parameters
+
+    cdef bint _bind_stages(
+        self, tuple owners, tuple trained, tuple states, str where, object layer_state
+    ) except -1:
+        """Read the addresses of parameters and of such state, and the stages' settings; false if they do not fit."""
+        cdef Stage *stage
+        cdef int s
+        cdef bint trains
+        cdef dict own
+        if len(owners) != self.n_full or len(trained) != self.n_full:
+            raise ValueError("Plan.bind: owners and trained must be one for each stage.")
+        self.parameters = set()
         for s in range(self.n_full):
             owner = owners[s]
             stage = &self.stored.stages[s]
@@ -718,18 +727,18 @@ cdef class Plan:
                 stage.trained = trains
                 self._bind(&stage.weights, owner, w, trains, states[0], where, layer_state)
             elif has_parameters(stage):
-                if not self._bind_others(stage, owner, trains, where, layer_state):
+                if not self._bind_others(stage, owner, trains, states, where, layer_state):
                     return False
             elif stage.kind == DROPOUT or stage.kind == NOISE:
                 stage.keep, stage.seed, stage.forwards = owner._next_mask(f"{type(owner).__name__}.forward")
             elif stage.kind == ACTIVATION:
                 take_activation_settings(stage, owner)
             self._pass_on(s)
-        self.n_written = len(self.held)
-        self.has_parameters = self._apart()
-        return self.has_parameters
+        return True
 
-    cdef bint _bind_others(self, Stage *stage, object owner, bint trains, str where, object layer_state) except -1:
+    cdef bint _bind_others(
+        self, Stage *stage, object owner, bint trains, tuple states, str where, object layer_state
+    ) except -1:
         """Bind a stage with parameters that is neither dense nor a PReLU; false if it is not what it was."""
         cdef list found = []
         cdef Py_ssize_t size = stage.weights.size
@@ -742,9 +751,9 @@ cdef class Plan:
         if size not in (0, stage.weights.size):
             return False
         stage.trained = trains
-        self._bind(&stage.weights, owner, found[0], trains, self.states[0], where, layer_state)
+        self._bind(&stage.weights, owner, found[0], trains, states[0], where, layer_state)
         if has_biases(stage):
-            self._bind(&stage.biases, owner, found[1], trains, self.states[1], where, layer_state)
+            self._bind(&stage.biases, owner, found[1], trains, states[1], where, layer_state)
         for i in range(1 + has_biases(stage), len(found)):
             self.held.append(found[i])
         return True
@@ -874,8 +883,8 @@ cdef class Plan:
         cdef cnp.ndarray array, compared, weighing
         cdef int i
         n = cnp.PyArray_DIM(samples, 0)
-        if n == 0 or not self.has_parameters:
-            raise ValueError("Plan.bind_data: there must be parameters and samples.")
+        if n == 0 or not self.has_parameters or self.lean.loss is NULL:
+            raise ValueError("Plan.bind_data: there must be parameters, samples and a loss.")
         self.has_data = self.is_prepared = False
         for array in self.held:
             if overlap(array, samples):
@@ -1077,14 +1086,17 @@ cdef class Plan:
         list of dict
             For each stage, the attributes that its layer gets.
         """
+        if not self.is_prepared or not self.stores or not 1 <= rows <= self.lean.batch:
+            raise ValueError("Plan.room: rows must be those of a run's last batch.")
+        inputs = matrix("Plan.room", "inputs", inputs, self.number, rows, self.lean.n_in)
+        return self._make_room(rows, inputs, old)
+
+    cdef list _make_room(self, Py_ssize_t rows, cnp.ndarray inputs, list old):
         cdef Stage *stages = self.stored.stages
         cdef list found = []
         cdef dict own
         cdef cnp.ndarray output, dinputs, gradients = None
         cdef int s
-        if not self.is_prepared or not self.stores or not 1 <= rows <= self.lean.batch:
-            raise ValueError("Plan.room: rows must be those of a run's last batch.")
-        inputs = matrix("Plan.room", "inputs", inputs, self.number, rows, self.lean.n_in)
         self.old = old
         for s in range(self.n_full):
             if has_trait(&stages[s], IDENTITY) or stages[s].kind == FORK:
@@ -1117,12 +1129,17 @@ cdef class Plan:
             (<dict> found[s])["dvalues"] = gradients
             gradients = dinputs
         self.held.append([list(own.values()) for own in found])
+        for s in range(self.n_full):  # a residual is two stages
+            if stages[s].kind == FORK:
+                del (<dict> found[s])["output"]
+            elif stages[s].kind == JOIN:
+                del (<dict> found[s])["inputs"], (<dict> found[s])["dinputs"]
         self.has_room = True
         self.old = None
         return found
 
     def batch_figures(self, int s):
-        """Return mean and variance of the last batch, for the stage of a batch norm: new arrays (1, n_out)."""
+        """Return what the layer of a batch norm, stage ``s``, gets of the last batch: attributes by name."""
         cdef cnp.ndarray figures
         cdef cnp.npy_intp shape[2]
         cdef Py_ssize_t line
@@ -1133,11 +1150,11 @@ cdef class Plan:
         stage = &self.lean.stages[self.place[s]]
         line = norm_line(stage.n_out) * self.itemsize
         shape[0], shape[1] = 1, stage.n_out
-        found = []
-        for i in range(2):
+        found = {"_by_batch": True}
+        for i, name in enumerate(("batch_mean", "batch_variance")):
             figures = cnp.PyArray_EMPTY(2, shape, self.number, 0)
             memcpy(data(figures), <char *> stage.norm.lines + (MEAN + i) * line, stage.n_out * self.itemsize)
-            found.append(figures)
+            found[name] = figures
         return found
 
     cdef cnp.ndarray _array(self, Py_ssize_t rows, Py_ssize_t columns):

@@ -150,6 +150,49 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
     return end_step
 
 
+cdef void do_part(Part part, const Net *net, Py_ssize_t rows, double rate) noexcept nogil:
+    """Do one part of a step for the rows of X, on one thread: a segment's, whose loss is computed elsewhere.
+
+    What comes back stands in the last stage's `dvalues`, or `dinputs` if the loss's gradient is by these.
+    """
+    if TAKES_BLOCKS and net.units:
+        units_begin()
+        do_part_of_step(part, net, rows, rate)
+        units_end()
+    else:
+        do_part_of_step(part, net, rows, rate)
+
+
+cdef void do_part_of_step(Part part, const Net *net, Py_ssize_t rows, double rate) noexcept nogil:
+    cdef Py_ssize_t most = rows_at_a_time(net), first = 0, n
+    cdef vec constants[ALL_CONSTANTS]
+    cdef Batch batch
+    cdef int begin
+    batch.start, batch.order, batch.rows, batch.forwards, batch.again = 0, NULL, rows, 0, False
+    if part == GO_UPDATE:
+        rule_constants(net, rate, net.iterations + 1, constants)
+    if part == GO_UPDATE or part == GO_GRADIENTS:
+        second_phase(net, &batch, constants, 0, net.scratch)
+    if part == GO_UPDATE and net.clip_norm:
+        third_phase(net, constants, 0)
+    if part == GO_UPDATE or part == GO_GRADIENTS:
+        return
+    if part == GO_FORWARD:
+        pack_weights(net, 0)  # whoever has its own code between two steps may have changed them
+        begin = forward_to_last_norm(net, &batch, 0, rows, 0, net.scratch) if net.n_batch_norms else 0
+    else:
+        begin = last_norm(net)
+    while first < rows:
+        n = min(most, rows - first)
+        if part == GO_FORWARD:
+            forward_rows(net, &batch, first, n, begin, net.n_stages, net.scratch)
+        else:
+            backward_rows(net, &batch, first, n, first_to_go_back(net), above_norm(net, begin), net.scratch)
+        first += n
+    if part == GO_BACK and net.n_batch_norms:
+        backward_from_last_norm(net, &batch, begin, 0, rows, 0, net.scratch)
+
+
 cdef Py_ssize_t judge_outputs(
     const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, char *scratch
 ) noexcept nogil:

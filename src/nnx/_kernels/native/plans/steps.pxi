@@ -28,7 +28,7 @@ cdef Py_ssize_t forward_space(const Net *net) noexcept nogil:
 
 
 cdef Py_ssize_t widest(const Net *net) noexcept nogil:
-    """Return how many columns the arrays of `forward` need: the second has X as well, if it is rounded, a fork's too."""
+    """Return how many columns the arrays of `forward` need; X is among them if it is rounded, or a fork's."""
     cdef Py_ssize_t wide = net.n_in if net.bfloat16 or net.n_levels else 0
     cdef int s
     for s in range(net.n_stages):
@@ -541,9 +541,40 @@ cdef void forward_rows(
         )
 
 
+cdef void forward_rows(
+    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, int n_stages, char *scratch
+) noexcept nogil:
+    """Take some rows forward through so many of the stages, and keep what each puts out."""
+    cdef const Stage *stage
+    cdef const real_t *inputs
+    cdef int s
+    if batch.order is not NULL:
+        gather(net, batch, first, rows)
+    for s in range(n_stages):
+        stage = &net.stages[s]
+        inputs = <const real_t *> stage.inputs + first * stage.n_in if s > 0 else rows_of_X(net, batch, first)
+        forward_stage(
+            stage, inputs, <real_t *> stage.output + first * stage.n_out, first, rows, batch.forwards, scratch
+        )
+
+
+cdef inline int last_norm(const Net *net) noexcept nogil:
+    """Return the last batch norm's stage; 0 if there is none."""
+    cdef int s
+    for s in range(net.n_stages - 1, 0, -1):
+        if net.stages[s].kind == BATCH_NORM:
+            return s
+    return 0
+
+
+cdef inline int above_norm(const Net *net, int begin) noexcept nogil:
+    """Return as far as which rows go back at first: the stage above the last batch norm, or the lowest."""
+    return begin + (net.stages[begin].kind == BATCH_NORM)
+
+
 cdef Py_ssize_t train_rows(
     const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t end,
-    int begin,  # the stage to begin with, and the last to go back through: 0, or the last batch norm
+    int begin,  # the stage to begin with: 0, or the last batch norm
     char *scratch,
 ) noexcept nogil:
     """Take some rows forward, through the loss and back; return the hits."""
@@ -554,9 +585,7 @@ cdef Py_ssize_t train_rows(
             gather(net, batch, first, rows)
         forward_rows(net, batch, first, rows, begin, net.n_stages - (1 if net.fused else 0), scratch)
         hits += judge_rows(net, batch, first, rows, scratch)
-        backward_rows(
-            net, batch, first, rows, first_to_go_back(net), begin + (net.stages[begin].kind == BATCH_NORM), scratch
-        )
+        backward_rows(net, batch, first, rows, first_to_go_back(net), above_norm(net, begin), scratch)
         first += rows
     return hits
 

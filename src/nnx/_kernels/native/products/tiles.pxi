@@ -295,7 +295,8 @@ cdef void ragged_tile(
     const real_t *start_columns,  # (width,) in: what the sums of each column start from; or NULL
     const real_t *start_rows,  # (rows,) in: what those of each row start from; or NULL
     bint first,  # with neither, whether the sums start from 0 or from c
-    real_t *c, Py_ssize_t c_row, Py_ssize_t c_column, Py_ssize_t width, real_t least, const real_t *gate, const real_t *affine,
+    real_t *c, Py_ssize_t c_row, Py_ssize_t c_column, Py_ssize_t width, real_t least, const real_t *gate,
+    const real_t *affine,
 ) noexcept nogil:
     """A tile whose columns are not all there, or lie apart: computed beside c."""
     cdef real_t beside[MOST_ROWS * TALL_VECTORS * MOST_LANES]

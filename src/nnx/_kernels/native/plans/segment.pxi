@@ -1,0 +1,321 @@
+# A segment: built-in layers that follow each other in a model that also has parts of the user's own. It goes through a
+# step in parts (forward, back, update), and between them, the user's code runs.
+#
+# That code may do anything to what it can reach. So each part binds the parameters anew and looks at the inputs
+# again, and what is handed out is a new array: no kernel reads or writes one that somebody could have freed since.
+
+
+cdef enum Reached:  # how far a segment has come in a step
+    NOWHERE, WENT_FORWARD, WENT_BACK, HAS_GRADIENTS
+
+
+cdef class Segment(Plan):
+    """Some of a model's stages, for one part of a step after the other, on one thread.
+
+    The parameters of the constructor are `Plan`'s; `loss` is None and `combined` False.
+
+    Notes
+    -----
+    The last step of a call of `train` runs in arrays that the layers get as attributes, the others in memory of the
+    segment's own. Both do the same arithmetic.
+    """
+
+    cdef cnp.ndarray inputs, output  # of the step that is under way
+    cdef Py_ssize_t rows
+    cdef int net  # in which of `nets` it runs
+    cdef list found  # what the layers will get as attributes; None if they get nothing
+    cdef double rate
+    cdef Reached reached
+    cdef bint is_ready  # for `update`
+    cdef bint goes_back  # `update` does
+    cdef readonly bint is_combined  # the gradient that came back was by the inputs of the last stage
+
+    def forward(self, tuple owners not None, inputs, Py_ssize_t batch, bint wanted, bint limits_norm, bint stores,
+                str where):
+        """Take some rows forward; return the output, a new array, or None if the layers are not what they were.
+
+        Dropout layers, and those of noise, have then counted the forward.
+
+        Parameters
+        ----------
+        owners : tuple of layers
+            One a stage.
+        inputs : array (n, n_in)
+        batch : int
+            How many rows steps have, at most: bits depend on it.
+        wanted : bool
+            Whether `backward` will be asked for the gradient of the inputs: weights are packed for that as well.
+        limits_norm : bool
+            Whether `update` will limit the norm of the gradients.
+        stores : bool
+            Whether to keep what the layers get as attributes, for `publish`.
+        where : str
+            What errors begin with.
+        """
+        cdef cnp.ndarray samples = matrix("Segment.forward", "inputs", inputs, self.number, ANY, self.lean.n_in)
+        cdef cnp.ndarray array
+        cdef cnp.npy_intp shape[2]
+        cdef int s
+        self.drop()
+        self.rows = cnp.PyArray_DIM(samples, 0)
+        if self.rows == 0:
+            raise ValueError("Segment.forward: inputs must have at least one row, got none.")
+        if not of_dtype(self.dense, self.dtype) or not self._bind_values(owners, True, where) or not self._apart():
+            return None
+        for array in self.held:
+            if overlap(array, samples):
+                samples = cnp.PyArray_NewCopy(samples, cnp.NPY_CORDER)
+                break
+        if (self.lean.clip_norm != 0) != limits_norm:
+            self.lean.clip_norm, self.rule = limits_norm, None
+        self.inputs = samples
+        self._take_inputs()
+        self._reserve(max(batch, self.rows), 1, False)
+        self.progress.n_threads = 1
+        self.lean.batch = self.stored.batch = self.reserved_batch
+        self.net = stores
+        self._aim(wanted)
+        if wanted:
+            self.lean.stages[0].dinputs = self.lean.stages[0].dvalues  # until there is an array for it
+        if stores:
+            self._lend()
+            self.found = self._make_room(self.rows, samples, [])
+        shape[0], shape[1] = self.rows, self.lean.n_out
+        self.output = cnp.PyArray_EMPTY(2, shape, self.number, 0)
+        self._do(GO_FORWARD)
+        memcpy(data(self.output), self._last().output, cnp.PyArray_NBYTES(self.output))
+        for s in range(self.n_full):
+            if self.stored.stages[s].kind == DROPOUT or self.stored.stages[s].kind == NOISE:
+                owners[s].training_forwards = self.stored.stages[s].forwards + 1
+        self.reached = WENT_FORWARD
+        return self.output
+
+    def backward(self, tuple owners not None, tuple trained not None, dvalues, bint combined, bint wanted, str where):
+        """Take the gradient back; return that of the inputs, a new array, or None if it is not wanted.
+
+        Parameters
+        ----------
+        owners : tuple of layers
+        trained : tuple of bool
+            Of which of them the gradients of the parameters will be asked for.
+        dvalues : array (n, n_out)
+            The gradient by the output.
+        combined : bool
+            It is by the inputs of the last stage, an activation.
+        wanted : bool
+            Whether to return anything.
+        where : str
+        """
+        cdef cnp.ndarray gradients
+        self._require(WENT_FORWARD, "backward", "forward")
+        self._bind_again(owners, trained, where)
+        gradients = self._take_dvalues(dvalues, combined, wanted)
+        self._do(GO_BACK)
+        self.reached = WENT_BACK
+        return gradients
+
+    def make_gradients(self, tuple owners not None, tuple trained not None, str where not None):
+        """Give layers the gradients of their parameters, new arrays, and update nothing; ``trained`` as before."""
+        cdef list found
+        self._require(WENT_BACK, "make_gradients", "backward")
+        self._bind_again(owners, (False,) * self.n_full, where)
+        self._take_inputs()
+        found = self.found
+        if found is None:
+            found = self._gradient_arrays(trained)
+        self._aim_parameters(found)
+        self._do(GO_GRADIENTS)
+        self.reached = HAS_GRADIENTS
+        for owner, own in zip(owners, found):
+            for name in ("dweights", "dbiases"):
+                if name in <dict> own:
+                    PyObject_GenericGetDict(owner, NULL)[name] = (<dict> own)[name]
+
+    def make_ready(self, tuple owners not None, tuple trained not None, dvalues, bint combined, rule not None,
+                   double rate, iterations, layer_state, str where not None):
+        """Make ready for `update`; false if that has to be done elsewhere.
+
+        Parameters
+        ----------
+        owners : tuple of layers
+        trained : tuple of bool
+            As they were for `backward`.
+        dvalues, combined
+            What `backward` takes, if `update` shall do that as well; else None.
+        rule : Rule
+        rate : float
+        iterations : int
+            Updates done before.
+        layer_state : callable
+            As for `Plan.bind`.
+        where : str
+        """
+        cdef uint64_t steps = iterations
+        self.goes_back = dvalues is not None
+        if self.goes_back:
+            self._require(WENT_FORWARD, "make_ready", "forward")
+        else:
+            self._require(WENT_BACK, "make_ready", "backward")
+        self.is_ready = False
+        if self.rule is None or rule != self.rule:
+            self.rule = None
+            self.states = self._take_rule(rule)
+            self.rule = rule
+        if self.reserved_norm != (self.lean.clip_norm != 0):
+            return False
+        self.held = []
+        self.has_parameters = self._bind_stages(owners, trained, self.states, where, layer_state)
+        if not self.has_parameters or not self._apart():
+            return False
+        if self.found is not None:
+            self._aim_parameters(self.found)
+        if self.goes_back:
+            self._take_dvalues(dvalues, combined, False)
+        else:
+            self._take_inputs()
+        self.lean.iterations = self.stored.iterations = steps
+        self.rate, self.is_ready = rate, True
+        return True
+
+    def update(self):
+        """Compute the gradients of what is trained, and update it: one call, with nothing that could go wrong."""
+        if self.is_ready and self.has_parameters and self.memory is not NULL:
+            self.is_ready, self.reached = False, HAS_GRADIENTS
+            if self.goes_back:
+                self._do(GO_BACK)
+            self._do(GO_UPDATE)
+            self.forget_averages()
+
+    def publish(self, tuple owners not None):
+        """Give layers the attributes that they have after a step, if it was to store them: all but what it handed out.
+
+        That is the output, and dinputs of the last layer where the gradient that came back was that.
+        """
+        cdef dict own
+        cdef int s, last = self.n_full - 1
+        if self.found is None or self.reached < WENT_BACK or len(owners) != self.n_full:
+            return
+        for s in range(self.n_full):
+            own = PyObject_GenericGetDict(owners[s], NULL)
+            for name, value in (<dict> self.found[s]).items():
+                if name == "dvalues" or s == last and (name == "output" or name == "dinputs" and self.is_combined):
+                    continue
+                own[name] = value
+            if self.stored.stages[s].kind == BATCH_NORM:
+                own.update(self.batch_figures(s))
+
+    def drop(self):
+        """Forget the step that is under way, and let go of its arrays."""
+        self.reached = NOWHERE
+        self.is_ready = self.is_combined = self.has_parameters = False
+        self.inputs = self.output = self.found = None
+        self.held = []
+
+    cdef Stage *_last_of(self, Net *net) noexcept:
+        return &net.stages[net.n_stages - 1]
+
+    cdef Stage *_last(self) noexcept:
+        """Return the last stage of the net in which the step runs."""
+        return self._last_of(self.nets[self.net])
+
+    cdef int _require(self, Reached reached, str method, str before) except -1:
+        """Refuse a part of a step whose turn it is not, or for which there is no memory any more."""
+        cdef bint has_room = self.memory is not NULL and self.rows <= min(self.reserved_batch, self.lean.batch)
+        if self.reached != reached or not has_room:
+            raise RuntimeError(f"Segment.{method}: call {before} first.")
+        return 0
+
+    cdef int _do(self, Part part) except -1:
+        cdef uint64_t mode
+        with nogil:
+            mode = enter_kernels()
+            self.kernels.do_part(part, self.nets[self.net], self.rows, self.rate)
+            leave_kernels(mode)
+        return 0
+
+    cdef bint _bind_values(self, tuple owners, bint trained, str where) except -1:
+        """Read where the parameters are, but no state."""
+        self.held = []
+        return self._bind_stages(owners, (trained,) * self.n_full, ((), ()), where, None)
+
+    cdef int _bind_again(self, tuple owners, tuple trained, str where) except -1:
+        """Read where the parameters are now; refuse them if they have other shapes than in `forward`."""
+        self.held = []
+        if not self._bind_stages(owners, trained, ((), ()), where, None):
+            raise RuntimeError(f"{where}: somebody has given a layer parameters of another shape during a step.")
+        if self.found is not None:
+            self._aim_parameters(self.found)
+        return 0
+
+    cdef int _take_inputs(self) except -1:
+        """Read where the inputs are now: what is the user's may have got other memory."""
+        cdef cnp.ndarray samples = matrix(
+            "Segment", "inputs", self.inputs, self.number, self.rows, self.lean.n_in
+        )
+        self.inputs = samples
+        self.lean.X = self.stored.X = data(samples)
+        self.lean.n_samples = self.stored.n_samples = self.rows
+        return 0
+
+    cdef cnp.ndarray _take_dvalues(self, object dvalues, bint combined, bint wanted):
+        """Make ready to take a gradient back; return the array for that of the inputs, None if it is not wanted."""
+        cdef cnp.ndarray gradients = None, given
+        cdef cnp.npy_intp shape[2]
+        cdef Net *net = self.nets[self.net]
+        cdef Stage *last = self._last()
+        if combined and (self._last_of(&self.stored).kind != ACTIVATION or last.kind != ACTIVATION):
+            raise ValueError("Segment.backward: the last stage must be an activation for a combined gradient.")
+        given = matrix("Segment.backward", "dvalues", dvalues, self.number, self.rows, self.lean.n_out)
+        self._take_inputs()
+        net.combined = self.is_combined = combined
+        if self.net == 0:
+            self._aim(wanted)
+        if self.found is not None:
+            gradients = (<dict> self.found[0])["dinputs"]
+        elif wanted:
+            shape[0], shape[1] = self.rows, self.lean.n_in
+            gradients = cnp.PyArray_EMPTY(2, shape, self.number, 0)
+            self.lean.stages[0].dinputs = data(gradients)
+        memcpy(last.dinputs if combined else last.dvalues, data(given), cnp.PyArray_NBYTES(given))
+        return gradients if wanted else None
+
+    cdef void _aim(self, bint wanted) noexcept:
+        """Let gradients go back to the inputs, or to the lowest stage that is trained."""
+        cdef int s
+        self._aim_gradients()
+        if wanted:
+            for s in range(1, self.lean.n_stages):
+                self.lean.stages[s].dinputs, self.lean.stages[s].unwanted = self.lean.stages[s - 1].dvalues, 0
+
+    cdef list _gradient_arrays(self, tuple wanted):
+        """Make arrays for gradients of parameters, a dictionary for each stage; empty where none are wanted."""
+        cdef list found = []
+        cdef dict own
+        cdef Stage *stage
+        cdef int s
+        self.old = []
+        for s in range(self.n_full):
+            stage = &self.stored.stages[s]
+            own = {}
+            if wanted[s] and has_parameters(stage):
+                own["dweights"] = self._array(stage.weights.size // stage.weights.line, stage.weights.line)
+            if wanted[s] and has_biases(stage):
+                own["dbiases"] = self._array(1, stage.n_out)
+            found.append(own)
+        return found
+
+    cdef int _aim_parameters(self, list found) except -1:
+        """Let gradients of parameters be written to these arrays."""
+        cdef Stage *stage
+        cdef dict own
+        cdef int s
+        for s in range(self.n_full):
+            own = found[s]
+            if not has_parameters(&self.stored.stages[s]):
+                continue
+            stage = &self.stored.stages[s] if self.net else &self.lean.stages[self.place[s]]
+            if "dweights" in own:
+                stage.weights.gradients = data(own["dweights"])
+            if "dbiases" in own:
+                stage.biases.gradients = data(own["dbiases"])
+        return 0

@@ -95,7 +95,7 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, w
 
 
 def _is_kept(job: Job, done: int) -> bool:
-    """Return whether layers keep what they compute in the step with this number: a run's last, or what may become it."""
+    """Return whether layers keep what they compute in the step with this number: in a run's last, or what may be."""
     return done == job.n_steps or (job.callbacks is not None and done % job.n_batches == 0)
 
 

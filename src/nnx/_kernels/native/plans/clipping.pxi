@@ -8,8 +8,8 @@ cdef void collect(
 ) noexcept nogil:
     """Keep some gradients, from place `at` on, and add the sum of their squares to that of the row they begin in.
 
-    In double, as gradients that are to be clipped may be huge. A sum for several rows: which are collected together does
-    not depend on the number of threads.
+    In double, as gradients that are to be clipped may be huge. A sum for several rows: which rows these are does not
+    depend on the number of threads.
     """
     cdef Py_ssize_t row = at // parameter.line, r, j
     cdef double sums[MOST_LANES]

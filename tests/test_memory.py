@@ -238,7 +238,8 @@ def test_outputs_that_overlap_each_other_are_refused(binding, dtype, name, kinds
             cases.append(arrays(kinds, dtype))
             cases[-1][second] = np.flip(cases[-1][first])
             for given in cases:
-                assert_refuses(binding, name, given, numbers, ValueError, "must not share memory")
+                if np.shares_memory(given[first], given[second]):  # a line for each column may be shorter than a shift
+                    assert_refuses(binding, name, given, numbers, ValueError, "must not share memory")
 
 
 # What is refused

@@ -208,8 +208,11 @@ def test_compiled_kernels_compute_what_numpy_does(compiled, dtype, rng, name, in
             assert_close(returned, expected, dtype)
         else:
             assert returned == expected
+        least = 1.0 if name.startswith("dense") else 0.0
+        if name.startswith("layer_norm"):  # a row of nearly equal numbers, a difference of which is divided by another
+            least = 100.0
         for our, their in zip(ours, theirs, strict=True):
-            assert_close(our, their, dtype, least=1.0 if name.startswith("dense") else 0.0)
+            assert_close(our, their, dtype, least=least)
 
 
 @pytest.mark.parametrize(("name", "n_state", "numbers"), UPDATES)

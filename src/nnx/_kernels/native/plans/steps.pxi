@@ -541,23 +541,6 @@ cdef void forward_rows(
         )
 
 
-cdef void forward_rows(
-    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, int n_stages, char *scratch
-) noexcept nogil:
-    """Take some rows forward through so many of the stages, and keep what each puts out."""
-    cdef const Stage *stage
-    cdef const real_t *inputs
-    cdef int s
-    if batch.order is not NULL:
-        gather(net, batch, first, rows)
-    for s in range(n_stages):
-        stage = &net.stages[s]
-        inputs = <const real_t *> stage.inputs + first * stage.n_in if s > 0 else rows_of_X(net, batch, first)
-        forward_stage(
-            stage, inputs, <real_t *> stage.output + first * stage.n_out, first, rows, batch.forwards, scratch
-        )
-
-
 cdef inline int last_norm(const Net *net) noexcept nogil:
     """Return the last batch norm's stage; 0 if there is none."""
     cdef int s

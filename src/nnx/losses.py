@@ -147,10 +147,11 @@ class Loss(Described):
         loss_sum = _kernels.backend.total(sample_losses)
         self._add(loss_sum, count)
         dtype = getattr(output, "dtype", sample_losses.dtype)
-        if isinstance(dtype, np.dtype):
-            dtype = dtype.newbyteorder("=")
-        if dtype not in (config.FLOAT32, config.FLOAT64):
-            dtype = config.get_default_dtype()
+        if dtype is not config.FLOAT32 and dtype is not config.FLOAT64:
+            if isinstance(dtype, np.dtype):
+                dtype = dtype.newbyteorder("=")
+            if dtype not in (config.FLOAT32, config.FLOAT64):
+                dtype = config.get_default_dtype()
         data_loss: np.floating[Any] = dtype.type(loss_sum / count if count else 0)
         return (data_loss, self.regularization_loss()) if include_regularization else data_loss
 

@@ -37,7 +37,8 @@ class Data(NamedTuple):
     def rows(self, which: slice | Array) -> Data:
         """Return some of the rows."""
         weights = None if self.weights is None else self.weights[which]
-        return Data(self.X[which], self.y[which], self.y_accuracy[which], weights)
+        y = self.y[which]
+        return Data(self.X[which], y, y if self.y_accuracy is self.y else self.y_accuracy[which], weights)
 
     @property
     def weighing(self) -> dict[str, Array]:

@@ -140,21 +140,21 @@ def evaluate(
 
 def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
     """Do a step and record it; return its figures."""
-    model = job.model
+    model, weighing = job.model, batch.weighing
     loss = model.loss
     before = getattr(loss, "accumulated_sum", 0.0), getattr(loss, "accumulated_count", 0)
     with precision.of_products(job.precision):  # not around losses, accuracies: they may use other models
         output = way.forward(batch.X, _is_kept(job, done + 1))
-    data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True, **batch.weighing)
+    data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True, **weighing)
     if job.stops and not math.isfinite(data_loss):
         if isinstance(model.loss, Loss):
             model.loss.accumulated_sum, model.loss.accumulated_count = before
         with precision.of_products(job.precision):
             way.set_outputs()
         divergence.refuse_step(model, batch, done, job.n_batches)
-    accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy, **batch.weighing)
+    accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy, **weighing)
     with precision.of_products(job.precision):
-        way.backward(output, batch.y, **batch.weighing)
+        way.backward(output, batch.y, **weighing)
     optimizer = model.optimizer
     optimizer.pre_update_params()
     updates: list[partial[Any]] = []

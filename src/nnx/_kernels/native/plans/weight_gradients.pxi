@@ -187,9 +187,9 @@ cdef inline void tile_line(
         for l in range(height):
             fetch_ahead(values + l * value_row + t * line)
         if first:
-            tile(height, TALL_VECTORS, a, 1, a_depth, b, b_depth, depth, zeros, 0, c, c_row, -INFINITY, NULL, NULL)
+            tile(height, TALL_VECTORS, a, 1, a_depth, b, b_depth, depth, zeros, 0, c, c_row, -INFINITY, NULL)
         else:
-            tile(height, TALL_VECTORS, a, 1, a_depth, b, b_depth, depth, c, c_row, c, c_row, -INFINITY, NULL, NULL)
+            tile(height, TALL_VECTORS, a, 1, a_depth, b, b_depth, depth, c, c_row, c, c_row, -INFINITY, NULL)
         b += b_next
         c += line
 

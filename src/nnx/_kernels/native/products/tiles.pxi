@@ -23,6 +23,13 @@ cdef enum:
 cdef Py_ssize_t PRODUCT_SCRATCH = BLOCK_BYTES * (GROUP_COLUMNS + BLOCK_ROWS) + 8 * MOST_LANES
 
 
+cdef struct Finish:
+    # What is done to sums that are complete, beside `least`.
+    const real_t *gate  # (rows, columns) in, like c: where a ReLU's output is 0, so is the result; or NULL
+    const real_t *c  # where c begins
+    const real_t *affine  # of the panel's columns, for each vector: scales, then shifts; or NULL
+
+
 cdef inline void tile(
     const int rows,  # a constant at every call, so that sums live in registers
     const int vectors,  # likewise
@@ -37,16 +44,13 @@ cdef inline void tile(
     real_t *c,  # (rows, vectors*LANES) out, rows c_row apart
     Py_ssize_t c_row,
     real_t least,  # what a result is raised to: 0 for ReLU, or −infinity
-    const real_t *gate,  # (rows, vectors*LANES) in, like c: where it is 0, so is the result; or NULL
-    const real_t *affine,  # (2*vectors*LANES,) in: for each vector of columns, scales, then shifts; or NULL
+    const Finish *finish,  # or NULL
 ) noexcept nogil:
-    """``c := max(least, start + a · b)``, then 0 where a ReLU's output, `gate`, is 0.
-
-    With `affine`, ``start + a · b`` is multiplied and shifted before: a batch norm with fixed mean and variance.
-    """
+    """``c := max(least, start + a · b)``; with `finish`, normalized before, and 0 where a gate is."""
     cdef vec sums[MOST_ROWS * TALL_VECTORS]
     cdef vec line[LINE_VECTORS]
     cdef vec x
+    cdef const real_t *gate
     cdef Py_ssize_t k
     cdef int i, v
     for i in range(rows * vectors):
@@ -63,11 +67,12 @@ cdef inline void tile(
                 sums[i * vectors + v] = v_madd(x, line[v], sums[i * vectors + v])
         a += a_depth
         b += b_depth
-    if affine is not NULL:
+    if finish is not NULL and finish.affine is not NULL:
         for i in range(rows * vectors):
             v = i % vectors * 2 * LANES
-            sums[i] = v_madd(sums[i], v_load(affine + v), v_load(affine + v + LANES))
-    if gate is not NULL:
+            sums[i] = v_madd(sums[i], v_load(finish.affine + v), v_load(finish.affine + v + LANES))
+    if finish is not NULL and finish.gate is not NULL:
+        gate = finish.gate + (c - finish.c)
         for i in range(rows * vectors):
             sums[i] = v_where_not_zero(v_load(gate + i // vectors * c_row + i % vectors * LANES), sums[i])
     for i in range(rows * vectors):
@@ -77,7 +82,7 @@ cdef inline void tile(
 cdef inline void tile_row(
     const int rows, const int vectors, Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth,
     Py_ssize_t a_next, const real_t *b, Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start,
-    Py_ssize_t start_row, real_t *c, Py_ssize_t c_row, real_t least, const real_t *gate, const real_t *affine,
+    Py_ssize_t start_row, real_t *c, Py_ssize_t c_row, real_t least, const Finish *finish,
 ) noexcept nogil:
     """`count` tiles below each other, of A a_next apart.
 
@@ -88,34 +93,32 @@ cdef inline void tile_row(
     for t in range(count):
         for l in range(rows):
             fetch_ahead(c + (rows + l) * c_row)
-        tile(rows, vectors, a, a_row, a_depth, b, b_depth, depth, start, start_row, c, c_row, least, gate, affine)
+        tile(rows, vectors, a, a_row, a_depth, b, b_depth, depth, start, start_row, c, c_row, least, finish)
         a += a_next
         start += rows * start_row
         c += rows * c_row
-        if gate is not NULL:
-            gate += rows * c_row
 
 
 cdef void tiles_beside(
     int rows, Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth, Py_ssize_t a_next,
     const real_t *b, Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start, Py_ssize_t start_row, real_t *c,
-    Py_ssize_t c_row, real_t least, const real_t *gate, const real_t *affine,
+    Py_ssize_t c_row, real_t least, const Finish *finish,
 ) noexcept nogil:
     """`tile_row`, compiled for each number of rows of a flat tile."""
     if rows == 3:
         tile_row(
             3, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate, affine,
+            least, finish,
         )
     elif rows == 2:
         tile_row(
             2, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate, affine,
+            least, finish,
         )
     else:
         tile_row(
             1, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate, affine,
+            least, finish,
         )
 
 
@@ -124,57 +127,57 @@ cdef void tiles(
     int vectors,  # TALL_VECTORS, FLAT_VECTORS or LINE_VECTORS
     Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth, Py_ssize_t a_next, const real_t *b,
     Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start, Py_ssize_t start_row, real_t *c, Py_ssize_t c_row,
-    real_t least, const real_t *gate, const real_t *affine,
+    real_t least, const Finish *finish,
 ) noexcept nogil:
     """`tile_row`, compiled for each size of tile."""
     if vectors == LINE_VECTORS:
         tile_row(
             1, LINE_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate, affine,
+            least, finish,
         )
     elif vectors == FLAT_VECTORS:
         tiles_beside(
-            rows, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least, gate, affine,
+            rows, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least, finish,
         )
     elif rows == TILE_ROWS:
         tile_row(
             TILE_ROWS, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate, affine,
+            least, finish,
         )
     elif rows == 7 < TILE_ROWS:
         tile_row(
             7, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate, affine,
+            least, finish,
         )
     elif rows == 6 < TILE_ROWS:
         tile_row(
             6, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate, affine,
+            least, finish,
         )
     elif rows == 5 < TILE_ROWS:
         tile_row(
             5, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate, affine,
+            least, finish,
         )
     elif rows == 4 < TILE_ROWS:
         tile_row(
             4, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate, affine,
+            least, finish,
         )
     elif rows == 3:
         tile_row(
             3, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate, affine,
+            least, finish,
         )
     elif rows == 2:
         tile_row(
             2, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate, affine,
+            least, finish,
         )
     else:
         tile_row(
             1, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, gate, affine,
+            least, finish,
         )
 
 
@@ -295,11 +298,13 @@ cdef void ragged_tile(
     const real_t *start_columns,  # (width,) in: what the sums of each column start from; or NULL
     const real_t *start_rows,  # (rows,) in: what those of each row start from; or NULL
     bint first,  # with neither, whether the sums start from 0 or from c
-    real_t *c, Py_ssize_t c_row, Py_ssize_t c_column, Py_ssize_t width, real_t least, const real_t *gate,
-    const real_t *affine,
+    real_t *c, Py_ssize_t c_row, Py_ssize_t c_column, Py_ssize_t width, real_t least,
+    const Finish *finish,
 ) noexcept nogil:
     """A tile whose columns are not all there, or lie apart: computed beside c."""
     cdef real_t beside[MOST_ROWS * TALL_VECTORS * MOST_LANES]
+    cdef Finish own
+    cdef const real_t *gate = NULL
     cdef Py_ssize_t line = vectors * LANES
     cdef Py_ssize_t i, j
     for i in range(rows):
@@ -314,7 +319,13 @@ cdef void ragged_tile(
                 beside[i * line + j] = start_rows[i]
             else:
                 beside[i * line + j] = 0
-    tiles(rows, vectors, 1, a, a_row, a_depth, 0, b, b_depth, depth, beside, line, beside, line, least, NULL, affine)
+    own.gate, own.c, own.affine = NULL, NULL, finish.affine if finish is not NULL else NULL
+    tiles(
+        rows, vectors, 1, a, a_row, a_depth, 0, b, b_depth, depth, beside, line, beside, line, least,
+        &own if own.affine is not NULL else NULL,
+    )
+    if finish is not NULL and finish.gate is not NULL:
+        gate = finish.gate + (c - finish.c)
     for i in range(rows):
         for j in range(width):
             if gate is not NULL and gate[i * c_row + j * c_column] <= 0:
@@ -362,9 +373,12 @@ cdef void panel_rows(
     cdef const real_t *a
     cdef const real_t *start
     cdef real_t *c
-    cdef const real_t *gate = NULL
-    cdef const real_t *affine = p.affine + 2 * j if p.affine is not NULL else NULL
+    cdef Finish own
+    cdef const Finish *finish = NULL
     cdef int height, lane
+    if p.gate is not NULL or p.affine is not NULL:
+        own.gate, own.c, own.affine = p.gate, p.c, p.affine + 2 * j if p.affine is not NULL else NULL
+        finish = &own
     for lane in range(LINE_VECTORS * LANES):
         zeros[lane] = 0
     while i < rows:
@@ -378,14 +392,12 @@ cdef void panel_rows(
             a, a_row, a_depth = p.a + (p.top + i) * p.a_row + p.k * p.a_depth, p.a_row, p.a_depth
             a_next = height * p.a_row
         c = p.c + (p.top + i) * p.c_row + j * p.c_column
-        if p.gate is not NULL:
-            gate = p.gate + (c - p.c)
         if ragged:
             ragged_tile(
                 height, p.vectors, a, a_row, a_depth, b, b_depth, p.deep,
                 p.start_columns + j if p.start_columns is not NULL else NULL,
                 p.start_rows + p.top + i if p.start_rows is not NULL else NULL,
-                first, c, p.c_row, p.c_column, width, p.least, gate, affine,
+                first, c, p.c_row, p.c_column, width, p.least, finish,
             )
         else:
             start, start_row = c, p.c_row
@@ -395,7 +407,7 @@ cdef void panel_rows(
                     start = p.start_columns + j
             tiles(
                 height, p.vectors, count, a, a_row, a_depth, a_next, b, b_depth, p.deep, start, start_row, c, p.c_row,
-                p.least, gate, affine,
+                p.least, finish,
             )
         i += height * count
 

@@ -34,7 +34,7 @@ BLOCK_SECONDS = 0.03
 #: Of a batch, and of all samples to train on.
 N_BATCH, N_SAMPLES = 32, 2048
 #: In one call of `Model.train`: what the call itself costs is shared by them.
-EPOCHS = 8
+EPOCHS = 40
 
 
 @dataclass

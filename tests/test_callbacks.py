@@ -108,6 +108,12 @@ def test_a_call_with_callbacks_is_never_taken_for_the_last_call_again():
     for _ in range(3):
         assert model.train(X, y, print_every=None, callbacks=callbacks) is calls[-1]
     assert len(calls) == 3
+    later = []
+    for _ in range(4):
+        model.train(X, y, print_every=None, callbacks=later)
+    later += callbacks
+    assert model.train(X, y, print_every=None, callbacks=later) is calls[-1]
+    assert len(calls) == 4
 
 
 # Stopping

@@ -805,6 +805,32 @@ def test_read_only_parameters_of_another_dtype_are_not_replaced_by_copies():
         layer.forward(np.ones((1, 2)), training=True)
 
 
+@pytest.mark.parametrize(
+    ("number", "name", "value"),
+    [(0, "width", -1), (0, "columns", "x"), (0, "categories", [1, 2]), (1, "dtype", "int8")],
+)
+@pytest.mark.parametrize("own", [False, True])
+def test_explain_says_so_of_a_layer_too(backend, number, name, value, own):
+    class Layer_Same:
+        def forward(self, inputs, training):
+            self.output = inputs
+
+        def backward(self, dvalues):
+            self.dinputs = dvalues
+
+    model = nnx.Model()
+    for layer in (nnx.Layer_Embedding(4, [1], 5, 3), nnx.Layer_Dense(6, 3), *([Layer_Same()] if own else [])):
+        model.add(layer)
+    model.add(nnx.Activation_Softmax())
+    model.set(
+        loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_SGD(), accuracy=nnx.Accuracy_Categorical()
+    )
+    model.finalize()
+    setattr(model.layers[number], name, value)
+    said = model.explain()
+    assert said.startswith("No plan: the backend" if backend == "numpy" else "It does not train: Layer_")
+
+
 def test_explain_says_that_a_setting_is_wrong(backend):
     model = classifier()
     model.optimizer.learning_rate = 0.1

@@ -396,13 +396,13 @@ def test_explain_says_how_bfloat16_runs(compiled, units):
     )
 
 
-def test_explain_says_that_only_plans_use_matrix_units(units):
+def test_explain_says_that_only_compiled_layers_use_matrix_units(units):
     units(True, "AMX", False)
     found = build(NET, kind=Book, dtype="float32").explain("bfloat16")
     assert found.startswith("No plan: ")
     assert found.endswith(
-        " It trains layer by layer, with bfloat16 products by conversion, no faster than float32: only plans use "
-        "matrix units."
+        " It trains layer by layer, with bfloat16 products by conversion, no faster than float32: only compiled "
+        "layers use matrix units."
     )
 
 

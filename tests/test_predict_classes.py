@@ -57,6 +57,27 @@ def test_linear_outputs_of_a_classifier(net):
     np.testing.assert_array_equal(model.predict_classes(samples), expected)
 
 
+def test_a_last_layer_of_ones_own_may_give_one_number_a_sample():
+    class First:
+        def forward(self, inputs, training):
+            self.output = inputs[:, 0]
+
+        def backward(self, dvalues):
+            raise NotImplementedError
+
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(2, 3))
+    model.add(First())
+    model.set(accuracy=nnx.Accuracy_Categorical(binary=True))
+    model.finalize()
+    model.set_parameters([(np.full((2, 3), 0.5), np.full((1, 3), 0.5))])
+    outputs = model.predict(X)
+    assert outputs.shape == (50,)
+    found = model.predict_classes(X)
+    assert found.tolist() == (outputs > 0.5).astype(int).reshape(-1, 1).tolist()
+    assert set(found.ravel()) == {0, 1}
+
+
 def test_a_last_layer_of_ones_own_has_the_first_say():
     class Activation_Reversed(nnx.Activation_Softmax):
         def predictions(self, outputs):

@@ -92,6 +92,23 @@ def test_plan_and_layer_by_layer_agree(dtype, planned, backend, kind, settings, 
 
 
 @pytest.mark.parametrize("kind", [nnx.Model, Book])
+def test_a_regression_takes_weights_and_counts_hits_by_them(kind):
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    y, weights = X[:, :1] * 2, weights_for(40)
+    model = regression()
+    model.__class__ = kind
+    model.train(X, y, sample_weight=weights, epochs=2, batch_size=16, print_every=None)
+    model.accuracy.precision = 1.0
+    expected = np.average(np.abs(model.predict(X) - y)[:, 0] < 1, weights=weights)
+    assert 0 < expected < 1
+    found = model.evaluate(X, y, sample_weight=weights, batch_size=16, silent=True)
+    assert found["accuracy"] == pytest.approx(expected)
+    assert model.accuracy.calculate(model.predict(X), y.astype(np.float32), sample_weight=weights) == pytest.approx(
+        expected
+    )
+
+
+@pytest.mark.parametrize("kind", [nnx.Model, Book])
 def test_validation_is_an_evaluation_with_its_own_weights(kind):
     net = Net("3-6,relu,6-3,softmax")
     X, y = data_of_net(net, 40)
@@ -439,7 +456,10 @@ def test_bad_weights_of_evaluate_are_refused():
 
 def test_class_weights_need_classes():
     X = np.ones((4, 2))
-    with pytest.raises(ValueError, match=r"^Model.train: class_weight must be None for a model that predicts numbers"):
+    sentence = (
+        r"^Model.train: class_weight must be None for a model that does not predict classes, as neither Loss_Mean"
+    )
+    with pytest.raises(ValueError, match=sentence):
         regression().train(X, [1.0, 2.0, 3.0, 4.0], class_weight="balanced")
     for model, y in ((binary(), [0.5, 0, 1, 1]), (binary(2), [[1, 1], [0, 1], [0, 0], [1, 0]])):
         with pytest.raises(ValueError, match=r"^Model.train: y must hold one class a row where class_weight is given"):

@@ -189,7 +189,7 @@ class Monitor(Callback):
 
     def _check_state(self, state: dict[str, Any], model: Network) -> None:
         if set(state) != {"best", "best_epoch", "wait"}:
-            raise KeyError(*sorted(state)[:1])
+            raise KeyError("best, best_epoch and wait are not all there, or others are")
         _array("best", state["best"], np.zeros(1, np.float64))
         for name in ("best_epoch", "wait"):
             check.whole("", name, state[name], 0, check.MAX_COUNT)
@@ -395,7 +395,7 @@ class ReduceRateOnPlateau(Monitor):
         rate = optimizer.learning_rate
         if not getattr(optimizer, "decay", 0) and getattr(optimizer, "schedule", None) is None:
             rate = getattr(optimizer, "current_learning_rate", rate)  # which may have been assigned
-        if rate * self.factor >= self.min_rate or rate > self.min_rate:
+        if rate > self.min_rate:
             optimizer.learning_rate = max(rate * self.factor, self.min_rate)
 
 

@@ -473,7 +473,7 @@ class Model:
             with self._printer(job, print_every, progress) as report:
                 training.train(job, report)
             again = self._again
-            if again is not None and checkpoint is None and resume is None:
+            if again is not None and checkpoint is None and resume is None and callbacks is None:  # a list may grow
                 again.remember(options, check_finite)
         finally:
             trainers.end(self, trainer)
@@ -945,7 +945,8 @@ class Model:
         """
         where = "Model.explain"
         self._require(where, "loss", "optimizer", "accuracy")
-        return training.explain(self, checked_precision(where, precision, dtype_of(self)) == "bfloat16")
+        bfloat16 = precision is not None and checked_precision(where, precision, dtype_of(self)) == "bfloat16"
+        return training.explain(self, bfloat16)
 
     def summary(self) -> None:
         """Print a table of the layers with their output shapes, numbers of parameters and bytes."""

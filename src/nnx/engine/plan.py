@@ -1,7 +1,7 @@
 """Plans: programs that are bound to arrays and run, many steps in one compiled call, on one thread or several.
 
-`training.py` asks here first, and takes the book path (`layerwise.py`) where there is no plan. Bits do not depend
-on the number of threads, nor on how many steps run in one call.
+`training.py` asks here first, and takes another way (`segments.py`, `layerwise.py`) where there is no plan. Bits do
+not depend on the number of threads, nor on how many steps run in one call.
 """
 
 from __future__ import annotations
@@ -108,15 +108,15 @@ def explain(model: Network, bfloat16: bool, otherwise: str) -> str:
     """
     by_layers = "It trains layer by layer"
     if bfloat16:
-        by_layers += ", with bfloat16 products by conversion, no faster than float32: only plans use matrix units"
+        by_layers += (
+            ", with bfloat16 products by conversion, no faster than float32: only compiled layers use matrix units"
+        )
     if not _has_plans():
         return f"No plan: the backend {_kernels.name} has none. {by_layers}."
     try:
         program.lower(model)
     except program.Obstacle as obstacle:
         return f"No plan: {obstacle}. {otherwise or by_layers}."
-    except (TypeError, ValueError) as error:  # a setting that somebody has assigned
-        return f"It does not train: {error}"
     products = f", with bfloat16 products {precision.how_bfloat16_runs()}" if bfloat16 else ""
     return f"It trains as a plan, many steps in one compiled call, on {_kernels.name}{products}."
 

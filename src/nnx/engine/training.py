@@ -61,8 +61,11 @@ def train(job: Job, report: printing.Printer) -> None:
 
 
 def explain(model: Network, bfloat16: bool) -> str:
-    """Return how a model trains, and what prevents a plan."""
-    return plan.explain(model, bfloat16, segments.explain(model, bfloat16))
+    """Return how a model trains, and what prevents a plan; or which setting, that somebody has assigned, is wrong."""
+    try:
+        return plan.explain(model, bfloat16, segments.explain(model, bfloat16))
+    except (TypeError, ValueError) as error:
+        return f"It does not train: {error}"
 
 
 def evaluate(

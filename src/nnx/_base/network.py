@@ -40,7 +40,7 @@ class Network(Protocol):
     def _require(self, where: str, *names: str) -> None:
         """Refuse to work with layers that have changed since `finalize`, or without these attributes."""
 
-    def _loss_gradient(self, output: Any, y: Any) -> tuple[Any, bool]:
+    def _loss_gradient(self, output: Any, y: Any, weights: Array | None = None) -> tuple[Any, bool]:
         """Return the gradient by the output, or by the inputs of the last layer, and whether it is that."""
 
     def predict(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:

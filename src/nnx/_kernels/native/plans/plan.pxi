@@ -267,10 +267,10 @@ cdef bint embedding_weights(Stage *stage, object owner, object dtype, str where,
     """Take the weights of an embedding, and which columns are categories; false if they do not fit the stage."""
     (w,) = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
     cdef cnp.ndarray places
+    given = owner._layout(where).places
     if not is_ready(w, <void *> dtype, training) or cnp.PyArray_NDIM(w) != 2:
         return False
     stage.embedded.n_rows, stage.embedded.width = cnp.PyArray_DIM(w, 0), cnp.PyArray_DIM(w, 1)
-    given = owner._layout(where).places
     if not has_type(given, cnp.NPY_INT32) or cnp.PyArray_NDIM(given) != 1 or not cnp.PyArray_ISCARRAY_RO(given):
         return False
     places = sorted_places(given, &stage.embedded.places)
@@ -751,6 +751,7 @@ cdef class Plan:
         if size not in (0, stage.weights.size):
             return False
         stage.trained = trains
+            stage.weights.size = size  # memory has been laid out for that
         self._bind(&stage.weights, owner, found[0], trains, states[0], where, layer_state)
         if has_biases(stage):
             self._bind(&stage.biases, owner, found[1], trains, states[1], where, layer_state)

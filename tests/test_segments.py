@@ -14,6 +14,7 @@ from plans import NETS, PENALTIES, WIDE, Book, Net, assert_alike, bits, data_for
 import nnx
 from nnx import _kernels
 from nnx.engine import segments
+from nnx.layers import walk
 
 #: How far apart the two ways may be, after one step and after fifty, in parts of an array's largest number.
 AFTER_ONE = {"float32": 2e-4, "float64": 1e-10}
@@ -521,7 +522,6 @@ def test_memory_that_own_code_frees_is_not_touched():
         model.train(*data_for(REGRESSION, 50), batch_size=16, print_every=None)
 
 
-@pytest.mark.parametrize("where", ["forward", "backward"])
 @compiled_only
 @pytest.mark.parametrize(
     "first",
@@ -620,6 +620,7 @@ def test_layers_that_are_too_many_to_predict_as_one_are_evaluated_all_the_same()
     assert model.evaluate(X, y, silent=True)["loss"] == pytest.approx(Book.evaluate(model, X, y, silent=True)["loss"])
 
 
+@pytest.mark.parametrize("where", ["forward", "backward"])
 @pytest.mark.parametrize(
     "made",
     [lambda x: None, lambda x: x[:, :2], lambda x: x.ravel(), lambda x: x[:1], lambda x: "text", lambda x: x[:0]],

@@ -473,7 +473,7 @@ class Model:
             with self._printer(job, print_every, progress) as report:
                 training.train(job, report)
             again = self._again
-            if again is not None and checkpoint is None and resume is None:
+            if again is not None and checkpoint is None and resume is None and callbacks is None:
                 again.remember(options, check_finite)
         finally:
             trainers.end(self, trainer)

@@ -421,7 +421,7 @@ cdef class Plan:
     cdef readonly bint bfloat16
     cdef int number
     cdef Py_ssize_t itemsize
-    cdef tuple stages, guards, dense
+    cdef tuple stages, guards, with_dtype
     cdef object rule, loss  # that were taken last
     cdef tuple states
     cdef Net lean, stored
@@ -476,7 +476,7 @@ cdef class Plan:
             self.lean.loss = self.stored.loss = loss_of(self.kernels, loss)
         check_chain(stages, self.lean.loss, combined)
         # Plain tuples, which take half as long to go through as named ones.
-        self.stages, self.guards, self.dense = stages, tuple(guards), owners_with_dtype(stages)
+        self.stages, self.guards, self.with_dtype = stages, tuple(guards), owners_with_dtype(stages)
         self.n_full = len(stages)
         self.lean.stages = <Stage *> PyMem_RawCalloc(self.n_full + 1, sizeof(Stage))
         self.stored.stages = <Stage *> PyMem_RawCalloc(self.n_full + 1, sizeof(Stage))
@@ -664,7 +664,7 @@ cdef class Plan:
         return (
             self.kernels == tables[0 if self.number == cnp.NPY_FLOAT else 1]
             and untouched(model, self.guards)
-            and of_dtype(self.dense, self.dtype)
+            and of_dtype(self.with_dtype, self.dtype)
         )
 
     # Binding

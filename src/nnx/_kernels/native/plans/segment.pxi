@@ -60,7 +60,7 @@ cdef class Segment(Plan):
         self.rows = cnp.PyArray_DIM(samples, 0)
         if self.rows == 0:
             raise ValueError("Segment.forward: inputs must have at least one row, got none.")
-        if not of_dtype(self.dense, self.dtype) or not self._bind_values(owners, True, where) or not self._apart():
+        if not of_dtype(self.with_dtype, self.dtype) or not self._bind_values(owners, True, where) or not self._apart():
             return None
         for array in self.held:
             if overlap(array, samples):

@@ -116,6 +116,17 @@ def test_a_call_with_callbacks_is_never_taken_for_the_last_call_again():
     assert len(calls) == 4
 
 
+def test_callbacks_that_come_into_the_same_list_later_are_called():
+    X, y = data_for(SPIRAL, 20)
+    model, calls, callbacks = build(SPIRAL), [], []
+    for _ in range(3):
+        model.train(X, y, print_every=None, callbacks=callbacks)
+    callbacks.append(lambda run: calls.append(run.epoch))
+    for _ in range(2):
+        model.train(X, y, print_every=None, callbacks=callbacks)
+    assert calls == [1, 1]
+
+
 # Stopping
 
 
@@ -319,6 +330,40 @@ def test_changes_at_the_epoch_that_stops_the_run_stay(monkeypatch):
     assert not model.layers[0].weights.any()
     assert not model.layers[3].weights.any()
     assert model.layers[0].dweights.any()
+
+
+RESIZED = {
+    "weights": (lambda model, X: model.layers[0].weights, "weights must have shape"),
+    "state": (lambda model, X: model.layers[0].weight_cache, "weight_cache must have shape"),
+    "running figures": (lambda model, X: model.layers[1].running_mean, "running_mean must have shape"),
+    "samples": (lambda model, X: X, "must"),
+}
+
+
+@pytest.mark.parametrize("stops", [False, True])
+@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("which", RESIZED)
+def test_memory_that_a_callback_frees_is_not_touched(which, epoch, stops, compiled):
+    np.random.seed(0)
+    X, y = data_for(Net("3-1", "squared", "near"), 40)
+    model = nnx.Model()
+    for layer in (nnx.Layer_Dense(3, 64, dtype="float64"), nnx.Layer_BatchNorm(64, dtype="float64")):
+        model.add(layer)
+    model.add(nnx.Layer_Dense(64, 1, dtype="float64"))
+    model.set(loss=nnx.Loss_Huber(), optimizer=nnx.Optimizer_Adam(0.01), accuracy=nnx.Accuracy_Regression())
+    model.finalize()
+
+    def free(run):
+        if run.epoch == epoch:
+            array = RESIZED[which][0](model, X)
+            array.resize((3000, 640), refcheck=False)
+            array[:] = 0
+            if stops:
+                run.stop()
+
+    expected = "got one that a callback has resized" if stops or epoch == 3 else RESIZED[which][1]
+    with pytest.raises((RuntimeError, ValueError), match=expected):
+        model.train(X, y, epochs=3, batch_size=16, print_every=None, callbacks=[free])
 
 
 @KINDS

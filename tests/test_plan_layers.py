@@ -9,6 +9,7 @@ import pytest
 from plans import Book, assert_alike, bits, left_behind
 
 import nnx
+from nnx import _kernels
 from nnx.engine import plan, program
 from nnx.layers import walk
 
@@ -149,6 +150,32 @@ def test_samples_that_another_thread_changes_meanwhile_stay_within_the_weights()
     finally:
         job_plan.go_on = original
     assert np.isfinite(model.layers[0].weights).all()
+
+
+def test_a_number_between_the_last_row_and_what_rounding_makes_of_it_stays_within_the_weights():
+    """2²⁵ − 1 is no float32: as one it is 2²⁵."""
+    weights = np.zeros((1 << 25, 1), "float32")  # whose pages nobody touches but the last
+    weights[-1] = 7
+    inputs, output = np.array([[2.0**25], [np.inf], [2.0**25 - 2]], "float32"), np.empty((3, 1), "float32")
+    _kernels.backend.embedding_forward(inputs, np.zeros(1, np.int32), weights, output)
+    assert output.ravel().tolist() == [7, 7, 0]
+
+
+@pytest.mark.parametrize("kind", ["big-endian", "apart", "backwards"])
+def test_a_predictor_takes_places_of_any_layout(kind):
+    X, _ = samples()
+    predictor = embedded(dtype="float32").predictor()
+    make, (parts, precision, categories) = predictor.__reduce__()
+    places = parts[0][1][1]
+    made = {
+        "big-endian": places.astype(">i4"),
+        "apart": places.repeat(2)[::2],
+        "backwards": places[::-1].copy()[::-1],
+    }[kind]
+    parts = ((parts[0][0], (parts[0][1][0], made), *parts[0][2:]), *parts[1:])
+    np.testing.assert_array_equal(make(parts, precision, categories)(X), predictor(X))
+    native = _kernels.backend.Predictor(predictor.dtype, parts, _kernels, False, np.array(categories, np.int32))
+    np.testing.assert_array_equal(native.predict(X.astype("float32")), predictor(X))
 
 
 # Batch normalization

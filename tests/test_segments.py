@@ -14,6 +14,7 @@ from plans import NETS, PENALTIES, WIDE, Book, Net, assert_alike, bits, data_for
 import nnx
 from nnx import _kernels
 from nnx.engine import segments
+from nnx.layers import walk
 
 #: How far apart the two ways may be, after one step and after fifty, in parts of an array's largest number.
 AFTER_ONE = {"float32": 2e-4, "float64": 1e-10}
@@ -519,6 +520,104 @@ def test_memory_that_own_code_frees_is_not_touched():
     model.finalize()
     with pytest.raises(ValueError, match=r"inputs must have shape"):
         model.train(*data_for(REGRESSION, 50), batch_size=16, print_every=None)
+
+
+@compiled_only
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda: [nnx.Layer_Residual([nnx.Layer_Dense(3, 3)])],
+        lambda: [nnx.Activation_Linear(), nnx.Layer_Dense(3, 3)],
+        lambda: [nnx.Activation_Linear(), nnx.Layer_Residual([nnx.Layer_Dense(3, 3)])],
+    ],
+    ids=["residual", "linear", "both"],
+)
+def test_inputs_that_layers_hand_on_are_looked_at_again_too(first):
+    class Layer_Own:
+        def forward(self, inputs, training):
+            self.output = inputs + np.float32(0)
+
+        def backward(self, dvalues):
+            self.dinputs = dvalues
+
+    class Loss_Moving(Own_Loss):
+        """Lets the inputs of the segment have other memory, with other numbers."""
+
+        def forward(self, y_pred, y_true):
+            if self.moves:
+                inputs, model.layers[0].output = model.layers[0].output, None
+                inputs.resize((9000, 3), refcheck=False)
+                inputs[:] = 2
+                self.kept = np.ones((3000, 3), "float32")
+                inputs.resize((3000, 3), refcheck=False)
+            return super().forward(y_pred, y_true)
+
+    left = []
+    rng = np.random.default_rng(0)
+    X, y = (rng.normal(size=(3000, 3)).astype("float32") for _ in range(2))
+    for moves in (True, False):
+        np.random.seed(0)
+        model = nnx.Model()
+        for layer in (Layer_Own(), *first()):
+            model.add(layer)
+        model.set(loss=Loss_Moving(), optimizer=nnx.Optimizer_SGD(0.1), accuracy=nnx.Accuracy_Regression())
+        model.finalize()
+        model.loss.moves = moves
+        model.train(X, y, print_every=None)
+        dense = next(layer for layer in walk(model.layers) if type(layer) is nnx.Layer_Dense)
+        if moves:
+            np.testing.assert_allclose(dense.dweights, 2 * dense.dbiases.repeat(3, axis=0), rtol=1e-5)
+        left.append(dense.dbiases)
+    np.testing.assert_array_equal(*left)
+
+
+@compiled_only
+@pytest.mark.parametrize("during_a_step", [False, True])
+def test_embeddings_that_own_code_makes_larger_do_not_leave_their_memory(during_a_step):
+    def grow(model):
+        layer = model.layers[0]
+        layer.categories, layer.weights = 100_000, np.ones((100_000, 8), "float32")
+        del layer.weight_momentums, layer.weight_cache
+
+    class Loss_Growing(Own_Loss):
+        def forward(self, y_pred, y_true):
+            if during_a_step and model.layers[0].categories == 4 and model.optimizer.iterations:
+                grow(model)
+            return super().forward(y_pred, y_true)
+
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 3)), rng.normal(size=(40, 1)).astype("float32")
+    X[:, 1] = rng.integers(0, 4, 40)
+    left = []
+    for kind in (nnx.Model, Book):
+        np.random.seed(0)
+        model = kind()
+        for layer in (nnx.Layer_Embedding(3, [1], 4, 8), nnx.Layer_Dense(10, 1)):
+            model.add(layer)
+        model.set(loss=Loss_Growing(), optimizer=nnx.Optimizer_Adam(0.01), accuracy=nnx.Accuracy_Regression())
+        model.finalize()
+        model.train(X, y, print_every=None)
+        if not during_a_step:
+            grow(model)
+        elif kind is nnx.Model:
+            with pytest.raises(RuntimeError, match=r"parameters of another shape during a step"):
+                model.train(X, y, print_every=None)
+        for _ in range(2):
+            model.train(X, y, epochs=2, print_every=None)
+        left.append(model.layers[0].weights)
+    assert [array.shape for array in left] == 2 * [(100_000, 8)]
+    assert during_a_step or np.allclose(*left, rtol=1e-3, atol=1e-4)
+
+
+def test_layers_that_are_too_many_to_predict_as_one_are_evaluated_all_the_same():
+    X, y = (array.astype("float32") for array in data_for(Net("3-1", "squared", "near"), 20))
+    model = nnx.Model()
+    model.add(nnx.Layer_Residual([nnx.Layer_Scale(3, 0.9) for _ in range(70)]))
+    model.add(nnx.Layer_Dense(3, 1))
+    model.set(loss=Own_Loss(), optimizer=nnx.Optimizer_SGD(0.01), accuracy=nnx.Accuracy_Regression())
+    model.finalize()
+    model.train(X, y, print_every=None)
+    assert model.evaluate(X, y, silent=True)["loss"] == pytest.approx(Book.evaluate(model, X, y, silent=True)["loss"])
 
 
 @pytest.mark.parametrize("where", ["forward", "backward"])

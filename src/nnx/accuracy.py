@@ -171,9 +171,9 @@ class Accuracy_Regression(Accuracy):
     def calculate(self, predictions: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> float:
         """Return the part of a batch's cells that are hits, and add them to the pass; weighted as `Accuracy` does."""
         precision = self.precision
-        counts = type(self).compare is COMPARE and "compare" not in vars(self)
+        counts = sample_weight is None and type(self).compare is COMPARE and "compare" not in vars(self)
         fit = counts and _kernels.readable(predictions, None, None) and _kernels.alike(y, predictions)
-        if not fit or predictions.size == 0 or type(precision) is not float or sample_weight is not None:
+        if not fit or predictions.size == 0 or type(precision) is not float:
             return super().calculate(predictions, y, sample_weight=sample_weight)
         hits = float(_kernels.backend.near_count(predictions, y, precision))
         self.accumulated_sum += hits

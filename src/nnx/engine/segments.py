@@ -113,7 +113,7 @@ class Compiled(Methods):
     def predict(self, model: Network, inputs: Any) -> Any:
         """Return the output without training."""
         inputs = check.rows(FORWARD, "inputs", inputs, self.n_in, self.dtype)
-        if self.inference is None and len(self.layers) <= plan.MOST_STAGES:
+        if self.inference is None and len(self.owners) <= plan.MOST_STAGES:
             self.inference = _kernels.backend.Inference(*self.chain)  # type: ignore[attr-defined]
         output = None if self.inference is None else self.inference.predict(model, inputs)
         if output is None:

@@ -6,7 +6,8 @@ cdef inline Py_ssize_t category_of(real_t number, int32_t place, Py_ssize_t n_ro
     cdef Py_ssize_t last = n_rows - 1 - place
     if not number >= 0:
         return place
-    return place + (last if number > <real_t> last else <Py_ssize_t> number)
+    # Rounded, `last` may be the next larger number, which must not come out as it is.
+    return place + (last if number >= <real_t> last else <Py_ssize_t> number)
 
 
 cdef Py_ssize_t embedding_misfit(

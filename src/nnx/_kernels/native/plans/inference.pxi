@@ -171,12 +171,12 @@ cdef class Inference(Chain):
         How many categories each column of the samples has; 0 for a column of numbers.
     """
 
-    cdef tuple chain, owners, guards, dense
+    cdef tuple chain, owners, guards, with_dtype
 
     def __cinit__(
         self, dtype, tuple stages not None, guards not None, backends not None, categories=None,
     ):
-        self.chain, self.guards, self.dense = stages, tuple(guards), owners_with_dtype(stages)
+        self.chain, self.guards, self.with_dtype = stages, tuple(guards), owners_with_dtype(stages)
         self.owners = self.describe("Inference", dtype, stages, backends, False)
         self.take_categories(categories)
         if self.n_stages > MOST_STAGES:
@@ -184,7 +184,7 @@ cdef class Inference(Chain):
 
     def holds(self, model):
         """Return whether the model is still what this was made for."""
-        return self._suits_backend() and untouched(model, self.guards) and of_dtype(self.dense, self.dtype)
+        return self._suits_backend() and untouched(model, self.guards) and of_dtype(self.with_dtype, self.dtype)
 
     cdef bint _bind(self, Stage *stages, list held) except -1:
         """Read the addresses of weights and biases, or of their averages; false if they are not what they were."""

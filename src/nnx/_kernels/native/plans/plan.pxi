@@ -267,10 +267,10 @@ cdef bint embedding_weights(Stage *stage, object owner, object dtype, str where,
     """Take the weights of an embedding, and which columns are categories; false if they do not fit the stage."""
     (w,) = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
     cdef cnp.ndarray places
+    given = owner._layout(where).places
     if not is_ready(w, <void *> dtype, training) or cnp.PyArray_NDIM(w) != 2:
         return False
     stage.embedded.n_rows, stage.embedded.width = cnp.PyArray_DIM(w, 0), cnp.PyArray_DIM(w, 1)
-    given = owner._layout(where).places
     if not has_type(given, cnp.NPY_INT32) or cnp.PyArray_NDIM(given) != 1 or not cnp.PyArray_ISCARRAY_RO(given):
         return False
     places = sorted_places(given, &stage.embedded.places)
@@ -421,7 +421,7 @@ cdef class Plan:
     cdef readonly bint bfloat16
     cdef int number
     cdef Py_ssize_t itemsize
-    cdef tuple stages, guards, dense
+    cdef tuple stages, guards, with_dtype
     cdef object rule, loss  # that were taken last
     cdef tuple states
     cdef Net lean, stored
@@ -445,6 +445,7 @@ cdef class Plan:
     cdef Py_ssize_t before_size
     cdef bint keeps, has_before, is_back
     cdef list watched, counted  # attributes as they were, and where among them some are that count steps
+    cdef list addresses  # of what was bound then: (array, where its memory is, how many bytes)
     cdef tuple settings  # (owner, name, value): others
     cdef list versions  # of the classes whose methods a program stands for
     cdef list strengths  # of each dense stage, the objects that they were read from
@@ -475,7 +476,7 @@ cdef class Plan:
             self.lean.loss = self.stored.loss = loss_of(self.kernels, loss)
         check_chain(stages, self.lean.loss, combined)
         # Plain tuples, which take half as long to go through as named ones.
-        self.stages, self.guards, self.dense = stages, tuple(guards), owners_with_dtype(stages)
+        self.stages, self.guards, self.with_dtype = stages, tuple(guards), owners_with_dtype(stages)
         self.n_full = len(stages)
         self.lean.stages = <Stage *> PyMem_RawCalloc(self.n_full + 1, sizeof(Stage))
         self.stored.stages = <Stage *> PyMem_RawCalloc(self.n_full + 1, sizeof(Stage))
@@ -500,6 +501,7 @@ cdef class Plan:
         pair_forks(&self.stored)
         self.held = []
         self.watched, self.counted, self.settings, self.versions = [], [], (), []
+        self.addresses = []
         self.strengths = [None] * self.n_full
 
     def __dealloc__(self):
@@ -662,7 +664,7 @@ cdef class Plan:
         return (
             self.kernels == tables[0 if self.number == cnp.NPY_FLOAT else 1]
             and untouched(model, self.guards)
-            and of_dtype(self.dense, self.dtype)
+            and of_dtype(self.with_dtype, self.dtype)
         )
 
     # Binding
@@ -749,6 +751,7 @@ cdef class Plan:
         elif not column_parameters(stage, owner, self.dtype, where, True, found):
             return False
         if size not in (0, stage.weights.size):
+            stage.weights.size = size  # memory has been laid out for that
             return False
         stage.trained = trains
         self._bind(&stage.weights, owner, found[0], trains, states[0], where, layer_state)
@@ -1271,6 +1274,7 @@ cdef class Plan:
         cdef Py_ssize_t i, j
         if not self.has_parameters or not self.has_before:
             raise RuntimeError("Plan.step_back: nothing is kept. Let a run be prepared to keep it first.")
+        self._require_in_place()
         self.has_before = False
         for i in range(self.n_spans):
             span = &self.spans[i]
@@ -1344,6 +1348,11 @@ cdef class Plan:
         settings : tuple of (owner, name, value)
             Other attributes.
         """
+        cdef cnp.ndarray array
+        self.addresses = []
+        for array in self.held:
+            if array is not None:
+                self.addresses.append((array, <size_t> data(array), cnp.PyArray_NBYTES(array)))
         self.watched = [(own, entries(own)) for own in owned]
         self.settings = settings
         self.versions = versions_of(self.guards)
@@ -1353,6 +1362,24 @@ cdef class Plan:
             self.watched.append((own, seen))
             self.counted += [(own, seen, i, seen[i]) for i in range(0, len(seen), 2) if seen[i] in COUNTS]
 
+    cdef bint _is_in_place(self) except -1:
+        """Return whether no array that is bound has got other memory since `watch`: resized, it has freed its own."""
+        cdef tuple each
+        cdef cnp.ndarray array
+        for each in self.addresses:
+            array = each[0]
+            if <size_t> data(array) != <size_t> each[1] or cnp.PyArray_NBYTES(array) != <Py_ssize_t> each[2]:
+                return False
+        return True
+
+    cdef int _require_in_place(self) except -1:
+        if not self._is_in_place():
+            raise RuntimeError(
+                "Model.train: arrays must keep their memory while a model trains with them, got one that a callback "
+                "has resized. Assign another array."
+            )
+        return 0
+
     cdef int count(self) except -1:
         """Remember anew the attributes that count steps."""
         cdef tuple each
@@ -1360,8 +1387,13 @@ cdef class Plan:
             (<list> each[1])[<Py_ssize_t> each[2] + 1] = item(each[0], each[3])
 
     def has_changed(self, model):
-        """Return whether any attribute that `watch` was given is another object, or `holds` is no longer true."""
+        """Return whether any attribute that `watch` was given is another object, or `holds` is no longer true.
+
+        Or whether an array that is bound has got other memory.
+        """
         cdef tuple kept
+        if not self._is_in_place():
+            return True
         for kept in self.watched:
             if not is_as(kept[0], kept[1]):
                 return True
@@ -1379,10 +1411,12 @@ cdef class Plan:
 
     def is_finite(self):
         """Return whether all parameters that are bound, and trained, and running figures are finite numbers."""
-        cdef uint64_t mode = enter_kernels()
+        cdef uint64_t mode
         cdef const Stage *stage
         cdef bint finite = True
         cdef int s
+        self._require_in_place()
+        mode = enter_kernels()
         for s in range(self.lean.n_stages):
             stage = &self.lean.stages[s]
             if finite and self.has_parameters and has_parameters(stage) and stage.trained:
@@ -1409,7 +1443,7 @@ cdef class Plan:
         self.has_parameters = self.has_data = self.is_prepared = False
         self.keeps = self.has_before = self.is_back = False
         self.watched, self.counted, self.settings, self.versions = [], [], (), []
-        self.held = []
+        self.addresses, self.held = [], []
         self.steps = self.epochs = self.order = None
         PyMem_RawFree(self.spans)
         self.spans = NULL

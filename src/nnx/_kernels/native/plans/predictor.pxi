@@ -94,7 +94,8 @@ cdef class Predictor(Chain):
             weights, places = values
             self._copy(&stage.weights, "weights", weights, stage.embedded.n_rows, stage.embedded.width)
             own = <void *> stage.embedded.places.first
-            source = sorted_places(places, &stage.embedded.places)
+            source = vector("Predictor", "places", places, cnp.NPY_INT32, stage.n_in)
+            source = sorted_places(source, &stage.embedded.places)
             memcpy(own, data(source), 2 * stage.n_in * sizeof(int32_t))
             stage.embedded.places.first = <const int32_t *> own
             stage.embedded.places.columns = stage.embedded.places.first + stage.n_in

@@ -60,7 +60,7 @@ cdef class Segment(Plan):
         self.rows = cnp.PyArray_DIM(samples, 0)
         if self.rows == 0:
             raise ValueError("Segment.forward: inputs must have at least one row, got none.")
-        if not of_dtype(self.dense, self.dtype) or not self._bind_values(owners, True, where) or not self._apart():
+        if not of_dtype(self.with_dtype, self.dtype) or not self._bind_values(owners, True, where) or not self._apart():
             return None
         for array in self.held:
             if overlap(array, samples):
@@ -118,6 +118,8 @@ cdef class Segment(Plan):
         """Give layers the gradients of their parameters, new arrays, and update nothing; ``trained`` as before."""
         cdef list found
         self._require(WENT_BACK, "make_gradients", "backward")
+        if len(trained) != self.n_full:
+            raise ValueError("Segment.make_gradients: trained must be one for each stage.")
         self._bind_again(owners, (False,) * self.n_full, where)
         self._take_inputs()
         found = self.found
@@ -252,9 +254,14 @@ cdef class Segment(Plan):
         cdef cnp.ndarray samples = matrix(
             "Segment", "inputs", self.inputs, self.number, self.rows, self.lean.n_in
         )
+        cdef Stage *stage = self.stored.stages
         self.inputs = samples
         self.lean.X = self.stored.X = data(samples)
         self.lean.n_samples = self.stored.n_samples = self.rows
+        while has_trait(stage, IDENTITY) or stage.kind == FORK:  # in a stored step these hand on the array itself
+            stage.output = data(samples)
+            stage += 1
+            stage.inputs = data(samples)
         return 0
 
     cdef cnp.ndarray _take_dvalues(self, object dvalues, bint combined, bint wanted):

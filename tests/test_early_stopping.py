@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -225,7 +226,16 @@ def test_a_run_that_has_stopped_stays_stopped(kind, tmp_path, capsys):
     assert found.items() <= whole.items()  # no step was left to do: what a last step stores is not there
     assert len(resumed.history.loss) == len(model.history.loss)
     assert (tmp_path / "log.csv").read_bytes() == log
-    assert "epoch:" not in capsys.readouterr().out
+    said = f"stopped after epoch {len(model.history.loss)}: validation_loss has not become better since epoch "
+    assert re.fullmatch(re.escape(said) + r".*\n", capsys.readouterr().out)
+
+
+def test_a_stopped_run_says_so_without_its_callbacks_too(tmp_path, capsys):
+    model, X, y, arguments = run_of(nnx.Model)
+    train(model, X, y, checkpoint=tmp_path / "c", callbacks=[lambda run: run.stop("enough")], **arguments)
+    resumed = run_of(nnx.Model)[0]
+    train(resumed, X, y, resume=tmp_path / "c", **{**arguments, "epochs": 500, "print_every": 1})
+    assert capsys.readouterr().out == "stopped after epoch 1: enough\n"
 
 
 def test_a_run_that_has_used_up_its_epochs_goes_on_from_the_last_ones_parameters(tmp_path):

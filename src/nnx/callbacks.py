@@ -157,8 +157,8 @@ class Monitor(Callback):
     def _check(self, where: str, model: Network, validated: bool) -> None:
         if self.monitor in VALIDATION and not validated:
             raise ValueError(
-                f"{where}: validation_data must be given for {type(self).__name__}, which monitors {self.monitor!r}. "
-                f"Or choose another figure: {type(self).__name__}(monitor='loss')."
+                f"{where}: validation_data or validation_split must be given for {type(self).__name__}, which monitors "
+                f"{self.monitor!r}. Or choose another figure: {type(self).__name__}(monitor='loss')."
             )
 
     def on_train_begin(self, run: TrainingRun) -> None:
@@ -373,8 +373,8 @@ class ReduceRateOnPlateau(Monitor):
         mode: str = "auto",
     ) -> None:
         self._configure(monitor, mode, min_delta, patience)
-        self.factor = check.fraction("ReduceRateOnPlateau", "factor", factor)
-        if not self.factor:
+        self.factor = check.number("ReduceRateOnPlateau", "factor", factor)
+        if not 0 < self.factor < 1:
             raise ValueError(f"ReduceRateOnPlateau: factor must be above 0 and below 1, got {factor!r}.")
         self.min_rate = check.number("ReduceRateOnPlateau", "min_rate", min_rate, 0)
 
@@ -433,6 +433,9 @@ class SaveBest(Monitor):
     def _check(self, where: str, model: Network, validated: bool) -> None:
         super()._check(where, model, validated)
         files.writable("SaveBest", self.path)
+        from nnx.files import model_files
+
+        model_files.describe("SaveBest", model)  # refuses what no file could hold
 
     def on_train_begin(self, run: TrainingRun) -> None:
         """Begin anew, unless the run goes on."""

@@ -238,6 +238,26 @@ def test_a_stopped_run_says_so_without_its_callbacks_too(tmp_path, capsys):
     assert capsys.readouterr().out == "stopped after epoch 1: enough\n"
 
 
+@pytest.mark.parametrize(
+    "change", [lambda array: array[:, :2].copy(), lambda array: np.broadcast_to(array, array.shape)]
+)
+def test_best_parameters_that_find_no_place_are_refused_whole(change):
+    model = build(SPIRAL)
+
+    def assign_and_stop(run):
+        if run.epoch == 4:
+            run.model.layers[3].weights = change(run.model.layers[3].weights)
+            run.model.layers[0].weights[:] = 7
+            run.stop()
+
+    callbacks = [nnx.EarlyStopping("loss"), assign_and_stop]
+    with pytest.raises(
+        ValueError, match=r"^EarlyStopping: layers\.3\.weights must be a writable array of shape \(64, 3\)"
+    ):
+        model.train(*data_for(SPIRAL, 20), epochs=9, print_every=None, callbacks=callbacks)
+    assert (model.layers[0].weights == 7).all()
+
+
 def test_a_run_that_has_used_up_its_epochs_goes_on_from_the_last_ones_parameters(tmp_path):
     """Not from the best ones, which the model was given at the end."""
     model, X, y, arguments = run_of(nnx.Model)

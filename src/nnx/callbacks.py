@@ -297,9 +297,15 @@ class EarlyStopping(Monitor):
     def on_train_end(self, run: TrainingRun) -> None:
         """Put the parameters of the best epoch back."""
         arrays = learnt(run.model)
-        for name, kept in self._kept.items():
-            if name in arrays:
-                np.copyto(arrays[name], kept)
+        pairs = [(name, arrays[name], kept) for name, kept in self._kept.items() if name in arrays]
+        for name, array, kept in pairs:
+            if array.shape != kept.shape or not array.flags.writeable:
+                raise ValueError(
+                    f"EarlyStopping: {name} must be a writable array of shape {kept.shape} to take the best parameters "
+                    "back, and somebody has assigned another one."
+                )
+        for _, array, kept in pairs:
+            np.copyto(array, kept)
 
     def get_state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: the best epoch's parameters too."""

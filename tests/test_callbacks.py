@@ -165,14 +165,15 @@ def test_it_does_so_on_any_number_of_threads(threads):
 
 
 @KINDS
-def test_a_run_stopped_before_it_begins_does_no_step(kind):
+def test_a_run_stopped_before_it_begins_does_no_step(kind, capsys):
     class Never(nnx.Callback):
         def on_train_begin(self, run):
             run.stop("not today")
 
     model = build(SPIRAL, kind=kind)
     weights = model.layers[0].weights.copy()
-    history = model.train(*data_for(SPIRAL, 20), epochs=3, print_every=None, callbacks=[Never()])
+    history = model.train(*data_for(SPIRAL, 20), epochs=3, print_every=1, callbacks=[Never()])
+    assert capsys.readouterr().out == "stopped after epoch 0: not today\n"
     assert len(history) == 0
     assert model.optimizer.iterations == 0
     assert weights.tobytes() == model.layers[0].weights.tobytes()
@@ -463,8 +464,12 @@ def test_ctrl_c_in_a_callback_waits_for_the_end_of_all_of_them(kind, tmp_path):
         ([None], TypeError, r"callbacks\[0\] must be a Callback or a function of the run, got None"),
         ([nnx.Callback(), 3], TypeError, r"callbacks\[1\] must be a Callback or a function of the run, got 3"),
         (2 * [nnx.EarlyStopping("loss")], ValueError, r"callbacks must hold each object once"),
-        ([nnx.EarlyStopping()], ValueError, r"validation_data must be given for EarlyStopping, which monitors"),
-        ([nnx.SaveBest("x", "validation_accuracy")], ValueError, r"validation_data must be given for SaveBest"),
+        ([nnx.EarlyStopping()], ValueError, r"validation_data or validation_split must be given for EarlyStopping"),
+        (
+            [nnx.SaveBest("x", "validation_accuracy")],
+            ValueError,
+            r"validation_data or validation_split must be given for SaveBest",
+        ),
     ],
 )
 def test_what_is_no_list_of_callbacks_is_refused_before_anything_has_changed(callbacks, error, sentence):
@@ -485,6 +490,32 @@ def test_places_that_cannot_be_written_to_are_refused_before_training(tmp_path):
         assert model.history is None
 
 
+def test_a_model_that_could_not_be_saved_is_refused_before_training(tmp_path):
+    class Activation_Same:
+        def forward(self, inputs, training):
+            self.output = inputs
+
+        def backward(self, dvalues):
+            self.dinputs = dvalues
+
+    model = build(SPIRAL)
+    model.layers.insert(1, Activation_Same())
+    model.finalize()
+    before = bits(left_behind(model))
+    with pytest.raises(TypeError, match=r"^SaveBest: layer must be built in or have a get_config\(\) of its own"):
+        model.train(*data_for(SPIRAL, 20), print_every=None, callbacks=[nnx.SaveBest(tmp_path / "m", "loss")])
+    assert bits(left_behind(model)) == before
+
+
+@pytest.mark.parametrize("make", [nnx.CSVLog, lambda path: nnx.SaveBest(path, "loss")])
+def test_a_checkpoint_and_a_callback_may_not_write_to_one_file(make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = build(SPIRAL)
+    with pytest.raises(ValueError, match=r"^Model\.train: checkpoint must be another file than that of (CSV|SaveBest)"):
+        model.train(*data_for(SPIRAL, 20), checkpoint=tmp_path / "run", callbacks=[make("./run")])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
@@ -492,7 +523,7 @@ def test_places_that_cannot_be_written_to_are_refused_before_training(tmp_path):
         (lambda: nnx.EarlyStopping(patience=0), r"EarlyStopping: patience must be a whole number of at least 1|from 1"),
         (lambda: nnx.EarlyStopping(min_delta=-1), r"EarlyStopping: min_delta must be a finite number of at least 0"),
         (lambda: nnx.EarlyStopping(mode="up"), r"EarlyStopping: mode must be 'auto' or 'min' or 'max', got 'up'"),
-        (lambda: nnx.ReduceRateOnPlateau(factor=1), r"ReduceRateOnPlateau: factor must be a number from 0 up to"),
+        (lambda: nnx.ReduceRateOnPlateau(factor=1), r"ReduceRateOnPlateau: factor must be above 0 and below 1"),
         (lambda: nnx.ReduceRateOnPlateau(factor=0), r"ReduceRateOnPlateau: factor must be above 0 and below 1"),
         (lambda: nnx.ReduceRateOnPlateau(min_rate=-1), r"ReduceRateOnPlateau: min_rate must be"),
     ],

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 
 import nnx
 from nnx import _kernels
-from nnx.cli import main
+from nnx.cli import main, tasks
 
 
 def run(*arguments, cwd=None, **environment):
@@ -921,6 +922,19 @@ def test_patience_stops_on_samples_held_out_of_training(tmp_path, capsys):
     assert "Held out of training: 10 samples, to see when it is time to stop." in out
     assert re.search(r"stopped after epoch \d+: validation_loss has not become better since epoch \d+", err)
     assert model.optimizer.iterations < 400 * 2
+
+
+def test_of_each_class_the_same_share_is_held_out(tmp_path):
+    X = np.arange(60.0)[:, None]
+    y = np.repeat([0, 1, 2], [30, 20, 10])
+    task = tasks.Task("test", X, y, X[:0], y[:0], None, tasks.SOFTMAX, tasks.Settings(), None)
+    split = tasks.hold_out(task, 3)
+    assert np.bincount(split.validation[1]).tolist() == [3, 2, 1]
+    assert sorted([*split.X[:, 0], *split.validation[0][:, 0]]) == X[:, 0].tolist()
+    numbers = tasks.hold_out(replace(task, y=X, output=tasks.LINEAR), 3)
+    assert [len(numbers.X), len(numbers.validation[1])] == [54, 6]
+    few = tasks.hold_out(replace(task, X=X[:2], y=y[:2]), 3)
+    assert [len(few.X), len(few.validation[1])] == [1, 1]
 
 
 def test_the_vocabularys_names_can_be_chosen(tmp_path, capsys):

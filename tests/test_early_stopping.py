@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -225,7 +226,36 @@ def test_a_run_that_has_stopped_stays_stopped(kind, tmp_path, capsys):
     assert found.items() <= whole.items()  # no step was left to do: what a last step stores is not there
     assert len(resumed.history.loss) == len(model.history.loss)
     assert (tmp_path / "log.csv").read_bytes() == log
-    assert "epoch:" not in capsys.readouterr().out
+    said = f"stopped after epoch {len(model.history.loss)}: validation_loss has not become better since epoch "
+    assert re.fullmatch(re.escape(said) + r".*\n", capsys.readouterr().out)
+
+
+def test_a_stopped_run_says_so_without_its_callbacks_too(tmp_path, capsys):
+    model, X, y, arguments = run_of(nnx.Model)
+    train(model, X, y, checkpoint=tmp_path / "c", callbacks=[lambda run: run.stop("enough")], **arguments)
+    resumed = run_of(nnx.Model)[0]
+    train(resumed, X, y, resume=tmp_path / "c", **{**arguments, "epochs": 500, "print_every": 1})
+    assert capsys.readouterr().out == "stopped after epoch 1: enough\n"
+
+
+@pytest.mark.parametrize(
+    "change", [lambda array: array[:, :2].copy(), lambda array: np.broadcast_to(array, array.shape)]
+)
+def test_best_parameters_that_find_no_place_are_refused_whole(change):
+    model = build(SPIRAL)
+
+    def assign_and_stop(run):
+        if run.epoch == 4:
+            run.model.layers[3].weights = change(run.model.layers[3].weights)
+            run.model.layers[0].weights[:] = 7
+            run.stop()
+
+    callbacks = [nnx.EarlyStopping("loss"), assign_and_stop]
+    with pytest.raises(
+        ValueError, match=r"^EarlyStopping: layers\.3\.weights must be a writable array of shape \(64, 3\)"
+    ):
+        model.train(*data_for(SPIRAL, 20), epochs=9, print_every=None, callbacks=callbacks)
+    assert (model.layers[0].weights == 7).all()
 
 
 def test_a_run_that_has_used_up_its_epochs_goes_on_from_the_last_ones_parameters(tmp_path):

@@ -474,8 +474,8 @@ def test_checkpoints_in_float32_are_as_before(tmp_path, monkeypatch):
     for chosen in (None, "float32", "bfloat16"):
         runs.clear()
         train(build(NET, dtype="float32"), X, y, checkpoint=tmp_path / "c", precision=chosen)
-        assert all(("precision" in run) == (chosen == "bfloat16") for run in runs)
-        assert runs[-1].get("precision") == (chosen if chosen == "bfloat16" else None)
+        assert all(("precision" in run) == (chosen == "bfloat16") for run, _ in runs)
+        assert runs[-1][0].get("precision") == (chosen if chosen == "bfloat16" else None)
 
 
 # The command

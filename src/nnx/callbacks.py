@@ -157,8 +157,8 @@ class Monitor(Callback):
     def _check(self, where: str, model: Network, validated: bool) -> None:
         if self.monitor in VALIDATION and not validated:
             raise ValueError(
-                f"{where}: validation_data must be given for {type(self).__name__}, which monitors {self.monitor!r}. "
-                f"Or choose another figure: {type(self).__name__}(monitor='loss')."
+                f"{where}: validation_data or validation_split must be given for {type(self).__name__}, which monitors "
+                f"{self.monitor!r}. Or choose another figure: {type(self).__name__}(monitor='loss')."
             )
 
     def on_train_begin(self, run: TrainingRun) -> None:
@@ -297,9 +297,15 @@ class EarlyStopping(Monitor):
     def on_train_end(self, run: TrainingRun) -> None:
         """Put the parameters of the best epoch back."""
         arrays = learnt(run.model)
-        for name, kept in self._kept.items():
-            if name in arrays:
-                np.copyto(arrays[name], kept)
+        pairs = [(name, arrays[name], kept) for name, kept in self._kept.items() if name in arrays]
+        for name, array, kept in pairs:
+            if array.shape != kept.shape or not array.flags.writeable:
+                raise ValueError(
+                    f"EarlyStopping: {name} must be a writable array of shape {kept.shape} to take the best parameters "
+                    "back, and somebody has assigned another one."
+                )
+        for _, array, kept in pairs:
+            np.copyto(array, kept)
 
     def get_state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: the best epoch's parameters too."""
@@ -373,8 +379,8 @@ class ReduceRateOnPlateau(Monitor):
         mode: str = "auto",
     ) -> None:
         self._configure(monitor, mode, min_delta, patience)
-        self.factor = check.fraction("ReduceRateOnPlateau", "factor", factor)
-        if not self.factor:
+        self.factor = check.number("ReduceRateOnPlateau", "factor", factor)
+        if not 0 < self.factor < 1:
             raise ValueError(f"ReduceRateOnPlateau: factor must be above 0 and below 1, got {factor!r}.")
         self.min_rate = check.number("ReduceRateOnPlateau", "min_rate", min_rate, 0)
 
@@ -433,6 +439,9 @@ class SaveBest(Monitor):
     def _check(self, where: str, model: Network, validated: bool) -> None:
         super()._check(where, model, validated)
         files.writable("SaveBest", self.path)
+        from nnx.files import model_files
+
+        model_files.describe("SaveBest", model)  # refuses what no file could hold
 
     def on_train_begin(self, run: TrainingRun) -> None:
         """Begin anew, unless the run goes on."""

@@ -18,6 +18,8 @@ from nnx.cli.pictures import Draw
 from nnx.data.columns import Column, Number, Text
 from nnx.data.notation import PLAIN
 from nnx.data.sheet import Sheet, count, listed, read_csv, shown
+from nnx.engine.classes import held_out_rows
+from nnx.engine.job import Split
 
 if TYPE_CHECKING:
     from nnx import Images, Table
@@ -79,18 +81,17 @@ def load(chosen: argparse.Namespace) -> Task:
 
 
 def hold_out(task: Task, seed: int) -> Task:
-    """Hold some of the rows out of training; nothing is chosen by those of the test part."""
+    """Hold some of the rows, as `Model.train` draws them, out of training; those of the test part choose nothing."""
     n = len(task.X)
     if n < 2:
         raise ValueError(f"argument --patience: must leave rows to train on, and there is {count(n, 'row')}")
-    order = np.random.RandomState(seed).permutation(n)
-    n_held_out = max(1, round(VALIDATION_PART * n))
-    held_out, rest = order[:n_held_out], np.sort(order[n_held_out:])
-    remark = f"Held out of training: {count(n_held_out, 'sample')}, to see when it is time to stop."
+    classes = None if task.output == LINEAR else np.reshape(task.y, n)
+    held_out = held_out_rows(Split(max(VALIDATION_PART, 1 / n), seed), classes, n)
+    remark = f"Held out of training: {count(int(held_out.sum()), 'sample')}, to see when it is time to stop."
     return replace(
         task,
-        X=task.X[rest],
-        y=task.y[rest],
+        X=task.X[~held_out],
+        y=task.y[~held_out],
         validation=(task.X[held_out], task.y[held_out]),
         remarks=(*task.remarks, remark),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from nnx._base import files
 from nnx._base.text import abridged
 from nnx._base.typing import Array
-from nnx.callbacks import Callback, TrainingRun
+from nnx.callbacks import Callback, CSVLog, SaveBest, TrainingRun
 from nnx.engine.job import Job
 
 
@@ -58,6 +59,15 @@ class Called:
 
     def _with_state(self) -> list[Any]:
         return [each for each in self._objects() if hasattr(each, "get_state") and hasattr(each, "set_state")]
+
+    def keep_off(self, checkpoint: str) -> None:
+        """Refuse a file of theirs that is the run's checkpoint: each would replace the other."""
+        for each in self._objects():
+            if isinstance(each, SaveBest | CSVLog) and os.path.realpath(each.path) == os.path.realpath(checkpoint):
+                raise ValueError(
+                    f"{self._where}: checkpoint must be another file than that of {type(each).__name__}, got "
+                    f"{checkpoint!r} for both."
+                )
 
     # While the run goes on
 

@@ -68,12 +68,14 @@ def prepare(
     interval(where, every)
     if checkpoint is not None:
         job.keeper = Keeper(where, checkpoint, every, steps, job)
+        if job.callbacks is not None:
+            job.callbacks.keep_off(os.fspath(checkpoint))
     if resume is None:
         return None
     resumed = Resumed(where, resume, job)
     job.done, job.sums = resumed.done, resumed.sums
     if resumed.stopped is not None:
-        job.epochs = job.done // job.n_batches
+        job.epochs, job.stopped = job.done // job.n_batches, resumed.stopped
     if resumed.learning_rate is not None:
         job.learning_rate = resumed.learning_rate
     return resumed

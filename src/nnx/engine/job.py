@@ -102,6 +102,9 @@ class Callbacks(Protocol):
     def restore(self) -> None:
         """Give them that state."""
 
+    def keep_off(self, checkpoint: str) -> None:
+        """Refuse a file of theirs that is the run's checkpoint."""
+
 
 class Job:
     """What a call of `Model.train` has to do, all of it checked.
@@ -128,6 +131,8 @@ class Job:
         Of that run's last epoch: losses, how many, hits, how many; with weights, how much weight.
     split : Split or None
         How the held-out rows were drawn, if they were.
+    stopped : str or None
+        Why a callback had stopped that run.
     """
 
     def __init__(
@@ -153,6 +158,7 @@ class Job:
         self.done = 0
         self.sums: tuple[float, float, float, float] = (0.0, 0, 0.0, 0)
         self.split: Split | None = None
+        self.stopped: str | None = None
 
     @property
     def n_steps(self) -> int:

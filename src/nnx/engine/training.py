@@ -27,8 +27,11 @@ def train(job: Job, report: printing.Printer) -> None:
     def call() -> None:
         if callbacks is not None:
             callbacks.end_epoch(job)
-            if callbacks.stopped is not None:
-                report.notice(f"stopped after epoch {callbacks.called}: {callbacks.stopped}")
+            tell(callbacks.stopped)
+
+    def tell(stopped: str | None) -> None:
+        if stopped is not None:
+            report.notice(f"stopped after epoch {job.epochs}: {stopped}")
 
     def end_epoch(interrupt: Interrupt) -> None:
         validate(interrupt)
@@ -44,6 +47,7 @@ def train(job: Job, report: printing.Printer) -> None:
     try:
         if callbacks is not None:
             callbacks.begin(job)
+        tell(job.stopped if callbacks is None else callbacks.stopped)  # at once, or before it went on
         if job.lacks_validation():
             with Interrupt() as interrupt:
                 validate(interrupt)

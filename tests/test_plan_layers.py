@@ -131,6 +131,19 @@ def test_what_is_no_category_is_refused_before_anything_changes(wrong, use):
         np.testing.assert_array_equal(array, kept)
 
 
+def test_categories_that_a_layer_has_lost_are_refused_at_once():
+    X, _ = samples()
+    X = X.astype("float32")
+    model = embedded(dtype="float32")
+    model.predict(X)
+    layer = model.layers[0]
+    layer.categories, layer.weights = (5, 3, 20), layer.weights[:28].copy()
+    with pytest.raises(ValueError, match=r"from 0 to 19 in column 6"):
+        model.predict(X)
+    X[:, 6] %= 20
+    np.testing.assert_allclose(model.predict(X), model.forward(X, training=False), rtol=1e-5)
+
+
 def test_samples_that_another_thread_changes_meanwhile_stay_within_the_weights():
     """The numbers are looked at once; what kernels then find there may be anything."""
     X, y = samples()

@@ -172,6 +172,7 @@ cdef class Inference(Chain):
     """
 
     cdef tuple chain, owners, guards, with_dtype
+    cdef list layouts  # of each embedding, what it had made of its settings when `categories` were taken
 
     def __cinit__(
         self, dtype, tuple stages not None, guards not None, backends not None, categories=None,
@@ -179,6 +180,7 @@ cdef class Inference(Chain):
         self.chain, self.guards, self.with_dtype = stages, tuple(guards), owners_with_dtype(stages)
         self.owners = self.describe("Inference", dtype, stages, backends, False)
         self.take_categories(categories)
+        self.layouts = [getattr(owner, "_known", None) for owner in self.owners]
         if self.n_stages > MOST_STAGES:
             raise ValueError(f"Inference: stages must be at most {MOST_STAGES}.")
 
@@ -199,7 +201,7 @@ cdef class Inference(Chain):
             if stages[s].kind == EMBEDDING:
                 if not embedding_weights(
                     &stages[s], self.owners[s], self.dtype, "Layer_Embedding.forward", False, held
-                ):
+                ) or self.counts is not None and self.owners[s]._known is not self.layouts[s]:
                     return False
                 continue
             if stages[s].kind == PRELU:

@@ -745,6 +745,8 @@ cdef class Plan:
         cdef list found = []
         cdef Py_ssize_t size = stage.weights.size
         cdef int i
+        if where.startswith("Layer_Dense."):  # a segment's, for want of a better name
+            where = type(owner).__name__ + where[11:]
         if stage.kind == EMBEDDING:
             if not embedding_weights(stage, owner, self.dtype, where, True, found):
                 return False

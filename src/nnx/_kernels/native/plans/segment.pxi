@@ -181,7 +181,8 @@ cdef class Segment(Plan):
 
     def update(self):
         """Compute the gradients of what is trained, and update it: one call, with nothing that could go wrong."""
-        if self.is_ready and self.has_parameters and self.memory is not NULL:
+        cdef bint has_room = self.memory is not NULL and self.reserved_norm == (self.lean.clip_norm != 0)
+        if self.is_ready and self.has_parameters and has_room:
             self.is_ready, self.reached = False, HAS_GRADIENTS
             if self.goes_back:
                 self._do(GO_BACK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -98,12 +99,11 @@ def test_a_wrong_setting_of_an_optimizer_has_one_sentence(kind, trained):
     if trained:
         model.train(X, y, print_every=None)
     model.optimizer.clip_norm = -1
-    sentence = r"^Optimizer_SGD\.update_params: clip_norm must be above 0, got -1\.$"
-    with pytest.raises(ValueError, match=sentence):
+    sentence = "Optimizer_SGD.update_params: clip_norm must be above 0, got -1."
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         model.train(X, y, print_every=None)
     if kind is nnx.Model and hasattr(_kernels.backend, "Plan"):
-        with pytest.raises(ValueError, match=sentence):
-            model.explain()
+        assert model.explain() == f"It does not train: {sentence}"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from kernel_calls import ONLY_FLOAT32
 
 import nnx
 from nnx import _kernels
-from nnx.engine import plan
+from nnx.engine import plan, segments
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,18 +51,29 @@ def compiled(backend: str) -> None:
         pytest.skip("only the compiled backends have plans")
 
 
-@pytest.fixture
-def planned(monkeypatch):
-    """Return a list that tells of each training whether it ran as a plan."""
+def answers_of_train(monkeypatch, module):
+    """Return a list that gets what a module's ``train`` returns: whether it has done the training."""
     found = []
-    run = plan.train
+    run = module.train
 
     def recording(*arguments):
         found.append(run(*arguments))
         return found[-1]
 
-    monkeypatch.setattr(plan, "train", recording)
+    monkeypatch.setattr(module, "train", recording)
     return found
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Return a list that tells of each training whether it ran as a plan."""
+    return answers_of_train(monkeypatch, plan)
+
+
+@pytest.fixture
+def segmented(monkeypatch):
+    """Return a list that tells of each training whether it ran in segments, if it was no plan."""
+    return answers_of_train(monkeypatch, segments)
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -13,7 +13,6 @@ from plans import NETS, PENALTIES, WIDE, Book, Net, assert_alike, bits, data_for
 
 import nnx
 from nnx import _kernels
-from nnx.engine import segments
 from nnx.layers import walk
 
 #: How far apart the two ways may be, after one step and after fifty, in parts of an array's largest number.
@@ -96,20 +95,6 @@ class Own_Optimizer:
 
     def post_update_params(self):
         self.iterations += 1
-
-
-@pytest.fixture
-def segmented(monkeypatch):
-    """Return a list that tells of each training whether it ran in segments, if it was no plan."""
-    found = []
-    run = segments.train
-
-    def recording(*arguments):
-        found.append(run(*arguments))
-        return found[-1]
-
-    monkeypatch.setattr(segments, "train", recording)
-    return found
 
 
 def build(net, optimizer="Adam", kind=nnx.Model, dtype="float64", at=(), loss=None, accuracy=None, **dense):

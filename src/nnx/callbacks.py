@@ -15,6 +15,7 @@ from nnx import layers
 from nnx._base import check, files
 from nnx._base.describe import Described
 from nnx._base.network import Network
+from nnx._base.parameters import PARAMETER_ARRAYS
 from nnx._base.printing import figure_text
 from nnx._base.text import abridged
 from nnx._base.typing import Array, Path
@@ -323,7 +324,7 @@ class EarlyStopping(Monitor):
         for name, array in kept.items():
             number, _, attribute = name.removeprefix("layers.").partition(".")
             if attribute in layers.AVERAGED:  # which the model may have only later
-                attribute = PARAMETERS[layers.AVERAGED.index(attribute)]
+                attribute = PARAMETER_ARRAYS[layers.AVERAGED.index(attribute)]
             _array(name, array, arrays[f"layers.{number}.{attribute}"])
         parameters = {name for name in arrays if not name.endswith(layers.AVERAGED)}
         if bool(kept) != bool(state["best_epoch"] and self.restore_best) or (kept and not parameters <= kept.keys()):
@@ -571,15 +572,13 @@ class TensorBoardLog(Callback):
 
 # Parts
 
-PARAMETERS = ("weights", "biases")
-
 
 def learnt(model: Network) -> dict[str, Array]:
     """Return all arrays of a model's layers that predictions depend on, by name; what is written to them counts."""
     return {
         f"layers.{number}.{name}": getattr(layer, name)
         for number, layer in enumerate(layers.walk(model.layers))
-        for name in (*PARAMETERS, *layers.AVERAGED, *getattr(layer, "_running", ()))
+        for name in (*PARAMETER_ARRAYS, *layers.AVERAGED, *getattr(layer, "_running", ()))
         if isinstance(getattr(layer, name, None), np.ndarray)
     }
 

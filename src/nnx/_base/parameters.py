@@ -14,6 +14,9 @@ from nnx._base import check, config
 from nnx._base.describe import Described
 from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 
+#: The attributes that hold parameters.
+PARAMETER_ARRAYS = ("weights", "biases")
+
 #: The attributes in which an optimizer with ``average`` keeps averages of weights and biases.
 AVERAGED = ("weight_averages", "bias_averages")
 

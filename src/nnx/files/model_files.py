@@ -16,7 +16,7 @@ import numpy as np
 
 from nnx._base import check, files
 from nnx._base.network import AnyNetwork, Network
-from nnx._base.parameters import AVERAGED
+from nnx._base.parameters import AVERAGED, PARAMETER_ARRAYS
 from nnx._base.typing import Array, Path
 from nnx._base.vocabulary import BUILT_IN
 from nnx._base.widths import widths_of
@@ -49,7 +49,6 @@ OPTIONAL_KEYS = {MODEL: set(PREPROCESSORS), PARAMETERS: set[str](), CHECKPOINT: 
 RUN_ARRAYS = "run."
 
 #: A layer's arrays: parameters, and what optimizers keep about them.
-PARAMETER_ARRAYS = ("weights", "biases")
 KINDS: tuple[Any, ...] = tuple(BUILT_IN["optimizer"])
 STATES = state_names((*dict.fromkeys(name for kind in KINDS for name in kind._states), AVERAGES))
 ARRAYS = (*PARAMETER_ARRAYS, *STATES[0], *STATES[1])

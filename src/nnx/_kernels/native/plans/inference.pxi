@@ -212,7 +212,7 @@ cdef class Inference(Chain):
                 held.append(w)
                 continue
             if stages[s].kind != DENSE:
-                if not self._bind_columns(&stages[s], self.owners[s], held):
+                if not column_parameters(&stages[s], self.owners[s], self.dtype, None, False, held):
                     return False
                 if stages[s].kind == BATCH_NORM:
                     self._prepare_norm(&stages[s], held)
@@ -234,10 +234,6 @@ cdef class Inference(Chain):
                 return False
         return True
 
-    cdef bint _bind_columns(self, Stage *stage, object owner, list held) except -1:
-        """Bind a stage that has a weight for each column; false if it is not what it was."""
-        return column_parameters(stage, owner, self.dtype, None, False, held)
-
     cdef int _prepare_norm(self, Stage *stage, list held) except -1:
         """Compute what deviations from the running mean are multiplied by."""
         cdef cnp.npy_intp n = NORM_LINES * norm_line(stage.n_out)
@@ -254,7 +250,7 @@ cdef class Inference(Chain):
         cdef cnp.ndarray affine
         memset(&norm, 0, sizeof(Stage))
         norm.kind, norm.n_in, norm.n_out = BATCH_NORM, stage.n_out, stage.n_out
-        if not self._bind_columns(&norm, owner, held):
+        if not column_parameters(&norm, owner, self.dtype, None, False, held):
             return False
         affine = cnp.PyArray_EMPTY(1, &n, self.number, 0)
         held.append(affine)

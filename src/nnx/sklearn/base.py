@@ -177,9 +177,11 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     def _outputs(self, X: Any) -> Array:
         """Return what the network makes of samples: the mean of an ensemble's."""
-        check_is_fitted(self)
+        own = vars(self)
+        if "n_layers_" not in own:
+            check_is_fitted(self)  # which takes longer than to predict a row
         samples = self._samples(X)
-        members = vars(self).get("estimators_")
+        members = own.get("estimators_")
         if members is None:
             return self._linked(self.model_.predict(samples))
         mean: Array = np.mean([self._linked(member.model_.predict(samples)) for member in members], axis=0)

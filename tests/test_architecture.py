@@ -66,6 +66,13 @@ FLOORS = [
     {"cli.train", "cli.predict", "cli.evaluate", "cli.info", "cli.bench"},
     {"cli"},
     {"__main__"},
+    {"sklearn.versions", "sklearn.choices", "sklearn.stopping"},
+    {"sklearn.networks"},
+    {"sklearn.training"},
+    {"sklearn.files"},
+    {"sklearn.base"},
+    {"sklearn.classifier", "sklearn.regressor"},
+    {"sklearn"},
 ]
 
 

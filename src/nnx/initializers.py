@@ -79,29 +79,47 @@ def kept(where: str, name: str, initializer: Any) -> str | float | None:
 
 
 def parameters(
-    where: str, n_inputs: int, n_neurons: int, dtype: DTypeLike, weight_initializer: Any, bias_initializer: Any
+    where: str,
+    n_inputs: int,
+    n_neurons: int,
+    dtype: DTypeLike,
+    weight_initializer: Any,
+    bias_initializer: Any,
+    generator: Any = np.random,
 ) -> tuple[Array, Array]:
-    """Return initial weights (n_inputs, n_neurons) and biases (1, n_neurons) by initializers that `kept` knows."""
+    """Return initial weights (n_inputs, n_neurons) and biases (1, n_neurons) by initializers that `kept` knows.
+
+    Names draw from the ``generator``: NumPy's global one, or a RandomState.
+    """
     fans = int(n_inputs), int(n_neurons)
     if bias_initializer is None or bias_initializer == "book":
         bias_initializer = "zeros"
     return (
-        initial_weights(where, fans, dtype, weight_initializer),
-        _initial(where, "bias_initializer", bias_initializer, (1, fans[1]), fans, dtype),
+        initial_weights(where, fans, dtype, weight_initializer, generator),
+        _initial(where, "bias_initializer", bias_initializer, (1, fans[1]), fans, dtype, generator),
     )
 
 
-def initial_weights(where: str, shape: tuple[int, int], dtype: DTypeLike, initializer: Any) -> Array:
+def initial_weights(
+    where: str, shape: tuple[int, int], dtype: DTypeLike, initializer: Any, generator: Any = np.random
+) -> Array:
     """Return initial weights by an initializer that `kept` knows: fan_in is the number of rows, fan_out of columns."""
-    return _initial(where, "weight_initializer", "book" if initializer is None else initializer, shape, shape, dtype)
+    initializer = "book" if initializer is None else initializer
+    return _initial(where, "weight_initializer", initializer, shape, shape, dtype, generator)
 
 
 def _initial(
-    where: str, name: str, initializer: Any, shape: tuple[int, int], fans: tuple[int, int], dtype: DTypeLike
+    where: str,
+    name: str,
+    initializer: Any,
+    shape: tuple[int, int],
+    fans: tuple[int, int],
+    dtype: DTypeLike,
+    generator: Any,
 ) -> Array:
     """Return a new C-ordered array of the shape and dtype."""
     if isinstance(initializer, str):
-        return np.array(_drawn(initializer, shape, fans), dtype, order="C")
+        return np.array(_drawn(initializer, shape, fans, generator), dtype, order="C")
     if callable(initializer):
         values = check.plain(where, f"what {name} returns", initializer(shape))
         if values.shape != shape:
@@ -119,30 +137,33 @@ def _initial(
     return result
 
 
-def _drawn(name: str, shape: tuple[int, int], fans: tuple[int, int]) -> Array:
+def _drawn(name: str, shape: tuple[int, int], fans: tuple[int, int], generator: Any) -> Array:
     """Return what a name stands for, drawn in double precision."""
     if name == "book":
-        return 0.01 * np.random.randn(*shape)
+        drawn: Array = 0.01 * generator.randn(*shape)
+        return drawn
     if name == "orthogonal":
-        return _orthogonal(*shape)
+        return _orthogonal(*shape, generator)
     if name in ("zeros", "ones"):
         return np.full(shape, float(name == "ones"), np.float64)
     kind, _, distribution = name.partition("_")
     variance = VARIANCES[kind](*fans)
     if distribution == "normal":
-        return np.random.randn(*shape) * math.sqrt(variance)
-    bound = math.sqrt(3 * variance)
-    return np.random.uniform(-bound, bound, shape)
+        drawn = generator.randn(*shape) * math.sqrt(variance)
+    else:
+        bound = math.sqrt(3 * variance)
+        drawn = generator.uniform(-bound, bound, shape)
+    return drawn
 
 
-def _orthogonal(rows: int, columns: int) -> Array:
+def _orthogonal(rows: int, columns: int, generator: Any) -> Array:
     """Return a matrix with orthonormal columns or, if there are fewer rows, orthonormal rows.
 
     Q of the QR decomposition of normal numbers, with the signs that make the diagonal of R positive: without them the
     matrices are not equally likely (Mezzadri, "How to generate random matrices from the classical compact groups",
     2007).
     """
-    normal = np.asarray(np.random.randn(max(rows, columns), min(rows, columns)), np.float64)
+    normal = np.asarray(generator.randn(max(rows, columns), min(rows, columns)), np.float64)
     q, r = np.linalg.qr(normal)
     q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
     return q if rows >= columns else q.T

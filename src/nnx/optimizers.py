@@ -23,7 +23,7 @@ from nnx._base.interrupt import at_once
 from nnx._base.parameters import AVERAGED, Parameterized
 from nnx._base.text import abridged
 from nnx._base.typing import Array
-from nnx._base.vocabulary import built_in
+from nnx._base.vocabulary import BUILT_IN, built_in
 from nnx.schedules import AnySchedule
 
 __all__ = [
@@ -302,6 +302,14 @@ def _gradient(where: str, layer: Any, names: tuple[str], values: Array) -> Array
         return found[0]
     (name,) = names
     return check.like(where, name, check.stored(where, layer, name, "backward"), values)
+
+
+def forget_states(layer: Any) -> None:
+    """Take from a layer what optimizers have kept of its parameters, but for averages: the next one begins anew."""
+    for kind in BUILT_IN["optimizer"]:
+        for names in state_names(kind._states):
+            for name in names:
+                vars(layer).pop(name, None)
 
 
 def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> list[Array]:

@@ -519,6 +519,17 @@ def from_description(where: str, name: str, description: Any) -> Schedule:
     return schedule
 
 
+#: Schedules by the names that options have for them, each a function of the number of all steps.
+OVER_STEPS: dict[str, Callable[[int], Schedule]] = {
+    "cosine": Schedule_Cosine,
+    "exponential": lambda steps: Schedule_Exponential(0.01 ** (1 / steps)),
+    "onecycle": Schedule_OneCycle,
+    "polynomial": Schedule_Polynomial,
+    "step": lambda steps: Schedule_Step(milestones=[steps // 2, steps * 3 // 4]),
+    "warmup": lambda steps: Schedule_WarmUp(-(-steps // 10), Schedule_Cosine(max(1, steps - -(-steps // 10)))),
+}
+
+
 # Parts
 
 

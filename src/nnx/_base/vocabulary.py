@@ -27,3 +27,10 @@ def built_in(role: str) -> Callable[[Kind], Kind]:
 def is_built_in(role: str, thing: object) -> bool:
     """Return whether an object is of a built-in class itself, not of one derived from it."""
     return type(thing) in BUILT_IN[role]
+
+
+def by_name(role: str, prefix: str) -> dict[str, Any]:
+    """Return the built-in classes by the names that options have for them: ``Loss_LogCosh`` is "logcosh"."""
+    return {
+        kind.__name__.removeprefix(prefix).lower(): kind for kind in BUILT_IN[role] if kind.__name__.startswith(prefix)
+    }

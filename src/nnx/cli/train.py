@@ -14,7 +14,7 @@ import numpy as np
 
 import nnx
 from nnx._base.interrupt import Interrupt
-from nnx._base.vocabulary import BUILT_IN
+from nnx._base.vocabulary import by_name
 from nnx.cli import figures, images, pictures, tasks
 from nnx.cli.arguments import (
     Number,
@@ -31,32 +31,20 @@ from nnx.cli.arguments import (
     way_out,
 )
 from nnx.data.sheet import count, listed, shown
+from nnx.schedules import OVER_STEPS
 
 if TYPE_CHECKING:
     from nnx.scoring.reports import Report
 
-OPTIMIZERS: dict[str, Any] = {kind.__name__.removeprefix("Optimizer_").lower(): kind for kind in BUILT_IN["optimizer"]}
-ACTIVATIONS: dict[str, Any] = {
-    kind.__name__.removeprefix("Activation_").lower(): kind
-    for kind in BUILT_IN["layer"]
-    if kind.__name__.startswith("Activation_")
-}
-LOSSES: dict[str, Any] = {kind.__name__.removeprefix("Loss_").lower(): kind for kind in BUILT_IN["loss"]}
+OPTIMIZERS = by_name("optimizer", "Optimizer_")
+ACTIVATIONS = by_name("layer", "Activation_")
+LOSSES = by_name("loss", "Loss_")
 #: The losses that suit the last layer of a task, the first of them unless another is chosen. Numbers are standardized:
 #: some are below 0, which those of Poisson's must not be.
 SUITABLE = {
     tasks.SOFTMAX: ("categoricalcrossentropy",),
     tasks.SIGMOID: ("binarycrossentropy", "hinge"),
     tasks.LINEAR: tuple(name for name, kind in LOSSES.items() if kind._predicts == "numbers" and name != "poisson"),
-}
-#: Schedules by name, each a function of the number of all steps.
-SCHEDULES: dict[str, Any] = {
-    "cosine": lambda steps: nnx.Schedule_Cosine(steps),
-    "exponential": lambda steps: nnx.Schedule_Exponential(0.01 ** (1 / steps)),
-    "onecycle": lambda steps: nnx.Schedule_OneCycle(steps),
-    "polynomial": lambda steps: nnx.Schedule_Polynomial(steps),
-    "step": lambda steps: nnx.Schedule_Step(milestones=[steps // 2, steps * 3 // 4]),
-    "warmup": lambda steps: nnx.Schedule_WarmUp(-(-steps // 10), nnx.Schedule_Cosine(max(1, steps - -(-steps // 10)))),
 }
 #: More would take more time than anybody means to spend.
 MAX_RUNS = 1000
@@ -118,7 +106,7 @@ def add(commands: Any) -> None:
     option("--decay", type=Number(0), metavar="X", help="at step t the learning rate is rate / (1 + decay * t)")
     option(
         "--schedule",
-        choices=sorted(SCHEDULES),
+        choices=sorted(OVER_STEPS),
         metavar="NAME",
         help="how the rate changes over the whole training, in place of --decay: cosine, exponential (to a hundredth), "
         "onecycle, polynomial (a straight line to 0), step (a tenth after half, and after three quarters), or warmup "
@@ -435,7 +423,7 @@ def _build(task: tasks.Task, settings: tasks.Settings, seed: int) -> nnx.Model:
     }[task.output]
     model.add((activation if loss._pair is not None or task.output == tasks.LINEAR else nnx.Activation_Linear)())
     n_steps = settings.epochs * -(-len(task.X) // settings.batch)
-    schedule = None if settings.schedule is None else SCHEDULES[settings.schedule](n_steps)
+    schedule = None if settings.schedule is None else OVER_STEPS[settings.schedule](n_steps)
     optimizer = OPTIMIZERS[settings.optimizer](learning_rate=settings.rate, decay=settings.decay, schedule=schedule)
     model.set(loss=loss, optimizer=optimizer, accuracy=accuracy)
     if isinstance(task.table, nnx.Images):

@@ -150,6 +150,19 @@ class History:
             return dict(zip(TRAINING, row, strict=False))
         return dict(zip(EPOCH, row + self._rows_of(VALIDATION)[-len(VALIDATION) :].tolist(), strict=False))
 
+    def latest_steps(self, n: int) -> Array:
+        """Return the figures of the last ``n`` steps, rows as `add` takes them, without a look at the others."""
+        found: list[Array] = []
+        for steps, _ in reversed(self._later):
+            if n <= 0:
+                break
+            found.insert(0, steps[:, max(0, steps.shape[1] - n) :])
+            n -= found[0].shape[1]
+        if n > 0:
+            rows = self._rows_of(STEP)[-n * len(STEP) :]
+            found.insert(0, np.array(rows, np.float64).reshape(-1, len(STEP)).T)
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
     def lacks_epoch(self, n_batches: int) -> bool:
         """Return whether the last step recorded ends an epoch, of so many steps, that is not recorded."""
         return len(self) // n_batches > self._count(TRAINING)

@@ -1,0 +1,258 @@
+"""What classifier and regressor share: parameters, fitting, ensembles, and what they say of what they have learnt."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from nnx._base.config import MOST_THREADS, get_num_threads
+from nnx._base.text import abridged
+from nnx._base.typing import Array, FloatDType
+from nnx.sklearn import choices, training
+from nnx.sklearn.networks import MAX_LAYER_SEED, End
+from nnx.sklearn.training import Samples, Training, chosen_dtype, dense_layers
+from nnx.sklearn.versions import HAS_TAGS, checked_weights, validated
+
+#: What is learnt of a network: all other fitted attributes are of the data, and those of an ensemble's members too.
+OF_NETWORK = (
+    *("model_", "estimators_", "history_", "n_iter_", "t_", "loss_", "loss_curve_", "best_loss_"),
+    *("validation_scores_", "best_validation_score_", "_no_improvement_count"),
+)
+
+
+class BaseMLP(BaseEstimator):  # type: ignore[misc]
+    """The common part of `MLPClassifier` and `MLPRegressor`."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [str, list, tuple, HasMethods(["forward", "backward"])],
+        "solver": [StrOptions({"lbfgs", *choices.OPTIMIZERS}), HasMethods("update_params")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({*training.OF_EPOCHS, *choices.SCHEDULES}), callable],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {math.inf})],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
+        "initializer": [None, str, Real, callable],
+        "norm": [None, StrOptions(set(choices.NORMS))],
+        "callbacks": [None, list, tuple],
+        "restore_best": [None, "boolean"],
+        "n_jobs": [None, Integral],
+        "dtype": [StrOptions({"auto", "float32", "float64"}), type, np.dtype],
+        "progress": ["boolean"],
+        "n_members": [Interval(Integral, 1, None, closed="left")],
+        "bagging": ["boolean"],
+    }
+
+    # What differs between the two
+
+    _dtype: FloatDType
+
+    def _checked(self, X: Any, y: Any, dtype: FloatDType, first: bool, incremental: bool) -> tuple[Array, Array]:
+        """Return checked samples and encoded targets, as scores compare them; learn columns and classes if first."""
+        raise NotImplementedError
+
+    def _checked_held_out(self, X: Any, y: Any, dtype: FloatDType) -> tuple[Array, Array]:
+        """Return the same of held-out rows, from which nothing is learnt."""
+        raise NotImplementedError
+
+    def _targets(self, compared: Array) -> Array:
+        """Return encoded targets as the loss takes them."""
+        raise NotImplementedError
+
+    def _end_of_network(self, targets: Array) -> End:
+        """Return what is at the end of a network for these targets."""
+        raise NotImplementedError
+
+    def _score_of(self, outputs: Array, compared: Array, weights: Array | None) -> float:
+        """Return the accuracy, or R², of outputs."""
+        raise NotImplementedError
+
+    def _class_weights(self, y: Any, incremental: bool) -> Array | None:
+        """Return how much each sample counts for its class."""
+        return None
+
+    def _constant(self, samples: Samples) -> float:
+        """Return what scikit-learn adds to the loss, whatever the outputs are."""
+        return 0.0
+
+    def _stratum(self, compared: Array) -> Array | None:
+        """Return of what held-out rows shall have the same parts as all rows."""
+        return None
+
+    # Fitting
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool) -> None:
+        first = not hasattr(self, "n_layers_") or (not self.warm_start and not incremental)
+        dtype = chosen_dtype(self) if first else self._dtype
+        given = y
+        X, compared = self._checked(X, y, dtype, first, incremental)
+        weights = None if sample_weight is None else checked_weights(sample_weight, X)
+        of_classes = self._class_weights(given, incremental)
+        if of_classes is not None:
+            weights = of_classes if weights is None else weights * of_classes
+        samples = Samples(X, self._targets(compared), compared, weights)
+        held_out = None if eval_set is None else self._checked_eval_set(eval_set, dtype)
+        if first:
+            for name in OF_NETWORK:
+                vars(self).pop(name, None)
+            self._dtype = dtype
+        members = [self] if self.n_members == 1 else self._members(first)
+        trainings = [Training(member, samples, held_out, first, incremental) for member in members]
+        training.run(trainings, self._n_threads(), bool(self.progress))
+        if members[0] is not self:
+            self._summarize(members)
+
+    def _members(self, first: bool) -> list[Any]:
+        """Return the estimators of an ensemble: each becomes what it would alone, with its ``random_state``."""
+        own = self.get_params(deep=False)
+        if first:
+            seeds = check_random_state(self.random_state).randint(MAX_LAYER_SEED, size=self.n_members)
+            alone = {**own, "n_members": 1, "verbose": False}
+            self.estimators_ = [type(self)(**{**alone, "random_state": seed}) for seed in seeds.tolist()]
+        of_data = {name: value for name, value in vars(self).items() if name not in own and name not in OF_NETWORK}
+        for member in self.estimators_:
+            vars(member).update(of_data)
+        return self.estimators_
+
+    def _summarize(self, members: list[Any]) -> None:
+        """Say of an ensemble what can be said of it as of one network."""
+        for name in ("n_layers_", "n_outputs_", "out_activation_"):
+            setattr(self, name, getattr(members[0], name))
+        self.n_iter_ = max(member.n_iter_ for member in members)
+        self.loss_ = sum(member.loss_ for member in members) / len(members)
+
+    def _checked_eval_set(self, eval_set: Any, dtype: FloatDType) -> Samples:
+        """Return the held-out rows that the user gives."""
+        if not isinstance(eval_set, tuple | list) or len(eval_set) not in (2, 3):
+            raise ValueError(
+                f"{type(self).__name__}: eval_set must be a pair (X, y), or (X, y, sample_weight), got "
+                f"{abridged(eval_set)}."
+            )
+        X, compared = self._checked_held_out(eval_set[0], eval_set[1], dtype)
+        weights = checked_weights(eval_set[2], X) if len(eval_set) == 3 and eval_set[2] is not None else None
+        return Samples(X, self._targets(compared), compared, weights)
+
+    def _n_threads(self) -> int:
+        """Return how many threads to use: nnx's number, but one in a thread of joblib's, which has started several."""
+        if self.n_jobs is None:
+            return 1 if _is_in_joblib() else get_num_threads()
+        if self.n_jobs == 0:
+            raise ValueError(f"{type(self).__name__}: n_jobs must not be 0. Write -1 for all cores.")
+        if self.n_jobs > 0:
+            return min(int(self.n_jobs), MOST_THREADS)
+        from joblib import cpu_count
+
+        return int(min(max(1, cpu_count() + 1 + self.n_jobs), MOST_THREADS))
+
+    def _has_partial_fit(self) -> bool:
+        if self.solver == "lbfgs":
+            raise AttributeError("partial_fit is only available for stochastic optimizers. lbfgs is not stochastic.")
+        return True
+
+    # Predicting
+
+    def _outputs(self, X: Any) -> Array:
+        """Return what the network makes of samples: the mean of an ensemble's."""
+        own = vars(self)
+        if "n_layers_" not in own:
+            check_is_fitted(self)  # which takes longer than to predict a row
+        samples = self._samples(X)
+        members = own.get("estimators_")
+        if members is None:
+            return self._linked(self.model_.predict(samples))
+        mean: Array = np.mean([self._linked(member.model_.predict(samples)) for member in members], axis=0)
+        return mean
+
+    def _linked(self, outputs: Array) -> Array:
+        """Return outputs as ``out_activation_`` says; a loss of counts takes their logarithms."""
+        return np.exp(outputs) if self.out_activation_ == "exp" else outputs
+
+    def _samples(self, X: Any) -> Array:
+        """Return samples as the network takes them; plain arrays need few checks, so that a single row is fast."""
+        if type(X) is np.ndarray and X.ndim == 2 and X.shape[1] == self.n_features_in_ and X.dtype.kind == "f":
+            with np.errstate(all="ignore"):
+                samples = X.astype(self._dtype, copy=False)
+                if X.size and math.isfinite(samples.sum()) and not hasattr(self, "feature_names_in_"):
+                    return samples
+        return dense_rows(validated(self, X, accept_sparse=["csr", "csc"], dtype=self._dtype, reset=False))
+
+    # What it has learnt
+
+    @property
+    def coefs_(self) -> list[Array]:
+        """The weights of each dense layer, (n_inputs, n_neurons): the model's own arrays."""
+        return [layer.weights for layer in self._dense_layers("coefs_")]
+
+    @coefs_.setter
+    def coefs_(self, arrays: Any) -> None:
+        for layer, weights in zip(self._dense_layers("coefs_"), arrays, strict=True):
+            layer.set_parameters(weights, layer.biases)
+
+    @property
+    def intercepts_(self) -> list[Array]:
+        """The biases of each dense layer, (n_neurons,): views of the model's own arrays."""
+        return [layer.biases[0] for layer in self._dense_layers("intercepts_")]
+
+    @intercepts_.setter
+    def intercepts_(self, arrays: Any) -> None:
+        for layer, biases in zip(self._dense_layers("intercepts_"), arrays, strict=True):
+            layer.set_parameters(layer.weights, np.reshape(biases, (1, -1)))
+
+    def _dense_layers(self, name: str) -> list[Any]:
+        if "estimators_" in vars(self):
+            raise AttributeError(f"An ensemble has no {name} of its own. See those of its estimators_.")
+        if "model_" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r} before it is fitted.")
+        return dense_layers(self.model_)
+
+    def save(self, path: Any) -> None:
+        """Write parameters and networks to a safetensors file, atomically, which `nnx.sklearn.load` reads.
+
+        Unlike a pickle's, nothing of the file is executed when it is loaded.
+        """
+        from nnx.sklearn import files
+
+        files.save(self, path)
+
+    if HAS_TAGS:
+
+        def __sklearn_tags__(self) -> Any:
+            tags = super().__sklearn_tags__()
+            tags.input_tags.sparse = True
+            return tags
+
+
+def dense_rows(X: Any) -> Array:
+    """Return samples as a C-ordered array: a sparse matrix is filled up, as the kernels multiply all cells."""
+    return np.ascontiguousarray(X.toarray() if scipy.sparse.issparse(X) else X)
+
+
+def _is_in_joblib() -> bool:
+    """Return whether this thread is one of several that joblib has started."""
+    from joblib.parallel import get_active_backend
+
+    return bool(get_active_backend()[0].nesting_level)

@@ -1,0 +1,106 @@
+"""When the training of an estimator stops, and what is recorded until then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nnx.callbacks import Callback, TrainingRun, learnt
+
+#: By what an adaptive rate is divided when nothing has improved, and below what it is not.
+ADAPTIVE_PART, LEAST_RATE = 5.0, 1e-6
+
+
+class Watch(Callback):
+    """Records losses and scores under scikit-learn's names, and stops when they do not improve any more.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Whose attributes are set: ``loss_curve_``, ``n_iter_``, ``t_``, ...
+    loss_of : function
+        Returns the loss that scikit-learn reports for the epoch that a `TrainingRun` has just ended.
+    score : function, optional
+        Returns the score of a model on held-out rows.
+    decides : bool
+        Whether scores decide when to stop, in place of losses.
+    restores : bool
+        Whether to put the best epoch's parameters back in the end.
+    n_samples : int
+        Rows that are trained on.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        loss_of: Callable[[TrainingRun], float],
+        score: Callable[[Any], float] | None,
+        decides: bool,
+        restores: bool,
+        n_samples: int,
+    ) -> None:
+        self.estimator, self.loss_of, self.score = estimator, loss_of, score
+        self.decides, self.restores, self.n_samples = decides, restores, n_samples
+        self.adapts = estimator.solver == "sgd" and estimator.learning_rate == "adaptive"
+        self.decays = estimator.solver == "sgd" and estimator.learning_rate == "invscaling"
+        self.stops = estimator.solver != "lbfgs"
+        self.stopped = False
+        self._best: dict[str, Any] = {}
+
+    def on_epoch_end(self, run: TrainingRun) -> None:
+        """Take the epoch's figures; change the rate, or stop the run, when it is time."""
+        estimator = self.estimator
+        estimator.n_iter_ = run.epoch
+        estimator.t_ += self.n_samples
+        estimator.loss_ = self.loss_of(run)
+        estimator.loss_curve_.append(estimator.loss_)
+        if estimator.verbose:
+            print(f"Iteration {run.epoch}, loss = {estimator.loss_:.8f}")
+        if self.score is not None:
+            estimator.validation_scores_.append(self.score(run.model))
+            if estimator.verbose:
+                print(f"Validation score: {estimator.validation_scores_[-1]:f}")
+        self._compare(run.model)
+        if self.decays:
+            run.model.optimizer.learning_rate = estimator.learning_rate_init / (estimator.t_ + 1) ** estimator.power_t
+        if self.stops and estimator._no_improvement_count > estimator.n_iter_no_change:
+            self._end(run)
+
+    def _compare(self, model: Any) -> None:
+        """Count epochs that are no better than the best by ``tol``; keep the best one's parameters."""
+        estimator = self.estimator
+        if self.decides:
+            value, best = estimator.validation_scores_[-1], estimator.best_validation_score_
+            falls_short, is_best = value < best + estimator.tol, value > best
+        else:
+            value, best = estimator.loss_, estimator.best_loss_
+            falls_short, is_best = value > best - estimator.tol, value < best
+        estimator._no_improvement_count = estimator._no_improvement_count + 1 if falls_short else 0
+        if not is_best:
+            return
+        setattr(estimator, "best_validation_score_" if self.decides else "best_loss_", value)
+        if self.restores:
+            self._best = {name: array.copy() for name, array in learnt(model).items()}
+
+    def _end(self, run: TrainingRun) -> None:
+        estimator, optimizer = self.estimator, run.model.optimizer
+        what = "the validation score" if self.decides else "the training loss"
+        reason = f"{what} has not improved by more than tol={estimator.tol} for {estimator.n_iter_no_change} epochs"
+        if self.adapts and optimizer.learning_rate > LEAST_RATE:
+            optimizer.learning_rate /= ADAPTIVE_PART
+            estimator._no_improvement_count = 0
+            if estimator.verbose:
+                print(f"{reason.capitalize()}. The learning rate is {optimizer.learning_rate:f} now.")
+            return
+        self.stopped = True
+        if estimator.verbose:
+            print(f"{reason.capitalize()}. Stopping.")
+        run.stop(reason)
+
+    def restore(self, model: Any) -> None:
+        """Put the best epoch's parameters back, if that is wanted and there is one."""
+        arrays = learnt(model)
+        for name, best in self._best.items():
+            np.copyto(arrays[name], best)

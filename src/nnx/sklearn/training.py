@@ -1,0 +1,299 @@
+"""How an estimator is trained: its data, its network and optimizer, and what `Model.train` is called with."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+
+from nnx import optimizers
+from nnx._base import check
+from nnx._base.config import FLOAT32, FLOAT64
+from nnx._base.typing import Array, FloatDType
+from nnx.errors import DivergenceError
+from nnx.layers import Layer_Dense, walk
+from nnx.many import Run, train_many
+from nnx.model import Model
+from nnx.sklearn import choices
+from nnx.sklearn.networks import build
+from nnx.sklearn.stopping import Watch
+
+#: Samples of a step, if there are as many, with ``batch_size="auto"``.
+AUTO_BATCH = 200
+
+#: The schedules that are scikit-learn's: rates that change from epoch to epoch.
+OF_EPOCHS = ("constant", "invscaling", "adaptive")
+
+OPTIMIZER_SETTINGS = ("momentum", "nesterovs_momentum", "beta_1", "beta_2", "epsilon")
+
+
+class Samples(NamedTuple):
+    """Checked samples.
+
+    Attributes
+    ----------
+    X : array (n, n_features)
+        In the network's dtype.
+    targets : array
+        As the loss takes them.
+    compared : array
+        As scores compare them: class numbers (n,), zeros and ones (n, labels), or numbers (n, outputs).
+    weights : float64 array (n,) or None
+    """
+
+    X: Array
+    targets: Array
+    compared: Array
+    weights: Array | None
+
+    def rows(self, which: Array) -> Samples:
+        """Return some of the rows."""
+        weights = None if self.weights is None else self.weights[which]
+        return Samples(self.X[which], self.targets[which], self.compared[which], weights)
+
+
+class Orders:
+    """The order of the samples in each epoch, as scikit-learn draws it: that of the epoch before, put in a new order.
+
+    Of an ensemble with bagging, ``rows`` are those that this network was given.
+    """
+
+    def __init__(self, random_state: np.random.RandomState | None, rows: Array | None) -> None:
+        self._random_state, self._rows = random_state, rows
+        self._order: Array | None = None
+
+    def __call__(self, epoch: int, n_samples: int) -> Array:
+        """Return the order of the next epoch."""
+        if self._order is None:
+            self._order = np.arange(n_samples)
+        if self._random_state is not None:
+            self._order = self._order[self._random_state.permutation(n_samples)]
+        return self._order if self._rows is None else self._rows[self._order]
+
+
+class Training:
+    """One training of one estimator.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+        Whose attributes are set; it stands for one network.
+    samples : Samples
+    held_out : Samples, optional
+        What the user has given to be watched.
+    first : bool
+        Whether to begin with a new network.
+    incremental : bool
+        Whether it is one epoch of `partial_fit`.
+    """
+
+    def __init__(
+        self, estimator: Any, samples: Samples, held_out: Samples | None, first: bool, incremental: bool
+    ) -> None:
+        self.estimator, self.first, self.incremental = estimator, first, incremental
+        self.where = type(estimator).__name__
+        random_state = check_random_state(estimator.random_state)
+        if first:
+            self._begin(samples, random_state)
+        self.model: Model = estimator.model_
+        if first or not incremental:
+            self._begin_optimizer()
+        ends_early = estimator.early_stopping and not incremental
+        if ends_early and held_out is None:
+            samples, held_out = self._split(samples, random_state)
+        self.n_samples = len(samples.X)
+        self.batch_size = self._batch_size()
+        self._set_schedule()
+        self.watch = self._watch(samples, held_out, ends_early)
+        self.run = self._run(samples, held_out, random_state)
+        estimator.n_iter_ = 0
+
+    # What stands before the first step
+
+    def _begin(self, samples: Samples, random_state: np.random.RandomState) -> None:
+        """Make a new network, and forget what was recorded of another one."""
+        estimator = self.estimator
+        end = estimator._end_of_network(samples.targets)
+        dtype = chosen_dtype(estimator)
+        estimator.model_ = build(estimator, samples.X.shape[1], end, dtype, random_state)
+        estimator.n_outputs_, estimator.out_activation_ = end.n_outputs, end.activation
+        estimator.n_layers_ = len(dense_layers(estimator.model_)) + 1
+        estimator._end = end
+        estimator.t_ = estimator._no_improvement_count = 0
+        estimator.loss_curve_ = []
+        estimator.best_loss_ = None if estimator.early_stopping else math.inf
+        estimator.validation_scores_ = [] if estimator.early_stopping else None
+        estimator.best_validation_score_ = -math.inf if estimator.early_stopping else None
+
+    def _begin_optimizer(self) -> None:
+        """Give the network a new optimizer, which knows nothing of an earlier training."""
+        estimator = self.estimator
+        if estimator.solver == "lbfgs":
+            optimizer: Any = optimizers.Optimizer_LBFGS(
+                max_evaluations=estimator.max_fun, gradient_tolerance=estimator.tol
+            )
+        else:
+            settings = {name: getattr(estimator, name) for name in OPTIMIZER_SETTINGS}
+            optimizer = choices.optimizer(self.where, estimator.solver, estimator.learning_rate_init, settings)
+        for layer in walk(self.model.layers):
+            optimizers.forget_states(layer)
+        self.model.set(optimizer=optimizer)
+
+    def _split(self, samples: Samples, random_state: np.random.RandomState) -> tuple[Samples, Samples]:
+        """Hold out the rows that scikit-learn holds out."""
+        kept, held_out = train_test_split(
+            np.arange(len(samples.X)),
+            random_state=random_state,
+            test_size=self.estimator.validation_fraction,
+            stratify=self.estimator._stratum(samples.compared),
+        )
+        if len(held_out) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
+        return samples.rows(kept), samples.rows(held_out)
+
+    def _batch_size(self) -> int | None:
+        chosen, n = self.estimator.batch_size, self.n_samples
+        if self.estimator.solver == "lbfgs":
+            return None
+        if isinstance(chosen, str):
+            return min(AUTO_BATCH, n)
+        if chosen > n:
+            warnings.warn(
+                f"{self.where}: batch_size={chosen} is more than there are samples, so a step takes all {n}.",
+                stacklevel=5,
+            )
+        return min(int(chosen), n)
+
+    def _set_schedule(self) -> None:
+        """Let a schedule of nnx run over all steps of the training."""
+        chosen = self.estimator.learning_rate
+        if self.estimator.solver == "lbfgs" or (isinstance(chosen, str) and chosen in OF_EPOCHS):
+            return
+        n_steps = self.estimator.max_iter * -(-self.n_samples // (self.batch_size or self.n_samples))
+        schedule = choices.SCHEDULES[chosen](n_steps) if isinstance(chosen, str) else copy.deepcopy(chosen)
+        self.model.optimizer.schedule = schedule
+
+    def _watch(self, samples: Samples, held_out: Samples | None, ends_early: bool) -> Watch:
+        estimator = self.estimator
+        score = None if held_out is None else scorer(estimator, held_out)
+        restores = ends_early if estimator.restore_best is None else bool(estimator.restore_best)
+        decides = ends_early or (restores and held_out is not None)
+        if score is not None and estimator.validation_scores_ is None:
+            estimator.validation_scores_ = []
+        if decides and estimator.best_validation_score_ is None:
+            estimator.best_validation_score_ = -math.inf
+        if not decides and estimator.best_loss_ is None:
+            estimator.best_loss_ = math.inf
+        return Watch(estimator, self._loss_of(samples), score, decides, restores, self.n_samples)
+
+    def _loss_of(self, samples: Samples) -> Callable[[Any], float]:
+        """Return the function that computes the loss which scikit-learn reports for an epoch."""
+        shares = self.estimator._end.shares
+        constant = self.estimator._constant(samples)
+        if self.batch_size is None:
+
+            def after_epoch(run: Any) -> float:
+                return float(run.figures["data_loss"] / shares + constant + run.figures["regularization_loss"])
+
+            return after_epoch
+        rows = np.diff([*range(0, self.n_samples, self.batch_size), self.n_samples]) / self.n_samples
+
+        def of_steps(run: Any) -> float:
+            _, data_losses, penalties, *_ = run.history.latest_steps(len(rows))
+            return float(rows @ (data_losses / shares + penalties) + constant)
+
+        return of_steps
+
+    def _run(self, samples: Samples, held_out: Samples | None, random_state: np.random.RandomState) -> Run:
+        """Return the call of `Model.train`."""
+        estimator, weights = self.estimator, samples.weights
+        keywords: dict[str, Any] = {
+            "epochs": 1 if self.incremental else estimator.max_iter,
+            "batch_size": self.batch_size,
+            "penalty_per_sample": True,
+            "callbacks": [self.watch, *(estimator.callbacks or ())],
+            "print_every": None,
+            "check_finite": False,
+        }
+        rows = random_state.randint(self.n_samples, size=self.n_samples) if estimator.bagging else None
+        if self.batch_size is None:
+            if rows is not None:  # of a full batch: each row as often as it was drawn
+                weights = (1.0 if weights is None else weights) * np.bincount(rows, minlength=self.n_samples)
+        elif estimator.shuffle or rows is not None:
+            keywords["shuffle"] = Orders(random_state if estimator.shuffle else None, rows)
+        if weights is not None:
+            keywords["sample_weight"] = weights
+        if held_out is not None and estimator.callbacks:  # which may look at the figures of a validation
+            own = () if held_out.weights is None else (held_out.weights,)
+            keywords["validation_data"] = (held_out.X, held_out.targets, *own)
+        return Run(self.model, samples.X, samples.targets, **keywords)
+
+    # What comes after the last one
+
+    def finish(self) -> None:
+        """Put the best parameters back; warn if the training has not converged."""
+        estimator = self.estimator
+        self.watch.restore(self.model)
+        estimator.history_ = self.model.history
+        if self.incremental:
+            return
+        if estimator.solver == "lbfgs":
+            has_ended = self.model.optimizer.message
+            self._warn(f"{has_ended}. Raise max_iter, max_fun or tol, or scale the data")
+        elif not self.watch.stopped and estimator.n_iter_ == estimator.max_iter:
+            self._warn("the training has not converged yet. Raise max_iter or tol")
+
+    def _warn(self, what: str) -> None:
+        warnings.warn(
+            f"{self.where}: after {self.estimator.n_iter_} iterations {what}.", ConvergenceWarning, stacklevel=5
+        )
+
+
+def run(trainings: Sequence[Training], threads: int, progress: bool) -> None:
+    """Do trainings, several at the same time; one that Ctrl-C ends leaves an estimator that predicts."""
+    try:
+        if len(trainings) == 1:
+            only = trainings[0].run
+            only.model.train(only.X, only.y, **only.keywords, threads=threads, progress=progress)
+        else:
+            train_many([each.run for each in trainings], threads=threads, progress=progress)
+    except DivergenceError as error:
+        raise ValueError(
+            "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+            f"preprocessed. ({error})"
+        ) from error
+    except KeyboardInterrupt:
+        warnings.warn("Training interrupted by user.", stacklevel=4)
+    for each in trainings:
+        each.finish()
+
+
+def scorer(estimator: Any, held_out: Samples) -> Callable[[Model], float]:
+    """Return what scores a model on held-out rows as ``estimator.score`` would."""
+
+    def score(model: Model) -> float:
+        outputs = estimator._linked(model.predict(held_out.X))
+        return float(estimator._score_of(outputs, held_out.compared, held_out.weights))
+
+    return score
+
+
+def chosen_dtype(estimator: Any) -> FloatDType:
+    """Return the dtype in which an estimator computes."""
+    if isinstance(estimator.dtype, str) and estimator.dtype == "auto":
+        return FLOAT64 if estimator.solver == "lbfgs" else FLOAT32
+    return check.config.float_dtype(type(estimator).__name__, estimator.dtype)
+
+
+def dense_layers(model: Model) -> list[Layer_Dense]:
+    """Return the dense layers of an estimator's network."""
+    return [layer for layer in model.layers if isinstance(layer, Layer_Dense)]

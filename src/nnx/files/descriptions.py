@@ -53,7 +53,9 @@ STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
 ADDED: dict[str, dict[str, Any]] = {
     "Layer_Dense": {"weight_initializer": "book", "bias_initializer": "zeros"},
     "Loss_CategoricalCrossentropy": {"label_smoothing": 0.0},
-    "Loss_BinaryCrossentropy": {"label_smoothing": 0.0, "pos_weight": 1.0},
+    "Loss_BinaryCrossentropy": {"label_smoothing": 0.0, "pos_weight": 1.0, "factor": 1.0},
+    "Loss_MeanSquaredError": {"factor": 1.0},
+    "Loss_Poisson": {"factor": 1.0},
     **{f"Optimizer_{name}": dict.fromkeys(COMMON) for name in ("Adagrad", "RMSprop", "Adam")},
     "Optimizer_SGD": {"nesterov": False, **dict.fromkeys(COMMON)},
 }

@@ -179,7 +179,7 @@ def test_optimizer_kernels_follow_a_double_oracle_over_many_steps(dtype, rng, ki
             "sgd_momentum": ((m,), (0.9,)),
             "adagrad": ((c,), (1e-7,)),
             "rmsprop": ((c,), (1e-7, 0.8)),
-            "adam": ((m, c), (1e-7, 0.9, 0.99)),
+            "adam": ((m, c), (1e-7, 0.9, 0.99, 0.0)),
         }[kind]
         call(f"{kind}_update", w, g, *states, 0.01, step, settings)
         oracle = oracle_step(kind, oracle[0], g.astype(np.float64), *oracle[1:], step)

@@ -56,7 +56,8 @@ ADDED: dict[str, dict[str, Any]] = {
     "Loss_BinaryCrossentropy": {"label_smoothing": 0.0, "pos_weight": 1.0, "factor": 1.0},
     "Loss_MeanSquaredError": {"factor": 1.0},
     "Loss_Poisson": {"factor": 1.0},
-    **{f"Optimizer_{name}": dict.fromkeys(COMMON) for name in ("Adagrad", "RMSprop", "Adam")},
+    **{f"Optimizer_{name}": dict.fromkeys(COMMON) for name in ("Adagrad", "RMSprop")},
+    "Optimizer_Adam": {"epsilon_hat": False, **dict.fromkeys(COMMON)},
     "Optimizer_SGD": {"nesterov": False, **dict.fromkeys(COMMON)},
 }
 

@@ -475,9 +475,11 @@ def test_targets_that_float32_cannot_hold_are_refused():
 
 
 def test_flags_must_be_true_or_false():
-    for name in ("shuffle", "progress", "check_finite"):
+    for name in ("progress", "check_finite"):
         with pytest.raises(TypeError, match=rf"Model\.train: {name} must be True or False, got 'no'\."):
             classifier().train(X, Y, **{name: "no"})
+    with pytest.raises(TypeError, match=r"Model\.train: shuffle must be True, False or a function, got 'no'\."):
+        classifier().train(X, Y, shuffle="no")
     with pytest.raises(TypeError, match=r"Model\.evaluate: silent must be True or False, got 1\."):
         classifier().evaluate(X, Y, silent=1)
 

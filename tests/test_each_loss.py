@@ -38,7 +38,7 @@ def categorical(loss, p, y):
 
 def binary(loss, p, y):
     y = (1 - loss.label_smoothing) * y + loss.label_smoothing / 2
-    return np.mean(-(loss.pos_weight * y * np.log(clip(p)) + (1 - y) * np.log(1 - clip(p))), axis=1)
+    return loss.factor * np.mean(-(loss.pos_weight * y * np.log(clip(p)) + (1 - y) * np.log(1 - clip(p))), axis=1)
 
 
 def huber(loss, p, y):
@@ -53,7 +53,7 @@ def pinball(loss, p, y):
 
 
 def poisson(loss, p, y):
-    return np.mean(np.exp(p) - y * p if loss.log_input else p - y * np.log(p + 1e-8), axis=1)
+    return loss.factor * np.mean(np.exp(p) - y * p if loss.log_input else p - y * np.log(p + 1e-8), axis=1)
 
 
 def classes(rng, n, m):
@@ -103,6 +103,13 @@ SMOOTHING = (
     ({"label_smoothing": "a"}, "label_smoothing must be a number, got 'a'."),
 )
 RANGE = "must be a number from 1e-30 to 1e+30, got "
+FACTOR = (
+    ({"factor": 0}, f"factor {RANGE}0."),
+    ({"factor": -1.0}, f"factor {RANGE}-1.0."),
+    ({"factor": float("nan")}, f"factor {RANGE}nan."),
+    ({"factor": 1e39}, f"factor {RANGE}1e+39."),
+    ({"factor": "a"}, "factor must be a number, got 'a'."),
+)
 CASES = {
     nnx.Loss_CategoricalCrossentropy: Case(
         categorical,
@@ -116,9 +123,15 @@ CASES = {
         binary,
         lambda rng, n, m: rng.integers(0, 2, (n, m)).astype(float),
         probable,
-        ({}, {"label_smoothing": 0.1}, {"pos_weight": 3.0}, {"label_smoothing": 0.2, "pos_weight": 0.25}),
+        (
+            {},
+            {"label_smoothing": 0.1},
+            {"pos_weight": 3.0},
+            {"label_smoothing": 0.2, "pos_weight": 0.25, "factor": 3.0},
+        ),
         (
             *SMOOTHING,
+            *FACTOR,
             ({"pos_weight": 0}, f"pos_weight {RANGE}0."),
             ({"pos_weight": -1.0}, f"pos_weight {RANGE}-1.0."),
             ({"pos_weight": 1e39}, f"pos_weight {RANGE}1e+39."),
@@ -129,7 +142,11 @@ CASES = {
         ),
         (([0, 1.5], "y_true must hold numbers from 0 to 1, got 1.5 in row 1, column 0."),),
     ),
-    nnx.Loss_MeanSquaredError: Case(lambda loss, p, y: np.mean((y - p) ** 2, axis=1)),
+    nnx.Loss_MeanSquaredError: Case(
+        lambda loss, p, y: loss.factor * np.mean((y - p) ** 2, axis=1),
+        settings=({}, {"factor": 0.5}),
+        bad_settings=FACTOR,
+    ),
     nnx.Loss_MeanAbsoluteError: Case(lambda loss, p, y: np.mean(np.abs(y - p), axis=1)),
     nnx.Loss_Huber: Case(
         huber,
@@ -164,8 +181,8 @@ CASES = {
         poisson,
         lambda rng, n, m: rng.poisson(2.0, (n, m)).astype(float),
         probable,
-        ({}, {"log_input": False}, {"log_input": True}),
-        (({"log_input": 1}, "log_input must be True or False, got 1."),),
+        ({}, {"log_input": False}, {"log_input": True, "factor": 0.3}),
+        (({"log_input": 1}, "log_input must be True or False, got 1."), *FACTOR),
         (([0.0, -1.0], "y_true must hold numbers of at least 0, got -1.0 in row 1, column 0."),),
         last=nnx.Activation_Sigmoid,
     ),
@@ -183,6 +200,7 @@ CASES = {
     ),
 }
 KINDS = BUILT_IN["loss"]
+WITH_FACTORS = [kind for kind in KINDS if "factor" in kind._arguments]
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 each_setting = pytest.mark.parametrize(
     ("kind", "settings"),
@@ -276,7 +294,7 @@ def test_no_logit_is_too_large(dtype, kind, settings):
         expected = (p - ((1 - s) * (y[:, None] == np.arange(m)) + s / m)) / len(x)
     else:
         t = (1 - s) * y.astype(float) + s / 2
-        expected = ((1 - t) * p - loss.pos_weight * t * (1 - p)) / p.size
+        expected = loss.factor * ((1 - t) * p - loss.pos_weight * t * (1 - p)) / p.size
     np.testing.assert_allclose(found, expected, rtol=8 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps / 4)
     loss.backward(activation.output, y)
     activation.backward(loss.dinputs)
@@ -548,6 +566,17 @@ def test_a_damaged_setting_in_a_file_is_refused(tmp_path, kind):
         save_file(tensors, damaged, {"nnx": json.dumps(description)})
         with pytest.raises(nnx.ModelFileError, match=next(iter(settings))):
             nnx.Model.load(damaged)
+
+
+@pytest.mark.parametrize("kind", WITH_FACTORS, ids=lambda kind: kind.__name__)
+def test_a_file_holds_a_factor_only_where_there_is_one(tmp_path, kind):
+    """Files from before there were factors load, and older versions read those of today."""
+    for factor in (1.0, 0.5):
+        network(kind, {"factor": factor}, "2-4,4-m", outputs(kind)[1]).save(tmp_path / "model")
+        with safe_open(tmp_path / "model", "numpy") as file:
+            described = json.loads(file.metadata()["nnx"])["loss"]["config"]
+        assert described.get("factor", "none") == (factor if factor != 1 else "none")
+        assert nnx.Model.load(tmp_path / "model").loss.factor == factor
 
 
 @each_kind

@@ -122,17 +122,17 @@ def test_loss_kernels_are_their_formulas(dtype, n, m, seed):
     call("softmax_categorical_backward", p, labels, dp, (0.0,))
     np.testing.assert_allclose(dp, (p - np.identity(m)[labels]) / n, **close)
 
-    call("binary_crossentropy_forward", p, y, losses, (0.0,))
-    call("binary_crossentropy_backward", p, y, dp, (0.0,))
+    call("binary_crossentropy_forward", p, y, losses, (0.0, 1.0))
+    call("binary_crossentropy_backward", p, y, dp, (0.0, 1.0))
     right = np.where(y == 1, p, 1 - p).astype(np.float64)
     np.testing.assert_allclose(losses, -np.log(right).mean(axis=1), **close)
     np.testing.assert_allclose(dp, np.where(y == 1, -1, 1) / right / (n * m), **close)
-    call("sigmoid_binary_backward", p, y, dp, (0.0,))
+    call("sigmoid_binary_backward", p, y, dp, (0.0, 1.0))
     np.testing.assert_allclose(dp, (p.astype(np.float64) - y) / (n * m), **close)
 
     difference = p.astype(np.float64) - y
-    call("mean_squared_error_forward", p, y, losses)
-    call("mean_squared_error_backward", p, y, dp)
+    call("mean_squared_error_forward", p, y, losses, (1.0,))
+    call("mean_squared_error_backward", p, y, dp, (1.0,))
     np.testing.assert_allclose(losses, (difference**2).mean(axis=1), **close)
     np.testing.assert_allclose(dp, 2 * difference / (n * m), **close)
     call("mean_absolute_error_forward", p, y, losses)
@@ -179,7 +179,7 @@ def test_optimizer_kernels_follow_a_double_oracle_over_many_steps(dtype, rng, ki
             "sgd_momentum": ((m,), (0.9,)),
             "adagrad": ((c,), (1e-7,)),
             "rmsprop": ((c,), (1e-7, 0.8)),
-            "adam": ((m, c), (1e-7, 0.9, 0.99)),
+            "adam": ((m, c), (1e-7, 0.9, 0.99, 0.0)),
         }[kind]
         call(f"{kind}_update", w, g, *states, 0.01, step, settings)
         oracle = oracle_step(kind, oracle[0], g.astype(np.float64), *oracle[1:], step)

@@ -50,6 +50,9 @@ def moments(o, g, kept):
 def adam(o, values, g, kept, step, rate, is_bias):
     moments(o, g, kept)
     corrected = kept["momentums"] / (1 - o.beta_1**step)
+    if getattr(o, "epsilon_hat", False):
+        corrected *= np.sqrt(1 - o.beta_2**step)
+        return values - rate * corrected / (np.sqrt(kept["cache"]) + o.epsilon)
     return values - rate * corrected / (np.sqrt(kept["cache"] / (1 - o.beta_2**step)) + o.epsilon)
 
 
@@ -82,7 +85,15 @@ DEFINITIONS: dict[type, tuple[Any, list[dict[str, Any]]]] = {
     nnx.Optimizer_SGD: (sgd, [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}]),
     nnx.Optimizer_Adagrad: (adagrad, [{}, {"epsilon": 0.1}]),
     nnx.Optimizer_RMSprop: (rmsprop, [{}, {"rho": 0.5, "epsilon": 0.1}]),
-    nnx.Optimizer_Adam: (adam, [{}, {"beta_1": 0.5, "beta_2": 0.7, "epsilon": 0.1}, {"beta_1": 0.0}]),
+    nnx.Optimizer_Adam: (
+        adam,
+        [
+            {},
+            {"beta_1": 0.5, "beta_2": 0.7, "epsilon": 0.1},
+            {"beta_1": 0.0},
+            {"epsilon": 0.1, "epsilon_hat": True},
+        ],
+    ),
     nnx.Optimizer_AdamW: (adamw, [{}, {"weight_decay": 1.5, "beta_1": 0.8}, {"weight_decay": 0.0}]),
     nnx.Optimizer_NAdam: (nadam, [{}, {"beta_1": 0.5, "beta_2": 0.7, "epsilon": 0.1}, {"beta_1": 0.0}]),
     nnx.Optimizer_AMSGrad: (amsgrad, [{}, {"beta_1": 0.5, "beta_2": 0.7, "epsilon": 0.1}]),
@@ -132,6 +143,30 @@ def test_steps_are_those_of_the_formula(kind, own, dtype, rng):
             scale = np.abs(kept[i][name]).max()
             found = getattr(dense, f"{side}_{name}")
             np.testing.assert_allclose(found, kept[i][name], rtol=0, atol=tolerance["atol"] * scale, err_msg=name)
+
+
+def test_nesterovs_momentum_is_scikit_learns(dtype, rng):
+    rate, momentum = 0.05, 0.9
+    optimizer = nnx.Optimizer_SGD(rate, momentum=momentum, nesterov=True)
+    dense = nnx.Layer_Dense(5, 3)
+    w, v = dense.weights.astype(np.float64), np.zeros((5, 3))
+    for _ in range(STEPS):
+        g = rng.standard_normal((5, 3)).astype(dtype)
+        dense.dweights, dense.dbiases = g, np.zeros((1, 3), dtype)
+        optimizer.update_params(dense)
+        v = momentum * v - rate * g.astype(np.float64)
+        w += momentum * v - rate * g.astype(np.float64)
+    np.testing.assert_allclose(dense.weights, w, rtol=0, atol=2e-14 if dtype == np.float64 else 1e-5)
+
+
+def test_the_papers_second_epsilon_is_not_corrected():
+    dense = nnx.Layer_Dense(1, 1)
+    dense.weights[:], dense.dweights, dense.dbiases = 1, np.ones((1, 1)), np.zeros((1, 1))
+    nnx.Optimizer_Adam(0.5, epsilon=1.0, beta_2=0.75, epsilon_hat=True).update_params(dense)
+    # √(1 − 0.75) / (1 − 0.9)·0.1 = 0.5, over √0.25 + 1; by the first form it is 1 over 1 + 1
+    np.testing.assert_allclose(dense.weights, 1 - 0.5 * 0.5 / 1.5, rtol=1e-6)
+    with pytest.raises(TypeError, match=r"^Optimizer_Adam: epsilon_hat must be True or False, got 1"):
+        nnx.Optimizer_Adam(epsilon_hat=1)
 
 
 @each_case
@@ -382,7 +417,7 @@ def test_nesterov_needs_a_momentum():
 @each_kind
 def test_arguments_are_shown_and_described(kind):
     for name in kind._arguments:
-        value = {"schedule": nnx.Schedule_Cosine(5), "nesterov": True}.get(name, 0.25)
+        value = {"schedule": nnx.Schedule_Cosine(5), "nesterov": True, "epsilon_hat": True}.get(name, 0.25)
         optimizer = kind(**{**ONLY_WITH.get(name, {}), name: value})
         assert f"{name}={value!r}" in repr(optimizer) or name == kind._arguments[0]
         described = optimizer.get_config()[name]

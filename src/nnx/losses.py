@@ -363,6 +363,8 @@ class Loss_BinaryCrossentropy(KernelLoss):
     pos_weight : float or sequence of float
         w, above 0: what positive targets weigh, in all outputs or in each: −(w·y·log p + (1 − y)·log(1 − p)).
         Targets are smoothed first.
+    factor : float
+        What loss and gradient are multiplied by, above 0. The number of outputs makes of the mean over them the sum.
 
     Notes
     -----
@@ -379,7 +381,7 @@ class Loss_BinaryCrossentropy(KernelLoss):
     0.59013
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = ("label_smoothing", "pos_weight")
+    _arguments: ClassVar[tuple[str, ...]] = ("label_smoothing", "pos_weight", "factor")
     _kernel = "binary_crossentropy"
     _pair = Activation_Sigmoid
     _needs_pair = True
@@ -387,22 +389,30 @@ class Loss_BinaryCrossentropy(KernelLoss):
 
     label_smoothing: float = 0.0
     pos_weight: float | Sequence[float] | Array = 1.0
+    factor: float = 1.0
 
-    def __init__(self, label_smoothing: float = 0.0, pos_weight: float | Sequence[float] | Array = 1.0) -> None:
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        pos_weight: float | Sequence[float] | Array = 1.0,
+        factor: float = 1.0,
+    ) -> None:
         where = "Loss_BinaryCrossentropy"
         self.label_smoothing = check.fraction(where, "label_smoothing", label_smoothing)
         self.pos_weight = _weights(where, pos_weight)
+        self.factor = _positive(where, "factor", factor)
 
     def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
-        smoothing = (float(check.fraction(where, "label_smoothing", self.label_smoothing)),)
+        smoothing = float(check.fraction(where, "label_smoothing", self.label_smoothing))
+        settings = (smoothing, _positive(where, "factor", self.factor))
         weights = _weights(where, self.pos_weight)
         if weights == 1:
-            return smoothing, None
+            return settings, None
         if isinstance(weights, list) and len(weights) != n_outputs:
             raise ValueError(
                 f"{where}: pos_weight must hold one number for each of {n_outputs} outputs, got {len(weights)}."
             )
-        return smoothing, np.full(n_outputs, weights, np.float64)
+        return settings, np.full(n_outputs, weights, np.float64)
 
     def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
         return check.probabilities(where, name, check.targets(where, name, y, shape, dtype))
@@ -414,6 +424,11 @@ class Loss_MeanSquaredError(KernelLoss):
 
     Targets have the predictions' shape; shape (n,) serves for (n, 1).
 
+    Parameters
+    ----------
+    factor : float
+        What loss and gradient are multiplied by, above 0. A half makes of the gradient p − y.
+
     Notes
     -----
     Chapter 17 of the book.
@@ -423,9 +438,20 @@ class Loss_MeanSquaredError(KernelLoss):
     >>> from nnx import Loss_MeanSquaredError
     >>> float(Loss_MeanSquaredError().calculate([[0.0], [1.0], [2.0]], [0, 1, 5]))
     3.0
+    >>> float(Loss_MeanSquaredError(factor=0.5).calculate([[0.0], [1.0], [2.0]], [0, 1, 5]))
+    1.5
     """
 
+    _arguments: ClassVar[tuple[str, ...]] = ("factor",)
     _kernel = "mean_squared_error"
+
+    factor: float = 1.0
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = _positive("Loss_MeanSquaredError", "factor", factor)
+
+    def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
+        return (_positive(where, "factor", self.factor),), None
 
 
 @built_in("loss")
@@ -600,6 +626,8 @@ class Loss_Poisson(KernelLoss):
     log_input : bool
         Whether outputs p are the logarithms of expected counts, for a linear last layer, or the expected counts, for a
         last layer whose outputs are above 0.
+    factor : float
+        What loss and gradient are multiplied by, above 0.
 
     Notes
     -----
@@ -613,17 +641,20 @@ class Loss_Poisson(KernelLoss):
     0.85914
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = ("log_input",)
+    _arguments: ClassVar[tuple[str, ...]] = ("log_input", "factor")
     _kernel = "poisson"
     _compares_as_given = False
 
     log_input: bool = True
+    factor: float = 1.0
 
-    def __init__(self, log_input: bool = True) -> None:
+    def __init__(self, log_input: bool = True, factor: float = 1.0) -> None:
         self.log_input = check.flag("Loss_Poisson", "log_input", log_input)
+        self.factor = _positive("Loss_Poisson", "factor", factor)
 
     def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
-        return (float(check.flag(where, "log_input", self.log_input)),), None
+        log_input = float(check.flag(where, "log_input", self.log_input))
+        return (log_input, _positive(where, "factor", self.factor)), None
 
     def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
         values = check.targets(where, name, y, shape, dtype)

@@ -13,7 +13,7 @@ from nnx._base.config import checked_threads, get_num_threads
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.parameters import AVERAGED, Parameterized, WithWeights
 from nnx._base.precision import checked_precision, of_products, warn_of_refused_units
-from nnx._base.random import Order
+from nnx._base.random import Order, Sampler
 from nnx._base.typing import Array, ArrayLike, Parameters, Path
 from nnx._base.vocabulary import BUILT_IN, is_built_in
 from nnx._base.weights import checked_weights, weighted_gradient
@@ -299,7 +299,7 @@ class Model:
         print_every: int | None = 1,
         validation_data: tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
         progress: bool = False,
-        shuffle: bool = False,
+        shuffle: bool | Sampler = False,
         seed: int | None = None,
         check_finite: bool = True,
         threads: int | None = None,
@@ -337,11 +337,15 @@ class Model:
             Evaluated after each epoch. A third array, (n,), holds the weights of these samples.
         progress : bool
             Show a progress bar on stderr, with the loss and, unless it is a regression, the accuracy.
-        shuffle : bool
-            Draw a new order of the samples for each epoch.
+        shuffle : bool or function
+            True: draw a new order of the samples for each epoch. A function ``shuffle(epoch, n_samples)`` gives the
+            order itself: numbers of samples from 0 to n_samples − 1, an integer array (n_samples,). It may leave
+            samples out and repeat others. It is called once an epoch, right before that one, with epochs counted from
+            1, and never for an epoch that is not run. Held-out rows are not among the samples.
         seed : int, optional
             Of the shuffling; without it, NumPy's global generator gives one. Epochs are counted from 1 in each call, so
-            calls with the same seed go through the samples in the same orders.
+            calls with the same seed go through the samples in the same orders. Beside a function it is refused, unless
+            it draws the rows of ``validation_split``.
         check_finite : bool
             Refuse NaN and infinity in X and y.
         threads : int, optional
@@ -357,7 +361,9 @@ class Model:
         resume : str or path, optional
             Go on with the run that wrote this checkpoint, given the same model and arguments; ``epochs`` may be more,
             and ``threads`` and what is printed are free. The result is that of a run that was never interrupted, to
-            the bit, if the model is of built-in classes and the backend the same.
+            the bit, if the model is of built-in classes and the backend the same. A function given as ``shuffle`` is
+            asked from the epoch on in which the run goes on, not for those before; if it draws from a generator, that
+            must stand where it stood.
         precision : "bfloat16", optional
             Let dense layers round what they multiply (inputs, weights, dvalues) to the nearest bfloat16, a number with
             8 bits of precision in place of float32's 24. Sums, parameters and all else stay float32, and so do
@@ -405,6 +411,34 @@ class Model:
             If ``resume`` is no checkpoint, damaged, or one of another model; nothing has changed then.
         OSError
             If a checkpoint cannot be written; the one before, and the model, are as they were.
+
+        Examples
+        --------
+        An order of one's own: each of two classes is drawn as often as the other, though one has nine times as many
+        samples.
+
+        >>> import numpy as np, nnx
+        >>> generator = np.random.default_rng(0)
+        >>> y = (np.arange(200) % 10 == 0).astype(np.intp)
+        >>> X = generator.normal(size=(200, 2)) + y[:, None]
+        >>> probabilities = 1 / (2 * np.bincount(y)[y])  # for each sample
+        >>> shares = []
+        >>> def balanced(epoch, n_samples):
+        ...     order = generator.choice(n_samples, n_samples, p=probabilities)
+        ...     shares.append(float(y[order].mean()))
+        ...     return order
+        >>> model = nnx.Model()
+        >>> model.add(nnx.Layer_Dense(2, 2))
+        >>> model.add(nnx.Activation_Softmax())
+        >>> model.set(
+        ...     loss=nnx.Loss_CategoricalCrossentropy(),
+        ...     optimizer=nnx.Optimizer_Adam(0.01),
+        ...     accuracy=nnx.Accuracy_Categorical(),
+        ... )
+        >>> model.finalize()
+        >>> history = model.train(X, y, epochs=20, batch_size=50, shuffle=balanced, print_every=None)
+        >>> len(shares), round(sum(shares) / 20, 1)
+        (20, 0.5)
         """
         options = (
             *(epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads),
@@ -425,6 +459,8 @@ class Model:
         print_every = None if print_every is None else check.whole(where, "print_every", print_every)
         check.flag(where, "progress", progress)
         order = Order(where, shuffle, seed)
+        if order.asks and seed is not None and validation_split is None:
+            raise ValueError(f"{where}: seed must not be given together with a function as shuffle, got {order.seed}.")
         check_finite = check.flag(where, "check_finite", check_finite)
         n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
         for layer in self.trainable_layers:

@@ -585,6 +585,9 @@ class Optimizer_Adam(_MadeOfAdam):
         Keeps the division finite.
     beta_1, beta_2 : float
         How much of momentums and cache is kept, from 0 up to, but not including, 1.
+    epsilon_hat : bool
+        Whether epsilon is added to √c in place of √ĉ: w ← w − rate·√(1 − β₂ᵗ)/(1 − β₁ᵗ)·m / (√c + epsilon), the
+        paper's second form, whose epsilon it calls ε̂. scikit-learn and TensorFlow compute that.
     schedule : Schedule or function, optional
         What the rate is multiplied by at each step: see `nnx.schedules`.
     clip_norm : float, optional
@@ -622,8 +625,37 @@ class Optimizer_Adam(_MadeOfAdam):
     array([[-0.05,  0.  ,  0.05]], dtype=float32)
     """
 
+    _arguments: ClassVar[tuple[str, ...]] = (
+        "learning_rate",
+        "decay",
+        "epsilon",
+        "beta_1",
+        "beta_2",
+        "epsilon_hat",
+        *COMMON,
+    )
+
+    epsilon_hat: bool = False
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        decay: float = 0.0,
+        epsilon: float = 1e-7,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon_hat: bool = False,
+        schedule: AnySchedule | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: float | None = None,
+    ) -> None:
+        own = {"epsilon": epsilon, "beta_1": beta_1, "beta_2": beta_2, "epsilon_hat": epsilon_hat}
+        self._configure(learning_rate, decay, schedule, clip_norm, clip_value, average, **own)
+
     def _formula(self, where: str) -> Formula:
-        settings = self._settings(where)
+        epsilon_hat = float(check.flag(where, "epsilon_hat", self.epsilon_hat))
+        settings = (*self._settings(where), epsilon_hat)
         return "adam", self._states, settings, settings
 
 

@@ -154,7 +154,7 @@ class Keeper:
         run: dict[str, Any] = {
             "done": done,
             "rows": job.rows,
-            "shuffle": job.order.shuffles,
+            "shuffle": job.order.kind,
             "seed": job.order.seed,
             "backend": _computes_on(job),
             "data": self._data,
@@ -276,8 +276,9 @@ class Resumed:
                 )
         if run.get("rows") != job.rows:
             raise ValueError(f"{where}: batch_size must be {of}, {run.get('rows')}, got {job.rows}.")
-        if run.get("shuffle") is not job.order.shuffles:
-            raise ValueError(f"{where}: shuffle must be {of}, {run.get('shuffle')}, got {job.order.shuffles}.")
+        order, kind = run.get("shuffle"), job.order.kind
+        if type(order) is not type(kind) or order != kind:
+            raise ValueError(f"{where}: shuffle must be {of}, {files.printable(str(order), 80)}, got {kind}.")
         if run.get("precision") != job.precision:  # then one of them is bfloat16, for float32 models only
             before = files.printable(repr(run.get("precision") or "float32"), 80)
             raise ValueError(f"{where}: precision must be {of}, {before}, got {job.precision or 'float32'!r}.")

@@ -70,10 +70,11 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, w
                 divergence.check_parameters(model, done, job.n_batches)
             while done < job.n_steps:
                 epoch, first = divmod(done, job.n_batches)
+                order = job.order.draw(epoch + 1, len(job.data.X))  # the user's function may use the model: sums later
                 if first == 0:
                     report.begin(epoch)
                     _new_pass(model)
-                for batch in job.data.batches(job.batch_size, job.order.draw(epoch + 1, len(job.data.X)), first):
+                for batch in job.data.batches(job.batch_size, order, first):
                     ends = (done + 1) % job.n_batches == 0
                     _do_step(job, way, report, batch, done)
                     done += 1

@@ -152,6 +152,8 @@ def _finish(run: Run, report: printing.Printer, end_epoch: EndEpoch, keep: Keep,
     try:
         run.check_parameters()
         while run.done < job.n_steps:
+            if job.order.asks and run.must_bind_anew():
+                return False
             run.go_on(report)
             if run.looks_up and run.done % run.n_batches == 0:
                 end_epoch(interrupt)
@@ -197,7 +199,7 @@ class Run:
         rule = optimizer._rule()
         self.iterations = check.whole(where, "iterations", optimizer.iterations, 0, check.MAX_COUNT) - self.done
         if order.shuffles:
-            order.draw(1, 1)  # takes its seed before dropout takes any, as the book path does
+            order.take_seed()  # before dropout takes any, as the book path does
         self.decay = check.number(where, "decay", optimizer.decay, 0)
         self.changes_rate = optimizer.schedule is not None or bool(self.decay)
         self.first_rate = check.number(where, "learning_rate", optimizer.learning_rate, 0) if self.changes_rate else 0.0
@@ -224,7 +226,7 @@ class Run:
         except BaseException:
             self.native.release()
             raise
-        if job.callbacks is not None:
+        if job.callbacks is not None or order.asks:
             self._remember()
 
     # One compiled call
@@ -291,7 +293,7 @@ class Run:
         n = min(left, MOST_STEPS, max(1, n))
         if self.job.keeper is not None:
             n = min(n, self.job.keeper.steps_left(self.done, self.n_batches))
-        if self.looks_up:
+        if self.looks_up or self.order.asks:
             n = min(n, self.n_batches - in_epoch)
         elif self.order.shuffles:
             n = min(n, max(1, MOST_IN_ORDER // self.n_samples) * self.n_batches - in_epoch)
@@ -322,6 +324,10 @@ class Run:
 
     def _orders(self, epoch: int, n_epochs: int) -> Array:
         """Return the order of the samples in each epoch of a call."""
+        if n_epochs == 1:
+            order = self.order.draw(epoch + 1, self.n_samples)
+            assert order is not None
+            return order.reshape(1, -1)
         return np.array([self.order.draw(epoch + 1 + e, self.n_samples) for e in range(n_epochs)], np.intp)
 
     def _rates(self, done: int, n: int) -> Any:
@@ -426,6 +432,11 @@ class Run:
         """
         changed: bool = self.native.has_changed(self.model)
         return changed
+
+    def must_bind_anew(self) -> bool:
+        """Ask for the order of the epoch that comes next; return whether that code has changed what is bound."""
+        self.order.draw(self.done // self.n_batches + 1, self.n_samples)
+        return self.has_changed()
 
     def repeat(self) -> Any:
         """Return what does this call again in a single compiled one, if it is one small step; else None."""

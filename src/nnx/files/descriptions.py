@@ -53,8 +53,11 @@ STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
 ADDED: dict[str, dict[str, Any]] = {
     "Layer_Dense": {"weight_initializer": "book", "bias_initializer": "zeros"},
     "Loss_CategoricalCrossentropy": {"label_smoothing": 0.0},
-    "Loss_BinaryCrossentropy": {"label_smoothing": 0.0, "pos_weight": 1.0},
-    **{f"Optimizer_{name}": dict.fromkeys(COMMON) for name in ("Adagrad", "RMSprop", "Adam")},
+    "Loss_BinaryCrossentropy": {"label_smoothing": 0.0, "pos_weight": 1.0, "factor": 1.0},
+    "Loss_MeanSquaredError": {"factor": 1.0},
+    "Loss_Poisson": {"factor": 1.0},
+    **{f"Optimizer_{name}": dict.fromkeys(COMMON) for name in ("Adagrad", "RMSprop")},
+    "Optimizer_Adam": {"epsilon_hat": False, **dict.fromkeys(COMMON)},
     "Optimizer_SGD": {"nesterov": False, **dict.fromkeys(COMMON)},
 }
 

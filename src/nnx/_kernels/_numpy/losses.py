@@ -90,24 +90,31 @@ def add_formula(
     slope: Callable[..., Array],
     pair: str = "",
     pair_slope: Callable[..., Array] | None = None,
+    has_factor: bool = False,
 ) -> None:
     """Enter a loss that is a mean over the elements of a row, by its formulas.
 
     All are called with predictions, targets, the columns' own numbers (1 without any), and the settings, and return an
     array: the loss of each element, its slope by the prediction, and its slope by the inputs of the pair's activation.
+    With ``has_factor`` the last setting is not theirs: all that they return is multiplied by it.
     """
 
     def numbers(y_pred: Array, own: Array | None) -> Array:
         return np.asarray(1 if own is None else own, y_pred.dtype)
 
+    def split(settings: tuple[float, ...]) -> tuple[tuple[float, ...], float]:
+        return (settings[:-1], settings[-1]) if has_factor else (settings, 1.0)
+
     def forward(y_pred: Array, y_true: Array, sample_losses: Array, own: Array | None, *settings: float) -> None:
+        settings, factor = split(settings)
         elements = loss(y_pred, y_true, numbers(y_pred, own), *settings)
         np.add.reduce(elements, axis=1, dtype=np.float64, out=sample_losses)
-        np.divide(sample_losses, y_pred.shape[1], out=sample_losses)
+        np.divide(sample_losses, y_pred.shape[1] / factor, out=sample_losses)
 
     def gradient(slope: Callable[..., Array]) -> Callable[..., None]:
         def backward(y_pred: Array, y_true: Array, dinputs: Array, own: Array | None, *settings: float) -> None:
-            np.divide(slope(y_pred, y_true, numbers(y_pred, own), *settings), dinputs.size, out=dinputs)
+            settings, factor = split(settings)
+            np.divide(slope(y_pred, y_true, numbers(y_pred, own), *settings), dinputs.size / factor, out=dinputs)
 
         return backward
 
@@ -151,7 +158,7 @@ def squared_error_slope(y_pred: Array, y_true: Array, own: Array) -> Array:
     return 2 * (y_pred - y_true)
 
 
-add_formula("mean_squared_error", squared_error, squared_error_slope)
+add_formula("mean_squared_error", squared_error, squared_error_slope, has_factor=True)
 
 
 # Mean absolute error
@@ -239,7 +246,7 @@ def poisson_slope(y_pred: Array, y_true: Array, own: Array, log_input: float) ->
     return np.exp(y_pred) - y_true if log_input else 1 - y_true / (y_pred + POISSON_EPSILON)
 
 
-add_formula("poisson", poisson, poisson_slope)
+add_formula("poisson", poisson, poisson_slope, has_factor=True)
 
 
 # Hinge loss; targets are −1 and 1
@@ -291,6 +298,7 @@ add_formula(
     binary_crossentropy_slope,
     "sigmoid",
     binary_crossentropy_slope_of_sigmoid,
+    has_factor=True,
 )
 
 

@@ -117,18 +117,20 @@ def adam(
     epsilon: float,
     beta_1: float,
     beta_2: float,
+    epsilon_hat: float = 0.0,
 ) -> None:
     """Adam (Kingma and Ba, 2015).
 
     ``momentums := beta_1·momentums + (1 − beta_1)·gradients; cache := beta_2·cache + (1 − beta_2)·gradients²;
-    values −= rate·(momentums / (1 − beta_1^step)) / (√(cache / (1 − beta_2^step)) + epsilon)``.
+    values −= rate·(momentums / (1 − beta_1^step)) / (√(cache / (1 − beta_2^step)) + epsilon)``; where ``epsilon_hat``
+    is not 0, ``values −= rate·√(1 − beta_2^step) / (1 − beta_1^step)·momentums / (√cache + epsilon)``.
     """
     momentums, cache = states
     _follow(momentums, cache, gradients, beta_1, beta_2)
     # Both corrections moved out of the arrays: √(c/b) + ε = (√c + ε·√b) / √b.
     root = (1 - beta_2**step) ** 0.5
     scale = np.sqrt(cache)
-    scale += epsilon * root
+    scale += epsilon if epsilon_hat else epsilon * root
     np.divide(momentums, scale, out=scale)
     scale *= rate * root / (1 - beta_1**step)
     values -= scale

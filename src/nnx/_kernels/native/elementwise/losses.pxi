@@ -1,8 +1,9 @@
 # Losses: formulas of vectors, each with the line that enters it into the table, from which all else learns of it.
 #
 # A loss that is a mean over a row's elements is one formula: it gives the loss and its slope by the prediction, which
-# share what is costly. Categorical cross-entropy, whose targets are class numbers, has loops of its own. Labels are
-# class numbers that the caller has checked and copied.
+# share what is costly. Where a loss has a factor, the loops multiply by it: once a sample, and within the scale of the
+# gradient. Categorical cross-entropy, whose targets are class numbers, has loops of its own. Labels are class numbers
+# that the caller has checked and copied.
 
 ctypedef vec (*loss_formula)(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil
 
@@ -50,8 +51,9 @@ cdef inline void losses_by_elements(
     Py_ssize_t rows,
     Py_ssize_t columns,
     const double *settings,
+    double factor,
 ) noexcept nogil:
-    """``sample_losses_i := mean over the columns of formula(y_pred, y_true)``, summed in double."""
+    """``sample_losses_i := factor · mean over the columns of formula(y_pred, y_true)``, summed in double."""
     cdef real_t elements[64 * MOST_LANES]
     cdef vec everywhere[MAX_SETTINGS]
     cdef vec slope, own
@@ -76,7 +78,7 @@ cdef inline void losses_by_elements(
             loss += elements[i]
             in_row += 1
             if in_row == columns:
-                sample_losses[row] = <real_t> (loss / columns)
+                sample_losses[row] = <real_t> (factor * loss / columns)
                 loss, in_row, row = 0, 0, row + 1
         start += count
 
@@ -91,10 +93,11 @@ cdef inline void gradient_by_elements(
     Py_ssize_t columns,
     Py_ssize_t n,  # rows of the batch that these are of
     const double *settings,
+    double factor,
 ) noexcept nogil:
-    """``dinputs := slope of formula(y_pred, y_true) / (n·columns)``."""
+    """``dinputs := factor · slope of formula(y_pred, y_true) / (n·columns)``."""
     cdef vec everywhere[MAX_SETTINGS]
-    cdef vec slope, own, scale = v_all(<real_t> (1.0 / (n * columns)))
+    cdef vec slope, own, scale = v_all(<real_t> (factor / (n * columns)))
     cdef Py_ssize_t size = rows * columns, column = 0, block, i, whole = size - size % LANES
     cdef int rest = <int> (size % LANES)
     load_settings(everywhere, settings)
@@ -115,24 +118,25 @@ cdef inline void by_elements(
     const bint has_own,  # a constant at every call: whether columns may have numbers of their own
     LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
     Py_ssize_t n, const double *settings, const real_t *own,
+    double factor,  # of loss and gradient
 ) noexcept nogil:
     """Compute the losses of rows, or the gradient; result (rows,) or (rows, columns)."""
     if has_own and own is not NULL:
         if part == SAMPLE_LOSSES:
-            losses_by_elements(formula, own, y_pred, y_true, result, rows, columns, settings)
+            losses_by_elements(formula, own, y_pred, y_true, result, rows, columns, settings, factor)
         elif part == GRADIENT:
-            gradient_by_elements(formula, own, y_pred, y_true, result, rows, columns, n, settings)
+            gradient_by_elements(formula, own, y_pred, y_true, result, rows, columns, n, settings, factor)
         else:
-            gradient_by_elements(from_logits, own, y_pred, y_true, result, rows, columns, n, settings)
+            gradient_by_elements(from_logits, own, y_pred, y_true, result, rows, columns, n, settings, factor)
     elif part == SAMPLE_LOSSES:
-        losses_by_elements(formula, NULL, y_pred, y_true, result, rows, columns, settings)
+        losses_by_elements(formula, NULL, y_pred, y_true, result, rows, columns, settings, factor)
     elif part == GRADIENT:
-        gradient_by_elements(formula, NULL, y_pred, y_true, result, rows, columns, n, settings)
+        gradient_by_elements(formula, NULL, y_pred, y_true, result, rows, columns, n, settings, factor)
     else:
-        gradient_by_elements(from_logits, NULL, y_pred, y_true, result, rows, columns, n, settings)
+        gradient_by_elements(from_logits, NULL, y_pred, y_true, result, rows, columns, n, settings, factor)
 
 
-# Squared error: (p − y)²
+# Squared error: (p − y)². Settings: a factor.
 
 
 cdef inline vec squared_error_of(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
@@ -146,11 +150,12 @@ cdef void mean_squared_error(
     Py_ssize_t n, const double *settings, const real_t *own,
 ) noexcept nogil:
     by_elements(
-        squared_error_of, squared_error_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own
+        squared_error_of, squared_error_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own,
+        settings[0],
     )
 
 
-add_loss("mean_squared_error", "", <loss_t> mean_squared_error, 0, 0)
+add_loss("mean_squared_error", "", <loss_t> mean_squared_error, 0, 1)
 
 
 # Absolute error: |p − y|, whose slope at p = y is 0
@@ -172,7 +177,7 @@ cdef void mean_absolute_error(
     Py_ssize_t n, const double *settings, const real_t *own,
 ) noexcept nogil:
     by_elements(
-        absolute_error_of, absolute_error_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own
+        absolute_error_of, absolute_error_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own, 1
     )
 
 
@@ -193,7 +198,7 @@ cdef void huber(
     LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
     Py_ssize_t n, const double *settings, const real_t *own,
 ) noexcept nogil:
-    by_elements(huber_of, huber_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own)
+    by_elements(huber_of, huber_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own, 1)
 
 
 add_loss("huber", "", <loss_t> huber, 0, 1)
@@ -217,7 +222,7 @@ cdef void log_cosh(
     LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
     Py_ssize_t n, const double *settings, const real_t *own,
 ) noexcept nogil:
-    by_elements(log_cosh_of, log_cosh_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own)
+    by_elements(log_cosh_of, log_cosh_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own, 1)
 
 
 add_loss("log_cosh", "", <loss_t> log_cosh, 0, 0)
@@ -237,14 +242,14 @@ cdef void pinball(
     LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
     Py_ssize_t n, const double *settings, const real_t *own,
 ) noexcept nogil:
-    by_elements(pinball_of, pinball_of, True, part, y_pred, y_true, result, rows, columns, n, settings, own)
+    by_elements(pinball_of, pinball_of, True, part, y_pred, y_true, result, rows, columns, n, settings, own, 1)
 
 
 add_loss("pinball", "", <loss_t> pinball, 0, 0)
 
 
 # Poisson's negative log-likelihood: exp(p) − y·p or, of outputs that are not logarithms, p − y·log(p + ε). Settings:
-# whether they are.
+# whether they are, and a factor.
 
 
 cdef inline vec poisson_of_logs(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
@@ -265,15 +270,17 @@ cdef void poisson(
 ) noexcept nogil:
     if settings[0]:
         by_elements(
-            poisson_of_logs, poisson_of_logs, False, part, y_pred, y_true, result, rows, columns, n, settings, own
+            poisson_of_logs, poisson_of_logs, False, part, y_pred, y_true, result, rows, columns, n, settings, own,
+            settings[1],
         )
     else:
         by_elements(
-            poisson_of_rates, poisson_of_rates, False, part, y_pred, y_true, result, rows, columns, n, settings, own
+            poisson_of_rates, poisson_of_rates, False, part, y_pred, y_true, result, rows, columns, n, settings, own,
+            settings[1],
         )
 
 
-add_loss("poisson", "", <loss_t> poisson, 0, 1)
+add_loss("poisson", "", <loss_t> poisson, 0, 2)
 
 
 # Hinge loss: max(0, m − y·p), whose slope is 0 from the margin m on. Targets are −1 and 1.
@@ -290,14 +297,14 @@ cdef void hinge(
     LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
     Py_ssize_t n, const double *settings, const real_t *own,
 ) noexcept nogil:
-    by_elements(hinge_of, hinge_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own)
+    by_elements(hinge_of, hinge_of, False, part, y_pred, y_true, result, rows, columns, n, settings, own, 1)
 
 
 add_loss("hinge", "", <loss_t> hinge, 0, 1)
 
 
 # Binary cross-entropy: −(w·y·log p + (1 − y)·log(1 − p)), p clipped. Settings: label smoothing s, by which y becomes
-# (1 − s)·y + s/2. Own numbers: the weight w of positive targets.
+# (1 − s)·y + s/2, and a factor. Own numbers: the weight w of positive targets.
 
 
 cdef inline vec smoothed(vec y, vec smoothing) noexcept nogil:
@@ -327,11 +334,11 @@ cdef void binary_crossentropy(
 ) noexcept nogil:
     by_elements(
         binary_crossentropy_of, binary_crossentropy_of_sigmoid, True, part, y_pred, y_true, result, rows, columns, n,
-        settings, own,
+        settings, own, settings[1],
     )
 
 
-add_loss("binary_crossentropy", "sigmoid", <loss_t> binary_crossentropy, NEEDS_PAIR, 1)
+add_loss("binary_crossentropy", "sigmoid", <loss_t> binary_crossentropy, NEEDS_PAIR, 2)
 
 
 # Categorical cross-entropy: −log p of the label, p clipped. Settings: label smoothing s, by which the target of each of

@@ -199,8 +199,8 @@ add_rule("rmsprop", 1, 2, <prepare_t> rmsprop_constants, <apply_t> rmsprop)
 
 
 # Adam (Kingma and Ba, 2015): m ← β₁·m + (1 − β₁)·g; c ← β₂·c + (1 − β₂)·g²; w ← w − rate·m̂ / (√ĉ + epsilon), where
-# m̂ = m / (1 − β₁ᵗ) and ĉ = c / (1 − β₂ᵗ) for step t. Settings: epsilon, β₁, β₂.
-# Both corrections are in the constants: √(c/b) + ε = (√c + ε·√b) / √b.
+# m̂ = m / (1 − β₁ᵗ) and ĉ = c / (1 − β₂ᵗ) for step t. Settings: epsilon, β₁, β₂, and whether epsilon is the paper's ε̂.
+# Both corrections are in the constants: √(c/b) + ε = (√c + ε·√b) / √b. There ε̂ stands for ε·√b.
 
 
 cdef void adam_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
@@ -210,6 +210,12 @@ cdef void adam_constants(vec *constants, double rate, double step, const double 
     constants[1] = v_all(<real_t> (epsilon * root))
     constants[2], constants[3] = v_all(<real_t> beta_1), v_all(<real_t> (1 - beta_1))
     constants[4], constants[5] = v_all(<real_t> beta_2), v_all(<real_t> (1 - beta_2))
+
+
+cdef void either_adam_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
+    adam_constants(constants, rate, step, settings)
+    if settings[3]:
+        constants[1] = v_all(<real_t> settings[0])
 
 
 cdef inline void adam_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
@@ -224,7 +230,7 @@ cdef void adam(
     update(adam_rule, 2, values, gradients, states, lines, constants)
 
 
-add_rule("adam", 2, 3, <prepare_t> adam_constants, <apply_t> adam)
+add_rule("adam", 2, 4, <prepare_t> either_adam_constants, <apply_t> adam)
 
 
 # AdamW (Loshchilov and Hutter, 2019): w ← w − rate·weight_decay·w, then as Adam. Settings: epsilon, β₁, β₂,

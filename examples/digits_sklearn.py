@@ -45,6 +45,6 @@ for (name, estimator), (colour, line, width) in zip(estimators.items(), styles, 
     losses.plot(estimator.loss_curve_, **style)
     scores.plot(estimator.validation_scores_, **style)
 losses.set(xlabel="epoch", ylabel="training loss", title="the same weights and orders: the same curve", yscale="log")
-scores.set(xlabel="epoch", ylabel="accuracy", title="held-out rows (in the legend: test rows)", ylim=(0.85, 1))
-scores.legend(loc="lower right")
+scores.set(xlabel="epoch", ylabel="accuracy", title="held-out rows (in the legend: test rows)", ylim=(0.8, 1))
+losses.legend(loc="upper right")
 figure.savefig("digits_sklearn.png", dpi=80)

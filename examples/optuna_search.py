@@ -4,9 +4,11 @@ python -m pip install '.[sklearn]' optuna && python examples/optuna_search.py [T
 """
 
 import sys
+import warnings
 
 import optuna
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 from nnx.sklearn import MLPClassifier
@@ -49,6 +51,7 @@ def objective(trial: optuna.Trial) -> float:
     return max(estimator.validation_scores_)
 
 
+warnings.simplefilter("ignore", ConvergenceWarning)  # all trials are to train for as many epochs
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 study = optuna.create_study(
     direction="maximize", sampler=optuna.samplers.TPESampler(seed=0), pruner=optuna.pruners.MedianPruner(5, 5)

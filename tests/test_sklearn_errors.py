@@ -28,7 +28,7 @@ def samples(n=30, seed=0):
 
 
 def small(kind, **parameters):
-    return kind(hidden_layer_sizes=(3,), max_iter=2, random_state=0, **parameters)
+    return kind(**{"hidden_layer_sizes": (3,), "max_iter": 2, "random_state": 0, **parameters})
 
 
 def error_of(estimator, call):
@@ -269,9 +269,7 @@ def test_a_single_class_is_refused():
 
 def test_a_training_that_diverges_says_so_as_scikit_learn_does():
     with pytest.raises(ValueError, match="Solver produced non-finite parameter weights"):
-        MLPRegressor((5,), solver="sgd", learning_rate_init=1e9, max_iter=20, random_state=0).fit(
-            X * 1e6, X[:, 0] * 1e6
-        )
+        small(MLPRegressor, solver="sgd", learning_rate_init=1e9, max_iter=20).fit(X * 1e6, X[:, 0] * 1e6)
 
 
 @pytest.mark.parametrize(

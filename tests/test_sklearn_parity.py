@@ -175,7 +175,7 @@ def test_lbfgs_takes_scikit_learns_steps(name, alpha):
 
 @pytest.mark.parametrize("name", ["labels", "outputs"])
 def test_lbfgs_ends_near_scikit_learns_loss(name):
-    """Of several outputs, scikit-learn's loss is a mean and its gradient that of a sum: its line search ends elsewhere."""
+    """Of several outputs, scikit-learn's loss is a mean and its gradient a sum's: its line search ends elsewhere."""
     X, y = data(name)
     our, their = pair(name, solver="lbfgs", max_iter=200, alpha=1.0, activation="tanh")
     our.fit(X, y)

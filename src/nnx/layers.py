@@ -16,6 +16,7 @@ from nnx._base.parameters import AVERAGED as AVERAGED
 from nnx._base.parameters import WithBiases
 from nnx._base.typing import Array, ArrayLike, DTypeLike
 from nnx._base.vocabulary import built_in
+from nnx._base.weights import penalty_scale
 from nnx._base.widths import Widths
 from nnx.embedding import Layer_Embedding
 from nnx.initializers import Initializer
@@ -224,7 +225,8 @@ class Layer_Dense(WithBiases):
         n_inputs, n_neurons = weights.shape
         inputs = check.rows(where, "inputs", check.stored(where, self, "inputs"), n_inputs, weights.dtype)
         dvalues = check.rows(where, "dvalues", dvalues, n_neurons, weights.dtype, len(inputs))
-        weight_l1, weight_l2, bias_l1, bias_l2 = self._strengths(where)
+        scale = penalty_scale()
+        weight_l1, weight_l2, bias_l1, bias_l2 = [strength * scale for strength in self._strengths(where)]
         dweights, dbiases, dinputs = map(_kernels.empty_like, (weights, biases, inputs))
         x, d, w = _factors(where, inputs, dvalues, weights)
         _kernels.backend.dense_backward_weights(x, d, weights, dweights, weight_l1, weight_l2)

@@ -313,6 +313,7 @@ class Model:
         validation_split: float | None = None,
         callbacks: Sequence[Any] | None = None,
         checkpoint_steps: bool = True,
+        penalty_per_sample: bool = False,
     ) -> History:
         """Train on samples ``X`` and what is to be predicted from them, ``y``.
 
@@ -371,8 +372,8 @@ class Model:
             (`explain` tells). Without it, or with the name of the model's dtype, layers multiply in that dtype.
         sample_weight : array (n,), optional
             How much each sample counts: 0, or a number from 1e-30 to 1e30. A batch's loss is Σ w·loss / Σ w, and so are
-            accuracy and figures weighted means; penalties are as without. A sample of weight 0 is as good as absent. In
-            a batch without any weight loss and gradient are 0.
+            accuracy and figures weighted means; penalties are as without, unless they are per sample. A sample of
+            weight 0 is as good as absent. In a batch without any weight loss and gradient are 0.
         class_weight : "balanced", dict, or sequence, optional
             How much each class counts in training, by its number; a class that a dict lacks counts 1. It multiplies
             with ``sample_weight``. "balanced" stands for n / (number of classes · samples of the class). Targets are
@@ -387,6 +388,11 @@ class Model:
         checkpoint_steps : bool
             Whether checkpoints hold the figures of all steps, 40 bytes each. Without them, they are NaN in the history
             of a run that goes on, as far as the checkpoint; those of epochs are always there.
+        penalty_per_sample : bool
+            Divide the penalties of layers (L1, L2; loss and gradient) in each step by the number of samples in its
+            batch, or by the sum of their weights; without any weight there is no penalty. Then λ2 = alpha / 2 is what
+            scikit-learn calls alpha, and an epoch's ``regularization_loss`` is the mean over its samples of the
+            penalties in their steps.
 
         Returns
         -------
@@ -443,7 +449,7 @@ class Model:
         options = (
             *(epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads),
             *(on_nonfinite, checkpoint, checkpoint_every, resume, precision, callbacks, checkpoint_steps),
-            *(sample_weight, class_weight, validation_split),
+            *(sample_weight, class_weight, validation_split, penalty_per_sample),
         )
         again = self._again
         if again is not None:
@@ -470,6 +476,7 @@ class Model:
         held_out = None if validation_data is None else checked_validation(self, where, validation_data)
         stops = check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
         checkpoint_steps = check.flag(where, "checkpoint_steps", checkpoint_steps)
+        penalty_per_sample = check.flag(where, "penalty_per_sample", penalty_per_sample)
         precision = checked_precision(where, precision, dtype_of(self))
         if precision == "bfloat16":
             warn_of_refused_units(where)
@@ -489,7 +496,7 @@ class Model:
             trainers.begin(where, self, trainer)
             history = History(isinstance(self.accuracy, Accuracy_Regression))
             job = Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, precision, history)
-            job.split = split
+            job.split, job.penalty_per_sample = split, penalty_per_sample
             if callbacks is not None:
                 from nnx.engine import calling
 

@@ -1,7 +1,8 @@
-"""Weights of samples: their check, and how they enter sums and gradients."""
+"""Weights of samples: their check, how they enter sums and gradients, and what penalties are divided by."""
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from nnx._base.typing import Array
 
 #: What a weight other than 0 must lie between: float32 holds it, and products with it do not all overflow.
 SMALLEST, LARGEST = 1e-30, 1e30
+
+#: What layers multiply the gradients of their penalties by, in the step that is under way.
+_penalty_scale: ContextVar[float] = ContextVar("nnx.penalty_scale", default=1.0)
 
 
 def checked_weights(where: str, name: str, value: Any, n_rows: int) -> Array:
@@ -48,3 +52,29 @@ def weighted_gradient(where: str, gradient: Any, weights: Array) -> Array:
         )
     total = float(np.add.reduce(weights))
     return weighted(gradient, weights * (len(weights) / total) if total else weights)
+
+
+def scale_per_sample(n_rows: int, weights: Array | None) -> float:
+    """Return what divides a batch's penalties by the number of its samples, or by their weights' sum; 0 for none."""
+    total = float(n_rows if weights is None else np.add.reduce(weights))
+    return 1 / total if total else 0.0
+
+
+class penalties_times:
+    """Let layers multiply the gradients of their penalties by a number within the block, in this thread."""
+
+    __slots__ = ("_before", "_scale")
+
+    def __init__(self, scale: float) -> None:
+        self._scale = scale
+
+    def __enter__(self) -> None:
+        self._before = _penalty_scale.set(self._scale)
+
+    def __exit__(self, *error: object) -> None:
+        _penalty_scale.reset(self._before)
+
+
+def penalty_scale() -> float:
+    """Return what layers multiply the gradients of their penalties by: 1, but in a step with penalties per sample."""
+    return _penalty_scale.get()

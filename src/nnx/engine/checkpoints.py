@@ -139,7 +139,7 @@ class Keeper:
             files.remove_leftovers(self._path)
         run, arrays = self._run(job, done)
         arrays |= {name: getattr(job.history, name) for name in self._columns}
-        arrays["sums"] = np.array(sums, np.float64)
+        arrays["sums"] = np.array(sums if job.penalty_per_sample else sums[:4], np.float64)
         try:
             model_files.save_checkpoint(self._where, self._path, job.model, run, arrays)
         except OSError as error:
@@ -159,6 +159,7 @@ class Keeper:
             "backend": _computes_on(job),
             "data": self._data,
             **({} if job.precision is None else {"precision": job.precision}),
+            **({"penalty_per_sample": True} if job.penalty_per_sample else {}),
             **({} if job.split is None else {"validation_split": list(job.split)}),
         }
         if not _equal(getattr(job.model.optimizer, "learning_rate", None), job.learning_rate):
@@ -196,8 +197,8 @@ class Resumed:
     ----------
     done : int
         How many steps it has done.
-    sums : tuple of four numbers
-        Of the epoch so far: losses, how many, hits, how many; with weights, how much weight.
+    sums : tuple of five numbers
+        Of the epoch so far: what `Job.sums` is made of; the last is 0 where penalties are not per sample.
     stopped : str or None
         Why a callback has stopped it.
     learning_rate : number or None
@@ -210,10 +211,10 @@ class Resumed:
         self._take(job)
         self._take_callbacks(job)
         self._compare(where, job)
-        loss_sum, loss_count, hits_sum, hits_count = self._sums
-        self.sums: tuple[float, float, float, float] = (loss_sum, loss_count, hits_sum, hits_count)
+        loss_sum, loss_count, hits_sum, hits_count, penalty_sum = self._sums
+        self.sums: tuple[float, float, float, float, float] = self._sums
         if job.data.weights is None:  # counts, though the file has floats
-            self.sums = (loss_sum, int(loss_count), hits_sum, int(hits_count))
+            self.sums = (loss_sum, int(loss_count), hits_sum, int(hits_count), penalty_sum)
         self._compare_callbacks(where, job)
 
     def _take(self, job: Job) -> None:
@@ -229,10 +230,11 @@ class Resumed:
                 raise TypeError
             has_steps = any(name in arrays for name in STEP)
             columns = {name: arrays[name] for name in (EPOCH + STEP if has_steps else EPOCH)}
-            loss_sum, loss_count, hits_sum, hits_count = map(float, arrays["sums"].tolist())
+            sums = arrays["sums"].tolist() + ([] if run.get("penalty_per_sample") else [0.0])
+            loss_sum, loss_count, hits_sum, hits_count, penalty_sum = map(float, sums)
             for count in (loss_count, hits_count):  # weights may add up to more than there are steps
                 check.number("", "sums", count, 0, math.inf if job.data.weights is not None else descriptions.MAX_STEPS)
-            self._sums = (loss_sum, loss_count, hits_sum, hits_count)
+            self._sums = (loss_sum, loss_count, hits_sum, hits_count, penalty_sum)
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
             self._checkpoint.refuse("is damaged: it does not say how far the run has come")
         n_epochs = self.done // job.n_batches
@@ -282,6 +284,9 @@ class Resumed:
         if run.get("precision") != job.precision:  # then one of them is bfloat16, for float32 models only
             before = files.printable(repr(run.get("precision") or "float32"), 80)
             raise ValueError(f"{where}: precision must be {of}, {before}, got {job.precision or 'float32'!r}.")
+        if run.get("penalty_per_sample", False) is not job.penalty_per_sample:
+            before = files.printable(repr(run.get("penalty_per_sample", False)), 80)
+            raise ValueError(f"{where}: penalty_per_sample must be {of}, {before}, got {job.penalty_per_sample}.")
         if job.order.seed not in (None, self._seed):
             raise ValueError(f"{where}: seed must be {of}, {self._seed}, got {job.order.seed}.")
         if self.done > job.n_steps:
@@ -334,7 +339,10 @@ class Resumed:
             self._columns |= dict.fromkeys(STEP, np.full(self.done, np.nan))
         job.history.restore(self._columns)
         loss, accuracy = job.model.loss, job.model.accuracy
-        (loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count) = self.sums
+        (loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count) = (
+            self.sums[:4]
+        )
+        job.penalty_sum = self.sums[4]
 
 
 def _computes_on(job: Job) -> str:

@@ -27,7 +27,8 @@ class History:
     Attributes
     ----------
     loss, data_loss, regularization_loss, accuracy : float64 arrays, one value an epoch
-        Of the training data: means over the epoch's samples, and the penalty after the epoch.
+        Of the training data: means over the epoch's samples, and the penalty after the epoch. Of a run with
+        ``penalty_per_sample``, that is the mean over the epoch's samples of the penalties in their steps.
     learning_rate : float64 array, one value an epoch
         Of the epoch's last step.
     validation_loss, validation_accuracy : float64 arrays, one value an epoch

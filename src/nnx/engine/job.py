@@ -127,12 +127,17 @@ class Job:
         The optimizer's when the run began, before any callback has changed it; None if it has none.
     done : int
         How many steps an interrupted run has done that this one goes on with.
-    sums : tuple of four numbers
-        Of that run's last epoch: losses, how many, hits, how many; with weights, how much weight.
+    sums : tuple of five numbers
+        Of that run's last epoch: losses, how many, hits, how many (with weights, how much weight); and the penalties of
+        the steps, each times its rows.
     split : Split or None
         How the held-out rows were drawn, if they were.
     stopped : str or None
         Why a callback had stopped that run.
+    penalty_per_sample : bool
+        Whether a step's penalties are divided by the number of its samples, or by the sum of their weights.
+    penalty_sum : float
+        The last of those sums, where the run goes layer by layer.
     """
 
     def __init__(
@@ -156,9 +161,11 @@ class Job:
         self.callbacks: Callbacks | None = None
         self.learning_rate: Any = getattr(model.optimizer, "learning_rate", None)
         self.done = 0
-        self.sums: tuple[float, float, float, float] = (0.0, 0, 0.0, 0)
+        self.sums: tuple[float, float, float, float, float] = (0.0, 0, 0.0, 0, 0.0)
         self.split: Split | None = None
         self.stopped: str | None = None
+        self.penalty_per_sample = False
+        self.penalty_sum = 0.0
 
     @property
     def n_steps(self) -> int:

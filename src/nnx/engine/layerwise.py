@@ -14,6 +14,7 @@ from nnx._base import precision, printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx._base.typing import Array
+from nnx._base.weights import penalties_times, scale_per_sample
 from nnx.engine import divergence, program
 from nnx.engine.job import Data, EndEpoch, Job, Keep
 from nnx.losses import AS_THEY_ARE, Loss
@@ -62,7 +63,7 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, w
     job.history.fold()
 
     def sums() -> tuple[float, ...]:
-        return _sums(model)
+        return _sums(job)
 
     with Interrupt() as interrupt:
         try:
@@ -74,6 +75,7 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, w
                 if first == 0:
                     report.begin(epoch)
                     _new_pass(model)
+                    job.penalty_sum = 0.0
                 for batch in job.data.batches(job.batch_size, order, first):
                     ends = (done + 1) % job.n_batches == 0
                     _do_step(job, way, report, batch, done)
@@ -111,15 +113,18 @@ def _do_step(job: Job, way: Way, report: printing.Printer, batch: Data, done: in
 def _record_epoch(job: Job) -> Figures:
     model = job.model
     data_loss, penalty = model.loss.calculate_accumulated(include_regularization=True)
+    if job.penalty_per_sample:
+        penalty = job.penalty_sum / len(job.data.X)
     totals = Figures(data_loss, penalty, model.accuracy.calculate_accumulated(), _rate(model))
     job.history.add_epoch(*totals)
     return totals
 
 
-def _sums(model: Network) -> tuple[float, ...]:
-    """Return the sums of losses and hits, and how many of each; 0 where an object of one's own keeps none."""
-    judges = (model.loss, model.accuracy)
-    return tuple(getattr(each, f"accumulated_{name}", 0) for each in judges for name in ("sum", "count"))
+def _sums(job: Job) -> tuple[float, ...]:
+    """Return what `Job.sums` is made of; 0 where an object of one's own keeps none."""
+    judges = (job.model.loss, job.model.accuracy)
+    found = [getattr(each, f"accumulated_{name}", 0) for each in judges for name in ("sum", "count")]
+    return (*found, job.penalty_sum)
 
 
 def evaluate(
@@ -154,8 +159,16 @@ def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
             way.set_outputs()
         divergence.refuse_step(model, batch, done, job.n_batches)
     accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy, **weighing)
+    sums: list[partial[Any]] = []
     with precision.of_products(job.precision):
-        way.backward(output, batch.y, **weighing)
+        if job.penalty_per_sample:
+            scale = scale_per_sample(len(batch.X), batch.weights)
+            penalty = float(penalty) * scale
+            sums = [partial(setattr, job, "penalty_sum", job.penalty_sum + len(batch.X) * penalty)]
+            with penalties_times(scale):
+                way.backward(output, batch.y, **weighing)
+        else:
+            way.backward(output, batch.y, **weighing)
     optimizer = model.optimizer
     optimizer.pre_update_params()
     updates: list[partial[Any]] = []
@@ -168,7 +181,7 @@ def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
                 updates += forgetting_averages(layer)
         optimizer.post_update_params()
     figures = Figures(float(data_loss), float(penalty), float(accuracy), _rate(model))
-    at_once([*updates, job.history.adding_step(*figures)])  # parameters, count and history are of one step
+    at_once([*updates, *sums, job.history.adding_step(*figures)])  # parameters, count and history are of one step
     return figures
 
 

@@ -317,6 +317,7 @@ class Run:
             threads,
             self.job.stops,
             self.job.callbacks is not None and in_epoch + n == self.n_batches,
+            self.job.penalty_per_sample,
         )
         if last:
             self._make_room(orders, in_epoch, n)
@@ -411,9 +412,9 @@ class Run:
     # What callbacks may have changed
 
     @property
-    def sums(self) -> tuple[float, int, float, int]:
-        """The epoch's sums: of losses, how many, of hits, how many."""
-        sums: tuple[float, int, float, int] = self.native.sums()
+    def sums(self) -> tuple[float, int, float, int, float]:
+        """The epoch's sums: of losses, how many, of hits, how many, of penalties."""
+        sums: tuple[float, int, float, int, float] = self.native.sums()
         return sums
 
     def _remember(self) -> None:
@@ -468,7 +469,7 @@ class Run:
         if self.held_out is None and self.done > self.begun:
             loss, accuracy = self.program.loss, self.program.accuracy
             (loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count) = (
-                self.native.sums()
+                self.sums[:4]
             )
         self.native.release()
 

@@ -21,6 +21,7 @@ from nnx._base import check, precision, printing
 from nnx._base.network import Network
 from nnx._base.typing import Array
 from nnx._base.vocabulary import is_built_in
+from nnx._base.weights import penalty_scale
 from nnx.engine import layerwise, plan, program
 from nnx.engine.job import EndEpoch, Job, Keep
 from nnx.layers import walk
@@ -233,6 +234,9 @@ class Segmented(layerwise.Way):
         self.model._require("Model.backward", "loss")
         self._mark_trained()
         self.updates_compiled = self._may_update()
+        scale = penalty_scale()
+        for segment in self.segments:
+            segment.native.scale_penalties(scale)
         dvalues, is_combined = self.model._loss_gradient(output, y, weighing.get("sample_weight"))
         for piece in reversed(self.pieces):
             if isinstance(piece, Compiled):

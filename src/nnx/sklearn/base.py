@@ -28,6 +28,10 @@ OF_NETWORK = (
 )
 
 
+#: What samples are checked as: others are turned into the first.
+DTYPES = (np.float64, np.float32)
+
+
 class BaseMLP(BaseEstimator):  # type: ignore[misc]
     """The common part of `MLPClassifier` and `MLPRegressor`."""
 
@@ -71,11 +75,11 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     _dtype: FloatDType
 
-    def _checked(self, X: Any, y: Any, dtype: FloatDType, first: bool, incremental: bool) -> tuple[Array, Array]:
+    def _checked(self, X: Any, y: Any, first: bool, incremental: bool) -> tuple[Any, Array]:
         """Return checked samples and encoded targets, as scores compare them; learn columns and classes if first."""
         raise NotImplementedError
 
-    def _checked_held_out(self, X: Any, y: Any, dtype: FloatDType) -> tuple[Array, Array]:
+    def _checked_held_out(self, X: Any, y: Any) -> tuple[Any, Array]:
         """Return the same of held-out rows, from which nothing is learnt."""
         raise NotImplementedError
 
@@ -107,9 +111,10 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool) -> None:
         first = not hasattr(self, "n_layers_") or (not self.warm_start and not incremental)
-        dtype = chosen_dtype(self) if first else self._dtype
         given = y
-        X, compared = self._checked(X, y, dtype, first, incremental)
+        X, compared = self._checked(X, y, first, incremental)
+        dtype = chosen_dtype(self, X, incremental) if first else self._dtype
+        X = dense_rows(X, dtype)
         weights = None if sample_weight is None else checked_weights(sample_weight, X)
         of_classes = self._class_weights(given, incremental)
         if of_classes is not None:
@@ -152,7 +157,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 f"{type(self).__name__}: eval_set must be a pair (X, y), or (X, y, sample_weight), got "
                 f"{abridged(eval_set)}."
             )
-        X, compared = self._checked_held_out(eval_set[0], eval_set[1], dtype)
+        X, compared = self._checked_held_out(eval_set[0], eval_set[1])
+        X = dense_rows(X, dtype)
         weights = checked_weights(eval_set[2], X) if len(eval_set) == 3 and eval_set[2] is not None else None
         return Samples(X, self._targets(compared), compared, weights)
 
@@ -198,7 +204,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 samples = X.astype(self._dtype, copy=False)
                 if X.size and math.isfinite(samples.sum()) and not hasattr(self, "feature_names_in_"):
                     return samples
-        return dense_rows(validated(self, X, accept_sparse=["csr", "csc"], dtype=self._dtype, reset=False))
+        return dense_rows(validated(self, X, accept_sparse=["csr", "csc"], dtype=DTYPES, reset=False), self._dtype)
 
     # What it has learnt
 
@@ -246,9 +252,16 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             return tags
 
 
-def dense_rows(X: Any) -> Array:
-    """Return samples as a C-ordered array: a sparse matrix is filled up, as the kernels multiply all cells."""
-    return np.ascontiguousarray(X.toarray() if scipy.sparse.issparse(X) else X)
+def dense_rows(X: Any, dtype: FloatDType) -> Array:
+    """Return checked samples as a C-ordered array of the dtype: a sparse matrix is filled up, as kernels need it."""
+    filled = X.toarray() if scipy.sparse.issparse(X) else X
+    if filled.dtype == dtype:
+        return np.ascontiguousarray(filled)
+    with np.errstate(over="ignore"):
+        samples = np.ascontiguousarray(filled, dtype)
+    if not np.isfinite(samples).all():
+        raise ValueError(f"Input X contains infinity or a value too large for {dtype!r}.")
+    return samples
 
 
 def _is_in_joblib() -> bool:

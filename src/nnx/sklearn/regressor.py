@@ -12,10 +12,10 @@ from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
+from nnx._base.typing import Array, ArrayLike, DTypeLike
 from nnx.losses import Loss_MeanSquaredError, Loss_Poisson
 from nnx.sklearn import choices
-from nnx.sklearn.base import BaseMLP, dense_rows
+from nnx.sklearn.base import DTYPES, BaseMLP
 from nnx.sklearn.networks import End
 from nnx.sklearn.training import Samples
 from nnx.sklearn.versions import validated
@@ -172,16 +172,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 
     # Parts
 
-    def _checked(self, X: Any, y: Any, dtype: FloatDType, first: bool, incremental: bool) -> tuple[Array, Array]:
-        options = {"multi_output": True, "y_numeric": True, "dtype": dtype, "reset": first}
+    def _checked(self, X: Any, y: Any, first: bool, incremental: bool) -> tuple[Any, Array]:
+        options = {"multi_output": True, "y_numeric": True, "dtype": DTYPES, "reset": first}
         X, y = validated(self, X, y, accept_sparse=["csr", "csc"], **options)
         y = column_or_1d(y, warn=True)[:, np.newaxis] if y.ndim == 1 or y.shape[1] == 1 else y
         if self._is_poisson() and (y < 0).any():
             raise ValueError(f"Some value(s) of y are out of the valid range of the loss {self.loss!r}: below 0.")
-        return dense_rows(X), np.ascontiguousarray(y)
+        return X, np.ascontiguousarray(y)
 
-    def _checked_held_out(self, X: Any, y: Any, dtype: FloatDType) -> tuple[Array, Array]:
-        return self._checked(X, y, dtype, False, False)
+    def _checked_held_out(self, X: Any, y: Any) -> tuple[Any, Array]:
+        return self._checked(X, y, False, False)
 
     def _targets(self, compared: Array) -> Array:
         return compared

@@ -325,11 +325,13 @@ cdef struct Progress:
     Meeting *meeting
     Figures figures
     Py_ssize_t *hits  # of each thread, 64 bytes apart
+    double penalty_scale  # what penalties are multiplied by in this step; it changes only with `penalty_per_sample`
     char apart[64]
     double loss_sum  # of the epoch so far
     double loss_count  # how many samples, or their weights, added up
     double hits_sum
     double hits_count
+    double penalty_sum  # of the epoch's steps so far, each times its rows
     double batch_loss  # of the last batch
     double batch_hits
 
@@ -355,6 +357,7 @@ cdef struct Net:
     bint units  # matrix units do so
     bint records  # figures are recorded
     bint stops  # before a step's update, if its loss is not finite
+    bint penalty_per_sample  # a step's penalties are divided by the weight of its rows
     Py_ssize_t batch  # rows of a step, at most
     Py_ssize_t n_samples
     Py_ssize_t n_in

@@ -493,6 +493,7 @@ cdef class Plan:
         self.lean.n_out = self.stored.n_out = self.stored.stages[self.n_full - 1].n_out
         self.nets[0], self.nets[1] = &self.lean, &self.stored
         self.lean.progress = self.stored.progress = &self.progress
+        self.progress.penalty_scale = 1
         self.progress.meeting = <Meeting *> allocate(sizeof(Meeting))
         memset(self.progress.meeting, 0, sizeof(Meeting))
         self.lean.records = True
@@ -937,7 +938,7 @@ cdef class Plan:
 
     def prepare(
         self, Py_ssize_t batch, Py_ssize_t n_steps, bint stores, Py_ssize_t step_of_epoch, rates, order, iterations,
-        Py_ssize_t forwards, int n_threads, bint stops, bint keeps=False,
+        Py_ssize_t forwards, int n_threads, bint stops, bint keeps=False, bint penalty_per_sample=False,
     ):
         """Make ready for a run of some steps; return the arrays in which their figures will be.
 
@@ -962,6 +963,8 @@ cdef class Plan:
             Whether to stop before the update of a step whose loss is not finite.
         keeps : bool
             Whether to keep the parameters as they were before the last step, for `step_back`. Not if that step stores.
+        penalty_per_sample : bool
+            Whether a step's penalties are divided by the number of its rows, or the sum of their weights.
 
         Returns
         -------
@@ -1017,10 +1020,10 @@ cdef class Plan:
         for s in range(2):
             net = self.nets[s]
             net.batch, net.step_of_epoch, net.iterations = batch, step_of_epoch, iterations
-            net.stops = stops
+            net.stops, net.penalty_per_sample = stops, penalty_per_sample
             net.order = <const Py_ssize_t *> data(rows) if rows is not None else NULL
         self.lean.first_forwards = self.stored.first_forwards = forwards
-        self.progress.n_threads = 1
+        self.progress.n_threads, self.progress.penalty_scale = 1, 1
         self.steps_done = 0
         self.run += 1
         open_gate(self.progress.meeting, 2 * self.run)
@@ -1408,8 +1411,8 @@ cdef class Plan:
         return not are_parts_untouched(model, self.guards)
 
     def sums(self):
-        """Return the epoch's sums so far: of losses, of hits, and how many of each, or how much weight."""
-        return sums_of(&self.lean)
+        """Return the epoch's sums so far: of losses, of hits, how many of each, or how much weight; of penalties."""
+        return (*sums_of(&self.lean), self.progress.penalty_sum)
 
     def is_finite(self):
         """Return whether all parameters that are bound, and trained, and running figures are finite numbers."""
@@ -1434,10 +1437,13 @@ cdef class Plan:
         leave_kernels(mode)
         return finite
 
-    def resume(self, double loss_sum, double loss_count, double hits_sum, double hits_count):
+    def resume(
+        self, double loss_sum, double loss_count, double hits_sum, double hits_count, double penalty_sum
+    ):
         """Go on with the sums of an epoch that began earlier, such as `sums` returned them."""
         self.progress.loss_sum, self.progress.loss_count = loss_sum, loss_count
         self.progress.hits_sum, self.progress.hits_count = hits_sum, hits_count
+        self.progress.penalty_sum = penalty_sum
 
     def release(self):
         """Let go of all arrays, and of memory that is too much to keep."""

@@ -150,8 +150,10 @@ cdef class Repeat:
                 self.rate = self.optimizer.learning_rate * (1.0 / (1.0 + self.optimizer.decay * iterations))
             self.next_iterations = iterations + 1
             history = self.history()
-            stops = self.plan.lean.stops
-            history.add(*self.plan.prepare(self.batch, 1, True, 0, self.rate, None, iterations, 0, 1, stops))
+            stops, per_sample = self.plan.lean.stops, self.plan.lean.penalty_per_sample
+            history.add(
+                *self.plan.prepare(self.batch, 1, True, 0, self.rate, None, iterations, 0, 1, stops, False, per_sample)
+            )
             self.loss.remember_trainable_layers(model.trainable_layers)
             return history if self._owns_what_it_published() else None
         except Exception:

@@ -61,7 +61,9 @@ cdef void record_step(
     if begins_epoch:
         net.progress.loss_sum, net.progress.loss_count = 0, 0
         net.progress.hits_sum, net.progress.hits_count = 0, 0
+        net.progress.penalty_sum = 0
     add_up(net, batch, loss)
+    net.progress.penalty_sum += penalty * <double> batch.rows
     record(
         net.progress.figures.steps, net.progress.figures.steps_size, step,
         <double> (<real_t> mean_of(net.progress.batch_loss, batch.weight)), penalty,
@@ -70,9 +72,11 @@ cdef void record_step(
 
 
 cdef void record_epoch(const Net *net, Py_ssize_t epoch, double penalty, double rate) noexcept nogil:
-    """Record an epoch."""
+    """Record an epoch; ``penalty`` is that after it."""
     cdef double *figures = net.progress.figures.epochs
     cdef Py_ssize_t size = net.progress.figures.epochs_size
+    if net.penalty_per_sample:  # as its batches differ: the mean over its samples
+        penalty = net.progress.penalty_sum / <double> net.n_samples
     record(
         figures, size, epoch, mean_of(net.progress.loss_sum, net.progress.loss_count), penalty,
         mean_of(net.progress.hits_sum, net.progress.hits_count),
@@ -102,7 +106,7 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
     cdef Py_ssize_t in_epoch = (net.step_of_epoch + first_step) % n_batches
     cdef Py_ssize_t epoch = (net.step_of_epoch + first_step) // n_batches
     cdef Py_ssize_t step
-    cdef double loss, penalty = 0
+    cdef double loss, scale = 1, penalty = 0
     cdef bint known = False
     cdef vec constants[ALL_CONSTANTS]
     cdef Batch batch
@@ -119,6 +123,10 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
         if thread == 0 and not known:
             penalty = penalty_of(net)
         batch.weight = weight_of(net, &batch)
+        if net.penalty_per_sample:
+            scale = mean_of(1, batch.weight)
+            if thread == 0:  # the others read it in the second phase
+                net.progress.penalty_scale = scale
         batch.again = step > first_step and n_batches == 1 and net.order is NULL
         if net.batched_lanes:
             lanes_first_phase(net, &batch, thread, scratch)
@@ -130,7 +138,7 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
         if net.stops and not isfinite(loss):
             return step
         if thread == 0 and net.records:
-            record_step(net, &batch, in_epoch == 0, step, loss, penalty)
+            record_step(net, &batch, in_epoch == 0, step, loss, scale * penalty)
         if net.batched_lanes:
             lanes_second_phase(net, &batch, constants, thread, scratch)
         else:

@@ -189,6 +189,10 @@ cdef class Segment(Plan):
             self._do(GO_UPDATE)
             self.forget_averages()
 
+    def scale_penalties(self, double scale):
+        """Let the gradients of penalties be multiplied by this, from the step on that is under way."""
+        self.progress.penalty_scale = scale
+
     def publish(self, tuple owners not None):
         """Give layers the attributes that they have after a step, if it was to store them: all but what it handed out.
 

@@ -327,10 +327,11 @@ cdef void train_lines(
     """Complete some values' gradients, store them if that is wanted, and update the values."""
     cdef Py_ssize_t row, i = at, n = lines.columns
     cdef real_t *own = gradients
+    cdef double scale = net.progress.penalty_scale
     if parameter.l1 or parameter.l2 or parameter.gradients is not NULL:
         for row in range(lines.rows):
             if parameter.l1 or parameter.l2:
-                add_regularization(<real_t *> parameter.values + i, own, n, parameter.l1, parameter.l2)
+                add_regularization(<real_t *> parameter.values + i, own, n, scale * parameter.l1, scale * parameter.l2)
             if parameter.gradients is not NULL:
                 memcpy(<real_t *> parameter.gradients + i, own, n * sizeof(real_t))
             i += lines.line

@@ -101,8 +101,8 @@ def test_texts_are_no_samples():
 def test_what_float32_cannot_hold_is_refused():
     huge = changed(X, 1e200)
     with pytest.raises(ValueError, match=r"infinity or a value too large for dtype\('float32'\)"):
-        small(MLPClassifier).fit(huge, Y)
-    fitted = small(MLPClassifier).fit(X, Y)
+        small(MLPClassifier, dtype="float32").fit(huge, Y)
+    fitted = small(MLPClassifier, dtype="float32").fit(X, Y)
     with pytest.raises(ValueError, match=r"infinity or a value too large for dtype\('float32'\)"):
         fitted.predict(huge)
 
@@ -262,8 +262,7 @@ def test_a_column_of_targets_is_taken_with_a_warning():
 
 
 def test_a_single_class_is_refused():
-    """scikit-learn's own estimator learns to say it, whatever the samples are."""
-    with pytest.raises(ValueError, match="only one class: 'yes'"):
+    with pytest.raises(ValueError, match="only one class: .*yes"):
         small(MLPClassifier).fit(X, np.full(30, "yes"))
 
 

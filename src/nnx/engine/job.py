@@ -9,6 +9,7 @@ from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
 from nnx._base.random import Order
 from nnx._base.typing import Array
+from nnx._kernels._numpy.lbfgs import Memory
 from nnx.engine.history import History
 
 
@@ -133,6 +134,8 @@ class Job:
         How the held-out rows were drawn, if they were.
     stopped : str or None
         Why a callback had stopped that run.
+    memory : Memory or None
+        What `Optimizer_LBFGS` knows of earlier iterations.
     """
 
     def __init__(
@@ -159,6 +162,7 @@ class Job:
         self.sums: tuple[float, float, float, float] = (0.0, 0, 0.0, 0)
         self.split: Split | None = None
         self.stopped: str | None = None
+        self.memory: Memory | None = None
 
     @property
     def n_steps(self) -> int:

@@ -6,13 +6,14 @@ Not related to Flax's NNX. All public names are here: ``from nnx import Layer_De
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nnx import accuracy, activations, layers, losses, optimizers, schedules
+from nnx import accuracy, activations, layers, lbfgs, losses, optimizers, schedules
 from nnx._base.config import get_default_dtype, get_num_threads, set_default_dtype, set_num_threads
 from nnx.accuracy import *  # noqa: F403
 from nnx.activations import *  # noqa: F403
 from nnx.engine.history import History
 from nnx.errors import DataFileError, DivergenceError, ModelFileError
 from nnx.layers import *  # noqa: F403
+from nnx.lbfgs import *  # noqa: F403
 from nnx.losses import *  # noqa: F403
 from nnx.model import Model
 from nnx.optimizers import *  # noqa: F403
@@ -64,6 +65,7 @@ __all__ = [
 __all__ += accuracy.__all__
 __all__ += activations.__all__
 __all__ += layers.__all__
+__all__ += lbfgs.__all__
 __all__ += losses.__all__
 __all__ += optimizers.__all__
 __all__ += schedules.__all__

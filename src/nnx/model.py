@@ -21,7 +21,7 @@ from nnx._base.widths import width_after
 from nnx.accuracy import Accuracy_Regression
 from nnx.activations import Activation_Softmax
 from nnx.embedding import check_order
-from nnx.engine import plan, program, segments, training
+from nnx.engine import minimizing, plan, program, segments, training
 from nnx.engine.classes import ClassWeight, checked_split, classes_of_rows, held_out_rows, weighed_by_class
 from nnx.engine.data_checks import (
     check_backward,
@@ -473,6 +473,8 @@ class Model:
             if isinstance(layer, Parameterized):
                 layer.get_parameters()  # refuses what cannot be trained, such as read-only arrays
         data = checked_data(self, where, ("X", "y", "sample_weight"), X, y, check_finite, sample_weight)
+        if minimizing.is_minimized(self):
+            minimizing.check_arguments(where, self, len(data.X), batch_size, order.shuffles, precision)
         held_out = None if validation_data is None else checked_validation(self, where, validation_data)
         stops = check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
         checkpoint_steps = check.flag(where, "checkpoint_steps", checkpoint_steps)
@@ -497,6 +499,8 @@ class Model:
             history = History(isinstance(self.accuracy, Accuracy_Regression))
             job = Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, precision, history)
             job.split, job.penalty_per_sample = split, penalty_per_sample
+            if minimizing.is_minimized(self):
+                job.memory = minimizing.new_memory(self)
             if callbacks is not None:
                 from nnx.engine import calling
 

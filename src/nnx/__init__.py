@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nnx.data.image_folders import load_image_folder, load_images
     from nnx.data.images import Images
     from nnx.data.tables import Table, load_csv
+    from nnx.many import Run, train_many
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ __all__ = [
     "ModelFileError",
     "Predictor",
     "ReduceRateOnPlateau",
+    "Run",
     "SaveBest",
     "Table",
     "TensorBoardLog",
@@ -59,6 +61,7 @@ __all__ = [
     "set_num_threads",
     "sine_data",
     "spiral_data",
+    "train_many",
     "vertical_data",
 ]
 # The vocabulary: each module says which of its names are public.
@@ -75,6 +78,7 @@ _LATE = {
     **dict.fromkeys(
         ("CSVLog", "Callback", "EarlyStopping", "ReduceRateOnPlateau", "SaveBest", "TensorBoardLog"), "nnx.callbacks"
     ),
+    **dict.fromkeys(("Run", "train_many"), "nnx.many"),
     "FASHION_MNIST_CLASSES": "nnx.data.fashion_mnist",
     "Images": "nnx.data.images",
     "Table": "nnx.data.tables",

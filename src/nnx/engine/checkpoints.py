@@ -319,7 +319,7 @@ class Resumed:
             warnings.warn(
                 f"{where}: {path!r} was written on {before}, and goes on on {now}: the last "
                 "digits will be other ones than without the interruption.",
-                stacklevel=5,
+                stacklevel=6,
             )
 
     def _compare_split(self, where: str, job: Job) -> None:

@@ -264,7 +264,7 @@ def run(trainings: Sequence[Training], threads: int, progress: bool) -> None:
     try:
         if len(trainings) == 1:
             only = trainings[0].run
-            only.model.train(only.X, only.y, **only.keywords, threads=threads, progress=progress)
+            only.model.train(only.X, only.y, **{**only.keywords, "threads": threads, "progress": progress})
         else:
             train_many([each.run for each in trainings], threads=threads, progress=progress)
     except DivergenceError as error:

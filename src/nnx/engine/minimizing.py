@@ -10,12 +10,11 @@ import math
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from nnx import _kernels, optimizers
-from nnx._base import check, printing
+from nnx._base import printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx._base.text import abridged
@@ -268,6 +267,8 @@ def _record(job: Job, memory: Memory, figures: Array) -> None:
     ]
     if n:
         calls.append(job.history.adding(figures, figures))
+        for layer in job.model.trainable_layers:
+            calls += optimizers.forgetting_averages(layer)
     at_once(calls)
 
 
@@ -301,7 +302,9 @@ class Compiled(Layered):
             raise program.Obstacle("the parameters are not those of the search")
         if job.callbacks is not None:
             optimizer = made.optimizer
-            plan.watch(self.native, made, (), [(optimizer, name, getattr(optimizer, name)) for name in optimizer._arguments])
+            plan.watch(
+                self.native, made, (), [(optimizer, name, getattr(optimizer, name)) for name in optimizer._arguments]
+            )
 
     def iterate(self, n: int) -> Array:
         """Do up to ``n`` iterations; return their figures, (5, iterations)."""

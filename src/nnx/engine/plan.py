@@ -426,7 +426,11 @@ class Run:
             return None
         if any(stage.kind in UNREPEATED for stage in program.stages):
             return None
-        published = [(owner, name, value) for owner, name, value in stored(program, self.native, self.room) if value is not self.inputs]
+        published = [
+            (owner, name, value)
+            for owner, name, value in stored(program, self.native, self.room)
+            if value is not self.inputs
+        ]
         history = functools.partial(History, self.job.history.is_regression)
         return _kernels.backend.Repeat(  # type: ignore[attr-defined]
             self.native, program, self.model.input_layer, published, history, _kernels, divergence.refuse_parameters
@@ -458,9 +462,7 @@ def stored(made: program.Program, native: Any, room: Any) -> list[tuple[dict[str
     return found
 
 
-def watch(
-    native: Any, made: program.Program, counting: tuple[Any, ...], settings: list[tuple[Any, str, Any]]
-) -> None:
+def watch(native: Any, made: program.Program, counting: tuple[Any, ...], settings: list[tuple[Any, str, Any]]) -> None:
     """Let a plan remember what has been read of a model's objects.
 
     Among them are those that count steps, and further ``settings``: whose, which, and their value.

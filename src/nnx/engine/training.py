@@ -10,7 +10,7 @@ from collections.abc import Callable
 from nnx._base import precision, printing
 from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
-from nnx.engine import divergence, layerwise, plan, segments
+from nnx.engine import divergence, layerwise, minimizing, plan, segments
 from nnx.engine.job import Data, Job
 
 
@@ -54,7 +54,9 @@ def train(job: Job, report: printing.Printer) -> None:
         if job.lacks_call():
             with Interrupt():
                 call()
-        if not plan.train(job, report, end_epoch, keep) and not segments.train(job, report, end_epoch, keep):
+        if job.memory is not None:
+            minimizing.train(job, report, end_epoch, keep)
+        elif not plan.train(job, report, end_epoch, keep) and not segments.train(job, report, end_epoch, keep):
             layerwise.train(job, report, end_epoch, keep)
         if callbacks is not None:
             with Interrupt():  # what is put back is put back whole
@@ -67,7 +69,8 @@ def train(job: Job, report: printing.Printer) -> None:
 def explain(model: Network, bfloat16: bool) -> str:
     """Return how a model trains, and what prevents a plan; or which setting, that somebody has assigned, is wrong."""
     try:
-        return plan.explain(model, bfloat16, segments.explain(model, bfloat16))
+        otherwise = "" if minimizing.is_minimized(model) else segments.explain(model, bfloat16)
+        return plan.explain(model, bfloat16, otherwise)
     except (TypeError, ValueError) as error:
         return f"It does not train: {error}"
 

@@ -7,7 +7,7 @@ from cpython.pycapsule cimport PyCapsule_New
 from libc.float cimport DBL_MIN, FLT_MIN
 from libc.math cimport INFINITY, exp, fabs, pow, rint, sqrt
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from nnx._kernels.native.kernels cimport *
 from nnx._kernels.native.simd cimport *
@@ -36,6 +36,7 @@ include "plans/steps.pxi"
 include "plans/clipping.pxi"
 include "plans/batched_lanes.pxi"
 include "plans/runs.pxi"
+include "plans/lbfgs.pxi"
 
 
 cdef inline vec normal_cdf(vec x) noexcept nogil:
@@ -170,5 +171,6 @@ addresses.evaluate = <run_t> evaluate
 addresses.predict = <predict_t> predict
 addresses.fits_lanes = <fits_t> fits_lanes
 addresses.lanes_space = <lanes_space_t> lanes_space
+addresses.minimize = <minimize_t> minimize
 
 table = PyCapsule_New(&addresses, "nnx._kernels", NULL)

@@ -341,6 +341,15 @@ def test_an_event_stops_a_thread_as_ctrl_c_does_the_main_thread():
         with pytest.raises(KeyboardInterrupt):
             interrupt.check()
         assert interrupt.stopped
+        with Interrupt() as inner:  # of a training in a callback: the outer one is to be left between two steps
+            inner.check()
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
+        event.clear()
+    with stopped_by(event), Interrupt() as interrupt:  # as good as before
+        event.set()
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
         event.clear()
     with Interrupt() as interrupt:
         event.set()

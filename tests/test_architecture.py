@@ -58,6 +58,7 @@ FLOORS = [
     {"scoring.evaluation"},
     {"predictor"},
     {"model"},
+    {"many"},
     {"__init__"},
     {"cli.arguments", "cli.cases", "cli.pictures"},
     {"cli.images"},

@@ -95,6 +95,12 @@ def test_the_readme_and_the_vocabulary_name_every_class():
             assert f"`{name}`" in pages, name
 
 
+def test_the_page_about_many_models_is_true():
+    done = doctest.testfile(str(ROOT / "docs" / "many-models.md"), module_relative=False)
+    assert done.attempted > 5
+    assert done.failed == 0
+
+
 def test_the_page_about_own_parts_is_true():
     done = doctest.testfile(str(ROOT / "docs" / "own-parts.md"), module_relative=False)
     assert done.attempted > 15

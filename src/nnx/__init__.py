@@ -6,13 +6,14 @@ Not related to Flax's NNX. All public names are here: ``from nnx import Layer_De
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nnx import accuracy, activations, layers, losses, optimizers, schedules
+from nnx import accuracy, activations, layers, lbfgs, losses, optimizers, schedules
 from nnx._base.config import get_default_dtype, get_num_threads, set_default_dtype, set_num_threads
 from nnx.accuracy import *  # noqa: F403
 from nnx.activations import *  # noqa: F403
 from nnx.engine.history import History
 from nnx.errors import DataFileError, DivergenceError, ModelFileError
 from nnx.layers import *  # noqa: F403
+from nnx.lbfgs import *  # noqa: F403
 from nnx.losses import *  # noqa: F403
 from nnx.model import Model
 from nnx.optimizers import *  # noqa: F403
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from nnx.data.image_folders import load_image_folder, load_images
     from nnx.data.images import Images
     from nnx.data.tables import Table, load_csv
+    from nnx.many import Run, train_many
 
 __version__ = "0.1.0"
 
@@ -43,6 +45,7 @@ __all__ = [
     "ModelFileError",
     "Predictor",
     "ReduceRateOnPlateau",
+    "Run",
     "SaveBest",
     "Table",
     "TensorBoardLog",
@@ -58,12 +61,14 @@ __all__ = [
     "set_num_threads",
     "sine_data",
     "spiral_data",
+    "train_many",
     "vertical_data",
 ]
 # The vocabulary: each module says which of its names are public.
 __all__ += accuracy.__all__
 __all__ += activations.__all__
 __all__ += layers.__all__
+__all__ += lbfgs.__all__
 __all__ += losses.__all__
 __all__ += optimizers.__all__
 __all__ += schedules.__all__
@@ -73,6 +78,7 @@ _LATE = {
     **dict.fromkeys(
         ("CSVLog", "Callback", "EarlyStopping", "ReduceRateOnPlateau", "SaveBest", "TensorBoardLog"), "nnx.callbacks"
     ),
+    **dict.fromkeys(("Run", "train_many"), "nnx.many"),
     "FASHION_MNIST_CLASSES": "nnx.data.fashion_mnist",
     "Images": "nnx.data.images",
     "Table": "nnx.data.tables",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from nnx._base import check, printing, trainers
+from nnx._base import check, printing, random, trainers
 from nnx._base.config import checked_threads, get_num_threads
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.parameters import AVERAGED, Parameterized, WithWeights
@@ -21,7 +21,7 @@ from nnx._base.widths import width_after
 from nnx.accuracy import Accuracy_Regression
 from nnx.activations import Activation_Softmax
 from nnx.embedding import check_order
-from nnx.engine import plan, program, segments, training
+from nnx.engine import minimizing, plan, program, segments, training
 from nnx.engine.classes import ClassWeight, checked_split, classes_of_rows, held_out_rows, weighed_by_class
 from nnx.engine.data_checks import (
     check_backward,
@@ -37,6 +37,7 @@ from nnx.engine.history import History
 from nnx.engine.job import Data, Job, Split
 from nnx.layers import Layer_Dense, Layer_Input, Layer_Residual, walk
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Loss, Loss_CategoricalCrossentropy
+from nnx.noise import missing_seeds
 from nnx.optimizers import forgetting_averages
 from nnx.predictor import Predictor, freeze
 from nnx.residual import check_widths, refuse_twice
@@ -448,15 +449,27 @@ class Model:
         """
         options = (
             *(epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads),
-            *(on_nonfinite, checkpoint, checkpoint_every, resume, precision, callbacks, checkpoint_steps),
-            *(sample_weight, class_weight, validation_split, penalty_per_sample),
+            *(on_nonfinite, checkpoint, checkpoint_every, resume, precision),
+            *(sample_weight, class_weight, validation_split, callbacks, checkpoint_steps, penalty_per_sample),
         )
         again = self._again
         if again is not None:
             history: History | None = again.step(self, X, y, options)
             if history is not None:
                 return history
-            self._again = None
+        return self._train(X, y, options)
+
+    def _train(
+        self, X: ArrayLike, y: ArrayLike, options: tuple[Any, ...], starts: bool = True, warns: bool = True
+    ) -> History:
+        """Check what `train` was given, its keywords in their order, and train; return the history.
+
+        If it is not to start, draw the seeds that nobody gave, in the order in which the training would.
+        """
+        self._again = None
+        epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads = options[:9]
+        on_nonfinite, checkpoint, checkpoint_every, resume, precision = options[9:14]
+        sample_weight, class_weight, validation_split, callbacks, checkpoint_steps, penalty_per_sample = options[14:]
         where = "Model.train"
         self._require(where, "loss", "optimizer", "accuracy")
         self._check_output(where, self.loss)  # which may have been assigned
@@ -473,6 +486,8 @@ class Model:
             if isinstance(layer, Parameterized):
                 layer.get_parameters()  # refuses what cannot be trained, such as read-only arrays
         data = checked_data(self, where, ("X", "y", "sample_weight"), X, y, check_finite, sample_weight)
+        if minimizing.is_minimized(self):
+            minimizing.check_arguments(where, self, len(data.X), batch_size, order.shuffles, precision)
         held_out = None if validation_data is None else checked_validation(self, where, validation_data)
         stops = check.one_of(where, "on_nonfinite", on_nonfinite, ("raise", "ignore")) == "raise"
         checkpoint_steps = check.flag(where, "checkpoint_steps", checkpoint_steps)
@@ -489,7 +504,7 @@ class Model:
             held_out = weighing(self, where, "sample_weight of the held-out rows", data.rows(is_held_out))
             data, targets = data.rows(~is_held_out), targets[~is_held_out]
         data = self._weighed(where, data, class_weight)
-        if batch_size is not None and not order.shuffles and resume is None:
+        if warns and batch_size is not None and not order.shuffles and resume is None:
             warn_of_sorted_rows(where, self, data, batch_size)
         trainer = trainers.this_thread()
         try:
@@ -497,6 +512,8 @@ class Model:
             history = History(isinstance(self.accuracy, Accuracy_Regression))
             job = Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, precision, history)
             job.split, job.penalty_per_sample = split, penalty_per_sample
+            if minimizing.is_minimized(self):
+                job.memory = minimizing.new_memory(self)
             if callbacks is not None:
                 from nnx.engine import calling
 
@@ -507,6 +524,11 @@ class Model:
                 from nnx.engine import checkpoints
 
                 resumed = checkpoints.prepare(where, job, checkpoint, checkpoint_every, checkpoint_steps, resume)
+            if not starts:
+                if job.done == 0:
+                    order.take_seed()
+                    random.draw_seeds(missing_seeds(walk(self.layers)))
+                return history
             self.loss.remember_trainable_layers(self.trainable_layers)
             self.accuracy.init(targets)
             if resumed is not None:
@@ -520,7 +542,7 @@ class Model:
                 again.remember(options, check_finite)
         finally:
             trainers.end(self, trainer)
-        return self.history
+        return job.history
 
     def _split(self, where: str, validation_split: float, seed: int | None, resume: Path | None, n_rows: int) -> Split:
         """Return how held-out rows are drawn: by the seed, or else as the run that is gone on with drew them."""

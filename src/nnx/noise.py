@@ -6,6 +6,7 @@ What they draw depends on nothing but the layer's seed, the number of the traini
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,6 +55,11 @@ class _Random(Described):
     def _undo_forward(self) -> None:
         """Let the next training forward draw what the latest one drew."""
         self.training_forwards = self.training_forwards - 1
+
+
+def missing_seeds(layers: Iterable[Any]) -> int:
+    """Return how many seeds these layers will draw at their first training forward."""
+    return sum(isinstance(layer, _Random) and layer.seed is None for layer in layers)
 
 
 def _rows_of(cells: Array) -> Array:

@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
@@ -27,11 +28,25 @@ def at_once(calls: Iterable[partial[Any]]) -> None:
     deque(map(partial.__call__, calls), maxlen=0)
 
 
+_of_thread = threading.local()
+
+
+@contextmanager
+def stopped_by(event: threading.Event) -> Iterator[None]:
+    """Let an event do in this thread, within the block, what Ctrl-C does in the main thread."""
+    _of_thread.event = event
+    try:
+        yield
+    finally:
+        del _of_thread.event
+
+
 class Interrupt:
     """While entered, Ctrl-C waits for the next call of `check`, so that no step stops half-way.
 
     Only Python's own reaction to Ctrl-C is put off; where a program has set another handler, or in a thread, which
-    Ctrl-C does not reach, nothing is done. A second Ctrl-C does not wait, so that a step that hangs can be left.
+    Ctrl-C does not reach, nothing is done. There `stopped_by` takes its place. A second Ctrl-C does not wait, so that
+    a step that hangs can be left.
     """
 
     #: Those that are entered in the main thread, the innermost last.
@@ -42,6 +57,7 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         self._pending = False
+        self._event: threading.Event | None = getattr(_of_thread, "event", None)
         self._thread = threading.get_ident()
         self._is_main = self._thread == threading.main_thread().ident
         self._installed = self._is_main and _signal.getsignal(SIGINT) is signal.default_int_handler
@@ -71,7 +87,7 @@ class Interrupt:
 
     def check(self) -> None:
         """Raise the KeyboardInterrupt that has been waiting, if one has."""
-        if self._pending:
+        if self._pending or (self._event is not None and self._event.is_set()):
             self._pending = False
             self.stopped = True
             raise KeyboardInterrupt

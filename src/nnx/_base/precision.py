@@ -68,5 +68,5 @@ def warn_of_refused_units(where: str) -> None:
     global _has_warned
     _, clause, refused = _kernels.backend.matrix_units()
     if refused and not _has_warned:
-        warnings.warn(f"{where}: bfloat16 products run by conversion, no faster than float32: {clause}.", stacklevel=3)
+        warnings.warn(f"{where}: bfloat16 products run by conversion, no faster than float32: {clause}.", stacklevel=4)
         _has_warned = True

@@ -113,6 +113,18 @@ def _round_numbers() -> Iterator[int]:
     return (digit * 10**power for power in count() for digit in (1, 2, 5))
 
 
+def progress_bar(total: int, done: int, unit: str) -> Any:
+    """Return a tqdm bar on stderr; None if there is no stderr, as in a program without a console."""
+    if sys.stderr is None:
+        return None
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        monitor_interval = 0  # tqdm's own thread would outlive the training and make a fork unsafe
+
+    return Bar(total=total, initial=done, unit=unit, dynamic_ncols=True)
+
+
 class Printer:
     """Prints lines to stdout and, if wanted, moves a tqdm bar on stderr, which lines then pass above.
 
@@ -145,15 +157,8 @@ class Printer:
     ) -> None:
         self._lines: Lines | None = None
         self._prints = False
-        self._bar: Any = None
+        self._bar: Any = progress_bar(n_epochs * n_batches, done, "step") if progress else None
         self._shows_accuracy = shows_accuracy
-        if progress and sys.stderr is not None:  # a program without a console has none
-            from tqdm import tqdm
-
-            class Bar(tqdm):  # type: ignore[type-arg]
-                monitor_interval = 0  # tqdm's own thread would outlive the training and make a fork unsafe
-
-            self._bar = Bar(total=n_epochs * n_batches, initial=done, unit="step", dynamic_ncols=True)
         if print_every is not None:
             self._lines = Lines.chosen(print_every, n_epochs, n_batches, validated)
             notice = self._lines.notice(print_every)

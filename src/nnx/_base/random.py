@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -16,10 +19,47 @@ MAX_SEED = 2**64 - 1
 Sampler = Callable[[int, int], ArrayLike]
 
 
+_of_thread = threading.local()
+
+
 def draw_seed() -> int:
     """Return 64 bits from NumPy's global generator, so that a seeded script repeats itself."""
+    given: deque[int] | None = getattr(_of_thread, "given", None)
+    if given:
+        return given.popleft()
     low, high = np.random.randint(0, 2**32, 2, np.uint64).tolist()
-    return int(high << 32 | low)
+    seed = int(high << 32 | low)
+    drawn: list[int] | None = getattr(_of_thread, "drawn", None)
+    if drawn is not None:
+        drawn.append(seed)
+    return seed
+
+
+def draw_seeds(n: int) -> None:
+    """Draw some seeds, for `recorded`."""
+    for _ in range(n):
+        draw_seed()
+
+
+@contextmanager
+def recorded() -> Iterator[list[int]]:
+    """Give a list of the seeds that this thread draws within the block."""
+    drawn: list[int] = []
+    _of_thread.drawn = drawn
+    try:
+        yield drawn
+    finally:
+        del _of_thread.drawn
+
+
+@contextmanager
+def given(seeds: Iterable[int]) -> Iterator[None]:
+    """Let this thread get these seeds, in their order, in place of those that it would draw within the block."""
+    _of_thread.given = deque(seeds)
+    try:
+        yield
+    finally:
+        del _of_thread.given
 
 
 def split_stream(seed: int) -> np.random.RandomState:

@@ -9,7 +9,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 #: The built-in classes by role, in the order in which they are defined.
-BUILT_IN: dict[str, list[Any]] = {"layer": [], "loss": [], "optimizer": [], "accuracy": [], "schedule": []}
+BUILT_IN: dict[str, list[Any]] = {
+    "layer": [],
+    "loss": [],
+    "optimizer": [],  # whose steps are a rule for each parameter
+    "minimizer": [],  # optimizers that see the whole loss as a function of all parameters
+    "accuracy": [],
+    "schedule": [],
+}
 
 Kind = TypeVar("Kind", bound=type)
 
@@ -24,9 +31,14 @@ def built_in(role: str) -> Callable[[Kind], Kind]:
     return enter
 
 
+def kinds_of(role: str) -> list[Any]:
+    """Return the built-in classes for a role; a minimizer is a model's optimizer."""
+    return BUILT_IN[role] + BUILT_IN["minimizer"] if role == "optimizer" else BUILT_IN[role]
+
+
 def is_built_in(role: str, thing: object) -> bool:
     """Return whether an object is of a built-in class itself, not of one derived from it."""
-    return type(thing) in BUILT_IN[role]
+    return type(thing) in kinds_of(role)
 
 
 def by_name(role: str, prefix: str) -> dict[str, Any]:

@@ -807,6 +807,7 @@ include "native/column_layers.pxi"
 
 include "native/plans/plan.pxi"
 include "native/plans/segment.pxi"
+include "native/plans/minimization.pxi"
 include "native/plans/repeat.pxi"
 include "native/plans/inference.pxi"
 include "native/plans/predictor.pxi"

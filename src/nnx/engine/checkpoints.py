@@ -20,6 +20,7 @@ from nnx import _kernels
 from nnx._base import check, files
 from nnx._base.random import MAX_SEED
 from nnx._base.typing import Array, Path
+from nnx._kernels._numpy import lbfgs
 from nnx.engine import calling
 from nnx.engine.history import EPOCH, STEP
 from nnx.engine.job import Job
@@ -140,6 +141,8 @@ class Keeper:
         run, arrays = self._run(job, done)
         arrays |= {name: getattr(job.history, name) for name in self._columns}
         arrays["sums"] = np.array(sums if job.penalty_per_sample else sums[:4], np.float64)
+        if job.memory is not None:
+            arrays |= {"lbfgs.vectors": job.memory.vectors, "lbfgs.numbers": job.memory.numbers}
         try:
             model_files.save_checkpoint(self._where, self._path, job.model, run, arrays)
         except OSError as error:
@@ -209,6 +212,7 @@ class Resumed:
         self._path = check.path(where, "resume", path)
         self._checkpoint = model_files.Checkpoint(where, self._path, job.model)
         self._take(job)
+        self._take_memory(job)
         self._take_callbacks(job)
         self._compare(where, job)
         loss_sum, loss_count, hits_sum, hits_count, penalty_sum = self._sums
@@ -250,6 +254,19 @@ class Resumed:
             self._checkpoint.refuse("is damaged: its figures are none")
         self._columns = columns
         self._fits = all(len(column) in sizes[name] for name, column in columns.items())
+
+    def _take_memory(self, job: Job) -> None:
+        """Read what an `Optimizer_LBFGS` knows of earlier iterations; refuse what it cannot have written."""
+        if job.memory is None:
+            return
+        arrays = self._checkpoint.run_arrays
+        self._memory = [arrays.get(f"lbfgs.{name}") for name in ("vectors", "numbers")]
+        ours = (job.memory.vectors, job.memory.numbers)
+        if not all(
+            theirs is not None and theirs.shape == own.shape and theirs.dtype == own.dtype
+            for theirs, own in zip(self._memory, ours, strict=True)
+        ) or not lbfgs.is_possible(self._memory[1]):
+            self._checkpoint.refuse("is damaged: the memory of its Optimizer_LBFGS is none")
 
     def _take_callbacks(self, job: Job) -> None:
         """Read what callbacks have come to; refuse what no run can have written."""
@@ -302,7 +319,7 @@ class Resumed:
             warnings.warn(
                 f"{where}: {path!r} was written on {before}, and goes on on {now}: the last "
                 "digits will be other ones than without the interruption.",
-                stacklevel=5,
+                stacklevel=6,
             )
 
     def _compare_split(self, where: str, job: Job) -> None:
@@ -335,6 +352,9 @@ class Resumed:
                 self._checkpoint.refuse(f"holds a state that a callback does not take ({error})")
         self._checkpoint.restore()
         job.order.resume(self._seed)
+        if job.memory is not None:
+            for own, theirs in zip((job.memory.vectors, job.memory.numbers), self._memory, strict=True):
+                own[...] = theirs
         if STEP[0] not in self._columns:
             self._columns |= dict.fromkeys(STEP, np.full(self.done, np.nan))
         job.history.restore(self._columns)

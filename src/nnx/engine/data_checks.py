@@ -152,7 +152,7 @@ def warn_of_sorted_rows(where: str, model: Network, data: Data, batch_size: int 
         warnings.warn(
             f"{where}: the rows are sorted by class, so batches of {batch_size} differ in their classes, and each step "
             "unlearns what those before it have learnt. Pass shuffle=True.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

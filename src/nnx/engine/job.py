@@ -9,6 +9,7 @@ from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
 from nnx._base.random import Order
 from nnx._base.typing import Array
+from nnx._kernels._numpy.lbfgs import Memory
 from nnx.engine.history import History
 
 
@@ -138,6 +139,8 @@ class Job:
         Whether a step's penalties are divided by the number of its samples, or by the sum of their weights.
     penalty_sum : float
         The last of those sums, where the run goes layer by layer.
+    memory : Memory or None
+        What `Optimizer_LBFGS` knows of earlier iterations.
     """
 
     def __init__(
@@ -166,6 +169,7 @@ class Job:
         self.stopped: str | None = None
         self.penalty_per_sample = False
         self.penalty_sum = 0.0
+        self.memory: Memory | None = None
 
     @property
     def n_steps(self) -> int:

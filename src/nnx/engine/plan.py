@@ -373,7 +373,7 @@ class Run:
     def _publish(self) -> None:
         """Give layers and loss the attributes that they have after the last step of the book path."""
         self.model.input_layer.output = self.inputs
-        for owner, name, value in self._stored():
+        for owner, name, value in stored(self.program, self.native, self.room):
             owner[name] = value
         self.published = True
 
@@ -395,20 +395,6 @@ class Run:
             self.native.resume(*sums)
         self._publish()
 
-    def _stored(self) -> list[tuple[dict[str, Any], str, Any]]:
-        """Return what the last step has stored for attributes: whose, which, and its value."""
-        program = self.program
-        found = []
-        for number, (stage, values) in enumerate(zip(program.stages, self.room, strict=True)):
-            found += [(vars(stage.owner), name, value) for name, value in values.items() if name != "dvalues"]
-            if stage.kind == "batch_norm":
-                found += [(vars(stage.owner), *each) for each in self.native.batch_figures(number).items()]
-        if not program.combined:
-            found.append((vars(program.loss), "dinputs", self.room[-1]["dvalues"]))
-        elif program.classifier is not None:
-            found.append((vars(program.classifier), "dinputs", self.room[-1]["dinputs"]))
-        return found
-
     # What callbacks may have changed
 
     @property
@@ -419,12 +405,8 @@ class Run:
 
     def _remember(self) -> None:
         """Remember everything that has been read of the model's objects, for `has_changed`."""
-        loss, accuracy, optimizer = self.program.loss, self.program.accuracy, self.program.optimizer
-        settings = [(loss, name, getattr(loss, name)) for name in loss._arguments]
-        settings += [(accuracy, name, getattr(accuracy, name, None)) for name in ("precision", "binary")]
-        owners = {id(layer): layer for layer in self.program.owners}.values()
-        fixed = [vars(layer) for layer in owners if not any(layer is each for each in self.dropouts)]
-        self.native.watch(fixed, [vars(optimizer), *map(vars, self.dropouts)], tuple(settings))
+        counting = (self.program.optimizer, *self.dropouts)
+        watch(self.native, self.program, counting, [])
 
     def has_changed(self) -> bool:
         """Return whether an object, an array or a setting is another one than this run is bound to.
@@ -456,7 +438,11 @@ class Run:
             return None
         if any(stage.kind in UNREPEATED for stage in program.stages):
             return None
-        published = [(owner, name, value) for owner, name, value in self._stored() if value is not self.inputs]
+        published = [
+            (owner, name, value)
+            for owner, name, value in stored(program, self.native, self.room)
+            if value is not self.inputs
+        ]
         history = functools.partial(History, self.job.history.is_regression)
         return _kernels.backend.Repeat(  # type: ignore[attr-defined]
             self.native, program, self.model.input_layer, published, history, _kernels, divergence.refuse_parameters
@@ -472,6 +458,33 @@ class Run:
                 self.sums[:4]
             )
         self.native.release()
+
+
+def stored(made: program.Program, native: Any, room: Any) -> list[tuple[dict[str, Any], str, Any]]:
+    """Return what the last step of a plan has stored in its ``room`` for attributes: whose, which, and its value."""
+    found = []
+    for number, (stage, values) in enumerate(zip(made.stages, room, strict=True)):
+        found += [(vars(stage.owner), name, value) for name, value in values.items() if name != "dvalues"]
+        if stage.kind == "batch_norm":
+            found += [(vars(stage.owner), *each) for each in native.batch_figures(number).items()]
+    if not made.combined:
+        found.append((vars(made.loss), "dinputs", room[-1]["dvalues"]))
+    elif made.classifier is not None:
+        found.append((vars(made.classifier), "dinputs", room[-1]["dinputs"]))
+    return found
+
+
+def watch(native: Any, made: program.Program, counting: tuple[Any, ...], settings: list[tuple[Any, str, Any]]) -> None:
+    """Let a plan remember what has been read of a model's objects.
+
+    Among them are those that count steps, and further ``settings``: whose, which, and their value.
+    """
+    loss, accuracy = made.loss, made.accuracy
+    settings += [(loss, name, getattr(loss, name)) for name in loss._arguments]
+    settings += [(accuracy, name, getattr(accuracy, name, None)) for name in ("precision", "binary")]
+    owners = {id(layer): layer for layer in made.owners}.values()
+    fixed = [vars(layer) for layer in owners if not any(layer is each for each in counting)]
+    native.watch(fixed, [*map(vars, counting)], tuple(settings))
 
 
 def _planned(model: Network, bfloat16: bool) -> tuple[program.Program, Any]:

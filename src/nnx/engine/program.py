@@ -15,7 +15,7 @@ import numpy as np
 from nnx._base import config
 from nnx._base.network import Network
 from nnx._base.typing import FloatDType
-from nnx._base.vocabulary import BUILT_IN, is_built_in
+from nnx._base.vocabulary import BUILT_IN, is_built_in, kinds_of
 from nnx._base.widths import widths_of
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.layers import Layer_Dense, Layer_Embedding, Layer_Input, Layer_Residual, walk
@@ -50,7 +50,7 @@ METHODS: dict[tuple[type, str], Callable[..., Any] | None] = {
     for kinds, names in (
         ((Layer_Input, *BUILT_IN["layer"]), LAYER_METHODS),
         (BUILT_IN["loss"], LOSS_METHODS),
-        (BUILT_IN["optimizer"], OPTIMIZER_METHODS),
+        (kinds_of("optimizer"), OPTIMIZER_METHODS),
         (BUILT_IN["accuracy"], ACCURACY_METHODS),
         ((CLASSIFIER,), ("backward",)),
     )
@@ -222,7 +222,7 @@ class Program:
 
     def _limits(self) -> str:
         """Return what gradients are clipped to before the update, which is after all of them are known."""
-        limits = {name: getattr(self.optimizer, name) for name in ("clip_norm", "clip_value")}
+        limits = {name: getattr(self.optimizer, name, None) for name in ("clip_norm", "clip_value")}
         return "".join(f", {name}={limit!r}" for name, limit in limits.items() if limit is not None)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from nnx._base import precision, printing
 from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
-from nnx.engine import divergence, layerwise, plan, segments
+from nnx.engine import divergence, layerwise, minimizing, plan, segments
 from nnx.engine.job import Data, Job
 
 
@@ -54,7 +54,9 @@ def train(job: Job, report: printing.Printer) -> None:
         if job.lacks_call():
             with Interrupt():
                 call()
-        if not plan.train(job, report, end_epoch, keep) and not segments.train(job, report, end_epoch, keep):
+        if job.memory is not None:
+            minimizing.train(job, report, end_epoch, keep)
+        elif not plan.train(job, report, end_epoch, keep) and not segments.train(job, report, end_epoch, keep):
             layerwise.train(job, report, end_epoch, keep)
         if callbacks is not None:
             with Interrupt():  # what is put back is put back whole

@@ -7,7 +7,7 @@ from typing import Any
 
 from nnx import schedules
 from nnx._base import check, random
-from nnx._base.vocabulary import BUILT_IN
+from nnx._base.vocabulary import BUILT_IN, kinds_of
 from nnx.accuracy import Accuracy_Regression
 from nnx.layers import Layer_Dropout, Layer_GaussianNoise, Layer_Residual
 from nnx.optimizers import COMMON
@@ -47,6 +47,7 @@ STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
     Layer_GaussianNoise: {"seed": _check_seed, "training_forwards": _check_count},
     Accuracy_Regression: {"precision": _check_precision},
     **{kind: {"iterations": _check_count, "current_learning_rate": _check_amount} for kind in BUILT_IN["optimizer"]},
+    **{kind: {"iterations": _check_count, "evaluations": _check_count} for kind in BUILT_IN["minimizer"]},
 }
 
 #: Arguments that files written before them lack, by class, with the values that make the objects of those files.
@@ -76,7 +77,7 @@ def shortened(name: str, config: dict[str, Any]) -> dict[str, Any]:
 def describe(where: str, role: str, thing: Any) -> dict[str, Any]:
     """Return class, configuration and state of a layer, loss, optimizer or accuracy, such as `load_model` accepts."""
     kind = type(thing)
-    custom = kind not in BUILT_IN[role]
+    custom = kind not in kinds_of(role)
     if custom:
         definer = next((each for each in kind.__mro__ if "get_config" in vars(each)), None)
         if definer is None or definer.__module__.startswith("nnx."):

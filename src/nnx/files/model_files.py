@@ -18,7 +18,7 @@ from nnx._base import check, files
 from nnx._base.network import AnyNetwork, Network
 from nnx._base.parameters import AVERAGED, PARAMETER_ARRAYS
 from nnx._base.typing import Array, Path
-from nnx._base.vocabulary import BUILT_IN
+from nnx._base.vocabulary import BUILT_IN, kinds_of
 from nnx._base.widths import widths_of
 from nnx.data.images import Images
 from nnx.data.tables import Table
@@ -654,7 +654,7 @@ class Part:
         return thing
 
     def _builtin(self, role: str, name: str, config: dict[str, Any], custom_objects: Mapping[str, type]) -> Any:
-        kind = next((each for each in BUILT_IN[role] if each.__name__ == name), None)
+        kind = next((each for each in kinds_of(role) if each.__name__ == name), None)
         if kind is None:
             self.refuse(f"names {name!r}, which is no {role} of nnx")
         config = descriptions.completed(name, config)

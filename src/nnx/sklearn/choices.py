@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, Any] = {
 }
 LOSSES = by_name("loss", "Loss_")
 #: Optimizers by name; "adam" and "sgd" are made as scikit-learn makes them.
-OPTIMIZERS = {name: kind for name, kind in by_name("optimizer", "Optimizer_").items() if name != "lbfgs"}
+OPTIMIZERS = by_name("optimizer", "Optimizer_")
 SCHEDULES = OVER_STEPS
 NORMS = {"batch": layers.Layer_BatchNorm, "layer": layers.Layer_LayerNorm}
 

@@ -18,6 +18,7 @@ from nnx._base.config import FLOAT32, FLOAT64, float_dtype
 from nnx._base.typing import Array, FloatDType
 from nnx.errors import DivergenceError
 from nnx.layers import Layer_Dense, walk
+from nnx.lbfgs import Optimizer_LBFGS
 from nnx.many import Run, train_many
 from nnx.model import Model
 from nnx.sklearn import choices
@@ -137,9 +138,7 @@ class Training:
         """Give the network a new optimizer, which knows nothing of an earlier training."""
         estimator = self.estimator
         if estimator.solver == "lbfgs":
-            optimizer: Any = optimizers.Optimizer_LBFGS(
-                max_evaluations=estimator.max_fun, gradient_tolerance=estimator.tol
-            )
+            optimizer: Any = Optimizer_LBFGS(max_evaluations=estimator.max_fun, gradient_tolerance=estimator.tol)
         else:
             settings = {name: getattr(estimator, name) for name in OPTIMIZER_SETTINGS}
             optimizer = choices.optimizer(self.where, estimator.solver, estimator.learning_rate_init, settings)
@@ -248,14 +247,15 @@ class Training:
         if self.incremental:
             return
         if estimator.solver == "lbfgs":
-            has_ended = self.model.optimizer.message
-            self._warn(f"{has_ended}. Raise max_iter, max_fun or tol, or scale the data")
+            message = self.model.optimizer.message
+            if not message.startswith("converged"):
+                self._warn(f"{message}. Raise max_iter, max_fun or tol, or scale the data")
         elif not self.watch.stopped and estimator.n_iter_ == estimator.max_iter:
             self._warn("the training has not converged yet. Raise max_iter or tol")
 
     def _warn(self, what: str) -> None:
         warnings.warn(
-            f"{self.where}: after {self.estimator.n_iter_} iterations {what}.", ConvergenceWarning, stacklevel=5
+            f"{self.where}: after {self.estimator.n_iter_} iterations, {what}.", ConvergenceWarning, stacklevel=5
         )
 
 

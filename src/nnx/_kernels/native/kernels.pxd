@@ -358,6 +358,7 @@ cdef struct Net:
     bint records  # figures are recorded
     bint stops  # before a step's update, if its loss is not finite
     bint penalty_per_sample  # a step's penalties are divided by the weight of its rows
+    bint minimizes  # an L-BFGS search asks for gradients, some of which are of points that it leaves again
     Py_ssize_t batch  # rows of a step, at most
     Py_ssize_t n_samples
     Py_ssize_t n_in
@@ -402,10 +403,40 @@ cdef struct Net:
     Py_ssize_t private_size
     Progress *progress
 
+cdef enum:
+    SUMMED = 4096  # numbers of a vector whose products are one sum
+    MOST_PAIRS = 256  # of differences that a search remembers
+    SEARCH_WORK = 3  # vectors of its own: direction, point and gradient that are tried
+
+cdef enum:  # what a search knows beside vectors, as in `_numpy/lbfgs.py`
+    SEARCH_LOSS, SEARCH_DATA_LOSS, SEARCH_PENALTY, SEARCH_ACCURACY
+    SEARCH_SCALE, SEARCH_PAIRS, SEARCH_NEXT
+    SEARCH_ITERATIONS, SEARCH_EVALUATIONS, SEARCH_STARTED, SEARCH_END, SEARCH_STEP
+    SEARCH_NUMBERS
+
+cdef inline Py_ssize_t search_pieces(Py_ssize_t size) noexcept nogil:
+    """Return how many sums a product of vectors has."""
+    return (size + SUMMED - 1) // SUMMED
+
+cdef struct Search:
+    # L-BFGS: what an iteration knows of those before it, and when it ends.
+    Py_ssize_t size  # of all trained parameters
+    Py_ssize_t memory  # pairs, at most
+    void *vectors  # (2 + 2*memory, size): point, gradient, differences of points, of gradients
+    double *numbers  # of the state, then each pair's curvature
+    void *work  # (SEARCH_WORK, size)
+    double *sums  # (2, search_pieces(size))
+    double gradient_tolerance
+    double loss_tolerance
+    Py_ssize_t max_evaluations
+    Py_ssize_t search_steps
+    double penalty  # of the point that is tried; the first thread writes it
+
 cdef enum Part:  # of a step
     GO_FORWARD, GO_BACK, GO_GRADIENTS, GO_UPDATE  # of gradients of parameters alone, where no stage is trained
 
 ctypedef Py_ssize_t (*train_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
+ctypedef Py_ssize_t (*minimize_t)(const Net *, Search *, Py_ssize_t, int) noexcept nogil
 ctypedef void (*run_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
 ctypedef void (*part_t)(Part, const Net *, Py_ssize_t, double) noexcept nogil
 ctypedef void (*predict_t)(const Net *, const void *, void *, Py_ssize_t, char *) noexcept nogil
@@ -430,13 +461,14 @@ ctypedef void (*block_product_t)(
 ) noexcept nogil
 
 cdef enum:
-    N_LAYOUTS = 8
+    N_LAYOUTS = 9
 
 cdef inline void fill_layouts(Py_ssize_t *layouts) noexcept nogil:
     """Write the sizes of all structs that the binding layer and the kernels share: modules of two builds differ."""
     layouts[0], layouts[1], layouts[2] = sizeof(Kernels), sizeof(Net), sizeof(Stage)
     layouts[3], layouts[4] = sizeof(Progress), sizeof(Meeting)
     layouts[5], layouts[6], layouts[7] = sizeof(Activation), sizeof(Loss), sizeof(Rule)
+    layouts[8] = sizeof(Search)
 
 cdef struct Kernels:
     Py_ssize_t layouts[N_LAYOUTS]  # first of all: what `fill_layouts` writes
@@ -500,3 +532,4 @@ cdef struct Kernels:
     predict_t predict
     fits_t fits_lanes
     lanes_space_t lanes_space
+    minimize_t minimize

@@ -36,6 +36,7 @@ include "plans/steps.pxi"
 include "plans/clipping.pxi"
 include "plans/batched_lanes.pxi"
 include "plans/runs.pxi"
+include "plans/lbfgs.pxi"
 
 
 cdef inline vec normal_cdf(vec x) noexcept nogil:
@@ -170,5 +171,6 @@ addresses.evaluate = <run_t> evaluate
 addresses.predict = <predict_t> predict
 addresses.fits_lanes = <fits_t> fits_lanes
 addresses.lanes_space = <lanes_space_t> lanes_space
+addresses.minimize = <minimize_t> minimize
 
 table = PyCapsule_New(&addresses, "nnx._kernels", NULL)

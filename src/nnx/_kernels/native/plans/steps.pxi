@@ -867,7 +867,7 @@ cdef void second_phase(
     cdef int s
     for s in range(net.n_stages):
         stage = &net.stages[s]
-        if stage.kind == BATCH_NORM and thread == s % net.progress.n_threads:
+        if stage.kind == BATCH_NORM and not net.minimizes and thread == s % net.progress.n_threads:
             move_running_figures(stage, batch.rows)
         if not wants_gradients(stage):
             continue

@@ -1,0 +1,328 @@
+"""`train_many`: several models at once, one thread each. Compiled calls run without the GIL, so small models scale."""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnx._base import check, printing, random
+from nnx._base.config import checked_threads, get_num_threads
+from nnx._base.interrupt import Interrupt, stopped_by
+from nnx._base.text import abridged
+from nnx._base.typing import Array, ArrayLike
+from nnx.callbacks import Callback
+from nnx.engine.history import History
+from nnx.engine.plan import STORED
+from nnx.layers import walk
+from nnx.model import Model
+
+#: How long Ctrl-C waits, at most, until the runs are told.
+SECONDS = 0.05
+#: Attributes of layers that a training sets anew, and never writes into.
+SET_ANEW = (*STORED, "batch_mean", "batch_variance")
+
+_KEYWORDS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(Model.train).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+
+
+class Run:
+    """A call of `Model.train` that is yet to be made, for `train_many`.
+
+    Parameters
+    ----------
+    model : Model
+    X, y : arrays
+    **keywords
+        Those of `Model.train`. ``threads`` is 1 and ``print_every`` None unless given. Lines and bars of several runs
+        would mix: ``print_every`` must be None, and ``progress`` False.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``model`` is no `Model`, or a keyword is none of `Model.train`. `train_many` checks all the rest.
+    """
+
+    def __init__(self, model: Model, X: ArrayLike, y: ArrayLike, **keywords: Any) -> None:
+        if not isinstance(model, Model):
+            raise TypeError(f"Run: model must be a Model, got {abridged(model)}.")
+        for name in keywords:
+            if name not in _KEYWORDS:
+                raise TypeError(f"Run: Model.train has no keyword {name!r}.")
+        for name, silent in (("print_every", None), ("progress", False)):
+            if keywords.get(name, silent) is not silent:
+                raise ValueError(
+                    f"Run: {name} must be {silent}, got {abridged(keywords[name])}: lines and bars of several runs "
+                    "would mix."
+                )
+        self.model, self.X, self.y = model, X, y
+        self.keywords = {"threads": 1, "print_every": None, **keywords}
+
+    def __repr__(self) -> str:
+        given = "".join(f", {name}={abridged(value)}" for name, value in self.keywords.items())
+        return f"Run({type(self.model).__name__}(...), X, y{given})"
+
+    def _check(self) -> None:
+        """Check it as `Model.train` would, and draw the seeds that it would draw."""
+        self.model._train(self.X, self.y, self._options(), starts=False)
+
+    def _train(self) -> History:
+        """Train, and return the history; warnings have been given."""
+        if type(self.model).train is not Model.train:
+            return self.model.train(self.X, self.y, **self.keywords)
+        return self.model._train(self.X, self.y, self._options(), warns=False)
+
+    def _options(self) -> tuple[Any, ...]:
+        return tuple({**_KEYWORDS, **self.keywords}.values())
+
+
+def train_many(runs: Sequence[Run], *, threads: int | None = None, progress: bool = False) -> list[History]:
+    """Train several models at the same time, one thread each; return their histories in the order of the runs.
+
+    Each model gets the bytes that it would have alone, and that calls of `Model.train` one after the other would give:
+    seeds that nobody gave are drawn from NumPy's global generator before the first run starts, in the order of the
+    runs. That holds for parts and functions of your own as long as they do not draw from that generator while the
+    models train, and share nothing that they change.
+
+    All runs are checked before the first one starts. Ctrl-C stops all of them between two steps: models are as after
+    their last whole step, last checkpoints are written, runs that have not started do not, and the KeyboardInterrupt
+    reaches the caller. An error in one run stops the others likewise.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+    threads : int, optional
+        How many models train at once, at most; without it, what `nnx.set_num_threads` was given.
+    progress : bool
+        Show a bar on stderr that counts the runs that have ended.
+
+    Returns
+    -------
+    list of History
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not what it must be; if two runs have a model, or a part that training changes, in common
+        (a layer, an optimizer, a callback, memory of arrays), or write the same file. Nothing has changed then.
+    Exception
+        What `Model.train` raises. A note says which run it was; of several the first one is raised.
+
+    Examples
+    --------
+    >>> import numpy as np, nnx
+    >>> def classifier(n_hidden):
+    ...     model = nnx.Model()
+    ...     model.add(nnx.Layer_Dense(2, n_hidden))
+    ...     model.add(nnx.Activation_ReLU())
+    ...     model.add(nnx.Layer_Dense(n_hidden, 2))
+    ...     model.add(nnx.Activation_Softmax())
+    ...     model.set(
+    ...         loss=nnx.Loss_CategoricalCrossentropy(),
+    ...         optimizer=nnx.Optimizer_Adam(0.01),
+    ...         accuracy=nnx.Accuracy_Categorical(),
+    ...     )
+    ...     model.finalize()
+    ...     return model
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> y = (X[:, 0] * X[:, 1] > 0).astype(np.intp)
+    >>> models = [classifier(n) for n in (4, 8, 16)]
+    >>> histories = nnx.train_many([nnx.Run(model, X, y, epochs=20, shuffle=True) for model in models])
+    >>> [len(history.loss) for history in histories]
+    [20, 20, 20]
+    """
+    where = "train_many"
+    if not isinstance(runs, Sequence) or not all(isinstance(run, Run) for run in runs):
+        raise TypeError(f"{where}: runs must be a sequence of Run objects, got {abridged(runs)}.")
+    n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
+    check.flag(where, "progress", progress)
+    _refuse_shared(where, runs)
+    seeds = []
+    for number, run in enumerate(runs):
+        with random.recorded() as drawn:
+            try:
+                run._check()
+            except Exception as error:
+                _name(error, number)
+                raise
+        seeds.append(drawn)
+    group = _Group(runs, seeds)
+    bar = printing.progress_bar(len(runs), 0, "run") if progress else None
+    try:
+        group.run(min(n_threads, len(runs)), bar)
+    finally:
+        if bar is not None:
+            bar.close()
+    return group.histories
+
+
+class _Group:
+    """Runs, as far as they have come: each thread takes the next one that nobody has taken."""
+
+    def __init__(self, runs: Sequence[Run], seeds: list[list[int]]) -> None:
+        self.runs, self.seeds = runs, seeds
+        self.histories: list[Any] = [None] * len(runs)
+        self.errors: list[tuple[int, BaseException]] = []
+        self.stop = threading.Event()
+        self._left = deque(range(len(runs)))
+
+    def run(self, n_threads: int, bar: Any) -> None:
+        """Do all runs on so many threads, or as many as the system gives."""
+        threads: list[threading.Thread] = []
+        with Interrupt() as interrupt:
+            try:
+                for number in range(n_threads):
+                    if not self._start(threads, number):
+                        break
+                for thread in threads:
+                    while thread.is_alive():
+                        thread.join(SECONDS)
+                        interrupt.check()
+                        self._show(bar)
+            except BaseException:
+                self.stop.set()
+                raise
+            finally:
+                _join(threads)
+        self._work()  # what is left, where threads could not start or died before they came to work
+        self._show(bar)
+        if self.errors:
+            number, error = self.errors[0]
+            _name(error, number)
+            raise error
+
+    def _show(self, bar: Any) -> None:
+        if bar is not None:
+            bar.update(sum(history is not None for history in self.histories) - bar.n)
+
+    def _start(self, threads: list[threading.Thread], number: int) -> bool:
+        """Start a thread, with the caller's context, such as NumPy's error state; return whether there is one."""
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(self._work,), name=f"nnx-run-{number}")
+        threads.append(thread)  # first: an exception may come when it has started
+        try:
+            thread.start()
+        except RuntimeError:
+            threads.pop()
+            return False
+        return True
+
+    def _work(self) -> None:
+        """Do one run after the other, until none is left or all are to stop."""
+        with stopped_by(self.stop):
+            while not self.stop.is_set():
+                try:
+                    number = self._left.popleft()
+                except IndexError:
+                    return
+                self._do(number)
+
+    def _do(self, number: int) -> None:
+        try:
+            with random.given(self.seeds[number]):
+                self.histories[number] = self.runs[number]._train()
+        except BaseException as error:
+            if not (isinstance(error, KeyboardInterrupt) and self.stop.is_set()):
+                self.errors.append((number, error))
+                self.stop.set()
+
+
+def _join(threads: list[threading.Thread]) -> None:
+    """Wait for threads, whatever is raised meanwhile."""
+    for number, thread in enumerate(threads):
+        try:
+            if thread.is_alive():
+                thread.join()
+        except BaseException:
+            _join(threads[number:])
+            raise
+
+
+def _name(error: BaseException, number: int) -> None:
+    """Say which run an error comes from, where Python can (3.11)."""
+    if hasattr(error, "add_note"):
+        error.add_note(f"This was runs[{number}] of train_many.")
+
+
+# What runs must not have in common
+
+
+def _refuse_shared(where: str, runs: Sequence[Run]) -> None:
+    """Refuse runs that change, or write, what another one of them has as well."""
+    owners: dict[Any, int] = {}
+    for number, run in enumerate(runs):
+        for key, name in _changed_by(run):
+            other = owners.setdefault(key, number)
+            if other != number:
+                raise ValueError(f"{where}: runs[{number}] must not have {name} in common with runs[{other}].")
+    for number, run in enumerate(runs):
+        for path in _paths(run.keywords.get("resume")):
+            if owners.get(path, number) != number:
+                raise ValueError(
+                    f"{where}: runs[{number}] must not resume {path!r}, which runs[{owners[path]}] writes."
+                )
+    _refuse_overlap(where, runs)
+
+
+def _changed_by(run: Run) -> Iterator[tuple[Any, str]]:
+    """Yield what a run changes, as keys, with names: objects, functions that give orders, and files."""
+    model, callbacks = run.model, run.keywords.get("callbacks")
+    others = [getattr(model, name, None) for name in ("loss", "optimizer", "accuracy", "softmax_classifier_output")]
+    objects = [model, *walk(model.layers), *others]
+    listed = callbacks if isinstance(callbacks, list | tuple) else []
+    objects += [each for each in listed if isinstance(each, Callback)]
+    yield from ((id(each), f"its {type(each).__name__}") for each in objects if each is not None)
+    if callable(order := run.keywords.get("shuffle")):
+        yield id(order), "the function that gives the order"
+    written = [getattr(each, name, None) for each in listed for name in ("path", "folder")]
+    yield from ((path, f"the file {path!r}") for path in _paths(run.keywords.get("checkpoint"), *written))
+
+
+def _paths(*files: Any) -> set[str]:
+    return {os.path.realpath(os.fsdecode(each)) for each in files if isinstance(each, str | os.PathLike)}
+
+
+def _refuse_overlap(where: str, runs: Sequence[Run]) -> None:
+    """Refuse arrays that one run writes and another one has."""
+    spans = sorted(span for number, run in enumerate(runs) for span in _spans(number, run))
+    open_spans: list[tuple[int, int, int, bool]] = []
+    for start, end, number, is_written in spans:
+        open_spans = [each for each in open_spans if each[1] > start]
+        for _, _, other, is_written_too in open_spans:
+            if number != other and (is_written or is_written_too):
+                first, second = sorted((number, other))
+                raise ValueError(
+                    f"{where}: runs[{second}] must not share memory with runs[{first}] that one of them changes, as "
+                    "parameters do. Give each its own copy."
+                )
+        open_spans.append((start, end, number, is_written))
+
+
+def _spans(number: int, run: Run) -> Iterator[tuple[int, int, int, bool]]:
+    """Yield where arrays of a run lie: first byte, the byte behind, the run, whether training writes there."""
+    for layer in walk(run.model.layers):
+        for name, value in vars(layer).items() if hasattr(layer, "__dict__") else ():
+            if name not in SET_ANEW and isinstance(value, np.ndarray) and value.flags.writeable and value.size:
+                yield (*_bounds(value), number, True)
+    validation = run.keywords.get("validation_data")
+    read = [run.X, run.y, run.keywords.get("sample_weight")]
+    read += list(validation) if isinstance(validation, list | tuple) else []
+    for value in read:
+        if isinstance(value, np.ndarray) and value.size:
+            yield (*_bounds(value), number, False)
+
+
+def _bounds(array: Array) -> tuple[int, int]:
+    """Return the address of an array's first byte, and of the byte behind its last."""
+    steps = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+    start = array.__array_interface__["data"][0]
+    return start + sum(step for step in steps if step < 0), start + sum(s for s in steps if s > 0) + array.itemsize

@@ -6,7 +6,9 @@ import copy
 import json
 import pickle
 import random
+import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -76,11 +78,9 @@ def attributes(estimator):
 
 
 def settings(estimator):
-    """Return the parameters, objects as what they show of themselves; a dtype is its name in a file."""
-    shown = {
-        **estimator.get_params(deep=False),
-        "dtype": np.dtype(estimator.dtype if estimator.dtype != "auto" else int),
-    }
+    """Return the parameters, objects as they show themselves; of a dtype a file keeps the name."""
+    shown = estimator.get_params(deep=False)
+    shown["dtype"] = getattr(shown["dtype"], "__name__", shown["dtype"])
     return {name: str(value).partition(" at 0x")[0] for name, value in shown.items()}
 
 
@@ -298,6 +298,20 @@ def test_an_estimator_that_is_not_as_fit_leaves_it_is_refused(path):
     assert not path.exists()
 
 
+def test_an_estimator_that_another_thread_trains_is_refused(path):
+    heard = []
+
+    def save(run):
+        with ThreadPoolExecutor(1) as pool:
+            heard.append(pool.submit(estimator.save, path).exception())
+
+    estimator = MLPRegressor(hidden_layer_sizes=(3,), max_iter=1, random_state=1, callbacks=[save])
+    estimator.fit(X, NUMBERS)
+    assert "MLPRegressor.save: the estimator must not be saved" in str(heard[0])
+    assert not path.exists()
+    estimator.save(path)
+
+
 # Foreign and damaged files
 
 
@@ -438,8 +452,6 @@ def refusal(path, content):
 
 @pytest.mark.parametrize("case", TAMPERED)
 def test_a_tampered_description_is_refused(path, original, case):
-    import re
-
     description, header, payload = parts(original)
     change, expected = TAMPERED[case]
     change(description)

@@ -22,10 +22,12 @@ from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx.losses import Loss_BinaryCrossentropy, Loss_CategoricalCrossentropy, Loss_Hinge
 from nnx.sklearn import choices
 from nnx.sklearn.base import DTYPES, BaseMLP
+from nnx.sklearn.files import in_files
 from nnx.sklearn.networks import End
 from nnx.sklearn.versions import HAS_TAGS, validated
 
 
+@in_files
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     """A multi-layer perceptron that tells classes apart: scikit-learn's, trained by nnx.
 

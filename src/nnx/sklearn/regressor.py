@@ -16,11 +16,13 @@ from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx.losses import Loss_MeanSquaredError, Loss_Poisson
 from nnx.sklearn import choices
 from nnx.sklearn.base import DTYPES, BaseMLP
+from nnx.sklearn.files import in_files
 from nnx.sklearn.networks import End
 from nnx.sklearn.training import Samples
 from nnx.sklearn.versions import validated
 
 
+@in_files
 class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     """A multi-layer perceptron that predicts numbers: scikit-learn's, trained by nnx.
 

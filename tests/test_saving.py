@@ -396,10 +396,10 @@ def test_arrays_whose_tie_a_file_would_lose_are_refused(tmp_path, data, case):
 def test_only_arrays_that_have_numbers_in_common_share_memory():
     X = np.arange(12.0).reshape(3, 4)
     apart = [X[:, ::2], X[:, 1::2], X[:0]]
-    model_files._check_apart("test", {f"layers.{i}.weights": array for i, array in enumerate(apart)})
+    model_files.check_apart("test", {f"layers.{i}.weights": array for i, array in enumerate(apart)})
     for each in (X[:, 1:3], X.T, X[::-1, ::2], X[:, :1]):
         with pytest.raises(ValueError, match=r"^test: weights of layer [123] must not share memory with weights of "):
-            model_files._check_apart("test", {f"layers.{i}.weights": array for i, array in enumerate([*apart, each])})
+            model_files.check_apart("test", {f"layers.{i}.weights": array for i, array in enumerate([*apart, each])})
 
 
 def test_parts_of_one_vector_that_do_not_overlap_can_be_saved(tmp_path):

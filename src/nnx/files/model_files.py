@@ -32,18 +32,27 @@ from nnx.optimizers import AVERAGES, state_names
 #: The version that is written, and those that are read.
 VERSION = 3
 VERSIONS = (2, 3)
-MODEL, PARAMETERS, CHECKPOINT = "nnx model", "nnx parameters", "nnx checkpoint"
+MODEL, PARAMETERS, CHECKPOINT, ESTIMATOR = "nnx model", "nnx parameters", "nnx checkpoint", "nnx estimator"
 
 #: The keys of each kind of description.
 KEYS = {
     MODEL: {"format", "version", "model", "layers", "trainable", "loss", "optimizer", "accuracy"},
     PARAMETERS: {"format", "version", "trainable"},
+    ESTIMATOR: {"format", "version", "class", "parameters", "objects", "fitted", "members"},
 }
 KEYS[CHECKPOINT] = KEYS[MODEL] | {"run"}
 
 #: What leads from raw data to inputs, by the attribute of the model, which is the key in its description too.
 PREPROCESSORS: dict[str, type[Table] | type[Images]] = {"table": Table, "images": Images}
-OPTIONAL_KEYS = {MODEL: set(PREPROCESSORS), PARAMETERS: set[str](), CHECKPOINT: set(PREPROCESSORS)}
+OPTIONAL_KEYS = {MODEL: set(PREPROCESSORS), CHECKPOINT: set(PREPROCESSORS)}
+
+#: What reads a file, by its kind, if not what was called.
+READERS = {
+    MODEL: "holds a model. Call nnx.Model.load(path)",
+    CHECKPOINT: "holds a model and how far its training has come. Call nnx.Model.load(path)",
+    PARAMETERS: "holds parameters alone. Build the model and call model.load_parameters(path)",
+    ESTIMATOR: "holds an estimator. Call nnx.sklearn.load(path)",
+}
 
 #: What the names of a checkpoint's arrays begin with that belong to no layer; a preprocessor's begin with its key.
 RUN_ARRAYS = "run."
@@ -77,7 +86,7 @@ def save_checkpoint(
 
 def run_of(where: str, path: str) -> dict[str, Any]:
     """Return what a checkpoint says of its run, as it was given to `save_checkpoint`; nothing of it is checked."""
-    file = _File(where, path)
+    file = opened(where, path)
     run: dict[str, Any] = file.take(dict, "run") if file.kind == CHECKPOINT else {}
     return run
 
@@ -109,7 +118,7 @@ def save_parameters(model: Network, path: Path) -> None:
     for number in positions:
         if isinstance(layers[number], Layer_BatchNorm):
             used |= {f"layers.{number}.{name}": (number, name) for name in STATISTICS}
-    _check_apart(
+    check_apart(
         where,
         {
             full_name: getattr(layers[number], name)
@@ -132,10 +141,10 @@ def contents(where: str, model: Network) -> tuple[dict[str, Any], dict[str, Arra
     """Return the description of a model, and its arrays by name; refuse what could not be read again."""
     description = describe(where, model)
     layers = list(walk(model.layers))
-    _check_apart(where, _as_assigned(layers))
+    check_apart(where, _as_assigned(layers))
     arrays: dict[str, Array] = {}
     for number, layer in enumerate(layers):
-        arrays |= _arrays(where, number, layer, _names_of(layer))
+        arrays |= arrays_of(where, number, layer)
     for key in PREPROCESSORS:
         preprocessor = getattr(model, key)
         if preprocessor is not None:
@@ -173,6 +182,11 @@ def packed(where: str, key: str, preprocessor: Table | Images) -> tuple[dict[str
             f"{where}: {key} {error}. Leave columns out: drop=[...] in Python, --drop on the command line."
         ) from None
     return {**described, "columns": columns}, arrays
+
+
+def arrays_of(where: str, number: int, layer: Any) -> dict[str, Array]:
+    """Return all that a file keeps of a layer's arrays, under their names in it."""
+    return _arrays(where, number, layer, _names_of(layer))
 
 
 def _arrays(where: str, number: int, layer: Any, names: tuple[str, ...]) -> dict[str, Array]:
@@ -228,7 +242,7 @@ def _as_assigned(layers: list[Any]) -> dict[str, Array]:
     return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
 
 
-def _check_apart(where: str, arrays: Mapping[str, Array]) -> None:
+def check_apart(where: str, arrays: Mapping[str, Array]) -> None:
     """Refuse arrays that share memory in a way that a file would lose, after which they would be trained apart."""
     first: dict[Any, str] = {}
     for name, array in arrays.items():
@@ -253,7 +267,7 @@ def _bounds(array: Array) -> tuple[int, int]:
 
 
 def _refuse_shared(where: str, name: str, other: str) -> NoReturn:
-    parts = [f"{attribute} of layer {number}" for _, number, attribute in (each.split(".") for each in (name, other))]
+    parts = [f"{attribute} of layer {number}" for *_, number, attribute in (each.split(".") for each in (name, other))]
     raise ValueError(
         f"{where}: {parts[0]} must not share memory with {parts[1]}, as a view of it does: a file would lose that. "
         "Give both layers the same array, or copies."
@@ -322,9 +336,19 @@ def load_model(
     ``restore`` gives a new one its layers, its other parts by role, and the positions of the trainable layers. It
     returns why nnx no longer trains such a model, nothing if it does; ValueError says that there can be no such model.
     """
-    file = _File("Model.load", check.path("Model.load", "path", path))
-    if file.kind == PARAMETERS:
-        file.refuse("holds parameters alone. Build the model and call model.load_parameters(path)")
+    file = opened("Model.load", check.path("Model.load", "path", path))
+    if file.kind in (PARAMETERS, ESTIMATOR):
+        file.refuse(READERS[file.kind])
+    return model_in(file, kind, custom_objects, restore)
+
+
+def model_in(
+    file: Part,
+    kind: type[AnyNetwork],
+    custom_objects: Mapping[str, type],
+    restore: Callable[[AnyNetwork, list[Any], dict[str, Any], list[int]], str],
+) -> AnyNetwork:
+    """Return the model that a part of a file describes, as `load_model` does."""
     if file.take(str, "model") != kind.__name__:
         file.refuse(f"holds a {file.description['model']}. Call {file.description['model']}.load(path)")
     layers = [file.build("layer", each, custom_objects) for each in file.take(list, "layers")]
@@ -349,7 +373,7 @@ def load_model(
     return model
 
 
-def _preprocessor(file: _File, key: str, model: Network) -> Table | Images:
+def _preprocessor(file: Part, key: str, model: Network) -> Table | Images:
     """Return a preprocessor that a file holds."""
     described, arrays = file.description[key], file.beside(f"{key}.")
     try:
@@ -380,7 +404,7 @@ class Checkpoint:
     """
 
     def __init__(self, where: str, path: str, model: Network) -> None:
-        file = self._file = _File(where, path)
+        file = self._file = opened(where, path)
         if file.kind != CHECKPOINT:
             file.refuse("is no checkpoint, such as train(checkpoint=...) writes")
         if file.take(str, "model") != type(model).__name__:
@@ -502,7 +526,9 @@ def _is_described(value: Any) -> bool:
 
 def load_parameters(model: Network, path: Path) -> None:
     """Set a model's parameters from what `save_parameters` or `save_model` wrote: to averages where there are any."""
-    file = _File("Model.load_parameters", check.path("Model.load_parameters", "path", path))
+    file = opened("Model.load_parameters", check.path("Model.load_parameters", "path", path))
+    if file.kind == ESTIMATOR:
+        file.refuse(f"{READERS[ESTIMATOR]}, and use its model_")
     positions = file.trainable()
     groups = [[f"layers.{number}.{name}" for name in PARAMETER_ARRAYS] for number in positions]
     known = {f"layers.{number}.{name}" for number in positions for name in (*PARAMETER_ARRAYS, *STATISTICS)}
@@ -544,19 +570,32 @@ def _figures_of(
     return found
 
 
-class _File:
-    """A file's description and arrays, each part checked when it is taken."""
+def opened(where: str, path: str) -> Part:
+    """Return the whole of a file, which has the keys that its kind must have."""
+    file = Part(where, path, *safetensors.read(where, path))
+    file.check_keys()
+    return file
 
-    def __init__(self, where: str, path: str) -> None:
-        self.where = where
-        self.path = path
-        self.description, self.arrays = safetensors.read(where, path)
-        self.kind = self.take(str, "format")
-        version = self.take(int, "version")
-        if self.kind not in KEYS or version not in VERSIONS:
+
+class Part:
+    """A description and arrays from a file, each checked when it is taken."""
+
+    def __init__(self, where: str, path: str, description: dict[str, Any], arrays: dict[str, Array]) -> None:
+        self.where, self.path = where, path
+        self.description, self.arrays = description, arrays
+
+    @property
+    def kind(self) -> Any:
+        """What it is of: one of the kinds in `KEYS`, after `check_keys`."""
+        return self.description.get("format")
+
+    def check_keys(self) -> None:
+        """Refuse a description of no known kind or version, or without the keys of its kind."""
+        kind, version = self.take(str, "format"), self.take(int, "version")
+        if kind not in KEYS or version not in VERSIONS:
             read = " and ".join(map(str, VERSIONS))
-            self.refuse(f"is of format {self.kind!r}, version {version}; this nnx reads versions {read}")
-        if set(self.description) - OPTIONAL_KEYS[self.kind] != KEYS[self.kind]:
+            self.refuse(f"is of format {kind!r}, version {version}; this nnx reads versions {read}")
+        if set(self.description) - OPTIONAL_KEYS.get(kind, set()) != KEYS[kind]:
             self.refuse(f"is damaged: its description has the keys {sorted(self.description)}")
 
     def refuse(self, reason: str) -> NoReturn:
@@ -631,21 +670,27 @@ class _File:
         except (TypeError, ValueError) as error:
             self.refuse(f"is damaged ({error})")
 
+    def check_purposes(self, beside: tuple[str, ...] = ()) -> None:
+        """Refuse one array for two purposes: layers may share weights, but nothing is weights and momentums at once."""
+        first: dict[int, str] = {}
+        for name, array in self.arrays.items():
+            if name.startswith(beside):
+                continue
+            original = first.setdefault(id(array), name)
+            if original.rpartition(".")[2] != name.rpartition(".")[2]:
+                self.refuse(f"is damaged: {name!r} cannot be the same array as {original!r}")
+
     def layer_arrays(self, known: Container[str]) -> Iterator[tuple[str, Array]]:
         """Yield the layers' arrays by name; refuse names that are not known, and one array for two purposes."""
-        first: dict[int, str] = {}
         beside = (*(f"{key}." for key in PREPROCESSORS if key in self.description),)
         if self.kind == CHECKPOINT:
             beside += (RUN_ARRAYS,)
+        self.check_purposes(beside)
         for full_name, array in self.arrays.items():
             if full_name.startswith(beside):
                 continue
             if full_name not in known:
                 self.refuse(f"is damaged: it holds {full_name!r}, which belongs to no layer")
-            original = first.setdefault(id(array), full_name)
-            # Layers may share weights, but nothing is weights and momentums at once.
-            if original.rpartition(".")[2] != full_name.rpartition(".")[2]:
-                self.refuse(f"is damaged: {full_name!r} cannot be the same array as {original!r}")
             yield full_name, array
 
     def fill(self, layers: list[Any]) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,8 @@ def data_home(request):
 def test_an_example_runs_and_draws_the_picture_that_the_page_shows(example, tmp_path, request):
     if "load_fashion_mnist" in example.read_text():
         request.getfixturevalue("data_home")
+    for name in re.findall(r"^(?:from|import) (dask|optuna|sklearn)\b", example.read_text(), re.MULTILINE):
+        pytest.importorskip(name)
     done = run(example, tmp_path, "3")
     assert done.returncode == 0, done.stderr
     assert done.stdout
@@ -93,6 +96,15 @@ def test_the_readme_and_the_vocabulary_name_every_class():
     for name in nnx.__all__:
         if isinstance(getattr(nnx, name), type):
             assert f"`{name}`" in pages, name
+
+
+def test_the_page_for_users_of_scikit_learn_is_true():
+    pytest.importorskip("sklearn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        done = doctest.testfile(str(ROOT / "docs" / "sklearn.md"), module_relative=False)
+    assert done.attempted > 25
+    assert done.failed == 0
 
 
 def test_the_page_about_many_models_is_true():

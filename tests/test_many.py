@@ -341,6 +341,15 @@ def test_an_event_stops_a_thread_as_ctrl_c_does_the_main_thread():
         with pytest.raises(KeyboardInterrupt):
             interrupt.check()
         assert interrupt.stopped
+        with Interrupt() as inner:  # of a training in a callback: the outer one is to be left between two steps
+            inner.check()
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
+        event.clear()
+    with stopped_by(event), Interrupt() as interrupt:  # as good as before
+        event.set()
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
         event.clear()
     with Interrupt() as interrupt:
         event.set()
@@ -374,3 +383,12 @@ def test_a_train_of_your_own_is_called():
     model = make(Own)
     assert nnx.train_many([nnx.Run(model, X, Y, epochs=2)])[0] is model.history
     assert model.called == {"threads": 1, "print_every": None, "epochs": 2}
+
+
+def test_a_run_hands_over_keywords_in_the_order_in_which_train_does(monkeypatch):
+    seen = []
+    monkeypatch.setattr(nnx.Model, "_train", lambda self, X, y, options, **_: seen.append(options))
+    keywords = {name: object() for name in many._KEYWORDS} | {"print_every": None, "progress": False}
+    make().train(X, Y, **keywords)
+    nnx.Run(make(), X, Y, **keywords)._check()
+    assert seen == [tuple(keywords.values())] * 2

@@ -37,6 +37,10 @@ __all__ = [
 ]
 
 
+#: How near to 0 and 1 logarithms take probabilities, unless a loss is told otherwise: the book's.
+CLIP = 1e-7
+
+
 class Loss(Described):
     """Base of all losses, and of one's own.
 
@@ -296,6 +300,9 @@ class Loss_CategoricalCrossentropy(KernelLoss):
     label_smoothing : float
         s, from 0 up to, but not including, 1: of m classes each has the target s/m, and the label 1 − s more, so the
         loss is −(1 − s)·log p_label − s/m·Σ log p_j. It holds for evaluation too.
+    clip : float
+        How near to 0 and 1 the logarithm takes probabilities: from 1e-30 to 0.1. Above 1 − clip they are 1 − clip, and
+        in any case below 1.
 
     Notes
     -----
@@ -314,19 +321,22 @@ class Loss_CategoricalCrossentropy(KernelLoss):
     0.51015
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = ("label_smoothing",)
+    _arguments: ClassVar[tuple[str, ...]] = ("label_smoothing", "clip")
     _kernel = "categorical_crossentropy"
     _pair = Activation_Softmax
     _needs_pair = True
     _predicts = "classes"
 
     label_smoothing: float = 0.0
+    clip: float = CLIP
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: float = 0.0, clip: float = CLIP) -> None:
         self.label_smoothing = check.fraction("Loss_CategoricalCrossentropy", "label_smoothing", label_smoothing)
+        self.clip = _clip("Loss_CategoricalCrossentropy", clip)
 
     def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
-        return (float(check.fraction(where, "label_smoothing", self.label_smoothing)),), None
+        smoothing = float(check.fraction(where, "label_smoothing", self.label_smoothing))
+        return (smoothing, _clip(where, self.clip)), None
 
     def _targets(self, where: str, name: str, y: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
         return check.labels(where, name, y, shape[0], shape[1])
@@ -335,6 +345,11 @@ class Loss_CategoricalCrossentropy(KernelLoss):
 def _positive(where: str, name: str, value: Any) -> float:
     """Return ``value``, a number above 0 that float32 can hold as well."""
     return float(check.number(where, name, value, SMALLEST, LARGEST))
+
+
+def _clip(where: str, value: Any) -> float:
+    """Return ``clip``, how near probabilities may come to 0 and 1."""
+    return float(check.number(where, "clip", value, 1e-30, 0.1))
 
 
 def _is_sequence(value: Any) -> bool:
@@ -365,6 +380,9 @@ class Loss_BinaryCrossentropy(KernelLoss):
         Targets are smoothed first.
     factor : float
         What loss and gradient are multiplied by, above 0. The number of outputs makes of the mean over them the sum.
+    clip : float
+        How near to 0 and 1 the logarithms take p: from 1e-30 to 0.1. Above 1 − clip it is 1 − clip, and in any case
+        below 1.
 
     Notes
     -----
@@ -381,7 +399,7 @@ class Loss_BinaryCrossentropy(KernelLoss):
     0.59013
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = ("label_smoothing", "pos_weight", "factor")
+    _arguments: ClassVar[tuple[str, ...]] = ("label_smoothing", "pos_weight", "factor", "clip")
     _kernel = "binary_crossentropy"
     _pair = Activation_Sigmoid
     _needs_pair = True
@@ -390,21 +408,24 @@ class Loss_BinaryCrossentropy(KernelLoss):
     label_smoothing: float = 0.0
     pos_weight: float | Sequence[float] | Array = 1.0
     factor: float = 1.0
+    clip: float = CLIP
 
     def __init__(
         self,
         label_smoothing: float = 0.0,
         pos_weight: float | Sequence[float] | Array = 1.0,
         factor: float = 1.0,
+        clip: float = CLIP,
     ) -> None:
         where = "Loss_BinaryCrossentropy"
         self.label_smoothing = check.fraction(where, "label_smoothing", label_smoothing)
         self.pos_weight = _weights(where, pos_weight)
         self.factor = _positive(where, "factor", factor)
+        self.clip = _clip(where, clip)
 
     def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
         smoothing = float(check.fraction(where, "label_smoothing", self.label_smoothing))
-        settings = (smoothing, _positive(where, "factor", self.factor))
+        settings = (smoothing, _clip(where, self.clip), _positive(where, "factor", self.factor))
         weights = _weights(where, self.pos_weight)
         if weights == 1:
             return settings, None
@@ -796,7 +817,7 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
         """Do what the parts do one after the other, in one kernel."""
         labels = check.labels("Loss_CategoricalCrossentropy.forward", "y_true", y_true, *inputs.shape)
         output = _kernels.empty_like(inputs)
-        loss_sum, _ = _kernels.backend.softmax_crossentropy(inputs, labels, output, None, self._smoothing())
+        loss_sum, _ = _kernels.backend.softmax_crossentropy(inputs, labels, output, None, *self._settings())
         self.loss._add(loss_sum, len(inputs))
         self.activation.inputs = inputs
         self.activation.output = self.output = output
@@ -815,10 +836,9 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
     def backward(self, dvalues: ArrayLike, y_true: ArrayLike) -> None:
         """Set ``dinputs`` to (p − targets) / n; dvalues are the probabilities p."""
         where = "Activation_Softmax_Loss_CategoricalCrossentropy.backward"
-        loss = Loss_CategoricalCrossentropy(self._smoothing())
+        loss = Loss_CategoricalCrossentropy(*self._settings())
         self.dinputs = loss._pair_gradient(where, dvalues, y_true)
 
-    def _smoothing(self) -> float:
-        """Return the loss's label smoothing; 0 for a loss of one's own, which need not have any."""
-        smoothing: float = getattr(self.loss, "label_smoothing", 0.0)
-        return smoothing
+    def _settings(self) -> tuple[float, float]:
+        """Return the loss's label smoothing and clip; the usual ones for a loss of one's own, which may have none."""
+        return getattr(self.loss, "label_smoothing", 0.0), getattr(self.loss, "clip", CLIP)

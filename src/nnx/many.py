@@ -218,17 +218,16 @@ class _Group:
 
     def _work(self) -> None:
         """Do one run after the other, until none is left or all are to stop."""
-        with stopped_by(self.stop):
-            while not self.stop.is_set():
-                try:
-                    number = self._left.popleft()
-                except IndexError:
-                    return
-                self._do(number)
+        while not self.stop.is_set():
+            try:
+                number = self._left.popleft()
+            except IndexError:
+                return
+            self._do(number)
 
     def _do(self, number: int) -> None:
         try:
-            with random.given(self.seeds[number]):
+            with stopped_by(self.stop), random.given(self.seeds[number]):
                 self.histories[number] = self.runs[number]._train()
         except BaseException as error:
             if not (isinstance(error, KeyboardInterrupt) and self.stop.is_set()):

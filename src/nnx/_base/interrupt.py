@@ -38,7 +38,7 @@ def stopped_by(event: threading.Event) -> Iterator[None]:
     try:
         yield
     finally:
-        del _of_thread.event
+        _of_thread.event = None
 
 
 class Interrupt:
@@ -58,6 +58,7 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         self._pending = False
         self._event: threading.Event | None = getattr(_of_thread, "event", None)
+        _of_thread.event = None  # only the outermost one answers: what a callback trains meanwhile is not left half-way
         self._thread = threading.get_ident()
         self._is_main = self._thread == threading.main_thread().ident
         self._installed = self._is_main and _signal.getsignal(SIGINT) is signal.default_int_handler
@@ -78,6 +79,8 @@ class Interrupt:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         at_once(self._calls)
+        if self._event is not None:
+            _of_thread.event = self._event
         if kind is None:
             self.check()
 

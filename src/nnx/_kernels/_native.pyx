@@ -614,7 +614,7 @@ def pair_backward(str name not None, y_pred, targets, dinputs, settings=(), own=
     judge("pair_backward", PAIR_GRADIENT, name, y_pred, targets, "dinputs", dinputs, settings, own)
 
 
-def softmax_crossentropy(inputs, labels, output, dinputs, double smoothing=0.0):
+def softmax_crossentropy(inputs, labels, output, dinputs, double smoothing=0.0, double clip=1e-7):
     cdef str where = "softmax_crossentropy"
     cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
     cdef int number = type_of(kernels)
@@ -643,7 +643,7 @@ def softmax_crossentropy(inputs, labels, output, dinputs, double smoothing=0.0):
         mode = enter_kernels()
         hits = kernels.softmax_crossentropy(
             data(x), numbers, data(probabilities), into, data(losses), rows, columns, columns, 1, rows, smoothing,
-            NULL, scratch,
+            clip, NULL, scratch,
         )
         loss = kernels.total(data(losses), rows)
         leave_kernels(mode)

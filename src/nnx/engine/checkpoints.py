@@ -260,12 +260,10 @@ class Resumed:
         if job.memory is None:
             return
         arrays = self._checkpoint.run_arrays
-        self._memory = [arrays.get(f"lbfgs.{name}") for name in ("vectors", "numbers")]
-        ours = (job.memory.vectors, job.memory.numbers)
-        if not all(
-            theirs is not None and theirs.shape == own.shape and theirs.dtype == own.dtype
-            for theirs, own in zip(self._memory, ours, strict=True)
-        ) or not lbfgs.is_possible(self._memory[1]):
+        ours = {"lbfgs.vectors": job.memory.vectors, "lbfgs.numbers": job.memory.numbers}
+        self._memory = [(own, arrays[name]) for name, own in ours.items() if name in arrays]
+        fits = len(self._memory) == 2 and all(a.shape == b.shape and a.dtype == b.dtype for a, b in self._memory)
+        if not fits or not lbfgs.is_possible(self._memory[1][1]):
             self._checkpoint.refuse("is damaged: the memory of its Optimizer_LBFGS is none")
 
     def _take_callbacks(self, job: Job) -> None:
@@ -353,7 +351,7 @@ class Resumed:
         self._checkpoint.restore()
         job.order.resume(self._seed)
         if job.memory is not None:
-            for own, theirs in zip((job.memory.vectors, job.memory.numbers), self._memory, strict=True):
+            for own, theirs in self._memory:
                 own[...] = theirs
         if STEP[0] not in self._columns:
             self._columns |= dict.fromkeys(STEP, np.full(self.done, np.nan))

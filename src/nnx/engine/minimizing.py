@@ -10,12 +10,11 @@ import math
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from nnx import _kernels, optimizers
-from nnx._base import check, printing
+from nnx._base import printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx._base.text import abridged
@@ -272,6 +271,8 @@ def _record(job: Job, memory: Memory, figures: Array) -> None:
     ]
     if n:
         calls.append(job.history.adding(figures, figures))
+        for layer in job.model.trainable_layers:
+            calls += optimizers.forgetting_averages(layer)
     at_once(calls)
 
 

@@ -69,7 +69,8 @@ def train(job: Job, report: printing.Printer) -> None:
 def explain(model: Network, bfloat16: bool) -> str:
     """Return how a model trains, and what prevents a plan; or which setting, that somebody has assigned, is wrong."""
     try:
-        return plan.explain(model, bfloat16, segments.explain(model, bfloat16))
+        otherwise = "" if minimizing.is_minimized(model) else segments.explain(model, bfloat16)
+        return plan.explain(model, bfloat16, otherwise)
     except (TypeError, ValueError) as error:
         return f"It does not train: {error}"
 

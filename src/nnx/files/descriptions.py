@@ -10,6 +10,7 @@ from nnx._base import check, random
 from nnx._base.vocabulary import BUILT_IN, kinds_of
 from nnx.accuracy import Accuracy_Regression
 from nnx.layers import Layer_Dropout, Layer_GaussianNoise, Layer_Residual
+from nnx.losses import CLIP
 from nnx.optimizers import COMMON
 
 #: The largest count that a file may hold: whoever goes on from it does not leave the range of 64 bits.
@@ -53,8 +54,8 @@ STATE: dict[type, dict[str, Callable[[str, str, Any], None]]] = {
 #: Arguments that files written before them lack, by class, with the values that make the objects of those files.
 ADDED: dict[str, dict[str, Any]] = {
     "Layer_Dense": {"weight_initializer": "book", "bias_initializer": "zeros"},
-    "Loss_CategoricalCrossentropy": {"label_smoothing": 0.0},
-    "Loss_BinaryCrossentropy": {"label_smoothing": 0.0, "pos_weight": 1.0, "factor": 1.0},
+    "Loss_CategoricalCrossentropy": {"label_smoothing": 0.0, "clip": CLIP},
+    "Loss_BinaryCrossentropy": {"label_smoothing": 0.0, "pos_weight": 1.0, "factor": 1.0, "clip": CLIP},
     "Loss_MeanSquaredError": {"factor": 1.0},
     "Loss_Poisson": {"factor": 1.0},
     **{f"Optimizer_{name}": dict.fromkeys(COMMON) for name in ("Adagrad", "RMSprop")},

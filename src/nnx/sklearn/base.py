@@ -87,7 +87,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         """Return encoded targets as the loss takes them."""
         raise NotImplementedError
 
-    def _end_of_network(self, targets: Array) -> End:
+    def _end_of_network(self, targets: Array, dtype: FloatDType) -> End:
         """Return what is at the end of a network for these targets."""
         raise NotImplementedError
 
@@ -216,7 +216,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     @coefs_.setter
     def coefs_(self, arrays: Any) -> None:
         for layer, weights in zip(self._dense_layers("coefs_"), arrays, strict=True):
-            layer.set_parameters(weights, layer.biases)
+            layer.set_parameters(np.array(weights), layer.biases)  # a copy: the caller's array stays the caller's
 
     @property
     def intercepts_(self) -> list[Array]:
@@ -226,7 +226,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     @intercepts_.setter
     def intercepts_(self, arrays: Any) -> None:
         for layer, biases in zip(self._dense_layers("intercepts_"), arrays, strict=True):
-            layer.set_parameters(layer.weights, np.reshape(biases, (1, -1)))
+            layer.set_parameters(layer.weights, np.array(biases).reshape(1, -1))
 
     def _dense_layers(self, name: str) -> list[Any]:
         if "estimators_" in vars(self):

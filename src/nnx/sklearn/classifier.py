@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import (
     unique_labels,
 )
 
-from nnx._base.typing import Array, ArrayLike, DTypeLike
+from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx.losses import Loss_BinaryCrossentropy, Loss_CategoricalCrossentropy, Loss_Hinge
 from nnx.sklearn import choices
 from nnx.sklearn.base import DTYPES, BaseMLP
@@ -356,15 +356,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             return compared
         return np.eye(len(self.classes_), dtype=np.int64)[compared]
 
-    def _loss(self) -> Any:
-        """Return the loss of nnx; the usual one for log_loss."""
+    def _loss(self, dtype: FloatDType) -> Any:
+        """Return the loss of nnx; for log_loss one that clips as scikit-learn does."""
+        clip = float(np.finfo(dtype).eps)
         if not isinstance(self.loss, str) or self.loss != "log_loss":
             return choices.loss(type(self).__name__, self.loss)
         if self._n_outputs() == 1:
-            return Loss_BinaryCrossentropy()
+            return Loss_BinaryCrossentropy(clip=clip)
         if self._kind == "multilabel":
-            return Loss_BinaryCrossentropy(factor=float(len(self.classes_)))
-        return Loss_CategoricalCrossentropy()
+            return Loss_BinaryCrossentropy(factor=float(len(self.classes_)), clip=clip)
+        return Loss_CategoricalCrossentropy(clip=clip)
 
     def _takes_numbers(self) -> bool:
         """Return whether the loss takes class numbers, with a softmax before it."""
@@ -378,8 +379,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         is_default = isinstance(self.loss, str) and self.loss == "log_loss"
         return 1 if len(self.classes_) == 2 and (is_default or not self._takes_numbers()) else len(self.classes_)
 
-    def _end_of_network(self, targets: Array) -> End:
-        loss, n_outputs = self._loss(), self._n_outputs()
+    def _end_of_network(self, targets: Array, dtype: FloatDType) -> End:
+        loss, n_outputs = self._loss(dtype), self._n_outputs()
         if isinstance(loss, Loss_Hinge):
             return End(loss, "identity", n_outputs)
         if n_outputs == 1 or self._kind == "multilabel" or isinstance(loss, Loss_BinaryCrossentropy):

@@ -12,7 +12,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from nnx._base.typing import Array, ArrayLike, DTypeLike
+from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx.losses import Loss_MeanSquaredError, Loss_Poisson
 from nnx.sklearn import choices
 from nnx.sklearn.base import DTYPES, BaseMLP
@@ -188,7 +188,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     def _targets(self, compared: Array) -> Array:
         return compared
 
-    def _end_of_network(self, targets: Array) -> End:
+    def _end_of_network(self, targets: Array, dtype: FloatDType) -> End:
         n_outputs = targets.shape[1]
         if isinstance(self.loss, str) and self.loss == "squared_error":
             # The gradient of scikit-learn is that of half the sum over outputs; what it reports, half their mean.

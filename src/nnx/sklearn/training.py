@@ -123,7 +123,7 @@ class Training:
     def _begin(self, samples: Samples, random_state: np.random.RandomState) -> None:
         """Make a new network, and forget what was recorded of another one."""
         estimator = self.estimator
-        end = estimator._end_of_network(samples.targets)
+        end = estimator._end_of_network(samples.targets, samples.X.dtype)
         estimator.model_ = build(estimator, samples.X.shape[1], end, samples.X.dtype, random_state)
         estimator.n_outputs_, estimator.out_activation_ = end.n_outputs, end.activation
         estimator.n_layers_ = len(dense_layers(estimator.model_)) + 1
@@ -264,7 +264,7 @@ def run(trainings: Sequence[Training], threads: int, progress: bool) -> None:
     try:
         if len(trainings) == 1:
             only = trainings[0].run
-            only.model.train(only.X, only.y, **only.keywords, threads=threads, progress=progress)
+            only.model.train(only.X, only.y, **{**only.keywords, "threads": threads, "progress": progress})
         else:
             train_many([each.run for each in trainings], threads=threads, progress=progress)
     except DivergenceError as error:

@@ -140,9 +140,10 @@ def total(values: Array) -> float:
     return float(np.add.reduce(values, axis=None, dtype=np.float64))
 
 
-def clip(probabilities: Array) -> Array:
-    """Return probabilities kept away from 0 and 1."""
-    return np.minimum(np.maximum(probabilities, CLIP), 1 - CLIP)
+def clipped(probabilities: Array, clip: float) -> Array:
+    """Return probabilities kept within [clip, 1 − clip], and below 1."""
+    highest = min(1 - clip, 1 - float(np.finfo(probabilities.dtype).epsneg))
+    return np.minimum(np.maximum(probabilities, clip), highest)
 
 
 # Mean squared error
@@ -274,19 +275,21 @@ def smoothed(y: Array, smoothing: float) -> Array:
     return (1 - smoothing) * y + smoothing / 2 if smoothing else y
 
 
-def binary_crossentropy(y_pred: Array, y_true: Array, own: Array, smoothing: float) -> Array:
+def binary_crossentropy(y_pred: Array, y_true: Array, own: Array, smoothing: float, clip: float) -> Array:
     """−(w·y·log p + (1 − y)·log(1 − p)), p clipped."""
-    p, y = clip(y_pred), smoothed(y_true, smoothing)
+    p, y = clipped(y_pred, clip), smoothed(y_true, smoothing)
     return -(own * y * np.log(p) + (1 - y) * np.log(1 - p))
 
 
-def binary_crossentropy_slope(y_pred: Array, y_true: Array, own: Array, smoothing: float) -> Array:
+def binary_crossentropy_slope(y_pred: Array, y_true: Array, own: Array, smoothing: float, clip: float) -> Array:
     """−(w·y/p − (1 − y)/(1 − p)), p clipped."""
-    p, y = clip(y_pred), smoothed(y_true, smoothing)
+    p, y = clipped(y_pred, clip), smoothed(y_true, smoothing)
     return (1 - y) / (1 - p) - own * y / p
 
 
-def binary_crossentropy_slope_of_sigmoid(y_pred: Array, y_true: Array, own: Array, smoothing: float) -> Array:
+def binary_crossentropy_slope_of_sigmoid(
+    y_pred: Array, y_true: Array, own: Array, smoothing: float, clip: float
+) -> Array:
     """The slope by the logit: (1 − y)·p − w·y·(1 − p), which is p − y without a weight."""
     y = smoothed(y_true, smoothing)
     return (1 - y) * y_pred - own * y * (1 - y_pred)
@@ -312,16 +315,18 @@ def cells(values: Array, labels: Array) -> Array:
 
 
 def categorical_forward(
-    y_pred: Array, labels: Array, sample_losses: Array, own: Array | None, smoothing: float
+    y_pred: Array, labels: Array, sample_losses: Array, own: Array | None, smoothing: float, clip: float
 ) -> None:
     """``sample_losses_i := −(1 − s)·log(clip(p_i,label_i)) − s/m·Σ_j log(clip(p_ij))``; (n, m), (n,) in, (n,) out."""
-    np.log(clip(y_pred.reshape(-1)[cells(y_pred, labels)]), out=sample_losses)
+    np.log(clipped(y_pred.reshape(-1)[cells(y_pred, labels)], clip), out=sample_losses)
     np.multiply(sample_losses, smoothing - 1, out=sample_losses)
     if smoothing:
-        sample_losses -= smoothing / y_pred.shape[1] * np.add.reduce(np.log(clip(y_pred)), axis=1)
+        sample_losses -= smoothing / y_pred.shape[1] * np.add.reduce(np.log(clipped(y_pred, clip)), axis=1)
 
 
-def categorical_backward(y_pred: Array, labels: Array, dinputs: Array, own: Array | None, smoothing: float) -> None:
+def categorical_backward(
+    y_pred: Array, labels: Array, dinputs: Array, own: Array | None, smoothing: float, clip: float
+) -> None:
     """``dinputs_ij := −target_ij / (p_ij·n)``; a p of 0 counts as the smallest normal number."""
     positive = np.maximum(y_pred, np.finfo(y_pred.dtype).tiny)
     off = smoothing / y_pred.shape[1]
@@ -332,7 +337,7 @@ def categorical_backward(y_pred: Array, labels: Array, dinputs: Array, own: Arra
 
 
 def categorical_backward_of_softmax(
-    output: Array, labels: Array, dinputs: Array, own: Array | None, smoothing: float
+    output: Array, labels: Array, dinputs: Array, own: Array | None, smoothing: float, clip: float
 ) -> None:
     """``dinputs := (output − targets) / n``; (n, m), (n,) in."""
     off = smoothing / output.shape[1]
@@ -354,7 +359,7 @@ add(
 
 @quiet
 def softmax_crossentropy(
-    inputs: Array, labels: Array, output: Array, dinputs: Array | None, smoothing: float = 0.0
+    inputs: Array, labels: Array, output: Array, dinputs: Array | None, smoothing: float = 0.0, clip: float = CLIP
 ) -> tuple[float, int]:
     """Softmax, loss, hits and gradient in one: return the sum of the losses, in double, and the hits.
 
@@ -363,7 +368,7 @@ def softmax_crossentropy(
     """
     softmax_forward(inputs, output)
     sample_losses = np.empty(len(labels), output.dtype)
-    categorical_forward(output, labels, sample_losses, None, smoothing)
+    categorical_forward(output, labels, sample_losses, None, smoothing, clip)
     if dinputs is not None:
-        categorical_backward_of_softmax(output, labels, dinputs, None, smoothing)
+        categorical_backward_of_softmax(output, labels, dinputs, None, smoothing, clip)
     return total(sample_losses), int(np.count_nonzero(np.argmax(output, axis=1) == labels))

@@ -30,7 +30,7 @@ ctypedef void (*dropout_mask_t)(
 ) noexcept nogil
 ctypedef Py_ssize_t (*softmax_crossentropy_t)(
     const void *, const int32_t *, void *, void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-    double, double *, void *
+    double, double, double *, void *
 ) noexcept nogil
 ctypedef void (*argmax_t)(const void *, Py_ssize_t *, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*near_count_t)(const void *, const void *, Py_ssize_t, double) noexcept nogil

@@ -4,10 +4,10 @@ It holds no Python function. The binding layer (`_native.pyx`) takes the table o
 """
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.float cimport DBL_MIN, FLT_MIN
+from libc.float cimport DBL_EPSILON, DBL_MIN, FLT_EPSILON, FLT_MIN
 from libc.math cimport INFINITY, exp, fabs, pow, rint, sqrt
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from nnx._kernels.native.kernels cimport *
 from nnx._kernels.native.simd cimport *

@@ -304,7 +304,7 @@ add_loss("hinge", "", <loss_t> hinge, 0, 1)
 
 
 # Binary cross-entropy: −(w·y·log p + (1 − y)·log(1 − p)), p clipped. Settings: label smoothing s, by which y becomes
-# (1 − s)·y + s/2, and a factor. Own numbers: the weight w of positive targets.
+# (1 − s)·y + s/2, how near p comes to 0 and 1, and a factor. Own numbers: the weight w of positive targets.
 
 
 cdef inline vec smoothed(vec y, vec smoothing) noexcept nogil:
@@ -312,7 +312,7 @@ cdef inline vec smoothed(vec y, vec smoothing) noexcept nogil:
 
 
 cdef inline vec binary_crossentropy_of(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
-    cdef vec c = clipped(p), one = v_all(1), target = smoothed(y, settings[0])
+    cdef vec c = clipped(p, settings[1]), one = v_all(1), target = smoothed(y, settings[0])
     cdef vec weighted = v_mul(own, target), other = v_sub(one, target), rest = v_sub(one, c)
     slope[0] = v_sub(v_div(other, rest), v_div(weighted, c))
     return v_sub(v_all(0), v_madd(weighted, v_log(c), v_mul(other, v_log(rest))))
@@ -334,15 +334,15 @@ cdef void binary_crossentropy(
 ) noexcept nogil:
     by_elements(
         binary_crossentropy_of, binary_crossentropy_of_sigmoid, True, part, y_pred, y_true, result, rows, columns, n,
-        settings, own, settings[1],
+        settings, own, settings[2],
     )
 
 
-add_loss("binary_crossentropy", "sigmoid", <loss_t> binary_crossentropy, NEEDS_PAIR, 2)
+add_loss("binary_crossentropy", "sigmoid", <loss_t> binary_crossentropy, NEEDS_PAIR, 3)
 
 
 # Categorical cross-entropy: −log p of the label, p clipped. Settings: label smoothing s, by which the target of each of
-# m classes is s/m, and that of the label 1 − s more.
+# m classes is s/m, and that of the label 1 − s more; how near p comes to 0 and 1.
 
 
 cdef void categorical_losses(
@@ -352,10 +352,11 @@ cdef void categorical_losses(
     Py_ssize_t rows,
     Py_ssize_t columns,
     double smoothing,
+    double clip,
 ) noexcept nogil:
     """``sample_losses_i := −(1 − s)·log(clip(p_i,label_i)) − s/m·Σ_j log(clip(p_ij))``."""
     cdef real_t chosen[MOST_LANES]
-    cdef vec sums, terms
+    cdef vec sums, terms, lowest = v_all(<real_t> clip)
     cdef Py_ssize_t i = 0, j
     cdef int count, l
     for l in range(LANES):
@@ -364,11 +365,11 @@ cdef void categorical_losses(
         count = <int> min(<Py_ssize_t> LANES, rows - i)
         for l in range(count):
             chosen[l] = y_pred[(i + l) * columns + labels[i + l]]
-        sums = v_sub(v_all(0), v_log(clipped(v_load(chosen))))
+        sums = v_sub(v_all(0), v_log(clipped(v_load(chosen), lowest)))
         if smoothing:
             sums = v_mul(v_all(<real_t> (1 - smoothing)), sums)
             for j in range(columns):
-                terms = v_log(clipped(v_gather(y_pred + i * columns + j, columns, count)))
+                terms = v_log(clipped(v_gather(y_pred + i * columns + j, columns, count), lowest))
                 sums = v_sub(sums, v_mul(v_all(<real_t> (smoothing / columns)), terms))
         v_store_part(sample_losses + i, sums, count)
         i += LANES
@@ -422,7 +423,7 @@ cdef void categorical_crossentropy(
     Py_ssize_t n, const double *settings, const real_t *own,
 ) noexcept nogil:
     if part == SAMPLE_LOSSES:
-        categorical_losses(y_pred, labels, result, rows, columns, settings[0])
+        categorical_losses(y_pred, labels, result, rows, columns, settings[0], settings[1])
     elif part == GRADIENT:
         categorical_gradient(y_pred, labels, result, rows, columns, n, settings[0])
     else:
@@ -432,5 +433,5 @@ cdef void categorical_crossentropy(
 # `softmax_crossentropy` does both in one pass.
 add_loss(
     "categorical_crossentropy", "softmax", <loss_t> categorical_crossentropy,
-    NEEDS_PAIR | BY_LABELS | FUSED_WITH_PAIR, 1,
+    NEEDS_PAIR | BY_LABELS | FUSED_WITH_PAIR, 2,
 )

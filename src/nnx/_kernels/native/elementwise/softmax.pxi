@@ -7,9 +7,10 @@ cdef enum:
     LEAST_TURNED = 5  # columns from which on to turn squares round is faster than to gather numbers one by one
 
 
-cdef inline vec clipped(vec p) noexcept nogil:
-    """p kept within [1e-7, 1 − 1e-7], NaN for NaN."""
-    return v_min(v_all(<real_t> (1 - 1e-7)), v_max(v_all(<real_t> 1e-7), p))
+cdef inline vec clipped(vec p, vec lowest) noexcept nogil:
+    """p kept within [lowest, 1 − lowest], and below 1; NaN for NaN."""
+    cdef vec below_one = v_all(<real_t> (1 - (FLT_EPSILON if sizeof(real_t) == 4 else DBL_EPSILON) / 2))
+    return v_min(v_min(v_sub(v_all(1), lowest), below_one), v_max(lowest, p))
 
 
 cdef void turn_rows(
@@ -157,6 +158,7 @@ cdef Py_ssize_t softmax_crossentropy(
     Py_ssize_t column,
     Py_ssize_t n,  # rows of the batch that these are of
     double smoothing,  # of labels: the target of each of m classes is s/m, that of the label 1 − s more
+    double clip,  # how near to 0 and 1 the logarithm takes probabilities
     double *row_hits,  # (rows,) out: 1 for a hit, else 0; or NULL
     real_t *lines,  # scratch (columns, LANES)
 ) noexcept nogil:
@@ -167,7 +169,7 @@ cdef Py_ssize_t softmax_crossentropy(
     cdef vec p, sums, largest, best, chosen, wanted, scale = v_all(<real_t> (1.0 / n))
     cdef vec one = v_all(1), zero = v_all(0), right_ones = v_all(0)
     cdef vec off = v_all(<real_t> (smoothing / columns)), on = v_all(<real_t> (1 - smoothing + smoothing / columns))
-    cdef vec logs
+    cdef vec logs, lowest = v_all(<real_t> clip)
     cdef mask right
     cdef real_t numbers[MOST_LANES]
     cdef Py_ssize_t j, at, hits = 0, i = 0
@@ -195,11 +197,11 @@ cdef Py_ssize_t softmax_crossentropy(
             v_store(numbers, best)
             for l in range(count):
                 row_hits[i + l] = numbers[l]
-        logs = v_log(clipped(chosen))
+        logs = v_log(clipped(chosen, lowest))
         if smoothing:
             logs = v_mul(v_all(<real_t> (1 - smoothing)), logs)
             for j in range(columns):
-                logs = v_add(logs, v_mul(off, v_log(clipped(v_load(lines + j * LANES)))))
+                logs = v_add(logs, v_mul(off, v_log(clipped(v_load(lines + j * LANES), lowest))))
         v_store_part(sample_losses + i, v_sub(zero, logs), count)
         i += LANES
     v_store(numbers, right_ones)

@@ -286,7 +286,7 @@ cdef Py_ssize_t lanes_judge(
     if net.fused:
         hits = softmax_crossentropy(
             z, <const int32_t *> targets, z, own.d + first, sample_losses, rows, net.n_out, 1, own.rows, batch.rows,
-            net.loss_settings[0], row_hits_of(net, first), <real_t *> (scratch + PRODUCT_SCRATCH),
+            net.loss_settings[0], net.loss_settings[1], row_hits_of(net, first), <real_t *> (scratch + PRODUCT_SCRATCH),
         )
     else:
         if net.combined:

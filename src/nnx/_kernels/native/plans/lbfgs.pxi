@@ -6,7 +6,8 @@
 # in their order. So bits do not depend on the number of threads.
 
 cdef enum:
-    ABREAST = 16  # sums side by side in a piece, in every variant: bits are the same
+    ABREAST = 16  # sums side by side in a piece
+    SUMS = 4  # vectors of them
 
 cdef enum:
     GOES_ON, FLAT, SLOW, EVALUATED, FAILED, NOT_FINITE
@@ -213,6 +214,52 @@ cdef double all_sums(Share *share, bint largest) noexcept nogil:
     return total_sum
 
 
+cdef inline double piece_product(const real_t *a, const real_t *b, Py_ssize_t n) noexcept nogil:
+    """Return the product of two pieces, summed in double, several sums side by side."""
+    cdef vec parts[ABREAST]
+    cdef double sums[ABREAST]
+    cdef double product = 0
+    cdef Py_ssize_t i = 0
+    cdef int l
+    for l in range(ABREAST):
+        sums[l] = 0
+    if sizeof(real_t) == 8:
+        for l in range(SUMS):
+            parts[l] = v_all(0)
+        while i + SUMS * LANES <= n:
+            for l in range(SUMS):
+                parts[l] = v_madd(v_load(a + i + l * LANES), v_load(b + i + l * LANES), parts[l])
+            i += SUMS * LANES
+        for l in range(1, SUMS):
+            parts[0] = v_add(parts[0], parts[l])
+        v_add_to(sums, parts[0])
+    while i + ABREAST <= n:
+        for l in range(ABREAST):
+            sums[l] += <double> a[i + l] * <double> b[i + l]
+        i += ABREAST
+    for l in range(<int> (n - i)):
+        sums[l] += <double> a[i + l] * <double> b[i + l]
+    for l in range(ABREAST):
+        product += sums[l]
+    return product
+
+
+cdef void move_along(
+    const real_t *a, double factor, const real_t *b, real_t *result, Py_ssize_t n
+) noexcept nogil:
+    """``result := a + factor * b``, rounded once if that is float32; ``result`` may be a."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        result[i] = <real_t> (<double> a[i] + factor * <double> b[i])
+
+
+cdef void scale_along(const real_t *a, double factor, real_t *result, Py_ssize_t n) noexcept nogil:
+    """``result := factor * a``; may be a."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        result[i] = <real_t> (factor * <double> a[i])
+
+
 cdef double dot_of(Share *share, const real_t *a, const real_t *b) noexcept nogil:
     return moved_dot(share, NULL, 0, NULL, a, b)
 
@@ -225,29 +272,15 @@ cdef double moved_dot(
     const real_t *a,  # may be `moved`
     const real_t *b,
 ) noexcept nogil:
-    """Add to a vector what is given; then return the product of two, summed in double."""
+    """Add to a vector what is given; then return the product of two, piece by piece, while these are in L1."""
     cdef double *sums = sums_of_turn(share)
-    cdef double parts[ABREAST]
-    cdef Py_ssize_t i = share.first, j, end
-    cdef int l
+    cdef Py_ssize_t i = share.first, n
     while i < share.end:
-        end = min(i + SUMMED, share.end)
+        n = min(<Py_ssize_t> SUMMED, share.end - i)
         if moved is not NULL:
-            for j in range(i, end):
-                moved[j] = <real_t> (<double> moved[j] + factor * <double> by[j])
-        for l in range(ABREAST):
-            parts[l] = 0
-        j = i
-        while j + ABREAST <= end:
-            for l in range(ABREAST):
-                parts[l] += <double> a[j + l] * <double> b[j + l]
-            j += ABREAST
-        for l in range(<int> (end - j)):
-            parts[l] += <double> a[j + l] * <double> b[j + l]
-        sums[i // SUMMED] = 0
-        for l in range(ABREAST):
-            sums[i // SUMMED] += parts[l]
-        i = end
+            move_along(moved + i, factor, by + i, moved + i, n)
+        sums[i // SUMMED] = piece_product(a + i, b + i, n)
+        i += n
     return all_sums(share, False)
 
 
@@ -350,13 +383,12 @@ cdef void note_value(double *numbers, const Value *value) noexcept nogil:
 cdef void start_search(Share *share, double *numbers) noexcept nogil:
     """Begin at the parameters as they are, unless these are where an earlier iteration ended."""
     cdef Search *search = share.search
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, size = (share.end - share.first) * <Py_ssize_t> sizeof(real_t)
     cdef double moved = 0
     cdef Value value
     exchange(TAKE_VALUES, share, work(search, TRIAL))
-    for i in range(share.first, share.end):
-        if work(search, TRIAL)[i] != vector(search, AT_POINT)[i]:
-            moved = 1
+    if memcmp(work(search, TRIAL) + share.first, vector(search, AT_POINT) + share.first, size):
+        moved = 1
     i = share.first
     while i < share.end:
         sums_of_turn(share)[i // SUMMED] = moved
@@ -369,10 +401,7 @@ cdef void start_search(Share *share, double *numbers) noexcept nogil:
             numbers[i] = 0
     numbers[SEARCH_SCALE] = 1
     numbers[SEARCH_EVALUATIONS] += 1
-    memcpy(
-        vector(search, AT_POINT) + share.first, work(search, TRIAL) + share.first,
-        (share.end - share.first) * sizeof(real_t),
-    )
+    memcpy(vector(search, AT_POINT) + share.first, work(search, TRIAL) + share.first, size)
     if not evaluate_search(share, &value):
         note_value(numbers, &value)
         numbers[SEARCH_END] = NOT_FINITE
@@ -393,9 +422,8 @@ cdef double find_direction(Share *share, const double *numbers) noexcept nogil:
     cdef Py_ssize_t newest = <Py_ssize_t> numbers[SEARCH_NEXT] - 1 + m
     cdef double shares[MOST_PAIRS]
     cdef double product = 0
-    cdef Py_ssize_t i
-    for i in range(share.first, share.end):
-        ahead[i] = -vector(search, AT_GRADIENT)[i]
+    cdef Py_ssize_t n = share.end - share.first
+    scale_along(vector(search, AT_GRADIENT) + share.first, -1, ahead + share.first, n)
     for k in range(n_pairs):
         pair, before = (newest - k) % m, (newest - k + 1) % m
         if k == 0:
@@ -408,12 +436,11 @@ cdef double find_direction(Share *share, const double *numbers) noexcept nogil:
         shares[pair] = product / curvatures[pair]
     if n_pairs:
         pair = (newest - n_pairs + 1) % m
-        for i in range(share.first, share.end):
-            ahead[i] = <real_t> (
-                <double> ahead[i] - shares[pair] * <double> vector(search, AT_PAIRS + m + pair)[i]
-            )
-        for i in range(share.first, share.end):
-            ahead[i] = <real_t> (<double> ahead[i] * numbers[SEARCH_SCALE])
+        move_along(
+            ahead + share.first, -shares[pair], vector(search, AT_PAIRS + m + pair) + share.first, ahead + share.first,
+            n,
+        )
+        scale_along(ahead + share.first, numbers[SEARCH_SCALE], ahead + share.first, n)
     for k in range(n_pairs - 1, -1, -1):
         pair, after = (newest - k) % m, (newest - k + 1) % m
         if k == n_pairs - 1:
@@ -438,16 +465,16 @@ cdef bint search_line(
     """Search along the direction; return whether a step was found."""
     cdef Search *search = share.search
     cdef real_t *trial = work(search, TRIAL)
-    cdef Py_ssize_t i, k
+    cdef Py_ssize_t k
     cdef bint finite
     if not slope < 0:
         return False
     begin_line(line, numbers[SEARCH_LOSS], slope, step)
     for k in range(search.search_steps):
-        for i in range(share.first, share.end):
-            trial[i] = <real_t> (
-                <double> vector(search, AT_POINT)[i] + line.step * <double> work(search, AHEAD)[i]
-            )
+        move_along(
+            vector(search, AT_POINT) + share.first, line.step, work(search, AHEAD) + share.first, trial + share.first,
+            share.end - share.first,
+        )
         exchange(PUT_VALUES, share, trial)
         meet(share.net.progress.meeting, share.net.progress.n_threads)
         finite = evaluate_search(share, value)
@@ -466,16 +493,18 @@ cdef bint search_line(
 cdef void keep_pair(Share *share, double *numbers, double step, double slope, double last_slope) noexcept nogil:
     """Keep the differences of points and gradients, unless their curvature is lost in rounding."""
     cdef Search *search = share.search
-    cdef Py_ssize_t pair = <Py_ssize_t> numbers[SEARCH_NEXT], i
+    cdef Py_ssize_t pair = <Py_ssize_t> numbers[SEARCH_NEXT]
     cdef double curvature = (last_slope - slope) * step, decrease = -slope * step
     cdef double epsilon = 2.220446049250313e-16 if sizeof(real_t) == 8 else 1.1920928955078125e-07
     cdef real_t *s = vector(search, AT_PAIRS + pair)
     cdef real_t *y = vector(search, AT_PAIRS + search.memory + pair)
     if not curvature > epsilon * decrease:
         return
-    for i in range(share.first, share.end):
-        s[i] = <real_t> (step * <double> work(search, AHEAD)[i])
-        y[i] = work(search, TRIAL_GRADIENT)[i] - vector(search, AT_GRADIENT)[i]
+    scale_along(work(search, AHEAD) + share.first, step, s + share.first, share.end - share.first)
+    move_along(
+        work(search, TRIAL_GRADIENT) + share.first, -1, vector(search, AT_GRADIENT) + share.first, y + share.first,
+        share.end - share.first,
+    )
     numbers[SEARCH_SCALE] = curvature / dot_of(share, y, y)
     if share.thread == 0:
         search.numbers[SEARCH_NUMBERS + pair] = curvature

@@ -86,7 +86,8 @@ cdef class Minimization(Plan):
             raise ValueError("Minimization.iterate: numbers must be those of a search.")
         self.n_iterations = n_iterations
         figures = self.prepare(
-            self.lean.n_samples, max(n_iterations, <Py_ssize_t> 1), n_iterations == 0, 0, 0.0, None, 0, 0, n_threads, False
+            self.lean.n_samples, max(n_iterations, <Py_ssize_t> 1), n_iterations == 0, 0, 0.0, None, 0, 0, n_threads,
+            False,
         )
         self.progress.penalty_scale = penalty_scale
         for i in range(2):

@@ -213,7 +213,7 @@ cdef Py_ssize_t judge_outputs(
     if net.fused:
         hits = softmax_crossentropy(
             output, <const int32_t *> targets, output, NULL, sample_losses, rows, net.n_out, net.n_out, 1, batch.rows,
-            net.loss_settings[0], row_hits_of(net, first), <real_t *> (scratch + PRODUCT_SCRATCH),
+            net.loss_settings[0], net.loss_settings[1], row_hits_of(net, first), <real_t *> (scratch + PRODUCT_SCRATCH),
         )
     else:
         compute_loss(SAMPLE_LOSSES, net, output, targets, sample_losses, rows, batch.rows)

@@ -397,7 +397,7 @@ cdef Py_ssize_t judge_rows(
     if net.fused:
         hits = softmax_crossentropy(
             <const real_t *> last.inputs + at, <const int32_t *> targets, output, gradient, sample_losses, rows,
-            net.n_out, net.n_out, 1, batch.rows, net.loss_settings[0], row_hits_of(net, first),
+            net.n_out, net.n_out, 1, batch.rows, net.loss_settings[0], net.loss_settings[1], row_hits_of(net, first),
             <real_t *> (scratch + PRODUCT_SCRATCH),
         )
     else:

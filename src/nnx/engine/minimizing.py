@@ -1,7 +1,7 @@
 """Training by `Optimizer_LBFGS`: iterations that need the loss as a function of all parameters.
 
 `training.py` asks here first. One loop serves both ways: compiled, many iterations in a call (`plans/lbfgs.pxi`), and
-layer by layer, with the definition in NumPy (`_kernels/_numpy/lbfgs.py`).
+layer by layer, with the definition in NumPy (`lbfgs.py`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx._base.text import abridged
 from nnx._base.typing import Array
-from nnx._kernels._numpy import lbfgs
-from nnx._kernels._numpy.lbfgs import Memory
-from nnx.engine import divergence, layerwise, plan, program
+from nnx.engine import divergence, layerwise, lbfgs, plan, program
 from nnx.engine.job import EndEpoch, Job, Keep
+from nnx.engine.lbfgs import Memory
 from nnx.layers import Layer_BatchNorm, Layer_Dropout, Layer_GaussianNoise, walk
 from nnx.lbfgs import Optimizer_LBFGS
 

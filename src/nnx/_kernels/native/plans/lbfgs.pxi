@@ -1,4 +1,4 @@
-# L-BFGS: many iterations in one call, each a direction and a line search along it. `_numpy/lbfgs.py` defines what is
+# L-BFGS: many iterations in one call, each a direction and a line search along it. `engine/lbfgs.py` defines what is
 # computed, and has the sources; names are the same here.
 #
 # The gradient is that of a step whose second phase collects gradients (`clipping.pxi`) and whose update never comes.

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from nnx._base.typing import Array
+from nnx.lbfgs import Limits
 
 #: Where in `Memory.numbers` the numbers are. The curvatures of the pairs come after them.
 LOSS, DATA_LOSS, PENALTY, ACCURACY = 0, 1, 2, 3
@@ -38,15 +39,6 @@ GROW_LEAST, GROW_MOST, LONGEST = 1.1, 4.0, 1e10
 SHORTEN = 0.1
 
 
-class Limits(NamedTuple):
-    """When it ends: the arguments of `Optimizer_LBFGS`."""
-
-    max_evaluations: int
-    gradient_tolerance: float
-    loss_tolerance: float
-    search_steps: int
-
-
 class Memory:
     """What an iteration knows of those before it.
 
@@ -60,8 +52,8 @@ class Memory:
 
     def __init__(self, size: int, memory: int, dtype: np.dtype) -> None:
         self.memory = memory
-        self.vectors: Array = np.zeros((PAIRS + 2 * memory, size), dtype)
-        self.numbers: Array = np.zeros(N_NUMBERS + memory, np.float64)
+        self.vectors: Array = np.full((PAIRS + 2 * memory, size), 0, dtype)
+        self.numbers: Array = np.full(N_NUMBERS + memory, 0, np.float64)
         self.numbers[SCALE] = 1
 
 
@@ -267,7 +259,7 @@ def _tilted(end: End, slope: float) -> End:
 
 def dot(a: Array, b: Array) -> float:
     """Return a product of vectors, summed in double."""
-    return float(np.dot(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)))
+    return float(a.astype(np.float64, copy=False) @ b.astype(np.float64, copy=False))
 
 
 def plus(a: Array, factor: float, b: Array) -> Array:

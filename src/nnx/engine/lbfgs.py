@@ -141,6 +141,7 @@ class LineSearch:
     """
 
     def __init__(self, loss: float, slope: float, step: float) -> None:
+        loss, slope = np.float64(loss), np.float64(slope)  # whose division by 0 is no error: such a step fails
         self.step, self.longest = step, LONGEST
         self.loss, self.slope = loss, slope
         self.best = self.other = End(0.0, loss, slope)
@@ -156,6 +157,7 @@ class LineSearch:
 
     def take(self, loss: float, slope: float) -> bool:
         """Take loss and slope at ``step``; return whether the search ends there, or choose the next step."""
+        loss, slope = np.float64(loss), np.float64(slope)
         step, enough = self.step, DECREASE * self.slope
         target = self.loss + step * enough
         if self.first_stage and loss <= target and slope >= 0:
@@ -317,7 +319,7 @@ def iterate(memory: Memory, limits: Limits, objective: Objective) -> bool:
         ahead = direction(memory)
         step = 1.0
         if not numbers[ITERATIONS]:
-            step = min(1 / math.sqrt(dot(ahead, ahead)), LONGEST)
+            step = min(float(1 / np.sqrt(np.float64(dot(ahead, ahead)))), LONGEST)
         slope = dot(vectors[GRADIENT], ahead)
         found = search(memory, limits, objective, ahead, slope, step)
         if found is not None:

@@ -285,7 +285,7 @@ cdef double moved_dot(
 
 
 cdef double largest_of(Share *share, const real_t *a) noexcept nogil:
-    """Return the largest absolute value; a NaN if there is one."""
+    """Return the largest absolute value of finite numbers."""
     cdef double *sums = sums_of_turn(share)
     cdef Py_ssize_t i = share.first, j
     cdef double found, size

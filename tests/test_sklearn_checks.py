@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 import pytest
@@ -20,41 +21,54 @@ ESTIMATORS = [kind(solver=solver) for kind in (MLPClassifier, MLPRegressor) for 
 #: What scikit-learn checks of its own estimators only, or only since 1.6.
 UNLISTED = ("check_param_validation", "check_n_features_in_after_fitting", "check_dataframe_column_names_consistency")
 
-#: The compiled kernels that this machine would choose, and the definition: the other variants compute the same.
-CHOSEN = sorted({_kernels.name, "numpy"})
-
-pytestmark = [
-    pytest.mark.parametrize("backend", CHOSEN, indirect=True),
-    pytest.mark.filterwarnings("ignore"),  # the checks train for a few epochs, and warn of what they leave out
-]
-
-#: What each check is, as pytest names it, to count them.
-checked = parametrize_with_checks(ESTIMATORS)
+pytestmark = pytest.mark.filterwarnings("ignore")  # checks train for a few epochs, and warn of what they leave out
 
 
-@checked
+def checks_of(estimators):
+    """Return all pairs of estimator and check that scikit-learn thinks of, and the function that names them."""
+    mark = parametrize_with_checks(estimators).mark
+    return list(mark.args[1]), mark.kwargs["ids"]
+
+
+CHECKS, NAMES = checks_of(ESTIMATORS)
+
+
+def on(backends, cases):
+    """Return all cases on the first backend, and those of one solver on others: they take the longest."""
+    first, *others = backends
+    pairs = [(first, *case) for case in cases]
+    return pairs + [(other, *case) for other in others for case in cases if case[0].solver == "adam"]
+
+
+#: What this machine or NNX_BACKEND chooses, and the definition: other variants would show nothing more.
+BACKENDS = [_kernels.name] if os.environ.get("NNX_BACKEND") else list(dict.fromkeys([_kernels.name, "numpy"]))
+
+
+@pytest.mark.parametrize(("backend", "estimator", "check"), on(BACKENDS, CHECKS), ids=NAMES, indirect=["backend"])
 def test_a_check_of_scikit_learn_passes(estimator, check):
     check(estimator)
 
 
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
 @pytest.mark.parametrize("name", UNLISTED)
 def test_a_check_that_third_parties_are_spared_passes(estimator, name):
     getattr(estimator_checks, name)(type(estimator).__name__, estimator)
 
 
+@pytest.mark.parametrize("backend", BACKENDS[:1], indirect=True)
 def test_there_are_as_many_checks_as_for_scikit_learns_own():
     from sklearn.neural_network import MLPClassifier as TheirClassifier
     from sklearn.neural_network import MLPRegressor as TheirRegressor
 
     theirs = [kind(solver=solver) for kind in (TheirClassifier, TheirRegressor) for solver in SOLVERS]
-    ours, others = names_of_checks(checked), names_of_checks(parametrize_with_checks(theirs))
+    ours, others = names_of(CHECKS), names_of(checks_of(theirs)[0])
     assert len(ours) > 250
     assert set(others) <= set(ours)
     assert len(ours) >= len(others)
 
 
-def names_of_checks(mark):
-    """Return the name of each check that a mark of `parametrize_with_checks` stands for."""
-    found = [(case.values if hasattr(case, "values") else case)[1] for case in mark.args[1]]
+def names_of(cases):
+    """Return the name of each check, which may be a function or made of one."""
+    found = [(case.values if hasattr(case, "values") else case)[1] for case in cases]
     return [(check.func if isinstance(check, partial) else check).__name__ for check in found]

@@ -30,6 +30,7 @@ from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from nnx import _kernels
 from nnx.sklearn import MLPClassifier, MLPRegressor
 
 VERSION = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
@@ -200,17 +201,26 @@ def test_scores_of_folds(iris):
     assert scores.shape == (2, 3)
 
 
-@pytest.mark.parametrize("backend_of_joblib", ["threading", "loky"])
-def test_a_search_by_several_workers_finds_what_one_finds(backend_of_joblib, iris):
-    X, y = iris
+def same_search(X, y, backend_of_joblib):
+    """Check that a search by two workers of joblib finds what one finds."""
     grid = {"alpha": [1e-4, 30.0], "hidden_layer_sizes": [(4,), (8,)]}
-    alone = GridSearchCV(classifier(), grid, cv=3, n_jobs=1).fit(X, y)
+    estimator = classifier(max_iter=20)
+    alone = GridSearchCV(estimator, grid, cv=3, n_jobs=1).fit(X, y)
     with joblib.parallel_config(backend_of_joblib, n_jobs=2):
-        found = GridSearchCV(classifier(), grid, cv=3).fit(X, y)
+        found = GridSearchCV(estimator, grid, cv=3).fit(X, y)
     for name in ("mean_test_score", "rank_test_score"):
         np.testing.assert_array_equal(found.cv_results_[name], alone.cv_results_[name])
     assert found.best_params_ == alone.best_params_
     np.testing.assert_array_equal(found.predict_proba(X), alone.predict_proba(X))
+
+
+def test_a_search_by_threads_finds_what_one_finds(iris):
+    same_search(*iris, "threading")
+
+
+@pytest.mark.parametrize("backend", [_kernels.name], indirect=True)  # starting processes takes seconds
+def test_a_search_by_processes_finds_what_one_finds(iris):
+    same_search(*iris, "loky")
 
 
 def test_a_search_that_halves(iris):

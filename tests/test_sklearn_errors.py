@@ -262,7 +262,7 @@ def test_a_column_of_targets_is_taken_with_a_warning():
 
 
 def test_a_single_class_is_refused():
-    with pytest.raises(ValueError, match="only one class: .*yes"):
+    with pytest.raises(ValueError, match=r"only one class: .*yes"):
         small(MLPClassifier).fit(X, np.full(30, "yes"))
 
 

@@ -20,9 +20,9 @@ from nnx.files import safetensors as tensor_files
 pytest.importorskip("sklearn")
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-from sklearn.base import clone  # noqa: E402
+from sklearn.base import clone
 
-from nnx.sklearn import MLPClassifier, MLPRegressor, load  # noqa: E402
+from nnx.sklearn import MLPClassifier, MLPRegressor, load
 
 TRUST = Path(__file__).parents[1] / "trust"
 N = 60

@@ -14,6 +14,7 @@ import json
 import random
 import resource
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,6 +28,11 @@ from worker import Examiner, run
 import nnx
 from nnx.data.columns import Ignored, Number, Text
 from nnx.files import model_files, safetensors
+
+try:
+    from nnx import sklearn as estimators
+except ImportError:  # scikit-learn is not installed
+    estimators = None  # type: ignore[assignment]
 
 MORE_MEMORY = 64 << 20
 SECONDS = 1.0
@@ -121,12 +127,30 @@ DATA = {"classes": CLASSES, "numbers": NUMBERS, "settings": NUMBERS, "layers": C
 ROUND = {"epochs": 2, "batch_size": 4, "shuffle": True, "seed": 1, "print_every": None}
 
 
+def estimator_of(kind: str) -> Any:
+    """Return one of a few small estimators, the same at every call, trained a little."""
+    X = np.random.RandomState(1).uniform(-1.0, 1.0, (24, 2))
+    settings: dict[str, Any] = {"hidden_layer_sizes": (3,), "max_iter": 2, "random_state": np.random.RandomState(2)}
+    if kind == "regressor":
+        objects: dict[str, Any] = {"solver": nnx.Optimizer_AdamW(0.1), "learning_rate": nnx.Schedule_WarmUp(3)}
+        return estimators.MLPRegressor(norm="batch", dropout=[0.1], **objects, **settings).fit(X, X @ X.T[:, :2])
+    activation = [nnx.Activation_PReLU(3, dtype="float64")]
+    estimator = estimators.MLPClassifier(activation=activation, class_weight={"a": 2.0}, n_members=2, **settings)
+    return estimator.fit(X, np.array(["a", "b", "c"])[np.arange(24) % 3])
+
+
 class Original:
     """A valid file, and how it is read."""
 
     def __init__(self, kind: str, what: str, folder: Path) -> None:
         self.kind, self.what = kind, what
         path = folder / "original"
+        if what == "estimator":
+            estimator_of(kind).save(path)
+            self.content = path.read_bytes()
+            self.header, self.payload = parts(self.content)
+            self.result = everything(self.read(path))
+            return
         model = model_of(kind)
         if what == "model":
             model.save(path)
@@ -140,8 +164,10 @@ class Original:
         self.header, self.payload = parts(self.content)
         self.result = everything(self.read(path))
 
-    def read(self, path: Path) -> nnx.Model:
-        """Read a file in place of this one and return the model that results."""
+    def read(self, path: Path) -> Any:
+        """Read a file in place of this one and return the model, or the estimator, that results."""
+        if self.what == "estimator":
+            return estimators.load(path)
         if self.what == "model":
             return nnx.Model.load(path)
         self.reader = model_of(self.kind)
@@ -158,8 +184,12 @@ def parts(content: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(content[8:end]), content[end:]
 
 
-def everything(model: nnx.Model) -> tuple[str, dict[str, bytes]]:
-    """Return what a file of the model would hold."""
+def everything(model: Any) -> Any:
+    """Return what a file of the model, or of the estimator, would hold."""
+    if not isinstance(model, nnx.Model):
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(Path(folder) / "file")
+            return (Path(folder) / "file").read_bytes()
     description, arrays = model_files.contents("trust", model)
     return json.dumps(description), {name: a.tobytes() for name, a in arrays.items()}
 
@@ -344,6 +374,8 @@ class Mutants(Examiner):
     def __init__(self, seed: int, folder: Path) -> None:
         self.seed, self.path = seed, folder / "mutant"
         kinds = [(kind, what) for kind in DATA for what in ("model", "parameters", "checkpoint")]
+        if estimators is not None:
+            kinds += [(kind, "estimator") for kind in ("classifier", "regressor")]
         self.originals = [Original(*each, folder) for each in kinds]
         self.found: Counter[str] = Counter()
 
@@ -370,8 +402,9 @@ class Mutants(Examiner):
                 model = original.read(self.path)
         except nnx.ModelFileError as error:
             self.found["refused"] += 1
-            problem = None if str(error).startswith("Model.") else f"a strange sentence: {error}"
-            if original.what != "model" and everything(original.reader) != original.unchanged:
+            beginning = "nnx.sklearn.load: " if original.what == "estimator" else "Model."
+            problem = None if str(error).startswith(beginning) else f"a strange sentence: {error}"
+            if original.what in ("parameters", "checkpoint") and everything(original.reader) != original.unchanged:
                 problem = "a refused file has changed the model"
         except ValueError as error:  # a sound checkpoint of another run
             self.found["refused"] += 1
@@ -391,14 +424,15 @@ class Mutants(Examiner):
         seconds = time.process_time() - began
         return problem or (f"it took {seconds:.1f} s" if seconds > SECONDS else None)
 
-    def _check(self, original: Original, model: nnx.Model, signed: bool) -> str | None:
+    def _check(self, original: Original, model: Any, signed: bool) -> str | None:
         """Judge a model that was accepted: without a new checksum it must be the original's."""
         if not signed and everything(model) != original.result:
             return "another model than the original was accepted"
+        is_fitted = original.what != "estimator" or hasattr(model, "n_layers_")
         with np.errstate(all="ignore"):
-            output = model.predict(np.ones((3, 2)))
+            output = model.predict(np.ones((3, 2))) if is_fitted else np.ones(3)
         model.save(self.path)
-        twin = nnx.Model.load(self.path)
+        twin = original.read(self.path) if original.what == "estimator" else nnx.Model.load(self.path)
         if everything(twin) != everything(model):
             return "what was accepted is not what is saved again"
         return None if output.shape[0] == 3 else f"an output of shape {output.shape}"

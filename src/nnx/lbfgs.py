@@ -1,15 +1,14 @@
-"""`Optimizer_LBFGS`: settings and results. What it computes is in `_kernels/_numpy/lbfgs.py` and
+"""`Optimizer_LBFGS`: settings and results. What it computes is in `engine/lbfgs.py` and
 `_kernels/native/plans/lbfgs.pxi`; `engine/minimizing.py` runs it.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from nnx._base import check
 from nnx._base.describe import Described
 from nnx._base.vocabulary import built_in
-from nnx._kernels._numpy.lbfgs import Limits
 from nnx.optimizers import Optimizer_SGD, Rule
 
 __all__ = ["Optimizer_LBFGS"]
@@ -18,6 +17,15 @@ __all__ = ["Optimizer_LBFGS"]
 MAX_MEMORY = 256
 #: A rule that lets a plan's steps collect their gradients, as if for a common norm, and leave them there.
 COLLECTING = Optimizer_SGD(clip_norm=1.0)._rule()
+
+
+class Limits(NamedTuple):
+    """When it ends: the arguments of `Optimizer_LBFGS`."""
+
+    max_evaluations: int
+    gradient_tolerance: float
+    loss_tolerance: float
+    search_steps: int
 
 
 @built_in("minimizer")

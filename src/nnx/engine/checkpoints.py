@@ -20,8 +20,7 @@ from nnx import _kernels
 from nnx._base import check, files
 from nnx._base.random import MAX_SEED
 from nnx._base.typing import Array, Path
-from nnx._kernels._numpy import lbfgs
-from nnx.engine import calling
+from nnx.engine import calling, lbfgs
 from nnx.engine.history import EPOCH, STEP
 from nnx.engine.job import Job
 from nnx.files import descriptions, model_files

@@ -9,8 +9,8 @@ from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
 from nnx._base.random import Order
 from nnx._base.typing import Array
-from nnx._kernels._numpy.lbfgs import Memory
 from nnx.engine.history import History
+from nnx.engine.lbfgs import Memory
 
 
 class Data(NamedTuple):

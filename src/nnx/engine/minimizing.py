@@ -1,7 +1,7 @@
 """Training by `Optimizer_LBFGS`: iterations that need the loss as a function of all parameters.
 
 `training.py` asks here first. One loop serves both ways: compiled, many iterations in a call (`plans/lbfgs.pxi`), and
-layer by layer, with the definition in NumPy (`_kernels/_numpy/lbfgs.py`).
+layer by layer, with the definition in NumPy (`lbfgs.py`).
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import math
 import time
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from nnx import _kernels, optimizers
-from nnx._base import printing
+from nnx._base import precision, printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx._base.text import abridged
 from nnx._base.typing import Array
 from nnx._base.weights import penalties_times, scale_per_sample
-from nnx._kernels._numpy import lbfgs
-from nnx._kernels._numpy.lbfgs import Memory
-from nnx.engine import divergence, layerwise, plan, program
+from nnx.engine import divergence, layerwise, lbfgs, plan, program
 from nnx.engine.job import EndEpoch, Job, Keep
+from nnx.engine.lbfgs import Memory
 from nnx.layers import Layer_BatchNorm, Layer_Dropout, Layer_GaussianNoise, walk
 from nnx.lbfgs import Optimizer_LBFGS
 
@@ -194,20 +194,20 @@ class Layered:
         """Return loss and gradient with the parameters as they are."""
         model, data = self.model, self.job.data
         self._undo()
-        with np.errstate(all="ignore"):
+        with precision.of_products(None):
             output = model.forward(data.X, training=True)
-            self.has_moved = True
-            model.loss.new_pass()
-            model.accuracy.new_pass()
-            model.loss.calculate(output, data.y, **data.weighing)
-            loss, penalty = map(float, model.loss.calculate_accumulated(include_regularization=True))
-            penalty *= self.penalty_scale
-            if not math.isfinite(loss + penalty):
-                return lbfgs.Value(loss, penalty, math.nan, None)
-            predictions = layerwise._predictions(model, output)
-            accuracy = float(model.accuracy.calculate(predictions, data.y_accuracy, **data.weighing))
-            with penalties_times(self.penalty_scale):
-                model.backward(output, data.y, **data.weighing)
+        self.has_moved = True
+        model.loss.new_pass()
+        model.accuracy.new_pass()
+        model.loss.calculate(output, data.y, **data.weighing)
+        loss, penalty = map(float, model.loss.calculate_accumulated(include_regularization=True))
+        penalty *= self.penalty_scale
+        if not math.isfinite(loss + penalty):
+            return lbfgs.Value(loss, penalty, math.nan, None)
+        predictions = layerwise._predictions(model, output)
+        accuracy = float(model.accuracy.calculate(predictions, data.y_accuracy, **data.weighing))
+        with precision.of_products(None), penalties_times(self.penalty_scale):
+            model.backward(output, data.y, **data.weighing)
         return lbfgs.Value(loss, penalty, accuracy, self._gradient())
 
     def accept(self) -> None:
@@ -236,8 +236,9 @@ class Layered:
         """Do an iteration; return its figures, (5, 1), or (5, 0) if it found nothing."""
         memory, numbers = self.memory, self.memory.numbers
         point = np.concatenate([values.reshape(-1) for values in _parameters(self.model)])
-        lbfgs.start(memory, self.limits, self, point.astype(memory.vectors.dtype, copy=False))
-        found = not numbers[lbfgs.END] and lbfgs.iterate(memory, self.limits, self)
+        with np.errstate(all="ignore"):  # points that are tried may lie far off
+            lbfgs.start(memory, self.limits, self, point.astype(memory.vectors.dtype, copy=False))
+            found = not numbers[lbfgs.END] and lbfgs.iterate(memory, self.limits, self)
         self._undo()
         names = [lbfgs.LOSS, lbfgs.DATA_LOSS, lbfgs.PENALTY, lbfgs.ACCURACY, lbfgs.STEP]
         figures = numbers[names][:, None] if found else np.empty((5, 0))
@@ -261,13 +262,14 @@ class Layered:
         """Let go of all arrays."""
 
 
-def _record(job: Job, memory: Memory, figures: Array) -> None:
-    """Enter iterations everywhere at once: no signal comes between."""
+def _record(job: Job, memory: Memory, figures: Array, *others: partial[Any]) -> None:
+    """Enter iterations everywhere at once, with what else is to change then: no signal comes between."""
     optimizer, n = job.model.optimizer, figures.shape[1]
     calls = [
         partial(setattr, optimizer, "evaluations", int(memory.numbers[lbfgs.EVALUATIONS])),
         partial(setattr, optimizer, "iterations", optimizer.iterations + n),
         partial(setattr, job, "done", job.done + n),
+        *others,
     ]
     if n:
         calls.append(job.history.adding(figures, figures))
@@ -289,6 +291,7 @@ class Compiled(Layered):
 
     def __init__(self, job: Job, memory: Memory) -> None:
         super().__init__(job, memory)
+        self.figures: Array | None = None  # of a compiled call that is not recorded yet
         self.program = made = program.lower(job.model)
         self.operations = len(job.data.X) * made.operations
         self.native = _kernels.backend.Minimization(  # type: ignore[attr-defined]
@@ -313,10 +316,15 @@ class Compiled(Layered):
     def iterate(self, n: int) -> Array:
         """Do up to ``n`` iterations; return their figures, (5, iterations)."""
         threads = self._threads(n)
-        figures, _ = self.native.iterate(n, threads, self.penalty_scale)
-        done = plan.run_threads(self.native, threads)
-        found: Array = figures[:, :done]
-        _record(self.job, self.memory, found)
+        self.figures, _ = self.native.iterate(n, threads, self.penalty_scale)
+        plan.run_threads(self.native, threads)
+        return self._settle()
+
+    def _settle(self) -> Array:
+        """Record the iterations that the latest compiled call has done; `release` does if an exception came before."""
+        assert self.figures is not None
+        found: Array = self.figures[:, : self.native.steps_done]
+        _record(self.job, self.memory, found, partial(setattr, self, "figures", None))
         return found
 
     def _threads(self, n: int) -> int:
@@ -351,4 +359,6 @@ class Compiled(Layered):
 
     def release(self) -> None:
         """Let go of all arrays."""
+        if self.figures is not None:
+            self._settle()
         self.native.release()

@@ -145,8 +145,8 @@ def _encoded(where: str, plain: dict[str, Any], tensors: dict[str, Array], check
     fits = len(header) <= MAX_HEADER and len(tensors) <= MAX_ARRAYS and n_sizes <= MAX_SIZES
     if not fits or not _is_modest(text):
         raise ValueError(
-            f"{where}: the model must have a shorter description: fewer layers or networks, or a get_config() that returns "
-            "less, and no number of 400 digits."
+            f"{where}: the model must have a shorter description: fewer layers or networks, or a get_config() that "
+            "returns less, and no number of 400 digits."
         )
     return len(header).to_bytes(8, "little") + header
 

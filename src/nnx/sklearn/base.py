@@ -18,15 +18,8 @@ from nnx._base.text import abridged
 from nnx._base.typing import Array, FloatDType
 from nnx.sklearn import choices, training
 from nnx.sklearn.networks import MAX_LAYER_SEED, End
-from nnx.sklearn.training import Samples, Training, chosen_dtype, dense_layers
+from nnx.sklearn.training import OF_NETWORK, Samples, Training, chosen_dtype, dense_layers
 from nnx.sklearn.versions import HAS_TAGS, checked_weights, validated
-
-#: What is learnt of a network: all other fitted attributes are of the data, and those of an ensemble's members too.
-OF_NETWORK = (
-    *("model_", "estimators_", "history_", "n_iter_", "t_", "loss_", "loss_curve_", "best_loss_"),
-    *("validation_scores_", "best_validation_score_", "_no_improvement_count"),
-)
-
 
 #: What samples are checked as: others are turned into the first.
 DTYPES = (np.float64, np.float32)
@@ -110,7 +103,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     # Fitting
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool) -> None:
-        first = not hasattr(self, "n_layers_") or (not self.warm_start and not incremental)
+        first = self._n_networks() != self.n_members or (not self.warm_start and not incremental)
         given = y
         X, compared = self._checked(X, y, first, incremental)
         dtype = chosen_dtype(self, X, incremental) if first else self._dtype
@@ -121,27 +114,35 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             weights = of_classes if weights is None else weights * of_classes
         samples = Samples(X, self._targets(compared), compared, weights)
         held_out = None if eval_set is None else self._checked_eval_set(eval_set, dtype)
-        if first:
-            for name in OF_NETWORK:
-                vars(self).pop(name, None)
-            self._dtype = dtype
+        threads = self._n_threads()
         members = [self] if self.n_members == 1 else self._members(first)
         trainings = [Training(member, samples, held_out, first, incremental) for member in members]
-        training.run(trainings, self._n_threads(), bool(self.progress))
-        if members[0] is not self:
+        for estimator in (self, *members):
+            estimator._dtype = dtype
+        if self.n_members > 1 and first:
+            for name in OF_NETWORK:
+                self.__dict__.pop(name, None)
+            self.estimators_ = members
+        training.run(trainings, threads, bool(self.progress))
+        if self.n_members > 1:
             self._summarize(members)
+
+    def _n_networks(self) -> int:
+        """Return how many networks there are to go on with."""
+        return len(self.estimators_) if "estimators_" in vars(self) else int("model_" in vars(self))
 
     def _members(self, first: bool) -> list[Any]:
         """Return the estimators of an ensemble: each becomes what it would alone, with its ``random_state``."""
         own = self.get_params(deep=False)
-        if first:
+        members = None if first else self.estimators_
+        if members is None:
             seeds = check_random_state(self.random_state).randint(MAX_LAYER_SEED, size=self.n_members)
             alone = {**own, "n_members": 1, "verbose": False}
-            self.estimators_ = [type(self)(**{**alone, "random_state": seed}) for seed in seeds.tolist()]
+            members = [type(self)(**{**alone, "random_state": seed}) for seed in seeds.tolist()]
         of_data = {name: value for name, value in vars(self).items() if name not in own and name not in OF_NETWORK}
-        for member in self.estimators_:
-            vars(member).update(of_data)
-        return self.estimators_
+        for member in members:
+            member.__dict__.update(of_data)
+        return members
 
     def _summarize(self, members: list[Any]) -> None:
         """Say of an ensemble what can be said of it as of one network."""

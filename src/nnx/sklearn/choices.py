@@ -6,7 +6,10 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from nnx import activations, layers, optimizers
+from nnx._base.parameters import Parameterized
 from nnx._base.text import abridged
 from nnx._base.vocabulary import by_name
 from nnx.schedules import OVER_STEPS
@@ -38,9 +41,18 @@ def per_layer(where: str, name: str, value: Any, n_layers: int) -> list[Any]:
 def activation(where: str, chosen: Any, n_neurons: int, dtype: Any) -> Any:
     """Return a new activation layer; an object is copied, so that each layer has its own."""
     if not isinstance(chosen, str):
-        return _copied(where, "activation", chosen, ("forward", "backward"))
+        layer = _copied(where, "activation", chosen, ("forward", "backward"))
+        return _as_dtype(layer, dtype) if isinstance(layer, Parameterized) else layer
     kind = _named(where, "activation", chosen, ACTIVATIONS)
     return kind(n_neurons, dtype=dtype) if hasattr(kind, "_parameters") else kind()
+
+
+def _as_dtype(layer: Any, dtype: str) -> Any:
+    """Return a layer with its parameters in the network's dtype."""
+    layer.dtype = dtype
+    for name in layer._parameters:
+        setattr(layer, name, np.array(getattr(layer, name), dtype))
+    return layer
 
 
 def loss(where: str, chosen: Any) -> Any:

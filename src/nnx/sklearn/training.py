@@ -22,7 +22,7 @@ from nnx.lbfgs import Optimizer_LBFGS
 from nnx.many import Run, train_many
 from nnx.model import Model
 from nnx.sklearn import choices
-from nnx.sklearn.networks import build
+from nnx.sklearn.networks import End, build
 from nnx.sklearn.stopping import Watch
 
 #: Samples of a step, if there are as many, with ``batch_size="auto"``.
@@ -33,6 +33,12 @@ FEW_NUMBERS = 10_000
 
 #: The schedules that are scikit-learn's: rates that change from epoch to epoch.
 OF_EPOCHS = ("constant", "invscaling", "adaptive")
+
+#: What is learnt of a network: all other fitted attributes are of the data, and those of an ensemble's members too.
+OF_NETWORK = (
+    *("model_", "estimators_", "history_", "n_iter_", "t_", "loss_", "loss_curve_", "best_loss_"),
+    *("validation_scores_", "best_validation_score_", "_no_improvement_count"),
+)
 
 OPTIMIZER_SETTINGS = ("momentum", "nesterovs_momentum", "beta_1", "beta_2", "epsilon")
 
@@ -100,19 +106,24 @@ class Training:
     def __init__(
         self, estimator: Any, samples: Samples, held_out: Samples | None, first: bool, incremental: bool
     ) -> None:
-        self.estimator, self.first, self.incremental = estimator, first, incremental
+        self.estimator, self.incremental = estimator, incremental
         self.where = type(estimator).__name__
         random_state = check_random_state(estimator.random_state)
-        if first:
-            self._begin(samples, random_state)
-        self.model: Model = estimator.model_
-        if first or not incremental:
-            self._begin_optimizer()
+        end = estimator._end_of_network(samples.targets, samples.X.dtype) if first else estimator._end
+        width = samples.X.shape[1]
+        self.model: Model = build(estimator, width, end, samples.X.dtype, random_state) if first else estimator.model_
+        optimizer = self._new_optimizer() if first or not incremental else None
         ends_early = estimator.early_stopping and not incremental
         if ends_early and held_out is None:
             samples, held_out = self._split(samples, random_state)
         self.n_samples = len(samples.X)
         self.batch_size = self._batch_size()
+        if first:  # from here on the estimator changes
+            self._begin(end)
+        if optimizer is not None:
+            for layer in walk(self.model.layers):
+                optimizers.forget_states(layer)
+            self.model.set(optimizer=optimizer)
         self._set_schedule()
         self.watch = self._watch(samples, held_out, ends_early)
         self.run = self._run(samples, held_out, random_state)
@@ -120,31 +131,27 @@ class Training:
 
     # What stands before the first step
 
-    def _begin(self, samples: Samples, random_state: np.random.RandomState) -> None:
-        """Make a new network, and forget what was recorded of another one."""
+    def _new_optimizer(self) -> Any:
+        """Return an optimizer that knows nothing of an earlier training."""
         estimator = self.estimator
-        end = estimator._end_of_network(samples.targets, samples.X.dtype)
-        estimator.model_ = build(estimator, samples.X.shape[1], end, samples.X.dtype, random_state)
+        if estimator.solver == "lbfgs":
+            return Optimizer_LBFGS(max_evaluations=estimator.max_fun, gradient_tolerance=estimator.tol)
+        settings = {name: getattr(estimator, name) for name in OPTIMIZER_SETTINGS}
+        return choices.optimizer(self.where, estimator.solver, estimator.learning_rate_init, settings)
+
+    def _begin(self, end: End) -> None:
+        """Let the estimator have the new network, and forget what was recorded of another one."""
+        estimator = self.estimator
+        for name in OF_NETWORK:
+            vars(estimator).pop(name, None)
+        estimator.model_, estimator._end = self.model, end
         estimator.n_outputs_, estimator.out_activation_ = end.n_outputs, end.activation
-        estimator.n_layers_ = len(dense_layers(estimator.model_)) + 1
-        estimator._end = end
+        estimator.n_layers_ = len(dense_layers(self.model)) + 1
         estimator.t_ = estimator._no_improvement_count = 0
         estimator.loss_curve_ = []
         estimator.best_loss_ = None if estimator.early_stopping else math.inf
         estimator.validation_scores_ = [] if estimator.early_stopping else None
         estimator.best_validation_score_ = -math.inf if estimator.early_stopping else None
-
-    def _begin_optimizer(self) -> None:
-        """Give the network a new optimizer, which knows nothing of an earlier training."""
-        estimator = self.estimator
-        if estimator.solver == "lbfgs":
-            optimizer: Any = Optimizer_LBFGS(max_evaluations=estimator.max_fun, gradient_tolerance=estimator.tol)
-        else:
-            settings = {name: getattr(estimator, name) for name in OPTIMIZER_SETTINGS}
-            optimizer = choices.optimizer(self.where, estimator.solver, estimator.learning_rate_init, settings)
-        for layer in walk(self.model.layers):
-            optimizers.forget_states(layer)
-        self.model.set(optimizer=optimizer)
 
     def _split(self, samples: Samples, random_state: np.random.RandomState) -> tuple[Samples, Samples]:
         """Hold out the rows that scikit-learn holds out."""

@@ -408,7 +408,7 @@ cdef enum:
     MOST_PAIRS = 256  # of differences that a search remembers
     SEARCH_WORK = 3  # vectors of its own: direction, point and gradient that are tried
 
-cdef enum:  # what a search knows beside vectors, as in `_numpy/lbfgs.py`
+cdef enum:  # what a search knows beside vectors, as in `engine/lbfgs.py`
     SEARCH_LOSS, SEARCH_DATA_LOSS, SEARCH_PENALTY, SEARCH_ACCURACY
     SEARCH_SCALE, SEARCH_PAIRS, SEARCH_NEXT
     SEARCH_ITERATIONS, SEARCH_EVALUATIONS, SEARCH_STARTED, SEARCH_END, SEARCH_STEP

@@ -1,4 +1,4 @@
-# L-BFGS: many iterations in one call, each a direction and a line search along it. `_numpy/lbfgs.py` defines what is
+# L-BFGS: many iterations in one call, each a direction and a line search along it. `engine/lbfgs.py` defines what is
 # computed, and has the sources; names are the same here.
 #
 # The gradient is that of a step whose second phase collects gradients (`clipping.pxi`) and whose update never comes.
@@ -244,48 +244,41 @@ cdef inline double piece_product(const real_t *a, const real_t *b, Py_ssize_t n)
     return product
 
 
-cdef void move_along(
-    const real_t *a, double factor, const real_t *b, real_t *result, Py_ssize_t n
-) noexcept nogil:
-    """``result := a + factor * b``, rounded once if that is float32; ``result`` may be a."""
-    cdef Py_ssize_t i
-    for i in range(n):
-        result[i] = <real_t> (<double> a[i] + factor * <double> b[i])
-
-
-cdef void scale_along(const real_t *a, double factor, real_t *result, Py_ssize_t n) noexcept nogil:
-    """``result := factor * a``; may be a."""
-    cdef Py_ssize_t i
-    for i in range(n):
-        result[i] = <real_t> (factor * <double> a[i])
-
-
-cdef double dot_of(Share *share, const real_t *a, const real_t *b) noexcept nogil:
-    return moved_dot(share, NULL, 0, NULL, a, b)
-
-
-cdef double moved_dot(
+cdef double pass_over(
     Share *share,
-    real_t *moved,  # NULL, or in and out: += factor * by
+    real_t *result,  # out, or NULL
+    const real_t *base,  # may be `result`; NULL: zeros
     double factor,
-    const real_t *by,
-    const real_t *a,  # may be `moved`
+    const real_t *by,  # may be `result`
+    const real_t *a,  # may be `result`; NULL if no product is wanted
     const real_t *b,
 ) noexcept nogil:
-    """Add to a vector what is given; then return the product of two, piece by piece, while these are in L1."""
+    """``result := base + factor * by``, rounded once; then return ``a · b``, piece by piece, while these are in L1.
+
+    The one loop over vectors, for the sake of the modules' size: GCC copies smaller ones to where they are called.
+    """
     cdef double *sums = sums_of_turn(share)
-    cdef Py_ssize_t i = share.first, n
+    cdef Py_ssize_t i = share.first, k, n
     while i < share.end:
         n = min(<Py_ssize_t> SUMMED, share.end - i)
-        if moved is not NULL:
-            move_along(moved + i, factor, by + i, moved + i, n)
-        sums[i // SUMMED] = piece_product(a + i, b + i, n)
+        if result is not NULL and base is NULL:
+            for k in range(i, i + n):
+                result[k] = <real_t> (factor * <double> by[k])
+        elif result is not NULL:
+            for k in range(i, i + n):
+                result[k] = <real_t> (<double> base[k] + factor * <double> by[k])
+        if a is not NULL:
+            sums[i // SUMMED] = piece_product(a + i, b + i, n)
         i += n
-    return all_sums(share, False)
+    return all_sums(share, False) if a is not NULL else 0
+
+
+cdef inline double dot_of(Share *share, const real_t *a, const real_t *b) noexcept nogil:
+    return pass_over(share, NULL, NULL, 0, NULL, a, b)
 
 
 cdef double largest_of(Share *share, const real_t *a) noexcept nogil:
-    """Return the largest absolute value; a NaN if there is one."""
+    """Return the largest absolute value of finite numbers."""
     cdef double *sums = sums_of_turn(share)
     cdef Py_ssize_t i = share.first, j
     cdef double found, size
@@ -422,40 +415,36 @@ cdef double find_direction(Share *share, const double *numbers) noexcept nogil:
     cdef Py_ssize_t newest = <Py_ssize_t> numbers[SEARCH_NEXT] - 1 + m
     cdef double shares[MOST_PAIRS]
     cdef double product = 0
-    cdef Py_ssize_t n = share.end - share.first
-    scale_along(vector(search, AT_GRADIENT) + share.first, -1, ahead + share.first, n)
+    pass_over(share, ahead, NULL, -1, vector(search, AT_GRADIENT), NULL, NULL)
     for k in range(n_pairs):
         pair, before = (newest - k) % m, (newest - k + 1) % m
         if k == 0:
             product = dot_of(share, vector(search, AT_PAIRS + pair), ahead)
         else:
-            product = moved_dot(
-                share, ahead, -shares[before], vector(search, AT_PAIRS + m + before),
+            product = pass_over(
+                share, ahead, ahead, -shares[before], vector(search, AT_PAIRS + m + before),
                 vector(search, AT_PAIRS + pair), ahead,
             )
         shares[pair] = product / curvatures[pair]
     if n_pairs:
         pair = (newest - n_pairs + 1) % m
-        move_along(
-            ahead + share.first, -shares[pair], vector(search, AT_PAIRS + m + pair) + share.first, ahead + share.first,
-            n,
-        )
-        scale_along(ahead + share.first, numbers[SEARCH_SCALE], ahead + share.first, n)
+        pass_over(share, ahead, ahead, -shares[pair], vector(search, AT_PAIRS + m + pair), NULL, NULL)
+        pass_over(share, ahead, NULL, numbers[SEARCH_SCALE], ahead, NULL, NULL)
     for k in range(n_pairs - 1, -1, -1):
         pair, after = (newest - k) % m, (newest - k + 1) % m
         if k == n_pairs - 1:
             product = dot_of(share, vector(search, AT_PAIRS + m + pair), ahead)
         shares[pair] -= product / curvatures[pair]
         if k:
-            product = moved_dot(
-                share, ahead, shares[pair], vector(search, AT_PAIRS + pair),
+            product = pass_over(
+                share, ahead, ahead, shares[pair], vector(search, AT_PAIRS + pair),
                 vector(search, AT_PAIRS + m + after), ahead,
             )
     if n_pairs == 0:
         return dot_of(share, vector(search, AT_GRADIENT), ahead)
     pair = newest % m
-    return moved_dot(
-        share, ahead, shares[pair], vector(search, AT_PAIRS + pair), vector(search, AT_GRADIENT), ahead
+    return pass_over(
+        share, ahead, ahead, shares[pair], vector(search, AT_PAIRS + pair), vector(search, AT_GRADIENT), ahead
     )
 
 
@@ -471,10 +460,7 @@ cdef bint search_line(
         return False
     begin_line(line, numbers[SEARCH_LOSS], slope, step)
     for k in range(search.search_steps):
-        move_along(
-            vector(search, AT_POINT) + share.first, line.step, work(search, AHEAD) + share.first, trial + share.first,
-            share.end - share.first,
-        )
+        pass_over(share, trial, vector(search, AT_POINT), line.step, work(search, AHEAD), NULL, NULL)
         exchange(PUT_VALUES, share, trial)
         meet(share.net.progress.meeting, share.net.progress.n_threads)
         finite = evaluate_search(share, value)
@@ -500,12 +486,10 @@ cdef void keep_pair(Share *share, double *numbers, double step, double slope, do
     cdef real_t *y = vector(search, AT_PAIRS + search.memory + pair)
     if not curvature > epsilon * decrease:
         return
-    scale_along(work(search, AHEAD) + share.first, step, s + share.first, share.end - share.first)
-    move_along(
-        work(search, TRIAL_GRADIENT) + share.first, -1, vector(search, AT_GRADIENT) + share.first, y + share.first,
-        share.end - share.first,
+    pass_over(share, s, NULL, step, work(search, AHEAD), NULL, NULL)
+    numbers[SEARCH_SCALE] = curvature / pass_over(
+        share, y, work(search, TRIAL_GRADIENT), -1, vector(search, AT_GRADIENT), y, y
     )
-    numbers[SEARCH_SCALE] = curvature / dot_of(share, y, y)
     if share.thread == 0:
         search.numbers[SEARCH_NUMBERS + pair] = curvature
     numbers[SEARCH_NEXT] = <double> ((pair + 1) % search.memory)

@@ -22,7 +22,7 @@ cdef class Minimization(Plan):
         Parameters
         ----------
         vectors, numbers : array (2 + 2*memory, n), float64 array (n_numbers + memory,)
-            What `nnx._kernels._numpy.lbfgs.Memory` holds.
+            What `nnx.engine.lbfgs.Memory` holds.
         limits : Limits
         """
         cdef Search *search = &self.search

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from nnx._base.typing import Array
+from nnx.lbfgs import Limits
 
 #: Where in `Memory.numbers` the numbers are. The curvatures of the pairs come after them.
 LOSS, DATA_LOSS, PENALTY, ACCURACY = 0, 1, 2, 3
@@ -38,15 +39,6 @@ GROW_LEAST, GROW_MOST, LONGEST = 1.1, 4.0, 1e10
 SHORTEN = 0.1
 
 
-class Limits(NamedTuple):
-    """When it ends: the arguments of `Optimizer_LBFGS`."""
-
-    max_evaluations: int
-    gradient_tolerance: float
-    loss_tolerance: float
-    search_steps: int
-
-
 class Memory:
     """What an iteration knows of those before it.
 
@@ -60,8 +52,8 @@ class Memory:
 
     def __init__(self, size: int, memory: int, dtype: np.dtype) -> None:
         self.memory = memory
-        self.vectors: Array = np.zeros((PAIRS + 2 * memory, size), dtype)
-        self.numbers: Array = np.zeros(N_NUMBERS + memory, np.float64)
+        self.vectors: Array = np.full((PAIRS + 2 * memory, size), 0, dtype)
+        self.numbers: Array = np.full(N_NUMBERS + memory, 0, np.float64)
         self.numbers[SCALE] = 1
 
 
@@ -149,6 +141,7 @@ class LineSearch:
     """
 
     def __init__(self, loss: float, slope: float, step: float) -> None:
+        loss, slope = np.float64(loss), np.float64(slope)  # whose division by 0 is no error: such a step fails
         self.step, self.longest = step, LONGEST
         self.loss, self.slope = loss, slope
         self.best = self.other = End(0.0, loss, slope)
@@ -164,6 +157,7 @@ class LineSearch:
 
     def take(self, loss: float, slope: float) -> bool:
         """Take loss and slope at ``step``; return whether the search ends there, or choose the next step."""
+        loss, slope = np.float64(loss), np.float64(slope)
         step, enough = self.step, DECREASE * self.slope
         target = self.loss + step * enough
         if self.first_stage and loss <= target and slope >= 0:
@@ -267,7 +261,7 @@ def _tilted(end: End, slope: float) -> End:
 
 def dot(a: Array, b: Array) -> float:
     """Return a product of vectors, summed in double."""
-    return float(np.dot(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)))
+    return float(a.astype(np.float64, copy=False) @ b.astype(np.float64, copy=False))
 
 
 def plus(a: Array, factor: float, b: Array) -> Array:
@@ -325,7 +319,7 @@ def iterate(memory: Memory, limits: Limits, objective: Objective) -> bool:
         ahead = direction(memory)
         step = 1.0
         if not numbers[ITERATIONS]:
-            step = min(1 / math.sqrt(dot(ahead, ahead)), LONGEST)
+            step = min(float(1 / np.sqrt(np.float64(dot(ahead, ahead)))), LONGEST)
         slope = dot(vectors[GRADIENT], ahead)
         found = search(memory, limits, objective, ahead, slope, step)
         if found is not None:

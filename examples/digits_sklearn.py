@@ -44,7 +44,8 @@ for (name, estimator), (colour, line, width) in zip(estimators.items(), styles, 
     style = {"color": colour, "linestyle": line, "linewidth": width, "label": f"{name}: {score:.3f}"}
     losses.plot(estimator.loss_curve_, **style)
     scores.plot(estimator.validation_scores_, **style)
-losses.set(xlabel="epoch", ylabel="training loss", title="the same weights and orders: the same curve", yscale="log", ylim=(0.03, 12))
+losses.set(xlabel="epoch", ylabel="training loss", title="the same weights and orders: the same curve")
+losses.set(yscale="log", ylim=(0.03, 12))
 scores.set(xlabel="epoch", ylabel="accuracy", title="held-out rows (in the legend: test rows)", ylim=(0.8, 1))
 losses.legend(loc="upper right")
 figure.savefig("digits_sklearn.png", dpi=80)

@@ -13,7 +13,7 @@ from test_storage import rewrite
 
 import nnx
 from nnx import _kernels
-from nnx.engine import lbfgs, minimizing
+from nnx.engine import lbfgs, minimizing, program
 
 F64 = np.dtype("float64")
 
@@ -410,5 +410,6 @@ def test_a_damaged_memory_is_refused(tmp_path: Path):
 def test_explain_and_the_program_know_it(backend):
     model = build((5, 8, 2), "classes")
     assert ("trains layer by layer" if backend == "numpy" else "trains as a plan") in model.explain()
+    assert "dense_backward_weights, lbfgs_collect" in str(program.lower(model))
     model.set(loss=Walled())
     assert "trains layer by layer" in model.explain()

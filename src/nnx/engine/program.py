@@ -179,12 +179,13 @@ class Program:
             gradients[i - 1] = f"{name}.{'dvalues' if kind == 'join' else 'dinputs'}"
             yield "backward", Op(f"{kind}_backward{part}", reads, (gradients[i - 1],))
         rule = self.optimizer._rule()
+        update = f"{rule.kernel}_update" if not is_built_in("minimizer", self.optimizer) else "lbfgs_collect"
         for i, kind in enumerate(kinds):
             parameters = zip(PARAMETERS[kind], rule.states, strict=False) if self.trained[i] else ()
             for parameter, state in parameters:
                 own = tuple(f"{names[i]}.{attribute}" for attribute in (parameter, *state))
                 reads = (taken[i], gradients[i]) if parameter == "weights" else (gradients[i],)
-                yield "update", Op(f"{kind}_backward_{parameter}, {rule.kernel}_update", (*reads, *own), own)
+                yield "update", Op(f"{kind}_backward_{parameter}, {update}", (*reads, *own), own)
 
     def slots(self) -> list[Slot]:
         """Return every array of a step."""

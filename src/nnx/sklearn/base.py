@@ -103,6 +103,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     # Fitting
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool) -> None:
+        if self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
         first = self._n_networks() != self.n_members or (not self.warm_start and not incremental)
         given = y
         X, compared = self._checked(X, y, first, incremental)

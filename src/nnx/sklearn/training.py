@@ -113,7 +113,7 @@ class Training:
         width = samples.X.shape[1]
         self.model: Model = build(estimator, width, end, samples.X.dtype, random_state) if first else estimator.model_
         optimizer = self._new_optimizer() if first or not incremental else None
-        ends_early = estimator.early_stopping and not incremental
+        ends_early = bool(estimator.early_stopping)
         if ends_early and held_out is None:
             samples, held_out = self._split(samples, random_state)
         self.n_samples = len(samples.X)

@@ -84,6 +84,13 @@ def settings(estimator):
     return {name: str(value).partition(" at 0x")[0] for name, value in shown.items()}
 
 
+def go_on(estimator, X, y):
+    """Train some more; with early stopping, for which there are no single epochs, by another `fit`."""
+    if estimator.early_stopping:
+        return estimator.set_params(warm_start=True).fit(X, y)
+    return estimator.partial_fit(X, y)
+
+
 def assert_same(ours, theirs):
     assert type(ours) is type(theirs)
     members = [vars(each).get("estimators_", []) for each in (ours, theirs)]
@@ -113,7 +120,7 @@ def test_a_loaded_estimator_goes_on_as_if_never_saved(path, name):
     twin.save(path.with_name("again"))
     assert path.read_bytes() == path.with_name("again").read_bytes()
     for each in (estimator, twin):
-        each.partial_fit(X[:40], y[:40])
+        go_on(each, X[:40], y[:40])
     assert_same(estimator, twin)
     for each in (estimator, twin):
         each.set_params(warm_start=True, max_iter=3).fit(X, y)
@@ -226,9 +233,9 @@ def test_pickles_and_copies_go_on_too(tmp_path, name):
     estimator, y = fitted(name)
     joblib.dump(estimator, tmp_path / "file")
     twins = [pickle.loads(pickle.dumps(estimator)), copy.deepcopy(estimator), joblib.load(tmp_path / "file")]
-    estimator.partial_fit(X, y)
+    go_on(estimator, X, y)
     for twin in twins:
-        assert_same(estimator, twin.partial_fit(X, y))
+        assert_same(estimator, go_on(twin, X, y))
     if not isinstance(estimator.random_state, np.random.RandomState):
         assert outputs(clone(estimator).fit(X, y)) == outputs(fitted(name)[0])
 

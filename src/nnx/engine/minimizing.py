@@ -116,11 +116,12 @@ def _go_on(
                 way.release()
                 job.model.forward(job.data.X, training=True)
                 divergence.refuse_step(job.model, job.data, job.done, 1)
-            if memory.numbers[lbfgs.END] or job.done == job.n_steps:
+            ends = memory.numbers[lbfgs.END] or job.done == job.n_steps
+            if ends:
                 way.publish()
             if job.looks_up and n_done:
                 end_epoch(interrupt)
-                if job.done == job.n_steps:  # it may have been stopped just now
+                if job.done == job.n_steps and not ends:  # it has been stopped just now
                     way.publish()
             keep(job.done, way.sums)
             interrupt.check()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnx.callbacks import Callback, TrainingRun, learnt
+from nnx.engine.history import History
 
 #: By what an adaptive rate is divided when nothing has improved, and below what it is not.
 ADAPTIVE_PART, LEAST_RATE = 5.0, 1e-6
@@ -20,8 +21,8 @@ class Watch(Callback):
     ----------
     estimator : estimator
         Whose attributes are set: ``loss_curve_``, ``n_iter_``, ``t_``, ...
-    loss_of : function
-        Returns the loss that scikit-learn reports for the epoch that a `TrainingRun` has just ended.
+    losses_of : function
+        Returns the losses that scikit-learn reports for the last epochs of a `History`, given their number.
     score : function, optional
         Returns the score of a model on held-out rows.
     decides : bool
@@ -35,13 +36,13 @@ class Watch(Callback):
     def __init__(
         self,
         estimator: Any,
-        loss_of: Callable[[TrainingRun], float],
+        losses_of: Callable[[History, int], list[float]],
         score: Callable[[Any], float] | None,
         decides: bool,
         restores: bool,
         n_samples: int,
     ) -> None:
-        self.estimator, self.loss_of, self.score = estimator, loss_of, score
+        self.estimator, self.losses_of, self.score = estimator, losses_of, score
         self.decides, self.restores, self.n_samples = decides, restores, n_samples
         self.adapts = estimator.solver == "sgd" and estimator.learning_rate == "adaptive"
         self.decays = estimator.solver == "sgd" and estimator.learning_rate == "invscaling"
@@ -49,13 +50,15 @@ class Watch(Callback):
         self.stopped = False
         self._best: dict[str, Any] = {}
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether each epoch must be seen when it ends; else losses can be taken from the history in the end."""
+        return self.stops or self.score is not None or self.restores or bool(self.estimator.verbose)
+
     def on_epoch_end(self, run: TrainingRun) -> None:
         """Take the epoch's figures; change the rate, or stop the run, when it is time."""
         estimator = self.estimator
-        estimator.n_iter_ = run.epoch
-        estimator.t_ += self.n_samples
-        estimator.loss_ = self.loss_of(run)
-        estimator.loss_curve_.append(estimator.loss_)
+        self._record(run.epoch, *self.losses_of(run.history, 1))
         if estimator.verbose:
             print(f"Iteration {run.epoch}, loss = {estimator.loss_:.8f}")
         if self.score is not None:
@@ -67,6 +70,13 @@ class Watch(Callback):
             run.model.optimizer.learning_rate = estimator.learning_rate_init / (estimator.t_ + 1) ** estimator.power_t
         if self.stops and estimator._no_improvement_count > estimator.n_iter_no_change:
             self._end(run)
+
+    def _record(self, epoch: int, loss: float) -> None:
+        estimator = self.estimator
+        estimator.n_iter_ = epoch
+        estimator.t_ += self.n_samples
+        estimator.loss_ = loss
+        estimator.loss_curve_.append(loss)
 
     def _compare(self, model: Any) -> None:
         """Count epochs that are no better than the best by ``tol``; keep the best one's parameters."""
@@ -99,8 +109,12 @@ class Watch(Callback):
             print(f"{reason.capitalize()}. Stopping.")
         run.stop(reason)
 
-    def restore(self, model: Any) -> None:
-        """Put the best epoch's parameters back, if that is wanted and there is one."""
+    def finish(self, model: Any) -> None:
+        """Record what nobody has seen when it happened; put the best epoch's parameters back, if that is wanted."""
+        if not self.is_needed:
+            for epoch, loss in enumerate(self.losses_of(model.history, len(model.history)), 1):
+                self._record(epoch, loss)
+                self._compare(model)
         arrays = learnt(model)
         for name, best in self._best.items():
             np.copyto(arrays[name], best)

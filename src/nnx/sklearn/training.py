@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from nnx import optimizers
 from nnx._base.config import FLOAT32, FLOAT64, float_dtype
 from nnx._base.typing import Array, FloatDType
+from nnx.engine.history import History
 from nnx.errors import DivergenceError
 from nnx.layers import Layer_Dense, walk
 from nnx.lbfgs import Optimizer_LBFGS
@@ -200,25 +201,23 @@ class Training:
             estimator.best_validation_score_ = -math.inf
         if not decides and estimator.best_loss_ is None:
             estimator.best_loss_ = math.inf
-        return Watch(estimator, self._loss_of(samples), score, decides, restores, self.n_samples)
+        return Watch(estimator, self._losses_of(samples), score, decides, restores, self.n_samples)
 
-    def _loss_of(self, samples: Samples) -> Callable[[Any], float]:
-        """Return the function that computes the loss which scikit-learn reports for an epoch."""
-        shares = self.estimator._end.shares
-        constant = self.estimator._constant(samples)
-        if self.batch_size is None:
+    def _losses_of(self, samples: Samples) -> Callable[[History, int], list[float]]:
+        """Return the function that computes the losses which scikit-learn reports for the last epochs of a history.
 
-            def after_epoch(run: Any) -> float:
-                return float(run.figures["data_loss"] / shares + constant + run.figures["regularization_loss"])
+        There, the loss of a step counts by the number of its rows, also where these have weights.
+        """
+        shares, constant = self.estimator._end.shares, self.estimator._constant(samples)
+        size = self.batch_size or self.n_samples
+        rows = np.diff([*range(0, self.n_samples, size), self.n_samples]) / self.n_samples
 
-            return after_epoch
-        rows = np.diff([*range(0, self.n_samples, self.batch_size), self.n_samples]) / self.n_samples
+        def losses(history: History, n_epochs: int) -> list[float]:
+            _, data_losses, penalties, *_ = history.latest_steps(n_epochs * len(rows))
+            of_steps = (data_losses / shares + penalties).reshape(n_epochs, len(rows))
+            return (of_steps @ rows + constant).tolist()
 
-        def of_steps(run: Any) -> float:
-            _, data_losses, penalties, *_ = run.history.latest_steps(len(rows))
-            return float(rows @ (data_losses / shares + penalties) + constant)
-
-        return of_steps
+        return losses
 
     def _run(self, samples: Samples, held_out: Samples | None, random_state: np.random.RandomState) -> Run:
         """Return the call of `Model.train`."""
@@ -227,7 +226,7 @@ class Training:
             "epochs": 1 if self.incremental else estimator.max_iter,
             "batch_size": self.batch_size,
             "penalty_per_sample": True,
-            "callbacks": [self.watch, *(estimator.callbacks or ())],
+            "callbacks": [*([self.watch] if self.watch.is_needed else []), *(estimator.callbacks or ())],
             "print_every": None,
             "check_finite": False,
         }
@@ -249,7 +248,7 @@ class Training:
     def finish(self) -> None:
         """Put the best parameters back; warn if the training has not converged."""
         estimator = self.estimator
-        self.watch.restore(self.model)
+        self.watch.finish(self.model)
         estimator.history_ = self.model.history
         if self.incremental:
             return

@@ -25,23 +25,22 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 N = 130
 
 
-def classes(n_classes: int):
-    return make_classification(N, 7, n_informative=5, n_classes=n_classes, flip_y=0.1, random_state=0)
+def made(name: str):
+    """Return samples and targets as scikit-learn makes them."""
+    if name == "labels":
+        return make_multilabel_classification(N, 7, n_classes=4, random_state=0)
+    if name in ("two", "three"):
+        n_classes = {"two": 2, "three": 3}[name]
+        return make_classification(N, 7, n_informative=5, n_classes=n_classes, flip_y=0.1, random_state=0)
+    X, y = make_regression(N, 7, n_targets=3 if name == "outputs" else 1, noise=3, random_state=0)
+    y = y / 50
+    return X, np.random.RandomState(1).poisson(np.exp(np.clip(y, -2, 2))).astype(float) if name == "counts" else y
 
 
 def data(name: str):
-    """Return samples and targets by name."""
-    if name == "labels":
-        return make_multilabel_classification(N, 7, n_classes=4, random_state=0)
-    if name in ("numbers", "outputs", "counts"):
-        X, y = make_regression(N, 7, n_targets=3 if name == "outputs" else 1, noise=3, random_state=0)
-        y = y / 50
-        return (
-            (X, np.random.RandomState(1).poisson(np.exp(np.clip(y, -2, 2))).astype(float))
-            if name == "counts"
-            else (X, y)
-        )
-    return classes({"two": 2, "three": 3}[name])
+    """Return samples and targets by name, in float64 also where np.zeros is float32."""
+    X, y = made(name)
+    return X.astype(np.float64), y
 
 
 def pair(name: str, **parameters):

@@ -12,7 +12,7 @@ import pytest
 from test_storage import rewrite
 
 import nnx
-from nnx import _kernels
+from nnx import _kernels, optimizers
 from nnx.engine import lbfgs, minimizing, program
 
 F64 = np.dtype("float64")
@@ -313,8 +313,24 @@ def replace(model):
     model.layers[2].weights = model.layers[2].weights * 0.5
 
 
-@pytest.mark.parametrize("change", [move, penalize, replace])
-def test_what_a_callback_changes_begins_a_search_anew(compiled, change):
+def smooth(model):
+    model.loss.label_smoothing = 0.2
+
+
+def freeze(model):
+    model.trainable_layers = model.trainable_layers[1:]
+
+
+def remember_less(model):
+    model.optimizer.memory = 2
+
+
+def hurry(model):
+    model.optimizer.loss_tolerance = 0.1
+
+
+@pytest.mark.parametrize("change", [move, penalize, replace, smooth, freeze, remember_less, hurry])
+def test_what_a_callback_changes_begins_a_search_anew(backend, change):
     X, y = data(5, 2, 60, "classes")
     ours, theirs = build((5, 8, 2), "classes"), build((5, 8, 2), "classes")
     history = train(ours, X, y, 9, callbacks=[lambda run: change(run.model) if run.epoch == 4 else None])
@@ -323,6 +339,117 @@ def test_what_a_callback_changes_begins_a_search_anew(compiled, change):
     expected = train(theirs, X, y, 5)
     assert history.loss[4:].tobytes() == expected.loss.tobytes()
     assert bits(ours) == bits(theirs)
+
+
+class FreezingFirst(nnx.Callback):
+    """Freezes a layer before the first step."""
+
+    def on_train_begin(self, run):
+        freeze(run.model)
+
+    def on_epoch_end(self, run):
+        pass
+
+
+def test_a_layer_that_a_callback_freezes_first_stays(backend):
+    X, y = data(5, 2, 60, "classes")
+    ours, theirs = build((5, 8, 2), "classes"), build((5, 8, 2), "classes")
+    train(ours, X, y, 5, callbacks=[FreezingFirst()])
+    freeze(theirs)
+    train(theirs, X, y, 5)
+    assert bits(ours) == bits(theirs)
+
+
+@pytest.mark.parametrize("kinds", [(nnx.Optimizer_LBFGS, nnx.Optimizer_SGD), (nnx.Optimizer_SGD, nnx.Optimizer_LBFGS)])
+def test_a_callback_cannot_change_to_or_from_it(backend, kinds):
+    X, y = data(5, 2, 60, "classes")
+    model = build((5, 8, 2), "classes")
+    model.set(optimizer=kinds[0]())
+    with pytest.raises(ValueError, match=f"the optimizer must .* an Optimizer_LBFGS .*, got {kinds[1].__name__}"):
+        train(model, X, y, 5, callbacks=[lambda run: run.model.set(optimizer=kinds[1]())])
+
+
+def test_a_callback_cannot_add_random_numbers(compiled):
+    X, y = data(5, 2, 60, "classes")
+    with pytest.raises(ValueError, match="must not draw random numbers"):
+        train(
+            build((5, 8, 2), "classes"), X, y, 5,
+            callbacks=[lambda run: run.model.layers.insert(1, nnx.Layer_Dropout(0.5))],
+        )  # fmt: skip
+
+
+class Owned:
+    """A dense layer of one's own, which has nothing but what the book's has."""
+
+    def __init__(self, n_in, n_out):
+        self.weights = np.random.RandomState(n_in).normal(size=(n_in, n_out))
+        self.biases = np.zeros((1, n_out), F64)
+
+    def forward(self, inputs, training):
+        self.inputs, self.output = inputs, inputs @ self.weights + self.biases
+
+    def backward(self, dvalues):
+        self.dweights, self.dbiases = self.inputs.T @ dvalues, dvalues.sum(axis=0, keepdims=True)
+        self.dinputs = dvalues @ self.weights.T
+
+
+def test_layers_of_ones_own_are_trained(backend):
+    X, y = data(5, 2, 60, "classes")
+    ours, theirs = build((5, 8, 2), "classes", l2=0), build((5, 8, 2), "classes", l2=0)
+    for i in (0, 2):
+        ours.layers[i] = Owned(*theirs.layers[i].weights.shape)
+        theirs.layers[i].weights, theirs.layers[i].biases = ours.layers[i].weights.copy(), ours.layers[i].biases.copy()
+    ours.finalize()
+    history, expected = train(ours, X, y, 10), train(theirs, X, y, 10)
+    assert len(history) == len(expected)
+    np.testing.assert_allclose(history.loss, expected.loss, rtol=1e-6)
+
+
+def test_a_wrong_count_is_refused_before_anything_changes():
+    X, y = data(5, 2, 60, "classes")
+    model = build((5, 8, 2), "classes")
+    model.optimizer.iterations = "many"
+    before = bits(model)
+    with pytest.raises(TypeError, match="iterations must be a whole number"):
+        train(model, X, y, 5)
+    assert bits(model) == before
+
+
+@pytest.mark.parametrize("spoil", ["release", "bind", "limits", "prepare"])
+def test_a_search_without_its_arrays_does_nothing(compiled, monkeypatch, spoil):
+    """Compiled code holds addresses of arrays: none outlives them, whatever is called in whichever order."""
+    X, y = data(5, 2, 60, "classes")
+    ways = []
+
+    class Caught(minimizing.Compiled):
+        def __init__(self, job, memory):
+            super().__init__(job, memory)
+            ways.append(self)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(minimizing, "Compiled", Caught)
+    model = build((5, 8, 2), "classes")
+    before = bits(model)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, X, y, 5)
+    (way,) = ways
+    native = way.native
+    native.iterate(1000, 1)
+    if spoil == "prepare":
+        native.prepare(60, 1, False, 0, 0.0, None, 0, 0, 1, False)
+        assert native.lead() == 0
+        assert bits(model) == before
+        return
+    if spoil == "release":
+        native.release()
+    elif spoil == "bind":
+        native.bind(way.program.owners, way.program.trained, model.optimizer._rule(), "here", optimizers._state)
+    else:
+        other = minimizing.new_memory(model)
+        with pytest.raises(TypeError):
+            native.search_for(other.vectors, other.numbers, (None, 1, 1, 1))
+    with pytest.raises(RuntimeError, match="there is no search"):
+        native.iterate(3, 1)
 
 
 REFUSED = {

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnx import _kernels, optimizers
-from nnx._base import precision, printing
+from nnx._base import check, precision, printing
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx._base.text import abridged
@@ -42,12 +42,23 @@ def is_minimized(model: Network) -> bool:
     return isinstance(model.optimizer, Optimizer_LBFGS)
 
 
+def check_kind(job: Job) -> None:
+    """Refuse an optimizer of the other kind, which a callback has put in place: the run cannot go on with it."""
+    if is_minimized(job.model) is (job.memory is None):
+        must = "not become" if job.memory is None else "stay"
+        raise ValueError(
+            f"Model.train: the optimizer must {must} an Optimizer_LBFGS during a run, got "
+            f"{type(job.model.optimizer).__name__}. Call train once with each."
+        )
+
+
 def check_arguments(
     where: str, model: Network, n_samples: int, batch_size: int | None, shuffles: bool, precision: str | None
 ) -> None:
     """Refuse what makes no sense where all samples are one batch and the loss is a function of the parameters."""
     name = type(model.optimizer).__name__
     model.optimizer._limits(where)
+    check.whole(where, "iterations", model.optimizer.iterations, 0, check.MAX_COUNT)
     if batch_size is not None and batch_size < n_samples:
         raise ValueError(
             f"{where}: batch_size must be None for {name}, or no smaller than the {n_samples} samples, got "
@@ -78,22 +89,33 @@ def new_memory(model: Network) -> Memory:
 
 def _parameters(model: Network) -> list[Array]:
     """Return all trained arrays, in the order in which they are one vector."""
-    return [values for layer in model.trainable_layers for values in layer.get_parameters()]
+    return [values for layer in model.trainable_layers for values in optimizers._parameters("Model.train", layer)]
 
 
 def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -> None:
     """Iterate until the search ends; record and report each iteration as a step and an epoch."""
-    memory = job.memory
-    assert memory is not None
+    assert job.memory is not None
+    if job.memory.vectors.shape != new_memory(job.model).vectors.shape:  # callbacks may have frozen a layer
+        _begin_anew(job)
     job.model.optimizer.message = ""
     with Interrupt() as interrupt:
         if job.stops:
             divergence.check_parameters(job.model, job.done, 1)
-        while not _go_on(job, memory, report, end_epoch, keep, interrupt):
-            memory.numbers[lbfgs.STARTED] = 0  # its loss is perhaps not that of the model any more
+        while not _go_on(job, job.memory, report, end_epoch, keep, interrupt):
+            _begin_anew(job)
         if job.stops and not job.is_kept(job.done):
             divergence.check_parameters(job.model, job.done, 1)
-        _conclude(job, memory, report)
+        _conclude(job, job.memory, report)
+
+
+def _begin_anew(job: Job) -> None:
+    """Forget the loss, which is perhaps not the model's any more, and make room for what is to be trained now."""
+    assert job.memory is not None
+    check_arguments("Model.train", job.model, len(job.data.X), None, False, job.precision)
+    job.model.loss.remember_trainable_layers(job.model.trainable_layers)
+    evaluations = job.memory.numbers[lbfgs.EVALUATIONS]
+    job.memory = new_memory(job.model)
+    job.memory.numbers[lbfgs.EVALUATIONS] = evaluations
 
 
 def _go_on(
@@ -179,6 +201,7 @@ class Layered:
         self.limits = self.model.optimizer._limits("Model.train")[1]
         self.norms = [layer for layer in walk(self.model.layers) if isinstance(layer, Layer_BatchNorm)]
         self.penalty_scale = scale_per_sample(len(job.data.X), job.data.weights) if job.penalty_per_sample else 1.0
+        self.settings = _settings(self.model)
         self.has_moved = False  # whether the running figures are those of a point that may be left again
         job.history.fold()
 
@@ -221,7 +244,7 @@ class Layered:
         found = [
             optimizers._gradient(where, layer, optimizers.GRADIENTS[i], values).reshape(-1)
             for layer in self.model.trainable_layers
-            for i, values in enumerate(layer.get_parameters())
+            for i, values in enumerate(optimizers._parameters(where, layer))
         ]
         return np.concatenate(found).astype(self.memory.vectors.dtype, copy=False)
 
@@ -256,11 +279,23 @@ class Layered:
         self._undo()
 
     def has_changed(self) -> bool:
-        """Return whether a callback has changed more than each iteration reads anew."""
-        return False
+        """Return whether a callback has changed more than parameters, which each iteration compares."""
+        return _settings(self.model) != self.settings
 
     def release(self) -> None:
         """Let go of all arrays."""
+
+
+def _settings(model: Network) -> list[tuple[int, str, Any]]:
+    """Return what the loss and the search depend on beside parameters, as far as built-in parts have it."""
+    parts = [model.loss, model.optimizer, *walk(model.layers)]
+    found = [
+        (id(part), name, id(value) if isinstance(value, np.ndarray) else value)
+        for part in parts
+        for name in getattr(part, "_arguments", ())
+        for value in [getattr(part, name, None)]
+    ]
+    return found + [(id(layer), "trained", True) for layer in model.trainable_layers]
 
 
 def _record(job: Job, memory: Memory, figures: Array, *others: partial[Any]) -> None:

@@ -27,6 +27,7 @@ def train(job: Job, report: printing.Printer) -> None:
     def call() -> None:
         if callbacks is not None:
             callbacks.end_epoch(job)
+            minimizing.check_kind(job)
             tell(callbacks.stopped)
 
     def tell(stopped: str | None) -> None:
@@ -47,6 +48,7 @@ def train(job: Job, report: printing.Printer) -> None:
     try:
         if callbacks is not None:
             callbacks.begin(job)
+            minimizing.check_kind(job)
         tell(job.stopped if callbacks is None else callbacks.stopped)  # at once, or before it went on
         if job.lacks_validation():
             with Interrupt() as interrupt:

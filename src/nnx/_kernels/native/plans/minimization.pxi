@@ -11,6 +11,7 @@ cdef class Minimization(Plan):
     cdef Search search
     cdef char *search_memory
     cdef Py_ssize_t n_iterations
+    cdef long long searching  # the run that `iterate` has prepared
 
     def __dealloc__(self):
         if self.search_memory is not NULL:
@@ -44,10 +45,8 @@ cdef class Minimization(Plan):
         for array in self.held:
             if array is not None and (overlap(array, vectors) or overlap(array, numbers)):
                 return False
-        self.held += [vectors, numbers]
-        search.size, search.memory = size, memory
-        search.vectors, search.numbers = data(vectors), <double *> data(numbers)
         search.max_evaluations, search.gradient_tolerance, search.loss_tolerance, search.search_steps = limits
+        search.size, search.memory = size, memory
         if self.search_memory is not NULL:
             give(self.search_memory)
             self.search_memory = NULL
@@ -55,7 +54,14 @@ cdef class Minimization(Plan):
         self.search_memory = <char *> allocate(at)
         at = 0
         self._lay_out_search(self.search_memory, &at)
+        self.held += [vectors, numbers]
+        search.vectors, search.numbers = data(vectors), <double *> data(numbers)
         return True
+
+    def release(self):
+        """Let go of all arrays, those of the search among them."""
+        self.search.vectors = self.search.numbers = NULL
+        Plan.release(self)
 
     cdef void _lay_out_search(self, char *memory, Py_ssize_t *at) noexcept:
         self.search.work = within(memory, at, SEARCH_WORK * self.search.size * self.itemsize)
@@ -90,14 +96,17 @@ cdef class Minimization(Plan):
             False,
         )
         self.progress.penalty_scale = penalty_scale
+        self.searching = self.run
         for i in range(2):
             self.nets[i].minimizes = True
         return figures
 
     cdef Py_ssize_t _work(self, int thread) noexcept nogil:
-        """Do the iterations as one of the threads; return how many are done."""
+        """Do the iterations as one of the threads; return how many are done: none of a run that `prepare` began."""
         cdef uint64_t mode = enter_kernels()
         cdef Net *net = &self.stored if self.stores else &self.lean
-        cdef Py_ssize_t done = self.kernels.minimize(net, &self.search, self.n_iterations, thread)
+        cdef Py_ssize_t done = 0
+        if self.searching == self.run:
+            done = self.kernels.minimize(net, &self.search, self.n_iterations, thread)
         leave_kernels(mode)
         return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -248,10 +249,31 @@ def test_wrong_sizes_of_layers_are_refused(sizes):
 def test_a_refused_fit_leaves_a_fitted_estimator_as_it_was():
     estimator = small(MLPClassifier).fit(X, Y)
     expected = estimator.predict_proba(X)
-    for wrong in ((changed(X, np.nan), Y), (X, Y[:-1]), (X[:, :0], Y)):
+    before = sorted(vars(estimator))
+    wrong_calls = (
+        (changed(X, np.nan), Y),
+        (X, Y[:-1]),
+        (X[:, :0], Y),
+        (X[:, :2], np.arange(30) % 3, np.ones(29)),
+        (X[:, :2], Y + 5, None, (X, Y)),
+        (X[:, :2], Y, np.full(30, 1e-300)),
+    )
+    for wrong in wrong_calls:
         with pytest.raises(ValueError):  # noqa: PT011 - its words are another test's
             estimator.fit(*wrong)
         np.testing.assert_array_equal(estimator.predict_proba(X), expected)
+        assert sorted(vars(estimator)) == before
+    with pytest.raises(TypeError, match=r"MLPClassifier: callbacks\[1\] must be a Callback or a function"):
+        estimator.set_params(callbacks=[print, 3]).fit(X[:, :2], Y)
+    np.testing.assert_array_equal(estimator.predict_proba(X), expected)
+
+
+def test_a_refused_fit_leaves_an_ensemble_as_it_was():
+    estimator = small(MLPClassifier, n_members=2).fit(X, Y)
+    expected = estimator.predict_proba(X)
+    with pytest.raises(ValueError, match="random numbers"):
+        estimator.set_params(solver="lbfgs", dropout=0.5, n_members=3).fit(X[:, :2], Y)
+    np.testing.assert_array_equal(estimator.predict_proba(X), expected)
 
 
 def test_a_column_of_targets_is_taken_with_a_warning():
@@ -261,9 +283,24 @@ def test_a_column_of_targets_is_taken_with_a_warning():
         np.testing.assert_array_equal(found.predict(X), small(kind).fit(X, Y).predict(X))
 
 
-def test_a_single_class_is_refused():
-    with pytest.raises(ValueError, match=r"only one class: .*yes"):
-        small(MLPClassifier).fit(X, np.full(30, "yes"))
+def test_a_single_class_is_predicted():
+    for loss in ("log_loss", "hinge", "categoricalcrossentropy"):
+        for solver in ("adam", "lbfgs"):
+            found = small(MLPClassifier, loss=loss, solver=solver).fit(X, np.full(30, "yes"))
+            assert found.predict(X).tolist() == ["yes"] * 30
+            assert found.score(X, np.full(30, "yes")) == 1
+    np.testing.assert_array_equal(small(MLPClassifier).fit(X, Y * 0).predict_proba(X), np.ones((30, 1)))
+    begun = small(MLPClassifier).partial_fit(X, Y * 0, classes=[0])
+    np.testing.assert_array_equal(begun.predict(X), Y * 0)
+
+
+def test_a_fold_of_one_class_fails_no_search():
+    from sklearn.model_selection import learning_curve
+    from sklearn.multioutput import MultiOutputClassifier
+
+    for kind in (MLPClassifier, theirs.MLPClassifier):
+        assert np.isfinite(learning_curve(small(kind), X, np.sort(Y), cv=3)[2]).all()
+        assert MultiOutputClassifier(small(kind)).fit(X, np.c_[Y, Y * 0]).predict(X)[:, 1].tolist() == [0] * 30
 
 
 def test_a_training_that_diverges_says_so_as_scikit_learn_does():
@@ -277,3 +314,55 @@ def test_a_training_that_diverges_says_so_as_scikit_learn_does():
 def test_a_wrong_eval_set_is_refused(eval_set):
     with pytest.raises((ValueError, TypeError)):
         small(MLPClassifier).fit(X, Y, eval_set=eval_set)
+
+
+def stop(run):
+    """Fail in the second epoch."""
+    if run.epoch == 2:
+        raise RuntimeError("enough")
+
+
+@pytest.mark.parametrize("n_members", [1, 3])
+def test_after_an_error_of_a_callback_there_is_what_was_learnt_until_then(n_members):
+    estimator = small(MLPClassifier, n_members=n_members, callbacks=[stop], max_iter=5)
+    with pytest.raises(RuntimeError, match="enough"):
+        estimator.fit(X, Y)
+    assert estimator.n_iter_ == 2
+    assert estimator.predict(X).shape == (30,)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_an_ensemble_that_ctrl_c_ends_predicts(early_stopping):
+    def interrupt(run):
+        if run.epoch == 3:
+            raise KeyboardInterrupt
+
+    estimator = small(MLPClassifier, n_members=4, n_jobs=1, callbacks=[interrupt], early_stopping=early_stopping)
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        estimator.set_params(max_iter=50).fit(X, Y)
+    assert estimator.n_iter_ == 3
+    assert np.isfinite(estimator.loss_)
+    assert min(member.n_iter_ for member in estimator.estimators_) == 0
+    assert estimator.predict_proba(X).shape == (30, 2)
+
+
+def test_targets_that_are_no_numbers_are_refused_by_a_regressor():
+    for y in (np.full(30, "1.5"), np.full(30, "2020-01-01", "M8[D]")):
+        with pytest.raises(TypeError, match="MLPRegressor: y must hold real numbers, got dtype"):
+            small(MLPRegressor).fit(X, y)
+
+
+def test_wrong_weights_of_classes_are_refused():
+    for weight in (-1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="class_weight must hold finite numbers of at least 0"):
+            small(MLPClassifier, class_weight={0: weight}).fit(X, Y)
+    with pytest.raises(ValueError, match="at least one non-zero number"):
+        small(MLPClassifier, class_weight={0: 0, 1: 0}).fit(X, Y)
+
+
+def test_warnings_name_the_line_that_calls_fit():
+    for kind in KINDS:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            small(kind, batch_size=100).fit(X, Y)
+        assert [warning.filename for warning in caught] == [__file__] * 2

@@ -42,7 +42,7 @@ class Called:
 
     def __init__(self, where: str, job: Job, callbacks: Any) -> None:
         self._where, self._model = where, job.model
-        self.callbacks = _checked(where, callbacks)
+        self.callbacks = checked(where, callbacks)
         validated = job.held_out is not None
         for each in self._objects():
             each._check(where, job.model, validated)
@@ -193,7 +193,7 @@ def _told(callbacks: list[dict[str, Any]]) -> str:
     return files.printable(", ".join(calls), 300)
 
 
-def _checked(where: str, callbacks: Any) -> list[Any]:
+def checked(where: str, callbacks: Any) -> list[Any]:
     """Return a list of callbacks and functions, each once."""
     if not isinstance(callbacks, list | tuple):
         raise TypeError(f"{where}: callbacks must be a list, got {abridged(callbacks)}. Write callbacks=[...].")

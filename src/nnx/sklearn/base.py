@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -88,7 +89,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         """Return the accuracy, or R², of outputs."""
         raise NotImplementedError
 
-    def _class_weights(self, y: Any, incremental: bool) -> Array | None:
+    def _class_weights(self, compared: Array, incremental: bool) -> Array | None:
         """Return how much each sample counts for its class."""
         return None
 
@@ -105,18 +106,33 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool) -> None:
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
+        threads = self._n_threads()
+        before = dict(vars(self))
+        trainings: list[Training] = []
+        try:
+            trainings += self._trainings(X, y, sample_weight, eval_set, incremental)
+            training.run(trainings, threads, bool(self.progress))
+        except BaseException:
+            if not any(each.estimator.n_iter_ for each in trainings):  # nothing has been learnt: all is as it was
+                vars(self).clear()
+                vars(self).update(before)
+            raise
+        finally:
+            if "estimators_" in vars(self):
+                self._summarize(self.estimators_)
+
+    def _trainings(self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool) -> list[Training]:
+        """Return the training of each network, after all checks of what was given."""
         first = self._n_networks() != self.n_members or (not self.warm_start and not incremental)
-        given = y
         X, compared = self._checked(X, y, first, incremental)
         dtype = chosen_dtype(self, X, incremental) if first else self._dtype
         X = dense_rows(X, dtype)
         weights = None if sample_weight is None else checked_weights(sample_weight, X)
-        of_classes = self._class_weights(given, incremental)
+        of_classes = self._class_weights(compared, incremental)
         if of_classes is not None:
-            weights = of_classes if weights is None else weights * of_classes
+            weights = checked_weights(of_classes if weights is None else weights * of_classes, X)
         samples = Samples(X, self._targets(compared), compared, weights)
         held_out = None if eval_set is None else self._checked_eval_set(eval_set, dtype)
-        threads = self._n_threads()
         members = [self] if self.n_members == 1 else self._members(first)
         trainings = [Training(member, samples, held_out, first, incremental) for member in members]
         for estimator in (self, *members):
@@ -125,9 +141,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             for name in OF_NETWORK:
                 self.__dict__.pop(name, None)
             self.estimators_ = members
-        training.run(trainings, threads, bool(self.progress))
-        if self.n_members > 1:
             self._summarize(members)
+        return trainings
 
     def _n_networks(self) -> int:
         """Return how many networks there are to go on with."""
@@ -151,7 +166,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         for name in ("n_layers_", "n_outputs_", "out_activation_"):
             setattr(self, name, getattr(members[0], name))
         self.n_iter_ = max(member.n_iter_ for member in members)
-        self.loss_ = sum(member.loss_ for member in members) / len(members)
+        losses = [member.loss_ for member in members if "loss_" in vars(member)]
+        if losses:  # of those that have ended an epoch before Ctrl-C
+            self.loss_ = sum(losses) / len(losses)
 
     def _checked_eval_set(self, eval_set: Any, dtype: FloatDType) -> Samples:
         """Return the held-out rows that the user gives."""
@@ -178,7 +195,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         return int(min(max(1, cpu_count() + 1 + self.n_jobs), MOST_THREADS))
 
     def _has_partial_fit(self) -> bool:
-        if self.solver == "lbfgs":
+        if choices.is_lbfgs(self.solver):
             raise AttributeError("partial_fit is only available for stochastic optimizers. lbfgs is not stochastic.")
         return True
 
@@ -214,22 +231,32 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     @property
     def coefs_(self) -> list[Array]:
         """The weights of each dense layer, (n_inputs, n_neurons): the model's own arrays."""
-        return [layer.weights for layer in self._dense_layers("coefs_")]
+        return Arrays((layer.weights for layer in self._dense_layers("coefs_")), self._set_coefs)
 
     @coefs_.setter
     def coefs_(self, arrays: Any) -> None:
-        for layer, weights in zip(self._dense_layers("coefs_"), arrays, strict=True):
-            layer.set_parameters(np.array(weights), layer.biases)  # a copy: the caller's array stays the caller's
+        self._set_coefs(arrays)
+
+    def _set_coefs(self, arrays: Any) -> None:
+        """Put in other weights: copies, so that the caller's arrays stay the caller's."""
+        layers, arrays = self._dense_layers("coefs_"), _as_many("coefs_", arrays, self.coefs_)
+        for layer, weights in zip(layers, arrays, strict=True):
+            layer.set_parameters(weights, layer.biases)
 
     @property
     def intercepts_(self) -> list[Array]:
         """The biases of each dense layer, (n_neurons,): views of the model's own arrays."""
-        return [layer.biases[0] for layer in self._dense_layers("intercepts_")]
+        return Arrays((layer.biases[0] for layer in self._dense_layers("intercepts_")), self._set_intercepts)
 
     @intercepts_.setter
     def intercepts_(self, arrays: Any) -> None:
-        for layer, biases in zip(self._dense_layers("intercepts_"), arrays, strict=True):
-            layer.set_parameters(layer.weights, np.array(biases).reshape(1, -1))
+        self._set_intercepts(arrays)
+
+    def _set_intercepts(self, arrays: Any) -> None:
+        """Put in other biases."""
+        layers, arrays = self._dense_layers("intercepts_"), _as_many("intercepts_", arrays, self.intercepts_)
+        for layer, biases in zip(layers, arrays, strict=True):
+            layer.set_parameters(layer.weights, biases.reshape(1, -1))
 
     def _dense_layers(self, name: str) -> list[Any]:
         if "estimators_" in vars(self):
@@ -255,6 +282,41 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             return tags
 
 
+class Arrays(list[Array]):
+    """The arrays of a model's layers; one that is put in a place of the list is put into the model."""
+
+    def __init__(self, arrays: Iterable[Array], put: Callable[[Any], None]) -> None:
+        super().__init__(arrays)
+        self._put = put
+
+    def __setitem__(self, place: Any, value: Any) -> None:
+        changed = list(self)
+        changed[place] = value
+        self._put(changed)
+        super().__setitem__(place, value)
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
+
+
+def _as_many(name: str, arrays: Any, present: list[Array]) -> list[Array]:
+    """Return copies of arrays, which must have the shapes of those that are there."""
+    copies = [np.array(each) for each in arrays]
+    if [each.shape for each in copies] != [each.shape for each in present]:
+        raise ValueError(
+            f"{name} must hold arrays of the shapes {[each.shape for each in present]}, got "
+            f"{[each.shape for each in copies]}."
+        )
+    return copies
+
+
+def plain_targets(y: Any) -> Array:
+    """Return targets as an array (n,) or (n, several); a sparse matrix is filled up."""
+    if scipy.sparse.issparse(y):
+        y = y.toarray()
+    return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+
 def dense_rows(X: Any, dtype: FloatDType) -> Array:
     """Return checked samples as a C-ordered array of the dtype: a sparse matrix is filled up, as kernels need it."""
     filled = X.toarray() if scipy.sparse.issparse(X) else X
@@ -263,7 +325,9 @@ def dense_rows(X: Any, dtype: FloatDType) -> Array:
     with np.errstate(over="ignore"):
         samples = np.ascontiguousarray(filled, dtype)
     if not np.isfinite(samples).all():
-        raise ValueError(f"Input X contains infinity or a value too large for {dtype!r}.")
+        raise ValueError(
+            f"Input X contains infinity or a value too large for {dtype!r}. Scale the data, or write dtype='float64'."
+        )
     return samples
 
 

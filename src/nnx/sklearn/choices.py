@@ -12,6 +12,7 @@ from nnx import activations, layers, optimizers
 from nnx._base.parameters import Parameterized
 from nnx._base.text import abridged
 from nnx._base.vocabulary import by_name
+from nnx.lbfgs import Optimizer_LBFGS
 from nnx.schedules import OVER_STEPS
 
 #: scikit-learn's names of activations, and nnx's.
@@ -83,6 +84,11 @@ def _copied(where: str, name: str, chosen: Any, methods: tuple[str, ...]) -> Any
 
 def _shown(value: Any) -> str:
     return str(abridged(value))
+
+
+def is_lbfgs(solver: Any) -> bool:
+    """Return whether a solver, by name or as an object, takes all samples at once."""
+    return isinstance(solver, Optimizer_LBFGS) or (isinstance(solver, str) and solver == "lbfgs")
 
 
 def optimizer(where: str, chosen: Any, rate: float, settings: dict[str, Any]) -> Any:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.sparse
 from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils import compute_class_weight, compute_sample_weight
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
@@ -21,7 +20,7 @@ from sklearn.utils.multiclass import (
 from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx.losses import Loss_BinaryCrossentropy, Loss_CategoricalCrossentropy, Loss_Hinge
 from nnx.sklearn import choices
-from nnx.sklearn.base import DTYPES, BaseMLP
+from nnx.sklearn.base import DTYPES, BaseMLP, plain_targets
 from nnx.sklearn.files import in_files
 from nnx.sklearn.networks import End
 from nnx.sklearn.versions import HAS_TAGS, validated
@@ -276,9 +275,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> Array:
         """Return how likely each class is, (n, n_classes), in the order of ``classes_``."""
         outputs = self._outputs(X)
+        if len(self.classes_) == 1 and self._kind == "classes":
+            return np.ones_like(outputs)
         if self.out_activation_ == "logistic":  # rounding must not make anything certain: its logarithm is finite
             figures = np.finfo(outputs.dtype)
             outputs = np.clip(outputs, figures.tiny, 1 - figures.epsneg)
+            if self._kind == "classes" and outputs.shape[1] > 1:  # one sigmoid a class: nothing makes their sum 1
+                outputs /= outputs.sum(axis=1, keepdims=True)
         return outputs if outputs.shape[1] > 1 else np.concatenate([1 - outputs, outputs], axis=1)
 
     @available_if(lambda self: self._has_probabilities())
@@ -299,7 +302,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     def _checked(self, X: Any, y: Any, first: bool, incremental: bool) -> tuple[Any, Array]:
         X, y = validated(self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtype=DTYPES, reset=first)
-        y = _plain_targets(y)
+        y = plain_targets(y)
         if not incremental and first:
             self._learn_classes(y)
         else:
@@ -308,7 +311,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     def _checked_held_out(self, X: Any, y: Any) -> tuple[Any, Array]:
         X, y = validated(self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtype=DTYPES, reset=False)
-        y = _plain_targets(y)
+        y = plain_targets(y)
         self._compare_classes(y, incremental=True)
         return X, self._encoded(y)
 
@@ -318,11 +321,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if kind == "multiclass-multioutput":
             raise ValueError("Multioutput target data is not supported with label binarization")
         classes = unique_labels(y)
-        if len(classes) < 2 and kind != "multilabel-indicator":
-            raise ValueError(
-                f"{type(self).__name__} needs samples of at least 2 classes in the data, but the data contains only "
-                f"one class: {classes[0]!r}"
-            )
         self._kind = "multilabel" if kind == "multilabel-indicator" else "classes"
         self.classes_ = classes
 
@@ -377,17 +375,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if self._kind == "multilabel":
             return len(self.classes_)
         is_default = isinstance(self.loss, str) and self.loss == "log_loss"
-        return 1 if len(self.classes_) == 2 and (is_default or not self._takes_numbers()) else len(self.classes_)
+        return 1 if len(self.classes_) <= 2 and (is_default or not self._takes_numbers()) else len(self.classes_)
 
     def _end_of_network(self, targets: Array, dtype: FloatDType) -> End:
         loss, n_outputs = self._loss(dtype), self._n_outputs()
         if isinstance(loss, Loss_Hinge):
             return End(loss, "identity", n_outputs)
-        if n_outputs == 1 or self._kind == "multilabel" or isinstance(loss, Loss_BinaryCrossentropy):
+        is_single = n_outputs == 1 and not isinstance(loss, Loss_CategoricalCrossentropy)
+        if is_single or self._kind == "multilabel" or isinstance(loss, Loss_BinaryCrossentropy):
             return End(loss, "logistic", n_outputs)
         return End(loss, "softmax", n_outputs)
 
-    def _class_weights(self, y: Any, incremental: bool) -> Array | None:
+    def _class_weights(self, compared: Array, incremental: bool) -> Array | None:
         if self.class_weight is None:
             return None
         if incremental and isinstance(self.class_weight, str):
@@ -395,8 +394,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
                 "class_weight 'balanced' is not supported for partial_fit. In order to use 'balanced' weights, use "
                 "compute_class_weight('balanced', classes=classes, y=y) and pass the result as a dict."
             )
-        weights: Array = compute_sample_weight(self.class_weight, y)
-        return weights
+        if self._kind == "multilabel":
+            weights = compute_sample_weight(self.class_weight, compared)
+        else:  # of all classes, as rows of a later call may lack some
+            of_classes = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[compared])
+            weights = of_classes[compared]
+        if not (np.isfinite(weights) & (weights >= 0)).all():
+            raise ValueError(
+                f"{type(self).__name__}: class_weight must hold finite numbers of at least 0, got {self.class_weight}."
+            )
+        return np.asarray(weights, np.float64)
 
     def _stratum(self, compared: Array) -> Array | None:
         """Return the classes where there are two: scikit-learn's held-out rows of more are not stratified."""
@@ -407,7 +414,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         border = 0.0 if self.out_activation_ == "identity" else 0.5
         if self._kind == "multilabel":
             return (outputs > border).astype(np.int64)
-        if outputs.shape[1] == 1:
+        if len(self.classes_) == 2 and outputs.shape[1] == 1:
             return (outputs[:, 0] > border).astype(np.intp)
         return outputs.argmax(axis=1)
 
@@ -428,10 +435,3 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
         def _more_tags(self) -> dict[str, Any]:
             return {"multilabel": True}
-
-
-def _plain_targets(y: Any) -> Array:
-    """Return targets as an array (n,) or (n, labels)."""
-    if scipy.sparse.issparse(y):
-        y = y.toarray()
-    return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y

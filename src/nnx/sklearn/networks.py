@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.base import is_classifier
 
 from nnx import initializers
 from nnx._base.typing import FloatDType
@@ -68,11 +69,17 @@ def build(estimator: Any, n_inputs: int, end: End, dtype: FloatDType, random_sta
     model.add(OUTPUTS[end.activation]())
     for layer in dropouts:  # after the weights, which are then those of a network without dropout
         layer.seed = random_state.randint(MAX_LAYER_SEED)
-    counts = end.loss._predicts == "numbers" if hasattr(end.loss, "_predicts") else end.activation == "identity"
-    several = end.activation == "logistic" and end.n_outputs > 1
-    model.set(loss=end.loss, accuracy=Accuracy_Regression() if counts else Accuracy_Categorical(binary=several))
+    model.set(loss=end.loss, accuracy=_accuracy(estimator, end))
     model.finalize()
     return model
+
+
+def _accuracy(estimator: Any, end: End) -> Any:
+    """Return what a model says of its predictions; those of several sigmoids, or labels, are compared cell by cell."""
+    if not is_classifier(estimator):
+        return Accuracy_Regression()
+    by_cells = end.activation == "logistic" or estimator._kind == "multilabel"
+    return Accuracy_Categorical(binary=by_cells and end.n_outputs > 1)
 
 
 def hidden_widths(where: str, sizes: Any) -> list[int]:
@@ -80,7 +87,8 @@ def hidden_widths(where: str, sizes: Any) -> list[int]:
     widths = np.atleast_1d(np.asarray(sizes)).tolist() if np.size(sizes) else []
     for width in widths:
         if isinstance(width, bool) or not isinstance(width, int) or width <= 0:
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {list(widths)}.")
+            what = "> 0" if isinstance(width, int) and not isinstance(width, bool) else "whole numbers > 0"
+            raise ValueError(f"hidden_layer_sizes must be {what}, got {list(widths)}.")
     return widths
 
 

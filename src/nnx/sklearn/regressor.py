@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import xlogy
 from sklearn.base import RegressorMixin, _fit_context
-from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx.losses import Loss_MeanSquaredError, Loss_Poisson
 from nnx.sklearn import choices
-from nnx.sklearn.base import DTYPES, BaseMLP
+from nnx.sklearn.base import DTYPES, BaseMLP, plain_targets
 from nnx.sklearn.files import in_files
 from nnx.sklearn.networks import End
 from nnx.sklearn.training import Samples
@@ -177,7 +176,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     def _checked(self, X: Any, y: Any, first: bool, incremental: bool) -> tuple[Any, Array]:
         options = {"multi_output": True, "y_numeric": True, "dtype": DTYPES, "reset": first}
         X, y = validated(self, X, y, accept_sparse=["csr", "csc"], **options)
-        y = column_or_1d(y, warn=True)[:, np.newaxis] if y.ndim == 1 or y.shape[1] == 1 else y
+        y = plain_targets(y)
+        if y.dtype.kind not in "biuf":
+            raise TypeError(f"{type(self).__name__}: y must hold real numbers, got dtype {y.dtype}.")
+        y = y[:, np.newaxis] if y.ndim == 1 else y
         if self._is_poisson() and (y < 0).any():
             raise ValueError(f"Some value(s) of y are out of the valid range of the loss {self.loss!r}: below 0.")
         return X, np.ascontiguousarray(y)

@@ -9,6 +9,7 @@ import numpy as np
 
 from nnx.callbacks import Callback, TrainingRun, learnt
 from nnx.engine.history import History
+from nnx.sklearn import choices
 
 #: By what an adaptive rate is divided when nothing has improved, and below what it is not.
 ADAPTIVE_PART, LEAST_RATE = 5.0, 1e-6
@@ -28,7 +29,7 @@ class Watch(Callback):
     decides : bool
         Whether scores decide when to stop, in place of losses.
     restores : bool
-        Whether to put the best epoch's parameters back in the end.
+        Whether to put the best epoch's parameters back in the end: that of the best score, if there are scores.
     n_samples : int
         Rows that are trained on.
     """
@@ -46,7 +47,7 @@ class Watch(Callback):
         self.decides, self.restores, self.n_samples = decides, restores, n_samples
         self.adapts = estimator.solver == "sgd" and estimator.learning_rate == "adaptive"
         self.decays = estimator.solver == "sgd" and estimator.learning_rate == "invscaling"
-        self.stops = estimator.solver != "lbfgs"
+        self.stops = not choices.is_lbfgs(estimator.solver)
         self.stopped = False
         self._best: dict[str, Any] = {}
 
@@ -82,16 +83,18 @@ class Watch(Callback):
         """Count epochs that are no better than the best by ``tol``; keep the best one's parameters."""
         estimator = self.estimator
         if self.decides:
-            value, best = estimator.validation_scores_[-1], estimator.best_validation_score_
-            falls_short, is_best = value < best + estimator.tol, value > best
+            falls_short = estimator.validation_scores_[-1] < estimator.best_validation_score_ + estimator.tol
         else:
-            value, best = estimator.loss_, estimator.best_loss_
-            falls_short, is_best = value > best - estimator.tol, value < best
+            falls_short = estimator.loss_ > estimator.best_loss_ - estimator.tol
         estimator._no_improvement_count = estimator._no_improvement_count + 1 if falls_short else 0
-        if not is_best:
-            return
-        setattr(estimator, "best_validation_score_" if self.decides else "best_loss_", value)
-        if self.restores:
+        is_best = False
+        if not self.decides and estimator.loss_ < estimator.best_loss_:
+            estimator.best_loss_ = estimator.loss_
+            is_best = self.score is None
+        if self.score is not None and estimator.validation_scores_[-1] > estimator.best_validation_score_:
+            estimator.best_validation_score_ = estimator.validation_scores_[-1]
+            is_best = True
+        if is_best and self.restores:
             self._best = {name: array.copy() for name, array in learnt(model).items()}
 
     def _end(self, run: TrainingRun) -> None:

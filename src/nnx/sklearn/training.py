@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from nnx import optimizers
 from nnx._base.config import FLOAT32, FLOAT64, float_dtype
 from nnx._base.typing import Array, FloatDType
+from nnx.engine.calling import checked as checked_callbacks
 from nnx.engine.history import History
 from nnx.errors import DivergenceError
 from nnx.layers import Layer_Dense, walk
@@ -135,7 +136,7 @@ class Training:
     def _new_optimizer(self) -> Any:
         """Return an optimizer that knows nothing of an earlier training."""
         estimator = self.estimator
-        if estimator.solver == "lbfgs":
+        if isinstance(estimator.solver, str) and estimator.solver == "lbfgs":
             return Optimizer_LBFGS(max_evaluations=estimator.max_fun, gradient_tolerance=estimator.tol)
         settings = {name: getattr(estimator, name) for name in OPTIMIZER_SETTINGS}
         return choices.optimizer(self.where, estimator.solver, estimator.learning_rate_init, settings)
@@ -170,21 +171,21 @@ class Training:
 
     def _batch_size(self) -> int | None:
         chosen, n = self.estimator.batch_size, self.n_samples
-        if self.estimator.solver == "lbfgs":
+        if choices.is_lbfgs(self.estimator.solver):
             return None
         if isinstance(chosen, str):
             return min(AUTO_BATCH, n)
         if chosen > n:
             warnings.warn(
                 f"{self.where}: batch_size={chosen} is more than there are samples, so a step takes all {n}.",
-                stacklevel=5,
+                stacklevel=8,  # the line that calls fit
             )
         return min(int(chosen), n)
 
     def _set_schedule(self) -> None:
         """Let a schedule of nnx run over all steps of the training."""
         chosen = self.estimator.learning_rate
-        if self.estimator.solver == "lbfgs" or (isinstance(chosen, str) and chosen in OF_EPOCHS):
+        if choices.is_lbfgs(self.estimator.solver) or (isinstance(chosen, str) and chosen in OF_EPOCHS):
             return
         n_steps = self.estimator.max_iter * -(-self.n_samples // (self.batch_size or self.n_samples))
         schedule = choices.SCHEDULES[chosen](n_steps) if isinstance(chosen, str) else copy.deepcopy(chosen)
@@ -194,14 +195,13 @@ class Training:
         estimator = self.estimator
         score = None if held_out is None else scorer(estimator, held_out)
         restores = ends_early if estimator.restore_best is None else bool(estimator.restore_best)
-        decides = ends_early or (restores and held_out is not None)
         if score is not None and estimator.validation_scores_ is None:
             estimator.validation_scores_ = []
-        if decides and estimator.best_validation_score_ is None:
+        if score is not None and estimator.best_validation_score_ is None:
             estimator.best_validation_score_ = -math.inf
-        if not decides and estimator.best_loss_ is None:
+        if not ends_early and estimator.best_loss_ is None:
             estimator.best_loss_ = math.inf
-        return Watch(estimator, self._losses_of(samples), score, decides, restores, self.n_samples)
+        return Watch(estimator, self._losses_of(samples), score, ends_early, restores, self.n_samples)
 
     def _losses_of(self, samples: Samples) -> Callable[[History, int], list[float]]:
         """Return the function that computes the losses which scikit-learn reports for the last epochs of a history.
@@ -222,11 +222,12 @@ class Training:
     def _run(self, samples: Samples, held_out: Samples | None, random_state: np.random.RandomState) -> Run:
         """Return the call of `Model.train`."""
         estimator, weights = self.estimator, samples.weights
+        callbacks = checked_callbacks(self.where, estimator.callbacks or [])
         keywords: dict[str, Any] = {
             "epochs": 1 if self.incremental else estimator.max_iter,
             "batch_size": self.batch_size,
             "penalty_per_sample": True,
-            "callbacks": [*([self.watch] if self.watch.is_needed else []), *(estimator.callbacks or ())],
+            "callbacks": [*([self.watch] if self.watch.is_needed else []), *callbacks],
             "print_every": None,
             "check_finite": False,
         }
@@ -238,7 +239,7 @@ class Training:
             keywords["shuffle"] = Orders(random_state if estimator.shuffle else None, rows)
         if weights is not None:
             keywords["sample_weight"] = weights
-        if held_out is not None and estimator.callbacks:  # which may look at the figures of a validation
+        if held_out is not None and callbacks:  # which may look at the figures of a validation
             own = () if held_out.weights is None else (held_out.weights,)
             keywords["validation_data"] = (held_out.X, held_out.targets, *own)
         return Run(self.model, samples.X, samples.targets, **keywords)
@@ -252,7 +253,7 @@ class Training:
         estimator.history_ = self.model.history
         if self.incremental:
             return
-        if estimator.solver == "lbfgs":
+        if choices.is_lbfgs(estimator.solver):
             message = self.model.optimizer.message
             if not message.startswith("converged"):
                 self._warn(f"{message}. Raise max_iter, max_fun or tol, or scale the data")
@@ -261,7 +262,7 @@ class Training:
 
     def _warn(self, what: str) -> None:
         warnings.warn(
-            f"{self.where}: after {self.estimator.n_iter_} iterations, {what}.", ConvergenceWarning, stacklevel=5
+            f"{self.where}: after {self.estimator.n_iter_} iterations, {what}.", ConvergenceWarning, stacklevel=7
         )
 
 
@@ -279,7 +280,7 @@ def run(trainings: Sequence[Training], threads: int, progress: bool) -> None:
             f"preprocessed. ({error})"
         ) from error
     except KeyboardInterrupt:
-        warnings.warn("Training interrupted by user.", stacklevel=4)
+        warnings.warn("Training interrupted by user.", stacklevel=5)
     for each in trainings:
         each.finish()
 
@@ -302,7 +303,7 @@ def chosen_dtype(estimator: Any, X: Any, incremental: bool) -> FloatDType:
     """
     if not isinstance(estimator.dtype, str) or estimator.dtype != "auto":
         return float_dtype(type(estimator).__name__, estimator.dtype)
-    if estimator.solver == "lbfgs":
+    if choices.is_lbfgs(estimator.solver):
         return FLOAT64
     is_small = not incremental and X.shape[0] * X.shape[1] <= FEW_NUMBERS
     return FLOAT64 if is_small and X.dtype != FLOAT32 else FLOAT32

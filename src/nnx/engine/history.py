@@ -159,8 +159,8 @@ class History:
                 break
             found.insert(0, steps[:, max(0, steps.shape[1] - n) :])
             n -= found[0].shape[1]
-        if n > 0:
-            rows = self._rows_of(STEP)[-n * len(STEP) :]
+        if n > 0 or not found:
+            rows = self._rows_of(STEP)[len(self._rows_of(STEP)) - n * len(STEP) :]
             found.insert(0, np.array(rows, np.float64).reshape(-1, len(STEP)).T)
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 

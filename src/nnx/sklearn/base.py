@@ -114,8 +114,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             training.run(trainings, threads, bool(self.progress))
         except BaseException:
             if not any(each.estimator.n_iter_ for each in trainings):  # nothing has been learnt: all is as it was
-                vars(self).clear()
-                vars(self).update(before)
+                self.__dict__.clear()
+                self.__dict__.update(before)
             raise
         finally:
             if "estimators_" in vars(self):

@@ -146,12 +146,13 @@ def train_many(runs: Sequence[Run], *, threads: int | None = None, progress: boo
     n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
     check.flag(where, "progress", progress)
     _refuse_shared(where, runs)
-    seeds = []
+    seeds, before = [], np.random.get_state(legacy=False)
     for number, run in enumerate(runs):
         with random.recorded() as drawn:
             try:
                 run._check()
             except Exception as error:
+                np.random.set_state(before)
                 _name(error, number)
                 raise
         seeds.append(drawn)
@@ -281,7 +282,7 @@ def _changed_by(run: Run) -> Iterator[tuple[Any, str]]:
     objects += [each for each in listed if isinstance(each, Callback)]
     yield from ((id(each), f"its {type(each).__name__}") for each in objects if each is not None)
     if callable(order := run.keywords.get("shuffle")):
-        yield id(order), "the function that gives the order"
+        yield id(getattr(order, "__self__", None) or order), "the function that gives the order"  # or its object
     written = [getattr(each, name, None) for each in listed for name in ("path", "folder")]
     yield from ((path, f"the file {path!r}") for path in _paths(run.keywords.get("checkpoint"), *written))
 

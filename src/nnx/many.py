@@ -16,10 +16,11 @@ from nnx._base import check, printing, random
 from nnx._base.config import checked_threads, get_num_threads
 from nnx._base.interrupt import Interrupt, stopped_by
 from nnx._base.text import abridged
-from nnx._base.typing import Array, ArrayLike
+from nnx._base.typing import ArrayLike
 from nnx.callbacks import Callback
 from nnx.engine.history import History
 from nnx.engine.plan import STORED
+from nnx.files.model_files import bounds
 from nnx.layers import walk
 from nnx.model import Model
 
@@ -312,17 +313,10 @@ def _spans(number: int, run: Run) -> Iterator[tuple[int, int, int, bool]]:
     for layer in walk(run.model.layers):
         for name, value in vars(layer).items() if hasattr(layer, "__dict__") else ():
             if name not in SET_ANEW and isinstance(value, np.ndarray) and value.flags.writeable and value.size:
-                yield (*_bounds(value), number, True)
+                yield (*bounds(value), number, True)
     validation = run.keywords.get("validation_data")
     read = [run.X, run.y, run.keywords.get("sample_weight")]
     read += list(validation) if isinstance(validation, list | tuple) else []
     for value in read:
         if isinstance(value, np.ndarray) and value.size:
-            yield (*_bounds(value), number, False)
-
-
-def _bounds(array: Array) -> tuple[int, int]:
-    """Return the address of an array's first byte, and of the byte behind its last."""
-    steps = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
-    start = array.__array_interface__["data"][0]
-    return start + sum(step for step in steps if step < 0), start + sum(s for s in steps if s > 0) + array.itemsize
+            yield (*bounds(value), number, False)

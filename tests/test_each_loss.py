@@ -26,19 +26,20 @@ from nnx.files import safetensors as tensor_files
 from nnx.plot.parts import outputs_and_classes, single_output
 
 
-def clip(p):
-    return np.clip(p, 1e-7, 1 - 1e-7)
+def clip(loss, p):
+    return np.clip(p, loss.clip, 1 - loss.clip)
 
 
 def categorical(loss, p, y):
     s, m = loss.label_smoothing, p.shape[1]
     target = (1 - s) * (y[:, None] == np.arange(m)) + s / m
-    return -np.sum(target * np.log(clip(p)), axis=1)
+    return -np.sum(target * np.log(clip(loss, p)), axis=1)
 
 
 def binary(loss, p, y):
     y = (1 - loss.label_smoothing) * y + loss.label_smoothing / 2
-    return loss.factor * np.mean(-(loss.pos_weight * y * np.log(clip(p)) + (1 - y) * np.log(1 - clip(p))), axis=1)
+    p = clip(loss, p)
+    return loss.factor * np.mean(-(loss.pos_weight * y * np.log(p) + (1 - y) * np.log(1 - p)), axis=1)
 
 
 def huber(loss, p, y):
@@ -110,13 +111,19 @@ FACTOR = (
     ({"factor": 1e39}, f"factor {RANGE}1e+39."),
     ({"factor": "a"}, "factor must be a number, got 'a'."),
 )
+CLIP = (
+    ({"clip": 0}, "clip must be a number from 1e-30 to 0.1, got 0."),
+    ({"clip": 0.2}, "clip must be a number from 1e-30 to 0.1, got 0.2."),
+    ({"clip": float("nan")}, "clip must be a number from 1e-30 to 0.1, got nan."),
+    ({"clip": "a"}, "clip must be a number, got 'a'."),
+)
 CASES = {
     nnx.Loss_CategoricalCrossentropy: Case(
         categorical,
         classes,
         probable,
-        ({}, {"label_smoothing": 0.1}, {"label_smoothing": 0.7}),
-        SMOOTHING,
+        ({}, {"label_smoothing": 0.1}, {"label_smoothing": 0.7, "clip": 1e-4}),
+        (*SMOOTHING, *CLIP),
         (([0, 2], "y_true must hold class numbers from 0 to 1, got 2 at position 1."),),
     ),
     nnx.Loss_BinaryCrossentropy: Case(
@@ -127,11 +134,12 @@ CASES = {
             {},
             {"label_smoothing": 0.1},
             {"pos_weight": 3.0},
-            {"label_smoothing": 0.2, "pos_weight": 0.25, "factor": 3.0},
+            {"label_smoothing": 0.2, "pos_weight": 0.25, "factor": 3.0, "clip": 1e-4},
         ),
         (
             *SMOOTHING,
             *FACTOR,
+            *CLIP,
             ({"pos_weight": 0}, f"pos_weight {RANGE}0."),
             ({"pos_weight": -1.0}, f"pos_weight {RANGE}-1.0."),
             ({"pos_weight": 1e39}, f"pos_weight {RANGE}1e+39."),
@@ -200,7 +208,14 @@ CASES = {
     ),
 }
 KINDS = BUILT_IN["loss"]
-WITH_FACTORS = [kind for kind in KINDS if "factor" in kind._arguments]
+WITH_CLIP = [kind for kind in KINDS if "clip" in kind._arguments]
+#: Settings that files from before them lack, with a value that is not the one of those files.
+ADDED = [
+    (kind, name, value)
+    for name, value in (("factor", 0.5), ("clip", 1e-15))
+    for kind in KINDS
+    if name in kind._arguments
+]
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 each_setting = pytest.mark.parametrize(
     ("kind", "settings"),
@@ -299,6 +314,50 @@ def test_no_logit_is_too_large(dtype, kind, settings):
     loss.backward(activation.output, y)
     activation.backward(loss.dinputs)
     assert np.isfinite(activation.dinputs).all()
+
+
+@pytest.mark.parametrize("kind", WITH_CLIP, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("near", [0.1, 1e-7, 1e-15, 2.220446049250313e-16, 1e-30])
+def test_clip_says_how_near_to_0_and_1_the_logarithm_comes(dtype, kind, near):
+    loss, one, least = kind(clip=near), dtype.type(1), dtype.type(near)
+    p = np.array([0, least / 3, least, 0.3, one - least / 3, 1], dtype)
+    bounded = np.clip(p, least, min(one - least, one - np.finfo(dtype).epsneg)).astype(float)
+    for y, kept in ((1, bounded), (0, 1 - bounded)):
+        if kind is nnx.Loss_CategoricalCrossentropy:
+            kept = bounded
+            found = loss.forward(np.stack([p, one - p], axis=1), np.zeros(len(p), np.intp))
+        else:
+            found = loss.forward(p[:, None], np.full(len(p), y, dtype))
+            loss.backward(p[:, None], np.full(len(p), y, dtype))
+            expected = (1 - 2 * y) / kept[:, None] / len(p)
+            np.testing.assert_allclose(loss.dinputs, expected, rtol=8 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(found, -np.log(kept), rtol=8 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("layers", ["2-64,64-m", "2-9,9-m"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("kind", WITH_CLIP, ids=lambda kind: kind.__name__)
+def test_clip_holds_in_training_and_evaluation(dtype, planned, backend, kind, smoothing, layers):
+    """Where most probabilities are beyond it."""
+    for m in outputs(kind):
+        X, y = data_for(kind, 53, m, dtype=dtype)
+        for near in (0.05, 1e-3):
+            for each in (nnx.Model(), Book()):
+                model = network(kind, {"label_smoothing": smoothing, "clip": near}, layers, m, dtype, each)
+                model.layers[-2].weights *= 30
+                p = model.predict(X).astype(float)
+                expected = CASES[kind].definition(model.loss, p, y.astype(float)).mean()
+                assert ((p < 0.05) | (p > 0.95)).mean() > 0.5
+                assert model.evaluate(X, y, silent=True)["loss"] == pytest.approx(expected, rel=1e-3)
+                assert model.train(X, y, print_every=None).loss[0] == pytest.approx(expected, rel=1e-3)
+    assert planned == [backend != "numpy", False] * 4
+
+
+def test_the_fused_class_takes_the_losss_clip(dtype):
+    fused = nnx.Activation_Softmax_Loss_CategoricalCrossentropy()
+    fused.loss.clip = 0.05
+    found = fused.forward(np.array([[0, 50], [50, 0]], dtype), [0, 0])
+    assert float(found) == pytest.approx(-(np.log(0.05) + np.log(0.95)) / 2, rel=1e-5)
 
 
 def test_a_heavy_weight_leaves_the_slope_of_a_sure_prediction_its_digits(dtype):
@@ -568,15 +627,16 @@ def test_a_damaged_setting_in_a_file_is_refused(tmp_path, kind):
             nnx.Model.load(damaged)
 
 
-@pytest.mark.parametrize("kind", WITH_FACTORS, ids=lambda kind: kind.__name__)
-def test_a_file_holds_a_factor_only_where_there_is_one(tmp_path, kind):
-    """Files from before there were factors load, and older versions read those of today."""
-    for factor in (1.0, 0.5):
-        network(kind, {"factor": factor}, "2-4,4-m", outputs(kind)[1]).save(tmp_path / "model")
+@pytest.mark.parametrize(("kind", "name", "other"), ADDED)
+def test_a_file_holds_a_setting_that_was_added_only_where_it_is_another(tmp_path, kind, name, other):
+    """Files from before there were such settings load, and older versions read those of today."""
+    usual = getattr(kind(), name)
+    for value in (usual, other):
+        network(kind, {name: value}, "2-4,4-m", outputs(kind)[1]).save(tmp_path / "model")
         with safe_open(tmp_path / "model", "numpy") as file:
             described = json.loads(file.metadata()["nnx"])["loss"]["config"]
-        assert described.get("factor", "none") == (factor if factor != 1 else "none")
-        assert nnx.Model.load(tmp_path / "model").loss.factor == factor
+        assert described.get(name, "none") == ("none" if value == usual else value)
+        assert getattr(nnx.Model.load(tmp_path / "model").loss, name) == value
 
 
 @each_kind

@@ -73,8 +73,8 @@ class Optimizer_LBFGS(Described):
     figures of the batch, and let their running figures follow once an iteration. The loss must be smooth enough for a
     line search, which it is with ReLU nearly everywhere.
 
-    Each call of `Model.train` begins without pairs, and so it does after a callback has changed parameters or settings.
-    A checkpoint holds the pairs.
+    Each call of `Model.train` begins without pairs, and so it does after a callback has changed parameters, or settings
+    of built-in parts. A checkpoint holds the pairs.
 
     Examples
     --------

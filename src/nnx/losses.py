@@ -291,7 +291,7 @@ class KernelLoss(Loss):
 
 @built_in("loss")
 class Loss_CategoricalCrossentropy(KernelLoss):
-    """Categorical cross-entropy: −log of the probability of the right class, kept within [1e-7, 1 − 1e-7].
+    """Categorical cross-entropy: −log of the probability of the right class, kept within [clip, 1 − clip].
 
     Labels are class numbers, shape (n,) or (n, 1), of any integer dtype, or one-hot rows, shape (n, classes).
 
@@ -301,8 +301,7 @@ class Loss_CategoricalCrossentropy(KernelLoss):
         s, from 0 up to, but not including, 1: of m classes each has the target s/m, and the label 1 − s more, so the
         loss is −(1 − s)·log p_label − s/m·Σ log p_j. It holds for evaluation too.
     clip : float
-        How near to 0 and 1 the logarithm takes probabilities: from 1e-30 to 0.1. Above 1 − clip they are 1 − clip, and
-        in any case below 1.
+        How near to 0 and 1 the logarithm takes probabilities: from 1e-30 to 0.1. They always stay below 1.
 
     Notes
     -----
@@ -367,7 +366,7 @@ def _weights(where: str, value: Any) -> float | list[float]:
 
 @built_in("loss")
 class Loss_BinaryCrossentropy(KernelLoss):
-    """Binary cross-entropy, the mean over outputs of −(y·log p + (1 − y)·log(1 − p)), p kept within [1e-7, 1 − 1e-7].
+    """Binary cross-entropy, the mean over outputs of −(y·log p + (1 − y)·log(1 − p)), p kept within [clip, 1 − clip].
 
     Targets are numbers from 0 to 1 of the predictions' shape; shape (n,) serves for (n, 1).
 
@@ -381,8 +380,7 @@ class Loss_BinaryCrossentropy(KernelLoss):
     factor : float
         What loss and gradient are multiplied by, above 0. The number of outputs makes of the mean over them the sum.
     clip : float
-        How near to 0 and 1 the logarithms take p: from 1e-30 to 0.1. Above 1 − clip it is 1 − clip, and in any case
-        below 1.
+        How near to 0 and 1 the logarithms take p: from 1e-30 to 0.1. It always stays below 1.
 
     Notes
     -----

@@ -16,10 +16,11 @@ from nnx._base import check, printing, random
 from nnx._base.config import checked_threads, get_num_threads
 from nnx._base.interrupt import Interrupt, stopped_by
 from nnx._base.text import abridged
-from nnx._base.typing import Array, ArrayLike
+from nnx._base.typing import ArrayLike
 from nnx.callbacks import Callback
 from nnx.engine.history import History
 from nnx.engine.plan import STORED
+from nnx.files.model_files import bounds
 from nnx.layers import walk
 from nnx.model import Model
 
@@ -146,12 +147,13 @@ def train_many(runs: Sequence[Run], *, threads: int | None = None, progress: boo
     n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
     check.flag(where, "progress", progress)
     _refuse_shared(where, runs)
-    seeds = []
+    seeds, before = [], np.random.get_state(legacy=False)
     for number, run in enumerate(runs):
         with random.recorded() as drawn:
             try:
                 run._check()
             except Exception as error:
+                np.random.set_state(before)
                 _name(error, number)
                 raise
         seeds.append(drawn)
@@ -281,7 +283,7 @@ def _changed_by(run: Run) -> Iterator[tuple[Any, str]]:
     objects += [each for each in listed if isinstance(each, Callback)]
     yield from ((id(each), f"its {type(each).__name__}") for each in objects if each is not None)
     if callable(order := run.keywords.get("shuffle")):
-        yield id(order), "the function that gives the order"
+        yield id(getattr(order, "__self__", None) or order), "the function that gives the order"  # or its object
     written = [getattr(each, name, None) for each in listed for name in ("path", "folder")]
     yield from ((path, f"the file {path!r}") for path in _paths(run.keywords.get("checkpoint"), *written))
 
@@ -311,17 +313,10 @@ def _spans(number: int, run: Run) -> Iterator[tuple[int, int, int, bool]]:
     for layer in walk(run.model.layers):
         for name, value in vars(layer).items() if hasattr(layer, "__dict__") else ():
             if name not in SET_ANEW and isinstance(value, np.ndarray) and value.flags.writeable and value.size:
-                yield (*_bounds(value), number, True)
+                yield (*bounds(value), number, True)
     validation = run.keywords.get("validation_data")
     read = [run.X, run.y, run.keywords.get("sample_weight")]
     read += list(validation) if isinstance(validation, list | tuple) else []
     for value in read:
         if isinstance(value, np.ndarray) and value.size:
-            yield (*_bounds(value), number, False)
-
-
-def _bounds(array: Array) -> tuple[int, int]:
-    """Return the address of an array's first byte, and of the byte behind its last."""
-    steps = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
-    start = array.__array_interface__["data"][0]
-    return start + sum(step for step in steps if step < 0), start + sum(s for s in steps if s > 0) + array.itemsize
+            yield (*bounds(value), number, False)

@@ -251,7 +251,7 @@ def check_apart(where: str, arrays: Mapping[str, Array]) -> None:
             _refuse_shared(where, name, original)
     different = {name: arrays[name] for name in first.values() if arrays[name].size}
     near: list[tuple[int, str]] = []  # where arrays end that begin before this one
-    for begin, end, name in sorted((*_bounds(array), name) for name, array in different.items()):
+    for begin, end, name in sorted((*bounds(array), name) for name, array in different.items()):
         near = [each for each in near if each[0] > begin]
         for _, other in near:
             if np.may_share_memory(different[name], different[other], max_work=10_000):  # type: ignore[arg-type]
@@ -259,8 +259,8 @@ def check_apart(where: str, arrays: Mapping[str, Array]) -> None:
         near.append((end, name))
 
 
-def _bounds(array: Array) -> tuple[int, int]:
-    """Return the addresses between which an array lies."""
+def bounds(array: Array) -> tuple[int, int]:
+    """Return the addresses of an array's first byte, and of the byte behind its last."""
     address = array.__array_interface__["data"][0]
     reach = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
     return address + sum(min(0, each) for each in reach), address + sum(max(0, each) for each in reach) + array.itemsize

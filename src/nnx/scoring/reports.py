@@ -133,8 +133,8 @@ class ClassificationReport(Report):
         The mean recall of the classes that have samples; with several sigmoid outputs, of both values of each.
     baseline_balanced_accuracy : float
     log_loss : float
-        The mean of −log(probability of the true class), clipped to [1e-7, 1 − 1e-7] as the losses do; NaN if the
-        outputs are no probabilities.
+        The mean of −log(probability of the true class), clipped to [1e-7, 1 − 1e-7], as losses do by default; NaN if
+        the outputs are no probabilities.
     baseline_log_loss : float
         Of always predicting the classes' shares in these data.
     auc : float

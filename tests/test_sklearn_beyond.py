@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_sample_weight
@@ -328,3 +329,30 @@ def test_probabilities_of_labels_are_never_certain():
     assert 0 < probabilities.min() < 1e-300
     assert 1 - 1e-15 < probabilities.max() < 1
     assert np.isfinite(fitted.predict_log_proba(X * 1e6)).all()
+
+
+# As in scikit-learn, where a parameter changes between two calls
+
+
+@pytest.mark.parametrize("way", ["partial_fit", "warm_start"])
+def test_a_penalty_that_is_changed_counts_from_then_on(way):
+    X, y = numbers()
+    losses = []
+    for kind in (MLPRegressor, neural_network.MLPRegressor):
+        estimator = kind((5,), max_iter=2, warm_start=True, random_state=0)
+        estimator.fit(X, y).set_params(alpha=50.0)
+        (estimator.partial_fit if way == "partial_fit" else estimator.fit)(X, y)
+        losses.append(estimator.loss_curve_)
+    np.testing.assert_allclose(*losses, rtol=1e-9)
+    assert losses[0][-1] > 2 * losses[0][0]
+
+
+def test_lbfgs_takes_all_rows_with_early_stopping_too():
+    X, y = numbers()
+    settings = {"hidden_layer_sizes": (5,), "solver": "lbfgs", "max_iter": 5, "random_state": 0}
+    alone = MLPRegressor(**settings).fit(X, y)
+    stops = MLPRegressor(**settings, early_stopping=True).fit(X, y)
+    np.testing.assert_array_equal(stops.predict(X), alone.predict(X))
+    assert stops.validation_scores_ is None
+    theirs = neural_network.MLPRegressor(**settings, early_stopping=True).fit(X, y)
+    assert stops.loss_ == pytest.approx(theirs.loss_, rel=1e-6)

@@ -51,7 +51,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         "constant"; for "sgd" also "invscaling" and "adaptive", as in scikit-learn; a schedule of nnx by name ("cosine",
         "onecycle", "warmup", ...), stretched over ``max_iter``; or an object or function of the step.
     learning_rate_init : float
-        The rate of the first step.
+        The rate of the first step; with "onecycle" and "warmup" the highest one.
     power_t : float
         The exponent of "invscaling".
     max_iter : int
@@ -70,7 +70,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     momentum, nesterovs_momentum : float, bool
         Of "sgd".
     early_stopping : bool
-        Whether held-out rows decide when to stop, and the best epoch's network is kept.
+        Whether held-out rows decide when to stop, and the best epoch's network is kept. "lbfgs" stops by itself, as in
+        scikit-learn: it takes all rows.
     validation_fraction : float
         What part of the rows is held out then.
     beta_1, beta_2, epsilon : float

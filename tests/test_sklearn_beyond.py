@@ -339,7 +339,7 @@ def test_a_penalty_that_is_changed_counts_from_then_on(way):
     X, y = numbers()
     losses = []
     for kind in (MLPRegressor, neural_network.MLPRegressor):
-        estimator = kind((5,), max_iter=2, warm_start=True, random_state=0)
+        estimator = kind(hidden_layer_sizes=(5,), max_iter=2, warm_start=True, random_state=0)
         estimator.fit(X, y).set_params(alpha=50.0)
         (estimator.partial_fit if way == "partial_fit" else estimator.fit)(X, y)
         losses.append(estimator.loss_curve_)

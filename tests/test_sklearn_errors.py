@@ -352,6 +352,14 @@ def test_targets_that_are_no_numbers_are_refused_by_a_regressor():
             small(MLPRegressor).fit(X, y)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_weight_do_not_decide_when_to_stop(kind):
+    weights = np.zeros(30)
+    weights[0] = 1
+    with pytest.raises(ValueError, match="at least one non-zero number"):
+        small(kind, early_stopping=True).fit(X, Y, sample_weight=weights)
+
+
 def test_wrong_weights_of_classes_are_refused():
     for weight in (-1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="class_weight must hold finite numbers of at least 0"):

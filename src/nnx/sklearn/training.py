@@ -169,7 +169,13 @@ class Training:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        return samples.rows(kept), samples.rows(held_out)
+        parts = samples.rows(kept), samples.rows(held_out)
+        if any(part.weights is not None and not part.weights.any() for part in parts):
+            raise ValueError(
+                "Sample weights must contain at least one non-zero number among the rows that are trained on, and "
+                "among those that are held out."
+            )
+        return parts
 
     def _batch_size(self) -> int | None:
         chosen, n = self.estimator.batch_size, self.n_samples

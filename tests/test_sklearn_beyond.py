@@ -255,6 +255,24 @@ def test_an_ensemble_of_regressors_predicts_the_mean_and_goes_on():
     assert ensemble.partial_fit(X, y).n_iter_ == 1
 
 
+def test_members_have_callbacks_of_their_own_and_the_parameters_of_now():
+    X, y = classes()
+    stopping = {"callbacks": [nnx.EarlyStopping(monitor="loss", patience=2)], "learning_rate_init": 0.3}
+    ensemble = classifier(n_members=3, **stopping).fit(X, y)
+    for member in ensemble.estimators_:
+        alone = classifier(random_state=member.random_state, **stopping).fit(X, y)
+        assert member.n_iter_ == alone.n_iter_ < 60
+    ensemble.set_params(callbacks=None, warm_start=True, max_iter=4, alpha=50.0).fit(X, y)
+    assert [member.n_iter_ for member in ensemble.estimators_] == [4, 4, 4]
+    assert ensemble.loss_ > 1
+
+    class Narrow(MLPClassifier):
+        def __init__(self, *, n_members=2):
+            super().__init__((4,), max_iter=2, n_members=n_members)
+
+    assert Narrow().fit(X, y).predict(X).shape == y.shape
+
+
 def test_any_number_of_threads_gives_the_same_bits():
     X, y = classes(1500)
     wide = {"hidden_layer_sizes": (256,), "max_iter": 2}

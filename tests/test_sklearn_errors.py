@@ -322,9 +322,9 @@ def stop(run):
         raise RuntimeError("enough")
 
 
-@pytest.mark.parametrize("n_members", [1, 3])
-def test_after_an_error_of_a_callback_there_is_what_was_learnt_until_then(n_members):
-    estimator = small(MLPClassifier, n_members=n_members, callbacks=[stop], max_iter=5)
+@pytest.mark.parametrize(("n_members", "solver"), [(1, "adam"), (3, "adam"), (1, "lbfgs")])
+def test_after_an_error_of_a_callback_there_is_what_was_learnt_until_then(n_members, solver):
+    estimator = small(MLPClassifier, n_members=n_members, solver=solver, callbacks=[stop], max_iter=5)
     with pytest.raises(RuntimeError, match="enough"):
         estimator.fit(X, Y)
     assert estimator.n_iter_ == 2

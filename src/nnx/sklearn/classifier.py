@@ -93,7 +93,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     class_weight : dict, "balanced" or None
         How much the samples of each class count, as elsewhere in scikit-learn.
     callbacks : list or None
-        Callbacks of nnx, and functions of a run, called after each epoch.
+        Callbacks of nnx, and functions of a run, called after each epoch. Each member of an ensemble has copies.
     restore_best : bool or None
         Whether the best epoch's network is kept: by the score of held-out rows, if there are any, or else by the loss.
         It does not end the training: that is ``early_stopping``. None: with ``early_stopping``.

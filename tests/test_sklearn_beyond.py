@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_sample_weight
@@ -129,6 +131,51 @@ def test_weights_of_classes_are_weights_of_their_samples():
         classifier(class_weight="balanced").partial_fit(X, y, classes=[0, 1, 2])
 
 
+@pytest.mark.parametrize("loss", ["huber", "meansquarederror", "hinge", "binarycrossentropy"])
+def test_losses_of_numbers_and_cells_learn_three_classes(loss):
+    X, y = classes()
+    fitted = classifier(loss=loss, max_iter=150).fit(X, y)
+    assert fitted.score(X, y) > 0.8
+    if loss != "hinge":
+        np.testing.assert_allclose(fitted.predict_proba(X).sum(axis=1), 1, rtol=1e-6)
+        np.testing.assert_array_equal(fitted.classes_[fitted.predict_proba(X).argmax(axis=1)], fitted.predict(X))
+
+
+def test_the_hinge_loss_learns_several_labels():
+    X, _ = classes()
+    y = (X[:, :2] > 0).astype(int)
+    assert classifier(loss="hinge", max_iter=150).fit(X, y).score(X, y) > 0.8
+
+
+def test_losses_that_do_not_fit_are_refused():
+    X, y = classes()
+    for loss in ("hinge", "categoricalcrossentropy", nnx.Loss_BinaryCrossentropy()):
+        with pytest.raises(ValueError, match=r"MLPRegressor: loss must be one of numbers \(.*huber"):
+            regressor(loss=loss).fit(X, y)
+    with pytest.raises(ValueError, match=r"MLPRegressor: loss must have one quantile, got Loss_Pinball"):
+        regressor(loss="pinball").fit(X, y)
+    with pytest.raises(ValueError, match="MLPClassifier: loss must be one of several labels"):
+        classifier(loss="categoricalcrossentropy").fit(X, np.eye(3, dtype=int)[y])
+
+
+def test_lbfgs_may_be_an_object_with_settings_of_its_own():
+    X, y = numbers(400)
+    named = regressor(solver="lbfgs", max_iter=20).fit(X, y)
+    settings = {"max_evaluations": named.max_fun, "gradient_tolerance": named.tol}
+    given = regressor(solver=nnx.Optimizer_LBFGS(**settings), max_iter=20).fit(X, y)
+    np.testing.assert_array_equal(given.predict(X), named.predict(X))
+    assert given.loss_curve_ == named.loss_curve_
+    assert not hasattr(given, "partial_fit")
+
+
+def test_weights_may_name_some_classes_and_rows_lack_them():
+    X, y = classes()
+    found = classifier(class_weight={1: 3.0}).partial_fit(X, y, classes=[0, 1, 2]).partial_fit(X[y == 0], y[y == 0])
+    own = classifier().partial_fit(X, y, classes=[0, 1, 2], sample_weight=np.where(y == 1, 3.0, 1.0))
+    own.partial_fit(X[y == 0], y[y == 0])
+    np.testing.assert_array_equal(found.predict_proba(X), own.predict_proba(X))
+
+
 # Held-out rows, callbacks
 
 
@@ -144,6 +191,10 @@ def test_the_best_epoch_is_put_back():
     held_out = {"eval_set": (X[80:], y[80:])}
     kept = classifier(restore_best=True, learning_rate_init=0.1).fit(X[:80], y[:80], **held_out)
     assert kept.score(X[80:], y[80:]) == kept.best_validation_score_ == max(kept.validation_scores_)
+    plain = classifier(learning_rate_init=0.1).fit(X[:80], y[:80], **held_out)
+    assert plain.loss_curve_ == kept.loss_curve_  # what is kept does not decide when to stop
+    assert plain.best_validation_score_ == kept.best_validation_score_
+    assert plain.best_loss_ == kept.best_loss_ == min(plain.loss_curve_)
     stopped = classifier(early_stopping=True, restore_best=False, learning_rate_init=0.1).fit(
         X[:80], y[:80], **held_out
     )
@@ -204,6 +255,24 @@ def test_an_ensemble_of_regressors_predicts_the_mean_and_goes_on():
     assert ensemble.partial_fit(X, y).n_iter_ == 1
 
 
+def test_members_have_callbacks_of_their_own_and_the_parameters_of_now():
+    X, y = classes()
+    stopping = {"callbacks": [nnx.EarlyStopping(monitor="loss", patience=2)], "learning_rate_init": 0.3}
+    ensemble = classifier(n_members=3, **stopping).fit(X, y)
+    for member in ensemble.estimators_:
+        alone = classifier(random_state=member.random_state, **stopping).fit(X, y)
+        assert member.n_iter_ == alone.n_iter_ < 60
+    ensemble.set_params(callbacks=None, warm_start=True, max_iter=4, alpha=50.0).fit(X, y)
+    assert [member.n_iter_ for member in ensemble.estimators_] == [4, 4, 4]
+    assert ensemble.loss_ > 1
+
+    class Narrow(MLPClassifier):
+        def __init__(self, *, n_members=2):
+            super().__init__((4,), max_iter=2, n_members=n_members)
+
+    assert Narrow().fit(X, y).predict(X).shape == y.shape
+
+
 def test_any_number_of_threads_gives_the_same_bits():
     X, y = classes(1500)
     wide = {"hidden_layer_sizes": (256,), "max_iter": 2}
@@ -257,6 +326,19 @@ def test_coefficients_are_the_models_own_arrays():
     np.testing.assert_array_equal(other.predict(X), 2.5)
 
 
+def test_an_array_that_is_put_into_their_list_is_put_into_the_model():
+    X, y = numbers()
+    fitted = regressor(max_iter=2).fit(X, y)
+    fitted.coefs_[-1] = np.zeros((8, 1))
+    fitted.intercepts_[-1] = np.array([2.5])
+    np.testing.assert_array_equal(fitted.predict(X), 2.5)
+    assert type(pickle.loads(pickle.dumps(fitted.coefs_))) is list
+    for arrays in ([np.zeros((4, 16))], [np.zeros((4, 16)), np.zeros((16, 8)), np.zeros((8, 2))]):
+        with pytest.raises(ValueError, match=r"coefs_ must hold arrays of the shapes \[\(4, 16\)"):
+            fitted.coefs_ = arrays
+    assert fitted.coefs_[0].any()
+
+
 def test_probabilities_of_labels_are_never_certain():
     X, _ = classes()
     y = (X[:, :2] > 0).astype(int)
@@ -265,3 +347,30 @@ def test_probabilities_of_labels_are_never_certain():
     assert 0 < probabilities.min() < 1e-300
     assert 1 - 1e-15 < probabilities.max() < 1
     assert np.isfinite(fitted.predict_log_proba(X * 1e6)).all()
+
+
+# As in scikit-learn, where a parameter changes between two calls
+
+
+@pytest.mark.parametrize("way", ["partial_fit", "warm_start"])
+def test_a_penalty_that_is_changed_counts_from_then_on(way):
+    X, y = numbers()
+    losses = []
+    for kind in (MLPRegressor, neural_network.MLPRegressor):
+        estimator = kind(hidden_layer_sizes=(5,), max_iter=2, warm_start=True, random_state=0)
+        estimator.fit(X, y).set_params(alpha=50.0)
+        (estimator.partial_fit if way == "partial_fit" else estimator.fit)(X, y)
+        losses.append(estimator.loss_curve_)
+    np.testing.assert_allclose(*losses, rtol=1e-9)
+    assert losses[0][-1] > 2 * losses[0][0]
+
+
+def test_lbfgs_takes_all_rows_with_early_stopping_too():
+    X, y = numbers()
+    settings = {"hidden_layer_sizes": (5,), "solver": "lbfgs", "max_iter": 5, "random_state": 0}
+    alone = MLPRegressor(**settings).fit(X, y)
+    stops = MLPRegressor(**settings, early_stopping=True).fit(X, y)
+    np.testing.assert_array_equal(stops.predict(X), alone.predict(X))
+    assert stops.validation_scores_ is None
+    theirs = neural_network.MLPRegressor(**settings, early_stopping=True).fit(X, y)
+    assert stops.loss_ == pytest.approx(theirs.loss_, rel=1e-6)

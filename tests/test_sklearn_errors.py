@@ -322,9 +322,9 @@ def stop(run):
         raise RuntimeError("enough")
 
 
-@pytest.mark.parametrize("n_members", [1, 3])
-def test_after_an_error_of_a_callback_there_is_what_was_learnt_until_then(n_members):
-    estimator = small(MLPClassifier, n_members=n_members, callbacks=[stop], max_iter=5)
+@pytest.mark.parametrize(("n_members", "solver"), [(1, "adam"), (3, "adam"), (1, "lbfgs")])
+def test_after_an_error_of_a_callback_there_is_what_was_learnt_until_then(n_members, solver):
+    estimator = small(MLPClassifier, n_members=n_members, solver=solver, callbacks=[stop], max_iter=5)
     with pytest.raises(RuntimeError, match="enough"):
         estimator.fit(X, Y)
     assert estimator.n_iter_ == 2
@@ -350,6 +350,14 @@ def test_targets_that_are_no_numbers_are_refused_by_a_regressor():
     for y in (np.full(30, "1.5"), np.full(30, "2020-01-01", "M8[D]")):
         with pytest.raises(TypeError, match="MLPRegressor: y must hold real numbers, got dtype"):
             small(MLPRegressor).fit(X, y)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_weight_do_not_decide_when_to_stop(kind):
+    weights = np.zeros(30)
+    weights[0] = 1
+    with pytest.raises(ValueError, match="at least one non-zero number"):
+        small(kind, early_stopping=True).fit(X, Y, sample_weight=weights)
 
 
 def test_wrong_weights_of_classes_are_refused():

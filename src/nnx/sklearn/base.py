@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -150,15 +150,18 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     def _members(self, first: bool) -> list[Any]:
         """Return the estimators of an ensemble: each becomes what it would alone, with its ``random_state``."""
+        if first:
+            seeds = check_random_state(self.random_state).randint(MAX_LAYER_SEED, size=self.n_members).tolist()
+            members = [clone(self) for _ in seeds]
+        else:
+            members = self.estimators_
+            seeds = [member.random_state for member in members]
         own = self.get_params(deep=False)
-        members = None if first else self.estimators_
-        if members is None:
-            seeds = check_random_state(self.random_state).randint(MAX_LAYER_SEED, size=self.n_members)
-            alone = {**own, "n_members": 1, "verbose": False}
-            members = [type(self)(**{**alone, "random_state": seed}) for seed in seeds.tolist()]
         of_data = {name: value for name, value in vars(self).items() if name not in own and name not in OF_NETWORK}
-        for member in members:
-            member.__dict__.update(of_data)
+        for member, seed in zip(members, seeds, strict=True):
+            alone = {"n_members": 1, "verbose": False, "random_state": seed}
+            # Parameters may have changed since; objects are copied, as no two threads may use the same callback.
+            member.__dict__.update({**vars(clone(self)), **alone, **of_data})
         return members
 
     def _summarize(self, members: list[Any]) -> None:

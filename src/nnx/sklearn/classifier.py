@@ -41,7 +41,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         "relu", "logistic", "tanh", "identity"; any other of nnx by name, such as "gelu" or "leakyrelu"; or an object.
     solver : str or optimizer
         "adam", "sgd" and "lbfgs" are scikit-learn's; others of nnx by name, such as "adamw" or "lion"; or an object,
-        whose own rate counts then.
+        whose own settings count then, the rate included. Each training uses a copy.
     alpha : float
         Strength of the penalty alpha/2·Σw², which is divided by the number of samples of a step, or by the sum of their
         weights.
@@ -51,7 +51,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         "constant"; for "sgd" also "invscaling" and "adaptive", as in scikit-learn; a schedule of nnx by name ("cosine",
         "onecycle", "warmup", ...), stretched over ``max_iter``; or an object or function of the step.
     learning_rate_init : float
-        The rate of the first step.
+        The rate of the first step; with "onecycle" and "warmup" the highest one.
     power_t : float
         The exponent of "invscaling".
     max_iter : int
@@ -65,11 +65,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     verbose : bool
         Print a line for each epoch.
     warm_start : bool
-        Whether `fit` goes on with the network that there is.
+        Whether `fit` goes on with the network that there is: layers and dtype stay as they are, whatever the
+        parameters say now. With another ``n_members`` it begins anew.
     momentum, nesterovs_momentum : float, bool
         Of "sgd".
     early_stopping : bool
-        Whether held-out rows decide when to stop, and the best epoch's network is kept.
+        Whether held-out rows decide when to stop, and the best epoch's network is kept. "lbfgs" stops by itself, as in
+        scikit-learn: it takes all rows.
     validation_fraction : float
         What part of the rows is held out then.
     beta_1, beta_2, epsilon : float
@@ -80,7 +82,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         How often "lbfgs" computes loss and gradient, at most.
     loss : str or loss
         "log_loss", or a loss of nnx by name or as an object: ``nnx.Loss_CategoricalCrossentropy(label_smoothing=0.1)``,
-        "hinge", ... Losses of numbers compare probabilities with zeros and ones.
+        "hinge", ... Losses of numbers compare probabilities with zeros and ones. "binarycrossentropy" has one sigmoid
+        for each of three or more classes; `predict_proba` divides by their sum.
     dropout : float or list of float
         What part of each hidden layer's outputs is left out in training.
     norm : None, "batch" or "layer"
@@ -90,10 +93,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     class_weight : dict, "balanced" or None
         How much the samples of each class count, as elsewhere in scikit-learn.
     callbacks : list or None
-        Callbacks of nnx, and functions of a run, called after each epoch.
+        Callbacks of nnx, and functions of a run, called after each epoch. Each member of an ensemble has copies.
     restore_best : bool or None
-        Whether the best epoch's network is kept: by the score of held-out rows, or else by the loss. None: with
-        ``early_stopping``.
+        Whether the best epoch's network is kept: by the score of held-out rows, if there are any, or else by the loss.
+        It does not end the training: that is ``early_stopping``. None: with ``early_stopping``.
     n_jobs : int or None
         Threads; results have the same bits for any number. None: as many as `nnx.get_num_threads` says, or one in a
         thread of joblib's; -1: all cores.
@@ -379,6 +382,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     def _end_of_network(self, targets: Array, dtype: FloatDType) -> End:
         loss, n_outputs = self._loss(dtype), self._n_outputs()
+        if self._kind == "multilabel" and isinstance(loss, Loss_CategoricalCrossentropy):
+            raise ValueError(
+                f"{type(self).__name__}: loss must be one of several labels, such as 'log_loss', got {loss!r}, which "
+                "is one of a single class for each sample."
+            )
         if isinstance(loss, Loss_Hinge):
             return End(loss, "identity", n_outputs)
         is_single = n_outputs == 1 and not isinstance(loss, Loss_CategoricalCrossentropy)

@@ -95,7 +95,7 @@ def hidden_widths(where: str, sizes: Any) -> list[int]:
 def _dense(
     estimator: Any, n_inputs: int, width: int, activation: Any, dtype: FloatDType, random_state: np.random.RandomState
 ) -> Layer_Dense:
-    """Return a dense layer with its first parameters and its share of the penalty."""
+    """Return a dense layer with its first parameters."""
     where = type(estimator).__name__
     if estimator.initializer is None:
         weights, biases = _glorot(n_inputs, width, activation, random_state)
@@ -106,7 +106,6 @@ def _dense(
     return Layer_Dense(
         n_inputs,
         width,
-        weight_regularizer_l2=estimator.alpha / 2,
         dtype=dtype.name,
         weight_initializer=lambda shape: weights,
         bias_initializer=lambda shape: biases,

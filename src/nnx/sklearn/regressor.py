@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
-from nnx.losses import Loss_MeanSquaredError, Loss_Poisson
+from nnx.losses import Loss_MeanSquaredError, Loss_Pinball, Loss_Poisson
 from nnx.sklearn import choices
 from nnx.sklearn.base import DTYPES, BaseMLP, plain_targets
 from nnx.sklearn.files import in_files
@@ -198,8 +198,18 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         if isinstance(self.loss, str) and self.loss == "poisson":
             return End(Loss_Poisson(factor=float(n_outputs)), "exp", n_outputs)
         loss = choices.loss(type(self).__name__, self.loss)
+        self._refuse_misfit(loss)
         is_of_logarithms = isinstance(loss, Loss_Poisson) and loss.log_input
         return End(loss, "exp" if is_of_logarithms else "identity", n_outputs)
+
+    def _refuse_misfit(self, loss: Any) -> None:
+        """Refuse losses of nnx that are of something else than one number for each output."""
+        where = type(self).__name__
+        if getattr(loss, "_predicts", "numbers") != "numbers":
+            of_numbers = ", ".join(name for name, kind in choices.LOSSES.items() if kind._predicts == "numbers")
+            raise ValueError(f"{where}: loss must be one of numbers ({of_numbers}), got {loss!r}.")
+        if isinstance(loss, Loss_Pinball) and len(loss.quantiles) > 1:
+            raise ValueError(f"{where}: loss must have one quantile, got {loss!r}. Write nnx.Loss_Pinball([0.9]).")
 
     def _is_poisson(self) -> bool:
         return isinstance(self.loss, Loss_Poisson) or (isinstance(self.loss, str) and self.loss == "poisson")

@@ -54,7 +54,8 @@ class Watch(Callback):
     @property
     def is_needed(self) -> bool:
         """Whether each epoch must be seen when it ends; else losses can be taken from the history in the end."""
-        return self.stops or self.score is not None or self.restores or bool(self.estimator.verbose)
+        looked_at = self.estimator.verbose or self.estimator.callbacks
+        return self.stops or self.score is not None or self.restores or bool(looked_at)
 
     def on_epoch_end(self, run: TrainingRun) -> None:
         """Take the epoch's figures; change the rate, or stop the run, when it is time."""

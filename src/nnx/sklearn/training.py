@@ -115,13 +115,15 @@ class Training:
         width = samples.X.shape[1]
         self.model: Model = build(estimator, width, end, samples.X.dtype, random_state) if first else estimator.model_
         optimizer = self._new_optimizer() if first or not incremental else None
-        ends_early = bool(estimator.early_stopping)
+        ends_early = bool(estimator.early_stopping) and not choices.is_lbfgs(estimator.solver)
         if ends_early and held_out is None:
             samples, held_out = self._split(samples, random_state)
         self.n_samples = len(samples.X)
         self.batch_size = self._batch_size()
         if first:  # from here on the estimator changes
-            self._begin(end)
+            self._begin(end, ends_early)
+        for layer in dense_layers(self.model):  # of a network that goes on, too
+            layer.weight_regularizer_l2 = estimator.alpha / 2
         if optimizer is not None:
             for layer in walk(self.model.layers):
                 optimizers.forget_states(layer)
@@ -141,7 +143,7 @@ class Training:
         settings = {name: getattr(estimator, name) for name in OPTIMIZER_SETTINGS}
         return choices.optimizer(self.where, estimator.solver, estimator.learning_rate_init, settings)
 
-    def _begin(self, end: End) -> None:
+    def _begin(self, end: End, ends_early: bool) -> None:
         """Let the estimator have the new network, and forget what was recorded of another one."""
         estimator = self.estimator
         for name in OF_NETWORK:
@@ -151,9 +153,9 @@ class Training:
         estimator.n_layers_ = len(dense_layers(self.model)) + 1
         estimator.t_ = estimator._no_improvement_count = 0
         estimator.loss_curve_ = []
-        estimator.best_loss_ = None if estimator.early_stopping else math.inf
-        estimator.validation_scores_ = [] if estimator.early_stopping else None
-        estimator.best_validation_score_ = -math.inf if estimator.early_stopping else None
+        estimator.best_loss_ = None if ends_early else math.inf
+        estimator.validation_scores_ = [] if ends_early else None
+        estimator.best_validation_score_ = -math.inf if ends_early else None
 
     def _split(self, samples: Samples, random_state: np.random.RandomState) -> tuple[Samples, Samples]:
         """Hold out the rows that scikit-learn holds out."""
@@ -167,7 +169,13 @@ class Training:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        return samples.rows(kept), samples.rows(held_out)
+        parts = samples.rows(kept), samples.rows(held_out)
+        if any(part.weights is not None and not part.weights.any() for part in parts):
+            raise ValueError(
+                "Sample weights must contain at least one non-zero number among the rows that are trained on, and "
+                "among those that are held out."
+            )
+        return parts
 
     def _batch_size(self) -> int | None:
         chosen, n = self.estimator.batch_size, self.n_samples

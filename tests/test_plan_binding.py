@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 #: The settings of a loss, and no numbers of its columns.
-LOSS = ((0.0,), None)
+LOSS = ((0.0, 1e-7), None)
 
 
 @pytest.fixture
@@ -182,7 +182,9 @@ def test_data_that_do_not_fit_are_refused(binding, samples):
         plan.bind_data(*samples, LOSS, None, False, True, -1.0)
 
 
-@pytest.mark.parametrize("loss", [(), ((0.0,),), ((0.0,), None, None), ((), None), ((0.0,), np.ones(3))], ids=str)
+@pytest.mark.parametrize(
+    "loss", [(), ((0.0, 1e-7),), ((0.0, 1e-7), None, None), ((0.0,), None), ((0.0, 1e-7), np.ones(3))], ids=str
+)
 def test_settings_of_a_loss_that_do_not_fit_are_refused(binding, loss):
     found = lowered()
     plan = made(binding, found)

@@ -135,7 +135,7 @@ class Order:
     def _asked(self, epoch: int, n_samples: int) -> Array:
         """Return a copy of what the function returns, checked."""
         assert self._function is not None
-        name = f"what shuffle({epoch}, {n_samples}) returns"
+        name = f"shuffle({epoch}, {n_samples})"
         order = check.plain(self._where, name, self._function(epoch, n_samples))
         if order.dtype.kind not in "iu":
             raise TypeError(f"{self._where}: {name} must be an array of integers, got dtype {order.dtype}.")

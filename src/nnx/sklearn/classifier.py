@@ -134,7 +134,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     >>> from sklearn.datasets import load_iris
     >>> from nnx.sklearn import MLPClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> mlp = MLPClassifier(hidden_layer_sizes=(16,), solver="lbfgs", random_state=0).fit(X, y)
+    >>> mlp = MLPClassifier(hidden_layer_sizes=(16,), solver="lbfgs", max_iter=1000, random_state=0).fit(X, y)
     >>> mlp.score(X, y) > 0.95
     True
     """

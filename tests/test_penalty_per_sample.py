@@ -207,11 +207,14 @@ def test_a_run_that_a_callback_stops_is_as_one_of_so_many_epochs(kind):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_ten_epochs_are_those_of_scikit_learns_regressor(solver, weighted, pytestconfig):
-    networks = pytest.importorskip("sklearn.neural_network")
+    pytest.importorskip("sklearn", minversion="1.7" if weighted else None)  # since then it takes weights
+    from sklearn import neural_network as networks
+
     rng = np.random.default_rng(0)
     X, alpha = rng.normal(size=(70, 3)).astype(np.float64), 0.3
     y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2]
     weights = rng.uniform(0.1, 2, 70) if weighted else None
+    weighing = {} if weights is None else {"sample_weight": weights}
     theirs = networks.MLPRegressor(
         hidden_layer_sizes=(8, 5),
         activation="tanh",
@@ -227,9 +230,9 @@ def test_ten_epochs_are_those_of_scikit_learns_regressor(solver, weighted, pytes
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged
-        theirs.fit(X, y, sample_weight=weights)  # the next fit goes on from these weights, with a new optimizer
+        theirs.fit(X, y, **weighing)  # the next fit goes on from these weights, with a new optimizer
         ours = as_scikit_learn(theirs, alpha, solver)
-        theirs.set_params(max_iter=10).fit(X, y, sample_weight=weights)
+        theirs.set_params(max_iter=10).fit(X, y, **weighing)
     history = ours.train(
         X, y, epochs=10, batch_size=16, sample_weight=weights, print_every=None, penalty_per_sample=True
     )

@@ -77,13 +77,9 @@ def _copied(where: str, name: str, chosen: Any, methods: tuple[str, ...]) -> Any
     missing = [method for method in methods if not callable(getattr(chosen, method, None))]
     if missing:
         raise ValueError(
-            f"{where}: {name} must be a name or an object with {', '.join(methods)}, got {_shown(chosen)}."
+            f"{where}: {name} must be a name or an object with {', '.join(methods)}, got {abridged(chosen)}."
         )
     return copy.deepcopy(chosen)
-
-
-def _shown(value: Any) -> str:
-    return str(abridged(value))
 
 
 def is_lbfgs(solver: Any) -> bool:

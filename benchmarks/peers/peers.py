@@ -36,7 +36,7 @@ NO_RIVALS = ("nnx", "nnx_float32", "nnx_printing", "peak")
 #: Those that run in bfloat16 only, or beside it.
 BESIDE_BFLOAT16 = ("torch_pure", "nnx_float32")
 #: Workloads whose products are large enough for the peak to be within reach.
-LARGE = ("fashion", "wide")
+LARGE = ("fashion", "wide", "middle", "narrow middle")
 
 
 def candidates(workload: Workload, cores: int, chosen: list[str]) -> list[tuple[str, int]]:

@@ -174,6 +174,10 @@ TRAINING = (
     Workload("fashion", "train", (784, 128, 128, 10), 128, 9984, seconds=0.25, checks=(78,)),
     Workload("wide", "train", (784, 1024, 1024, 10), 256, 1024, seconds=0.25, checks=(4, 8)),
     Workload("middle", "train", (100, 300, 200, 20), 100, 2000, seconds=0.25, checks=(20, 60)),
+    # Small networks of no special shape: few rows, and widths that fill no vectors.
+    Workload("small", "train", (12, 64, 32, 4), 64, 2048, checks=(32, 64)),
+    Workload("ragged", "train", (9, 40, 1), 80, 1600, loss="squares", checks=(20, 60)),
+    Workload("narrow middle", "train", (64, 256, 192, 16), 100, 2000, seconds=0.1, checks=(20, 60)),
     *(
         Workload(name, "train", (32, 64, 32, 2), 32, 2048, checks=(64, 128), activation=name, one_core=True)
         for name in ("tanh", "gelu", "silu")

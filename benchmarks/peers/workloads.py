@@ -73,7 +73,7 @@ class Workload:
     patience : int
         Of a run: after so many epochs without a lower loss it stops, and goes back to the weights of the lowest.
     noise : float
-        How large the errors of targets are where the loss is ``huber``.
+        How large the errors of targets are where these are a curved function of X.
     """
 
     name: str
@@ -399,7 +399,7 @@ def all_samples(workload: Workload) -> tuple[np.ndarray, np.ndarray]:
         radius = np.tile(np.linspace(0, 1, n // n_arms), n_arms)
         angle = 4 * (y + radius) + 0.2 * rng.standard_normal(n)
         X = np.stack((radius * np.sin(2.5 * angle), radius * np.cos(2.5 * angle)), 1)
-    elif workload.loss == "huber":  # a curved function, and noise with outliers
+    elif workload.loss in ("huber", "squares"):  # a curved function, and noise with outliers
         X = rng.standard_normal((n, n_inputs))
         waves = np.sin(X @ rng.standard_normal((n_inputs, n_outputs)))
         y = X @ rng.standard_normal((n_inputs, n_outputs)) + 2 * waves

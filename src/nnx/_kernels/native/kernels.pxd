@@ -188,6 +188,7 @@ cdef extern from "threads.h" nogil:
     int count_at_gate(Meeting *meeting)
     int close_gate(Meeting *meeting)
     bint wait_at_gate(Meeting *meeting, long long wait)
+    bint pass_line(int *line, int side, int turns)
     bint claim(int *flag)
     void unclaim(int *flag)
     char *take_out(char **place)
@@ -448,6 +449,7 @@ ctypedef void (*predict_t)(const Net *, const void *, void *, Py_ssize_t, char *
 ctypedef Py_ssize_t (*space_t)(Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef bint (*fits_t)(const Net *) noexcept nogil
 ctypedef Py_ssize_t (*lanes_space_t)(const Net *, Py_ssize_t) noexcept nogil
+ctypedef Py_ssize_t (*turns_t)(Py_ssize_t, void *) noexcept nogil
 ctypedef Py_ssize_t (*lay_out_t)(Net *, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*net_space_t)(const Net *) noexcept nogil
 ctypedef void (*pack_rows_t)(const Stage *, Py_ssize_t, Py_ssize_t) noexcept nogil
@@ -539,4 +541,5 @@ cdef struct Kernels:
     fits_t fits_lanes
     lanes_space_t lanes_space
     lay_out_t lay_out_partials
+    turns_t multiply_adds
     minimize_t minimize

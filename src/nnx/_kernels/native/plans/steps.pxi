@@ -1,10 +1,12 @@
 # Steps of a plan: batch after batch through all stages, with any number of threads. A step has two phases. In the
 # first, each thread takes its rows of the batch forward, through the loss and back; in the second, each computes the
 # gradients of the weights that it owns over the whole batch, and updates them. So each number is summed by one
-# thread, in an order that the number of threads has no part in.
+# thread, in an order that the number of threads has no part in. Narrow layers of large batches do it otherwise:
+# partial_gradients.pxi.
 
 cdef enum:
-    ROW_UNIT = 16  # threads get a multiple of it: whole vectors of rows
+    ROW_UNIT = 16  # rows that go forward and back together are a multiple of it
+    SHARED_UNIT = 4  # rows of a thread are, but for the last one's: of 100, two threads take 52 and 48
     TILE_BYTES = 1 << 18  # of values and gradients of rows that go forward and back together: they stay in L2
     FEWEST_ROWS = 192  # but not fewer: for each such tile of rows the weights are packed anew
     FEWEST_ROWS_IN_BLOCKS = GROUP * BLOCK
@@ -582,7 +584,7 @@ cdef Py_ssize_t train_rows(
 
 cdef inline Py_ssize_t share_of(const Net *net, Py_ssize_t rows) noexcept nogil:
     """Return how many rows of a batch each thread takes, at most."""
-    cdef Py_ssize_t least = net.group_rows if net.group_rows else BLOCK if net.units else ROW_UNIT
+    cdef Py_ssize_t least = net.group_rows if net.group_rows else BLOCK if net.units else SHARED_UNIT
     cdef Py_ssize_t unit = net.progress.n_threads * least
     return (rows + unit - 1) // unit * least
 

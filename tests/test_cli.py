@@ -880,6 +880,30 @@ def test_info_names_versions_backend_and_reason(backend):
     assert f"backend      {_kernels.usable[0]}: " in run("info", NNX_BACKEND="").stdout
 
 
+def test_info_measures_what_the_machine_can_do(backend):
+    done = run("info", "--measure")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found = dict(re.findall(r"^(peak|cache line|memory) +(.*)$", done.stdout, re.M))
+    number = r"\d+(\.\d)?"
+    assert re.fullmatch(f"{number} GB/s copied by one core", found["memory"])
+    if backend == "numpy":
+        assert found["peak"] == "not measured: numpy has no kernels of its own"
+        assert found["cache line"] == "not measured: it needs compiled kernels, and two processors"
+    else:
+        assert re.fullmatch(f"{number} GFLOP/s in float32, {number} GFLOP/s in float64, one core", found["peak"])
+        assert re.fullmatch(f"({number}( to {number})? ns there and back .*|not measured: .*)", found["cache line"])
+
+
+def test_a_line_that_nobody_passes_back_is_not_waited_for_long(backend):
+    if backend == "numpy":
+        pytest.skip("measured by compiled kernels only")
+    assert not _kernels.backend._pass_line(np.zeros(16, np.int32), 0, 2)
+    for wrong in (np.zeros(16), np.zeros(15, np.int32), np.zeros(32, np.int32)[::2]):
+        with pytest.raises(ValueError, match=r"^_pass_line: line must be"):
+            _kernels.backend._pass_line(wrong, 0, 2)
+
+
 @pytest.mark.parametrize("wrong", ["cuda", "native-sse9", "NUMPY"])
 def test_a_backend_that_does_not_exist_is_refused(wrong):
     done = run("info", NNX_BACKEND=wrong)

@@ -21,7 +21,7 @@ import pytest
 from plans import OPTIMIZERS, PENALTIES, Net, bits, build, data_for, left_behind, train
 
 import nnx
-from nnx.engine import plan
+from nnx.engine import plan, program
 
 CLASSIFIER = Net("2-64,relu,dropout,64-3,softmax")
 TINY = Net("2-3,relu,dropout,3-2,softmax")
@@ -34,6 +34,11 @@ EVERY_KIND = [
     Net("dropout,17-33,relu,dropout,33-5,softmax"),
     Net("40-70,relu,70-24,sigmoid,24-9,sigmoid", "binary", "cells"),
     Net("20-300,relu,300-12,softmax"),
+]
+#: Whose gradients are computed group by group of rows, where a batch has a thousand of them.
+GROUPED = [
+    Net("1-64,relu,64-64,relu,64-1,linear", "squared", "near"),
+    Net("5-20,relu,dropout,20-33,tanh,33-3,softmax"),
 ]
 each_kind = pytest.mark.parametrize("net", EVERY_KIND, ids=str)
 each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -100,6 +105,21 @@ def test_bits_do_not_depend_on_threads_for_batches_of_any_size(threaded, net, n)
     )
     assert found == [expected, expected]
     assert set(threaded) == {1, min(2, n), min(4, n)}
+
+
+@pytest.mark.parametrize("net", GROUPED, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+def test_bits_do_not_depend_on_threads_where_gradients_are_added_up_group_by_group(threaded, net, dtype, clip_norm):
+    """Batches of eight groups of rows, then of three: some threads have pairs of groups whole, others parts of them."""
+    data = data_for(net, 1301)
+    found = []
+    for threads in (1, 2, 3, 4, 6, 16):
+        model = build(net, dtype=dtype, **PENALTIES)
+        model.optimizer.clip_norm = clip_norm
+        found.append(bits(train(model, *data, epochs=2, batch_size=1000, shuffle=True, seed=1, threads=threads)))
+    assert found[1:] == found[:1] * 5
+    assert set(threaded) == {1, 2, 3, 4, 6, 16}
 
 
 def test_bits_do_not_depend_on_threads_with_shuffling_frozen_layers_and_validation(threaded):
@@ -307,6 +327,23 @@ def test_threads_are_used_where_a_step_is_large_and_not_where_it_is_small(compil
     large = Net("200-200,relu,200-10,softmax")
     build(large, dtype="float32").train(*data_for(large, 64), epochs=9, threads=2, print_every=None)
     assert set(calls) >= {2}
+
+
+@pytest.mark.parametrize(
+    ("net", "rows", "found"),
+    [
+        ("784-128,relu,128-128,relu,128-10,softmax", 128, (2, 4, 8)),
+        ("784-128,relu,128-128,relu,128-10,softmax", 16, (1, 1, 1)),  # weights move, and there are few rows
+        ("32-64,relu,64-32,relu,32-2,softmax", 32, (1, 1, 1)),
+        ("32-64,relu,64-32,relu,32-2,softmax", 512, (2, 4, 16)),
+        ("1-64,relu,64-64,relu,64-1,linear", 1000, (2, 4, 16)),
+    ],
+)
+def test_as_many_threads_are_used_as_pay_for_what_moves_between_them(compiled, net, rows, found):
+    loss, accuracy = ("squared", "near") if net.endswith("linear") else ("categorical", "classes")
+    made = program.lower(build(Net(net, loss, accuracy)))
+    assert tuple(plan.threads_that_pay(made, rows, 10_000, most) for most in (2, 4, 16)) == found
+    assert plan.threads_that_pay(made, rows, 1, 1) == 1
 
 
 def test_training_uses_as_many_threads_as_it_was_told(threaded):

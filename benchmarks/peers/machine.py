@@ -11,6 +11,8 @@ import subprocess
 
 import timing
 
+from nnx.cli import measuring
+
 #: Where the pools of the libraries' threads take their number from, when they are imported.
 POOLS = (
     "OMP_NUM_THREADS",
@@ -88,4 +90,5 @@ def description() -> dict[str, object]:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "pinned": hasattr(os, "sched_setaffinity"),
+        "cache_line": measuring.transfer_in_words(measuring.line_transfers()),
     }

@@ -6,8 +6,9 @@ What makes it fast on a processor, each of it tried beside its opposite:
 - Parameters and Adam's state are one vector each ("vector") in small networks, many ("arrays") in large ones.
 - With samples along the last axis ("columns") XLA's loops run along the batch, which more than repays itself where a
   layer is narrow; with samples in rows the rest is faster.
-- Targets are one-hot beforehand; unrolling the scan, hand-written gradients, other formulas of softmax, and XLA's flags
-  made no difference.
+- Targets are one-hot beforehand; unrolling the scan, hand-written gradients, other formulas of softmax, and XLA's other
+  flags made no difference.
+- On one core, Eigen's products without their pool of threads ("alone"), by an option of the compiler.
 - GELU's gradient is written by hand, so that erf is computed once: with `jax.nn.gelu` a step of 32-64-32-2 takes 6 %
   longer, one of 784-128-128-10 2 %. SiLU by tanh or by exp is slower than `jax.nn.silu`; its gradient by hand gained
   1 %. Clipping, weight decay and schedule cost 1 µs in all.
@@ -108,6 +109,9 @@ def transpose(x: jax.Array) -> jax.Array:
 
 rounded_product.defvjp(rounded_product_forward, rounded_product_backward)
 
+#: For XLA: no threads within a product.
+ALONE = {"xla_cpu_multi_thread_eigen": False}
+
 #: By name: how a dense layer multiplies.
 PRODUCTS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"float32": jnp.matmul, "bfloat16": rounded_product}
 
@@ -127,12 +131,14 @@ def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candid
     if workload.kind not in ("train", "run"):
         return {}
     make = Run if workload.kind == "run" else Training
+    settings = {"": None, ", alone": ALONE} if cores == 1 else {"": None}
     ways: dict[str, Callable[[], Candidate]] = {}
     for columns in (False, True):
         for vector in (True, False):
             for precision in {"float32", workload.precision}:
                 label = f"{'columns' if columns else 'rows'}, {'vector' if vector else 'arrays'}, {precision}"
-                ways[label] = partial(make, workload, columns, vector, precision=precision)
+                for more, compiler in settings.items():
+                    ways[label + more] = partial(make, workload, columns, vector, None, precision, compiler)
     if workload.dropout:
         ways["columns, vector, unsafe_rbg"] = partial(Training, workload, True, True, "unsafe_rbg")
     return ways
@@ -142,7 +148,13 @@ class Training:
     """A unit is an epoch."""
 
     def __init__(
-        self, workload: Workload, columns: bool, vector: bool, generator: str | None = None, precision: str = "float32"
+        self,
+        workload: Workload,
+        columns: bool,
+        vector: bool,
+        generator: str | None = None,
+        precision: str = "float32",
+        compiler: dict[str, bool] | None = None,
     ) -> None:
         self.steps = workload.steps
         self.workload, self.columns, self.generator = workload, columns, generator
@@ -157,7 +169,8 @@ class Training:
         self.decays = np.asarray(ravel_pytree(decays)[0]) if vector else decays
         X, y = samples(workload)
         self.data = self._inputs(X, self.steps), self._targets(y, self.steps)
-        self.compiled = jax.jit(self._epochs, donate_argnums=0)
+        self.compiler = compiler
+        self.compiled = jax.jit(self._epochs, donate_argnums=0, compiler_options=compiler)
         self.reset()
 
     def reset(self) -> None:
@@ -313,7 +326,7 @@ class Run(Training):
         self.steps = 1
         only = jax.tree.map(lambda batches: batches[0], (self._inputs(X, 1), self._targets(y, 1)))
         self.data = *self.data, *only
-        self.compiled = jax.jit(self._run, donate_argnums=0)
+        self.compiled = jax.jit(self._run, donate_argnums=0, compiler_options=self.compiler)
 
     def run(self, units: int) -> None:
         for _ in range(units):

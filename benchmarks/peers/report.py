@@ -75,6 +75,8 @@ def machine_lines(report: Found) -> Iterator[str]:
     )
     load = "" if machine["load"] is None else f"; load {machine['load']:.2f} at the start: it should be near 0"
     yield f"{machine['date']}; {'pinned' if machine['pinned'] else 'not pinned'}{load}"
+    if "cache_line" in machine:
+        yield f"A cache line: {machine['cache_line']}."
     for name, reason in report["missing"].items():
         yield f"left out: {name}: {reason}"
     yield "Ratios: how many times as long as nnx; the median over rounds (the ratio of minima)."

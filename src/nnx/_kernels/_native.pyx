@@ -189,6 +189,42 @@ def known_finite(value):
     return position < 0
 
 
+# What `nnx info --measure` measures
+
+
+def _multiply_adds(dtype, Py_ssize_t turns):
+    """Do multiply-adds that never leave the registers, for so many turns; return how many operations these are."""
+    cdef Kernels *kernels = tables[0 if np.dtype(dtype).num == cnp.NPY_FLOAT else 1]
+    cdef char result[ALIGNMENT + MOST_LANES * sizeof(double)]
+    cdef Py_ssize_t operations
+    cdef uint64_t mode
+    if kernels is NULL:
+        raise RuntimeError("no variant of the compiled kernels is in use.")
+    with nogil:
+        mode = enter_kernels()
+        operations = kernels.multiply_adds(turns, result)
+        leave_kernels(mode)
+    return operations
+
+
+def _pass_line(cnp.ndarray line not None, int side, int turns):
+    """Pass a line of memory to and fro with another thread, of which one is side 0, the other side 1.
+
+    Returns whether the other was there all the time.
+
+    Parameters
+    ----------
+    line : int32 array (16,)
+        Zeros.
+    """
+    cdef bint passed
+    if not cnp.PyArray_ISCARRAY(line) or cnp.PyArray_TYPE(line) != cnp.NPY_INT32 or cnp.PyArray_SIZE(line) < 16:
+        raise ValueError("_pass_line: line must be a writable int32 array of shape (16,).")
+    with nogil:
+        passed = pass_line(<int *> data(line), side, turns)
+    return passed
+
+
 def empty_like(cnp.ndarray other not None):
     return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(other), cnp.PyArray_DIMS(other), cnp.PyArray_TYPE(other), 0)
 

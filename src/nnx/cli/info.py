@@ -8,6 +8,7 @@ from typing import Any
 import nnx
 from nnx import _kernels
 from nnx._base import precision
+from nnx.cli import measuring
 from nnx.cli.arguments import Parser, standard_output
 
 PACKAGES = ("numpy", "tqdm", "platformdirs")
@@ -22,7 +23,13 @@ def add(commands: Any) -> None:
         epilog="example: nnx info houses.safetensors",
         allow_abbrev=False,
     )
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="what nnx train saved")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("model", nargs="?", metavar="MODEL", help="what nnx train saved")
+    what.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure what this machine can do at most: a core's multiply-adds, a cache line between cores, memory",
+    )
     parser.set_defaults(run=_run, parser=parser)
 
 
@@ -30,6 +37,8 @@ def _run(chosen: argparse.Namespace) -> int:
     standard_output()
     if chosen.model is None:
         _show_versions()
+        if chosen.measure:
+            print("\n".join(measuring.lines()))
     else:
         with chosen.parser.refusing():
             model = nnx.Model.load(chosen.model)

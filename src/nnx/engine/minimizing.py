@@ -329,7 +329,6 @@ class Compiled(Layered):
         super().__init__(job, memory)
         self.figures: Array | None = None  # of a compiled call that is not recorded yet
         self.program = made = program.lower(job.model)
-        self.operations = len(job.data.X) * made.operations
         self.native = _kernels.backend.Minimization(  # type: ignore[attr-defined]
             made.dtype, made.stages, made.loss._kernel, made.combined, made.guards, False
         )
@@ -351,7 +350,7 @@ class Compiled(Layered):
 
     def iterate(self, n: int) -> Array:
         """Do up to ``n`` iterations; return their figures, (5, iterations)."""
-        threads = self._threads(n)
+        threads = plan.threads_that_pay(self.program, len(self.job.data.X), n, self.job.threads)
         self.figures, _ = self.native.iterate(n, threads, self.penalty_scale)
         plan.run_threads(self.native, threads)
         return self._settle()
@@ -363,12 +362,6 @@ class Compiled(Layered):
         _record(self.job, self.memory, found, partial(setattr, self, "figures", None))
         return found
 
-    def _threads(self, n: int) -> int:
-        threads = self.job.threads
-        if threads == 1 or self.operations < plan.LEAST_STEP or self.operations * n < plan.LEAST_CALL:
-            return 1
-        return max(1, min(threads, len(self.job.data.X) // plan.LEAST_ROWS))
-
     def sums(self) -> tuple[float, ...]:
         """Return the sums of losses and hits at the latest point, and how many of each."""
         found: tuple[float, ...] = self.native.sums()
@@ -377,7 +370,7 @@ class Compiled(Layered):
     def publish(self) -> None:
         """Leave with the layers what they compute at the point where the search has ended."""
         X = self.job.data.X
-        threads = self._threads(1)
+        threads = plan.threads_that_pay(self.program, len(self.job.data.X), 1, self.job.threads)
         self.native.iterate(0, threads, self.penalty_scale)
         room = self.native.room(len(X), X, [])
         plan.run_threads(self.native, threads)

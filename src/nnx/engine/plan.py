@@ -32,10 +32,18 @@ START_SECONDS = 0.02
 MOST_STEPS = 1 << 14
 #: Numbers of samples that are put in order for one call, at most.
 MOST_IN_ORDER = 1 << 21
-#: Operations of a step, and of a call, from which on a second thread pays: to meet twice costs a
-#: microsecond, to start a thread a hundred.
+#: Operations of a step, and of a call, from which on a second thread may pay: to meet twice costs two
+#: microseconds, to start a thread a hundred. 0: all threads that are allowed are used for steps of any size.
 LEAST_STEP = 2_000_000
 LEAST_CALL = 50_000_000
+#: What threads cost, in operations: a number that one has written and another reads, and a thread at the meetings.
+MOVED_NUMBER = 125
+AT_MEETINGS = 16_000
+#: How many times as fast a step must be expected to be: the formula is right to a tenth or so.
+LEAST_GAIN = 1.1
+#: Inputs or outputs of a layer whose arrays are too narrow to matter; rows of a batch from which on other layers' gradients
+#: are exchanged, not rows (`partial_gradients.pxi`), of up to so many weights.
+NARROW, GROUPED_ROWS, GROUPED_WEIGHTS = 4, 896, 1 << 13
 #: Layers of a model that predicts as a plan, at most.
 MOST_STAGES = 64
 #: What layers are given of a last step, and from how many bytes on its memory is used again.
@@ -304,7 +312,7 @@ class Run:
         orders = None
         if self.order.shuffles:
             orders = self._orders(done // self.n_batches, (in_epoch + n - 1) // self.n_batches + 1)
-        threads = self._how_many_threads(n)
+        threads = threads_that_pay(self.program, self.batch, n, self.job.threads)
         figures: tuple[Array, Array] = self.native.prepare(
             self.batch,
             n,
@@ -338,12 +346,6 @@ class Run:
         if n == 1 and self.program.optimizer.schedule is None:  # as `_rates`, whose checks cost more than the rest
             return self.first_rate * (1.0 / (1.0 + self.decay * (self.iterations + done)))
         return self.program.optimizer._rates("Model.train", self.iterations + done, n)
-
-    def _how_many_threads(self, n: int) -> int:
-        threads = self.job.threads
-        if threads == 1 or self.operations < LEAST_STEP or self.operations * n < LEAST_CALL:
-            return 1
-        return max(1, min(threads, self.batch // LEAST_ROWS))
 
     # What the last step leaves behind
 
@@ -509,6 +511,47 @@ def known(model: Network) -> program.Program | None:
 def _still_holds(model: Network, native: Any) -> bool:
     backend: Any = _kernels.backend
     return type(native) is backend.Plan and native.holds(model)
+
+
+def threads_that_pay(made: program.Program, rows: int, n_steps: int, most: int) -> int:
+    """Return with how many threads steps are fastest: each does its part of the work, and reads what the others wrote.
+
+    docs/plan.md, "Threads", has the formula and what it was measured by.
+    """
+    operations = rows * made.operations
+    if most == 1 or operations < LEAST_STEP or operations * n_steps < LEAST_CALL:
+        return 1
+    most = max(1, min(most, rows // LEAST_ROWS))
+    if not LEAST_STEP or most == 1:
+        return most
+    fixed, shared = _moved(made, rows)
+
+    def cost(threads: int) -> float:
+        moved = (threads - 1) / threads * (fixed + shared / threads)
+        return operations / threads + MOVED_NUMBER * moved + AT_MEETINGS * threads
+
+    best = min(range(2, most + 1), key=cost)
+    return best if cost(best) * LEAST_GAIN <= operations else 1
+
+
+def _moved(made: program.Program, rows: int) -> tuple[int, int]:
+    """Return how many numbers of a step a thread needs of all threads, and how many it shares out with them.
+
+    Weights, for the output and for the gradient of the inputs; all columns of the gradient that comes back, and of the
+    inputs those that belong to the weights that it updates.
+    """
+    fixed = shared = 0
+    dense = [(stage.n_in, stage.n_out) for stage in made.stages if stage.kind == "dense"]
+    for number, (n_in, n_out) in enumerate(dense):
+        if min(n_in, n_out) <= NARROW:
+            continue
+        fixed += n_in * n_out * (1 + (number > 0))
+        if rows > GROUPED_ROWS and n_in * n_out <= GROUPED_WEIGHTS:
+            fixed += n_in * n_out
+        else:
+            fixed += rows * n_out
+            shared += rows * n_in
+    return fixed, shared
 
 
 def run_threads(native: Any, n_threads: int) -> int:

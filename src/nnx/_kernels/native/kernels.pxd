@@ -188,6 +188,7 @@ cdef extern from "threads.h" nogil:
     int count_at_gate(Meeting *meeting)
     int close_gate(Meeting *meeting)
     bint wait_at_gate(Meeting *meeting, long long wait)
+    bint pass_line(int *line, int side, int turns)
     bint claim(int *flag)
     void unclaim(int *flag)
     char *take_out(char **place)
@@ -310,6 +311,8 @@ cdef struct Stage:
     bint fed  # the stage before does so
     void *rounded_inputs  # (batch, n_in), in bfloat16, as float32; NULL if inputs are used as they are
     void *rounded_dvalues  # (batch, n_out), likewise
+    bint in_groups  # its gradients are computed group by group (partial_gradients.pxi)
+    Py_ssize_t partial  # where they begin, among those of a group
 
 cdef struct Figures:
     # Where a run records its steps and epochs: `size` doubles apart, in the order of `History`.
@@ -360,6 +363,9 @@ cdef struct Net:
     bint penalty_per_sample  # a step's penalties are divided by the weight of its rows
     bint minimizes  # an L-BFGS search asks for gradients, some of which are of points that it leaves again
     Py_ssize_t batch  # rows of a step, at most
+    Py_ssize_t group_rows  # rows of a group, for partial gradients; 0 without them
+    Py_ssize_t group_size  # numbers that a group's gradients take
+    void *partials  # (GROUPS, group_size)
     Py_ssize_t n_samples
     Py_ssize_t n_in
     Py_ssize_t n_out
@@ -443,6 +449,8 @@ ctypedef void (*predict_t)(const Net *, const void *, void *, Py_ssize_t, char *
 ctypedef Py_ssize_t (*space_t)(Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef bint (*fits_t)(const Net *) noexcept nogil
 ctypedef Py_ssize_t (*lanes_space_t)(const Net *, Py_ssize_t) noexcept nogil
+ctypedef Py_ssize_t (*turns_t)(Py_ssize_t, void *) noexcept nogil
+ctypedef Py_ssize_t (*lay_out_t)(Net *, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*net_space_t)(const Net *) noexcept nogil
 ctypedef void (*pack_rows_t)(const Stage *, Py_ssize_t, Py_ssize_t) noexcept nogil
 
@@ -532,4 +540,6 @@ cdef struct Kernels:
     predict_t predict
     fits_t fits_lanes
     lanes_space_t lanes_space
+    lay_out_t lay_out_partials
+    turns_t multiply_adds
     minimize_t minimize

@@ -29,10 +29,12 @@ include "elementwise/counts.pxi"
 include "products/tiles.pxi"
 include "products/few_columns.pxi"
 include "products/dense.pxi"
+include "products/peak.pxi"
 include "products/blocks.pxi"
 include "plans/weight_gradients.pxi"
 include "plans/block_gradients.pxi"
 include "plans/steps.pxi"
+include "plans/partial_gradients.pxi"
 include "plans/clipping.pxi"
 include "plans/batched_lanes.pxi"
 include "plans/runs.pxi"
@@ -171,6 +173,8 @@ addresses.evaluate = <run_t> evaluate
 addresses.predict = <predict_t> predict
 addresses.fits_lanes = <fits_t> fits_lanes
 addresses.lanes_space = <lanes_space_t> lanes_space
+addresses.multiply_adds = <turns_t> multiply_adds
+addresses.lay_out_partials = <lay_out_t> lay_out_partials
 addresses.minimize = <minimize_t> minimize
 
 table = PyCapsule_New(&addresses, "nnx._kernels", NULL)

@@ -72,6 +72,19 @@ static inline int wait_at_gate(Meeting *m, long long wait) {
     while ((how = __atomic_load_n(&m->open, __ATOMIC_ACQUIRE)) == wait) look_again(&looks);
     return how == wait + 1;
 }
+/* Pass a cache line to and fro, as one of two sides; return whether the other was there all the time. */
+static inline int pass_line(int *line, int side, int turns) {
+    int turn, looks;
+    for (turn = 0; turn < turns; turn++) {
+        looks = 0;
+        while (__atomic_load_n(line, __ATOMIC_ACQUIRE) != 2 * turn + side) {
+            if (looks > 100000) return 0;
+            look_again(&looks);
+        }
+        __atomic_store_n(line, 2 * turn + side + 1, __ATOMIC_RELEASE);
+    }
+    return 1;
+}
 #else
 #define THREADS_MEET 0
 typedef struct { long long open; } Meeting;
@@ -82,6 +95,7 @@ static inline void expect_at_gate(Meeting *m, long long run) { (void)m; (void)ru
 static inline int count_at_gate(Meeting *m) { (void)m; return 0; }
 static inline int close_gate(Meeting *m) { (void)m; return 0; }
 static inline int wait_at_gate(Meeting *m, long long wait) { return m->open == wait + 1; }
+static inline int pass_line(int *line, int side, int turns) { (void)line; (void)side; (void)turns; return 0; }
 #endif
 
 /* For what several Python threads share, also where no GIL keeps them apart: a flag that one holds at a time, and places

@@ -582,9 +582,11 @@ cdef class Plan:
         net.batch_wanted = <double *> within(memory, &at, batch * net.n_out * 8 if ordered else 0)
         net.gathered = within(memory, &at, batch * net.n_in * size if ordered else 0)
         net.lanes_space = within(memory, &at, self.kernels.lanes_space(net, batch) if net.batched_lanes else 0)
+        net.group_rows = 0
         if net.batched_lanes:
             for s in range(net.n_stages):
                 net.stages[s].tiles = net.stages[s].panels = net.stages[s].packed = NULL
+                net.stages[s].in_groups = False
             return at
         for s in range(net.n_stages):
             stage = &net.stages[s]
@@ -628,6 +630,7 @@ cdef class Plan:
                 stage.dvalues = within(memory, &at, batch * stage.n_out * size)
             else:
                 stage.dvalues = net.stages[s + 1].dvalues
+        net.partials = within(memory, &at, self.kernels.lay_out_partials(net, batch))
         return at
 
     cdef void _place_copies(self, Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) noexcept:
@@ -1064,12 +1067,15 @@ cdef class Plan:
         self.stored.batch_weights, self.stored.row_hits = self.lean.batch_weights, self.lean.row_hits
         self.stored.sample_losses, self.stored.scratch = self.lean.sample_losses, self.lean.scratch
         self.stored.scratch_size, self.stored.private_size = self.lean.scratch_size, self.lean.private_size
+        self.stored.group_rows, self.stored.group_size = self.lean.group_rows, self.lean.group_size
+        self.stored.partials = self.lean.partials
         self.stored.records = not self.lean.batched_lanes
         for s in range(self.n_full):
             if has_parameters(&stages[s]):
                 lean = &self.lean.stages[self.place[s]]
                 stages[s].norm.lines, stages[s].embedded.dweights = lean.norm.lines, lean.embedded.dweights
                 stages[s].tiles, stages[s].panels, stages[s].packed = lean.tiles, lean.panels, lean.packed
+                stages[s].in_groups, stages[s].partial = lean.in_groups, lean.partial
                 stages[s].blocks, stages[s].weights.rounded = lean.blocks, lean.weights.rounded
                 stages[s].rounded_inputs, stages[s].rounded_dvalues = lean.rounded_inputs, lean.rounded_dvalues
                 stages[s].weights.collected, stages[s].weights.squares = lean.weights.collected, lean.weights.squares

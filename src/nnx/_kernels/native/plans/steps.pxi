@@ -1,10 +1,12 @@
 # Steps of a plan: batch after batch through all stages, with any number of threads. A step has two phases. In the
 # first, each thread takes its rows of the batch forward, through the loss and back; in the second, each computes the
 # gradients of the weights that it owns over the whole batch, and updates them. So each number is summed by one
-# thread, in an order that the number of threads has no part in.
+# thread, in an order that the number of threads has no part in. Narrow layers of large batches do it otherwise:
+# partial_gradients.pxi.
 
 cdef enum:
-    ROW_UNIT = 16  # threads get a multiple of it: whole vectors of rows
+    ROW_UNIT = 16  # rows that go forward and back together are a multiple of it
+    SHARED_UNIT = 4  # rows of a thread are, but for the last one's: of 100, two threads take 52 and 48
     TILE_BYTES = 1 << 18  # of values and gradients of rows that go forward and back together: they stay in L2
     FEWEST_ROWS = 192  # but not fewer: for each such tile of rows the weights are packed anew
     FEWEST_ROWS_IN_BLOCKS = GROUP * BLOCK
@@ -433,7 +435,7 @@ cdef void backward_dense(
     dvalues = rounded_rows(dvalues, stage.rounded_dvalues, first, rows, stage.n_out)
     if stage.rounded_inputs is not NULL:
         inputs = <const real_t *> stage.rounded_inputs + first * stage.n_in
-    if stage.tiles is not NULL and packs_batch(net, stage) and wants_gradients(stage):
+    if stage.tiles is not NULL and packs_batch(net, stage) and wants_gradients(stage) and not stage.in_groups:
         pack_stage(stage, inputs, dvalues, first, rows, net.batch)
     if dinputs is not NULL:
         dense_backward_inputs(
@@ -560,22 +562,29 @@ cdef Py_ssize_t train_rows(
     int begin,  # the stage to begin with: 0, or the last batch norm
     char *scratch,
 ) noexcept nogil:
-    """Take some rows forward, through the loss and back; return the hits."""
-    cdef Py_ssize_t most = rows_at_a_time(net), hits = 0, rows
+    """Take some rows forward, through the loss and back, group by group; return the hits."""
+    cdef Py_ssize_t most = rows_at_a_time(net), home = first, group = 0, group_end = end, hits = 0, rows
     while first < end:
-        rows = min(most, end - first)
+        if net.group_rows:
+            group = first // net.group_rows
+            group_end = min(end, (group + 1) * net.group_rows)
+        rows = min(most, group_end - first)
         if batch.order is not NULL and begin == 0:
             gather(net, batch, first, rows)
         forward_rows(net, batch, first, rows, begin, net.n_stages - (1 if net.fused else 0), scratch)
         hits += judge_rows(net, batch, first, rows, scratch)
         backward_rows(net, batch, first, rows, first_to_go_back(net), above_norm(net, begin), scratch)
+        if net.group_rows:
+            add_gradients(net, batch, group, home, first, rows, first % net.group_rows == 0, scratch)
+            if first + rows == group_end:
+                join_whole_trees(net, home // net.group_rows, group)
         first += rows
     return hits
 
 
 cdef inline Py_ssize_t share_of(const Net *net, Py_ssize_t rows) noexcept nogil:
     """Return how many rows of a batch each thread takes, at most."""
-    cdef Py_ssize_t least = BLOCK if net.units else ROW_UNIT
+    cdef Py_ssize_t least = net.group_rows if net.group_rows else BLOCK if net.units else SHARED_UNIT
     cdef Py_ssize_t unit = net.progress.n_threads * least
     return (rows + unit - 1) // unit * least
 
@@ -871,7 +880,9 @@ cdef void second_phase(
             move_running_figures(stage, batch.rows)
         if not wants_gradients(stage):
             continue
-        if stage.kind == DENSE:
+        if stage.in_groups:
+            train_by_groups(net, batch, s, constants, thread)
+        elif stage.kind == DENSE:
             train_stage(net, batch, s, constants, thread, scratch)
         elif thread == s % net.progress.n_threads:
             train_others(net, batch, s, constants, scratch)

@@ -1,0 +1,206 @@
+# Partial gradients. Where a batch has many more numbers than the weights, it is cheaper to move gradients between threads
+# than rows. So the batch is cut into groups of rows; whoever takes a group forward and back computes its part of the
+# gradients right then, while the rows are in its caches. The parts are added up in a fixed tree: pairs, pairs of pairs.
+# Groups depend on shapes alone, so bits do not depend on the number of threads; each adds up what trees it has whole.
+
+cdef enum:
+    GROUPS = 8  # of rows in a batch, at most
+    FEWEST_IN_GROUP = 112  # rows: below that, adding up costs more than 2 % of a step on one thread
+    PARTIAL_BYTES = 1 << 15  # of a stage's gradients, at most: they stay in L1 and L2 beside the rows
+
+
+cdef inline Py_ssize_t partial_line(const Stage *stage) noexcept nogil:
+    """Return how far the rows of a stage's partial gradients are apart."""
+    cdef Py_ssize_t line = TALL_VECTORS * LANES
+    return (stage.n_out + line - 1) // line * line if has_row_panels(stage.n_in, stage.n_out) else stage.n_out
+
+
+cdef inline Py_ssize_t partial_weights(const Stage *stage) noexcept nogil:
+    """Return how many numbers the partial gradients of a stage's weights take; those of its biases are behind them."""
+    return (stage.n_in * partial_line(stage) + MOST_LANES - 1) // MOST_LANES * MOST_LANES
+
+
+cdef inline Py_ssize_t partial_biases(const Stage *stage) noexcept nogil:
+    cdef Py_ssize_t line = TALL_VECTORS * MOST_LANES
+    return (stage.n_out + line - 1) // line * line
+
+
+cdef inline bint takes_partials(const Net *net, const Stage *stage) noexcept nogil:
+    """Return whether a stage's gradients are computed group by group: two threads then move fewer numbers."""
+    cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out
+    return (
+        stage.kind == DENSE and n_out <= ROW_PANEL_COLUMNS
+        and n_in * n_out * <Py_ssize_t> sizeof(real_t) <= PARTIAL_BYTES
+        and n_in * n_out < net.batch * (n_out + n_in // 2)
+        and (packs_batch(net, stage) or not has_row_panels(n_in, n_out))
+    )
+
+
+cdef Py_ssize_t lay_out_partials(Net *net, Py_ssize_t batch) noexcept nogil:
+    """Decide which stages have partial gradients, and where; return how many bytes all groups take."""
+    cdef Py_ssize_t at = 0, rows = (batch + GROUPS - 1) // GROUPS
+    cdef Stage *stage
+    cdef int s
+    net.group_rows, net.batch = 0, batch
+    if rows >= FEWEST_IN_GROUP and net.loss is not NULL and not net.n_batch_norms and not net.units:
+        for s in range(net.n_stages):
+            stage = &net.stages[s]
+            if takes_partials(net, stage):
+                stage.partial = at
+                at += partial_weights(stage) + partial_biases(stage)
+    for s in range(net.n_stages):
+        stage = &net.stages[s]
+        stage.in_groups = at > 0 and takes_partials(net, stage)
+    if at:
+        net.group_rows = (rows + ROW_UNIT - 1) // ROW_UNIT * ROW_UNIT
+        net.group_size = at
+    return GROUPS * at * <Py_ssize_t> sizeof(real_t)
+
+
+cdef inline real_t *partial_of(const Net *net, const Stage *stage, Py_ssize_t group) noexcept nogil:
+    return <real_t *> net.partials + group * net.group_size + stage.partial
+
+
+cdef void add_gradients(
+    const Net *net, const Batch *batch, Py_ssize_t group, Py_ssize_t home, Py_ssize_t first, Py_ssize_t rows,
+    bint begins, char *scratch
+) noexcept nogil:
+    """Add what some rows contribute to their group's gradients; `begins`: they are its first.
+
+    What is packed for it lies at the rows from `home` on, the same for all groups of a thread: it stays in L2.
+    """
+    cdef const Stage *stage
+    cdef const real_t *inputs
+    cdef const real_t *dvalues
+    cdef int s
+    for s in range(net.n_stages):
+        stage = &net.stages[s]
+        if not stage.in_groups or not wants_gradients(stage):
+            continue
+        inputs = rows_of_X(net, batch, first) if s == 0 else <const real_t *> stage.inputs + first * stage.n_in
+        if stage.rounded_inputs is not NULL:
+            inputs = <const real_t *> stage.rounded_inputs + first * stage.n_in
+        dvalues = dvalues_of(stage) + first * stage.n_out
+        if stage.tiles is not NULL:
+            pack_stage(stage, inputs, dvalues, home, rows, net.batch)
+            add_row_panels(net, stage, partial_of(net, stage, group), home, rows, begins)
+        else:
+            add_small_gradients(stage, partial_of(net, stage, group), inputs, dvalues, rows, begins, scratch)
+
+
+cdef void add_row_panels(
+    const Net *net, const Stage *stage, real_t *partial, Py_ssize_t home, Py_ssize_t rows, bint begins
+) noexcept nogil:
+    """``partial += inputsᵀ · dvalues, Σ over rows of dvalues``, from packed rows."""
+    cdef Py_ssize_t line = TALL_VECTORS * LANES, next_panel = panel_stride(net.batch), wide = partial_line(stage)
+    cdef const real_t *tiles = <const real_t *> stage.tiles
+    cdef const real_t *b = <const real_t *> stage.panels + home * line
+    cdef real_t *gradients
+    cdef Py_ssize_t i, k = 0, deep
+    cdef int height
+    while k < rows:
+        deep = min(<Py_ssize_t> ROW_PANEL_DEPTH, rows - k)
+        sum_panels(
+            b + k * line, next_panel, deep, stage.n_out, begins and k == 0, partial + partial_weights(stage)
+        )
+        i = 0
+        while i < stage.n_in:
+            height = tile_height(stage.n_in - i)
+            gradients = partial + i * wide
+            tile_line_of(
+                height, wide // line, tiles + i * tile_stride(net.batch) + (home + k) * height, height, b + k * line,
+                next_panel, line, deep, begins and k == 0, gradients, gradients, wide,
+            )
+            i += height
+        k += deep
+
+
+cdef void add_small_gradients(
+    const Stage *stage, real_t *partial, const real_t *inputs, const real_t *dvalues, Py_ssize_t rows, bint begins,
+    char *scratch
+) noexcept nogil:
+    """The same for weights that fill no tiles."""
+    cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out, size = partial_weights(stage)
+    cdef real_t *weights = partial if begins else <real_t *> (scratch + PRODUCT_SCRATCH)
+    cdef real_t *biases = partial + size if begins else weights + n_in * n_out
+    if has_small_depth(n_out, n_in):
+        small_depth_gradients(inputs, dvalues, weights, biases, rows, n_in, n_out)
+    else:
+        dense_backward_weights(inputs, dvalues, NULL, weights, rows, n_in, n_out, 0, 0, <real_t *> scratch)
+        dense_backward_biases(dvalues, NULL, biases, rows, n_out, 0, 0)
+    if not begins:
+        add(partial, weights, partial, n_in * n_out)
+        add(partial + size, biases, partial + size, n_out)
+
+
+# The tree
+
+
+cdef inline Py_ssize_t groups_of(const Net *net, Py_ssize_t rows) noexcept nogil:
+    """Return how many groups so many rows are."""
+    return (rows + net.group_rows - 1) // net.group_rows
+
+
+cdef void join_whole_trees(const Net *net, Py_ssize_t from_group, Py_ssize_t group) noexcept nogil:
+    """Add up all pairs that end with a group, and that a thread has computed whole, its first group being given."""
+    cdef Py_ssize_t step = 1
+    cdef const Stage *stage
+    cdef int s
+    while (group + 1) % (2 * step) == 0 and group + 1 - 2 * step >= from_group:
+        for s in range(net.n_stages):
+            stage = &net.stages[s]
+            if stage.in_groups and wants_gradients(stage):
+                join_pair(net, stage, group + 1 - 2 * step, step, 0, partial_weights(stage) + partial_biases(stage))
+        step *= 2
+
+
+cdef inline void join_pair(
+    const Net *net, const Stage *stage, Py_ssize_t group, Py_ssize_t step, Py_ssize_t first, Py_ssize_t end
+) noexcept nogil:
+    """Add to some of a group's gradients those of the group `step` behind it; `first` is at a whole vector."""
+    cdef real_t *sums = partial_of(net, stage, group)
+    cdef const real_t *others = partial_of(net, stage, group + step)
+    while first < end:
+        v_store(sums + first, v_add(v_load(sums + first), v_load(others + first)))
+        first += LANES
+
+
+cdef void join_others(
+    const Net *net, const Batch *batch, const Stage *stage, Py_ssize_t first, Py_ssize_t end
+) noexcept nogil:
+    """Add up what no thread had whole, for some of a stage's gradients: then the first group has those of the batch."""
+    cdef Py_ssize_t groups = groups_of(net, batch.rows), each = share_of(net, batch.rows) // net.group_rows
+    cdef Py_ssize_t step = 1, group
+    while step < groups:
+        group = 0
+        while group + step < groups:
+            if group + 2 * step > groups or group // each != (group + 2 * step - 1) // each:
+                join_pair(net, stage, group, step, first, end)
+            group += 2 * step
+        step *= 2
+
+
+cdef void train_by_groups(
+    const Net *net, const Batch *batch, int s, const vec *constants, int thread
+) noexcept nogil:
+    """Add up the partial gradients of a dense stage's weights and biases that this thread owns, and update those."""
+    cdef Stage *stage = &net.stages[s]
+    cdef Py_ssize_t n_out = stage.n_out, wide = partial_line(stage), size = partial_weights(stage), i = 0, end
+    cdef real_t *gradients = partial_of(net, stage, 0)
+    cdef bint mine = thread == s % net.progress.n_threads
+    cdef Lines lines
+    if stage.tiles is not NULL:
+        i, end = first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1)
+        join_others(net, batch, stage, i * wide, end * wide)
+        while i < end:
+            lines.rows, lines.columns, lines.line, lines.gradient_line = tile_height(stage.n_in - i), n_out, n_out, wide
+            train_lines(net, &stage.weights, i * n_out, gradients + i * wide, &lines, stage.trained, constants)
+            if stage.packed is not NULL and stage.trained and not net.clip_norm:
+                pack_row_panel(stage, i, lines.rows)
+            i += lines.rows
+    elif mine:
+        join_others(net, batch, stage, 0, size)
+        train_values(net, &stage.weights, 0, gradients, stage.n_in * n_out, stage.trained, constants)
+    if mine:
+        join_others(net, batch, stage, size, size + partial_biases(stage))
+        train_values(net, &stage.biases, 0, gradients + size, n_out, stage.trained, constants + biases_at(net))

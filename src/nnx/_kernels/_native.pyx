@@ -23,6 +23,9 @@ import operator
 
 import numpy as np
 
+from nnx._base.config import get_num_threads
+from nnx._base.helpers import share
+
 cnp.import_array()
 
 cdef enum:

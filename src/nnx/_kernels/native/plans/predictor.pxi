@@ -145,7 +145,7 @@ cdef class Predictor(Chain):
         """Return whether the backend in use is the one that this was made for."""
         return self._suits_backend()
 
-    def predict(self, X, out=None):
+    cdef object run(self, X, out, object threads):
         """Return what the chain makes of X, in ``out`` or in a new array.
 
         None if this cannot say, and Python code has to: X and ``out`` are not as kernels need them, or other kernels
@@ -167,8 +167,22 @@ cdef class Predictor(Chain):
             samples = apart(samples, output)
         else:
             return None
-        self._run(&self.net, samples, output)
+        self._run(&self.net, samples, output, None, threads)
         return output
+
+    def predict(self, X, out=None, threads=1):
+        """`run`, for Python code."""
+        return self.run(X, out, threads)
+
+
+cdef class DirectCall:
+    cdef public Predictor _native
+    cdef public object threads
+
+    def __call__(self, X, out=None):
+        cdef Predictor native = self._native
+        found = None if native is None else native.run(X, out, self.threads)
+        return self._predict(X, out) if found is None else found
 
 
 cdef int _measure(Stage *stage, object values) except -1:

@@ -5,6 +5,7 @@ It holds no layers. A part of it is what kernels need of a layer: a name, and nu
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -14,11 +15,12 @@ from nnx._base import check, config, trainers
 from nnx._base.network import Network
 from nnx._base.precision import checked_precision
 from nnx._base.text import abridged
-from nnx._base.typing import Array, ArrayLike, FloatDType
+from nnx._base.typing import Array, ArrayLike, FloatDType, Path
 from nnx.embedding import check_categories, columns_of_categories
 from nnx.engine import program
+from nnx.files import predictors
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "get_include"]
 
 
 class Part(NamedTuple):
@@ -40,7 +42,7 @@ class Predictor(_kernels.DirectCall):
 
     Neither later training of the model nor what is assigned to its layers changes it. It copies the parameters and
     packs them once, so a call costs less than one of ``predict``. Its attributes cannot be assigned, and any number of
-    threads may share it. It can be pickled; a copy of it is the same object.
+    threads may share it. `save` and `load` keep it in a file, and it can be pickled; a copy of it is the same object.
 
     Attributes
     ----------
@@ -127,6 +129,57 @@ class Predictor(_kernels.DirectCall):
         out[...] = values
         return out
 
+    def capsule(self) -> object:
+        """Return what compiled code predicts with, without Python code and without the GIL.
+
+        It is a capsule for ``nnx_predict.h`` and ``from nnx.predict cimport predictor_in``, which say how to use it. It
+        stays valid whatever becomes of this predictor.
+
+        Raises
+        ------
+        RuntimeError
+            Where the NumPy backend is in force.
+        """
+        native = self._in_force()
+        if native is None:
+            raise RuntimeError(
+                "Predictor.capsule: the backend must be a compiled one, got numpy. Install nnx where a C compiler works, "
+                "or unset NNX_BACKEND."
+            )
+        capsule: object = native.capsule()
+        return capsule
+
+    # Files
+
+    def save(self, path: Path) -> None:
+        """Write the predictor to a safetensors file: its parameters, and nothing that training needs.
+
+        Parameters
+        ----------
+        path : path-like
+            It is replaced as a whole or not at all.
+        """
+        predictors.save("Predictor.save", path, self._parts, self.precision, self._categories)
+
+    @staticmethod
+    def load(path: Path, *, threads: int = 1) -> Predictor:
+        """Return the predictor that `save` wrote; nothing in the file is executed.
+
+        Parameters
+        ----------
+        path : path-like
+        threads : int
+            As of `Model.predictor`; no file holds it.
+
+        Raises
+        ------
+        ModelFileError
+            If the file holds no predictor, or is damaged. Of a model's file it says how to make one.
+        """
+        where = "Predictor.load"
+        n_threads = config.checked_threads(where, "threads", threads)
+        return made(*predictors.load(where, path), n_threads)
+
     def __repr__(self) -> str:
         parts = []
         for part in self._parts:
@@ -154,6 +207,11 @@ class Predictor(_kernels.DirectCall):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return made, (tuple(map(tuple, self._parts)), self.precision, self._categories, self.threads)
+
+
+def get_include() -> str:
+    """Return the folder of ``nnx_predict.h``, for compilers: ``include_dirs=[nnx.get_include()]``."""
+    return os.path.join(os.path.dirname(__file__), "include")
 
 
 def freeze(model: Network, precision: str | None, threads: int) -> Predictor:

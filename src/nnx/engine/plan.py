@@ -555,9 +555,7 @@ def predict(model: Network, X: Array, threads: int | None) -> Array | None:
     return output
 
 
-def evaluate(
-    model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None, threads: int
-) -> bool:
+def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None, threads: int) -> bool:
     """Add up losses and hits of all batches in the model's loss and accuracy; False if there is no plan for it."""
     inference = _inference(model)
     loss, accuracy = model.loss, model.accuracy

@@ -74,7 +74,7 @@ class build_extensions(build_ext):
                 force=True,
             )
         extension.sources = translated.sources
-        extension.include_dirs += [numpy.get_include(), "src/nnx/_kernels/native"]
+        extension.include_dirs += [numpy.get_include(), "src/nnx/_kernels/native", "src/nnx/include"]
         if self.compiler.compiler_type != "msvc":
             inline = [INLINE] if extension.name != BINDING else []
             extension.extra_compile_args = FLAGS + inline + extension.extra_compile_args

@@ -22,7 +22,16 @@ SOURCE = Path(nnx.__file__).parent
 #: From the bottom up: a module imports from the rows above its own and from nowhere else, be it inside of functions or
 #: for annotations alone. "__init__" is the package itself, with all public names.
 FLOORS = [
-    {"errors", "_base.typing", "_base.text", "_base.interrupt", "_base.trainers", "_base.vocabulary", "_base.widths"},
+    {
+        "errors",
+        "_base.typing",
+        "_base.text",
+        "_base.helpers",
+        "_base.interrupt",
+        "_base.trainers",
+        "_base.vocabulary",
+        "_base.widths",
+    },
     {"_base.config", "_base.files", "_base.network", "_base.printing"},
     {"_kernels._arrays", "_kernels._numpy.quiet"},
     {f"_kernels._numpy.{name}" for name in ("activations", "counts", "embedding", "norms", "optimizers")},
@@ -45,6 +54,7 @@ FLOORS = [
     {"data.tables", "data.image_folders"},
     {"files.packing", "files.safetensors", "files.descriptions"},
     {"files.model_files"},
+    {"files.predictors"},
     {"plot.parts"},
     {"plot.classes", "plot.curves", "plot.images", "plot.regression"},
     {"plot"},

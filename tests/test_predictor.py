@@ -15,6 +15,8 @@ from plans import Book
 
 import nnx
 from nnx import _kernels
+from nnx._base import helpers
+from nnx.files import safetensors
 from nnx.layers import AVERAGED
 
 #: Networks as text: widths of dense layers, and activations between them.
@@ -197,6 +199,23 @@ def test_what_a_predictor_says_of_itself():
 
 
 # What is passed
+
+
+def test_the_other_float_type_is_cast_as_numpy_casts_it(dtype):
+    model = made(NETS[0], dtype)
+    other = "float64" if dtype == "float32" else "float32"
+    predictor = model.predictor()
+    for n in (1, 191, 192, 193, 500):
+        X = samples(model, n, other)
+        assert predictor(X).tobytes() == predictor(X.astype(dtype)).tobytes(), n
+        out = np.empty((n, 3), dtype)
+        assert predictor(X, out=out) is out
+        assert out.tobytes() == model.predict(X).tobytes()
+    model, X = every_part()
+    assert model.predictor()(X.astype(float)).tobytes() == model.predictor()(X).tobytes()
+    X[3, 1] = 4
+    with pytest.raises(ValueError, match=r"^Predictor: X must .*4"):
+        model.predictor()(X.astype(float))
 
 
 def test_samples_of_every_form_give_the_same_bits():
@@ -439,6 +458,157 @@ def test_the_compiled_predictor_refuses_what_does_not_fit():
     for dtype, stages in wrong:
         with pytest.raises((TypeError, ValueError, IndexError)):
             kind(dtype, stages, _kernels)
+
+
+# Threads
+
+
+@pytest.fixture
+def shared(monkeypatch, request):
+    """Let threads share every call of more than one piece; return how many took part in each."""
+    if not hasattr(_kernels.backend, "_share_from"):
+        pytest.skip("only the compiled backends share calls out")
+    taken = []
+    start = helpers.start
+    monkeypatch.setattr(helpers, "start", lambda found, n, *work: taken.append(n + 1) or start(found, n, *work))
+    before = _kernels.backend._share_from(1)
+    yield taken
+    _kernels.backend._share_from(before)
+
+
+@pytest.mark.parametrize("net", [NETS[0], NETS[2], NETS[6]])
+def test_bits_do_not_depend_on_the_number_of_threads(net, shared):
+    model = made(net)
+    X = samples(model, 1500)
+    alone, many = model.predictor(), model.predictor(threads=3)
+    expected = alone(X).tobytes()
+    assert set(shared) <= {1}
+    for found in (many(X), many(X.astype(float)), model.predict(X, threads=3), model.predict(X, threads=3)):
+        assert found.tobytes() == expected
+    assert shared.count(3) == 4
+    assert (many.threads, pickle.loads(pickle.dumps(many)).threads) == (3, 3)
+
+
+@pytest.mark.parametrize("batch_size", [None, 250, 7])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_evaluate_has_the_same_figures_on_any_number_of_threads(batch_size, weighed, shared):
+    model = classifier()
+    X, y = nnx.spiral_data(300, 3)
+    options = {"batch_size": batch_size, "silent": True}
+    if weighed:
+        options["sample_weight"] = np.linspace(0, 2, len(X))
+    figures = [model.evaluate(X, y, threads=n, **options) for n in (1, 2, 5)]
+    assert figures[0] == figures[1] == figures[2]
+    assert {2, 5} <= set(shared)
+
+
+def test_threads_that_the_system_refuses_are_done_without(shared, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    model = made(NETS[0])
+    X = samples(model, 1500)
+    expected = model.predictor()(X).tobytes()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert model.predictor(threads=4)(X).tobytes() == expected
+
+
+def test_the_number_of_threads_is_checked():
+    model = made(NETS[0])
+    X = samples(model, 3)
+    for call in (
+        lambda n: model.predictor(threads=n),
+        lambda n: model.predict(X, threads=n),
+        lambda n: nnx.Predictor.load("nowhere", threads=n),
+    ):
+        with pytest.raises(ValueError, match=": threads must be a whole number from 1 to 256, got 0"):
+            call(0)
+        with pytest.raises(TypeError, match=r": threads must be a whole number, got 1\.5"):
+            call(1.5)
+
+
+# Files
+
+
+def every_part():
+    """Return a model with a part of every kind that a predictor may have."""
+    model, rng = nnx.Model(), np.random.default_rng(0)
+    for layer in (
+        nnx.Layer_Embedding(3, (1,), (4,), 2),
+        nnx.Layer_Dense(4, 5),
+        nnx.Layer_BatchNorm(5),
+        nnx.Activation_PReLU(5),
+        nnx.Layer_Residual([nnx.Layer_Dense(5, 5), nnx.Layer_Scale(5), nnx.Activation_LeakyReLU(0.3)]),
+        nnx.Layer_LayerNorm(5),
+        nnx.Activation_Softmax(),
+    ):
+        model.add(layer)
+    model.finalize()
+    return model, np.stack([rng.normal(size=50), rng.integers(0, 4, 50), rng.normal(size=50)], 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("precision", [None, "bfloat16"])
+def test_a_file_holds_all_that_a_predictor_is(precision, tmp_path):
+    cases = [(made(net), samples(made(net), 20)) for net in NETS]
+    for model, X in [*cases, every_part()]:
+        predictor = model.predictor(precision)
+        predictor.save(tmp_path / "predictor.safetensors")
+        loaded = nnx.Predictor.load(tmp_path / "predictor.safetensors", threads=2)
+        assert (repr(loaded), loaded.precision, loaded.threads) == (repr(predictor), predictor.precision, 2)
+        assert loaded(X).tobytes() == predictor(X).tobytes()
+
+
+def test_files_of_others_are_refused_with_what_reads_them(tmp_path):
+    model, path = made(NETS[0]), tmp_path / "file.safetensors"
+    model.save(path)
+    with pytest.raises(nnx.ModelFileError, match=r"^Predictor.load: .*holds a model. Call nnx.Model.load\(path\)"):
+        nnx.Predictor.load(path)
+    model.predictor().save(path)
+    for call in (nnx.Model.load, model.load_parameters):
+        with pytest.raises(nnx.ModelFileError, match=r"holds a predictor. Call nnx.Predictor.load\(path\)"):
+            call(path)
+
+
+TAMPERED = {
+    "no precision": lambda d, a: d.update(precision="float16"),
+    "another precision": lambda d, a: d.update(precision="float64"),
+    "no parts": lambda d, a: (d.update(parts=[]), a.clear()),
+    "parts that are none": lambda d, a: d.update(parts=[1] * 9),
+    "an unknown kind": lambda d, a: d["parts"][-1].update(kind="exec"),
+    "a kind that is no text": lambda d, a: d["parts"][-1].update(kind=["dense"]),
+    "another kind": lambda d, a: d["parts"][1].update(kind="scale"),
+    "no numbers": lambda d, a: d["parts"][2].update(numbers=[]),
+    "numbers that are none": lambda d, a: d["parts"][2].update(numbers=["1"]),
+    "a width that is no number": lambda d, a: d["parts"][-1].update(n_in="5", n_out="5"),
+    "a huge width": lambda d, a: d["parts"][-1].update(n_in=1 << 40, n_out=1 << 40),
+    "a width that does not follow": lambda d, a: d["parts"][-1].update(n_in=7, n_out=7),
+    "a softmax of two widths": lambda d, a: d["parts"][-1].update(n_out=7),
+    "a join alone": lambda d, a: d["parts"][4].update(kind="join"),
+    "a fork alone": lambda d, a: d["parts"][8].update(kind="fork"),
+    "no categories": lambda d, a: d.update(categories=None),
+    "too many categories": lambda d, a: d.update(categories=[0, 5, 0]),
+    "negative categories": lambda d, a: d.update(categories=[5, 4, -5]),
+    "categories of other columns": lambda d, a: d.update(categories=[4]),
+    "a lost array": lambda d, a: a.pop("parts.1.biases"),
+    "a stranger's array": lambda d, a: a.update({"parts.10.weights": np.zeros(3, np.float32)}),
+    "an array of another shape": lambda d, a: a.update({"parts.1.biases": np.zeros((1, 6), np.float32)}),
+    "an array of another dtype": lambda d, a: a.update({"parts.1.biases": np.zeros((1, 5))}),
+    "places beyond the table": lambda d, a: a.update({"parts.0.places": np.array([-1, 4, -1], np.int32)}),
+    "places of more columns": lambda d, a: a.update({"parts.0.places": np.array([-1, 0, 1], np.int32)}),
+    "a table of no rows": lambda d, a: a.update({"parts.0.weights": np.zeros((0, 2), np.float32)}),
+}
+
+
+@pytest.mark.parametrize("change", TAMPERED.values(), ids=TAMPERED)
+def test_a_tampered_file_is_refused_with_one_sentence(change, tmp_path):
+    path = tmp_path / "predictor.safetensors"
+    every_part()[0].predictor().save(path)
+    description, arrays = safetensors.read("test", str(path))
+    change(description, arrays)
+    description.pop("crc32", None)
+    safetensors.write("test", str(path), description, arrays)
+    with pytest.raises(nnx.ModelFileError, match=r"^Predictor.load: .* is damaged: [^\n]*$"):
+        nnx.Predictor.load(path)
 
 
 # bfloat16

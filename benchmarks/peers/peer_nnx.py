@@ -1,4 +1,4 @@
-"""nnx: `Model.train` and `Model.predict`; where products are bfloat16, `precision=` and a `Predictor`."""
+"""nnx: `Model.train`, `Model.predict` and a `Predictor`; where products are bfloat16, `precision=`."""
 
 from __future__ import annotations
 
@@ -48,8 +48,11 @@ ACTIVATIONS = {
 
 
 def variants(workload: Workload, cores: int) -> Mapping[str, Callable[[], Candidate]]:
-    """Return the ways to do it: there is one."""
-    kind = {"predict": Predicting, "run": Run}.get(workload.kind, Training)
+    """Return the ways to do it: predictions have two, in bfloat16 one."""
+    if workload.kind == "predict":
+        ways = {"predictor": lambda: Predicting(workload, frozen=True, threads=cores)}
+        return ways if workload.precision != "float32" else {"predict": lambda: Predicting(workload), **ways}
+    kind = {"run": Run}.get(workload.kind, Training)
     return {"": lambda: kind(workload, cores)}
 
 
@@ -166,15 +169,17 @@ class Run(Training):
 
 
 class Predicting:
-    """Calls of `predict`, which return a new array each."""
+    """Calls of `predict`, or of a `Predictor`; both return a new array each."""
 
     steps = 1
 
-    def __init__(self, workload: Workload, cores: int) -> None:
+    def __init__(self, workload: Workload, frozen: bool = False, threads: int = 1) -> None:
         self.X, _ = samples(workload)
         model = network(workload)
-        rounded = workload.precision != "float32"
-        self.predict = model.predictor(precision=workload.precision) if rounded else model.predict
+        options: dict[str, Any] = {}
+        if "threads" in inspect.signature(nnx.Model.predictor).parameters:
+            options["threads"] = threads
+        self.predict = model.predictor(workload.precision, **options) if frozen else model.predict
 
     def reset(self) -> None:
         pass

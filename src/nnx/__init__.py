@@ -17,7 +17,7 @@ from nnx.lbfgs import *  # noqa: F403
 from nnx.losses import *  # noqa: F403
 from nnx.model import Model
 from nnx.optimizers import *  # noqa: F403
-from nnx.predictor import Predictor
+from nnx.predictor import Predictor, get_include
 from nnx.schedules import *  # noqa: F403
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ __all__ = [
     "TensorBoardLog",
     "__version__",
     "get_default_dtype",
+    "get_include",
     "get_num_threads",
     "load_csv",
     "load_fashion_mnist",

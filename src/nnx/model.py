@@ -577,6 +577,7 @@ class Model:
         batch_size: int | None = None,
         silent: bool = False,
         sample_weight: ArrayLike | None = None,
+        threads: int | None = None,
     ) -> dict[str, float]:
         """Print and return loss (without penalties) and accuracy on other data than was trained on.
 
@@ -590,6 +591,8 @@ class Model:
             Print nothing.
         sample_weight : array (n,), optional
             As in `train`.
+        threads : int, optional
+            As in `predict`.
 
         Returns
         -------
@@ -601,6 +604,7 @@ class Model:
         self._check_output(where, self.loss)
         batch_size = _batch_size(where, batch_size)
         silent = check.flag(where, "silent", silent)
+        n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
         names = ("X_val", "y_val", "sample_weight")
         data = checked_data(self, where, names, X_val, y_val, False, sample_weight)
         weighing(self, where, "sample_weight", data)
@@ -608,7 +612,7 @@ class Model:
         try:
             if untrained:
                 self.accuracy.init(np.asarray(y_val))
-            figures = training.evaluate(self, data, batch_size)
+            figures = training.evaluate(self, data, batch_size, n_threads)
         finally:
             if untrained:
                 self.accuracy.precision = None
@@ -702,7 +706,7 @@ class Model:
 
         return evaluation.report(self, where, X, y, _batch_size(where, batch_size), sample_weight)
 
-    def predict(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
+    def predict(self, X: ArrayLike, *, batch_size: int | None = None, threads: int | None = None) -> Array:
         """Return the network's outputs, one row a sample.
 
         Parameters
@@ -710,21 +714,27 @@ class Model:
         X : array (n, n_inputs)
         batch_size : int, optional
             Samples at a time; all at once without it.
+        threads : int, optional
+            How many threads to use, at most; without it, what `nnx.set_num_threads` was given. The result is the same,
+            bit for bit. Calls that take less than a millisecond or so stay on one, and so do models with parts of your
+            own.
 
         Returns
         -------
         array (n, outputs)
             A new one. ``output_layer_activation.predictions`` turns it into classes.
         """
+        where = "Model.predict"
+        if threads is not None:
+            threads = checked_threads(where, "threads", threads)
         if batch_size is None and self._inference is not None:
-            output: Array | None = self._inference.predict(self, X)
+            output: Array | None = self._inference.predict(self, X, threads)
             if output is not None:
                 return output
-        where = "Model.predict"
         self._require(where)
         batch_size = _batch_size(where, batch_size)
         samples = checked_samples(self, where, "X", X)
-        planned = plan.predict(self, samples)
+        planned = plan.predict(self, samples, threads)
         if planned is not None:
             return planned
         step = batch_size or max(1, len(samples))
@@ -773,7 +783,7 @@ class Model:
 
         return evaluation.classes(self, where, X, _batch_size(where, batch_size))
 
-    def predictor(self, precision: str | None = None) -> Predictor:
+    def predictor(self, precision: str | None = None, *, threads: int = 1) -> Predictor:
         """Return a function of samples that predicts with the present parameters, whatever becomes of this model.
 
         ``model.predictor()(X)`` has the bits of ``model.predict(X)``. Where an optimizer with ``average`` has kept
@@ -784,6 +794,9 @@ class Model:
         precision : str, optional
             What dense layers multiply in: the model's dtype, or "bfloat16" for a float32 model. Then inputs and weights
             of each dense layer are rounded to bfloat16, to nearest, and their products summed in float32.
+        threads : int
+            How many threads a call uses, at most, if it takes more than a millisecond or so. One by default, whatever
+            `nnx.set_num_threads` was given: who serves predictions has threads of its own. Bits are the same.
 
         Returns
         -------
@@ -798,7 +811,7 @@ class Model:
             While another thread trains the model.
         """
         self._require("Model.predictor")
-        return freeze(self, precision)
+        return freeze(self, precision, threads)
 
     def forward(self, X: ArrayLike, training: bool) -> Any:
         """Run the layers on ``X`` and return the last one's output."""

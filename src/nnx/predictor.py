@@ -5,6 +5,7 @@ It holds no layers. A part of it is what kernels need of a layer: a name, and nu
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -14,11 +15,12 @@ from nnx._base import check, config, trainers
 from nnx._base.network import Network
 from nnx._base.precision import checked_precision
 from nnx._base.text import abridged
-from nnx._base.typing import Array, ArrayLike, FloatDType
+from nnx._base.typing import Array, ArrayLike, FloatDType, Path
 from nnx.embedding import check_categories, columns_of_categories
 from nnx.engine import program
+from nnx.files import predictors
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "get_include"]
 
 
 class Part(NamedTuple):
@@ -31,13 +33,16 @@ class Part(NamedTuple):
     n_out: int
 
 
-class Predictor:
+class Predictor(_kernels.DirectCall):
     """A model's predictions with the parameters that it had when `Model.predictor` made this.
 
-    Call it with samples: ``predictor(X)`` has the bits of ``model.predict(X)``, unless it multiplies in bfloat16.
+    Call it with samples: ``predictor(X)`` has the bits of ``model.predict(X)``, unless it multiplies in bfloat16. It
+    returns a new array (n, n_outputs), or ``out`` of ``predictor(X, out=out)``, an array of that shape, in C order and
+    of the predictor's dtype. Samples of the other float type cost no more than those of its own.
+
     Neither later training of the model nor what is assigned to its layers changes it. It copies the parameters and
     packs them once, so a call costs less than one of ``predict``. Its attributes cannot be assigned, and any number of
-    threads may share it. It can be pickled; a copy of it is the same object.
+    threads may share it. `save` and `load` keep it in a file, and it can be pickled; a copy of it is the same object.
 
     Attributes
     ----------
@@ -47,6 +52,8 @@ class Predictor:
         Of parameters, samples and results.
     precision : str
         What dense layers multiply in: the name of the dtype, or "bfloat16".
+    threads : int
+        How many threads a call with many rows uses, at most.
 
     Examples
     --------
@@ -65,7 +72,7 @@ class Predictor:
     <Predictor 1-1, relu, float32>
     """
 
-    __slots__ = ("__weakref__", "_categories", "_native", "_parts", "dtype", "n_inputs", "n_outputs", "precision")
+    __slots__ = ("__weakref__", "_categories", "_parts", "dtype", "n_inputs", "n_outputs", "precision")
 
     n_inputs: int
     n_outputs: int
@@ -74,37 +81,19 @@ class Predictor:
     _parts: tuple[Part, ...]
     #: How many categories each column of the inputs has, 0 for one of numbers; None without such columns.
     _categories: tuple[int, ...] | None
-    #: The compiled predictor of the backend that was in force at the last call; None where there is none.
-    _native: Any
 
     def __init__(self, *_: object, **__: object) -> None:
         raise TypeError("Predictor: it must be made by a model, got a call of the class. Call model.predictor().")
 
-    def __call__(self, X: ArrayLike, out: Array | None = None) -> Array:
-        """Return the network's outputs, one row a sample.
-
-        Parameters
-        ----------
-        X : array (n, n_inputs)
-        out : array (n, n_outputs), optional
-            Where to write them, in C order and of the predictor's dtype. It is what is returned then.
-
-        Returns
-        -------
-        array (n, n_outputs)
-            A new one without ``out``.
-        """
-        if self._native is not None:
-            found: Array | None = self._native.predict(X, out)
-            if found is not None:
-                return found
+    def _predict(self, X: ArrayLike, out: Array | None) -> Array:
+        """Return the outputs where the compiled predictor cannot, or refuse what is wrong."""
         samples = check.rows("Predictor", "X", X, self.n_inputs, self.dtype)
         counts = self._counts()
         if counts is not None:
             check_categories("Predictor", "X", samples, counts - np.int32(1), counts)
         target = None if out is None else _checked_out(out, (len(samples), self.n_outputs), self.dtype)
         native = self._in_force()
-        found = None if native is None else native.predict(samples, target)
+        found = None if native is None else native.predict(samples, target, self.threads)
         if found is None:
             found = self._by_kernels(samples, target)
         return found if out is None else out
@@ -140,6 +129,57 @@ class Predictor:
         out[...] = values
         return out
 
+    def capsule(self) -> object:
+        """Return what compiled code predicts with, without Python code and without the GIL.
+
+        It is a capsule for ``nnx_predict.h`` and ``from nnx.predict cimport predictor_in``, which say how to use it. It
+        stays valid whatever becomes of this predictor.
+
+        Raises
+        ------
+        RuntimeError
+            Where the NumPy backend is in force.
+        """
+        native = self._in_force()
+        if native is None:
+            raise RuntimeError(
+                "Predictor.capsule: the backend must be a compiled one, got numpy. Install nnx where a C compiler works, "
+                "or unset NNX_BACKEND."
+            )
+        capsule: object = native.capsule()
+        return capsule
+
+    # Files
+
+    def save(self, path: Path) -> None:
+        """Write the predictor to a safetensors file: its parameters, and nothing that training needs.
+
+        Parameters
+        ----------
+        path : path-like
+            It is replaced as a whole or not at all.
+        """
+        predictors.save("Predictor.save", path, self._parts, self.precision, self._categories)
+
+    @staticmethod
+    def load(path: Path, *, threads: int = 1) -> Predictor:
+        """Return the predictor that `save` wrote; nothing in the file is executed.
+
+        Parameters
+        ----------
+        path : path-like
+        threads : int
+            As of `Model.predictor`; no file holds it.
+
+        Raises
+        ------
+        ModelFileError
+            If the file holds no predictor, or is damaged. Of a model's file it says how to make one.
+        """
+        where = "Predictor.load"
+        n_threads = config.checked_threads(where, "threads", threads)
+        return made(*predictors.load(where, path), n_threads)
+
     def __repr__(self) -> str:
         parts = []
         for part in self._parts:
@@ -166,12 +206,18 @@ class Predictor:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return made, (tuple(map(tuple, self._parts)), self.precision, self._categories)
+        return made, (tuple(map(tuple, self._parts)), self.precision, self._categories, self.threads)
 
 
-def freeze(model: Network, precision: str | None) -> Predictor:
+def get_include() -> str:
+    """Return the folder of ``nnx_predict.h``, for compilers: ``include_dirs=[nnx.get_include()]``."""
+    return os.path.join(os.path.dirname(__file__), "include")
+
+
+def freeze(model: Network, precision: str | None, threads: int) -> Predictor:
     """Return the predictor of a finalized model's present parameters."""
     where = "Model.predictor"
+    n_threads = config.checked_threads(where, "threads", threads)
     trainers.refuse_others(f"{where}: the model must not be frozen", model)
     try:
         chain = program.lower_forward(model)
@@ -181,17 +227,19 @@ def freeze(model: Network, precision: str | None) -> Predictor:
     parts = [(stage.kind, _values(where, stage), stage.n_in, stage.n_out) for stage in chain.stages]
     categories = columns_of_categories(model.layers)
     counts = None if categories is None else tuple(categories[1].tolist())
-    return made(tuple(part for part in parts if part[0] not in program.RANDOM), chosen, counts)
+    return made(tuple(part for part in parts if part[0] not in program.RANDOM), chosen, counts, n_threads)
 
 
-def made(parts: tuple[tuple[Any, ...], ...], precision: str, categories: tuple[int, ...] | None = None) -> Predictor:
+def made(
+    parts: tuple[tuple[Any, ...], ...], precision: str, categories: tuple[int, ...] | None = None, threads: int = 1
+) -> Predictor:
     """Return a predictor of these parts, with copies of their arrays: a new one, or one out of a pickle.
 
     ``categories``: how many each column of the inputs has, 0 for one of numbers; None without such columns.
     """
     rounds = precision == "bfloat16"
     frozen = tuple(Part(kind, _frozen(kind, values, rounds), n_in, n_out) for kind, values, n_in, n_out in parts)
-    predictor = object.__new__(Predictor)
+    predictor = Predictor.__new__(Predictor)
     chosen = {
         "dtype": config.FLOAT32 if rounds else np.dtype(precision),
         "precision": precision,
@@ -200,6 +248,7 @@ def made(parts: tuple[tuple[Any, ...], ...], precision: str, categories: tuple[i
         "_parts": frozen,
         "_categories": categories,
         "_native": None,
+        "threads": threads,
     }
     for name, value in chosen.items():
         object.__setattr__(predictor, name, value)

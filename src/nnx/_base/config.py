@@ -92,10 +92,10 @@ _threads: int | None = None
 
 
 def set_num_threads(n: int | None) -> None:
-    """Choose how many threads training uses, at most; results are the same bits for any number.
+    """Choose how many threads training, `predict` and `evaluate` use, at most; bits are the same for any number.
 
-    Steps that are too small to gain from a second thread stay on one. ``Model.train(..., threads=n)`` does the same
-    for one call.
+    Steps and calls that are too small to gain from a second thread stay on one. ``Model.train(..., threads=n)`` does
+    the same for one call.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def set_num_threads(n: int | None) -> None:
 
 
 def get_num_threads() -> int:
-    """Return how many threads training uses, at most."""
+    """Return how many threads training, `predict` and `evaluate` use, at most."""
     return _threads if _threads is not None else _default_threads()
 
 

@@ -15,6 +15,7 @@ from nnx._base import config
 from nnx._kernels import _arrays, _numpy
 
 __all__ = [
+    "DirectCall",
     "alike",
     "are_zero",
     "attributes",
@@ -96,10 +97,21 @@ name, reason = choose(config.requested_backend())
 
 if TYPE_CHECKING:
     from nnx._kernels import _numpy as backend
-    from nnx._kernels._arrays import alike, are_zero, attributes, empty, empty_like, known_finite, readable, writable
+    from nnx._kernels._arrays import (
+        DirectCall,
+        alike,
+        are_zero,
+        attributes,
+        empty,
+        empty_like,
+        known_finite,
+        readable,
+        writable,
+    )
 else:
     backend = load(name)
     arrays = _binding() or _arrays
+    DirectCall = arrays.DirectCall
     alike, attributes = arrays.alike, arrays.attributes
     empty, empty_like = arrays.empty, arrays.empty_like
     are_zero, known_finite = arrays.are_zero, arrays.known_finite

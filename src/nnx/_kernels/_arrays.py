@@ -73,6 +73,20 @@ def empty(rows: int, columns: int, dtype: FloatDType) -> Array:
     return np.empty((rows, columns), dtype)
 
 
+class DirectCall:
+    """What is called with samples; the compiled twin goes straight to ``_native``, and here only if that cannot say."""
+
+    __slots__ = ("_native", "threads")
+
+    _native: Any
+    threads: int
+
+    def __call__(self, X: Any, out: Array | None = None) -> Array:
+        """Return what a subclass's ``_predict`` makes of samples."""
+        result: Array = self._predict(X, out)  # type: ignore[attr-defined]
+        return result
+
+
 def _has_shape(value: Array, shape: tuple[int | None, ...]) -> bool:
     return value.ndim == len(shape) and all(
         (size > 0 or axis == 0) if wanted is None else size == wanted

@@ -11,17 +11,22 @@ What each function computes is said at its twin in `_numpy`.
 cimport cython
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
-from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_GetPointer, PyCapsule_New, PyCapsule_SetContext
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from nnx._kernels.native.kernels cimport *
+from nnx.predict cimport NNX_PREDICTOR, nnx_predictor
 
 import collections
 import importlib
 import operator
 
 import numpy as np
+
+from nnx._base.config import get_num_threads
+from nnx._base.helpers import share
 
 cnp.import_array()
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from nnx import _kernels, optimizers
 from nnx._base import check, precision, printing
+from nnx._base.helpers import join, start
 from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
 from nnx._base.typing import Array
@@ -565,21 +566,14 @@ def run_threads(native: Any, n_threads: int) -> int:
         return alone
     helpers: list[threading.Thread] = []
     try:
-        for number in range(1, n_threads):
-            helper = threading.Thread(target=native.work, args=(native.run,), name=f"nnx-{number}")
-            helpers.append(helper)  # first: an exception may come when it has started
-            try:
-                helper.start()
-            except RuntimeError:
-                helpers.pop()
-                break
+        start(helpers, n_threads - 1, native.work, native.run)
         _await(native, helpers)
         done: int = native.lead()
     except BaseException:
         native.dismiss()
         raise
     finally:
-        _join(helpers)
+        join(helpers)
     return done
 
 
@@ -590,32 +584,21 @@ def _await(native: Any, helpers: list[threading.Thread]) -> None:
         time.sleep(0)
 
 
-def _join(helpers: list[threading.Thread]) -> None:
-    """Wait for threads, whatever is raised meanwhile: they use what the caller is about to let go of."""
-    for number, helper in enumerate(helpers):
-        try:
-            if helper.is_alive():  # else it is over, or its start was interrupted, and it finds that it comes too late
-                helper.join()
-        except BaseException:
-            _join(helpers[number:])
-            raise
-
-
 # Prediction and evaluation
 
 
-def predict(model: Network, X: Array) -> Array | None:
+def predict(model: Network, X: Array, threads: int | None) -> Array | None:
     """Return the outputs for samples that have been checked; None if there is no plan for the model."""
     inference = _inference(model)
     if inference is None:
         return None
-    output: Array | None = inference.predict(model, X)
+    output: Array | None = inference.predict(model, X, threads)
     if output is None:
         model._inference = None
     return output
 
 
-def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None) -> bool:
+def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None, threads: int) -> bool:
     """Add up losses and hits of all batches in the model's loss and accuracy; False if there is no plan for it."""
     inference = _inference(model)
     loss, accuracy = model.loss, model.accuracy
@@ -649,6 +632,7 @@ def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Inte
             combined,
             accurate.answers,
             data.weights,
+            threads,
         )
         if found is None:
             return False

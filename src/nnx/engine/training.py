@@ -20,7 +20,7 @@ def train(job: Job, report: printing.Printer) -> None:
 
     def validate(interrupt: Interrupt) -> None:
         if job.held_out is not None:
-            found = evaluate(job.model, job.held_out, job.batch_size, interrupt)
+            found = evaluate(job.model, job.held_out, job.batch_size, job.threads, interrupt)
             job.history.add_validation(**found)
             report.line(printing.validation_line(**found))
 
@@ -78,11 +78,11 @@ def explain(model: Network, bfloat16: bool) -> str:
 
 
 def evaluate(
-    model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None = None
+    model: Network, data: Data, batch_size: int | None, threads: int, interrupt: Interrupt | None = None
 ) -> dict[str, float]:
     """Return loss and accuracy over the data; no parameter changes."""
     with precision.of_products(None):  # as in `Model.predict`
-        if not plan.evaluate(model, data, batch_size, interrupt):
+        if not plan.evaluate(model, data, batch_size, interrupt, threads):
             layerwise.evaluate(model, data, batch_size, interrupt, segments.forward)
     return {
         "loss": float(model.loss.calculate_accumulated()),

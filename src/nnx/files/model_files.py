@@ -33,12 +33,14 @@ from nnx.optimizers import AVERAGES, state_names
 VERSION = 3
 VERSIONS = (2, 3)
 MODEL, PARAMETERS, CHECKPOINT, ESTIMATOR = "nnx model", "nnx parameters", "nnx checkpoint", "nnx estimator"
+PREDICTOR = "nnx predictor"
 
 #: The keys of each kind of description.
 KEYS = {
     MODEL: {"format", "version", "model", "layers", "trainable", "loss", "optimizer", "accuracy"},
     PARAMETERS: {"format", "version", "trainable"},
     ESTIMATOR: {"format", "version", "class", "parameters", "objects", "fitted", "members"},
+    PREDICTOR: {"format", "version", "precision", "categories", "parts"},
 }
 KEYS[CHECKPOINT] = KEYS[MODEL] | {"run"}
 
@@ -52,6 +54,7 @@ READERS = {
     CHECKPOINT: "holds a model and how far its training has come. Call nnx.Model.load(path)",
     PARAMETERS: "holds parameters alone. Build the model and call model.load_parameters(path)",
     ESTIMATOR: "holds an estimator. Call nnx.sklearn.load(path)",
+    PREDICTOR: "holds a predictor. Call nnx.Predictor.load(path)",
 }
 
 #: What the names of a checkpoint's arrays begin with that belong to no layer; a preprocessor's begin with its key.
@@ -337,7 +340,7 @@ def load_model(
     returns why nnx no longer trains such a model, nothing if it does; ValueError says that there can be no such model.
     """
     file = opened("Model.load", check.path("Model.load", "path", path))
-    if file.kind in (PARAMETERS, ESTIMATOR):
+    if file.kind in (PARAMETERS, ESTIMATOR, PREDICTOR):
         file.refuse(READERS[file.kind])
     return model_in(file, kind, custom_objects, restore)
 
@@ -529,6 +532,8 @@ def load_parameters(model: Network, path: Path) -> None:
     file = opened("Model.load_parameters", check.path("Model.load_parameters", "path", path))
     if file.kind == ESTIMATOR:
         file.refuse(f"{READERS[ESTIMATOR]}, and use its model_")
+    if file.kind == PREDICTOR:
+        file.refuse(READERS[PREDICTOR])
     positions = file.trainable()
     groups = [[f"layers.{number}.{name}" for name in PARAMETER_ARRAYS] for number in positions]
     known = {f"layers.{number}.{name}" for number in positions for name in (*PARAMETER_ARRAYS, *STATISTICS)}

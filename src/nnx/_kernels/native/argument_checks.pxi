@@ -134,15 +134,27 @@ cdef char *kept
 cdef int kept_is_taken = 0
 
 
-cdef void *allocate(Py_ssize_t size) except NULL:
-    """Return aligned memory, with the address to free before it."""
+cdef void *aligned(Py_ssize_t size) noexcept nogil:
+    """Return aligned memory, with the address to free before it; NULL if there is none left."""
     cdef char *raw = <char *> PyMem_RawMalloc(size + ALIGNMENT + sizeof(void *))
     cdef size_t start
     if raw is NULL:
-        raise MemoryError
+        return NULL
     start = (<size_t> raw + sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
     (<void **> start - 1)[0] = raw
     return <void *> start
+
+
+cdef void release(void *memory) noexcept nogil:
+    """Give back what `aligned` has returned."""
+    PyMem_RawFree((<void **> memory - 1)[0])
+
+
+cdef void *allocate(Py_ssize_t size) except NULL:
+    cdef void *memory = aligned(size)
+    if memory is NULL:
+        raise MemoryError
+    return memory
 
 
 kept = <char *> allocate(KEPT)
@@ -158,7 +170,7 @@ cdef inline void give(void *scratch) noexcept:
     if scratch == kept:
         unclaim(&kept_is_taken)
     else:
-        PyMem_RawFree((<void **> scratch - 1)[0])
+        release(scratch)
 
 
 cdef int32_t *take_labels(str where, object given, Py_ssize_t n, Py_ssize_t n_classes) except NULL:

@@ -193,6 +193,7 @@ cdef extern from "threads.h" nogil:
     void unclaim(int *flag)
     char *take_out(char **place)
     bint put_in(char **place, char *value)
+    long long next_number(long long *next)
 
 cdef enum Kind:
     DENSE, ACTIVATION, DROPOUT, PRELU, BATCH_NORM, LAYER_NORM, SCALE, EMBEDDING, NOISE
@@ -443,7 +444,8 @@ cdef enum Part:  # of a step
 
 ctypedef Py_ssize_t (*train_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
 ctypedef Py_ssize_t (*minimize_t)(const Net *, Search *, Py_ssize_t, int) noexcept nogil
-ctypedef void (*run_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
+ctypedef Py_ssize_t (*judge_t)(const Net *, Py_ssize_t, Py_ssize_t, Py_ssize_t, char *) noexcept nogil
+ctypedef void (*add_judged_t)(const Net *, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef void (*part_t)(Part, const Net *, Py_ssize_t, double) noexcept nogil
 ctypedef void (*predict_t)(const Net *, const void *, void *, Py_ssize_t, char *) noexcept nogil
 ctypedef Py_ssize_t (*space_t)(Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
@@ -536,7 +538,8 @@ cdef struct Kernels:
     net_space_t forward_space
     train_t train
     part_t do_part
-    run_t evaluate
+    judge_t judge
+    add_judged_t add_judged
     predict_t predict
     fits_t fits_lanes
     lanes_space_t lanes_space

@@ -98,8 +98,8 @@ static inline int wait_at_gate(Meeting *m, long long wait) { return m->open == w
 static inline int pass_line(int *line, int side, int turns) { (void)line; (void)side; (void)turns; return 0; }
 #endif
 
-/* For what several Python threads share, also where no GIL keeps them apart: a flag that one holds at a time, and places
- * for pointers. Compilers without atomics are taken for such as have a GIL. */
+/* For what several Python threads share, also where no GIL keeps them apart: a flag that one holds at a time, places
+ * for pointers, and numbers that are handed out, each once. Compilers without atomics are taken for such as have a GIL. */
 #ifdef __GNUC__
 static inline int claim(int *flag) { return !__atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE); }
 static inline void unclaim(int *flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
@@ -108,11 +108,13 @@ static inline int put_in(char **place, char *value) {
     char *none = 0;
     return __atomic_compare_exchange_n(place, &none, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
+static inline long long next_number(long long *next) { return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED); }
 #else
 static inline int claim(int *flag) { return *flag ? 0 : (*flag = 1); }
 static inline void unclaim(int *flag) { *flag = 0; }
 static inline char *take_out(char **place) { char *value = *place; *place = 0; return value; }
 static inline int put_in(char **place, char *value) { return *place ? 0 : (*place = value, 1); }
+static inline long long next_number(long long *next) { return (*next)++; }
 #endif
 
 #endif

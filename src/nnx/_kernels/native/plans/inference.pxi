@@ -3,6 +3,18 @@
 cdef enum:
     MOST_STAGES = 64
     MOST_PLACES = 8  # pieces of memory that are kept for calls at the same time
+    SHORT = 50_000  # operations of a call, up to which others wait for the GIL: a microsecond or two
+    PIECE = 192  # rows that a thread takes at a time, and that are cast at a time: no more than `forward` takes at once
+
+#: Operations of a call from which on a second thread pays: to start one costs a tenth of a millisecond.
+cdef Py_ssize_t least_shared = 50_000_000
+
+
+def _share_from(Py_ssize_t operations):
+    """Let threads share calls from so many operations on; return the number before: for tests on small networks."""
+    global least_shared
+    before, least_shared = least_shared, operations
+    return before
 
 
 cdef class Chain:
@@ -15,6 +27,8 @@ cdef class Chain:
     cdef Stage *stages
     cdef int n_stages
     cdef Net net
+    cdef Py_ssize_t operations  # for each row
+    cdef Py_ssize_t size  # of a number, in bytes
     cdef char *places[MOST_PLACES]
     cdef list folded  # of each stage, whose batch norm its product applies; or None
     cdef cnp.ndarray counts  # how many categories each column of X has, 0 for one of numbers; or None
@@ -29,7 +43,7 @@ cdef class Chain:
         cdef list owners = []
         self.folded = []
         self.dtype = np.dtype(dtype)
-        self.number = self.dtype.num
+        self.number, self.size = self.dtype.num, self.dtype.itemsize
         if self.number != cnp.NPY_FLOAT and self.number != cnp.NPY_DOUBLE:
             raise TypeError(f"{where}: dtype must be float32 or float64, got {dtype!r}.")
         self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
@@ -39,6 +53,7 @@ cdef class Chain:
         if self.stages is NULL:
             raise MemoryError
         for kind, owner, n_in, n_out in stages:
+            self.operations += n_in * n_out if kind == "dense" else 8 * n_out
             stage = &self.stages[n]
             memset(stage, 0, sizeof(Stage))
             describe_stage(stage, self.kernels, kind, n_in, n_out)
@@ -98,10 +113,10 @@ cdef class Chain:
         )
 
     cdef inline bint _takes(self, X) except -1:
-        """Return whether X is an array of samples that kernels can read as it stands."""
+        """Return whether X is an array of samples that compiled code can read as it stands, of either float type."""
         return (
-            is_ready(X, <void *> self.dtype, False) and cnp.PyArray_NDIM(X) == 2
-            and cnp.PyArray_DIM(X, 1) == self.net.n_in
+            is_ready(X, NULL if self.counts is None else <void *> self.dtype, False)
+            and cnp.PyArray_NDIM(X) == 2 and cnp.PyArray_DIM(X, 1) == self.net.n_in
         )
 
     cdef int take_categories(self, object counts) except -1:
@@ -118,17 +133,186 @@ cdef class Chain:
             cnp.PyArray_DIM(samples, 0), self.net.n_in,
         ) >= 0
 
-    cdef int _run(self, const Net *net, cnp.ndarray samples, cnp.ndarray output) except -1:
-        """Write what the stages of `net` make of samples."""
+    cdef int _run(
+        self, const Net *net, cnp.ndarray samples, cnp.ndarray output, list held, object threads
+    ) except -1:
+        """Write what the stages of `net` make of samples; without the GIL, and shared out, if that takes long."""
         cdef Py_ssize_t n = cnp.PyArray_DIM(samples, 0)
-        cdef char *place = self._take_place()
-        cdef uint64_t mode
-        with nogil:
-            mode = enter_kernels()
-            self.kernels.predict(net, data(samples), data(output), n, place)
-            leave_kernels(mode)
+        cdef char *place
+        cdef char *room
+        if n * self.operations >= least_shared and pieces_of(n) > 1:
+            threads = get_num_threads() if threads is None else threads
+            if threads > 1:
+                share(rows_of(self, net, samples, output, held), min(threads, pieces_of(n)))
+                return 0
+        room = self._take_room(samples)
+        place = self._take_place()
+        if n * self.operations <= SHORT:
+            self._compute(net, data(samples), data(output), n, place, room)
+        else:
+            with nogil:
+                self._compute(net, data(samples), data(output), n, place, room)
         self._give_place(place)
+        if room is not NULL:
+            give(room)
         return 0
+
+    cdef char *_take_room(self, cnp.ndarray samples) except? NULL:
+        """Return memory to cast a piece of samples in, NULL if they need not be cast."""
+        if cnp.PyArray_TYPE(samples) == self.number:
+            return NULL
+        return <char *> take(min(cnp.PyArray_DIM(samples, 0), <Py_ssize_t> PIECE) * self.net.n_in * self.size + 1)
+
+    cdef void _compute(
+        self, const Net *net, const void *samples, void *output, Py_ssize_t n, char *place, void *room
+    ) noexcept nogil:
+        """Write what the stages of `net` make of n samples; those of the other float type are cast in `room`."""
+        cdef uint64_t mode
+        cdef Py_ssize_t first = 0, rows = n
+        cdef const void *inputs = samples
+        while first < n:
+            if room is not NULL:
+                rows = min(n - first, <Py_ssize_t> PIECE)
+                cast_rows(samples, room, first * net.n_in, rows * net.n_in, self.number)
+                inputs = room
+            mode = enter_kernels()
+            self.kernels.predict(net, inputs, <char *> output + first * net.n_out * self.size, rows, place)
+            leave_kernels(mode)
+            first += rows
+
+
+cdef void cast_rows(const void *values, void *result, Py_ssize_t first, Py_ssize_t n, int number) noexcept nogil:
+    """``result := values[first : first + n]``, from the other float type to this one."""
+    cdef Py_ssize_t i
+    if number == cnp.NPY_FLOAT:
+        for i in range(n):
+            (<float *> result)[i] = <float> (<const double *> values)[first + i]
+    else:
+        for i in range(n):
+            (<double *> result)[i] = (<const float *> values)[first + i]
+
+
+# Threads
+
+
+cdef inline Py_ssize_t pieces_of(Py_ssize_t n) noexcept nogil:
+    """Return into how many pieces so many rows are cut."""
+    return (n + PIECE - 1) // PIECE
+
+
+cdef class Pieces:
+    """Work of one call, which threads share out: each does the next piece that is left.
+
+    It owns what it reads and writes, so nothing breaks if a thread comes when nobody waits for it any more.
+    """
+
+    cdef Chain chain
+    cdef list held  # arrays whose memory the stages use
+    cdef Net net
+    cdef Stage stages[MOST_STAGES]
+    cdef long long next_piece
+    cdef Py_ssize_t n_pieces
+
+    cdef int _own(self, Chain chain, const Net *net, list held) except -1:
+        """Take over a chain's stages: a predictor's stay as they are, a model's are copied."""
+        cdef int s
+        self.chain, self.held, self.net = chain, held, net[0]
+        if net.stages != chain.stages:
+            for s in range(net.n_stages):
+                self.stages[s] = net.stages[s]
+            self.net.stages = self.stages
+        return 0
+
+    cdef char *_take_room(self) except? NULL:
+        return NULL
+
+    cdef void _do(self, Py_ssize_t piece, char *place, char *room) noexcept nogil:
+        pass
+
+    def __call__(self):
+        """Do pieces until none is left."""
+        cdef char *room = self._take_room()
+        cdef char *place = self.chain._take_place()
+        cdef Py_ssize_t piece
+        with nogil:
+            piece = next_number(&self.next_piece)
+            while piece < self.n_pieces:
+                self._do(piece, place, room)
+                piece = next_number(&self.next_piece)
+        self.chain._give_place(place)
+        if room is not NULL:
+            give(room)
+
+
+cdef class Rows(Pieces):
+    """Predictions of many rows."""
+
+    cdef cnp.ndarray samples, output
+
+    cdef char *_take_room(self) except? NULL:
+        return self.chain._take_room(self.samples)
+
+    cdef void _do(self, Py_ssize_t piece, char *place, char *room) noexcept nogil:
+        cdef Py_ssize_t first = piece * PIECE
+        cdef Py_ssize_t rows = min(cnp.PyArray_DIM(self.samples, 0) - first, <Py_ssize_t> PIECE)
+        self.chain._compute(
+            &self.net, cnp.PyArray_BYTES(self.samples) + first * cnp.PyArray_STRIDE(self.samples, 0),
+            cnp.PyArray_BYTES(self.output) + first * cnp.PyArray_STRIDE(self.output, 0), rows, place, room,
+        )
+
+
+cdef Rows rows_of(Chain chain, const Net *net, cnp.ndarray samples, cnp.ndarray output, list held):
+    """Return the work of predicting many rows."""
+    cdef Rows rows = Rows.__new__(Rows)
+    rows._own(chain, net, held)
+    rows.samples, rows.output = samples, output
+    rows.n_pieces = pieces_of(cnp.PyArray_DIM(samples, 0))
+    return rows
+
+
+cdef class Judged(Pieces):
+    """Losses and hits of many rows; each piece is of one batch."""
+
+    cdef int32_t *labels
+    cdef Progress progress
+    cdef Py_ssize_t batch_hits
+    cdef Py_ssize_t first_batch, end_batch, of_batch  # pieces of each batch
+    cdef cnp.ndarray hits  # of each piece
+
+    cdef int of(self, Chain chain, const Net *net, list held, Py_ssize_t first, Py_ssize_t end) except -1:
+        """Take the batches from `first` to `end`, in pieces."""
+        cdef cnp.npy_intp n
+        self._own(chain, net, held)
+        self.net.progress = &self.progress
+        self.progress.hits, self.progress.n_threads = &self.batch_hits, 1
+        self.of_batch = pieces_of(net.batch)
+        self.first_batch, self.end_batch = first, end
+        n = self.n_pieces = self.of_batch * (end - first)
+        self.hits = cnp.PyArray_ZEROS(1, &n, cnp.NPY_INTP, 0)
+        return 0
+
+    def __dealloc__(self):
+        if self.labels is not NULL:
+            give(self.labels)
+
+    cdef void _do(self, Py_ssize_t piece, char *place, char *room) noexcept nogil:
+        cdef Py_ssize_t batch = self.first_batch + piece // self.of_batch, first = piece % self.of_batch * PIECE
+        cdef uint64_t mode = enter_kernels()
+        (<Py_ssize_t *> data(self.hits))[piece] = self.chain.kernels.judge(&self.net, batch, first, PIECE, place)
+        leave_kernels(mode)
+
+    cdef void _add_up(self) noexcept nogil:
+        """Add up what all pieces have found, batch by batch."""
+        cdef const Py_ssize_t *found = <const Py_ssize_t *> data(self.hits)
+        cdef uint64_t mode = enter_kernels()
+        cdef Py_ssize_t b, p, hits
+        for b in range(self.first_batch, self.end_batch):
+            hits = 0
+            for p in range(self.of_batch):
+                hits += found[p]
+            found += self.of_batch
+            self.chain.kernels.add_judged(&self.net, b, hits)
+        leave_kernels(mode)
 
 
 cdef void fill_norm(Kernels *kernels, Stage *stage, Py_ssize_t size) noexcept:
@@ -257,8 +441,11 @@ cdef class Inference(Chain):
         fold(self.kernels, stage, &norm, data(affine))
         return True
 
-    def predict(self, model, X):
-        """Return what the model makes of X, a new array; None if this cannot say, and Python code has to."""
+    def predict(self, model, X, threads=None):
+        """Return what the model makes of X, a new array; None if this cannot say, and Python code has to.
+
+        ``threads``: at most so many; None is what `nnx.set_num_threads` was given.
+        """
         cdef Stage stages[MOST_STAGES]
         cdef Net net
         cdef cnp.ndarray output
@@ -272,28 +459,23 @@ cdef class Inference(Chain):
         net.stages = stages
         shape[0], shape[1] = cnp.PyArray_DIM(X, 0), self.net.n_out
         output = cnp.PyArray_EMPTY(2, shape, self.number, 0)
-        self._run(&net, X, output)
+        self._run(&net, X, output, held, threads)
         return output
 
     def evaluate(self, model, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision,
                  Py_ssize_t batch, Py_ssize_t first, Py_ssize_t end, bint combined, tuple answers=AS_THEY_ARE,
-                 weights=None):
+                 weights=None, threads=1):
         """Return sums of losses and hits over some batches, and of how many, or None as `predict` does.
 
         X (n, n_in); y (n,) class numbers or (n, n_out) targets; loss: its kernel's name, its settings, and numbers of
         its columns or None; wanted and what follows as in `Plan.bind_data`.
         """
         cdef Stage stages[MOST_STAGES]
-        cdef Progress progress
         cdef Net net = self.net
-        cdef cnp.ndarray samples, targets = None, compared, own, outputs, losses, weighing, row_hits
-        cdef cnp.npy_intp shape[2]
-        cdef Py_ssize_t n
-        cdef Py_ssize_t hits[8]
-        cdef int32_t *labels = NULL
-        cdef char *place
+        cdef cnp.ndarray samples, targets = None, compared, own, losses, weighing, row_hits
+        cdef cnp.npy_intp n
         cdef list held = []
-        cdef uint64_t mode
+        cdef Judged judged = Judged.__new__(Judged)
         if not self.holds(model) or not self._bind(stages, held):
             return None
         name, settings, numbers = loss
@@ -316,29 +498,19 @@ cdef class Inference(Chain):
         net.weights = <const double *> data_or_null(weighing)
         if not net.loss.traits & BY_LABELS:
             targets = matrix("Inference", "y", y, self.number, n, self.net.n_out)
-        shape[0], shape[1] = batch, self.net.n_out
-        outputs = cnp.PyArray_EMPTY(2, shape, self.number, 0)
-        losses = cnp.PyArray_EMPTY(1, shape, self.number, 0)
-        row_hits = cnp.PyArray_EMPTY(1, shape, cnp.NPY_DOUBLE, 0)
+        losses = cnp.PyArray_EMPTY(1, &n, self.number, 0)
+        row_hits = cnp.PyArray_EMPTY(1, &n, cnp.NPY_DOUBLE, 0)
         net.row_hits = <double *> data(row_hits)
         if net.loss.traits & BY_LABELS:
-            labels = take_labels("Inference", y, n, self.net.n_out)
-        place = self._take_place()
-        net.loss_own = data_or_null(own)
-        net.stages, net.progress = stages, &progress
-        stages[self.n_stages - 1].output = data(outputs)
+            judged.labels = take_labels("Inference", y, n, self.net.n_out)
+        net.loss_own, net.stages = data_or_null(own), stages
         net.batch, net.n_samples, net.X, net.order = batch, n, data(samples), NULL
-        net.labels, net.sample_losses, net.scratch = labels, data(losses), place
+        net.labels, net.sample_losses = judged.labels, data(losses)
         net.targets, net.wanted = data_or_null(targets), <const double *> data_or_null(compared)
         net.threshold, net.classes, net.precision = threshold, classes, precision
-        progress.loss_sum = progress.hits_sum = 0
-        progress.loss_count = progress.hits_count = 0
-        progress.hits, progress.n_threads, progress.meeting = hits, 1, NULL
-        with nogil:
-            mode = enter_kernels()
-            self.kernels.evaluate(&net, first, end, 0)
-            leave_kernels(mode)
-        self._give_place(place)
-        if labels is not NULL:
-            give(labels)
-        return sums_of(&net)
+        held += [samples, targets, compared, own, losses, weighing, row_hits]
+        judged.of(self, &net, held, first, end)
+        n = min(batch, n - first * batch) * (end - first)  # rows, or a few more
+        share(judged, min(threads, judged.n_pieces) if n * self.operations >= least_shared else 1)
+        judged._add_up()
+        return sums_of(&judged.net)

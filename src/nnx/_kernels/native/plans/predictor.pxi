@@ -1,6 +1,15 @@
 # Prediction with parameters that never change: copied and packed once, so that no call has to look at a model.
 
 
+cdef struct Callee:
+    # What code without Python calls: a predictor, as `nnx_predict.h` has it, and what is behind it.
+    nnx_predictor head
+    const Kernels *kernels
+    const Net *net
+    const int32_t *flags  # of categories, as of `Chain`; or NULL
+    const int32_t *counts
+
+
 cdef class Predictor(Chain):
     """A chain with parameters of its own.
 
@@ -20,6 +29,7 @@ cdef class Predictor(Chain):
     """
 
     cdef char *memory
+    cdef Callee callee
 
     def __cinit__(self, dtype, tuple stages not None, backends not None, bint bfloat16=False, categories=None):
         cdef tuple values = self.describe("Predictor", dtype, stages, backends, bfloat16)
@@ -35,10 +45,27 @@ cdef class Predictor(Chain):
             self._fill(&self.stages[s], values[s])
             if self.folded[s] is not None:
                 self._fold(&self.stages[s], self.folded[s])
+        self._describe_callee()
 
     def __dealloc__(self):
         if self.memory is not NULL:
             give(self.memory)
+
+    cdef void _describe_callee(self) noexcept:
+        cdef nnx_predictor *head = &self.callee.head
+        head.size, head.number_size = sizeof(nnx_predictor), self.size
+        head.n_inputs, head.n_outputs = self.net.n_in, self.net.n_out
+        head.new_scratch, head.free_scratch, head.predict_rows = new_scratch, release, predict_rows
+        self.callee.kernels, self.callee.net = self.kernels, &self.net
+        self.callee.flags = <const int32_t *> data_or_null(self.flags)
+        self.callee.counts = <const int32_t *> data_or_null(self.counts)
+
+    def capsule(self):
+        """Return a capsule with what code without Python calls; it keeps this predictor."""
+        capsule = PyCapsule_New(&self.callee, NNX_PREDICTOR, let_go)
+        PyCapsule_SetContext(capsule, <void *> self)
+        Py_INCREF(self)
+        return capsule
 
     cdef Py_ssize_t _lay_out(self, char *memory):
         """Give each parameter its place; return the number of bytes."""
@@ -145,7 +172,7 @@ cdef class Predictor(Chain):
         """Return whether the backend in use is the one that this was made for."""
         return self._suits_backend()
 
-    def predict(self, X, out=None):
+    cdef object run(self, X, out, object threads):
         """Return what the chain makes of X, in ``out`` or in a new array.
 
         None if this cannot say, and Python code has to: X and ``out`` are not as kernels need them, or other kernels
@@ -167,8 +194,49 @@ cdef class Predictor(Chain):
             samples = apart(samples, output)
         else:
             return None
-        self._run(&self.net, samples, output)
+        self._run(&self.net, samples, output, None, threads)
         return output
+
+    def predict(self, X, out=None, threads=1):
+        """`run`, for Python code."""
+        return self.run(X, out, threads)
+
+
+cdef void let_go(object capsule) noexcept:
+    """Drop the reference that a capsule has."""
+    Py_DECREF(<object> PyCapsule_GetContext(capsule))
+
+
+cdef void *new_scratch(const nnx_predictor *p) noexcept nogil:
+    """Return memory for `predict_rows`."""
+    return aligned((<const Callee *> p).net.private_size)
+
+
+cdef int predict_rows(
+    const nnx_predictor *p, const void *rows, void *outputs, Py_ssize_t n, void *scratch
+) noexcept nogil:
+    """Write what a predictor makes of n rows; return 1 if they hold numbers that are no categories, else 0."""
+    cdef const Callee *callee = <const Callee *> p
+    cdef uint64_t mode = enter_kernels()
+    cdef bint misfit = callee.counts is not NULL and callee.kernels.embedding_misfit(
+        rows, callee.flags, callee.counts, n, p.n_inputs
+    ) >= 0
+    if not misfit:
+        callee.kernels.predict(callee.net, rows, outputs, n, <char *> scratch)
+    leave_kernels(mode)
+    return misfit
+
+
+cdef class DirectCall:
+    """The twin of that in `_arrays.py`, whose call needs no Python code in between."""
+
+    cdef public Predictor _native
+    cdef public object threads
+
+    def __call__(self, X, out=None):
+        cdef Predictor native = self._native
+        found = None if native is None else native.run(X, out, self.threads)
+        return self._predict(X, out) if found is None else found
 
 
 cdef int _measure(Stage *stage, object values) except -1:

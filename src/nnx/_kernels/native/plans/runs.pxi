@@ -201,46 +201,60 @@ cdef void do_part_of_step(Part part, const Net *net, Py_ssize_t rows, double rat
         backward_from_last_norm(net, &batch, begin, 0, rows, 0, net.scratch)
 
 
-cdef Py_ssize_t judge_outputs(
-    const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, char *scratch
+cdef Py_ssize_t judge(
+    const Net *net, Py_ssize_t number, Py_ssize_t first, Py_ssize_t most, char *scratch
 ) noexcept nogil:
-    """Run the network on some rows of a batch and compute their losses; return the hits."""
-    cdef real_t *output = <real_t *> net.stages[net.n_stages - 1].output + first * net.n_out
-    cdef real_t *sample_losses = <real_t *> net.sample_losses + first
-    cdef const void *targets = rows_of_targets(net, batch, first)
-    cdef Py_ssize_t hits = 0
-    forward(net, rows_of_X(net, batch, first), output, rows, net.n_stages - (1 if net.fused else 0), scratch)
+    """Run the network on the rows of a batch from `first` on, and compute their losses; return the hits.
+
+    There are `most` of them, or what the batch has, and no more than `forward` takes at once. No array of the model is
+    written: outputs stay in the memory in which `forward` keeps those of its stages.
+    """
+    cdef Net own = net[0]
+    cdef Batch batch = batch_of(&own, number)
+    cdef Py_ssize_t rows = min(most, batch.rows - first), hits = 0
+    cdef int n_stages = net.n_stages - (1 if net.fused else 0)
+    cdef real_t *output = side_of(net, n_stages - 1, scratch)
+    cdef real_t *sample_losses
+    cdef const void *targets
+    if rows <= 0:
+        return 0
+    sample_losses = <real_t *> own.sample_losses + first
+    targets = rows_of_targets(&own, &batch, first)
+    forward(&own, rows_of_X(&own, &batch, first), output, rows, n_stages, scratch)
     if net.fused:
         hits = softmax_crossentropy(
             output, <const int32_t *> targets, output, NULL, sample_losses, rows, net.n_out, net.n_out, 1, batch.rows,
-            net.loss_settings[0], net.loss_settings[1], row_hits_of(net, first), <real_t *> (scratch + PRODUCT_SCRATCH),
+            net.loss_settings[0], net.loss_settings[1], row_hits_of(&own, first),
+            <real_t *> (scratch + PRODUCT_SCRATCH),
         )
     else:
-        compute_loss(SAMPLE_LOSSES, net, output, targets, sample_losses, rows, batch.rows)
+        compute_loss(SAMPLE_LOSSES, &own, output, targets, sample_losses, rows, batch.rows)
     if net.wanted is not NULL:
-        hits = hits_of_rows(net, batch, output, first, rows)
+        hits = hits_of_rows(&own, &batch, output, first, rows)
     if net.weights is not NULL:
-        weigh_rows(net, batch, first, rows, NULL, 0, 0)
+        weigh_rows(&own, &batch, first, rows, NULL, 0, 0)
     return hits
 
 
-cdef void evaluate(const Net *net, Py_ssize_t first_batch, Py_ssize_t end_batch, int thread) noexcept nogil:
-    """Sum up losses and hits of some batches, as one of the plan's threads; no array of the model is written."""
-    cdef char *scratch = net.scratch + thread * net.private_size
-    cdef Py_ssize_t b, first, share
+cdef Batch batch_of(Net *net, Py_ssize_t number) noexcept nogil:
+    """Return a batch of those that follow each other; let losses and hits be written where its own are."""
     cdef Batch batch
     batch.order, batch.forwards, batch.again = NULL, 0, False
-    for b in range(first_batch, end_batch):
-        batch.start = b * net.batch
-        batch.rows = min(net.batch, net.n_samples - batch.start)
-        batch.weight = weight_of(net, &batch)
-        share = share_of(net, batch.rows)
-        first = min(thread * share, batch.rows)
-        net.progress.hits[thread * 8] = judge_outputs(net, &batch, first, min(share, batch.rows - first), scratch)
-        meet(net.progress.meeting, net.progress.n_threads)
-        if thread == 0:
-            add_up(net, &batch, total(<const real_t *> net.sample_losses, batch.rows))
-        meet(net.progress.meeting, net.progress.n_threads)
+    batch.start = number * net.batch
+    batch.rows = min(net.batch, net.n_samples - batch.start)
+    batch.weight = <double> batch.rows
+    net.sample_losses = <real_t *> net.sample_losses + batch.start
+    net.row_hits += batch.start
+    return batch
+
+
+cdef void add_judged(const Net *net, Py_ssize_t number, Py_ssize_t hits) noexcept nogil:
+    """Add to the sums what `judge` has found in a whole batch."""
+    cdef Net own = net[0]
+    cdef Batch batch = batch_of(&own, number)
+    batch.weight = weight_of(&own, &batch)
+    own.progress.hits[0] = hits
+    add_up(&own, &batch, total(<const real_t *> own.sample_losses, batch.rows))
 
 
 cdef void predict(const Net *net, const real_t *X, real_t *output, Py_ssize_t rows, char *scratch) noexcept nogil:

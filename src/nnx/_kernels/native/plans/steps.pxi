@@ -149,8 +149,7 @@ cdef void forward(
     cdef real_t *forks  # what the open ones have put out
     cdef Stage own[2]
     cdef int s
-    sides[0] = <real_t *> (scratch + net.scratch_size)
-    sides[1] = sides[0] + most * wide
+    sides[0], sides[1] = side_of(net, 0, scratch), side_of(net, 1, scratch)
     forks = sides[1] + most * wide
     if net.units:
         forks += 2 * blocks_space(most, wide) // <Py_ssize_t> sizeof(real_t)
@@ -171,6 +170,11 @@ cdef void forward(
                 forward_stage(stage, inputs, target, 0, high, 0, scratch)
             inputs = target
         top += high
+
+
+cdef inline real_t *side_of(const Net *net, int s, char *scratch) noexcept nogil:
+    """Return where `forward` puts what a stage computes: one of two arrays in turn."""
+    return <real_t *> (scratch + net.scratch_size) + s % 2 * rows_at_a_time(net) * widest(net)
 
 
 cdef void take_rounded_inputs(

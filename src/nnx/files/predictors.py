@@ -1,0 +1,142 @@
+"""What a predictor is in a file: its parts, as kernels take them. docs/model-files.md lays the format down.
+
+`nnx.predictor` calls this; a part comes and goes as a tuple of kind, values, n_in and n_out. Reading executes nothing,
+and believes nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+from nnx._base import check
+from nnx._base.typing import Array, Path
+from nnx._base.vocabulary import kinds_of
+from nnx.activations import Activation
+from nnx.files import safetensors
+from nnx.files.model_files import PREDICTOR, READERS, VERSION, Part, opened
+
+#: The arrays of each kind of part that has any; behind them some have a number.
+ARRAYS = {
+    "dense": ("weights", "biases"),
+    "prelu": ("weights",),
+    "scale": ("weights",),
+    "batch_norm": ("weights", "biases", "mean", "variance"),
+    "layer_norm": ("weights", "biases"),
+    "embedding": ("weights", "places"),
+}
+#: How many numbers each kind of part has; between a fork and its join are the layers of a residual.
+NUMBERS = dict.fromkeys(ARRAYS, 0) | {"batch_norm": 1, "layer_norm": 1, "fork": 0, "join": 0}
+NUMBERS |= {kind._kernel: len(kind()._settings()) for kind in kinds_of("layer") if issubclass(kind, Activation)}
+KEYS = {"kind", "numbers", "n_in", "n_out"}
+
+
+def save(where: str, path: Path, parts: Any, precision: str, categories: tuple[int, ...] | None) -> None:
+    """Write a predictor's parts."""
+    path = check.path(where, "path", path)
+    described, arrays = [], {}
+    for number, (kind, values, n_in, n_out) in enumerate(parts):
+        names = ARRAYS.get(kind, ())
+        arrays |= {f"parts.{number}.{name}": value for name, value in zip(names, values, strict=False)}
+        described.append({"kind": kind, "numbers": list(values[len(names) :]), "n_in": n_in, "n_out": n_out})
+    description = {
+        "format": PREDICTOR,
+        "version": VERSION,
+        "precision": precision,
+        "categories": None if categories is None else list(categories),
+        "parts": described,
+    }
+    safetensors.write(where, path, description, arrays)
+
+
+def load(where: str, path: Path) -> tuple[tuple[Any, ...], str, tuple[int, ...] | None]:
+    """Return parts, precision and numbers of categories of what `save` wrote.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is none of ours, holds something else, or is damaged.
+    """
+    file = opened(where, check.path(where, "path", path))
+    if file.kind != PREDICTOR:
+        file.refuse(READERS[file.kind])
+    precision = file.take(str, "precision")
+    if precision not in ("float32", "float64", "bfloat16"):
+        file.refuse(f"is damaged: its precision is {precision!r}")
+    dtype = np.dtype("float64" if precision == "float64" else "float32")
+    described = file.take(list, "parts")
+    parts = tuple(_part(file, number, each, dtype) for number, each in enumerate(described))
+    if len(file.arrays) != sum(len(ARRAYS.get(kind, ())) for kind, _, _, _ in parts):
+        file.refuse("is damaged: it holds arrays of no part")
+    _check_chain(file, parts)
+    return parts, precision, _categories(file, parts)
+
+
+def _part(file: Part, number: int, described: Any, dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """Return a part, each array of it of the dtype and shape that its kind has."""
+    if not isinstance(described, dict) or described.keys() != KEYS:
+        file.refuse(f"is damaged: its part {number} has not the keys {sorted(KEYS)}")
+    kind, numbers, n_in, n_out = (described[key] for key in ("kind", "numbers", "n_in", "n_out"))
+    if not isinstance(kind, str) or kind not in NUMBERS:
+        file.refuse(f"is damaged: its part {number} is of no known kind")
+    if not isinstance(numbers, list) or len(numbers) != NUMBERS[kind] or not all(map(_is_number, numbers)):
+        file.refuse(f"is damaged: its part {number} must have finite numbers, {NUMBERS[kind]} of them")
+    if any(type(n) is not int or not 0 < n < 1 << 31 for n in (n_in, n_out)):
+        file.refuse(f"is damaged: its part {number} has no numbers of columns")
+    arrays = {name: file.arrays.get(f"parts.{number}.{name}") for name in ARRAYS.get(kind, ())}
+    for name, array in arrays.items():
+        wanted = np.dtype(np.int32) if name == "places" else dtype
+        if array is None or array.dtype != wanted or not _fits(kind, name, array, n_in, n_out):
+            file.refuse(f"is damaged: the {name} of its part {number} are not those of a {kind}, {n_in} to {n_out}")
+    if kind == "embedding" and not _fits_places(n_out, **arrays):
+        file.refuse(f"is damaged: the places of its part {number} are not those of its columns")
+    return kind, (*arrays.values(), *map(float, numbers)), n_in, n_out
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _fits(kind: str, name: str, array: Array, n_in: int, n_out: int) -> bool:
+    """Return whether an array has the shape that a kind of part has."""
+    if kind == "embedding":
+        return array.shape == (n_in,) if name == "places" else array.ndim == 2 and 0 not in array.shape
+    if kind == "dense" and name == "weights":
+        return array.shape == (n_in, n_out)
+    return array.shape == (1, n_out) or (kind == "prelu" and array.shape == (1, 1))
+
+
+def _fits_places(n_out: int, weights: Array, places: Array) -> bool:
+    """Return whether an embedding's places are rows of its weights, and as many as make its columns."""
+    embedded = int((places >= 0).sum())
+    return bool((places < len(weights)).all()) and len(places) + embedded * (weights.shape[1] - 1) == n_out
+
+
+def _check_chain(file: Part, parts: tuple[Any, ...]) -> None:
+    """Refuse parts that do not follow each other."""
+    open_forks = []
+    for kind, _, n_in, n_out in parts:
+        if kind not in ("dense", "embedding") and n_in != n_out:
+            file.refuse(f"is damaged: a {kind} turns {n_in} columns into {n_out}")
+        if kind == "fork":
+            open_forks.append(n_out)
+        elif kind == "join" and (not open_forks or open_forks.pop() != n_out):
+            file.refuse("is damaged: a residual ends that has not begun, or with other columns")
+    follow = all(before[3] == after[2] for before, after in itertools.pairwise(parts))
+    if open_forks or not follow or all(kind != "dense" for kind, _, _, _ in parts):
+        file.refuse("is damaged: its parts do not follow each other, or none of them is dense")
+
+
+def _categories(file: Part, parts: tuple[Any, ...]) -> tuple[int, ...] | None:
+    """Return how many categories each column of the inputs has."""
+    rows = sum(len(values[0]) for kind, values, _, _ in parts if kind == "embedding")
+    if file.description["categories"] is None and not rows:
+        return None
+    counts = file.take(list, "categories")
+    known = all(type(n) is int and 0 <= n <= rows for n in counts)
+    if not known or len(counts) != parts[0][2] or sum(counts) != rows or not rows:
+        file.refuse("is damaged: its categories are not those of its columns")
+    return tuple(counts)

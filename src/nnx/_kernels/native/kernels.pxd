@@ -346,6 +346,13 @@ cdef inline bint has_biases(const Stage *stage) noexcept nogil:
     """Return whether a stage's parameters are weights and biases."""
     return stage.kind == DENSE or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM
 
+cdef enum:
+    JUDGED_ROWS = 256  # of an evaluation, together, if batches are smaller
+
+cdef inline Py_ssize_t batches_at_a_time(Py_ssize_t batch) noexcept nogil:
+    """Return how many batches an evaluation judges together."""
+    return max(<Py_ssize_t> 1, JUDGED_ROWS // batch)
+
 cdef struct Net:
     # A program bound to arrays: all that a run reads and writes.
     int n_stages
@@ -437,7 +444,7 @@ cdef enum Part:  # of a step
 
 ctypedef Py_ssize_t (*train_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
 ctypedef Py_ssize_t (*minimize_t)(const Net *, Search *, Py_ssize_t, int) noexcept nogil
-ctypedef void (*run_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
+ctypedef void (*evaluate_t)(const Net *, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef void (*part_t)(Part, const Net *, Py_ssize_t, double) noexcept nogil
 ctypedef void (*predict_t)(const Net *, const void *, void *, Py_ssize_t, char *) noexcept nogil
 ctypedef Py_ssize_t (*space_t)(Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
@@ -528,7 +535,7 @@ cdef struct Kernels:
     net_space_t forward_space
     train_t train
     part_t do_part
-    run_t evaluate
+    evaluate_t evaluate
     predict_t predict
     fits_t fits_lanes
     lanes_space_t lanes_space

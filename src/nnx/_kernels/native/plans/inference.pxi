@@ -171,13 +171,13 @@ cdef class Inference(Chain):
         How many categories each column of the samples has; 0 for a column of numbers.
     """
 
-    cdef tuple chain, owners, guards, with_dtype
+    cdef tuple stages_as_given, owners, guards, with_dtype
     cdef list layouts  # of each embedding, what it had made of its settings when `categories` were taken
 
     def __cinit__(
         self, dtype, tuple stages not None, guards not None, backends not None, categories=None,
     ):
-        self.chain, self.guards, self.with_dtype = stages, tuple(guards), owners_with_dtype(stages)
+        self.stages_as_given, self.guards, self.with_dtype = stages, tuple(guards), owners_with_dtype(stages)
         self.owners = self.describe("Inference", dtype, stages, backends, False)
         self.take_categories(categories)
         self.layouts = [getattr(owner, "_known", None) for owner in self.owners]
@@ -275,27 +275,21 @@ cdef class Inference(Chain):
         self._run(&net, X, output)
         return output
 
-    def evaluate(self, model, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision,
-                 Py_ssize_t batch, Py_ssize_t first, Py_ssize_t end, bint combined, tuple answers=AS_THEY_ARE,
-                 weights=None):
-        """Return sums of losses and hits over some batches, and of how many, or None as `predict` does.
+    def evaluation(
+        self, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision, Py_ssize_t batch,
+        bint combined, tuple answers=AS_THEY_ARE, weights=None,
+    ):
+        """Return what evaluates the model on samples, any number of times; None if Python code has to do it.
 
         X (n, n_in); y (n,) class numbers or (n, n_out) targets; loss: its kernel's name, its settings, and numbers of
         its columns or None; wanted and what follows as in `Plan.bind_data`.
         """
-        cdef Stage stages[MOST_STAGES]
-        cdef Progress progress
-        cdef Net net = self.net
-        cdef cnp.ndarray samples, targets = None, compared, own, outputs, losses, weighing, row_hits
+        cdef Evaluation made = Evaluation.__new__(Evaluation)
+        cdef Net *net = &made.net
+        cdef cnp.ndarray samples, targets = None, compared, own, weighing
         cdef cnp.npy_intp shape[2]
         cdef Py_ssize_t n
-        cdef Py_ssize_t hits[8]
-        cdef int32_t *labels = NULL
-        cdef char *place
-        cdef list held = []
-        cdef uint64_t mode
-        if not self.holds(model) or not self._bind(stages, held):
-            return None
+        made.chain, net[0] = self, self.net
         name, settings, numbers = loss
         net.loss, net.combined = loss_of(self.kernels, name), combined
         take_settings(net.loss_settings, settings, net.loss.n_settings)
@@ -303,42 +297,68 @@ cdef class Inference(Chain):
         net.fused = combined and net.loss.traits & FUSED_WITH_PAIR
         samples = matrix("Inference", "X", X, self.number, ANY, self.net.n_in)
         n = cnp.PyArray_DIM(samples, 0)
-        if self._has_misfit(samples):
-            return None
-        check_chain(self.chain, net.loss, combined)
-        if n == 0 or batch < 1 or first < 0 or end > (n + batch - 1) // batch:
-            raise ValueError("Inference.evaluate: batches must be those of X.")
+        check_chain(self.stages_as_given, net.loss, combined)
+        if n == 0 or batch < 1:
+            raise ValueError("Inference.evaluation: there must be samples, and batches of them.")
         batch = min(batch, n)
         compared = take_compared("Inference", wanted, n, self.net.n_out)
         net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
-        take_answers(&net, answers)
+        take_answers(net, answers)
         weighing = take_weights("Inference", weights, n)
-        net.weights = <const double *> data_or_null(weighing)
         if not net.loss.traits & BY_LABELS:
             targets = matrix("Inference", "y", y, self.number, n, self.net.n_out)
-        shape[0], shape[1] = batch, self.net.n_out
-        outputs = cnp.PyArray_EMPTY(2, shape, self.number, 0)
-        losses = cnp.PyArray_EMPTY(1, shape, self.number, 0)
-        row_hits = cnp.PyArray_EMPTY(1, shape, cnp.NPY_DOUBLE, 0)
-        net.row_hits = <double *> data(row_hits)
-        if net.loss.traits & BY_LABELS:
-            labels = take_labels("Inference", y, n, self.net.n_out)
-        place = self._take_place()
-        net.loss_own = data_or_null(own)
-        net.stages, net.progress = stages, &progress
-        stages[self.n_stages - 1].output = data(outputs)
+        else:
+            net.labels = made.labels = take_labels("Inference", y, n, self.net.n_out)
+        shape[0], shape[1] = batches_at_a_time(batch) * batch, self.net.n_out
+        made.output = cnp.PyArray_EMPTY(2, shape, self.number, 0)
+        made.sample_losses = cnp.PyArray_EMPTY(1, shape, self.number, 0)
+        made.row_hits = cnp.PyArray_EMPTY(1, shape, cnp.NPY_DOUBLE, 0)
+        made.samples, made.held = samples, [own, compared, weighing, targets]
         net.batch, net.n_samples, net.X, net.order = batch, n, data(samples), NULL
-        net.labels, net.sample_losses, net.scratch = labels, data(losses), place
         net.targets, net.wanted = data_or_null(targets), <const double *> data_or_null(compared)
+        net.weights, net.loss_own = <const double *> data_or_null(weighing), data_or_null(own)
         net.threshold, net.classes, net.precision = threshold, classes, precision
-        progress.loss_sum = progress.hits_sum = 0
-        progress.loss_count = progress.hits_count = 0
-        progress.hits, progress.n_threads, progress.meeting = hits, 1, NULL
+        net.sample_losses, net.row_hits = data(made.sample_losses), <double *> data(made.row_hits)
+        return made
+
+
+cdef class Evaluation:
+    """Samples that have been checked and cast, and the chain that is evaluated on them: `Inference.evaluation`."""
+
+    cdef Inference chain
+    cdef Net net
+    cdef int32_t *labels
+    cdef cnp.ndarray samples, output, sample_losses, row_hits
+    cdef list held
+
+    def __dealloc__(self):
+        if self.labels is not NULL:
+            give(self.labels)
+
+    def sums(self, Py_ssize_t first, Py_ssize_t end):
+        """Return sums of losses and hits over some batches, and of how many; None if Python code has to do it.
+
+        The parameters are read anew. Whether the model is still what the chain was made for, the caller knows.
+        """
+        cdef Stage stages[MOST_STAGES]
+        cdef Progress progress
+        cdef Inference chain = self.chain
+        cdef Net net = self.net
+        cdef Py_ssize_t hits[8]
+        cdef list held = []
+        cdef uint64_t mode
+        if not 0 <= first <= end <= (net.n_samples + net.batch - 1) // net.batch:
+            raise ValueError("Evaluation.sums: batches must be those of X.")
+        if chain._has_misfit(self.samples) or not chain._bind(stages, held):
+            return None
+        memset(&progress, 0, sizeof(Progress))
+        progress.hits, progress.n_threads = hits, 1
+        net.stages, net.progress = stages, &progress
+        stages[chain.n_stages - 1].output = data(self.output)
+        net.scratch = chain._take_place()
         with nogil:
             mode = enter_kernels()
-            self.kernels.evaluate(&net, first, end, 0)
+            chain.kernels.evaluate(&net, first, end)
             leave_kernels(mode)
-        self._give_place(place)
-        if labels is not NULL:
-            give(labels)
+        chain._give_place(net.scratch)
         return sums_of(&net)

@@ -37,21 +37,24 @@ cdef inline double cells_of(const Net *net, double rows) noexcept nogil:
     return rows if net.wanted is NULL or net.classes else rows * <double> net.n_wanted
 
 
-cdef void add_up(const Net *net, const Batch *batch, double loss) noexcept nogil:
-    """Add a batch's loss and hits, summed up, to the epoch's."""
+cdef double hits_of(const Net *net, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    """Return the hits of a batch, whose rows begin at ``first`` of those that are judged together."""
     cdef double hits = 0
     cdef int t
-    if net.weights is NULL:
-        for t in range(net.progress.n_threads):
-            hits += <double> net.progress.hits[t * 8]
-    else:  # row after row: sums of fractions depend on their order, which threads must have no part in
-        hits = sum_in_four(net.row_hits, NULL, batch.rows)
-    net.progress.batch_loss = loss
-    net.progress.batch_hits = hits
-    net.progress.loss_sum += net.progress.batch_loss
-    net.progress.loss_count += batch.weight
-    net.progress.hits_sum += net.progress.batch_hits
-    net.progress.hits_count += cells_of(net, batch.weight)
+    if net.weights is not NULL:  # row after row: sums of fractions depend on their order, and threads have no part in it
+        return sum_in_four(net.row_hits + first, NULL, rows)
+    for t in range(net.progress.n_threads):
+        hits += <double> net.progress.hits[t * 8]
+    return hits
+
+
+cdef void add_up(const Net *net, double weight, double loss, double hits) noexcept nogil:
+    """Add a batch's loss and hits, summed up, to the epoch's."""
+    net.progress.batch_loss, net.progress.batch_hits = loss, hits
+    net.progress.loss_sum += loss
+    net.progress.loss_count += weight
+    net.progress.hits_sum += hits
+    net.progress.hits_count += cells_of(net, weight)
 
 
 cdef void record_step(
@@ -62,7 +65,7 @@ cdef void record_step(
         net.progress.loss_sum, net.progress.loss_count = 0, 0
         net.progress.hits_sum, net.progress.hits_count = 0, 0
         net.progress.penalty_sum = 0
-    add_up(net, batch, loss)
+    add_up(net, batch.weight, loss, hits_of(net, 0, batch.rows))
     net.progress.penalty_sum += penalty * <double> batch.rows
     record(
         net.progress.figures.steps, net.progress.figures.steps_size, step,
@@ -224,23 +227,28 @@ cdef Py_ssize_t judge_outputs(
     return hits
 
 
-cdef void evaluate(const Net *net, Py_ssize_t first_batch, Py_ssize_t end_batch, int thread) noexcept nogil:
-    """Sum up losses and hits of some batches, as one of the plan's threads; no array of the model is written."""
-    cdef char *scratch = net.scratch + thread * net.private_size
-    cdef Py_ssize_t b, first, share
-    cdef Batch batch
+cdef void evaluate(const Net *net, Py_ssize_t first_batch, Py_ssize_t end_batch) noexcept nogil:
+    """Sum up losses and hits of some batches; no array of the model is written.
+
+    Small batches are judged several at a time, and added up one by one: rows do not depend on those beside them.
+    """
+    cdef Py_ssize_t b = first_batch, end = min(end_batch * net.batch, net.n_samples), first, rows
+    cdef const real_t *sample_losses = <const real_t *> net.sample_losses
+    cdef Batch batch, own
     batch.order, batch.forwards, batch.again = NULL, 0, False
-    for b in range(first_batch, end_batch):
+    while b < end_batch:
         batch.start = b * net.batch
-        batch.rows = min(net.batch, net.n_samples - batch.start)
-        batch.weight = weight_of(net, &batch)
-        share = share_of(net, batch.rows)
-        first = min(thread * share, batch.rows)
-        net.progress.hits[thread * 8] = judge_outputs(net, &batch, first, min(share, batch.rows - first), scratch)
-        meet(net.progress.meeting, net.progress.n_threads)
-        if thread == 0:
-            add_up(net, &batch, total(<const real_t *> net.sample_losses, batch.rows))
-        meet(net.progress.meeting, net.progress.n_threads)
+        batch.rows = min(batches_at_a_time(net.batch) * net.batch, end - batch.start)
+        batch.weight = <double> batch.rows
+        net.progress.hits[0] = judge_outputs(net, &batch, 0, batch.rows, net.scratch)
+        own, first = batch, 0
+        while first < batch.rows:
+            own.start, rows = batch.start + first, min(net.batch, batch.rows - first)
+            own.rows = rows
+            add_up(net, weight_of(net, &own), total(sample_losses + first, rows), hits_of(net, first, rows))
+            net.progress.hits[0] = 0  # they have been added
+            first += rows
+        b += batches_at_a_time(net.batch)
 
 
 cdef void predict(const Net *net, const real_t *X, real_t *output, Py_ssize_t rows, char *scratch) noexcept nogil:

@@ -59,6 +59,43 @@ def at_epoch(number, change):
 # When, and with what
 
 
+def shrink_all(model):
+    for layer in model.trainable_layers:
+        layer.weights = layer.weights * 0.5
+
+
+AT_EPOCH_2 = {
+    "nothing": lambda model: None,
+    "a setting of the loss": lambda model: setattr(model.loss, "label_smoothing", 0.3),
+    "another loss": lambda model: model.set(loss=nnx.Loss_CategoricalCrossentropy(label_smoothing=0.2)),
+    "other weights": shrink_all,
+    "a layer of one's own": lambda model: setattr(model.layers[1], "forward", model.layers[1].forward),
+}
+
+
+@pytest.mark.parametrize("change", AT_EPOCH_2.values(), ids=AT_EPOCH_2)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("batch_size", [7, 300])
+def test_each_validation_finds_what_evaluate_would(change, weighted, batch_size):
+    X, y = data_for(SPIRAL, 50)
+    weights = (np.random.default_rng(3).uniform(size=600),) if weighted else ()
+    held_out = (*data_for(SPIRAL, 600, seed=2), *weights)
+    found = []
+
+    def evaluate(run):
+        own = {"sample_weight": weights[0]} if weighted else {}
+        figures = run.model.evaluate(*held_out[:2], batch_size=batch_size, silent=True, **own)
+        found.append((*figures.values(), run.figures["validation_loss"], run.figures["validation_accuracy"]))
+
+    arguments = {"batch_size": batch_size, "validation_data": held_out, "epochs": 4}
+    train(build(SPIRAL), X, y, callbacks=[evaluate, at_epoch(2, change)], **arguments)
+    assert len(found) == 4
+    assert [each[:2] for each in found] == [each[2:] for each in found]
+    book = build(SPIRAL, kind=Book)
+    train(book, X, y, callbacks=[at_epoch(2, change)], **arguments)
+    np.testing.assert_allclose([each[0] for each in found], book.history.validation_loss, rtol=1e-9)
+
+
 @KINDS
 @pytest.mark.parametrize("validated", [False, True])
 def test_a_callback_gets_the_figures_that_the_history_has(kind, validated):

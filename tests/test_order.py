@@ -62,6 +62,16 @@ def test_a_seeds_orders_are_those_of_a_new_generator_each(seed):
         np.testing.assert_array_equal(order.draw(epoch, 50), expected)
 
 
+@pytest.mark.parametrize("n_samples", [1, 2, 3, 63, 64, 65, 5000])
+def test_the_orders_of_several_epochs_are_those_of_each(n_samples):
+    order = Order("here", True, 2**40 + 3)
+    found = order.draw_some(7, 3, n_samples)
+    for epoch in (7, 8, 9):
+        expected = np.random.RandomState([3, 2**8, epoch]).permutation(n_samples)
+        np.testing.assert_array_equal(found[epoch - 7], expected)
+        np.testing.assert_array_equal(order.draw(epoch, n_samples), expected)
+
+
 @ways
 @pytest.mark.parametrize("batch_size", [None, 16])
 def test_a_function_that_gives_a_seeds_orders_gives_its_bits(way, batch_size):

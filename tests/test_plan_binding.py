@@ -223,7 +223,7 @@ def inferred(binding, found: program.Program, loss: tuple, wanted: object = None
         model.add(layer)
     model.finalize()
     inference = binding.Inference(found.dtype, found.stages, program.lower_forward(model).guards, _kernels)
-    return inference.evaluate(model, X, Y, loss, wanted, False, True, -1.0, 6, 0, 1, True)
+    return inference.evaluation(X, Y, loss, wanted, False, True, -1.0, 6, True).sums(0, 1)
 
 
 @pytest.mark.parametrize(("owners", "trained"), [(0, 4), (3, 4), (4, 0), (4, 3), (5, 5)])

@@ -13,7 +13,7 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_GetPointer, PyCapsule_New, PyCapsule_SetContext
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int32_t, uint16_t, uint64_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from nnx._kernels.native.kernels cimport *
@@ -846,6 +846,7 @@ include "native/column_layers.pxi"
 # Whole runs
 
 
+include "native/plans/orders.pxi"
 include "native/plans/plan.pxi"
 include "native/plans/segment.pxi"
 include "native/plans/minimization.pxi"

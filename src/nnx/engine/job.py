@@ -201,9 +201,18 @@ class Job:
         return self.keeper is not None and self.keeper.has(done)
 
 
-#: Does what is due after an epoch, in every way of running: evaluates the model, and calls the callbacks. It may end
-#: the job there, by its number of epochs.
-EndEpoch = Callable[[Interrupt], None]
+#: Adds up the held-out rows' losses and hits in the model's loss and accuracy; returns whether it has.
+AddUp = Callable[[Interrupt | None], bool]
+
+
+class EndEpoch(Protocol):
+    """What does all that is due after an epoch, in every way of running: validates, and calls the callbacks.
+
+    It may end the job there, by its number of epochs.
+    """
+
+    def __call__(self, interrupt: Interrupt, add_up: AddUp | None = None) -> None:
+        """Do it; ``add_up``, of a way of running that has the held-out rows ready, is faster than from scratch."""
 
 
 class Keep(Protocol):

@@ -165,7 +165,7 @@ def _finish(run: Run, report: printing.Printer, end_epoch: EndEpoch, keep: Keep,
                 return False
             run.go_on(report)
             if run.looks_up and run.done % run.n_batches == 0:
-                end_epoch(interrupt)
+                end_epoch(interrupt, run.add_up)
                 if run.done == job.n_steps:  # it may have been stopped just now
                     run.publish_last()
             keep(run.done, run.native.sums)
@@ -197,6 +197,7 @@ class Run:
         self.looks_up = job.looks_up
         self.published = False
         self.seconds = 0.0  # of a step, as measured last
+        self.evaluation: Evaluation | None = None
         self.figures: tuple[Array, Array] | None = None  # of a compiled call that is not recorded yet
         stages = self.program.stages
         self.dropouts = tuple(stage.owner for stage in stages if stage.kind in program.RANDOM)
@@ -312,7 +313,8 @@ class Run:
         """Make ready for ``n`` steps after ``done`` ones; return where their figures will be, and how many threads."""
         orders = None
         if self.order.shuffles:
-            orders = self._orders(done // self.n_batches, (in_epoch + n - 1) // self.n_batches + 1)
+            n_epochs = (in_epoch + n - 1) // self.n_batches + 1
+            orders = self.order.draw_some(done // self.n_batches + 1, n_epochs, self.n_samples)
         threads = threads_that_pay(self.program, self.batch, n, self.job.threads)
         figures: tuple[Array, Array] = self.native.prepare(
             self.batch,
@@ -331,14 +333,6 @@ class Run:
         if last:
             self._make_room(orders, in_epoch, n)
         return figures, threads
-
-    def _orders(self, epoch: int, n_epochs: int) -> Array:
-        """Return the order of the samples in each epoch of a call."""
-        if n_epochs == 1:
-            order = self.order.draw(epoch + 1, self.n_samples)
-            assert order is not None
-            return order.reshape(1, -1)
-        return np.array([self.order.draw(epoch + 1 + e, self.n_samples) for e in range(n_epochs)], np.intp)
 
     def _rates(self, done: int, n: int) -> Any:
         """Return the learning rate of each step, as `pre_update_params` computes it."""
@@ -397,6 +391,16 @@ class Run:
             self.native.return_to()
             self.native.resume(*sums)
         self._publish()
+
+    def add_up(self, interrupt: Interrupt | None) -> bool:
+        """Add up losses and hits of the held-out rows; False if Python code has to do it."""
+        if self.evaluation is None:
+            assert self.held_out is not None
+            try:
+                self.evaluation = Evaluation(self.model, self.held_out, self.job.batch_size, self.job.threads)
+            except program.Obstacle:
+                return False
+        return self.evaluation.add_up(interrupt)
 
     # What callbacks may have changed
 
@@ -598,49 +602,67 @@ def predict(model: Network, X: Array, threads: int | None) -> Array | None:
     return output
 
 
-def evaluate(model: Network, data: Data, batch_size: int | None, interrupt: Interrupt | None, threads: int) -> bool:
-    """Add up losses and hits of all batches in the model's loss and accuracy; False if there is no plan for it."""
-    inference = _inference(model)
-    loss, accuracy = model.loss, model.accuracy
-    if inference is None:
-        return False
-    try:
+class Evaluation:
+    """Samples on which a model is evaluated: checked and cast once, for any number of times.
+
+    Raises
+    ------
+    Obstacle
+        If there is no plan for the model.
+    """
+
+    def __init__(self, model: Network, data: Data, batch_size: int | None, threads: int) -> None:
+        inference = _inference(model)
+        if inference is None:
+            raise program.Obstacle("there is no plan")
+        self.loss, self.accuracy, self.threads = model.loss, model.accuracy, threads
         program.check_judges(model)
         stages = program.stages(model)
-        combined = program.is_combined(stages, loss)
-        settings = loss._settings("Model.evaluate", stages[-1].n_out)
-        accurate = Accurate(accuracy, loss, stages, combined, data)
-    except program.Obstacle:
-        return False
-    n_batches = data.n_batches(batch_size)
-    batch = min(batch_size or len(data.X), len(data.X))
-    step = max(1, int(1e9 / (batch * sum(stage.n_in * stage.n_out for stage in stages))))
-    sums = [0.0, 0, 0.0, 0]
-    for first in range(0, n_batches, step):
-        found = inference.evaluate(
-            model,
+        combined = program.is_combined(stages, self.loss)
+        settings = self.loss._settings("Model.evaluate", stages[-1].n_out)
+        accurate = Accurate(self.accuracy, self.loss, stages, combined, data)
+        batch = min(batch_size or len(data.X), len(data.X))
+        self.n_batches = data.n_batches(batch_size)
+        #: Batches of a compiled call: in between, Ctrl-C is answered.
+        self.step = max(1, int(1e9 / (batch * sum(stage.n_in * stage.n_out for stage in stages))))
+        self.native = inference.evaluation(
             data.X,
             data.y,
-            (loss._kernel, *settings),
+            (self.loss._kernel, *settings),
             accurate.wanted,
             accurate.threshold,
             accurate.classes,
             accurate.precision,
             batch,
-            first,
-            min(first + step, n_batches),
             combined,
             accurate.answers,
             data.weights,
-            threads,
         )
-        if found is None:
-            return False
-        sums = [a + b for a, b in zip(sums, found, strict=True)]
-        if interrupt is not None:
-            interrupt.check()
-    loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count = sums
-    return True
+
+    def add_up(self, interrupt: Interrupt | None) -> bool:
+        """Add up losses and hits of all batches in the model's loss and accuracy; False if Python code has to do it.
+
+        The model must be what it was when this was made, but for its parameters.
+        """
+        sums = [0.0, 0, 0.0, 0]
+        for first in range(0, self.n_batches, self.step):
+            found = self.native.sums(first, min(first + self.step, self.n_batches), self.threads)
+            if found is None:
+                return False
+            sums = [a + b for a, b in zip(sums, found, strict=True)]
+            if interrupt is not None:
+                interrupt.check()
+        loss, accuracy = self.loss, self.accuracy
+        loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count = sums
+        return True
+
+
+def evaluate(model: Network, data: Data, batch_size: int | None, threads: int, interrupt: Interrupt | None) -> bool:
+    """Add up losses and hits of all batches in the model's loss and accuracy; False if there is no plan for it."""
+    try:
+        return Evaluation(model, data, batch_size, threads).add_up(interrupt)
+    except program.Obstacle:
+        return False
 
 
 def _inference(model: Network) -> Any:

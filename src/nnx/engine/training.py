@@ -6,23 +6,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from nnx._base import precision, printing
 from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
 from nnx.engine import divergence, layerwise, minimizing, plan, segments
-from nnx.engine.job import Data, Job
+from nnx.engine.job import AddUp, Data, Job
 
 
 def train(job: Job, report: printing.Printer) -> None:
     """Train for some epochs; record and report each step and epoch, and call the callbacks."""
     callbacks = job.callbacks
 
-    def validate(interrupt: Interrupt) -> None:
+    def validate(interrupt: Interrupt, add_up: AddUp | None = None) -> None:
         if job.held_out is not None:
-            found = evaluate(job.model, job.held_out, job.batch_size, job.threads, interrupt)
+            found = evaluate(job.model, job.held_out, job.batch_size, job.threads, interrupt, add_up)
             job.history.add_validation(**found)
-            report.line(printing.validation_line(**found))
+            if not report.is_silent:
+                report.line(printing.validation_line(**found))
 
     def call() -> None:
         if callbacks is not None:
@@ -34,8 +36,8 @@ def train(job: Job, report: printing.Printer) -> None:
         if stopped is not None:
             report.notice(f"stopped after epoch {job.epochs}: {stopped}")
 
-    def end_epoch(interrupt: Interrupt) -> None:
-        validate(interrupt)
+    def end_epoch(interrupt: Interrupt, add_up: AddUp | None = None) -> None:
+        validate(interrupt, add_up)
         call()
 
     def keep(done: int, sums: Callable[[], tuple[float, ...]], now: bool = False, checked: bool = False) -> None:
@@ -78,11 +80,20 @@ def explain(model: Network, bfloat16: bool) -> str:
 
 
 def evaluate(
-    model: Network, data: Data, batch_size: int | None, threads: int, interrupt: Interrupt | None = None
+    model: Network,
+    data: Data,
+    batch_size: int | None,
+    threads: int,
+    interrupt: Interrupt | None = None,
+    add_up: AddUp | None = None,
 ) -> dict[str, float]:
-    """Return loss and accuracy over the data; no parameter changes."""
+    """Return loss and accuracy over the data; no parameter changes.
+
+    ``add_up``, of a plan that has the data ready, adds up losses and hits in the model's loss and accuracy; it returns
+    whether it has.
+    """
     with precision.of_products(None):  # as in `Model.predict`
-        if not plan.evaluate(model, data, batch_size, interrupt, threads):
+        if not (add_up or partial(plan.evaluate, model, data, batch_size, threads))(interrupt):
             layerwise.evaluate(model, data, batch_size, interrupt, segments.forward)
     return {
         "loss": float(model.loss.calculate_accumulated()),

@@ -444,7 +444,7 @@ cdef enum Part:  # of a step
 
 ctypedef Py_ssize_t (*train_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
 ctypedef Py_ssize_t (*minimize_t)(const Net *, Search *, Py_ssize_t, int) noexcept nogil
-ctypedef Py_ssize_t (*judge_t)(const Net *, Py_ssize_t, Py_ssize_t, Py_ssize_t, char *) noexcept nogil
+ctypedef Py_ssize_t (*judge_t)(const Net *, Py_ssize_t, Py_ssize_t, char *) noexcept nogil
 ctypedef void (*add_judged_t)(const Net *, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef void (*part_t)(Part, const Net *, Py_ssize_t, double) noexcept nogil
 ctypedef void (*predict_t)(const Net *, const void *, void *, Py_ssize_t, char *) noexcept nogil

@@ -271,47 +271,41 @@ cdef Rows rows_of(Chain chain, const Net *net, cnp.ndarray samples, cnp.ndarray 
 
 
 cdef class Judged(Pieces):
-    """Losses and hits of many rows; each piece is of one batch."""
+    """Losses and hits of the rows of some batches; a piece may be of several small ones."""
 
-    cdef int32_t *labels
     cdef Progress progress
-    cdef Py_ssize_t batch_hits
-    cdef Py_ssize_t first_batch, end_batch, of_batch  # pieces of each batch
+    cdef Py_ssize_t counted  # the hits of a batch
+    cdef Py_ssize_t first_batch, end_batch, first, end  # the batches, and their rows
     cdef cnp.ndarray hits  # of each piece
 
-    cdef int of(self, Chain chain, const Net *net, list held, Py_ssize_t first, Py_ssize_t end) except -1:
-        """Take the batches from `first` to `end`, in pieces."""
+    cdef int of(self, Chain chain, const Net *net, list held, Py_ssize_t first_batch, Py_ssize_t end_batch) except -1:
+        """Take some batches."""
         cdef cnp.npy_intp n
         self._own(chain, net, held)
         self.net.progress = &self.progress
-        self.progress.hits, self.progress.n_threads = &self.batch_hits, 1
-        self.of_batch = pieces_of(net.batch)
-        self.first_batch, self.end_batch = first, end
-        n = self.n_pieces = self.of_batch * (end - first)
+        self.progress.hits, self.progress.n_threads = &self.counted, 1
+        self.first_batch, self.end_batch = first_batch, end_batch
+        self.first, self.end = first_batch * net.batch, min(end_batch * net.batch, net.n_samples)
+        n = self.n_pieces = pieces_of(self.end - self.first)
         self.hits = cnp.PyArray_ZEROS(1, &n, cnp.NPY_INTP, 0)
         return 0
 
-    def __dealloc__(self):
-        if self.labels is not NULL:
-            give(self.labels)
-
     cdef void _do(self, Py_ssize_t piece, char *place, char *room) noexcept nogil:
-        cdef Py_ssize_t batch = self.first_batch + piece // self.of_batch, first = piece % self.of_batch * PIECE
+        cdef Py_ssize_t first = self.first + piece * PIECE, rows = min(self.end - first, <Py_ssize_t> PIECE)
         cdef uint64_t mode = enter_kernels()
-        (<Py_ssize_t *> data(self.hits))[piece] = self.chain.kernels.judge(&self.net, batch, first, PIECE, place)
+        (<Py_ssize_t *> data(self.hits))[piece] = self.chain.kernels.judge(&self.net, first, rows, place)
         leave_kernels(mode)
 
     cdef void _add_up(self) noexcept nogil:
         """Add up what all pieces have found, batch by batch."""
         cdef const Py_ssize_t *found = <const Py_ssize_t *> data(self.hits)
         cdef uint64_t mode = enter_kernels()
-        cdef Py_ssize_t b, p, hits
+        cdef Py_ssize_t b, p, hits = 0
+        for p in range(self.n_pieces):
+            hits += found[p]
         for b in range(self.first_batch, self.end_batch):
-            hits = 0
-            for p in range(self.of_batch):
-                hits += found[p]
-            found += self.of_batch
             self.chain.kernels.add_judged(&self.net, b, hits)
+            hits = 0  # they have been added
         leave_kernels(mode)
 
 
@@ -355,13 +349,13 @@ cdef class Inference(Chain):
         How many categories each column of the samples has; 0 for a column of numbers.
     """
 
-    cdef tuple chain, owners, guards, with_dtype
+    cdef tuple stages_as_given, owners, guards, with_dtype
     cdef list layouts  # of each embedding, what it had made of its settings when `categories` were taken
 
     def __cinit__(
         self, dtype, tuple stages not None, guards not None, backends not None, categories=None,
     ):
-        self.chain, self.guards, self.with_dtype = stages, tuple(guards), owners_with_dtype(stages)
+        self.stages_as_given, self.guards, self.with_dtype = stages, tuple(guards), owners_with_dtype(stages)
         self.owners = self.describe("Inference", dtype, stages, backends, False)
         self.take_categories(categories)
         self.layouts = [getattr(owner, "_known", None) for owner in self.owners]
@@ -462,22 +456,20 @@ cdef class Inference(Chain):
         self._run(&net, X, output, held, threads)
         return output
 
-    def evaluate(self, model, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision,
-                 Py_ssize_t batch, Py_ssize_t first, Py_ssize_t end, bint combined, tuple answers=AS_THEY_ARE,
-                 weights=None, threads=1):
-        """Return sums of losses and hits over some batches, and of how many, or None as `predict` does.
+    def evaluation(
+        self, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision, Py_ssize_t batch,
+        bint combined, tuple answers=AS_THEY_ARE, weights=None,
+    ):
+        """Return what evaluates the model on samples, any number of times; None if Python code has to do it.
 
         X (n, n_in); y (n,) class numbers or (n, n_out) targets; loss: its kernel's name, its settings, and numbers of
         its columns or None; wanted and what follows as in `Plan.bind_data`.
         """
-        cdef Stage stages[MOST_STAGES]
-        cdef Net net = self.net
-        cdef cnp.ndarray samples, targets = None, compared, own, losses, weighing, row_hits
+        cdef Evaluation made = Evaluation.__new__(Evaluation)
+        cdef Net *net = &made.net
+        cdef cnp.ndarray samples, targets = None, compared, own, weighing
         cdef cnp.npy_intp n
-        cdef list held = []
-        cdef Judged judged = Judged.__new__(Judged)
-        if not self.holds(model) or not self._bind(stages, held):
-            return None
+        made.chain, net[0] = self, self.net
         name, settings, numbers = loss
         net.loss, net.combined = loss_of(self.kernels, name), combined
         take_settings(net.loss_settings, settings, net.loss.n_settings)
@@ -485,32 +477,59 @@ cdef class Inference(Chain):
         net.fused = combined and net.loss.traits & FUSED_WITH_PAIR
         samples = matrix("Inference", "X", X, self.number, ANY, self.net.n_in)
         n = cnp.PyArray_DIM(samples, 0)
-        if self._has_misfit(samples):
-            return None
-        check_chain(self.chain, net.loss, combined)
-        if n == 0 or batch < 1 or first < 0 or end > (n + batch - 1) // batch:
-            raise ValueError("Inference.evaluate: batches must be those of X.")
+        check_chain(self.stages_as_given, net.loss, combined)
+        if n == 0 or batch < 1:
+            raise ValueError("Inference.evaluation: there must be samples, and batches of them.")
         batch = min(batch, n)
         compared = take_compared("Inference", wanted, n, self.net.n_out)
         net.n_wanted = cnp.PyArray_SIZE(compared) // n if compared is not None else 0
-        take_answers(&net, answers)
+        take_answers(net, answers)
         weighing = take_weights("Inference", weights, n)
-        net.weights = <const double *> data_or_null(weighing)
         if not net.loss.traits & BY_LABELS:
             targets = matrix("Inference", "y", y, self.number, n, self.net.n_out)
-        losses = cnp.PyArray_EMPTY(1, &n, self.number, 0)
-        row_hits = cnp.PyArray_EMPTY(1, &n, cnp.NPY_DOUBLE, 0)
-        net.row_hits = <double *> data(row_hits)
-        if net.loss.traits & BY_LABELS:
-            judged.labels = take_labels("Inference", y, n, self.net.n_out)
-        net.loss_own, net.stages = data_or_null(own), stages
+        else:
+            net.labels = made.labels = take_labels("Inference", y, n, self.net.n_out)
+        made.sample_losses = cnp.PyArray_EMPTY(1, &n, self.number, 0)
+        made.row_hits = cnp.PyArray_EMPTY(1, &n, cnp.NPY_DOUBLE, 0)
+        made.samples, made.held = samples, [own, compared, weighing, targets]
         net.batch, net.n_samples, net.X, net.order = batch, n, data(samples), NULL
-        net.labels, net.sample_losses = judged.labels, data(losses)
         net.targets, net.wanted = data_or_null(targets), <const double *> data_or_null(compared)
+        net.weights, net.loss_own = <const double *> data_or_null(weighing), data_or_null(own)
         net.threshold, net.classes, net.precision = threshold, classes, precision
-        held += [samples, targets, compared, own, losses, weighing, row_hits]
-        judged.of(self, &net, held, first, end)
-        n = min(batch, n - first * batch) * (end - first)  # rows, or a few more
-        share(judged, min(threads, judged.n_pieces) if n * self.operations >= least_shared else 1)
+        net.sample_losses, net.row_hits = data(made.sample_losses), <double *> data(made.row_hits)
+        return made
+
+
+cdef class Evaluation:
+    """Samples that have been checked and cast, and the chain that is evaluated on them: `Inference.evaluation`."""
+
+    cdef Inference chain
+    cdef Net net
+    cdef int32_t *labels
+    cdef cnp.ndarray samples, sample_losses, row_hits
+    cdef list held
+
+    def __dealloc__(self):
+        if self.labels is not NULL:
+            give(self.labels)
+
+    def sums(self, Py_ssize_t first, Py_ssize_t end, int threads=1):
+        """Return sums of losses and hits over some batches, and of how many; None if Python code has to do it.
+
+        The parameters are read anew. Whether the model is still what the chain was made for, the caller knows.
+        """
+        cdef Stage stages[MOST_STAGES]
+        cdef Inference chain = self.chain
+        cdef Net net = self.net
+        cdef Judged judged = Judged.__new__(Judged)
+        cdef list held = [self]
+        if not 0 <= first <= end <= (net.n_samples + net.batch - 1) // net.batch:
+            raise ValueError("Evaluation.sums: batches must be those of X.")
+        if chain._has_misfit(self.samples) or not chain._bind(stages, held):
+            return None
+        net.stages = stages
+        judged.of(chain, &net, held, first, end)
+        shared = (judged.end - judged.first) * chain.operations >= least_shared
+        share(judged, min(threads, judged.n_pieces) if shared else 1)
         judged._add_up()
         return sums_of(&judged.net)

@@ -358,7 +358,7 @@ cdef bint evaluate_search(Share *share, Value *value) noexcept nogil:
     if share.thread == 0:
         net.progress.loss_sum, net.progress.loss_count = 0, 0
         net.progress.hits_sum, net.progress.hits_count = 0, 0
-        add_up(net, &batch, loss)
+        add_up(net, batch.weight, loss, hits_of(net, 0, batch.rows))
         value.accuracy = mean_of(net.progress.batch_hits, cells_of(net, batch.weight))
     if not isfinite(value.loss):
         meet(net.progress.meeting, net.progress.n_threads)  # nobody goes on while others read the losses

@@ -37,21 +37,24 @@ cdef inline double cells_of(const Net *net, double rows) noexcept nogil:
     return rows if net.wanted is NULL or net.classes else rows * <double> net.n_wanted
 
 
-cdef void add_up(const Net *net, const Batch *batch, double loss) noexcept nogil:
-    """Add a batch's loss and hits, summed up, to the epoch's."""
+cdef double hits_of(const Net *net, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    """Return the hits of a batch, whose rows begin at ``first`` of those that are judged together."""
     cdef double hits = 0
     cdef int t
-    if net.weights is NULL:
-        for t in range(net.progress.n_threads):
-            hits += <double> net.progress.hits[t * 8]
-    else:  # row after row: sums of fractions depend on their order, which threads must have no part in
-        hits = sum_in_four(net.row_hits, NULL, batch.rows)
-    net.progress.batch_loss = loss
-    net.progress.batch_hits = hits
-    net.progress.loss_sum += net.progress.batch_loss
-    net.progress.loss_count += batch.weight
-    net.progress.hits_sum += net.progress.batch_hits
-    net.progress.hits_count += cells_of(net, batch.weight)
+    if net.weights is not NULL:  # row after row: sums of fractions depend on their order, and threads have no part in it
+        return sum_in_four(net.row_hits + first, NULL, rows)
+    for t in range(net.progress.n_threads):
+        hits += <double> net.progress.hits[t * 8]
+    return hits
+
+
+cdef void add_up(const Net *net, double weight, double loss, double hits) noexcept nogil:
+    """Add a batch's loss and hits, summed up, to the epoch's."""
+    net.progress.batch_loss, net.progress.batch_hits = loss, hits
+    net.progress.loss_sum += loss
+    net.progress.loss_count += weight
+    net.progress.hits_sum += hits
+    net.progress.hits_count += cells_of(net, weight)
 
 
 cdef void record_step(
@@ -62,7 +65,7 @@ cdef void record_step(
         net.progress.loss_sum, net.progress.loss_count = 0, 0
         net.progress.hits_sum, net.progress.hits_count = 0, 0
         net.progress.penalty_sum = 0
-    add_up(net, batch, loss)
+    add_up(net, batch.weight, loss, hits_of(net, 0, batch.rows))
     net.progress.penalty_sum += penalty * <double> batch.rows
     record(
         net.progress.figures.steps, net.progress.figures.steps_size, step,
@@ -201,60 +204,45 @@ cdef void do_part_of_step(Part part, const Net *net, Py_ssize_t rows, double rat
         backward_from_last_norm(net, &batch, begin, 0, rows, 0, net.scratch)
 
 
-cdef Py_ssize_t judge(
-    const Net *net, Py_ssize_t number, Py_ssize_t first, Py_ssize_t most, char *scratch
-) noexcept nogil:
-    """Run the network on the rows of a batch from `first` on, and compute their losses; return the hits.
+cdef Py_ssize_t judge(const Net *net, Py_ssize_t first, Py_ssize_t rows, char *scratch) noexcept nogil:
+    """Run the network on some rows of the data, and compute their losses; return the hits.
 
-    There are `most` of them, or what the batch has, and no more than `forward` takes at once. No array of the model is
-    written: outputs stay in the memory in which `forward` keeps those of its stages.
+    There are no more rows than `forward` takes at once; a row does not depend on those beside it, nor on the batch that
+    it is in. No array of the model is written: outputs stay in the memory in which `forward` keeps those of its stages.
     """
-    cdef Net own = net[0]
-    cdef Batch batch = batch_of(&own, number)
-    cdef Py_ssize_t rows = min(most, batch.rows - first), hits = 0
+    cdef Py_ssize_t hits = 0
     cdef int n_stages = net.n_stages - (1 if net.fused else 0)
     cdef real_t *output = side_of(net, n_stages - 1, scratch)
-    cdef real_t *sample_losses
+    cdef real_t *sample_losses = <real_t *> net.sample_losses + first
     cdef const void *targets
-    if rows <= 0:
-        return 0
-    sample_losses = <real_t *> own.sample_losses + first
-    targets = rows_of_targets(&own, &batch, first)
-    forward(&own, rows_of_X(&own, &batch, first), output, rows, n_stages, scratch)
+    cdef Batch batch
+    batch.order, batch.forwards, batch.again = NULL, 0, False
+    batch.start, batch.rows, batch.weight = 0, net.n_samples, <double> net.n_samples
+    targets = rows_of_targets(net, &batch, first)
+    forward(net, rows_of_X(net, &batch, first), output, rows, n_stages, scratch)
     if net.fused:
         hits = softmax_crossentropy(
             output, <const int32_t *> targets, output, NULL, sample_losses, rows, net.n_out, net.n_out, 1, batch.rows,
-            net.loss_settings[0], net.loss_settings[1], row_hits_of(&own, first),
-            <real_t *> (scratch + PRODUCT_SCRATCH),
+            net.loss_settings[0], net.loss_settings[1], row_hits_of(net, first), <real_t *> (scratch + PRODUCT_SCRATCH),
         )
     else:
-        compute_loss(SAMPLE_LOSSES, &own, output, targets, sample_losses, rows, batch.rows)
+        compute_loss(SAMPLE_LOSSES, net, output, targets, sample_losses, rows, batch.rows)
     if net.wanted is not NULL:
-        hits = hits_of_rows(&own, &batch, output, first, rows)
+        hits = hits_of_rows(net, &batch, output, first, rows)
     if net.weights is not NULL:
-        weigh_rows(&own, &batch, first, rows, NULL, 0, 0)
+        weigh_rows(net, &batch, first, rows, NULL, 0, 0)
     return hits
 
 
-cdef Batch batch_of(Net *net, Py_ssize_t number) noexcept nogil:
-    """Return a batch of those that follow each other; let losses and hits be written where its own are."""
-    cdef Batch batch
-    batch.order, batch.forwards, batch.again = NULL, 0, False
-    batch.start = number * net.batch
-    batch.rows = min(net.batch, net.n_samples - batch.start)
-    batch.weight = <double> batch.rows
-    net.sample_losses = <real_t *> net.sample_losses + batch.start
-    net.row_hits += batch.start
-    return batch
-
-
 cdef void add_judged(const Net *net, Py_ssize_t number, Py_ssize_t hits) noexcept nogil:
-    """Add to the sums what `judge` has found in a whole batch."""
-    cdef Net own = net[0]
-    cdef Batch batch = batch_of(&own, number)
-    batch.weight = weight_of(&own, &batch)
-    own.progress.hits[0] = hits
-    add_up(&own, &batch, total(<const real_t *> own.sample_losses, batch.rows))
+    """Add a batch to the sums, all of whose rows have been judged; the hits are those that are counted."""
+    cdef Batch batch
+    cdef double loss
+    batch.order, batch.start = NULL, number * net.batch
+    batch.rows = min(net.batch, net.n_samples - batch.start)
+    loss = total(<const real_t *> net.sample_losses + batch.start, batch.rows)
+    net.progress.hits[0] = hits
+    add_up(net, weight_of(net, &batch), loss, hits_of(net, batch.start, batch.rows))
 
 
 cdef void predict(const Net *net, const real_t *X, real_t *output, Py_ssize_t rows, char *scratch) noexcept nogil:

@@ -138,7 +138,10 @@ def test_penalties_are_the_book_paths(train_twins, net, name, optimizer, dtype):
 @pytest.mark.parametrize("net", [*FEW, Net("24-300,relu,300-31,softmax")], ids=str)
 @pytest.mark.parametrize(
     ("n", "batch_size"),
-    [(1, None), (1, 1), (5, 1), (50, 7), (50, 50), (50, 1000), (257, None), (300, 129), (700, None), (1300, 640), (2301, 1000), (4100, None)],
+    [
+        *((1, None), (1, 1), (5, 1), (50, 7), (50, 50), (50, 1000), (257, None), (300, 129), (700, None), (1300, 640)),
+        *((2301, 1000), (4100, None)),  # gradients are added up by groups of rows
+    ],
 )
 @each_dtype
 def test_batches_of_any_size_are_the_book_paths(train_twins, net, n, batch_size, dtype):

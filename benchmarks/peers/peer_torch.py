@@ -1,6 +1,7 @@
 """PyTorch, eager: `torch.nn`, and Adam in its fused form, which is the fastest of the three that PyTorch has.
 
-- With oneDNN and without: its calls of GELU cost more than they bring at small sizes, a quarter of a step of 32-64-32-2.
+- With oneDNN and without: its calls of GELU cost more than they bring at small sizes, a quarter of a step of
+  32-64-32-2.
 - AdamW, clipping and a schedule: parameters and their gradients are views of one vector each, weights first. Then the
   norm is one product, and AdamW has two tensors (biases do not decay). Rates come from a list. A step of 13-64-64-1
   takes 350 µs; with ``clip_grad_norm_`` (``foreach``) and six tensors it takes 480 µs.

@@ -200,7 +200,7 @@ def known_finite(value):
 def _multiply_adds(dtype, Py_ssize_t turns):
     """Do multiply-adds that never leave the registers, for so many turns; return how many operations these are."""
     cdef Kernels *kernels = tables[0 if np.dtype(dtype).num == cnp.NPY_FLOAT else 1]
-    cdef char result[ALIGNMENT + MOST_LANES * sizeof(double)]
+    cdef double result[MOST_LANES]
     cdef Py_ssize_t operations
     cdef uint64_t mode
     if kernels is NULL:

@@ -42,8 +42,8 @@ MOVED_NUMBER = 125
 AT_MEETINGS = 16_000
 #: How many times as fast a step must be expected to be: the formula is right to a tenth or so.
 LEAST_GAIN = 1.1
-#: Inputs or outputs of a layer whose arrays are too narrow to matter; rows of a batch from which on other layers' gradients
-#: are exchanged, not rows (`partial_gradients.pxi`), of up to so many weights.
+#: Inputs or outputs of a layer whose arrays are too narrow to matter; rows of a batch from which on gradients of other
+#: layers are exchanged, not rows (`partial_gradients.pxi`), of up to so many weights.
 NARROW, GROUPED_ROWS, GROUPED_WEIGHTS = 4, 896, 1 << 13
 #: Layers of a model that predicts as a plan, at most.
 MOST_STAGES = 64

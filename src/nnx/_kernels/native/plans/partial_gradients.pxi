@@ -1,7 +1,8 @@
-# Partial gradients. Where a batch has many more numbers than the weights, it is cheaper to move gradients between threads
-# than rows. So the batch is cut into groups of rows; whoever takes a group forward and back computes its part of the
-# gradients right then, while the rows are in its caches. The parts are added up in a fixed tree: pairs, pairs of pairs.
-# Groups depend on shapes alone, so bits do not depend on the number of threads; each adds up what trees it has whole.
+# Partial gradients. Where a batch has many more numbers than the weights, it is cheaper to move gradients between
+# threads than rows. So the batch is cut into groups of rows; whoever takes a group forward and back computes its part
+# of the gradients right then, while the rows are in its caches. The parts are added up in a fixed tree: pairs, pairs of
+# pairs. Groups depend on shapes alone, so bits do not depend on the number of threads. Each adds up at once what trees
+# it has whole.
 
 cdef enum:
     GROUPS = 8  # of rows in a batch, at most
@@ -39,21 +40,17 @@ cdef inline bint takes_partials(const Net *net, const Stage *stage) noexcept nog
 cdef Py_ssize_t lay_out_partials(Net *net, Py_ssize_t batch) noexcept nogil:
     """Decide which stages have partial gradients, and where; return how many bytes all groups take."""
     cdef Py_ssize_t at = 0, rows = (batch + GROUPS - 1) // GROUPS
+    # Segments, which have no loss, and batch norms do not take each row through the step at once.
+    cdef bint fits = rows >= FEWEST_IN_GROUP and net.loss is not NULL and not net.n_batch_norms and not net.units
     cdef Stage *stage
     cdef int s
-    net.group_rows, net.batch = 0, batch
-    if rows >= FEWEST_IN_GROUP and net.loss is not NULL and not net.n_batch_norms and not net.units:
-        for s in range(net.n_stages):
-            stage = &net.stages[s]
-            if takes_partials(net, stage):
-                stage.partial = at
-                at += partial_weights(stage) + partial_biases(stage)
+    net.batch = batch
     for s in range(net.n_stages):
         stage = &net.stages[s]
-        stage.in_groups = at > 0 and takes_partials(net, stage)
-    if at:
-        net.group_rows = (rows + ROW_UNIT - 1) // ROW_UNIT * ROW_UNIT
-        net.group_size = at
+        stage.in_groups, stage.partial = fits and takes_partials(net, stage), at
+        if stage.in_groups:
+            at += partial_weights(stage) + partial_biases(stage)
+    net.group_rows, net.group_size = (rows + ROW_UNIT - 1) // ROW_UNIT * ROW_UNIT if at else 0, at
     return GROUPS * at * <Py_ssize_t> sizeof(real_t)
 
 

@@ -37,7 +37,8 @@ KEYS = {"kind", "numbers", "n_in", "n_out"}
 def save(where: str, path: Path, parts: Any, precision: str, categories: tuple[int, ...] | None) -> None:
     """Write a predictor's parts."""
     path = check.path(where, "path", path)
-    described, arrays = [], {}
+    described: list[dict[str, Any]] = []
+    arrays: dict[str, Array] = {}
     for number, (kind, values, n_in, n_out) in enumerate(parts):
         names = ARRAYS.get(kind, ())
         arrays |= {f"parts.{number}.{name}": value for name, value in zip(names, values, strict=False)}

@@ -143,8 +143,8 @@ class Predictor(_kernels.DirectCall):
         native = self._in_force()
         if native is None:
             raise RuntimeError(
-                "Predictor.capsule: the backend must be a compiled one, got numpy. Install nnx where a C compiler works, "
-                "or unset NNX_BACKEND."
+                "Predictor.capsule: the backend must be a compiled one, got numpy. Install nnx where a C compiler "
+                "works, or unset NNX_BACKEND."
             )
         capsule: object = native.capsule()
         return capsule

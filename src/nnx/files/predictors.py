@@ -37,7 +37,8 @@ KEYS = {"kind", "numbers", "n_in", "n_out"}
 def save(where: str, path: Path, parts: Any, precision: str, categories: tuple[int, ...] | None) -> None:
     """Write a predictor's parts."""
     path = check.path(where, "path", path)
-    described, arrays = [], {}
+    described: list[dict[str, Any]] = []
+    arrays: dict[str, Array] = {}
     for number, (kind, values, n_in, n_out) in enumerate(parts):
         names = ARRAYS.get(kind, ())
         arrays |= {f"parts.{number}.{name}": value for name, value in zip(names, values, strict=False)}
@@ -86,11 +87,13 @@ def _part(file: Part, number: int, described: Any, dtype: np.dtype[Any]) -> tupl
         file.refuse(f"is damaged: its part {number} must have finite numbers, {NUMBERS[kind]} of them")
     if any(type(n) is not int or not 0 < n < 1 << 31 for n in (n_in, n_out)):
         file.refuse(f"is damaged: its part {number} has no numbers of columns")
-    arrays = {name: file.arrays.get(f"parts.{number}.{name}") for name in ARRAYS.get(kind, ())}
-    for name, array in arrays.items():
+    arrays: dict[str, Array] = {}
+    for name in ARRAYS.get(kind, ()):
+        array = file.arrays.get(f"parts.{number}.{name}")
         wanted = np.dtype(np.int32) if name == "places" else dtype
         if array is None or array.dtype != wanted or not _fits(kind, name, array, n_in, n_out):
             file.refuse(f"is damaged: the {name} of its part {number} are not those of a {kind}, {n_in} to {n_out}")
+        arrays[name] = array
     if kind == "embedding" and not _fits_places(n_out, **arrays):
         file.refuse(f"is damaged: the places of its part {number} are not those of its columns")
     return kind, (*arrays.values(), *map(float, numbers)), n_in, n_out

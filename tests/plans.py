@@ -188,7 +188,8 @@ SKINNY = [
     Net("4-5,relu,dropout,5-4,sigmoid,dropout,4-2", "absolute", "near"),
     Net("4-3,softmax"),
 ]
-#: Shapes that are no multiples of a tile's or a vector's; one with more columns than a row panel takes at a time.
+#: Shapes that are no multiples of a tile's or a vector's; one with more columns than row panels take at a time, and with
+#: more row panels than are computed at a time.
 WIDE = [
     Net("17-33,relu,33-5,softmax"),
     Net("17-33,relu,dropout,33-5,softmax"),
@@ -196,6 +197,7 @@ WIDE = [
     Net("7-130,sigmoid,130-300,softmax"),
     Net("24-300,relu,300-31,linear", "squared", "near"),
     Net("64-64,relu,64-64,relu,64-16,softmax"),
+    Net("70-1030,relu,1030-20,softmax"),
 ]
 #: What few people build, but may.
 ODD = [

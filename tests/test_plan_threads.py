@@ -33,7 +33,7 @@ EVERY_KIND = [
     Net("3-200,sigmoid,200-4,dropout,softmax"),
     Net("dropout,17-33,relu,dropout,33-5,softmax"),
     Net("40-70,relu,70-24,sigmoid,24-9,sigmoid", "binary", "cells"),
-    Net("20-300,relu,300-12,softmax"),
+    Net("20-1030,relu,1030-12,softmax"),
 ]
 #: Whose gradients are computed group by group of rows, where a batch has a thousand of them.
 GROUPED = [

@@ -63,6 +63,9 @@ typedef uint32_t bits_t;
 #define TILE_ROWS 4
 #endif
 #define LANES ((int)(NNX_VECTOR_BYTES / sizeof(real_t)))
+/* Bytes of a sum's terms that a product takes at a time: a panel of two vectors for each stays in 32 KB of L1. With AVX-512
+ * 2,048 took 3 to 8 % longer. */
+#define BLOCK_BYTES (NNX_VECTOR_BYTES == 64 ? 1024 : 2048)
 
 #ifdef NNX_PLAIN
 
@@ -155,8 +158,10 @@ INLINE vec v_where_not_zero(vec gate, vec x) { return (vec)(((mask)((vec_bits)ga
 /* Ask for a line of the cache that is needed soon; the address may be any. */
 #ifdef __GNUC__
 #define fetch_ahead(address) __builtin_prefetch(address)
+#define fetch_far_ahead(address) __builtin_prefetch(address, 0, 2) /* as far as L2 */
 #else
 #define fetch_ahead(address) ((void)0)
+#define fetch_far_ahead(address) ((void)0)
 #endif
 
 INLINE vec v_load(const real_t *from) { vec r; memcpy(&r, from, sizeof r); return r; }
@@ -173,6 +178,55 @@ INLINE void v_store_part(real_t *to, vec x, int count) { _mm512_mask_storeu_pd(t
 INLINE vec v_load_part(const real_t *from, int count) { return (vec)_mm512_maskz_loadu_ps(FIRST_LANES(count), from); }
 INLINE void v_store_part(real_t *to, vec x, int count) { _mm512_mask_storeu_ps(to, FIRST_LANES(count), (__m512)x); }
 #endif
+#else
+#if NNX_VECTOR_BYTES == 32 && defined(__AVX2__) && !defined(NNX_PLAIN)
+/* Masked loads are fast; masked stores take AMD's processors a dozen cycles, pieces of 4, 2 and 1 numbers less. */
+static const int_t LANES_THERE[2 * NNX_VECTOR_BYTES / sizeof(int_t)] = {
+#ifdef NNX_DOUBLE
+    -1, -1, -1, -1
+#else
+    -1, -1, -1, -1, -1, -1, -1, -1
+#endif
+};
+INLINE vec v_load_part(const real_t *from, int count) {
+    __m256i there;
+    if (count == LANES) return v_load(from);
+    there = _mm256_loadu_si256((const __m256i *)(LANES_THERE + LANES - count));
+#ifdef NNX_DOUBLE
+    return (vec)_mm256_maskload_pd(from, there);
+#else
+    return (vec)_mm256_maskload_ps(from, there);
+#endif
+}
+INLINE void v_store_part(real_t *to, vec x, int count) {
+    if (count == LANES) {
+        v_store(to, x);
+        return;
+    }
+#ifdef NNX_DOUBLE
+    {
+        __m128d low = _mm256_castpd256_pd128((__m256d)x);
+        if (count & 2) {
+            _mm_storeu_pd(to, low);
+            to += 2, low = _mm256_extractf128_pd((__m256d)x, 1);
+        }
+        if (count & 1) _mm_store_sd(to, low);
+    }
+#else
+    {
+        __m128 low = _mm256_castps256_ps128((__m256)x);
+        if (count & 4) {
+            _mm_storeu_ps(to, low);
+            to += 4, low = _mm256_extractf128_ps((__m256)x, 1);
+        }
+        if (count & 2) {
+            _mm_storel_pi((__m64 *)to, low);
+            to += 2, low = _mm_movehl_ps(low, low);
+        }
+        if (count & 1) _mm_store_ss(to, low);
+    }
+#endif
+}
 #else
 INLINE vec v_load_part(const real_t *from, int count) {
     real_t lanes[NNX_VECTOR_BYTES / sizeof(real_t)];
@@ -192,6 +246,7 @@ INLINE void v_store_part(real_t *to, vec x, int count) {
     v_store(lanes, x);
     for (l = 0; l < count; l++) to[l] = lanes[l];
 }
+#endif
 #endif
 
 /* Whole numbers as real ones; -1 in the lanes behind the first `count`. */

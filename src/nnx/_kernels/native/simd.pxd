@@ -10,9 +10,11 @@ cdef extern from "simd.h" nogil:
         pass
     const int LANES
     const int TILE_ROWS
+    const int BLOCK_BYTES
     const real_t EXP_REACH
 
     void fetch_ahead(const void *address)
+    void fetch_far_ahead(const void *address)
     vec v_all(real_t x)
     vec v_load(const real_t *source)
     void v_store(real_t *target, vec x)

@@ -23,6 +23,16 @@ cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:
     return max(<Py_ssize_t> FEWEST_ROWS, rows // ROW_UNIT * ROW_UNIT)
 
 
+cdef inline Py_ssize_t even_share(const Net *net, Py_ssize_t rows, Py_ssize_t most) noexcept nogil:
+    """Return how many of some rows go together next, at most `most`, so that all shares are alike.
+
+    Of 256 rows 128 and 128, not 192 and 64: for the smaller share, too, all weights come from memory.
+    """
+    cdef Py_ssize_t unit = BLOCK if net.units else ROW_UNIT
+    cdef Py_ssize_t shares = (rows + most - 1) // most
+    return min(rows, ((rows + shares - 1) // shares + unit - 1) // unit * unit)
+
+
 cdef Py_ssize_t forward_space(const Net *net) noexcept nogil:
     """Return how many bytes `forward` needs behind the scratch of kernels."""
     cdef Py_ssize_t space = (2 + net.n_levels) * rows_at_a_time(net) * widest(net) * <Py_ssize_t> sizeof(real_t)
@@ -572,7 +582,7 @@ cdef Py_ssize_t train_rows(
         if net.group_rows:
             group = first // net.group_rows
             group_end = min(end, (group + 1) * net.group_rows)
-        rows = min(most, group_end - first)
+        rows = even_share(net, group_end - first, most)
         if batch.order is not NULL and begin == 0:
             gather(net, batch, first, rows)
         forward_rows(net, batch, first, rows, begin, net.n_stages - (1 if net.fused else 0), scratch)
@@ -787,7 +797,7 @@ cdef void pack_rows_of_weights(const Stage *stage, Py_ssize_t first, Py_ssize_t 
             <const real_t *> stage.weights.values + at, <real_t *> stage.weights.rounded + at, rows * stage.n_out
         )
     if stage.packed is not NULL:
-        pack_row_panel(stage, first, rows)
+        pack_row_panel(stage, first, rows, 0, stage.n_out)
 
 
 cdef void train_stage(
@@ -799,8 +809,9 @@ cdef void train_stage(
     cdef const real_t *inputs = rows_of_X(net, batch, 0) if s == 0 else <const real_t *> stage.inputs
     cdef const real_t *dvalues = dvalues_of(stage)
     cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
-    cdef real_t *sums = gradients + TILE_ROWS * ROW_PANEL_COLUMNS
+    cdef real_t *sums = gradients + row_panels_space(n_out)
     cdef bint in_panels = packs_batch(net, stage)
+    cdef bint sums_biases  # whoever has the first row panel adds up the gradients of the biases on the way
     cdef Py_ssize_t i, end
     if has_blocks(stage):
         train_blocks(
@@ -812,14 +823,12 @@ cdef void train_stage(
         inputs = <const real_t *> stage.rounded_inputs
     if stage.tiles is not NULL:
         i, end = first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1)
-        while i < end:
-            train_row_panel(
-                net, stage, inputs, i, tile_height(n_in - i), batch.rows, constants, gradients,
-                sums if i == 0 and in_panels else NULL,
-            )
-            if i == 0 and in_panels:
-                train_values(net, &stage.biases, 0, sums, n_out, stage.trained, constants + biases_at(net))
-            i += tile_height(n_in - i)
+        sums_biases = in_panels and i == 0 < end
+        train_row_panels(
+            net, stage, inputs, i, end, batch.rows, constants, gradients, sums if sums_biases else NULL
+        )
+        if sums_biases:
+            train_values(net, &stage.biases, 0, sums, n_out, stage.trained, constants + biases_at(net))
         if in_panels:
             return
     elif has_small_depth(n_out, n_in):

@@ -1,11 +1,15 @@
-# The gradient of the weights, and their update, row panel by row panel: a row panel is as many rows of the weights as a
-# tile is high. Both factors come packed, each thread having packed its own rows of the batch. So the thread that owns a
-# row panel computes it from beginning to end while it is in the L1 cache, and applies the optimizer to it there.
+# The gradient of the weights, and their update, some row panels at a time: a row panel is as many rows of the weights as
+# a tile is high. Both factors come packed, each thread having packed its own rows of the batch. A panel of dvalues stays
+# in the L1 cache while it meets those row panels, whose inputs stay in L2 until they have met all panels. Then the
+# optimizer is applied to them.
 
 cdef enum:
-    ROW_PANEL_COLUMNS = 256  # of a row panel at a time: its gradients stay in L1, the panels for it in L2
+    ROW_PANELS = 8  # at a time, at most
+    ROW_PANEL_BYTES = 3 << 15  # of their gradients at a time, at most: they stay in L2, with their inputs
+    ROW_PANEL_COLUMNS = 1024  # of them at a time: the update reads whole pages
     PACKED_ROWS = 32  # rows that are packed at a time
     SUMMED_PANELS = 4  # side by side, for a sum waits for the one before
+    LEAST_AHEAD = 1 << 19  # weights: of fewer, what the optimizer keeps is near enough
     ROW_PANEL_DEPTH = 256  # rows of the batch at a time: one panel of them, and a tile of the inputs, stay in L1
 
 
@@ -65,11 +69,29 @@ cdef Py_ssize_t packed_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out
     return (n_out + line - 1) // line * packed_stride(n_in) * <Py_ssize_t> sizeof(real_t)
 
 
+cdef inline Py_ssize_t padded_columns(Py_ssize_t columns) noexcept nogil:
+    """Return how long a line of gradients is: whole vectors."""
+    return (columns + LANES - 1) // LANES * LANES
+
+
+cdef Py_ssize_t row_panels_at_a_time(Py_ssize_t n_out) noexcept nogil:
+    """Return how many row panels are computed together."""
+    cdef Py_ssize_t columns = padded_columns(min(<Py_ssize_t> ROW_PANEL_COLUMNS, n_out))
+    cdef Py_ssize_t one = TILE_ROWS * columns * <Py_ssize_t> sizeof(real_t)
+    return max(<Py_ssize_t> 1, min(<Py_ssize_t> ROW_PANELS, ROW_PANEL_BYTES // one))
+
+
+cdef Py_ssize_t row_panels_space(Py_ssize_t n_out) noexcept nogil:
+    """Return how many numbers their gradients are."""
+    return row_panels_at_a_time(n_out) * TILE_ROWS * padded_columns(min(<Py_ssize_t> ROW_PANEL_COLUMNS, n_out))
+
+
 cdef Py_ssize_t gradient_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     """Return how many bytes of scratch a thread needs for gradients of a dense stage, or of softmax's lines."""
-    cdef Py_ssize_t row_panel = TILE_ROWS * ROW_PANEL_COLUMNS + n_out + TALL_VECTORS * LANES
-    cdef Py_ssize_t piece = 0 if has_row_panels(n_in, n_out) else (n_in + 1) * n_out
-    return max(n_out * MOST_LANES, max(row_panel, piece)) * <Py_ssize_t> sizeof(real_t)
+    cdef Py_ssize_t space = (n_in + 1) * n_out
+    if has_row_panels(n_in, n_out):
+        space = row_panels_space(n_out) + n_out + TALL_VECTORS * LANES
+    return max(n_out * MOST_LANES, space) * <Py_ssize_t> sizeof(real_t)
 
 
 cdef void pack_tiles(
@@ -150,69 +172,24 @@ cdef void pack_stage(
     pack_lines(dvalues, stage.n_out, rows, stage.n_out, TALL_VECTORS, panels, panel_stride(batch))
 
 
-cdef void pack_row_panel(const Stage *stage, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+cdef void pack_row_panel(
+    const Stage *stage,
+    Py_ssize_t first,
+    Py_ssize_t rows,
+    Py_ssize_t column,  # where a panel begins
+    Py_ssize_t columns,
+) noexcept nogil:
     """Pack some rows of the weights for the forward product."""
-    cdef const real_t *weights = factors_of(stage) + first * stage.n_out
-    cdef real_t *panels = <real_t *> stage.packed + first * TALL_VECTORS * LANES
-    pack_lines(weights, stage.n_out, rows, stage.n_out, TALL_VECTORS, panels, packed_stride(stage.n_in))
+    cdef const real_t *weights = factors_of(stage) + first * stage.n_out + column
+    cdef Py_ssize_t line = TALL_VECTORS * LANES, panel = packed_stride(stage.n_in)
+    cdef real_t *panels = <real_t *> stage.packed + column // line * panel + first * line
+    pack_lines(weights, stage.n_out, rows, columns, TALL_VECTORS, panels, panel)
 
 
 cdef inline bint packs_batch(const Net *net, const Stage *stage) noexcept nogil:
     """Return whether a stage's inputs and gradients are packed: not where both are in L1 as they are."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES
     return net.batch * (stage.n_in + stage.n_out) > LEAST_PACKED or stage.n_out % line != 0
-
-
-cdef inline void tile_line(
-    const int height,  # a constant at every call
-    Py_ssize_t count,
-    const real_t *a,  # (depth, height) in, rows a_depth apart
-    Py_ssize_t a_depth,
-    const real_t *b,  # in: panels b_next apart, each (depth, line), rows b_depth apart
-    Py_ssize_t b_next,
-    Py_ssize_t b_depth,
-    Py_ssize_t depth,
-    bint first,  # whether sums start from 0, or from c
-    real_t *c,  # (height, count*line) out
-    const real_t *values,  # what is needed next, rows value_row apart
-    Py_ssize_t value_row,
-) noexcept nogil:
-    """`count` tiles beside each other."""
-    cdef real_t zeros[TALL_VECTORS * MOST_LANES]
-    cdef Py_ssize_t t, line = TALL_VECTORS * LANES, c_row = count * line
-    cdef int l
-    for l in range(TALL_VECTORS * LANES):
-        zeros[l] = 0
-    for t in range(count):
-        for l in range(height):
-            fetch_ahead(values + l * value_row + t * line)
-        if first:
-            tile(height, TALL_VECTORS, a, 1, a_depth, b, b_depth, depth, zeros, 0, c, c_row, -INFINITY, NULL)
-        else:
-            tile(height, TALL_VECTORS, a, 1, a_depth, b, b_depth, depth, c, c_row, c, c_row, -INFINITY, NULL)
-        b += b_next
-        c += line
-
-
-cdef void tile_line_of(
-    int height, Py_ssize_t count, const real_t *a, Py_ssize_t a_depth, const real_t *b, Py_ssize_t b_next,
-    Py_ssize_t b_depth, Py_ssize_t depth, bint first, real_t *c, const real_t *values, Py_ssize_t value_row,
-) noexcept nogil:
-    """`tile_line`, compiled for each height that a row panel can have."""
-    if height == TILE_ROWS:
-        tile_line(TILE_ROWS, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
-    elif height == 7 < TILE_ROWS:
-        tile_line(7, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
-    elif height == 6 < TILE_ROWS:
-        tile_line(6, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
-    elif height == 5 < TILE_ROWS:
-        tile_line(5, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
-    elif height == 4 < TILE_ROWS:
-        tile_line(4, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
-    elif height == 3:
-        tile_line(3, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
-    else:
-        tile_line(2, count, a, a_depth, b, b_next, b_depth, depth, first, c, values, value_row)
 
 
 cdef inline void sum_panels_beside(
@@ -259,46 +236,147 @@ cdef void sum_panels(
             j += line
 
 
-cdef void train_row_panel(
+cdef struct Factors:
+    # What row panels are computed from: element (i, k) of the inputs is at a + i*a_column + k*a_depth, in a tile at
+    # i + k*a_depth; where a_depth is 0, it is the tile's height.
+    const real_t *a
+    Py_ssize_t a_column
+    Py_ssize_t a_depth
+    const real_t *b  # panels of dvalues
+    Py_ssize_t b_panel
+    Py_ssize_t b_depth
+    const char *ahead[MOST_AHEAD]  # what the update reads: the weights, and what the optimizer keeps of them
+    int n_ahead
+
+
+cdef inline Factors factors_of_gradient(const Net *net, const Stage *stage, const real_t *inputs) noexcept nogil:
+    """Return both factors, packed or as they lie."""
+    cdef Factors f
+    cdef Py_ssize_t line = TALL_VECTORS * LANES
+    cdef int k
+    if packs_batch(net, stage):
+        f.a, f.a_column, f.a_depth = <const real_t *> stage.tiles, tile_stride(net.batch), 0
+        f.b, f.b_panel, f.b_depth = <const real_t *> stage.panels, panel_stride(net.batch), line
+    else:
+        f.a, f.a_column, f.a_depth = inputs, 1, stage.n_in
+        f.b, f.b_panel, f.b_depth = dvalues_of(stage), line, stage.n_out
+    f.n_ahead = 0
+    if stage.trained and not net.clip_norm and stage.weights.size > LEAST_AHEAD:
+        f.ahead[0], f.n_ahead = <const char *> stage.weights.values, 1 + net.rule.n_states
+        for k in range(net.rule.n_states):
+            f.ahead[k + 1] = <const char *> stage.weights.states[k]
+    return f
+
+
+cdef void gradient_tiles(
+    const Factors *f,
+    Py_ssize_t n_in,
+    Py_ssize_t i,  # the first of the row panels' rows
+    Py_ssize_t high,  # how many there are
+    const real_t *b,  # a panel
+    Py_ssize_t wide,  # how many of its columns are in use
+    Py_ssize_t k,  # the first of the sums' terms
+    Py_ssize_t deep,  # their number
+    real_t *gradients,  # (high, wide) in, if k > 0, and out
+    Py_ssize_t line,  # how far apart those lines are
+    Py_ssize_t value,  # where the weight of the first of them is
+    Py_ssize_t value_line,
+) noexcept nogil:
+    """Compute the tiles below each other that a panel and some row panels make."""
+    cdef real_t zeros[TALL_VECTORS * MOST_LANES]
+    cdef Tiles t
+    cdef Py_ssize_t end = i + high
+    cdef int height, lane, n
+    for lane in range(TALL_VECTORS * LANES):
+        zeros[lane] = 0
+    t.a_row, t.b, t.b_depth, t.depth, t.c, t.c_row = 1, b, f.b_depth, deep, gradients, line
+    t.least, t.finish = -INFINITY, NULL
+    while i < end:
+        height = tile_height(n_in - i)
+        t.count = min(equal_tiles(n_in - i), (end - i) // height)
+        t.a_depth = f.a_depth if f.a_depth else height
+        t.a, t.a_next = f.a + i * f.a_column + k * t.a_depth, height * f.a_column
+        t.start, t.start_row = zeros, 0
+        if k:
+            t.start, t.start_row = t.c, line
+        t.n_ahead = 0 if k else f.n_ahead
+        for n in range(t.n_ahead):
+            t.ahead[n] = f.ahead[n] + value * <Py_ssize_t> sizeof(real_t)
+        t.ahead_lines, t.ahead_row = height, value_line * <Py_ssize_t> sizeof(real_t)
+        compute_tiles(height, TALL_VECTORS if wide > LANES else HALF_VECTORS, &t)
+        i += t.count * height
+        t.c += t.count * height * line
+        value += t.count * height * value_line
+
+
+cdef inline Py_ssize_t rows_of_panels(Py_ssize_t n_in, Py_ssize_t i, Py_ssize_t end, Py_ssize_t count) noexcept nogil:
+    """Return how many rows the next row panels have, as many of these as there are before ``end``."""
+    cdef Py_ssize_t rows = 0
+    while count and i + rows < end:
+        rows += tile_height(n_in - i - rows)
+        count -= 1
+    return rows
+
+
+cdef void train_row_panels(
     const Net *net,
     Stage *stage,
     const real_t *inputs,  # (rows, n_in) in
-    Py_ssize_t i,  # the row panel's first row
-    int height,
+    Py_ssize_t i,  # the first of the row panels' rows
+    Py_ssize_t end,
     Py_ssize_t rows,  # of the batch
     const vec *constants,  # of the optimizer's rule
-    real_t *gradients,  # scratch (TILE_ROWS, ROW_PANEL_COLUMNS)
-    real_t *sums,  # (n_out,) out: Σ over rows of dvalues, which lie in the panels; or NULL
+    real_t *gradients,  # scratch, `row_panels_space` numbers
+    real_t *sums,  # (n_out,) out: Σ over rows of dvalues, which lie in panels; or NULL
 ) noexcept nogil:
-    """``dweights := inputsᵀ · dvalues + penalty's``, and the weights' update, for one row panel."""
-    cdef Py_ssize_t line = TALL_VECTORS * LANES, n_out = stage.n_out
-    cdef Py_ssize_t next_panel = panel_stride(net.batch), a_depth = height, b_depth = line
-    cdef const real_t *a = <const real_t *> stage.tiles + i * tile_stride(net.batch)
-    cdef const real_t *b = <const real_t *> stage.panels
-    cdef const real_t *values = <const real_t *> stage.weights.values
-    cdef Py_ssize_t j = 0, k, wide, deep
+    """``dweights := inputsᵀ · dvalues + penalty's``, and the weights' update, for row panels that follow each other."""
+    cdef Py_ssize_t n_out = stage.n_out, at_a_time = row_panels_at_a_time(n_out), high, j, wide
+    cdef Factors f = factors_of_gradient(net, stage, inputs)
     cdef Lines lines
-    if not packs_batch(net, stage):
-        a, a_depth = inputs + i, stage.n_in
-        b, b_depth, next_panel = dvalues_of(stage), n_out, line
-    while j < n_out:
-        wide = min(<Py_ssize_t> ROW_PANEL_COLUMNS, n_out - j)
-        k = 0
-        while k < rows:
-            deep = min(<Py_ssize_t> ROW_PANEL_DEPTH, rows - k)
-            if sums is not NULL:
-                sum_panels(b + j // line * next_panel + k * line, next_panel, deep, wide, k == 0, sums + j)
-            tile_line_of(
-                height, (wide + line - 1) // line, a + k * a_depth, a_depth, b + j // line * next_panel + k * b_depth,
-                next_panel, b_depth, deep, k == 0, gradients, values + i * n_out + j, n_out,
+    while i < end:
+        high = rows_of_panels(stage.n_in, i, end, at_a_time)
+        j = 0
+        while j < n_out:
+            wide = min(<Py_ssize_t> ROW_PANEL_COLUMNS, n_out - j)
+            lines.rows, lines.columns, lines.line, lines.gradient_line = high, wide, n_out, padded_columns(wide)
+            row_panel_gradients(&f, stage.n_in, i, high, j, wide, n_out, rows, gradients, sums)
+            train_lines(net, &stage.weights, i * n_out + j, gradients, &lines, stage.trained, constants)
+            if stage.packed is not NULL and stage.trained and not net.clip_norm:
+                pack_row_panel(stage, i, high, j, wide)
+            j += wide
+        sums = NULL
+        i += high
+
+
+cdef void row_panel_gradients(
+    const Factors *f,
+    Py_ssize_t n_in,
+    Py_ssize_t i,  # the first of the row panels' rows
+    Py_ssize_t high,
+    Py_ssize_t j,  # the first of the columns
+    Py_ssize_t wide,
+    Py_ssize_t n_out,
+    Py_ssize_t rows,  # of the batch
+    real_t *gradients,  # (high, padded_columns(wide)) out
+    real_t *sums,  # (n_out,) out, or NULL, as of `train_row_panels`
+) noexcept nogil:
+    """Compute some columns of some row panels: panel by panel, each of which meets all row panels."""
+    cdef Py_ssize_t line = TALL_VECTORS * LANES, k = 0, deep, at
+    cdef const real_t *b
+    while k < rows:
+        deep = min(<Py_ssize_t> ROW_PANEL_DEPTH, rows - k)
+        b = f.b + j // line * f.b_panel + k * f.b_depth
+        if sums is not NULL:
+            sum_panels(b, f.b_panel, deep, wide, k == 0, sums + j)
+        at = 0
+        while at < wide:
+            gradient_tiles(
+                f, n_in, i, high, b, min(line, wide - at), k, deep, gradients + at, padded_columns(wide),
+                i * n_out + j + at, n_out,
             )
-            k += deep
-        lines.rows, lines.columns, lines.line = height, wide, n_out
-        lines.gradient_line = (wide + line - 1) // line * line
-        train_lines(net, &stage.weights, i * n_out + j, gradients, &lines, stage.trained, constants)
-        j += wide
-    if stage.packed is not NULL and stage.trained and not net.clip_norm:
-        pack_row_panel(stage, i, height)
+            b += f.b_panel
+            at += line
+        k += deep
 
 
 cdef void train_values(

@@ -8,11 +8,13 @@
 cdef enum:
     MOST_ROWS = 8  # the largest TILE_ROWS
     TALL_VECTORS = 2  # the width of a tile
+    HALF_VECTORS = 1  # the width at the end of a line, where half a tile is enough
     FLAT_VECTORS = 4  # the width where there are few rows: enough sums to keep the multiply-adders busy
     FLAT_ROWS = 3  # up to here there are few rows
     LINE_VECTORS = 8  # the width for a single row, whose sums wait for each other longest
+    MOST_AHEAD = 4  # arrays that tiles ask for ahead
     LINES_AHEAD = 8  # so many lines before they are needed, those of such a width, and those to pack, are asked for
-    BLOCK_BYTES = 2048  # of a sum's terms at a time: a panel of B with 64 such lines stays in L1
+    MOST_BLOCK_BYTES = 2048  # the largest BLOCK_BYTES
     BLOCK_ROWS = 192  # rows of A packed at a time: with that depth, in L2
     GROUP_COLUMNS = 64  # columns of B packed at a time
     LEAST_PACKED = 4096  # numbers: a smaller factor is in L1 as it is
@@ -20,7 +22,7 @@ cdef enum:
 
 
 #: What a product needs of scratch, in bytes: a group of panels, and a block of A with room for one vector too many.
-cdef Py_ssize_t PRODUCT_SCRATCH = BLOCK_BYTES * (GROUP_COLUMNS + BLOCK_ROWS) + 8 * MOST_LANES
+cdef Py_ssize_t PRODUCT_SCRATCH = MOST_BLOCK_BYTES * (GROUP_COLUMNS + BLOCK_ROWS) + 8 * MOST_LANES
 
 
 cdef struct Finish:
@@ -30,31 +32,56 @@ cdef struct Finish:
     const real_t *affine  # of the panel's columns, for each vector: scales, then shifts; or NULL
 
 
+cdef struct Tiles:
+    # Tiles below each other: ``c := max(least, start + a · b)`` each, normalized before and 0 where a gate is by `finish`.
+    Py_ssize_t count
+    const real_t *a  # (rows, depth) in: element (i, k) at i*a_row + k*a_depth
+    Py_ssize_t a_row
+    Py_ssize_t a_depth
+    Py_ssize_t a_next  # from one tile's to the next one's
+    const real_t *b  # (depth, vectors*LANES) in, rows b_depth apart
+    Py_ssize_t b_depth
+    Py_ssize_t depth
+    const real_t *start  # (rows, vectors*LANES) in, rows start_row apart: what the sums start from; may be c
+    Py_ssize_t start_row
+    real_t *c  # (rows, vectors*LANES) out, rows c_row apart
+    Py_ssize_t c_row
+    real_t least  # what a result is raised to: 0 for ReLU, or −infinity
+    const Finish *finish  # or NULL
+    const char *ahead[MOST_AHEAD]  # what is needed after these tiles: asked for a few lines a tile
+    int n_ahead
+    Py_ssize_t ahead_lines  # of each, for each tile
+    Py_ssize_t ahead_row  # how many bytes they are apart
+
+ctypedef void (*tiles_t)(const Tiles *) noexcept nogil
+
+
 cdef inline void tile(
     const int rows,  # a constant at every call, so that sums live in registers
     const int vectors,  # likewise
-    const real_t *a,  # in: element (i, k) at i*a_row + k*a_depth
-    Py_ssize_t a_row,
-    Py_ssize_t a_depth,
-    const real_t *b,  # (depth, vectors*LANES) in, rows b_depth apart
-    Py_ssize_t b_depth,
-    Py_ssize_t depth,
-    const real_t *start,  # (rows, vectors*LANES) in, rows start_row apart: what the sums start from; may be c
-    Py_ssize_t start_row,
-    real_t *c,  # (rows, vectors*LANES) out, rows c_row apart
-    Py_ssize_t c_row,
-    real_t least,  # what a result is raised to: 0 for ReLU, or −infinity
-    const Finish *finish,  # or NULL
+    const Tiles *t,
+    const real_t *a,  # this tile's
+    const real_t *start,  # likewise
+    real_t *c,  # likewise
 ) noexcept nogil:
-    """``c := max(least, start + a · b)``; with `finish`, normalized before, and 0 where a gate is."""
+    """One of the tiles.
+
+    Rows are found from each third one: an address has room for one stride or two, and registers are few.
+    """
     cdef vec sums[MOST_ROWS * TALL_VECTORS]
     cdef vec line[LINE_VECTORS]
     cdef vec x
+    cdef const Finish *finish = t.finish
+    cdef const real_t *b = t.b
     cdef const real_t *gate
-    cdef Py_ssize_t k
+    cdef const char *thirds[3]
+    cdef Py_ssize_t k, b_depth = t.b_depth, depth = t.depth, c_row = t.c_row
+    cdef Py_ssize_t a_row = t.a_row * <Py_ssize_t> sizeof(real_t), a_depth = t.a_depth * <Py_ssize_t> sizeof(real_t)
     cdef int i, v
     for i in range(rows * vectors):
-        sums[i] = v_load(start + i // vectors * start_row + i % vectors * LANES)
+        sums[i] = v_load(start + i // vectors * t.start_row + i % vectors * LANES)
+    for i in range(3):
+        thirds[i] = <const char *> a + 3 * i * a_row
     for k in range(depth):
         if vectors == LINE_VECTORS:
             for v in range(vectors * <int> sizeof(vec) // 64):
@@ -62,10 +89,11 @@ cdef inline void tile(
         for v in range(vectors):
             line[v] = v_load(b + v * LANES)
         for i in range(rows):
-            x = v_all(a[i * a_row])
+            x = v_all((<const real_t *> (thirds[i // 3] + i % 3 * a_row))[0])
             for v in range(vectors):
                 sums[i * vectors + v] = v_madd(x, line[v], sums[i * vectors + v])
-        a += a_depth
+        for i in range((rows + 2) // 3):
+            thirds[i] += a_depth
         b += b_depth
     if finish is not NULL and finish.affine is not NULL:
         for i in range(rows * vectors):
@@ -76,109 +104,138 @@ cdef inline void tile(
         for i in range(rows * vectors):
             sums[i] = v_where_not_zero(v_load(gate + i // vectors * c_row + i % vectors * LANES), sums[i])
     for i in range(rows * vectors):
-        v_store(c + i // vectors * c_row + i % vectors * LANES, v_max(v_all(least), sums[i]))
+        v_store(c + i // vectors * c_row + i % vectors * LANES, v_max(v_all(t.least), sums[i]))
 
 
-cdef inline void tile_row(
-    const int rows, const int vectors, Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth,
-    Py_ssize_t a_next, const real_t *b, Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start,
-    Py_ssize_t start_row, real_t *c, Py_ssize_t c_row, real_t least, const Finish *finish,
-) noexcept nogil:
-    """`count` tiles below each other, of A a_next apart.
+cdef inline void tile_column(const int rows, const int vectors, const Tiles *t) noexcept nogil:
+    """All of the tiles.
 
     The loop is also what makes GCC unroll those of the tile before it assigns registers: it does so only within loops.
     """
-    cdef Py_ssize_t t
-    cdef int l
-    for t in range(count):
+    cdef const real_t *a = t.a
+    cdef const real_t *start = t.start
+    cdef real_t *c = t.c
+    cdef Py_ssize_t n, at, ahead = 0
+    cdef int l, m
+    for n in range(t.count):
         for l in range(rows):
-            fetch_ahead(c + (rows + l) * c_row)
-        tile(rows, vectors, a, a_row, a_depth, b, b_depth, depth, start, start_row, c, c_row, least, finish)
-        a += a_next
-        start += rows * start_row
-        c += rows * c_row
+            fetch_ahead(c + (rows + l) * t.c_row)
+        if t.n_ahead:
+            for at in range(t.ahead_lines):
+                for m in range(t.n_ahead):
+                    fetch_far_ahead(t.ahead[m] + ahead)
+                ahead += t.ahead_row
+        tile(rows, vectors, t, a, start, c)
+        a += t.a_next
+        start += rows * t.start_row
+        c += rows * t.c_row
 
 
-cdef void tiles_beside(
-    int rows, Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth, Py_ssize_t a_next,
-    const real_t *b, Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start, Py_ssize_t start_row, real_t *c,
-    Py_ssize_t c_row, real_t least, const Finish *finish,
-) noexcept nogil:
-    """`tile_row`, compiled for each number of rows of a flat tile."""
-    if rows == 3:
-        tile_row(
-            3, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, finish,
-        )
-    elif rows == 2:
-        tile_row(
-            2, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, finish,
-        )
-    else:
-        tile_row(
-            1, FLAT_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, finish,
-        )
+# Functions for each size of tile, which are called by address: where compilers put them together into one, some of its
+# loops lacked registers, and took a third more time.
 
 
-cdef void tiles(
-    int rows,  # of each tile: up to TILE_ROWS, or up to FLAT_ROWS if it is flat
-    int vectors,  # TALL_VECTORS, FLAT_VECTORS or LINE_VECTORS
-    Py_ssize_t count, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth, Py_ssize_t a_next, const real_t *b,
-    Py_ssize_t b_depth, Py_ssize_t depth, const real_t *start, Py_ssize_t start_row, real_t *c, Py_ssize_t c_row,
-    real_t least, const Finish *finish,
-) noexcept nogil:
-    """`tile_row`, compiled for each size of tile."""
-    if vectors == LINE_VECTORS:
-        tile_row(
-            1, LINE_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, finish,
-        )
+cdef void tall_1(const Tiles *t) noexcept nogil:
+    tile_column(1, TALL_VECTORS, t)
+
+
+cdef void tall_2(const Tiles *t) noexcept nogil:
+    tile_column(2, TALL_VECTORS, t)
+
+
+cdef void tall_3(const Tiles *t) noexcept nogil:
+    tile_column(3, TALL_VECTORS, t)
+
+
+cdef void tall_4(const Tiles *t) noexcept nogil:
+    tile_column(4, TALL_VECTORS, t)
+
+
+cdef void tall_5(const Tiles *t) noexcept nogil:
+    tile_column(5, TALL_VECTORS, t)
+
+
+cdef void tall_6(const Tiles *t) noexcept nogil:
+    tile_column(6, TALL_VECTORS, t)
+
+
+cdef void tall_7(const Tiles *t) noexcept nogil:
+    tile_column(7, TALL_VECTORS, t)
+
+
+cdef void tall_8(const Tiles *t) noexcept nogil:
+    tile_column(8, TALL_VECTORS, t)
+
+
+cdef void half_1(const Tiles *t) noexcept nogil:
+    tile_column(1, HALF_VECTORS, t)
+
+
+cdef void half_2(const Tiles *t) noexcept nogil:
+    tile_column(2, HALF_VECTORS, t)
+
+
+cdef void half_3(const Tiles *t) noexcept nogil:
+    tile_column(3, HALF_VECTORS, t)
+
+
+cdef void half_4(const Tiles *t) noexcept nogil:
+    tile_column(4, HALF_VECTORS, t)
+
+
+cdef void half_5(const Tiles *t) noexcept nogil:
+    tile_column(5, HALF_VECTORS, t)
+
+
+cdef void half_6(const Tiles *t) noexcept nogil:
+    tile_column(6, HALF_VECTORS, t)
+
+
+cdef void half_7(const Tiles *t) noexcept nogil:
+    tile_column(7, HALF_VECTORS, t)
+
+
+cdef void half_8(const Tiles *t) noexcept nogil:
+    tile_column(8, HALF_VECTORS, t)
+
+
+cdef void flat_1(const Tiles *t) noexcept nogil:
+    tile_column(1, FLAT_VECTORS, t)
+
+
+cdef void flat_2(const Tiles *t) noexcept nogil:
+    tile_column(2, FLAT_VECTORS, t)
+
+
+cdef void flat_3(const Tiles *t) noexcept nogil:
+    tile_column(3, FLAT_VECTORS, t)
+
+
+cdef void line_1(const Tiles *t) noexcept nogil:
+    tile_column(1, LINE_VECTORS, t)
+
+
+cdef tiles_t tall_tiles[MOST_ROWS + 1]
+cdef tiles_t half_tiles[MOST_ROWS + 1]
+cdef tiles_t flat_tiles[FLAT_ROWS + 1]
+tall_tiles[1], tall_tiles[2], tall_tiles[3], tall_tiles[4] = tall_1, tall_2, tall_3, tall_4
+tall_tiles[5], tall_tiles[6], tall_tiles[7], tall_tiles[8] = tall_5, tall_6, tall_7, tall_8
+half_tiles[1], half_tiles[2], half_tiles[3], half_tiles[4] = half_1, half_2, half_3, half_4
+half_tiles[5], half_tiles[6], half_tiles[7], half_tiles[8] = half_5, half_6, half_7, half_8
+flat_tiles[1] = flat_1
+flat_tiles[2], flat_tiles[3] = flat_2, flat_3
+
+
+cdef inline void compute_tiles(int rows, int vectors, const Tiles *t) noexcept nogil:
+    """Compute tiles: TALL_VECTORS or HALF_VECTORS wide, of up to TILE_ROWS rows, or flat, or of a single line."""
+    if vectors == TALL_VECTORS:
+        tall_tiles[rows](t)
+    elif vectors == HALF_VECTORS:
+        half_tiles[rows](t)
     elif vectors == FLAT_VECTORS:
-        tiles_beside(
-            rows, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row, least, finish,
-        )
-    elif rows == TILE_ROWS:
-        tile_row(
-            TILE_ROWS, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, finish,
-        )
-    elif rows == 7 < TILE_ROWS:
-        tile_row(
-            7, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, finish,
-        )
-    elif rows == 6 < TILE_ROWS:
-        tile_row(
-            6, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, finish,
-        )
-    elif rows == 5 < TILE_ROWS:
-        tile_row(
-            5, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, finish,
-        )
-    elif rows == 4 < TILE_ROWS:
-        tile_row(
-            4, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, finish,
-        )
-    elif rows == 3:
-        tile_row(
-            3, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, finish,
-        )
-    elif rows == 2:
-        tile_row(
-            2, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, finish,
-        )
+        flat_tiles[rows](t)
     else:
-        tile_row(
-            1, TALL_VECTORS, count, a, a_row, a_depth, a_next, b, b_depth, depth, start, start_row, c, c_row,
-            least, finish,
-        )
+        line_1(t)
 
 
 cdef inline int tile_height(Py_ssize_t rows) noexcept nogil:
@@ -189,6 +246,11 @@ cdef inline int tile_height(Py_ssize_t rows) noexcept nogil:
     if TILE_ROWS < rows < 2 * TILE_ROWS:
         return <int> ((rows + 1) // 2)
     return <int> min(rows, TILE_ROWS)
+
+
+cdef inline Py_ssize_t equal_tiles(Py_ssize_t rows) noexcept nogil:
+    """Return how many of the next tiles are as high as the first of them."""
+    return max(1, rows // TILE_ROWS - (1 if rows % TILE_ROWS else 0))
 
 
 cdef void pack_lines(
@@ -292,46 +354,72 @@ cdef void pack_block(
             i += height
 
 
-cdef void ragged_tile(
-    int rows, int vectors, const real_t *a, Py_ssize_t a_row, Py_ssize_t a_depth, const real_t *b, Py_ssize_t b_depth,
-    Py_ssize_t depth,
-    const real_t *start_columns,  # (width,) in: what the sums of each column start from; or NULL
-    const real_t *start_rows,  # (rows,) in: what those of each row start from; or NULL
-    bint first,  # with neither, whether the sums start from 0 or from c
-    real_t *c, Py_ssize_t c_row, Py_ssize_t c_column, Py_ssize_t width, real_t least,
-    const Finish *finish,
-) noexcept nogil:
-    """A tile whose columns are not all there, or lie apart: computed beside c."""
-    cdef real_t beside[MOST_ROWS * TALL_VECTORS * MOST_LANES]
-    cdef Finish own
+cdef inline int lanes_of(Py_ssize_t width, int v) noexcept nogil:
+    """Return how many lanes of the vector with number v a line of some width fills."""
+    return <int> max(<Py_ssize_t> 0, min(<Py_ssize_t> LANES, width - v * LANES))
+
+
+cdef void narrow_tile(int rows, int vectors, const Tiles *t, Py_ssize_t width) noexcept nogil:
+    """A tile of whose columns some are not there: computed beside c."""
+    cdef real_t beside[MOST_ROWS * LINE_VECTORS * MOST_LANES]
+    cdef Tiles own = t[0]
+    cdef Finish finish
     cdef const real_t *gate = NULL
+    cdef vec result
+    cdef Py_ssize_t line = vectors * LANES
+    cdef int i, v, count
+    for v in range(vectors):
+        count = lanes_of(width, v)
+        for i in range(rows):
+            v_store(beside + i * line + v * LANES, v_load_part(t.start + i * t.start_row + v * LANES, count))
+    own.count, own.start, own.start_row, own.c, own.c_row, own.finish = 1, beside, line, beside, line, NULL
+    if t.finish is not NULL:
+        gate = t.finish.gate
+        if t.finish.affine is not NULL:
+            finish.gate, finish.c, finish.affine = NULL, NULL, t.finish.affine
+            own.finish = &finish
+    compute_tiles(rows, vectors, &own)
+    if gate is not NULL:
+        gate += t.c - t.finish.c
+    for v in range(vectors):
+        count = lanes_of(width, v)
+        for i in range(rows):
+            result = v_load(beside + i * line + v * LANES)
+            if gate is not NULL:
+                result = v_where_not_zero(v_load_part(gate + i * t.c_row + v * LANES, count), result)
+            v_store_part(t.c + i * t.c_row + v * LANES, result, count)
+
+
+cdef void turned_tile(
+    int rows, int vectors,
+    const Tiles *t,  # of which c is element (i, j) at i + j*c_column, and finish has no affine map
+    const real_t *start,  # (rows,) in: what the sums of each row start from; or NULL
+    bint first,  # without, whether they start from 0 or from c
+    Py_ssize_t c_column, Py_ssize_t width,
+) noexcept nogil:
+    """A tile of whose columns each lies together: computed beside c."""
+    cdef real_t beside[MOST_ROWS * LINE_VECTORS * MOST_LANES]
+    cdef Tiles own = t[0]
+    cdef const real_t *gate = NULL
+    cdef real_t *c = t.c
     cdef Py_ssize_t line = vectors * LANES
     cdef Py_ssize_t i, j
     for i in range(rows):
         for j in range(line):
-            if j >= width:
-                beside[i * line + j] = 0
-            elif not first:
-                beside[i * line + j] = c[i * c_row + j * c_column]
-            elif start_columns is not NULL:
-                beside[i * line + j] = start_columns[j]
-            elif start_rows is not NULL:
-                beside[i * line + j] = start_rows[i]
+            if j < width and not first:
+                beside[i * line + j] = c[i + j * c_column]
             else:
-                beside[i * line + j] = 0
-    own.gate, own.c, own.affine = NULL, NULL, finish.affine if finish is not NULL else NULL
-    tiles(
-        rows, vectors, 1, a, a_row, a_depth, 0, b, b_depth, depth, beside, line, beside, line, least,
-        &own if own.affine is not NULL else NULL,
-    )
-    if finish is not NULL and finish.gate is not NULL:
-        gate = finish.gate + (c - finish.c)
-    for i in range(rows):
-        for j in range(width):
-            if gate is not NULL and gate[i * c_row + j * c_column] <= 0:
-                c[i * c_row + j * c_column] = 0
+                beside[i * line + j] = start[i] if first and start is not NULL else 0
+    own.count, own.start, own.start_row, own.c, own.c_row, own.finish = 1, beside, line, beside, line, NULL
+    compute_tiles(rows, vectors, &own)
+    if t.finish is not NULL and t.finish.gate is not NULL:
+        gate = t.finish.gate + (c - t.finish.c)
+    for j in range(width):
+        for i in range(rows):
+            if gate is not NULL and gate[i + j * c_column] <= 0:
+                c[i + j * c_column] = 0
             else:
-                c[i * c_row + j * c_column] = beside[i * line + j]
+                c[i + j * c_column] = beside[i * line + j]
 
 
 cdef struct Product:
@@ -356,6 +444,13 @@ cdef struct Product:
     const real_t *affine  # likewise
 
 
+cdef inline void ask_for_next_panel(const Product *p, const real_t *b, Tiles *t) noexcept nogil:
+    """Let tiles ask for the next packed panel: else the first tile there waits for memory, where weights are many."""
+    cdef Py_ssize_t lines = p.deep * p.vectors * <Py_ssize_t> sizeof(vec) // 64
+    t.ahead[0], t.n_ahead, t.ahead_row = <const char *> (b + p.packed_panel), 1, 64
+    t.ahead_lines = (lines + t.count - 1) // t.count
+
+
 cdef void panel_rows(
     const Product *p,
     const real_t *b,  # (p.deep, width) in: a panel, rows b_depth apart
@@ -364,52 +459,48 @@ cdef void panel_rows(
     Py_ssize_t width,
     Py_ssize_t rows,  # of the block
 ) noexcept nogil:
-    """Compute a panel's columns of a block of rows: equal tiles in one call, ragged ones one by one."""
+    """Compute a panel's columns of a block of rows: equal tiles in one call, narrow or turned ones one by one."""
     cdef real_t zeros[LINE_VECTORS * MOST_LANES]
-    cdef Py_ssize_t line = p.vectors * LANES
+    cdef int vectors = HALF_VECTORS if p.vectors == TALL_VECTORS and width <= LANES else p.vectors
     cdef bint first = p.k == 0
-    cdef bint ragged = width < line or p.c_column != 1 or (first and p.start_rows is not NULL)
-    cdef Py_ssize_t a_row, a_depth, a_next, start_row, count, i = 0
-    cdef const real_t *a
-    cdef const real_t *start
-    cdef real_t *c
-    cdef Finish own
-    cdef const Finish *finish = NULL
+    cdef bint turned = p.c_column != 1 or p.start_rows is not NULL
+    cdef bint narrow = width < vectors * LANES
+    cdef Tiles t
+    cdef Finish finish
+    cdef Py_ssize_t i = 0
     cdef int height, lane
+    t.finish = NULL
     if p.gate is not NULL or p.affine is not NULL:
-        own.gate, own.c, own.affine = p.gate, p.c, p.affine + 2 * j if p.affine is not NULL else NULL
-        finish = &own
+        finish.gate, finish.c, finish.affine = p.gate, p.c, p.affine + 2 * j if p.affine is not NULL else NULL
+        t.finish = &finish
     for lane in range(LINE_VECTORS * LANES):
         zeros[lane] = 0
+    t.b, t.b_depth, t.depth, t.c_row, t.least, t.n_ahead = b, b_depth, p.deep, p.c_row, p.least, 0
     while i < rows:
         height = tile_height(rows - i)
-        count = 1
-        if height == TILE_ROWS and not ragged:
-            count = max(1, (rows - i) // height - (1 if (rows - i) % height else 0))  # the rest is the last two tiles'
+        t.count = 1 if turned or narrow else equal_tiles(rows - i)
         if p.block is not NULL:
-            a, a_row, a_depth, a_next = p.block + i * p.deep, 1, height, height * p.deep
+            t.a, t.a_row, t.a_depth, t.a_next = p.block + i * p.deep, 1, height, height * p.deep
         else:
-            a, a_row, a_depth = p.a + (p.top + i) * p.a_row + p.k * p.a_depth, p.a_row, p.a_depth
-            a_next = height * p.a_row
-        c = p.c + (p.top + i) * p.c_row + j * p.c_column
-        if ragged:
-            ragged_tile(
-                height, p.vectors, a, a_row, a_depth, b, b_depth, p.deep,
-                p.start_columns + j if p.start_columns is not NULL else NULL,
-                p.start_rows + p.top + i if p.start_rows is not NULL else NULL,
-                first, c, p.c_row, p.c_column, width, p.least, finish,
+            t.a, t.a_row, t.a_depth = p.a + (p.top + i) * p.a_row + p.k * p.a_depth, p.a_row, p.a_depth
+            t.a_next = height * p.a_row
+        t.c = p.c + (p.top + i) * p.c_row + j * p.c_column
+        t.start, t.start_row = t.c, p.c_row
+        if first:
+            t.start, t.start_row = p.start_columns + j if p.start_columns is not NULL else zeros, 0
+        if turned:
+            turned_tile(
+                height, vectors, &t, p.start_rows + p.top + i if p.start_rows is not NULL else NULL, first, p.c_column,
+                width,
             )
+        elif narrow:
+            narrow_tile(height, vectors, &t, width)
         else:
-            start, start_row = c, p.c_row
-            if first:
-                start, start_row = zeros, 0
-                if p.start_columns is not NULL:
-                    start = p.start_columns + j
-            tiles(
-                height, p.vectors, count, a, a_row, a_depth, a_next, b, b_depth, p.deep, start, start_row, c, p.c_row,
-                p.least, finish,
-            )
-        i += height * count
+            if p.packed is not NULL and i == 0:
+                ask_for_next_panel(p, b, &t)
+            compute_tiles(height, vectors, &t)
+            t.n_ahead = 0
+        i += height * t.count
 
 
 cdef void group_columns(
@@ -443,7 +534,7 @@ cdef void group_columns(
         width = min(line, columns - at)
         if packs:
             panel_rows(p, panels + at * p.deep, line, j + at, width, rows)
-        elif width == line:
+        elif width == line or (width == LANES and p.vectors == TALL_VECTORS):
             panel_rows(p, b + at, b_depth, j + at, width, rows)
         else:
             pack_lines(b + at, b_depth, p.deep, width, p.vectors, panels, p.deep * line)
@@ -475,7 +566,7 @@ cdef void product(
 ) noexcept nogil:
     """``c := a · b + start``, times scales plus shifts if `affine`, max(0, c) if ``relu``, then 0 where `gate` is."""
     cdef Product p
-    cdef Py_ssize_t most = BLOCK_BYTES // sizeof(real_t)
+    cdef Py_ssize_t most = BLOCK_BYTES // <Py_ssize_t> sizeof(real_t)
     cdef Py_ssize_t n_blocks = max(1, (depth + most - 1) // most)
     cdef Py_ssize_t deep = max(1, (depth + n_blocks - 1) // n_blocks)
     cdef bint packs_a = a_depth != 1 and columns >= PACK_COLUMNS and rows > FLAT_ROWS

@@ -6,6 +6,7 @@ cdef enum:
     ROW_PANEL_COLUMNS = 256  # of a row panel at a time: its gradients stay in L1, the panels for it in L2
     PACKED_ROWS = 32  # rows that are packed at a time
     SUMMED_PANELS = 4  # side by side, for a sum waits for the one before
+    L1_BYTES = 1 << 15  # of a batch's inputs and gradients together: up to here they are read as they lie
     ROW_PANEL_DEPTH = 256  # rows of the batch at a time: one panel of them, and a tile of the inputs, stay in L1
 
 
@@ -159,8 +160,8 @@ cdef void pack_row_panel(const Stage *stage, Py_ssize_t first, Py_ssize_t rows) 
 
 cdef inline bint packs_batch(const Net *net, const Stage *stage) noexcept nogil:
     """Return whether a stage's inputs and gradients are packed: not where both are in L1 as they are."""
-    cdef Py_ssize_t line = TALL_VECTORS * LANES
-    return net.batch * (stage.n_in + stage.n_out) > LEAST_PACKED or stage.n_out % line != 0
+    cdef Py_ssize_t line = TALL_VECTORS * LANES, size = net.batch * (stage.n_in + stage.n_out)
+    return size * <Py_ssize_t> sizeof(real_t) > L1_BYTES or stage.n_out % line != 0
 
 
 cdef inline void tile_line(

@@ -114,6 +114,15 @@ def test_networks_with_few_inputs_and_outputs_train_as_on_the_book_path(train_tw
     assert_alike(found, expected, 1e-8)
 
 
+@pytest.mark.parametrize("outputs", ["1,linear", "2,softmax", "3,softmax", "4,softmax", "5,softmax"])
+def test_few_outputs_of_a_layer_of_whole_vectors_train_as_on_the_book_path(train_twins, outputs):
+    """The factors of such a layer's gradient change places."""
+    loss, accuracy = ("squared", "near") if outputs == "1,linear" else ("categorical", "classes")
+    net = Net(f"9-64,relu,64-{outputs}", loss, accuracy)
+    *_, found, expected = train_twins(net, data_for(net, 90), dense=PENALTIES, epochs=3, batch_size=40)
+    assert_alike(found, expected, 1e-8)
+
+
 @pytest.mark.parametrize(
     "net", ["2-7,relu,7-3,softmax", "2-64,relu,dropout,64-3,softmax", "1-1100,relu,1100-2,softmax"]
 )

@@ -780,19 +780,44 @@ INLINE void v_normal(vec x, vec *cdf, vec *pdf) {
 INLINE void v_normal(vec x, vec *cdf, vec *pdf) { *cdf = each_normal(x, pdf); }
 #endif
 
-/* sums += x, sums += x^2, lane by lane, in double. */
+/* sums += x, sums += x^2, lane by lane, in double. GCC keeps sums in registers if they are vectors of doubles: numbers one
+ * by one it stores and loads again for each x, which takes twice as long. */
+#ifdef NNX_PLAIN
 INLINE void v_add_to(double *sums, vec x) {
-    real_t lanes[NNX_VECTOR_BYTES / sizeof(real_t)];
     int l;
-    v_store(lanes, x);
-    for (l = 0; l < LANES; l++) sums[l] += lanes[l];
+    for (l = 0; l < LANES; l++) sums[l] += x.lane[l];
 }
 INLINE void v_add_square_to(double *sums, vec x) {
-    real_t lanes[NNX_VECTOR_BYTES / sizeof(real_t)];
     int l;
-    v_store(lanes, x);
-    for (l = 0; l < LANES; l++) sums[l] += (double)lanes[l] * lanes[l];
+    for (l = 0; l < LANES; l++) sums[l] += (double)x.lane[l] * x.lane[l];
 }
+#else
+#define PARTS ((int)(sizeof(double) / sizeof(real_t)))
+typedef real_t part_of_vec __attribute__((vector_size(NNX_VECTOR_BYTES * sizeof(real_t) / sizeof(double))));
+typedef double doubles __attribute__((vector_size(NNX_VECTOR_BYTES)));
+INLINE doubles part_in_double(vec x, int p) {
+    part_of_vec parts[sizeof(double) / sizeof(real_t)];
+    memcpy(parts, &x, sizeof x);
+    return __builtin_convertvector(parts[p], doubles);
+}
+INLINE void add_doubles(double *sums, doubles x) {
+    doubles own;
+    memcpy(&own, sums, sizeof own);
+    own += x;
+    memcpy(sums, &own, sizeof own);
+}
+INLINE void v_add_to(double *sums, vec x) {
+    int p;
+    for (p = 0; p < PARTS; p++) add_doubles(sums + p * (LANES / PARTS), part_in_double(x, p));
+}
+INLINE void v_add_square_to(double *sums, vec x) {
+    int p;
+    for (p = 0; p < PARTS; p++) {
+        const doubles own = part_in_double(x, p);
+        add_doubles(sums + p * (LANES / PARTS), own * own);
+    }
+}
+#endif
 
 /* Transpose a square of LANES vectors: for d = 1, 2, 4 ... rows i and i + d exchange the lanes whose numbers have bit d
  * with those that lack it. */

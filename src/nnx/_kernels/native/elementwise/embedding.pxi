@@ -36,11 +36,16 @@ cdef Py_ssize_t embedding_misfit(
 
 
 cdef inline void copy_numbers(const real_t *source, real_t *target, Py_ssize_t n) noexcept nogil:
-    """Copy a few numbers."""
+    """Copy a few numbers: whole vectors, the last of which may begin within the one before."""
     cdef Py_ssize_t j = 0
-    while j < n:
-        store_columns(target + j, load_columns(source + j, n - j), n - j)
+    if n < LANES:
+        v_store_part(target, v_load_part(source, <int> n), <int> n)
+        return
+    while j + LANES <= n:
+        v_store(target + j, v_load(source + j))
         j += LANES
+    if j < n:
+        v_store(target + n - LANES, v_load(source + n - LANES))
 
 
 cdef void embedding_forward(
@@ -97,11 +102,13 @@ cdef void embedding_backward_weights(
         for k in range(n, n_in):
             own = dweights + category_of(inputs[columns[k]], places.first[columns[k]], n_rows) * width
             j = 0
-            while j < width:
+            while j + LANES <= width:
+                v_store(own + j, v_add(v_load(own + j), v_load(gradient + j)))
+                j += LANES
+            if j < width:
                 store_columns(
                     own + j, v_add(load_columns(own + j, width - j), load_columns(gradient + j, width - j)), width - j
                 )
-                j += LANES
             gradient += width
         inputs += n_in
         dvalues += n_out

@@ -59,7 +59,7 @@ cdef inline void losses_by_elements(
     cdef vec slope, own
     cdef Py_ssize_t size = rows * columns, start = 0, in_row = 0, row = 0, column = 0, count, block, i
     cdef int part
-    cdef double loss = 0
+    cdef double loss = 0, scale = factor / columns
     load_settings(everywhere, settings)
     while start < size:
         count = min(<Py_ssize_t> (64 * MOST_LANES), size - start)
@@ -78,7 +78,7 @@ cdef inline void losses_by_elements(
             loss += elements[i]
             in_row += 1
             if in_row == columns:
-                sample_losses[row] = <real_t> (factor * loss / columns)
+                sample_losses[row] = <real_t> (scale * loss)
                 loss, in_row, row = 0, 0, row + 1
         start += count
 

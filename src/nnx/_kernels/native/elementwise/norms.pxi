@@ -3,11 +3,15 @@
 cdef enum:
     SUMS_BESIDE = 4  # of every so many rows: a sum waits for the one before
     SUMMED_ROWS = 512  # rows whose sums are added up before the next: rounding does not grow with the batch
+    NORM_ROWS = 16  # rows whose columns are done one vector after the other: their lines stay in L1
 
 cdef enum:  # what of each number is summed
     VALUES  # x
     SQUARES  # (x − middle)²
     PRODUCTS  # d·(x − middle)
+
+# Most columns lie in whole vectors. Loops over rows are compiled for these by themselves, with LANES as the constant
+# number of columns: to ask in each row how many there are took longer than the sums.
 
 
 cdef inline vec load_columns(const real_t *source, Py_ssize_t count) noexcept nogil:
@@ -33,7 +37,7 @@ cdef inline vec with_term(
     return v_madd(apart if what == SQUARES else load_columns(d, count), apart, total)
 
 
-cdef inline vec column_sums(
+cdef inline vec column_sums_of(
     const int what,  # a constant at every call
     const real_t *x,  # (rows, count) in, rows `line` apart
     const real_t *d,  # (rows, count) in, likewise; for PRODUCTS
@@ -42,7 +46,7 @@ cdef inline vec column_sums(
     Py_ssize_t line,
     Py_ssize_t count,  # columns; LANES at most are summed
 ) noexcept nogil:
-    """Sum over rows, for a vector of columns."""
+    """`column_sums`, compiled for whole vectors and for what is left."""
     cdef vec result = v_all(0)
     cdef vec sums[SUMS_BESIDE]
     cdef Py_ssize_t i = 0, end
@@ -60,6 +64,15 @@ cdef inline vec column_sums(
             i += 1
         result = v_add(result, v_add(v_add(sums[0], sums[1]), v_add(sums[2], sums[3])))
     return result
+
+
+cdef inline vec column_sums(
+    const int what, const real_t *x, const real_t *d, vec middle, Py_ssize_t rows, Py_ssize_t line, Py_ssize_t count
+) noexcept nogil:
+    """Sum over rows, for a vector of columns."""
+    if count >= LANES:
+        return column_sums_of(what, x, d, middle, rows, line, LANES)
+    return column_sums_of(what, x, d, middle, rows, line, count)
 
 
 # Batch normalization
@@ -125,18 +138,37 @@ cdef void batch_norm_forward(
 ) noexcept nogil:
     """``output := (inputs − mean)·scales + biases``, then max(0, output) if ``relu``."""
     cdef vec least = v_all(0 if relu else -INFINITY)
-    cdef vec x
-    cdef Py_ssize_t i, j, count
-    for i in range(rows):
+    cdef Py_ssize_t i = 0, j, at, high
+    while i < rows:
+        high = min(<Py_ssize_t> NORM_ROWS, rows - i)
         j = 0
         while j < columns:
-            count = columns - j
-            x = v_sub(load_columns(inputs + j, count), load_columns(mean + j, count))
-            x = v_madd(x, load_columns(scales + j, count), load_columns(biases + j, count))
-            store_columns(output + j, v_max(least, x), count)
+            at = i * columns + j
+            if j + LANES <= columns:
+                normalize_columns(
+                    inputs + at, mean + j, scales + j, biases + j, output + at, high, columns, least, LANES
+                )
+            else:
+                normalize_columns(
+                    inputs + at, mean + j, scales + j, biases + j, output + at, high, columns, least, columns - j
+                )
             j += LANES
-        inputs += columns
-        output += columns
+        i += high
+
+
+cdef inline void normalize_columns(
+    const real_t *inputs, const real_t *mean, const real_t *scales, const real_t *biases, real_t *output,
+    Py_ssize_t rows, Py_ssize_t line, vec least, Py_ssize_t count,
+) noexcept nogil:
+    """`batch_norm_forward`, for a vector of columns: what belongs to them stays in registers."""
+    cdef vec middle = load_columns(mean, count), scale = load_columns(scales, count)
+    cdef vec bias = load_columns(biases, count)
+    cdef Py_ssize_t i
+    for i in range(rows):
+        store_columns(
+            output + i * line,
+            v_max(least, v_madd(v_sub(load_columns(inputs + i * line, count), middle), scale, bias)), count,
+        )
 
 
 cdef void batch_norm_backward_weights(
@@ -207,22 +239,38 @@ cdef void batch_norm_backward_inputs(
     Py_ssize_t columns,
 ) noexcept nogil:
     """``dinputs := dvalues·scales − (inputs − mean)·of_deviation − of_all``."""
-    cdef vec x, gradient
-    cdef Py_ssize_t i, j, count
-    for i in range(rows):
+    cdef Py_ssize_t i = 0, j, at, high
+    while i < rows:
+        high = min(<Py_ssize_t> NORM_ROWS, rows - i)
         j = 0
         while j < columns:
-            count = columns - j
-            x = v_sub(load_columns(mean + j, count), load_columns(inputs + j, count))
-            gradient = v_madd(x, load_columns(of_deviation + j, count), v_sub(
-                v_mul(load_columns(dvalues + j, count), load_columns(scales + j, count)),
-                load_columns(of_all + j, count),
-            ))
-            store_columns(dinputs + j, gradient, count)
+            at = i * columns + j
+            if j + LANES <= columns:
+                gradient_of_columns(
+                    inputs + at, dvalues + at, mean + j, scales + j, of_deviation + j, of_all + j, dinputs + at, high,
+                    columns, LANES,
+                )
+            else:
+                gradient_of_columns(
+                    inputs + at, dvalues + at, mean + j, scales + j, of_deviation + j, of_all + j, dinputs + at, high,
+                    columns, columns - j,
+                )
             j += LANES
-        inputs += columns
-        dvalues += columns
-        dinputs += columns
+        i += high
+
+
+cdef inline void gradient_of_columns(
+    const real_t *inputs, const real_t *dvalues, const real_t *mean, const real_t *scales, const real_t *of_deviation,
+    const real_t *of_all, real_t *dinputs, Py_ssize_t rows, Py_ssize_t line, Py_ssize_t count,
+) noexcept nogil:
+    """`batch_norm_backward_inputs`, for a vector of columns."""
+    cdef vec middle = load_columns(mean, count), scale = load_columns(scales, count), gradient
+    cdef vec by_deviation = load_columns(of_deviation, count), by_all = load_columns(of_all, count)
+    cdef Py_ssize_t i
+    for i in range(rows):
+        gradient = v_sub(v_mul(load_columns(dvalues + i * line, count), scale), by_all)
+        gradient = v_madd(v_sub(middle, load_columns(inputs + i * line, count)), by_deviation, gradient)
+        store_columns(dinputs + i * line, gradient, count)
 
 
 cdef void fold_norm(

@@ -14,16 +14,24 @@ cdef void collect(
     cdef Py_ssize_t row = at // parameter.line, r, j
     cdef double sums[MOST_LANES]
     cdef double squares
+    cdef real_t *kept = <real_t *> parameter.collected + at
+    cdef vec x
     cdef int l, n = LANES // 2
     for l in range(LANES):
         sums[l] = 0
     for r in range(lines.rows):
-        memcpy(<real_t *> parameter.collected + at + r * lines.line, gradients, lines.columns * sizeof(real_t))
         j = 0
-        while j < lines.columns:
-            v_add_square_to(sums, load_columns(gradients + j, lines.columns - j))
+        while j + LANES <= lines.columns:
+            x = v_load(gradients + j)
+            v_store(kept + j, x)
+            v_add_square_to(sums, x)
             j += LANES
+        if j < lines.columns:
+            x = load_columns(gradients + j, lines.columns - j)
+            store_columns(kept + j, x, lines.columns - j)
+            v_add_square_to(sums, x)
         gradients += lines.gradient_line
+        kept += lines.line
         if r > 0 and at % parameter.line == 0:
             parameter.squares[row + r] = 0
     while n > 0:

@@ -800,6 +800,26 @@ cdef void pack_rows_of_weights(const Stage *stage, Py_ssize_t first, Py_ssize_t 
         pack_row_panel(stage, first, rows, 0, stage.n_out)
 
 
+cdef void few_outputs_gradients(
+    const real_t *inputs,  # (rows, n_in) in
+    const real_t *dvalues,  # (rows, n_out) in
+    real_t *dweights,  # (n_in, n_out) out
+    Py_ssize_t rows,
+    Py_ssize_t n_in,  # a multiple of LANES
+    Py_ssize_t n_out,  # up to SMALL_DEPTH
+    real_t *turned,  # scratch (n_out + 1, n_in)
+) noexcept nogil:
+    """``dweights := inputsᵀ · dvalues``: the factors of `small_depth_gradients` change places."""
+    cdef Py_ssize_t i, j
+    if n_out == 1:
+        small_depth_gradients(dvalues, inputs, dweights, turned, rows, 1, n_in)
+        return
+    small_depth_gradients(dvalues, inputs, turned, turned + n_out * n_in, rows, n_out, n_in)
+    for i in range(n_in):
+        for j in range(n_out):
+            dweights[i * n_out + j] = turned[j * n_in + i]
+
+
 cdef void train_stage(
     const Net *net, const Batch *batch, int s, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
@@ -840,9 +860,12 @@ cdef void train_stage(
             )
         return
     elif thread == s % net.progress.n_threads:
-        dense_backward_weights(
-            inputs, dvalues, NULL, gradients, batch.rows, n_in, n_out, 0, 0, <real_t *> scratch
-        )
+        if has_small_depth(n_in, n_out):
+            few_outputs_gradients(inputs, dvalues, gradients, batch.rows, n_in, n_out, <real_t *> scratch)
+        else:
+            dense_backward_weights(
+                inputs, dvalues, NULL, gradients, batch.rows, n_in, n_out, 0, 0, <real_t *> scratch
+            )
         train_values(net, &stage.weights, 0, gradients, n_in * n_out, stage.trained, constants)
     if thread == (s + 1) % net.progress.n_threads:
         dense_backward_biases(dvalues, NULL, gradients, batch.rows, n_out, 0, 0)

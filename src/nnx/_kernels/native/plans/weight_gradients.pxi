@@ -10,6 +10,7 @@ cdef enum:
     PACKED_ROWS = 32  # rows that are packed at a time
     SUMMED_PANELS = 4  # side by side, for a sum waits for the one before
     LEAST_AHEAD = 1 << 19  # weights: of fewer, what the optimizer keeps is near enough
+    L1_BYTES = 1 << 15  # of a batch's inputs and gradients together: up to here they are read as they lie
     ROW_PANEL_DEPTH = 256  # rows of the batch at a time: one panel of them, and a tile of the inputs, stay in L1
 
 
@@ -188,8 +189,8 @@ cdef void pack_row_panel(
 
 cdef inline bint packs_batch(const Net *net, const Stage *stage) noexcept nogil:
     """Return whether a stage's inputs and gradients are packed: not where both are in L1 as they are."""
-    cdef Py_ssize_t line = TALL_VECTORS * LANES
-    return net.batch * (stage.n_in + stage.n_out) > LEAST_PACKED or stage.n_out % line != 0
+    cdef Py_ssize_t line = TALL_VECTORS * LANES, size = net.batch * (stage.n_in + stage.n_out)
+    return size * <Py_ssize_t> sizeof(real_t) > L1_BYTES or stage.n_out % line != 0
 
 
 cdef inline void sum_panels_beside(

@@ -140,8 +140,8 @@ def _words_of(
 
 def _words(blocks: Array, rows: Array, seed: int, forwards: int) -> tuple[Array, Array, Array, Array]:
     """Return the words of these blocks of columns in these rows; the two broadcast against each other."""
-    numbers = (counts.astype(np.uint64) for counts in (blocks, rows))
-    return _philox4x32_7(*numbers, forwards & 0xFFFFFFFF, forwards >> 32, seed)
+    blocks, rows = blocks.astype(np.uint64), rows.astype(np.uint64)
+    return _philox4x32_7(blocks, rows, forwards & 0xFFFFFFFF, forwards >> 32, seed)
 
 
 def _philox4x32_7(c0: Array, c1: Array, c2: int, c3: int, key: int) -> tuple[Array, Array, Array, Array]:
@@ -175,7 +175,8 @@ def gaussian_noise(noise: Array, deviation: float, seed: int, forwards: int) -> 
     """Fill ``noise`` (n, m) with normal numbers of mean 0 and this standard deviation.
 
     The cells of columns 4b to 4b+3 in row i take the four words of Philox4x32-7 for the counter (b, i, forwards mod
-    2³², forwards div 2³²) under the key ``seed`` XOR `NOISE_KEY`. A pair of them, (u, v), gives two cells (Box and Muller, "A note on the generation of random normal deviates", 1958): r·cos θ and r·sin θ with
+    2³², forwards div 2³²) under the key ``seed`` XOR `NOISE_KEY`. A pair of them, (u, v), gives two cells (Box and
+    Muller, "A note on the generation of random normal deviates", 1958): r·cos θ and r·sin θ with
     r = sqrt(−2·ln(((u >> 8) + 1)/2²⁴)) and θ = 2π·(v >> 8)/2²⁴, computed in double.
     """
     for _, rows, words in _words_of(noise, 4, seed ^ NOISE_KEY, forwards):

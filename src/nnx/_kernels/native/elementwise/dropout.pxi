@@ -1,6 +1,6 @@
 # Dropout's mask: Philox4x32-7 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), many counters at
-# a time. A cell's number has 32 bits, but the upper 16 decide alone in all but one of 65,536 cells: only there the lower
-# ones are drawn. So a block of four words serves eight cells, and masks take half the time.
+# a time. A cell's number has 32 bits, but the upper 16 decide alone in all but one of 65,536 cells: only there are the
+# lower ones drawn. So a block of four words serves eight cells, and masks take half the time.
 
 cdef enum:
     COUNTERS = 64  # the four arrays of words, 2 KB, stay in L1

@@ -16,6 +16,7 @@ import numpy as np
 import nnx
 from nnx._base.vocabulary import BUILT_IN
 from nnx._kernels import _numpy
+from nnx._kernels._numpy import layers
 from nnx._kernels._numpy.activations import ACTIVATIONS
 from nnx._kernels._numpy.losses import LOSSES
 from nnx._kernels._numpy.optimizers import RULES
@@ -188,3 +189,13 @@ ELSEWHERE = {
 ONLY_FLOAT32 = ("round_bfloat16",)
 #: Label, how many states, and numbers.
 UPDATES = _updates()
+
+
+def dropout_number(row: int, column: int, seed: int, forwards: int) -> int:
+    """Return the number of 32 bits by which dropout decides about a cell, from single blocks of Philox."""
+    number = 0
+    for block in (column // 8, column // 8 + 2**31):  # its upper half, and its lower one
+        counter = (np.array([[c]], np.uint64) for c in (block, row))
+        words = layers._philox4x32_7(*counter, forwards & 0xFFFFFFFF, forwards >> 32, seed)
+        number = number << 16 | int(words[column % 8 // 2][0, 0]) >> 16 * (column % 2) & 0xFFFF
+    return number

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_calls import ELSEWHERE, EVERY_CALL, LABELS, UPDATES, function_of, kernel, numbers_for
+from kernel_calls import ELSEWHERE, EVERY_CALL, LABELS, UPDATES, dropout_number, function_of, kernel, numbers_for
 
 from nnx import _kernels
 from nnx._kernels import _arrays, _numpy
-from nnx._kernels._numpy import layers
 
 sizes = st.sampled_from([1, 2, 3, 5, 7, 13, 16, 17, 31, 32, 48, 64, 97])
 drawn = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -205,14 +204,24 @@ def test_dropout_mask_keeps_the_asked_part(dtype):
         assert np.count_nonzero(mask) / mask.size == pytest.approx(keep, abs=5 * math.sqrt(keep * (1 - keep) / 1e6))
 
 
-def test_dropout_mask_is_philox_at_each_place(dtype):
-    mask = np.empty((3, 6), dtype)
+@pytest.mark.parametrize("keep", [0.5, 0.3])
+def test_dropout_mask_is_philox_at_each_place(dtype, keep):
+    mask = np.empty((3, 18), dtype)
     seed, forwards = 0x123456789ABCDEF0, 2**33 + 5
-    call("dropout_mask", mask, 0.5, seed, forwards)
+    call("dropout_mask", mask, keep, seed, forwards)
     for row in range(3):
-        for column in range(6):
-            words = layers._philox4x32_7(np.array([[column // 4]], np.uint64), np.array([[row]], np.uint64), 5, 2, seed)
-            assert (mask[row, column] > 0) == (int(words[column % 4][0, 0]) < 2**31)
+        for column in range(18):
+            number = dropout_number(row, column, seed, forwards)
+            assert (mask[row, column] > 0) == (number < round(keep * 2**32))
+
+
+def test_dropout_mask_goes_by_the_lower_half_where_the_upper_one_is_the_limits(dtype):
+    for (row, column), seed, forwards in (((5, 9), 11, 6), ((40, 63), 2**64 - 1, 2**40), ((63, 2), 7, 2**32 - 1)):
+        number = dropout_number(row, column, seed, forwards)
+        for threshold, kept in ((number, False), (number + 1, True)):
+            mask = np.empty((64, 67), dtype)
+            call("dropout_mask", mask, threshold / 2**32, seed, forwards)
+            assert (mask[row, column] > 0) == kept
 
 
 def test_dropout_mask_of_a_cell_does_not_depend_on_the_size_of_the_batch(dtype):

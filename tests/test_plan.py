@@ -13,6 +13,7 @@ import weakref
 import numpy as np
 import plans
 import pytest
+from kernel_calls import dropout_number
 from plans import (
     NETS,
     OPTIMIZERS,
@@ -325,6 +326,20 @@ def test_dropout_of_any_rate_seed_and_count_is_the_book_paths(net, keep, seed):
     assert found[0]["layers[2].training_forwards"] == 2**32 + 6
     np.testing.assert_array_equal(found[0]["layers[2].binary_mask"], found[1]["layers[2].binary_mask"])
     assert_alike(*found, 1e-8)
+
+
+@pytest.mark.parametrize("net", [CLASSIFIER, Net("17-33,relu,dropout,33-5,softmax")], ids=str)
+@pytest.mark.parametrize("cell", [(0, 0), (7, 13), (31, 30), (32, 5), (49, 16)], ids=str)
+def test_dropout_decides_by_the_lower_half_where_the_upper_one_is_the_limits(net, cell):
+    number = dropout_number(*cell, seed=5, forwards=2**33)
+    for threshold in (number, number + 1):
+        found = []
+        for kind in (nnx.Model, Book):
+            model = build(net, kind=kind)
+            layer = model.layers[2]
+            layer.rate, layer.seed, layer.training_forwards = threshold / 2**32, 5, 2**33
+            found.append(train(model, *data_for(net, 50), epochs=2))
+        assert_alike(*found, 1e-8)
 
 
 @pytest.mark.parametrize("given", [1e-30, 0.0, 0], ids=str)

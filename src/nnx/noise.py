@@ -97,7 +97,8 @@ class Layer_Dropout(_Random):
     Notes
     -----
     Chapter 15 of the book. A mask depends only on the seed, the number of the forward and the cell's place
-    (Philox4x32-7), so it is the same on every backend and for every number of threads.
+    (Philox4x32-7), so it is the same on every backend and for every number of threads. The probability is exact to
+    2⁻³³: a cell is kept if its number of 32 bits is below that part of 2³², rounded.
 
     Examples
     --------

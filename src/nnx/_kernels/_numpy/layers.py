@@ -17,6 +17,9 @@ NOISE_KEY = 0x9E3779B97F4A7C15
 #: Words of a dropout mask drawn at a time: eight arrays of 64-bit numbers that stay in a core's L2 cache.
 MASK_BLOCK = 32768
 
+#: So many blocks of columns further on are the words for the lower halves of a dropout mask's numbers.
+LOWER_BLOCKS = 2**31
+
 
 # Layer_Dense
 
@@ -98,28 +101,47 @@ def regularization_loss(values: Array, l1: float, l2: float) -> float:
 def dropout_mask(mask: Array, keep: float, seed: int, forwards: int) -> None:
     """Fill ``mask`` (n, m) with ``1/keep`` with probability ``keep``, else 0.
 
-    The four cells of columns 4b to 4b+3 in row i take the four words of Philox4x32-7 for the counter
-    (b, i, forwards mod 2³², forwards div 2³²) under the key ``seed`` (64 bits): a cell is kept if its word is below
-    ``keep``·2³², rounded. So a cell depends on its place and these numbers alone.
+    Each cell has a number of 32 bits, and is kept if that is below ``keep``·2³², rounded. The upper halves of the
+    numbers in columns 8b to 8b+7 of row i are the eight halves (lower, upper, lower ...) of the four words of
+    Philox4x32-7 for the counter (b, i, forwards mod 2³², forwards div 2³²) under the key ``seed`` (64 bits); the
+    lower halves, those for (b + 2³¹, i, ...). So a cell depends on its place and these numbers alone, and only one
+    of 65,536 needs its lower half.
     """
-    threshold = np.uint64(round(keep * 2**32))
+    upper, lower = divmod(round(keep * 2**32), 2**16)
     scale = mask.dtype.type(1 / keep)
-    for rows, words in _words_of(mask, seed, forwards):
-        kept = np.empty((*words[0].shape, 4), np.bool_)
-        for lane, word in enumerate(words):
-            np.less(word, threshold, out=kept[:, :, lane])
-        np.multiply(kept.reshape(len(rows), -1)[:, : rows.shape[1]], scale, out=rows)
+    for start, rows, words in _words_of(mask, 8, seed, forwards):
+        halves = _halves(words).reshape(len(rows), -1)[:, : rows.shape[1]]
+        np.multiply(halves < upper, scale, out=rows)
+        if not lower:
+            continue
+        at, columns = np.nonzero(halves == upper)
+        others = _words(columns // 8 + LOWER_BLOCKS, start + at, seed, forwards)
+        decisive = _halves(others).reshape(len(at), 8)[np.arange(len(at)), columns % 8]
+        rows[at, columns] = np.where(decisive < lower, scale, 0)
 
 
-def _words_of(cells: Array, seed: int, forwards: int) -> Iterator[tuple[Array, tuple[Array, Array, Array, Array]]]:
-    """Yield some rows of ``cells`` at a time, with the four words of each four of their columns."""
+def _halves(words: tuple[Array, Array, Array, Array]) -> Array:
+    """Return the halves of four words each, (..., 8)."""
+    return np.stack(words, -1).astype("<u4").view("<u2")
+
+
+def _words_of(
+    cells: Array, width: int, seed: int, forwards: int
+) -> Iterator[tuple[int, Array, tuple[Array, Array, Array, Array]]]:
+    """Yield some rows of ``cells`` at a time: their first, themselves, the four words of each ``width`` columns."""
     n_rows, columns = cells.shape
-    blocks = np.arange((columns + 3) // 4, dtype=np.uint64)[None, :]
-    step = max(1, MASK_BLOCK // max(1, columns))
+    blocks = np.arange((columns + width - 1) // width)[None, :]
+    step = max(1, MASK_BLOCK * width // (4 * max(1, columns)))
     for start in range(0, n_rows, step):
         rows = cells[start : start + step]
-        numbers = np.arange(start, start + len(rows), dtype=np.uint64)[:, None]
-        yield rows, _philox4x32_7(blocks, numbers, forwards & 0xFFFFFFFF, forwards >> 32, seed)
+        numbers = np.arange(start, start + len(rows))[:, None]
+        yield start, rows, _words(blocks, numbers, seed, forwards)
+
+
+def _words(blocks: Array, rows: Array, seed: int, forwards: int) -> tuple[Array, Array, Array, Array]:
+    """Return the words of these blocks of columns in these rows; the two broadcast against each other."""
+    blocks, rows = blocks.astype(np.uint64), rows.astype(np.uint64)
+    return _philox4x32_7(blocks, rows, forwards & 0xFFFFFFFF, forwards >> 32, seed)
 
 
 def _philox4x32_7(c0: Array, c1: Array, c2: int, c3: int, key: int) -> tuple[Array, Array, Array, Array]:
@@ -152,11 +174,12 @@ def dropout_apply(values: Array, mask: Array, output: Array) -> None:
 def gaussian_noise(noise: Array, deviation: float, seed: int, forwards: int) -> None:
     """Fill ``noise`` (n, m) with normal numbers of mean 0 and this standard deviation.
 
-    The words are those of `dropout_mask` under the key ``seed`` XOR `NOISE_KEY`. A pair of them, (u, v), gives two
-    cells (Box and Muller, "A note on the generation of random normal deviates", 1958): r·cos θ and r·sin θ with
+    The cells of columns 4b to 4b+3 in row i take the four words of Philox4x32-7 for the counter (b, i, forwards mod
+    2³², forwards div 2³²) under the key ``seed`` XOR `NOISE_KEY`. A pair of them, (u, v), gives two cells (Box and
+    Muller, "A note on the generation of random normal deviates", 1958): r·cos θ and r·sin θ with
     r = sqrt(−2·ln(((u >> 8) + 1)/2²⁴)) and θ = 2π·(v >> 8)/2²⁴, computed in double.
     """
-    for rows, words in _words_of(noise, seed ^ NOISE_KEY, forwards):
+    for _, rows, words in _words_of(noise, 4, seed ^ NOISE_KEY, forwards):
         normal = np.empty((*words[0].shape, 4))
         for lane in (0, 2):
             u, v = (words[lane + i] >> np.uint64(8) for i in (0, 1))

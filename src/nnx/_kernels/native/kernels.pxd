@@ -450,7 +450,7 @@ ctypedef void (*part_t)(Part, const Net *, Py_ssize_t, double) noexcept nogil
 ctypedef void (*predict_t)(const Net *, const void *, void *, Py_ssize_t, char *) noexcept nogil
 ctypedef Py_ssize_t (*space_t)(Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef bint (*fits_t)(const Net *) noexcept nogil
-ctypedef Py_ssize_t (*lanes_space_t)(const Net *, Py_ssize_t) noexcept nogil
+ctypedef Py_ssize_t (*lanes_space_t)(const Net *, Py_ssize_t, int) noexcept nogil
 ctypedef Py_ssize_t (*turns_t)(Py_ssize_t, void *) noexcept nogil
 ctypedef Py_ssize_t (*lay_out_t)(Net *, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*net_space_t)(const Net *) noexcept nogil

@@ -880,14 +880,14 @@ typedef uint64_t words __attribute__((vector_size(NNX_VECTOR_BYTES)));
 #define WORD_LANES (NNX_VECTOR_BYTES / 8)
 
 #ifdef NNX_PLAIN
-INLINE void philox_round(words *x, uint32_t key0, uint32_t key1) {
+INLINE void philox_round(words *x, words key0, words key1) {
     int l;
     for (l = 0; l < WORD_LANES; l++) {
         const uint64_t a = (uint64_t)(uint32_t)x[0].lane[l] * 0xD2511F53u;
         const uint64_t b = (uint64_t)(uint32_t)x[2].lane[l] * 0xCD9E8D57u;
-        x[0].lane[l] = (b >> 32) ^ x[1].lane[l] ^ key0;
+        x[0].lane[l] = (b >> 32) ^ x[1].lane[l] ^ key0.lane[l];
         x[1].lane[l] = b;
-        x[2].lane[l] = (a >> 32) ^ x[3].lane[l] ^ key1;
+        x[2].lane[l] = (a >> 32) ^ x[3].lane[l] ^ key1.lane[l];
         x[3].lane[l] = a;
     }
 }
@@ -903,11 +903,11 @@ INLINE words multiply_low(words x, uint32_t factor) {
     return (x & 0xFFFFFFFFu) * factor;
 #endif
 }
-INLINE void philox_round(words *x, uint32_t key0, uint32_t key1) {
+INLINE void philox_round(words *x, words key0, words key1) {
     const words a = multiply_low(x[0], 0xD2511F53u), b = multiply_low(x[2], 0xCD9E8D57u);
-    x[0] = (b >> 32) ^ x[1] ^ (uint64_t)key0;
+    x[0] = (b >> 32) ^ x[1] ^ key0;
     x[1] = b;
-    x[2] = (a >> 32) ^ x[3] ^ (uint64_t)key1;
+    x[2] = (a >> 32) ^ x[3] ^ key1;
     x[3] = a;
 }
 #endif
@@ -920,12 +920,29 @@ INLINE words multiply_words(words x, uint32_t y) {
     for (l = 0; l < WORD_LANES; l++) x.lane[l] = (uint64_t)(uint32_t)x.lane[l] * y;
     return x;
 }
-INLINE uint32_t word_of(words x, int l) { return (uint32_t)x.lane[l]; }
+INLINE int any_words(words x) {
+    int l;
+    for (l = 0; l < WORD_LANES; l++)
+        if (x.lane[l]) return 1;
+    return 0;
+}
 #else
 INLINE words all_words(uint64_t x) { return x - (words){0}; }
 INLINE words xor_words(words x, uint64_t y) { return x ^ y; }
 INLINE words high_words(words x) { return x >> 32; }
 INLINE words multiply_words(words x, uint32_t y) { return multiply_low(x, y); }
+INLINE int any_words(words x) {
+#if defined(__AVX512F__) && NNX_VECTOR_BYTES == 64
+    return _mm512_test_epi64_mask((__m512i)x, (__m512i)x) != 0;
+#elif defined(__AVX2__) && NNX_VECTOR_BYTES == 32
+    return !_mm256_testz_si256((__m256i)x, (__m256i)x);
+#else
+    uint64_t any = 0;
+    int l;
+    for (l = 0; l < WORD_LANES; l++) any |= x[l];
+    return any != 0;
+#endif
+}
 #endif
 
 #if !defined(NNX_PLAIN) && !defined(NNX_DOUBLE)
@@ -939,21 +956,34 @@ INLINE each_bits choose_odd(each_bits even, each_bits odd) {
 }
 #endif
 
-/* `yes` where a row's word is at most `limit`, else 0. The words of LANES rows lie in as many vectors as that takes: of
- * two, the first has the even rows. */
-INLINE vec v_kept(const words *w, uint32_t limit, real_t yes) {
+/* Whether a row's number of 16 bits, the lower and the upper half of its word, is below `limit`. The words of LANES rows lie
+ * in as many vectors as that takes: of two, the first has the even rows. Bits are added to `ties` where a number is the limit
+ * itself. (Numbers with a sign compare in one instruction.) */
+INLINE void v_below(const words *w, uint32_t limit, mask *lower, mask *upper, words *ties) {
 #ifdef NNX_PLAIN
-    vec r;
     int l;
-    for (l = 0; l < LANES; l++)
-        r.lane[l] = word_of(w[LANES == WORD_LANES ? 0 : l % 2], LANES == WORD_LANES ? l : l / 2) <= limit ? yes : 0;
-    return r;
-#elif defined(NNX_DOUBLE)
-    return choose((mask)((w[0] & 0xFFFFFFFFu) <= (uint64_t)limit), EVERY(yes), EVERY(0));
+    for (l = 0; l < LANES; l++) {
+        const uint32_t word = (uint32_t)w[LANES == WORD_LANES ? 0 : l % 2].lane[LANES == WORD_LANES ? l : l / 2];
+        lower->lane[l] = -(int_t)((word & 0xFFFFu) < limit);
+        upper->lane[l] = -(int_t)((word >> 16) < limit);
+        ties->lane[l * WORD_LANES / LANES] |= (word & 0xFFFFu) == limit || (word >> 16) == limit;
+    }
 #else
-    /* As numbers with a sign, which compare in one instruction. */
-    const each_bits drawn = choose_odd((each_bits)w[0], (each_bits)(w[1] << 32)) ^ 0x80000000u;
-    return choose((mask)drawn > (mask)((limit ^ 0x80000000u) - (each_bits){0}), EVERY(0), EVERY(yes));
+    typedef uint16_t halves __attribute__((vector_size(NNX_VECTOR_BYTES)));
+    const uint64_t each = (limit ^ 0x8000u) * (uint64_t)0x0001000100010001u;
+#ifdef NNX_DOUBLE
+    const words drawn = (w[0] << 32) ^ 0x8000800000000000u;
+    const words of_lower = drawn << 16, pattern = all_words(each | 0xFFFFFFFFu); /* below the word `drawn` is 0 */
+    const mask least = (mask)all_words(each & 0xFFFF000000000000u);
+#else
+    const words drawn = (words)choose_odd((each_bits)w[0], (each_bits)(w[1] << 32)) ^ 0x8000800080008000u;
+    const each_bits of_lower = (each_bits)drawn << 16;
+    const words pattern = all_words(each);
+    const mask least = (mask)all_words(each & 0xFFFF0000FFFF0000u);
+#endif
+    *lower = (mask)of_lower < least;
+    *upper = (mask)drawn < least;
+    *ties |= (words)((halves)drawn == (halves)pattern);
 #endif
 }
 INLINE words load_words(const uint64_t *from) { words r; memcpy(&r, from, sizeof r); return r; }

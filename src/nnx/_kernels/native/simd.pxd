@@ -54,11 +54,12 @@ cdef extern from "simd.h" nogil:
     ctypedef struct words:
         pass
     const int WORD_LANES
-    void philox_round(words *x, uint32_t key0, uint32_t key1)
+    void philox_round(words *x, words key0, words key1)
     words all_words(uint64_t x)
     words high_words(words x)
     words multiply_words(words x, uint32_t y)
     words xor_words(words x, uint64_t y)
-    vec v_kept(const words *w, uint32_t limit, real_t yes)
+    bint any_words(words x)
+    void v_below(const words *w, uint32_t limit, mask *lower, mask *upper, words *ties)
     words load_words(const uint64_t *source)
     void store_words(uint64_t *target, words x)

@@ -81,7 +81,7 @@ cdef void gaussian_noise(
 ) noexcept nogil:
     """Fill an array with normal numbers of mean 0.
 
-    Counters are those of `dropout_mask`, under another key, so that a dropout layer of the same seed has other words.
+    Counters are like those of `dropout_mask`, but under another key: a dropout layer of the same seed has other words.
     The cells of columns 4b to 4b+3 take the pairs of a counter's first two and last two words.
     """
     cdef uint64_t x[4][COUNTERS]

@@ -1,30 +1,37 @@
 # Batched lanes: networks with few inputs and few outputs, and one hidden layer with ReLU and perhaps dropout. There the
 # lanes lie along the batch, so that two inputs and three outputs keep all lanes busy: arrays are (features, rows). In
-# the first phase, each thread takes its rows through both layers and the loss, in registers but for what the hidden
-# layer puts out. In the second, each takes its hidden units through all rows, whose gradients' sums stay in registers
-# as well.
+# the first phase, each thread takes some blocks of rows through both layers and the loss and back, one after the other:
+# all in registers but for what the hidden layer puts out, which stays in L2. A block's gradients are its own, for each
+# hidden unit. In the second phase, each thread adds up those of its hidden units, block after block, and updates
+# them. Blocks depend on shapes alone, hence bits as well.
 
 cdef enum:
     MAX_ENDS = 4  # inputs and outputs, at most
     BATCHED_VECTORS = 4  # rows come in multiples of so many vectors
     BATCHED_TERMS = 40  # of a lane's sum, before it is added to others: float32 sums of few terms are nearer to exact
-    BATCHED_VALUES = 1 << 16  # hidden values that lie together, about: they stay in L2, and on pages that are known
+    BATCHED_BYTES = 1 << 18  # of hidden values that lie together, about: they stay in L2, and on pages that are known
     BATCHED_DRAWN = 32  # units that dropout is drawn for at a time: what is drawn stays in L1
     WORD_VECTORS = 2  # of a vector's lanes, at most
+    DROPPED_VECTORS = 2  # of rows that go forward together where there is dropout
 
 
 cdef struct Lanes:
-    # Where such a network's arrays are, for a batch.
-    Py_ssize_t rows  # of the batch, filled up to whole blocks
-    Py_ssize_t block  # rows whose hidden values lie together
-    Py_ssize_t line  # how far apart units are there
+    # Where such a network's arrays are, for a batch. A thread has its own of what comes last.
+    Py_ssize_t rows  # of the batch, filled up
+    Py_ssize_t block  # rows that go forward and back together
+    Py_ssize_t blocks
+    Py_ssize_t line  # how far apart features are within a block
     Py_ssize_t units
     Py_ssize_t padded  # units, filled up to whole vectors
     real_t *x  # (n_in, rows)
-    real_t *z  # (n_out, rows): what comes out
-    real_t *d  # (n_out, rows): its gradient
-    real_t *h  # (blocks of rows, units, line): what the hidden layer puts out
-    real_t *sums  # (n_in + 1 + n_out, padded, LANES)
+    real_t *sums  # (blocks, n_in + 1 + n_out, padded), in whole lines: gradients of each block
+    double *bias_sums  # (blocks, n_out)
+    real_t *z  # (n_out, line): what comes out
+    real_t *d  # (n_out, line): its gradient
+    real_t *h  # (units, line): what the hidden layer puts out, before dropout multiplies it
+    real_t *scaled  # (units, n_out): the last layer's weights, multiplied in its place
+    const real_t *w  # the same, or the weights themselves
+    char *end
 
 
 cdef bint fits_lanes(const Net *net) noexcept nogil:
@@ -47,127 +54,179 @@ cdef bint fits_lanes(const Net *net) noexcept nogil:
     return n == second + (2 if net.combined else 1)
 
 
-cdef Lanes lanes_arrays(const Net *net, Py_ssize_t batch, real_t *space) noexcept nogil:
+cdef inline bint drops_of(const Net *net) noexcept nogil:
+    return net.stages[1].kind == DROPOUT
+
+
+cdef inline const Stage *last_of(const Net *net) noexcept nogil:
+    """Return the dense stage behind the hidden layer."""
+    return &net.stages[2 if drops_of(net) else 1]
+
+
+cdef inline real_t scale_of(const Net *net) noexcept nogil:
+    """Return what dropout multiplies by what it keeps."""
+    if not drops_of(net):
+        return 1
+    return <real_t> (1 / net.stages[1].keep) if limit_of(net.stages[1].keep).any else 0
+
+
+cdef inline Py_ssize_t whole_lines(Py_ssize_t n) noexcept nogil:
+    """Return how many numbers make whole lines of the cache: a vector that lies in two takes twice as long."""
+    return (n + 15) // 16 * 16
+
+
+cdef Lanes lanes_arrays(const Net *net, Py_ssize_t batch, char *space, int thread) noexcept nogil:
     """Return where the arrays are."""
     cdef Lanes own
-    cdef Py_ssize_t block = BATCHED_VECTORS * LANES
-    own.rows = (batch + block - 1) // block * block
+    cdef Py_ssize_t least = BATCHED_VECTORS * LANES, most, each
+    cdef Py_ssize_t size = <Py_ssize_t> sizeof(real_t), of_block
     own.units = net.stages[0].n_out
-    own.block = max(block, min(<Py_ssize_t> BATCHED_TERMS * LANES, BATCHED_VALUES // own.units) // block * block)
-    own.line = own.block + 16  # lines a power of two apart would displace each other
     own.padded = (own.units + LANES - 1) // LANES * LANES
-    own.x = space
-    own.z = own.x + net.n_in * own.rows
-    own.d = own.z + net.n_out * own.rows
-    own.sums = own.d + net.n_out * own.rows
-    own.h = own.sums + (net.n_in + 1 + net.n_out) * own.padded * LANES
+    own.rows = (batch + least - 1) // least * least
+    most = <Py_ssize_t> BATCHED_TERMS * LANES
+    most = max(least, min(most, BATCHED_BYTES // <Py_ssize_t> sizeof(real_t) // own.units) // least * least)
+    own.blocks = (own.rows + most - 1) // most
+    if own.blocks > 1:  # two threads have as much to do
+        own.blocks = (own.blocks + 1) // 2 * 2
+    own.block = ((own.rows + own.blocks - 1) // own.blocks + least - 1) // least * least
+    own.line = own.block + 16  # lines a power of two apart would displace each other
+    own.x = <real_t *> space
+    own.sums = own.x + net.n_in * own.rows
+    own.bias_sums = <double *> (own.sums + own.blocks * whole_lines((net.n_in + 1 + net.n_out) * own.padded))
+    each = (2 * net.n_out + own.units) * own.line + whole_lines(own.units * net.n_out)
+    own.z = <real_t *> (own.bias_sums + whole_lines(own.blocks * net.n_out)) + thread * each
+    own.d = own.z + net.n_out * own.line
+    own.h = own.d + net.n_out * own.line
+    own.scaled = own.h + own.units * own.line
+    own.w = NULL
+    own.end = <char *> (own.z + each)
     return own
 
 
-cdef Py_ssize_t lanes_space(const Net *net, Py_ssize_t batch) noexcept nogil:
+cdef Py_ssize_t lanes_space(const Net *net, Py_ssize_t batch, int n_threads) noexcept nogil:
     """Return how many bytes the arrays of such a network take."""
-    cdef Lanes own = lanes_arrays(net, batch, NULL)
-    cdef Py_ssize_t blocks = (own.rows + own.block - 1) // own.block
-    return (<char *> (own.h + blocks * own.units * own.line)) - <char *> NULL
+    return lanes_arrays(net, batch, NULL, n_threads - 1).end - <char *> NULL
 
 
-# Dropout, for LANES rows and four units at a time: the first two rounds of Philox depend on the row or the unit alone
+# Dropout, for LANES rows and eight units at a time: the first two rounds of Philox depend on the row or the unit alone
 
 
 cdef struct Lottery:
     # What the masks of some rows are drawn with.
-    words high[BATCHED_VECTORS * WORD_VECTORS]  # for each row, halves of its own product in the second round
-    words low[BATCHED_VECTORS * WORD_VECTORS]
-    uint32_t keys[2]
-    uint32_t forwards[2]
-    uint32_t limit
-    real_t scale
+    words high[DROPPED_VECTORS * WORD_VECTORS]  # for each row, halves of its own product in the second round
+    words low[DROPPED_VECTORS * WORD_VECTORS]
+    words round_keys[8]  # of the last four rounds
+    uint64_t seed
+    uint64_t forwards
+    Py_ssize_t first
+    Limit limit
 
 
-cdef void begin_lottery(
-    Lottery *lottery, double keep, uint64_t seed, uint64_t forwards, Py_ssize_t first, int vectors
-) noexcept nogil:
-    """Make ready to draw for vectors of rows that begin with `first`."""
-    cdef uint64_t high[2 * BATCHED_VECTORS * MOST_LANES]
-    cdef uint64_t low[2 * BATCHED_VECTORS * MOST_LANES]
-    cdef uint64_t product
+cdef void begin_lottery(Lottery *lottery, double keep, uint64_t seed, uint64_t forwards) noexcept nogil:
+    """Make ready to draw."""
+    cdef int r
+    lottery.seed, lottery.forwards, lottery.limit = seed, forwards, limit_of(keep)
+    for r in range(4):
+        lottery.round_keys[2 * r] = all_words(<uint32_t> seed + <uint32_t> (3 + r) * <uint32_t> 0x9E3779B9)
+        lottery.round_keys[2 * r + 1] = all_words(
+            <uint32_t> (seed >> 32) + <uint32_t> (3 + r) * <uint32_t> 0xBB67AE85
+        )
+
+
+cdef void take_rows(Lottery *lottery, Py_ssize_t first) noexcept nogil:
+    """Make ready to draw for two vectors of rows that begin with `first`."""
+    cdef uint64_t high[DROPPED_VECTORS * MOST_LANES]
+    cdef uint64_t low[DROPPED_VECTORS * MOST_LANES]
+    cdef uint64_t product = (lottery.forwards & <uint64_t> 0xFFFFFFFF) * <uint64_t> 0xCD9E8D57
     cdef uint32_t word
     cdef int i, lane, at, parts = LANES // WORD_LANES
-    lottery.keys[0], lottery.keys[1] = <uint32_t> seed, <uint32_t> (seed >> 32)
-    lottery.forwards[0], lottery.forwards[1] = <uint32_t> forwards, <uint32_t> (forwards >> 32)
-    lottery.limit = <uint32_t> (<uint64_t> rint(keep * 4294967296.0) - 1)
-    lottery.scale = <real_t> (1 / keep) if rint(keep * 4294967296.0) > 0 else 0  # nothing is kept
-    product = <uint64_t> lottery.forwards[0] * <uint64_t> 0xCD9E8D57
-    for i in range(vectors * LANES):
-        word = <uint32_t> (product >> 32) ^ <uint32_t> (first + i) ^ lottery.keys[0]
+    lottery.first = first
+    for i in range(DROPPED_VECTORS * LANES):
+        word = <uint32_t> (product >> 32) ^ <uint32_t> (first + i) ^ <uint32_t> lottery.seed
         # Of two vectors of words for a vector of rows, the first has the even rows.
         lane = i % LANES
         at = (i - lane) + lane % parts * WORD_LANES + lane // parts
         low[at] = <uint64_t> word * <uint64_t> 0xD2511F53
         high[at] = low[at] >> 32
-    for i in range(vectors * parts):
+    for i in range(DROPPED_VECTORS * parts):
         lottery.high[i] = load_words(high + i * WORD_LANES)
         lottery.low[i] = load_words(low + i * WORD_LANES)
 
 
 cdef inline void draw(
     const Lottery *lottery,
-    const int vectors,  # a constant at every call
-    uint32_t block,  # four units
-    vec *kept,  # (4, vectors) out: 1/keep, or 0
+    uint32_t block,  # eight units
+    mask *kept,  # (MASK_CELLS, DROPPED_VECTORS) out
 ) noexcept nogil:
-    """Draw whether each cell of four units is kept, as `dropout_mask` does.
+    """Draw whether each cell of eight units is kept, as `dropout_mask` does.
 
     What depends on the block alone is computed in single words: all of the first round, half of the second and third.
+    The vectors go through the other rounds side by side, as each waits for its products.
     """
-    cdef words x[4]
-    cdef words drawn[4 * WORD_VECTORS]
-    cdef uint32_t key0 = lottery.keys[0] + <uint32_t> 0x9E3779B9, key1 = lottery.keys[1] + <uint32_t> 0xBB67AE85
-    cdef uint64_t first = <uint64_t> lottery.forwards[0] * <uint64_t> 0xCD9E8D57
+    cdef words x[4 * DROPPED_VECTORS * WORD_VECTORS]
+    cdef words drawn[WORD_VECTORS]
+    cdef words ties = all_words(0)
+    cdef uint32_t key0 = <uint32_t> lottery.seed + <uint32_t> 0x9E3779B9
+    cdef uint32_t key1 = <uint32_t> (lottery.seed >> 32) + <uint32_t> 0xBB67AE85
+    cdef uint64_t first = (lottery.forwards & <uint64_t> 0xFFFFFFFF) * <uint64_t> 0xCD9E8D57
     cdef uint64_t own = <uint64_t> block * <uint64_t> 0xD2511F53
-    cdef uint32_t word = <uint32_t> (own >> 32) ^ lottery.forwards[1] ^ lottery.keys[1]
+    cdef uint32_t word = <uint32_t> (own >> 32) ^ <uint32_t> (lottery.forwards >> 32) ^ <uint32_t> (lottery.seed >> 32)
     cdef uint64_t second = <uint64_t> word * <uint64_t> 0xCD9E8D57
     cdef uint32_t start2 = <uint32_t> own ^ key1
     cdef uint32_t start0 = <uint32_t> (second >> 32) ^ <uint32_t> first ^ key0
     cdef uint64_t third = <uint64_t> start0 * <uint64_t> 0xD2511F53
-    cdef uint32_t k0, k1, next0, next2
+    cdef uint32_t next0 = <uint32_t> second ^ (key0 + <uint32_t> 0x9E3779B9)
+    cdef uint32_t next2 = <uint32_t> (third >> 32) ^ (key1 + <uint32_t> 0xBB67AE85)
     cdef int parts = LANES // WORD_LANES
-    cdef int v, part, w, r
-    key0 += <uint32_t> 0x9E3779B9
-    key1 += <uint32_t> 0xBB67AE85
-    next0, next2 = <uint32_t> second ^ key0, <uint32_t> (third >> 32) ^ key1
-    for v in range(vectors):
-        for part in range(parts):
-            x[1] = multiply_words(xor_words(lottery.high[v * parts + part], start2), <uint32_t> 0xCD9E8D57)
-            x[0] = xor_words(high_words(x[1]), next0)
-            x[2] = xor_words(lottery.low[v * parts + part], next2)
-            x[3] = all_words(<uint32_t> third)
-            k0, k1 = key0, key1
-            for r in range(4):
-                k0 += <uint32_t> 0x9E3779B9
-                k1 += <uint32_t> 0xBB67AE85
-                philox_round(x, k0, k1)
-            for w in range(4):
-                drawn[w * parts + part] = x[w]
+    cdef int s, r, v, w, part
+    for s in range(DROPPED_VECTORS * parts):
+        x[4 * s + 1] = multiply_words(xor_words(lottery.high[s], start2), <uint32_t> 0xCD9E8D57)
+        x[4 * s] = xor_words(high_words(x[4 * s + 1]), next0)
+        x[4 * s + 2] = xor_words(lottery.low[s], next2)
+        x[4 * s + 3] = all_words(<uint32_t> third)
+    for r in range(4):
+        for s in range(DROPPED_VECTORS * parts):
+            philox_round(x + 4 * s, lottery.round_keys[2 * r], lottery.round_keys[2 * r + 1])
+    for v in range(DROPPED_VECTORS):
         for w in range(4):
-            kept[w * vectors + v] = v_kept(drawn + w * parts, lottery.limit, lottery.scale)
+            for part in range(parts):
+                drawn[part] = x[4 * (v * parts + part) + w]
+            v_below(
+                drawn, lottery.limit.upper, kept + 2 * w * DROPPED_VECTORS + v,
+                kept + (2 * w + 1) * DROPPED_VECTORS + v, &ties,
+            )
+    if any_words(ties):
+        settle_ties(lottery, block, kept)
 
 
-cdef void draw_units(
-    const Lottery *lottery, int vectors, uint32_t first, Py_ssize_t blocks, vec *kept
-) noexcept nogil:
-    """`draw` for some blocks of units, apart from the loop that needs all registers; two vectors of rows."""
+cdef void settle_ties(const Lottery *lottery, uint32_t block, mask *kept) noexcept nogil:
+    """Decide where the upper half of a cell's number is the limit's: in one of some 500 calls of `draw`."""
+    cdef uint32_t x[4]
+    cdef int i, unit
+    cdef bint stays
+    for i in range(DROPPED_VECTORS * LANES):
+        x[0], x[1] = block, <uint32_t> (lottery.first + i)
+        x[2], x[3] = <uint32_t> lottery.forwards, <uint32_t> (lottery.forwards >> 32)
+        philox_block(x, lottery.seed)
+        for unit in range(MASK_CELLS):
+            if half_of(x, unit) == lottery.limit.upper:
+                stays = is_kept_by_lower(
+                    &lottery.limit, block, lottery.first + i, unit, lottery.seed, lottery.forwards
+                )
+                memset(
+                    <real_t *> (kept + unit * DROPPED_VECTORS + i // LANES) + i % LANES, 0xFF if stays else 0,
+                    sizeof(real_t),
+                )
+
+
+cdef void draw_units(const Lottery *lottery, uint32_t first, Py_ssize_t blocks, mask *kept) noexcept nogil:
+    """`draw` for some blocks of units, apart from the loop that needs all registers."""
     cdef Py_ssize_t b
     for b in range(blocks):
-        draw(lottery, 2, first + <uint32_t> b, kept + b * 8)
+        draw(lottery, first + <uint32_t> b, kept + b * MASK_CELLS * DROPPED_VECTORS)
 
 
 # Forward
-
-
-cdef inline real_t *hidden_at(const Lanes *own, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
-    """Return where row i of hidden unit j is."""
-    return own.h + (i // own.block * own.units + j) * own.line + i % own.block
 
 
 cdef inline void lanes_units(
@@ -175,184 +234,157 @@ cdef inline void lanes_units(
     const int n_out,
     const int vectors,
     const bint drops,
-    const Net *net, const Lanes *own, const Lottery *lottery, Py_ssize_t i,
+    const Net *net, const Lanes *own, const Lottery *lottery, Py_ssize_t top, Py_ssize_t i,
 ) noexcept nogil:
-    """Take some rows, from i on, through both layers."""
+    """Take some rows, from i on in the block that begins at ``top``, through both layers."""
     cdef const real_t *w1 = <const real_t *> net.stages[0].weights.values
     cdef const real_t *b1 = <const real_t *> net.stages[0].biases.values
-    cdef const Stage *second = &net.stages[2 if drops else 1]
-    cdef const real_t *w2 = <const real_t *> second.weights.values
-    cdef const real_t *b2 = <const real_t *> second.biases.values
-    cdef real_t *h = hidden_at(own, i, 0)
+    cdef const real_t *w2 = own.w
+    cdef const real_t *b2 = <const real_t *> last_of(net).biases.values
+    cdef real_t *h = own.h + i
     cdef vec x[MAX_ENDS * BATCHED_VECTORS]
     cdef vec z[MAX_ENDS * BATCHED_VECTORS]
-    cdef vec kept[BATCHED_DRAWN * BATCHED_VECTORS]
-    cdef vec unit, zero = v_all(0)
-    cdef Py_ssize_t j, top = 0, end, units = own.units
+    cdef mask kept[BATCHED_DRAWN * DROPPED_VECTORS]
+    cdef vec unit[BATCHED_VECTORS]
+    cdef vec weight, zero = v_all(0)
+    cdef Py_ssize_t j, first = 0, end, units = own.units
     cdef int v, q
     for v in range(vectors):
         for q in range(n_in):
-            x[q * vectors + v] = v_load(own.x + q * own.rows + i + v * LANES)
+            x[q * vectors + v] = v_load(own.x + q * own.rows + top + i + v * LANES)
         for q in range(n_out):
             z[q * vectors + v] = v_all(b2[q])
-    while top < units:
-        end = min(units, top + BATCHED_DRAWN) if drops else units
+    while first < units:
+        end = min(units, first + BATCHED_DRAWN) if drops else units
         if drops:
-            draw_units(lottery, vectors, <uint32_t> (top // 4), (end - top + 3) // 4, kept)
-        for j in range(top, end):
+            draw_units(
+                lottery, <uint32_t> (first // MASK_CELLS), (end - first + MASK_CELLS - 1) // MASK_CELLS, kept
+            )
+        for j in range(first, end):
+            # Each weight is loaded once: behind a store the compiler would load it again.
             for v in range(vectors):
-                unit = v_all(b1[j])
-                for q in range(n_in):
-                    unit = v_madd(x[q * vectors + v], v_all(w1[q * units + j]), unit)
-                unit = v_max(zero, unit)
+                unit[v] = v_all(b1[j])
+            for q in range(n_in):
+                weight = v_all(w1[q * units + j])
+                for v in range(vectors):
+                    unit[v] = v_madd(x[q * vectors + v], weight, unit[v])
+            for v in range(vectors):
+                unit[v] = v_max(zero, unit[v])
                 if drops:
-                    unit = v_mul(unit, kept[(j - top) * vectors + v])
-                v_store(h + v * LANES, unit)
-                for q in range(n_out):
-                    z[q * vectors + v] = v_madd(unit, v_all(w2[j * n_out + q]), z[q * vectors + v])
+                    unit[v] = v_select(kept[(j - first) * vectors + v], unit[v], zero)
+                v_store(h + v * LANES, unit[v])
+            for q in range(n_out):
+                weight = v_all(w2[j * n_out + q])
+                for v in range(vectors):
+                    z[q * vectors + v] = v_madd(unit[v], weight, z[q * vectors + v])
             h += own.line
-        top = end
+        first = end
     for v in range(vectors):
         for q in range(n_out):
-            v_store(own.z + q * own.rows + i + v * LANES, z[q * vectors + v])
+            v_store(own.z + q * own.line + i + v * LANES, z[q * vectors + v])
 
 
 cdef inline void lanes_forward(
     const int n_in, const int n_out, const int vectors, const bint drops, const Net *net, const Lanes *own,
-    uint64_t forwards, Py_ssize_t first, Py_ssize_t end,
+    uint64_t forwards, Py_ssize_t top, Py_ssize_t rows,
 ) noexcept nogil:
-    """Take rows from `first` to `end`, whole blocks, through both layers."""
+    """Take a block of rows, whole vectors, through both layers."""
     cdef Lottery lottery
-    cdef Py_ssize_t i = first
-    while i < end:
+    cdef Py_ssize_t i = 0
+    if drops:
+        begin_lottery(&lottery, net.stages[1].keep, net.stages[1].seed, net.stages[1].forwards + forwards)
+    while i < rows:
         if drops:
-            begin_lottery(
-                &lottery, net.stages[1].keep, net.stages[1].seed, net.stages[1].forwards + forwards, i, vectors
-            )
-        lanes_units(n_in, n_out, vectors, drops, net, own, &lottery, i)
+            take_rows(&lottery, top + i)
+        lanes_units(n_in, n_out, vectors, drops, net, own, &lottery, top, i)
         i += vectors * LANES
 
 
 cdef inline void lanes_forward_into(
-    const int n_in, const int n_out, const Net *net, const Lanes *own, uint64_t forwards, Py_ssize_t first,
-    Py_ssize_t end,
+    const int n_in, const int n_out, const Net *net, const Lanes *own, uint64_t forwards, Py_ssize_t top,
+    Py_ssize_t rows,
 ) noexcept nogil:
     """`lanes_forward` with as many vectors as registers can hold, with and without dropout."""
-    if net.stages[1].kind == DROPOUT:
-        lanes_forward(n_in, n_out, 2, True, net, own, forwards, first, end)
+    if drops_of(net):
+        lanes_forward(n_in, n_out, DROPPED_VECTORS, True, net, own, forwards, top, rows)
     elif n_out == 1 and n_in <= 2:
-        lanes_forward(n_in, n_out, 4, False, net, own, forwards, first, end)
+        lanes_forward(n_in, n_out, 4, False, net, own, forwards, top, rows)
     else:
-        lanes_forward(n_in, n_out, 2, False, net, own, forwards, first, end)
+        lanes_forward(n_in, n_out, 2, False, net, own, forwards, top, rows)
 
 
 cdef inline void lanes_forward_from(
-    const int n_in, const Net *net, const Lanes *own, uint64_t forwards, Py_ssize_t first, Py_ssize_t end
+    const int n_in, const Net *net, const Lanes *own, uint64_t forwards, Py_ssize_t top, Py_ssize_t rows
 ) noexcept nogil:
     """`lanes_forward`, compiled for each number of outputs."""
     if net.n_out == 1:
-        lanes_forward_into(n_in, 1, net, own, forwards, first, end)
+        lanes_forward_into(n_in, 1, net, own, forwards, top, rows)
     elif net.n_out == 2:
-        lanes_forward_into(n_in, 2, net, own, forwards, first, end)
+        lanes_forward_into(n_in, 2, net, own, forwards, top, rows)
     elif net.n_out == 3:
-        lanes_forward_into(n_in, 3, net, own, forwards, first, end)
+        lanes_forward_into(n_in, 3, net, own, forwards, top, rows)
     else:
-        lanes_forward_into(n_in, 4, net, own, forwards, first, end)
+        lanes_forward_into(n_in, 4, net, own, forwards, top, rows)
 
 
 cdef void lanes_forward_of(
-    const Net *net, const Lanes *own, uint64_t forwards, Py_ssize_t first, Py_ssize_t end
+    const Net *net, const Lanes *own, uint64_t forwards, Py_ssize_t top, Py_ssize_t rows
 ) noexcept nogil:
     """`lanes_forward`, compiled for each number of inputs."""
     if net.n_in == 1:
-        lanes_forward_from(1, net, own, forwards, first, end)
+        lanes_forward_from(1, net, own, forwards, top, rows)
     elif net.n_in == 2:
-        lanes_forward_from(2, net, own, forwards, first, end)
+        lanes_forward_from(2, net, own, forwards, top, rows)
     elif net.n_in == 3:
-        lanes_forward_from(3, net, own, forwards, first, end)
+        lanes_forward_from(3, net, own, forwards, top, rows)
     else:
-        lanes_forward_from(4, net, own, forwards, first, end)
+        lanes_forward_from(4, net, own, forwards, top, rows)
 
 
 cdef Py_ssize_t lanes_judge(
     const Net *net, const Batch *batch, const Lanes *own, Py_ssize_t first, Py_ssize_t rows, char *scratch
 ) noexcept nogil:
-    """Compute the losses of some rows and their gradient; return the hits."""
+    """Compute the losses of a block's rows, from `first` on, and their gradient; return the hits."""
     cdef const Stage *last = &net.stages[net.n_stages - 1]
     cdef const void *targets = rows_of_targets(net, batch, first)
-    cdef real_t *z = own.z + first
+    cdef real_t *z = own.z
     cdef real_t *sample_losses = <real_t *> net.sample_losses + first
     cdef Py_ssize_t hits = 0
     if net.fused:
         hits = softmax_crossentropy(
-            z, <const int32_t *> targets, z, own.d + first, sample_losses, rows, net.n_out, 1, own.rows, batch.rows,
+            z, <const int32_t *> targets, z, own.d, sample_losses, rows, net.n_out, 1, own.line, batch.rows,
             net.loss_settings[0], net.loss_settings[1], row_hits_of(net, first), <real_t *> (scratch + PRODUCT_SCRATCH),
         )
     else:
         if net.combined:
             last.activation.run(FORWARD, z, NULL, z, rows, 1, last.settings, NULL)
         compute_loss(SAMPLE_LOSSES, net, z, targets, sample_losses, rows, batch.rows)
-        compute_loss(PAIR_GRADIENT if net.combined else GRADIENT, net, z, targets, own.d + first, rows, batch.rows)
+        compute_loss(PAIR_GRADIENT if net.combined else GRADIENT, net, z, targets, own.d, rows, batch.rows)
     if net.wanted is not NULL:  # then there is one output, and rows lie as they do elsewhere
         hits = hits_of_rows(net, batch, z, first, rows)
     if net.weights is not NULL:
-        weigh_rows(net, batch, first, rows, own.d + first, 1, own.rows)
+        weigh_rows(net, batch, first, rows, own.d, 1, own.line)
     return hits
 
 
-cdef void lanes_first_phase(const Net *net, const Batch *batch, int thread, char *scratch) noexcept nogil:
-    """Take a thread's rows of a batch through the network and the loss."""
-    cdef Lanes own = lanes_arrays(net, net.batch, <real_t *> net.lanes_space)
-    cdef Py_ssize_t block = BATCHED_VECTORS * LANES, blocks = (batch.rows + block - 1) // block
-    cdef Py_ssize_t first = blocks * thread // net.progress.n_threads * block
-    cdef Py_ssize_t end = blocks * (thread + 1) // net.progress.n_threads * block
-    cdef Py_ssize_t rows = min(end, batch.rows) - first
-    cdef Py_ssize_t i, q
-    cdef const real_t *X
-    net.progress.hits[thread * 8] = 0
-    if rows <= 0:
-        return
-    if batch.order is not NULL:
-        gather(net, batch, first, rows)
-    if not batch.again:
-        X = rows_of_X(net, batch, first)
-        for q in range(net.n_in):
-            for i in range(rows):
-                own.x[q * own.rows + first + i] = X[i * net.n_in + q]
-            for i in range(first + rows, end):
-                own.x[q * own.rows + i] = 0
-    lanes_forward_of(net, &own, batch.forwards, first, end)
-    net.progress.hits[thread * 8] = lanes_judge(net, batch, &own, first, rows, scratch)
-    # Rows that only fill up the last vectors have no part in any sum.
-    for q in range(net.n_out):
-        for i in range(first + rows, end):
-            own.d[q * own.rows + i] = 0
-
-
 # Gradients and update
-
-
-cdef inline void add_to(real_t *sums, vec x, bint begins) noexcept nogil:
-    """``sums := x`` to begin with, then ``sums += x``."""
-    v_store(sums, x if begins else v_add(v_load(sums), x))
 
 
 cdef inline void lanes_gradients(
     const int n_in,  # these are constants at every call
     const int n_out,
     const int count,
-    const Net *net, const Lanes *own,
-    real_t scale,  # of what dropout has kept
+    const Lanes *own,
     Py_ssize_t j,
-    Py_ssize_t first,
-    Py_ssize_t end,
+    Py_ssize_t top,
+    Py_ssize_t rows,
+    real_t *sums,  # (n_in + 1 + n_out, LANES, LANES) out, the first `count` lines of each
 ) noexcept nogil:
-    """Add the gradients of `count` units' weights and biases over some rows to their sums."""
-    cdef const Stage *second = &net.stages[2 if net.stages[1].kind == DROPOUT else 1]
-    cdef const real_t *w2 = <const real_t *> second.weights.values + j * n_out
-    cdef const real_t *h = hidden_at(own, first, j)
-    cdef Py_ssize_t kind = own.padded * LANES, i
-    cdef real_t *sums = own.sums + j * LANES
+    """Sum up the gradients of `count` units' weights and biases over a block of rows, lane by lane."""
+    cdef const real_t *w2 = own.w + j * n_out
+    cdef const real_t *h = own.h + j * own.line
+    cdef const real_t *x = own.x + top
+    cdef Py_ssize_t kind = LANES * LANES, i = 0
     cdef vec of_w1[2 * MAX_ENDS]
     cdef vec of_w2[2 * MAX_ENDS]
     cdef vec back[2 * MAX_ENDS]
@@ -367,16 +399,15 @@ cdef inline void lanes_gradients(
         of_bias[u] = v_all(0)
         for q in range(n_out):
             of_w2[q * count + u] = v_all(0)
-            back[q * count + u] = v_all(w2[u * n_out + q] * scale)
-    i = first
-    while i < end:
+            back[q * count + u] = v_all(w2[u * n_out + q])
+    while i < rows:
         shared = v_load(own.d + i)
         for u in range(count):
-            unit[u] = v_load(h + u * own.line + i - first)
+            unit[u] = v_load(h + u * own.line + i)
             gradient[u] = v_mul(shared, back[u])
             of_w2[u] = v_madd(unit[u], shared, of_w2[u])
         for q in range(1, n_out):
-            shared = v_load(own.d + q * own.rows + i)
+            shared = v_load(own.d + q * own.line + i)
             for u in range(count):
                 gradient[u] = v_madd(shared, back[q * count + u], gradient[u])
                 of_w2[q * count + u] = v_madd(unit[u], shared, of_w2[q * count + u])
@@ -384,63 +415,71 @@ cdef inline void lanes_gradients(
             gradient[u] = v_where_not_zero(unit[u], gradient[u])
             of_bias[u] = v_add(of_bias[u], gradient[u])
         for q in range(n_in):
-            shared = v_load(own.x + q * own.rows + i)
+            shared = v_load(x + q * own.rows + i)
             for u in range(count):
                 of_w1[q * count + u] = v_madd(gradient[u], shared, of_w1[q * count + u])
         i += LANES
     for u in range(count):
         for q in range(n_in):
-            add_to(sums + q * kind + u * LANES, of_w1[q * count + u], first == 0)
-        add_to(sums + n_in * kind + u * LANES, of_bias[u], first == 0)
+            v_store(sums + q * kind + u * LANES, of_w1[q * count + u])
+        v_store(sums + n_in * kind + u * LANES, of_bias[u])
         for q in range(n_out):
-            add_to(sums + (n_in + 1 + q) * kind + u * LANES, of_w2[q * count + u], first == 0)
+            v_store(sums + (n_in + 1 + q) * kind + u * LANES, of_w2[q * count + u])
 
 
 cdef inline void lanes_backward(
-    const int n_in, const int n_out, const Net *net, const Lanes *own, Py_ssize_t first, Py_ssize_t end,
-    Py_ssize_t rows,
+    const int n_in, const int n_out, const Net *net, const Lanes *own, Py_ssize_t top, Py_ssize_t rows
 ) noexcept nogil:
-    """Sum up the gradients of units from `first` to `end` over all rows."""
-    cdef real_t scale = <real_t> (1 / net.stages[1].keep) if net.stages[1].kind == DROPOUT else 1
-    cdef Py_ssize_t top = 0, j
-    while top < rows:
-        j = first
+    """Compute the gradients of all units over a block of rows; what lies behind the last unit is of no use."""
+    cdef real_t sums[(2 * MAX_ENDS + 1) * MOST_LANES * MOST_LANES]
+    cdef real_t *result = own.sums + top // own.block * whole_lines((n_in + 1 + n_out) * own.padded)
+    cdef vec scale = v_all(scale_of(net))
+    cdef vec gradients
+    cdef Py_ssize_t first = 0, j, end
+    cdef int kind
+    if own.units < own.padded:
+        memset(sums, 0, sizeof(sums))
+    while first < own.units:
+        j, end = first, min(own.units, first + LANES)
         # Two at a time where all their sums fit into registers: 0.6 of 5.5 µs with one output, 1.4 µs lost with three.
         while n_in + n_out <= 3 and j + 2 <= end:
-            lanes_gradients(n_in, n_out, 2, net, own, scale, j, top, min(rows, top + own.block))
+            lanes_gradients(n_in, n_out, 2, own, j, top, rows, sums + (j - first) * LANES)
             j += 2
         while j < end:
-            lanes_gradients(n_in, n_out, 1, net, own, scale, j, top, min(rows, top + own.block))
+            lanes_gradients(n_in, n_out, 1, own, j, top, rows, sums + (j - first) * LANES)
             j += 1
-        top += own.block
+        for kind in range(n_in + 1 + n_out):
+            gradients = sums_of_lanes(sums + kind * LANES * LANES)
+            if kind > n_in:
+                gradients = v_mul(gradients, scale)
+            v_store(result + kind * own.padded + first, gradients)
+        first += LANES
 
 
 cdef inline void lanes_backward_from(
-    const int n_in, const Net *net, const Lanes *own, Py_ssize_t first, Py_ssize_t end, Py_ssize_t rows
+    const int n_in, const Net *net, const Lanes *own, Py_ssize_t top, Py_ssize_t rows
 ) noexcept nogil:
     """`lanes_backward`, compiled for each number of outputs."""
     if net.n_out == 1:
-        lanes_backward(n_in, 1, net, own, first, end, rows)
+        lanes_backward(n_in, 1, net, own, top, rows)
     elif net.n_out == 2:
-        lanes_backward(n_in, 2, net, own, first, end, rows)
+        lanes_backward(n_in, 2, net, own, top, rows)
     elif net.n_out == 3:
-        lanes_backward(n_in, 3, net, own, first, end, rows)
+        lanes_backward(n_in, 3, net, own, top, rows)
     else:
-        lanes_backward(n_in, 4, net, own, first, end, rows)
+        lanes_backward(n_in, 4, net, own, top, rows)
 
 
-cdef void lanes_backward_of(
-    const Net *net, const Lanes *own, Py_ssize_t first, Py_ssize_t end, Py_ssize_t rows
-) noexcept nogil:
+cdef void lanes_backward_of(const Net *net, const Lanes *own, Py_ssize_t top, Py_ssize_t rows) noexcept nogil:
     """`lanes_backward`, compiled for each number of inputs."""
     if net.n_in == 1:
-        lanes_backward_from(1, net, own, first, end, rows)
+        lanes_backward_from(1, net, own, top, rows)
     elif net.n_in == 2:
-        lanes_backward_from(2, net, own, first, end, rows)
+        lanes_backward_from(2, net, own, top, rows)
     elif net.n_in == 3:
-        lanes_backward_from(3, net, own, first, end, rows)
+        lanes_backward_from(3, net, own, top, rows)
     else:
-        lanes_backward_from(4, net, own, first, end, rows)
+        lanes_backward_from(4, net, own, top, rows)
 
 
 cdef inline vec sums_of_lanes(const real_t *vectors) noexcept nogil:
@@ -457,39 +496,103 @@ cdef inline vec sums_of_lanes(const real_t *vectors) noexcept nogil:
     return result
 
 
+# The two phases
+
+
+cdef void take_x(
+    const Net *net, const Batch *batch, const Lanes *own, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t filled
+) noexcept nogil:
+    """Transpose some rows of X; those that only fill up the last vectors are 0."""
+    cdef const real_t *X = rows_of_X(net, batch, first)
+    cdef Py_ssize_t i, q
+    for q in range(net.n_in):
+        for i in range(rows):
+            own.x[q * own.rows + first + i] = X[i * net.n_in + q]
+        for i in range(rows, filled):
+            own.x[q * own.rows + first + i] = 0
+
+
+cdef Py_ssize_t lanes_block(
+    const Net *net, const Batch *batch, const Lanes *own, Py_ssize_t block, char *scratch
+) noexcept nogil:
+    """Take a block of rows forward, through the loss and back; return the hits."""
+    cdef Py_ssize_t least = BATCHED_VECTORS * LANES, first = block * own.block
+    cdef Py_ssize_t rows = min(own.block, batch.rows - first), filled = (rows + least - 1) // least * least
+    cdef Py_ssize_t hits, i, q
+    if batch.order is not NULL:
+        gather(net, batch, first, rows)
+    if not batch.again:
+        take_x(net, batch, own, first, rows, filled)
+    lanes_forward_of(net, own, batch.forwards, first, filled)
+    hits = lanes_judge(net, batch, own, first, rows, scratch)
+    for q in range(net.n_out):
+        for i in range(rows, filled):  # these have no part in any sum
+            own.d[q * own.line + i] = 0
+        # In double: a sum in another order than row after row would move the spiral's published figures.
+        own.bias_sums[block * net.n_out + q] = total(own.d + q * own.line, filled)
+    lanes_backward_of(net, own, first, filled)
+    return hits
+
+
+cdef void lanes_first_phase(const Net *net, const Batch *batch, int thread, char *scratch) noexcept nogil:
+    """Take a thread's blocks of rows forward and back."""
+    cdef Lanes own = lanes_arrays(net, net.batch, <char *> net.lanes_space, thread)
+    cdef Py_ssize_t blocks = (batch.rows + own.block - 1) // own.block
+    cdef Py_ssize_t block = blocks * thread // net.progress.n_threads
+    cdef Py_ssize_t end = blocks * (thread + 1) // net.progress.n_threads, hits = 0
+    cdef const real_t *weights = <const real_t *> last_of(net).weights.values
+    cdef real_t scale = scale_of(net)
+    cdef Py_ssize_t j
+    if drops_of(net) and block < end:
+        for j in range(own.units * net.n_out):
+            own.scaled[j] = weights[j] * scale
+        own.w = own.scaled
+    else:
+        own.w = weights
+    while block < end:
+        hits += lanes_block(net, batch, &own, block, scratch)
+        block += 1
+    net.progress.hits[thread * 8] = hits
+
+
 cdef void lanes_second_phase(
     const Net *net, const Batch *batch, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
-    """Compute the gradients of a thread's hidden units over all rows, and update their weights and biases."""
-    cdef Lanes own = lanes_arrays(net, net.batch, <real_t *> net.lanes_space)
-    cdef Py_ssize_t block = BATCHED_VECTORS * LANES, rows = (batch.rows + block - 1) // block * block
+    """Add up the gradients of a thread's hidden units, block after block, and update their weights and biases."""
+    cdef Lanes own = lanes_arrays(net, net.batch, <char *> net.lanes_space, 0)
+    cdef Py_ssize_t blocks = (batch.rows + own.block - 1) // own.block, b
     cdef Py_ssize_t vectors = own.padded // LANES, n_in = net.n_in, n_out = net.n_out
     cdef Py_ssize_t first = vectors * thread // net.progress.n_threads * LANES
     cdef Py_ssize_t end = min(vectors * (thread + 1) // net.progress.n_threads * LANES, own.units)
+    cdef Py_ssize_t apart = whole_lines((n_in + 1 + n_out) * own.padded), kind, j
     cdef Stage *hidden = &net.stages[0]
-    cdef Stage *last = &net.stages[2 if net.stages[1].kind == DROPOUT else 1]
+    cdef Stage *last = <Stage *> last_of(net)
     cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
-    cdef Py_ssize_t kind, j
+    cdef const real_t *sums
+    cdef vec gradient
+    cdef double of_bias
+    for kind in range(n_in + 1 + n_out if first < end else 0):
+        j = first
+        while j < end:
+            sums = own.sums + kind * own.padded + j
+            gradient = v_load(sums)
+            for b in range(1, blocks):
+                gradient = v_add(gradient, v_load(sums + b * apart))
+            if kind <= n_in:
+                v_store(gradients + j - first, gradient)
+            else:
+                v_scatter(gradients + (j - first) * n_out + kind - n_in - 1, n_out, gradient, LANES)
+            j += LANES
+        if kind < n_in:
+            train_values(net, &hidden.weights, kind * own.units + first, gradients, end - first, True, constants)
+        elif kind == n_in:
+            train_values(net, &hidden.biases, first, gradients, end - first, True, constants + biases_at(net))
     if first < end:
-        lanes_backward_of(net, &own, first, end, rows)
-        for kind in range(n_in + 1 + n_out):
-            j = first
-            while j < end:
-                if kind <= n_in:
-                    v_store(gradients + j - first, sums_of_lanes(own.sums + (kind * own.padded + j) * LANES))
-                else:
-                    v_scatter(
-                        gradients + (j - first) * n_out + kind - n_in - 1, n_out,
-                        sums_of_lanes(own.sums + (kind * own.padded + j) * LANES), LANES,
-                    )
-                j += LANES
-            if kind < n_in:
-                train_values(net, &hidden.weights, kind * own.units + first, gradients, end - first, True, constants)
-            elif kind == n_in:
-                train_values(net, &hidden.biases, first, gradients, end - first, True, constants + biases_at(net))
         train_values(net, &last.weights, first * n_out, gradients, (end - first) * n_out, True, constants)
     if thread == 0:
         for kind in range(n_out):
-            # In double: a sum in another order than row after row would move the spiral's published figures.
-            gradients[kind] = <real_t> total(own.d + kind * own.rows, rows)
+            of_bias = 0
+            for b in range(blocks):
+                of_bias += own.bias_sums[b * n_out + kind]
+            gradients[kind] = <real_t> of_bias
         train_values(net, &last.biases, 0, gradients, n_out, True, constants + biases_at(net))

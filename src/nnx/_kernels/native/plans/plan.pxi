@@ -581,7 +581,9 @@ cdef class Plan:
         net.batch_targets = within(memory, &at, batch * net.n_out * size if ordered else 0)
         net.batch_wanted = <double *> within(memory, &at, batch * net.n_out * 8 if ordered else 0)
         net.gathered = within(memory, &at, batch * net.n_in * size if ordered else 0)
-        net.lanes_space = within(memory, &at, self.kernels.lanes_space(net, batch) if net.batched_lanes else 0)
+        net.lanes_space = within(
+            memory, &at, self.kernels.lanes_space(net, batch, n_threads) if net.batched_lanes else 0
+        )
         net.group_rows = 0
         if net.batched_lanes:
             for s in range(net.n_stages):

@@ -20,6 +20,7 @@ __all__ = [
     "attributes",
     "backend",
     "built",
+    "dense_parameters",
     "empty",
     "empty_like",
     "known_finite",
@@ -27,6 +28,7 @@ __all__ = [
     "name",
     "readable",
     "reason",
+    "recalled",
     "usable",
     "writable",
 ]
@@ -96,7 +98,18 @@ name, reason = choose(config.requested_backend())
 
 if TYPE_CHECKING:
     from nnx._kernels import _numpy as backend
-    from nnx._kernels._arrays import alike, are_zero, attributes, empty, empty_like, known_finite, readable, writable
+    from nnx._kernels._arrays import (
+        alike,
+        are_zero,
+        attributes,
+        dense_parameters,
+        empty,
+        empty_like,
+        known_finite,
+        readable,
+        recalled,
+        writable,
+    )
 else:
     backend = load(name)
     arrays = _binding() or _arrays
@@ -104,3 +117,4 @@ else:
     empty, empty_like = arrays.empty, arrays.empty_like
     are_zero, known_finite = arrays.are_zero, arrays.known_finite
     readable, writable = arrays.readable, arrays.writable
+    dense_parameters, recalled = arrays.dense_parameters, arrays.recalled

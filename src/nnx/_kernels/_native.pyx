@@ -802,10 +802,11 @@ def average_update(averages, values, double keep):
 include "native/column_layers.pxi"
 
 
-# Whole runs
+# Whole calls of methods, and whole runs
 
 
 include "native/plans/plan.pxi"
+include "native/calls.pxi"
 include "native/plans/segment.pxi"
 include "native/plans/minimization.pxi"
 include "native/plans/repeat.pxi"

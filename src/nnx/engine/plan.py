@@ -429,7 +429,6 @@ class Run:
             or self.done == self.begun
             or self.order.shuffles
             or self.held_out is not None
-            or self.data.weights is not None
             or self.operations >= LEAST_STEP
             or not _kernels.backend.counts_references  # type: ignore[attr-defined]
         ):
@@ -444,8 +443,10 @@ class Run:
             if value is not self.inputs
         ]
         history = functools.partial(History, self.job.history.is_regression)
+        most_rows = (LEAST_STEP - 1) // program.operations
+        refuse = divergence.refuse_parameters
         return _kernels.backend.Repeat(  # type: ignore[attr-defined]
-            self.native, program, self.model.input_layer, published, history, _kernels, divergence.refuse_parameters
+            self.native, program, most_rows, self.model.input_layer, published, history, _kernels, refuse
         )
 
     def settle(self) -> None:

@@ -110,9 +110,7 @@ def test_every_usual_call_of_a_loop_is_a_compiled_one(monkeypatch):
     for name in _numpy.CALLS:
         monkeypatch.setattr(_kernels.backend, name, counted(name))
     loop.step(X, y)
-    assert counts == {
-        name: 1 if "activation" in name or "softmax" in name else 2 for name in _numpy.CALLS
-    }
+    assert counts == {name: 1 if "activation" in name or "softmax" in name else 2 for name in _numpy.CALLS}
 
 
 CHANGES = {
@@ -121,7 +119,9 @@ CHANGES = {
     "columns first": lambda loop, X, y: (np.asfortranarray(X), y),
     "one-hot": lambda loop, X, y: (X, np.eye(3)[y]),
     "no rows but one": lambda loop, X, y: (X[:1], y[:1]),
-    "weights of another dtype": lambda loop, X, y: (setattr(loop.layers[0], "weights", np.ones((2, 16), "f4")), (X, y))[1],
+    "weights of another dtype": lambda loop, X, y: (
+        setattr(loop.layers[0], "weights", np.ones((2, 16), "f4")), (X, y)
+    )[1],
     "epsilon": lambda loop, X, y: (setattr(loop.optimizer, "epsilon", 0.5), (X, y))[1],
     "whole epsilon": lambda loop, X, y: (setattr(loop.optimizer, "epsilon", 1), (X, y))[1],
     "rate": lambda loop, X, y: (setattr(loop.optimizer, "learning_rate", 1), (X, y))[1],

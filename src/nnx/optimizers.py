@@ -147,10 +147,11 @@ class Optimizer(Described):
     def pre_update_params(self) -> None:
         """Set ``current_learning_rate`` for this step; without decay and schedule it is left alone."""
         decay, rate, iterations = self.decay, self.learning_rate, self.iterations
-        if self.schedule is None and _is_plain(decay) and _is_plain(rate) and type(iterations) is int:
-            if decay and 0 <= iterations <= check.MAX_COUNT:
+        are_plain = type(iterations) is int and 0 <= iterations <= check.MAX_COUNT
+        if are_plain and self.schedule is None and _is_plain(decay) and _is_plain(rate):  # as `_rates`, without checks
+            if decay:
                 self.current_learning_rate = rate * (1.0 / (1.0 + decay * iterations))
-                return
+            return
         where = f"{type(self).__name__}.pre_update_params"
         if check.number(where, "decay", self.decay, 0) or self.schedule is not None:
             iterations = check.whole(where, "iterations", self.iterations, 0, check.MAX_COUNT)
@@ -187,7 +188,9 @@ class Optimizer(Described):
             If parameters, gradients, state or settings are not what they must be; no parameter has changed then.
         """
         where = type(self).__name__ + ".update_params"
-        rate = float(self._checked_rate(where))
+        rate = self.current_learning_rate
+        if not _is_plain(rate):
+            rate = float(self._checked_rate(where))
         rule = self._rule(where)
         step = check.whole(where, "iterations", self.iterations, 0, check.MAX_COUNT) + 1
         if not _kernels.backend.call_optimizer_update(layer, _parameters(where, layer), rule, rate, step):

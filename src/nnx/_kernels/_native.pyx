@@ -17,7 +17,6 @@ from libc.string cimport memcmp, memcpy, memset
 
 from nnx._kernels.native.kernels cimport *
 
-import collections
 import importlib
 import operator
 

@@ -1,9 +1,9 @@
-# Whole calls of methods of layers, losses and optimizers: checks, new arrays, kernels and attributes in one compiled call.
+# Whole calls of methods of layers, losses and optimizers: checks, new arrays, kernels and attributes in one go.
 #
 # A loop that somebody has written by hand makes a dozen such calls a step, and around a small network's kernels their
 # Python code takes longer than these. Each function here does its call if all is as it usually is: plain arrays of
-# the right type and shape. In anything else it does nothing, and the method goes on as it does on any backend: it casts,
-# or says what is wrong. Once the first array is looked at, no Python code runs before the kernels have.
+# the right type and shape. In anything else it does nothing, and the method goes on as it does on any backend: it
+# casts, or says what is wrong. Once the first array is looked at, no Python code runs before the kernels have.
 
 cdef object FLOAT32 = np.dtype(np.float32)
 cdef object FLOAT64 = np.dtype(np.float64)
@@ -262,33 +262,25 @@ cdef bint take_update(
     Update *update, dict own, str gradients, object values, str kernel, tuple states, tuple settings, list held
 ) except -1:
     """Read what a rule is given for a parameter, and hold it; false if kernels cannot take it as it stands."""
-    cdef cnp.ndarray array
-    cdef Py_ssize_t first = len(held)
-    cdef int i
+    cdef Py_ssize_t first = len(held), i, k
     if not is_ready(values, NULL, True):
         return False
     held.append(values)
-    for i in range(len(states)):
-        state = item(own, states[i])
-        if not alike(state, values, True):
+    for i in range(len(states) + 1):
+        is_state = i < len(states)
+        found = item(own, states[i] if is_state else gradients)
+        if not alike(found, values, is_state):
             return False
-        for array in held[first:]:
-            if overlap(array, state):
+        for k in range(first, len(held)):
+            if overlap(held[k], found):
                 return False
-        held.append(state)
-    found = item(own, gradients)
-    if not alike(found, values):
-        return False
-    for array in held[first:]:
-        if overlap(array, found):
-            return False
-    held.append(found)
+        held.append(found)
     update.rule = rule_of(kernels_of(values), kernel)
     if update.rule.n_states != len(states):
         return False
     take_settings(update.settings, settings, update.rule.n_settings)
     update.values, update.gradients, update.size = data(values), data(found), cnp.PyArray_SIZE(values)
-    for i in range(len(states)):
+    for i in range(<Py_ssize_t> len(states)):
         update.states[i] = data(held[first + 1 + i])
     return True
 

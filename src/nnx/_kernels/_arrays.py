@@ -73,7 +73,7 @@ def dense_parameters(layer: Any) -> tuple[Array, Array] | None:
         return None
     weights, biases = vars(layer).get("weights"), vars(layer).get("biases")
     fits = writable(weights, (n_inputs, n_neurons), dtype) and writable(biases, (1, n_neurons), dtype)
-    return (weights, biases) if fits else None  # type: ignore[return-value]
+    return (weights, biases) if fits else None
 
 
 def recalled(kept: tuple[tuple[str, ...], tuple[Any, ...], Any] | None, owner: object) -> Any:

@@ -40,6 +40,7 @@ def test_every_backend_has_the_kernels_of_the_specification_with_its_signatures(
         "use",
         "offers",
         "matrix_units",
+        *_numpy.CALLS,
         *(name for name, thing in vars(_arrays).items() if inspect.isfunction(thing)),
     }
     assert _kernels.backend is _numpy or public - set(_numpy.__all__) == {name for name in helpers if name[0] != "_"}

@@ -299,7 +299,7 @@ def test_a_repeat_needs_every_array_that_the_last_step_has_stored_into(binding):
     plan = made(binding, found)
 
     def repeat(published):
-        return binding.Repeat(plan, found, nnx.Layer_Dense(1, 1), published, dict, _kernels, print)
+        return binding.Repeat(plan, found, 100, nnx.Layer_Dense(1, 1), published, dict, _kernels, print)
 
     with pytest.raises(ValueError, match="must hold all arrays"):
         repeat([])

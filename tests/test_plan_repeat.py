@@ -56,6 +56,86 @@ def test_the_same_call_is_repeated(net):
     assert [is_repeated(model, X, y, batch_size=20) for X, y in batches(net)] == repeats
 
 
+def with_rows(X, y, number, model):
+    n = (20, 7, 1, 33, 20, 64)[number]
+    return np.resize(X, (n, X.shape[1])), np.resize(y, (n, *y.shape[1:])), {}
+
+
+def with_rate(X, y, number, model):
+    model.optimizer.learning_rate = 0.01 / (1 + number)
+    return X, y, {}
+
+
+def with_weights(X, y, number, model):
+    weights = np.random.default_rng(number).random(len(X)) * (np.arange(len(X)) != number)
+    return X, y, {"sample_weight": weights.astype("f4" if number % 2 else "f8")}
+
+
+def with_other_floats(X, y, number, model):
+    dtype = "f4" if number % 2 else "f8"
+    return X.astype(dtype), y if y.dtype.kind == "i" else y.astype(dtype), {}
+
+
+CHANGING = [with_rows, with_rate, with_weights, with_other_floats]
+
+
+@pytest.mark.parametrize("net", [*NETS, CLASSIFIER, REGRESSION], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("change", CHANGING)
+def test_what_changes_from_call_to_call_leaves_what_the_long_way_leaves(net, dtype, change):
+    twins = [build(net, dtype=dtype) for _ in range(2)]
+    repeats = []
+    for number, (X, y) in enumerate(batches(net, dtype=dtype)):
+        found = []
+        for model in twins:
+            a, b, options = change(X, y, number, model)
+            before = model._again
+            found.append(step(model, a, b, repeats=model is twins[0], **options))
+            repeats.append(model is twins[1] or number == 0 or (before is not None and model._again is before))
+        assert found[0] == found[1]
+    if net in (CLASSIFIER, REGRESSION):
+        assert all(repeats) or not nnx._kernels.backend.counts_references
+
+
+def test_arrays_that_somebody_keeps_are_replaced_and_no_reason_for_the_long_way():
+    model = build(REGRESSION)
+    kept = []
+    repeats = []
+    for X, y in batches(REGRESSION):
+        repeats.append(is_repeated(model, X, y))
+        kept.append((model.layers[1].output, model.layers[1].output.copy()))
+    assert repeats == [False] + 5 * [nnx._kernels.backend.counts_references]
+    assert all((array == copy).all() for array, copy in kept)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (-np.ones(20), "sample_weight must hold 0 or numbers from 1e-30 to 1e\\+30, got -1.0 in row 0"),
+        (np.full(20, np.nan), "sample_weight must hold 0 or numbers from 1e-30 to 1e\\+30, got nan in row 0"),
+        (np.zeros(20), "sample_weight must leave at least one sample, got 0 for all 20"),
+        (np.ones(19), r"sample_weight must have one number for each of 20 rows, got shape \(19,\)"),
+    ],
+    ids=["negative", "NaN", "none", "too few"],
+)
+def test_weights_that_are_none_are_refused_by_a_call_that_is_the_last_one_again(weights, message):
+    model = build(CLASSIFIER)
+    X, y = data_for(CLASSIFIER, 20)
+    for _ in range(3):
+        model.train(X, y, print_every=None, sample_weight=np.ones(20))
+    before = bits(left_behind(model))
+    with pytest.raises(ValueError, match=message):
+        model.train(X, y, print_every=None, sample_weight=weights)
+    assert bits(left_behind(model)) == before
+
+
+def test_a_batch_larger_than_batch_size_is_several_steps():
+    model = build(CLASSIFIER)
+    for n, steps in ((20, 1), (13, 1), (40, 2), (20, 1)):
+        history = model.train(*data_for(CLASSIFIER, n), batch_size=20, print_every=None)
+        assert len(history.step_loss) == steps
+
+
 def test_each_call_returns_a_history_of_its_own():
     model = build(REGRESSION)
     found = [model.train(X, y, print_every=None) for X, y in batches(REGRESSION)]

@@ -62,8 +62,10 @@ class Activation(ActivationBase):
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
         """Set ``output``; inputs (n, ...), and ``training`` makes no difference."""
-        values = self._checked(type(self).__name__ + ".forward", "inputs", inputs)
         settings = self._settings()
+        if _kernels.backend.call_activation_forward(self, self._kernel, inputs, settings):
+            return
+        values = self._checked(type(self).__name__ + ".forward", "inputs", inputs)
         output = _kernels.empty_like(values)
         _kernels.backend.activation_forward(self._kernel, values, output, settings)
         self.inputs = values
@@ -71,10 +73,13 @@ class Activation(ActivationBase):
 
     def backward(self, dvalues: ArrayLike) -> None:
         """Set ``dinputs``, the gradient by the inputs, from ``dvalues``, the one by the output."""
-        where, name = type(self).__name__ + ".backward", self._backward_from
+        name, settings = self._backward_from, self._settings()
+        source = getattr(self, name, None)
+        if _kernels.backend.call_activation_backward(self, self._kernel, source, dvalues, settings):
+            return
+        where = type(self).__name__ + ".backward"
         values = self._checked(where, name, check.stored(where, self, name))
         dvalues = check.like(where, "dvalues", dvalues, values)
-        settings = self._settings()
         dinputs = _kernels.empty_like(values)
         _kernels.backend.activation_backward(self._kernel, values, dvalues, dinputs, settings)
         self.dinputs = dinputs

@@ -202,6 +202,8 @@ class Layer_Dense(WithBiases):
         training : bool
             If not, ``weight_averages`` and ``bias_averages`` take the place of weights and biases where there are any.
         """
+        if training and not precision.rounds() and _kernels.backend.call_dense_forward(self, inputs):
+            return
         where = "Layer_Dense.forward"
         weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
         inputs = check.rows(where, "inputs", inputs, len(weights), weights.dtype)
@@ -220,12 +222,14 @@ class Layer_Dense(WithBiases):
         ----------
         dvalues : array (n, n_neurons)
         """
+        scale = penalty_scale()
+        if not precision.rounds() and _kernels.backend.call_dense_backward(self, dvalues, scale):
+            return
         where = "Layer_Dense.backward"
         weights, biases = self._checked_parameters(where)
         n_inputs, n_neurons = weights.shape
         inputs = check.rows(where, "inputs", check.stored(where, self, "inputs"), n_inputs, weights.dtype)
         dvalues = check.rows(where, "dvalues", dvalues, n_neurons, weights.dtype, len(inputs))
-        scale = penalty_scale()
         weight_l1, weight_l2, bias_l1, bias_l2 = [strength * scale for strength in self._strengths(where)]
         dweights, dbiases, dinputs = map(_kernels.empty_like, (weights, biases, inputs))
         x, d, w = _factors(where, inputs, dvalues, weights)
@@ -239,11 +243,9 @@ class Layer_Dense(WithBiases):
 
         Read-only arrays are refused, unless nobody is going to be ``writing``.
         """
-        own, n_inputs, n_neurons, dtype = self.__dict__, self.n_inputs, self.n_neurons, self.dtype
-        if type(n_inputs) is type(n_neurons) is int and (dtype is config.FLOAT32 or dtype is config.FLOAT64):
-            w, b = own.get("weights"), own.get("biases")
-            if _kernels.writable(w, (n_inputs, n_neurons), dtype) and _kernels.writable(b, (1, n_neurons), dtype):
-                return w, b  # type: ignore[return-value]
+        found = _kernels.dense_parameters(self)
+        if found is not None:
+            return found
         w, b = super()._checked_parameters(where, writing)
         return w, b
 

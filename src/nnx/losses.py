@@ -802,6 +802,9 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
     def forward(self, inputs: ArrayLike, y_true: ArrayLike) -> np.floating[Any]:
         """Set ``output`` to the probabilities and return their mean loss; inputs (n, classes)."""
         if self._has_built_in_parts():
+            found = _kernels.backend.call_softmax_crossentropy(inputs, y_true, *self._settings())
+            if found is not None:
+                return self._keep(inputs, *found)  # type: ignore[arg-type]
             logits = check.matrix("Activation_Softmax.forward", "inputs", inputs)
             if len(logits) > 0:
                 return self._forward(logits, y_true)
@@ -816,6 +819,10 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
         labels = check.labels("Loss_CategoricalCrossentropy.forward", "y_true", y_true, *inputs.shape)
         output = _kernels.empty_like(inputs)
         loss_sum, _ = _kernels.backend.softmax_crossentropy(inputs, labels, output, None, *self._settings())
+        return self._keep(inputs, output, loss_sum)
+
+    def _keep(self, inputs: Array, output: Array, loss_sum: float) -> np.floating[Any]:
+        """Leave behind what the parts do, and return the mean loss."""
         self.loss._add(loss_sum, len(inputs))
         self.activation.inputs = inputs
         self.activation.output = self.output = output
@@ -833,6 +840,10 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
 
     def backward(self, dvalues: ArrayLike, y_true: ArrayLike) -> None:
         """Set ``dinputs`` to (p − targets) / n; dvalues are the probabilities p."""
+        found = _kernels.backend.call_softmax_crossentropy_backward(dvalues, y_true, *self._settings())
+        if found is not None:
+            self.dinputs = found
+            return
         where = "Activation_Softmax_Loss_CategoricalCrossentropy.backward"
         loss = Loss_CategoricalCrossentropy(*self._settings())
         self.dinputs = loss._pair_gradient(where, dvalues, y_true)

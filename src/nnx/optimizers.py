@@ -131,11 +131,11 @@ class Optimizer(Described):
         return super().get_config()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        had_schedule = self.schedule is not None
+        ends_schedule = name == "schedule" and value is None and self.schedule is not None
         object.__setattr__(self, name, value)
         if name == "learning_rate":  # takes effect at the next step; without decay nothing else would see to that
             object.__setattr__(self, "current_learning_rate", value)
-        elif name == "schedule" and value is None and had_schedule:  # else its last factor, often 0, would stay
+        elif ends_schedule:  # else its last factor, often 0, would stay
             object.__setattr__(self, "current_learning_rate", self.learning_rate)
 
     def __getattr__(self, name: str) -> Any:
@@ -146,6 +146,12 @@ class Optimizer(Described):
 
     def pre_update_params(self) -> None:
         """Set ``current_learning_rate`` for this step; without decay and schedule it is left alone."""
+        decay, rate, iterations = self.decay, self.learning_rate, self.iterations
+        are_plain = type(iterations) is int and 0 <= iterations <= check.MAX_COUNT
+        if are_plain and self.schedule is None and _is_plain(decay) and _is_plain(rate):  # as `_rates`, without checks
+            if decay:
+                self.current_learning_rate = rate * (1.0 / (1.0 + decay * iterations))
+            return
         where = f"{type(self).__name__}.pre_update_params"
         if check.number(where, "decay", self.decay, 0) or self.schedule is not None:
             iterations = check.whole(where, "iterations", self.iterations, 0, check.MAX_COUNT)
@@ -181,7 +187,14 @@ class Optimizer(Described):
         TypeError, ValueError
             If parameters, gradients, state or settings are not what they must be; no parameter has changed then.
         """
-        at_once(self._updates([layer]))
+        where = type(self).__name__ + ".update_params"
+        rate = self.current_learning_rate
+        if not _is_plain(rate):
+            rate = float(self._checked_rate(where))
+        rule = self._rule(where)
+        step = check.whole(where, "iterations", self.iterations, 0, check.MAX_COUNT) + 1
+        if not _kernels.backend.call_optimizer_update(layer, _parameters(where, layer), rule, rate, step):
+            at_once(self._updates([layer]))
 
     def _updates(self, layers: Iterable[Any]) -> list[partial[Any]]:
         """Return the calls that update the parameters of layers, for `at_once`; all that they need is checked."""
@@ -225,6 +238,16 @@ class Optimizer(Described):
 
     def _rule(self, where: str | None = None) -> Rule:
         """Return the rule of the step that is due, its settings checked."""
+        rule: Rule | None = _kernels.recalled(_rules.get(type(self)), self)
+        if rule is None:
+            rule = self._made_rule(where)
+            names = tuple([name for name in self._arguments if name not in ("learning_rate", "decay", "schedule")])
+            values = tuple([getattr(self, name) for name in names])
+            if type(self).__module__ == __name__ and {*map(type, values)} <= {bool, float, int, type(None)}:
+                _rules[type(self)] = names, values, rule
+        return rule
+
+    def _made_rule(self, where: str | None) -> Rule:
         where = where or f"{type(self).__name__}.update_params"
         kernel, states, settings, bias_settings = self._formula(where)
         norm, value = _limit(where, "clip_norm", self.clip_norm), _limit(where, "clip_value", self.clip_value)
@@ -238,6 +261,15 @@ class Optimizer(Described):
     def _formula(self, where: str) -> Formula:
         """Return the kernel's name, the names of its states, and its settings for weights and for biases, checked."""
         raise NotImplementedError(f"{type(self).__name__} does not define update_params(layer).")
+
+
+#: Of each class the rule that was made last, with the names and values of the settings that it was made of.
+_rules: dict[type, tuple[tuple[str, ...], tuple[Any, ...], Rule]] = {}
+
+
+def _is_plain(number: Any) -> bool:
+    """Return whether this is a finite float from 0 up, which needs no closer look."""
+    return type(number) is float and 0 <= number < math.inf
 
 
 def _limit(where: str, name: str, limit: Any) -> float:

@@ -21,6 +21,7 @@ __all__ = [
     "attributes",
     "backend",
     "built",
+    "dense_parameters",
     "empty",
     "empty_like",
     "known_finite",
@@ -28,6 +29,7 @@ __all__ = [
     "name",
     "readable",
     "reason",
+    "recalled",
     "usable",
     "writable",
 ]
@@ -102,10 +104,12 @@ if TYPE_CHECKING:
         alike,
         are_zero,
         attributes,
+        dense_parameters,
         empty,
         empty_like,
         known_finite,
         readable,
+        recalled,
         writable,
     )
 else:
@@ -116,3 +120,4 @@ else:
     empty, empty_like = arrays.empty, arrays.empty_like
     are_zero, known_finite = arrays.are_zero, arrays.known_finite
     readable, writable = arrays.readable, arrays.writable
+    dense_parameters, recalled = arrays.dense_parameters, arrays.recalled

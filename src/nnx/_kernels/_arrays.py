@@ -6,12 +6,15 @@ Where the compiled kernels are built, `nnx._kernels._native` has twins of these 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from nnx._base.typing import Array, FloatDType
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def readable(value: Any, shape: tuple[int | None, ...] | None, dtype: Any) -> bool:
@@ -61,6 +64,28 @@ def are_zero(owners: Iterable[object], names: tuple[str, ...]) -> bool:
 def known_finite(value: Any) -> bool:
     """Return whether every number is known to be finite; False where only a closer look would tell, as always here."""
     return False
+
+
+def dense_parameters(layer: Any) -> tuple[Array, Array] | None:
+    """Return a dense layer's weights and biases if kernels can read and write them as they stand, else None."""
+    n_inputs, n_neurons, dtype = layer.n_inputs, layer.n_neurons, layer.dtype
+    if type(n_inputs) is not int or type(n_neurons) is not int or dtype not in DTYPES:
+        return None
+    weights, biases = vars(layer).get("weights"), vars(layer).get("biases")
+    fits = writable(weights, (n_inputs, n_neurons), dtype) and writable(biases, (1, n_neurons), dtype)
+    return (weights, biases) if fits else None
+
+
+def recalled(kept: tuple[tuple[str, ...], tuple[Any, ...], Any] | None, owner: object) -> Any:
+    """Return what was made of an object's attributes, if these are still the same; else None.
+
+    ``kept`` holds their names, their values, and what was made of them.
+    """
+    if kept is None:
+        return None
+    names, values, result = kept
+    found = [getattr(owner, name, None) for name in names]
+    return result if all(map(operator.is_, found, values)) else None
 
 
 def empty_like(other: Array) -> Array:

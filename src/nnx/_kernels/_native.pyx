@@ -19,7 +19,6 @@ from libc.string cimport memcmp, memcpy, memset
 from nnx._kernels.native.kernels cimport *
 from nnx.predict cimport NNX_PREDICTOR, nnx_predictor
 
-import collections
 import importlib
 import operator
 
@@ -843,11 +842,12 @@ def average_update(averages, values, double keep):
 include "native/column_layers.pxi"
 
 
-# Whole runs
+# Whole calls of methods, and whole runs
 
 
 include "native/plans/orders.pxi"
 include "native/plans/plan.pxi"
+include "native/calls.pxi"
 include "native/plans/segment.pxi"
 include "native/plans/minimization.pxi"
 include "native/plans/repeat.pxi"

@@ -195,7 +195,7 @@ class Run:
         self.batch, self.n_batches, self.n_steps = job.rows, job.n_batches, job.n_steps
         self.done = self.begun = job.done
         self.looks_up = job.looks_up
-        self.published = False
+        self.published: list[tuple[dict[str, Any], str, Any]] = []  # what the last step has left: whose, which, value
         self.seconds = 0.0  # of a step, as measured last
         self.evaluation: Evaluation | None = None
         self.figures: tuple[Array, Array] | None = None  # of a compiled call that is not recorded yet
@@ -370,9 +370,10 @@ class Run:
     def _publish(self) -> None:
         """Give layers and loss the attributes that they have after the last step of the book path."""
         self.model.input_layer.output = self.inputs
-        for owner, name, value in stored(self.program, self.native, self.room):
+        left = stored(self.program, self.native, self.room)
+        for owner, name, value in left:
             owner[name] = value
-        self.published = True
+        self.published = left
 
     def publish_last(self) -> None:
         """Do the step that was the last one once more, as it was, for what it leaves behind; nothing else changes.
@@ -436,7 +437,6 @@ class Run:
             or self.done == self.begun
             or self.order.shuffles
             or self.held_out is not None
-            or self.data.weights is not None
             or self.operations >= LEAST_STEP
             or not _kernels.backend.counts_references  # type: ignore[attr-defined]
         ):
@@ -445,14 +445,12 @@ class Run:
             return None
         if any(stage.kind in UNREPEATED for stage in program.stages):
             return None
-        published = [
-            (owner, name, value)
-            for owner, name, value in stored(program, self.native, self.room)
-            if value is not self.inputs
-        ]
+        published = [each for each in self.published if each[2] is not self.inputs]
         history = functools.partial(History, self.job.history.is_regression)
+        most_rows = (LEAST_STEP - 1) // program.operations
+        refuse = divergence.refuse_parameters
         return _kernels.backend.Repeat(  # type: ignore[attr-defined]
-            self.native, program, self.model.input_layer, published, history, _kernels, divergence.refuse_parameters
+            self.native, program, most_rows, self.model.input_layer, published, history, _kernels, refuse
         )
 
     def settle(self) -> None:
@@ -471,7 +469,10 @@ def stored(made: program.Program, native: Any, room: Any) -> list[tuple[dict[str
     """Return what the last step of a plan has stored in its ``room`` for attributes: whose, which, and its value."""
     found = []
     for number, (stage, values) in enumerate(zip(made.stages, room, strict=True)):
-        found += [(vars(stage.owner), name, value) for name, value in values.items() if name != "dvalues"]
+        own = vars(stage.owner)
+        for name, value in values.items():
+            if name != "dvalues":
+                found.append((own, name, value))
         if stage.kind == "batch_norm":
             found += [(vars(stage.owner), *each) for each in native.batch_figures(number).items()]
     if not made.combined:

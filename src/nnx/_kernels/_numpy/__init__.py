@@ -21,6 +21,14 @@ from nnx._kernels._numpy.activations import (
     prelu_backward_weights,
     prelu_forward,
 )
+from nnx._kernels._numpy.calls import CALLS as CALLS
+from nnx._kernels._numpy.calls import call_activation_backward as call_activation_backward
+from nnx._kernels._numpy.calls import call_activation_forward as call_activation_forward
+from nnx._kernels._numpy.calls import call_dense_backward as call_dense_backward
+from nnx._kernels._numpy.calls import call_dense_forward as call_dense_forward
+from nnx._kernels._numpy.calls import call_optimizer_update as call_optimizer_update
+from nnx._kernels._numpy.calls import call_softmax_crossentropy as call_softmax_crossentropy
+from nnx._kernels._numpy.calls import call_softmax_crossentropy_backward as call_softmax_crossentropy_backward
 from nnx._kernels._numpy.counts import argmax, bad_label, equal_count, near_count
 from nnx._kernels._numpy.embedding import (
     embedding_backward_inputs,

@@ -656,10 +656,11 @@ cdef class Plan:
             and self.reserved_order >= ordered and self.reserved_norm == (self.lean.clip_norm != 0)
         ):
             return 0
-        self._free()
         size = self._lay_out(NULL, batch, n_threads, ordered)
-        self.memory = <char *> allocate(size)
-        self.memory_size = size
+        if self.memory is NULL or self.memory_size < size:  # batches whose sizes change come back to the largest
+            self._free()
+            self.memory = <char *> allocate(size)
+            self.memory_size = size
         self._lay_out(self.memory, batch, n_threads, ordered)
         self.reserved_batch, self.reserved_threads, self.reserved_order = batch, n_threads, ordered
         self.reserved_norm = self.lean.clip_norm != 0

@@ -2,13 +2,37 @@
 #
 # What Python code does around a small step takes several times as long as the step. A repeat compares all that
 # the last call depended on with what it was, decides nothing again, and lets the step write into the arrays that the
-# last call published, if nobody else has got hold of them. Where anything differs it does nothing, and the general path
-# is taken. The GIL is kept: from the last comparison to the last attribute that is set, no other Python code runs.
+# last call published. Where somebody else has got hold of one, or there are more rows or fewer, it makes a new one.
+# Where anything else differs it does nothing, and the general path is taken. The GIL is kept: from the last comparison
+# to the last attribute that is set, no other Python code runs.
 
 from libc.math cimport INFINITY
 
 cdef object MOST_ITERATIONS = (1 << 63) - 1
 cdef tuple RUNNING = ("iterations", "current_learning_rate")  # what an optimizer changes itself
+cdef tuple READ = ("learning_rate", *RUNNING)  # what a repeat reads at each call
+
+cdef double LEAST_WEIGHT = 1e-30, LARGEST_WEIGHT = 1e30  # of a sample, if it has any: `nnx._base.weights`
+
+cdef enum:
+    BATCH = -1  # rows of an array that has as many as the batch
+    BATCH_SIZE = 1  # among the options, in the order of `Model.train`
+    SAMPLE_WEIGHT = 14
+    CLASS_WEIGHT = 15
+
+
+cdef struct Slot:
+    # Where among a plan's stages the address of an array belongs that its step stores into.
+    Py_ssize_t offset
+    Py_ssize_t array
+
+
+cdef struct Published:
+    # An array that the last call has published.
+    Py_ssize_t rows  # or BATCH
+    Py_ssize_t columns
+    Py_ssize_t uses  # as attributes
+    bint is_new  # this call has made it, or an attribute is yet to be it
 
 
 cdef class Repeat:
@@ -19,6 +43,8 @@ cdef class Repeat:
     plan : Plan
         That has done the call.
     program : Program
+    most_rows : int
+        Of a step that is done on one thread, in one compiled call.
     input_layer : Layer_Input
     published : list of (dict, str, value)
         Every attribute that the call has set, but for those that are the samples: whose, its name, its value.
@@ -32,19 +58,25 @@ cdef class Repeat:
 
     cdef tuple options  # what the call was given beside X and y: the same objects are as good as they were then
     cdef Plan plan
+    cdef Py_ssize_t most_rows
     cdef tuple layers, trained, rule, dropouts, loss_settings
     cdef tuple attributes  # (owner, name, value): what must be as it was
-    cdef tuple owners, names, values, shapes  # of what is published
-    cdef list addresses, counts
-    cdef Stage *places  # where each stage of the step stores what it computes, in those arrays
-    cdef Py_ssize_t batch
+    cdef tuple owners, names, values  # of what is published; a value that is an array is its number among them
+    cdef list arrays
+    cdef Published *published
+    cdef Slot *slots
+    cdef int n_slots
     cdef object rate, next_iterations  # of the step that is ready
     cdef object loss, optimizer, accuracy, input_layer, history, backends, backend, diverged
     cdef bint check_finite, is_regression
 
-    def __cinit__(self, Plan plan not None, program, input_layer, list published not None, history, backends, diverged):
+    def __cinit__(
+        self, Plan plan not None, program, Py_ssize_t most_rows, input_layer, list published not None, history,
+        backends, diverged,
+    ):
         cdef list kept = []
         self.plan, self.layers, self.trained = plan, program.layers, program.trained
+        self.most_rows = most_rows
         self.loss, self.optimizer, self.accuracy = program.loss, program.optimizer, program.accuracy
         self.input_layer, self.history = input_layer, history
         self.backends, self.backend, self.diverged = backends, backends.backend, diverged
@@ -52,7 +84,7 @@ cdef class Repeat:
         self.dropouts = tuple([stage.owner for stage in program.stages if stage.kind == "dropout"])
         self.is_regression = hasattr(self.accuracy, "precision")
         for name, value in self.optimizer.__dict__.items():
-            if name not in RUNNING:
+            if name not in READ:
                 kept.append((self.optimizer, name, value))
         self.loss_settings = self.loss._settings("Model.train", self.plan.lean.n_out)
         for name in self.loss._arguments:
@@ -60,51 +92,85 @@ cdef class Repeat:
         name = "precision" if self.is_regression else "binary"
         kept.append((self.accuracy, name, getattr(self.accuracy, name)))
         self.attributes = tuple(kept)
-        self.owners = tuple([own for own, _, _ in published])
-        self.names = tuple([name for _, name, _ in published])
-        self.values = tuple([value for _, _, value in published])
-        self.shapes = tuple([value.shape if type(value) is cnp.ndarray else None for value in self.values])
-        self.addresses = [<size_t> data(value) if type(value) is cnp.ndarray else 0 for value in self.values]
-        # Each use of an array is an attribute and a place in `values`; one more is the name under which it is counted.
-        uses = collections.Counter(map(id, self.values))
-        self.counts = [2 * uses[id(value)] + 1 for value in self.values]
-        self._take_places()
+        self._take_arrays(published)
+        self._take_slots()
 
     def __dealloc__(self):
-        PyMem_RawFree(self.places)
+        PyMem_RawFree(self.published)
+        PyMem_RawFree(self.slots)
 
-    cdef int _take_places(self) except -1:
-        """Take the plan's places for what its last step has stored; refuse arrays that are not all those."""
+    cdef int _take_arrays(self, list published) except -1:
+        """Take what was published: the arrays once each, and whose attributes they are."""
+        cdef dict numbers = {}
+        cdef list values = []
+        self.arrays = []
+        self.published = <Published *> PyMem_RawCalloc(len(published) + 1, sizeof(Published))
+        if self.published is NULL:
+            raise MemoryError
+        for _, _, value in published:
+            if type(value) is not cnp.ndarray or cnp.PyArray_NDIM(value) != 2:
+                values.append((-1, value))
+                continue
+            number = numbers.setdefault(id(value), len(self.arrays))
+            if number == len(self.arrays):
+                self.arrays.append(value)
+            values.append((number, None))
+            self.published[<Py_ssize_t> number].rows = cnp.PyArray_DIM(value, 0)
+            self.published[<Py_ssize_t> number].columns = cnp.PyArray_DIM(value, 1)
+            self.published[<Py_ssize_t> number].uses += 1
+        self.owners = tuple([own for own, _, _ in published])
+        self.names = tuple([name for _, name, _ in published])
+        self.values = tuple(values)
+        return 0
+
+    cdef int _take_slots(self) except -1:
+        """Find out where each array's address belongs; refuse arrays that are not all that the last step stored."""
         cdef Plan plan = self.plan
         cdef Stage *stage
         cdef Py_ssize_t rows = plan.lean.batch
         cdef bint fits = len(self.layers) == plan.n_full and len(self.trained) == plan.n_full
         cdef int s
-        self.batch = rows
-        self.places = <Stage *> PyMem_RawCalloc(plan.n_full, sizeof(Stage))
-        if self.places is NULL:
+        fits = fits and rows > 0 and plan.stored.stages[0].kind == DENSE
+        self.slots = <Slot *> PyMem_RawCalloc(7 * plan.n_full, sizeof(Slot))
+        if self.slots is NULL:
             raise MemoryError
-        sizes = {(<size_t> data(value), value.nbytes) for value in self.values if type(value) is cnp.ndarray}
-        for s in range(plan.n_full):
-            stage = &self.places[s]
-            stage[0] = plan.stored.stages[s]
-            needed = [(<size_t> stage.output, rows * stage.n_out), (<size_t> stage.dinputs, rows * stage.n_in)]
+        for s in range(plan.n_full if fits else 0):
+            stage = &plan.stored.stages[s]
+            fits = fits and self._take_slot(<void **> &stage.output, rows * stage.n_out, True)
+            fits = fits and self._take_slot(<void **> &stage.dinputs, rows * stage.n_in, True)
+            if s > 0:
+                fits = fits and self._take_slot(<void **> &stage.inputs, rows * stage.n_in, True)
             if s + 1 < plan.n_full or not plan.lean.combined:
-                needed.append((<size_t> stage.dvalues, rows * stage.n_out))
+                fits = fits and self._take_slot(<void **> &stage.dvalues, rows * stage.n_out, True)
             if stage.kind == DROPOUT:
-                needed.append((<size_t> stage.mask, rows * stage.n_out))
+                fits = fits and self._take_slot(<void **> &stage.mask, rows * stage.n_out, True)
             if has_parameters(stage):
-                needed.append((<size_t> stage.weights.gradients, stage.weights.size))
+                fits = fits and self._take_slot(<void **> &stage.weights.gradients, stage.weights.size, False)
             if stage.kind == DENSE:
-                needed.append((<size_t> stage.biases.gradients, stage.biases.size))
-            for address, size in needed:
-                fits = fits and (address, size * plan.itemsize) in sizes
-        if not fits or rows == 0 or self.places[0].kind != DENSE:
+                fits = fits and self._take_slot(<void **> &stage.biases.gradients, stage.biases.size, False)
+        if not fits:
             raise ValueError("Repeat: published must hold all arrays that the plan's last step has stored into.")
         return 0
 
+    cdef bint _take_slot(self, void **place, Py_ssize_t size, bint by_rows) except -1:
+        """Remember which array a place among the stages is for; false if there is none."""
+        cdef Py_ssize_t i
+        for i in range(len(self.arrays)):
+            if data(self.arrays[i]) == place[0] and cnp.PyArray_SIZE(self.arrays[i]) == size:
+                if by_rows:
+                    self.published[i].rows = BATCH
+                self.slots[self.n_slots].offset = <char *> place - <char *> self.plan.stored.stages
+                self.slots[self.n_slots].array = i
+                self.n_slots += 1
+                return True
+        return False
+
     def remember(self, tuple options not None, bint check_finite):
         """Take what the call was given beside X and y, once it has ended well."""
+        if options[CLASS_WEIGHT] is not None:  # it may be a dict that changes
+            return
+        if options[BATCH_SIZE] is not None:
+            self.most_rows = min(self.most_rows, <Py_ssize_t> options[BATCH_SIZE])
         self.options, self.check_finite = options, check_finite
 
     def step(self, model, X, y, tuple options not None):
@@ -122,10 +188,11 @@ cdef class Repeat:
         if own.setdefault("_training", token) is not token:
             return None
         try:
-            if not self._is_same_call(X, options) or not self._holds(model):
+            if not self._is_same_call(options) or not self._holds(model):
                 return None
-            history = self._make_ready(model, X, y)
-            if history is None or not self._run(X):
+            samples = self._samples(X)
+            history = None if samples is None else self._make_ready(model, samples, y, options[SAMPLE_WEIGHT])
+            if history is None or not self._run(samples):
                 return None
             own["history"] = history
             if self.plan.lean.stops and not self.plan.is_finite():
@@ -135,42 +202,36 @@ cdef class Repeat:
             self.plan.release()
             own.pop("_training", None)
 
-    cdef object _make_ready(self, object model, object X, object y):
+    cdef object _make_ready(self, object model, cnp.ndarray X, object y, object weights):
         """Return a history for the figures of the step that `_run` is ready to do, or None; nothing has changed."""
         cdef object iterations = self.optimizer.iterations
+        cdef Py_ssize_t rows = cnp.PyArray_DIM(X, 0)
         try:
             self.rate = self.optimizer.current_learning_rate
             if type(self.rate) is not float or not 0 <= <double> self.rate < INFINITY or type(iterations) is not int:
                 return None
-            if not 0 <= iterations < MOST_ITERATIONS or not self._bind(X, y):
+            if not 0 <= iterations < MOST_ITERATIONS or not self._bind(X, y, weights):
                 return None
-            if self.optimizer.schedule is not None:
+            if self.optimizer.schedule is not None or self.optimizer.decay:
                 self.rate = self.optimizer._rates("Model.train", iterations, 1)
-            elif self.optimizer.decay:
-                self.rate = self.optimizer.learning_rate * (1.0 / (1.0 + self.optimizer.decay * iterations))
             self.next_iterations = iterations + 1
             history = self.history()
             stops, per_sample = self.plan.lean.stops, self.plan.lean.penalty_per_sample
             history.add(
-                *self.plan.prepare(self.batch, 1, True, 0, self.rate, None, iterations, 0, 1, stops, False, per_sample)
+                *self.plan.prepare(rows, 1, True, 0, self.rate, None, iterations, 0, 1, stops, False, per_sample)
             )
             self.loss.remember_trainable_layers(model.trainable_layers)
-            return history if self._owns_what_it_published() else None
+            return history if self._make_room(rows) else None
         except Exception:
             return None  # the general path finds out what is wrong, and says so
 
-    cdef bint _run(self, object X) except -1:
-        """Do the step, and set what it leaves behind beside the published arrays; false if it made no update."""
+    cdef bint _run(self, cnp.ndarray X) except -1:
+        """Do the step, and set what it leaves behind; false if it made no update."""
         cdef Plan plan = self.plan
-        cdef Stage *stages = plan.stored.stages
-        cdef const Stage *place = self.places
+        cdef Py_ssize_t i
         cdef dict own
-        cdef int s
-        for s in range(plan.n_full):
-            stages[s].inputs, stages[s].output, stages[s].mask = place.inputs, place.output, place.mask
-            stages[s].dvalues, stages[s].dinputs = place.dvalues, place.dinputs
-            stages[s].weights.gradients, stages[s].biases.gradients = place.weights.gradients, place.biases.gradients
-            place += 1
+        for i in range(self.n_slots):
+            (<void **> (<char *> plan.stored.stages + self.slots[i].offset))[0] = data(self.arrays[self.slots[i].array])
         if plan._work(0) < 1:
             return False
         plan.forget_averages()
@@ -181,24 +242,42 @@ cdef class Repeat:
             layer.training_forwards += 1
         (<dict> self.layers[0].__dict__)["inputs"] = X
         (<dict> self.input_layer.__dict__)["output"] = X
-        self.loss.accumulated_sum = plan.progress.loss_sum
-        self.loss.accumulated_count = <Py_ssize_t> plan.progress.loss_count  # a repeat has no weights
-        self.accuracy.accumulated_sum = plan.progress.hits_sum
-        self.accuracy.accumulated_count = <Py_ssize_t> plan.progress.hits_count
+        self._publish()
+        loss_sum, loss_count, hits_sum, hits_count = sums_of(&plan.lean)
+        self.loss.accumulated_sum, self.loss.accumulated_count = loss_sum, loss_count
+        self.accuracy.accumulated_sum, self.accuracy.accumulated_count = hits_sum, hits_count
         return True
 
-    cdef bint _is_same_call(self, object X, tuple options) except -1:
-        """Return whether these are the arguments of the last call, and samples as many as then."""
+    cdef int _publish(self) except -1:
+        """Set the attributes that are not yet what this call has stored."""
+        cdef Py_ssize_t i, number
+        cdef tuple each
+        for i in range(len(self.values)):
+            each = self.values[i]
+            number = each[0]
+            if number < 0:
+                (<dict> self.owners[i])[self.names[i]] = each[1]
+            elif self.published[number].is_new:
+                (<dict> self.owners[i])[self.names[i]] = self.arrays[number]
+        return 0
+
+    cdef bint _is_same_call(self, tuple options) except -1:
+        """Return whether these are the arguments of the last call; weights of samples are other ones, or none again."""
         cdef Py_ssize_t i
         if self.options is None or len(options) != len(self.options):
             return False
         for i in range(len(options)):
             if options[i] is not self.options[i]:
-                return False
-        return (
-            is_ready(X, <void *> self.plan.dtype, False) and cnp.PyArray_NDIM(X) == 2
-            and cnp.PyArray_DIM(X, 0) == self.batch and cnp.PyArray_DIM(X, 1) == self.plan.lean.n_in
-        )
+                if i != SAMPLE_WEIGHT or options[i] is None or self.options[i] is None:
+                    return False
+        return True
+
+    cdef cnp.ndarray _samples(self, object X):
+        """Return the samples as the plan takes them, in the other float type than its own too; None for all else."""
+        cdef cnp.ndarray samples = floats(X, self.plan.number)
+        if samples is None or cnp.PyArray_NDIM(samples) != 2 or cnp.PyArray_DIM(samples, 1) != self.plan.lean.n_in:
+            return None
+        return samples if 1 <= cnp.PyArray_DIM(samples, 0) <= self.most_rows else None
 
     cdef bint _holds(self, object model) except -1:
         """Return whether model, backend, optimizer and accuracy are as they were."""
@@ -210,55 +289,101 @@ cdef class Repeat:
                 return False
         return self.plan.holds(model)
 
-    cdef bint _bind(self, object X, object y) except -1:
-        """Bind parameters, samples and targets; false if these are not such as can be taken as they are."""
+    cdef bint _bind(self, cnp.ndarray X, object y, object weights) except -1:
+        """Bind parameters, samples, targets and weights; false if these are not such as can be taken as they are."""
         cdef Plan plan = self.plan
-        cdef Py_ssize_t n_out = plan.lean.n_out
+        cdef Py_ssize_t rows = cnp.PyArray_DIM(X, 0), n_out = plan.lean.n_out
         cdef double precision = -1
-        cdef object wanted = None
+        cdef object wanted = None, weighing = None
         if plan.lean.loss.traits & BY_LABELS:
             if type(y) is not cnp.ndarray or not cnp.PyArray_ISINTEGER(y) or cnp.PyArray_NDIM(y) != 1:
                 return False
             y = cnp.PyArray_FROMANY(y, cnp.NPY_INTP, 1, 1, cnp.NPY_ARRAY_CARRAY_RO)
         else:
-            if not is_ready(y, <void *> plan.dtype, False):
+            if not is_ready(y, NULL, False):
                 return False
             if cnp.PyArray_NDIM(y) == 1 and n_out == 1:
                 y = y.reshape(-1, 1)
-            if not has_size(y, self.batch, n_out) or (self.check_finite and not known_finite(y)):
+            if self.is_regression:
+                precision = self.accuracy.precision
+                wanted = cnp.PyArray_FROMANY(
+                    y, cnp.NPY_DOUBLE, 2, 2, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_ENSURECOPY
+                )
+            y = floats(y, plan.number)
+            if not has_size(y, rows, n_out) or (self.check_finite and not known_finite(y)):
                 return False
         if self.check_finite and not known_finite(X):
             return False
-        if self.is_regression:
-            precision = self.accuracy.precision
-            wanted = cnp.PyArray_FROMANY(
-                y, cnp.NPY_DOUBLE, 2, 2, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_ENSURECOPY
-            )
+        if weights is not None:
+            weighing = weights_of_samples(weights, rows)
+            if weighing is None:
+                return False
         return (
             plan.bind(self.layers, self.trained, self.rule, "Model.train", _no_state)
-            and plan.bind_data(X, y, self.loss_settings, wanted, False, not self.is_regression, precision)
+            and plan.bind_data(
+                X, y, self.loss_settings, wanted, False, not self.is_regression, precision, AS_THEY_ARE, weighing
+            )
         )
 
-    cdef bint _owns_what_it_published(self) except -1:
-        """Return whether all attributes are as the last call set them, and nobody else refers to their arrays."""
-        cdef PyObject *value
-        cdef Py_ssize_t i
+    cdef bint _make_room(self, Py_ssize_t rows) except -1:
+        """Have arrays for all that the step stores: those of the last call, where no one else refers to them."""
+        cdef Published *each
+        cdef PyObject *array
+        cdef Py_ssize_t i, number
+        cdef cnp.npy_intp shape[2]
         if not COUNTS_REFERENCES:
             return False
+        for i in range(len(self.arrays)):
+            self.published[i].is_new = False
         for i in range(len(self.values)):
-            found = item(<dict> self.owners[i], self.names[i])
-            value = <PyObject *> self.values[i]
-            if <PyObject *> found is not value:
-                return False
-            if self.shapes[i] is None:
-                continue
-            if Py_REFCNT(value) != <Py_ssize_t> self.counts[i]:
-                return False
-            if not is_ready(found, <void *> self.plan.dtype, True) or not has_shape(found, self.shapes[i]):
-                return False
-            if <size_t> data(found) != <size_t> self.addresses[i]:
-                return False
+            number = (<tuple> self.values[i])[0]
+            if number >= 0 and item(<dict> self.owners[i], self.names[i]) is not self.arrays[number]:
+                self.published[number].is_new = True
+        for i in range(len(self.arrays)):
+            each, array = &self.published[i], PyList_GET_ITEM(self.arrays, i)
+            shape[0], shape[1] = rows if each.rows == BATCH else each.rows, each.columns
+            # Beside the attributes, `arrays` refers to it.
+            if (
+                each.is_new or Py_REFCNT(array) != each.uses + 1 or not is_ready(<object> array, NULL, True)
+                or not has_size(<cnp.ndarray> array, shape[0], shape[1])
+            ):
+                self.arrays[i] = cnp.PyArray_EMPTY(2, shape, self.plan.number, 0)
+                each.is_new = True
         return True
+
+
+cdef cnp.ndarray floats(object value, int number):
+    """Return an array of float32 or float64 in one of these types, itself where it is of that; None for all else."""
+    cdef cnp.ndarray copy
+    cdef Py_ssize_t i
+    if not is_ready(value, NULL, False):
+        return None
+    if cnp.PyArray_TYPE(value) == number:
+        return value
+    copy = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(value), cnp.PyArray_DIMS(value), number, 0)
+    for i in range(cnp.PyArray_SIZE(value)):
+        if number == cnp.NPY_FLOAT:
+            (<float *> data(copy))[i] = <float> (<const double *> data(value))[i]
+        else:
+            (<double *> data(copy))[i] = (<const float *> data(value))[i]
+    return copy
+
+
+cdef cnp.ndarray weights_of_samples(object given, Py_ssize_t rows):
+    """Return a copy of what samples weigh, float64 (rows,); None if it is not such, or leaves no sample."""
+    cdef cnp.ndarray weights
+    cdef const double *weight
+    cdef bint leaves = False
+    cdef Py_ssize_t i
+    if not is_ready(given, NULL, False) or cnp.PyArray_NDIM(given) != 1 or cnp.PyArray_DIM(given, 0) != rows:
+        return None
+    weights = cnp.PyArray_FROMANY(given, cnp.NPY_DOUBLE, 1, 1, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_ENSURECOPY)
+    weight = <const double *> data(weights)
+    for i in range(rows):
+        if weight[i] != 0 and not LEAST_WEIGHT <= weight[i] <= LARGEST_WEIGHT:
+            return None
+        leaves = leaves or weight[i] != 0
+    return weights if leaves else None
 
 
 def _no_state(where, owner, names, values):

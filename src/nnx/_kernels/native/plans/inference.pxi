@@ -335,30 +335,41 @@ cdef class Evaluation:
         if self.labels is not NULL:
             give(self.labels)
 
-    def sums(self, Py_ssize_t first, Py_ssize_t end):
-        """Return sums of losses and hits over some batches, and of how many; None if Python code has to do it.
+    cdef bint bind(self, Net *net, Stage *stages, Progress *progress, Py_ssize_t *hits, list held) except -1:
+        """Make ready for a call of `evaluate`, but for the place that it works in; false if Python code has to do it.
 
         The parameters are read anew. Whether the model is still what the chain was made for, the caller knows.
         """
+        if self.chain._has_misfit(self.samples) or not self.chain._bind(stages, held):
+            return False
+        memset(progress, 0, sizeof(Progress))
+        progress.hits, progress.n_threads = hits, 1
+        net[0] = self.net
+        net.stages, net.progress = stages, progress
+        stages[self.chain.n_stages - 1].output = data(self.output)
+        return True
+
+    def sums(self, Py_ssize_t first, Py_ssize_t end):
+        """Return sums of losses and hits over some batches, and of how many; None if Python code has to do it."""
         cdef Stage stages[MOST_STAGES]
         cdef Progress progress
-        cdef Inference chain = self.chain
-        cdef Net net = self.net
+        cdef Net net
         cdef Py_ssize_t hits[8]
         cdef list held = []
         cdef uint64_t mode
-        if not 0 <= first <= end <= (net.n_samples + net.batch - 1) // net.batch:
+        if not 0 <= first <= end <= (self.net.n_samples + self.net.batch - 1) // self.net.batch:
             raise ValueError("Evaluation.sums: batches must be those of X.")
-        if chain._has_misfit(self.samples) or not chain._bind(stages, held):
+        if not self.bind(&net, stages, &progress, hits, held):
             return None
-        memset(&progress, 0, sizeof(Progress))
-        progress.hits, progress.n_threads = hits, 1
-        net.stages, net.progress = stages, &progress
-        stages[chain.n_stages - 1].output = data(self.output)
-        net.scratch = chain._take_place()
+        net.scratch = self.chain._take_place()
         with nogil:
             mode = enter_kernels()
-            chain.kernels.evaluate(&net, first, end)
+            self.chain.kernels.evaluate(&net, first, end)
             leave_kernels(mode)
-        chain._give_place(net.scratch)
+        self.chain._give_place(net.scratch)
         return sums_of(&net)
+
+    @property
+    def normalizes(self):
+        """Whether there are batch norms, whose factors are computed when the parameters are read."""
+        return self.net.n_batch_norms > 0 or any([owner is not None for owner in self.chain.folded])

@@ -17,6 +17,7 @@ from test_checkpoints import killed_after, without_generator
 
 import nnx
 from nnx import callbacks
+from nnx.engine import plan
 from nnx.files import safetensors
 
 SPIRAL = Net("2-64,relu,dropout,64-3,softmax")
@@ -134,6 +135,59 @@ def test_the_line_says_which_epoch_was_the_best(kind, capsys):
     watched([3, 1, 2, 2], nnx.EarlyStopping("loss", patience=2), kind, print_every=1)
     line = "stopped after epoch 4: loss has not become better since epoch 2 (1.000), whose parameters are put back"
     assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+RUNS = {
+    "held-out rows alone": (None, {}),
+    "their loss": ({"patience": 3}, {}),
+    "their accuracy": ({"patience": 4, "monitor": "validation_accuracy", "min_delta": 0.01}, {}),
+    "in batches": ({"patience": 3, "restore_best": False}, {"batch_size": 16}),
+    "shuffled": ({"patience": 3}, {"batch_size": 16, "shuffle": True, "seed": 4}),
+    "the training's loss": ({"patience": 2, "monitor": "loss"}, {"validation_data": None, "batch_size": 7}),
+    "no end": ({"patience": 100}, {"batch_size": 16}),
+    "weights": ({"patience": 3}, {"sample_weight": np.linspace(0, 1, 50)}),
+    "an average": ({"patience": 3}, {"average": 0.9}),
+}
+
+
+@pytest.mark.parametrize("net", ["2-64,relu,dropout,64-3,softmax", "5-33,sigmoid,33-17,relu,17-3,softmax"])
+@pytest.mark.parametrize(("settings", "arguments"), RUNS.values(), ids=RUNS)
+def test_epochs_in_one_compiled_call_leave_the_same_bits(net, settings, arguments, monkeypatch):
+    net = Net(net)
+    X, y = data_for(net, 50)
+    arguments = {"epochs": 40, "validation_data": data_for(net, 30, seed=2), **arguments}
+    average = arguments.pop("average", 0)
+    calls, go_on = [], plan.Run.go_on
+    monkeypatch.setattr(plan.Run, "go_on", lambda run, report: calls.append(run.done) or go_on(run, report))
+
+    def trained(*others):
+        model = build(net)
+        model.set(optimizer=nnx.Optimizer_Adam(0.05, average=average))
+        stopping = [] if settings is None else [nnx.EarlyStopping(**settings)]
+        calls.clear()
+        train(model, X, y, callbacks=[*stopping, *others] or None, **arguments)
+        states = [{**vars(each), **each._kept} for each in stopping]
+        for state in states:
+            del state["_kept"]
+        return bits(left_behind(model)), [bits(state) for state in states], len(calls)
+
+    *found, n_calls = trained()
+    *expected, _ = trained(lambda run: None)
+    assert found == expected
+    assert n_calls <= 2 or nnx._kernels.name == "numpy"
+
+
+def test_epochs_in_one_compiled_call_end_where_a_loss_is_not_finite():
+    X, y = data_for(SPIRAL, 50)
+    histories = []
+    for others in ([], [lambda run: None]):
+        model = build(SPIRAL)
+        model.set(optimizer=nnx.Optimizer_SGD(1e20))
+        stopping = nnx.EarlyStopping("loss", patience=50)
+        with pytest.raises(nnx.DivergenceError) as raised:
+            train(model, X, y, batch_size=20, epochs=30, callbacks=[stopping, *others])
+        histories.append((bits(left_behind(model)), str(raised.value), stopping.best_epoch, stopping.wait))
+    assert histories[0] == histories[1]
 
 
 def test_a_second_training_begins_anew():

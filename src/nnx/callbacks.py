@@ -167,10 +167,15 @@ class Monitor(Callback):
         if not run.resumed:
             self.best, self.best_epoch, self.wait = math.nan, 0, 0
 
+    @property
+    def _larger(self) -> bool:
+        """Whether a larger figure is better."""
+        return self.mode == "max" or (self.mode == "auto" and self.monitor.endswith("accuracy"))
+
     def _improves(self, run: TrainingRun) -> bool:
         """Take the epoch's figure; return whether it is better than all before, by more than ``min_delta``."""
         value = run.figures[self.monitor]
-        larger = self.mode == "max" or (self.mode == "auto" and self.monitor.endswith("accuracy"))
+        larger = self._larger
         if math.isnan(value) or (
             not math.isnan(self.best)
             and not (value > self.best + self.min_delta if larger else value < self.best - self.min_delta)
@@ -294,6 +299,34 @@ class EarlyStopping(Monitor):
                 np.copyto(kept, array)
         for name in self._kept.keys() - arrays.keys():
             del self._kept[name]
+
+    # Where compiled code does what `on_epoch_end` does, for several epochs
+
+    def as_compared(self) -> tuple[Any, ...]:
+        """Return which figure is looked at, whether larger is better, and what that is compared with."""
+        return (
+            EPOCH.index(self.monitor),
+            self._larger,
+            self.min_delta,
+            self.patience,
+            self.best,
+            self.best_epoch,
+            self.wait,
+        )
+
+    def place_for(self, name: str, array: Array) -> Array:
+        """Return where a parameter is kept, or may be."""
+        kept = self._kept.get(name)
+        fits = kept is not None and kept.shape == array.shape and kept.dtype == array.dtype and kept.flags.carray
+        return kept if kept is not None and fits else np.empty_like(array, order="C")
+
+    def take(self, best: float, best_epoch: int, wait: int) -> None:
+        """Be as after so many epochs."""
+        self.best, self.best_epoch, self.wait = best, best_epoch, wait
+
+    def keep(self, kept: dict[str, Array]) -> None:
+        """Have these parameters as the best."""
+        self._kept = kept
 
     def on_train_end(self, run: TrainingRun) -> None:
         """Put the parameters of the best epoch back."""

@@ -158,9 +158,8 @@ class Order:
             raise TypeError(f"{self._where}: {name} must be an array of integers, got dtype {order.dtype}.")
         if order.shape != (n_samples,):
             raise ValueError(f"{self._where}: {name} must have shape ({n_samples},), got {order.shape}.")
-        bad = (order < 0) | (order >= n_samples)
-        if bad.any():
-            place = int(np.argmax(bad))
+        if not 0 <= order.min() <= order.max() < n_samples:
+            place = int(np.argmax((order < 0) | (order >= n_samples)))
             raise ValueError(
                 f"{self._where}: {name} must be numbers of samples, from 0 to {n_samples - 1}, got {order[place]} at "
                 f"position {place}."

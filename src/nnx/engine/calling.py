@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -9,11 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from nnx._base import files
+from nnx._base import check, files
 from nnx._base.text import abridged
 from nnx._base.typing import Array
-from nnx.callbacks import Callback, CSVLog, SaveBest, TrainingRun
+from nnx.callbacks import Callback, CSVLog, EarlyStopping, SaveBest, TrainingRun
+from nnx.engine.history import EPOCH, TRAINING
 from nnx.engine.job import Job
+
+#: The methods in whose place compiled code may do what `EarlyStopping` does.
+STOPPING = {name: inspect.getattr_static(EarlyStopping, name) for name in ("on_epoch_end", "_improves", "_keep")}
 
 
 class DamagedError(Exception):
@@ -86,6 +91,29 @@ class Called:
         for call in self._at_epoch_end:
             call(run)
         if run.stopped is not None:
+            self._end_if_stopped(job)
+
+    def only_stopping(self) -> EarlyStopping | None:
+        """Return the only callback, if it is an `EarlyStopping` as it is built in."""
+        only = self.callbacks[0] if len(self.callbacks) == 1 else None
+        if type(only) is not EarlyStopping or not vars(only).keys().isdisjoint(STOPPING):
+            return None
+        if any(inspect.getattr_static(EarlyStopping, name) is not method for name, method in STOPPING.items()):
+            return None
+        floats, counts = (only.min_delta, only.best), (only.patience, only.best_epoch, only.wait)
+        plain = all(type(value) in (int, float) for value in floats) and all(
+            type(value) is int and abs(value) <= check.MAX_COUNT for value in counts
+        )
+        known = EPOCH if self._run.validated else TRAINING
+        return only if plain and only.monitor in known else None
+
+    def have_been_called(self, job: Job, n_epochs: int, stopped: bool) -> None:
+        """Be as after so many calls of that one, which has stopped the run perhaps."""
+        self.called += n_epochs
+        run = self._run
+        run.epoch, run._figures = self.called, None
+        if stopped:
+            run.stop(self.callbacks[0]._reason())
             self._end_if_stopped(job)
 
     def _end_if_stopped(self, job: Job) -> None:

@@ -118,6 +118,10 @@ class History:
         """Record an epoch's validation figures."""
         self._rows_of(VALIDATION).extend((loss, accuracy))
 
+    def add_validations(self, figures: Array) -> None:
+        """Record those of several epochs, float64 (n, 2): loss and accuracy."""
+        self._rows_of(VALIDATION).frombytes(figures.tobytes())
+
     def _rows_of(self, names: tuple[str, ...]) -> array[float]:
         """Return the rows of these figures."""
         return self._rows.setdefault(names, array("d"))

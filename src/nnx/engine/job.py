@@ -85,6 +85,12 @@ class Callbacks(Protocol):
     def end_epoch(self, job: Job) -> None:
         """Call them after an epoch; end the job there if one of them says so."""
 
+    def only_stopping(self) -> Any:
+        """Return the only callback, if it is an `EarlyStopping` as it is built in."""
+
+    def have_been_called(self, job: Job, n_epochs: int, stopped: bool) -> None:
+        """Be as after so many calls of that one, which has stopped the run perhaps."""
+
     def end(self) -> None:
         """Call them after the run."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -20,6 +21,7 @@ from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
 from nnx._base.typing import Array
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
+from nnx.callbacks import EarlyStopping, learnt
 from nnx.embedding import columns_of_categories
 from nnx.engine import divergence, program
 from nnx.engine.history import History
@@ -163,11 +165,12 @@ def _finish(run: Run, report: printing.Printer, end_epoch: EndEpoch, keep: Keep,
         while run.done < job.n_steps:
             if job.order.asks and run.must_bind_anew():
                 return False
-            run.go_on(report)
-            if run.looks_up and run.done % run.n_batches == 0:
-                end_epoch(interrupt, run.add_up)
-                if run.done == job.n_steps:  # it may have been stopped just now
-                    run.publish_last()
+            if not (report.is_silent and run.do_epochs()):
+                run.go_on(report)
+                if run.looks_up and run.done % run.n_batches == 0:
+                    end_epoch(interrupt, run.add_up)
+            if run.looks_up and run.done == job.n_steps:  # it may have been stopped just now
+                run.publish_last()
             keep(run.done, run.native.sums)
             interrupt.check()
             if job.callbacks is not None and run.done < job.n_steps and run.has_changed():
@@ -197,6 +200,7 @@ class Run:
         self.looks_up = job.looks_up
         self.published: list[tuple[dict[str, Any], str, Any]] = []  # what the last step has left: whose, which, value
         self.seconds = 0.0  # of a step, as measured last
+        self.epoch_seconds = 0.0  # of an epoch and what is due after it, where several are done in a call
         self.evaluation: Evaluation | None = None
         self.figures: tuple[Array, Array] | None = None  # of a compiled call that is not recorded yet
         stages = self.program.stages
@@ -238,6 +242,67 @@ class Run:
             raise
         if job.callbacks is not None or order.asks:
             self._remember()
+
+    # Several epochs in one compiled call
+
+    def do_epochs(self) -> bool:
+        """Do epochs as `go_on` would, then what is due after each, where built-in code alone looks on; False elsewhere.
+
+        The last epoch of the run is left over: it stores what layers keep.
+        """
+        n = self._how_many_epochs()
+        epochs = self._epochs() if n > 1 else None
+        if epochs is None:
+            return False
+        called = self.done // self.n_batches
+        self.figures, _ = self._prepare(self.done, n * self.n_batches, 0, False, keeps=True)
+        began = time.perf_counter()
+        if not epochs.native.run(n, called):
+            self.figures = None
+            return False
+        self.epoch_seconds = (time.perf_counter() - began) / max(1, epochs.native.done)
+        steps, _ = self._record()
+        epochs.conclude(self)
+        if not epochs.native.has_stopped and steps.shape[1] < n * self.n_batches:
+            self._diverge()
+        return True
+
+    def _how_many_epochs(self) -> int:
+        """Return how many whole epochs the next call may do; below 2 where it may do no more than one."""
+        job, n_batches = self.job, self.n_batches
+        if not self.looks_up or self.done % n_batches or self.order.asks or job.keeper is not None:
+            return 0
+        n = int(CALL_SECONDS / self.epoch_seconds) if self.epoch_seconds else 2
+        n = min(n, (self.n_steps - self.done) // n_batches - 1, MOST_STEPS // n_batches)
+        if self.order.shuffles:
+            n = min(n, max(1, MOST_IN_ORDER // self.n_samples))
+        return n if n < 2 or self._how_many_threads(n * n_batches) == 1 else 0
+
+    def _epochs(self) -> Epochs | None:
+        """Return what looks on in compiled code; None where Python code has to."""
+        called = self.job.callbacks
+        stopping = None if called is None else called.only_stopping()
+        if called is not None and stopping is None:
+            return None
+        if self.held_out is not None and not self._can_evaluate():
+            return None
+        return Epochs.of(self, stopping)
+
+    def _can_evaluate(self) -> bool:
+        """Return whether the held-out rows can be evaluated in the same compiled call."""
+        data = self.held_out
+        assert data is not None
+        if self.evaluation is None:
+            try:
+                self.evaluation = Evaluation(self.model, data, self.job.batch_size, self.job.threads)
+            except program.Obstacle:
+                return False
+        found = self.evaluation
+        return (
+            found.step >= found.n_batches
+            and not found.native.normalizes
+            and (data.weights is None or bool(data.weights.any()))
+        )
 
     # One compiled call
 
@@ -309,7 +374,9 @@ class Run:
             n = min(n, max(1, MOST_IN_ORDER // self.n_samples) * self.n_batches - in_epoch)
         return n
 
-    def _prepare(self, done: int, n: int, in_epoch: int, last: bool) -> tuple[tuple[Array, Array], int]:
+    def _prepare(
+        self, done: int, n: int, in_epoch: int, last: bool, keeps: bool = False
+    ) -> tuple[tuple[Array, Array], int]:
         """Make ready for ``n`` steps after ``done`` ones; return where their figures will be, and how many threads."""
         orders = None
         if self.order.shuffles:
@@ -327,7 +394,7 @@ class Run:
             done - self.begun,
             threads,
             self.job.stops,
-            self.job.callbacks is not None and in_epoch + n == self.n_batches,
+            keeps or (self.job.callbacks is not None and in_epoch + n == self.n_batches),
             self.job.penalty_per_sample,
         )
         if last:
@@ -463,6 +530,41 @@ class Run:
                 self.sums[:4]
             )
         self.native.release()
+
+
+class Epochs:
+    """What looks on while a plan does several epochs in one compiled call."""
+
+    def __init__(self, native: Any, stopping: EarlyStopping | None, kept: dict[str, Array]) -> None:
+        self.native, self.stopping, self.kept = native, stopping, kept
+
+    @classmethod
+    def of(cls, run: Run, stopping: EarlyStopping | None) -> Epochs | None:
+        """Return it for a run; None if parameters are not as compiled code copies them."""
+        evaluation = None if run.evaluation is None else run.evaluation.native
+        if stopping is None:
+            return cls(_kernels.backend.Epochs(run.native, evaluation, None, []), None, {})  # type: ignore[attr-defined]
+        arrays = learnt(run.model) if stopping.restore_best else {}
+        if not all(array.flags.carray for array in arrays.values()):
+            return None
+        kept = {name: stopping.place_for(name, array) for name, array in arrays.items()}
+        native = _kernels.backend.Epochs(  # type: ignore[attr-defined]
+            run.native, evaluation, stopping.as_compared(), [(arrays[name], kept[name]) for name in arrays]
+        )
+        return cls(native, stopping, kept)
+
+    def conclude(self, run: Run) -> None:
+        """Record what has been found after each epoch; let the callbacks be as if they had been called."""
+        native, job = self.native, run.job
+        if run.evaluation is not None and native.done:
+            run.evaluation.enter(native.sums)
+            job.history.add_validations(native.validations[: native.done])
+        if self.stopping is not None:
+            self.stopping.take(native.best, native.best_epoch, native.wait)
+            if native.has_improved:
+                self.stopping.keep(self.kept)
+        if job.callbacks is not None and native.done:
+            job.callbacks.have_been_called(job, native.done, native.has_stopped)
 
 
 def stored(made: program.Program, native: Any, room: Any) -> list[tuple[dict[str, Any], str, Any]]:
@@ -653,9 +755,13 @@ class Evaluation:
             sums = [a + b for a, b in zip(sums, found, strict=True)]
             if interrupt is not None:
                 interrupt.check()
+        self.enter(sums)
+        return True
+
+    def enter(self, sums: Sequence[float]) -> None:
+        """Let the model's loss and accuracy have added up these."""
         loss, accuracy = self.loss, self.accuracy
         loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count = sums
-        return True
 
 
 def evaluate(model: Network, data: Data, batch_size: int | None, threads: int, interrupt: Interrupt | None) -> bool:

@@ -296,6 +296,15 @@ cdef class Judged(Pieces):
         (<Py_ssize_t *> data(self.hits))[piece] = self.chain.kernels.judge(&self.net, first, rows, place)
         leave_kernels(mode)
 
+    cdef void again(self, char *place) noexcept nogil:
+        """Do all pieces once more, in this thread, and add up what they find."""
+        cdef Py_ssize_t piece
+        self.progress.loss_sum = self.progress.loss_count = 0
+        self.progress.hits_sum = self.progress.hits_count = 0
+        for piece in range(self.n_pieces):
+            self._do(piece, place, NULL)
+        self._add_up()
+
     cdef void _add_up(self) noexcept nogil:
         """Add up what all pieces have found, batch by batch."""
         cdef const Py_ssize_t *found = <const Py_ssize_t *> data(self.hits)
@@ -513,23 +522,38 @@ cdef class Evaluation:
         if self.labels is not NULL:
             give(self.labels)
 
-    def sums(self, Py_ssize_t first, Py_ssize_t end, int threads=1):
-        """Return sums of losses and hits over some batches, and of how many; None if Python code has to do it.
+    cdef Py_ssize_t n_batches(self) noexcept:
+        return (self.net.n_samples + self.net.batch - 1) // self.net.batch
+
+    cdef Judged judging(self, Py_ssize_t first, Py_ssize_t end):
+        """Return the work of evaluating the model on some batches; None if Python code has to do it.
 
         The parameters are read anew. Whether the model is still what the chain was made for, the caller knows.
         """
         cdef Stage stages[MOST_STAGES]
-        cdef Inference chain = self.chain
         cdef Net net = self.net
         cdef Judged judged = Judged.__new__(Judged)
         cdef list held = [self]
-        if not 0 <= first <= end <= (net.n_samples + net.batch - 1) // net.batch:
+        if not 0 <= first <= end <= self.n_batches():
             raise ValueError("Evaluation.sums: batches must be those of X.")
-        if chain._has_misfit(self.samples) or not chain._bind(stages, held):
+        if self.chain._has_misfit(self.samples) or not self.chain._bind(stages, held):
             return None
         net.stages = stages
-        judged.of(chain, &net, held, first, end)
-        shared = (judged.end - judged.first) * chain.operations >= least_shared
+        judged.of(self.chain, &net, held, first, end)
+        return judged
+
+    def sums(self, Py_ssize_t first, Py_ssize_t end, int threads=1):
+        """Return sums of losses and hits over some batches, and of how many; None if Python code has to do it."""
+        cdef Judged judged = self.judging(first, end)
+        cdef bint shared
+        if judged is None:
+            return None
+        shared = (judged.end - judged.first) * self.chain.operations >= least_shared
         share(judged, min(threads, judged.n_pieces) if shared else 1)
         judged._add_up()
         return sums_of(&judged.net)
+
+    @property
+    def normalizes(self):
+        """Whether there are batch norms, whose factors are computed when the parameters are read."""
+        return self.net.n_batch_norms > 0 or any([owner is not None for owner in self.chain.folded])

@@ -41,7 +41,7 @@ cdef double hits_of(const Net *net, Py_ssize_t first, Py_ssize_t rows) noexcept 
     """Return the hits of a batch, whose rows begin at ``first`` of those that are judged together."""
     cdef double hits = 0
     cdef int t
-    if net.weights is not NULL:  # row after row: sums of fractions depend on their order, and threads have no part in it
+    if net.weights is not NULL:  # sums of fractions depend on their order, which threads must have no part in
         return sum_in_four(net.row_hits + first, NULL, rows)
     for t in range(net.progress.n_threads):
         hits += <double> net.progress.hits[t * 8]

@@ -74,7 +74,7 @@ FLOORS = [
     {"cli.arguments", "cli.cases", "cli.pictures"},
     {"cli.images"},
     {"cli.tasks"},
-    {"cli.figures"},
+    {"cli.figures", "cli.measuring"},
     {"cli.train", "cli.predict", "cli.evaluate", "cli.info", "cli.bench"},
     {"cli"},
     {"__main__"},

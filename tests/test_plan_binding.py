@@ -226,6 +226,38 @@ def inferred(binding, found: program.Program, loss: tuple, wanted: object = None
     return inference.evaluation(X, Y, loss, wanted, False, True, -1.0, 6, True).sums(0, 1)
 
 
+def test_epochs_are_those_of_a_plan_that_is_prepared_for_them(binding):
+    found = lowered()
+    plan = made(binding, found)
+    bind(plan, found)
+    plan.bind_data(X, Y, LOSS, None, False, True, -1.0)
+    epochs = binding.Epochs(plan, None, None, [])
+    with pytest.raises(RuntimeError, match="prepared for whole epochs"):
+        epochs.run(1, 0)
+    plan.prepare(6, 2, False, 0, 0.1, None, 0, 0, 1, True)  # which keeps nothing
+    with pytest.raises(RuntimeError, match="prepared for whole epochs"):
+        epochs.run(1, 0)
+    plan.prepare(6, 2, False, 0, 0.1, None, 0, 0, 1, True, True)
+    with pytest.raises(ValueError, match="n_epochs must"):
+        epochs.run(3, 0)
+    assert epochs.run(2, 0)
+    assert epochs.done == 2
+
+
+@pytest.mark.parametrize("figure", [-1, 5, 7])
+def test_epochs_look_at_a_figure_that_there_is(binding, figure):
+    with pytest.raises(ValueError, match="a figure that there is"):
+        binding.Epochs(made(binding, lowered()), None, (figure, False, 0.0, 3, 0.0, 0, 0), [])
+
+
+@pytest.mark.parametrize(
+    "kept", [np.zeros(5), np.zeros(6, np.float32), np.zeros((6, 2))[:, 0]], ids=["5", "float32", "lines"]
+)
+def test_parameters_are_kept_in_arrays_alike(binding, kept):
+    with pytest.raises(ValueError, match="arrays alike"):
+        binding.Epochs(made(binding, lowered()), None, None, [(np.zeros(6), kept)])
+
+
 @pytest.mark.parametrize(("owners", "trained"), [(0, 4), (3, 4), (4, 0), (4, 3), (5, 5)])
 def test_each_stage_is_bound_to_a_layer_of_its_own(binding, owners, trained):
     found = lowered()

@@ -114,7 +114,8 @@ def dropout_mask(mask: Array, keep: float, seed: int, forwards: int) -> None:
         np.multiply(halves < upper, scale, out=rows)
         if not lower:
             continue
-        at, columns = divmod(np.flatnonzero(halves == upper), rows.shape[1])  # np.nonzero of a matrix: as long as Philox
+        # In one dimension: np.nonzero of a matrix takes as long as the words.
+        at, columns = np.divmod(np.flatnonzero(halves == upper), rows.shape[1])
         others = _words(columns // 8 + LOWER_BLOCKS, start + at, seed, forwards)
         decisive = _halves(others).reshape(len(at), 8)[np.arange(len(at)), columns % 8]
         rows[at, columns] = np.where(decisive < lower, scale, 0)

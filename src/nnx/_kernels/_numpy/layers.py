@@ -114,7 +114,8 @@ def dropout_mask(mask: Array, keep: float, seed: int, forwards: int) -> None:
         np.multiply(halves < upper, scale, out=rows)
         if not lower:
             continue
-        at, columns = np.nonzero(halves == upper)
+        # In one dimension: np.nonzero of a matrix takes as long as the words.
+        at, columns = np.divmod(np.flatnonzero(halves == upper), rows.shape[1])
         others = _words(columns // 8 + LOWER_BLOCKS, start + at, seed, forwards)
         decisive = _halves(others).reshape(len(at), 8)[np.arange(len(at)), columns % 8]
         rows[at, columns] = np.where(decisive < lower, scale, 0)
@@ -122,7 +123,10 @@ def dropout_mask(mask: Array, keep: float, seed: int, forwards: int) -> None:
 
 def _halves(words: tuple[Array, Array, Array, Array]) -> Array:
     """Return the halves of four words each, (..., 8)."""
-    return np.stack(words, -1).astype("<u4").view("<u2")
+    drawn = np.empty((*words[0].shape, 4), "<u4")
+    for lane, word in enumerate(words):
+        drawn[..., lane] = word
+    return drawn.view("<u2")
 
 
 def _words_of(

@@ -188,8 +188,8 @@ SKINNY = [
     Net("4-5,relu,dropout,5-4,sigmoid,dropout,4-2", "absolute", "near"),
     Net("4-3,softmax"),
 ]
-#: Shapes that are no multiples of a tile's or a vector's; one with more columns than row panels take at a time, and with
-#: more row panels than are computed at a time.
+#: Shapes that are no multiples of a tile's or a vector's; one has more columns than row panels take at a time, and more
+#: row panels than are computed at a time.
 WIDE = [
     Net("17-33,relu,33-5,softmax"),
     Net("17-33,relu,dropout,33-5,softmax"),

@@ -1,7 +1,7 @@
-# The gradient of the weights, and their update, some row panels at a time: a row panel is as many rows of the weights as
-# a tile is high. Both factors come packed, each thread having packed its own rows of the batch. A panel of dvalues stays
-# in the L1 cache while it meets those row panels, whose inputs stay in L2 until they have met all panels. Then the
-# optimizer is applied to them.
+# The gradient of the weights, and their update, some row panels at a time: a row panel is as many rows of the weights
+# as a tile is high. Both factors come packed, each thread having packed its own rows of the batch. A panel of dvalues
+# stays in the L1 cache while it meets those row panels, whose inputs stay in L2 until they have met all panels. Then
+# the optimizer is applied to them.
 
 cdef enum:
     ROW_PANELS = 8  # at a time, at most

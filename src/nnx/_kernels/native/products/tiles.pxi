@@ -33,7 +33,8 @@ cdef struct Finish:
 
 
 cdef struct Tiles:
-    # Tiles below each other: ``c := max(least, start + a · b)`` each, normalized before and 0 where a gate is by `finish`.
+    # Tiles below each other: ``c := max(least, start + a · b)`` each; with `finish`, normalized before, and 0 where a
+    # gate is.
     Py_ssize_t count
     const real_t *a  # (rows, depth) in: element (i, k) at i*a_row + k*a_depth
     Py_ssize_t a_row

@@ -145,6 +145,19 @@ def test_gradients_match_central_differences(rng, kind, shape):
         assert_gradient(found["dinputs"], objective, X)
 
 
+@pytest.mark.parametrize("rows", [511, 514, 1100])
+def test_gradients_of_batch_norms_of_many_rows_are_the_formulas(dtype, rng, rows):
+    layer = made(nnx.Layer_BatchNorm, 33, rng)
+    X, dvalues = (rng.standard_normal((rows, 33)).astype(dtype) for _ in range(2))
+    layer.forward(X, True)
+    layer.backward(dvalues)
+    d, z = dvalues.astype(float), (X - X.mean(0, float)) / np.sqrt(X.var(0, float) + layer.epsilon)
+    weights, tolerance = layer.weights.astype(float), 2e-4 if dtype == np.float32 else 1e-10
+    dinputs = weights * (d - d.mean(0) - z * (d * z).mean(0)) / np.sqrt(X.var(0, float) + layer.epsilon)
+    for found, expected in ((layer.dweights, (d * z).sum(0)), (layer.dbiases, d.sum(0)), (layer.dinputs, dinputs)):
+        np.testing.assert_allclose(np.squeeze(found), expected, rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.usefixtures("float64")
 def test_gradients_after_another_forward_are_those_of_the_running_figures(rng):
     layer = made(nnx.Layer_BatchNorm, 4, rng)

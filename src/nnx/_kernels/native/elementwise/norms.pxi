@@ -186,15 +186,52 @@ cdef void batch_norm_backward_weights(
 ) noexcept nogil:
     """``dweights := Σ over rows of dvalues·(inputs − mean)/sqrt(variance + epsilon); dbiases := Σ dvalues``."""
     cdef Py_ssize_t j = first, count
-    cdef vec products
+    cdef vec products, sums, middle
     while j < end:
         count = columns - j
-        store_columns(dbiases + j, column_sums(VALUES, dvalues + j, dvalues, v_all(0), rows, columns, count), count)
-        products = column_sums(
-            PRODUCTS, inputs + j, dvalues + j, load_columns(mean + j, count), rows, columns, count
-        )
+        middle = load_columns(mean + j, count)
+        if count >= LANES:
+            products = gradient_sums(inputs + j, dvalues + j, middle, rows, columns, LANES, &sums)
+        else:
+            products = gradient_sums(inputs + j, dvalues + j, middle, rows, columns, count, &sums)
+        store_columns(dbiases + j, sums, count)
         store_columns(dweights + j, v_mul(products, inverse_deviation(variance + j, epsilon, count)), count)
         j += LANES
+
+
+cdef inline vec gradient_sums(
+    const real_t *inputs, const real_t *dvalues, vec middle, Py_ssize_t rows, Py_ssize_t line, Py_ssize_t count,
+    vec *sums,  # out: those of dvalues
+) noexcept nogil:
+    """Both sums of `batch_norm_backward_weights`, for a vector of columns, in one pass and `column_sums`' order."""
+    cdef vec products = v_all(0), d
+    cdef vec of_values[SUMS_BESIDE]
+    cdef vec of_products[SUMS_BESIDE]
+    cdef Py_ssize_t i = 0, end
+    cdef int l
+    sums[0] = v_all(0)
+    while i < rows:
+        end = min(rows, i + SUMMED_ROWS)
+        for l in range(SUMS_BESIDE):
+            of_values[l] = of_products[l] = v_all(0)
+        while i + SUMS_BESIDE <= end:
+            for l in range(SUMS_BESIDE):
+                d = load_columns(dvalues + (i + l) * line, count)
+                of_values[l] = v_add(of_values[l], d)
+                of_products[l] = v_madd(d, v_sub(load_columns(inputs + (i + l) * line, count), middle), of_products[l])
+            i += SUMS_BESIDE
+        while i < end:
+            d = load_columns(dvalues + i * line, count)
+            of_values[0] = v_add(of_values[0], d)
+            of_products[0] = v_madd(d, v_sub(load_columns(inputs + i * line, count), middle), of_products[0])
+            i += 1
+        sums[0] = v_add(
+            sums[0], v_add(v_add(of_values[0], of_values[1]), v_add(of_values[2], of_values[3]))
+        )
+        products = v_add(
+            products, v_add(v_add(of_products[0], of_products[1]), v_add(of_products[2], of_products[3]))
+        )
+    return products
 
 
 cdef void batch_norm_shares(

@@ -276,7 +276,7 @@ class Run:
         n = min(n, (self.n_steps - self.done) // n_batches - 1, MOST_STEPS // n_batches)
         if self.order.shuffles:
             n = min(n, max(1, MOST_IN_ORDER // self.n_samples))
-        return n if n < 2 or self._how_many_threads(n * n_batches) == 1 else 0
+        return n if n < 2 or threads_that_pay(self.program, self.batch, n * n_batches, self.job.threads) == 1 else 0
 
     def _epochs(self) -> Epochs | None:
         """Return what looks on in compiled code; None where Python code has to."""

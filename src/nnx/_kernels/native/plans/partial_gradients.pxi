@@ -12,8 +12,7 @@ cdef enum:
 
 cdef inline Py_ssize_t partial_line(const Stage *stage) noexcept nogil:
     """Return how far the rows of a stage's partial gradients are apart."""
-    cdef Py_ssize_t line = TALL_VECTORS * LANES
-    return (stage.n_out + line - 1) // line * line if has_row_panels(stage.n_in, stage.n_out) else stage.n_out
+    return padded_columns(stage.n_out) if has_row_panels(stage.n_in, stage.n_out) else stage.n_out
 
 
 cdef inline Py_ssize_t partial_weights(const Stage *stage) noexcept nogil:
@@ -89,26 +88,24 @@ cdef void add_row_panels(
     const Net *net, const Stage *stage, real_t *partial, Py_ssize_t home, Py_ssize_t rows, bint begins
 ) noexcept nogil:
     """``partial += inputsᵀ · dvalues, Σ over rows of dvalues``, from packed rows."""
-    cdef Py_ssize_t line = TALL_VECTORS * LANES, next_panel = panel_stride(net.batch), wide = partial_line(stage)
-    cdef const real_t *tiles = <const real_t *> stage.tiles
-    cdef const real_t *b = <const real_t *> stage.panels + home * line
-    cdef real_t *gradients
-    cdef Py_ssize_t i, k = 0, deep
-    cdef int height
+    cdef Py_ssize_t line = TALL_VECTORS * LANES, panel = panel_stride(net.batch), k = 0, at, deep
+    cdef const real_t *b
+    cdef bint first
+    cdef Factors f
+    f.a, f.a_column, f.a_depth = <const real_t *> stage.tiles, tile_stride(net.batch), 0
+    f.b_depth, f.n_ahead = line, 0
     while k < rows:
-        deep = min(<Py_ssize_t> ROW_PANEL_DEPTH, rows - k)
-        sum_panels(
-            b + k * line, next_panel, deep, stage.n_out, begins and k == 0, partial + partial_weights(stage)
-        )
-        i = 0
-        while i < stage.n_in:
-            height = tile_height(stage.n_in - i)
-            gradients = partial + i * wide
-            tile_line_of(
-                height, wide // line, tiles + i * tile_stride(net.batch) + (home + k) * height, height, b + k * line,
-                next_panel, line, deep, begins and k == 0, gradients, gradients, wide,
+        deep, first = min(<Py_ssize_t> ROW_PANEL_DEPTH, rows - k), begins and k == 0
+        b = <const real_t *> stage.panels + (home + k) * line
+        sum_panels(b, panel, deep, stage.n_out, first, partial + partial_weights(stage))
+        at = 0
+        while at < stage.n_out:
+            gradient_tiles(
+                &f, stage.n_in, 0, stage.n_in, b, min(line, stage.n_out - at), home + k, deep, first, partial + at,
+                partial_line(stage), 0, 0,
             )
-            i += height
+            b += panel
+            at += line
         k += deep
 
 
@@ -193,7 +190,7 @@ cdef void train_by_groups(
             lines.rows, lines.columns, lines.line, lines.gradient_line = tile_height(stage.n_in - i), n_out, n_out, wide
             train_lines(net, &stage.weights, i * n_out, gradients + i * wide, &lines, stage.trained, constants)
             if stage.packed is not NULL and stage.trained and not net.clip_norm:
-                pack_row_panel(stage, i, lines.rows)
+                pack_row_panel(stage, i, lines.rows, 0, n_out)
             i += lines.rows
     elif mine:
         join_others(net, batch, stage, 0, size)

@@ -278,7 +278,8 @@ cdef void gradient_tiles(
     Py_ssize_t wide,  # how many of its columns are in use
     Py_ssize_t k,  # the first of the sums' terms
     Py_ssize_t deep,  # their number
-    real_t *gradients,  # (high, wide) in, if k > 0, and out
+    bint first,  # whether sums start from 0, or from the gradients
+    real_t *gradients,  # (high, wide) in and out
     Py_ssize_t line,  # how far apart those lines are
     Py_ssize_t value,  # where the weight of the first of them is
     Py_ssize_t value_line,
@@ -297,10 +298,10 @@ cdef void gradient_tiles(
         t.count = min(equal_tiles(n_in - i), (end - i) // height)
         t.a_depth = f.a_depth if f.a_depth else height
         t.a, t.a_next = f.a + i * f.a_column + k * t.a_depth, height * f.a_column
-        t.start, t.start_row = zeros, 0
-        if k:
-            t.start, t.start_row = t.c, line
-        t.n_ahead = 0 if k else f.n_ahead
+        t.start, t.start_row = t.c, line
+        if first:
+            t.start, t.start_row = zeros, 0
+        t.n_ahead = f.n_ahead if first else 0
         for n in range(t.n_ahead):
             t.ahead[n] = f.ahead[n] + value * <Py_ssize_t> sizeof(real_t)
         t.ahead_lines, t.ahead_row = height, value_line * <Py_ssize_t> sizeof(real_t)
@@ -372,7 +373,7 @@ cdef void row_panel_gradients(
         at = 0
         while at < wide:
             gradient_tiles(
-                f, n_in, i, high, b, min(line, wide - at), k, deep, gradients + at, padded_columns(wide),
+                f, n_in, i, high, b, min(line, wide - at), k, deep, k == 0, gradients + at, padded_columns(wide),
                 i * n_out + j + at, n_out,
             )
             b += f.b_panel

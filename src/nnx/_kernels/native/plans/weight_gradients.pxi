@@ -332,7 +332,8 @@ cdef void train_row_panels(
     real_t *sums,  # (n_out,) out: Σ over rows of dvalues, which lie in panels; or NULL
 ) noexcept nogil:
     """``dweights := inputsᵀ · dvalues + penalty's``, and the weights' update, for row panels that follow each other."""
-    cdef Py_ssize_t n_out = stage.n_out, at_a_time = row_panels_at_a_time(n_out), high, j, wide
+    cdef Py_ssize_t n_out = stage.n_out, at_a_time = row_panels_at_a_time(n_out), high, at, j, wide
+    cdef real_t *own  # gradients of those rows that are completed together
     cdef Factors f = factors_of_gradient(net, stage, inputs)
     cdef Lines lines
     while i < end:
@@ -342,7 +343,13 @@ cdef void train_row_panels(
             wide = min(<Py_ssize_t> ROW_PANEL_COLUMNS, n_out - j)
             lines.rows, lines.columns, lines.line, lines.gradient_line = high, wide, n_out, padded_columns(wide)
             row_panel_gradients(&f, stage.n_in, i, high, j, wide, n_out, rows, gradients, sums)
-            train_lines(net, &stage.weights, i * n_out + j, gradients, &lines, stage.trained, constants)
+            at = 0
+            while at < high:
+                if net.clip_norm:  # one by one: which rows share a sum of squares must not depend on the threads
+                    lines.rows = tile_height(stage.n_in - i - at)
+                own = gradients + at * lines.gradient_line
+                train_lines(net, &stage.weights, (i + at) * n_out + j, own, &lines, stage.trained, constants)
+                at += lines.rows
             if stage.packed is not NULL and stage.trained and not net.clip_norm:
                 pack_row_panel(stage, i, high, j, wide)
             j += wide

@@ -18,7 +18,6 @@ from nnx._base.text import abridged
 from nnx._base.typing import Array, ArrayLike, FloatDType, Path
 from nnx.embedding import check_categories, columns_of_categories
 from nnx.engine import program
-from nnx.files import predictors
 
 __all__ = ["Predictor", "get_include"]
 
@@ -159,6 +158,8 @@ class Predictor(_kernels.DirectCall):
         path : path-like
             It is replaced as a whole or not at all.
         """
+        from nnx.files import predictors
+
         predictors.save("Predictor.save", path, self._parts, self.precision, self._categories)
 
     @staticmethod
@@ -176,6 +177,8 @@ class Predictor(_kernels.DirectCall):
         ModelFileError
             If the file holds no predictor, or is damaged. Of a model's file it says how to make one.
         """
+        from nnx.files import predictors
+
         where = "Predictor.load"
         n_threads = config.checked_threads(where, "threads", threads)
         return made(*predictors.load(where, path), n_threads)

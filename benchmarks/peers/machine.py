@@ -11,8 +11,6 @@ import subprocess
 
 import timing
 
-from nnx.cli import measuring
-
 #: Where the pools of the libraries' threads take their number from, when they are imported.
 POOLS = (
     "OMP_NUM_THREADS",
@@ -76,6 +74,8 @@ def stolen() -> int | None:
 
 def description() -> dict[str, object]:
     """Return what the figures were measured on."""
+    from nnx.cli import measuring  # here: the peers' processes, which import this module, must do without nnx
+
     compiler = shutil.which("cc")
     version = ""
     if compiler:

@@ -158,6 +158,14 @@ def test_a_rule_is_made_anew_when_a_setting_changes_and_refused_then():
         optimizers[1]._rule()
 
 
+def test_a_rule_is_made_anew_when_its_formula_is_replaced(monkeypatch):
+    optimizer, seen, formula = nnx.Optimizer_Adam(), [], nnx.Optimizer_Adam._formula
+    optimizer._rule()
+    monkeypatch.setattr(nnx.Optimizer_Adam, "_formula", lambda *of: (seen.append(of), formula(*of))[1])
+    assert optimizer._rule().kernel == "adam"
+    assert seen
+
+
 def test_a_state_that_overlaps_its_parameter_is_refused():
     loop = Loop(nnx.Activation_ReLU, OPTIMIZERS["Adam"], "float64")
     for _ in range(2):

@@ -290,7 +290,7 @@ def test_a_wrong_out_is_refused_and_not_written():
         ),
         (np.zeros((4, 4), np.float32), ValueError, r"shape \(5, 4\), got float32 and \(4, 4\)"),
         (np.zeros(20, np.float32), ValueError, r"shape \(5, 4\), got float32 and \(20,\)"),
-        (read_only, ValueError, "out must be a writable array in C order, got read-only"),
+        (read_only, ValueError, "out must be a writable array in C order, got one that is read-only"),
         (np.zeros((4, 5), np.float32).T, ValueError, "out must be a writable array in C order, got one in another"),
         (np.zeros((5, 4), ">f4"), ValueError, "out must be of dtype float32"),
     ]
@@ -561,12 +561,24 @@ def test_a_file_holds_all_that_a_predictor_is(precision, tmp_path):
 def test_files_of_others_are_refused_with_what_reads_them(tmp_path):
     model, path = made(NETS[0]), tmp_path / "file.safetensors"
     model.save(path)
-    with pytest.raises(nnx.ModelFileError, match=r"^Predictor.load: .*holds a model. Call nnx.Model.load\(path\)"):
+    with pytest.raises(
+        nnx.ModelFileError, match=r"^Predictor.load: .*holds a model. Call nnx.Model.load\(path\)\.predictor"
+    ):
         nnx.Predictor.load(path)
     model.predictor().save(path)
     for call in (nnx.Model.load, model.load_parameters):
         with pytest.raises(nnx.ModelFileError, match=r"holds a predictor. Call nnx.Predictor.load\(path\)"):
             call(path)
+
+
+def put_first(description, arrays, **part):
+    """Put a part without arrays before all others."""
+    description["parts"].insert(0, part)
+    later = {
+        f"parts.{int(number) + 1}.{rest}": a for (_, number, rest), a in ((n.split("."), a) for n, a in arrays.items())
+    }
+    arrays.clear()
+    arrays.update(later)
 
 
 TAMPERED = {
@@ -578,6 +590,7 @@ TAMPERED = {
     "a kind that is no text": lambda d, a: d["parts"][-1].update(kind=["dense"]),
     "another kind": lambda d, a: d["parts"][1].update(kind="scale"),
     "no numbers": lambda d, a: d["parts"][2].update(numbers=[]),
+    "a number that no float can be": lambda d, a: d["parts"][2].update(numbers=[10**350]),
     "numbers that are none": lambda d, a: d["parts"][2].update(numbers=["1"]),
     "a width that is no number": lambda d, a: d["parts"][-1].update(n_in="5", n_out="5"),
     "a huge width": lambda d, a: d["parts"][-1].update(n_in=1 << 40, n_out=1 << 40),
@@ -594,6 +607,9 @@ TAMPERED = {
     "an array of another shape": lambda d, a: a.update({"parts.1.biases": np.zeros((1, 6), np.float32)}),
     "an array of another dtype": lambda d, a: a.update({"parts.1.biases": np.zeros((1, 5))}),
     "places beyond the table": lambda d, a: a.update({"parts.0.places": np.array([-1, 4, -1], np.int32)}),
+    "places that leave the first row out": lambda d, a: a.update({"parts.0.places": np.array([-1, 3, -1], np.int32)}),
+    "an embedding behind a layer": lambda d, a: put_first(d, a, kind="relu", numbers=[], n_in=3, n_out=3),
+    "categories of another column": lambda d, a: d.update(categories=[4, 0, 0]),
     "places of more columns": lambda d, a: a.update({"parts.0.places": np.array([-1, 0, 1], np.int32)}),
     "a table of no rows": lambda d, a: a.update({"parts.0.weights": np.zeros((0, 2), np.float32)}),
 }

@@ -238,13 +238,14 @@ class Optimizer(Described):
 
     def _rule(self, where: str | None = None) -> Rule:
         """Return the rule of the step that is due, its settings checked."""
-        rule: Rule | None = _kernels.recalled(_rules.get(type(self)), self)
+        key = type(self), type(self)._formula
+        rule: Rule | None = _kernels.recalled(_rules.get(key), self)
         if rule is None:
             rule = self._made_rule(where)
             names = tuple([name for name in self._arguments if name not in ("learning_rate", "decay", "schedule")])
             values = tuple([getattr(self, name) for name in names])
             if type(self).__module__ == __name__ and {*map(type, values)} <= {bool, float, int, type(None)}:
-                _rules[type(self)] = names, values, rule
+                _rules[key] = names, values, rule
         return rule
 
     def _made_rule(self, where: str | None) -> Rule:
@@ -263,8 +264,9 @@ class Optimizer(Described):
         raise NotImplementedError(f"{type(self).__name__} does not define update_params(layer).")
 
 
-#: Of each class the rule that was made last, with the names and values of the settings that it was made of.
-_rules: dict[type, tuple[tuple[str, ...], tuple[Any, ...], Rule]] = {}
+#: Of each class and its `_formula` the rule that was made last, with the names and values of the settings that it was
+#: made of.
+_rules: dict[tuple[type, Any], tuple[tuple[str, ...], tuple[Any, ...], Rule]] = {}
 
 
 def _is_plain(number: Any) -> bool:

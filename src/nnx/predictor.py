@@ -325,6 +325,6 @@ def _checked_out(out: Any, shape: tuple[int, int], dtype: FloatDType) -> Array:
             f"Predictor: out must be of dtype {dtype.name} and shape {shape}, got {out.dtype.name} and {out.shape}."
         )
     if not (out.flags.writeable and out.flags.c_contiguous and out.flags.aligned):
-        kind = "read-only" if not out.flags.writeable else "one in another order"
+        kind = "one that is read-only" if not out.flags.writeable else "one in another order"
         raise ValueError(f"Predictor: out must be a writable array in C order, got {kind}.")
     return np.asarray(out)

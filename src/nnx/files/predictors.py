@@ -17,7 +17,7 @@ from nnx._base.typing import Array, Path
 from nnx._base.vocabulary import kinds_of
 from nnx.activations import Activation
 from nnx.files import safetensors
-from nnx.files.model_files import PREDICTOR, READERS, VERSION, Part, opened
+from nnx.files.model_files import CHECKPOINT, MODEL, PREDICTOR, READERS, VERSION, Part, opened
 
 #: The arrays of each kind of part that has any; behind them some have a number.
 ARRAYS = {
@@ -32,6 +32,8 @@ ARRAYS = {
 NUMBERS = dict.fromkeys(ARRAYS, 0) | {"batch_norm": 1, "layer_norm": 1, "fork": 0, "join": 0}
 NUMBERS |= {kind._kernel: len(kind()._settings()) for kind in kinds_of("layer") if issubclass(kind, Activation)}
 KEYS = {"kind", "numbers", "n_in", "n_out"}
+#: Up to here a whole number is a float, too; one of 350 digits is none.
+MAX_WHOLE = 1 << 53
 
 
 def save(where: str, path: Path, parts: Any, precision: str, categories: tuple[int, ...] | None) -> None:
@@ -63,7 +65,7 @@ def load(where: str, path: Path) -> tuple[tuple[Any, ...], str, tuple[int, ...] 
     """
     file = opened(where, check.path(where, "path", path))
     if file.kind != PREDICTOR:
-        file.refuse(READERS[file.kind])
+        file.refuse(READERS[file.kind] + (".predictor()" if file.kind in (MODEL, CHECKPOINT) else ""))
     precision = file.take(str, "precision")
     if precision not in ("float32", "float64", "bfloat16"):
         file.refuse(f"is damaged: its precision is {precision!r}")
@@ -100,7 +102,9 @@ def _part(file: Part, number: int, described: Any, dtype: np.dtype[Any]) -> tupl
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    if type(value) is int:
+        return abs(value) <= MAX_WHOLE
+    return type(value) is float and math.isfinite(value)
 
 
 def _fits(kind: str, name: str, array: Array, n_in: int, n_out: int) -> bool:
@@ -113,9 +117,10 @@ def _fits(kind: str, name: str, array: Array, n_in: int, n_out: int) -> bool:
 
 
 def _fits_places(n_out: int, weights: Array, places: Array) -> bool:
-    """Return whether an embedding's places are rows of its weights, and as many as make its columns."""
-    embedded = int((places >= 0).sum())
-    return bool((places < len(weights)).all()) and len(places) + embedded * (weights.shape[1] - 1) == n_out
+    """Return whether an embedding's places are rows of its weights, in order, and as many as make its columns."""
+    starts = places[places >= 0].tolist()
+    in_order = all(one < next_one for one, next_one in itertools.pairwise((*starts, len(weights))))
+    return starts[:1] == [0] and in_order and len(places) + len(starts) * (weights.shape[1] - 1) == n_out
 
 
 def _check_chain(file: Part, parts: tuple[Any, ...]) -> None:
@@ -134,12 +139,22 @@ def _check_chain(file: Part, parts: tuple[Any, ...]) -> None:
 
 
 def _categories(file: Part, parts: tuple[Any, ...]) -> tuple[int, ...] | None:
-    """Return how many categories each column of the inputs has."""
-    rows = sum(len(values[0]) for kind, values, _, _ in parts if kind == "embedding")
-    if file.description["categories"] is None and not rows:
+    """Return how many categories each column of the inputs has: those that the embeddings have rows for."""
+    if file.description["categories"] is None and all(kind != "embedding" for kind, _, _, _ in parts):
         return None
-    counts = file.take(list, "categories")
-    known = all(type(n) is int and 0 <= n <= rows for n in counts)
-    if not known or len(counts) != parts[0][2] or sum(counts) != rows or not rows:
+    described = file.take(list, "categories")
+    counts = [0] * parts[0][2]
+    origins = list(range(len(counts)))  # of the columns of numbers that come next: where in the inputs they are
+    for number, (kind, values, _, _) in enumerate(parts):
+        if kind != "embedding":
+            continue
+        weights, places = values
+        columns = np.flatnonzero(places >= 0).tolist()
+        if any(each[0] != "embedding" for each in parts[:number]) or columns[-1] >= len(origins):
+            file.refuse(f"is damaged: its part {number} does not take categories from the inputs")
+        for column, n in zip(columns, np.diff([*places[columns], len(weights)]).tolist(), strict=True):
+            counts[origins[column]] = n
+        origins = [origin for column, origin in enumerate(origins) if column not in columns]
+    if not any(counts) or described != counts or any(type(n) is not int for n in described):
         file.refuse("is damaged: its categories are not those of its columns")
     return tuple(counts)

@@ -14,6 +14,7 @@ import numpy as np
 
 from nnx._base import check, printing, random
 from nnx._base.config import checked_threads, get_num_threads
+from nnx._base.helpers import join
 from nnx._base.interrupt import Interrupt, stopped_by
 from nnx._base.text import abridged
 from nnx._base.typing import ArrayLike
@@ -194,7 +195,7 @@ class _Group:
                 self.stop.set()
                 raise
             finally:
-                _join(threads)
+                join(threads)
         self._work()  # what is left, where threads could not start or died before they came to work
         self._show(bar)
         if self.errors:
@@ -235,17 +236,6 @@ class _Group:
             if not (isinstance(error, KeyboardInterrupt) and self.stop.is_set()):
                 self.errors.append((number, error))
                 self.stop.set()
-
-
-def _join(threads: list[threading.Thread]) -> None:
-    """Wait for threads, whatever is raised meanwhile."""
-    for number, thread in enumerate(threads):
-        try:
-            if thread.is_alive():
-                thread.join()
-        except BaseException:
-            _join(threads[number:])
-            raise
 
 
 def _name(error: BaseException, number: int) -> None:

@@ -303,7 +303,7 @@ class EarlyStopping(Monitor):
     # Where compiled code does what `on_epoch_end` does, for several epochs
 
     def as_compared(self) -> tuple[Any, ...]:
-        """Return which figure is looked at, whether larger is better, and what that is compared with."""
+        """Return the monitored figure's place, whether larger is better, and the settings and state of comparisons."""
         return (
             EPOCH.index(self.monitor),
             self._larger,
@@ -315,17 +315,17 @@ class EarlyStopping(Monitor):
         )
 
     def place_for(self, name: str, array: Array) -> Array:
-        """Return where a parameter is kept, or may be."""
+        """Return the array in which the best values of a parameter are kept; a new one if there is none that fits."""
         kept = self._kept.get(name)
         fits = kept is not None and kept.shape == array.shape and kept.dtype == array.dtype and kept.flags.carray
         return kept if kept is not None and fits else np.empty_like(array, order="C")
 
     def take(self, best: float, best_epoch: int, wait: int) -> None:
-        """Be as after so many epochs."""
+        """Take over the state that compiled code has come to."""
         self.best, self.best_epoch, self.wait = best, best_epoch, wait
 
     def keep(self, kept: dict[str, Array]) -> None:
-        """Have these parameters as the best."""
+        """Take these parameters as those of the best epoch."""
         self._kept = kept
 
     def on_train_end(self, run: TrainingRun) -> None:

@@ -796,7 +796,7 @@ class Model:
             of each dense layer are rounded to bfloat16, to nearest, and their products summed in float32.
         threads : int
             How many threads a call uses, at most, if it takes more than a millisecond or so. One by default, whatever
-            `nnx.set_num_threads` was given: who serves predictions has threads of its own. Bits are the same.
+            `nnx.set_num_threads` was given: a service has threads of its own. Bits are the same.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""`Predictor`: what a model computes with its present parameters, whatever becomes of the model.
+"""`Predictor`: what a model computes with its present parameters; later changes to the model do not affect it.
 
 It holds no layers. A part of it is what kernels need of a layer: a name, and numbers. They go into its pickles too.
 """
@@ -36,8 +36,8 @@ class Predictor(_kernels.DirectCall):
     """A model's predictions with the parameters that it had when `Model.predictor` made this.
 
     Call it with samples: ``predictor(X)`` has the bits of ``model.predict(X)``, unless it multiplies in bfloat16. It
-    returns a new array (n, n_outputs), or ``out`` of ``predictor(X, out=out)``, an array of that shape, in C order and
-    of the predictor's dtype. Samples of the other float type cost no more than those of its own.
+    returns a new array (n, n_outputs). ``predictor(X, out=out)`` writes into ``out`` and returns it: an array of that
+    shape, in C order and of the predictor's dtype. Samples of the other float type take no longer than its own.
 
     Neither later training of the model nor what is assigned to its layers changes it. It copies the parameters and
     packs them once, so a call costs less than one of ``predict``. Its attributes cannot be assigned, and any number of
@@ -129,10 +129,10 @@ class Predictor(_kernels.DirectCall):
         return out
 
     def capsule(self) -> object:
-        """Return what compiled code predicts with, without Python code and without the GIL.
+        """Return a capsule with which C and Cython code predicts, without Python code and without the GIL.
 
-        It is a capsule for ``nnx_predict.h`` and ``from nnx.predict cimport predictor_in``, which say how to use it. It
-        stays valid whatever becomes of this predictor.
+        ``nnx_predict.h``, and ``predictor_in`` of ``nnx.predict`` for Cython, say how to use it. The capsule stays
+        valid when this predictor is deleted.
 
         Raises
         ------
@@ -170,12 +170,12 @@ class Predictor(_kernels.DirectCall):
         ----------
         path : path-like
         threads : int
-            As of `Model.predictor`; no file holds it.
+            As in `Model.predictor`; files do not hold it.
 
         Raises
         ------
         ModelFileError
-            If the file holds no predictor, or is damaged. Of a model's file it says how to make one.
+            If the file holds no predictor, or is damaged. For a model's file, the message says how to make a predictor.
         """
         from nnx.files import predictors
 

@@ -1,4 +1,4 @@
-"""Threads that help the caller's with one call: started for it, and joined before it returns."""
+"""Threads that are started for one call, share its work with the caller's thread, and end before it returns."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def share(work: Callable[[], object], n_threads: int) -> None:
-    """Let ``work`` run in several threads at a time, the caller's among them, until it has returned in each.
+    """Run ``work`` in several threads at a time, the caller's among them, and return when it has returned in each.
 
-    It must do what is still left to do: threads that the system does not give are done without.
+    Each call of ``work`` must take what is left to do until nothing is: the system may refuse some of the threads.
     """
     helpers: list[threading.Thread] = []
     try:
@@ -21,7 +21,7 @@ def share(work: Callable[[], object], n_threads: int) -> None:
 
 
 def start(helpers: list[threading.Thread], n: int, work: Callable[..., object], *arguments: Any) -> None:
-    """Start threads, as many as the system gives, and add them to ``helpers``."""
+    """Start up to ``n`` threads, as many as the system allows, and add them to ``helpers``."""
     for number in range(1, n + 1):
         helper = threading.Thread(target=work, args=arguments, name=f"nnx-{number}")
         helpers.append(helper)  # first: an exception may come when it has started
@@ -33,10 +33,10 @@ def start(helpers: list[threading.Thread], n: int, work: Callable[..., object], 
 
 
 def join(helpers: list[threading.Thread]) -> None:
-    """Wait for threads, whatever is raised meanwhile: they use what the caller is about to let go of."""
+    """Wait for threads to end, whatever is raised meanwhile, as they use what the caller may free afterwards."""
     for number, helper in enumerate(helpers):
         try:
-            if helper.is_alive():  # else it is over, or its start was interrupted, and it finds that it comes too late
+            if helper.is_alive():  # else it has ended, or its start was interrupted and it will find nothing to do
                 helper.join()
         except BaseException:
             join(helpers[number:])

@@ -126,7 +126,7 @@ class Order:
     def draw_some(self, epoch: int, n_epochs: int, n_samples: int) -> Array:
         """Return the orders of some epochs from this one on, intp (n_epochs, n_samples), which nobody writes to.
 
-        A function is asked for those of one epoch at a time.
+        Where the orders come from a function, ``n_epochs`` must be 1.
         """
         first, orders = self._latest
         if not first <= epoch <= epoch + n_epochs <= first + len(orders):

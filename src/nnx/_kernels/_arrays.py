@@ -99,7 +99,7 @@ def empty(rows: int, columns: int, dtype: FloatDType) -> Array:
 
 
 class DirectCall:
-    """What is called with samples; the compiled twin goes straight to ``_native``, and here only if that cannot say."""
+    """The call of a `Predictor`. The compiled twin asks ``_native`` first, and calls ``_predict`` if that declines."""
 
     __slots__ = ("_native", "threads")
 

@@ -1,4 +1,4 @@
-"""What `nnx info --measure` measures: what a core can do at most, and what it costs that several share work."""
+"""What `nnx info --measure` measures: a core's peak, and what it costs to share work between cores."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ COPIED = 1 << 26
 
 
 def lines() -> list[str]:
-    """Return all that is measured, as lines of text, within half a second or so."""
+    """Return all that is measured, as lines of text. It takes half a second or so."""
     return [f"peak         {_peaks_in_words()}", f"cache line   {transfer_in_words(line_transfers())}", _memory()]
 
 
 def peak(dtype: str) -> float:
-    """Return how many operations a second a core does in multiply-adds that never leave the registers, in 10⁹."""
+    """Return a core's peak in GFLOP/s: of multiply-adds on registers alone."""
     multiply_adds = _kernels.backend._multiply_adds  # type: ignore[attr-defined]
     turns, best = 1000, 0.0
     while _timed(multiply_adds, dtype, turns)[1] < SECONDS / 4:
@@ -52,8 +52,8 @@ def _peaks_in_words() -> str:
 def line_transfers() -> list[float]:
     """Return how many nanoseconds a cache line takes there and back, for pairs of the processors that may be used.
 
-    Of the first with each of the others; where a thread cannot choose its processor, of the two that the system
-    chooses. Empty where there is a single processor, or nothing to measure it with.
+    The pairs are the first processor with each of the others, or two that the system chooses where a thread cannot
+    choose its own. The list is empty if there is only one processor, or if the kernels are not compiled.
     """
     if not hasattr(_kernels.backend, "_pass_line"):
         return []

@@ -17,7 +17,7 @@ from nnx.callbacks import Callback, CSVLog, EarlyStopping, SaveBest, TrainingRun
 from nnx.engine.history import EPOCH, TRAINING
 from nnx.engine.job import Job
 
-#: The methods in whose place compiled code may do what `EarlyStopping` does.
+#: The methods of `EarlyStopping` that compiled code replaces, if nobody has changed them.
 STOPPING = {name: inspect.getattr_static(EarlyStopping, name) for name in ("on_epoch_end", "_improves", "_keep")}
 
 
@@ -108,7 +108,7 @@ class Called:
         return only if plain and only.monitor in known else None
 
     def have_been_called(self, job: Job, n_epochs: int, stopped: bool) -> None:
-        """Be as after so many calls of that one, which has stopped the run perhaps."""
+        """Take over what compiled code did in its place: so many epochs, the last of which may have stopped the run."""
         self.called += n_epochs
         run = self._run
         run.epoch, run._figures = self.called, None

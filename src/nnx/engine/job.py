@@ -89,7 +89,7 @@ class Callbacks(Protocol):
         """Return the only callback, if it is an `EarlyStopping` as it is built in."""
 
     def have_been_called(self, job: Job, n_epochs: int, stopped: bool) -> None:
-        """Be as after so many calls of that one, which has stopped the run perhaps."""
+        """Take over what compiled code did in its place: so many epochs, the last of which may have stopped the run."""
 
     def end(self) -> None:
         """Call them after the run."""
@@ -218,7 +218,7 @@ class EndEpoch(Protocol):
     """
 
     def __call__(self, interrupt: Interrupt, add_up: AddUp | None = None) -> None:
-        """Do it; ``add_up``, of a way of running that has the held-out rows ready, is faster than from scratch."""
+        """Do it. A caller that has the held-out rows ready gives ``add_up``, which saves preparing them."""
 
 
 class Keep(Protocol):

@@ -42,7 +42,7 @@ LEAST_CALL = 50_000_000
 #: What threads cost, in operations: a number that one has written and another reads, and a thread at the meetings.
 MOVED_NUMBER = 125
 AT_MEETINGS = 16_000
-#: How many times as fast a step must be expected to be: the formula is right to a tenth or so.
+#: How many times as fast a step must be expected to be, as the formula is often wrong by a tenth.
 LEAST_GAIN = 1.1
 #: Inputs or outputs of a layer whose arrays are too narrow to matter; rows of a batch from which on gradients of other
 #: layers are exchanged, not rows (`partial_gradients.pxi`), of up to so many weights.
@@ -246,9 +246,10 @@ class Run:
     # Several epochs in one compiled call
 
     def do_epochs(self) -> bool:
-        """Do epochs as `go_on` would, then what is due after each, where built-in code alone looks on; False elsewhere.
+        """Do several epochs and what is due after each, as `go_on` would; return whether it has.
 
-        The last epoch of the run is left over: it stores what layers keep.
+        It declines where Python code has to run after an epoch. It leaves the run's last epoch to `go_on`, which stores
+        what layers keep.
         """
         n = self._how_many_epochs()
         epochs = self._epochs() if n > 1 else None
@@ -268,7 +269,7 @@ class Run:
         return True
 
     def _how_many_epochs(self) -> int:
-        """Return how many whole epochs the next call may do; below 2 where it may do no more than one."""
+        """Return how many whole epochs the next call may do; below 2, it is not worth a call of its own."""
         job, n_batches = self.job, self.n_batches
         if not self.looks_up or self.done % n_batches or self.order.asks or job.keeper is not None:
             return 0
@@ -279,7 +280,7 @@ class Run:
         return n if n < 2 or threads_that_pay(self.program, self.batch, n * n_batches, self.job.threads) == 1 else 0
 
     def _epochs(self) -> Epochs | None:
-        """Return what looks on in compiled code; None where Python code has to."""
+        """Return what does validation and early stopping in compiled code; None where Python code has to."""
         called = self.job.callbacks
         stopping = None if called is None else called.only_stopping()
         if called is not None and stopping is None:
@@ -533,7 +534,7 @@ class Run:
 
 
 class Epochs:
-    """What looks on while a plan does several epochs in one compiled call."""
+    """Validation and early stopping, for a plan that does several epochs in one compiled call."""
 
     def __init__(self, native: Any, stopping: EarlyStopping | None, kept: dict[str, Array]) -> None:
         self.native, self.stopping, self.kept = native, stopping, kept
@@ -554,7 +555,7 @@ class Epochs:
         return cls(native, stopping, kept)
 
     def conclude(self, run: Run) -> None:
-        """Record what has been found after each epoch; let the callbacks be as if they had been called."""
+        """Record each epoch's validation, and give the callbacks the state that they would have if called."""
         native, job = self.native, run.job
         if run.evaluation is not None and native.done:
             run.evaluation.enter(native.sums)
@@ -624,7 +625,7 @@ def _still_holds(model: Network, native: Any) -> bool:
 def threads_that_pay(made: program.Program, rows: int, n_steps: int, most: int) -> int:
     """Return with how many threads steps are fastest: each does its part of the work, and reads what the others wrote.
 
-    docs/plan.md, "Threads", has the formula and what it was measured by.
+    docs/plan.md, "What a second thread costs", has the formula, and measured times beside it.
     """
     operations = rows * made.operations
     if most == 1 or operations < LEAST_STEP or operations * n_steps < LEAST_CALL:
@@ -706,7 +707,7 @@ def predict(model: Network, X: Array, threads: int | None) -> Array | None:
 
 
 class Evaluation:
-    """Samples on which a model is evaluated: checked and cast once, for any number of times.
+    """Samples on which a model is evaluated any number of times, checked and cast once.
 
     Raises
     ------

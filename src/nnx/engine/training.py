@@ -89,8 +89,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Return loss and accuracy over the data; no parameter changes.
 
-    ``add_up``, of a plan that has the data ready, adds up losses and hits in the model's loss and accuracy; it returns
-    whether it has.
+    A plan that has the data ready gives ``add_up``, which adds up losses and hits in the model's loss and accuracy and
+    returns whether it could.
     """
     with precision.of_products(None):  # as in `Model.predict`
         if not (add_up or partial(plan.evaluate, model, data, batch_size, threads))(interrupt):

@@ -1,7 +1,7 @@
 """What a predictor is in a file: its parts, as kernels take them. docs/model-files.md lays the format down.
 
-`nnx.predictor` calls this; a part comes and goes as a tuple of kind, values, n_in and n_out. Reading executes nothing,
-and believes nothing.
+`nnx.predictor` calls this; a part is a tuple of kind, values, n_in and n_out. Reading runs no code from the file, and
+checks everything in it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nnx.activations import Activation
 from nnx.files import safetensors
 from nnx.files.model_files import CHECKPOINT, MODEL, PREDICTOR, READERS, VERSION, Part, opened
 
-#: The arrays of each kind of part that has any; behind them some have a number.
+#: The arrays of each kind of part that has any. In a part's values, numbers follow them.
 ARRAYS = {
     "dense": ("weights", "biases"),
     "prelu": ("weights",),

@@ -1,7 +1,8 @@
 """Whole calls of methods of layers, losses and optimizers, which this backend leaves to Python code.
 
-The compiled twins do a call in one go if all is as it usually is: checks, new arrays, kernels, attributes. They return
-False, or None in place of a result, if it is not. Then the method takes the way that is the definition of what they do.
+The compiled twins do a whole call if nothing about it is unusual: checks, new arrays, kernels, attributes. Otherwise
+they change nothing and return False, or None in place of a result, and the method goes on in Python. Its Python code
+defines what the twins do.
 """
 
 from __future__ import annotations

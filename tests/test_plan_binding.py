@@ -346,7 +346,8 @@ def test_a_repeat_needs_every_array_that_the_last_step_has_stored_into(binding):
     ]
     plan.lead()
     plan.release()
-    repeat(published)
+    with pytest.raises(ValueError, match="options must be"):
+        repeat(published).remember((), True)
     for left_out in range(len(published)):
         with pytest.raises(ValueError, match="must hold all arrays"):
             repeat(published[:left_out] + published[left_out + 1 :])

@@ -346,9 +346,22 @@ def test_a_repeat_needs_every_array_that_the_last_step_has_stored_into(binding):
     ]
     plan.lead()
     plan.release()
-    repeat(published)
+    with pytest.raises(ValueError, match="options must be"):
+        repeat(published).remember((), True)
     for left_out in range(len(published)):
         with pytest.raises(ValueError, match="must hold all arrays"):
             repeat(published[:left_out] + published[left_out + 1 :])
     with pytest.raises(ValueError, match="must hold all arrays"):
         repeat([(owner, name, value[:1]) for owner, name, value in published])
+
+
+@pytest.mark.parametrize("name", ["Pieces", "Rows", "Judged"])
+def test_work_that_nobody_has_described_is_not_done(binding, name):
+    with pytest.raises(TypeError, match=f"{name}: this is made by"):
+        getattr(binding, name)()()
+
+
+def test_an_evaluation_of_nothing_is_refused(binding):
+    for use in (lambda empty: empty.sums(0, 0), lambda empty: empty.normalizes):
+        with pytest.raises(TypeError, match=r"made by `Inference\.evaluation`"):
+            use(binding.Evaluation())

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from networks import parameters_of
 from plans import OPTIMIZERS, PENALTIES, Net, bits, build, data_for, left_behind, train
 
 import nnx
@@ -175,6 +176,18 @@ def test_seven_epochs_leave_the_bits_of_seven_times_one_epoch(net, optimizer, de
     for name in ("step_loss", "loss", "step_accuracy", "regularization_loss", "step_learning_rate"):
         column = np.concatenate([getattr(history, name) for history in histories])
         assert column.tobytes() == at_once[f"history.{name}"], name
+
+
+@pytest.mark.parametrize("net", GROUPED, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_two_epochs_leave_the_bits_of_two_times_one_where_groups_are_taken_in_several_parts(net, dtype):
+    """The step that publishes has more stages, so that fewer rows would go together."""
+    data = data_for(net, 4000)
+    at_once, twice = (build(net, dtype=dtype) for _ in range(2))
+    at_once.train(*data, epochs=2, print_every=None)
+    for _ in range(2):
+        twice.train(*data, print_every=None)
+    assert parameters_of(twice) == parameters_of(at_once)
 
 
 @each_kind

@@ -365,6 +365,7 @@ cdef struct Net:
     bint minimizes  # an L-BFGS search asks for gradients, some of which are of points that it leaves again
     Py_ssize_t batch  # rows of a step, at most
     Py_ssize_t group_rows  # rows of a group, for partial gradients; 0 without them
+    Py_ssize_t group_step  # rows of a group that go forward and back together, at most
     Py_ssize_t group_size  # numbers that a group's gradients take
     void *partials  # (GROUPS, group_size)
     Py_ssize_t n_samples

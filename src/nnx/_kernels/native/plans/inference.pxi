@@ -231,9 +231,13 @@ cdef class Pieces:
 
     def __call__(self):
         """Do pieces until none is left."""
-        cdef char *room = self._take_room()
-        cdef char *place = self.chain._take_place()
+        cdef char *room
+        cdef char *place
         cdef Py_ssize_t piece
+        if self.chain is None:
+            raise TypeError(f"{type(self).__name__}: this is made by other methods only.")
+        room = self._take_room()
+        place = self.chain._take_place()
         with nogil:
             piece = next_number(&self.next_piece)
             while piece < self.n_pieces:
@@ -522,7 +526,9 @@ cdef class Evaluation:
         if self.labels is not NULL:
             give(self.labels)
 
-    cdef Py_ssize_t n_batches(self) noexcept:
+    cdef Py_ssize_t n_batches(self) except -1:
+        if self.samples is None:
+            raise TypeError("Evaluation: this is made by `Inference.evaluation` only.")
         return (self.net.n_samples + self.net.batch - 1) // self.net.batch
 
     cdef Judged judging(self, Py_ssize_t first, Py_ssize_t end):
@@ -556,4 +562,6 @@ cdef class Evaluation:
     @property
     def normalizes(self):
         """Whether there are batch norms, whose factors are computed when the parameters are read."""
-        return self.net.n_batch_norms > 0 or any([owner is not None for owner in self.chain.folded])
+        return self.n_batches() > 0 and (
+            self.net.n_batch_norms > 0 or any([owner is not None for owner in self.chain.folded])
+        )

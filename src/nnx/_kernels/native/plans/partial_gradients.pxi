@@ -50,6 +50,7 @@ cdef Py_ssize_t lay_out_partials(Net *net, Py_ssize_t batch) noexcept nogil:
         if stage.in_groups:
             at += partial_weights(stage) + partial_biases(stage)
     net.group_rows, net.group_size = (rows + ROW_UNIT - 1) // ROW_UNIT * ROW_UNIT if at else 0, at
+    net.group_step = rows_at_a_time(net)
     return GROUPS * at * <Py_ssize_t> sizeof(real_t)
 
 

@@ -1071,7 +1071,7 @@ cdef class Plan:
         self.stored.sample_losses, self.stored.scratch = self.lean.sample_losses, self.lean.scratch
         self.stored.scratch_size, self.stored.private_size = self.lean.scratch_size, self.lean.private_size
         self.stored.group_rows, self.stored.group_size = self.lean.group_rows, self.lean.group_size
-        self.stored.partials = self.lean.partials
+        self.stored.group_step, self.stored.partials = self.lean.group_step, self.lean.partials
         self.stored.records = not self.lean.batched_lanes
         for s in range(self.n_full):
             if has_parameters(&stages[s]):

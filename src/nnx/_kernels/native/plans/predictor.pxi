@@ -126,6 +126,8 @@ cdef class Predictor(Chain):
             memcpy(own, data(source), 2 * stage.n_in * sizeof(int32_t))
             stage.embedded.places.first = <const int32_t *> own
             stage.embedded.places.columns = stage.embedded.places.first + stage.n_in
+            if not fits_places(stage, stage.n_in):  # another thread has changed them since they were measured
+                raise ValueError("Predictor: places must be those of the columns of the inputs.")
         elif stage.kind == ACTIVATION and stage.activation.n_settings:
             take_settings(stage.settings, values, stage.activation.n_settings)
         return 0

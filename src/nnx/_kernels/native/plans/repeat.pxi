@@ -167,6 +167,8 @@ cdef class Repeat:
 
     def remember(self, tuple options not None, bint check_finite):
         """Take what the call was given beside X and y, once it has ended well."""
+        if len(options) <= CLASS_WEIGHT:
+            raise ValueError("Repeat.remember: options must be those of `Model.train`.")
         if options[CLASS_WEIGHT] is not None:  # it may be a dict that changes
             return
         if options[BATCH_SIZE] is not None:

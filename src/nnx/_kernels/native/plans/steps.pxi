@@ -577,7 +577,9 @@ cdef Py_ssize_t train_rows(
     char *scratch,
 ) noexcept nogil:
     """Take some rows forward, through the loss and back, group by group; return the hits."""
-    cdef Py_ssize_t most = rows_at_a_time(net), home = first, group = 0, group_end = end, hits = 0, rows
+    cdef Py_ssize_t home = first, group = 0, group_end = end, hits = 0, rows
+    # What is added up at once must not depend on whether the step stores: then there are more stages.
+    cdef Py_ssize_t most = net.group_step if net.group_rows else rows_at_a_time(net)
     while first < end:
         if net.group_rows:
             group = first // net.group_rows

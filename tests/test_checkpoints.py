@@ -138,12 +138,12 @@ def test_validation_is_made_up_for(tmp_path, monkeypatch):
         whole = left_behind_by(make(kind=kind), X, y, **arguments)
         evaluate, calls = training.evaluate, []
 
-        def stop_the_second(model, data, batch_size, interrupt, add_up=None, evaluate=evaluate, calls=calls):
+        def stop_the_second(model, data, batch_size, threads, interrupt, *rest, evaluate=evaluate, calls=calls):
             calls.append(1)
             if len(calls) == 2:
                 interrupt._pending = True
                 interrupt.check()
-            return evaluate(model, data, batch_size, interrupt, add_up)
+            return evaluate(model, data, batch_size, threads, interrupt, *rest)
 
         monkeypatch.setattr(training, "evaluate", stop_the_second)
         interrupted = make(kind=kind)

@@ -178,7 +178,7 @@ def test_a_number_between_the_last_row_and_what_rounding_makes_of_it_stays_withi
 def test_a_predictor_takes_places_of_any_layout(kind):
     X, _ = samples()
     predictor = embedded(dtype="float32").predictor()
-    make, (parts, precision, categories) = predictor.__reduce__()
+    make, (parts, precision, categories, *rest) = predictor.__reduce__()
     places = parts[0][1][1]
     made = {
         "big-endian": places.astype(">i4"),
@@ -186,7 +186,7 @@ def test_a_predictor_takes_places_of_any_layout(kind):
         "backwards": places[::-1].copy()[::-1],
     }[kind]
     parts = ((parts[0][0], (parts[0][1][0], made), *parts[0][2:]), *parts[1:])
-    np.testing.assert_array_equal(make(parts, precision, categories)(X), predictor(X))
+    np.testing.assert_array_equal(make(parts, precision, categories, *rest)(X), predictor(X))
     native = _kernels.backend.Predictor(predictor.dtype, parts, _kernels, False, np.array(categories, np.int32))
     np.testing.assert_array_equal(native.predict(X.astype("float32")), predictor(X))
 

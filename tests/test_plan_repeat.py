@@ -39,8 +39,13 @@ def is_repeated(model, X, y, **options):
     return before is not None and model._again is before
 
 
-@pytest.mark.parametrize("net", NETS, ids=str)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def in_turns(nets, others):
+    """Return each network with two of the others, and the first with all: what they have in common is tested once."""
+    pairs = [(net, others[(i + shift) % len(others)]) for i, net in enumerate(nets) for shift in (0, 1)]
+    return pairs + [(nets[0], other) for other in others if (nets[0], other) not in pairs]
+
+
+@pytest.mark.parametrize(("net", "optimizer"), in_turns(NETS, list(OPTIMIZERS)), ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_steps_leave_what_the_long_way_leaves(net, optimizer, dtype):
     twins = [build(net, optimizer, dtype=dtype, **PENALTIES) for _ in range(2)]
@@ -79,9 +84,8 @@ def with_other_floats(X, y, number, model):
 CHANGING = [with_rows, with_rate, with_weights, with_other_floats]
 
 
-@pytest.mark.parametrize("net", [*NETS, CLASSIFIER, REGRESSION], ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("change", CHANGING)
+@pytest.mark.parametrize(("net", "change"), in_turns([CLASSIFIER, REGRESSION, *NETS], CHANGING))
 def test_what_changes_from_call_to_call_leaves_what_the_long_way_leaves(net, dtype, change):
     twins = [build(net, dtype=dtype) for _ in range(2)]
     repeats = []

@@ -18,11 +18,14 @@ TRAINING_GOALS = {
     "regularized": (9.0, 9.0),
     "fashion": (1.15, 1.5),
     "wide": (1.15, 1.05),
+    "small": (1.8, 1.8),
+    "ragged": (1.8, 1.8),
+    "narrow middle": (1.25, 1.25),
 }
 PREDICTION_GOALS = dict(
     zip((workload.name for workload in PREDICTION), (2.0, 1.0, 0.95, 2.5, 1.5, 1.1, 3.0, 2.5, 3.0), strict=True)
 )
-PEAK_GOALS = {"fashion": 80.0, "wide": 85.0}
+PEAK_GOALS = {"fashion": 80.0, "wide": 85.0, "middle": 75.0, "narrow middle": 75.0}
 #: What a second thread shall bring; and nowhere shall it cost more than this.
 THREAD_GOALS, NO_LOSS = {"fashion": 1.8, "wide": 1.8}, 0.95
 #: How much longer the last steps of a long run may take than the first.

@@ -605,7 +605,7 @@ TAMPERED = {
     "a lost array": lambda d, a: a.pop("parts.1.biases"),
     "a stranger's array": lambda d, a: a.update({"parts.10.weights": np.zeros(3, np.float32)}),
     "an array of another shape": lambda d, a: a.update({"parts.1.biases": np.zeros((1, 6), np.float32)}),
-    "an array of another dtype": lambda d, a: a.update({"parts.1.biases": np.zeros((1, 5))}),
+    "an array of another dtype": lambda d, a: a.update({"parts.1.biases": np.zeros((1, 5), np.float64)}),
     "places beyond the table": lambda d, a: a.update({"parts.0.places": np.array([-1, 4, -1], np.int32)}),
     "places that leave the first row out": lambda d, a: a.update({"parts.0.places": np.array([-1, 3, -1], np.int32)}),
     "an embedding behind a layer": lambda d, a: put_first(d, a, kind="relu", numbers=[], n_in=3, n_out=3),

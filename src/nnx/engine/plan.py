@@ -293,14 +293,10 @@ class Run:
         """Return whether the held-out rows can be evaluated in the same compiled call."""
         data = self.held_out
         assert data is not None
-        if self.evaluation is None:
-            try:
-                self.evaluation = Evaluation(self.model, data, self.job.batch_size, self.job.threads)
-            except program.Obstacle:
-                return False
-        found = self.evaluation
+        found = self._evaluation_of(data)
         return (
-            found.step >= found.n_batches
+            found is not None
+            and found.step >= found.n_batches
             and not found.native.normalizes
             and (data.weights is None or bool(data.weights.any()))
         )
@@ -463,13 +459,18 @@ class Run:
 
     def add_up(self, interrupt: Interrupt | None) -> bool:
         """Add up losses and hits of the held-out rows; False if Python code has to do it."""
+        assert self.held_out is not None
+        found = self._evaluation_of(self.held_out)
+        return found is not None and found.add_up(interrupt)
+
+    def _evaluation_of(self, data: Data) -> Evaluation | None:
+        """Return what evaluates the model on the held-out rows, made once; None if there is no plan for it."""
         if self.evaluation is None:
-            assert self.held_out is not None
             try:
-                self.evaluation = Evaluation(self.model, self.held_out, self.job.batch_size, self.job.threads)
+                self.evaluation = Evaluation(self.model, data, self.job.batch_size, self.job.threads)
             except program.Obstacle:
-                return False
-        return self.evaluation.add_up(interrupt)
+                return None
+        return self.evaluation
 
     # What callbacks may have changed
 

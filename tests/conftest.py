@@ -35,9 +35,17 @@ def pytest_configure(config: pytest.Config) -> None:
 BACKENDS = (_kernels.name,) if os.environ.get("NNX_BACKEND") else _kernels.usable
 
 
-@pytest.fixture(params=BACKENDS, autouse=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test on each backend, unless it says on which; one marked `one_backend` on the best alone."""
+    own = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "backend" in metafunc.fixturenames and not own:
+        alone = metafunc.definition.get_closest_marker("one_backend") is not None
+        metafunc.parametrize("backend", BACKENDS[:1] if alone else BACKENDS, indirect=True)
+
+
+@pytest.fixture(autouse=True)
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Run every test on each backend, and what it starts as another process too."""
+    """Use a backend, also in what the test starts as another process."""
     monkeypatch.setattr(_kernels, "backend", _kernels.load(request.param))
     monkeypatch.setenv("NNX_BACKEND", request.param)
     yield request.param

@@ -17,6 +17,8 @@ import pytest
 
 import nnx
 
+pytestmark = pytest.mark.one_backend
+
 SOURCE = Path(nnx.__file__).parent
 
 #: From the bottom up: a module imports from the rows above its own and from nowhere else, be it inside of functions or

@@ -21,6 +21,8 @@ from nnx._kernels import _numpy
 from nnx.cli import main
 from nnx.cli.cases import CASES, _arrays
 
+pytestmark = pytest.mark.one_backend
+
 QUICK = ("--seconds", "0.05")
 NAMES = [(case.kernel, case.shape) for case in CASES]
 

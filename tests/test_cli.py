@@ -20,6 +20,8 @@ import nnx
 from nnx import _kernels
 from nnx.cli import main, tasks
 
+pytestmark = pytest.mark.one_backend
+
 
 def run(*arguments, cwd=None, **environment):
     return subprocess.run(

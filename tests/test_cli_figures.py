@@ -12,6 +12,8 @@ import pytest
 import nnx
 from nnx.cli import main
 
+pytestmark = pytest.mark.one_backend
+
 QUICK = ("--epochs", "30", "--layers", "8")
 #: A net that has learnt next to nothing, and one that was thrown far away.
 POOR = ("--epochs", "1", "--layers", "none", "--rate", "1e-9")

@@ -14,6 +14,8 @@ import pytest
 import nnx
 from nnx.cli import main
 
+pytestmark = pytest.mark.one_backend
+
 QUICK = ["--epochs", "3", "--layers", "8"]
 
 

@@ -8,6 +8,8 @@ import pytest
 
 import nnx
 
+pytestmark = pytest.mark.one_backend
+
 PAIRS = [
     (nnx.spiral_data, nnfs.datasets.spiral_data, {"samples": 100, "classes": 3}),
     (nnx.spiral_data, nnfs.datasets.spiral_data, {"samples": 7, "classes": 5}),

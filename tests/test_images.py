@@ -16,6 +16,8 @@ from PIL import Image
 import nnx
 from nnx.data import fashion_mnist
 
+pytestmark = pytest.mark.one_backend
+
 NAMES = list(fashion_mnist.FASHION_MNIST_FILES)
 
 

@@ -20,6 +20,8 @@ from nnx import initializers
 from nnx._base.describe import Described
 from nnx.files import safetensors as _safetensors
 
+pytestmark = pytest.mark.one_backend
+
 KINDS = ("he", "glorot", "lecun")
 
 

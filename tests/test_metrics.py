@@ -9,6 +9,8 @@ import pytest
 
 from nnx.scoring import metrics
 
+pytestmark = pytest.mark.one_backend
+
 
 def auc_by_pairs(true, scores):
     """The definition: the share of pairs of a positive and a negative sample in the right order, ties half."""

@@ -8,6 +8,8 @@ import pytest
 import nnx
 from nnx.data.columns import Number, Text
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.fixture
 def write(tmp_path):

@@ -13,6 +13,8 @@ from nnx._base.random import Order
 from nnx.callbacks import Callback
 from nnx.engine import checkpoints, plan
 
+pytestmark = pytest.mark.one_backend
+
 NET = Net("2-9,relu,dropout,9-3,softmax")
 WAYS = ("plan", "segments", "layers")
 ways = pytest.mark.parametrize("way", WAYS)

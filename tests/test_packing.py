@@ -10,6 +10,8 @@ from hypothesis import given, settings, strategies
 
 from nnx.files import packing
 
+pytestmark = pytest.mark.one_backend
+
 VALUES = {
     "numbers": strategies.floats(allow_nan=False),
     "counts": strategies.integers(-(2**63), 2**63 - 1),

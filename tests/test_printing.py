@@ -13,6 +13,8 @@ import nnx
 from nnx._base import printing
 from nnx._base.printing import Lines, amount_text, figure_text
 
+pytestmark = pytest.mark.one_backend
+
 
 class Eager(nnx.Model):
     """Trains layer by layer, as every model with something of one's own."""

@@ -12,6 +12,8 @@ import pytest
 import nnx
 from nnx.data.columns import Ignored, Number, Text
 
+pytestmark = pytest.mark.one_backend
+
 TABLE = nnx.Table(
     [
         Ignored("id"),

@@ -19,6 +19,8 @@ from nnx._base import files
 from nnx.data.columns import Ignored, Number, Text
 from nnx.files import model_files, safetensors
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.fixture
 def data():

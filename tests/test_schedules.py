@@ -13,6 +13,8 @@ import pytest
 import nnx
 from nnx import schedules
 
+pytestmark = pytest.mark.one_backend
+
 STEPS = np.arange(400)
 
 

@@ -14,6 +14,8 @@ from plans import Book
 import nnx
 from nnx import _kernels
 
+pytestmark = pytest.mark.one_backend
+
 
 def model_of(optimizer=None, loss=None, last=None, n_outputs=1, kind=nnx.Model):
     np.random.seed(0)

@@ -18,7 +18,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 import nnx
 from nnx.sklearn import MLPClassifier, MLPRegressor
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [pytest.mark.one_backend, pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")]
 
 
 def classes(n=120, n_classes=3):

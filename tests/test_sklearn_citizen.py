@@ -35,7 +35,7 @@ from nnx.sklearn import MLPClassifier, MLPRegressor
 
 VERSION = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [pytest.mark.one_backend, pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")]
 
 
 @pytest.fixture(scope="module")

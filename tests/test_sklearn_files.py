@@ -18,7 +18,7 @@ import nnx
 from nnx.files import safetensors as tensor_files
 
 pytest.importorskip("sklearn")
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [pytest.mark.one_backend, pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")]
 
 from sklearn.base import clone
 

@@ -21,6 +21,8 @@ from nnx._base import files
 from nnx.data.columns import Ignored, Number, Text
 from nnx.files import safetensors as tensor_files
 
+pytestmark = pytest.mark.one_backend
+
 OPTIMIZERS = [
     lambda: nnx.Optimizer_SGD(0.5, decay=1e-2),
     lambda: nnx.Optimizer_SGD(0.5, momentum=0.9),

@@ -8,6 +8,8 @@ import pytest
 import nnx
 from nnx.data.columns import Ignored, Number, Text
 
+pytestmark = pytest.mark.one_backend
+
 FLATS = """area,rooms,town,rent
 50,2,Graz,500
 70,,Linz,900

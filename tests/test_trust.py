@@ -17,6 +17,8 @@ from safetensors.numpy import load_file, save_file
 import nnx
 from nnx.files import safetensors as tensor_files
 
+pytestmark = pytest.mark.one_backend
+
 TRUST = Path(__file__).parents[1] / "trust"
 
 

@@ -15,6 +15,8 @@ from nnx._base.vocabulary import BUILT_IN
 from nnx.initializers import NAMES
 from nnx.optimizers import COMMON
 
+pytestmark = pytest.mark.one_backend
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "vocabulary.md").read_text(encoding="utf-8")
 

@@ -149,7 +149,7 @@ INLINE vec v_where_not_zero(vec gate, vec x) {
 }
 #elif NNX_VECTOR_BYTES == 64 && defined(__AVX512F__)
 INLINE vec v_where_not_zero(vec gate, vec x) {
-    return (vec)_mm512_maskz_mov_ps(_mm512_cmp_ps_mask((__m512)gate, _mm512_setzero_ps(), _CMP_NLE_UQ), (__m512)x);
+    return (vec)_mm512_maskz_mov_ps(_mm512_test_epi32_mask((__m512i)gate, _mm512_set1_epi32(0x7fffffff)), (__m512)x);
 }
 #else
 INLINE vec v_where_not_zero(vec gate, vec x) { return (vec)(((mask)((vec_bits)gate << 1) != 0) & (mask)x); }

@@ -807,7 +807,7 @@ cdef void few_outputs_gradients(
     const real_t *dvalues,  # (rows, n_out) in
     real_t *dweights,  # (n_in, n_out) out
     Py_ssize_t rows,
-    Py_ssize_t n_in,  # a multiple of LANES
+    Py_ssize_t n_in,  # at least LANES
     Py_ssize_t n_out,  # up to SMALL_DEPTH
     real_t *turned,  # scratch (n_out + 1, n_in)
 ) noexcept nogil:

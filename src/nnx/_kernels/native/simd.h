@@ -167,7 +167,12 @@ INLINE vec v_where_not_zero(vec gate, vec x) { return (vec)(((mask)((vec_bits)ga
 INLINE vec v_load(const real_t *from) { vec r; memcpy(&r, from, sizeof r); return r; }
 INLINE void v_store(real_t *to, vec x) { memcpy(to, &x, sizeof x); }
 
-/* The first `count` lanes only, the others being 0: for the ends of arrays. */
+/* The first `count` lanes only, the others being 0: for the ends of arrays. MASKED_ENDS: whether that costs no more than all. */
+#if NNX_VECTOR_BYTES == 64 && defined(__AVX512F__) && !defined(NNX_PLAIN)
+#define MASKED_ENDS 1
+#else
+#define MASKED_ENDS 0
+#endif
 #if NNX_VECTOR_BYTES == 64 && defined(__AVX512F__) && !defined(NNX_PLAIN)
 #ifdef NNX_DOUBLE
 #define FIRST_LANES(count) ((__mmask8)((1u << (count)) - 1))

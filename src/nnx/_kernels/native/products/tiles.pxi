@@ -466,6 +466,16 @@ cdef inline void ask_for_next_panel(const Product *p, const real_t *b, Tiles *t)
     t.ahead_lines = (lines + t.count - 1) // t.count
 
 
+cdef inline bint is_turned(const Product *p) noexcept nogil:
+    """Return whether columns of the result, not rows, lie together, or sums start from a number for each row."""
+    return p.c_column != 1 or p.start_rows is not NULL
+
+
+cdef inline bint has_masked_ends(const Product *p) noexcept nogil:
+    """Return whether the last columns are tiles of one vector that read and write by mask, so nothing behind them."""
+    return MASKED_ENDS and p.vectors == TALL_VECTORS and not is_turned(p)
+
+
 cdef void panel_rows(
     const Product *p,
     const real_t *b,  # (p.deep, width) in: a panel, rows b_depth apart
@@ -478,8 +488,8 @@ cdef void panel_rows(
     cdef real_t zeros[LINE_VECTORS * MOST_LANES]
     cdef int vectors = HALF_VECTORS if p.vectors == TALL_VECTORS and width <= LANES else p.vectors
     cdef bint first = p.k == 0
-    cdef bint turned = p.c_column != 1 or p.start_rows is not NULL
-    cdef bint masked = MASKED_ENDS and p.vectors == TALL_VECTORS and not turned
+    cdef bint turned = is_turned(p)
+    cdef bint masked = has_masked_ends(p)
     cdef bint narrow = width < vectors * LANES and not masked
     cdef Tiles t
     cdef Finish finish
@@ -554,7 +564,7 @@ cdef void group_columns(
         width = min(line, columns - at)
         if packs:
             panel_rows(p, panels + at * p.deep, line, j + at, width, rows)
-        elif width == line or (p.vectors == TALL_VECTORS and (width == LANES or MASKED_ENDS)):
+        elif width == line or (p.vectors == TALL_VECTORS and width == LANES) or has_masked_ends(p):
             panel_rows(p, b + at, b_depth, j + at, width, rows)
         else:
             pack_lines(b + at, b_depth, p.deep, width, p.vectors, panels, p.deep * line)

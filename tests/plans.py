@@ -213,6 +213,8 @@ ODD = [
     Net("20-40,relu,linear,relu,40-2,softmax"),
     Net("3-7,7-4,softmax"),
     Net("20-33,33-18,18-4,softmax"),
+    Net("9-40,relu,40-1,linear", "squared", "near"),
+    Net("12-56,relu,56-9,softmax"),
     Net("3-6,softmax,6-3,softmax"),
     Net("3-6,relu,6-3,softmax,softmax"),
     Net("3-6,relu,6-3,dropout,softmax"),

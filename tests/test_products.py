@@ -84,7 +84,8 @@ def test_deep_products_of_whole_numbers_are_exact(dtype, rng, name, depth):
 def test_wide_and_tall_products_and_those_of_small_depth_of_whole_numbers_are_exact(dtype, rng, name):
     wide, tall = [(5, 13, 520), (13, 1027, 515)], [(520, 13, 5), (1025, 300, 7)]
     large, small_depth = [(200, 270, 530), (400, 31, 600)], [(21, 1, 16), (21, 2, 64), (5, 3, 208), (130, 4, 80)]
-    for rows, depth, columns in wide + tall + large + small_depth:
+    in_overlapping_vectors = [(21, 1, 40), (6, 2, 17), (5, 3, 90), (130, 4, 33)]
+    for rows, depth, columns in wide + tall + large + small_depth + in_overlapping_vectors:
         left, right, expected = integers(rng, dtype, rows, depth, columns)
         np.testing.assert_array_equal(multiply(name, left, right), expected, str((rows, depth, columns)))
 

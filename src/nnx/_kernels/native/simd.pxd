@@ -11,6 +11,7 @@ cdef extern from "simd.h" nogil:
     const int LANES
     const int TILE_ROWS
     const int BLOCK_BYTES
+    const bint MASKED_ENDS
     const real_t EXP_REACH
 
     void fetch_ahead(const void *address)

@@ -7,7 +7,7 @@
 
 cdef enum:
     MAX_ENDS = 4  # inputs and outputs, at most
-    BATCHED_VECTORS = 4  # rows come in multiples of so many vectors
+    BATCHED_VECTORS = 4  # blocks of rows are multiples of so many vectors, but for the last
     BATCHED_TERMS = 40  # of a lane's sum, before it is added to others: float32 sums of few terms are nearer to exact
     BATCHED_BYTES = 1 << 18  # of hidden values that lie together, about: they stay in L2, and on pages that are known
     BATCHED_DRAWN = 32  # units that dropout is drawn for at a time: what is drawn stays in L1
@@ -70,6 +70,12 @@ cdef inline real_t scale_of(const Net *net) noexcept nogil:
     return <real_t> (1 / net.stages[1].keep) if limit_of(net.stages[1].keep).any else 0
 
 
+cdef inline Py_ssize_t filled_up(const Net *net, Py_ssize_t rows) noexcept nogil:
+    """Return to how many rows some are filled up: whole vectors, as many as go forward together."""
+    cdef Py_ssize_t unit = (DROPPED_VECTORS if drops_of(net) else 1) * LANES
+    return (rows + unit - 1) // unit * unit
+
+
 cdef inline Py_ssize_t whole_lines(Py_ssize_t n) noexcept nogil:
     """Return how many numbers make whole lines of the cache: a vector that lies in two takes twice as long."""
     return (n + 15) // 16 * 16
@@ -82,7 +88,7 @@ cdef Lanes lanes_arrays(const Net *net, Py_ssize_t batch, char *space, int threa
     cdef Py_ssize_t size = <Py_ssize_t> sizeof(real_t), of_block
     own.units = net.stages[0].n_out
     own.padded = (own.units + LANES - 1) // LANES * LANES
-    own.rows = (batch + least - 1) // least * least
+    own.rows = filled_up(net, batch)
     most = <Py_ssize_t> BATCHED_TERMS * LANES
     most = max(least, min(most, BATCHED_BYTES // <Py_ssize_t> sizeof(real_t) // own.units) // least * least)
     own.blocks = (own.rows + most - 1) // most
@@ -293,11 +299,14 @@ cdef inline void lanes_forward(
     cdef Py_ssize_t i = 0
     if drops:
         begin_lottery(&lottery, net.stages[1].keep, net.stages[1].seed, net.stages[1].forwards + forwards)
-    while i < rows:
+    while i + vectors * LANES <= rows:
         if drops:
             take_rows(&lottery, top + i)
         lanes_units(n_in, n_out, vectors, drops, net, own, &lottery, top, i)
         i += vectors * LANES
+    while not drops and i < rows:
+        lanes_units(n_in, n_out, 1, False, net, own, &lottery, top, i)
+        i += LANES
 
 
 cdef inline void lanes_forward_into(
@@ -516,8 +525,8 @@ cdef Py_ssize_t lanes_block(
     const Net *net, const Batch *batch, const Lanes *own, Py_ssize_t block, char *scratch
 ) noexcept nogil:
     """Take a block of rows forward, through the loss and back; return the hits."""
-    cdef Py_ssize_t least = BATCHED_VECTORS * LANES, first = block * own.block
-    cdef Py_ssize_t rows = min(own.block, batch.rows - first), filled = (rows + least - 1) // least * least
+    cdef Py_ssize_t first = block * own.block
+    cdef Py_ssize_t rows = min(own.block, batch.rows - first), filled = filled_up(net, rows)
     cdef Py_ssize_t hits, i, q
     if batch.order is not NULL:
         gather(net, batch, first, rows)

@@ -34,6 +34,7 @@ cdef extern from "Python.h":
 cdef enum:
     N_FIGURES = 5
     MOST_KEPT = 1 << 22  # bytes of memory that a plan keeps between calls
+    MOST_PACKED = 1 << 19  # weights that are kept packed as well: to write a copy of more takes longer than it saves
 
 
 cdef inline object item(dict own, str name):
@@ -645,7 +646,7 @@ cdef class Plan:
         if self.kernels.tiles_space(batch, n_in, n_out):
             stage.tiles = within(memory, at, self.kernels.tiles_space(batch, n_in, n_out))
             stage.panels = within(memory, at, self.kernels.panels_space(batch, n_in, n_out))
-        if self.kernels.packed_space(batch, n_in, n_out):
+        if n_in * n_out <= MOST_PACKED and self.kernels.packed_space(batch, n_in, n_out):
             stage.packed = within(memory, at, self.kernels.packed_space(batch, n_in, n_out))
 
     cdef int _reserve(self, Py_ssize_t batch, int n_threads, bint ordered) except -1:

@@ -8,7 +8,7 @@ cdef enum:
     ROW_UNIT = 16  # rows that go forward and back together are a multiple of it
     SHARED_UNIT = 4  # rows of a thread are, but for the last one's: of 100, two threads take 52 and 48
     TILE_BYTES = 1 << 18  # of values and gradients of rows that go forward and back together: they stay in L2
-    FEWEST_ROWS = 192  # but not fewer: for each such tile of rows the weights are packed anew
+    FEWEST_ROWS = 256  # but not fewer: for each such tile of rows the weights are packed anew, and come from memory
     FEWEST_ROWS_IN_BLOCKS = GROUP * BLOCK
 
 
@@ -26,7 +26,7 @@ cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:
 cdef inline Py_ssize_t even_share(const Net *net, Py_ssize_t rows, Py_ssize_t most) noexcept nogil:
     """Return how many of some rows go together next, at most `most`, so that all shares are alike.
 
-    Of 256 rows 128 and 128, not 192 and 64: for the smaller share, too, all weights come from memory.
+    Of 384 rows 192 and 192, not 256 and 128: for the smaller share, too, all weights come from memory.
     """
     cdef Py_ssize_t unit = BLOCK if net.units else ROW_UNIT
     cdef Py_ssize_t shares = (rows + most - 1) // most
@@ -807,7 +807,7 @@ cdef void few_outputs_gradients(
     const real_t *dvalues,  # (rows, n_out) in
     real_t *dweights,  # (n_in, n_out) out
     Py_ssize_t rows,
-    Py_ssize_t n_in,  # a multiple of LANES
+    Py_ssize_t n_in,  # at least LANES
     Py_ssize_t n_out,  # up to SMALL_DEPTH
     real_t *turned,  # scratch (n_out + 1, n_in)
 ) noexcept nogil:

@@ -189,8 +189,8 @@ cdef void pack_row_panel(
 
 cdef inline bint packs_batch(const Net *net, const Stage *stage) noexcept nogil:
     """Return whether a stage's inputs and gradients are packed: not where both are in L1 as they are."""
-    cdef Py_ssize_t line = TALL_VECTORS * LANES, size = net.batch * (stage.n_in + stage.n_out)
-    return size * <Py_ssize_t> sizeof(real_t) > L1_BYTES or stage.n_out % line != 0
+    cdef Py_ssize_t line = LANES, size = net.batch * (stage.n_in + stage.n_out)
+    return size * <Py_ssize_t> sizeof(real_t) > L1_BYTES or not (MASKED_ENDS or stage.n_out % line == 0)
 
 
 cdef inline void sum_panels_beside(
@@ -292,7 +292,13 @@ cdef void gradient_tiles(
     for lane in range(TALL_VECTORS * LANES):
         zeros[lane] = 0
     t.a_row, t.b, t.b_depth, t.depth, t.c, t.c_row = 1, b, f.b_depth, deep, gradients, line
-    t.least, t.finish = -INFINITY, NULL
+    t.least, t.finish, t.lanes = -INFINITY, NULL, LANES
+    if f.a_depth and wide < TALL_VECTORS * LANES:  # what is read as it lies ends here
+        if wide > LANES:
+            gradient_tiles(f, n_in, i, high, b, LANES, k, deep, first, gradients, line, value, value_line)
+            t.b, t.c = b + LANES, gradients + LANES
+            wide -= LANES
+        t.lanes = <int> wide
     while i < end:
         height = tile_height(n_in - i)
         t.count = min(equal_tiles(n_in - i), (end - i) // height)

@@ -226,7 +226,7 @@ cdef inline void small_depth_of(
     const int depth, const bint relu, const real_t *a, const real_t *b, const real_t *start, real_t *c, Py_ssize_t rows,
     Py_ssize_t columns, const real_t *gate,
 ) noexcept nogil:
-    """`small_depth_lines` from the first column to the last."""
+    """`small_depth_lines` from the first column to the last; the last vector begins in the one before."""
     cdef Py_ssize_t j = 0
     while j + FLAT_VECTORS * LANES <= columns:
         small_depth_lines(
@@ -235,6 +235,7 @@ cdef inline void small_depth_of(
         )
         j += FLAT_VECTORS * LANES
     while j < columns:
+        j = min(j, columns - LANES)
         small_depth_lines(
             depth, 1, relu, a, b + j, start + j, c + j, rows, columns, gate + j if gate is not NULL else NULL
         )
@@ -247,7 +248,7 @@ cdef void small_depth_product(
     const real_t *start,  # (columns,) in, added to each row
     real_t *c,  # (rows, columns) out
     Py_ssize_t rows,
-    Py_ssize_t columns,  # a multiple of LANES
+    Py_ssize_t columns,  # at least LANES
     Py_ssize_t depth,  # up to SMALL_DEPTH
     bint relu,
     const real_t *gate,  # (rows, columns) in, as of `product`; or NULL
@@ -277,7 +278,7 @@ cdef void small_depth_product(
 
 cdef inline bint has_small_depth(Py_ssize_t columns, Py_ssize_t depth) noexcept nogil:
     """Return whether a product is `small_depth_product`'s: then it would not be worth its tiles' while."""
-    return 1 <= depth <= SMALL_DEPTH and columns % LANES == 0 and columns <= SMALL_DEPTH_COLUMNS
+    return 1 <= depth <= SMALL_DEPTH and LANES <= columns <= SMALL_DEPTH_COLUMNS
 
 
 cdef inline void small_depth_sums(
@@ -313,12 +314,13 @@ cdef inline void small_depth_sums_of(
     const int depth, const int vectors, const real_t *a, const real_t *d, real_t *products, real_t *sums,
     Py_ssize_t rows, Py_ssize_t columns,
 ) noexcept nogil:
-    """`small_depth_sums` from the first column to the last."""
+    """`small_depth_sums` from the first column to the last; the last vector begins in the one before."""
     cdef Py_ssize_t j = 0
     while j + vectors * LANES <= columns:
         small_depth_sums(depth, vectors, a, d + j, products + j, sums + j, rows, columns)
         j += vectors * LANES
     while j < columns:
+        j = min(j, columns - LANES)
         small_depth_sums(depth, 1, a, d + j, products + j, sums + j, rows, columns)
         j += LANES
 
@@ -330,7 +332,7 @@ cdef void small_depth_gradients(
     real_t *dbiases,  # (n_out,) out
     Py_ssize_t rows,
     Py_ssize_t n_in,  # up to SMALL_DEPTH
-    Py_ssize_t n_out,  # a multiple of LANES
+    Py_ssize_t n_out,  # at least LANES
 ) noexcept nogil:
     """``dweights := inputsᵀ · dvalues; dbiases := Σ over rows of dvalues``, in one pass over ``dvalues``."""
     if n_in == 1:

@@ -42,6 +42,7 @@ cdef struct Tiles:
     Py_ssize_t a_next  # from one tile's to the next one's
     const real_t *b  # (depth, vectors*LANES) in, rows b_depth apart
     Py_ssize_t b_depth
+    int lanes  # with MASKED_ENDS: how many columns tiles of HALF_VECTORS have
     Py_ssize_t depth
     const real_t *start  # (rows, vectors*LANES) in, rows start_row apart: what the sums start from; may be c
     Py_ssize_t start_row
@@ -55,6 +56,11 @@ cdef struct Tiles:
     Py_ssize_t ahead_row  # how many bytes they are apart
 
 ctypedef void (*tiles_t)(const Tiles *) noexcept nogil
+
+
+cdef inline vec load_lanes(const bint masked, const real_t *source, int lanes) noexcept nogil:
+    """Load a vector of a tile's columns; `masked`, a constant at every call: only so many are there."""
+    return v_load_part(source, lanes) if masked else v_load(source)
 
 
 cdef inline void tile(
@@ -78,9 +84,10 @@ cdef inline void tile(
     cdef const char *thirds[3]
     cdef Py_ssize_t k, b_depth = t.b_depth, depth = t.depth, c_row = t.c_row
     cdef Py_ssize_t a_row = t.a_row * <Py_ssize_t> sizeof(real_t), a_depth = t.a_depth * <Py_ssize_t> sizeof(real_t)
-    cdef int i, v
+    cdef int i, v, lanes = t.lanes
+    cdef bint masked = MASKED_ENDS and vectors == HALF_VECTORS
     for i in range(rows * vectors):
-        sums[i] = v_load(start + i // vectors * t.start_row + i % vectors * LANES)
+        sums[i] = load_lanes(masked, start + i // vectors * t.start_row + i % vectors * LANES, lanes)
     for i in range(3):
         thirds[i] = <const char *> a + 3 * i * a_row
     for k in range(depth):
@@ -88,7 +95,7 @@ cdef inline void tile(
             for v in range(vectors * <int> sizeof(vec) // 64):
                 fetch_ahead(b + LINES_AHEAD * b_depth + v * (64 // <int> sizeof(real_t)))
         for v in range(vectors):
-            line[v] = v_load(b + v * LANES)
+            line[v] = load_lanes(masked, b + v * LANES, lanes)
         for i in range(rows):
             x = v_all((<const real_t *> (thirds[i // 3] + i % 3 * a_row))[0])
             for v in range(vectors):
@@ -103,9 +110,14 @@ cdef inline void tile(
     if finish is not NULL and finish.gate is not NULL:
         gate = finish.gate + (c - finish.c)
         for i in range(rows * vectors):
-            sums[i] = v_where_not_zero(v_load(gate + i // vectors * c_row + i % vectors * LANES), sums[i])
+            sums[i] = v_where_not_zero(
+                load_lanes(masked, gate + i // vectors * c_row + i % vectors * LANES, lanes), sums[i]
+            )
     for i in range(rows * vectors):
-        v_store(c + i // vectors * c_row + i % vectors * LANES, v_max(v_all(t.least), sums[i]))
+        if masked:
+            v_store_part(c + i * c_row, v_max(v_all(t.least), sums[i]), lanes)
+        else:
+            v_store(c + i // vectors * c_row + i % vectors * LANES, v_max(v_all(t.least), sums[i]))
 
 
 cdef inline void tile_column(const int rows, const int vectors, const Tiles *t) noexcept nogil:
@@ -374,6 +386,7 @@ cdef void narrow_tile(int rows, int vectors, const Tiles *t, Py_ssize_t width) n
         for i in range(rows):
             v_store(beside + i * line + v * LANES, v_load_part(t.start + i * t.start_row + v * LANES, count))
     own.count, own.start, own.start_row, own.c, own.c_row, own.finish = 1, beside, line, beside, line, NULL
+    own.lanes = LANES
     if t.finish is not NULL:
         gate = t.finish.gate
         if t.finish.affine is not NULL:
@@ -412,6 +425,7 @@ cdef void turned_tile(
             else:
                 beside[i * line + j] = start[i] if first and start is not NULL else 0
     own.count, own.start, own.start_row, own.c, own.c_row, own.finish = 1, beside, line, beside, line, NULL
+    own.lanes = LANES
     compute_tiles(rows, vectors, &own)
     if t.finish is not NULL and t.finish.gate is not NULL:
         gate = t.finish.gate + (c - t.finish.c)
@@ -452,6 +466,16 @@ cdef inline void ask_for_next_panel(const Product *p, const real_t *b, Tiles *t)
     t.ahead_lines = (lines + t.count - 1) // t.count
 
 
+cdef inline bint is_turned(const Product *p) noexcept nogil:
+    """Return whether columns of the result, not rows, lie together, or sums start from a number for each row."""
+    return p.c_column != 1 or p.start_rows is not NULL
+
+
+cdef inline bint has_masked_ends(const Product *p) noexcept nogil:
+    """Return whether the last columns are tiles of one vector that read and write by mask, so nothing behind them."""
+    return MASKED_ENDS and p.vectors == TALL_VECTORS and not is_turned(p)
+
+
 cdef void panel_rows(
     const Product *p,
     const real_t *b,  # (p.deep, width) in: a panel, rows b_depth apart
@@ -464,13 +488,18 @@ cdef void panel_rows(
     cdef real_t zeros[LINE_VECTORS * MOST_LANES]
     cdef int vectors = HALF_VECTORS if p.vectors == TALL_VECTORS and width <= LANES else p.vectors
     cdef bint first = p.k == 0
-    cdef bint turned = p.c_column != 1 or p.start_rows is not NULL
-    cdef bint narrow = width < vectors * LANES
+    cdef bint turned = is_turned(p)
+    cdef bint masked = has_masked_ends(p)
+    cdef bint narrow = width < vectors * LANES and not masked
     cdef Tiles t
     cdef Finish finish
     cdef Py_ssize_t i = 0
     cdef int height, lane
-    t.finish = NULL
+    if masked and LANES < width < TALL_VECTORS * LANES:
+        panel_rows(p, b, b_depth, j, LANES, rows)
+        panel_rows(p, b + LANES, b_depth, j + LANES, width - LANES, rows)
+        return
+    t.finish, t.lanes = NULL, <int> min(width, <Py_ssize_t> LANES)
     if p.gate is not NULL or p.affine is not NULL:
         finish.gate, finish.c, finish.affine = p.gate, p.c, p.affine + 2 * j if p.affine is not NULL else NULL
         t.finish = &finish
@@ -535,7 +564,7 @@ cdef void group_columns(
         width = min(line, columns - at)
         if packs:
             panel_rows(p, panels + at * p.deep, line, j + at, width, rows)
-        elif width == line or (width == LANES and p.vectors == TALL_VECTORS):
+        elif width == line or (p.vectors == TALL_VECTORS and width == LANES) or has_masked_ends(p):
             panel_rows(p, b + at, b_depth, j + at, width, rows)
         else:
             pack_lines(b + at, b_depth, p.deep, width, p.vectors, panels, p.deep * line)

@@ -317,7 +317,7 @@ cdef inline void lanes_forward(
     const int n_in, const int n_out, const int vectors, const bint drops, const Net *net, const Lanes *own,
     uint64_t forwards, Py_ssize_t top, Py_ssize_t rows,
 ) noexcept nogil:
-    """Take a block of rows, whole vectors, through both layers."""
+    """Take a block of rows, and those that fill up the last vectors, through both layers."""
     cdef Lottery lottery
     cdef Py_ssize_t i = 0
     if drops:
@@ -548,7 +548,7 @@ cdef Py_ssize_t lanes_block(
         gather(net, batch, first, rows)
     if not batch.again:
         take_x(net, batch, own, first, rows, filled)
-    lanes_forward_of(net, own, batch.forwards, first, filled)
+    lanes_forward_of(net, own, batch.forwards, first, rows)
     hits = lanes_judge(net, batch, own, first, rows, scratch)
     for q in range(net.n_out):
         for i in range(rows, filled):  # these have no part in any sum

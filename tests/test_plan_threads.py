@@ -108,6 +108,29 @@ def test_bits_do_not_depend_on_threads_for_batches_of_any_size(threaded, net, n)
     assert set(threaded) == {1, min(2, n), min(4, n)}
 
 
+def trained_with_embedding(threads, clip_norm, seed=4):
+    """Train with two columns of 3 and 4 categories; return the bits of what that leaves behind."""
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([rng.normal(size=(90, 2)), rng.integers(0, 3, 90), rng.integers(0, 4, 90)])
+    model = nnx.Model()
+    embedding, dense = nnx.Layer_Embedding(4, [2, 3], [3, 4], 3), nnx.Layer_Dense(8, 2)
+    embedding.weights[:], dense.weights[:] = rng.normal(size=(7, 3)), rng.normal(size=(8, 2))
+    for layer in (embedding, dense, nnx.Activation_Softmax()):
+        model.add(layer)
+    optimizer = nnx.Optimizer_Adam(learning_rate=0.05, clip_norm=clip_norm)
+    model.set(loss=nnx.Loss_CategoricalCrossentropy(), optimizer=optimizer, accuracy=nnx.Accuracy_Categorical())
+    model.finalize()
+    return bits(train(model, X, rng.integers(0, 2, 90), epochs=4, batch_size=40, threads=threads))
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+def test_bits_do_not_depend_on_threads_that_share_out_an_embedding(threaded, clip_norm):
+    """Of seven rows of weights, several threads have some of one column's categories, and some of the other's."""
+    found = [trained_with_embedding(threads, clip_norm) for threads in (1, 2, 3, 4, 10)]
+    assert found[1:] == found[:1] * 4
+    assert set(threaded) == {1, 2, 3, 4, 10}
+
+
 @pytest.mark.parametrize("net", GROUPED, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("clip_norm", [None, 0.1])

@@ -143,14 +143,15 @@ INLINE vec v_all(real_t x) { return x - (vec){0}; } /* x + 0 would be an additio
 
 #endif
 
+#define SIGN_BIT ((bits_t)1 << (8 * sizeof(real_t) - 1))
+
 /* x where the gate is not 0, so also where it is NaN of either sign; else 0. The gate is what a ReLU put out: no number below
- * 0, but maybe -0. Whole numbers are compared, which other pipes do than those that multiply. */
+ * 0, but maybe -0. Bits are tested, which other pipes do than those that multiply. */
 #ifdef NNX_PLAIN
 LIFT2(vec, v_where_not_zero, vec, gate, vec, x, gate == 0 ? 0 : x)
 #elif NNX_VECTOR_BYTES == 64 && defined(__AVX512F__) && defined(NNX_DOUBLE)
-/* "Not at most 0" in one comparison: 5 % of a step of 2-64-3 less than with whole numbers and a shift. */
 INLINE vec v_where_not_zero(vec gate, vec x) {
-    return (vec)_mm512_maskz_mov_pd(_mm512_cmp_pd_mask((__m512d)gate, _mm512_setzero_pd(), _CMP_NLE_UQ), (__m512d)x);
+    return (vec)_mm512_maskz_mov_pd(_mm512_test_epi64_mask((__m512i)gate, (__m512i)(~SIGN_BIT - (vec_bits){0})), (__m512d)x);
 }
 #elif NNX_VECTOR_BYTES == 64 && defined(__AVX512F__)
 INLINE vec v_where_not_zero(vec gate, vec x) {
@@ -361,7 +362,6 @@ INLINE each choose_less(each a, each b, each yes, each no) { return X86_OF_TYPE(
 INLINE each choose_less(each a, each b, each yes, each no) { return choose(a < b, yes, no); }
 #endif
 
-#define SIGN_BIT ((bits_t)1 << (8 * sizeof(real_t) - 1))
 INLINE each each_abs(each x) { return from_bits(to_bits(x) & ~SIGN_BIT); }
 /* A number that is not negative, with the sign of another. */
 INLINE each with_sign_of(each sign, each x) { return from_bits(to_bits(x) | (to_bits(sign) & SIGN_BIT)); }
@@ -880,6 +880,34 @@ INLINE void v_transpose(vec *rows) {
 }
 #endif
 
+/* In each lane the sum of all lanes of the vector with its number, in pairs, then pairs of pairs ...; destroys `rows`. To
+ * transpose and then add takes half as many shuffles again. */
+#ifdef NNX_PLAIN
+INLINE vec v_lane_sums(vec *rows) {
+    vec r;
+    int i, d, l;
+    for (i = 0; i < LANES; i++) {
+        for (d = LANES / 2; d > 0; d /= 2)
+            for (l = 0; l < d; l++) rows[i].lane[l] += rows[i].lane[l + d];
+        r.lane[i] = rows[i].lane[0];
+    }
+    return r;
+}
+#else
+#define FOLD(d)                                                                                              \
+    for (i = 0; i < (d) && (d) < LANES; i++)                                                                 \
+        rows[i] = PICK(rows[i], rows[i + (d)], LOW, (d) < LANES ? (d) : 1) +                                 \
+                  PICK(rows[i], rows[i + (d)], HIGH, (d) < LANES ? (d) : 1);
+INLINE vec v_lane_sums(vec *rows) {
+    int i;
+    FOLD(8)
+    FOLD(4)
+    FOLD(2)
+    FOLD(1)
+    return rows[0];
+}
+#endif
+
 /* Random words: one round of Philox4x32 on as many counters as 64-bit lanes fit, of whose upper halves nobody takes notice.
  * Compilers do not see that a product of lower halves is one instruction, so those that have one are told. */
 #ifdef NNX_PLAIN
@@ -966,11 +994,35 @@ INLINE each_bits choose_odd(each_bits even, each_bits odd) {
 }
 #endif
 
-/* Whether a row's number of 16 bits, the lower and the upper half of its word, is below `limit`. The words of LANES rows lie
- * in as many vectors as that takes: of two, the first has the even rows. Bits are added to `ties` where a number is the limit
- * itself. (Numbers with a sign compare in one instruction.) */
-INLINE void v_below(const words *w, uint32_t limit, mask *lower, mask *upper, words *ties) {
+/* A set of lanes: a bit each with AVX-512, which most instructions take along, else all bits of a lane. */
+#if defined(X86) && NNX_VECTOR_BYTES == 64
+#ifdef NNX_DOUBLE
+typedef __mmask8 lane_set;
+INLINE vec v_max_in(lane_set in, vec a, vec b) { return (vec)_mm512_maskz_max_pd(in, (__m512d)a, (__m512d)b); }
+#else
+typedef __mmask16 lane_set;
+INLINE vec v_max_in(lane_set in, vec a, vec b) { return (vec)_mm512_maskz_max_ps(in, (__m512)a, (__m512)b); }
+#endif
+INLINE void put_lane(lane_set *set, int lane, int is_in) {
+    *set = (lane_set)((*set & ~(1u << lane)) | ((unsigned)is_in << lane));
+}
+#else
+typedef mask lane_set;
+/* The larger ones in these lanes, else 0. */
+INLINE vec v_max_in(lane_set in, vec a, vec b) { return v_select(in, v_max(a, b), v_all(0)); }
+INLINE void put_lane(lane_set *set, int lane, int is_in) { LANE(*set, lane) = is_in ? -1 : 0; }
+#endif
+
+/* Whether a row's number of 16 bits, the lower and the upper half of its word, is below `limit`, of which each half of a word
+ * is one (`below_limit`). The words of LANES rows lie in as many vectors as that takes: of two, the first has the even rows.
+ * Bits are added to `ties` where a number is the limit itself. */
 #ifdef NNX_PLAIN
+typedef words tie_set;
+INLINE tie_set no_ties(void) { return all_words(0); }
+INLINE int any_ties(tie_set ties) { return any_words(ties); }
+INLINE words below_limit(uint32_t limit) { return all_words(limit); }
+INLINE void v_below(const words *w, words limits, lane_set *lower, lane_set *upper, tie_set *ties) {
+    const uint32_t limit = (uint32_t)limits.lane[0];
     int l;
     for (l = 0; l < LANES; l++) {
         const uint32_t word = (uint32_t)w[LANES == WORD_LANES ? 0 : l % 2].lane[LANES == WORD_LANES ? l : l / 2];
@@ -978,24 +1030,58 @@ INLINE void v_below(const words *w, uint32_t limit, mask *lower, mask *upper, wo
         upper->lane[l] = -(int_t)((word >> 16) < limit);
         ties->lane[l * WORD_LANES / LANES] |= (word & 0xFFFFu) == limit || (word >> 16) == limit;
     }
+}
+#elif defined(X86) && NNX_VECTOR_BYTES == 64
+typedef __mmask32 tie_set; /* a bit for each number that is no tie */
+INLINE words below_limit(uint32_t limit) { return all_words(limit * (uint64_t)0x0001000100010001u); }
+#ifdef NNX_DOUBLE
+#define NUMBERS_DRAWN 0x33333333u
+#define STORE_LANES "kmovb"
 #else
+#define NUMBERS_DRAWN 0xFFFFFFFFu
+#define STORE_LANES "kmovw"
+#endif
+INLINE tie_set no_ties(void) { return NUMBERS_DRAWN; }
+INLINE int any_ties(tie_set ties) { return ties != NUMBERS_DRAWN; }
+/* GCC would first collect several in a vector: twice as many instructions. */
+INLINE void store_lanes(lane_set *to, lane_set set) { __asm__(STORE_LANES " %1, %0" : "=m"(*to) : "k"(set)); }
+INLINE void v_below(const words *w, words limits, lane_set *lower, lane_set *upper, tie_set *ties) {
+    const __m512i limit = (__m512i)limits;
+#ifdef NNX_DOUBLE
+    const __m512i drawn = (__m512i)w[0], least = _mm512_slli_epi64(limit, 48);
+    store_lanes(lower, _mm512_cmplt_epu64_mask(_mm512_slli_epi64(drawn, 48), least));
+    store_lanes(upper, _mm512_cmplt_epu64_mask(_mm512_slli_epi64(drawn, 32), least));
+#else
+    const __m512i drawn = _mm512_mask_shuffle_epi32((__m512i)w[0], 0xAAAA, (__m512i)w[1], _MM_PERM_CCAA);
+    const __m512i least = _mm512_slli_epi32(limit, 16);
+    store_lanes(lower, _mm512_cmplt_epu32_mask(_mm512_slli_epi32(drawn, 16), least));
+    store_lanes(upper, _mm512_cmplt_epu32_mask(drawn, least));
+#endif
+    *ties = _mm512_mask_cmpneq_epu16_mask(*ties, drawn, limit);
+}
+#else
+typedef words tie_set;
+INLINE tie_set no_ties(void) { return all_words(0); }
+INLINE int any_ties(tie_set ties) { return any_words(ties); }
+/* (Numbers with a sign compare in one instruction.) */
+INLINE words below_limit(uint32_t limit) { return all_words((limit ^ 0x8000u) * (uint64_t)0x0001000100010001u); }
+INLINE void v_below(const words *w, words limits, lane_set *lower, lane_set *upper, tie_set *ties) {
     typedef uint16_t halves __attribute__((vector_size(NNX_VECTOR_BYTES)));
-    const uint64_t each = (limit ^ 0x8000u) * (uint64_t)0x0001000100010001u;
 #ifdef NNX_DOUBLE
     const words drawn = (w[0] << 32) ^ 0x8000800000000000u;
-    const words of_lower = drawn << 16, pattern = all_words(each | 0xFFFFFFFFu); /* below the word `drawn` is 0 */
-    const mask least = (mask)all_words(each & 0xFFFF000000000000u);
+    const words of_lower = drawn << 16, pattern = limits | 0xFFFFFFFFu; /* below the word `drawn` is 0 */
+    const mask least = (mask)(limits & 0xFFFF000000000000u);
 #else
     const words drawn = (words)choose_odd((each_bits)w[0], (each_bits)(w[1] << 32)) ^ 0x8000800080008000u;
     const each_bits of_lower = (each_bits)drawn << 16;
-    const words pattern = all_words(each);
-    const mask least = (mask)all_words(each & 0xFFFF0000FFFF0000u);
+    const words pattern = limits;
+    const mask least = (mask)(limits & 0xFFFF0000FFFF0000u);
 #endif
     *lower = (mask)of_lower < least;
     *upper = (mask)drawn < least;
     *ties |= (words)((halves)drawn == (halves)pattern);
-#endif
 }
+#endif
 INLINE words load_words(const uint64_t *from) { words r; memcpy(&r, from, sizeof r); return r; }
 INLINE void store_words(uint64_t *to, words x) { memcpy(to, &x, sizeof x); }
 

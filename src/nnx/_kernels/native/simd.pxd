@@ -51,6 +51,7 @@ cdef extern from "simd.h" nogil:
     vec v_gather(const real_t *source, Py_ssize_t stride, int count)
     void v_scatter(real_t *target, Py_ssize_t stride, vec x, int count)
     void v_transpose(vec *rows)
+    vec v_lane_sums(vec *rows)
 
     ctypedef struct words:
         pass
@@ -60,7 +61,16 @@ cdef extern from "simd.h" nogil:
     words high_words(words x)
     words multiply_words(words x, uint32_t y)
     words xor_words(words x, uint64_t y)
-    bint any_words(words x)
-    void v_below(const words *w, uint32_t limit, mask *lower, mask *upper, words *ties)
+
+    ctypedef struct lane_set:
+        pass
+    ctypedef struct tie_set:
+        pass
+    vec v_max_in(lane_set lanes, vec a, vec b)
+    void put_lane(lane_set *lanes, int lane, bint is_in)
+    tie_set no_ties()
+    bint any_ties(tie_set ties)
+    words below_limit(uint32_t limit)
+    void v_below(const words *w, words limits, lane_set *lower, lane_set *upper, tie_set *ties)
     words load_words(const uint64_t *source)
     void store_words(uint64_t *target, words x)

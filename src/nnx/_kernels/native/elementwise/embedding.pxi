@@ -80,6 +80,45 @@ cdef void embedding_forward(
         output += n_out
 
 
+cdef void embedding_backward_rows(
+    const real_t *inputs,  # (rows, n_in) in
+    const real_t *dvalues,  # (rows, n_out) in
+    const Places *places,
+    real_t *dweights,  # (n_rows, width) out, the rows from `first` to `end`
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+    Py_ssize_t n_rows,
+    Py_ssize_t width,
+    Py_ssize_t first,
+    Py_ssize_t end,
+) noexcept nogil:
+    """Add up the gradients of some categories, each one sample after the other."""
+    cdef Py_ssize_t i, j, k, row, n = places.n_numbers
+    cdef const int32_t *columns = places.columns
+    cdef const real_t *gradient
+    cdef real_t *own
+    memset(dweights + first * width, 0, (end - first) * width * sizeof(real_t))
+    for i in range(rows):
+        gradient = dvalues + n
+        for k in range(n, n_in):
+            row = category_of(inputs[columns[k]], places.first[columns[k]], n_rows)
+            if first <= row < end:
+                own = dweights + row * width
+                j = 0
+                while j + LANES <= width:
+                    v_store(own + j, v_add(v_load(own + j), v_load(gradient + j)))
+                    j += LANES
+                if j < width:
+                    store_columns(
+                        own + j, v_add(load_columns(own + j, width - j), load_columns(gradient + j, width - j)),
+                        width - j,
+                    )
+            gradient += width
+        inputs += n_in
+        dvalues += n_out
+
+
 cdef void embedding_backward_weights(
     const real_t *inputs,  # (rows, n_in) in
     const real_t *dvalues,  # (rows, n_out) in
@@ -92,26 +131,7 @@ cdef void embedding_backward_weights(
     Py_ssize_t width,
 ) noexcept nogil:
     """Add up the gradients of each category, one sample after the other."""
-    cdef Py_ssize_t i, j, k, n = places.n_numbers
-    cdef const int32_t *columns = places.columns
-    cdef const real_t *gradient
-    cdef real_t *own
-    memset(dweights, 0, n_rows * width * sizeof(real_t))
-    for i in range(rows):
-        gradient = dvalues + n
-        for k in range(n, n_in):
-            own = dweights + category_of(inputs[columns[k]], places.first[columns[k]], n_rows) * width
-            j = 0
-            while j + LANES <= width:
-                v_store(own + j, v_add(v_load(own + j), v_load(gradient + j)))
-                j += LANES
-            if j < width:
-                store_columns(
-                    own + j, v_add(load_columns(own + j, width - j), load_columns(gradient + j, width - j)), width - j
-                )
-            gradient += width
-        inputs += n_in
-        dvalues += n_out
+    embedding_backward_rows(inputs, dvalues, places, dweights, rows, n_in, n_out, n_rows, width, 0, n_rows)
 
 
 cdef void embedding_backward_inputs(

@@ -15,6 +15,14 @@ cdef enum:
     DROPPED_VECTORS = 2  # of rows that go forward together where there is dropout
 
 
+cdef struct FirstRounds:
+    # What Philox's first three rounds make of the number of eight units alone.
+    uint64_t before_second
+    uint64_t word0
+    uint64_t word2
+    uint64_t word3
+
+
 cdef struct Lanes:
     # Where such a network's arrays are, for a batch. A thread has its own of what comes last.
     Py_ssize_t rows  # of the batch, filled up
@@ -31,6 +39,7 @@ cdef struct Lanes:
     real_t *h  # (units, line): what the hidden layer puts out, before dropout multiplies it
     real_t *scaled  # (units, n_out): the last layer's weights, multiplied in its place
     const real_t *w  # the same, or the weights themselves
+    FirstRounds *first_rounds  # (units / MASK_CELLS,)
     char *end
 
 
@@ -81,16 +90,23 @@ cdef inline Py_ssize_t whole_lines(Py_ssize_t n) noexcept nogil:
     return (n + 15) // 16 * 16
 
 
+cdef inline Py_ssize_t blocks_of(Py_ssize_t units) noexcept nogil:
+    """Return how many blocks of words dropout draws for the units of a row."""
+    return (units + MASK_CELLS - 1) // MASK_CELLS
+
+
 cdef Lanes lanes_arrays(const Net *net, Py_ssize_t batch, char *space, int thread) noexcept nogil:
     """Return where the arrays are."""
     cdef Lanes own
     cdef Py_ssize_t least = BATCHED_VECTORS * LANES, most, each
-    cdef Py_ssize_t size = <Py_ssize_t> sizeof(real_t), of_block
+    cdef Py_ssize_t size = <Py_ssize_t> sizeof(real_t), bytes = BATCHED_BYTES
     own.units = net.stages[0].n_out
     own.padded = (own.units + LANES - 1) // LANES * LANES
     own.rows = filled_up(net, batch)
     most = <Py_ssize_t> BATCHED_TERMS * LANES
-    most = max(least, min(most, BATCHED_BYTES // <Py_ssize_t> sizeof(real_t) // own.units) // least * least)
+    if LANES * size == 64:  # L2 has a megabyte, and each block ends in sums over twice as many lanes: 7 % of a step
+        bytes *= 2
+    most = max(least, min(most, bytes // size // own.units) // least * least)
     own.blocks = (own.rows + most - 1) // most
     if own.blocks > 1:  # two threads have as much to do
         own.blocks = (own.blocks + 1) // 2 * 2
@@ -100,11 +116,13 @@ cdef Lanes lanes_arrays(const Net *net, Py_ssize_t batch, char *space, int threa
     own.sums = own.x + net.n_in * own.rows
     own.bias_sums = <double *> (own.sums + own.blocks * whole_lines((net.n_in + 1 + net.n_out) * own.padded))
     each = (2 * net.n_out + own.units) * own.line + whole_lines(own.units * net.n_out)
+    each += whole_lines(blocks_of(own.units) * <Py_ssize_t> sizeof(FirstRounds) // size)
     own.z = <real_t *> (own.bias_sums + whole_lines(own.blocks * net.n_out)) + thread * each
     own.d = own.z + net.n_out * own.line
     own.h = own.d + net.n_out * own.line
     own.scaled = own.h + own.units * own.line
     own.w = NULL
+    own.first_rounds = <FirstRounds *> (own.scaled + whole_lines(own.units * net.n_out))
     own.end = <char *> (own.z + each)
     return own
 
@@ -122,21 +140,46 @@ cdef struct Lottery:
     words high[DROPPED_VECTORS * WORD_VECTORS]  # for each row, halves of its own product in the second round
     words low[DROPPED_VECTORS * WORD_VECTORS]
     words round_keys[8]  # of the last four rounds
+    words below  # the limit, as `v_below` wants it
     uint64_t seed
     uint64_t forwards
     Py_ssize_t first
     Limit limit
 
 
-cdef void begin_lottery(Lottery *lottery, double keep, uint64_t seed, uint64_t forwards) noexcept nogil:
+cdef void begin_lottery(
+    Lottery *lottery, double keep, uint64_t seed, uint64_t forwards, const Lanes *own
+) noexcept nogil:
     """Make ready to draw."""
+    cdef Py_ssize_t block
     cdef int r
     lottery.seed, lottery.forwards, lottery.limit = seed, forwards, limit_of(keep)
+    lottery.below = below_limit(lottery.limit.upper)
     for r in range(4):
         lottery.round_keys[2 * r] = all_words(<uint32_t> seed + <uint32_t> (3 + r) * <uint32_t> 0x9E3779B9)
         lottery.round_keys[2 * r + 1] = all_words(
             <uint32_t> (seed >> 32) + <uint32_t> (3 + r) * <uint32_t> 0xBB67AE85
         )
+    for block in range(blocks_of(own.units)):
+        own.first_rounds[block] = first_rounds(<uint32_t> block, seed, forwards)
+
+
+cdef FirstRounds first_rounds(uint32_t block, uint64_t seed, uint64_t forwards) noexcept nogil:
+    """Compute what depends on the block alone: all of the first round, half of the second and third."""
+    cdef FirstRounds own
+    cdef uint32_t key0 = <uint32_t> seed + <uint32_t> 0x9E3779B9
+    cdef uint32_t key1 = <uint32_t> (seed >> 32) + <uint32_t> 0xBB67AE85
+    cdef uint64_t first = (forwards & <uint64_t> 0xFFFFFFFF) * <uint64_t> 0xCD9E8D57
+    cdef uint64_t of_block = <uint64_t> block * <uint64_t> 0xD2511F53
+    cdef uint32_t word = <uint32_t> (of_block >> 32) ^ <uint32_t> (forwards >> 32) ^ <uint32_t> (seed >> 32)
+    cdef uint64_t second = <uint64_t> word * <uint64_t> 0xCD9E8D57
+    cdef uint32_t start0 = <uint32_t> (second >> 32) ^ <uint32_t> first ^ key0
+    cdef uint64_t third = <uint64_t> start0 * <uint64_t> 0xD2511F53
+    own.before_second = <uint32_t> of_block ^ key1
+    own.word0 = <uint32_t> second ^ (key0 + <uint32_t> 0x9E3779B9)
+    own.word2 = <uint32_t> (third >> 32) ^ (key1 + <uint32_t> 0xBB67AE85)
+    own.word3 = <uint32_t> third
+    return own
 
 
 cdef void take_rows(Lottery *lottery, Py_ssize_t first) noexcept nogil:
@@ -162,34 +205,26 @@ cdef void take_rows(Lottery *lottery, Py_ssize_t first) noexcept nogil:
 cdef inline void draw(
     const Lottery *lottery,
     uint32_t block,  # eight units
-    mask *kept,  # (MASK_CELLS, DROPPED_VECTORS) out
+    const FirstRounds *of_block,
+    lane_set *kept,  # (MASK_CELLS, DROPPED_VECTORS) out
 ) noexcept nogil:
     """Draw whether each cell of eight units is kept, as `dropout_mask` does.
 
-    What depends on the block alone is computed in single words: all of the first round, half of the second and third.
     The vectors go through the other rounds side by side, as each waits for its products.
     """
     cdef words x[4 * DROPPED_VECTORS * WORD_VECTORS]
     cdef words drawn[WORD_VECTORS]
-    cdef words ties = all_words(0)
-    cdef uint32_t key0 = <uint32_t> lottery.seed + <uint32_t> 0x9E3779B9
-    cdef uint32_t key1 = <uint32_t> (lottery.seed >> 32) + <uint32_t> 0xBB67AE85
-    cdef uint64_t first = (lottery.forwards & <uint64_t> 0xFFFFFFFF) * <uint64_t> 0xCD9E8D57
-    cdef uint64_t own = <uint64_t> block * <uint64_t> 0xD2511F53
-    cdef uint32_t word = <uint32_t> (own >> 32) ^ <uint32_t> (lottery.forwards >> 32) ^ <uint32_t> (lottery.seed >> 32)
-    cdef uint64_t second = <uint64_t> word * <uint64_t> 0xCD9E8D57
-    cdef uint32_t start2 = <uint32_t> own ^ key1
-    cdef uint32_t start0 = <uint32_t> (second >> 32) ^ <uint32_t> first ^ key0
-    cdef uint64_t third = <uint64_t> start0 * <uint64_t> 0xD2511F53
-    cdef uint32_t next0 = <uint32_t> second ^ (key0 + <uint32_t> 0x9E3779B9)
-    cdef uint32_t next2 = <uint32_t> (third >> 32) ^ (key1 + <uint32_t> 0xBB67AE85)
+    cdef words below = lottery.below
+    cdef tie_set ties = no_ties()
+    cdef uint64_t before_second = of_block.before_second
+    cdef uint64_t word0 = of_block.word0, word2 = of_block.word2, word3 = of_block.word3
     cdef int parts = LANES // WORD_LANES
     cdef int s, r, v, w, part
     for s in range(DROPPED_VECTORS * parts):
-        x[4 * s + 1] = multiply_words(xor_words(lottery.high[s], start2), <uint32_t> 0xCD9E8D57)
-        x[4 * s] = xor_words(high_words(x[4 * s + 1]), next0)
-        x[4 * s + 2] = xor_words(lottery.low[s], next2)
-        x[4 * s + 3] = all_words(<uint32_t> third)
+        x[4 * s + 1] = multiply_words(xor_words(lottery.high[s], before_second), <uint32_t> 0xCD9E8D57)
+        x[4 * s] = xor_words(high_words(x[4 * s + 1]), word0)
+        x[4 * s + 2] = xor_words(lottery.low[s], word2)
+        x[4 * s + 3] = all_words(word3)
     for r in range(4):
         for s in range(DROPPED_VECTORS * parts):
             philox_round(x + 4 * s, lottery.round_keys[2 * r], lottery.round_keys[2 * r + 1])
@@ -198,14 +233,13 @@ cdef inline void draw(
             for part in range(parts):
                 drawn[part] = x[4 * (v * parts + part) + w]
             v_below(
-                drawn, lottery.limit.upper, kept + 2 * w * DROPPED_VECTORS + v,
-                kept + (2 * w + 1) * DROPPED_VECTORS + v, &ties,
+                drawn, below, kept + 2 * w * DROPPED_VECTORS + v, kept + (2 * w + 1) * DROPPED_VECTORS + v, &ties
             )
-    if any_words(ties):
+    if any_ties(ties):
         settle_ties(lottery, block, kept)
 
 
-cdef void settle_ties(const Lottery *lottery, uint32_t block, mask *kept) noexcept nogil:
+cdef void settle_ties(const Lottery *lottery, uint32_t block, lane_set *kept) noexcept nogil:
     """Decide where the upper half of a cell's number is the limit's: in one of some 500 calls of `draw`."""
     cdef uint32_t x[4]
     cdef int i, unit
@@ -219,17 +253,16 @@ cdef void settle_ties(const Lottery *lottery, uint32_t block, mask *kept) noexce
                 stays = is_kept_by_lower(
                     &lottery.limit, block, lottery.first + i, unit, lottery.seed, lottery.forwards
                 )
-                memset(
-                    <real_t *> (kept + unit * DROPPED_VECTORS + i // LANES) + i % LANES, 0xFF if stays else 0,
-                    sizeof(real_t),
-                )
+                put_lane(kept + unit * DROPPED_VECTORS + i // LANES, i % LANES, stays)
 
 
-cdef void draw_units(const Lottery *lottery, uint32_t first, Py_ssize_t blocks, mask *kept) noexcept nogil:
+cdef void draw_units(
+    const Lottery *lottery, const FirstRounds *of_blocks, Py_ssize_t first, Py_ssize_t end, lane_set *kept
+) noexcept nogil:
     """`draw` for some blocks of units, apart from the loop that needs all registers."""
     cdef Py_ssize_t b
-    for b in range(blocks):
-        draw(lottery, first + <uint32_t> b, kept + b * MASK_CELLS * DROPPED_VECTORS)
+    for b in range(first, end):
+        draw(lottery, <uint32_t> b, of_blocks + b, kept + (b - first) * MASK_CELLS * DROPPED_VECTORS)
 
 
 # Forward
@@ -250,7 +283,7 @@ cdef inline void lanes_units(
     cdef real_t *h = own.h + i
     cdef vec x[MAX_ENDS * BATCHED_VECTORS]
     cdef vec z[MAX_ENDS * BATCHED_VECTORS]
-    cdef mask kept[BATCHED_DRAWN * DROPPED_VECTORS]
+    cdef lane_set kept[BATCHED_DRAWN * DROPPED_VECTORS]
     cdef vec unit[BATCHED_VECTORS]
     cdef vec weight, zero = v_all(0)
     cdef Py_ssize_t j, first = 0, end, units = own.units
@@ -263,9 +296,7 @@ cdef inline void lanes_units(
     while first < units:
         end = min(units, first + BATCHED_DRAWN) if drops else units
         if drops:
-            draw_units(
-                lottery, <uint32_t> (first // MASK_CELLS), (end - first + MASK_CELLS - 1) // MASK_CELLS, kept
-            )
+            draw_units(lottery, own.first_rounds, first // MASK_CELLS, blocks_of(end), kept)
         for j in range(first, end):
             # Each weight is loaded once: behind a store the compiler would load it again.
             for v in range(vectors):
@@ -275,9 +306,7 @@ cdef inline void lanes_units(
                 for v in range(vectors):
                     unit[v] = v_madd(x[q * vectors + v], weight, unit[v])
             for v in range(vectors):
-                unit[v] = v_max(zero, unit[v])
-                if drops:
-                    unit[v] = v_select(kept[(j - first) * vectors + v], unit[v], zero)
+                unit[v] = v_max_in(kept[(j - first) * vectors + v], zero, unit[v]) if drops else v_max(zero, unit[v])
                 v_store(h + v * LANES, unit[v])
             for q in range(n_out):
                 weight = v_all(w2[j * n_out + q])
@@ -294,11 +323,11 @@ cdef inline void lanes_forward(
     const int n_in, const int n_out, const int vectors, const bint drops, const Net *net, const Lanes *own,
     uint64_t forwards, Py_ssize_t top, Py_ssize_t rows,
 ) noexcept nogil:
-    """Take a block of rows, whole vectors, through both layers."""
+    """Take a block of rows, and those that fill up the last vectors, through both layers."""
     cdef Lottery lottery
     cdef Py_ssize_t i = 0
     if drops:
-        begin_lottery(&lottery, net.stages[1].keep, net.stages[1].seed, net.stages[1].forwards + forwards)
+        begin_lottery(&lottery, net.stages[1].keep, net.stages[1].seed, net.stages[1].forwards + forwards, own)
     while i + vectors * LANES <= rows:
         if drops:
             take_rows(&lottery, top + i)
@@ -450,8 +479,9 @@ cdef inline void lanes_backward(
         memset(sums, 0, sizeof(sums))
     while first < own.units:
         j, end = first, min(own.units, first + LANES)
-        # Two at a time where all their sums fit into registers: 0.6 of 5.5 µs with one output, 1.4 µs lost with three.
-        while n_in + n_out <= 3 and j + 2 <= end:
+        # Two at a time where all their sums fit into registers: 0.6 of 5.5 µs with one output. With three, 1.4 µs lost
+        # with 16 registers, 0.6 of 7.6 µs gained with 32, which is where tiles have eight rows.
+        while (n_in + n_out <= 3 or TILE_ROWS == 8) and j + 2 <= end:
             lanes_gradients(n_in, n_out, 2, own, j, top, rows, sums + (j - first) * LANES)
             j += 2
         while j < end:
@@ -494,15 +524,10 @@ cdef void lanes_backward_of(const Net *net, const Lanes *own, Py_ssize_t top, Py
 cdef inline vec sums_of_lanes(const real_t *vectors) noexcept nogil:
     """Return the sum over the lanes of each of LANES vectors."""
     cdef vec square[MOST_LANES]
-    cdef vec result
     cdef int l
     for l in range(LANES):
         square[l] = v_load(vectors + l * LANES)
-    v_transpose(square)
-    result = square[0]
-    for l in range(1, LANES):
-        result = v_add(result, square[l])
-    return result
+    return v_lane_sums(square)
 
 
 # The two phases
@@ -539,7 +564,7 @@ cdef Py_ssize_t lanes_block(
             own.d[q * own.line + i] = 0
         # In double: a sum in another order than row after row would move the spiral's published figures.
         own.bias_sums[block * net.n_out + q] = total(own.d + q * own.line, filled)
-    lanes_backward_of(net, own, first, filled)
+    lanes_backward_of(net, own, first, (rows + LANES - 1) // LANES * LANES)
     return hits
 
 

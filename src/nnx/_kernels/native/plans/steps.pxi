@@ -893,17 +893,36 @@ cdef void train_others(
         )
     elif stage.kind == SCALE:
         scale_backward_weights(inputs, dvalues, gradients, batch.rows, stage.n_out)
-    else:
-        gradients = <real_t *> stage.embedded.dweights
-        embedding_backward_weights(
-            inputs, dvalues, &stage.embedded.places, gradients, batch.rows, stage.n_in, stage.n_out,
-            stage.embedded.n_rows, stage.embedded.width,
-        )
     train_values(net, &stage.weights, 0, gradients, stage.weights.size, stage.trained, constants)
     if has_biases(stage):
         train_values(
             net, &stage.biases, 0, of_biases, stage.n_out, stage.trained, constants + biases_at(net)
         )
+
+
+cdef void train_embedding(
+    const Net *net, const Batch *batch, int s, const vec *constants, int thread
+) noexcept nogil:
+    """Compute the gradients of a thread's rows of an embedding, and update those.
+
+    Threads share the rows out, as many are updated that no sample names. With `clip_norm` one thread has them all, for
+    it has the sum of their squares.
+    """
+    cdef Stage *stage = &net.stages[s]
+    cdef Py_ssize_t n_rows = stage.embedded.n_rows, width = stage.embedded.width, first = 0, end = n_rows
+    cdef real_t *gradients = <real_t *> stage.embedded.dweights
+    if not net.clip_norm:
+        first = n_rows * thread // net.progress.n_threads
+        end = n_rows * (thread + 1) // net.progress.n_threads
+    elif thread != s % net.progress.n_threads:
+        return
+    embedding_backward_rows(
+        batch_inputs(net, batch, s), <const real_t *> stage.dvalues, &stage.embedded.places, gradients, batch.rows,
+        stage.n_in, stage.n_out, n_rows, width, first, end,
+    )
+    train_values(
+        net, &stage.weights, first * width, gradients + first * width, (end - first) * width, stage.trained, constants
+    )
 
 
 cdef void second_phase(
@@ -922,5 +941,7 @@ cdef void second_phase(
             train_by_groups(net, batch, s, constants, thread)
         elif stage.kind == DENSE:
             train_stage(net, batch, s, constants, thread, scratch)
+        elif stage.kind == EMBEDDING:
+            train_embedding(net, batch, s, constants, thread)
         elif thread == s % net.progress.n_threads:
             train_others(net, batch, s, constants, scratch)

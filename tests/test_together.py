@@ -87,6 +87,24 @@ def assert_alike(models, others, tolerance):
         assert model.optimizer.current_learning_rate == other.optimizer.current_learning_rate
 
 
+LIMITS = {name: getattr(together, name) for name in ("LEAST_SHARE", "LEAST_STEPS", "MOST_WEIGHTS")}
+
+
+@pytest.fixture(autouse=True)
+def _without_limits(monkeypatch):
+    """Let models train together where that does not pay, too."""
+    monkeypatch.setattr(together, "LEAST_SHARE", 0)
+    monkeypatch.setattr(together, "LEAST_STEPS", 0)
+    monkeypatch.setattr(together, "MOST_WEIGHTS", 1 << 20)
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    """Let models train together where that pays only."""
+    for name, value in LIMITS.items():
+        monkeypatch.setattr(together, name, value)
+
+
 @pytest.fixture
 def grouped(monkeypatch):
     """Return a list that gets how many steps each group has done."""
@@ -165,7 +183,7 @@ def test_bits_depend_neither_on_the_others_nor_on_threads(optimizer, grouped):
     """However many there are, and wherever among them a model is."""
     net = NETS["softmax"]
     expected = [bits(arrays_of(model)) for model in trained(net, range(40), optimizer=optimizer)[0]]
-    for numbers, threads in ((range(40), 3), ((5, 3, 30), 1), ((30, 5, 17, 3, 39, 0), 2), (range(39, 3, -1), 2)):
+    for numbers, threads in ((range(40), 3), ((5, 3, 30), 1), ((30, 5, 17, 3, 39, 0), 2), (range(39, 4, -1), 2)):
         models, _ = trained(net, numbers, threads=threads, optimizer=optimizer)
         assert [bits(arrays_of(model)) for model in models] == [expected[number] for number in numbers]
     assert len(grouped) > 5
@@ -187,18 +205,17 @@ def test_training_goes_on_from_what_the_optimizer_has_kept():
     assert left_behind(first[0]).keys() == left_behind(second[0]).keys()
 
 
+@pytest.mark.usefixtures("limits")
 def test_what_cannot_train_together_trains_as_alone():
-    """Too few models, other shapes, layers and keywords of other kinds: the same bits."""
+    """Too few models or steps, layers and keywords of other kinds: the same bits."""
     net = NETS["softmax"]
     kinds = [
         ([Net("4-7,relu,dropout,7-3,softmax")] * 4, {}),
         ([net] * 4, {"callbacks": [nnx.EarlyStopping(monitor="loss")]}),
         ([net] * 4, {"validation_split": 0.3}),
         ([net] * 4, {"penalty_per_sample": True}),
-        ([net] * 2, {}),
-        ([Net(f"4-{width},relu,{width}-3,softmax") for width in (3, 4, 5, 6)], {}),
-        ([Net("4-70,relu,70-70,relu,70-3,softmax")] * 4, {}),
-        ([net] * 4, {"epochs": 1, "batch_size": None}),
+        ([net] * 2, {"epochs": 1000}),
+        ([net] * 16, {}),
     ]
     for nets, keywords in kinds:
         found = []
@@ -211,6 +228,26 @@ def test_what_cannot_train_together_trains_as_alone():
             nnx.train_many(runs, together=at_once)
             found.append([bits(arrays_of(model)) for model in models])
         assert found[0] == found[1]
+
+
+@pytest.mark.usefixtures("compiled", "limits")
+def test_models_train_together_where_it_pays(monkeypatch):
+    """A run is left alone if its model is too large or it has too few steps, or if too few have its shape."""
+    monkeypatch.setattr(together, "LEAST_STEPS", 10)
+    lanes = _kernels.backend.lanes("float32")
+
+    def shape(text, **keywords):
+        net = Net(text)
+        run = run_of(net, 0, make(net, 0), **{"epochs": 10, **keywords})
+        return run._shape()
+
+    small = shape("4-16,relu,16-3,softmax")
+    assert small is not None
+    assert shape("4-16,relu,16-3,softmax") == small != shape("4-15,relu,15-3,softmax")
+    assert shape("4-16,relu,16-3,softmax", epochs=9) is None
+    assert shape("4-70,relu,70-70,relu,70-3,softmax") is None
+    shapes = [small] * (lanes + 1) + [None]
+    assert together.groups_of(shapes) == [list(range(lanes)), [lanes], [lanes + 1]]
 
 
 def test_numpy_computes_the_models_one_after_the_other(backend):
@@ -275,17 +312,16 @@ def test_ctrl_c_stops_all_models_after_whole_steps(threads, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return record(run)
 
-    monkeypatch.setattr(together.plan.Run, "record", press)
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     models = [make(net, number) for number in range(6)]
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(together.plan.Run, "record", press)
             nnx.train_many(
                 [run_of(net, 0, m, epochs=10**6, batch_size=8) for m in models], threads=threads, together=True
             )
     finally:
         signal.signal(signal.SIGINT, kept)
-    monkeypatch.undo()
     done = [model.optimizer.iterations for model in models]
     assert len(set(done)) == 1
     assert done[0] > 100

@@ -23,10 +23,12 @@ from nnx.errors import DivergenceError
 Shape = tuple[Any, ...]
 #: Keywords of `Model.train` that may be given: all others must be as they are without.
 KEYWORDS = ("epochs", "batch_size", "print_every", "shuffle", "seed", "check_finite", "threads", "on_nonfinite")
-#: Models of a group, at least: fewer are as fast alone.
-LEAST_MODELS = 3
-#: Weights of a model, at most: the numbers of all models of a group must stay in a core's own cache.
-MOST_WEIGHTS = 1 << 12
+#: The part of the lanes that models must take, at least: an empty one costs as much as the others.
+LEAST_SHARE = 0.75
+#: Weights of a model, at most. Rows of a batch, at most, of models that have batched-lane kernels when alone.
+MOST_WEIGHTS, MOST_ROWS = 600, 64
+#: Steps of a run, at least: to begin and to end one in a group takes 0.15 ms more than alone.
+LEAST_STEPS = 500
 
 
 def shape_of(model: Network, X: Any, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Shape | None:
@@ -47,30 +49,34 @@ def shape_of(model: Network, X: Any, given: Mapping[str, Any], defaults: Mapping
     rule = made.optimizer._rule()
     if not backend.fits_together(native) or rule.clip_norm:
         return None
-    if len(model.trainable_layers) < sum(map(is_dense, made.stages)) or weights_of(made) > MOST_WEIGHTS:
+    epochs, batch, rows = options["epochs"], options["batch_size"], np.shape(X)[0]
+    if len(model.trainable_layers) < sum(map(_is_dense, made.stages)) or not _pays(made, epochs, batch or rows, rows):
         return None
-    names = tuple(stage.kind if is_dense(stage) else repr(stage.owner) for stage in made.stages)
+    names = tuple(stage.kind if _is_dense(stage) else repr(stage.owner) for stage in made.stages)
     widths = tuple((stage.n_in, stage.n_out) for stage in made.stages)
-    shuffles, rows = bool(options["shuffle"]), np.shape(X)[0]
     return (
         *(made.dtype, names, widths, repr(made.loss), repr(made.accuracy)),
         *(rule.kernel, rule.clip_value, bool(rule.average), rule.settings == rule.bias_settings),
-        *(rows, options["epochs"], options["batch_size"], options["on_nonfinite"], shuffles),
+        *(rows, epochs, batch, options["on_nonfinite"], bool(options["shuffle"])),
     )
 
 
-def is_dense(stage: program.Stage) -> bool:
+def _is_dense(stage: program.Stage) -> bool:
     """Return whether a stage is a dense layer, not an activation."""
     return stage.kind == "dense"
 
 
-def weights_of(made: program.Program) -> int:
-    """Return how many weights a model has."""
-    return sum(stage.n_in * stage.n_out for stage in made.stages if is_dense(stage))
+def _pays(made: program.Program, epochs: int, batch: int, rows: int) -> bool:
+    """Return whether such models train faster together, as many as there are lanes."""
+    dense = [stage for stage in made.stages if _is_dense(stage)]
+    if sum(stage.n_in * stage.n_out for stage in dense) > MOST_WEIGHTS or epochs * -(-rows // batch) < LEAST_STEPS:
+        return False
+    is_batched = len(dense) == 2 and max(dense[0].n_in, dense[1].n_out) <= plan.NARROW
+    return min(batch, rows) <= MOST_ROWS or not is_batched
 
 
 def groups_of(shapes: Sequence[Shape | None]) -> list[list[int]]:
-    """Return which runs train together, by their shapes: groups of about the same size, and single runs."""
+    """Return which runs train together, by their shapes: as many as there are lanes, and single runs."""
     backend: Any = _kernels.backend
     found: dict[Any, list[int]] = {}
     for number, shape in enumerate(shapes):
@@ -78,11 +84,10 @@ def groups_of(shapes: Sequence[Shape | None]) -> list[list[int]]:
     groups: list[list[int]] = []
     for numbers in found.values():
         shape = shapes[numbers[0]]
-        if shape is None or len(numbers) < LEAST_MODELS:
-            groups += [[number] for number in numbers]
-            continue
-        n_groups = -(-len(numbers) // backend.lanes(shape[0]))
-        groups += [numbers[i * len(numbers) // n_groups : (i + 1) * len(numbers) // n_groups] for i in range(n_groups)]
+        lanes = 1 if shape is None else backend.lanes(shape[0])
+        for first in range(0, len(numbers), lanes):
+            group = numbers[first : first + lanes]
+            groups += [group] if len(group) >= LEAST_SHARE * lanes else [[number] for number in group]
     return sorted(groups)
 
 

@@ -314,12 +314,12 @@ def test_ctrl_c_stops_all_models_after_whole_steps(threads, monkeypatch):
 
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     models = [make(net, number) for number in range(6)]
+    runs = [run_of(net, 0, model, epochs=10**6, batch_size=8) for model in models]
     try:
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(together.plan.Run, "record", press)
-            nnx.train_many(
-                [run_of(net, 0, m, epochs=10**6, batch_size=8) for m in models], threads=threads, together=True
-            )
+            with pytest.raises(KeyboardInterrupt):
+                nnx.train_many(runs, threads=threads, together=True)
     finally:
         signal.signal(signal.SIGINT, kept)
     done = [model.optimizer.iterations for model in models]

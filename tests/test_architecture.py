@@ -65,7 +65,7 @@ FLOORS = [
     {"engine.calling", "engine.classes", "engine.divergence"},
     {"engine.checkpoints"},
     {"engine.layerwise", "engine.plan"},
-    {"engine.data_checks", "engine.minimizing", "engine.segments"},
+    {"engine.data_checks", "engine.minimizing", "engine.segments", "engine.together"},
     {"engine.training"},
     {"scoring.metrics", "scoring.reports"},
     {"scoring.evaluation"},

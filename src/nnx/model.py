@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -460,11 +460,18 @@ class Model:
         return self._train(X, y, options)
 
     def _train(
-        self, X: ArrayLike, y: ArrayLike, options: tuple[Any, ...], starts: bool = True, warns: bool = True
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        options: tuple[Any, ...],
+        starts: bool = True,
+        warns: bool = True,
+        train: Callable[[Job, printing.Printer], None] = training.train,
     ) -> History:
         """Check what `train` was given, its keywords in their order, and train; return the history.
 
-        If it is not to start, draw the seeds that nobody gave, in the order in which the training would.
+        ``train`` does so once all is checked. If it is not to start, draw the seeds that nobody gave, in the order in
+        which the training would.
         """
         self._again = None
         epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads = options[:9]
@@ -536,7 +543,7 @@ class Model:
                     resumed.restore(job)
             self.history = job.history
             with self._printer(job, print_every, progress) as report:
-                training.train(job, report)
+                train(job, report)
             again = self._again
             if again is not None and checkpoint is None and resume is None and callbacks is None:  # a list may grow
                 again.remember(options, check_finite)

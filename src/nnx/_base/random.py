@@ -59,11 +59,12 @@ def recorded() -> Iterator[list[int]]:
 @contextmanager
 def given(seeds: Iterable[int]) -> Iterator[None]:
     """Let this thread get these seeds, in their order, in place of those that it would draw within the block."""
+    before = getattr(_of_thread, "given", None)
     _of_thread.given = deque(seeds)
     try:
         yield
     finally:
-        del _of_thread.given
+        _of_thread.given = before
 
 
 def split_stream(seed: int) -> np.random.RandomState:

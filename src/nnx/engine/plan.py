@@ -193,7 +193,7 @@ class Run:
     def __init__(self, job: Job) -> None:
         self.job, self.model, self.data, self.held_out, self.order = job, job.model, job.data, job.held_out, job.order
         model, data, order = job.model, job.data, job.order
-        self.program, self.native = _planned(model, job.precision == "bfloat16")
+        self.program, self.native = planned(model, job.precision == "bfloat16")
         self.n_samples = len(data.X)
         self.batch, self.n_batches, self.n_steps = job.rows, job.n_batches, job.n_steps
         self.done = self.begun = job.done
@@ -262,10 +262,10 @@ class Run:
             self.figures = None
             return False
         self.epoch_seconds = (time.perf_counter() - began) / max(1, epochs.native.done)
-        steps, _ = self._record()
+        steps, _ = self.record()
         epochs.conclude(self)
         if not epochs.native.has_stopped and steps.shape[1] < n * self.n_batches:
-            self._diverge()
+            self.diverge()
         return True
 
     def _how_many_epochs(self) -> int:
@@ -312,15 +312,15 @@ class Run:
         began = time.perf_counter()
         run_threads(self.native, threads)
         self.seconds = (time.perf_counter() - began) / n
-        steps, ends = self._record()
+        steps, ends = self.record()
         if steps.size and not report.is_silent:
             report.run(epoch, in_epoch, self.n_batches, steps, ends, None if self.changes_rate else self.rate)
         if steps.shape[1] < n:
-            self._diverge()
+            self.diverge()
         if last:
             self._publish()
 
-    def _record(self) -> tuple[Array, Array]:
+    def record(self) -> tuple[Array, Array]:
         """Record the steps that the latest compiled call has done; return their figures, and those of epochs.
 
         Counts and history change at once, and `settle` calls this again if an exception has come before.
@@ -347,7 +347,7 @@ class Run:
         if self.job.stops and not self.native.is_finite():
             divergence.refuse_parameters(self.model, self.done, self.n_batches)
 
-    def _diverge(self) -> NoReturn:
+    def diverge(self) -> NoReturn:
         """Do the forward of the step that has come to a value that is not finite once more, and say where."""
         epoch, step = divmod(self.done, self.n_batches)
         order = self.order.draw(epoch + 1, self.n_samples)
@@ -355,6 +355,16 @@ class Run:
         with np.errstate(all="ignore"), precision.of_products(self.job.precision):
             self.model.forward(batch.X, training=True)
         divergence.refuse_step(self.model, batch, self.done, self.n_batches)
+
+    # Steps that a group does (`together.py`)
+
+    def steps_at_once(self) -> int:
+        """Return how many steps the next call does, but for the run's last one."""
+        return min(self._how_many(self.done % self.n_batches), self.n_steps - 1 - self.done)
+
+    def begin(self, n: int) -> None:
+        """Make ready for so many steps, which `record` records."""
+        self.figures, _ = self._prepare(self.done, n, self.done % self.n_batches, False)
 
     def _how_many(self, in_epoch: int) -> int:
         """Return how many steps the next call does."""
@@ -525,7 +535,7 @@ class Run:
     def settle(self) -> None:
         """Leave counts, history and sums as they are after the last whole step, and let go of the arrays."""
         if self.figures is not None:
-            self._record()
+            self.record()
         if self.held_out is None and self.done > self.begun:
             loss, accuracy = self.program.loss, self.program.accuracy
             (loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count) = (
@@ -599,7 +609,7 @@ def watch(native: Any, made: program.Program, counting: tuple[Any, ...], setting
     native.watch(fixed, [*map(vars, counting)], tuple(settings))
 
 
-def _planned(model: Network, bfloat16: bool) -> tuple[program.Program, Any]:
+def planned(model: Network, bfloat16: bool) -> tuple[program.Program, Any]:
     """Return a model's program and its plan: those of the last time, if nothing has changed since."""
     kept: tuple[program.Program, Any] | None = model._plan
     if kept is not None and _still_holds(model, kept[1]) and kept[1].bfloat16 is bfloat16:

@@ -443,6 +443,19 @@ cdef struct Search:
 cdef enum Part:  # of a step
     GO_FORWARD, GO_BACK, GO_GRADIENTS, GO_UPDATE  # of gradients of parameters alone, where no stage is trained
 
+cdef enum:
+    MOST_OUTPUTS = 64  # of models that train together
+
+cdef struct Group:
+    # Models of one shape that train together, one in each lane.
+    int n  # how many
+    int lanes
+    const Net *nets[MOST_LANES]  # those behind the last are the first once more
+    bint alike  # whether they have the same samples
+    void *space
+    int diverged  # out: the first whose loss is not finite; or -1
+
+ctypedef Py_ssize_t (*train_together_t)(Group *, Py_ssize_t) noexcept nogil
 ctypedef Py_ssize_t (*train_t)(const Net *, Py_ssize_t, Py_ssize_t, int) noexcept nogil
 ctypedef Py_ssize_t (*minimize_t)(const Net *, Search *, Py_ssize_t, int) noexcept nogil
 ctypedef Py_ssize_t (*judge_t)(const Net *, Py_ssize_t, Py_ssize_t, char *) noexcept nogil
@@ -472,14 +485,14 @@ ctypedef void (*block_product_t)(
 ) noexcept nogil
 
 cdef enum:
-    N_LAYOUTS = 9
+    N_LAYOUTS = 10
 
 cdef inline void fill_layouts(Py_ssize_t *layouts) noexcept nogil:
     """Write the sizes of all structs that the binding layer and the kernels share: modules of two builds differ."""
     layouts[0], layouts[1], layouts[2] = sizeof(Kernels), sizeof(Net), sizeof(Stage)
     layouts[3], layouts[4] = sizeof(Progress), sizeof(Meeting)
     layouts[5], layouts[6], layouts[7] = sizeof(Activation), sizeof(Loss), sizeof(Rule)
-    layouts[8] = sizeof(Search)
+    layouts[8], layouts[9] = sizeof(Search), sizeof(Group)
 
 cdef struct Kernels:
     Py_ssize_t layouts[N_LAYOUTS]  # first of all: what `fill_layouts` writes
@@ -547,3 +560,6 @@ cdef struct Kernels:
     lay_out_t lay_out_partials
     turns_t multiply_adds
     minimize_t minimize
+    int lanes  # of a vector
+    net_space_t together_space
+    train_together_t train_together

@@ -39,6 +39,7 @@ include "plans/clipping.pxi"
 include "plans/batched_lanes.pxi"
 include "plans/runs.pxi"
 include "plans/lbfgs.pxi"
+include "plans/together.pxi"
 
 
 cdef inline vec normal_cdf(vec x) noexcept nogil:
@@ -177,5 +178,8 @@ addresses.lanes_space = <lanes_space_t> lanes_space
 addresses.multiply_adds = <turns_t> multiply_adds
 addresses.lay_out_partials = <lay_out_t> lay_out_partials
 addresses.minimize = <minimize_t> minimize
+addresses.lanes = LANES
+addresses.together_space = <net_space_t> together_space
+addresses.train_together = <train_together_t> train_together
 
 table = PyCapsule_New(&addresses, "nnx._kernels", NULL)

@@ -467,7 +467,7 @@ cdef class Plan:
         self.itemsize = self.dtype.itemsize
         if self.number != cnp.NPY_FLOAT and self.number != cnp.NPY_DOUBLE:
             raise TypeError(f"Plan: dtype must be float32 or float64, got {dtype!r}.")
-        self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
+        self.kernels = kernels_in_use(self.number)
         if bfloat16 and self.number != cnp.NPY_FLOAT:
             raise TypeError(f"Plan: dtype must be float32 for bfloat16 products, got {self.dtype}.")
         self.bfloat16 = self.lean.bfloat16 = self.stored.bfloat16 = bfloat16

@@ -514,7 +514,8 @@ class Run:
             return None
         if any(stage.kind in UNREPEATED for stage in program.stages):
             return None
-        published = [each for each in self.published if each[2] is not self.inputs]
+        inputs = self.inputs
+        published = [each for each in self.published if each[2] is not inputs]
         history = functools.partial(History, self.job.history.is_regression)
         most_rows = (LEAST_STEP - 1) // program.operations
         refuse = divergence.refuse_parameters
@@ -571,14 +572,7 @@ class Epochs:
 
 def stored(made: program.Program, native: Any, room: Any) -> list[tuple[dict[str, Any], str, Any]]:
     """Return what the last step of a plan has stored in its ``room`` for attributes: whose, which, and its value."""
-    found = []
-    for number, (stage, values) in enumerate(zip(made.stages, room, strict=True)):
-        own = vars(stage.owner)
-        for name, value in values.items():
-            if name != "dvalues":
-                found.append((own, name, value))
-        if stage.kind == "batch_norm":
-            found += [(vars(stage.owner), *each) for each in native.batch_figures(number).items()]
+    found: list[tuple[dict[str, Any], str, Any]] = native.stored_in(room, made.owners)
     if not made.combined:
         found.append((vars(made.loss), "dinputs", room[-1]["dvalues"]))
     elif made.classifier is not None:

@@ -1155,6 +1155,29 @@ cdef class Plan:
         self.old = None
         return found
 
+    def stored_in(self, list room not None, tuple owners not None):
+        """Return the attributes that layers get of a `room`: whose, which, and the value.
+
+        Parameters
+        ----------
+        room : list of dict
+            What `room` has made for the step that has been done.
+        owners : tuple of layers
+            One a stage.
+        """
+        cdef list found = []
+        cdef int s
+        if len(room) != self.n_full or len(owners) != self.n_full:
+            raise ValueError("Plan.stored_in: room and owners must be one for each stage.")
+        for s in range(self.n_full):
+            own = PyObject_GenericGetDict(owners[s], NULL)
+            for name, value in (<dict?> room[s]).items():
+                if name != "dvalues":
+                    found.append((own, name, value))
+            if self.stored.stages[s].kind == BATCH_NORM:
+                found += [(own, name, value) for name, value in self.batch_figures(s).items()]
+        return found
+
     def batch_figures(self, int s):
         """Return what the layer of a batch norm, stage ``s``, gets of the last batch: attributes by name."""
         cdef cnp.ndarray figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -113,3 +114,28 @@ def test_kernels_of_another_build_are_refused_and_those_in_use_stay(compiled, ba
     assert done.stdout == (
         "nnx._kernels.native.baseline_float64 is of another build than nnx._kernels._native. Install nnx again.\n"
     )
+
+
+def test_compiled_kernels_are_refused_while_no_variant_is_in_use(compiled):
+    """The module is imported beside the NumPy backend, too; its tables are empty then."""
+    script = (
+        "import numpy as np\n"
+        "from nnx import _kernels\n"
+        "from nnx._kernels import _native\n"
+        "stages, guards = (('dense', object(), 2, 3),), (type, (), (), (), (), (), (), ())\n"
+        "values = np.ones(3, np.float32)\n"
+        "for call in (\n"
+        "    lambda: _native.Plan(np.float32, stages, 'mean_squared_error', False, guards),\n"
+        "    lambda: _native.Inference(np.float32, stages, guards, _kernels),\n"
+        "    lambda: _native.Predictor(np.float64, stages, _kernels),\n"
+        "    lambda: _native.round_bfloat16(values, values),\n"
+        "    lambda: _native.activation_forward('relu', values, values),\n"
+        "):\n"
+        "    try:\n"
+        "        call()\n"
+        "    except RuntimeError as error:\n"
+        "        print(error)\n"
+    )
+    environment = {**os.environ, "NNX_BACKEND": "numpy"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines() == ["no variant of the compiled kernels is in use."] * 5

@@ -190,6 +190,27 @@ def test_epochs_in_one_compiled_call_end_where_a_loss_is_not_finite():
     assert histories[0] == histories[1]
 
 
+@pytest.mark.usefixtures("compiled")
+def test_epochs_in_one_compiled_call_are_recorded_whole_though_an_exception_comes_behind_it(monkeypatch):
+    """Such as a second Ctrl-C raises, which does not wait."""
+    record = plan.Run._record
+
+    def interrupted(run):
+        record(run)
+        monkeypatch.setattr(plan.Run, "_record", record)
+        raise KeyboardInterrupt
+
+    model, stopping = build(SPIRAL), nnx.EarlyStopping(patience=50)
+    X, y = data_for(SPIRAL, 50)
+    monkeypatch.setattr(plan.Run, "_record", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, X, y, epochs=40, validation_data=data_for(SPIRAL, 30, seed=2), callbacks=[stopping])
+    n_epochs = len(model.history.loss)
+    assert n_epochs > 1
+    assert len(model.history.validation_loss) == n_epochs
+    assert stopping.best == min(model.history.validation_loss)
+
+
 def test_a_second_training_begins_anew():
     stopping = nnx.EarlyStopping("loss", patience=2)
     watched([3, 1, 2, 2], stopping)

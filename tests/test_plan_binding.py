@@ -365,3 +365,17 @@ def test_an_evaluation_of_nothing_is_refused(binding):
     for use in (lambda empty: empty.sums(0, 0), lambda empty: empty.normalizes):
         with pytest.raises(TypeError, match=r"made by `Inference\.evaluation`"):
             use(binding.Evaluation())
+
+
+def test_what_a_step_has_stored_is_listed_for_each_stage(binding):
+    found = lowered()
+    plan = made(binding, found)
+    for room, owners in (([{}], found.owners), ([{}] * len(found.owners), found.owners[:1])):
+        with pytest.raises(ValueError, match="room and owners must be one for each stage"):
+            plan.stored_in(room, owners)
+    with pytest.raises(TypeError):
+        plan.stored_in([None] * len(found.owners), found.owners)
+    room = [{"output": number, "dvalues": None} for number, _ in enumerate(found.owners)]
+    listed = plan.stored_in(room, found.owners)
+    assert [(name, value) for _, name, value in listed] == [("output", number) for number, _ in enumerate(room)]
+    assert all(own is vars(owner) for (own, _, _), owner in zip(listed, found.owners, strict=True))

@@ -31,6 +31,11 @@ NETS = [
     "Dropout 4-32 Linear ReLU 32-7 Softmax ReLU",
     "1100-65",
     "3-1",
+    # Narrow ones: from four rows on, they go through all layers as lines.
+    "8-16 ReLU 16-4 Softmax",
+    "17-29 Tanh 29-11 Softmax",
+    "2-32 ReLU 32-8 ELU 8-3",
+    "Sigmoid 36-42 ReLU 42-2 Softmax",
 ]
 ROWS = [1, 2, 3, 4, 9, 33, 200, 431]
 each_net = pytest.mark.parametrize("net", NETS)

@@ -83,7 +83,7 @@ def matrix_units():
     global granted
     if not has_matrix_units():
         return False, "no matrix units were found", False
-    if not tables[0].has_matrix_units:
+    if not kernels_in_use(cnp.NPY_FLOAT).has_matrix_units:
         return False, "the kernels in use are not those for matrix units", False
     if granted == NOT_ASKED:
         granted = ask_for_matrix_units()
@@ -198,12 +198,10 @@ def known_finite(value):
 
 def _multiply_adds(dtype, Py_ssize_t turns):
     """Do multiply-adds that never leave the registers, for so many turns; return how many operations these are."""
-    cdef Kernels *kernels = tables[0 if np.dtype(dtype).num == cnp.NPY_FLOAT else 1]
+    cdef Kernels *kernels = kernels_in_use(np.dtype(dtype).num)
     cdef double result[MOST_LANES]
     cdef Py_ssize_t operations
     cdef uint64_t mode
-    if kernels is NULL:
-        raise RuntimeError("no variant of the compiled kernels is in use.")
     with nogil:
         mode = enter_kernels()
         operations = kernels.multiply_adds(turns, result)
@@ -339,7 +337,7 @@ def dense_backward_inputs(dvalues, weights, dinputs):
 
 def round_bfloat16(values, result):
     cdef str where = "round_bfloat16"
-    cdef Kernels *kernels = tables[0]
+    cdef Kernels *kernels = kernels_in_use(cnp.NPY_FLOAT)
     if not has_type(values, cnp.NPY_FLOAT):
         refused(where, "values", values, cnp.NPY_FLOAT, ())
     cdef cnp.ndarray x = plain(values)
@@ -446,7 +444,7 @@ def _block_product(name, left, right, result):
     ``result := left · right`` for an output, ``left · rightᵀ`` for dinputs, ``leftᵀ · right`` for dweights.
     """
     cdef str where = "_block_product"
-    cdef Kernels *kernels = tables[0]
+    cdef Kernels *kernels = kernels_in_use(cnp.NPY_FLOAT)
     cdef Way way = _WAYS[name]
     cdef cnp.ndarray x = matrix(where, "left", left, cnp.NPY_FLOAT, ANY, ANY)
     cdef int across = 0 if way == DWEIGHTS else 1

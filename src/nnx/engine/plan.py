@@ -203,6 +203,7 @@ class Run:
         self.epoch_seconds = 0.0  # of an epoch and what is due after it, where several are done in a call
         self.evaluation: Evaluation | None = None
         self.figures: tuple[Array, Array] | None = None  # of a compiled call that is not recorded yet
+        self.unconcluded: Epochs | None = None  # of a compiled call whose validations are not recorded yet
         stages = self.program.stages
         self.dropouts = tuple(stage.owner for stage in stages if stage.kind in program.RANDOM)
         self.operations = self.batch * self.program.operations
@@ -258,15 +259,22 @@ class Run:
         called = self.done // self.n_batches
         self.figures, _ = self._prepare(self.done, n * self.n_batches, 0, False, keeps=True)
         began = time.perf_counter()
+        self.unconcluded = epochs
         if not epochs.native.run(n, called):
-            self.figures = None
+            self.figures = self.unconcluded = None
             return False
         self.epoch_seconds = (time.perf_counter() - began) / max(1, epochs.native.done)
         steps, _ = self.record()
-        epochs.conclude(self)
+        self._conclude()
         if not epochs.native.has_stopped and steps.shape[1] < n * self.n_batches:
             self.diverge()
         return True
+
+    def _conclude(self) -> None:
+        """Record what several epochs in one compiled call have found, once."""
+        epochs, self.unconcluded = self.unconcluded, None
+        if epochs is not None:
+            epochs.conclude(self)
 
     def _how_many_epochs(self) -> int:
         """Return how many whole epochs the next call may do; below 2, it is not worth a call of its own."""
@@ -524,7 +532,8 @@ class Run:
             return None
         if any(stage.kind in UNREPEATED for stage in program.stages):
             return None
-        published = [each for each in self.published if each[2] is not self.inputs]
+        inputs = self.inputs
+        published = [each for each in self.published if each[2] is not inputs]
         history = functools.partial(History, self.job.history.is_regression)
         most_rows = (LEAST_STEP - 1) // program.operations
         refuse = divergence.refuse_parameters
@@ -536,6 +545,7 @@ class Run:
         """Leave counts, history and sums as they are after the last whole step, and let go of the arrays."""
         if self.figures is not None:
             self.record()
+        self._conclude()
         if self.held_out is None and self.done > self.begun:
             loss, accuracy = self.program.loss, self.program.accuracy
             (loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count) = (
@@ -581,14 +591,7 @@ class Epochs:
 
 def stored(made: program.Program, native: Any, room: Any) -> list[tuple[dict[str, Any], str, Any]]:
     """Return what the last step of a plan has stored in its ``room`` for attributes: whose, which, and its value."""
-    found = []
-    for number, (stage, values) in enumerate(zip(made.stages, room, strict=True)):
-        own = vars(stage.owner)
-        for name, value in values.items():
-            if name != "dvalues":
-                found.append((own, name, value))
-        if stage.kind == "batch_norm":
-            found += [(vars(stage.owner), *each) for each in native.batch_figures(number).items()]
+    found: list[tuple[dict[str, Any], str, Any]] = native.stored_in(room, made.owners)
     if not made.combined:
         found.append((vars(made.loss), "dinputs", room[-1]["dvalues"]))
     elif made.classifier is not None:

@@ -6,6 +6,7 @@ own take the book path (`layerwise.py`), which calls each object's methods. So n
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -62,6 +63,7 @@ METHODS: dict[tuple[type, str], Callable[..., Any] | None] = {
 def stand_for(kind: type, names: tuple[str, ...]) -> None:
     """Count a class that is defined later among those whose methods a program stands for."""
     METHODS.update({(kind, name): getattr(kind, name) for name in names})
+    _methods_by_kind.cache_clear()
 
 
 class Obstacle(Exception):  # noqa: N818 - it is no mistake, but an answer
@@ -276,6 +278,8 @@ def _check_apart(program: Program) -> None:
 def _refuse_shared(arrays: list[tuple[str, Any]]) -> None:
     """Raise `Obstacle` where two of these, of those that are arrays, share memory."""
     found = [(name, array) for name, array in arrays if isinstance(array, np.ndarray)]
+    if all(array.base is None for _, array in found) and len({id(array) for _, array in found}) == len(found):
+        return  # each has memory of its own, so no pair needs a look: half of the time of `lower`
     for i, (name, array) in enumerate(found):
         for other, its_array in found[:i]:
             if np.may_share_memory(array, its_array):
@@ -506,16 +510,19 @@ def guards(
 
 def _methods_of(model: type, owners: list[tuple[Any, tuple[str, ...]]]) -> tuple[Any, Any, Any, Any]:
     """Return the last four of `Guards`."""
-    kinds = {(type(owner), name) for owner, names in owners for name in names} | {
-        (model, "forward"),
-        (model, "backward"),
-    }
-    return (
-        tuple(owner for owner, _ in owners),
-        tuple(type(owner) for owner, _ in owners),
-        tuple(names for _, names in owners),
-        tuple((kind, name, function) for (kind, name), function in METHODS.items() if (kind, name) in kinds),
-    )
+    kinds = tuple(type(owner) for owner, _ in owners)
+    shadows = tuple(names for _, names in owners)
+    return tuple(owner for owner, _ in owners), kinds, shadows, _methods_by_kind(model, kinds, shadows)
+
+
+@functools.lru_cache(maxsize=64)
+def _methods_by_kind(
+    model: type, kinds: tuple[type, ...], names: tuple[tuple[str, ...], ...]
+) -> tuple[tuple[type, str, Callable[..., Any] | None], ...]:
+    """Return those of `METHODS` that belong to a model's class, or to kinds of owners by their names."""
+    wanted = {(kind, name) for kind, some in zip(kinds, names, strict=True) for name in some}
+    wanted |= {(model, "forward"), (model, "backward")}
+    return tuple((*key, function) for key, function in METHODS.items() if key in wanted)
 
 
 def check_judges(model: Network) -> None:

@@ -2,13 +2,21 @@
 # beside them.
 
 
+cdef inline Kernels *kernels_in_use(int number) except NULL:
+    """Return the table for a float type, given by its number."""
+    cdef Kernels *kernels = tables[0 if number == cnp.NPY_FLOAT else 1]
+    if kernels is NULL:
+        raise RuntimeError("no variant of the compiled kernels is in use.")
+    return kernels
+
+
 cdef inline Kernels *kernels_for(str where, str name, object given) except NULL:
     """Return the table for an array's float type."""
     if cnp.PyArray_Check(given):
         if cnp.PyArray_TYPE(given) == cnp.NPY_FLOAT:
-            return tables[0]
+            return kernels_in_use(cnp.NPY_FLOAT)
         if cnp.PyArray_TYPE(given) == cnp.NPY_DOUBLE:
-            return tables[1]
+            return kernels_in_use(cnp.NPY_DOUBLE)
         raise TypeError(f"{where}: {name} must be a float32 or float64 array, got dtype {given.dtype}.")
     raise TypeError(f"{where}: {name} must be an array, got {type(given).__name__}.")
 

@@ -10,10 +10,7 @@ cdef object FLOAT64 = np.dtype(np.float64)
 
 
 cdef inline Kernels *kernels_of(cnp.ndarray array) except NULL:
-    cdef Kernels *kernels = tables[0 if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT else 1]
-    if kernels is NULL:
-        raise RuntimeError("no variant of the compiled kernels is in use.")
-    return kernels
+    return kernels_in_use(cnp.PyArray_TYPE(array))
 
 
 cdef inline bint is_matrix(object value, cnp.ndarray other, Py_ssize_t rows, Py_ssize_t columns) noexcept:

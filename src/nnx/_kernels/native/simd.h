@@ -841,6 +841,21 @@ INLINE void v_transpose(vec *rows) {
             rows[j].lane[i] = x;
         }
 }
+INLINE void v_interleave(vec a, vec b, vec *low, vec *high) {
+    int l;
+    for (l = 0; l < LANES; l++) {
+        low->lane[l] = (l & 1 ? b : a).lane[l / 2];
+        high->lane[l] = (l & 1 ? b : a).lane[LANES / 2 + l / 2];
+    }
+}
+INLINE void v_part(vec low, vec high, vec *even, vec *odd) {
+    int l;
+    for (l = 0; l < LANES; l++) {
+        const vec x = l < LANES / 2 ? low : high;
+        even->lane[l] = x.lane[2 * l % LANES];
+        odd->lane[l] = x.lane[2 * l % LANES + 1];
+    }
+}
 #else
 #define LOW(d, l) ((l) & (d) ? LANES + (l) - (d) : (l))
 #define HIGH(d, l) ((l) & (d) ? LANES + (l) : (l) + (d))
@@ -877,6 +892,18 @@ INLINE void v_transpose(vec *rows) {
     EXCHANGE(4)
     EXCHANGE(2)
     EXCHANGE(1)
+}
+
+/* Numbers of a and b in turn; and apart again. */
+#define IN_TURN(first, l) (first) * LANES / 2 + ((l) & 1 ? LANES : 0) + (l) / 2
+#define APART(first, l) (first) + 2 * (l)
+INLINE void v_interleave(vec a, vec b, vec *low, vec *high) {
+    *low = PICK(a, b, IN_TURN, 0);
+    *high = PICK(a, b, IN_TURN, 1);
+}
+INLINE void v_part(vec low, vec high, vec *even, vec *odd) {
+    *even = PICK(low, high, APART, 0);
+    *odd = PICK(low, high, APART, 1);
 }
 #endif
 

@@ -52,6 +52,8 @@ cdef extern from "simd.h" nogil:
     void v_scatter(real_t *target, Py_ssize_t stride, vec x, int count)
     void v_transpose(vec *rows)
     vec v_lane_sums(vec *rows)
+    void v_interleave(vec a, vec b, vec *low, vec *high)
+    void v_part(vec low, vec high, vec *even, vec *odd)
 
     ctypedef struct words:
         pass

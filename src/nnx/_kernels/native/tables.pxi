@@ -106,7 +106,7 @@ cdef cnp.ndarray take_weights(str where, object weights, Py_ssize_t n):
 
 def _formulas():
     """Return what the tables hold: by kind and name, traits and numbers of settings and states. For tests."""
-    cdef const Kernels *kernels = tables[0]
+    cdef const Kernels *kernels = kernels_in_use(cnp.NPY_FLOAT)
     cdef dict found = {"activation": {}, "loss": {}, "optimizer": {}}
     cdef int i
     for i in range(kernels.n_activations):

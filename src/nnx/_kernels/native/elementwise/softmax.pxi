@@ -73,21 +73,42 @@ cdef inline vec exponentials(
     int count,
 ) noexcept nogil:
     """Return the sum over the columns of ``exp(inputs − max of the row)``, which goes to `lines`."""
-    cdef vec x, largest, sums = v_all(0)
     cdef Py_ssize_t j
     if column == 1 and count == LANES and columns >= LEAST_TURNED:
         turn_rows(inputs, row, columns, lines)
     else:
         for j in range(columns):
             v_store(lines + j * LANES, v_gather(inputs + j * column, row, count))
-    largest = v_load(lines)
+    return exponentials_of_lines(lines, columns, LANES)
+
+
+cdef inline vec exponentials_of_lines(
+    real_t *lines,  # (columns, LANES) in and out: exp(x − max of the row); `line` apart
+    Py_ssize_t columns,
+    Py_ssize_t line,
+) noexcept nogil:
+    """Return the sum over the columns of what is written."""
+    cdef vec x, largest = v_load(lines), sums = v_all(0)
+    cdef Py_ssize_t j
     for j in range(1, columns):
-        largest = v_max(largest, v_load(lines + j * LANES))
+        largest = v_max(largest, v_load(lines + j * line))
     for j in range(columns):
-        x = v_exp(v_sub(v_load(lines + j * LANES), largest))
-        v_store(lines + j * LANES, x)
+        x = v_exp(v_sub(v_load(lines + j * line), largest))
+        v_store(lines + j * line, x)
         sums = v_add(sums, x)
     return sums
+
+
+cdef void softmax_of_lines(
+    real_t *lines,  # (columns, LANES) in and out, `line` apart
+    Py_ssize_t columns,
+    Py_ssize_t line,
+) noexcept nogil:
+    """``lines := softmax(lines)``, with the bits of `softmax_forward`."""
+    cdef vec sums = exponentials_of_lines(lines, columns, line)
+    cdef Py_ssize_t j
+    for j in range(columns):
+        v_store(lines + j * line, v_div(v_load(lines + j * line), sums))
 
 
 cdef void softmax_forward(

@@ -46,7 +46,7 @@ cdef class Chain:
         self.number, self.size = self.dtype.num, self.dtype.itemsize
         if self.number != cnp.NPY_FLOAT and self.number != cnp.NPY_DOUBLE:
             raise TypeError(f"{where}: dtype must be float32 or float64, got {dtype!r}.")
-        self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
+        self.kernels = kernels_in_use(self.number)
         self.backends, self.backend = backends, backends.backend
         check_chain(stages, NULL, False)
         self.stages = <Stage *> PyMem_RawCalloc(len(stages) + 1, sizeof(Stage))

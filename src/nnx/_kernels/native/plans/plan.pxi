@@ -468,7 +468,7 @@ cdef class Plan:
         self.itemsize = self.dtype.itemsize
         if self.number != cnp.NPY_FLOAT and self.number != cnp.NPY_DOUBLE:
             raise TypeError(f"Plan: dtype must be float32 or float64, got {dtype!r}.")
-        self.kernels = tables[0 if self.number == cnp.NPY_FLOAT else 1]
+        self.kernels = kernels_in_use(self.number)
         if bfloat16 and self.number != cnp.NPY_FLOAT:
             raise TypeError(f"Plan: dtype must be float32 for bfloat16 products, got {self.dtype}.")
         self.bfloat16 = self.lean.bfloat16 = self.stored.bfloat16 = bfloat16
@@ -1154,6 +1154,29 @@ cdef class Plan:
                 del (<dict> found[s])["inputs"], (<dict> found[s])["dinputs"]
         self.has_room = True
         self.old = None
+        return found
+
+    def stored_in(self, list room not None, tuple owners not None):
+        """Return the attributes that layers get of a `room`: whose, which, and the value.
+
+        Parameters
+        ----------
+        room : list of dict
+            What `room` has made for the step that has been done.
+        owners : tuple of layers
+            One a stage.
+        """
+        cdef list found = []
+        cdef int s
+        if len(room) != self.n_full or len(owners) != self.n_full:
+            raise ValueError("Plan.stored_in: room and owners must be one for each stage.")
+        for s in range(self.n_full):
+            own = PyObject_GenericGetDict(owners[s], NULL)
+            for name, value in (<dict?> room[s]).items():
+                if name != "dvalues":
+                    found.append((own, name, value))
+            if self.stored.stages[s].kind == BATCH_NORM:
+                found += [(own, name, value) for name, value in self.batch_figures(s).items()]
         return found
 
     def batch_figures(self, int s):

@@ -32,6 +32,7 @@ cdef struct Published:
     Py_ssize_t rows  # or BATCH
     Py_ssize_t columns
     Py_ssize_t uses  # as attributes
+    void *values  # where they were when it was published
     bint is_new  # this call has made it, or an attribute is yet to be it
 
 
@@ -115,6 +116,7 @@ cdef class Repeat:
             if number == len(self.arrays):
                 self.arrays.append(value)
             values.append((number, None))
+            self.published[<Py_ssize_t> number].values = data(value)
             self.published[<Py_ssize_t> number].rows = cnp.PyArray_DIM(value, 0)
             self.published[<Py_ssize_t> number].columns = cnp.PyArray_DIM(value, 1)
             self.published[<Py_ssize_t> number].uses += 1
@@ -156,7 +158,7 @@ cdef class Repeat:
         """Remember which array a place among the stages is for; false if there is none."""
         cdef Py_ssize_t i
         for i in range(len(self.arrays)):
-            if data(self.arrays[i]) == place[0] and cnp.PyArray_SIZE(self.arrays[i]) == size:
+            if self.published[i].values == place[0] and cnp.PyArray_SIZE(self.arrays[i]) == size:
                 if by_rows:
                     self.published[i].rows = BATCH
                 self.slots[self.n_slots].offset = <char *> place - <char *> self.plan.stored.stages

@@ -159,6 +159,9 @@ cdef void forward(
     cdef real_t *forks  # what the open ones have put out
     cdef Stage own[2]
     cdef int s
+    if rows >= MIN_ROWS_IN_LINES and fits_lines(net, n_stages):
+        forward_in_lines(net, X, output, rows, n_stages, <real_t *> scratch)
+        return
     sides[0], sides[1] = side_of(net, 0, scratch), side_of(net, 1, scratch)
     forks = sides[1] + most * wide
     if net.units:

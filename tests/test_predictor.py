@@ -102,6 +102,17 @@ def test_a_row_has_the_same_bits_alone_and_in_any_batch(net):
             np.testing.assert_array_equal(np.concatenate(parts), together)
 
 
+def test_very_many_narrow_layers_do_not_go_through_as_lines():
+    """Their biases, a line each, would not fit the memory that kernels have."""
+    model = nnx.Model()
+    for _ in range(4500):
+        model.add(nnx.Layer_Dense(1, 1))
+    model.finalize()
+    model.set_parameters([([[1.0]], [[0.5]])] * 4500)
+    X = np.arange(40, dtype=np.float32).reshape(-1, 1)
+    np.testing.assert_array_equal(model.predictor()(X), X + np.float32(2250))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_numbers_that_are_not_finite_go_the_way_they_go_in_predict(value):
     model = made(NETS[0])

@@ -14,7 +14,8 @@ cdef enum:
 cdef bint fits_lines(const Net *net, int n_stages) noexcept nogil:
     """Return whether rows are best taken through the first ``n_stages`` stages as lines."""
     cdef const Stage *stage
-    cdef Py_ssize_t numbers = 0, columns = net.n_in
+    cdef Py_ssize_t numbers = 0, columns = net.n_in, biases = 0, sides = 2 * MAX_LINE_WIDTH * LANES
+    cdef Py_ssize_t line = BLOCK_VECTORS * LANES * <Py_ssize_t> sizeof(real_t)
     cdef int s
     if net.bfloat16 or n_stages == 0:
         return False
@@ -23,8 +24,11 @@ cdef bint fits_lines(const Net *net, int n_stages) noexcept nogil:
         columns = max(columns, stage.n_out)
         if stage.kind == DENSE and stage.affine is NULL:
             numbers += stage.n_in * stage.n_out
+            biases += stage.n_out
         elif stage.kind != ACTIVATION or not works_on_lines(stage):
             return False
+    if (biases + sides) * line > PRODUCT_SCRATCH:  # of very many layers
+        return False
     return columns <= MAX_LINE_WIDTH * LANES and numbers * <Py_ssize_t> sizeof(real_t) <= MAX_LINE_BYTES
 
 
@@ -105,27 +109,68 @@ cdef void dense_of_lines(
     real_t *output,  # (n_out, BLOCK_VECTORS*LANES) out
 ) noexcept nogil:
     """``output := weightsᵀ · inputs + biases``, then max(0, output) if the stage does the ReLU."""
-    cdef Py_ssize_t j = 0, line = BLOCK_VECTORS * LANES
-    cdef bint has_lanes_for_terms = has_dots(stage.n_out, stage.n_in)
     # The one product of rows that makes 0 of −0.
     cdef bint relu_apart = stage.relu and has_small_depth(stage.n_out, stage.n_in)
+    multiply_lines(
+        inputs, <const real_t *> stage.weights.values, start, output, stage.n_in, stage.n_out,
+        stage.relu and not relu_apart,
+    )
+    if relu_apart:
+        relu(FORWARD, output, NULL, output, stage.n_out, BLOCK_VECTORS * LANES, NO_SETTINGS, NULL)
+
+
+cdef void multiply_lines(
+    const real_t *inputs,  # (n_in, BLOCK_VECTORS*LANES) in
+    const real_t *weights,  # (n_in, n_out) in
+    const real_t *start,  # (n_out, BLOCK_VECTORS*LANES) in
+    real_t *output,  # (n_out, BLOCK_VECTORS*LANES) out
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+    bint relu,
+) noexcept nogil:
+    """``output := weightsᵀ · inputs + start``, then max(0, output) if ``relu``."""
+    cdef Py_ssize_t j = 0, line = BLOCK_VECTORS * LANES
+    cdef bint along_lanes = has_dots(n_out, n_in)
     cdef Tiles t
     cdef int height
-    t.least = 0 if stage.relu and not relu_apart else -INFINITY
-    t.b, t.b_depth, t.depth, t.start_row, t.c_row = inputs, line, stage.n_in, line, line
-    t.a_row, t.a_depth, t.finish, t.n_ahead, t.count = 1, stage.n_out, NULL, 0, 1
-    while j < stage.n_out:
-        t.a, t.start, t.c = <const real_t *> stage.weights.values + j, start + j * line, output + j * line
-        if has_lanes_for_terms:
-            height = TILE_ROWS // 2 if j + TILE_ROWS // 2 <= stage.n_out else 1
+    t.least = 0 if relu else -INFINITY
+    t.b, t.b_depth, t.depth, t.start_row, t.c_row = inputs, line, n_in, line, line
+    t.a_row, t.a_depth, t.finish, t.n_ahead, t.count = 1, n_out, NULL, 0, 1
+    while j < n_out:
+        t.a, t.start, t.c = weights + j, start + j * line, output + j * line
+        if along_lanes:
+            height = TILE_ROWS // 2 if j + TILE_ROWS // 2 <= n_out else 1
             dots_tiles(height, &t)
         else:
-            height = tile_height(stage.n_out - j)
-            t.count, t.a_next = equal_tiles(stage.n_out - j), height
+            height = tile_height(n_out - j)
+            t.count, t.a_next = equal_tiles(n_out - j), height
             compute_tiles(height, BLOCK_VECTORS, &t)
         j += height * t.count
-    if relu_apart:
-        relu(FORWARD, output, NULL, output, stage.n_out, line, NO_SETTINGS, NULL)
+
+
+cdef void dense_by_lines(
+    const real_t *inputs,  # (rows, n_in) in, n_in below LANES
+    const real_t *weights,  # (n_in, n_out) in
+    const real_t *biases,  # (n_out,) in
+    real_t *output,  # (rows, n_out) out, n_out of few columns
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+    bint relu,
+    real_t *scratch,  # (2*n_out + n_in, BLOCK_VECTORS*LANES)
+) noexcept nogil:
+    """``output := inputs · weights + biases``, then max(0, output) if ``relu``: a layer by itself as lines."""
+    cdef Py_ssize_t line = BLOCK_VECTORS * LANES, top = 0, high, j
+    cdef real_t *results = scratch + n_out * line
+    cdef real_t *lines = results + n_out * line
+    for j in range(n_out * line):
+        scratch[j] = biases[j // line]
+    while top < rows:
+        high = min(line, rows - top)
+        turn_to_lines(inputs + top * n_in, n_in, high, lines)
+        multiply_lines(lines, weights, scratch, results, n_in, n_out, relu)
+        turn_from_lines(results, n_out, high, output + top * n_out)
+        top += high
 
 
 cdef inline void dots_tile(
@@ -183,7 +228,7 @@ cdef enum:
 
 cdef inline bint pairs_up(Py_ssize_t columns, Py_ssize_t rows) noexcept nogil:
     """Return whether a block of so many rows is transposed by interleaving its vectors."""
-    return rows == LANES and columns <= MAX_PAIRED and columns & (columns - 1) == 0
+    return rows == LANES and 0 < columns <= MAX_PAIRED and columns & (columns - 1) == 0
 
 
 cdef void turn_to_lines(

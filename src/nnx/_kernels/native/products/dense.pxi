@@ -32,6 +32,8 @@ cdef void dense_forward(
         )
     elif has_small_depth(n_out, n_in):
         small_depth_product(inputs, weights, biases, output, rows, n_out, n_in, relu, NULL)
+    elif has_few_columns(n_out) and 0 < n_in < LANES and n_out > 0 and rows >= MIN_ROWS_IN_LINES:
+        dense_by_lines(inputs, weights, biases, output, rows, n_in, n_out, relu, scratch)
     elif has_few_columns(n_out):
         product(
             weights, 1, n_out, inputs, 1, n_in, NULL, biases, output, 1, n_out, n_out, rows, n_in, NULL,

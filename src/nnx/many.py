@@ -81,11 +81,11 @@ class Run:
         """Check it as `Model.train` would, and draw the seeds that it would draw."""
         self.model._train(self.X, self.y, self._options(), starts=False)
 
-    def _train(self, train: Callable[[Job, printing.Printer], None] = training.train) -> History:
-        """Train, and return the history; warnings have been given. ``train`` does so once all is checked."""
+    def _train(self, do_steps: Callable[[Job, printing.Printer], None] = training.train) -> History:
+        """Train, and return the history; warnings have been given. ``do_steps`` is called after all checks."""
         if type(self.model).train is not Model.train:
             return self.model.train(self.X, self.y, **self.keywords)
-        return self.model._train(self.X, self.y, self._options(), warns=False, train=train)
+        return self.model._train(self.X, self.y, self._options(), warns=False, do_steps=do_steps)
 
     def _shape(self) -> Shape | None:
         """Return what runs that train together have in common; None for one that trains alone."""
@@ -102,10 +102,10 @@ def train_many(
 ) -> list[History]:
     """Train several models at the same time, one thread each; return their histories in the order of the runs.
 
-    Each model gets the bytes that it would have alone, and that calls of `Model.train` one after the other would give:
-    seeds that nobody gave are drawn from NumPy's global generator before the first run starts, in the order of the
-    runs. That holds for parts and functions of your own as long as they do not draw from that generator while the
-    models train, and share nothing that they change.
+    Each model gets the bytes that it would have alone, unless ``together``, and that calls of `Model.train` one after
+    the other would give: seeds that nobody gave are drawn from NumPy's global generator before the first run starts, in
+    the order of the runs. That holds for parts and functions of your own as long as they do not draw from that
+    generator while the models train, and share nothing that they change.
 
     All runs are checked before the first one starts. Ctrl-C stops all of them between two steps: models are as after
     their last whole step, last checkpoints are written, runs that have not started do not, and the KeyboardInterrupt
@@ -164,28 +164,29 @@ def train_many(
     check.flag(where, "progress", progress)
     check.flag(where, "together", together)
     _refuse_shared(where, runs)
-    seeds, before = [], np.random.get_state(legacy=False)
+    seeds, shapes, before = [], [], np.random.get_state(legacy=False)
     for number, run in enumerate(runs):
         with random.recorded() as drawn:
             try:
                 run._check()
+                shapes.append(run._shape() if together else None)
             except Exception as error:
                 np.random.set_state(before)
                 _name(error, number)
                 raise
         seeds.append(drawn)
-    groups = groups_of([run._shape() if together else None for run in runs])
-    group = _Group(runs, seeds, groups)
+    groups = groups_of(shapes)
+    pool = _Pool(runs, seeds, groups)
     bar = printing.progress_bar(len(runs), 0, "run") if progress else None
     try:
-        group.run(min(n_threads, len(groups)), bar)
+        pool.run(min(n_threads, len(groups)), bar)
     finally:
         if bar is not None:
             bar.close()
-    return group.histories
+    return pool.histories
 
 
-class _Group:
+class _Pool:
     """Runs, as far as they have come: each thread takes the next one that nobody has taken."""
 
     def __init__(self, runs: Sequence[Run], seeds: list[list[int]], groups: list[list[int]]) -> None:
@@ -249,10 +250,10 @@ class _Group:
                 else:
                     self._do_together(numbers, [])
 
-    def _do(self, number: int, train: Callable[[Job, printing.Printer], None] = training.train) -> None:
+    def _do(self, number: int, do_steps: Callable[[Job, printing.Printer], None] = training.train) -> None:
         try:
             with random.given(self.seeds[number]):
-                self.histories[number] = self.runs[number]._train(train)
+                self.histories[number] = self.runs[number]._train(do_steps)
         except BaseException as error:
             self._failed(number, error)
 
@@ -266,8 +267,8 @@ class _Group:
         """Do runs of one shape: begin each within the one before it, train all, then let each do what is left of it."""
         number = numbers[len(jobs)]
 
-        def train(job: Job, report: printing.Printer) -> None:
-            job.order.take_seed()  # as the seeds of the runs within this one take the place of its own
+        def do_steps(job: Job, report: printing.Printer) -> None:
+            job.order.take_seed()  # now: the runs nested in this one bring their own seeds
             jobs.append(job)
             self._share_samples(numbers, jobs)
             if len(jobs) < len(numbers):
@@ -280,7 +281,7 @@ class _Group:
                 raise KeyboardInterrupt
             training.train(job, report)
 
-        self._do(number, train)
+        self._do(number, do_steps)
 
     def _share_samples(self, numbers: list[int], jobs: list[Job]) -> None:
         """Let runs that were given one array of samples use one copy of it."""

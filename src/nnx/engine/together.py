@@ -17,18 +17,17 @@ from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
 from nnx.engine import plan, program
 from nnx.engine.job import Job
-from nnx.errors import DivergenceError
 
 #: What runs must have in common to train together.
 Shape = tuple[Any, ...]
 #: Keywords of `Model.train` that may be given: all others must be as they are without.
 KEYWORDS = ("epochs", "batch_size", "print_every", "shuffle", "seed", "check_finite", "threads", "on_nonfinite")
 #: The part of the lanes that models must take, at least: an empty one costs as much as the others.
-LEAST_SHARE = 0.75
+MIN_SHARE = 0.75
 #: Weights of a model, at most. Rows of a batch, at most, of models that have batched-lane kernels when alone.
-MOST_WEIGHTS, MOST_ROWS = 600, 64
+MAX_WEIGHTS, MAX_ROWS = 600, 64
 #: Steps of a run, at least: to begin and to end one in a group takes 0.15 ms more than alone.
-LEAST_STEPS = 500
+MIN_STEPS = 500
 
 
 def shape_of(model: Network, X: Any, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Shape | None:
@@ -69,10 +68,10 @@ def _is_dense(stage: program.Stage) -> bool:
 def _pays(made: program.Program, epochs: int, batch: int, rows: int) -> bool:
     """Return whether such models train faster together, as many as there are lanes."""
     dense = [stage for stage in made.stages if _is_dense(stage)]
-    if sum(stage.n_in * stage.n_out for stage in dense) > MOST_WEIGHTS or epochs * -(-rows // batch) < LEAST_STEPS:
+    if sum(stage.n_in * stage.n_out for stage in dense) > MAX_WEIGHTS or epochs * -(-rows // batch) < MIN_STEPS:
         return False
     is_batched = len(dense) == 2 and max(dense[0].n_in, dense[1].n_out) <= plan.NARROW
-    return min(batch, rows) <= MOST_ROWS or not is_batched
+    return min(batch, rows) <= MAX_ROWS or not is_batched
 
 
 def groups_of(shapes: Sequence[Shape | None]) -> list[list[int]]:
@@ -87,31 +86,34 @@ def groups_of(shapes: Sequence[Shape | None]) -> list[list[int]]:
         lanes = 1 if shape is None else backend.lanes(shape[0])
         for first in range(0, len(numbers), lanes):
             group = numbers[first : first + lanes]
-            groups += [group] if len(group) >= LEAST_SHARE * lanes else [[number] for number in group]
+            groups += [group] if len(group) >= MIN_SHARE * lanes else [[number] for number in group]
     return sorted(groups)
 
 
-def train(jobs: Sequence[Job]) -> tuple[int, DivergenceError] | None:
+def train(jobs: Sequence[Job]) -> tuple[int, Exception] | None:
     """Do the steps of runs of one shape, but for the last one of each; the jobs say how far they have come.
 
-    Where they do not fit together, nothing is done, and each can train alone. Returns which of them has diverged first,
-    and the error.
+    Where they do not fit together, nothing is done, and each can train alone. Returns which of them has failed, and the
+    error.
     """
     runs: list[plan.Run] = []
     with Interrupt() as interrupt:
         try:
-            for job in jobs:
-                runs.append(plan.Run(job))
+            for number, job in enumerate(jobs):
+                try:
+                    runs.append(plan.Run(job))
+                except program.Obstacle:
+                    return None
+                except Exception as error:
+                    return number, error
             return _go(runs, interrupt)
-        except program.Obstacle:
-            return None
         finally:
             for run in runs:
                 run.settle()
                 run.job.done, run.job.sums = run.done, run.sums
 
 
-def _go(runs: list[plan.Run], interrupt: Interrupt) -> tuple[int, DivergenceError] | None:
+def _go(runs: list[plan.Run], interrupt: Interrupt) -> tuple[int, Exception] | None:
     first, number = runs[0], 0
     native = _kernels.backend.Together([run.native for run in runs])  # type: ignore[attr-defined]
     try:
@@ -119,7 +121,7 @@ def _go(runs: list[plan.Run], interrupt: Interrupt) -> tuple[int, DivergenceErro
             run.check_parameters()
         while first.done < first.n_steps - 1:
             n = first.steps_at_once()
-            for run in runs:
+            for number, run in enumerate(runs):  # noqa: B007 - the error's
                 run.begin(n)
             began = time.perf_counter()
             if not native.run(n):
@@ -131,6 +133,6 @@ def _go(runs: list[plan.Run], interrupt: Interrupt) -> tuple[int, DivergenceErro
                 number = native.diverged
                 runs[number].diverge()
             interrupt.check()
-    except DivergenceError as error:
+    except Exception as error:
         return number, error
     return None

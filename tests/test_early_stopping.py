@@ -193,16 +193,16 @@ def test_epochs_in_one_compiled_call_end_where_a_loss_is_not_finite():
 @pytest.mark.usefixtures("compiled")
 def test_epochs_in_one_compiled_call_are_recorded_whole_though_an_exception_comes_behind_it(monkeypatch):
     """Such as a second Ctrl-C raises, which does not wait."""
-    record = plan.Run._record
+    record = plan.Run.record
 
     def interrupted(run):
         record(run)
-        monkeypatch.setattr(plan.Run, "_record", record)
+        monkeypatch.setattr(plan.Run, "record", record)
         raise KeyboardInterrupt
 
     model, stopping = build(SPIRAL), nnx.EarlyStopping(patience=50)
     X, y = data_for(SPIRAL, 50)
-    monkeypatch.setattr(plan.Run, "_record", interrupted)
+    monkeypatch.setattr(plan.Run, "record", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(model, X, y, epochs=40, validation_data=data_for(SPIRAL, 30, seed=2), callbacks=[stopping])
     n_epochs = len(model.history.loss)

@@ -41,6 +41,7 @@ def test_every_backend_has_the_kernels_of_the_specification_with_its_signatures(
         "offers",
         "matrix_units",
         "draw_orders",
+        *("fits_together", "lanes"),
         *("share", "get_num_threads"),  # which it imports
         *_numpy.CALLS,
         *(name for name, thing in vars(_arrays).items() if inspect.isfunction(thing)),

@@ -18,6 +18,8 @@ import nnx
 from nnx.cli import main
 from nnx.data import fashion_mnist
 
+pytestmark = pytest.mark.one_backend
+
 
 def real(request, *names: str) -> list[str]:
     """Return the paths of files below ``NNX_DATA_HOME``."""

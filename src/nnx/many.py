@@ -81,8 +81,8 @@ class Run:
         """Check it as `Model.train` would, and draw the seeds that it would draw."""
         self.model._train(self.X, self.y, self._options(), starts=False)
 
-    def _train(self, do_steps: Callable[[Job, printing.Printer], None] = training.train) -> History:
-        """Train, and return the history; warnings have been given. ``do_steps`` is called after all checks."""
+    def _train(self, do_steps: Callable[[Job, printing.Printer], None] | None = None) -> History:
+        """Train, and return the history; warnings have been given. ``do_steps`` is that of `Model._train`."""
         if type(self.model).train is not Model.train:
             return self.model.train(self.X, self.y, **self.keywords)
         return self.model._train(self.X, self.y, self._options(), warns=False, do_steps=do_steps)
@@ -250,7 +250,7 @@ class _Pool:
                 else:
                     self._do_together(numbers, [])
 
-    def _do(self, number: int, do_steps: Callable[[Job, printing.Printer], None] = training.train) -> None:
+    def _do(self, number: int, do_steps: Callable[[Job, printing.Printer], None] | None = None) -> None:
         try:
             with random.given(self.seeds[number]):
                 self.histories[number] = self.runs[number]._train(do_steps)

@@ -466,12 +466,12 @@ class Model:
         options: tuple[Any, ...],
         starts: bool = True,
         warns: bool = True,
-        do_steps: Callable[[Job, printing.Printer], None] = training.train,
+        do_steps: Callable[[Job, printing.Printer], None] | None = None,
     ) -> History:
         """Check what `train` was given, its keywords in their order, and train; return the history.
 
-        ``do_steps`` is called after all checks. If the training is not to start, draw the seeds that nobody gave, in
-        the order in which it would.
+        ``do_steps`` is called after all checks, in place of `training.train`. If the training is not to start, draw the
+        seeds that nobody gave, in the order in which it would.
         """
         self._again = None
         epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads = options[:9]
@@ -543,7 +543,7 @@ class Model:
                     resumed.restore(job)
             self.history = job.history
             with self._printer(job, print_every, progress) as report:
-                do_steps(job, report)
+                (do_steps or training.train)(job, report)
             again = self._again
             if again is not None and checkpoint is None and resume is None and callbacks is None:  # a list may grow
                 again.remember(options, check_finite)

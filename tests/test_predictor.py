@@ -102,6 +102,24 @@ def test_a_row_has_the_same_bits_alone_and_in_any_batch(net):
             np.testing.assert_array_equal(np.concatenate(parts), together)
 
 
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("sizes", [(17, 3), (5, 3), (4, 4), (4, 5), (2, 3), (3, 3), (33, 5)])
+@pytest.mark.parametrize("last", [nnx.Activation_Linear, nnx.Activation_ReLU])
+def test_zeros_have_the_same_sign_alone_and_in_any_batch(sizes, last, dtype):
+    """Products too small for the float type, added to a bias of −0, are −0 or 0: zeros of other lanes may join them."""
+    tiny = 1e-30 if dtype == np.float32 else 1e-200
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(*sizes))
+    model.add(last())
+    model.finalize()
+    model.set_parameters([(np.full(sizes, -tiny), np.full((1, sizes[1]), -0.0))])
+    X = np.full((37, sizes[0]), tiny, dtype)
+    together = model.predictor()(X)
+    for size in (1, 3):
+        parts = [model.predictor()(X[i : i + size]) for i in range(0, len(X), size)]
+        assert np.concatenate(parts).tobytes() == together.tobytes()
+
+
 def test_very_many_narrow_layers_do_not_go_through_as_lines():
     """Their biases, a line each, would not fit the memory that kernels have."""
     model = nnx.Model()

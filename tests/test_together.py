@@ -30,7 +30,7 @@ NETS = {
 OPTIMIZERS = {
     "SGD": lambda i: nnx.Optimizer_SGD(0.05 + 0.01 * i, decay=1e-2),
     "Nesterov": lambda i: nnx.Optimizer_SGD(0.05, momentum=0.1 * (i + 1) % 1, nesterov=True),
-    "AdamW": lambda i: nnx.Optimizer_AdamW(0.002 * (i + 1), average=0.9),
+    "AdamW": lambda i: nnx.Optimizer_AdamW(0.002, average=0.9 - 0.1 * (i % 5)),
     "AMSGrad": lambda i: nnx.Optimizer_AMSGrad(0.01, clip_value=0.1),
     "Lion": lambda i: nnx.Optimizer_Lion(0.001, decay=1e-3),
 }

@@ -39,7 +39,7 @@ cdef struct Lanes:
     real_t *h  # (units, line): what the hidden layer puts out, before dropout multiplies it
     real_t *scaled  # (units, n_out): the last layer's weights, multiplied in its place
     const real_t *w  # the same, or the weights themselves
-    FirstRounds *first_rounds  # (units / MASK_CELLS,)
+    FirstRounds *first_rounds  # (blocks_of(units),)
     char *end
 
 
@@ -113,7 +113,7 @@ cdef Lanes lanes_arrays(const Net *net, Py_ssize_t batch, char *space, int threa
     own.block = ((own.rows + own.blocks - 1) // own.blocks + least - 1) // least * least
     own.line = own.block + 16  # lines a power of two apart would displace each other
     own.x = <real_t *> space
-    own.sums = own.x + net.n_in * own.rows
+    own.sums = own.x + whole_lines(net.n_in * own.rows)
     own.bias_sums = <double *> (own.sums + own.blocks * whole_lines((net.n_in + 1 + net.n_out) * own.padded))
     each = (2 * net.n_out + own.units) * own.line + whole_lines(own.units * net.n_out)
     each += whole_lines(blocks_of(own.units) * <Py_ssize_t> sizeof(FirstRounds) // size)
@@ -132,7 +132,8 @@ cdef Py_ssize_t lanes_space(const Net *net, Py_ssize_t batch, int n_threads) noe
     return lanes_arrays(net, batch, NULL, n_threads - 1).end - <char *> NULL
 
 
-# Dropout, for LANES rows and eight units at a time: the first two rounds of Philox depend on the row or the unit alone
+# Dropout, for LANES rows and eight units at a time: parts of the first three rounds of Philox depend on the row or the
+# unit alone
 
 
 cdef struct Lottery:
@@ -333,9 +334,10 @@ cdef inline void lanes_forward(
             take_rows(&lottery, top + i)
         lanes_units(n_in, n_out, vectors, drops, net, own, &lottery, top, i)
         i += vectors * LANES
-    while not drops and i < rows:
-        lanes_units(n_in, n_out, 1, False, net, own, &lottery, top, i)
-        i += LANES
+    if not drops:  # with dropout, `filled_up` has left nothing
+        while i < rows:
+            lanes_units(n_in, n_out, 1, False, net, own, &lottery, top, i)
+            i += LANES
 
 
 cdef inline void lanes_forward_into(

@@ -83,7 +83,7 @@ cdef class Together:
 
     def __cinit__(self, list plans not None):
         cdef Plan plan
-        if not plans or len(plans) > lanes_of((<Plan?> plans[0]).number):
+        if not plans or len(plans) > lanes_for((<Plan?> plans[0]).number):
             raise ValueError("Together: plans must be at least one, and no more than there are lanes.")
         if len({id(plan) for plan in plans}) < len(plans):
             raise ValueError("Together: plans must not be there twice.")
@@ -115,7 +115,7 @@ cdef class Together:
             group.nets[l] = &plan.lean
             if not plan.is_prepared or plan.stores or plan.kernels != first.kernels:
                 raise RuntimeError("Together.run: all plans must be prepared for steps that store nothing.")
-            if not 0 < n_steps <= plan.progress.figures.steps_size or plan.lean.n_samples < 1:
+            if n_steps < 1 or n_steps != plan.progress.figures.steps_size or plan.lean.n_samples < 1:
                 raise ValueError("Together.run: n_steps must be what the plans are prepared for.")
             if not are_alike(&first.lean, &plan.lean, first.itemsize):
                 return False
@@ -142,13 +142,13 @@ cdef class Together:
         return True
 
 
-cdef int lanes_of(int number) noexcept:
-    return tables[0 if number == cnp.NPY_FLOAT else 1].lanes
+cdef int lanes_for(int number) except -1:
+    return kernels_in_use(number).lanes
 
 
 def lanes(dtype):
     """Return how many models of a dtype train together, at most."""
-    return lanes_of(np.dtype(dtype).num)
+    return lanes_for(np.dtype(dtype).num)
 
 
 def fits_together(Plan plan not None):

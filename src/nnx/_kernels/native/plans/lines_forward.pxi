@@ -110,7 +110,9 @@ cdef void dense_of_lines(
 ) noexcept nogil:
     """``output := weightsᵀ · inputs + biases``, then max(0, output) if the stage does the ReLU."""
     # The one product of rows that makes 0 of −0.
-    cdef bint relu_apart = stage.relu and has_small_depth(stage.n_out, stage.n_in)
+    cdef bint relu_apart = (
+        stage.relu and has_small_depth(stage.n_out, stage.n_in) and not has_dots(stage.n_out, stage.n_in)
+    )
     multiply_lines(
         inputs, <const real_t *> stage.weights.values, start, output, stage.n_in, stage.n_out,
         stage.relu and not relu_apart,
@@ -135,7 +137,7 @@ cdef void multiply_lines(
     cdef int height
     t.least = 0 if relu else -INFINITY
     t.b, t.b_depth, t.depth, t.start_row, t.c_row = inputs, line, n_in, line, line
-    t.a_row, t.a_depth, t.finish, t.n_ahead, t.count = 1, n_out, NULL, 0, 1
+    t.a_row, t.a_depth, t.finish, t.n_ahead, t.count, t.lanes = 1, n_out, NULL, 0, 1, LANES
     while j < n_out:
         t.a, t.start, t.c = weights + j, start + j * line, output + j * line
         if along_lanes:
@@ -193,6 +195,9 @@ cdef inline void dots_tile(
             k += LANES
         if whole < t.depth and first >= before:  # what is left of a row lies in the last lanes
             add_terms(rows, t, whole + first - before, parts)
+        elif whole < t.depth:  # in the others lie zeros, which make 0 of −0
+            for i in range(n):
+                parts[i] = v_add(parts[i], v_all(0))
         for i in range(n):
             sums[i] = v_add(sums[i], parts[i])
     for i in range(n):

@@ -186,7 +186,7 @@ cdef void move_parameters(const Group *group, const Grouped *own, bint back) noe
     cdef const Parameter *parameter
     cdef real_t *lanes
     cdef real_t *values
-    cdef Py_ssize_t i
+    cdef Py_ssize_t first, i
     cdef Py_ssize_t at[2]
     cdef int which, s, p, l
     for which in range(MAX_STATES + 2):
@@ -200,14 +200,15 @@ cdef void move_parameters(const Group *group, const Grouped *own, bint back) noe
                 for p in range(2):
                     parameter = &net.stages[s].biases if p else &net.stages[s].weights
                     values = <real_t *> array_of(parameter, which)
+                    first = at[p]
+                    at[p] += parameter.size
                     if values is NULL or (0 < which <= MAX_STATES and which > net.rule.n_states):
                         continue
                     for i in range(parameter.size):
                         if back:
-                            values[i] = lanes[(at[p] + i) * LANES + l]
+                            values[i] = lanes[(first + i) * LANES + l]
                         else:
-                            lanes[(at[p] + i) * LANES + l] = values[i]
-                    at[p] += parameter.size
+                            lanes[(first + i) * LANES + l] = values[i]
 
 
 # A step
@@ -519,7 +520,7 @@ cdef bint has_same_constants(const Net *net, const Net *other, Py_ssize_t step) 
     """Return whether two models' rules have the same constants in a step."""
     return (
         rate_of(net, step) == rate_of(other, step) and net.iterations == other.iterations
-        and memcmp(net.settings, other.settings, sizeof(net.settings)) == 0
+        and net.average == other.average and memcmp(net.settings, other.settings, sizeof(net.settings)) == 0
     )
 
 

@@ -1,6 +1,6 @@
 # The dense layer's kernels: which product serves a shape, and the sums over rows.
 #
-# Which one it is depends on n_in and n_out alone, so that a row gives the same bits in any batch.
+# The order of sums depends on n_in and n_out alone, so that a row gives the same bits in any batch.
 
 
 cdef inline Py_ssize_t packed_stride(Py_ssize_t n_in) noexcept nogil:

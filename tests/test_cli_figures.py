@@ -58,8 +58,10 @@ def test_classes_have_baseline_balanced_accuracy_log_loss_auc_recall_and_precisi
         ]
     assert report.baseline == np.mean(y_test == 0)
     assert lines_of(out, "baseline") == ["always predicting 'cat' (figures in brackets)"]
+    further = f"mean F1 {report.mean_f1:.3f}, calibration error {report.calibration_error:.3f}"
+    assert lines_of(out, "further") == [further]
     assert [line.split() for line in report.table] == [line.split() for line in lines_of(out, "  ")]
-    assert lines_of(out, "  class") == ["recall  precision  samples"]
+    assert lines_of(out, "  class") == ["recall  precision     F1  samples"]
     assert main(["evaluate", "pets.safetensors", "pets.csv"]) == 0
     printed = capsys.readouterr()
     whole = model.report(np.concatenate([X, X_test]), np.concatenate([y, y_test]))

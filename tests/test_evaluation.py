@@ -11,6 +11,7 @@ import pytest
 
 import nnx
 from nnx.data.columns import Number, Text
+from nnx.scoring import metrics
 
 
 def passing(*layers, width=1, **settings):
@@ -299,6 +300,22 @@ def test_judging_changes_nothing(rng):
     before = (model.loss.accumulated_sum, model.accuracy.accumulated_count, X.tolist(), y.tolist())
     model.report(X[:9], y[:9])
     assert (model.loss.accumulated_sum, model.accuracy.accumulated_count, X.tolist(), y.tolist()) == before
+
+
+def test_calibration_is_that_of_the_second_of_two_classes_and_of_the_predicted_one_of_more(rng):
+    for n_classes in (2, 3):
+        model = classifier(n_classes)
+        X, y = rng.normal(size=(200, n_classes)), rng.integers(0, n_classes, 200)
+        p = model.predict(X).astype(float)
+        if n_classes == 2:
+            curve = metrics.reliability(y, p[:, 1])
+        else:
+            curve = metrics.reliability(p.argmax(axis=1) == y, p.max(axis=1))
+        assert model.report(X, y).calibration_error == metrics.calibration_error(curve)
+    model = binary()
+    X, y = rng.normal(size=(50, 1)), rng.integers(0, 2, (50, 1))
+    curve = metrics.reliability(y[:, 0], model.predict(X)[:, 0].astype(float))
+    assert model.report(X, y).calibration_error == metrics.calibration_error(curve)
 
 
 def test_a_report_prints_itself_and_goes_into_json(rng):

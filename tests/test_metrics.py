@@ -45,6 +45,54 @@ def test_always_one_class_has_a_balanced_accuracy_of_one_over_the_number_of_clas
     assert metrics.balanced_accuracy(metrics.count(true, np.zeros(100, np.intp), 3)) == pytest.approx(1 / 3)
 
 
+def test_f1_is_the_harmonic_mean_of_recall_and_precision(counts):
+    np.testing.assert_allclose(metrics.f1(counts), [4 / 5, 2 / 3, 0, 0])
+    assert np.isnan(metrics.f1(metrics.count(np.array([0]), np.array([0]), 2))[1])
+
+
+def test_a_reliability_curve_has_means_of_bins_and_gaps_where_there_are_no_samples():
+    curve = metrics.reliability(np.array([0, 1, 1]), np.array([0.1, 0.25, 1.0]), n_bins=4)
+    assert curve.weight.tolist() == [2, 0, 0, 1]  # 0.25 lies between two bins, and belongs to the lower one
+    np.testing.assert_allclose(curve.predicted, [0.175, np.nan, np.nan, 1])
+    np.testing.assert_allclose(curve.observed, [0.5, np.nan, np.nan, 1])
+    assert metrics.calibration_error(curve) == pytest.approx((2 * 0.325 + 0) / 3)
+
+
+def test_probabilities_that_come_true_as_often_as_they_say_have_no_calibration_error():
+    p = np.repeat([0.25, 0.75], 4)
+    true = np.array([1, 0, 0, 0, 1, 1, 1, 0])
+    assert metrics.calibration_error(metrics.reliability(true, p)) == 0
+    assert metrics.calibration_error(metrics.reliability(1 - true, p)) == 0.5
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_figures_of_classes_and_numbers_are_those_of_scikit_learn(rng, weighted):
+    theirs = pytest.importorskip("sklearn.metrics")
+    n = 500
+    true, predicted = rng.integers(0, 4, n), rng.integers(0, 4, n)
+    weights = rng.uniform(0.1, 3, n) if weighted else None
+    found = metrics.f1(metrics.count(true, predicted, 4, weights))
+    expected = theirs.f1_score(true, predicted, average=None, sample_weight=weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    y, guess = rng.normal(size=(n, 1)), rng.normal(size=(n, 1))
+    assert metrics.mean_absolute_error(y, guess, weights)[0] == pytest.approx(
+        theirs.mean_absolute_error(y, guess, sample_weight=weights), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("n_bins", [1, 10, 15])
+def test_a_reliability_curve_is_that_of_scikit_learn(rng, n_bins):
+    calibration = pytest.importorskip("sklearn.calibration")
+    p = np.concatenate([rng.uniform(size=300), np.linspace(0, 1, n_bins + 1)])  # some at the ends of bins
+    true = (rng.uniform(size=len(p)) < p**2).astype(int)
+    curve = metrics.reliability(true, p, n_bins)
+    observed, predicted = calibration.calibration_curve(true, p, n_bins=n_bins)
+    np.testing.assert_allclose(curve.observed[curve.weight > 0], observed, rtol=1e-12)
+    np.testing.assert_allclose(curve.predicted[curve.weight > 0], predicted, rtol=1e-12)
+    share = curve.weight[curve.weight > 0] / len(p)
+    assert metrics.calibration_error(curve) == pytest.approx(share @ np.abs(observed - predicted), rel=1e-12)
+
+
 def test_log_loss_is_the_mean_negative_logarithm():
     assert metrics.log_loss(np.array([0.5, 0.25])) == pytest.approx(1.5 * np.log(2))
 
@@ -109,6 +157,9 @@ def test_weights_are_samples_that_are_there_more_than_once(rng):
         metrics.count(true, predicted, 3, weights), metrics.count(true[again], predicted[again], 3), strict=True
     ):
         np.testing.assert_array_equal(found, expected)
+    hits, sure = rng.integers(0, 2, n), rng.uniform(size=n)
+    curves = metrics.reliability(hits, sure, 5, weights), metrics.reliability(hits[again], sure[again], 5)
+    np.testing.assert_allclose(*curves)
     p, zero_or_one, scores = rng.uniform(size=(n, 2)), rng.integers(0, 2, n), rng.integers(0, 6, n)
     assert metrics.log_loss(p[:, 0], weights) == pytest.approx(metrics.log_loss(p[again, 0]))
     assert metrics.log_loss(p, weights) == pytest.approx(metrics.log_loss(p[again]))

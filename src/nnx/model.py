@@ -701,11 +701,13 @@ class Model:
         balanced accuracy  0.833  baseline 0.500
         log loss           0.573  baseline 0.562
         AUC                1.000  baseline 0.500
+        mean F1            0.733
+        calibration error  0.259
         samples                4
         <BLANKLINE>
-        class  recall  precision  samples
-        0       0.667      1.000        3
-        1       1.000      0.500        1
+        class  recall  precision     F1  samples
+        0       0.667      1.000  0.800        3
+        1       1.000      0.500  0.667        1
         """
         where = "Model.report"
         self._require(where)

@@ -26,7 +26,12 @@ def report(model: Model, X: Array, y: Array) -> Report:
 
 def details(report: Report) -> list[str]:
     """Return the lines below that of a report: what the baseline is, and the figures of each class."""
-    return [f"baseline  {report.baseline_answer} (figures in brackets)", *(f"  {line}" for line in report.table)]
+    further = ", ".join(f"{each.name} {each.text(each.value)}" for each in report.further)
+    return [
+        f"baseline  {report.baseline_answer} (figures in brackets)",
+        *([f"further   {further}"] if further else []),
+        *(f"  {line}" for line in report.table),
+    ]
 
 
 def warn(program: str, report: Report, data: str, advice: str) -> None:

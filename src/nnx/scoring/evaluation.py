@@ -128,7 +128,8 @@ def _classification(
     single = outputs.shape[1] == 1
     n_classes = 2 if single else outputs.shape[1]
     true = _zeros_and_ones(where, y, outputs.shape)[:, 0] if single else _labels(where, "y", y, outputs.shape)
-    counts = metrics.count(true, _predicted(model, where, outputs, n_classes), n_classes, weights)
+    predicted = _predicted(model, where, outputs, n_classes)
+    counts = metrics.count(true, predicted, n_classes, weights)
     scores, probable = outputs.astype(np.float64), _has_probabilities(model)
     if single:
         scores = np.hstack([1 - scores, scores])
@@ -146,11 +147,24 @@ def _classification(
         log_loss=metrics.log_loss(scores[np.arange(len(true)), true], weights) if probable else math.nan,
         baseline_log_loss=metrics.log_loss(shares[true], weights),
         auc=metrics.roc_auc(true, second, weights) if n_classes == 2 else math.nan,
+        mean_f1=_mean_of_defined(metrics.f1(counts)),
+        calibration_error=metrics.calibration_error(_reliability(true, predicted, scores, weights))
+        if probable
+        else math.nan,
         classes=classes,
         recall=metrics.recall(counts),
         precision=metrics.precision(counts),
+        f1=metrics.f1(counts),
         class_counts=counts.samples,
     )
+
+
+def _reliability(true: Array, predicted: Array, scores: Array, weights: Array | None) -> metrics.Reliability:
+    """Return the reliability curve of the second of two classes, or of the predicted one of more."""
+    if scores.shape[1] == 2:
+        return metrics.reliability(true, scores[:, 1], weights=weights)
+    sure = scores[np.arange(len(true)), predicted]
+    return metrics.reliability((true == predicted).astype(np.float64), sure, weights=weights)
 
 
 def _labels(where: str, name: str, values: Array, shape: tuple[int, ...]) -> Array:
@@ -194,6 +208,7 @@ def _several_binary(
     counts = [metrics.count(t, (s > _cut(model)).astype(np.intp), 2, weights) for t, s in pairs]
     probable = not _answers(model, "classes").signs
     shares = np.average(true, axis=0, weights=weights)
+    f1 = np.array([metrics.f1(each)[1] for each in counts])
     return ClassificationReport(
         n_samples=len(true),
         accuracy=float(np.mean([metrics.accuracy(each) for each in counts])),
@@ -204,9 +219,16 @@ def _several_binary(
         log_loss=metrics.log_loss(np.where(true == 1, scores, 1 - scores), weights) if probable else math.nan,
         baseline_log_loss=metrics.log_loss(np.where(true == 1, shares, 1 - shares), weights),
         auc=_mean_of_defined(np.array([metrics.roc_auc(t, s, weights) for t, s in pairs])),
+        mean_f1=_mean_of_defined(f1),
+        calibration_error=float(
+            np.mean([metrics.calibration_error(metrics.reliability(t, s, weights=weights)) for t, s in pairs])
+        )
+        if probable
+        else math.nan,
         classes=tuple(f"output {number}" for number in range(outputs.shape[1])),
         recall=np.array([metrics.recall(each)[1] for each in counts]),
         precision=np.array([metrics.precision(each)[1] for each in counts]),
+        f1=f1,
         class_counts=np.array([each.samples[1] for each in counts]),
     )
 

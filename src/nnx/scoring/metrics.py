@@ -81,6 +81,14 @@ def precision(counts: Counts) -> Array:
     return _shares(counts.correct, counts.predicted)
 
 
+def f1(counts: Counts) -> Array:
+    """Return the harmonic mean of each class's recall and precision: 2 · correct / (samples + predicted).
+
+    float64, shape (k,); NaN for a class that has neither samples nor predictions, 0 for one that is never found.
+    """
+    return _shares(2 * counts.correct, counts.samples + counts.predicted)
+
+
 def _shares(parts: Array, wholes: Array) -> Array:
     return np.asarray(np.divide(parts, wholes, out=np.full(len(parts), np.nan), where=wholes > 0))
 
@@ -105,6 +113,64 @@ def log_loss(probabilities: Array, weights: Array | None = None) -> float:
     clipped = np.clip(np.asarray(probabilities, np.float64), CLIP, 1 - CLIP)
     logs = np.log(clipped)
     return float(-np.mean(logs) if weights is None else -np.mean(np.average(logs, axis=0, weights=weights)))
+
+
+class Reliability(NamedTuple):
+    """How often what was predicted with some probability came true: float64 arrays (n_bins,).
+
+    Attributes
+    ----------
+    weight : array
+        How many samples have a probability in the bin; with weights, the sum of these.
+    predicted : array
+        The mean of their probabilities; NaN in a bin without samples.
+    observed : array
+        The share of them that came true; NaN in a bin without samples.
+    """
+
+    weight: Array
+    predicted: Array
+    observed: Array
+
+
+def reliability(true: Array, probabilities: Array, n_bins: int = 15, weights: Array | None = None) -> Reliability:
+    """Return the reliability curve of probabilities, in bins of equal width.
+
+    Parameters
+    ----------
+    true : array (n,)
+        1 for what came true, else 0.
+    probabilities : array (n,)
+        From 0 to 1. One that lies between two bins belongs to the lower one.
+    n_bins : int
+    weights : array (n,), optional
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nnx.scoring.metrics import reliability
+    >>> curve = reliability(np.array([0, 0, 1, 1]), np.array([0.1, 0.3, 0.7, 0.9]), n_bins=2)
+    >>> curve.predicted.tolist(), curve.observed.tolist()
+    ([0.2, 0.8], [0.0, 1.0])
+    """
+    values = np.asarray(probabilities, np.float64)
+    bins = np.searchsorted(np.linspace(0, 1, n_bins + 1)[1:-1], values)
+    each = np.ones(len(values), np.float64) if weights is None else np.asarray(weights, np.float64)
+    weight, predicted, observed = (np.bincount(bins, of, n_bins) for of in (each, each * values, each * true))
+    return Reliability(weight, _shares(predicted, weight), _shares(observed, weight))
+
+
+def calibration_error(curve: Reliability) -> float:
+    """Return the expected calibration error: how far probabilities are from what came true, on average over samples.
+
+    Notes
+    -----
+    Σ wₖ · |predictedₖ − observedₖ| / Σ wₖ over the bins k of a reliability curve (Guo et al. 2017, "On calibration of
+    modern neural networks", whose curves are those of the predicted class's probability, in 15 bins).
+    """
+    filled = curve.weight > 0
+    gaps = np.abs(curve.predicted - curve.observed)[filled]
+    return float(np.average(gaps, weights=curve.weight[filled]))
 
 
 def roc_auc(true: Array, scores: Array, weights: Array | None = None) -> float:

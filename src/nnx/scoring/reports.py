@@ -58,6 +58,11 @@ class Report:
         raise NotImplementedError
 
     @property
+    def further(self) -> list[Figure]:
+        """Figures that `line` leaves out; they have no baseline."""
+        return []
+
+    @property
     def table(self) -> list[str]:
         """The figures of each class, or output, as lines; empty if there are more than 20."""
         raise NotImplementedError
@@ -104,6 +109,7 @@ class Report:
             if math.isnan(figure.value):
                 remark = figure.undefined
             rows.append((figure.name, figure.text(figure.value), remark))
+        rows += [(each.name, each.text(each.value), "") for each in self.further]
         rows.append(("samples", f"{self.n_samples:,}", ""))
         return "\n".join([*_columns(rows, remarks=True), "", *self.table]).rstrip()
 
@@ -140,11 +146,19 @@ class ClassificationReport(Report):
     auc : float
         The area under the ROC curve, for two classes; with several sigmoid outputs, their mean. NaN for more classes,
         and if only one class has samples.
+    mean_f1 : float
+        The mean of ``f1`` over the classes that have samples or predictions.
+    calibration_error : float
+        How far probabilities are from how often they come true, on average, in 15 bins of equal width: those of the
+        second of two classes, those of the predicted one of more classes; with several sigmoid outputs, their mean.
+        NaN if the outputs are no probabilities.
     classes : tuple of str
         Their names, or numbers.
     recall, precision : float64 arrays (k,)
         The share of each class's samples that was found, and of its predictions that is correct. NaN for a class
         without samples, or without predictions.
+    f1 : float64 array (k,)
+        Their harmonic mean; NaN for a class with neither samples nor predictions.
     class_counts : intp array (k,)
         Samples of each class; where samples have weights, the sum of these, float64.
     """
@@ -158,9 +172,12 @@ class ClassificationReport(Report):
     log_loss: float
     baseline_log_loss: float
     auc: float
+    mean_f1: float
+    calibration_error: float
     classes: tuple[str, ...]
     recall: Array
     precision: Array
+    f1: Array
     class_counts: Array
 
     @property
@@ -177,13 +194,21 @@ class ClassificationReport(Report):
         return found
 
     @property
+    def further(self) -> list[Figure]:
+        """The mean F1, and the calibration error if outputs are probabilities."""
+        found = [Figure("mean F1", self.mean_f1, 0.0)]
+        if not math.isnan(self.calibration_error):
+            found.append(Figure("calibration error", self.calibration_error, 0.0))
+        return found
+
+    @property
     def table(self) -> list[str]:
-        """Recall, precision and samples of each class as lines; empty if there are more than 20 classes."""
+        """Recall, precision, F1 and samples of each class as lines; empty if there are more than 20 classes."""
         if len(self.classes) > MAX_SHOWN:
             return []
-        each = zip(self.classes, self.recall, self.precision, self.class_counts, strict=True)
-        rows = [(_name(name), _share(r), _share(p), _count(n)) for name, r, p, n in each]
-        return list(_columns([("class", "recall", "precision", "samples"), *rows]))
+        each = zip(self.classes, self.recall, self.precision, self.f1, self.class_counts, strict=True)
+        rows = [(_name(name), _share(r), _share(p), _share(f), _count(n)) for name, r, p, f, n in each]
+        return list(_columns([("class", "recall", "precision", "F1", "samples"), *rows]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -10,6 +10,7 @@ import pytest
 from networks import binary, classifier, regression
 
 import nnx
+from nnx.scoring.importance import Importance
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -485,3 +486,61 @@ def test_without_matplotlib_each_says_what_to_install(monkeypatch, name):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=rf"^{name}: matplotlib is not installed. .*'nnx-core\[plot\]'$"):
         PICTURES[name]()
+
+
+# Calibration, importance
+
+
+def sure_of(p, width):
+    """Return a model of so many classes, and the inputs for which it gives them these probabilities."""
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(width, width, dtype="float64"))
+    model.add(nnx.Activation_Softmax())
+    model.finalize()
+    model.set_parameters([(np.identity(width), np.zeros((1, width)))])
+    return model, np.log(p)
+
+
+def test_calibration_draws_the_curve_of_the_second_of_two_classes_beside_the_diagonal():
+    p = np.repeat([0.2, 0.8], 10)
+    y = np.array([1, 1, *[0] * 8, *[1] * 5, *[0] * 5])
+    model, X = sure_of(np.column_stack([1 - p, p]), 2)
+    ax = nnx.plot.calibration(model, X, y, n_bins=4)
+    curve = ax.containers[-1].lines[0]
+    np.testing.assert_allclose(curve.get_xydata(), [[0.2, 0.2], [0.8, 0.5]], atol=1e-6)
+    assert [bar.get_height() for bar in ax.patches] == [0.5, 0, 0, 0.5]
+    assert (ax.get_xlabel(), ax.get_title()) == ("probability of class 1", "calibration error 0.150 on 20 samples")
+    low, high = ax.containers[-1].lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((0.0567, 0.5098), abs=1e-3)  # Wilson's interval of 2 in 10
+
+
+def test_calibration_of_several_classes_is_that_of_the_predicted_one():
+    model, X = sure_of(np.array([[0.7, 0.2, 0.1], [0.1, 0.7, 0.2]]), 3)
+    own = own_axes()
+    assert nnx.plot.calibration(model, X, [0, 0], own) is own
+    np.testing.assert_allclose(own.containers[-1].lines[0].get_xydata(), [[0.7, 0.5]], atol=1e-6)
+    assert own.get_xlabel() == "probability of the predicted class"
+
+
+def test_calibration_refuses_outputs_that_are_no_probabilities():
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(2, 2))
+    model.set(accuracy=nnx.Accuracy_Categorical(), loss=nnx.Loss_Hinge())
+    model.finalize()
+    with pytest.raises(ValueError, match=r"plot\.calibration: model must "):
+        nnx.plot.calibration(model, np.ones((3, 2)), [0, 1, 1])
+
+
+def test_importance_draws_the_most_important_columns_on_top():
+    drops = np.array([[0.1, 0.2], [0.4, 0.6], [0.0, -0.1]])
+    found = Importance(("a", "b $x$", "c"), drops, "accuracy", 0.9, 1234)
+    ax = nnx.plot.importance(found)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [r"b \$x\$", "a", "c"]
+    np.testing.assert_allclose([bar.get_width() for bar in ax.patches], [0.5, 0.15, -0.05])
+    assert ax.yaxis.get_inverted()
+    assert ax.get_xlabel() == "drop of accuracy when the column is shuffled"
+    assert ax.get_title() == "accuracy 0.900 on 1,234 rows"
+    own = own_axes()
+    assert nnx.plot.importance(found, own, n_columns=1) is own
+    assert len(own.patches) == 1
+    assert own.get_title().endswith("; 2 columns more are not drawn")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nnx.data.images import Images
     from nnx.data.tables import Table, load_csv
     from nnx.many import Run, train_many
+    from nnx.scoring.importance import permutation_importance
 
 __version__ = "0.1.0"
 
@@ -57,6 +58,7 @@ __all__ = [
     "load_fashion_mnist",
     "load_image_folder",
     "load_images",
+    "permutation_importance",
     "plot",
     "set_default_dtype",
     "set_num_threads",
@@ -87,6 +89,7 @@ _LATE = {
     "load_fashion_mnist": "nnx.data.fashion_mnist",
     "load_image_folder": "nnx.data.image_folders",
     "load_images": "nnx.data.image_folders",
+    "permutation_importance": "nnx.scoring.importance",
     "sine_data": "nnx.data.datasets",
     "spiral_data": "nnx.data.datasets",
     "vertical_data": "nnx.data.datasets",

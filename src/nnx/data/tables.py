@@ -107,6 +107,15 @@ class Table:
         return self.target.categories if isinstance(self.target, Text) else None
 
     @property
+    def slices(self) -> dict[str, slice]:
+        """Which of the network's inputs each column becomes, by its name."""
+        found, start = {}, 0
+        for column in self.inputs:
+            found[column.name] = slice(start, start + column.width)
+            start += column.width
+        return found
+
+    @property
     def input_names(self) -> list[str]:
         """Names of the network's inputs."""
         names = []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnx._base import check
 from nnx._base.network import Network
 from nnx._base.text import natural_order
 from nnx._base.typing import Array, ArrayLike
@@ -26,6 +27,7 @@ from nnx.plot.parts import (
     points,
     shortened,
 )
+from nnx.scoring import metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,6 +85,81 @@ def decision_regions(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None
     ax.set_title("points: true class\nshade: predicted class", fontsize="small", loc="left")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax
+
+
+def calibration(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = None, *, n_bins: int = 15) -> Axes:
+    """Draw how often what a model gives some probability to is true; on the diagonal, as often as it says.
+
+    Of two classes, the probability is that of the second; of more, that of the predicted class. Thin lines are 95 %
+    intervals for the share in a bin (Wilson's), bars below the share of the samples that the bin has.
+
+    Parameters
+    ----------
+    model : Model
+        Its outputs must be probabilities of classes.
+    X : array (n, n_inputs)
+    y : array (n,)
+        Class numbers.
+    ax : matplotlib axes, optional
+        Where to draw; a new figure without it.
+    n_bins : int
+        Bins of equal width from 0 to 1.
+
+    Returns
+    -------
+    The matplotlib axes.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If the outputs are no probabilities.
+    """
+    where = "plot.calibration"
+    n_bins = check.whole(where, "n_bins", n_bins, 1)
+    output, predicted = outputs_and_classes(where, model, X)
+    true = class_numbers(where, y, len(predicted))
+    p = _probabilities(where, output)
+    if p.shape[1] == 2:
+        curve = metrics.reliability(true == 1, p[:, 1], n_bins)
+        what = f"probability of {literal(shortened(class_names(model, 2)[1]))}"
+    else:
+        curve = metrics.reliability(true == predicted, p[np.arange(len(p)), predicted], n_bins)
+        what = "probability of the predicted class"
+    ax = axes(where, ax)
+    filled = curve.weight > 0
+    n, observed = curve.weight[filled], curve.observed[filled]
+    ax.bar((np.arange(n_bins) + 0.5) / n_bins, curve.weight / len(p), 0.9 / n_bins, color="0.85", label="samples")
+    ax.plot([0, 1], [0, 1], color=COLOURS[5], linewidth=1, label="as often as it says")
+    low, high = _wilson(observed, n)
+    errors = np.maximum(0, [observed - low, high - observed])
+    style: dict[str, Any] = {"color": COLOURS[0], "marker": "o", "markersize": 4, "linewidth": 1.5, "elinewidth": 0.8}
+    ax.errorbar(curve.predicted[filled], observed, yerr=errors, label="model", **style)
+    ax.set(xlim=(0, 1), ylim=(0, 1.01), xlabel=what, ylabel="how often it is true", aspect="equal")
+    ax.spines[["top", "right"]].set_visible(False)
+    number_axes(ax.xaxis, ax.yaxis)
+    error = metrics.calibration_error(curve)
+    ax.set_title(f"calibration error {error:.3f} on {len(p):,} samples", fontsize="medium")
+    ax.legend(loc="upper left", fontsize="small", frameon=False)
+    return ax
+
+
+def _probabilities(where: str, output: Array) -> Array:
+    """Return the probability of each class, float64 (n, classes)."""
+    p = np.asarray(output, np.float64)
+    p = np.hstack([1 - p, p]) if p.ndim == 2 and p.shape[1] == 1 else p
+    if not (p.ndim == 2 and (p >= 0).all() and (p <= 1).all() and np.allclose(p.sum(axis=1), 1, atol=1e-3)):
+        raise ValueError(f"{where}: model must give probabilities of classes, got outputs that are none.")
+    return p
+
+
+def _wilson(shares: Array, n: Array) -> tuple[Array, Array]:
+    """Return Wilson's 95 % interval of shares of n samples: it is not empty at 0 and 1, as the plain one is."""
+    z = 1.96
+    middle = (shares + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * np.sqrt(shares * (1 - shares) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return middle - half, middle + half
 
 
 def confusion_matrix(

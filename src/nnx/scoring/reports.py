@@ -111,7 +111,7 @@ class Report:
             rows.append((figure.name, figure.text(figure.value), remark))
         rows += [(each.name, each.text(each.value), "") for each in self.further]
         rows.append(("samples", f"{self.n_samples:,}", ""))
-        return "\n".join([*_columns(rows, remarks=True), "", *self.table]).rstrip()
+        return "\n".join([*aligned(rows, remarks=True), "", *self.table]).rstrip()
 
     def __repr__(self) -> str:
         return str(self)
@@ -207,8 +207,8 @@ class ClassificationReport(Report):
         if len(self.classes) > MAX_SHOWN:
             return []
         each = zip(self.classes, self.recall, self.precision, self.f1, self.class_counts, strict=True)
-        rows = [(_name(name), _share(r), _share(p), _share(f), _count(n)) for name, r, p, f, n in each]
-        return list(_columns([("class", "recall", "precision", "F1", "samples"), *rows]))
+        rows = [(one_line(name), _share(r), _share(p), _share(f), _count(n)) for name, r, p, f, n in each]
+        return list(aligned([("class", "recall", "precision", "F1", "samples"), *rows]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -268,7 +268,7 @@ class RegressionReport(Report):
             (f"output {number}", _share(r), amount_text(error), amount_text(rmse))
             for number, (r, error, rmse) in enumerate(each)
         ]
-        return list(_columns([("output", "R²", "mean absolute error", "RMSE"), *rows]))
+        return list(aligned([("output", "R²", "mean absolute error", "RMSE"), *rows]))
 
 
 def _plain(value: Any) -> Any:
@@ -278,7 +278,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _columns(rows: Sequence[tuple[str, ...]], remarks: bool = False) -> Iterator[str]:
+def aligned(rows: Sequence[tuple[str, ...]], remarks: bool = False) -> Iterator[str]:
     """Yield rows of texts as aligned lines: the first column flush left, others flush right, remarks at the end."""
     wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     if remarks:
@@ -298,6 +298,6 @@ def _share(value: float) -> str:
     return "-" if math.isnan(value) else figure_text(value)
 
 
-def _name(name: str) -> str:
+def one_line(name: str) -> str:
     """Return a class's name on one line, and not too long."""
     return name if name.isprintable() and 0 < len(name) <= 40 else shown(name)

@@ -77,7 +77,7 @@ FLOORS = [
     {"cli.arguments", "cli.cases", "cli.pictures"},
     {"cli.images"},
     {"cli.tasks"},
-    {"cli.figures", "cli.measuring"},
+    {"cli.figures", "cli.measuring", "cli.networks"},
     {"cli.train", "cli.predict", "cli.evaluate", "cli.info", "cli.bench"},
     {"cli"},
     {"__main__"},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import sys
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import nnx
-from nnx._base.interrupt import Interrupt
-from nnx._base.vocabulary import by_name
-from nnx.cli import figures, images, pictures, tasks
+from nnx.cli import figures, images, networks, pictures, tasks
 from nnx.cli.arguments import (
     Number,
     Parser,
@@ -36,16 +33,6 @@ from nnx.schedules import OVER_STEPS
 if TYPE_CHECKING:
     from nnx.scoring.reports import Report
 
-OPTIMIZERS = by_name("optimizer", "Optimizer_")
-ACTIVATIONS = by_name("layer", "Activation_")
-LOSSES = by_name("loss", "Loss_")
-#: The losses that suit the last layer of a task, the first of them unless another is chosen. Numbers are standardized:
-#: some are below 0, which those of Poisson's must not be.
-SUITABLE = {
-    tasks.SOFTMAX: ("categoricalcrossentropy",),
-    tasks.SIGMOID: ("binarycrossentropy", "hinge"),
-    tasks.LINEAR: tuple(name for name, kind in LOSSES.items() if kind._predicts == "numbers" and name != "poisson"),
-}
 #: More would take more time than anybody means to spend.
 MAX_RUNS = 1000
 TABLE_OPTIONS = ("target", "task", "text", "drop", "gaps", "decimal", "unknown", "header")
@@ -88,19 +75,19 @@ def add(commands: Any) -> None:
     option("--layers", type=layers, metavar="N,N", help="neurons of each hidden layer, such as 64,64; or none")
     option("--epochs", type=Whole(1), metavar="N", help="how often to go through the data")
     option("--batch", type=Whole(1), metavar="N", help="samples a step")
-    option("--optimizer", choices=sorted(OPTIMIZERS), help="adam unless you choose another")
+    option("--optimizer", choices=sorted(networks.OPTIMIZERS), help="adam unless you choose another")
     option(
         "--activation",
-        choices=sorted(ACTIVATIONS),
+        choices=sorted(networks.ACTIVATIONS),
         metavar="NAME",
-        help=f"of the hidden layers (relu unless you choose another): {', '.join(sorted(ACTIVATIONS))}",
+        help=f"of the hidden layers (relu unless you choose another): {', '.join(sorted(networks.ACTIVATIONS))}",
     )
     option(
         "--loss",
-        choices=sorted(LOSSES),
+        choices=sorted(networks.LOSSES),
         metavar="NAME",
-        help=f"for numbers: {', '.join(SUITABLE[tasks.LINEAR])}; for binary: {', '.join(SUITABLE[tasks.SIGMOID])} "
-        "(each time the first unless you choose another)",
+        help=f"for numbers: {', '.join(networks.SUITABLE[tasks.LINEAR])}; for binary: "
+        f"{', '.join(networks.SUITABLE[tasks.SIGMOID])} (each time the first unless you choose another)",
     )
     option("--rate", type=Number(0, above=True), metavar="X", help="learning rate at the start")
     option("--decay", type=Number(0), metavar="X", help="at step t the learning rate is rate / (1 + decay * t)")
@@ -192,7 +179,7 @@ def run(chosen: argparse.Namespace) -> int:
         task, settings, model = _prepared(chosen)
     print("\n".join(_announcement(task, settings)), flush=True)
     try:
-        code = _train(model, task, settings, chosen)
+        code = networks.train(model, task, settings, chosen)
     except nnx.DivergenceError as error:
         print(f"nnx train: {_diverged(error)}. No model is saved. Try a smaller --rate or --l2.", file=sys.stderr)
         return 1
@@ -227,13 +214,13 @@ def _prepared(chosen: argparse.Namespace) -> tuple[tasks.Task, tasks.Settings, n
     settings = replace(task.settings, **_given(chosen))
     if settings.schedule is not None and chosen.decay is None:
         settings = replace(settings, decay=0.0)
-    suitable = SUITABLE[task.output]
+    suitable = networks.SUITABLE[task.output]
     if settings.loss not in (None, *suitable):
         what = {tasks.SOFTMAX: "several classes", tasks.SIGMOID: "two classes", tasks.LINEAR: "a standardized number"}
         raise ValueError(
             f"argument --loss: must be {' or '.join(suitable)} to predict {what[task.output]}, got {settings.loss!r}"
         )
-    return task, settings, _build(task, settings, chosen.seed)
+    return task, settings, networks.build(task, settings, chosen.seed)
 
 
 def _diverged(error: nnx.DivergenceError) -> str:
@@ -250,7 +237,7 @@ def _repeat(chosen: argparse.Namespace, first: Report, part: str) -> int:
             task, settings, model = _prepared(again)
         name = f"run {number + 1} of {chosen.repeat}"
         try:
-            stopped = _train(model, task, settings, again)
+            stopped = networks.train(model, task, settings, again)
         except nnx.DivergenceError as error:
             print(f"{name}: {_diverged(error)}")
             code = 1
@@ -363,7 +350,7 @@ def _announcement(task: tasks.Task, settings: tasks.Settings) -> list[str]:
     table = task.table
     if isinstance(table, nnx.Images):
         first = images.announcement(table, task.source, len(task.X), len(task.X_test))
-        return [first, *task.remarks, _network(task, settings)]
+        return [first, *task.remarks, networks.described(task, settings)]
     target = f"{table.n_outputs} classes" if table.classes else "a number"
     lines = [
         f"{task.source}: {count(len(task.X), 'sample')} to train on, {len(task.X_test):,} to test; "
@@ -372,106 +359,7 @@ def _announcement(task: tasks.Task, settings: tasks.Settings) -> list[str]:
     if not table.header:
         lines.append("Its first row holds no names: columns are numbered. If it does hold names: --header.")
     lines += task.remarks
-    return [*lines, _network(task, settings)]
-
-
-def _network(task: tasks.Task, settings: tasks.Settings) -> str:
-    """Return the line about the network and how it is trained."""
-    sizes = (task.table.n_inputs, *settings.layers, _n_outputs(task, _loss(task, settings)))
-    parts = [f"{settings.optimizer}, rate {settings.rate:g}", f"decay {settings.decay:g}", f"batch {settings.batch}"]
-    parts += [f"{name} {value:g}" for name in ("l2", "dropout") if (value := getattr(settings, name))]
-    parts += ["products in bfloat16"] if settings.precision == "bfloat16" else []
-    parts += [settings.activation] if settings.activation != "relu" else []
-    parts += [f"loss {settings.loss}"] if settings.loss is not None else []
-    parts += [f"schedule {settings.schedule}"] if settings.schedule is not None else []
-    parts += [f"patience {settings.patience}"] if settings.patience is not None else []
-    return f"Training {'-'.join(map(str, sizes))} for {count(settings.epochs, 'epoch')} ({', '.join(parts)})."
-
-
-def _loss(task: tasks.Task, settings: tasks.Settings) -> Any:
-    return LOSSES[settings.loss or SUITABLE[task.output][0]]()
-
-
-def _n_outputs(task: tasks.Task, loss: Any) -> int:
-    if task.output == tasks.SIGMOID:
-        return 1
-    return task.table.n_outputs * (len(loss.quantiles) if isinstance(loss, nnx.Loss_Pinball) else 1)
-
-
-def _build(task: tasks.Task, settings: tasks.Settings, seed: int) -> nnx.Model:
-    """Return the network; its hidden layers begin with weights of He's scale, √(2/inputs).
-
-    With the book's 0.01 the sine stays flat over its second half for two seeds in three, and images and houses are
-    learnt less well in the same time.
-    """
-    model = nnx.Model()
-    loss = _loss(task, settings)
-    width = task.table.n_inputs
-    for number, n_neurons in enumerate(settings.layers):
-        dense = nnx.Layer_Dense(width, n_neurons, weight_regularizer_l2=settings.l2)
-        dense.weights *= (2 / width) ** 0.5 / 0.01
-        model.add(dense)
-        model.add(ACTIVATIONS[settings.activation]())
-        if settings.dropout:
-            model.add(nnx.Layer_Dropout(settings.dropout, seed=seed + number))
-        width = n_neurons
-    model.add(nnx.Layer_Dense(width, _n_outputs(task, loss)))
-    activation, accuracy = {
-        tasks.SOFTMAX: (nnx.Activation_Softmax, nnx.Accuracy_Categorical()),
-        tasks.SIGMOID: (nnx.Activation_Sigmoid, nnx.Accuracy_Categorical(binary=True)),
-        tasks.LINEAR: (nnx.Activation_Linear, nnx.Accuracy_Regression()),
-    }[task.output]
-    model.add((activation if loss._pair is not None or task.output == tasks.LINEAR else nnx.Activation_Linear)())
-    n_steps = settings.epochs * -(-len(task.X) // settings.batch)
-    schedule = None if settings.schedule is None else OVER_STEPS[settings.schedule](n_steps)
-    optimizer = OPTIMIZERS[settings.optimizer](learning_rate=settings.rate, decay=settings.decay, schedule=schedule)
-    model.set(loss=loss, optimizer=optimizer, accuracy=accuracy)
-    if isinstance(task.table, nnx.Images):
-        model.set(images=task.table)
-    else:
-        model.set(table=task.table)
-    model.finalize()
-    return model
-
-
-def _train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, chosen: argparse.Namespace) -> int:
-    """Train with a progress bar; return 0, or the exit code for what ended it early."""
-    terminated = False
-
-    def terminate(number: int, frame: Any) -> None:
-        """End as Ctrl-C does, between two steps, also in the background of a script, where Ctrl-C is ignored."""
-        nonlocal terminated
-        terminated = True
-        Interrupt.request(number, frame)
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        model.train(
-            task.X,
-            task.y,
-            epochs=settings.epochs,
-            batch_size=settings.batch,
-            print_every=None,
-            validation_data=task.validation or task.held_out,
-            progress=True,
-            shuffle=True,
-            seed=chosen.seed,
-            checkpoint=chosen.checkpoint or chosen.resume,
-            checkpoint_every=chosen.checkpoint_every or "60s",
-            resume=chosen.resume,
-            precision=settings.precision,
-            callbacks=None if settings.patience is None else [nnx.EarlyStopping(patience=settings.patience)],
-        )
-    except KeyboardInterrupt:
-        return 143 if terminated else 130
-    except OSError as error:  # a checkpoint could not be written; the model can be saved all the same
-        print(f"nnx train: {sentence(error)}", file=sys.stderr)
-        return 1
-    except ValueError as error:  # of a checkpoint of another run
-        chosen.parser.refuse(sentence(error))
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return 0
+    return [*lines, networks.described(task, settings)]
 
 
 def _draw(model: nnx.Model, task: tasks.Task, path: str) -> None:

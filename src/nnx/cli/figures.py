@@ -8,15 +8,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from nnx.scoring.reports import Figure, Report
+from nnx._base.printing import figure_text
+from nnx.data.tables import Table
+from nnx.scoring.importance import BATCH, Importance, permutation_importance
+from nnx.scoring.reports import Figure, Report, one_line
 
 if TYPE_CHECKING:
     from nnx import Model
     from nnx._base.typing import Array
     from nnx.cli.tasks import Task
-
-#: Rows at a time: enough to keep NumPy busy, few enough to fit into a cache.
-BATCH = 1024
 
 
 def report(model: Model, X: Array, y: Array) -> Report:
@@ -81,6 +81,39 @@ def judge(model: Model, task: Task) -> Judgement:
     """Return the figures of a model on the data that it was trained on, and on the test data."""
     test = report(model, *task.held_out) if task.held_out else None
     return Judgement(report(model, task.X, task.y), test)
+
+
+#: More columns than this are not ranked: it would take longer than the training.
+MAX_RANKED = 300
+#: How often a column is shuffled; rows of all columns, and of one, that are predicted at a time.
+REPEATS, ROWS_OF_ALL, MIN_ROWS, MAX_ROWS = 5, 60_000, 200, 2000
+#: How many columns are named.
+MAX_NAMED = 5
+
+
+def importance(model: Model, task: Task) -> Importance | None:
+    """Return how much each column of a table matters on the test rows; None where that says nothing."""
+    if not isinstance(task.table, Table) or task.held_out is None or not 2 <= len(task.table.inputs) <= MAX_RANKED:
+        return None
+    rows = min(MAX_ROWS, max(MIN_ROWS, ROWS_OF_ALL // len(task.table.inputs)))
+    try:
+        return permutation_importance(model, *task.held_out, n_repeats=REPEATS, max_rows=rows)
+    except ValueError:  # a single row, or one that has no score
+        return None
+
+
+def importance_lines(found: Importance | None) -> list[str]:
+    """Return which columns matter most, as a line; none if there is nothing to say."""
+    if found is None:
+        return []
+    named = [
+        f"{one_line(found.columns[position])} {figure_text(float(found.means[position]))}"
+        for position in found.order[:MAX_NAMED]
+        if found.means[position] > 0
+    ]
+    if not named:
+        return [f"columns   whichever is shuffled, {found.figure} does not fall"]
+    return [f"columns   shuffled one at a time, {found.figure} falls by: {', '.join(named)}"]
 
 
 def spread(reports: Sequence[Report], part: str) -> list[str]:

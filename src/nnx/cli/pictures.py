@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import nnx
 from nnx import plot
 from nnx._base import files
 
@@ -54,6 +56,26 @@ def draw_mistakes(model: Model, X: Array, y: Array, path: str) -> int | None:
     if n_mistakes:
         _save(figure, "argument --mistakes", path)
     return n_mistakes
+
+
+def encoded(draw: Callable[[Axes], object], size: tuple[float, float]) -> bytes | None:
+    """Return a PNG of so many inches with one picture; None without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    figure = Figure(figsize=size, layout="constrained")
+    draw(figure.add_subplot())
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks is drawn as a box
+        figure.savefig(file, dpi=160, format="png")
+    return file.getvalue()
+
+
+def gives_probabilities(model: Model) -> bool:
+    """Return whether a model gives probabilities of classes."""
+    return isinstance(model.output_layer_activation, nnx.Activation_Softmax | nnx.Activation_Sigmoid)
 
 
 def _save(figure: Figure, where: str, path: str) -> None:

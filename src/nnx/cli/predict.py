@@ -14,7 +14,7 @@ import numpy as np
 
 import nnx
 from nnx._base import files
-from nnx.cli import figures, images, tasks
+from nnx.cli import images, tasks
 from nnx.cli.arguments import (
     Parser,
     add_columns,
@@ -29,6 +29,7 @@ from nnx.cli.arguments import (
 from nnx.data.columns import Number, as_text
 from nnx.data.sheet import Sheet, count, listed, read_csv, shown
 from nnx.losses import answers
+from nnx.scoring.importance import BATCH
 
 #: Standard input or output.
 STANDARD = "-"
@@ -100,7 +101,7 @@ def _predicted_rows(chosen: argparse.Namespace, model: nnx.Model, table: nnx.Tab
     sheet = read_csv("nnx.predict", chosen.data[0], table.header)
     kept = _kept(sheet, chosen.keep)
     X = table.read_inputs(sheet, unknown=chosen.unknown)
-    outputs = model.predict(X, batch_size=figures.BATCH)
+    outputs = model.predict(X, batch_size=BATCH)
     answer = _csv(_columns(model, table, outputs, kept, chosen.probabilities), table.header)
     done = f"{count(sheet.n_rows, 'row')} predicted from {sheet.source}"
     return answer, done, tasks.reading_remarks(sheet, table)
@@ -112,7 +113,7 @@ def _predicted_images(chosen: argparse.Namespace, model: nnx.Model, reader: nnx.
         chosen.parser.error("argument --keep: is for FILE.csv only; images are answered with their file's name")
     paths = nnx.data.images.files(chosen.data)
     with images.notes():
-        outputs = model.predict(reader.read_inputs(paths), batch_size=figures.BATCH)
+        outputs = model.predict(reader.read_inputs(paths), batch_size=BATCH)
     answer = _columns(model, images.answers(reader), outputs, {"file": paths}, chosen.probabilities)
     return _csv(answer, header=True), f"{count(len(paths), 'image')} predicted", []
 

@@ -6,13 +6,14 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import nnx
-from nnx.cli import figures, images, networks, pictures, tasks
+from nnx.cli import figures, images, networks, pictures, report, tasks
 from nnx.cli.arguments import (
     Number,
     Parser,
@@ -138,6 +139,7 @@ def add(commands: Any) -> None:
     )
     option("--resume", metavar="FILE", help="go on from a checkpoint, with the same options, and keep writing to it")
     option("-o", "--output", metavar="FILE", help="where to save the model (default: named after the data)")
+    option("--report", metavar="FILE.html", help="where to write a page about data, training, figures and pictures")
     images.add_mistakes_option(option)
     _add_table_options(parser.add_argument_group("for tables (FILE.csv); --test... and --split-seed for images too"))
     fashion = parser.add_argument_group("for fashion-mnist").add_argument
@@ -178,6 +180,7 @@ def run(chosen: argparse.Namespace) -> int:
     with chosen.parser.refusing(chosen.command):
         task, settings, model = _prepared(chosen)
     print("\n".join(_announcement(task, settings)), flush=True)
+    began = time.perf_counter()
     try:
         code = networks.train(model, task, settings, chosen)
     except nnx.DivergenceError as error:
@@ -186,6 +189,7 @@ def run(chosen: argparse.Namespace) -> int:
     if model.history is None or len(model.history) == 0:
         print("Stopped before the first step; nothing is saved.", file=sys.stderr)
         return code
+    seconds = time.perf_counter() - began
     model.save(output)  # first of all: what follows can be had again
     if code:
         print(f"Stopped after {count(len(model.history), 'step')}; the model so far is kept.")
@@ -194,9 +198,13 @@ def run(chosen: argparse.Namespace) -> int:
             print(f"To go on, repeat the command with --resume {checkpoint}")
     with chosen.parser.refusing():
         judgement = figures.judge(model, task)
-    print("\n".join(judgement.lines()))
+        importance = None if chosen.data in tasks.TASKS else figures.importance(model, task)
+    print("\n".join([*judgement.lines(), *figures.importance_lines(importance)]))
     print(f"Model saved to {os.path.abspath(output)}", flush=True)
     _draw(model, task, picture)
+    if chosen.report is not None:
+        described = [networks.described(task, settings)]
+        _report(chosen.report, report.Story(task, model, judgement, described, seconds, chosen.command, (), importance))
     if chosen.mistakes is not None:
         images.draw_mistakes(model, *(task.held_out or (task.X, task.y)), chosen.mistakes)
     if chosen.repeat > 1 and not code:
@@ -270,6 +278,7 @@ def _checked_outputs(chosen: argparse.Namespace) -> tuple[str, str]:
     check_outputs(parser, (output, picture), inputs)
     _check_checkpoint(chosen, (output, picture), inputs)
     images.check_mistakes_option(parser, chosen.mistakes, inputs, (output, picture))
+    _check_report(chosen, (output, picture), inputs)
     return output, picture
 
 
@@ -296,6 +305,17 @@ def _check_checkpoint(chosen: argparse.Namespace, outputs: tuple[str, ...], inpu
                 chosen.parser.error(f"argument {option}: must not be where model or picture go, got {path!r}")
     if chosen.resume is not None and not os.path.exists(chosen.resume):
         chosen.parser.error(f"argument --resume: must be a checkpoint, and there is no file {chosen.resume!r}")
+
+
+def _check_report(chosen: argparse.Namespace, outputs: tuple[str, ...], inputs: list[str]) -> None:
+    """Refuse a place for the page that cannot be written to, or would be another file too."""
+    if chosen.report is None:
+        return
+    if not chosen.report.lower().endswith((".html", ".htm")):
+        chosen.parser.error(f"argument --report: must end in .html, got {chosen.report!r}")
+    check_outputs(chosen.parser, [chosen.report], inputs, "--report")
+    if os.path.realpath(chosen.report) in map(os.path.realpath, outputs):
+        chosen.parser.error(f"argument --report: must not be where model or picture go, got {chosen.report!r}")
 
 
 def _check_options(chosen: argparse.Namespace) -> None:
@@ -369,3 +389,8 @@ def _draw(model: nnx.Model, task: tasks.Task, path: str) -> None:
         print(f"Picture saved to {os.path.abspath(path)}")
     else:
         print(pictures.HINT)
+
+
+def _report(path: str, story: report.Story) -> None:
+    report.write(path, story)
+    print(f"Report saved to {os.path.abspath(path)}")

@@ -21,6 +21,7 @@ from nnx.cli.tasks import Task
 from nnx.data.columns import Ignored
 from nnx.data.sheet import count, listed, shown
 from nnx.plot.columns import importance_height
+from nnx.scoring.reports import ClassificationReport, one_line, share_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +55,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .
 th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--dim); font-size: .9rem; }
 .number { text-align: right; white-space: nowrap; overflow-wrap: normal; }
-td:first-child { min-width: 7rem; }
+td:first-child { min-width: 9rem; overflow-wrap: break-word; }
+@media (max-width: 30rem) { table { font-size: .9rem; } td:first-child { min-width: 8.5rem; } }
 .pictures { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
@@ -160,11 +162,11 @@ def _title(task: Task) -> str:
 def _summary(story: Story) -> list[str]:
     main, part = story.judgement.main, story.judgement.part
     score = main.figures[0]
-    rows = f"of {main.n_samples:,} {'rows that were kept for testing' if part == 'test' else 'training rows'}"
+    rows = f"on {main.n_samples:,} {'rows that were kept for testing' if part == 'test' else 'training rows'}"
     value, name = escape(score.text(score.value)), escape(f"{score.name} {rows}")
     told = [
         f'<p class="score"><b>{value}</b> <span>{name}</span></p>',
-        _paragraph(f"{main.baseline_answer} has {score.baseline_text}".capitalize() + ".", "dim"),
+        _paragraph(f"The baseline, {main.baseline_answer}, has {score.baseline_text}.", "dim"),
     ]
     if main.verdict:
         told.append(_paragraph(f"This model is {main.verdict} {main.baseline_answer}.", "warning"))
@@ -186,7 +188,12 @@ def _figures(judgement: Judgement) -> list[str]:
     rows += [row(start + number, each, "") for number, each in enumerate(main.further)]
     head = ["figure", "training"] + ["test"] * (judgement.test is not None) + ["baseline"]
     told = [_table(head, rows)]
-    told += _lines(main.table)
+    if main.table and isinstance(main, ClassificationReport):
+        each = zip(main.classes, main.recall, main.precision, main.f1, main.class_counts, strict=True)
+        cells = [[one_line(name), *map(share_text, shares), f"{n:,}"] for name, *shares, n in each]
+        told.append(_table(["class", "recall", "precision", "F1", "samples"], cells))
+    else:
+        told += _lines(main.table)
     return told
 
 
@@ -253,8 +260,8 @@ def _pictures(story: Story) -> list[str]:
     task, model = story.task, story.model
     X, y = task.held_out or (task.X, task.y)
     part = "test" if task.held_out else "training"
-    X, y = X[:MAX_POINTS], y[:MAX_POINTS]
-    found = [_picture(lambda ax: task.picture(model, X, y, ax), *_of_task(task, part))]
+    most = MAX_POINTS if task.picture is plot.predictions else None
+    found = [_picture(lambda ax: task.picture(model, X[:most], y[:most], ax), *_of_task(task, part))]
     if pictures.gives_probabilities(model):
         caption = f"How often what is given some probability is true, on the {part} data."
         found.append(_picture(lambda ax: plot.calibration(model, X, y, ax), "Calibration", caption, (WIDTH, WIDTH)))

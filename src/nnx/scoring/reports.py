@@ -207,7 +207,7 @@ class ClassificationReport(Report):
         if len(self.classes) > MAX_SHOWN:
             return []
         each = zip(self.classes, self.recall, self.precision, self.f1, self.class_counts, strict=True)
-        rows = [(one_line(name), _share(r), _share(p), _share(f), _count(n)) for name, r, p, f, n in each]
+        rows = [(one_line(name), share_text(r), share_text(p), share_text(f), _count(n)) for name, r, p, f, n in each]
         return list(aligned([("class", "recall", "precision", "F1", "samples"), *rows]))
 
 
@@ -265,7 +265,7 @@ class RegressionReport(Report):
             strict=True,
         )
         rows = [
-            (f"output {number}", _share(r), amount_text(error), amount_text(rmse))
+            (f"output {number}", share_text(r), amount_text(error), amount_text(rmse))
             for number, (r, error, rmse) in enumerate(each)
         ]
         return list(aligned([("output", "R²", "mean absolute error", "RMSE"), *rows]))
@@ -293,7 +293,7 @@ def _count(n: Any) -> str:
     return f"{n:,}" if isinstance(n, np.integer) else f"{n:,.6g}"
 
 
-def _share(value: float) -> str:
+def share_text(value: float) -> str:
     """Return a recall or precision; a dash where there is nothing to have a share of."""
     return "-" if math.isnan(value) else figure_text(value)
 

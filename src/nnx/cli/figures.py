@@ -14,12 +14,12 @@ from nnx.scoring.importance import BATCH, Importance, permutation_importance
 from nnx.scoring.reports import Figure, Report, one_line
 
 if TYPE_CHECKING:
-    from nnx import Model
+    from nnx import Ensemble, Model
     from nnx._base.typing import Array
     from nnx.cli.tasks import Task
 
 
-def report(model: Model, X: Array, y: Array) -> Report:
+def report(model: Model | Ensemble, X: Array, y: Array) -> Report:
     """Return the figures of a model's predictions of ``y`` from ``X``."""
     return model.report(X, y, batch_size=BATCH)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nnx
 from nnx import plot
@@ -42,7 +42,7 @@ def draw(model: Model, X: Array, y: Array, what: Draw, title: str, path: str) ->
     return True
 
 
-def draw_mistakes(model: Model, X: Array, y: Array, path: str) -> int | None:
+def draw_mistakes(model: Any, X: Array, y: Array, path: str) -> int | None:
     """Write a picture of the surest mistakes; return how many images it has, None without matplotlib.
 
     Without mistakes, there is no picture.
@@ -73,7 +73,7 @@ def encoded(draw: Callable[[Axes], object], size: tuple[float, float]) -> bytes 
     return file.getvalue()
 
 
-def gives_probabilities(model: Model) -> bool:
+def gives_probabilities(model: Any) -> bool:
     """Return whether a model gives probabilities of classes."""
     return isinstance(model.output_layer_activation, nnx.Activation_Softmax | nnx.Activation_Sigmoid)
 

@@ -26,6 +26,7 @@ from nnx.cli.arguments import (
     standard_output,
     swallowed,
 )
+from nnx.cli.pictures import gives_probabilities
 from nnx.data.columns import Number, as_text
 from nnx.data.sheet import Sheet, count, listed, read_csv, shown
 from nnx.losses import answers
@@ -78,7 +79,7 @@ def _run(chosen: argparse.Namespace) -> int:
         check_outputs(chosen.parser, [output], inputs)
     else:
         standard_output()  # if it is closed, that is said before any work
-    if chosen.probabilities and not (preprocessor.classes and _gives_probabilities(model)):
+    if chosen.probabilities and not (preprocessor.classes and gives_probabilities(model)):
         chosen.parser.error(f"argument --probabilities: must have a model that gives them, got {chosen.model!r}")
     reader = images.reader(preprocessor, chosen.data[0])
     if chosen.data == [STANDARD]:
@@ -94,7 +95,9 @@ def _run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _predicted_rows(chosen: argparse.Namespace, model: nnx.Model, table: nnx.Table) -> tuple[str, str, list[str]]:
+def _predicted_rows(
+    chosen: argparse.Namespace, model: nnx.Model | nnx.Ensemble, table: nnx.Table
+) -> tuple[str, str, list[str]]:
     """Return the answer for the rows of a CSV file, what was done, and remarks about the file."""
     if len(chosen.data) > 1:
         chosen.parser.error(f"argument DATA: must be one CSV file, got {len(chosen.data)} files")
@@ -107,7 +110,9 @@ def _predicted_rows(chosen: argparse.Namespace, model: nnx.Model, table: nnx.Tab
     return answer, done, tasks.reading_remarks(sheet, table)
 
 
-def _predicted_images(chosen: argparse.Namespace, model: nnx.Model, reader: nnx.Images) -> tuple[str, str, list[str]]:
+def _predicted_images(
+    chosen: argparse.Namespace, model: nnx.Model | nnx.Ensemble, reader: nnx.Images
+) -> tuple[str, str, list[str]]:
     """Return the answer for image files, what was done, and no remarks."""
     if chosen.keep:
         chosen.parser.error("argument --keep: is for FILE.csv only; images are answered with their file's name")
@@ -142,12 +147,8 @@ def _kept(sheet: Sheet, given: Sequence[Sequence[str]] | None) -> dict[str, Sequ
     return kept
 
 
-def _gives_probabilities(model: nnx.Model) -> bool:
-    return isinstance(model.output_layer_activation, nnx.Activation_Softmax | nnx.Activation_Sigmoid)
-
-
 def _columns(
-    model: nnx.Model, table: nnx.Table, outputs: Any, kept: dict[str, Sequence[str]], each_class: bool
+    model: nnx.Model | nnx.Ensemble, table: nnx.Table, outputs: Any, kept: dict[str, Sequence[str]], each_class: bool
 ) -> dict[str, Sequence[str]]:
     """Return the answer's columns; a prediction whose name a kept column has gets "predicted" before it."""
     found = dict(kept)
@@ -165,7 +166,7 @@ def _columns(
         put(table.target.name, [f"{value:.{max(0, decimals)}f}" for value in decoded])
         return found
     put(table.target.name, decoded)
-    if _gives_probabilities(model):
+    if gives_probabilities(model):
         p = np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
         if each_class:
             for number, name in enumerate(table.classes or ()):

@@ -135,11 +135,7 @@ class Table:
     @property
     def slices(self) -> dict[str, slice]:
         """Which of the network's inputs each column becomes, by its name."""
-        found, start = {}, 0
-        for column in self.inputs:
-            found[column.name] = slice(start, start + column.width)
-            start += column.width
-        return found
+        return {column.name: slice(start, start + column.width) for start, column in self._starts()}
 
     @property
     def input_names(self) -> list[str]:

@@ -185,7 +185,7 @@ class Numbers(Cells):
     @cached_property
     def written(self) -> Cells:
         """The cells one by one: as the file has them, or numbers."""
-        return self._written() if self._written is not None else cells_of([*self])
+        return self._written() if self._written is not None else once_each([*self])
 
     @property
     def distinct(self) -> Sequence[Cell]:
@@ -314,6 +314,11 @@ def cells_of(cells: Iterable[Cell]) -> Cells:
         usable = values.dtype.kind in ("f" if kinds == {float} else "iu")
         if usable and not (np.abs(values[~np.isnan(values)]) > LARGEST).any():
             return Numbers(values)
+    return once_each(cells)
+
+
+def once_each(cells: Sequence[Cell]) -> Texts:
+    """Return cells with each different one kept once; 1, 1.0 and "1" are different."""
     places: dict[tuple[type, Cell], int] = {}
     codes = np.empty(len(cells), np.int32)
     for row, cell in enumerate(cells):

@@ -13,7 +13,7 @@ import numpy as np
 from nnx._base import check
 from nnx._base.text import abridged
 from nnx._base.typing import Array
-from nnx.data.notation import DECIMALS, PLAIN, SEPARATORS, Cell, Notation, exact, is_gap, is_unit
+from nnx.data.notation import DECIMALS, PLAIN, SEPARATORS, Cell, Notation, exact, is_unit
 from nnx.data.problems import Problems
 from nnx.data.sheet import Sheet, listed, shown
 
@@ -62,7 +62,7 @@ class Number:
     def standardized(self, sheet: Sheet, place: int, problems: Problems) -> Array:
         """Return the numbers of a file's column less the mean, in units of the scale; missing values are NaN."""
         cells, values = sheet.columns[place], sheet.numbers(place, self.notation)
-        strangers = [row for row in np.flatnonzero(np.isnan(values)).tolist() if not is_gap(cells[row])]
+        strangers = np.flatnonzero(np.isnan(values) & ~cells.gaps).tolist()
         if strangers:
             like = "" if self.notation == PLAIN else f" such as {self.notation.example()}"
             problems.add(
@@ -117,10 +117,8 @@ class Text:
         that the category lacks.
         """
         cells = sheet.columns[place]
-        different = dict.fromkeys(cells)
-        code_of = dict(zip(different, self._codes_of(list(different), full_stops), strict=True))
-        codes = np.fromiter((code_of[cell] for cell in cells), np.intp, len(cells))
-        strangers = [row for row in np.flatnonzero(codes < 0).tolist() if not is_gap(cells[row])]
+        codes: Array = np.array(self._codes_of(cells.distinct, full_stops), np.intp)[cells.codes]
+        strangers = np.flatnonzero((codes < 0) & ~cells.gaps).tolist()
         if strangers and unknown == "missing":
             sheet.n_unknown += len(strangers)
         elif strangers:
@@ -134,7 +132,7 @@ class Text:
             )
         return codes
 
-    def _codes_of(self, cells: list[Cell], full_stops: bool) -> list[int]:
+    def _codes_of(self, cells: Sequence[Cell], full_stops: bool) -> list[int]:
         position = {category: code for code, category in enumerate(self.categories)}
         values = [exact(category) for category in self.categories]
         by_value = {} if None in values else {value: code for code, value in enumerate(values)}

@@ -196,6 +196,20 @@ class Table:
             sheet.refuse(f"has no {columns}{more}. Its columns are {listed(sheet.names)}")
         return sheet.places
 
+    def _parts(self, sheet: Sheet, *parts: Array) -> list[Array]:
+        """Return the samples of some rows, X and y of each part in turn; X of all rows is never made."""
+        problems = Problems(sheet)
+        y = self._targets(sheet, sheet.places[self.target.name], problems)
+        X = [np.zeros((len(rows), self.n_inputs), config.get_default_dtype()) for rows in parts]
+        start = 0
+        for column in self.inputs:
+            values = self._input(column, sheet, sheet.places[column.name], problems, "error")
+            for rows, inputs in zip(parts, X, strict=True):
+                _fill(column, inputs[:, start : start + column.width], values[rows])
+            start += column.width
+        problems.refuse()
+        return [each for rows, inputs in zip(parts, X, strict=True) for each in (inputs, y[rows])]
+
     def _samples(self, sheet: Sheet, places: dict[str, int], unknown: str = "error") -> tuple[Array, Array]:
         problems = Problems(sheet)
         X = self._inputs(sheet, places, unknown, problems)
@@ -208,18 +222,17 @@ class Table:
         X = np.zeros((sheet.n_rows, self.n_inputs), config.get_default_dtype())
         start = 0
         for column in self.inputs:
-            place = places[column.name]
-            if isinstance(column, Number):
-                numbers = column.standardized(sheet, place, problems)
-                X[:, start] = np.where(np.isnan(numbers), 0, numbers)
-            else:
-                codes = column.codes(sheet, place, problems, unknown)
-                known = np.flatnonzero(codes >= 0)
-                X[known, start + codes[known]] = 1
+            values = self._input(column, sheet, places[column.name], problems, unknown)
+            _fill(column, X[:, start : start + column.width], values)
             start += column.width
         if noting is None:
             problems.refuse()
         return X
+
+    def _input(self, column: Number | Text, sheet: Sheet, place: int, problems: Problems, unknown: str) -> Array:
+        if isinstance(column, Number):
+            return column.standardized(sheet, place, problems)
+        return column.codes(sheet, place, problems, unknown)
 
     def _targets(self, sheet: Sheet, place: int, problems: Problems) -> Array:
         if isinstance(self.target, Number):
@@ -276,6 +289,15 @@ class Table:
         lines += [f"and {rest:,} more columns"] if rest else []
         lines.append(f"target {shown(self.target.name)}: {self.target.summary()}")
         return "Table(\n" + "".join(f"  {line},\n" for line in lines) + ")"
+
+
+def _fill(column: Number | Text, inputs: Array, values: Array) -> None:
+    """Set a column's inputs, zeros so far, to its numbers or to 1 for each code."""
+    if isinstance(column, Number):
+        inputs[:, 0] = np.where(np.isnan(values), 0, values)
+    else:
+        known = np.flatnonzero(values >= 0)
+        inputs[known, values[known]] = 1
 
 
 def _summaries(columns: Sequence[Number | Text]) -> list[tuple[str, int]]:
@@ -406,8 +428,8 @@ def load_csv(
         sheet.refuse(f"has no column beside {shown(name)} to predict it from")
     table.n_left_out = sheet.n_left_out
     table.row_numbers = numbering
-    X, y = table._samples(sheet, sheet.places)
-    return X[training_rows], y[training_rows], X[test_rows], y[test_rows], table
+    X, y, X_test, y_test = table._parts(sheet, training_rows, test_rows)
+    return X, y, X_test, y_test, table
 
 
 def problems_without_target(
@@ -432,11 +454,13 @@ def _leave_out_rows_without(sheet: Sheet, place: int, known: Collection[str] = (
 
     Marks of a gap that are ``known`` classes, as in tables of older versions, are values.
     """
-    gaps = {cell for cell in dict.fromkeys(sheet.columns[place]) if is_gap(cell) and cell not in known}
-    out = [row for row, cell in enumerate(sheet.columns[place]) if cell in gaps]
-    if len(out) == sheet.n_rows:
+    cells = sheet.columns[place]
+    gaps = cells.gaps
+    if any(map(is_gap, known)):
+        gaps = gaps & ~np.array([cell in known for cell in cells.distinct], np.bool_)[cells.codes]
+    if gaps.all():
         return False
-    sheet.leave_out(out)
+    sheet.leave_out(np.flatnonzero(gaps).tolist())
     return True
 
 

@@ -16,7 +16,7 @@ from nnx._base import check
 from nnx._base.text import abridged
 from nnx._base.typing import Array
 from nnx.data import dates
-from nnx.data.notation import DECIMALS, LARGEST, PLAIN, SEPARATORS, Cell, Notation, exact, is_gap, is_unit
+from nnx.data.notation import DECIMALS, LARGEST, PLAIN, SEPARATORS, Cell, Notation, exact, is_unit
 from nnx.data.problems import Problems
 from nnx.data.scaling import (
     MAX_QUANTILES,
@@ -110,15 +110,21 @@ class Number:
             self.gaps, self.indicator
         )
 
-    def fill(self, inputs: Array, sheet: Sheet, place: int, problems: Problems, unknown: str) -> None:
-        """Set what the network gets of a file's column: array (rows, width) of zeros."""
-        numbers = self.standardized(sheet, place, problems)
-        _fill_with_gaps(inputs, numbers.reshape(-1, 1), self.indicator)
+    def read(self, sheet: Sheet, place: int, problems: Problems, unknown: str) -> Array:
+        """Return what `fill` needs of a file's column, by row; ``unknown`` matters to other kinds."""
+        return self.standardized(sheet, place, problems)
+
+    def fill(self, inputs: Array, values: Array) -> None:
+        """Set what the network gets: array (rows, width) of zeros."""
+        missing = np.isnan(values)
+        inputs[:, 0] = np.where(missing, 0, values)
+        if self.indicator:
+            inputs[:, 1] = missing
 
     def standardized(self, sheet: Sheet, place: int, problems: Problems) -> Array:
         """Return the numbers of a file's column as they are scaled; missing values are NaN."""
         cells, values = sheet.columns[place], sheet.numbers(place, self.notation)
-        strangers = [row for row in np.flatnonzero(np.isnan(values)).tolist() if not is_gap(cells[row])]
+        strangers = np.flatnonzero(np.isnan(values) & ~cells.gaps).tolist()
         if strangers:
             like = "" if self.notation == PLAIN else f" such as {self.notation.example()}"
             problems.add(
@@ -191,14 +197,17 @@ class Text:
         code = ", as one number" if self.as_code else ""
         return f"{len(self.categories):,} categories ({listed(self.categories)}){pool}{code}" + _gaps(self.gaps)
 
-    def fill(self, inputs: Array, sheet: Sheet, place: int, problems: Problems, unknown: str) -> None:
-        """Set what the network gets of a file's column: array (rows, width) of zeros."""
-        codes = self.codes(sheet, place, problems, unknown)
+    def read(self, sheet: Sheet, place: int, problems: Problems, unknown: str) -> Array:
+        """Return what `fill` needs of a file's column, by row."""
+        return self.codes(sheet, place, problems, unknown)
+
+    def fill(self, inputs: Array, values: Array) -> None:
+        """Set what the network gets: array (rows, width) of zeros."""
         if self.as_code:
-            inputs[:, 0] = codes + 1
+            inputs[:, 0] = values + 1
         else:
-            known = np.flatnonzero(codes >= 0)
-            inputs[known, codes[known]] = 1
+            known = np.flatnonzero(values >= 0)
+            inputs[known, values[known]] = 1
 
     def codes(self, sheet: Sheet, place: int, problems: Problems, unknown: str = "", full_stops: bool = False) -> Array:
         """Return the position among the categories of each cell of a file's column, −1 for missing values.
@@ -208,10 +217,8 @@ class Text:
         ``full_stops``, a cell may end in one that the category lacks.
         """
         cells = sheet.columns[place]
-        different = dict.fromkeys(cells)
-        code_of = dict(zip(different, self._codes_of(list(different), full_stops), strict=True))
-        codes = np.fromiter((code_of[cell] for cell in cells), np.intp, len(cells))
-        strangers = [row for row in np.flatnonzero(codes < 0).tolist() if not is_gap(cells[row])]
+        codes: Array = np.array(self._codes_of(cells.distinct, full_stops), np.intp)[cells.codes]
+        strangers = np.flatnonzero((codes < 0) & ~cells.gaps).tolist()
         if strangers and self.pooled:
             codes[strangers] = len(self.categories)
         elif strangers and unknown == "missing":
@@ -227,7 +234,7 @@ class Text:
             )
         return codes
 
-    def _codes_of(self, cells: list[Cell], full_stops: bool) -> list[int]:
+    def _codes_of(self, cells: Sequence[Cell], full_stops: bool) -> list[int]:
         position = {category: code for code, category in enumerate(self.categories)}
         values = [exact(category) for category in self.categories]
         by_value = {} if None in values else {value: code for code, value in enumerate(values)}
@@ -297,11 +304,11 @@ class Date:
         """Return what a person would want to know of it."""
         return f"date such as {dates.example(self.form)}, as {listed(self.parts)}" + _gaps(self.gaps, self.indicator)
 
-    def fill(self, inputs: Array, sheet: Sheet, place: int, problems: Problems, unknown: str) -> None:
-        """Set what the network gets of a file's column: array (rows, width) of zeros."""
+    def read(self, sheet: Sheet, place: int, problems: Problems, unknown: str) -> Array:
+        """Return what `fill` needs of a file's column, by row: the scaled parts, and 1 for a missing value, else 0."""
         cells = sheet.columns[place]
         times = dates.moments(cells, self.form)
-        strangers = [row for row in np.flatnonzero(np.isnat(times)).tolist() if not is_gap(cells[row])]
+        strangers = np.flatnonzero(np.isnat(times) & ~cells.gaps).tolist()
         if strangers:
             problems.add(
                 f"holds {shown(cells[strangers[0]])} in column {shown(self.name)}, which must hold dates such as "
@@ -309,12 +316,19 @@ class Date:
                 strangers[0],
             )
         found = dates.parts_of(times)
-        scaled = np.zeros((len(times), len(self.parts)), np.float64)
+        values = np.empty((len(times), len(self.parts) + 1), np.float64)
         for i, (part, mean, scale) in enumerate(zip(self.parts, self.means, self.scales, strict=True)):
             with np.errstate(over="ignore"):
-                values = (found[part] - mean) / scale
-            scaled[:, i] = _near(values, f"{mean:.6g} {part}", self.name, cells, problems)
-        _fill_with_gaps(inputs, scaled, self.indicator, np.isnat(times))
+                scaled = (found[part] - mean) / scale
+            values[:, i] = _near(scaled, f"{mean:.6g} {part}", self.name, cells, problems)
+        values[:, -1] = np.isnat(times)
+        return values
+
+    def fill(self, inputs: Array, values: Array) -> None:
+        """Set what the network gets: array (rows, width) of zeros."""
+        inputs[:, : len(self.parts)] = np.where(np.isnan(values[:, :-1]), 0, values[:, :-1])
+        if self.indicator:
+            inputs[:, -1] = values[:, -1]
 
 
 @dataclass(frozen=True)
@@ -389,14 +403,6 @@ def _near(values: Array, mean: str, name: str, cells: Sequence[Cell], problems: 
         problems.add(f"holds {shown(cells[far[0]])} in column {shown(name)}, too far from the mean of {mean}", far[0])
         values[far] = np.nan
     return values
-
-
-def _fill_with_gaps(inputs: Array, numbers: Array, indicator: bool, gaps: Array | None = None) -> None:
-    """Set inputs to numbers, array (rows, n); NaN becomes 0, and with an indicator 1 in one more input."""
-    missing = np.isnan(numbers)
-    inputs[:, : numbers.shape[1]] = np.where(missing, 0, numbers)
-    if indicator:
-        inputs[:, -1] = missing.all(axis=1) if gaps is None else gaps
 
 
 def _more(rows: list[int]) -> str:

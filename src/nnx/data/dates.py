@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 
 import numpy as np
 
 from nnx._base.typing import Array
+from nnx.data.cells import Cells
 from nnx.data.notation import Cell, is_gap
 
 #: The orders of day (d), month (m) and year (Y; y has two digits), with the marks between them. The first is ISO 8601.
@@ -21,7 +22,7 @@ DIGITS = {"Y": r"(?P<year>\d{4})", "y": r"(?P<year>\d{2})", "m": r"(?P<month>\d{
 TIME = (
     r"(?:(?:[Tt]|,? )(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9}))?)?"
     r"(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?"
-    r"(?: ?(?:[Zz]|UTC|GMT|(?P<sign>[+-])(?P<zone>\d{2})(?::?(?P<rest>\d{2}))?))?)?"
+    r"(?: ?(?:[Zz]|UTC|GMT|[+-]\d{2}(?::?\d{2})?))?)?"
 )
 EXAMPLES = {"Y": "2020", "y": "20", "m": "12", "d": "31"}
 
@@ -44,7 +45,7 @@ def _pattern(form: str) -> re.Pattern[str]:
 
 
 def moment(cell: Cell, form: str) -> datetime | None:
-    """Return the moment that a text names in a form, in UTC if it has a zone; None if it names none."""
+    """Return the moment that a text names in a form, by its own clock if it has a zone; None if it names none."""
     found = _pattern(form).fullmatch(cell) if isinstance(cell, str) else None
     if found is None:
         return None
@@ -57,7 +58,7 @@ def moment(cell: Cell, form: str) -> datetime | None:
         hour = hour % 12 + (12 if found["half"] in "Pp" else 0)
     fraction = int((found["fraction"] or "0").ljust(6, "0")[:6])
     try:
-        local = datetime(
+        return datetime(
             year,
             int(found["month"]),
             int(found["day"]),
@@ -66,37 +67,38 @@ def moment(cell: Cell, form: str) -> datetime | None:
             int(found["second"] or 0),
             fraction,
         )
-        if not found["sign"]:
-            return local
-        ahead = timedelta(hours=int(found["zone"]), minutes=int(found["rest"] or 0))
-        return local - ahead if found["sign"] == "+" else local + ahead
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
 
 
-def moments(cells: Sequence[Cell], form: str) -> Array:
+def moments(cells: Cells, form: str) -> Array:
     """Return the moments of a column's cells as datetime64 in microseconds, NaT where a cell names none.
 
     Dates as ISO 8601 writes them are read in any form, since Python objects give them so.
     """
-    different = dict.fromkeys(cells)
-    filled = [cell for cell in different if not is_gap(cell)]
-    known = _iso_moments(filled)
-    if known is None:
-        found = [moment(cell, form) or (moment(cell, ISO) if form != ISO else None) for cell in filled]
-        known = np.array(found, "datetime64[us]")
-    if len(filled) == len(cells):
-        return known
-    place = dict.fromkeys(different, len(filled)) | {cell: number for number, cell in enumerate(filled)}
-    known = np.append(known, np.datetime64("NaT", "us"))
-    return np.asarray(known[np.fromiter((place[cell] for cell in cells), np.intp, len(cells))])
+    if cells.dates is not None:
+        return cells.dates.astype("datetime64[us]")
+    different = cells.distinct
+    filled = [place for place, cell in enumerate(different) if not is_gap(cell)]
+    known = np.full(len(different), np.datetime64("NaT", "us"))
+    known[filled] = _moments([different[place] for place in filled], form)
+    return np.asarray(known[cells.codes])
+
+
+def _moments(cells: Sequence[Cell], form: str) -> Array:
+    found = _iso_moments(cells)
+    if found is None:
+        each = (moment(cell, form) or (moment(cell, ISO) if form != ISO else None) for cell in cells)
+        found = np.array([*each], "datetime64[us]")
+    return found
+
+
+_PLAIN_ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)?", re.ASCII)
 
 
 def _iso_moments(cells: Sequence[Cell]) -> Array | None:
     """Return the moments of texts that are all such as 2020-12-31T10:00:00, fast; None if there may be others."""
-    if not all(isinstance(cell, str) and len(cell) >= 10 and cell[4] == cell[7] == "-" for cell in cells):
-        return None
-    if not all(map(_PLAIN_ISO.fullmatch, cells)):  # type: ignore[arg-type]
+    if not all(isinstance(cell, str) and len(cell) >= 10 and _PLAIN_ISO.fullmatch(cell) for cell in cells):
         return None
     try:
         return np.array(cells, "datetime64[us]")
@@ -104,26 +106,20 @@ def _iso_moments(cells: Sequence[Cell]) -> Array | None:
         return None
 
 
-_PLAIN_ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)?", re.ASCII)
-
-
-def forms_of(cells: Iterable[Cell]) -> tuple[str, ...]:
+def forms_of(cells: Cells) -> tuple[str, ...]:
     """Return the forms that read all of a column's values, () if there is no value or none reads them all.
 
     They are in the order of `FORMS`: of two, such as of 01/02/2020, the first has the month first.
     """
-    filled = [cell for cell in dict.fromkeys(cells) if not is_gap(cell)]
+    if cells.dates is not None:
+        return (ISO,)
+    filled = [cell for cell in cells.distinct if not is_gap(cell)]
     if not filled:
         return ()
     if _iso_moments(filled) is not None:
         return (ISO,)
     likely = [form for form in FORMS if moment(filled[0], form)]  # none, of most columns of texts
     return tuple(form for form in likely if all(moment(cell, form) for cell in filled))
-
-
-def is_ambiguous(forms: Collection[str]) -> bool:
-    """Return whether days and months can be told apart in two ways."""
-    return len(forms) > 1
 
 
 def day_first(form: str) -> bool | None:

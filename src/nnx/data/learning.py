@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +12,19 @@ import numpy as np
 from nnx._base.text import LONGEST_SHOWN, abridged
 from nnx._base.typing import Array
 from nnx.data import dates, scaling
+from nnx.data.cells import Cells
 from nnx.data.columns import Column, Date, Ignored, Number, Text
-from nnx.data.notation import PLAIN, Candidates, Notation, candidates, exact, is_gap, looks_like_number, most_common
+from nnx.data.notation import (
+    PLAIN,
+    Candidates,
+    Notation,
+    candidates,
+    exact,
+    is_gap,
+    looks_like_number,
+    most_common,
+    number,
+)
 from nnx.data.preparation import DAY_FIRST, Preparation
 from nnx.data.problems import TARGET, Problems
 from nnx.data.sheet import Sheet, count, listed, shown
@@ -29,6 +39,8 @@ UNIQUE, ENOUGH_ROWS = 0.9, 20
 MAX_CLASS_NUMBERS, ROWS_OF_A_CLASS = 10, 10
 #: How columns that tell rows apart are called: id, customer_id, customerId, order no.
 NAME_OF_IDS = re.compile(r"(?:(?:^|[\W_])(?i:id|nr|no|number|index|key)|[a-z]I[dD])\W*$")
+#: Doubles tell all whole numbers apart below this size.
+LARGEST_EXACT = 2.0**53
 #: A message lists no more columns that are not there than this.
 MOST_MISSING = 12
 #: What is known of numbers as programs write them.
@@ -52,24 +64,25 @@ class Survey:
 
 def survey(sheet: Sheet, place: int, as_text: bool, with_dates: bool = True) -> Survey:
     """Return what a column looks like: numbers if all its cells are; a few texts among numbers are mistakes."""
-    cells, values = sheet.columns[place], sheet.numbers(place)
-    others = Counter(cells[row] for row in np.flatnonzero(np.isnan(values)).tolist())
-    strangers = {str(cell): times for cell, times in others.items() if not is_gap(cell)}
-    n_strangers = sum(strangers.values())
-    n_gaps, n_numbers = others.total() - n_strangers, len(cells) - others.total()
+    cells = sheet.columns[place]
+    n_gaps = cells.n_gaps
     if n_gaps == len(cells):
         return Survey(place, "empty", n_gaps)
     if as_text:
         return Survey(place, "text", n_gaps)
-    if not strangers:
+    if cells.only_numbers:
         return Survey(place, "number", n_gaps)
+    times_of = zip(cells.distinct, cells.counts.tolist(), strict=True)
+    strangers = {str(cell): times for cell, times in times_of if number(cell) is None and not is_gap(cell)}
+    n_strangers = sum(strangers.values())
+    n_numbers = len(cells) - n_gaps - n_strangers
     forms = dates.forms_of(cells) if with_dates and n_numbers == 0 else ()
     if forms:
         return Survey(place, "date", n_gaps, forms=forms)
     n_written = sum(times for text, times in strangers.items() if looks_like_number(text))
     if n_numbers + n_written < n_strangers - n_written:
         return Survey(place, "text", n_gaps)
-    found = candidates(str(cell) for cell in dict.fromkeys(cells) if not is_gap(cell))
+    found = candidates(str(cell) for cell in cells.distinct if not is_gap(cell))
     return Survey(place, "written" if found.notations else "mixed", n_gaps, found)
 
 
@@ -91,12 +104,12 @@ def _is_sure(each: Survey) -> bool:
 
 
 def _has_point(sheet: Sheet, each: Survey) -> bool:
-    return any(isinstance(cell, str) and "." in cell for cell in sheet.columns[each.place])
+    return any(isinstance(cell, str) and "." in cell for cell in sheet.columns[each.place].distinct)
 
 
 def _plain_candidates(sheet: Sheet, each: Survey) -> Candidates:
     """Return how numbers as programs write them can be read: 1.234 may be a thousand."""
-    return candidates(str(cell) for cell in dict.fromkeys(sheet.columns[each.place]) if not is_gap(cell))
+    return candidates(str(cell) for cell in sheet.columns[each.place].distinct if not is_gap(cell))
 
 
 def day_comes_first(surveys: Sequence[Survey], given: bool | str) -> bool | None:
@@ -160,18 +173,17 @@ class Learner:
     def target(self, found: Survey, task: str | None) -> Number | Text | None:
         """Return the column to predict; ``task`` says what it shall be, None that its cells decide."""
         cells, name = self.sheet.columns[found.place], self.sheet.names[found.place]
-        different = dict.fromkeys(cells)
-        odd = [cell for cell in different if not (is_gap(cell) or looks_like_number(cell))]
-        if task == "regression" and found.kind in ("text", "mixed") and odd:
-            row = cells.index(odd[0])
-            self.problems.add(f"holds {shown(cells[row])} in column {shown(name)}, which must hold numbers", row)
-            return None
+        if task == "regression" and found.kind in ("text", "mixed"):
+            is_odd = [not (is_gap(cell) or looks_like_number(cell)) for cell in cells.distinct]
+            if any(is_odd):
+                row = int(cells.first_rows[is_odd.index(True)])
+                self.problems.add(f"holds {shown(cells[row])} in column {shown(name)}, which must hold numbers", row)
+                return None
         column = self.column(found, is_target=True, as_text=task == "classification")
         if column is None or isinstance(column, Date):
             return None
-        values = {cell if exact(cell) is None else exact(cell) for cell in different if not is_gap(cell)}
-        if len(values) < 2:
-            only = shown(next(cell for cell in cells if not is_gap(cell)))
+        if not _differ(cells):
+            only = shown(cells[int(np.argmin(cells.gaps))])
             self.problems.add(f"holds only {only} in column {shown(name)}, so there is nothing to learn", cure=TARGET)
         elif isinstance(column, Number) and task is None and self._are_class_numbers(found.place, column.notation):
             return Text(name, self._categories(found.place), column.gaps)
@@ -221,16 +233,17 @@ class Learner:
     def _stranger(self, found: Survey, name: str, is_target: bool) -> None:
         """Note the first cell that is not written as most are."""
         cells = self.sheet.columns[found.place]
-        filled = [str(cell) for cell in cells if not is_gap(cell)]
+        times_of = zip(cells.distinct, cells.counts.tolist(), strict=True)
+        filled = {str(cell): times for cell, times in times_of if not is_gap(cell)}
         notation = most_common(filled, self.decimal)
-        rows = [row for row, cell in enumerate(cells) if not is_gap(cell) and notation.number(cell) is None]
+        rows = np.flatnonzero(np.isnan(cells.numbers(notation)) & ~cells.gaps).tolist()
         like = "" if notation == PLAIN else f" such as {notation.example()}"
         more = f" ({len(rows) - 1:,} more are not)" if len(rows) > 1 else ""
-        n_different = len(set(filled))
+        n_different, n_filled = len(filled), sum(filled.values())
         cure, advice = "text", ", or take the column as text"
-        if is_target and n_different > min(MAX_CATEGORIES, len(filled) / 2):
+        if is_target and n_different > min(MAX_CATEGORIES, n_filled / 2):
             cure, advice = "", ""
-        elif not is_target and _too_many(n_different, len(filled)):
+        elif not is_target and _too_many(n_different, n_filled):
             cure, advice = "drop", ", or leave the column out"
         reason = f"holds {shown(cells[rows[0]])} in column {shown(name)}, whose other cells are numbers{like}{more}"
         self.problems.add(f"{reason}. Correct it{advice}", rows[0], name, cure)
@@ -286,13 +299,21 @@ class Learner:
 
     def _categories(self, place: int) -> tuple[str, ...]:
         """Return a column's texts in the order of the alphabet; if all are numbers, the numbers in theirs."""
-        found = sorted({str(cell) for cell in dict.fromkeys(self.sheet.columns[place]) if not is_gap(cell)})
+        found = sorted({str(cell) for cell in self.sheet.columns[place].distinct if not is_gap(cell)})
         values = {text: exact(text) for text in found}
         if None not in values.values():
             shortest_last = sorted(found, key=len, reverse=True)
             by_value = {values[text]: text for text in shortest_last}  # of 1 and 1.0, the shorter
             found = [by_value[value] for value in sorted(by_value, key=lambda value: value or 0)]
         return tuple(found)
+
+
+def _differ(cells: Cells) -> bool:
+    """Return whether a column holds two values or more; 1 and 1.0 are one, two ids of 17 digits are not."""
+    values = cells.numbers()
+    if cells.only_numbers and np.nanmin(values) < np.nanmax(values):
+        return True
+    return len({cell if exact(cell) is None else exact(cell) for cell in cells.distinct if not is_gap(cell)}) > 1
 
 
 def _too_many(n_different: int, n_filled: int) -> bool:
@@ -316,7 +337,9 @@ def numbers_rows(sheet: Sheet, place: int) -> bool:
     steps = np.diff(values)
     if (steps > 0).all() or (steps < 0).all():
         return True
-    if len({exact(cell) for cell in sheet.columns[place]}) < len(values):
+    if len(np.unique(values)) < len(values) and (
+        np.abs(values).max() < LARGEST_EXACT or len({exact(cell) for cell in sheet.columns[place]}) < len(values)
+    ):
         return False
     return bool(np.ptp(values) == len(values) - 1) or NAME_OF_IDS.search(sheet.names[place]) is not None
 
@@ -375,7 +398,7 @@ def _note_gaps(sheet: Sheet, found: dict[str, Survey], problems: Problems) -> No
     for name, each in found.items():
         if each.n_gaps and each.kind != "empty":
             cells = sheet.columns[each.place]
-            row = next(row for row, cell in enumerate(cells) if is_gap(cell))
+            row = int(np.argmax(cells.gaps))
             more = f", one of {each.n_gaps:,}" if each.n_gaps > 1 else ""
             problems.add(f"has a gap ({cells[row]!r}) in column {shown(name)}{more}", row, name, "gaps")
 

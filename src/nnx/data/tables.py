@@ -224,7 +224,7 @@ class Table:
             rows = _positions_without(rows, out, sheet.n_rows)
             if len(rows) == 0 and len(out) < sheet.n_rows:
                 sheet.refuse(f"holds no value in column {shown(roles.target)} in any of the training rows")
-            sheet.leave_out(out)
+            sheet.leave_out(out.tolist())
         return _learnt_table(sheet, rows, roles, how, Problems(sheet))
 
     # From tables to arrays
@@ -281,7 +281,7 @@ class Table:
         out = _rows_without(sheet, places[self.target.name], self.classes or ())
         if len(out) == sheet.n_rows:
             sheet.refuse(f"holds no value in column {shown(self.target.name)}, which is to be predicted")
-        sheet.leave_out(out)
+        sheet.leave_out(out.tolist())
         return self._samples(sheet, places, unknown)
 
     def _sheet(self, where: str, data: Any, unknown: str) -> Sheet:
@@ -308,6 +308,18 @@ class Table:
             sheet.refuse(f"has no {columns}{more}. Its columns are {listed(sheet.names)}")
         return sheet.places
 
+    def _parts(self, sheet: Sheet, *parts: Array) -> list[Array]:
+        """Return the samples of some rows, X and y of each part in turn; X of all rows is never made."""
+        problems = Problems(sheet)
+        y = self._targets(sheet, sheet.places[self.target.name], problems)
+        X = [np.zeros((len(rows), self.n_inputs), config.get_default_dtype()) for rows in parts]
+        for start, column in self._starts():
+            values = column.read(sheet, sheet.places[column.name], problems, "error")
+            for rows, inputs in zip(parts, X, strict=True):
+                column.fill(inputs[:, start : start + column.width], values[rows])
+        problems.refuse()
+        return [each for rows, inputs in zip(parts, X, strict=True) for each in (inputs, y[rows])]
+
     def _samples(self, sheet: Sheet, places: dict[str, int], unknown: str = "error") -> tuple[Array, Array]:
         problems = Problems(sheet)
         X = self._inputs(sheet, places, unknown, problems)
@@ -319,7 +331,8 @@ class Table:
         problems = noting or Problems(sheet)
         X = np.zeros((sheet.n_rows, self.n_inputs), config.get_default_dtype())
         for start, column in self._starts():
-            column.fill(X[:, start : start + column.width], sheet, places[column.name], problems, unknown)
+            values = column.read(sheet, places[column.name], problems, unknown)
+            column.fill(X[:, start : start + column.width], values)
         if noting is None:
             problems.refuse()
         return X
@@ -517,12 +530,12 @@ def load_csv(
     sheet, roles = _with_roles(where, path, target, header, task, text, drop, gaps, decimal, how)
     if gaps == "fill":
         out = _rows_without(sheet, sheet.places[roles.target])
-        sheet.leave_out(out if len(out) < sheet.n_rows else ())
+        sheet.leave_out(out.tolist() if len(out) < sheet.n_rows else ())
     problems = Problems(sheet)
     training_rows, test_rows = split_rows(sheet, test_size, seed, problems)
     table = _learnt_table(sheet, training_rows, roles, how, problems)
-    X, y = table._samples(sheet, sheet.places)
-    return X[training_rows], y[training_rows], X[test_rows], y[test_rows], table
+    X, y, X_test, y_test = table._parts(sheet, training_rows, test_rows)
+    return X, y, X_test, y_test, table
 
 
 def _with_roles(
@@ -572,7 +585,7 @@ def _checked_rows(where: str, rows: Any, n_rows: int) -> Array:
     """Return the positions of training rows, which are given as such or as flags."""
     if rows is None:
         return np.arange(n_rows)
-    given = np.asarray(rows)
+    given = check.plain(where, "training_rows", rows)
     if given.dtype == np.bool_ and given.shape == (n_rows,):
         given = np.flatnonzero(given)
     if given.ndim != 1 or given.dtype.kind not in "iu" or len(given) == 0:
@@ -583,7 +596,7 @@ def _checked_rows(where: str, rows: Any, n_rows: int) -> Array:
     return given.astype(np.intp)
 
 
-def _positions_without(rows: Array, out: list[int], n_rows: int) -> Array:
+def _positions_without(rows: Array, out: Array, n_rows: int) -> Array:
     """Return the positions that rows have when others are left out."""
     kept = np.ones(n_rows, np.bool_)
     kept[out] = False
@@ -608,13 +621,16 @@ def problems_without_target(
     return problems
 
 
-def _rows_without(sheet: Sheet, place: int, known: Collection[str] = ()) -> list[int]:
+def _rows_without(sheet: Sheet, place: int, known: Collection[str] = ()) -> Array:
     """Return the rows without a value in a column.
 
     Marks of a gap that are ``known`` classes, as in tables of older versions, are values.
     """
-    gaps = {cell for cell in dict.fromkeys(sheet.columns[place]) if is_gap(cell) and cell not in known}
-    return [row for row, cell in enumerate(sheet.columns[place]) if cell in gaps]
+    cells = sheet.columns[place]
+    gaps = cells.gaps
+    if any(map(is_gap, known)):
+        gaps = gaps & ~np.array([cell in known for cell in cells.distinct], np.bool_)[cells.codes]
+    return np.flatnonzero(gaps)
 
 
 def column_names(path: Path, header: bool | None = None) -> list[str]:

@@ -116,9 +116,9 @@ def importance_lines(found: Importance | None) -> list[str]:
     return [f"columns   shuffled one at a time, {found.figure} falls by: {', '.join(named)}"]
 
 
-def spread(reports: Sequence[Report], part: str) -> list[str]:
-    """Return mean, standard deviation and range of the main figures of several runs, as lines."""
-    lines = [f"{len(reports)} runs, {part} data: mean ± standard deviation (lowest to highest)"]
+def spread(reports: Sequence[Report], of: str) -> list[str]:
+    """Return mean, standard deviation and range of the main figures of several trainings, as lines."""
+    lines = [f"{len(reports)} {of}: mean ± standard deviation (lowest to highest)"]
     for number, figure in enumerate(reports[0].figures):
         lines.append(_spread_line(figure.name, figure, [each.figures[number].value for each in reports]))
         if figure.is_amount or (number == 0 and figure.baseline):

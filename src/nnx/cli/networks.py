@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import nnx
@@ -86,41 +88,64 @@ def build(task: tasks.Task, settings: tasks.Settings, seed: int) -> nnx.Model:
     return model
 
 
-def train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, chosen: argparse.Namespace) -> int:
-    """Train with a progress bar; return 0, or the exit code for what ended it early."""
+def keywords(task: tasks.Task, settings: tasks.Settings, seed: int) -> dict[str, Any]:
+    """Return the arguments of `Model.train` that every training of such a network has."""
+    return {
+        "epochs": settings.epochs,
+        "batch_size": settings.batch,
+        "print_every": None,
+        "validation_data": task.validation,
+        "shuffle": True,
+        "seed": seed,
+        "precision": settings.precision,
+        "callbacks": None if settings.patience is None else [nnx.EarlyStopping(patience=settings.patience)],
+    }
+
+
+@contextmanager
+def terminating() -> Iterator[Callable[[], int]]:
+    """Let SIGTERM end a training as Ctrl-C does; yields what returns the exit code for a training that was ended.
+
+    So does Ctrl-C in the background of a script, where it is ignored: between two steps.
+    """
     terminated = False
 
     def terminate(number: int, frame: Any) -> None:
-        """End as Ctrl-C does, between two steps, also in the background of a script, where Ctrl-C is ignored."""
         nonlocal terminated
         terminated = True
         Interrupt.request(number, frame)
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        model.train(
-            task.X,
-            task.y,
-            epochs=settings.epochs,
-            batch_size=settings.batch,
-            print_every=None,
-            validation_data=task.validation or task.held_out,
-            progress=True,
-            shuffle=True,
-            seed=chosen.seed,
-            checkpoint=chosen.checkpoint or chosen.resume,
-            checkpoint_every=chosen.checkpoint_every or "60s",
-            resume=chosen.resume,
-            precision=settings.precision,
-            callbacks=None if settings.patience is None else [nnx.EarlyStopping(patience=settings.patience)],
-        )
-    except KeyboardInterrupt:
-        return 143 if terminated else 130
-    except OSError as error:  # a checkpoint could not be written; the model can be saved all the same
-        print(f"nnx train: {sentence(error)}", file=sys.stderr)
-        return 1
-    except ValueError as error:  # of a checkpoint of another run
-        chosen.parser.refuse(sentence(error))
+        yield lambda: 143 if terminated else 130
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, chosen: argparse.Namespace) -> int:
+    """Train with a progress bar; return 0, or the exit code for what ended it early."""
+    with terminating() as code:
+        try:
+            model.train(
+                task.X,
+                task.y,
+                **keywords(task, settings, chosen.seed) | {"validation_data": task.validation or task.held_out},
+                progress=True,
+                checkpoint=chosen.checkpoint or chosen.resume,
+                checkpoint_every=chosen.checkpoint_every or "60s",
+                resume=chosen.resume,
+            )
+        except KeyboardInterrupt:
+            return code()
+        except OSError as error:  # a checkpoint could not be written; the model can be saved all the same
+            print(f"nnx train: {sentence(error)}", file=sys.stderr)
+            return 1
+        except ValueError as error:  # of a checkpoint of another run
+            chosen.parser.refuse(sentence(error))
     return 0
+
+
+def train_folds(each: Sequence[tuple[nnx.Model, tasks.Task, tasks.Settings]], seed: int) -> None:
+    """Train the networks of a cross-validation, as many at once as there are threads, with a bar that counts them."""
+    runs = [nnx.Run(model, task.X, task.y, **keywords(task, settings, seed)) for model, task, settings in each]
+    nnx.train_many(runs, progress=True)

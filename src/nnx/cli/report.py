@@ -6,6 +6,7 @@ import base64
 import os
 import platform
 import shlex
+import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import nnx
 from nnx import _kernels, plot
 from nnx._base import files
 from nnx.cli import images, pictures
-from nnx.cli.figures import Judgement
+from nnx.cli.figures import Judgement, spread
 from nnx.cli.tasks import Task
 from nnx.data.columns import Ignored
 from nnx.data.sheet import count, listed, shown
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from nnx.scoring.importance import Importance
-    from nnx.scoring.reports import Figure
+    from nnx.scoring.reports import Figure, Report
 
 #: The page names no more columns than this one by one.
 MAX_COLUMNS = 100
@@ -82,8 +83,8 @@ class Story:
     training: Sequence[str]
     seconds: float
     command: Sequence[str]
-    #: Lines of a cross-validation, if there was one.
-    folds: Sequence[str] = ()
+    #: Reports of a cross-validation's folds, if there was one.
+    folds: Sequence[Report] = ()
     importance: Importance | None = None
 
 
@@ -105,7 +106,7 @@ def page(story: Story) -> str:
         f"<h1>{escape(title)}</h1>",
         *_summary(story),
         *_section("Figures", _figures(story.judgement)),
-        *_section("Cross-validation", _lines(story.folds)),
+        *_section("Cross-validation", _folds(story.folds)),
         *_section("Pictures", _pictures(story)),
         *_section("Data", _data(story.task)),
         *_section("Training", [_list(story.training), _paragraph(f"It took {_seconds(story.seconds)}.")]),
@@ -162,10 +163,11 @@ def _title(task: Task) -> str:
 def _summary(story: Story) -> list[str]:
     main, part = story.judgement.main, story.judgement.part
     score = main.figures[0]
+    if story.folds:
+        return _summary_of_folds(story.folds)
     rows = f"on {main.n_samples:,} {'rows that were kept for testing' if part == 'test' else 'training rows'}"
-    value, name = escape(score.text(score.value)), escape(f"{score.name} {rows}")
     told = [
-        f'<p class="score"><b>{value}</b> <span>{name}</span></p>',
+        _score(score.text(score.value), f"{score.name} {rows}"),
         _paragraph(f"The baseline, {main.baseline_answer}, has {score.baseline_text}.", "dim"),
     ]
     if main.verdict:
@@ -173,6 +175,32 @@ def _summary(story: Story) -> list[str]:
     if part != "test":
         told.append(_paragraph("No rows were kept for testing: new rows will be predicted less well.", "warning"))
     return told
+
+
+def _score(value: str, what: str) -> str:
+    return f'<p class="score"><b>{escape(value)}</b> <span>{escape(what)}</span></p>'
+
+
+def _summary_of_folds(reports: Sequence[Report]) -> list[str]:
+    scores = [each.figures[0] for each in reports]
+    mean = statistics.fmean(each.value for each in scores)
+    baseline = statistics.fmean(each.baseline for each in scores)
+    told = f"mean {scores[0].name} of {len(reports)} folds, each of rows that were not trained on"
+    without = f"The baseline, {reports[0].baseline_answer}, has {scores[0]._replace(baseline=baseline).baseline_text}."
+    return [_score(scores[0].text(mean), told), _paragraph(without, "dim")]
+
+
+def _folds(reports: Sequence[Report]) -> list[str]:
+    """Return the figures of each fold, and their mean and spread."""
+    if not reports:
+        return []
+    names = [each.name for each in reports[0].figures]
+    rows = [[str(number), *_texts(*each.figures)] for number, each in enumerate(reports, 1)]
+    told = (
+        "Each fold's rows were predicted by a model that was trained on the others. The saved model was trained on the "
+    )
+    told += "rows of all folds, after that."
+    return [_paragraph(told), _table(["fold", *names], rows), *_lines(spread(reports, "folds"))]
 
 
 def _figures(judgement: Judgement) -> list[str]:

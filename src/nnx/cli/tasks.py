@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -170,18 +171,32 @@ def _table(chosen: argparse.Namespace) -> Task:
     names = nnx.data.tables.column_names(chosen.data, chosen.header) if need_names(chosen.target, *text, *drop) else []
     X, y, X_test, y_test, table = nnx.load_csv(
         chosen.data,
-        column("target", chosen.target, names),
         test_size=0 if chosen.test is not None else 0.2 if chosen.test_size is None else chosen.test_size,
         seed=chosen.split_seed or 0,
         header=chosen.header,
-        task=chosen.task,
-        text=columns("text", text, names),
-        drop=columns("drop", drop, names),
-        gaps=chosen.gaps or "fill",
-        decimal=chosen.decimal,
+        **_columns(chosen, names),
     )
+    return _table_task(chosen, X, y, X_test, y_test, table)
+
+
+def _columns(chosen: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Return what the command line says of a table's columns, as arguments of `load_csv` and `Table.learn`."""
+    return {
+        "target": column("target", chosen.target, names),
+        "task": chosen.task,
+        "text": columns("text", flat(chosen.text), names),
+        "drop": columns("drop", flat(chosen.drop), names),
+        "gaps": chosen.gaps or "fill",
+        "decimal": chosen.decimal,
+    }
+
+
+def _table_task(
+    chosen: argparse.Namespace, X: Array, y: Array, X_test: Array, y_test: Array, table: Table, named: bool = True
+) -> Task:
+    """Return the task of a table's samples; with ``--test``, if it is ``named``, that file's are the test part."""
     remarks = _remarks(table)
-    if chosen.test is not None:
+    if chosen.test is not None and named:
         sheet = read_csv("load_csv", chosen.test, table.header)
         X_test, y_test = table.read_samples(sheet, unknown=chosen.unknown or "error")
         remarks += reading_remarks(sheet, table, f" of {os.path.basename(chosen.test)}")
@@ -196,6 +211,43 @@ def _table(chosen: argparse.Namespace) -> Task:
         plot.confusion_matrix if classified else plot.predictions,
         tuple(remarks),
     )
+
+
+def cross_validation(chosen: argparse.Namespace) -> tuple[Task, Iterator[Task]]:
+    """Return the task of all rows of a table, and those of the folds: each with the rows of one of them for testing.
+
+    What is learnt of the columns for a fold, such as means, is learnt from the other folds' rows.
+    """
+    sheet = read_csv("Table.learn", chosen.data, chosen.header)
+    arguments = _columns(chosen, sheet.names)
+    table = nnx.Table.learn(sheet, **arguments)  # which leaves out rows without a target
+    X, y = table.read_samples(sheet)
+    if len(X) < chosen.folds:
+        raise ValueError(f"argument --folds: must be at most {len(X):,}, the number of rows, got {chosen.folds}")
+    fold_of = fold_of_rows(None if table.classes is None else y, len(X), chosen.folds, chosen.split_seed or 0)
+
+    def folds() -> Iterator[Task]:
+        for fold in range(chosen.folds):
+            train, test = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+            own = nnx.Table.learn(sheet, training_rows=train, **arguments)
+            X, y = own.read_samples(sheet)
+            yield _table_task(chosen, X[train], y[train], X[test], y[test], own, named=False)
+
+    order = np.random.RandomState(chosen.split_seed or 0).permutation(len(X))
+    return _table_task(chosen, X[order], y[order], X[:0], y[:0], table), folds()
+
+
+def fold_of_rows(classes: Array | None, n_rows: int, n_folds: int, seed: int) -> Array:
+    """Return the number of the fold that each row is in, intp (n_rows,).
+
+    Folds are of one size, within one row, and each has the same number of rows of each class, within one.
+    """
+    order = np.random.RandomState(seed).permutation(n_rows)
+    if classes is not None:
+        order = order[np.argsort(classes[order], kind="stable")]
+    found = np.empty(n_rows, np.intp)
+    found[order] = np.arange(n_rows) % n_folds
+    return found
 
 
 def _remarks(table: Table) -> list[str]:

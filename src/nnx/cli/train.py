@@ -7,8 +7,9 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -39,7 +40,7 @@ MAX_RUNS = 1000
 TABLE_OPTIONS = ("target", "task", "text", "drop", "gaps", "decimal", "unknown", "header")
 #: Options that say something to some data sets only.
 ONLY_FOR = {
-    **dict.fromkeys(TABLE_OPTIONS, ("FILE.csv",)),
+    **dict.fromkeys((*TABLE_OPTIONS, "folds"), ("FILE.csv",)),
     **dict.fromkeys(("test", "test_size", "split_seed"), ("FILE.csv", "FOLDER/")),
     **dict.fromkeys(("size", "grey"), ("FOLDER/",)),
     **dict.fromkeys(("folder", "download"), ("fashion-mnist",)),
@@ -130,6 +131,13 @@ def add(commands: Any) -> None:
         help="train so often, each time with the next --seed and --split-seed, and print mean and spread of the "
         "figures; the model of the first run is saved (default: 1)",
     )
+    option(
+        "--folds",
+        type=Whole(2, MAX_RUNS),
+        metavar="N",
+        help="cross-validate: train so often on all rows but an N-th, judge each time on the rows left out, and print "
+        "mean and spread of the figures; the model that is saved is trained on all rows",
+    )
     option("--checkpoint", metavar="FILE", help="where to keep, now and then, how far the training has come")
     option(
         "--checkpoint-every",
@@ -173,20 +181,28 @@ def _add_table_options(group: Any) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Train, save, judge and draw; then train again with other seeds, if that is asked for."""
+    """Train, save, judge and draw; before it cross-validate, or after it train with other seeds, if that is asked."""
     if chosen.data is None:
         chosen.data = (swallowed([chosen.text, chosen.drop], 1, tasks.TASKS) or ["spiral"])[0]
     output, picture = _checked_outputs(chosen)
     with chosen.parser.refusing(chosen.command):
-        task, settings, model = _prepared(chosen)
-    print("\n".join(_announcement(task, settings)), flush=True)
+        np.random.seed(chosen.seed)  # of the points of spiral, too
+        job, folds = _jobs(chosen)
+    print("\n".join(_announcement(job, chosen.folds)), flush=True)
+    of_folds: list[Report] = []
     began = time.perf_counter()
     try:
-        code = networks.train(model, task, settings, chosen)
+        if folds is not None:
+            of_folds, code = _cross_validated(chosen, folds)
+            if code:
+                return code
+            began = time.perf_counter()
+        outcome = _train(job, chosen)
     except nnx.DivergenceError as error:
         print(f"nnx train: {_diverged(error)}. No model is saved. Try a smaller --rate or --l2.", file=sys.stderr)
         return 1
-    if model.history is None or len(model.history) == 0:
+    model, code = outcome.model, outcome.code
+    if model is None:
         print("Stopped before the first step; nothing is saved.", file=sys.stderr)
         return code
     seconds = time.perf_counter() - began
@@ -196,15 +212,19 @@ def run(chosen: argparse.Namespace) -> int:
         checkpoint = chosen.checkpoint or chosen.resume
         if checkpoint is not None and os.path.exists(checkpoint):
             print(f"To go on, repeat the command with --resume {checkpoint}")
+    task = job.task
     with chosen.parser.refusing():
         judgement = figures.judge(model, task)
         importance = None if chosen.data in tasks.TASKS else figures.importance(model, task)
     print("\n".join([*judgement.lines(), *figures.importance_lines(importance)]))
-    print(f"Model saved to {os.path.abspath(output)}", flush=True)
+    all_rows = ", trained on the rows of all folds" if chosen.folds else ""
+    print(f"Model saved to {os.path.abspath(output)}{all_rows}", flush=True)
     _draw(model, task, picture)
     if chosen.report is not None:
-        described = [networks.described(task, settings)]
-        _report(chosen.report, report.Story(task, model, judgement, described, seconds, chosen.command, (), importance))
+        told = outcome.lines or [job.described()]
+        story = report.Story(task, model, judgement, told, seconds, chosen.command, of_folds, importance)
+        report.write(chosen.report, story)
+        print(f"Report saved to {os.path.abspath(chosen.report)}")
     if chosen.mistakes is not None:
         images.draw_mistakes(model, *(task.held_out or (task.X, task.y)), chosen.mistakes)
     if chosen.repeat > 1 and not code:
@@ -213,10 +233,37 @@ def run(chosen: argparse.Namespace) -> int:
     return code
 
 
-def _prepared(chosen: argparse.Namespace) -> tuple[tasks.Task, tasks.Settings, nnx.Model]:
+class Job(NamedTuple):
+    """What is to be trained: a network with its first weights, on data."""
+
+    task: tasks.Task
+    settings: tasks.Settings
+    model: nnx.Model
+
+    def described(self) -> str:
+        """Return what is going to be done, in a sentence."""
+        return networks.described(self.task, self.settings)
+
+
+class Outcome(NamedTuple):
+    """What has been trained: a model, None if there is none; the exit code; what is to be told of it."""
+
+    model: Any
+    code: int
+    lines: list[str]
+
+
+def _jobs(chosen: argparse.Namespace) -> tuple[Job, Iterator[Job] | None]:
+    """Return what is to be trained, and what is for a cross-validation, if that is asked for."""
+    if chosen.folds is None:
+        return _prepared(chosen, tasks.load(chosen)), None
+    task, folds = tasks.cross_validation(chosen)
+    return _prepared(chosen, task), (_prepared(chosen, each) for each in folds)
+
+
+def _prepared(chosen: argparse.Namespace, task: tasks.Task) -> Job:
     """Return the data, how to train on them, and a model with its first weights."""
     np.random.seed(chosen.seed)
-    task = tasks.load(chosen)
     if chosen.patience is not None:
         task = tasks.hold_out(task, chosen.split_seed or 0)
     settings = replace(task.settings, **_given(chosen))
@@ -228,11 +275,36 @@ def _prepared(chosen: argparse.Namespace) -> tuple[tasks.Task, tasks.Settings, n
         raise ValueError(
             f"argument --loss: must be {' or '.join(suitable)} to predict {what[task.output]}, got {settings.loss!r}"
         )
-    return task, settings, networks.build(task, settings, chosen.seed)
+    return Job(task, settings, networks.build(task, settings, chosen.seed))
+
+
+def _train(job: Job, chosen: argparse.Namespace) -> Outcome:
+    code = networks.train(job.model, job.task, job.settings, chosen)
+    has_begun = job.model.history is not None and len(job.model.history) > 0
+    return Outcome(job.model if has_begun else None, code, [])
 
 
 def _diverged(error: nnx.DivergenceError) -> str:
     return sentence(error).partition(". ")[0]
+
+
+def _cross_validated(chosen: argparse.Namespace, folds: Iterator[Job]) -> tuple[list[Report], int]:
+    """Train on all folds but one, for each of them, and print what that has come to; return it, and the exit code."""
+    reports: list[Report] = []
+    with chosen.parser.refusing(chosen.command):
+        jobs = list(folds)
+    with networks.terminating() as code:
+        try:
+            networks.train_folds([(job.model, job.task, job.settings) for job in jobs], chosen.seed)
+        except KeyboardInterrupt:
+            print("Stopped within the cross-validation; nothing is saved.", file=sys.stderr)
+            return [], code()
+    for number, job in enumerate(jobs, 1):
+        assert job.task.held_out is not None
+        reports.append(figures.report(job.model, *job.task.held_out))
+        print(f"fold {number} of {chosen.folds}: {reports[-1].line}", flush=True)
+    print("\n".join(figures.spread(reports, "folds, rows not trained on")), flush=True)
+    return reports, 0
 
 
 def _repeat(chosen: argparse.Namespace, first: Report, part: str) -> int:
@@ -242,21 +314,22 @@ def _repeat(chosen: argparse.Namespace, first: Report, part: str) -> int:
         seeds = {name: ((getattr(chosen, name) or 0) + number) % 2**32 for name in ("seed", "split_seed")}
         again = argparse.Namespace(**{**vars(chosen), **seeds})
         with chosen.parser.refusing():
-            task, settings, model = _prepared(again)
+            np.random.seed(again.seed)  # of the points of spiral, too
+            job = _prepared(again, tasks.load(again))
         name = f"run {number + 1} of {chosen.repeat}"
         try:
-            stopped = networks.train(model, task, settings, again)
+            outcome = _train(job, again)
         except nnx.DivergenceError as error:
             print(f"{name}: {_diverged(error)}")
             code = 1
             continue
-        if stopped:
+        if outcome.code:
             print(f"{name}: stopped")
-            code = stopped
+            code = outcome.code
             break
-        reports.append(figures.judge(model, task).main)
+        reports.append(figures.judge(outcome.model, job.task).main)
         print(f"{name}: {reports[-1].line}", flush=True)
-    print("\n".join(figures.spread(reports, part)))
+    print("\n".join(figures.spread(reports, f"runs, {part} data")))
     print("The saved model is that of the first run.")
     return code
 
@@ -332,6 +405,12 @@ def _check_options(chosen: argparse.Namespace) -> None:
         _refuse_without_target(chosen)
     if chosen.unknown is not None and chosen.test is None:
         chosen.parser.error("argument --unknown: is for --test only")
+    for name in ("repeat", "checkpoint", "resume", "test_size"):
+        if chosen.folds is not None and getattr(chosen, name) not in (None, 1):
+            chosen.parser.error(
+                f"argument --folds: not allowed with argument --{name.replace('_', '-')}, which is for a single "
+                f"division into rows to train on and to test"
+            )
     if chosen.test is not None and chosen.test_size is not None:
         chosen.parser.error("argument --test-size: not allowed with argument --test")
     if chosen.test is not None and os.path.exists(chosen.test) and os.path.samefile(chosen.test, chosen.data):
@@ -365,21 +444,21 @@ def _given(chosen: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _announcement(task: tasks.Task, settings: tasks.Settings) -> list[str]:
+def _announcement(job: Job, n_folds: int | None) -> list[str]:
     """Return what is going to be done."""
-    table = task.table
+    task, table = job.task, job.task.table
     if isinstance(table, nnx.Images):
         first = images.announcement(table, task.source, len(task.X), len(task.X_test))
-        return [first, *task.remarks, networks.described(task, settings)]
+        return [first, *task.remarks, job.described()]
     target = f"{table.n_outputs} classes" if table.classes else "a number"
-    lines = [
-        f"{task.source}: {count(len(task.X), 'sample')} to train on, {len(task.X_test):,} to test; "
-        f"the target {shown(table.target.name)} is {target}."
-    ]
+    parts = f"{count(len(task.X), 'sample')} to train on, {len(task.X_test):,} to test"
+    if n_folds:
+        parts = f"{count(len(task.X), 'sample')} in {n_folds} folds"
+    lines = [f"{task.source}: {parts}; the target {shown(table.target.name)} is {target}."]
     if not table.header:
         lines.append("Its first row holds no names: columns are numbered. If it does hold names: --header.")
     lines += task.remarks
-    return [*lines, networks.described(task, settings)]
+    return [*lines, job.described()]
 
 
 def _draw(model: nnx.Model, task: tasks.Task, path: str) -> None:
@@ -389,8 +468,3 @@ def _draw(model: nnx.Model, task: tasks.Task, path: str) -> None:
         print(f"Picture saved to {os.path.abspath(path)}")
     else:
         print(pictures.HINT)
-
-
-def _report(path: str, story: report.Story) -> None:
-    report.write(path, story)
-    print(f"Report saved to {os.path.abspath(path)}")

@@ -57,7 +57,8 @@ th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px soli
 th { font-weight: 600; color: var(--dim); font-size: .9rem; }
 .number { text-align: right; white-space: nowrap; overflow-wrap: normal; }
 td:first-child { min-width: 9rem; overflow-wrap: break-word; }
-@media (max-width: 30rem) { table { font-size: .9rem; } td:first-child { min-width: 8.5rem; } }
+@media (max-width: 30rem) { table, th { font-size: .85rem; } th, td { padding-right: .6rem; }
+  td:first-child { min-width: 6.5rem; } }
 .pictures { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
@@ -197,9 +198,9 @@ def _folds(reports: Sequence[Report]) -> list[str]:
     names = [each.name for each in reports[0].figures]
     rows = [[str(number), *_texts(*each.figures)] for number, each in enumerate(reports, 1)]
     told = (
-        "Each fold's rows were predicted by a model that was trained on the others. The saved model was trained on the "
+        "Each fold's rows were predicted by a model that was trained on the others. "
+        "The saved model was trained on the rows of all folds, after that."
     )
-    told += "rows of all folds, after that."
     return [_paragraph(told), _table(["fold", *names], rows), *_lines(spread(reports, "folds"))]
 
 
@@ -251,7 +252,7 @@ def _data(task: Task) -> list[str]:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
 def _versions() -> list[str]:

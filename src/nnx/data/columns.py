@@ -272,6 +272,8 @@ class Date:
 
     def __post_init__(self) -> None:
         check.text("Date", "name", self.name)
+        if not isinstance(self.parts, list | tuple):
+            raise TypeError(f"Date: parts must be a list of texts, got {abridged(self.parts)}.")
         for part in self.parts:
             check.one_of("Date", "each of parts", part, dates.PARTS)
         object.__setattr__(self, "parts", tuple(self.parts))

@@ -400,7 +400,7 @@ def test_a_train_of_your_own_is_called():
 def test_a_run_hands_over_keywords_in_the_order_in_which_train_does(monkeypatch):
     seen = []
     monkeypatch.setattr(nnx.Model, "_train", lambda self, X, y, options, **_: seen.append(options))
-    keywords = {name: object() for name in many._KEYWORDS} | {"print_every": None, "progress": False}
+    keywords = {name: object() for name in many.KEYWORDS} | {"print_every": None, "progress": False}
     make().train(X, Y, **keywords)
     nnx.Run(make(), X, Y, **keywords)._check()
     assert seen == [tuple(keywords.values())] * 2

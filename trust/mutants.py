@@ -139,14 +139,22 @@ def estimator_of(kind: str) -> Any:
     return estimator.fit(X, np.array(["a", "b", "c"])[np.arange(24) % 3])
 
 
+def ensemble_of(kind: str) -> nnx.Ensemble:
+    """Return an ensemble of two such models, the same at every call."""
+    models = [model_of(kind), model_of(kind)]
+    ensemble = nnx.Ensemble(models)
+    ensemble.counts = (2, 1)
+    return ensemble
+
+
 class Original:
     """A valid file, and how it is read."""
 
     def __init__(self, kind: str, what: str, folder: Path) -> None:
         self.kind, self.what = kind, what
         path = folder / "original"
-        if what == "estimator":
-            estimator_of(kind).save(path)
+        if what in ("estimator", "ensemble"):
+            (estimator_of if what == "estimator" else ensemble_of)(kind).save(path)
             self.content = path.read_bytes()
             self.header, self.payload = parts(self.content)
             self.result = everything(self.read(path))
@@ -165,9 +173,11 @@ class Original:
         self.result = everything(self.read(path))
 
     def read(self, path: Path) -> Any:
-        """Read a file in place of this one and return the model, or the estimator, that results."""
+        """Read a file in place of this one and return the model, estimator or ensemble that results."""
         if self.what == "estimator":
             return estimators.load(path)
+        if self.what == "ensemble":
+            return nnx.Ensemble.load(path)
         if self.what == "model":
             return nnx.Model.load(path)
         self.reader = model_of(self.kind)
@@ -185,7 +195,7 @@ def parts(content: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def everything(model: Any) -> Any:
-    """Return what a file of the model, or of the estimator, would hold."""
+    """Return what a file of the model, estimator or ensemble would hold."""
     if not isinstance(model, nnx.Model):
         with tempfile.TemporaryDirectory() as folder:
             model.save(Path(folder) / "file")
@@ -373,7 +383,7 @@ class Mutants(Examiner):
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.seed, self.path = seed, folder / "mutant"
-        kinds = [(kind, what) for kind in DATA for what in ("model", "parameters", "checkpoint")]
+        kinds = [(kind, what) for kind in DATA for what in ("model", "parameters", "checkpoint", "ensemble")]
         if estimators is not None:
             kinds += [(kind, "estimator") for kind in ("classifier", "regressor")]
         self.originals = [Original(*each, folder) for each in kinds]
@@ -402,7 +412,7 @@ class Mutants(Examiner):
                 model = original.read(self.path)
         except nnx.ModelFileError as error:
             self.found["refused"] += 1
-            beginning = "nnx.sklearn.load: " if original.what == "estimator" else "Model."
+            beginning = {"estimator": "nnx.sklearn.load: ", "ensemble": "Ensemble.load: "}.get(original.what, "Model.")
             problem = None if str(error).startswith(beginning) else f"a strange sentence: {error}"
             if original.what in ("parameters", "checkpoint") and everything(original.reader) != original.unchanged:
                 problem = "a refused file has changed the model"
@@ -432,7 +442,8 @@ class Mutants(Examiner):
         with np.errstate(all="ignore"):
             output = model.predict(np.ones((3, 2))) if is_fitted else np.ones(3)
         model.save(self.path)
-        twin = original.read(self.path) if original.what == "estimator" else nnx.Model.load(self.path)
+        own = original.what in ("estimator", "ensemble")
+        twin = original.read(self.path) if own else nnx.Model.load(self.path)
         if everything(twin) != everything(model):
             return "what was accepted is not what is saved again"
         return None if output.shape[0] == 3 else f"an output of shape {output.shape}"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nnx.data.image_folders import load_image_folder, load_images
     from nnx.data.images import Images
     from nnx.data.tables import Table, load_csv
+    from nnx.ensemble import Ensemble
     from nnx.many import Run, train_many
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "DataFileError",
     "DivergenceError",
     "EarlyStopping",
+    "Ensemble",
     "History",
     "Images",
     "Model",
@@ -80,6 +82,7 @@ _LATE = {
         ("CSVLog", "Callback", "EarlyStopping", "ReduceRateOnPlateau", "SaveBest", "TensorBoardLog"), "nnx.callbacks"
     ),
     **dict.fromkeys(("Run", "train_many"), "nnx.many"),
+    "Ensemble": "nnx.ensemble",
     "FASHION_MNIST_CLASSES": "nnx.data.fashion_mnist",
     "Images": "nnx.data.images",
     "Table": "nnx.data.tables",

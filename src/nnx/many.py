@@ -34,7 +34,8 @@ SECONDS = 0.05
 #: Attributes of layers that a training sets anew, and never writes into.
 SET_ANEW = (*STORED, "batch_mean", "batch_variance")
 
-_KEYWORDS = {
+#: Keywords of `Model.train`, with their defaults.
+KEYWORDS = {
     name: parameter.default
     for name, parameter in inspect.signature(Model.train).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY
@@ -62,7 +63,7 @@ class Run:
         if not isinstance(model, Model):
             raise TypeError(f"Run: model must be a Model, got {abridged(model)}.")
         for name in keywords:
-            if name not in _KEYWORDS:
+            if name not in KEYWORDS:
                 raise TypeError(f"Run: Model.train has no keyword {name!r}.")
         for name, silent in (("print_every", None), ("progress", False)):
             if keywords.get(name, silent) is not silent:
@@ -91,10 +92,10 @@ class Run:
         """Return what runs that train together have in common; None for one that trains alone."""
         if type(self.model).train is not Model.train:
             return None
-        return shape_of(self.model, self.X, self.keywords, _KEYWORDS)
+        return shape_of(self.model, self.X, self.keywords, KEYWORDS)
 
     def _options(self) -> tuple[Any, ...]:
-        return tuple({**_KEYWORDS, **self.keywords}.values())
+        return tuple({**KEYWORDS, **self.keywords}.values())
 
 
 def train_many(

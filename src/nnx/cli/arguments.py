@@ -16,6 +16,7 @@ import nnx
 from nnx._base import files
 from nnx.data.problems import TARGET, Problem, TableError, arguments
 from nnx.engine import checkpoints
+from nnx.ensemble import load_any
 
 #: Neurons of a layer; more would be a slip of the finger, answered by an exhausted memory.
 MAX_NEURONS = 16384
@@ -238,10 +239,10 @@ def standard_input() -> Any:
     return getattr(sys.stdin, "buffer", sys.stdin)
 
 
-def load_with_preprocessor(parser: Parser, path: str) -> tuple[nnx.Model, nnx.Table | nnx.Images]:
+def load_with_preprocessor(parser: Parser, path: str) -> tuple[nnx.Model | nnx.Ensemble, nnx.Table | nnx.Images]:
     """Return the model of a file, which must know how raw files become its inputs."""
     with parser.refusing():
-        model = nnx.Model.load(path)
+        model = load_any(path)
     if model.preprocessor is None:
         parser.refuse(
             f"argument MODEL: must know the columns of a table, or images, and {path!r} was saved without either"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nnx.scoring.reports import Figure, Report
 
 if TYPE_CHECKING:
-    from nnx import Model
+    from nnx import Ensemble, Model
     from nnx._base.typing import Array
     from nnx.cli.tasks import Task
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BATCH = 1024
 
 
-def report(model: Model, X: Array, y: Array) -> Report:
+def report(model: Model | Ensemble, X: Array, y: Array) -> Report:
     """Return the figures of a model's predictions of ``y`` from ``X``."""
     return model.report(X, y, batch_size=BATCH)
 

@@ -98,7 +98,7 @@ def answers(images: nnx.Images) -> nnx.Table:
     return nnx.Table([Number("pixels"), Text("class", images.classes)], "class")
 
 
-def draw_mistakes(model: nnx.Model, X: Any, y: Any, path: str) -> None:
+def draw_mistakes(model: nnx.Model | nnx.Ensemble, X: Any, y: Any, path: str) -> None:
     """Draw the surest mistakes among samples, and say where, or that there are none."""
     outcome = pictures.draw_mistakes(model, X, y, path)
     if outcome is None:

@@ -10,6 +10,7 @@ from nnx import _kernels
 from nnx._base import precision
 from nnx.cli import measuring
 from nnx.cli.arguments import Parser, standard_output
+from nnx.ensemble import load_any
 
 PACKAGES = ("numpy", "tqdm", "platformdirs")
 
@@ -41,7 +42,7 @@ def _run(chosen: argparse.Namespace) -> int:
             print("\n".join(measuring.lines()))
     else:
         with chosen.parser.refusing():
-            model = nnx.Model.load(chosen.model)
+            model = load_any(chosen.model)
         _show_model(model)
     return 0
 
@@ -59,7 +60,7 @@ def _show_versions() -> None:
     print(f"bfloat16     {precision.how_bfloat16_runs()}")
 
 
-def _show_model(model: nnx.Model) -> None:
+def _show_model(model: nnx.Model | nnx.Ensemble) -> None:
     model.summary()
     for name in ("loss", "optimizer", "accuracy"):
         thing = getattr(model, name)

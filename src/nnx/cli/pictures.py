@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnx import plot
 from nnx._base import files
@@ -40,7 +40,7 @@ def draw(model: Model, X: Array, y: Array, what: Draw, title: str, path: str) ->
     return True
 
 
-def draw_mistakes(model: Model, X: Array, y: Array, path: str) -> int | None:
+def draw_mistakes(model: Any, X: Array, y: Array, path: str) -> int | None:
     """Write a picture of the surest mistakes; return how many images it has, None without matplotlib.
 
     Without mistakes, there is no picture.

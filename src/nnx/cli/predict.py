@@ -93,7 +93,9 @@ def _run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _predicted_rows(chosen: argparse.Namespace, model: nnx.Model, table: nnx.Table) -> tuple[str, str, list[str]]:
+def _predicted_rows(
+    chosen: argparse.Namespace, model: nnx.Model | nnx.Ensemble, table: nnx.Table
+) -> tuple[str, str, list[str]]:
     """Return the answer for the rows of a CSV file, what was done, and remarks about the file."""
     if len(chosen.data) > 1:
         chosen.parser.error(f"argument DATA: must be one CSV file, got {len(chosen.data)} files")
@@ -106,7 +108,9 @@ def _predicted_rows(chosen: argparse.Namespace, model: nnx.Model, table: nnx.Tab
     return answer, done, tasks.reading_remarks(sheet, table)
 
 
-def _predicted_images(chosen: argparse.Namespace, model: nnx.Model, reader: nnx.Images) -> tuple[str, str, list[str]]:
+def _predicted_images(
+    chosen: argparse.Namespace, model: nnx.Model | nnx.Ensemble, reader: nnx.Images
+) -> tuple[str, str, list[str]]:
     """Return the answer for image files, what was done, and no remarks."""
     if chosen.keep:
         chosen.parser.error("argument --keep: is for FILE.csv only; images are answered with their file's name")
@@ -141,12 +145,12 @@ def _kept(sheet: Sheet, given: Sequence[Sequence[str]] | None) -> dict[str, Sequ
     return kept
 
 
-def _gives_probabilities(model: nnx.Model) -> bool:
+def _gives_probabilities(model: nnx.Model | nnx.Ensemble) -> bool:
     return isinstance(model.output_layer_activation, nnx.Activation_Softmax | nnx.Activation_Sigmoid)
 
 
 def _columns(
-    model: nnx.Model, table: nnx.Table, outputs: Any, kept: dict[str, Sequence[str]], each_class: bool
+    model: nnx.Model | nnx.Ensemble, table: nnx.Table, outputs: Any, kept: dict[str, Sequence[str]], each_class: bool
 ) -> dict[str, Sequence[str]]:
     """Return the answer's columns; a prediction whose name a kept column has gets "predicted" before it."""
     found = dict(kept)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from itertools import product
+from itertools import islice, product
 from typing import TypeAlias
 
 #: Text of a file, or a value of a Python object.
@@ -18,6 +18,9 @@ Cell: TypeAlias = str | int | float
 GAPS = frozenset({"", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "null"})
 #: Numbers up to this size have squares and sums that doubles can hold.
 LARGEST = 1e100
+
+#: Of so many different values of a column it is tried how they are written.
+MOST_TRIED = 5_000
 
 PERCENT = "%"
 MINUS = "\u2212"
@@ -162,11 +165,15 @@ def candidates(cells: Iterable[str]) -> Candidates:
     return Candidates(tuple(Notation(*each, unit) for each in marks))
 
 
-def most_common(cells: Collection[str], decimal: str) -> Notation:
-    """Return the notation that reads most of a column's texts."""
-    parts = [split(cell) or ("", "") for cell in cells]
-    units = [unit for unit, _ in Counter(unit for _, unit in parts).most_common(3)]
-    options = [PLAIN, *(Notation(*marks, unit) for unit in units for marks in MARKS)]
-    return max(
-        options, key=lambda each: (sum(each.number(cell) is not None for cell in cells), each.decimal == decimal)
-    )
+def most_common(cells: Mapping[str, int], decimal: str) -> Notation:
+    """Return the notation that reads most of a column's values, which are given with how often each stands in it."""
+    sample = {cell: cells[cell] for cell in islice(cells, 0, None, -(-len(cells) // MOST_TRIED) or 1)}
+    units: Counter[str] = Counter()
+    for cell, times in sample.items():
+        units[(split(cell) or ("", ""))[1]] += times
+    options = [PLAIN, *(Notation(*marks, unit) for unit, _ in units.most_common(3) for marks in MARKS)]
+    return max(options, key=lambda each: (_n_read(each, sample), each.decimal == decimal))
+
+
+def _n_read(notation: Notation, cells: Mapping[str, int]) -> int:
+    return sum(times for cell, times in cells.items() if notation.number(cell) is not None)

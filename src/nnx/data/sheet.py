@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import math
 import os
 import re
 from collections import Counter
@@ -17,7 +16,8 @@ import numpy as np
 from nnx._base import check
 from nnx._base.text import LONGEST_SHOWN, abridged
 from nnx._base.typing import Array
-from nnx.data.notation import LARGEST, PLAIN, Cell, Notation, looks_like_number
+from nnx.data.cells import cells_of
+from nnx.data.notation import PLAIN, Cell, Notation, looks_like_number
 from nnx.errors import DataFileError
 
 DELIMITERS = "\t;|,"
@@ -39,9 +39,9 @@ class Sheet:
         The function that errors name, and the file or the kind of object that the cells come from.
     names : list of str
         Of the columns.
-    columns : list of sequences
-        Their cells: texts without blanks around them, or numbers of a Python object.
-    lines : list of int, or None
+    columns : list of Cells
+        Their cells, which may be given as any sequences: texts without blanks around them, or numbers of an object.
+    lines : sequence of int, or None
         Where in the file each row ends; None for a Python object, whose rows are counted from 0.
     header : bool
         Whether the file begins with the columns' names.
@@ -55,17 +55,16 @@ class Sheet:
         source: str,
         names: Sequence[str],
         columns: Sequence[Sequence[Cell]],
-        lines: list[int] | None = None,
+        lines: Sequence[int] | Array | None = None,
         header: bool = True,
         guessed: bool = False,
     ) -> None:
         self.where, self.source, self.header, self._guessed = where, source, header, guessed
         self.names = list(names)
-        self.columns = list(columns)
+        self.columns = [cells_of(column) for column in columns]
         self.lines = lines
         self.n_rows = len(columns[0]) if columns else 0
         self.n_left_out = self.n_unknown = 0
-        self._numbers: dict[tuple[int, Notation], Array] = {}
         self.places = {name: place for place, name in enumerate(self.names)}
         if len(self.places) < len(self.names):
             twice = [name for name, times in Counter(self.names).items() if times > 1]
@@ -82,28 +81,20 @@ class Sheet:
 
     def numbers(self, place: int, notation: Notation = PLAIN) -> Array:
         """Return a column's numbers in a notation, NaN where a cell is none."""
-        key = place, notation
-        if key not in self._numbers:
-            cells = self.columns[place]
-            values = _plain_numbers(cells) if notation == PLAIN else None
-            if values is None:
-                found = {cell: notation.number(cell) for cell in dict.fromkeys(cells)}  # many are the same
-                known = {cell: math.nan if value is None else value for cell, value in found.items()}
-                values = np.array([known[cell] for cell in cells])
-            self._numbers[key] = values
-        return self._numbers[key]
+        return self.columns[place].numbers(notation)
 
     def leave_out(self, rows: Iterable[int]) -> None:
         """Leave rows out."""
-        out = set(rows)
-        if not out:
+        kept = np.ones(self.n_rows, np.bool_)
+        kept[[*rows]] = False
+        if kept.all():
             return
-        kept = [row for row in range(self.n_rows) if row not in out]
-        self.columns = [[column[row] for row in kept] for column in self.columns]
-        self._numbers.clear()
+        chosen = np.flatnonzero(kept)
+        self.columns = [column.take(chosen) for column in self.columns]
         if self.lines is not None:
-            self.lines = [self.lines[row] for row in kept]
-        self.n_rows, self.n_left_out = len(kept), self.n_left_out + len(out)
+            self.lines = np.asarray(self.lines)[chosen]
+        self.n_left_out += self.n_rows - len(chosen)
+        self.n_rows = len(chosen)
 
     def place_of(self, row: int) -> str:
         """Return where a row stands."""
@@ -117,17 +108,6 @@ class Sheet:
     def hint(self, row: int | None = None) -> str:
         """Return what may be behind an error, above all in the first row: that it was not taken for names."""
         return NO_HEADER if self._guessed and not row and not self.header else ""
-
-
-def _plain_numbers(cells: Sequence[Cell]) -> Array | None:
-    """Return numbers as programs write them, fast; None if there may be something else among them."""
-    try:
-        values = np.array([*map(float, cells)])
-    except (ValueError, OverflowError):
-        return None
-    if any(isinstance(cell, str) and "_" in cell for cell in cells):
-        return None
-    return np.where(np.abs(values) <= LARGEST, values, np.nan)
 
 
 # CSV files

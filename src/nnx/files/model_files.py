@@ -33,7 +33,7 @@ from nnx.optimizers import AVERAGES, state_names
 VERSION = 3
 VERSIONS = (2, 3)
 MODEL, PARAMETERS, CHECKPOINT, ESTIMATOR = "nnx model", "nnx parameters", "nnx checkpoint", "nnx estimator"
-PREDICTOR = "nnx predictor"
+PREDICTOR, ENSEMBLE = "nnx predictor", "nnx ensemble"
 
 #: The keys of each kind of description.
 KEYS = {
@@ -41,12 +41,13 @@ KEYS = {
     PARAMETERS: {"format", "version", "trainable"},
     ESTIMATOR: {"format", "version", "class", "parameters", "objects", "fitted", "members"},
     PREDICTOR: {"format", "version", "precision", "categories", "parts"},
+    ENSEMBLE: {"format", "version", "counts", "members"},
 }
 KEYS[CHECKPOINT] = KEYS[MODEL] | {"run"}
 
 #: What leads from raw data to inputs, by the attribute of the model, which is the key in its description too.
 PREPROCESSORS: dict[str, type[Table] | type[Images]] = {"table": Table, "images": Images}
-OPTIONAL_KEYS = {MODEL: set(PREPROCESSORS), CHECKPOINT: set(PREPROCESSORS)}
+OPTIONAL_KEYS = {kind: set(PREPROCESSORS) for kind in (MODEL, CHECKPOINT, ENSEMBLE)}
 
 #: What reads a file, by its kind, if not what was called.
 READERS = {
@@ -55,6 +56,7 @@ READERS = {
     PARAMETERS: "holds parameters alone. Build the model and call model.load_parameters(path)",
     ESTIMATOR: "holds an estimator. Call nnx.sklearn.load(path)",
     PREDICTOR: "holds a predictor. Call nnx.Predictor.load(path)",
+    ENSEMBLE: "holds an ensemble. Call nnx.Ensemble.load(path)",
 }
 
 #: What the names of a checkpoint's arrays begin with that belong to no layer; a preprocessor's begin with its key.
@@ -148,6 +150,14 @@ def contents(where: str, model: Network) -> tuple[dict[str, Any], dict[str, Arra
     arrays: dict[str, Array] = {}
     for number, layer in enumerate(layers):
         arrays |= arrays_of(where, number, layer)
+    described, beside = preprocessor_of(where, model)
+    return {**description, **described}, {**arrays, **beside}
+
+
+def preprocessor_of(where: str, model: Network) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the description of a model's table or images under its key, and its arrays; nothing if it has none."""
+    description: dict[str, Any] = {}
+    arrays: dict[str, Array] = {}
     for key in PREPROCESSORS:
         preprocessor = getattr(model, key)
         if preprocessor is not None:
@@ -339,8 +349,17 @@ def load_model(
     ``restore`` gives a new one its layers, its other parts by role, and the positions of the trainable layers. It
     returns why nnx no longer trains such a model, nothing if it does; ValueError says that there can be no such model.
     """
-    file = opened("Model.load", check.path("Model.load", "path", path))
-    if file.kind in (PARAMETERS, ESTIMATOR, PREDICTOR):
+    return loaded_model(opened("Model.load", check.path("Model.load", "path", path)), kind, custom_objects, restore)
+
+
+def loaded_model(
+    file: Part,
+    kind: type[AnyNetwork],
+    custom_objects: Mapping[str, type],
+    restore: Callable[[AnyNetwork, list[Any], dict[str, Any], list[int]], str],
+) -> AnyNetwork:
+    """Return the model that a whole file holds, as `load_model` does."""
+    if file.kind not in (MODEL, CHECKPOINT):
         file.refuse(READERS[file.kind])
     return model_in(file, kind, custom_objects, restore)
 
@@ -370,10 +389,13 @@ def model_in(
             f"holds a model that nnx no longer trains: {misfit}. Build a model with the right last layer, and call "
             "its load_parameters(path)"
         )
-    for key in PREPROCESSORS:
-        if key in file.description:
-            setattr(model, key, _preprocessor(file, key, model))
+    vars(model).update(preprocessor_in(file, model))
     return model
+
+
+def preprocessor_in(file: Part, model: Network) -> dict[str, Table | Images]:
+    """Return a model's table or images that a file holds, by its key; nothing if there is none."""
+    return {key: _preprocessor(file, key, model) for key in PREPROCESSORS if key in file.description}
 
 
 def _preprocessor(file: Part, key: str, model: Network) -> Table | Images:
@@ -532,6 +554,8 @@ def load_parameters(model: Network, path: Path) -> None:
     file = opened("Model.load_parameters", check.path("Model.load_parameters", "path", path))
     if file.kind == ESTIMATOR:
         file.refuse(f"{READERS[ESTIMATOR]}, and use its model_")
+    if file.kind == ENSEMBLE:
+        file.refuse(f"{READERS[ENSEMBLE]}, and use one of its models")
     if file.kind == PREDICTOR:
         file.refuse(READERS[PREDICTOR])
     positions = file.trainable()

@@ -1,0 +1,608 @@
+"""`Ensemble`: networks that train together on the same rows, and predict as one thing afterwards."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnx._base import check, printing, trainers
+from nnx._base.config import checked_threads, get_num_threads
+from nnx._base.helpers import share
+from nnx._base.interrupt import Interrupt
+from nnx._base.text import abridged
+from nnx._base.typing import Array, ArrayLike, Path
+from nnx.accuracy import Accuracy_Regression
+from nnx.callbacks import EarlyStopping
+from nnx.engine import layerwise
+from nnx.engine.data_checks import checked_data, checked_samples, weighing
+from nnx.engine.history import EPOCH, VALIDATION, History
+from nnx.many import Run, train_many
+from nnx.members import (
+    base_seed,
+    called,
+    check_alike,
+    check_keywords,
+    give_seeds,
+    multiplied_by,
+    refuse_shared,
+    seeds_of,
+    selection,
+    shared_rows,
+)
+from nnx.model import Model
+
+if TYPE_CHECKING:
+    from nnx.data.images import Images
+    from nnx.data.tables import Table
+    from nnx.files.model_files import Part
+    from nnx.scoring.reports import Report
+
+#: How often `select` draws, unless it is told.
+DRAWS = 50
+#: Numbers that members predict before their mean is taken, at most.
+MOST_NUMBERS = 1 << 24
+#: Multiply-adds from which on a second thread is worth starting.
+LEAST_NUMBERS = 20_000_000
+
+
+class Ensemble:
+    """Networks that train on the same rows, each on its own, and whose mean output is the prediction.
+
+    Errors of networks that began with other weights differ, and their mean is nearer to the truth than most of them.
+
+    Parameters
+    ----------
+    models : sequence of Model
+        Finalized, with the same number of inputs and outputs, of one dtype, whose last layers and losses are of the
+        same classes. All else may differ: layers, optimizers, settings.
+
+    Attributes
+    ----------
+    models : tuple of Model
+        The members.
+    counts : tuple of int
+        How often each member counts in the mean: once, until `select` has chosen.
+    weights : float64 array (k,)
+        ``counts`` divided by their sum.
+    layers, loss, optimizer, accuracy, output_layer_activation
+        Those of the first member, for pictures and reports.
+    table : Table or None
+        What is known of the columns of the file that samples come from, as of a `Model`; all members have it.
+    images : Images or None
+        The same for samples that are images.
+    preprocessor : Table, Images or None
+        That of the two which it has.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the models do not fit each other, or have an object in common that training changes.
+
+    Notes
+    -----
+    Hansen and Salamon, "Neural network ensembles", 1990; Lakshminarayanan, Pritzel and Blundell, "Simple and scalable
+    predictive uncertainty estimation using deep ensembles", 2017.
+
+    Examples
+    --------
+    >>> import nnx
+    >>> def build(rng):
+    ...     model = nnx.Model()
+    ...     n = int(rng.integers(16, 64))  # each member draws its own width
+    ...     model.add(nnx.Layer_Dense(2, n))
+    ...     model.add(nnx.Activation_ReLU())
+    ...     model.add(nnx.Layer_Dense(n, 3))
+    ...     model.add(nnx.Activation_Softmax())
+    ...     model.set(
+    ...         loss=nnx.Loss_CategoricalCrossentropy(),
+    ...         optimizer=nnx.Optimizer_Adam(0.02),
+    ...         accuracy=nnx.Accuracy_Categorical(),
+    ...     )
+    ...     model.finalize()
+    ...     return model
+    >>> ensemble = nnx.Ensemble.of(build, 4, seed=1)
+    >>> X, y = nnx.spiral_data(samples=50, classes=3)
+    >>> histories = ensemble.train(X, y, epochs=100, batch_size=32, shuffle=True, seed=2, validation_split=0.2)
+    >>> ensemble.predict(X).shape, ensemble.predict(X, members=True).shape
+    ((150, 3), (4, 150, 3))
+    """
+
+    models: tuple[Model, ...]
+    counts: tuple[int, ...]
+    #: No plan is an ensemble's own: pictures and reports ask each model for it.
+    _plan: Any = None
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        where = "Ensemble"
+        if isinstance(models, Model) or not isinstance(models, Sequence) or not models:
+            raise TypeError(f"{where}: models must be a sequence of at least one Model, got {abridged(models)}.")
+        for number, model in enumerate(models):
+            if not isinstance(model, Model):
+                raise TypeError(f"{where}: models must be of the class Model, got {abridged(model)} at {number}.")
+            model._require(where)
+        check_alike(where, models)
+        refuse_shared(where, models)
+        self.models = tuple(models)
+        self.counts = (1,) * len(models)
+
+    @classmethod
+    def of(cls, build: Callable[[np.random.Generator], Model], n_members: int, seed: int | None = 0) -> Ensemble:
+        """Return an ensemble of members that a function builds, each with a seed of its own.
+
+        A member depends on ``seed`` and its number alone, not on how many there are.
+
+        Parameters
+        ----------
+        build : function
+            ``build(rng)`` returns a finalized `Model`. From ``rng``, a NumPy generator, it may draw whatever is to
+            differ: widths, rates, kinds of layers. Initial weights and the seeds of dropout and noise, which come from
+            NumPy's global generator, are the member's own too: that is seeded for each call, and as before afterwards.
+        n_members : int
+        seed : int, optional
+            Without one, NumPy's global generator gives it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``build`` returns no such model, or members that do not fit each other.
+        """
+        where = "Ensemble.of"
+        if not callable(build):
+            raise TypeError(f"{where}: build must be a function that returns a Model, got {abridged(build)}.")
+        n_members = check.whole(where, "n_members", n_members)
+        base = base_seed(where, seed)
+        models = []
+        before = np.random.get_state(legacy=False)
+        try:
+            for number in range(n_members):
+                np.random.seed(seeds_of(base, number, 0).generate_state(4))
+                model = build(np.random.default_rng(seeds_of(base, number, 1)))
+                if not isinstance(model, Model):
+                    raise TypeError(f"{where}: build must return a Model, got {abridged(model)}.")
+                models.append(model)
+        finally:
+            np.random.set_state(before)
+        return cls(models)
+
+    # What all members have in common
+
+    @property
+    def weights(self) -> Array:
+        """How much each member counts, float64 (k,): the sum is 1."""
+        counts = np.array(self.counts, np.float64)
+        return np.asarray(counts / counts.sum())
+
+    @property
+    def layers(self) -> list[Any]:
+        """The first member's layers, which tell how samples look."""
+        return self.models[0].layers
+
+    @property
+    def loss(self) -> Any:
+        """The first member's loss."""
+        return self.models[0].loss
+
+    @property
+    def optimizer(self) -> Any:
+        """The first member's optimizer."""
+        return self.models[0].optimizer
+
+    @property
+    def accuracy(self) -> Any:
+        """The first member's accuracy."""
+        return self.models[0].accuracy
+
+    @property
+    def output_layer_activation(self) -> Any:
+        """The first member's last layer."""
+        return self.models[0].output_layer_activation
+
+    @property
+    def table(self) -> Table | None:
+        """What is known of the columns of the file that samples come from."""
+        return self.models[0].table
+
+    @table.setter
+    def table(self, table: Table) -> None:
+        self.set(table=table)
+
+    @property
+    def images(self) -> Images | None:
+        """What is known of images that samples come from."""
+        return self.models[0].images
+
+    @property
+    def preprocessor(self) -> Table | Images | None:
+        """What leads from raw files to inputs and from outputs to answers, if there is such a thing."""
+        return self.models[0].preprocessor
+
+    def set(self, *, table: Table | None = None, images: Images | None = None) -> None:
+        """Give all members a table, or images, as `Model.set` does."""
+        for model in self.models:
+            model.set(table=table, images=images)
+
+    def output_width(self) -> int | None:
+        """Return how many columns the output has; None if only running it would tell."""
+        return self.models[0].output_width()
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+        return len(self.models)
+
+    def __repr__(self) -> str:
+        return f"Ensemble of {len(self)}, {self._counted()}the first member:\n{self.models[0]!r}"
+
+    def _counted(self) -> str:
+        """Return how often members count, if not all count alike."""
+        return "" if set(self.counts) == {self.counts[0]} else f"counting {', '.join(map(str, self.counts))}; "
+
+    def summary(self) -> None:
+        """Print how many members there are and how they count, and the layers of each kind of member."""
+        print(f"ensemble of {len(self)}, {self._counted()}each member on its own:")
+        kinds: dict[str, list[int]] = {}
+        for number, model in enumerate(self.models):
+            kinds.setdefault(repr(model.layers), []).append(number)
+        for numbers in kinds.values():
+            shown = ", ".join(map(str, numbers[:12])) + (", ..." if len(numbers) > 12 else "")
+            print(f"member{'s' if len(numbers) > 1 else ''} {shown}")
+            self.models[numbers[0]].summary()
+
+    # Training
+
+    def train(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        restore_best: bool = True,
+        patience: int | None = None,
+        monitor: str = "validation_loss",
+        seed: int | None = None,
+        threads: int | None = None,
+        progress: bool = False,
+        together: bool = True,
+        callbacks: Callable[[int], list[Any]] | None = None,
+        check_finite: bool = True,
+        validation_data: Any = None,
+        validation_split: float | None = None,
+        sample_weight: ArrayLike | None = None,
+        **keywords: Any,
+    ) -> list[History]:
+        """Train all members on the same rows at the same time, one thread each, as `train_many` does.
+
+        Samples are checked and cast once, and all members read the same memory. Ctrl-C stops all members between two
+        steps, as `train_many` says.
+
+        Parameters
+        ----------
+        X, y : arrays
+            As in `Model.train`.
+        restore_best : bool
+            Where there are held-out rows, let each member end with the parameters of its best epoch.
+        patience : int, optional
+            Let each member stop by itself when it has not become better for so many epochs. Without it, all go on to
+            the end.
+        monitor : str
+            By which figure of an epoch, under its name in `History`, the best one is found.
+        seed : int, optional
+            Of held-out rows, and of each member's own order of rows, dropout and noise, which depend on it and on the
+            member's number alone. Without it, NumPy's global generator gives one.
+        threads : int, optional
+            How many members train at once, at most; without it, what `nnx.set_num_threads` was given. The result is the
+            same, to the bit.
+        progress : bool
+            Show a bar on stderr that counts the members that have ended.
+        together : bool
+            Let tiny members of one shape train in the lanes of a vector, where that is faster (docs/many-models.md,
+            "Together"). Their results then differ in the last digits from those of a member that trains alone.
+        callbacks : function, optional
+            ``callbacks(number)`` returns the list of callbacks of a member, which must be its own.
+        validation_data, validation_split, sample_weight, check_finite, **keywords
+            Those of `Model.train`, for all members. All are validated on the same rows. Nothing is printed, and there
+            are no checkpoints.
+
+        Returns
+        -------
+        list of History
+            In the order of the members.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not what it must be; no weight has changed then.
+        Exception
+            What `Model.train` raises. A note says which member it was; all others have stopped.
+        """
+        where = "Ensemble.train"
+        check_keywords(where, keywords)
+        check.flag(where, "restore_best", restore_best)
+        check.flag(where, "check_finite", check_finite)
+        check.one_of(where, "monitor", monitor, EPOCH)
+        patience = None if patience is None else check.whole(where, "patience", patience, 1, check.MAX_COUNT)
+        n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
+        base = base_seed(where, seed)
+        rows = (X, y, sample_weight, validation_data, validation_split)
+        shared = shared_rows(where, self.models[0], *rows, check_finite, base)
+        stops = patience is not None or (restore_best and ("validation_data" in shared or monitor not in VALIDATION))
+        runs = []
+        for number, model in enumerate(self.models):
+            own_callbacks = [] if callbacks is None else called(where, callbacks, number)
+            if stops:
+                own_callbacks.append(EarlyStopping(monitor, patience or check.MAX_COUNT, 0.0, restore_best))
+            own: dict[str, Any] = {"callbacks": own_callbacks} if own_callbacks else {}
+            if not callable(keywords.get("shuffle")):
+                own["seed"] = int(seeds_of(base, number, 2).generate_state(1, np.uint64)[0])
+            own["threads"] = max(1, n_threads // len(self))
+            runs.append(Run(model, **shared, **keywords, **own, check_finite=False))
+        for number, model in enumerate(self.models):
+            give_seeds(model, seeds_of(base, number, 3))
+        return train_many(runs, threads=n_threads, progress=progress, together=together)
+
+    def select(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        most: int | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> tuple[int, ...]:
+        """Keep the members whose mean is best on held-out rows, and let each count as often as it was drawn.
+
+        Members are drawn one after the other, the same one again if that is best: always the one with which the mean
+        output has the smallest loss. Of all these means the best is kept, of equals the one of fewest draws. Members
+        that were not drawn leave the ensemble.
+
+        Parameters
+        ----------
+        X, y : arrays
+            Rows that no member was trained on, as in `Model.evaluate`. The figures of the ensemble on them are no
+            longer those of unknown rows.
+        most : int, optional
+            How often to draw, at most: 50 without it.
+        sample_weight : array (n,), optional
+            How much each row counts in the loss.
+        threads : int, optional
+            As in `predict`.
+
+        Returns
+        -------
+        tuple of int
+            How often each of the former members was drawn.
+
+        Raises
+        ------
+        ValueError
+            If no member's outputs are finite; nothing has changed then.
+
+        Notes
+        -----
+        Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble selection from libraries of models", 2004.
+        """
+        where = "Ensemble.select"
+        most = DRAWS if most is None else check.whole(where, "most", most)
+        first = self.models[0]
+        first._require(where, "loss", "accuracy")
+        data = checked_data(first, where, ("X", "y", "sample_weight"), X, y, True, sample_weight)
+        weighing(first, where, "sample_weight", data)
+        outputs = self._outputs(data.X, None, self._n_threads(where, threads))
+        counts = selection(first.loss, outputs, data.y, data.weights, most)
+        if not any(counts):
+            raise ValueError(f"{where}: the outputs of at least one member must be finite numbers, got none.")
+        kept = [number for number, n_drawn in enumerate(counts) if n_drawn]
+        self.models, self.counts = tuple(self.models[i] for i in kept), tuple(counts[i] for i in kept)
+        return tuple(counts)
+
+    # Using
+
+    def predict(
+        self,
+        X: ArrayLike,
+        members: bool = False,
+        *,
+        batch_size: int | None = None,
+        threads: int | None = None,
+    ) -> Array:
+        """Return the weighted mean of the members' outputs, one row a sample: of probabilities, or of numbers.
+
+        Parameters
+        ----------
+        X : array (n, n_inputs)
+        members : bool
+            Return what each member says instead. Their spread tells how sure the ensemble is: far from the rows that it
+            was trained on, members disagree.
+        batch_size : int, optional
+            Samples at a time, as in `Model.predict`.
+        threads : int, optional
+            How many threads to use, at most, a member each; without it, what `nnx.set_num_threads` was given. The
+            result is the same, bit for bit.
+
+        Returns
+        -------
+        array (n, outputs)
+            A new one; with ``members`` it has the shape (k, n, outputs), in the order of ``models``.
+        """
+        where = "Ensemble.predict"
+        check.flag(where, "members", members)
+        n_threads = self._n_threads(where, threads)
+        if batch_size is not None:
+            batch_size = check.whole(where, "batch_size", batch_size)
+        samples = checked_samples(self.models[0], where, "X", X)
+        if members:
+            return self._outputs(samples, batch_size, n_threads)
+        return self._mean(samples, batch_size, n_threads)
+
+    def predict_classes(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
+        """Return the classes that the mean outputs say, as `Model.predict_classes` does."""
+        return self._as_model().predict_classes(X, batch_size=batch_size)
+
+    def evaluate(
+        self,
+        X_val: ArrayLike,
+        y_val: ArrayLike,
+        *,
+        batch_size: int | None = None,
+        silent: bool = False,
+        sample_weight: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> dict[str, float]:
+        """Print and return loss (without penalties) and accuracy of the mean outputs, as `Model.evaluate` does.
+
+        Both are those of the first member's loss and accuracy.
+        """
+        where = "Ensemble.evaluate"
+        n_threads = self._n_threads(where, threads)
+        twin = self._as_model()
+        twin._require(where, "loss", "accuracy")
+        silent = check.flag(where, "silent", silent)
+        if batch_size is not None:
+            batch_size = check.whole(where, "batch_size", batch_size)
+        names = ("X_val", "y_val", "sample_weight")
+        data = weighing(
+            twin, where, "sample_weight", checked_data(twin, where, names, X_val, y_val, False, sample_weight)
+        )
+        twin.loss, twin.accuracy = copy.copy(twin.loss), copy.copy(twin.accuracy)
+        if isinstance(twin.accuracy, Accuracy_Regression) and twin.accuracy.precision is None:
+            twin.accuracy.init(np.asarray(y_val))
+        with Interrupt() as interrupt:
+            layerwise.evaluate(twin, data, batch_size, interrupt, lambda _, X: self._mean(X, None, n_threads))
+        figures = {
+            "loss": float(twin.loss.calculate_accumulated()),
+            "accuracy": float(twin.accuracy.calculate_accumulated()),
+        }
+        if not silent:
+            print(printing.validation_line(**figures))
+        return figures
+
+    def score(
+        self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Return accuracy, or R², of the mean outputs, as `Model.score` does."""
+        return self.report(X, y, batch_size=batch_size, sample_weight=sample_weight).score
+
+    def report(
+        self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None, sample_weight: ArrayLike | None = None
+    ) -> Report:
+        """Return the figures by which people judge the mean outputs, as `Model.report` does."""
+        return self._as_model().report(X, y, batch_size=batch_size, sample_weight=sample_weight)
+
+    def _as_model(self) -> Model:
+        """Return the first member's twin, which predicts what the ensemble does."""
+        twin = copy.copy(self.models[0])
+        vars(twin)["predict"] = self.predict
+        return twin
+
+    def _n_threads(self, where: str, threads: int | None) -> int:
+        return get_num_threads() if threads is None else checked_threads(where, "threads", threads)
+
+    def _mean(self, samples: Array, batch_size: int | None, threads: int) -> Array:
+        """Return the mean outputs for checked samples, some rows at a time where all outputs would be large."""
+        rows = max(1024, MOST_NUMBERS // (len(self) * (self.output_width() or 1)))
+        found = []
+        for start in range(0, max(1, len(samples)), rows):
+            outputs = self._outputs(samples[start : start + rows], batch_size, threads)
+            total = np.zeros(outputs.shape[1:], np.float64)
+            for weight, own in zip(self.weights, outputs, strict=True):
+                total += weight * own
+            found.append(total.astype(outputs.dtype))
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _outputs(self, samples: Array, batch_size: int | None, threads: int) -> Array:
+        """Return each member's outputs for checked samples: (k, n, outputs)."""
+        left, found, errors = deque(range(len(self))), [np.empty(0)] * len(self), list[BaseException]()
+        numbers = sum(array.size for model in self.models for array in multiplied_by(model))
+        n_threads = min(threads, len(self)) if len(samples) * numbers >= LEAST_NUMBERS else 1
+
+        def work() -> None:
+            while not errors:
+                try:
+                    number = left.popleft()
+                except IndexError:
+                    return
+                try:
+                    found[number] = self.models[number].predict(
+                        samples, batch_size=batch_size, threads=max(1, threads // len(self))
+                    )
+                except BaseException as error:  # the caller's thread raises it
+                    errors.append(error)
+
+        share(work, n_threads)
+        if errors:
+            raise errors[0]
+        return np.stack(found)
+
+    # Files
+
+    def save(self, path: Path) -> None:
+        """Write all members to one safetensors file, atomically: what `load` needs to predict and to go on training.
+
+        A table, or images, are in it once.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `Model.save`; an ensemble of some 1,500 members is too large for a file.
+        RuntimeError
+            While another thread trains a member.
+        """
+        from nnx.files import ensembles
+
+        where = "Ensemble.save"
+        for model in self.models:
+            model._require(where)
+            trainers.refuse_others(f"{where}: the ensemble must not be saved", model)
+        ensembles.save(where, path, self.models, self.counts)
+
+    @classmethod
+    def load(cls, path: Path, custom_objects: Mapping[str, type] | None = None) -> Ensemble:
+        """Return the ensemble that `save` wrote. Nothing in the file is executed.
+
+        Parameters
+        ----------
+        path : str or path
+        custom_objects : dict, optional
+            Your own classes by name, for members that hold objects of them.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is none of ours or damaged, or names a class that is neither built in nor in custom_objects.
+        """
+        from nnx.files import model_files
+
+        where = "Ensemble.load"
+        file = model_files.opened(where, check.path(where, "path", path))
+        if file.kind != model_files.ENSEMBLE:
+            file.refuse(model_files.READERS[file.kind])
+        return cls._of_file(file, custom_objects or {})
+
+    @classmethod
+    def _of_file(cls, file: Part, custom_objects: Mapping[str, type]) -> Ensemble:
+        """Return the ensemble that a file of one holds."""
+        from nnx.files import ensembles
+
+        counts: list[Any] = file.take(list, "counts")
+        members = ensembles.members_of(file, Model, custom_objects, Model._restore)
+        if len(counts) != len(members):
+            file.refuse(f"is damaged: it counts {len(counts)} members, and holds {len(members)}")
+        try:
+            ensemble = cls(members)
+            ensemble.counts = tuple(check.whole(file.where, "counts", each, 1, check.MAX_COUNT) for each in counts)
+        except (TypeError, ValueError) as error:
+            file.refuse(f"is damaged ({error})")
+        return ensemble
+
+
+def load_any(path: Path, custom_objects: Mapping[str, type] | None = None) -> Model | Ensemble:
+    """Return the model, or the ensemble, that a file holds, as `Model.load` and `Ensemble.load` do."""
+    from nnx.files import model_files
+
+    where = "Model.load"
+    file = model_files.opened(where, check.path(where, "path", path))
+    if file.kind == model_files.ENSEMBLE:
+        return Ensemble._of_file(file, custom_objects or {})
+    return model_files.loaded_model(file, Model, custom_objects or {}, Model._restore)

@@ -86,8 +86,9 @@ def model_of(kind: str) -> nnx.Model:
         "layers": (  # of all kinds: figures that nothing trains, counts, layers within layers
             (
                 *(nnx.Layer_Embedding(2, [1], 3, 2), nnx.Layer_BatchNorm(3), nnx.Layer_GaussianNoise(0.1)),
-                nnx.Layer_Residual([nnx.Layer_LayerNorm(3), nnx.Layer_Residual([nnx.Layer_BatchNorm(3)])]),
-                *(nnx.Layer_Scale(3, 0.5), nnx.Layer_Dense(3, 2), nnx.Activation_Softmax()),
+                *(nnx.Layer_PiecewiseLinear(3, [1], [[0, 1, 2]]), nnx.Layer_Thermometer(5, [0], [[0]])),
+                nnx.Layer_Residual([nnx.Layer_LayerNorm(6), nnx.Layer_Residual([nnx.Layer_BatchNorm(6)])]),
+                *(nnx.Layer_Scale(6, 0.5), nnx.Layer_Dense(6, 2), nnx.Activation_Softmax()),
             ),
             nnx.Loss_CategoricalCrossentropy(),
             nnx.Accuracy_Categorical(),

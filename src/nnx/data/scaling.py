@@ -40,10 +40,12 @@ def smoothly_clipped(values: Array) -> Array:
 
 
 def quantiles_of(known: Array, most: int) -> tuple[float, ...]:
-    """Return quantiles of a column's numbers at equal distances, from the least to the largest number."""
-    count = min(most, len(known))
-    found = np.quantile(known, np.linspace(0, 1, count, dtype=np.float64)) if count else known[:0]
-    return tuple(np.maximum.accumulate(found).tolist())
+    """Return quantiles of a column's numbers at equal distances, from the least to the largest number.
+
+    All are numbers of the column, so that those of many rows stay equal.
+    """
+    places = np.linspace(0, len(known) - 1, min(most, len(known)), dtype=np.float64)
+    return tuple(np.sort(known)[np.rint(places).astype(np.intp)].tolist())
 
 
 class NormalScores(NamedTuple):

@@ -467,3 +467,11 @@ def test_a_class_of_two_rows_and_a_target_of_one_value():
     for same in ("a", 3.5, 0):
         with pytest.raises(nnx.DataFileError, match=f"holds only '{same}' in column 'y', so there is nothing to learn"):
             nnx.Table.learn({"x": range(100), "y": [same] * 100}, "y")
+
+
+def test_scaling_is_undone_for_pictures(rng):
+    x = rng.lognormal(3, 2, 100)
+    for how in scaling.SCALINGS:
+        table, X = learnt(x, scaling=how)
+        np.testing.assert_allclose(table.columns[0].unscaled(X[:, 0].astype(np.float64)), x, rtol=0.01)
+    assert np.isfinite(learnt(x, scaling="robust")[0].columns[0].unscaled(np.array([-3.0, 3.0, -9.0]))).all()

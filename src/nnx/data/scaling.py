@@ -39,6 +39,12 @@ def smoothly_clipped(values: Array) -> Array:
     return np.asarray(values / np.hypot(1, values / BOUND))
 
 
+def smooth_clipping_undone(values: Array) -> Array:
+    """Return the x that x / √(1 + (x/3)²) is ``values`` for."""
+    part = np.clip(values.astype(np.float64) / BOUND, -1 + 1e-12, 1 - 1e-12)
+    return np.asarray(BOUND * part / np.sqrt(1 - part**2))
+
+
 def quantiles_of(known: Array, most: int) -> tuple[float, ...]:
     """Return quantiles of a column's numbers at equal distances, from the least to the largest number.
 
@@ -62,6 +68,10 @@ class NormalScores(NamedTuple):
     def of(self, values: Array) -> Array:
         """Return the scores of numbers; those of NaN are NaN."""
         return np.asarray(np.interp(values, self.numbers, self.scores))
+
+    def undone(self, scores: Array) -> Array:
+        """Return numbers that have such scores."""
+        return np.asarray(np.interp(scores, self.scores, self.numbers))
 
 
 def normal_scores(quantiles: tuple[float, ...]) -> NormalScores:

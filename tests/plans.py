@@ -54,6 +54,7 @@ COLUMNWISE = {
     "dropout": lambda _, __: nnx.Layer_Dropout(0.3, seed=5),
     "noise": lambda _, __: nnx.Layer_GaussianNoise(0.1, seed=5),
 }
+ENCODINGS = {"pieces": nnx.Layer_PiecewiseLinear, "thermometer": nnx.Layer_Thermometer}
 PENALTIES = {
     "weight_regularizer_l1": 1e-3,
     "weight_regularizer_l2": 2e-3,
@@ -65,7 +66,8 @@ PENALTIES = {
 class Net(NamedTuple):
     """A network as text: ``2-64,relu,dropout,64-3,softmax``, a key of `LOSSES` and one of `ACCURACIES`.
 
-    What is between ``(`` and ``)`` is within a residual.
+    What is between ``(`` and ``)`` is within a residual. ``3-9 pieces`` and ``3-9 thermometer`` encode every other of
+    three columns by six numbers together.
     """
 
     layers: str
@@ -77,8 +79,9 @@ class Net(NamedTuple):
 
     @property
     def widths(self) -> list[int]:
-        """The numbers in the text: inputs of the first dense layer ... outputs of the last."""
-        return [int(number) for word in self.layers.split(",") if "-" in word for number in word.split("-")]
+        """The numbers in the text: inputs of the first layer with any ... outputs of the last."""
+        sizes = [word.split()[0] for word in self.layers.split(",") if "-" in word]
+        return [int(number) for word in sizes for number in word.split("-")]
 
 
 def build(
@@ -102,6 +105,10 @@ def _layers(net: Net, dtype: Any, dense: dict[str, float]) -> list[Any]:
             rows.append([])
         elif word == ")":
             rows[-2].append(nnx.Layer_Residual(rows.pop()))
+        elif word.endswith(tuple(ENCODINGS)):
+            sizes, name = word.split()
+            n_inputs, width = map(int, sizes.split("-"))
+            rows[-1].append(_encoding(ENCODINGS[name], n_inputs, width, dtype))
         elif "-" in word:
             n_inputs, width = map(int, word.split("-"))
             layer = nnx.Layer_Dense(n_inputs, width, dtype=dtype, **dense)
@@ -111,6 +118,14 @@ def _layers(net: Net, dtype: Any, dense: dict[str, float]) -> list[Any]:
         else:
             rows[-1].append(COLUMNWISE[word](width, dtype) if word in COLUMNWISE else ACTIVATIONS[word]())
     return rows[0]
+
+
+def _encoding(kind: Any, n_inputs: int, width: int, dtype: Any) -> Any:
+    """Return an encoding that gives so many columns; those that it encodes have different numbers of edges."""
+    columns = range(0, n_inputs, 2)
+    counts = [len(part) for part in np.array_split(np.arange(width - n_inputs), len(columns))]
+    more = kind is nnx.Layer_PiecewiseLinear
+    return kind(n_inputs, columns, [np.linspace(-1.5, 1.7, count + more) for count in counts], dtype=dtype)
 
 
 def data_for(net: Net, n: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -247,7 +262,16 @@ NORMED = [
     Net("(,9-9,relu,(,layer,9-5,sigmoid,5-9,),scale,),(,9-9,),9-1", "absolute", "near"),
     Net("4-6,relu,(,relu,),(,dropout,noise,),6-2,(,sigmoid,),softmax"),
 ]
-NETS = [*SKINNY, *WIDE, *ODD, *NORMED]
+#: With encodings of numbers, which give more columns than they take.
+ENCODED = [
+    Net("3-24 pieces,24-20,relu,20-2,softmax"),
+    Net("scale,5-70 pieces,70-33,relu,dropout,33-4,softmax"),
+    Net("batch,4-9 thermometer,9-1", "squared", "near"),
+    Net("7-40,relu,40-161 pieces,dropout,161-3,softmax"),
+    Net("6-8,sigmoid,(,8-20 thermometer,20-8,),relu,8-37 pieces,batch,37-3,linear,3-2,softmax"),
+    Net("1-4,4-9 pieces", "squared", "near"),
+]
+NETS = [*SKINNY, *WIDE, *ODD, *NORMED, *ENCODED]
 
 
 def drawn(seed: int) -> tuple[Net, int, int | None]:

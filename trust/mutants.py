@@ -26,7 +26,7 @@ import numpy as np
 from worker import Examiner, run
 
 import nnx
-from nnx.data.columns import Ignored, Number, Text
+from nnx.data.columns import Date, Ignored, Number, Text
 from nnx.files import model_files, safetensors
 
 try:
@@ -47,13 +47,20 @@ HOSTILE: tuple[Any, ...] = (
 
 # The valid files
 
-TABLE = nnx.Table([Number("a", 1.5, 2.0, 3), Ignored("id"), Text("b", ("Göß",), 1), Text("c", ("no", "yes"))], "c")
+TABLE = nnx.Table(
+    [
+        *(Number("a", 1.5, 2.0, 3), Ignored("id"), Text("b", ("Göß",), 1), Text("c", ("no", "yes"))),
+        *(Number("d", scaling="normal", quantiles=(-1.0, 0.5, 0.5), indicator=True), Number("e", scaling="robust")),
+        *(Text("f", ("u", "v"), pooled=True, as_code=True), Date("g", ("days", "sine"), (9.5, 0.0), (2.0, 1.0), 1)),
+    ],
+    "c",
+)
 
 
 def model_of(kind: str) -> nnx.Model:
     """Return one of a few small models, the same at every call, trained a little."""
     np.random.seed(1)
-    X = np.random.randn(24, 2)
+    X = np.random.randn(24, TABLE.n_inputs if kind == "table" else 2)
     model = nnx.Model()
     layers, loss, accuracy, y = {
         "classes": (
@@ -86,15 +93,16 @@ def model_of(kind: str) -> nnx.Model:
         "layers": (  # of all kinds: figures that nothing trains, counts, layers within layers
             (
                 *(nnx.Layer_Embedding(2, [1], 3, 2), nnx.Layer_BatchNorm(3), nnx.Layer_GaussianNoise(0.1)),
-                nnx.Layer_Residual([nnx.Layer_LayerNorm(3), nnx.Layer_Residual([nnx.Layer_BatchNorm(3)])]),
-                *(nnx.Layer_Scale(3, 0.5), nnx.Layer_Dense(3, 2), nnx.Activation_Softmax()),
+                *(nnx.Layer_PiecewiseLinear(3, [1], [[0, 1, 2]]), nnx.Layer_Thermometer(5, [0], [[0]])),
+                nnx.Layer_Residual([nnx.Layer_LayerNorm(6), nnx.Layer_Residual([nnx.Layer_BatchNorm(6)])]),
+                *(nnx.Layer_Scale(6, 0.5), nnx.Layer_Dense(6, 2), nnx.Activation_Softmax()),
             ),
             nnx.Loss_CategoricalCrossentropy(),
             nnx.Accuracy_Categorical(),
             np.arange(24) % 2,
         ),
         "table": (
-            (nnx.Layer_Dense(2, 2), nnx.Activation_Softmax()),
+            (nnx.Layer_Dense(TABLE.n_inputs, 2), nnx.Activation_Softmax()),
             nnx.Loss_CategoricalCrossentropy(),
             nnx.Accuracy_Categorical(),
             np.arange(24) % 2,
@@ -123,7 +131,8 @@ def model_of(kind: str) -> nnx.Model:
 
 CLASSES = (np.ones((6, 2)), np.array([0, 1, 0, 1, 0, 1]))
 NUMBERS = (np.ones((6, 2)), np.arange(6.0))
-DATA = {"classes": CLASSES, "numbers": NUMBERS, "settings": NUMBERS, "layers": CLASSES, "table": CLASSES}
+OF_TABLE = (np.ones((6, TABLE.n_inputs)), CLASSES[1])
+DATA = {"classes": CLASSES, "numbers": NUMBERS, "settings": NUMBERS, "layers": CLASSES, "table": OF_TABLE}
 ROUND = {"epochs": 2, "batch_size": 4, "shuffle": True, "seed": 1, "print_every": None}
 
 
@@ -139,14 +148,22 @@ def estimator_of(kind: str) -> Any:
     return estimator.fit(X, np.array(["a", "b", "c"])[np.arange(24) % 3])
 
 
+def ensemble_of(kind: str) -> nnx.Ensemble:
+    """Return an ensemble of two such models, the same at every call."""
+    models = [model_of(kind), model_of(kind)]
+    ensemble = nnx.Ensemble(models)
+    ensemble.counts = (2, 1)
+    return ensemble
+
+
 class Original:
     """A valid file, and how it is read."""
 
     def __init__(self, kind: str, what: str, folder: Path) -> None:
         self.kind, self.what = kind, what
         path = folder / "original"
-        if what == "estimator":
-            estimator_of(kind).save(path)
+        if what in ("estimator", "ensemble"):
+            (estimator_of if what == "estimator" else ensemble_of)(kind).save(path)
             self.content = path.read_bytes()
             self.header, self.payload = parts(self.content)
             self.result = everything(self.read(path))
@@ -165,9 +182,11 @@ class Original:
         self.result = everything(self.read(path))
 
     def read(self, path: Path) -> Any:
-        """Read a file in place of this one and return the model, or the estimator, that results."""
+        """Read a file in place of this one and return the model, estimator or ensemble that results."""
         if self.what == "estimator":
             return estimators.load(path)
+        if self.what == "ensemble":
+            return nnx.Ensemble.load(path)
         if self.what == "model":
             return nnx.Model.load(path)
         self.reader = model_of(self.kind)
@@ -185,7 +204,7 @@ def parts(content: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def everything(model: Any) -> Any:
-    """Return what a file of the model, or of the estimator, would hold."""
+    """Return what a file of the model, estimator or ensemble would hold."""
     if not isinstance(model, nnx.Model):
         with tempfile.TemporaryDirectory() as folder:
             model.save(Path(folder) / "file")
@@ -373,7 +392,7 @@ class Mutants(Examiner):
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.seed, self.path = seed, folder / "mutant"
-        kinds = [(kind, what) for kind in DATA for what in ("model", "parameters", "checkpoint")]
+        kinds = [(kind, what) for kind in DATA for what in ("model", "parameters", "checkpoint", "ensemble")]
         if estimators is not None:
             kinds += [(kind, "estimator") for kind in ("classifier", "regressor")]
         self.originals = [Original(*each, folder) for each in kinds]
@@ -402,7 +421,7 @@ class Mutants(Examiner):
                 model = original.read(self.path)
         except nnx.ModelFileError as error:
             self.found["refused"] += 1
-            beginning = "nnx.sklearn.load: " if original.what == "estimator" else "Model."
+            beginning = {"estimator": "nnx.sklearn.load: ", "ensemble": "Ensemble.load: "}.get(original.what, "Model.")
             problem = None if str(error).startswith(beginning) else f"a strange sentence: {error}"
             if original.what in ("parameters", "checkpoint") and everything(original.reader) != original.unchanged:
                 problem = "a refused file has changed the model"
@@ -430,9 +449,11 @@ class Mutants(Examiner):
             return "another model than the original was accepted"
         is_fitted = original.what != "estimator" or hasattr(model, "n_layers_")
         with np.errstate(all="ignore"):
-            output = model.predict(np.ones((3, 2))) if is_fitted else np.ones(3)
+            width = TABLE.n_inputs if original.kind == "table" else 2
+            output = model.predict(np.ones((3, width))) if is_fitted else np.ones(3)
         model.save(self.path)
-        twin = original.read(self.path) if original.what == "estimator" else nnx.Model.load(self.path)
+        own = original.what in ("estimator", "ensemble")
+        twin = original.read(self.path) if own else nnx.Model.load(self.path)
         if everything(twin) != everything(model):
             return "what was accepted is not what is saved again"
         return None if output.shape[0] == 3 else f"an output of shape {output.shape}"

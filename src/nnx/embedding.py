@@ -154,7 +154,7 @@ class Layer_Embedding(WithWeights):
         self.dtype = config.float_dtype(where, dtype)
         self.n_inputs = check.whole(where, "n_inputs", n_inputs, 1, MAX_PLACE)
         self.width = check.whole(where, "width", width, 1, MAX_PLACE)
-        self.columns = _checked_columns(where, columns, self.n_inputs)
+        self.columns = checked_columns(where, columns, self.n_inputs)
         self.categories = _checked_categories(where, categories, len(self.columns))
         self._shapes(where)
         self.weight_initializer = initializers.kept(where, "weight_initializer", weight_initializer)
@@ -214,7 +214,7 @@ class Layer_Embedding(WithWeights):
     def _sizes(self, where: str) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
         """Return the arguments, checked, with a number of categories for each column: anything may be assigned."""
         n_inputs, width = self._n_inputs(where), check.whole(where, "width", self.width, 1, MAX_PLACE)
-        columns = _checked_columns(where, self.columns, n_inputs)
+        columns = checked_columns(where, self.columns, n_inputs)
         categories = _checked_categories(where, self.categories, len(columns))
         counts = categories if isinstance(categories, tuple) else (categories,) * len(columns)
         return n_inputs, columns, counts, width
@@ -315,7 +315,8 @@ def _whole_numbers(where: str, name: str, values: Any, low: int, high: int) -> t
     return tuple([check.whole(where, f"{name}[{i}]", value, low, high) for i, value in enumerate(values)])
 
 
-def _checked_columns(where: str, columns: Any, n_inputs: int) -> tuple[int, ...]:
+def checked_columns(where: str, columns: Any, n_inputs: int) -> tuple[int, ...]:
+    """Return which of so many columns are meant, in increasing order, as a tuple."""
     found = _whole_numbers(where, "columns", columns, 0, n_inputs - 1)
     if not found:
         raise ValueError(f"{where}: columns must name at least one column, got none.")

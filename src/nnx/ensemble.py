@@ -19,7 +19,7 @@ from nnx.accuracy import Accuracy_Regression
 from nnx.callbacks import EarlyStopping
 from nnx.engine import layerwise
 from nnx.engine.data_checks import checked_data, checked_samples, weighing
-from nnx.engine.history import VALIDATION, History
+from nnx.engine.history import EPOCH, VALIDATION, History
 from nnx.many import Run, train_many
 from nnx.members import (
     base_seed,
@@ -321,6 +321,8 @@ class Ensemble:
         check_keywords(where, keywords)
         check.flag(where, "restore_best", restore_best)
         check.flag(where, "check_finite", check_finite)
+        check.one_of(where, "monitor", monitor, EPOCH)
+        patience = None if patience is None else check.whole(where, "patience", patience, 1, check.MAX_COUNT)
         n_threads = get_num_threads() if threads is None else checked_threads(where, "threads", threads)
         base = base_seed(where, seed)
         rows = (X, y, sample_weight, validation_data, validation_split)

@@ -19,6 +19,7 @@ from nnx._base.vocabulary import built_in
 from nnx._base.weights import penalty_scale
 from nnx._base.widths import Widths
 from nnx.embedding import Layer_Embedding
+from nnx.encodings import Layer_PiecewiseLinear, Layer_Thermometer
 from nnx.initializers import Initializer
 from nnx.noise import Layer_Dropout, Layer_GaussianNoise
 from nnx.norms import Layer_BatchNorm, Layer_LayerNorm, Layer_Scale
@@ -33,8 +34,10 @@ __all__ = [
     "Layer_GaussianNoise",
     "Layer_Input",
     "Layer_LayerNorm",
+    "Layer_PiecewiseLinear",
     "Layer_Residual",
     "Layer_Scale",
+    "Layer_Thermometer",
 ]
 
 STRENGTHS = ("weight_regularizer_l1", "weight_regularizer_l2", "bias_regularizer_l1", "bias_regularizer_l2")

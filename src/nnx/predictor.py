@@ -186,7 +186,7 @@ class Predictor(_kernels.DirectCall):
     def __repr__(self) -> str:
         parts = []
         for part in self._parts:
-            settings = "" if part.kind in program.PARAMETERS or not part.values else str(list(part.values))
+            settings = "" if part.kind in program.WITH_DTYPE or not part.values else str(list(part.values))
             parts.append(f"{part.n_in}-{part.n_out}" if part.kind == "dense" else part.kind + settings)
         rounded = ", products in bfloat16" if self.precision == "bfloat16" else ""
         return f"<Predictor {', '.join(parts)}, {self.dtype.name}{rounded}>"
@@ -263,7 +263,7 @@ def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
     """Return what a kernel is given of a layer: the parameters that `predict` uses and what else is fixed, or settings.
 
     Beside a batch norm's parameters are running mean and variance, and epsilon; beside a layer norm's, epsilon; beside
-    an embedding's, places.
+    an embedding's, places. An encoding has columns, offsets and edges.
     """
     owner, kind = stage.owner, stage.kind
     if kind in program.PARAMETERS:
@@ -273,12 +273,14 @@ def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
         if kind == "embedding":
             return (*found, owner._layout(where).places)
         return (*found, *owner._settings(where)) if kind == "layer_norm" else found
+    if kind in program.WITH_DTYPE:
+        return tuple(owner._layout(where))
     return () if kind in (*program.RANDOM, "fork", "join") else tuple(owner._settings())
 
 
 def _frozen(kind: str, values: tuple[Any, ...], rounds: bool) -> tuple[Any, ...]:
-    """Return settings, or read-only copies of parameters; a dense layer's weights rounded, if that is wanted."""
-    if kind not in program.PARAMETERS:
+    """Return settings, or read-only copies of arrays; a dense layer's weights rounded, if that is wanted."""
+    if kind not in program.WITH_DTYPE:
         return values
     copies = [np.array(value, order="C") if isinstance(value, np.ndarray) else value for value in values]
     if rounds and kind == "dense":
@@ -311,6 +313,8 @@ def _outputs(part: Part, inputs: Array, rounds: bool) -> Array:
     elif part.kind == "embedding":
         weights, places = part.values
         backend.embedding_forward(inputs, places, weights, output)
+    elif part.kind in program.WITH_DTYPE:
+        getattr(backend, f"{part.kind}_forward")(inputs, *part.values, output)
     else:
         backend.activation_forward(part.kind, inputs, output, part.values)
     return output

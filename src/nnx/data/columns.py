@@ -26,6 +26,7 @@ from nnx.data.scaling import (
     STANDARD,
     NormalScores,
     normal_scores,
+    smooth_clipping_undone,
     smoothly_clipped,
 )
 from nnx.data.sheet import Sheet, listed, shown
@@ -139,6 +140,14 @@ class Number:
         if self.scaling == ROBUST:
             return smoothly_clipped(values)
         return _near(values, f"{self.mean:.6g}", self.name, cells, problems)
+
+    def unscaled(self, values: Array) -> Array:
+        """Return the numbers that `standardized` gives these values for; what was clipped stays at the end."""
+        if self.scaling == NORMAL:
+            return self._scores.undone(values)
+        if self.scaling == ROBUST:
+            values = smooth_clipping_undone(values)
+        return np.asarray(values * self.scale + self.mean)
 
     @cached_property
     def _scores(self) -> NormalScores:
@@ -272,6 +281,8 @@ class Date:
 
     def __post_init__(self) -> None:
         check.text("Date", "name", self.name)
+        if not isinstance(self.parts, list | tuple):
+            raise TypeError(f"Date: parts must be a list of texts, got {abridged(self.parts)}.")
         for part in self.parts:
             check.one_of("Date", "each of parts", part, dates.PARTS)
         object.__setattr__(self, "parts", tuple(self.parts))
@@ -302,7 +313,12 @@ class Date:
 
     def summary(self) -> str:
         """Return what a person would want to know of it."""
-        return f"date such as {dates.example(self.form)}, as {listed(self.parts)}" + _gaps(self.gaps, self.indicator)
+        return f"date such as {self.example}, as {listed(self.parts)}" + _gaps(self.gaps, self.indicator)
+
+    @property
+    def example(self) -> str:
+        """How its file writes the last day of 2020."""
+        return dates.example(self.form)
 
     def read(self, sheet: Sheet, place: int, problems: Problems, unknown: str) -> Array:
         """Return what `fill` needs of a file's column, by row: the scaled parts, and 1 for a missing value, else 0."""
@@ -312,7 +328,7 @@ class Date:
         if strangers:
             problems.add(
                 f"holds {shown(cells[strangers[0]])} in column {shown(self.name)}, which must hold dates such as "
-                f"{dates.example(self.form)}{_more(strangers)}",
+                f"{self.example}{_more(strangers)}",
                 strangers[0],
             )
         found = dates.parts_of(times)

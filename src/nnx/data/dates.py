@@ -93,7 +93,7 @@ def _moments(cells: Sequence[Cell], form: str) -> Array:
     return found
 
 
-_PLAIN_ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)?", re.ASCII)
+_PLAIN_ISO = re.compile(r"(?!0000)\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)?", re.ASCII)
 
 
 def _iso_moments(cells: Sequence[Cell]) -> Array | None:

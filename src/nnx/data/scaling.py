@@ -39,11 +39,19 @@ def smoothly_clipped(values: Array) -> Array:
     return np.asarray(values / np.hypot(1, values / BOUND))
 
 
+def smooth_clipping_undone(values: Array) -> Array:
+    """Return the x that x / √(1 + (x/3)²) is ``values`` for."""
+    part = np.clip(values.astype(np.float64) / BOUND, -1 + 1e-12, 1 - 1e-12)
+    return np.asarray(BOUND * part / np.sqrt(1 - part**2))
+
+
 def quantiles_of(known: Array, most: int) -> tuple[float, ...]:
-    """Return quantiles of a column's numbers at equal distances, from the least to the largest number."""
-    count = min(most, len(known))
-    found = np.quantile(known, np.linspace(0, 1, count, dtype=np.float64)) if count else known[:0]
-    return tuple(np.maximum.accumulate(found).tolist())
+    """Return quantiles of a column's numbers at equal distances, from the least to the largest number.
+
+    All are numbers of the column, so that those of many rows stay equal.
+    """
+    places = np.linspace(0, len(known) - 1, min(most, len(known)), dtype=np.float64)
+    return tuple(np.sort(known)[np.rint(places).astype(np.intp)].tolist())
 
 
 class NormalScores(NamedTuple):
@@ -60,6 +68,10 @@ class NormalScores(NamedTuple):
     def of(self, values: Array) -> Array:
         """Return the scores of numbers; those of NaN are NaN."""
         return np.asarray(np.interp(values, self.numbers, self.scores))
+
+    def undone(self, scores: Array) -> Array:
+        """Return numbers that have such scores."""
+        return np.asarray(np.interp(scores, self.scores, self.numbers))
 
 
 def normal_scores(quantiles: tuple[float, ...]) -> NormalScores:

@@ -19,7 +19,15 @@ from nnx._base.typing import FloatDType
 from nnx._base.vocabulary import BUILT_IN, is_built_in, kinds_of
 from nnx._base.widths import widths_of
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
-from nnx.layers import Layer_Dense, Layer_Embedding, Layer_Input, Layer_Residual, walk
+from nnx.layers import (
+    Layer_Dense,
+    Layer_Embedding,
+    Layer_Input,
+    Layer_PiecewiseLinear,
+    Layer_Residual,
+    Layer_Thermometer,
+    walk,
+)
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Answers, answers
 from nnx.norms import STATISTICS
 
@@ -41,6 +49,8 @@ ACCURACY_METHODS = ("init", "compare", "calculate", "calculate_accumulated", "ne
 PARAMETERS: dict[str, tuple[str, ...]] = {
     kind._kernel: kind._parameters for kind in BUILT_IN["layer"] if hasattr(kind, "_parameters")
 }
+#: The kinds of stages whose layers have a dtype: those with parameters, and those with edges.
+WITH_DTYPE = {*PARAMETERS, *(kind._kernel for kind in (Layer_PiecewiseLinear, Layer_Thermometer))}
 #: What stages that draw random numbers keep of them, by their kind.
 RANDOM = {"dropout": "binary_mask", "gaussian_noise": "noise"}
 CLASSIFIER = Activation_Softmax_Loss_CategoricalCrossentropy
@@ -466,10 +476,10 @@ def _shape(layers: list[Any], layer: Layer_Dense) -> tuple[int, int]:
 
 
 def dtype_of(stages: tuple[Stage, ...]) -> FloatDType:
-    """Return the one dtype of the layers with parameters."""
-    found = {stage.owner._float_dtype() for stage in stages if stage.kind in PARAMETERS}
+    """Return the one dtype of the layers with parameters or edges."""
+    found = {stage.owner._float_dtype() for stage in stages if stage.kind in WITH_DTYPE}
     if len(found) > 1:
-        raise Obstacle("the layers with parameters have two dtypes")
+        raise Obstacle("the layers with parameters or edges have two dtypes")
     (dtype,) = found
     return config.FLOAT32 if dtype == config.FLOAT32 else config.FLOAT64
 

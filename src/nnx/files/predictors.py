@@ -16,9 +16,12 @@ from nnx._base import check
 from nnx._base.typing import Array, Path
 from nnx._base.vocabulary import kinds_of
 from nnx.activations import Activation
+from nnx.encodings import Layer_PiecewiseLinear, Layer_Thermometer
 from nnx.files import safetensors
 from nnx.files.model_files import CHECKPOINT, MODEL, PREDICTOR, READERS, VERSION, Part, opened
 
+#: The layers that have edges, by the kinds of their parts.
+ENCODINGS = {kind._kernel: kind for kind in (Layer_PiecewiseLinear, Layer_Thermometer)}
 #: The arrays of each kind of part that has any. In a part's values, numbers follow them.
 ARRAYS = {
     "dense": ("weights", "biases"),
@@ -27,7 +30,10 @@ ARRAYS = {
     "batch_norm": ("weights", "biases", "mean", "variance"),
     "layer_norm": ("weights", "biases"),
     "embedding": ("weights", "places"),
+    **dict.fromkeys(ENCODINGS, ("columns", "offsets", "edges")),
 }
+#: Which arrays are of whole numbers.
+WHOLE = ("places", "columns", "offsets")
 #: How many numbers each kind of part has; between a fork and its join are the layers of a residual.
 NUMBERS = dict.fromkeys(ARRAYS, 0) | {"batch_norm": 1, "layer_norm": 1, "fork": 0, "join": 0}
 NUMBERS |= {kind._kernel: len(kind()._settings()) for kind in kinds_of("layer") if issubclass(kind, Activation)}
@@ -92,12 +98,14 @@ def _part(file: Part, number: int, described: Any, dtype: np.dtype[Any]) -> tupl
     arrays: dict[str, Array] = {}
     for name in ARRAYS.get(kind, ()):
         array = file.arrays.get(f"parts.{number}.{name}")
-        wanted = np.dtype(np.int32) if name == "places" else dtype
+        wanted = np.dtype(np.int32) if name in WHOLE else dtype
         if array is None or array.dtype != wanted or not _fits(kind, name, array, n_in, n_out):
             file.refuse(f"is damaged: the {name} of its part {number} are not those of a {kind}, {n_in} to {n_out}")
         arrays[name] = array
     if kind == "embedding" and not _fits_places(n_out, **arrays):
         file.refuse(f"is damaged: the places of its part {number} are not those of its columns")
+    if kind in ENCODINGS and not _fits_edges(kind, n_in, n_out, **arrays):
+        file.refuse(f"is damaged: the edges of its part {number} are not those of its columns")
     return kind, (*arrays.values(), *map(float, numbers)), n_in, n_out
 
 
@@ -111,6 +119,8 @@ def _fits(kind: str, name: str, array: Array, n_in: int, n_out: int) -> bool:
     """Return whether an array has the shape that a kind of part has."""
     if kind == "embedding":
         return array.shape == (n_in,) if name == "places" else array.ndim == 2 and 0 not in array.shape
+    if kind in ENCODINGS:
+        return array.ndim == 1
     if kind == "dense" and name == "weights":
         return array.shape == (n_in, n_out)
     return array.shape == (1, n_out) or (kind == "prelu" and array.shape == (1, 1))
@@ -123,11 +133,24 @@ def _fits_places(n_out: int, weights: Array, places: Array) -> bool:
     return starts[:1] == [0] and in_order and len(places) + len(starts) * (weights.shape[1] - 1) == n_out
 
 
+def _fits_edges(kind: str, n_in: int, n_out: int, columns: Array, offsets: Array, edges: Array) -> bool:
+    """Return whether a layer could be made with these columns and edges, and would have these arrays."""
+    if len(offsets) != len(columns) + 1 or offsets[-1] != len(edges) or not (np.diff(offsets) > 0).all():
+        return False
+    own = [edges[first:end].tolist() for first, end in itertools.pairwise(offsets.tolist())]
+    try:
+        layer = ENCODINGS[kind](n_in, columns.tolist(), own, edges.dtype)
+    except ValueError:
+        return False
+    layout = layer._layout("Predictor.load")
+    return layer._widths() == (n_in, n_out) and all(map(np.array_equal, layout, (columns, offsets, edges)))
+
+
 def _check_chain(file: Part, parts: tuple[Any, ...]) -> None:
     """Refuse parts that do not follow each other."""
     open_forks = []
     for kind, _, n_in, n_out in parts:
-        if kind not in ("dense", "embedding") and n_in != n_out:
+        if kind not in ("dense", "embedding", *ENCODINGS) and n_in != n_out:
             file.refuse(f"is damaged: a {kind} turns {n_in} columns into {n_out}")
         if kind == "fork":
             open_forks.append(n_out)

@@ -36,6 +36,12 @@ from nnx._kernels._numpy.embedding import (
     embedding_forward,
     embedding_misfit,
 )
+from nnx._kernels._numpy.encodings import (
+    piecewise_linear_backward,
+    piecewise_linear_forward,
+    thermometer_backward,
+    thermometer_forward,
+)
 from nnx._kernels._numpy.layers import (
     dense_backward_biases,
     dense_backward_inputs,
@@ -96,6 +102,8 @@ __all__ = [
     "near_count",
     "optimizer_update",
     "pair_backward",
+    "piecewise_linear_backward",
+    "piecewise_linear_forward",
     "prelu_backward_inputs",
     "prelu_backward_weights",
     "prelu_forward",
@@ -106,6 +114,8 @@ __all__ = [
     "scale_forward",
     "scale_gradients",
     "softmax_crossentropy",
+    "thermometer_backward",
+    "thermometer_forward",
     "total",
 ]
 

@@ -1,4 +1,4 @@
-# What Python sees of normalization, factors for each column, embeddings and noise.
+# What Python sees of normalization, factors for each column, embeddings, encodings and noise.
 
 
 cdef inline cnp.ndarray line_of(str where, str name, object given, int number, Py_ssize_t columns):
@@ -323,6 +323,103 @@ def embedding_backward_inputs(dvalues, places, Py_ssize_t width, dinputs):
     d = apart(matrix(where, "dvalues", dvalues, number, rows, n_out), result)
     with nogil:
         kernels.embedding_backward_inputs(data(d), &sorted_by_kind, data(result), rows, n_in, n_out)
+    give_back(dinputs, result)
+
+
+# Encodings
+
+
+cdef tuple take_encoded(str where, tuple given, int number, bint in_pairs, Py_ssize_t n_in, Encoded *encoded):
+    """Describe columns, offsets and edges; return the private copies that the description refers to.
+
+    ``in_pairs``: two edges in a row make an encoding, so that a column needs two.
+    """
+    columns, offsets, edges = given
+    cdef cnp.ndarray which = vector(where, "columns", columns, cnp.NPY_INT32, ANY).copy()
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(which), c
+    cdef cnp.ndarray begins = vector(where, "offsets", offsets, cnp.NPY_INT32, n + 1).copy()
+    cdef cnp.ndarray own = vector(where, "edges", edges, number, ANY).copy()
+    cdef const int32_t *column = <const int32_t *> data(which)
+    cdef const int32_t *offset = <const int32_t *> data(begins)
+    cdef bint fits = offset[0] == 0 and offset[n] == cnp.PyArray_SIZE(own)
+    for c in range(n):
+        if not 0 <= column[c] < n_in:
+            raise ValueError(f"{where}: columns must be from 0 to {n_in - 1}, got {column[c]}.")
+        fits = fits and offset[c + 1] > <Py_ssize_t> offset[c] + in_pairs
+    if not fits:
+        raise ValueError(f"{where}: offsets must be those of the edges of {n} columns.")
+    encoded.columns, encoded.offsets, encoded.edges, encoded.n_columns = column, offset, data(own), n
+    return which, begins, own
+
+
+cdef inline Py_ssize_t encoded_columns(const Encoded *encoded, bint in_pairs, Py_ssize_t n_in) noexcept:
+    """Return how many columns the inputs and their encodings have."""
+    return n_in + encoded.offsets[encoded.n_columns] - (encoded.n_columns if in_pairs else 0)
+
+
+cdef int encode(str where, tuple layout, object inputs, object output) except -1:
+    """Write inputs and their encodings."""
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1), n_out
+    cdef bint in_pairs = where == "piecewise_linear_forward"
+    cdef Encoded encoded
+    cdef tuple held = take_encoded(where, layout, number, in_pairs, n_in, &encoded)
+    cdef encoding_forward_t forward = kernels.piecewise_linear_forward if in_pairs else kernels.thermometer_forward
+    cdef cnp.ndarray result
+    cdef uint64_t mode
+    n_out = encoded_columns(&encoded, in_pairs, n_in)
+    result = target(where, "output", output, number, rows, n_out)
+    x = apart(x, result)
+    with nogil:
+        mode = enter_kernels()
+        forward(data(x), &encoded, data(result), rows, n_in, n_out)
+        leave_kernels(mode)
+    return give_back(output, result)
+
+
+def piecewise_linear_forward(inputs, columns, offsets, edges, output):
+    encode("piecewise_linear_forward", (columns, offsets, edges), inputs, output)
+
+
+def thermometer_forward(inputs, columns, offsets, edges, output):
+    encode("thermometer_forward", (columns, offsets, edges), inputs, output)
+
+
+def piecewise_linear_backward(inputs, dvalues, columns, offsets, edges, dinputs):
+    cdef str where = "piecewise_linear_backward"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1), n_out
+    cdef Encoded encoded
+    cdef tuple held = take_encoded(where, (columns, offsets, edges), number, True, n_in, &encoded)
+    cdef cnp.ndarray result = target(where, "dinputs", dinputs, number, rows, n_in)
+    cdef cnp.ndarray d
+    cdef uint64_t mode
+    n_out = encoded_columns(&encoded, True, n_in)
+    d = apart(matrix(where, "dvalues", dvalues, number, rows, n_out), result)
+    x = apart(x, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.piecewise_linear_backward(data(x), data(d), &encoded, data(result), rows, n_in, n_out)
+        leave_kernels(mode)
+    give_back(dinputs, result)
+
+
+def thermometer_backward(dvalues, dinputs):
+    cdef str where = "thermometer_backward"
+    cdef Kernels *kernels = kernels_for(where, "dvalues", dvalues)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray result = target(where, "dinputs", dinputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(result, 0), n_in = cnp.PyArray_DIM(result, 1)
+    cdef cnp.ndarray d = apart(matrix(where, "dvalues", dvalues, number, rows, ANY), result)
+    cdef Py_ssize_t n_out = cnp.PyArray_DIM(d, 1)
+    if n_out < n_in:
+        raise ValueError(f"{where}: dvalues must have at least {n_in} columns, got {n_out}.")
+    with nogil:
+        kernels.thermometer_backward(NULL, data(d), NULL, data(result), rows, n_in, n_out)
     give_back(dinputs, result)
 
 

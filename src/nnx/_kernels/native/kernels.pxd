@@ -92,6 +92,19 @@ ctypedef void (*embedding_backward_weights_t)(
 ctypedef void (*embedding_backward_inputs_t)(
     const void *, const Places *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
 ) noexcept nogil
+cdef struct Encoded:
+    # Which columns have encodings, and the edges of those.
+    const int32_t *columns  # (n_columns,)
+    const int32_t *offsets  # (n_columns + 1,): where each one's edges begin, and where the last one's end
+    const void *edges  # (offsets[n_columns],)
+    Py_ssize_t n_columns
+
+ctypedef void (*encoding_forward_t)(
+    const void *, const Encoded *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*encoding_backward_t)(
+    const void *, const void *, const Encoded *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
 ctypedef void (*gaussian_noise_t)(
     void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double, uint64_t, uint64_t
 ) noexcept nogil
@@ -196,7 +209,7 @@ cdef extern from "threads.h" nogil:
     long long next_number(long long *next)
 
 cdef enum Kind:
-    DENSE, ACTIVATION, DROPOUT, PRELU, BATCH_NORM, LAYER_NORM, SCALE, EMBEDDING, NOISE
+    DENSE, ACTIVATION, DROPOUT, PRELU, BATCH_NORM, LAYER_NORM, SCALE, EMBEDDING, NOISE, PIECEWISE_LINEAR, THERMOMETER
     FORK, JOIN  # where the layers of a residual begin, and where its input is added to what they make of it
 
 cdef struct Parameter:
@@ -296,6 +309,7 @@ cdef struct Stage:
     void *mask  # (batch, n_out): dropout's, or noise
     Norm norm
     Embedded embedded
+    Encoded encoded
     int partner  # how many stages later a fork's join comes, or how many earlier a join's fork
     int level  # of a fork: how many are open before it
     const void *affine  # a batch norm that a dense stage's product applies: for LANES columns each, scales, then shifts
@@ -345,6 +359,10 @@ cdef inline bint has_parameters(const Stage *stage) noexcept nogil:
         stage.kind == DENSE or stage.kind == PRELU or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM
         or stage.kind == SCALE or stage.kind == EMBEDDING
     )
+
+cdef inline bint is_encoding(const Stage *stage) noexcept nogil:
+    """Return whether a stage has nothing but edges, and gives more columns than it takes."""
+    return stage.kind == PIECEWISE_LINEAR or stage.kind == THERMOMETER
 
 cdef inline bint has_biases(const Stage *stage) noexcept nogil:
     """Return whether a stage's parameters are weights and biases."""
@@ -532,6 +550,10 @@ cdef struct Kernels:
     embedding_forward_t embedding_forward
     embedding_backward_weights_t embedding_backward_weights
     embedding_backward_inputs_t embedding_backward_inputs
+    encoding_forward_t piecewise_linear_forward
+    encoding_backward_t piecewise_linear_backward
+    encoding_forward_t thermometer_forward
+    encoding_backward_t thermometer_backward
     gaussian_noise_t gaussian_noise
     const Loss *losses
     int n_losses

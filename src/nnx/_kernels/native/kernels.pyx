@@ -25,6 +25,7 @@ include "elementwise/dropout.pxi"
 include "elementwise/noise.pxi"
 include "elementwise/norms.pxi"
 include "elementwise/embedding.pxi"
+include "elementwise/encodings.pxi"
 include "elementwise/counts.pxi"
 include "products/tiles.pxi"
 include "products/few_columns.pxi"
@@ -153,6 +154,10 @@ addresses.embedding_misfit = <embedding_misfit_t> embedding_misfit
 addresses.embedding_forward = <embedding_forward_t> embedding_forward
 addresses.embedding_backward_weights = <embedding_backward_weights_t> embedding_backward_weights
 addresses.embedding_backward_inputs = <embedding_backward_inputs_t> embedding_backward_inputs
+addresses.piecewise_linear_forward = <encoding_forward_t> piecewise_linear_forward
+addresses.piecewise_linear_backward = <encoding_backward_t> piecewise_linear_backward
+addresses.thermometer_forward = <encoding_forward_t> thermometer_forward
+addresses.thermometer_backward = <encoding_backward_t> thermometer_backward
 addresses.gaussian_noise = <gaussian_noise_t> gaussian_noise
 addresses.losses, addresses.n_losses = losses, n_losses
 addresses.rules, addresses.n_rules = rules, n_rules

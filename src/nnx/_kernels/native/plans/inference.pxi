@@ -388,6 +388,10 @@ cdef class Inference(Chain):
             if not has_parameters(&stages[s]):
                 if stages[s].kind == ACTIVATION:
                     take_activation_settings(&stages[s], self.owners[s])
+                elif is_encoding(&stages[s]) and not encoding_edges(
+                    &stages[s], self.owners[s], self.dtype, held
+                ):
+                    return False
                 continue
             if stages[s].kind == EMBEDDING:
                 if not embedding_weights(

@@ -144,10 +144,12 @@ cdef int pair_forks(Net *net) except -1:
 cdef dict KINDS = {
     "dense": DENSE, "dropout": DROPOUT, "prelu": PRELU, "batch_norm": BATCH_NORM, "layer_norm": LAYER_NORM,
     "scale": SCALE, "embedding": EMBEDDING, "gaussian_noise": NOISE, "fork": FORK, "join": JOIN,
+    "piecewise_linear": PIECEWISE_LINEAR, "thermometer": THERMOMETER,
 }
 #: Those whose parameters are one number for each column.
 cdef tuple COLUMNWISE = ("batch_norm", "layer_norm", "scale")
-cdef tuple WITH_DTYPE = ("dense", "prelu", "embedding", *COLUMNWISE)
+cdef tuple ENCODINGS = ("piecewise_linear", "thermometer")
+cdef tuple WITH_DTYPE = ("dense", "prelu", "embedding", *COLUMNWISE, *ENCODINGS)
 
 
 cdef inline bint has_trait(const Stage *stage, int trait) noexcept:
@@ -164,7 +166,7 @@ cdef int check_chain(tuple stages, const Loss *loss, bint combined) except -1:
     cdef bint fits = "dense" in [stage[0] for stage in stages]
     for kind, _, n_in, n_out in stages:
         fits = fits and n_in > 0 and n_out > 0 and before in (-1, n_in)
-        fits = fits and (kind in ("dense", "embedding") or n_in == n_out)
+        fits = fits and (kind in ("dense", "embedding", *ENCODINGS) or n_in == n_out)
         before = n_out
     if fits and combined:
         fits = loss is not NULL and stages[len(stages) - 1][0].encode() == loss.pair and len(stages) > 1
@@ -293,6 +295,16 @@ cdef bint fits_places(const Stage *stage, Py_ssize_t n_in) noexcept:
         n_in == stage.n_in
         and embedded_columns(&stage.embedded.places, n_in, stage.embedded.width) == stage.n_out
     )
+
+
+cdef bint encoding_edges(Stage *stage, object owner, object dtype, list held) except -1:
+    """Take the edges of an encoding; false if they do not fit the stage."""
+    cdef str where = f"{type(owner).__name__}.forward"
+    cdef tuple given = tuple(owner._layout(where))
+    if not has_type(given[2], dtype.num):
+        return False
+    held.extend(take_encoded(where, given, dtype.num, stage.kind == PIECEWISE_LINEAR, stage.n_in, &stage.encoded))
+    return encoded_columns(&stage.encoded, stage.kind == PIECEWISE_LINEAR, stage.n_in) == stage.n_out
 
 
 cdef object prelu_weights(object owner, object dtype, Py_ssize_t columns, str where, bint training):
@@ -564,6 +576,7 @@ cdef class Plan:
         cdef Net *net = &self.lean
         cdef Stage *stage
         cdef Stage *before
+        cdef Stage *after
         cdef Py_ssize_t at = 0, size = self.itemsize, kernels_need = 0
         cdef int s
         for s in range(net.n_stages):
@@ -625,11 +638,12 @@ cdef class Plan:
             if has_biases(stage) and net.clip_norm:
                 stage.biases.collected = within(memory, &at, stage.n_out * size)
                 stage.biases.squares = <double *> within(memory, &at, sizeof(double))
-        # Gradients go back in place through all stages but those with parameters, whose own gradients need them, and
-        # joins, whose gradients their forks need.
+        # Gradients go back in place through all stages but those with parameters, whose own gradients need them,
+        # joins, whose gradients their forks need, and encodings, whose lines are longer than those that they take.
         for s in range(net.n_stages - 1, -1, -1):
             stage = &net.stages[s]
-            if s == net.n_stages - 1 or has_parameters(&net.stages[s + 1]) or net.stages[s + 1].kind == JOIN:
+            after = &net.stages[s + 1] if s + 1 < net.n_stages else NULL
+            if after is NULL or has_parameters(after) or after.kind == JOIN or is_encoding(after):
                 stage.dvalues = within(memory, &at, batch * stage.n_out * size)
             else:
                 stage.dvalues = net.stages[s + 1].dvalues
@@ -738,6 +752,9 @@ cdef class Plan:
                 self._bind(&stage.weights, owner, w, trains, states[0], where, layer_state)
             elif has_parameters(stage):
                 if not self._bind_others(stage, owner, trains, states, where, layer_state):
+                    return False
+            elif is_encoding(stage):
+                if not encoding_edges(stage, owner, self.dtype, self.held):
                     return False
             elif stage.kind == DROPOUT or stage.kind == NOISE:
                 stage.keep, stage.seed, stage.forwards = owner._next_mask(f"{type(owner).__name__}.forward")
@@ -856,7 +873,7 @@ cdef class Plan:
         lean.biases.collected, lean.biases.squares = before.biases.collected, before.biases.squares
         lean.keep, lean.seed, lean.forwards = stage.keep, stage.seed, stage.forwards
         lean.settings = stage.settings
-        lean.norm, lean.embedded = stage.norm, stage.embedded
+        lean.norm, lean.embedded, lean.encoded = stage.norm, stage.embedded, stage.encoded
         lean.norm.lines, lean.embedded.dweights = before.norm.lines, before.embedded.dweights
 
     cdef bint _apart(self) except -1:

@@ -19,7 +19,7 @@ cdef class Predictor(Chain):
     stages : tuple of (kind, values, n_in, n_out)
         The values are weights and biases, or weights alone; behind a layer norm's, epsilon; behind a batch norm's,
         running mean and variance, and epsilon; behind an embedding's, an int32 array with the place of each column.
-        Or they are the settings of an activation.
+        Or they are columns, offsets and edges of an encoding, or the settings of an activation.
     backends : module
         Which holds the backend in use.
     bfloat16 : bool
@@ -29,12 +29,14 @@ cdef class Predictor(Chain):
     """
 
     cdef char *memory
+    cdef list encodings  # the arrays that hold columns and edges
     cdef Callee callee
 
     def __cinit__(self, dtype, tuple stages not None, backends not None, bint bfloat16=False, categories=None):
         cdef tuple values = self.describe("Predictor", dtype, stages, backends, bfloat16)
         cdef int s
         self.take_categories(categories)
+        self.encodings = []
         if bfloat16 and self.number != cnp.NPY_FLOAT:
             raise TypeError(f"Predictor: dtype must be float32 for products in bfloat16, got {self.dtype}.")
         for s in range(self.n_stages):
@@ -128,6 +130,12 @@ cdef class Predictor(Chain):
             stage.embedded.places.columns = stage.embedded.places.first + stage.n_in
             if not fits_places(stage, stage.n_in):  # another thread has changed them since they were measured
                 raise ValueError("Predictor: places must be those of the columns of the inputs.")
+        elif is_encoding(stage):
+            self.encodings.extend(take_encoded(
+                "Predictor", values, self.number, stage.kind == PIECEWISE_LINEAR, stage.n_in, &stage.encoded
+            ))
+            if encoded_columns(&stage.encoded, stage.kind == PIECEWISE_LINEAR, stage.n_in) != stage.n_out:
+                raise ValueError("Predictor: edges must be those of the columns of the outputs.")
         elif stage.kind == ACTIVATION and stage.activation.n_settings:
             take_settings(stage.settings, values, stage.activation.n_settings)
         return 0

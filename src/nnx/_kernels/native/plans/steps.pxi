@@ -69,7 +69,7 @@ cdef const real_t *rounded_rows(
 cdef void forward_stage(
     const Stage *stage,
     const real_t *inputs,  # (rows, n_in) in
-    real_t *output,  # (rows, n_out) out; may be inputs, but for a dense stage
+    real_t *output,  # (rows, n_out) out; may be inputs, but for a dense stage and encodings
     Py_ssize_t first,  # the first row's place in the batch, for dropout
     Py_ssize_t rows,
     uint64_t forwards,
@@ -109,6 +109,10 @@ cdef void forward_stage(
         copy(inputs, output, n)
     elif stage.kind == JOIN:
         add(inputs, <const real_t *> (stage - stage.partner).output + first * stage.n_out, output, n)
+    elif stage.kind == PIECEWISE_LINEAR:
+        piecewise_linear_forward(inputs, &stage.encoded, output, rows, stage.n_in, stage.n_out)
+    elif stage.kind == THERMOMETER:
+        thermometer_forward(inputs, &stage.encoded, output, rows, stage.n_in, stage.n_out)
     else:
         forward_parameters(stage, inputs, output, rows)
 
@@ -498,6 +502,10 @@ cdef void backward_rows(
                 copy(dvalues, dinputs, n)
             elif stage.kind == FORK:
                 add(dvalues, <const real_t *> (stage + stage.partner).dvalues + first * stage.n_out, dinputs, n)
+            elif stage.kind == PIECEWISE_LINEAR:
+                piecewise_linear_backward(inputs, dvalues, &stage.encoded, dinputs, rows, stage.n_in, stage.n_out)
+            elif stage.kind == THERMOMETER:
+                thermometer_backward(inputs, dvalues, &stage.encoded, dinputs, rows, stage.n_in, stage.n_out)
             elif stage.kind != ACTIVATION:
                 backward_parameters(stage, inputs, dvalues, dinputs, rows)
             elif stage.keeps_slope:

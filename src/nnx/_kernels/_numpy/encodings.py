@@ -1,0 +1,70 @@
+"""The kernels of the layers that encode numbers: `Layer_PiecewiseLinear` and `Layer_Thermometer`.
+
+``columns`` (m,), int32, says which columns of the inputs are encoded, and ``offsets`` (m + 1,), int32, where in
+``edges`` those of each begin and end; they increase. The output has all inputs first, then the encodings of one column
+after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nnx._base.typing import Array
+from nnx._kernels._numpy.quiet import quiet
+
+
+@quiet
+def piecewise_linear_forward(inputs: Array, columns: Array, offsets: Array, edges: Array, output: Array) -> None:
+    """``output := inputs, then (x_j − e_{k−1}) / (e_k − e_{k−1})``, from 0 to 1, for two edges in a row each.
+
+    (n, n_in), (m,), (m + 1,), (edges,) in, (n, n_in + edges − m) out. A NaN gives NaN.
+    """
+    output[:, : inputs.shape[1]] = inputs
+    for column, own, begin in _columns(columns, offsets, edges, inputs.shape[1], 1):
+        parts = output[:, begin : begin + len(own) - 1]
+        np.divide(inputs[:, column, None] - own[:-1], own[1:] - own[:-1], out=parts)
+        np.clip(parts, 0, 1, out=parts)
+
+
+@quiet
+def piecewise_linear_backward(
+    inputs: Array, dvalues: Array, columns: Array, offsets: Array, edges: Array, dinputs: Array
+) -> None:
+    """``dinputs := dvalues`` of the inputs, and in encoded columns the slope of the encoding times its dvalues.
+
+    (n, n_in), (n, n_in + edges − m), (m,), (m + 1,), (edges,) in, (n, n_in) out. Only the encoding whose edges
+    e_{k−1} ≤ x < e_k are around x has a slope, 1 / (e_k − e_{k−1}).
+    """
+    dinputs[...] = dvalues[:, : inputs.shape[1]]
+    for column, own, begin in _columns(columns, offsets, edges, inputs.shape[1], 1):
+        places = np.searchsorted(own, inputs[:, column], side="right") - 1
+        rows = np.flatnonzero((places >= 0) & (places < len(own) - 1))
+        places = places[rows]
+        dinputs[rows, column] += dvalues[rows, begin + places] / (own[places + 1] - own[places])
+
+
+def thermometer_forward(inputs: Array, columns: Array, offsets: Array, edges: Array, output: Array) -> None:
+    """``output := inputs, then 1 where x_j > e_k, else 0``, for each edge.
+
+    (n, n_in), (m,), (m + 1,), (edges,) in, (n, n_in + edges) out. A NaN gives 0.
+    """
+    output[:, : inputs.shape[1]] = inputs
+    for column, own, begin in _columns(columns, offsets, edges, inputs.shape[1], 0):
+        with np.errstate(invalid="ignore"):
+            output[:, begin : begin + len(own)] = inputs[:, column, None] > own
+
+
+def thermometer_backward(dvalues: Array, dinputs: Array) -> None:
+    """``dinputs := dvalues`` of the inputs: the encodings have no slope; (n, n_out) in, (n, n_in) out."""
+    dinputs[...] = dvalues[:, : dinputs.shape[1]]
+
+
+def _columns(
+    columns: Array, offsets: Array, edges: Array, n_inputs: int, fewer: int
+) -> Iterator[tuple[int, Array, int]]:
+    """Yield each encoded column, its edges, and where in the output its encodings begin, so many fewer than edges."""
+    bounds = offsets.tolist()
+    for number, column in enumerate(columns.tolist()):
+        yield column, edges[bounds[number] : bounds[number + 1]], n_inputs + bounds[number] - fewer * number

@@ -1,0 +1,361 @@
+"""Layers that encode numbers: `Layer_PiecewiseLinear` and `Layer_Thermometer`, which say where between given edges a
+number lies. They have nothing to train. Their kernels are in `_kernels/_numpy/encodings.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from nnx import _kernels
+from nnx._base import check, config
+from nnx._base.describe import Described
+from nnx._base.text import abridged
+from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
+from nnx._base.vocabulary import built_in
+from nnx._base.widths import Widths
+from nnx.embedding import MAX_PLACE, checked_columns
+
+__all__ = ["Layer_PiecewiseLinear", "Layer_Thermometer"]
+
+#: Edges of a layer, at most: a model file that describes it can be read.
+MAX_EDGES = 100_000
+#: How far apart edges are, at least, as a multiple of the smallest normal number: kernels take smaller ones for 0.
+APART = 4
+#: A layer with more edges is shown without them.
+MAX_SHOWN = 12
+
+
+class Layout(NamedTuple):
+    """Which columns have which edges, as the kernels take it."""
+
+    #: The encoded columns; int32.
+    columns: Array
+    #: For each where its edges begin, and for the last where they end; int32.
+    offsets: Array
+    #: The edges of all columns, in the layer's dtype.
+    edges: Array
+
+
+class _Count:
+    """How many edges there are, where all of them would be too long."""
+
+    def __init__(self, counts: list[int]) -> None:
+        self.counts = counts
+
+    def __repr__(self) -> str:
+        return f"<{sum(self.counts):,} edges of {len(self.counts)} columns>"
+
+
+class _Encoding(Described):
+    """The common part: columns and edges, which stay as they were given, and how both layers run."""
+
+    _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "columns", "edges", "dtype")
+
+    _kernel: ClassVar[str]
+    #: Edges of a column, at least; one less is how many encodings it has less than edges.
+    _least: ClassVar[int]
+
+    dtype: DTypeLike = None
+    inputs: Array
+    output: Array
+    dinputs: Array
+    _n_inputs: int
+    _columns: tuple[int, ...]
+    _edges: tuple[tuple[float, ...], ...]
+    #: What the latest layout was made for, and that.
+    _known: tuple[FloatDType, Layout]
+
+    def __init__(
+        self,
+        n_inputs: int,
+        columns: Sequence[int],
+        edges: Sequence[Sequence[float]],
+        dtype: DTypeLike = None,
+    ) -> None:
+        where = type(self).__name__
+        self.dtype = config.float_dtype(where, dtype)
+        self._n_inputs = check.whole(where, "n_inputs", n_inputs, 1, MAX_PLACE - MAX_EDGES)
+        self._columns = checked_columns(where, columns, self._n_inputs)
+        self._edges = _checked_edges(where, edges, len(self._columns), self._least)
+        self._known = self.dtype, self._laid_out(where, self.dtype)
+
+    @property
+    def n_inputs(self) -> int:
+        """Columns of the inputs."""
+        return self._n_inputs
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """Which of them are encoded."""
+        return self._columns
+
+    @property
+    def edges(self) -> tuple[tuple[float, ...], ...]:
+        """The edges of each of those."""
+        return self._edges
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments that make a layer like this one."""
+        return {
+            "n_inputs": self._n_inputs,
+            "columns": list(self._columns),
+            "edges": [list(each) for each in self._edges],
+            "dtype": self._float_dtype().name,
+        }
+
+    def _shown(self) -> dict[str, Any]:
+        shown = self.get_config()
+        counts = list(map(len, self._edges))
+        return shown if sum(counts) <= MAX_SHOWN else {**shown, "edges": _Count(counts)}
+
+    def _run(self, where: str, inputs: ArrayLike) -> None:
+        """Set ``output`` to the inputs and their encodings."""
+        layout = self._layout(where)
+        inputs = check.rows(where, "inputs", inputs, self._n_inputs, layout.edges.dtype)
+        output = _kernels.empty(len(inputs), self._n_outputs(), inputs.dtype)
+        getattr(_kernels.backend, f"{self._kernel}_forward")(inputs, *layout, output)
+        self.inputs = inputs
+        self.output = output
+
+    def _given_both(self, where: str, dvalues: ArrayLike) -> tuple[Array, Array]:
+        """Return the inputs of the latest forward, and dvalues of the output's shape."""
+        dtype = self._float_dtype()
+        inputs = check.rows(where, "inputs", check.stored(where, self, "inputs"), self._n_inputs, dtype)
+        return inputs, check.rows(where, "dvalues", dvalues, self._n_outputs(), dtype, len(inputs))
+
+    def _n_outputs(self) -> int:
+        return self._n_inputs + sum(map(len, self._edges)) - len(self._edges) * (self._least - 1)
+
+    def _widths(self) -> Widths:
+        return self._n_inputs, self._n_outputs()
+
+    def _float_dtype(self) -> FloatDType:
+        dtype = self.dtype
+        if dtype is config.FLOAT32 or dtype is config.FLOAT64:
+            return dtype
+        return config.float_dtype(type(self).__name__, dtype)
+
+    def _layout(self, where: str) -> Layout:
+        """Return columns and edges as kernels take them, in the present dtype."""
+        dtype = self._float_dtype()
+        if self._known[0] != dtype:
+            self._known = dtype, self._laid_out(where, dtype)
+        return self._known[1]
+
+    def _laid_out(self, where: str, dtype: FloatDType) -> Layout:
+        offsets = np.array([0, *itertools.accumulate(map(len, self._edges))], np.int32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            edges = np.array(list(itertools.chain(*self._edges)), dtype)
+            spans = np.diff(edges)
+        far, near = np.finfo(dtype).max, APART * np.finfo(dtype).tiny
+        for column, (first, end) in enumerate(itertools.pairwise(offsets.tolist())):
+            own = spans[first : end - 1]
+            if not np.isfinite(edges[first:end]).all() or not (own <= far).all():
+                raise ValueError(
+                    f"{where}: edges[{column}] must hold numbers whose differences {dtype.name} can hold, got "
+                    f"{abridged(list(self._edges[column]))}."
+                )
+            if not (own >= near).all():
+                place = int(np.argmin(own >= near))
+                low, high = self._edges[column][place : place + 2]
+                raise ValueError(
+                    f"{where}: edges[{column}] must be increasing numbers, apart in {dtype.name}, got {high!r} after "
+                    f"{low!r}."
+                )
+        return Layout(np.array(self._columns, np.int32), offsets, edges)
+
+
+@built_in("layer")
+class Layer_PiecewiseLinear(_Encoding):
+    """Numbers, and how far each of some columns is on its way from one edge to the next.
+
+    A column with the edges e₀ < e₁ < … < e_K has K encodings: clip((x − e_{k−1}) / (e_k − e_{k−1}), 0, 1). Those of all
+    edges below a number are 1, those above it 0, and one is in between. What follows can so have another slope in each
+    piece. Quantiles of the training rows are good edges.
+
+    Parameters
+    ----------
+    n_inputs : int
+        Columns of the inputs.
+    columns : sequence of int
+        Which of them are encoded, counted from 0 and given in increasing order.
+    edges : sequence of sequences of float
+        The edges of each of ``columns``, increasing and in the units of its numbers: at least two. Columns may have
+        different numbers of them. At most 100,000 together.
+    dtype : "float32" or "float64", optional
+        The dtype of the edges and of the results; `nnx.get_default_dtype` if None.
+
+    Attributes
+    ----------
+    n_inputs : int
+    columns : tuple of int
+    edges : tuple of tuples of float
+        As given; they cannot be assigned.
+    inputs, output : arrays (n, n_inputs) and (n, n_inputs + edges − columns)
+        After ``forward``. The output has all inputs first, unchanged, then the encodings, one column after the other.
+    dinputs : array of the inputs' shape
+        After ``backward``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For columns that are not there or not in order, for edges that do not increase or are the same in the dtype,
+        for fewer than two in a column, and for other dtypes.
+
+    Notes
+    -----
+    Gorishniy, Rubachev and Babenko, On embeddings for numerical features in tabular deep learning (2022),
+    arXiv:2203.05556, section 3.2; there, the first and the last encoding go on below 0 and above 1. Here the number
+    itself, which comes first, says how far outside it is. A number that is an edge has the slope of the piece above it.
+    A NaN has NaN for all its encodings. It has nothing to train: no gradient is computed for it if nothing before it
+    is trained.
+
+    Examples
+    --------
+    >>> from nnx import Layer_PiecewiseLinear
+    >>> layer = Layer_PiecewiseLinear(2, columns=[1], edges=[[0, 10, 30]])
+    >>> layer.forward([[7, -5], [7, 5], [7, 15], [7, 40]])
+    >>> layer.output
+    array([[ 7.  , -5.  ,  0.  ,  0.  ],
+           [ 7.  ,  5.  ,  0.5 ,  0.  ],
+           [ 7.  , 15.  ,  1.  ,  0.25],
+           [ 7.  , 40.  ,  1.  ,  1.  ]], dtype=float32)
+    """
+
+    _kernel: ClassVar[str] = "piecewise_linear"
+    _least: ClassVar[int] = 2
+
+    def forward(self, inputs: ArrayLike, training: bool = True) -> None:
+        """Set ``output`` to the inputs and their encodings.
+
+        Parameters
+        ----------
+        inputs : array (n, n_inputs)
+            Kept as ``inputs`` for ``backward``.
+        training : bool
+            Makes no difference.
+        """
+        self._run("Layer_PiecewiseLinear.forward", inputs)
+
+    def backward(self, dvalues: ArrayLike) -> None:
+        """Set ``dinputs``: the gradient of each number, through itself and through its encodings.
+
+        Parameters
+        ----------
+        dvalues : array of the output's shape
+            The gradient of the loss by ``output``.
+        """
+        where = "Layer_PiecewiseLinear.backward"
+        inputs, dvalues = self._given_both(where, dvalues)
+        dinputs = _kernels.empty_like(inputs)
+        _kernels.backend.piecewise_linear_backward(inputs, dvalues, *self._layout(where), dinputs)
+        self.dinputs = dinputs
+
+
+@built_in("layer")
+class Layer_Thermometer(_Encoding):
+    """Numbers, and for each of some columns which of its edges a number is above.
+
+    A column with the edges e₁ < … < e_K has K encodings: 1 if x > e_k, else 0. What follows can so have a step at each
+    edge, as a tree has them.
+
+    Parameters
+    ----------
+    n_inputs : int
+        Columns of the inputs.
+    columns : sequence of int
+        Which of them are encoded, counted from 0 and given in increasing order.
+    edges : sequence of sequences of float
+        The edges of each of ``columns``, increasing and in the units of its numbers: at least one. Columns may have
+        different numbers of them. At most 100,000 together.
+    dtype : "float32" or "float64", optional
+        The dtype of the edges and of the results; `nnx.get_default_dtype` if None.
+
+    Attributes
+    ----------
+    n_inputs : int
+    columns : tuple of int
+    edges : tuple of tuples of float
+        As given; they cannot be assigned.
+    inputs, output : arrays (n, n_inputs) and (n, n_inputs + edges)
+        After ``forward``. The output has all inputs first, unchanged, then the encodings, one column after the other.
+    dinputs : array of the inputs' shape
+        After ``backward``: the gradient of the inputs as they are handed on. The encodings have no slope.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For columns that are not there or not in order, for edges that do not increase or are the same in the dtype,
+        for none in a column, and for other dtypes.
+
+    Notes
+    -----
+    Buckman, Roy, Raffel and Goodfellow, Thermometer encoding (2018). A number that is an edge is not above it; a NaN
+    is above none. It has nothing to train: no gradient is computed for it if nothing before it is trained.
+
+    Examples
+    --------
+    >>> from nnx import Layer_Thermometer
+    >>> layer = Layer_Thermometer(2, columns=[1], edges=[[0, 10]])
+    >>> layer.forward([[7, -5], [7, 5], [7, 10], [7, 40]])
+    >>> layer.output
+    array([[ 7., -5.,  0.,  0.],
+           [ 7.,  5.,  1.,  0.],
+           [ 7., 10.,  1.,  0.],
+           [ 7., 40.,  1.,  1.]], dtype=float32)
+    """
+
+    _kernel: ClassVar[str] = "thermometer"
+    _least: ClassVar[int] = 1
+
+    def forward(self, inputs: ArrayLike, training: bool = True) -> None:
+        """Set ``output`` to the inputs and their encodings.
+
+        Parameters
+        ----------
+        inputs : array (n, n_inputs)
+            Kept as ``inputs`` for ``backward``.
+        training : bool
+            Makes no difference.
+        """
+        self._run("Layer_Thermometer.forward", inputs)
+
+    def backward(self, dvalues: ArrayLike) -> None:
+        """Set ``dinputs`` to the gradient of the inputs as they are handed on.
+
+        Parameters
+        ----------
+        dvalues : array of the output's shape
+            The gradient of the loss by ``output``.
+        """
+        inputs, dvalues = self._given_both("Layer_Thermometer.backward", dvalues)
+        dinputs = _kernels.empty_like(inputs)
+        _kernels.backend.thermometer_backward(dvalues, dinputs)
+        self.dinputs = dinputs
+
+
+def _checked_edges(where: str, edges: Any, n_columns: int, least: int) -> tuple[tuple[float, ...], ...]:
+    """Return the edges of each column as floats, so many at least; whether they increase is seen in their dtype."""
+    columns = _items(where, "edges", edges)
+    if len(columns) != n_columns:
+        raise ValueError(f"{where}: edges must be a list for each of {n_columns} columns, got {len(columns)}.")
+    found: list[tuple[float, ...]] = []
+    for number, each in enumerate(columns):
+        name = f"edges[{number}]"
+        values = _items(where, name, each)
+        if len(values) < least:
+            raise ValueError(f"{where}: {name} must hold at least {least} numbers, got {len(values)}.")
+        found.append(tuple([float(check.number(where, f"{name}[{i}]", value)) for i, value in enumerate(values)]))
+    if sum(map(len, found)) > MAX_EDGES:
+        raise ValueError(f"{where}: edges must be at most {MAX_EDGES:,} together, got {sum(map(len, found)):,}.")
+    return tuple(found)
+
+
+def _items(where: str, name: str, values: Any) -> list[Any]:
+    if isinstance(values, str | bytes | dict) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) == 0:
+        raise TypeError(f"{where}: {name} must be a list, got {abridged(values)}.")
+    return list(values)

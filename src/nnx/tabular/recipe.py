@@ -1,0 +1,120 @@
+"""Which networks are trained for a table, and how: a function of its size, its task and the effort alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Effort = Literal["fast", "default", "best"]
+#: What an encoding of numbers is made of.
+Encoding = Literal["none", "quantiles", "tree"]
+
+EFFORTS = ("fast", "default", "best")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a table decides how it is learnt."""
+
+    n_rows: int
+    n_inputs: int
+    n_numeric: int
+    #: 0 for numbers.
+    n_classes: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """A kind of network, and how it trains."""
+
+    encoding: Encoding
+    #: Parts of each column of numbers, at most.
+    bins: int = 0
+    hidden: tuple[int, ...] = (64, 64, 64)
+    activation: str = "SELU"
+    dropout: float = 0.05
+    rate: float = 0.002
+    weight_decay: float = 0.03
+    beta_2: float = 0.95
+    #: How many steps a training has, at most, as a multiple of the usual number.
+    steps: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """What a reader sees of it."""
+        encoded = {"none": "no encoding", "quantiles": f"{self.bins} quantiles", "tree": f"{self.bins} leaves"}
+        return f"{encoded[self.encoding]}, {'-'.join(map(str, self.hidden))}, {self.activation}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The networks to train: each of ``networks`` once for each of the first ``n_used`` of ``n_folds`` folds."""
+
+    networks: tuple[Network, ...]
+    n_folds: int
+    n_used: int
+    batch_size: int
+
+    def epochs(self, network: Network, shape: Shape) -> int:
+        """Return how many epochs a network trains, at most."""
+        steps = network.steps * (CLASS_STEPS if shape.n_classes else NUMBER_STEPS)
+        a_epoch = -(-shape.n_rows * (self.n_folds - 1) // self.n_folds // self.batch_size)
+        return int(min(MAX_EPOCHS, max(MIN_EPOCHS, round(steps / max(1, a_epoch)))))
+
+
+#: Steps of a training: numbers take longer to learn to the last digit than classes.
+NUMBER_STEPS, CLASS_STEPS = 7500, 2500
+MIN_EPOCHS, MAX_EPOCHS = 6, 300
+#: From so many rows on, one part of them is held out for all networks; below, each row once.
+LARGE = 5000
+#: The batch's rows, for tables of at most so many rows.
+BATCHES = ((2_000, 32), (6_000, 64), (20_000, 128), (100_000, 256), (400_000, 512))
+#: Encodings of all columns together, at most, and rows a bin has, at least.
+MAX_ENCODINGS, ROWS_A_BIN = 6000, 8
+
+QUANTILES = Network("quantiles", 48)
+TREE = Network("tree", 64, (64, 64), "ReLU", dropout=0.1)
+PLAIN = Network("none", 0, (64, 64), "Mish", dropout=0.1, rate=0.003, weight_decay=0.3)
+
+
+def plan(shape: Shape, effort: str) -> Plan:
+    """Return what is trained for a table of this shape."""
+    batch_size = next((size for rows, size in BATCHES if shape.n_rows <= rows), 1024)
+    is_large = shape.n_rows >= LARGE
+    networks = _networks(shape, effort, is_large)
+    n_folds = 10 if is_large else 5 if effort != "best" else 8
+    n_used = n_folds if not is_large else 1 if effort != "best" else 5
+    if effort == "fast":
+        n_used = 1 if is_large else 3
+    fitted = [_fitted(network, shape) for network in networks]
+    return Plan(tuple(dict.fromkeys(fitted)), n_folds, n_used, batch_size)
+
+
+def _networks(shape: Shape, effort: str, is_large: bool) -> list[Network]:
+    if shape.n_classes:
+        first, second = replace(TREE, bins=32, activation="Mish", dropout=0.2, weight_decay=0.0, beta_2=0.999), QUANTILES
+    else:
+        first, second = QUANTILES, TREE
+    if effort == "fast":
+        return [replace(first, steps=0.7)] if is_large else [first, PLAIN]
+    if effort == "default":
+        return [first, second] if is_large else [first, second, PLAIN]
+    return [
+        first,
+        second,
+        PLAIN,
+        replace(first, hidden=(96, 96, 96), activation="Mish"),
+        replace(second, hidden=(128, 128)),
+        replace(QUANTILES, bins=24, hidden=(128, 128), activation="Mish"),
+        replace(TREE, bins=128, hidden=(96, 96, 96), dropout=0.05),
+    ]
+
+
+def _fitted(network: Network, shape: Shape) -> Network:
+    """Return a network with no more bins than the table has use for."""
+    if network.encoding == "none":
+        return network
+    bins = min(network.bins, shape.n_rows // ROWS_A_BIN, MAX_ENCODINGS // max(1, shape.n_numeric))
+    if bins < 4 or shape.n_numeric == 0:
+        return replace(network, encoding="none", bins=0)
+    return replace(network, bins=bins)

@@ -1,4 +1,4 @@
-"""Held-out rows: which they are, and what they decide, that is how much each kind of network counts, and temperature."""
+"""Held-out rows: which they are, and what they decide: how much each kind of network counts, and the temperature."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def class_targets(y: Array) -> Array:
     counts = np.bincount(y)
     classes = np.argsort(-counts, kind="stable")[: min(np.count_nonzero(counts), MAX_CLASSES)]
     chosen = classes[1:] if len(classes) == 2 else classes  # two columns would say the same
-    return (y[:, None] == chosen).astype(np.float64)
+    return np.asarray(y[:, None] == chosen, np.float64)
 
 
 def _groups(column: Array, targets: Array) -> tuple[Array, Array, Array, Array]:
@@ -96,12 +96,10 @@ def _groups(column: Array, targets: Array) -> tuple[Array, Array, Array, Array]:
     total = np.zeros((len(starts) + 1, targets.shape[1]), np.float64)
     centred = targets - targets.mean(axis=0)
     np.cumsum(np.add.reduceat(centred[order], starts, axis=0), axis=0, out=total[1:])
-    return values[starts], values[ends - 1], np.r_[0, ends].astype(np.float64), total
+    return values[starts], values[ends - 1], np.concatenate([[0.0], ends]), total
 
 
-def _best_split(
-    counts: Array, sums: Array, start: int, end: int, min_rows: int
-) -> tuple[float, int, int, int] | None:
+def _best_split(counts: Array, sums: Array, start: int, end: int, min_rows: int) -> tuple[float, int, int, int] | None:
     """Return a leaf's best split: minus what it takes from the error, its place, and the leaf; None if it has none."""
     first = int(np.searchsorted(counts, counts[start] + min_rows, side="left"))
     last = int(np.searchsorted(counts, counts[end] - min_rows, side="right"))  # the place behind

@@ -26,6 +26,9 @@ MIN_ROWS = 10
 #: A training ends when for this part of its epochs none was better.
 PATIENCE = 0.34
 
+#: Networks of a kind that have the same held-out rows, at most.
+SAME_ROWS = 3
+
 Validation = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike]
 
 
@@ -40,8 +43,8 @@ class Fitted:
     lines : list of str
         What was tried, and what it brought on held-out rows.
     validation_scores : dict of float
-        Accuracy, or R², on held-out rows: of each kind of network by its name, and of all together, "ensemble". Empty if
-        there were too few rows to hold any out.
+        Accuracy, or R², on held-out rows: of each kind of network by its name, and of all together, "ensemble".
+        Empty if there were too few rows to hold any out.
     temperature : float
         By how much to divide the logarithms of probabilities, so that they say how often a class is right: `calibrated`
         does so. 1 for numbers.
@@ -186,7 +189,9 @@ def _samples(
 def _weights(where: str, weights: ArrayLike, n_rows: int) -> Array:
     found = check.plain(where, "sample_weight", weights).astype(np.float64)
     if found.shape != (n_rows,) or not (found >= 0).all() or not np.isfinite(found).all() or not found.any():
-        raise ValueError(f"{where}: sample_weight must hold a number of at least 0 for each of {n_rows} rows, not all 0.")
+        raise ValueError(
+            f"{where}: sample_weight must hold a number of at least 0 for each of {n_rows} rows, and not 0 alone."
+        )
     return found
 
 
@@ -198,6 +203,10 @@ def _held_out(where: str, table: Table | None, validation: Any, samples: Samples
     if found.X.shape[1] != samples.X.shape[1] or found.n_classes > samples.n_classes > 0:
         raise ValueError(f"{where}: validation must have the columns of X, and no other classes than y.")
     return Samples(found.X, found.y, found.weights, samples.n_classes)
+
+
+#: The rows that a network trains on, and those held out.
+Part = tuple[Samples, Samples | None]
 
 
 class _Fitting:
@@ -216,20 +225,17 @@ class _Fitting:
         self.builder = Builder(samples.X, samples.y, numeric, embedded, self.shape)
         self.parts = self._parts()
 
-    def _parts(self) -> list[tuple[Samples, Samples | None, Array]]:
-        """Return the rows to train on, those held out, and where these stand among all held-out rows, for each fold."""
+    def _parts(self) -> list[Part]:
+        """Return the rows to train on and those held out, for each fold."""
         samples, n_rows = self.samples, len(self.samples.X)
         if self.validation is not None:
-            rows = np.arange(len(self.validation.X))
-            return [(samples, self.validation, rows)] * min(self.plan.n_used, 3)
+            return [(samples, self.validation)] * min(self.plan.n_used, SAME_ROWS)
         if n_rows < MIN_ROWS:
-            return [(samples, None, np.arange(0))] * self.plan.n_used
+            return [(samples, None)] * self.plan.n_used
         own = choosing.folds(samples.y if samples.n_classes else None, n_rows, self.plan.n_folds, self.seed)
-        parts, start = [], 0
+        parts: list[Part] = []
         for number in range(self.plan.n_used):
-            out = np.flatnonzero(own == number)
-            parts.append((samples.of(own != number), samples.of(out), np.arange(start, start + len(out))))
-            start += len(out)
+            parts.append((samples.of(own != number), samples.of(own == number)))
         return parts
 
     def run(self, threads: int | None, progress: bool) -> Fitted:
@@ -244,7 +250,7 @@ class _Fitting:
         chosen = [(model, count) for models, count in zip(trained, counts, strict=True) if count for model in models]
         ensemble = self._ensemble([model for model, _ in chosen])
         ensemble.counts = tuple(count for _, count in chosen)
-        mean = sum(count * each for count, each in zip(counts, predictions, strict=True)) / sum(counts)
+        mean = np.average(predictions, axis=0, weights=counts)
         names = [network.name for network in self.plan.networks]
         scores = {name: _score(each, y, weights) for name, each in zip(names, predictions, strict=True)}
         scores["ensemble"] = _score(mean, y, weights)
@@ -259,11 +265,12 @@ class _Fitting:
 
     def _train(self, threads: int | None, progress: bool) -> list[list[Model]]:
         """Return the trained models: for each kind of network one a fold."""
-        runs, trained = [], []
+        runs: list[Run] = []
+        trained: list[list[Model]] = []
         for number, network in enumerate(self.plan.networks):
             epochs = self.plan.epochs(network, self.shape)
             trained.append([])
-            for fold, (samples, held_out, _) in enumerate(self.parts):
+            for fold, (samples, held_out) in enumerate(self.parts):
                 source = seeds_of(self.seed, number * 1000 + fold, 7)
                 model = self._model(network, samples, epochs, source)
                 trained[-1].append(model)
@@ -294,15 +301,16 @@ class _Fitting:
 
     def _predictions(self, trained: list[list[Model]]) -> tuple[list[Array], Array, Array | None]:
         """Return what each kind of network says of the held-out rows, their targets and their weights."""
-        outs = [held_out for _, held_out, _ in self.parts if held_out is not None]
+        outs = [held_out for _, held_out in self.parts if held_out is not None]
         if self.validation is not None:  # the same rows in all parts
             own = [np.mean([model.predict(outs[0].X) for model in models], axis=0) for models in trained]
             return own, outs[0].y, outs[0].weights
         predictions = [
-            np.concatenate([model.predict(out.X) for model, out in zip(models, outs, strict=True)]) for models in trained
+            np.concatenate([model.predict(out.X) for model, out in zip(models, outs, strict=True)])
+            for models in trained
         ]
-        weights = None if outs[0].weights is None else np.concatenate([out.weights for out in outs])  # type: ignore
-        return predictions, np.concatenate([out.y for out in outs]), weights
+        weights = [out.weights for out in outs if out.weights is not None]
+        return predictions, np.concatenate([out.y for out in outs]), np.concatenate(weights) if weights else None
 
     def _tried(self) -> str:
         n_kinds, n_each = len(self.plan.networks), len(self.parts)

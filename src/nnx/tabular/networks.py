@@ -7,12 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from nnx import activations
-from nnx._base import config
 from nnx._base.typing import Array
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Embedding, Layer_PiecewiseLinear, Layer_Thermometer
 from nnx.losses import Loss_CategoricalCrossentropy, Loss_MeanSquaredError
-from nnx.members import seeds_of
 from nnx.model import Model
 from nnx.optimizers import Optimizer_AdamW
 from nnx.schedules import Schedule_Cosine
@@ -81,9 +79,7 @@ class Builder:
         )
         if self._shape.n_classes:
             model.add(activations.Activation_Softmax())
-            model.set(
-                loss=Loss_CategoricalCrossentropy(), optimizer=optimizer, accuracy=Accuracy_Categorical()
-            )
+            model.set(loss=Loss_CategoricalCrossentropy(), optimizer=optimizer, accuracy=Accuracy_Categorical())
         else:
             model.set(loss=Loss_MeanSquaredError(), optimizer=optimizer, accuracy=Accuracy_Regression())
         model.finalize()

@@ -92,7 +92,10 @@ def plan(shape: Shape, effort: str) -> Plan:
 
 def _networks(shape: Shape, effort: str, is_large: bool) -> list[Network]:
     if shape.n_classes:
-        first, second = replace(TREE, bins=32, activation="Mish", dropout=0.2, weight_decay=0.0, beta_2=0.999), QUANTILES
+        first, second = (
+            replace(TREE, bins=32, activation="Mish", dropout=0.2, weight_decay=0.0, beta_2=0.999),
+            QUANTILES,
+        )
     else:
         first, second = QUANTILES, TREE
     if effort == "fast":

@@ -89,7 +89,7 @@ FLOORS = [
     {"cli.images"},
     {"cli.tasks"},
     {"cli.figures", "cli.measuring", "cli.networks"},
-    {"cli.report"},
+    {"cli.jobs", "cli.report"},
     {"cli.train", "cli.predict", "cli.evaluate", "cli.info", "cli.bench"},
     {"cli"},
     {"__main__"},

@@ -133,12 +133,14 @@ def test_a_diverged_fold_is_one_sentence(capsys):
     assert not os.path.exists("prices.safetensors")
 
 
-def test_ctrl_c_within_the_folds_saves_nothing(capsys, monkeypatch):
+@pytest.mark.parametrize("given", [QUICK, ()])
+def test_ctrl_c_within_the_folds_saves_nothing(capsys, monkeypatch, given):
     def interrupted(*arguments, **keywords):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(nnx, "train_many", interrupted)
-    err = train(capsys, "prices.csv", "--target", "price", "--folds", "2", code=130).err
+    monkeypatch.setattr(nnx.tabular, "fit", interrupted)
+    err = train(capsys, "prices.csv", "--target", "price", "--folds", "2", *given, code=130).err
     assert "Stopped within the cross-validation; nothing is saved." in err
     assert not os.path.exists("prices.safetensors")
 

@@ -68,9 +68,11 @@ class Judgement(NamedTuple):
             lines.append(f"test      {self.test.line}")
         return lines + details(self.main)
 
-    def warn(self) -> None:
+    def warn(self, one_network: bool = True) -> None:
         """Say on stderr that the model is no better than guessing, if that is so, and what to try."""
-        if self.training.verdict:
+        if not one_network:
+            advice = "Perhaps its columns say nothing of the target. Try more rows, or other columns."
+        elif self.training.verdict:
             advice = "Try a smaller --rate, or more --epochs."
         else:
             advice = "It is better on the training data. Try more rows, fewer --epochs, a larger --l2, or --dropout."

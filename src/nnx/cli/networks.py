@@ -145,7 +145,7 @@ def train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, chosen: 
     return 0
 
 
-def train_folds(each: Sequence[tuple[nnx.Model, tasks.Task, tasks.Settings]], seed: int) -> None:
+def train_folds(each: Sequence[tuple[tasks.Task, nnx.Model, tasks.Settings]], seed: int) -> None:
     """Train the networks of a cross-validation, as many at once as there are threads, with a bar that counts them."""
-    runs = [nnx.Run(model, task.X, task.y, **keywords(task, settings, seed)) for model, task, settings in each]
+    runs = [nnx.Run(model, task.X, task.y, **keywords(task, settings, seed)) for task, model, settings in each]
     nnx.train_many(runs, progress=True)

@@ -17,26 +17,41 @@ if TYPE_CHECKING:
 
     from nnx import Model
     from nnx._base.typing import Array
+    from nnx.scoring.importance import Importance
 
 Draw = Callable[["Model", "Array", "Array", "Axes"], "Axes"]
 HINT = "For a picture of it: python -m pip install 'nnx-core[plot]'"
 
 
-def draw(model: Model, X: Array, y: Array, what: Draw, title: str, path: str) -> bool:
-    """Write a picture with ``what`` on the left and the training's curves on the right; False without matplotlib."""
+def draw(
+    model: Any, X: Array, y: Array, what: Draw, title: str, path: str, importance: Importance | None = None
+) -> bool:
+    """Write a picture with ``what`` on the left and the training's curves on the right; False without matplotlib.
+
+    Several networks have no curves: there, the importance of columns is on the right, if it is known.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    assert model.history is not None
     preprocessor = model.preprocessor
     width, height = 6.5, 5.5
     if what is plot.confusion_matrix and preprocessor is not None and preprocessor.classes is not None:
         width, height = plot.matrix_size(preprocessor.classes)
-    figure = Figure(figsize=(width + 6, max(height, 5.5)), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(width, 6))
-    what(model, X, y, left)
-    plot.history(model.history, right, held_out="test")
+    recorded = getattr(model, "history", None)
+    if recorded is None and importance is None:
+        figure = Figure(figsize=(width, max(height, 5.5)), layout="constrained")
+        what(model, X, y, figure.add_subplot())
+    else:
+        figure = Figure(figsize=(width + 6, max(height, 5.5)), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(width, 6))
+        what(model, X, y, left)
+        if recorded is not None:
+            plot.history(recorded, right, held_out="test")
+            title = f"{title}, and the training"
+        elif importance is not None:
+            plot.importance(importance, right)
+            title = f"{title}, and the importance of columns"
     figure.suptitle(title, parse_math=False)
     _save(figure, "argument -o/--output", path)
     return True

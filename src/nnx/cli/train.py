@@ -7,14 +7,14 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import nnx
-from nnx.cli import figures, images, networks, pictures, report, tasks
+import nnx.tabular
+from nnx.cli import figures, images, jobs, networks, pictures, report, tasks
 from nnx.cli.arguments import (
     Number,
     Parser,
@@ -25,22 +25,25 @@ from nnx.cli.arguments import (
     flat,
     interval,
     layers,
-    sentence,
     swallowed,
     way_out,
 )
 from nnx.data.sheet import count, listed, shown
 from nnx.schedules import OVER_STEPS
+from nnx.tabular.recipe import EFFORTS
 
 if TYPE_CHECKING:
+    from nnx.scoring.importance import Importance
     from nnx.scoring.reports import Report
 
 #: More would take more time than anybody means to spend.
 MAX_RUNS = 1000
 TABLE_OPTIONS = ("target", "task", "text", "drop", "gaps", "decimal", "unknown", "header")
+#: Options that describe one network, or its training.
+NETWORK_OPTIONS = (*(field.name for field in fields(tasks.Settings)), "checkpoint", "checkpoint_every", "resume")
 #: Options that say something to some data sets only.
 ONLY_FOR = {
-    **dict.fromkeys((*TABLE_OPTIONS, "folds"), ("FILE.csv",)),
+    **dict.fromkeys((*TABLE_OPTIONS, "folds", "effort"), ("FILE.csv",)),
     **dict.fromkeys(("test", "test_size", "split_seed"), ("FILE.csv", "FOLDER/")),
     **dict.fromkeys(("size", "grey"), ("FOLDER/",)),
     **dict.fromkeys(("folder", "download"), ("fashion-mnist",)),
@@ -74,6 +77,55 @@ def add(commands: Any) -> None:
         help="spiral (the default), binary (a spiral of two arms), sine, fashion-mnist, a table: FILE.csv, or images: "
         "FOLDER/ with a folder for each class",
     )
+    option(
+        "--effort",
+        choices=EFFORTS,
+        help="for a table: how much is tried to predict it well, a second's work for 16,000 rows, some seconds', or a "
+        "minute's and more (default: default)",
+    )
+    option(
+        "--seed",
+        type=Whole(0, 2**32 - 1),
+        default=0,
+        metavar="N",
+        help="of weights and order, and of spiral's and binary's points (default: 0)",
+    )
+    option(
+        "--repeat",
+        type=Whole(1, MAX_RUNS),
+        default=1,
+        metavar="N",
+        help="train so often, each time with the next --seed and --split-seed, and print mean and spread of the "
+        "figures; the model of the first run is saved (default: 1)",
+    )
+    option(
+        "--folds",
+        type=Whole(2, MAX_RUNS),
+        metavar="N",
+        help="cross-validate: train so often on all rows but an N-th, judge each time on the rows left out, and print "
+        "mean and spread of the figures; the model that is saved is trained on all rows",
+    )
+    option("-o", "--output", metavar="FILE", help="where to save the model (default: named after the data)")
+    option("--report", metavar="FILE.html", help="where to write a page about data, training, figures and pictures")
+    images.add_mistakes_option(option)
+    _add_network_options(
+        parser.add_argument_group(
+            "for one network",
+            "With any of these, a table too is learnt by one plain network that they describe, without --effort.",
+        )
+    )
+    _add_table_options(parser.add_argument_group("for tables (FILE.csv); --test... and --split-seed for images too"))
+    fashion = parser.add_argument_group("for fashion-mnist").add_argument
+    fashion("--folder", metavar="FOLDER", help="where its four files are; else in NNX_DATA_HOME or your cache folder")
+    fashion("--download", action="store_true", default=None, help="fetch what is missing there (30 MB)")
+    images.add_options(parser.add_argument_group("for images (FOLDER/)").add_argument)
+    points = parser.add_argument_group("for spiral, binary and sine").add_argument
+    points("--samples", type=Whole(2, 10_000_000), metavar="N", help="points to train on, of each arm (default: 1000)")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _add_network_options(group: Any) -> None:
+    option = group.add_argument
     option("--layers", type=layers, metavar="N,N", help="neurons of each hidden layer, such as 64,64; or none")
     option("--epochs", type=Whole(1), metavar="N", help="how often to go through the data")
     option("--batch", type=Whole(1), metavar="N", help="samples a step")
@@ -116,28 +168,6 @@ def add(commands: Any) -> None:
         help="what dense layers multiply: float32 or, faster on processors with matrix units, numbers rounded to "
         "bfloat16; nnx info says whether this one has them (float32 unless you choose another)",
     )
-    option(
-        "--seed",
-        type=Whole(0, 2**32 - 1),
-        default=0,
-        metavar="N",
-        help="of weights and order, and of spiral's and binary's points (default: 0)",
-    )
-    option(
-        "--repeat",
-        type=Whole(1, MAX_RUNS),
-        default=1,
-        metavar="N",
-        help="train so often, each time with the next --seed and --split-seed, and print mean and spread of the "
-        "figures; the model of the first run is saved (default: 1)",
-    )
-    option(
-        "--folds",
-        type=Whole(2, MAX_RUNS),
-        metavar="N",
-        help="cross-validate: train so often on all rows but an N-th, judge each time on the rows left out, and print "
-        "mean and spread of the figures; the model that is saved is trained on all rows",
-    )
     option("--checkpoint", metavar="FILE", help="where to keep, now and then, how far the training has come")
     option(
         "--checkpoint-every",
@@ -146,17 +176,6 @@ def add(commands: Any) -> None:
         help="epochs between two of them, or seconds: 30s (default: 60s)",
     )
     option("--resume", metavar="FILE", help="go on from a checkpoint, with the same options, and keep writing to it")
-    option("-o", "--output", metavar="FILE", help="where to save the model (default: named after the data)")
-    option("--report", metavar="FILE.html", help="where to write a page about data, training, figures and pictures")
-    images.add_mistakes_option(option)
-    _add_table_options(parser.add_argument_group("for tables (FILE.csv); --test... and --split-seed for images too"))
-    fashion = parser.add_argument_group("for fashion-mnist").add_argument
-    fashion("--folder", metavar="FOLDER", help="where its four files are; else in NNX_DATA_HOME or your cache folder")
-    fashion("--download", action="store_true", default=None, help="fetch what is missing there (30 MB)")
-    images.add_options(parser.add_argument_group("for images (FOLDER/)").add_argument)
-    points = parser.add_argument_group("for spiral, binary and sine").add_argument
-    points("--samples", type=Whole(2, 10_000_000), metavar="N", help="points to train on, of each arm (default: 1000)")
-    parser.set_defaults(run=run, parser=parser)
 
 
 def _add_table_options(group: Any) -> None:
@@ -187,23 +206,24 @@ def run(chosen: argparse.Namespace) -> int:
     output, picture = _checked_outputs(chosen)
     with chosen.parser.refusing(chosen.command):
         np.random.seed(chosen.seed)  # of the points of spiral, too
-        job, folds = _jobs(chosen)
+        job, folds = jobs.jobs(chosen)
     print("\n".join(_announcement(job, chosen.folds)), flush=True)
     of_folds: list[Report] = []
     began = time.perf_counter()
     try:
         if folds is not None:
-            of_folds, code = _cross_validated(chosen, folds)
+            of_folds, code = jobs.cross_validated(chosen, folds)
             if code:
                 return code
             began = time.perf_counter()
-        outcome = _train(job, chosen)
+        outcome = jobs.train(job, chosen)
     except nnx.DivergenceError as error:
-        print(f"nnx train: {_diverged(error)}. No model is saved. Try a smaller --rate or --l2.", file=sys.stderr)
+        print(f"nnx train: {jobs.diverged(error)}. No model is saved. Try a smaller --rate or --l2.", file=sys.stderr)
         return 1
     model, code = outcome.model, outcome.code
     if model is None:
-        print("Stopped before the first step; nothing is saved.", file=sys.stderr)
+        early = "Stopped before the end" if chosen.effort else "Stopped before the first step"
+        print(f"{early}; nothing is saved.", file=sys.stderr)
         return code
     seconds = time.perf_counter() - began
     model.save(output)  # first of all: what follows can be had again
@@ -216,121 +236,20 @@ def run(chosen: argparse.Namespace) -> int:
     with chosen.parser.refusing():
         judgement = figures.judge(model, task)
         importance = None if chosen.data in tasks.TASKS else figures.importance(model, task)
-    print("\n".join([*judgement.lines(), *figures.importance_lines(importance)]))
+    print("\n".join([*outcome.lines, *judgement.lines(), *figures.importance_lines(importance)]))
     all_rows = ", trained on the rows of all folds" if chosen.folds else ""
     print(f"Model saved to {os.path.abspath(output)}{all_rows}", flush=True)
-    _draw(model, task, picture)
+    _draw(model, task, picture, importance)
     if chosen.report is not None:
-        told = outcome.lines or [job.described()]
+        told = [job.described(), *outcome.lines]
         story = report.Story(task, model, judgement, told, seconds, chosen.command, of_folds, importance)
         report.write(chosen.report, story)
         print(f"Report saved to {os.path.abspath(chosen.report)}")
     if chosen.mistakes is not None:
         images.draw_mistakes(model, *(task.held_out or (task.X, task.y)), chosen.mistakes)
     if chosen.repeat > 1 and not code:
-        code = _repeat(chosen, judgement.main, judgement.part)
-    judgement.warn()
-    return code
-
-
-class Job(NamedTuple):
-    """What is to be trained: a network with its first weights, on data."""
-
-    task: tasks.Task
-    settings: tasks.Settings
-    model: nnx.Model
-
-    def described(self) -> str:
-        """Return what is going to be done, in a sentence."""
-        return networks.described(self.task, self.settings)
-
-
-class Outcome(NamedTuple):
-    """What has been trained: a model, None if there is none; the exit code; what is to be told of it."""
-
-    model: Any
-    code: int
-    lines: list[str]
-
-
-def _jobs(chosen: argparse.Namespace) -> tuple[Job, Iterator[Job] | None]:
-    """Return what is to be trained, and what is for a cross-validation, if that is asked for."""
-    if chosen.folds is None:
-        return _prepared(chosen, tasks.load(chosen)), None
-    task, folds = tasks.cross_validation(chosen)
-    return _prepared(chosen, task), (_prepared(chosen, each) for each in folds)
-
-
-def _prepared(chosen: argparse.Namespace, task: tasks.Task) -> Job:
-    """Return the data, how to train on them, and a model with its first weights."""
-    np.random.seed(chosen.seed)
-    if chosen.patience is not None:
-        task = tasks.hold_out(task, chosen.split_seed or 0)
-    settings = replace(task.settings, **_given(chosen))
-    if settings.schedule is not None and chosen.decay is None:
-        settings = replace(settings, decay=0.0)
-    suitable = networks.SUITABLE[task.output]
-    if settings.loss not in (None, *suitable):
-        what = {tasks.SOFTMAX: "several classes", tasks.SIGMOID: "two classes", tasks.LINEAR: "a standardized number"}
-        raise ValueError(
-            f"argument --loss: must be {' or '.join(suitable)} to predict {what[task.output]}, got {settings.loss!r}"
-        )
-    return Job(task, settings, networks.build(task, settings, chosen.seed))
-
-
-def _train(job: Job, chosen: argparse.Namespace) -> Outcome:
-    code = networks.train(job.model, job.task, job.settings, chosen)
-    has_begun = job.model.history is not None and len(job.model.history) > 0
-    return Outcome(job.model if has_begun else None, code, [])
-
-
-def _diverged(error: nnx.DivergenceError) -> str:
-    return sentence(error).partition(". ")[0]
-
-
-def _cross_validated(chosen: argparse.Namespace, folds: Iterator[Job]) -> tuple[list[Report], int]:
-    """Train on all folds but one, for each of them, and print what that has come to; return it, and the exit code."""
-    reports: list[Report] = []
-    with chosen.parser.refusing(chosen.command):
-        jobs = list(folds)
-    with networks.terminating() as code:
-        try:
-            networks.train_folds([(job.model, job.task, job.settings) for job in jobs], chosen.seed)
-        except KeyboardInterrupt:
-            print("Stopped within the cross-validation; nothing is saved.", file=sys.stderr)
-            return [], code()
-    for number, job in enumerate(jobs, 1):
-        assert job.task.held_out is not None
-        reports.append(figures.report(job.model, *job.task.held_out))
-        print(f"fold {number} of {chosen.folds}: {reports[-1].line}", flush=True)
-    print("\n".join(figures.spread(reports, "folds, rows not trained on")), flush=True)
-    return reports, 0
-
-
-def _repeat(chosen: argparse.Namespace, first: Report, part: str) -> int:
-    """Train again with the seeds that follow, and print what all runs have come to; return the exit code."""
-    reports, code = [first], 0
-    for number in range(1, chosen.repeat):
-        seeds = {name: ((getattr(chosen, name) or 0) + number) % 2**32 for name in ("seed", "split_seed")}
-        again = argparse.Namespace(**{**vars(chosen), **seeds})
-        with chosen.parser.refusing():
-            np.random.seed(again.seed)  # of the points of spiral, too
-            job = _prepared(again, tasks.load(again))
-        name = f"run {number + 1} of {chosen.repeat}"
-        try:
-            outcome = _train(job, again)
-        except nnx.DivergenceError as error:
-            print(f"{name}: {_diverged(error)}")
-            code = 1
-            continue
-        if outcome.code:
-            print(f"{name}: stopped")
-            code = outcome.code
-            break
-        reports.append(figures.judge(outcome.model, job.task).main)
-        print(f"{name}: {reports[-1].line}", flush=True)
-    print("\n".join(figures.spread(reports, f"runs, {part} data")))
-    print("The saved model is that of the first run.")
+        code = jobs.repeat(chosen, judgement.main, judgement.part)
+    judgement.warn(chosen.effort is None)
     return code
 
 
@@ -403,6 +322,8 @@ def _check_options(chosen: argparse.Namespace) -> None:
             chosen.parser.error(f"argument {option}: is for {' and '.join(kinds)} only, got it with {chosen.data!r}")
     if kind == "FILE.csv" and chosen.target is None:
         _refuse_without_target(chosen)
+    if kind == "FILE.csv":
+        chosen.effort = _effort(chosen)
     if chosen.unknown is not None and chosen.test is None:
         chosen.parser.error("argument --unknown: is for --test only")
     for name in ("repeat", "checkpoint", "resume", "test_size"):
@@ -418,6 +339,15 @@ def _check_options(chosen: argparse.Namespace) -> None:
             f"argument --test: must be other data than {chosen.data!r}, which the model is trained on, "
             f"got {chosen.test!r}"
         )
+
+
+def _effort(chosen: argparse.Namespace) -> str | None:
+    """Return how much is tried for a table; None where options describe one network."""
+    of_network = [name for name in NETWORK_OPTIONS if getattr(chosen, name) is not None]
+    if of_network and chosen.effort is not None:
+        option = of_network[0].replace("_", "-")
+        chosen.parser.error(f"argument --effort: not allowed with argument --{option}, which is for one network")
+    return None if of_network else chosen.effort or "default"
 
 
 def _refuse_without_target(chosen: argparse.Namespace) -> None:
@@ -438,13 +368,7 @@ def _refuse_without_target(chosen: argparse.Namespace) -> None:
     chosen.parser.exit(2, f"{chosen.parser.prog}: {message}{'' if problems.found else ' '}{advice}\n")
 
 
-def _given(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that the command line replaces."""
-    values = {field.name: getattr(chosen, field.name) for field in fields(tasks.Settings)}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _announcement(job: Job, n_folds: int | None) -> list[str]:
+def _announcement(job: jobs.Job, n_folds: int | None) -> list[str]:
     """Return what is going to be done."""
     task, table = job.task, job.task.table
     if isinstance(table, nnx.Images):
@@ -461,10 +385,10 @@ def _announcement(job: Job, n_folds: int | None) -> list[str]:
     return [*lines, job.described()]
 
 
-def _draw(model: nnx.Model, task: tasks.Task, path: str) -> None:
+def _draw(model: Any, task: tasks.Task, path: str, importance: Importance | None) -> None:
     X, y = task.held_out or (task.X, task.y)
     part = "test" if task.held_out else "training"
-    if pictures.draw(model, X, y, task.picture, f"{task.source}: {part} data, and the training", path):
+    if pictures.draw(model, X, y, task.picture, f"{task.source}: {part} data", path, importance):
         print(f"Picture saved to {os.path.abspath(path)}")
     else:
         print(pictures.HINT)

@@ -139,7 +139,7 @@ def test_train_fashion_mnist_from_its_folder_or_the_data_folder(tmp_path, fashio
 
 
 def test_train_a_table_of_numbers_then_predict_from_a_raw_file(tmp_path, flats):
-    done = run("train", "flats.csv", "--target", "rent", cwd=tmp_path)
+    done = run("train", "flats.csv", "--target", "rent", "--layers", "64,64", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "flats.csv: 160 samples to train on, 40 to test; the target 'rent' is a number."
@@ -717,7 +717,7 @@ def test_ctrl_c_before_the_first_step_keeps_the_older_model(files, capsys, monke
     monkeypatch.chdir(files)
     monkeypatch.setattr(nnx.Model, "train", interrupted)
     before = (files / "flats.model").read_bytes()
-    assert main(["train", "flats.csv", "--target", "rent", "-o", "flats.model"]) == 130
+    assert main(["train", "flats.csv", "--target", "rent", "-o", "flats.model", *QUICK]) == 130
     assert capsys.readouterr().err == "Stopped before the first step; nothing is saved.\n"
     assert (files / "flats.model").read_bytes() == before
 
@@ -725,7 +725,7 @@ def test_ctrl_c_before_the_first_step_keeps_the_older_model(files, capsys, monke
 def test_predictions_have_as_many_digits_as_the_target_needs(tmp_path):
     rows = "".join(f"{i},{1_700_000_000 + 10 * i}\n" for i in range(300))
     (tmp_path / "times.csv").write_text("x,time\n" + rows)
-    run("train", "times.csv", "--target", "time", cwd=tmp_path)
+    run("train", "times.csv", "--target", "time", "--layers", "64,64", cwd=tmp_path)
     predicted = run("predict", "times.safetensors", "times.csv", cwd=tmp_path).stdout.split()[1:]
     assert all(re.fullmatch(r"\d+\.\d{3}", value) for value in predicted)
     errors = [float(value) - (1_700_000_000 + 10 * i) for i, value in enumerate(predicted)]

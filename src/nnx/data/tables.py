@@ -24,7 +24,8 @@ from nnx.data.learning import MOST_MISSING, check_roles, learnt, names_of, propo
 from nnx.data.notation import is_gap
 from nnx.data.problems import Problems
 from nnx.data.records import sheet_of
-from nnx.data.sheet import Sheet, count, listed, read_csv, shown
+from nnx.data.sheet import Sheet, count, listed, shown
+from nnx.data.table_files import names_of_file, read_sheet
 
 #: A table prints no more columns than this.
 SHOWN_COLUMNS = 30
@@ -407,7 +408,7 @@ def load_csv(
     check.one_of(where, "task", task, (None, "classification", "regression"))
     check.one_of(where, "gaps", gaps, ("fill", "refuse"))
     check.one_of(where, "decimal", decimal, (None, ".", ","))
-    sheet = read_csv(where, path, header)
+    sheet = read_sheet(where, path, header)
     (name,), as_text, dropped = names_of(sheet, target=[target], text=text, drop=drop)
     check_roles(where, as_text, dropped)
     if name in dropped:
@@ -440,7 +441,7 @@ def problems_without_target(
     decimal: str | None,
 ) -> Problems:
     """Return what would be in the way of loading a file if none of its columns were the target."""
-    sheet = read_csv("load_csv", path, header)
+    sheet = read_sheet("load_csv", path, header)
     as_text, dropped = names_of(sheet, text=text, drop=drop)
     check_roles("load_csv", as_text, dropped)
     problems = Problems(sheet)
@@ -466,4 +467,4 @@ def _leave_out_rows_without(sheet: Sheet, place: int, known: Collection[str] = (
 
 def column_names(path: Path, header: bool | None = None) -> list[str]:
     """Return the names that `load_csv` would give a file's columns."""
-    return read_csv("column_names", path, header).names
+    return names_of_file("column_names", path, header)

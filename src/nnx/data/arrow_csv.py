@@ -19,6 +19,8 @@ from nnx.data.notation import LARGEST, is_gap
 #: What `str.strip` removes.
 BLANKS = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
 GAPS = pa.array(sorted(SPELLED))
+#: What pyarrow's own pool has once had it keeps from NumPy.
+POOL = pa.system_memory_pool()
 
 
 class Parser:
@@ -46,6 +48,7 @@ class Parser:
                 read_options=self._read,
                 parse_options=parse,
                 convert_options=self._convert,
+                memory_pool=POOL,
             )
         except pa.ArrowInvalid:  # rows of other lengths, or bytes that are no UTF-8
             return None
@@ -56,7 +59,7 @@ class Parser:
         """Add a column of a block to what has been gathered."""
         for chunk in column.chunks:
             if gathered.keeps == "texts":
-                coded = chunk.dictionary_encode()
+                coded = pc.dictionary_encode(chunk, memory_pool=POOL)
                 gathered.add_coded(coded.dictionary.to_pylist(), coded.indices.to_numpy())
             elif gathered.keeps == "numbers":
                 gathered.add_numbers(_numbers(chunk), len(chunk))
@@ -68,8 +71,9 @@ def _numbers(chunk: Any) -> Array | None:
     """Return what `numbers_of` does."""
     values = _cast(chunk)
     if values is None:
-        chunk = pc.utf8_trim(chunk, characters=BLANKS)
-        values = _cast(pc.if_else(pc.is_in(chunk, value_set=GAPS), None, chunk))
+        chunk = pc.utf8_trim(chunk, characters=BLANKS, memory_pool=POOL)
+        gaps = pc.is_in(chunk, value_set=GAPS, memory_pool=POOL)
+        values = _cast(pc.if_else(gaps, None, chunk, memory_pool=POOL))
     if values is None:
         return numbers_of(chunk.to_pylist())  # Python reads more numbers than pyarrow does
     found: Array = values.to_numpy(zero_copy_only=False)
@@ -83,6 +87,6 @@ def _numbers(chunk: Any) -> Array | None:
 
 def _cast(chunk: Any) -> Any:
     try:
-        return pc.cast(chunk, pa.float64())
+        return pc.cast(chunk, pa.float64(), memory_pool=POOL)
     except pa.ArrowInvalid:
         return None

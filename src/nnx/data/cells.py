@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import overload
@@ -107,12 +107,19 @@ class TextList(Sequence[str]):
     def __init__(self, content: bytes | memoryview, ends: Array) -> None:
         self._content, self._ends = memoryview(content), ends
 
+    @classmethod
+    def of(cls, texts: Collection[str]) -> TextList:
+        """Return a list of texts."""
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        return cls(b"".join(encoded), ends)
+
     def __len__(self) -> int:
         return len(self._ends) - 1
 
     def __iter__(self) -> Iterator[str]:
         content, ends = self._content, self._ends.tolist()
-        return (str(content[start:end], "utf-8") for start, end in pairwise(ends))
+        return (str(content[start:end], "utf-8", "surrogatepass") for start, end in pairwise(ends))
 
     @overload
     def __getitem__(self, place: int) -> str: ...
@@ -122,7 +129,7 @@ class TextList(Sequence[str]):
         if isinstance(place, slice):
             return [self[each] for each in range(*place.indices(len(self)))]
         place = range(len(self))[place]
-        return str(self._content[self._ends[place] : self._ends[place + 1]], "utf-8")
+        return str(self._content[self._ends[place] : self._ends[place + 1]], "utf-8", "surrogatepass")
 
 
 class Texts(Cells):

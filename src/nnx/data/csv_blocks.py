@@ -10,6 +10,8 @@ import numpy as np
 from nnx._base.typing import Array
 
 QUOTE, NEWLINE, RETURN = b'"\n\r'
+#: Bytes of a blank line, with its end.
+BLANK = 2
 
 
 def whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -46,8 +48,6 @@ class RowEnds:
         The places of the bytes that end them.
     lines : integer array (rows,)
         The lines, counted from 1, that they end in.
-    n_lines : int
-        Of all rows.
     """
 
     of_rows: Array
@@ -57,11 +57,6 @@ class RowEnds:
     def n_lines(self) -> int:
         """How many lines the rows have."""
         return int(self.lines[-1]) if len(self.lines) else 0
-
-    @property
-    def longest(self) -> int:
-        """How many bytes the longest row has."""
-        return int(np.diff(self.of_rows, prepend=-1).max()) if len(self.of_rows) else 0
 
 
 def row_ends(block: bytes, delimiter: str) -> RowEnds | None:
@@ -87,9 +82,11 @@ def row_ends(block: bytes, delimiter: str) -> RowEnds | None:
 
 def is_certain(block: bytes, ends: RowEnds, longest: int) -> bool:
     """Return whether every reader takes the same lines for rows: none is blank, odd or longer than so many bytes."""
-    odd = b"\0" in block or block[:1] in b"\n\r" or b"\n\n" in block or b"\n\r" in block or _has_lone_return(block)
-    return not odd and ends.longest <= longest
+    lengths = np.diff(ends.of_rows, prepend=-1)
+    return bool(
+        lengths.min() > BLANK and lengths.max() <= longest and b"\0" not in block and not _has_lone_return(block)
+    )
 
 
 def _has_lone_return(block: bytes) -> bool:
-    return block.count(b"\r") != block.count(b"\r\n")
+    return b"\r" in block and block.count(b"\r") != block.count(b"\r\n")

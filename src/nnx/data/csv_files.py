@@ -40,13 +40,15 @@ LEAST_FAST, WIDEST_FAST = 2_000_000, 2_000
 class Layout:
     """How a CSV file is laid out.
 
-    ``names`` are of its columns, ``begins`` is how many lines stand before the first row of cells.
+    ``names`` are of its columns, ``begins`` is how many lines stand before the first row of cells, ``bytes_of_row`` how
+    long the first rows are.
     """
 
     delimiter: str
     names: tuple[str, ...]
     header: bool
     begins: int
+    bytes_of_row: int = 1
 
     @property
     def width(self) -> int:
@@ -95,7 +97,7 @@ def layout_of(source: Source, header: bool | None = None) -> Layout:
     has_header = _looks_like_header(rows) if header is None else header
     first = rows[0] if has_header else [""] * len(rows[0])
     names = tuple(name or f"column {number}" for number, name in enumerate(first, 1))
-    return Layout(delimiter, names, has_header, ends[has_header])
+    return Layout(delimiter, names, has_header, ends[has_header], max(1, len(start) // max(1, start.count("\n"))))
 
 
 def _first_rows(source: Source, delimiter: str, skip: int) -> tuple[list[list[str]], list[int]]:
@@ -175,7 +177,9 @@ class _Rows:
 
     def __init__(self, source: Source, layout: Layout, only: int | None = None) -> None:
         self.source, self.layout, self.only = source, layout, only
-        self.columns = [Gathered() for _ in layout.names] if only is None else [Gathered(keeps_texts=True)]
+        expected = source.size // max(layout.bytes_of_row, 2 * layout.width)
+        columns = range(layout.width) if only is None else [only]
+        self.columns = [Gathered(only is not None, expected) for _ in columns]
         self.n_rows = self.n_odd = 0
         self._first_odd = (0, 0)
         self._line = 0

@@ -9,13 +9,36 @@ from itertools import product
 import numpy as np
 
 from nnx._base.typing import Array
-from nnx.data.cells import Cells, Later, Numbers, Texts
+from nnx.data.cells import Cells, Later, Numbers, TextList, Texts
 from nnx.data.notation import GAPS, LARGEST, is_gap, number
 
 #: A column of more different texts than this is kept as an array if all are numbers, else up to the second number.
 FEW, MANY = 4096, 200_000
 #: The gaps in all cases of letters.
 SPELLED = frozenset("".join(each) for gap in GAPS for each in product(*((c.lower(), c.upper()) for c in gap)))
+
+
+class Growing:
+    """An array that grows at its end. Room that is never used costs no memory on systems that give it when written."""
+
+    def __init__(self, dtype: type, expected: int) -> None:
+        self._values: Array = np.empty(max(expected, 1), dtype)
+        self._used = 0
+
+    def add(self, part: Array) -> None:
+        """Add values."""
+        end = self._used + len(part)
+        if end > len(self._values):
+            larger = np.empty(max(end, 2 * len(self._values)), self._values.dtype)
+            larger[: self._used] = self.array
+            self._values = larger
+        self._values[self._used : end] = part
+        self._used = end
+
+    @property
+    def array(self) -> Array:
+        """The values so far."""
+        return self._values[: self._used]
 
 
 class Gathered:
@@ -29,17 +52,19 @@ class Gathered:
     ----------
     keeps_texts : bool
         Keep texts however many there are.
+    expected : int
+        How many rows there may be.
 
     Attributes
     ----------
     keeps : "texts", "numbers" or "nothing"
     """
 
-    def __init__(self, keeps_texts: bool = False) -> None:
-        self.keeps = "texts"
+    def __init__(self, keeps_texts: bool = False, expected: int = 0) -> None:
+        self.keeps, self._expected = "texts", expected
         self._most: float = math.inf if keeps_texts else FEW
         self._places: dict[str, int] = {}
-        self._parts: list[Array] = []
+        self._kept = Growing(np.int32, expected)
         self._n_rows = 0
 
     def add(self, cells: Sequence[str]) -> None:
@@ -63,7 +88,7 @@ class Gathered:
     def add_numbers(self, values: Array | None, n_rows: int) -> None:
         """Take the numbers of some rows, NaN for gaps; None if there is something else among them."""
         if values is None:
-            self.keeps, self._parts = "nothing", []
+            self._keep_nothing()
             self._n_rows += n_rows
         else:
             self._add(values)
@@ -73,7 +98,7 @@ class Gathered:
         self._n_rows += n_rows
 
     def _add(self, part: Array) -> None:
-        self._parts.append(part)
+        self._kept.add(part)
         self._n_rows += len(part)
 
     def _note(self, different: Iterable[str]) -> None:
@@ -88,22 +113,25 @@ class Gathered:
             return None
         values = numbers_of([*self._places]) if self._most < MANY else None
         if values is not None:
-            self.keeps, self._parts = "numbers", [values[codes] for codes in self._parts]
+            codes, self._kept = self._kept.array, Growing(np.float64, self._expected)
+            self._kept.add(values[codes])
+            self.keeps, self._places = "numbers", {}
         elif self._most < MANY:
             self._most = MANY
             return self._outgrow()
         else:
-            self.keeps, self._parts = "nothing", []
-        self._places = {}
+            self._keep_nothing()
         return None
+
+    def _keep_nothing(self) -> None:
+        self.keeps, self._places, self._kept = "nothing", {}, Growing(np.int32, 0)
 
     def cells(self, written: Callable[[], Cells]) -> Cells:
         """Return all cells, after which nothing is left here; ``written`` reads them from the file once more."""
         if self.keeps == "nothing":
             return Later(self._n_rows, written)
-        parts, self._parts = self._parts, []
-        joined = np.concatenate(parts) if len(parts) != 1 else parts[0]
-        return Numbers(joined, None, written) if self.keeps == "numbers" else stripped([*self._places], joined)
+        kept, self._kept = self._kept.array, Growing(np.int32, 0)
+        return Numbers(kept, None, written) if self.keeps == "numbers" else stripped([*self._places], kept)
 
 
 def stripped(different: Sequence[str], codes: Array) -> Texts:
@@ -112,7 +140,7 @@ def stripped(different: Sequence[str], codes: Array) -> Texts:
     new_codes = [places.setdefault(cell.strip(), len(places)) for cell in different]
     if len(places) < len(different):
         codes = np.array(new_codes, np.int32)[codes]
-    return Texts([*places], codes)
+    return Texts(TextList.of(places) if len(places) > FEW else [*places], codes)
 
 
 def numbers_of(cells: Sequence[str]) -> Array | None:

@@ -73,7 +73,7 @@ def test_every_form_reads_what_is_written_in_it(moment, form):
 )
 def test_what_is_no_date_is_none(text):
     assert forms(text) == ()
-    assert all(dates.moment(text, form) is None for form in dates.FORMS)
+    assert all(dates.Reader(form).moment(text) is None for form in dates.FORMS)
     assert read(text) == [None]
 
 

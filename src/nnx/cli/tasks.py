@@ -18,7 +18,8 @@ from nnx.cli.images import notes
 from nnx.cli.pictures import Draw
 from nnx.data.columns import Column, Date, Number, Text
 from nnx.data.notation import PLAIN
-from nnx.data.sheet import Sheet, count, listed, read_csv, shown
+from nnx.data.sheet import Sheet, count, listed, shown
+from nnx.data.table_files import read_sheet
 from nnx.engine.classes import held_out_rows
 from nnx.engine.job import Split
 
@@ -197,7 +198,7 @@ def _table_task(
     """Return the task of a table's samples; with ``--test``, if it is ``named``, that file's are the test part."""
     remarks = _remarks(table)
     if chosen.test is not None and named:
-        sheet = read_csv("load_csv", chosen.test, table.header)
+        sheet = read_sheet("load_csv", chosen.test, table.header)
         X_test, y_test = table.read_samples(sheet, unknown=chosen.unknown or "error")
         remarks += reading_remarks(sheet, table, f" of {os.path.basename(chosen.test)}")
     batch = chosen.batch or Settings.batch
@@ -218,7 +219,7 @@ def cross_validation(chosen: argparse.Namespace) -> tuple[Task, Iterator[Task]]:
 
     What is learnt of the columns for a fold, such as means, is learnt from the other folds' rows.
     """
-    sheet = read_csv("Table.learn", chosen.data, chosen.header)
+    sheet = read_sheet("Table.learn", chosen.data, chosen.header)
     arguments = _columns(chosen, sheet.names)
     table = nnx.Table.learn(sheet, **arguments)  # which leaves out rows without a target
     X, y = table.read_samples(sheet)

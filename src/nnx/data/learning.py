@@ -218,7 +218,7 @@ class Learner:
         form = self._form(found)
         if is_target:
             reason = f"holds dates such as {dates.example(form)} in column {shown(name)}, which cannot be predicted"
-            self.problems.add(f"{reason}. Write them as numbers, such as of days", None, name, TARGET)
+            self.problems.add(f"{reason}. Write them as numbers, such as days since the first", None, name, TARGET)
             return None
         times = dates.moments(self.sheet.columns[found.place], form)[self.training_rows]
         gaps = np.isnat(times)

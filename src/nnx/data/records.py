@@ -12,7 +12,8 @@ import numpy as np
 
 from nnx._base.text import abridged
 from nnx.data.notation import Cell
-from nnx.data.sheet import Sheet, count, read_csv, shown
+from nnx.data.sheet import Sheet, count, shown
+from nnx.data.table_files import read_sheet
 from nnx.errors import DataFileError
 
 EXPECTED = "a file, a data frame, a dict of columns or a list of dicts"
@@ -26,7 +27,7 @@ def sheet_of(where: str, data: Any, header: bool | None) -> Sheet:
     if isinstance(data, Sheet):
         return data
     if isinstance(data, str | bytes | os.PathLike) or hasattr(data, "read"):
-        return read_csv(where, data, header)
+        return read_sheet(where, data, header)
     if hasattr(data, "columns") and hasattr(data, "__getitem__"):
         return _of_frame(where, data)
     if isinstance(data, Mapping):

@@ -37,7 +37,8 @@ from nnx.data.preparation import Preparation
 from nnx.data.problems import Problems
 from nnx.data.records import sheet_of
 from nnx.data.scaling import STANDARD
-from nnx.data.sheet import Sheet, count, listed, read_csv, shown
+from nnx.data.sheet import Sheet, count, listed, shown
+from nnx.data.table_files import names_of_file, read_sheet
 
 #: A table prints no more columns than this.
 SHOWN_COLUMNS = 30
@@ -555,7 +556,7 @@ def _with_roles(
     check.one_of(where, "gaps", gaps, ("fill", "refuse"))
     check.one_of(where, "decimal", decimal, (None, ".", ","))
     how.checked(where)
-    sheet = read_csv(where, data, header) if where == "load_csv" else sheet_of(where, data, header)
+    sheet = read_sheet(where, data, header) if where == "load_csv" else sheet_of(where, data, header)
     sheet.where = where
     (name,), as_text, dropped = names_of(sheet, target=[target], text=text, drop=drop)
     check_roles(where, as_text, dropped)
@@ -611,7 +612,7 @@ def problems_without_target(
     decimal: str | None,
 ) -> Problems:
     """Return what would be in the way of loading a file if none of its columns were the target."""
-    sheet = read_csv("load_csv", path, header)
+    sheet = read_sheet("load_csv", path, header)
     as_text, dropped = names_of(sheet, text=text, drop=drop)
     check_roles("load_csv", as_text, dropped)
     problems = Problems(sheet)
@@ -635,4 +636,4 @@ def _rows_without(sheet: Sheet, place: int, known: Collection[str] = ()) -> Arra
 
 def column_names(path: Path, header: bool | None = None) -> list[str]:
     """Return the names that `load_csv` would give a file's columns."""
-    return read_csv("column_names", path, header).names
+    return names_of_file("column_names", path, header)

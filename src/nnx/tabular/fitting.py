@@ -48,12 +48,15 @@ class Fitted:
     temperature : float
         By how much to divide the logarithms of probabilities, so that they say how often a class is right: `calibrated`
         does so. 1 for numbers.
+    held_out : list of int arrays
+        For each member the rows of ``X`` that it was not trained on; empty arrays if none were held out of ``X``.
     """
 
     ensemble: Ensemble
     lines: list[str] = field(default_factory=list)
     validation_scores: dict[str, float] = field(default_factory=dict)
     temperature: float = 1.0
+    held_out: list[Array] = field(default_factory=list)
 
     def calibrated(self, probabilities: ArrayLike) -> Array:
         """Return probabilities (rows, classes), such as ``ensemble.predict`` gives, at this temperature."""
@@ -223,6 +226,7 @@ class _Fitting:
         self.shape = Shape(n_rows, n_inputs, len(numeric), samples.n_classes)
         self.plan: Plan = plan(self.shape, effort)
         self.builder = Builder(samples.X, samples.y, numeric, embedded, self.shape)
+        self.held_out: list[Array] = []  # rows, by part
         self.parts = self._parts()
 
     def _parts(self) -> list[Part]:
@@ -235,6 +239,7 @@ class _Fitting:
         own = choosing.folds(samples.y if samples.n_classes else None, n_rows, self.plan.n_folds, self.seed)
         parts: list[Part] = []
         for number in range(self.plan.n_used):
+            self.held_out.append(np.flatnonzero(own == number))
             parts.append((samples.of(own != number), samples.of(own == number)))
         return parts
 
@@ -242,7 +247,8 @@ class _Fitting:
         """Train all networks, and choose."""
         trained = self._train(threads, progress)
         if self.parts[0][1] is None:
-            return Fitted(self._ensemble([model for models in trained for model in models]), [self._tried()])
+            models = [model for models in trained for model in models]
+            return Fitted(self._ensemble(models), [self._tried()], held_out=[np.empty(0, np.intp)] * len(models))
         predictions, y, weights = self._predictions(trained)
         counts = choosing.draw(predictions, y, weights)
         if not any(counts):
@@ -255,7 +261,10 @@ class _Fitting:
         scores = {name: _score(each, y, weights) for name, each in zip(names, predictions, strict=True)}
         scores["ensemble"] = _score(mean, y, weights)
         heat = choosing.temperature(mean, y, weights) if self.shape.n_classes else 1.0
-        return Fitted(ensemble, self._lines(scores, counts, len(y)), scores, heat)
+        held_out = [
+            rows for count in counts if count for rows in self.held_out or [np.empty(0, np.intp)] * len(self.parts)
+        ]
+        return Fitted(ensemble, self._lines(scores, counts, len(y)), scores, heat, held_out)
 
     def _ensemble(self, models: list[Model]) -> Ensemble:
         ensemble = Ensemble(models)

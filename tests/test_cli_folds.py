@@ -51,7 +51,20 @@ def test_folds_are_of_one_size_and_have_the_same_share_of_each_class(rng, seed):
 
 
 def options(**given):
-    names = ("target", "test", "header", "task", "text", "drop", "gaps", "decimal", "unknown", "split_seed", "batch")
+    names = (
+        "target",
+        "test",
+        "header",
+        "task",
+        "text",
+        "drop",
+        "gaps",
+        "decimal",
+        "unknown",
+        "encoding",
+        "split_seed",
+        "batch",
+    )
     return argparse.Namespace(**{**dict.fromkeys(names), **given})
 
 

@@ -131,7 +131,8 @@ def test_names_with_commas_blanks_and_dashes_are_proposed_and_taken(folder, caps
     assert main(proposed(err)) == 0
     table = nnx.Model.load("odd.safetensors").table
     assert [column.name for column in table.columns if column.kind == "ignored"] == names
-    assert main(["train", "odd.csv", "--target", "y", "--header", "--drop", "a,b", "--drop=-x,first name,2,it's", *QUICK]) == 0
+    given = ["--drop", "a,b", "--drop=-x,first name,2,it's", *QUICK]
+    assert main(["train", "odd.csv", "--target", "y", "--header", *given]) == 0
 
 
 def test_one_problem_is_one_line_with_the_command_that_solves_it(folder, capsys):
@@ -317,3 +318,20 @@ def test_the_file_may_stand_behind_options(trained, capsys):
         capsys, "predict", "customers.safetensors", "customers.csv", "--fast"
     )
     assert "unrecognized arguments: more" in refusal(capsys, "info", "customers.safetensors", "more")
+
+
+def test_tables_in_other_encodings_are_read(folder, capsys):
+    rows = [f"{i},{'Köln' if i % 3 else 'Münster'},{i % 2}" for i in range(60)]
+    (folder / "towns.csv").write_bytes("\n".join(["größe,stadt,y", *rows]).encode("latin-1"))
+    given = ["towns.csv", "--target", "y", "--drop", "1", *QUICK]
+    assert "--encoding latin-1" in refusal(capsys, "train", *given)
+    assert main(["train", *given, "--encoding", "latin-1"]) == 0
+    assert nnx.Model.load("towns.safetensors").table.input_names == ["stadt=Köln", "stadt=Münster"]
+    capsys.readouterr()
+    assert main(["predict", "towns.safetensors", "towns.csv", "--encoding", "latin-1"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 61
+    assert main(["evaluate", "towns.safetensors", "towns.csv", "--encoding", "latin-1"]) == 0
+    capsys.readouterr()
+    assert "encoding must be one that Python knows" in refusal(capsys, "train", *given, "--encoding", "klingon")
+    assert "argument --target: must name" in refusal(capsys, "train", "towns.csv", "--encoding", "latin-1")
+    assert "argument --encoding: is for FILE.csv only" in refusal(capsys, "train", "spiral", "--encoding", "latin-1")

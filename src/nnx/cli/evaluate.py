@@ -36,6 +36,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--unknown", choices=("error", "missing"), help="what a text is that the training table lacks (default: error)"
     )
+    parser.add_argument("--encoding", metavar="NAME", help="of FILE.csv, such as latin-1 or cp1252 (default: UTF-8)")
     images.add_mistakes_option(parser.add_argument)
     parser.set_defaults(run=_run, parser=parser, samples=None, download=False)
 
@@ -44,8 +45,9 @@ def _run(chosen: argparse.Namespace) -> int:
     parser: Parser = chosen.parser
     standard_output()
     model, preprocessor = load_with_preprocessor(parser, chosen.model)
-    if chosen.unknown is not None and (chosen.data in tasks.TASKS or os.path.isdir(chosen.data)):
-        parser.error(f"argument --unknown: is for FILE.csv only, got it with {chosen.data!r}")
+    for name in ("unknown", "encoding"):
+        if getattr(chosen, name) is not None and (chosen.data in tasks.TASKS or os.path.isdir(chosen.data)):
+            parser.error(f"argument --{name}: is for FILE.csv only, got it with {chosen.data!r}")
     for name, sources in (("folder", ("fashion-mnist",)), ("seed", ("spiral", "binary"))):
         if getattr(chosen, name) is not None and chosen.data not in sources:
             parser.error(f"argument --{name}: is for {' and '.join(sources)} only, got it with {chosen.data!r}")
@@ -65,7 +67,7 @@ def _run(chosen: argparse.Namespace) -> int:
             with images.notes():
                 X, y = table.read_samples(chosen.data)
         else:
-            sheet = read_sheet("nnx.evaluate", chosen.data, table.header)
+            sheet = read_sheet("nnx.evaluate", chosen.data, table.header, chosen.encoding)
             X, y = table.read_samples(sheet, unknown=chosen.unknown or "error")
             remarks = tasks.reading_remarks(sheet, table)
         report = figures.report(model, X, y)

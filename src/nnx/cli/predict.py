@@ -65,6 +65,7 @@ def add(commands: Any) -> None:
     option("--probabilities", action="store_true", help="write the probability of each class, a column a class")
     add_columns(option, "--keep", "columns of FILE.csv to write before the predictions")
     option("--unknown", choices=("error", "missing"), default="error", help=UNKNOWN)
+    option("--encoding", metavar="NAME", help="of FILE.csv, such as latin-1 or cp1252 (default: UTF-8)")
     parser.set_defaults(run=_run, parser=parser, takes_more_data=True)
 
 
@@ -102,7 +103,7 @@ def _predicted_rows(
     """Return the answer for the rows of a CSV file, what was done, and remarks about the file."""
     if len(chosen.data) > 1:
         chosen.parser.error(f"argument DATA: must be one CSV file, got {len(chosen.data)} files")
-    sheet = read_sheet("nnx.predict", chosen.data[0], table.header)
+    sheet = read_sheet("nnx.predict", chosen.data[0], table.header, chosen.encoding)
     kept = _kept(sheet, chosen.keep)
     X = table.read_inputs(sheet, unknown=chosen.unknown)
     outputs = model.predict(X, batch_size=BATCH)
@@ -117,6 +118,8 @@ def _predicted_images(
     """Return the answer for image files, what was done, and no remarks."""
     if chosen.keep:
         chosen.parser.error("argument --keep: is for FILE.csv only; images are answered with their file's name")
+    if chosen.encoding is not None:
+        chosen.parser.error("argument --encoding: is for FILE.csv only")
     paths = nnx.data.images.files(chosen.data)
     with images.notes():
         outputs = model.predict(reader.read_inputs(paths), batch_size=BATCH)

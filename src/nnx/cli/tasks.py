@@ -13,7 +13,7 @@ import numpy as np
 
 import nnx
 from nnx import plot
-from nnx.cli.arguments import column, columns, flat, need_names, options_of
+from nnx.cli.arguments import column, columns, flat, options_of
 from nnx.cli.images import notes
 from nnx.cli.pictures import Draw
 from nnx.data.columns import Column, Date, Number, Text
@@ -168,16 +168,19 @@ STEPS_OF_SMALL_TABLES = 2000
 
 
 def _table(chosen: argparse.Namespace) -> Task:
-    text, drop = flat(chosen.text), flat(chosen.drop)
-    names = nnx.data.tables.column_names(chosen.data, chosen.header) if need_names(chosen.target, *text, *drop) else []
+    sheet: Any = read("load_csv", chosen)
     X, y, X_test, y_test, table = nnx.load_csv(
-        chosen.data,
+        sheet,
         test_size=0 if chosen.test is not None else 0.2 if chosen.test_size is None else chosen.test_size,
         seed=chosen.split_seed or 0,
-        header=chosen.header,
-        **_columns(chosen, names),
+        **_columns(chosen, sheet.names),
     )
     return _table_task(chosen, X, y, X_test, y_test, table)
+
+
+def read(where: str, chosen: argparse.Namespace) -> Sheet:
+    """Return the cells of the table that the command line names."""
+    return read_sheet(where, chosen.data, chosen.header, chosen.encoding, progress=True)
 
 
 def _columns(chosen: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -198,7 +201,7 @@ def _table_task(
     """Return the task of a table's samples; with ``--test``, if it is ``named``, that file's are the test part."""
     remarks = _remarks(table)
     if chosen.test is not None and named:
-        sheet = read_sheet("load_csv", chosen.test, table.header)
+        sheet = read_sheet("load_csv", chosen.test, table.header, chosen.encoding)
         X_test, y_test = table.read_samples(sheet, unknown=chosen.unknown or "error")
         remarks += reading_remarks(sheet, table, f" of {os.path.basename(chosen.test)}")
     batch = chosen.batch or Settings.batch
@@ -219,7 +222,7 @@ def cross_validation(chosen: argparse.Namespace) -> tuple[Task, Iterator[Task]]:
 
     What is learnt of the columns for a fold, such as means, is learnt from the other folds' rows.
     """
-    sheet = read_sheet("Table.learn", chosen.data, chosen.header)
+    sheet = read("Table.learn", chosen)
     arguments = _columns(chosen, sheet.names)
     table = nnx.Table.learn(sheet, **arguments)  # which leaves out rows without a target
     X, y = table.read_samples(sheet)

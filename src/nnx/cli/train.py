@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 #: More would take more time than anybody means to spend.
 MAX_RUNS = 1000
-TABLE_OPTIONS = ("target", "task", "text", "drop", "gaps", "decimal", "unknown", "header")
+TABLE_OPTIONS = ("target", "task", "text", "drop", "gaps", "decimal", "unknown", "header", "encoding")
 #: Options that describe one network, or its training.
 NETWORK_OPTIONS = (*(field.name for field in fields(tasks.Settings)), "checkpoint", "checkpoint_every", "resume")
 #: Options that say something to some data sets only.
@@ -194,6 +194,7 @@ def _add_table_options(group: Any) -> None:
     add_columns(option, "--drop", "columns to leave out")
     option("--gaps", choices=("fill", "refuse"), help="what to do about empty cells in FILE.csv (default: fill)")
     help_decimal = "decimal mark (. or ,) of columns that can be read in two ways, such as 1,234"
+    option("--encoding", metavar="NAME", help="of FILE.csv and --test, such as latin-1 or cp1252 (default: UTF-8)")
     option("--decimal", choices=(".", ","), metavar="MARK", help=help_decimal)
     option("--unknown", choices=("error", "missing"), help="what a text is that only --test has (default: error)")
     option("--header", action=argparse.BooleanOptionalAction, help="whether the first row holds names, if not plain")
@@ -354,9 +355,10 @@ def _refuse_without_target(chosen: argparse.Namespace) -> None:
     """Say which columns there are to predict, and at once what else is in the way."""
     with chosen.parser.refusing():
         text, drop = flat(chosen.text), flat(chosen.drop)
-        names = nnx.data.tables.column_names(chosen.data, chosen.header)
+        sheet: Any = tasks.read("load_csv", chosen)
+        names = sheet.names
         as_text, dropped = columns("text", text, names), columns("drop", drop, names)
-        problems = nnx.data.tables.problems_without_target(chosen.data, chosen.header, as_text, dropped, chosen.decimal)
+        problems = nnx.data.tables.problems_without_target(sheet, chosen.header, as_text, dropped, chosen.decimal)
     left = {names[each] if isinstance(each, int) else each for each in dropped}
     left |= {each.column for each in problems.found}
     usable = [name for name in names if name not in left] or names

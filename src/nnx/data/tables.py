@@ -556,7 +556,8 @@ def _with_roles(
     check.one_of(where, "gaps", gaps, ("fill", "refuse"))
     check.one_of(where, "decimal", decimal, (None, ".", ","))
     how.checked(where)
-    sheet = read_sheet(where, data, header) if where == "load_csv" else sheet_of(where, data, header)
+    is_file = where == "load_csv" and not isinstance(data, Sheet)
+    sheet = read_sheet(where, data, header) if is_file else sheet_of(where, data, header)
     sheet.where = where
     (name,), as_text, dropped = names_of(sheet, target=[target], text=text, drop=drop)
     check_roles(where, as_text, dropped)
@@ -612,7 +613,7 @@ def problems_without_target(
     decimal: str | None,
 ) -> Problems:
     """Return what would be in the way of loading a file if none of its columns were the target."""
-    sheet = read_sheet("load_csv", path, header)
+    sheet = sheet_of("load_csv", path, header)
     as_text, dropped = names_of(sheet, text=text, drop=drop)
     check_roles("load_csv", as_text, dropped)
     problems = Problems(sheet)

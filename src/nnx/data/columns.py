@@ -250,7 +250,7 @@ class Text:
         codes = []
         for cell in cells:
             text = as_text(cell)
-            code = position.get(text)
+            code = position.get(text, position.get(str(cell)))
             if code is None and by_value:
                 code = by_value.get(exact(cell))  # 1 is 1.0
             if code is None and full_stops:

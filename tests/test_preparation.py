@@ -217,19 +217,30 @@ def test_columns_of_no_use_are_left_out_if_that_is_wanted():
     with pytest.raises(nnx.DataFileError, match="has 5 problems"):
         nnx.Table.learn(data, "y")
     table = nnx.Table.learn(data, "y", training_rows=range(1, n), lenient=True)
-    assert table.input_names == ["gap=a", "gap=b", "few=3", "few=three", "x"]
+    assert table.input_names == ["gap=a", "gap=b", "odd", "few=3", "few=three", "x"]
     assert table.left_out == {
         "id": "holds 40 different texts in 40 rows of column 'id', too many to be categories",
         "empty": "holds no value in column 'empty'",
         "same": "holds only one value in column 'same' in the training rows",
         "day": "holds only one value in column 'day' in the training rows",
         "one": "holds only one value in column 'one' in the training rows",
-        "odd": "holds 40 different texts in 40 rows of column 'odd', too many to be categories",
     }
     assert [column.name for column in table.columns if isinstance(column, Ignored)] == list(table.left_out)
     again = nnx.Table.from_dict(table.to_dict())
     assert again.left_out == {}
     np.testing.assert_array_equal(again.read_inputs(data), table.read_inputs(data))
+
+
+def test_texts_among_many_numbers_are_missing_values_if_that_is_wanted():
+    x = [*[f"${i},500.00" for i in range(1, 30)], "ask us", None]
+    with pytest.raises(nnx.DataFileError, match="holds 'ask us' in column 'x'"):
+        learnt(x)
+    table, X = learnt(x, lenient=True, indicators=True)
+    assert table.columns[0].mean == 15_500
+    assert X[:, 1].tolist() == [0] * 29 + [1, 1]
+    assert X[29, 0] == X[30, 0] == 0
+    assert "texts taken for missing, 1 gaps, with an input" in repr(table)
+    assert nnx.Table.from_dict(table.to_dict()).read_inputs({"x": ["soon", "$15,500"]}).tolist() == [[0, 1], [0, 0]]
 
 
 def test_if_all_columns_are_of_no_use_the_error_says_why():

@@ -78,7 +78,7 @@ def test_a_column_that_does_not_agree_is_an_error_and_never_read_cell_by_cell(wr
 
 
 def test_what_only_resembles_numbers_is_text(write):
-    for cells in (["2024-01-05", "2024-01-06"], ["01.02.2024", "02.02.2024"], ["12:30", "13:30"], ["$0 - $10", "$10+"]):
+    for cells in (["2024-01", "2024-02"], ["01.02.24", "02.02.24"], ["12:30", "13:30"], ["$0 - $10", "$10+"]):
         assert isinstance(learnt(write, cells * 3), Text), cells
     assert isinstance(learnt(write, ["1,5", "2,5"] * 3, text=["x"]), Text)
 

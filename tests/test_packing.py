@@ -18,6 +18,7 @@ VALUES = {
     "flags": strategies.booleans(),
     "texts": strategies.text(max_size=5),
     "lists": strategies.lists(strategies.text(max_size=3), max_size=4),
+    "series": strategies.lists(strategies.floats(allow_nan=False), max_size=4),
     "others": strategies.none() | strategies.integers() | strategies.text(max_size=2),
 }
 
@@ -64,3 +65,32 @@ def test_numpy_scalars_become_numbers():
     layout, arrays = packing.packed([{"kind": "a", "n": np.int32(3), "x": np.float32(0.5)}])
     assert packing.unpacked(layout, arrays) == [{"kind": "a", "n": 3, "x": 0.5}]
     assert sorted(arrays) == ["a.n", "a.x", "order"]
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("a.x", None),
+        ("a.x", np.zeros(2, np.float64)),
+        ("a.x", np.zeros(3, np.float32)),
+        ("a.x", np.zeros((3, 1), np.float64)),
+        ("a.x.counts", None),
+        ("a.x.counts", np.array([4, -1])),
+        ("a.x.counts", np.array([3])),
+        ("a.x.counts", np.array([1.0, 2.0])),
+    ],
+)
+def test_lists_of_numbers_that_do_not_fit_are_refused(name, array):
+    layout, arrays = packing.packed([{"kind": "a", "x": [1.0, 2.0]}, {"kind": "a", "x": [3.0]}])
+    assert layout == {"a": {"kind": "a", "fields": {"x": "numbers"}}}
+    del arrays[name]
+    with pytest.raises(ValueError, match=r"its array|less than no values|have the lengths"):
+        packing.unpacked(layout, arrays if array is None else {**arrays, name: array})
+
+
+def test_lists_of_numbers_have_a_limit(monkeypatch):
+    monkeypatch.setattr(packing, "MAX_NUMBERS", 5)
+    records = [{"kind": "a", "x": [1.0, 2.0, 3.0]}] * 2
+    with pytest.raises(ValueError, match="must have at most 5 quantiles of all columns together, got 6"):
+        packing.packed(records)
+    assert packing.packed(records[:1])[1]["a.x"].tolist() == [1, 2, 3]

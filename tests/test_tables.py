@@ -670,7 +670,7 @@ def customers(n=40, **columns):
     all_columns = {
         "id": [1000 + 3 * i for i in range(n)],
         "name": [f"name {i}" for i in range(n)],
-        "joined, on": [f"2024-{1 + i // 28:02}-{1 + i % 28:02}" for i in range(n)],
+        "joined, on": [f"day {1 + i}" for i in range(n)],
         "empty": [""] * n,
         "age": [20 + i % 30 if i != 7 else "old" for i in range(n)],
         "plan": ["basic" if i % 3 else "plus" for i in range(n)],

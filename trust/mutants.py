@@ -26,7 +26,7 @@ import numpy as np
 from worker import Examiner, run
 
 import nnx
-from nnx.data.columns import Ignored, Number, Text
+from nnx.data.columns import Date, Ignored, Number, Text
 from nnx.files import model_files, safetensors
 
 try:
@@ -47,13 +47,20 @@ HOSTILE: tuple[Any, ...] = (
 
 # The valid files
 
-TABLE = nnx.Table([Number("a", 1.5, 2.0, 3), Ignored("id"), Text("b", ("Göß",), 1), Text("c", ("no", "yes"))], "c")
+TABLE = nnx.Table(
+    [
+        *(Number("a", 1.5, 2.0, 3), Ignored("id"), Text("b", ("Göß",), 1), Text("c", ("no", "yes"))),
+        *(Number("d", scaling="normal", quantiles=(-1.0, 0.5, 0.5), indicator=True), Number("e", scaling="robust")),
+        *(Text("f", ("u", "v"), pooled=True, as_code=True), Date("g", ("days", "sine"), (9.5, 0.0), (2.0, 1.0), 1)),
+    ],
+    "c",
+)
 
 
 def model_of(kind: str) -> nnx.Model:
     """Return one of a few small models, the same at every call, trained a little."""
     np.random.seed(1)
-    X = np.random.randn(24, 2)
+    X = np.random.randn(24, TABLE.n_inputs if kind == "table" else 2)
     model = nnx.Model()
     layers, loss, accuracy, y = {
         "classes": (
@@ -94,7 +101,7 @@ def model_of(kind: str) -> nnx.Model:
             np.arange(24) % 2,
         ),
         "table": (
-            (nnx.Layer_Dense(2, 2), nnx.Activation_Softmax()),
+            (nnx.Layer_Dense(TABLE.n_inputs, 2), nnx.Activation_Softmax()),
             nnx.Loss_CategoricalCrossentropy(),
             nnx.Accuracy_Categorical(),
             np.arange(24) % 2,
@@ -123,7 +130,8 @@ def model_of(kind: str) -> nnx.Model:
 
 CLASSES = (np.ones((6, 2)), np.array([0, 1, 0, 1, 0, 1]))
 NUMBERS = (np.ones((6, 2)), np.arange(6.0))
-DATA = {"classes": CLASSES, "numbers": NUMBERS, "settings": NUMBERS, "layers": CLASSES, "table": CLASSES}
+OF_TABLE = (np.ones((6, TABLE.n_inputs)), CLASSES[1])
+DATA = {"classes": CLASSES, "numbers": NUMBERS, "settings": NUMBERS, "layers": CLASSES, "table": OF_TABLE}
 ROUND = {"epochs": 2, "batch_size": 4, "shuffle": True, "seed": 1, "print_every": None}
 
 
@@ -430,7 +438,8 @@ class Mutants(Examiner):
             return "another model than the original was accepted"
         is_fitted = original.what != "estimator" or hasattr(model, "n_layers_")
         with np.errstate(all="ignore"):
-            output = model.predict(np.ones((3, 2))) if is_fitted else np.ones(3)
+            width = TABLE.n_inputs if original.kind == "table" else 2
+            output = model.predict(np.ones((3, width))) if is_fitted else np.ones(3)
         model.save(self.path)
         twin = original.read(self.path) if original.what == "estimator" else nnx.Model.load(self.path)
         if everything(twin) != everything(model):

@@ -15,7 +15,7 @@ from nnx import plot
 from nnx.cli.arguments import column, columns, flat, need_names, options_of
 from nnx.cli.images import notes
 from nnx.cli.pictures import Draw
-from nnx.data.columns import Column, Number, Text
+from nnx.data.columns import Column, Date, Number, Text
 from nnx.data.notation import PLAIN
 from nnx.data.sheet import Sheet, count, listed, shown
 from nnx.data.table_files import read_sheet
@@ -211,6 +211,9 @@ def _remarks(table: Table) -> list[str]:
     if columns:
         written = listed([f"{shown(each.name)} (such as {each.notation.example()})" for each in columns])
         remarks.append(f"Read as numbers: {written}.")
+    dates = [each for each in table.inputs if isinstance(each, Date)]
+    if dates:
+        remarks.append(f"Read as dates: {listed([f'{shown(each.name)} (such as {each.example})' for each in dates])}.")
     if table.row_numbers:
         names = listed([shown(name) for name in table.row_numbers])
         seems, it = ("seems", "it") if len(table.row_numbers) == 1 else ("seem", "them")

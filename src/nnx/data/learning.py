@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from nnx._base.text import LONGEST_SHOWN, abridged
 from nnx._base.typing import Array
+from nnx.data import dates, scaling
 from nnx.data.cells import Cells
-from nnx.data.columns import Column, Ignored, Number, Text
+from nnx.data.columns import Column, Date, Ignored, Number, Text
 from nnx.data.notation import (
     PLAIN,
     Candidates,
@@ -24,11 +25,14 @@ from nnx.data.notation import (
     most_common,
     number,
 )
+from nnx.data.preparation import DAY_FIRST, Preparation
 from nnx.data.problems import TARGET, Problems
 from nnx.data.sheet import Sheet, count, listed, shown
 
 #: More different texts than this in a column are names or numbers of the rows, not categories.
 MAX_CATEGORIES = 256
+#: So many there may be in a column of which the network gets the category's number.
+MAX_EMBEDDED = 50_000
 #: So are texts that differ in this part of the rows, in a table with so many of them or more.
 UNIQUE, ENOUGH_ROWS = 0.9, 20
 #: Whole numbers are class numbers if there are so few different ones, and so many rows of each on average.
@@ -48,16 +52,17 @@ class Survey:
     """What a column's cells look like.
 
     ``kind`` is "empty"; "number", as programs write them; "written", as people do, in one of the ``candidates``;
-    "mixed", which shall be numbers, but not all cells agree; or "text".
+    "mixed", which shall be numbers, but not all cells agree; "date", in one of the ``forms``; or "text".
     """
 
     place: int
     kind: str
     n_gaps: int
     candidates: Candidates = AS_PROGRAMS
+    forms: tuple[str, ...] = ()
 
 
-def survey(sheet: Sheet, place: int, as_text: bool) -> Survey:
+def survey(sheet: Sheet, place: int, as_text: bool, with_dates: bool = True) -> Survey:
     """Return what a column looks like: numbers if all its cells are; a few texts among numbers are mistakes."""
     cells = sheet.columns[place]
     n_gaps = cells.n_gaps
@@ -71,6 +76,9 @@ def survey(sheet: Sheet, place: int, as_text: bool) -> Survey:
     strangers = {str(cell): times for cell, times in times_of if number(cell) is None and not is_gap(cell)}
     n_strangers = sum(strangers.values())
     n_numbers = len(cells) - n_gaps - n_strangers
+    forms = dates.forms_of(cells) if with_dates and n_numbers == 0 else ()
+    if forms:
+        return Survey(place, "date", n_gaps, forms=forms)
     n_written = sum(times for text, times in strangers.items() if looks_like_number(text))
     if n_numbers + n_written < n_strangers - n_written:
         return Survey(place, "text", n_gaps)
@@ -104,25 +112,63 @@ def _plain_candidates(sheet: Sheet, each: Survey) -> Candidates:
     return candidates(str(cell) for cell in sheet.columns[each.place].distinct if not is_gap(cell))
 
 
+def day_comes_first(surveys: Sequence[Survey], given: bool | str) -> bool | None:
+    """Return whether the day comes before the month in dates that can be read in both ways; None if nothing says so."""
+    if isinstance(given, str):
+        return given == DAY_FIRST
+    sure = {dates.day_first(each.forms[0]) for each in surveys if len(each.forms) == 1}
+    sure.discard(None)
+    return sure.pop() if len(sure) == 1 else None
+
+
 class Learner:
     """Makes columns of what a sheet looks like, and notes what is in the way."""
 
-    def __init__(self, sheet: Sheet, training_rows: Array, decimal: str, problems: Problems) -> None:
-        self.sheet, self.training_rows, self.decimal, self.problems = sheet, training_rows, decimal, problems
+    def __init__(
+        self, sheet: Sheet, training_rows: Array, surveys: list[Survey], decimal: str | None, how: Preparation
+    ) -> None:
+        self.sheet, self.training_rows, self.how = sheet, training_rows, how
+        self.decimal = decimal_mark(sheet, surveys, decimal)
+        self.day_first = day_comes_first(surveys, how.dates)
+        self.problems = Problems(sheet)
+        numbers = sum(each.kind in ("number", "written") for each in surveys)
+        self.n_quantiles = min(scaling.MAX_QUANTILES, scaling.MAX_QUANTILES_TOGETHER // max(1, numbers))
 
-    def column(self, found: Survey, is_target: bool = False, as_text: bool = False) -> Number | Text | None:
+    def column(self, found: Survey, is_target: bool = False, as_text: bool = False) -> Number | Text | Date | None:
         """Return a column; None if there is a problem with it."""
         name = self.sheet.names[found.place]
         if found.kind == "empty":
             role, cure = (", which is to be predicted", TARGET) if is_target else ("", "drop")
             self.problems.add(f"holds no value in column {shown(name)}{role}", None, name, cure)
             return None
+        if found.kind == "date":
+            return self._date(found, name, is_target)
+        if found.kind == "text" or (found.kind == "mixed" and self.how.lenient and not is_target):
+            return self._text(found, name, is_target, as_text)
         if found.kind == "mixed":
             self._stranger(found, name, is_target)
             return None
-        if found.kind == "text":
-            return self._text(found, name, is_target, as_text)
-        return self._number(name, self._notation(found), found)
+        return self._number(name, self._notation(found), found, is_target)
+
+    def useful(self, found: Survey, as_text: bool) -> Column:
+        """Return an input column; one that is no use is ignored, and the reason noted."""
+        name = self.sheet.names[found.place]
+        column = self.column(found, as_text=as_text)
+        if column is None:
+            return Ignored(name)
+        if column.width == 0 or not self._varies(column, found.place):
+            self.problems.add(f"holds only one value in column {shown(name)} in the training rows", None, name)
+            return Ignored(name)
+        return column
+
+    def _varies(self, column: Number | Text | Date, place: int) -> bool:
+        """Return whether the network gets different things in the training rows."""
+        if isinstance(column, Date) or (isinstance(column, Number) and column.indicator):
+            return True
+        if isinstance(column, Text):
+            return bool(np.ptp(column.codes(self.sheet, place, Problems(self.sheet), "error")[self.training_rows]))
+        known = self._known(place, column.notation)
+        return len(known) > 0 and bool(np.ptp(known))
 
     def target(self, found: Survey, task: str | None) -> Number | Text | None:
         """Return the column to predict; ``task`` says what it shall be, None that its cells decide."""
@@ -134,7 +180,7 @@ class Learner:
                 self.problems.add(f"holds {shown(cells[row])} in column {shown(name)}, which must hold numbers", row)
                 return None
         column = self.column(found, is_target=True, as_text=task == "classification")
-        if column is None:
+        if column is None or isinstance(column, Date):
             return None
         if not _differ(cells):
             only = shown(cells[int(np.argmin(cells.gaps))])
@@ -149,14 +195,40 @@ class Learner:
             return both.choose(",") if both.ambiguous else PLAIN
         return found.candidates.choose(self.decimal)
 
-    def _number(self, name: str, notation: Notation, found: Survey) -> Number:
-        written = notation.decimal, notation.thousands, notation.unit
-        known = self.sheet.numbers(found.place, notation)[self.training_rows]
-        known = known[~np.isnan(known)]
-        if len(known) == 0:
-            return Number(name, 0.0, 1.0, found.n_gaps, *written)
-        scale = float(known.std()) if np.ptp(known) > 0 else 1.0
-        return Number(name, float(known.mean()), scale or 1.0, found.n_gaps, *written)
+    def _known(self, place: int, notation: Notation) -> Array:
+        """Return the numbers of the training rows."""
+        values = self.sheet.numbers(place, notation)[self.training_rows]
+        return np.asarray(values[~np.isnan(values)])
+
+    def _number(self, name: str, notation: Notation, found: Survey, is_target: bool) -> Number:
+        known = self._known(found.place, notation)
+        how = scaling.STANDARD if is_target else self.how.scaling
+        return Number(
+            name,
+            *scaling.center_and_scale(known, how),
+            found.n_gaps,
+            *(notation.decimal, notation.thousands, notation.unit),
+            how if len(known) else scaling.STANDARD,
+            scaling.quantiles_of(known, self.n_quantiles) if how == scaling.NORMAL else (),
+            indicator=self.how.indicators and not is_target and len(known) < len(self.training_rows),
+        )
+
+    def _date(self, found: Survey, name: str, is_target: bool) -> Date | None:
+        """Return a column of dates; what all training rows have in common is no part of it."""
+        form = self._form(found)
+        if is_target:
+            reason = f"holds dates such as {dates.example(form)} in column {shown(name)}, which cannot be predicted"
+            self.problems.add(f"{reason}. Write them as numbers, such as days since the first", None, name, TARGET)
+            return None
+        times = dates.moments(self.sheet.columns[found.place], form)[self.training_rows]
+        gaps = np.isnat(times)
+        known = dates.parts_of(times[~gaps])
+        parts = [part for part, values in known.items() if len(values) and np.ptp(values) > 0]
+        scales = [scaling.center_and_scale(known[part], scaling.STANDARD) for part in parts]
+        scales = [(0.0, 1.0) if part in dates.WAVES else each for part, each in zip(parts, scales, strict=True)]
+        means, spreads = tuple(mean for mean, _ in scales), tuple(spread for _, spread in scales)
+        indicator = self.how.indicators and bool(gaps.any())
+        return Date(name, tuple(parts), means, spreads, found.n_gaps, form, indicator)
 
     def _stranger(self, found: Survey, name: str, is_target: bool) -> None:
         """Note the first cell that is not written as most are."""
@@ -176,11 +248,28 @@ class Learner:
         reason = f"holds {shown(cells[rows[0]])} in column {shown(name)}, whose other cells are numbers{like}{more}"
         self.problems.add(f"{reason}. Correct it{advice}", rows[0], name, cure)
 
+    def _form(self, found: Survey) -> str:
+        """Return how a column writes dates; if nothing tells, the month comes first, unless all days are the first."""
+        if len(found.forms) == 1:
+            return found.forms[0]
+        by_order = {dates.day_first(form): form for form in found.forms}
+        first = self.day_first
+        if first is None:
+            times = dates.moments(self.sheet.columns[found.place], by_order[True])
+            times = times[~np.isnat(times)]
+            first = bool((times.astype("datetime64[D]") == times.astype("datetime64[M]")).all())
+        return by_order[first]
+
     def _text(self, found: Survey, name: str, is_target: bool, as_text: bool) -> Text | None:
         n_filled = self.sheet.n_rows - found.n_gaps
         categories = self._categories(found.place)
-        if len(categories) <= MAX_CATEGORIES and (as_text or not _too_many(len(categories), n_filled)):
-            return Text(name, categories, found.n_gaps)
+        column = Text(name, categories, found.n_gaps)
+        if not is_target:
+            column = self._pooled(column, found.place)
+        most = MAX_CATEGORIES if self.how.one_hot is None or is_target else MAX_EMBEDDED
+        if len(column.categories) <= most and (as_text or not _tell_rows_apart(len(categories), n_filled)):
+            is_code = not is_target and self.how.one_hot is not None and column.width > self.how.one_hot
+            return replace(column, as_code=is_code)
         advice = ". Name it for drop instead of text" if as_text and not is_target else ""
         self.problems.add(
             f"holds {len(categories):,} different texts in {n_filled:,} rows of column {shown(name)}, too many to "
@@ -190,6 +279,17 @@ class Learner:
             TARGET if is_target else "" if as_text else "drop",
         )
         return None
+
+    def _pooled(self, column: Text, place: int) -> Text:
+        """Return a column with its rare categories in a pool; if none would be left, without a pool."""
+        if not self.how.rare:
+            return column
+        codes = column.codes(self.sheet, place, Problems(self.sheet))[self.training_rows]
+        times = np.bincount(codes[codes >= 0], minlength=len(column.categories)).tolist()
+        kept = [name for name, count in zip(column.categories, times, strict=True) if count >= self.how.rare]
+        if not kept or len(kept) == len(column.categories):
+            return column
+        return replace(column, categories=tuple(kept), pooled=True)
 
     def _are_class_numbers(self, place: int, notation: Notation) -> bool:
         values = self.sheet.numbers(place, notation)
@@ -217,8 +317,13 @@ def _differ(cells: Cells) -> bool:
 
 
 def _too_many(n_different: int, n_filled: int) -> bool:
+    """Return whether so many texts are no categories."""
+    return n_different > MAX_CATEGORIES or _tell_rows_apart(n_different, n_filled)
+
+
+def _tell_rows_apart(n_different: int, n_filled: int) -> bool:
     """Return whether so many texts are names or numbers of the rows."""
-    return n_different > MAX_CATEGORIES or (n_filled >= ENOUGH_ROWS and n_different >= UNIQUE * n_filled)
+    return n_filled >= ENOUGH_ROWS and n_different >= UNIQUE * n_filled
 
 
 def numbers_rows(sheet: Sheet, place: int) -> bool:
@@ -242,39 +347,60 @@ def numbers_rows(sheet: Sheet, place: int) -> bool:
 # All columns of a file
 
 
+@dataclass(frozen=True)
+class Roles:
+    """What a caller says of the columns, by their names, and of their cells."""
+
+    target: str
+    task: str | None = None
+    as_text: Collection[str] = ()
+    dropped: Collection[str] = ()
+    refuse_gaps: bool = False
+    decimal: str | None = None
+
+    def is_text(self, name: str) -> bool:
+        """Return whether a column is to be taken as text."""
+        return name in self.as_text or (name == self.target and self.task == "classification")
+
+
 def learnt(
-    sheet: Sheet,
-    training_rows: Array,
-    target: str,
-    task: str | None,
-    as_text: set[str],
-    dropped: set[str],
-    refuse_gaps: bool,
-    decimal: str | None,
-    problems: Problems,
-) -> list[Column]:
-    """Return the columns of a file without those that there are problems with."""
+    sheet: Sheet, training_rows: Array, roles: Roles, how: Preparation, problems: Problems
+) -> tuple[list[Column], dict[str, str]]:
+    """Return the columns of a file without those that there are problems with, and why which others were left out."""
+    found = {
+        name: survey(sheet, place, roles.is_text(name), how.dates is not False)
+        for place, name in enumerate(sheet.names)
+        if name not in roles.dropped
+    }
+    if roles.refuse_gaps:
+        _note_gaps(sheet, found, problems)
+    learner = Learner(sheet, training_rows, list(found.values()), roles.decimal, how)
+    columns: list[Column | None] = []
+    left_out: dict[str, str] = {}
+    for name in sheet.names:
+        if name in roles.dropped:
+            columns.append(Ignored(name))
+        elif name == roles.target:
+            columns.append(learner.target(found[name], roles.task))
+            problems.take(learner.problems)
+        elif how.lenient:
+            columns.append(learner.useful(found[name], name in roles.as_text))
+            left_out |= {each.column: each.reason for each in learner.problems.found}
+            learner.problems.found.clear()
+        else:
+            columns.append(learner.column(found[name], as_text=name in roles.as_text))
+    problems.take(learner.problems)
+    return [each for each in columns if each is not None], left_out
 
-    def is_text(name: str) -> bool:
-        return name in as_text or (name == target and task == "classification")
 
-    found = {name: survey(sheet, place, is_text(name)) for place, name in enumerate(sheet.names) if name not in dropped}
+def _note_gaps(sheet: Sheet, found: dict[str, Survey], problems: Problems) -> None:
+    """Note the columns with missing values."""
     for name, each in found.items():
-        if refuse_gaps and each.n_gaps and each.kind != "empty":
+        if each.n_gaps and each.kind != "empty":
             cells = sheet.columns[each.place]
             row = int(np.argmax(cells.gaps))
             more = f", one of {each.n_gaps:,}" if each.n_gaps > 1 else ""
             problems.add(f"has a gap ({cells[row]!r}) in column {shown(name)}{more}", row, name, "gaps")
-    learner = Learner(sheet, training_rows, decimal_mark(sheet, list(found.values()), decimal), problems)
-    columns: list[Column | None] = []
-    for name in sheet.names:
-        if name in dropped:
-            columns.append(Ignored(name))
-        elif name == target:
-            columns.append(learner.target(found[name], task))
-        else:
-            columns.append(learner.column(found[name], as_text=name in as_text))
-    return [each for each in columns if each is not None]
 
 
 def row_numbers(sheet: Sheet, columns: Sequence[Column]) -> tuple[str, ...]:

@@ -56,6 +56,12 @@ class Problems:
         self.found.append(Problem(reason, place, column, cure))
         self._hint = self._hint or ("" if row is None else self.sheet.hint(row))
 
+    def take(self, others: Problems) -> None:
+        """Note the problems that another collection holds, which has none then."""
+        self.found += others.found
+        self._hint = self._hint or others._hint
+        others.found = []
+
     def refuse(self) -> None:
         """Raise an error that tells of all of them, if there are any."""
         if self.found:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
 
 from nnx._base import check, config
-from nnx._base.typing import Array, Path
+from nnx._base.text import abridged
+from nnx._base.typing import Array, ArrayLike, Path
 from nnx.data.columns import (
     Column,
+    Date,
     Ignored,
     Number,
     Text,
@@ -20,10 +22,21 @@ from nnx.data.columns import (
     described_column,
     description,
 )
-from nnx.data.learning import MOST_MISSING, check_roles, learnt, names_of, propose_dropping, row_numbers, split_rows
+from nnx.data.learning import (
+    MOST_MISSING,
+    Roles,
+    check_roles,
+    learnt,
+    names_of,
+    propose_dropping,
+    row_numbers,
+    split_rows,
+)
 from nnx.data.notation import is_gap
+from nnx.data.preparation import Preparation
 from nnx.data.problems import Problems
 from nnx.data.records import sheet_of
+from nnx.data.scaling import STANDARD
 from nnx.data.sheet import Sheet, count, listed, shown
 from nnx.data.table_files import names_of_file, read_sheet
 
@@ -43,7 +56,8 @@ class Table:
     ----------
     columns : tuple
         Of the file, in its order: each has a ``name`` and a ``kind``, "number" (with ``mean`` and ``scale``), "text"
-        (with ``categories``) or "ignored", and the number of ``gaps`` in the file that it was learnt from.
+        (with ``categories``), "date" (with ``parts``) or "ignored", and the number of ``gaps`` in the file that it was
+        learnt from.
     target : column
         The one that is to be predicted.
     header : bool
@@ -51,7 +65,12 @@ class Table:
     n_inputs, n_outputs : int
         Columns that the network takes, and gives if each class has an output.
     input_names : list of str
-        Of the network's inputs: "age", "town=Graz", ...
+        Of the network's inputs: "age", "age is missing", "town=Graz", "joined.year", ...
+    numeric : tuple of int
+        Which inputs hold numbers; the others say which category a text is, or whether a value is missing.
+    embedded : tuple of (int, int)
+        Which inputs hold the number of a category, for a `nnx.Layer_Embedding`, each with how many such numbers there
+        are: 0 is a missing value. () unless the table was learnt with ``one_hot``.
     classes : tuple of str, or None
         Names of the classes, by class number; None for a target of numbers.
     n_left_out : int
@@ -59,6 +78,8 @@ class Table:
     row_numbers : tuple of str
         Columns whose whole numbers seem to count the rows, so that `load_csv` should perhaps be told to drop them;
         () for a table from elsewhere.
+    left_out : dict of str
+        Columns that `learn` or `load_csv` left out with ``lenient=True``, and why; empty for a table from elsewhere.
 
     Examples
     --------
@@ -72,23 +93,28 @@ class Table:
     def __init__(self, columns: Sequence[Column], target: str, header: bool = True) -> None:
         self.columns = tuple(columns) if isinstance(columns, Sequence) else (columns,)
         self.header = check.flag("Table", "header", header)
-        strangers = [column for column in self.columns if not isinstance(column, Number | Text | Ignored)]
+        strangers = [column for column in self.columns if not isinstance(column, Number | Text | Date | Ignored)]
         if strangers:
             raise TypeError(f"Table: columns must be of the classes in nnx.data.columns, got {strangers[0]!r}.")
         names = [column.name for column in self.columns]
         if len(set(names)) != len(names) or target not in names:
             raise ValueError(f"Table: columns must have different names, target among them, got {names}, {target!r}.")
         column = self.columns[names.index(target)]
-        if isinstance(column, Ignored):
+        if isinstance(column, Ignored | Date):
             raise ValueError(f"Table: target must be a column of numbers or text, got {column}.")
+        if isinstance(column, Number) and (column.scaling != STANDARD or column.indicator):
+            raise ValueError(f"Table: target must be standardized, without an indicator, got {column}.")
+        if isinstance(column, Text) and (column.pooled or column.as_code):
+            raise ValueError(f"Table: target must have its classes alone, got {column}.")
         if isinstance(column, Text) and column.width < 2:
             raise ValueError(f"Table: target must have two classes or more, got {column}.")
         self.target: Number | Text = column
         self.n_left_out = 0
         self.row_numbers: tuple[str, ...] = ()
+        self.left_out: dict[str, str] = {}
 
     @property
-    def inputs(self) -> list[Number | Text]:
+    def inputs(self) -> list[Number | Text | Date]:
         """The columns that the network gets something of."""
         return [each for each in self.columns if not isinstance(each, Ignored) and each is not self.target]
 
@@ -110,13 +136,92 @@ class Table:
     @property
     def input_names(self) -> list[str]:
         """Names of the network's inputs."""
-        names = []
+        return [name for column in self.inputs for name in column.input_names]
+
+    @property
+    def numeric(self) -> tuple[int, ...]:
+        """Which inputs hold numbers."""
+        return tuple(start + i for start, column in self._starts() for i in column.numeric)
+
+    @property
+    def embedded(self) -> tuple[tuple[int, int], ...]:
+        """Which inputs hold the number of a category, and how many such numbers there are."""
+        return tuple((start, column.embedded) for start, column in self._starts() if column.embedded)
+
+    def _starts(self) -> Iterator[tuple[int, Number | Text | Date]]:
+        """Return the input columns, each with the first input that it gives."""
+        start = 0
         for column in self.inputs:
-            if isinstance(column, Text):
-                names += [f"{column.name}={category}" for category in column.categories]
-            else:
-                names.append(column.name)
-        return names
+            yield start, column
+            start += column.width
+
+    # From data to tables
+
+    @classmethod
+    def learn(
+        cls,
+        data: Any,
+        target: str | int,
+        *,
+        training_rows: ArrayLike | None = None,
+        header: bool | None = None,
+        task: str | None = None,
+        text: Collection[str | int] = (),
+        drop: Collection[str | int] = (),
+        gaps: str = "fill",
+        decimal: str | None = None,
+        scaling: str = STANDARD,
+        indicators: bool = False,
+        rare: int = 0,
+        one_hot: int | None = None,
+        dates: bool | str = True,
+        lenient: bool = False,
+    ) -> Table:
+        """Return what is learnt of the columns of any table; `read_samples` then gives the samples.
+
+        Parameters
+        ----------
+        data : path, open file, data frame, dict of columns or list of dicts
+            As of `read_inputs`.
+        target, header, task, text, drop, gaps, decimal, scaling, indicators, rare, one_hot, dates, lenient
+            As of `load_csv`.
+        training_rows : array of int, or of bool, optional
+            The rows that means, scales, quantiles and the counts of categories are those of: their positions, or one
+            flag for each row; all rows without it. Rows without a target, which `read_samples` leaves out, count here,
+            but nothing is learnt of them. The kinds of columns, and categories and classes, are those of all rows.
+
+        Returns
+        -------
+        Table
+
+        Raises
+        ------
+        TypeError, ValueError
+            For ``data`` that is no table, and for arguments that cannot be.
+        DataFileError
+            As of `load_csv`.
+
+        Examples
+        --------
+        >>> from nnx import Table
+        >>> flats = {"area": [50, 70, None, 90], "town": ["Graz", "Linz", "Graz", "Wels"], "rent": [5, 9, 7, 11]}
+        >>> table = Table.learn(flats, "rent", task="regression", indicators=True, one_hot=2)
+        >>> table.input_names, table.numeric, table.embedded
+        (['area', 'area is missing', 'town'], (0,), ((2, 4),))
+        >>> X, y = table.read_samples(flats)
+        >>> X[2]
+        array([0., 1., 1.], dtype=float32)
+        """
+        how = Preparation(scaling, indicators, rare, one_hot, dates, lenient)
+        sheet, roles = _with_roles("Table.learn", data, target, header, task, text, drop, gaps, decimal, how)
+        rows = _checked_rows("Table.learn", training_rows, sheet.n_rows)
+        if gaps == "fill":
+            out = _rows_without(sheet, sheet.places[roles.target])
+            rows = _positions_without(rows, out, sheet.n_rows)
+            if len(rows) == 0 and len(out) < sheet.n_rows:
+                sheet.refuse(f"holds no value in column {shown(roles.target)} in any of the training rows")
+            sheet.leave_out(out.tolist())
+        return _learnt_table(sheet, rows, roles, how, Problems(sheet))
 
     # From tables to arrays
 
@@ -169,8 +274,10 @@ class Table:
         """
         sheet = self._sheet("Table.read_samples", data, unknown)
         places = self._places(sheet, with_target=True)
-        if not _leave_out_rows_without(sheet, places[self.target.name], self.classes or ()):
+        out = _rows_without(sheet, places[self.target.name], self.classes or ())
+        if len(out) == sheet.n_rows:
             sheet.refuse(f"holds no value in column {shown(self.target.name)}, which is to be predicted")
+        sheet.leave_out(out.tolist())
         return self._samples(sheet, places, unknown)
 
     def _sheet(self, where: str, data: Any, unknown: str) -> Sheet:
@@ -202,12 +309,10 @@ class Table:
         problems = Problems(sheet)
         y = self._targets(sheet, sheet.places[self.target.name], problems)
         X = [np.zeros((len(rows), self.n_inputs), config.get_default_dtype()) for rows in parts]
-        start = 0
-        for column in self.inputs:
-            values = self._input(column, sheet, sheet.places[column.name], problems, "error")
+        for start, column in self._starts():
+            values = column.read(sheet, sheet.places[column.name], problems, "error")
             for rows, inputs in zip(parts, X, strict=True):
-                _fill(column, inputs[:, start : start + column.width], values[rows])
-            start += column.width
+                column.fill(inputs[:, start : start + column.width], values[rows])
         problems.refuse()
         return [each for rows, inputs in zip(parts, X, strict=True) for each in (inputs, y[rows])]
 
@@ -221,19 +326,12 @@ class Table:
     def _inputs(self, sheet: Sheet, places: dict[str, int], unknown: str, noting: Problems | None = None) -> Array:
         problems = noting or Problems(sheet)
         X = np.zeros((sheet.n_rows, self.n_inputs), config.get_default_dtype())
-        start = 0
-        for column in self.inputs:
-            values = self._input(column, sheet, places[column.name], problems, unknown)
-            _fill(column, X[:, start : start + column.width], values)
-            start += column.width
+        for start, column in self._starts():
+            values = column.read(sheet, places[column.name], problems, unknown)
+            column.fill(X[:, start : start + column.width], values)
         if noting is None:
             problems.refuse()
         return X
-
-    def _input(self, column: Number | Text, sheet: Sheet, place: int, problems: Problems, unknown: str) -> Array:
-        if isinstance(column, Number):
-            return column.standardized(sheet, place, problems)
-        return column.codes(sheet, place, problems, unknown)
 
     def _targets(self, sheet: Sheet, place: int, problems: Problems) -> Array:
         if isinstance(self.target, Number):
@@ -292,16 +390,7 @@ class Table:
         return "Table(\n" + "".join(f"  {line},\n" for line in lines) + ")"
 
 
-def _fill(column: Number | Text, inputs: Array, values: Array) -> None:
-    """Set a column's inputs, zeros so far, to its numbers or to 1 for each code."""
-    if isinstance(column, Number):
-        inputs[:, 0] = np.where(np.isnan(values), 0, values)
-    else:
-        known = np.flatnonzero(values >= 0)
-        inputs[known, values[known]] = 1
-
-
-def _summaries(columns: Sequence[Number | Text]) -> list[tuple[str, int]]:
+def _summaries(columns: Sequence[Number | Text | Date]) -> list[tuple[str, int]]:
     """Return lines about columns, each with how many it is about: many numbered ones, such as pixels, share a line."""
     rows = []
     start = 0
@@ -318,7 +407,7 @@ def _summaries(columns: Sequence[Number | Text]) -> list[tuple[str, int]]:
     return rows
 
 
-def _follows(one: Number | Text, other: Number | Text) -> bool:
+def _follows(one: Number | Text | Date, other: Number | Text | Date) -> bool:
     """Return whether two columns of numbers are called "pixel8" and "pixel9", or the like."""
     names = [NUMBERED.fullmatch(column.name) for column in (one, other) if isinstance(column, Number)]
     if len(names) < 2 or not all(names):
@@ -342,14 +431,21 @@ def load_csv(
     drop: Collection[str | int] = (),
     gaps: str = "fill",
     decimal: str | None = None,
+    scaling: str = STANDARD,
+    indicators: bool = False,
+    rare: int = 0,
+    one_hot: int | None = None,
+    dates: bool | str = True,
+    lenient: bool = False,
 ) -> tuple[Array, Array, Array, Array, Table]:
     """Return the rows of a CSV file as training and test samples, and what was learnt about its columns.
 
-    Numbers are standardized with the mean and the standard deviation of the training rows; texts become one-hot
-    columns. A missing value (an empty cell, ``?``, ``NA``, ``N/A``, ``NaN``, ``NULL``, ``-``,
-    ``--``, ``.``) is filled with the mean of the
-    training rows; among texts, it is none of the categories. Rows without a target are left out, without a word:
-    ``table.n_left_out`` says how many.
+    Unless said otherwise, numbers are standardized with the mean and the standard deviation of the training rows, texts
+    become one-hot columns, and dates (of ISO 8601, or such as 31.12.2020 and 12/31/2020 if all of a column are) become
+    standardized parts: days, year, month, weekday, hour, and the day's place in its year as sine and cosine, without
+    those that are the same in all training rows. A missing value (an empty cell, ``?``, ``NA``, ``N/A``, ``NaN``,
+    ``NULL``, ``-``, ``--``, ``.``) is filled with the mean of the training rows; among texts, it is none of the
+    categories. Rows without a target are left out, without a word: ``table.n_left_out`` says how many.
 
     Numbers may have a currency (``$5``, ``5 EUR``), a percent sign (``12%`` is the number 12), a decimal comma, and
     commas, full stops, blanks or apostrophes between thousands, if the whole column is written in one way.
@@ -382,6 +478,27 @@ def load_csv(
         The decimal mark of columns that can be read in two ways, such as 1,234 and 5,678. Without it, it is a comma if
         other columns of the file can be read with a decimal comma only and none with a full stop only, else a full
         stop.
+    scaling : "standard", "robust" or "normal"
+        How numbers are scaled by what the training rows hold; the target is standardized in any case. Robust: x less
+        the median, divided by the interquartile range (if that is 0, by half the range), then x / √(1 + (x/3)²), which
+        nothing leaves ±3 by. Normal: by at most 1,000 quantiles to the number's place in a standard normal
+        distribution, clipped at both ends. A missing value is 0, as always.
+    indicators : bool
+        Whether a column of numbers or dates with gaps in the training rows gets one more input: 1 at gaps, else 0.
+    rare : int
+        Categories of fewer training rows than this are pooled into one. If there is such a pool, texts that are unknown
+        later belong to it.
+    one_hot : int, optional
+        Columns of more categories than this one, the pool among them, become one input: the number of the category,
+        from 1 on, and 0 for a gap. ``table.embedded`` says which. Such columns may have up to 50,000 categories.
+    dates : bool, "day first" or "month first"
+        Whether columns of dates become parts; if not, they are texts. A text says how to read 01/02/2020 where all of a
+        column can be read in both ways. Without it, as other columns of the file; else with the month first, unless the
+        day is then the first in all of the column read the other way.
+    lenient : bool
+        Whether columns that are of no use are left out: empty ones, those with one value in all training rows, and
+        texts too many to be categories. A column in which texts stand among numbers is one of texts then. If not, they
+        are errors, but for those of one value.
 
     Returns
     -------
@@ -405,32 +522,81 @@ def load_csv(
     where = "load_csv"
     test_size = check.fraction(where, "test_size", test_size)
     seed = check.whole(where, "seed", seed, 0, 2**32 - 1)
+    how = Preparation(scaling, indicators, rare, one_hot, dates, lenient)
+    sheet, roles = _with_roles(where, path, target, header, task, text, drop, gaps, decimal, how)
+    if gaps == "fill":
+        out = _rows_without(sheet, sheet.places[roles.target])
+        sheet.leave_out(out.tolist() if len(out) < sheet.n_rows else ())
+    problems = Problems(sheet)
+    training_rows, test_rows = split_rows(sheet, test_size, seed, problems)
+    table = _learnt_table(sheet, training_rows, roles, how, problems)
+    X, y, X_test, y_test = table._parts(sheet, training_rows, test_rows)
+    return X, y, X_test, y_test, table
+
+
+def _with_roles(
+    where: str,
+    data: Any,
+    target: str | int,
+    header: bool | None,
+    task: str | None,
+    text: Collection[str | int],
+    drop: Collection[str | int],
+    gaps: str,
+    decimal: str | None,
+    how: Preparation,
+) -> tuple[Sheet, Roles]:
+    """Return the cells of a table, and what is said of its columns; refuse arguments that cannot be."""
     check.one_of(where, "task", task, (None, "classification", "regression"))
     check.one_of(where, "gaps", gaps, ("fill", "refuse"))
     check.one_of(where, "decimal", decimal, (None, ".", ","))
-    sheet = read_sheet(where, path, header)
+    how.checked(where)
+    sheet = read_sheet(where, data, header) if where == "load_csv" else sheet_of(where, data, header)
+    sheet.where = where
     (name,), as_text, dropped = names_of(sheet, target=[target], text=text, drop=drop)
     check_roles(where, as_text, dropped)
     if name in dropped:
         raise ValueError(f"{where}: drop must not hold the target, got {name!r}.")
     if name in as_text and task == "regression":
         raise ValueError(f"{where}: text must not hold the target of a regression, got {name!r}.")
-    if gaps == "fill":
-        _leave_out_rows_without(sheet, sheet.places[name])
-    problems = Problems(sheet)
-    training_rows, test_rows = split_rows(sheet, test_size, seed, problems)
     task = "classification" if name in as_text else task
-    columns = learnt(sheet, training_rows, name, task, as_text, dropped, gaps == "refuse", decimal, problems)
-    numbering = row_numbers(sheet, [each for each in columns if each.name != name])
+    return sheet, Roles(name, task, as_text, dropped, gaps == "refuse", decimal)
+
+
+def _learnt_table(sheet: Sheet, training_rows: Array, roles: Roles, how: Preparation, problems: Problems) -> Table:
+    """Return the table of a sheet, of which rows without a target have been left out."""
+    columns, left_out = learnt(sheet, training_rows, roles, how, problems)
+    numbering = row_numbers(sheet, [each for each in columns if each.name != roles.target])
     propose_dropping(problems, numbering)
     problems.refuse()
-    table = Table(columns, name, sheet.header)
+    table = Table(columns, roles.target, sheet.header)
     if table.n_inputs == 0:
-        sheet.refuse(f"has no column beside {shown(name)} to predict it from")
-    table.n_left_out = sheet.n_left_out
-    table.row_numbers = numbering
-    X, y, X_test, y_test = table._parts(sheet, training_rows, test_rows)
-    return X, y, X_test, y_test, table
+        why = f" ({'; '.join([*left_out.values()][:MOST_MISSING])})" if left_out else ""
+        sheet.refuse(f"has no column beside {shown(roles.target)} to predict it from{why}")
+    table.n_left_out, table.row_numbers, table.left_out = sheet.n_left_out, numbering, left_out
+    return table
+
+
+def _checked_rows(where: str, rows: Any, n_rows: int) -> Array:
+    """Return the positions of training rows, which are given as such or as flags."""
+    if rows is None:
+        return np.arange(n_rows)
+    given = check.plain(where, "training_rows", rows)
+    if given.dtype == np.bool_ and given.shape == (n_rows,):
+        given = np.flatnonzero(given)
+    if given.ndim != 1 or given.dtype.kind not in "iu" or len(given) == 0:
+        raise ValueError(f"{where}: training_rows must be positions of rows, one at least, got {abridged(rows)}.")
+    if given.min() < 0 or given.max() >= n_rows:
+        wrong = int(given.min() if given.min() < 0 else given.max())
+        raise ValueError(f"{where}: training_rows must be positions from 0 to {n_rows - 1}, got {wrong}.")
+    return given.astype(np.intp)
+
+
+def _positions_without(rows: Array, out: Array, n_rows: int) -> Array:
+    """Return the positions that rows have when others are left out."""
+    kept = np.ones(n_rows, np.bool_)
+    kept[out] = False
+    return np.asarray((np.cumsum(kept) - 1)[rows[kept[rows]]])
 
 
 def problems_without_target(
@@ -445,13 +611,14 @@ def problems_without_target(
     as_text, dropped = names_of(sheet, text=text, drop=drop)
     check_roles("load_csv", as_text, dropped)
     problems = Problems(sheet)
-    columns = learnt(sheet, np.arange(sheet.n_rows), "", None, as_text, dropped, False, decimal, problems)
+    roles = Roles("", as_text=as_text, dropped=dropped, decimal=decimal)
+    columns, _ = learnt(sheet, np.arange(sheet.n_rows), roles, Preparation(), problems)
     propose_dropping(problems, row_numbers(sheet, columns))
     return problems
 
 
-def _leave_out_rows_without(sheet: Sheet, place: int, known: Collection[str] = ()) -> bool:
-    """Leave out the rows without a value in a column; if that were all, leave none out and return False.
+def _rows_without(sheet: Sheet, place: int, known: Collection[str] = ()) -> Array:
+    """Return the rows without a value in a column.
 
     Marks of a gap that are ``known`` classes, as in tables of older versions, are values.
     """
@@ -459,10 +626,7 @@ def _leave_out_rows_without(sheet: Sheet, place: int, known: Collection[str] = (
     gaps = cells.gaps
     if any(map(is_gap, known)):
         gaps = gaps & ~np.array([cell in known for cell in cells.distinct], np.bool_)[cells.codes]
-    if gaps.all():
-        return False
-    sheet.leave_out(np.flatnonzero(gaps).tolist())
-    return True
+    return np.flatnonzero(gaps)
 
 
 def column_names(path: Path, header: bool | None = None) -> list[str]:

@@ -2,7 +2,7 @@
 
 A record is a dict with a ``kind``; those of one kind that have the same fields are a group. A field of numbers becomes
 an array; texts become one array of UTF-8, and one of their lengths; lists of texts get a third one, of how many texts
-are in each. What is something else stays in the layout, which is JSON.
+are in each, and so do lists of numbers. What is something else stays in the layout, which is JSON.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     #: A kind, and the names of the fields beside it.
     Group: TypeAlias = tuple[str, tuple[str, ...]]
 
-#: Limits of what is read: records and texts, fields of all records together, and bytes of all texts.
+#: Limits of what is read: records and texts, fields of all records together, numbers in lists, and bytes of all texts.
 MAX_TEXTS = 100_000
-MAX_FIELDS = 8 * MAX_TEXTS
+MAX_NUMBERS = 600_000
+MAX_FIELDS = 10 * MAX_TEXTS
 MAX_BYTES = 8 << 20
 
 #: The name of the array that says of which group each record is: no group's field is called that.
@@ -35,7 +36,7 @@ SIMPLE: dict[type, tuple[str, type]] = {
     bool: ("flag", np.bool_),
 }
 DTYPES = dict(SIMPLE.values())
-TEXT, TEXTS = "text", "texts"
+TEXT, TEXTS, NUMBERS = "text", "texts", "numbers"
 
 
 def packed(records: Any) -> tuple[Any, dict[str, Array]]:
@@ -107,11 +108,16 @@ def _packed_values(values: list[Any]) -> tuple[Any, dict[str, Array]]:
         if kind is str:
             return TEXT, _packed_texts(values)
         if kind is list and all(type(text) is str for texts in values for text in texts):
-            counts = np.array([len(texts) for texts in values], np.int64)
-            return TEXTS, {**_packed_texts(list(itertools.chain(*values))), ".counts": counts}
+            return TEXTS, {**_packed_texts(list(itertools.chain(*values))), ".counts": _counts(values)}
+        if kind is list and all(type(each) is float for numbers in values for each in numbers):
+            return NUMBERS, {"": np.array([*itertools.chain(*values)], np.float64), ".counts": _counts(values)}
     except (OverflowError, UnicodeEncodeError):  # beyond 64 bits, or half a character
         pass
     return values, {}
+
+
+def _counts(lists: list[list[Any]]) -> Array:
+    return np.array([len(each) for each in lists], np.int64)
 
 
 def _packed_texts(texts: list[str]) -> dict[str, Array]:
@@ -160,12 +166,13 @@ def _values(field: Any, name: str, count: int, rest: dict[str, Array]) -> Iterat
         return iter(_take(rest, name, DTYPES[field], count).tolist())
     if field == TEXT:
         return _texts(name, count, rest)
-    if field == TEXTS:
+    if field in (TEXTS, NUMBERS):
         counts = _take(rest, f"{name}.counts", np.int64, count).tolist()
         if min(counts, default=0) < 0:
-            raise ValueError(f"a list of its {name} has less than no texts")
-        texts = _texts(name, sum(counts), rest)
-        return (list(itertools.islice(texts, many)) for many in counts)
+            raise ValueError(f"a list of its {name} has less than no values")
+        total = sum(counts)
+        values = _texts(name, total, rest) if field == TEXTS else iter(_take(rest, name, np.float64, total).tolist())
+        return (list(itertools.islice(values, many)) for many in counts)
     raise ValueError(f"its {name} are of no known type, or not as many as they must be")
 
 
@@ -190,9 +197,13 @@ def _excess(layout: dict[str, Any], arrays: dict[str, Array]) -> str:
     n_records = sum(array.size for name, array in arrays.items() if name == ORDER)
     n_texts = sum(array.size for name, array in arrays.items() if name.endswith(".lengths"))
     n_bytes = sum(array.size for array in arrays.values() if array.dtype == np.uint8)
+    listed = [arrays.get(name.removesuffix(".counts")) for name in arrays if name.endswith(".counts")]
+    n_numbers = sum(array.size for array in listed if array is not None and array.dtype == np.float64)
     most_fields = max((len(group["fields"]) for group in layout.values()), default=0)
     if max(n_records, n_texts) > MAX_TEXTS or n_records * most_fields > MAX_FIELDS:
         return f"must have at most {MAX_TEXTS:,} columns and categories together, got {max(n_records, n_texts):,}"
     if n_bytes > MAX_BYTES:
         return f"must have names and categories of at most {MAX_BYTES:,} bytes together, got {n_bytes:,}"
+    if n_numbers > MAX_NUMBERS:
+        return f"must have at most {MAX_NUMBERS:,} quantiles of all columns together, got {n_numbers:,}"
     return ""

@@ -37,7 +37,7 @@ def fitted_curve(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = N
     grid = np.linspace(inputs.min(), inputs.max(), GRID).reshape(-1, 1)
     curve = single_output(where, model, grid)
     if model.table is not None and isinstance(column := model.table.inputs[0], Number):
-        inputs, grid = (values * column.scale + column.mean for values in (inputs, grid))
+        inputs, grid = column.unscaled(inputs), column.unscaled(grid)
         targets, curve = model.table.decode(targets), model.table.decode(curve)
     ax = axes(where, ax)
     ax.scatter(inputs, targets, s=20, color=COLOURS[4], linewidths=0, label="data")

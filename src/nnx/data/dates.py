@@ -1,0 +1,158 @@
+"""Dates and times as people write them, the one form of a whole column, and the parts that a network gets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import date
+
+import numpy as np
+
+from nnx._base.typing import Array
+from nnx.data.cells import Cells
+from nnx.data.notation import Cell, is_gap
+
+#: The orders of day (d), month (m) and year (Y; y has two digits), with the marks between them. The first is ISO 8601.
+ISO = "Y-m-d"
+FORMS = (ISO, "Y/m/d", "Y.m.d", "d.m.Y", "m/d/Y", "d/m/Y", "m-d-Y", "d-m-Y", "m/d/y", "d/m/y")
+#: Years of two digits from this one on are in the 20th century, as in POSIX.
+CENTURY = 69
+DIGITS = {"Y": r"(?P<year>\d{4})", "y": r"(?P<year>\d{2})", "m": r"(?P<month>\d{1,2})", "d": r"(?P<day>\d{1,2})"}
+DAY_AND_TIME = re.compile(r"([\d/.-]+)(.*)", re.ASCII)
+TIME = re.compile(
+    r"(?:[Tt]|,? )(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9}))?)?"
+    r"(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?"
+    r"(?: ?(?:[Zz]|UTC|GMT|[+-]\d{2}(?::?\d{2})?))?",
+    re.ASCII,
+)
+EXAMPLES = {"Y": "2020", "y": "20", "m": "12", "d": "31"}
+
+#: What a network can get of a date, each as one number.
+PARTS = ("days", "year", "month", "weekday", "sine", "cosine", "hour")
+#: Parts that are taken as they are: from −1 to 1.
+WAVES = ("sine", "cosine")
+MICROSECONDS = 1_000_000
+MICROSECONDS_OF_A_DAY = 86_400 * MICROSECONDS
+#: `date.toordinal` of 1970-01-01.
+EPOCH = 719_163
+NO_TIME = np.iinfo(np.int64).min  # which is NaT
+
+
+def example(form: str) -> str:
+    """Return a date in a form: 31.12.2020."""
+    return re.sub("[Yymd]", lambda found: EXAMPLES[found[0]], form)
+
+
+class _Days(dict[str, int | None]):
+    """Microseconds from 1970 to a day, by its text; None for a text that is none in the form."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self._pattern = re.compile("".join(DIGITS.get(each, re.escape(each)) for each in form), re.ASCII)
+
+    def __missing__(self, text: str) -> int | None:
+        found = self._pattern.fullmatch(text)
+        self[text] = None
+        if found is not None:
+            year = int(found["year"])
+            if len(found["year"]) == 2:
+                year += 1900 if year >= CENTURY else 2000
+            with suppress(ValueError):  # no month has 31 days and so on
+                number = date(year, int(found["month"]), int(found["day"])).toordinal() - EPOCH
+                self[text] = number * MICROSECONDS_OF_A_DAY
+        return self[text]
+
+
+class _Times(dict[str, int | None]):
+    """Microseconds from midnight to a time of day, by its text; None for a text that is none. A zone says nothing."""
+
+    def __missing__(self, text: str) -> int | None:
+        found = TIME.fullmatch(text)
+        self[text] = None if text else 0
+        if found is not None:
+            hour, minute, second = (int(found[name] or 0) for name in ("hour", "minute", "second"))
+            usable = minute < 60 and second < 60 and (1 <= hour <= 12 if found["half"] else hour < 24)
+            if found["half"]:
+                hour = hour % 12 + (12 if found["half"] in "Pp" else 0)
+            fraction = int((found["fraction"] or "0").ljust(6, "0")[:6])
+            self[text] = ((hour * 60 + minute) * 60 + second) * MICROSECONDS + fraction if usable else None
+        return self[text]
+
+
+class Reader:
+    """Reads texts in a form. Days and times are looked up one by one: many texts have them in common."""
+
+    def __init__(self, form: str) -> None:
+        self._days, self._times = _Days(form), _Times()
+
+    def moment(self, cell: Cell) -> int | None:
+        """Return the microseconds from 1970 to what a text names, by its own clock; None if it names none."""
+        found = DAY_AND_TIME.fullmatch(cell) if isinstance(cell, str) else None
+        if found is None:
+            return None
+        day, time = self._days[found[1]], self._times[found[2]]
+        return None if day is None or time is None else day + time
+
+    def reads(self, cells: Sequence[Cell]) -> bool:
+        """Return whether all of the cells are dates in this form."""
+        return all(self.moment(cell) is not None for cell in cells)
+
+
+def moments(cells: Cells, form: str) -> Array:
+    """Return the moments of a column's cells as datetime64 in microseconds, NaT where a cell names none.
+
+    Dates as ISO 8601 writes them are read in any form, since Python objects give them so.
+    """
+    if cells.dates is not None:
+        return cells.dates.astype("datetime64[us]")
+    reader = Reader(form)
+    found = [reader.moment(cell) for cell in cells.distinct]
+    if form != ISO and None in found:
+        reader = Reader(ISO)
+        found = [
+            reader.moment(cell) if each is None else each for each, cell in zip(found, cells.distinct, strict=True)
+        ]
+    known = np.array([NO_TIME if each is None else each for each in found], np.int64).view("datetime64[us]")
+    return np.asarray(known[cells.codes])
+
+
+def forms_of(cells: Cells) -> tuple[str, ...]:
+    """Return the forms that read all of a column's values, () if there is no value or none reads them all.
+
+    They are in the order of `FORMS`: of two, such as of 01/02/2020, the first has the month first.
+    """
+    if cells.dates is not None:
+        return (ISO,)
+    filled = [cell for cell in cells.distinct if not is_gap(cell)]
+    likely = [form for form in FORMS if filled and Reader(form).reads(filled[:1])]  # none, of most columns of texts
+    return tuple(form for form in likely if Reader(form).reads(filled))
+
+
+def day_first(form: str) -> bool | None:
+    """Return whether the day comes before the month; None where the year comes first."""
+    return None if form.startswith("Y") else form.startswith("d")
+
+
+def parts_of(times: Array) -> dict[str, Array]:
+    """Return all parts of moments as float64 arrays, NaN for NaT: days since 1970, year, month, weekday (0 is Monday),
+    sine and cosine of the day's place in its year, and the hour with its fraction.
+    """
+    gap = np.isnat(times)
+    times = np.where(gap, np.datetime64(0, "us"), times)
+    dates, years = times.astype("datetime64[D]"), times.astype("datetime64[Y]")
+    first = years.astype("datetime64[D]")
+    length = ((years + 1).astype("datetime64[D]") - first).astype(np.int64)
+    angle = 2 * np.pi * (dates - first).astype(np.int64) / length
+    days = dates.astype(np.int64)
+    within = (times - dates).astype(np.int64) / MICROSECONDS_OF_A_DAY
+    found = {
+        "days": days + within,
+        "year": years.astype(np.int64) + 1970,
+        "month": times.astype("datetime64[M]").astype(np.int64) % 12 + 1,
+        "weekday": (days + 3) % 7,
+        "sine": np.sin(angle),
+        "cosine": np.cos(angle),
+        "hour": within * 24,
+    }
+    return {name: np.where(gap, np.nan, values.astype(np.float64)) for name, values in found.items()}

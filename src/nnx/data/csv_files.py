@@ -249,13 +249,12 @@ class _Rows:
         except csv.Error as error:
             line = max(ends[-1] if ends else self._line, 1)
             self.source.refuse(f"cannot be read as CSV after line {line} ({error})")
-        self._add(rows, ends)
+        if rows:
+            self._add(rows, ends)
         self._line = before + reader.line_num
 
     def _add(self, rows: list[list[str]], ends: list[int]) -> None:
         """Take rows, each with the line that it ends in. Blank lines are none, but in a single column they are gaps."""
-        if not rows:
-            return
         self._line = ends[-1]
         width = self.layout.width
         if width == 1:

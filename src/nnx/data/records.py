@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnx._base.text import abridged
+from nnx.data.cells import Dates
 from nnx.data.notation import Cell
 from nnx.data.sheet import Sheet, count, shown
 from nnx.data.table_files import read_sheet
@@ -46,7 +47,7 @@ def _of_frame(where: str, frame: Any) -> Sheet:
 
 
 def _of_columns(where: str, source: str, columns: Mapping[Any, Any]) -> Sheet:
-    cells: dict[str, list[Cell]] = {}
+    cells: dict[str, Sequence[Cell]] = {}
     for name, column in columns.items():
         if isinstance(column, str | bytes | Mapping) or not isinstance(column, Iterable):
             hint = " Give one row as [{...}]." if source == "the dict" else ""
@@ -54,6 +55,8 @@ def _of_columns(where: str, source: str, columns: Mapping[Any, Any]) -> Sheet:
             raise TypeError(f"{where}: {source} must hold lists of values, got {got}.{hint}")
         if isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
             cells[str(name)] = column.tolist()
+        elif isinstance(column, np.ndarray) and column.dtype.kind == "M" and column.ndim == 1:
+            cells[str(name)] = Dates(column)
         else:
             cells[str(name)] = [_cell(value) for value in column]
     first = next(iter(cells), "")

@@ -107,11 +107,11 @@ def test_folds_repeats_and_the_page_go_with_effort(capsys):
     assert "2 folds, rows not trained on: mean" in out
     page = Path("page.html").read_text()
     assert "Effort fast" in page
-    assert page.count("data:image/png") == 2  # no importance without test rows, no curve
+    assert page.count("data:image/png") == 3  # no importance without test rows
     out = train(capsys, "pets.csv", "--target", "pet", *FAST, "--repeat", "2", "--report", "page.html").out
     assert "run 2 of 2: accuracy" in out
     assert "The saved model is that of the first run." in out
-    assert Path("page.html").read_text().count("data:image/png") == 3
+    assert Path("page.html").read_text().count("data:image/png") == 4
 
 
 def test_ctrl_c_saves_nothing(capsys, monkeypatch):

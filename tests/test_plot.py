@@ -488,6 +488,21 @@ def test_without_matplotlib_each_says_what_to_install(monkeypatch, name):
         PICTURES[name]()
 
 
+# Several trainings
+
+
+def test_histories_draws_two_lines_for_each_training_and_names_each_kind_once():
+    each = [history_of(loss=[3, 2, 1], validation_loss=[4, 3, 3]), history_of(loss=[5, 1], validation_loss=[4, 2])]
+    ax = nnx.plot.histories(each, held_out="test")
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[3, 2, 1], [4, 3, 3], [5, 1], [4, 2]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["training", "test"]
+    own = own_axes()
+    assert nnx.plot.histories([history_of(loss=[1])], own) is own
+    assert [text.get_text() for text in own.get_legend().get_texts()] == ["training"]
+    with pytest.raises(ValueError, match=r"plot\.histories: each must hold one history at least"):
+        nnx.plot.histories([])
+
+
 # Calibration, importance
 
 

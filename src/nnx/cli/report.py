@@ -302,6 +302,10 @@ def _pictures(story: Story) -> list[str]:
             "same, each may look unimportant."
         )
         found.append(_picture(lambda ax: plot.importance(ranked, ax), "Importance of columns", caption, size))
+    if isinstance(model, nnx.Ensemble):
+        each = [member.history for member in model.models if member.history is not None]
+        caption = f"The loss of the {count(len(each), 'network')} that were kept, epoch by epoch."
+        found.append(_picture(lambda ax: plot.histories(each, ax, held_out="held-out data"), "Training", caption))
     recorded = getattr(model, "history", None)
     if recorded is not None and len(recorded):
         held_out = "test" if task.validation is None else "held-out data"

@@ -2,7 +2,7 @@
 
 from nnx.plot.classes import calibration, confusion_matrix, decision_regions, matrix_size
 from nnx.plot.columns import importance
-from nnx.plot.curves import history
+from nnx.plot.curves import histories, history
 from nnx.plot.images import mistakes, weights
 from nnx.plot.regression import fitted_curve, predictions
 
@@ -11,6 +11,7 @@ __all__ = [
     "confusion_matrix",
     "decision_regions",
     "fitted_curve",
+    "histories",
     "history",
     "importance",
     "matrix_size",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -72,6 +73,52 @@ def history(
         ax.figure.align_ylabels([ax, below])
         lowest = below
     lowest.set_xlabel("epoch" if best is None else _epoch_and_best(history, best, held_out, below is not None))
+    return ax
+
+
+def histories(each: Sequence[Recorded], ax: Axes | None = None, *, held_out: str = "validation") -> Axes:
+    """Draw the losses of several trainings over their epochs, such as those of an ensemble's members.
+
+    Parameters
+    ----------
+    each : sequence of History
+        At least one.
+    ax : matplotlib axes, optional
+        Where to draw; a new figure without it.
+    held_out : str
+        What the validation data are called in the legend.
+
+    Returns
+    -------
+    The matplotlib axes.
+
+    Raises
+    ------
+    ValueError
+        If there is no history.
+    """
+    if len(each) == 0:
+        raise ValueError("plot.histories: each must hold one history at least, got none.")
+    if ax is None:
+        ax = new_figure("plot.histories", 7, 4.5).add_subplot()
+    alpha = max(0.25, min(1.0, 6 / len(each)))
+    for number, history in enumerate(each):
+        for losses, label, style in (
+            (history.data_loss, "training", TRAINING),
+            (history.validation_loss, held_out, HELD_OUT | {"linewidth": 1.8}),
+        ):
+            marker = "" if len(losses) > 1 else "o"
+            label = label if number == 0 and len(losses) else "_"  # which no legend shows
+            ax.plot(np.arange(1, len(losses) + 1), losses, marker=marker, label=label, alpha=alpha, **style)
+    ax.grid(color="0.9", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.locator_params(axis="x", integer=True)
+    number_axes(ax.xaxis, ax.yaxis)
+    ax.set(xlabel="epoch", ylabel="loss")
+    drawn = [losses for history in each for losses in (history.data_loss, history.validation_loss)]
+    _scale_of_loss(ax, np.concatenate(drawn))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2, columnspacing=1.2)
     return ax
 
 

@@ -156,7 +156,7 @@ class Learner:
         scales = [(0.0, 1.0) if part in dates.WAVES else each for part, each in zip(parts, scales, strict=True)]
         means, spreads = tuple(mean for mean, _ in scales), tuple(spread for _, spread in scales)
         indicator = self.how.indicators and bool(gaps.any())
-        return Date(name, tuple(parts), means, spreads, found.n_gaps, form, indicator)
+        return Date(name, tuple(parts), means, spreads, found.n_gaps, form, indicator, not found.all_read)
 
     def _filled(self, place: int) -> dict[str, int]:
         """Return how often each text that is no gap stands in a column."""
@@ -180,6 +180,13 @@ class Learner:
         reason = f"holds {shown(cells[rows[0]])} in column {shown(name)}, whose other cells are numbers{like}{more}"
         self.problems.add(f"{reason}. Correct it{advice}", rows[0], name, cure)
 
+    def _stranger_among_dates(self, place: int, name: str, form: str) -> None:
+        """Note the first cell that is not written as most dates are."""
+        cells = self.sheet.columns[place]
+        row = int(np.argmax(np.isnat(dates.moments(cells, form)) & ~cells.gaps))
+        reason = f"holds {shown(cells[row])} in column {shown(name)}, most of whose cells are dates such as "
+        self.problems.add(f"{reason}{dates.example(form)}. Correct it, or leave the column out", row, name, "drop")
+
     def _form(self, found: Survey) -> str:
         """Return how a column writes dates; if nothing tells, the month comes first, unless all days are the first."""
         if len(found.forms) == 1:
@@ -202,6 +209,10 @@ class Learner:
         if len(column.categories) <= most and (as_text or not _tell_rows_apart(len(categories), n_filled)):
             is_code = not is_target and self.how.one_hot is not None and column.width > self.how.one_hot
             return replace(column, as_code=is_code)
+        form = dates.form_of_most(self.sheet.columns[found.place]) if not as_text and self.how.dates else None
+        if form is not None and not is_target:
+            self._stranger_among_dates(found.place, name, form)
+            return None
         advice = ". Name it for drop instead of text" if as_text and not is_target else ""
         self.problems.add(
             f"holds {len(categories):,} different texts in {n_filled:,} rows of column {shown(name)}, too many to "
@@ -284,7 +295,7 @@ def learnt(
 ) -> tuple[list[Column], dict[str, str]]:
     """Return the columns of a file without those that there are problems with, and why which others were left out."""
     found = {
-        name: survey(sheet, place, roles.is_text(name), how.dates is not False)
+        name: survey(sheet, place, roles.is_text(name), how)
         for place, name in enumerate(sheet.names)
         if name not in roles.dropped
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nnx.data import dates
 from nnx.data.notation import PLAIN, Candidates, candidates, is_gap, looks_like_number, number
-from nnx.data.preparation import DAY_FIRST
+from nnx.data.preparation import DAY_FIRST, Preparation
 from nnx.data.sheet import Sheet
 
 #: What is known of numbers as programs write them.
@@ -19,7 +19,8 @@ class Survey:
     """What a column's cells look like.
 
     ``kind`` is "empty"; "number", as programs write them; "written", as people do, in one of the ``candidates``;
-    "mixed", which shall be numbers, but not all cells agree; "date", in one of the ``forms``; or "text".
+    "mixed", which shall be numbers, but not all cells agree; "date", in one of the ``forms``, which reads all values
+    or, if not ``all_read``, most of them; or "text".
     """
 
     place: int
@@ -27,10 +28,14 @@ class Survey:
     n_gaps: int
     candidates: Candidates = AS_PROGRAMS
     forms: tuple[str, ...] = ()
+    all_read: bool = True
 
 
-def survey(sheet: Sheet, place: int, as_text: bool, with_dates: bool = True) -> Survey:
-    """Return what a column looks like: numbers if all its cells are; a few texts among numbers are mistakes."""
+def survey(sheet: Sheet, place: int, as_text: bool, how: Preparation) -> Survey:
+    """Return what a column looks like: numbers if all its cells are; a few texts among numbers are mistakes.
+
+    So are a few texts among dates if columns are to be used as far as possible.
+    """
     cells = sheet.columns[place]
     n_gaps = cells.n_gaps
     if n_gaps == len(cells):
@@ -43,9 +48,10 @@ def survey(sheet: Sheet, place: int, as_text: bool, with_dates: bool = True) -> 
     strangers = {str(cell): times for cell, times in times_of if number(cell) is None and not is_gap(cell)}
     n_strangers = sum(strangers.values())
     n_numbers = len(cells) - n_gaps - n_strangers
-    forms = dates.forms_of(cells) if with_dates and n_numbers == 0 else ()
-    if forms:
-        return Survey(place, "date", n_gaps, forms=forms)
+    forms = dates.forms_of(cells) if how.dates is not False and n_numbers == 0 else ()
+    most = dates.form_of_most(cells) if how.lenient and how.dates is not False and not forms else None
+    if forms or most:
+        return Survey(place, "date", n_gaps, forms=forms or (most or "",), all_read=bool(forms))
     n_written = sum(times for text, times in strangers.items() if looks_like_number(text))
     if n_numbers + n_written < n_strangers - n_written:
         return Survey(place, "text", n_gaps)

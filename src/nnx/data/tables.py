@@ -460,8 +460,8 @@ def load_csv(
         day is then the first in all of the column read the other way.
     lenient : bool
         Whether columns that are of no use are left out: empty ones, those with one value in all training rows, and
-        texts too many to be categories. Of texts among numbers the column is one of texts then if it holds at most ten
-        different values; else they are missing values, in later tables too. If not, all these are errors, but for
+        texts too many to be categories. Texts among numbers or dates are missing values then, in later tables too; but
+        a column of numbers with at most ten different values is one of texts. If not, all these are errors, but for
         columns of one value.
 
     Returns

@@ -97,11 +97,6 @@ def add_columns(option: Any, name: str, text: str) -> None:
     option(name, action="append", nargs="+", metavar="NAME", help=f"{text}: names or numbers, such as a,b,c")
 
 
-def need_names(*given: str) -> bool:
-    """Return whether a file's column names must be known to tell what is meant."""
-    return any(WHOLE.fullmatch(each) or "," in each or len(each.split()) > 1 for each in given)
-
-
 def swallowed(lists: Sequence[list[list[str]] | None], n: int, known: Collection[str] = ()) -> list[str]:
     """Return what stood behind a list of columns, as in ``--drop a b FILE.csv``, and take it out of the list.
 

@@ -74,8 +74,8 @@ def add(commands: Any) -> None:
         "data",
         nargs="?",
         metavar="DATA",
-        help="spiral (the default), binary (a spiral of two arms), sine, fashion-mnist, a table: FILE.csv, or images: "
-        "FOLDER/ with a folder for each class",
+        help="spiral (the default), binary (a spiral of two arms), sine, fashion-mnist, a table: FILE.csv (or .tsv, "
+        ".parquet, .feather), or images: FOLDER/ with a folder for each class",
     )
     option(
         "--effort",

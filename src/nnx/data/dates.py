@@ -28,6 +28,9 @@ TIME = re.compile(
 )
 EXAMPLES = {"Y": "2020", "y": "20", "m": "12", "d": "31"}
 
+#: So many of a column's values are tried first to find the form of most.
+TRIED = 200
+
 #: What a network can get of a date, each as one number.
 PARTS = ("days", "year", "month", "weekday", "sine", "cosine", "hour")
 #: Parts that are taken as they are: from −1 to 1.
@@ -127,6 +130,20 @@ def forms_of(cells: Cells) -> tuple[str, ...]:
     filled = [cell for cell in cells.distinct if not is_gap(cell)]
     likely = [form for form in FORMS if filled and Reader(form).reads(filled[:1])]  # none, of most columns of texts
     return tuple(form for form in likely if Reader(form).reads(filled))
+
+
+def form_of_most(cells: Cells) -> str | None:
+    """Return the form that reads most of a column's values, more than half of them; None if there is none."""
+    times_of = zip(cells.distinct, cells.counts.tolist(), strict=True)
+    filled = {cell: times for cell, times in times_of if not is_gap(cell)}
+    some = [*filled][:: -(-len(filled) // TRIED) or 1]
+    best, most = None, sum(filled.values()) // 2
+    for form in FORMS:
+        reader = Reader(form)
+        if 2 * sum(reader.moment(cell) is not None for cell in some) > len(some):
+            n_read = sum(times for cell, times in filled.items() if reader.moment(cell) is not None)
+            best, most = (form, n_read) if n_read > most else (best, most)
+    return best
 
 
 def day_first(form: str) -> bool | None:

@@ -178,9 +178,14 @@ def _table(chosen: argparse.Namespace) -> Task:
     return _table_task(chosen, X, y, X_test, y_test, table)
 
 
+#: A file of so many bytes is read with a bar: a smaller one takes less than half a second.
+LARGE_FILE = 5_000_000
+
+
 def read(where: str, chosen: argparse.Namespace) -> Sheet:
     """Return the cells of the table that the command line names."""
-    return read_sheet(where, chosen.data, chosen.header, chosen.encoding, progress=True)
+    is_large = os.path.isfile(chosen.data) and os.path.getsize(chosen.data) >= LARGE_FILE
+    return read_sheet(where, chosen.data, chosen.header, chosen.encoding, progress=is_large)
 
 
 def _columns(chosen: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

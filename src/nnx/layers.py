@@ -24,6 +24,7 @@ from nnx.noise import Layer_Dropout, Layer_GaussianNoise
 from nnx.norms import Layer_BatchNorm, Layer_LayerNorm, Layer_Scale
 from nnx.residual import Layer_Residual
 from nnx.residual import walk as walk
+from nnx.splines import Layer_Spline
 
 __all__ = [
     "Layer_BatchNorm",
@@ -35,6 +36,7 @@ __all__ = [
     "Layer_LayerNorm",
     "Layer_Residual",
     "Layer_Scale",
+    "Layer_Spline",
 ]
 
 STRENGTHS = ("weight_regularizer_l1", "weight_regularizer_l2", "bias_regularizer_l1", "bias_regularizer_l2")

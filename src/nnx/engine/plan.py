@@ -52,7 +52,7 @@ MOST_STAGES = 64
 #: What layers are given of a last step, and from how many bytes on its memory is used again.
 STORED = ("inputs", "output", "dinputs", "dweights", "dbiases", "binary_mask", "noise")
 #: Stages of models whose single steps are not repeated.
-UNREPEATED = ("batch_norm", "layer_norm", "scale", "embedding", "gaussian_noise", "fork", "join")
+UNREPEATED = ("batch_norm", "layer_norm", "scale", "embedding", "spline", "gaussian_noise", "fork", "join")
 WORTH_KEEPING = 1 << 17
 #: Rows of a batch that a thread takes, at least.
 LEAST_ROWS = 16

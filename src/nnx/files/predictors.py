@@ -27,9 +27,10 @@ ARRAYS = {
     "batch_norm": ("weights", "biases", "mean", "variance"),
     "layer_norm": ("weights", "biases"),
     "embedding": ("weights", "places"),
+    "spline": ("weights", "biases", "columns", "first", "edges"),
 }
 #: How many numbers each kind of part has; between a fork and its join are the layers of a residual.
-NUMBERS = dict.fromkeys(ARRAYS, 0) | {"batch_norm": 1, "layer_norm": 1, "fork": 0, "join": 0}
+NUMBERS = dict.fromkeys(ARRAYS, 0) | {"batch_norm": 1, "layer_norm": 1, "spline": 1, "fork": 0, "join": 0}
 NUMBERS |= {kind._kernel: len(kind()._settings()) for kind in kinds_of("layer") if issubclass(kind, Activation)}
 KEYS = {"kind", "numbers", "n_in", "n_out"}
 #: Up to here a whole number is a float, too; one of 350 digits is none.
@@ -92,12 +93,14 @@ def _part(file: Part, number: int, described: Any, dtype: np.dtype[Any]) -> tupl
     arrays: dict[str, Array] = {}
     for name in ARRAYS.get(kind, ()):
         array = file.arrays.get(f"parts.{number}.{name}")
-        wanted = np.dtype(np.int32) if name == "places" else dtype
+        wanted = np.dtype(np.int32) if name in ("places", "columns", "first") else dtype
         if array is None or array.dtype != wanted or not _fits(kind, name, array, n_in, n_out):
             file.refuse(f"is damaged: the {name} of its part {number} are not those of a {kind}, {n_in} to {n_out}")
         arrays[name] = array
     if kind == "embedding" and not _fits_places(n_out, **arrays):
         file.refuse(f"is damaged: the places of its part {number} are not those of its columns")
+    if kind == "spline" and not _fits_edges(n_in, n_out, *numbers, **arrays):
+        file.refuse(f"is damaged: the edges of its part {number} are not those of its columns")
     return kind, (*arrays.values(), *map(float, numbers)), n_in, n_out
 
 
@@ -113,6 +116,8 @@ def _fits(kind: str, name: str, array: Array, n_in: int, n_out: int) -> bool:
         return array.shape == (n_in,) if name == "places" else array.ndim == 2 and 0 not in array.shape
     if kind == "dense" and name == "weights":
         return array.shape == (n_in, n_out)
+    if kind == "spline" and name != "biases":
+        return array.ndim == (2 if name == "weights" else 1)
     return array.shape == (1, n_out) or (kind == "prelu" and array.shape == (1, 1))
 
 
@@ -123,11 +128,24 @@ def _fits_places(n_out: int, weights: Array, places: Array) -> bool:
     return starts[:1] == [0] and in_order and len(places) + len(starts) * (weights.shape[1] - 1) == n_out
 
 
+def _fits_edges(
+    n_in: int, n_out: int, degree: float, weights: Array, biases: Array, columns: Array, first: Array, edges: Array
+) -> bool:
+    """Return whether a spline's columns are there, in order, and have as many edges and weights as they must."""
+    places, starts = columns.tolist(), first.tolist()
+    in_order = all(one < other for one, other in itertools.pairwise((-1, *places, n_in)))
+    rise = all(one < other for one, other in itertools.pairwise(starts))
+    if degree not in (0, 1) or not places or not in_order or len(starts) != len(places) + 1 or starts[0] or not rise:
+        return False
+    fit = len(edges) == starts[-1] + degree * len(places) and weights.shape == (n_in + starts[-1], n_out)
+    return fit and bool(np.isfinite(edges).all())
+
+
 def _check_chain(file: Part, parts: tuple[Any, ...]) -> None:
     """Refuse parts that do not follow each other."""
     open_forks = []
     for kind, _, n_in, n_out in parts:
-        if kind not in ("dense", "embedding") and n_in != n_out:
+        if kind not in ("dense", "embedding", "spline") and n_in != n_out:
             file.refuse(f"is damaged: a {kind} turns {n_in} columns into {n_out}")
         if kind == "fork":
             open_forks.append(n_out)

@@ -92,6 +92,38 @@ ctypedef void (*embedding_backward_weights_t)(
 ctypedef void (*embedding_backward_inputs_t)(
     const void *, const Places *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
 ) noexcept nogil
+cdef struct Spline:
+    # Which columns have edges, and what a layer with such columns keeps.
+    const int32_t *columns  # (n_columns,)
+    const int32_t *first  # (n_columns + 1,): where the weights of each begin, behind the dense ones
+    const void *edges  # of each column as many as it has weights, and one more for degree 1
+    Py_ssize_t n_columns
+    Py_ssize_t n_rows  # of those weights
+    int degree
+    void *sums  # (n_rows + n_columns, n_out): of each column's first weights
+    int32_t *bins  # (batch, n_columns): where the numbers lie among the edges; NULL if nobody keeps that
+    void *parts  # (batch, n_columns): how far along their bin
+    void *dweights  # (n_in + n_rows, n_out)
+    void *buckets  # (n_rows + n_columns, n_out)
+
+ctypedef void (*spline_places_t)(
+    const void *, const Spline *, int32_t *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*spline_sums_t)(
+    const void *, const Spline *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*spline_add_t)(
+    const void *, const Spline *, const void *, const int32_t *, const void *, void *, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*spline_gradients_t)(
+    const Spline *, const int32_t *, const void *, const void *, void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t
+) noexcept nogil
+ctypedef void (*spline_slopes_t)(
+    const Spline *, const int32_t *, const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t
+) noexcept nogil
 ctypedef void (*gaussian_noise_t)(
     void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double, uint64_t, uint64_t
 ) noexcept nogil
@@ -196,7 +228,7 @@ cdef extern from "threads.h" nogil:
     long long next_number(long long *next)
 
 cdef enum Kind:
-    DENSE, ACTIVATION, DROPOUT, PRELU, BATCH_NORM, LAYER_NORM, SCALE, EMBEDDING, NOISE
+    DENSE, ACTIVATION, DROPOUT, PRELU, BATCH_NORM, LAYER_NORM, SCALE, EMBEDDING, SPLINE, NOISE
     FORK, JOIN  # where the layers of a residual begin, and where its input is added to what they make of it
 
 cdef struct Parameter:
@@ -296,6 +328,7 @@ cdef struct Stage:
     void *mask  # (batch, n_out): dropout's, or noise
     Norm norm
     Embedded embedded
+    Spline spline
     int partner  # how many stages later a fork's join comes, or how many earlier a join's fork
     int level  # of a fork: how many are open before it
     const void *affine  # a batch norm that a dense stage's product applies: for LANES columns each, scales, then shifts
@@ -343,12 +376,14 @@ cdef inline bint has_parameters(const Stage *stage) noexcept nogil:
     """Return whether a stage has weights."""
     return (
         stage.kind == DENSE or stage.kind == PRELU or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM
-        or stage.kind == SCALE or stage.kind == EMBEDDING
+        or stage.kind == SCALE or stage.kind == EMBEDDING or stage.kind == SPLINE
     )
 
 cdef inline bint has_biases(const Stage *stage) noexcept nogil:
     """Return whether a stage's parameters are weights and biases."""
-    return stage.kind == DENSE or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM
+    return (
+        stage.kind == DENSE or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM or stage.kind == SPLINE
+    )
 
 cdef struct Net:
     # A program bound to arrays: all that a run reads and writes.
@@ -532,6 +567,11 @@ cdef struct Kernels:
     embedding_forward_t embedding_forward
     embedding_backward_weights_t embedding_backward_weights
     embedding_backward_inputs_t embedding_backward_inputs
+    spline_places_t spline_places
+    spline_sums_t spline_sums
+    spline_add_t spline_add
+    spline_gradients_t spline_gradients
+    spline_slopes_t spline_slopes
     gaussian_noise_t gaussian_noise
     const Loss *losses
     int n_losses

@@ -25,6 +25,7 @@ include "elementwise/dropout.pxi"
 include "elementwise/noise.pxi"
 include "elementwise/norms.pxi"
 include "elementwise/embedding.pxi"
+include "elementwise/splines.pxi"
 include "elementwise/counts.pxi"
 include "products/tiles.pxi"
 include "products/few_columns.pxi"
@@ -153,6 +154,11 @@ addresses.embedding_misfit = <embedding_misfit_t> embedding_misfit
 addresses.embedding_forward = <embedding_forward_t> embedding_forward
 addresses.embedding_backward_weights = <embedding_backward_weights_t> embedding_backward_weights
 addresses.embedding_backward_inputs = <embedding_backward_inputs_t> embedding_backward_inputs
+addresses.spline_places = <spline_places_t> spline_places
+addresses.spline_sums = <spline_sums_t> spline_sums
+addresses.spline_add = <spline_add_t> spline_add
+addresses.spline_gradients = <spline_gradients_t> spline_gradients
+addresses.spline_slopes = <spline_slopes_t> spline_slopes
 addresses.gaussian_noise = <gaussian_noise_t> gaussian_noise
 addresses.losses, addresses.n_losses = losses, n_losses
 addresses.rules, addresses.n_rules = rules, n_rules

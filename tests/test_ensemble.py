@@ -22,9 +22,9 @@ pytestmark = pytest.mark.one_backend
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(240, 4)).astype(np.float32)
-Y = ((X[:, 0] * X[:, 1] > 0) + (X[:, 2] > 1)).astype(np.intp)
+Y = (X[:, 0] * X[:, 1] > 0).astype(np.intp) + (X[:, 2] > 1)
 X_NEW = GENERATOR.normal(size=(90, 4)).astype(np.float32)
-Y_NEW = ((X_NEW[:, 0] * X_NEW[:, 1] > 0) + (X_NEW[:, 2] > 1)).astype(np.intp)
+Y_NEW = (X_NEW[:, 0] * X_NEW[:, 1] > 0).astype(np.intp) + (X_NEW[:, 2] > 1)
 
 
 def build(rng, n_hidden=None, rate=0.1):
@@ -180,6 +180,33 @@ def test_the_page_about_ensembles_is_true():
     done = doctest.testfile(str(page), module_relative=False)
     assert done.attempted > 5
     assert done.failed == 0
+
+
+def test_a_member_that_diverges_does_not_spoil_the_others():
+    def wild(rng):
+        model = regression(rng)
+        model.set(optimizer=nnx.Optimizer_SGD(rng.choice([0.1, 1e20])))
+        return model
+
+    ensemble, targets = nnx.Ensemble.of(wild, 6), X.sum(1)
+    rates = [model.optimizer.learning_rate for model in ensemble.models]
+    assert 0 < rates.count(1e20) < 6
+    keywords = {"epochs": 30, "batch_size": 40, "validation_data": (X_NEW, X_NEW.sum(1))}
+    with pytest.raises(nnx.DivergenceError):
+        copy.deepcopy(ensemble).train(X, targets, **keywords)
+    ensemble.train(X, targets, on_nonfinite="ignore", **keywords)
+    counts = ensemble.select(X_NEW, X_NEW.sum(1))
+    assert all(rate < 1 for rate, n in zip(rates, counts, strict=True) if n)
+    assert ensemble.score(X, targets) > 0.5
+
+
+def test_pictures_take_ensembles():
+    pytest.importorskip("matplotlib")
+    ensemble, _ = trained(2)
+    axes = nnx.plot.confusion_matrix(ensemble, X_NEW, Y_NEW)
+    counts = np.array([int(text.get_text().split()[0]) for text in axes.texts]).reshape(3, 3)
+    assert counts.sum() == len(X_NEW)
+    assert np.trace(counts) == np.sum(ensemble.predict_classes(X_NEW) == Y_NEW)
 
 
 # What is refused

@@ -371,11 +371,40 @@ def test_an_event_stops_a_thread_as_ctrl_c_does_the_main_thread():
 # What is shown
 
 
-def test_a_bar_counts_the_runs_that_have_ended(capsys):
-    nnx.train_many([nnx.Run(make(), X, Y) for _ in range(3)], progress=True)
-    shown = capsys.readouterr()
-    assert "3/3" in shown.err
-    assert shown.out == ""
+def test_a_bar_counts_the_epochs_of_all_runs(capsys):
+    runs = [nnx.Run(make(), X, Y, epochs=n) for n in (2, 3)]
+    stopping = [nnx.EarlyStopping("loss", patience=1, min_delta=1e9)]  # after two of its five epochs
+    runs.append(nnx.Run(make(), X, Y, epochs=5, callbacks=stopping))
+    nnx.train_many(runs, progress=True)
+    assert "10/10" in capsys.readouterr().err
+
+
+def test_a_bar_moves_while_a_run_goes_on():
+    """The run waits after its second epoch until the bar has shown it."""
+    shown = []
+
+    class Bar:
+        n = 0
+
+        def update(self, n):
+            self.n += n
+            shown.append(self.n)
+
+        def close(self):
+            pass
+
+    def wait(run):
+        end = time.monotonic() + 60
+        while run.epoch == 2 and 2 not in shown and time.monotonic() < end:
+            time.sleep(0.01)
+
+    model = make()
+    model.train(X, Y, epochs=3, print_every=None)  # whose history is not that of the run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(many.printing, "progress_bar", lambda total, done, unit: Bar())
+        nnx.train_many([nnx.Run(model, X, Y, epochs=3, callbacks=[wait])], progress=True)
+    assert 2 in shown
+    assert shown[-1] == 3
 
 
 def test_warnings_come_once_a_run_and_before_the_first_step():

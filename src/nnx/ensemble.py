@@ -295,7 +295,7 @@ class Ensemble:
             How many members train at once, at most; without it, what `nnx.set_num_threads` was given. The result is the
             same, to the bit.
         progress : bool
-            Show a bar on stderr that counts the members that have ended.
+            Show a bar on stderr that counts the epochs of all members, with the time that is left.
         together : bool
             Let tiny members of one shape train in the lanes of a vector, where that is faster (docs/many-models.md,
             "Together"). Their results then differ in the last digits from those of a member that trains alone.

@@ -118,7 +118,7 @@ def train_many(
     threads : int, optional
         How many models train at once, at most; without it, what `nnx.set_num_threads` was given.
     progress : bool
-        Show a bar on stderr that counts the runs that have ended.
+        Show a bar on stderr that counts the epochs of all runs, with the time that is left.
     together : bool
         Let small models of one shape train together, one in each lane of a vector, where that is faster. Sums are
         rounded otherwise than alone, so that results differ in the last digits. See docs/many-models.md.
@@ -178,7 +178,7 @@ def train_many(
         seeds.append(drawn)
     groups = groups_of(shapes)
     pool = _Pool(runs, seeds, groups)
-    bar = printing.progress_bar(len(runs), 0, "run") if progress else None
+    bar = printing.progress_bar(sum(pool.epochs), 0, "epoch") if progress else None
     try:
         pool.run(min(n_threads, len(groups)), bar)
     finally:
@@ -193,6 +193,8 @@ class _Pool:
     def __init__(self, runs: Sequence[Run], seeds: list[list[int]], groups: list[list[int]]) -> None:
         self.runs, self.seeds = runs, seeds
         self.histories: list[Any] = [None] * len(runs)
+        self.epochs: list[int] = [run.keywords.get("epochs", KEYWORDS["epochs"]) for run in runs]
+        self._before = [run.model.history for run in runs]
         self.errors: list[tuple[int, BaseException]] = []
         self.stop = threading.Event()
         self._left = deque(groups)
@@ -224,7 +226,14 @@ class _Pool:
 
     def _show(self, bar: Any) -> None:
         if bar is not None:
-            bar.update(sum(history is not None for history in self.histories) - bar.n)
+            bar.update(sum(map(self._epochs_done, range(len(self.runs)))) - bar.n)
+
+    def _epochs_done(self, number: int) -> int:
+        """Return how many epochs a run has done; one that has ended, be it by itself, has done all."""
+        if self.histories[number] is not None:
+            return self.epochs[number]
+        history = self.runs[number].model.history
+        return 0 if history is None or history is self._before[number] else min(history.n_epochs, self.epochs[number])
 
     def _start(self, threads: list[threading.Thread], number: int) -> bool:
         """Start a thread, with the caller's context, such as NumPy's error state; return whether there is one."""

@@ -142,7 +142,10 @@ def shared_rows(
     if validation_data is not None:
         if validation_split is not None:
             raise ValueError(f"{where}: validation_split must not be given together with validation_data.")
-        parts = tuple(validation_data) if isinstance(validation_data, list | tuple) else validation_data
+        try:
+            parts = tuple(validation_data)
+        except TypeError:
+            parts = ()
         judged = checked_validation(model, where, parts)
         held_out = _without_none(judged.X, check.plain(where, "y", parts[1]), judged.weights)
     elif validation_split is not None:

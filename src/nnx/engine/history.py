@@ -168,6 +168,11 @@ class History:
             found.insert(0, np.array(rows, np.float64).reshape(-1, len(STEP)).T)
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
+    @property
+    def n_epochs(self) -> int:
+        """How many epochs are recorded, also while the training goes on in another thread."""
+        return self._count(TRAINING)
+
     def lacks_epoch(self, n_batches: int) -> bool:
         """Return whether the last step recorded ends an epoch, of so many steps, that is not recorded."""
         return len(self) // n_batches > self._count(TRAINING)
@@ -215,4 +220,4 @@ class History:
         return self._count(STEP)
 
     def __repr__(self) -> str:
-        return f"History(epochs={self._count(TRAINING)}, steps={len(self)})"
+        return f"History(epochs={self.n_epochs}, steps={len(self)})"

@@ -73,7 +73,7 @@ def test_every_form_reads_what_is_written_in_it(moment, form):
 )
 def test_what_is_no_date_is_none(text):
     assert forms(text) == ()
-    assert all(dates.moment(text, form) is None for form in dates.FORMS)
+    assert all(dates.Reader(form).moment(text) is None for form in dates.FORMS)
     assert read(text) == [None]
 
 
@@ -223,6 +223,30 @@ def test_dates_may_be_taken_as_texts():
 
 def test_a_column_with_a_text_among_dates_is_one_of_texts():
     assert isinstance(learnt(["2020-01-01", "2020-01-02", "soon"] * 10), Text)
+    cells = [f"{1 + i % 28}.{1 + i // 28}.2020" for i in range(100)]
+    message = (
+        "the dict, row 7, holds 'soon' in column 'when', most of whose cells are dates such as 31.12.2020. Correct it, "
+        r"or leave the column out. Pass drop=\['when'\]."
+    )
+    with pytest.raises(nnx.DataFileError, match=message):
+        learnt([*cells[:7], "soon", *cells[8:]])
+
+
+def test_texts_among_dates_are_missing_values_if_that_is_wanted():
+    cells = [f"{1 + i % 28}.{1 + i // 28}.2020" for i in range(20)]
+    data = {"when": [*cells, "soon", "?"], "y": [0.5 * i for i in range(22)]}
+    table = nnx.Table.learn(data, "y", lenient=True, indicators=True)
+    assert table.columns[0].form == "d.m.Y"
+    X, _ = table.read_samples(data)
+    assert X[:, -1].tolist() == [0] * 20 + [1, 1]
+    assert not X[20:, :-1].any()
+    again = nnx.Table.from_dict(table.to_dict())
+    assert again.read_inputs({"when": ["never"]})[0, -1] == 1
+    assert "texts taken for missing, 1 gaps" in repr(again)
+    mostly = nnx.Table.learn(
+        {"when": [*cells[:5], *["soon", "late", "now"] * 2], "y": data["y"][:11]}, "y", lenient=True
+    )
+    assert isinstance(mostly.columns[0], Text)
 
 
 def test_later_cells_that_are_no_dates_are_errors():

@@ -122,7 +122,7 @@ def progress_bar(total: int, done: int, unit: str) -> Any:
     class Bar(tqdm):  # type: ignore[type-arg]
         monitor_interval = 0  # tqdm's own thread would outlive the training and make a fork unsafe
 
-    return Bar(total=total, initial=done, unit=unit, dynamic_ncols=True)
+    return Bar(total=total, initial=done, unit=unit, unit_scale=unit == "B", dynamic_ncols=True)
 
 
 class Printer:

@@ -11,7 +11,8 @@ import numpy as np
 import nnx
 from nnx.cli import figures, images, tasks
 from nnx.cli.arguments import Parser, Whole, load_with_preprocessor, standard_output
-from nnx.data.sheet import count, read_csv
+from nnx.data.sheet import count
+from nnx.data.table_files import read_sheet
 
 
 def add(commands: Any) -> None:
@@ -64,7 +65,7 @@ def _run(chosen: argparse.Namespace) -> int:
             with images.notes():
                 X, y = table.read_samples(chosen.data)
         else:
-            sheet = read_csv("nnx.evaluate", chosen.data, table.header)
+            sheet = read_sheet("nnx.evaluate", chosen.data, table.header)
             X, y = table.read_samples(sheet, unknown=chosen.unknown or "error")
             remarks = tasks.reading_remarks(sheet, table)
         report = figures.report(model, X, y)

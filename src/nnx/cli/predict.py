@@ -27,7 +27,8 @@ from nnx.cli.arguments import (
     swallowed,
 )
 from nnx.data.columns import Number, as_text
-from nnx.data.sheet import Sheet, count, listed, read_csv, shown
+from nnx.data.sheet import Sheet, count, listed, shown
+from nnx.data.table_files import read_sheet
 from nnx.losses import answers
 
 #: Standard input or output.
@@ -99,7 +100,7 @@ def _predicted_rows(
     """Return the answer for the rows of a CSV file, what was done, and remarks about the file."""
     if len(chosen.data) > 1:
         chosen.parser.error(f"argument DATA: must be one CSV file, got {len(chosen.data)} files")
-    sheet = read_csv("nnx.predict", chosen.data[0], table.header)
+    sheet = read_sheet("nnx.predict", chosen.data[0], table.header)
     kept = _kept(sheet, chosen.keep)
     X = table.read_inputs(sheet, unknown=chosen.unknown)
     outputs = model.predict(X, batch_size=figures.BATCH)

@@ -17,7 +17,8 @@ from nnx.cli.images import notes
 from nnx.cli.pictures import Draw
 from nnx.data.columns import Column, Date, Number, Text
 from nnx.data.notation import PLAIN
-from nnx.data.sheet import Sheet, count, listed, read_csv, shown
+from nnx.data.sheet import Sheet, count, listed, shown
+from nnx.data.table_files import read_sheet
 from nnx.engine.classes import held_out_rows
 from nnx.engine.job import Split
 
@@ -182,7 +183,7 @@ def _table(chosen: argparse.Namespace) -> Task:
     )
     remarks = _remarks(table)
     if chosen.test is not None:
-        sheet = read_csv("load_csv", chosen.test, table.header)
+        sheet = read_sheet("load_csv", chosen.test, table.header)
         X_test, y_test = table.read_samples(sheet, unknown=chosen.unknown or "error")
         remarks += reading_remarks(sheet, table, f" of {os.path.basename(chosen.test)}")
     batch = chosen.batch or Settings.batch

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import overload
 
 import numpy as np
@@ -91,6 +92,44 @@ class Cells(Sequence[Cell]):
         if not -len(self) <= row < len(self):
             raise IndexError("there is no such row")
         return self.cell(row)
+
+
+class TextList(Sequence[str]):
+    """Many texts in little memory: one after another in UTF-8.
+
+    Parameters
+    ----------
+    content : bytes or a buffer of them
+    ends : integer array (texts + 1,)
+        Where each text ends, after where the first begins.
+    """
+
+    def __init__(self, content: bytes | memoryview, ends: Array) -> None:
+        self._content, self._ends = memoryview(content), ends
+
+    @classmethod
+    def of(cls, texts: Collection[str]) -> TextList:
+        """Return a list of texts."""
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        return cls(b"".join(encoded), ends)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __iter__(self) -> Iterator[str]:
+        content, ends = self._content, self._ends.tolist()
+        return (str(content[start:end], "utf-8", "surrogatepass") for start, end in pairwise(ends))
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        place = range(len(self))[place]
+        return str(self._content[self._ends[place] : self._ends[place + 1]], "utf-8", "surrogatepass")
 
 
 class Texts(Cells):
@@ -223,6 +262,57 @@ class Numbers(Cells):
             return self.written[row]
         found: Cell = "" if self._missing is not None and self._missing[row] else self._values[row].item()
         return found
+
+
+class Later(Cells):
+    """Cells of a file that are read when they are first asked for."""
+
+    def __init__(self, n_rows: int, written: Callable[[], Cells]) -> None:
+        self._n_rows, self._written = n_rows, written
+
+    def __len__(self) -> int:
+        return self._n_rows
+
+    def __iter__(self) -> Iterator[Cell]:
+        return iter(self._cells)
+
+    @cached_property
+    def _cells(self) -> Cells:
+        return self._written()
+
+    @property
+    def only_numbers(self) -> bool:  # type: ignore[override]
+        """Whether all cells that are no gaps are numbers as programs write them."""
+        return self._cells.only_numbers
+
+    @property
+    def distinct(self) -> Sequence[Cell]:
+        """The different cells in the order of their first rows."""
+        return self._cells.distinct
+
+    @property
+    def codes(self) -> Array:
+        """The place of each row's cell among the different ones."""
+        return self._cells.codes
+
+    @property
+    def gaps(self) -> Array:
+        """Which cells are missing values."""
+        return self._cells.gaps
+
+    def numbers(self, notation: Notation = PLAIN) -> Array:
+        """Return float64 numbers (rows,) in a notation, NaN where a cell is none."""
+        return self._cells.numbers(notation)
+
+    def take(self, rows: Array) -> Cells:
+        """Return the cells of some rows."""
+        if "_cells" in self.__dict__:
+            return self._cells.take(rows)
+        return Later(len(rows), partial(_taken, self._written, rows))
+
+    def cell(self, row: int) -> Cell:
+        """Return a row's cell."""
+        return self._cells[row]
 
 
 class Dates(Cells):

@@ -45,7 +45,8 @@ class Number:
     ``scaling`` is "standard"; "robust", where ``mean`` is the median and ``scale`` the interquartile range, and the
     network gets x / √(1 + (x/3)²) of x = (number − mean) / scale; or "normal", where ``quantiles`` of the training rows
     lead from a number to its place in a standard normal distribution. With ``indicator``, the network also gets 1
-    where the value is missing, else 0.
+    where the value is missing, else 0. With ``texts_missing``, texts that are no numbers are missing values; else they
+    are errors.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Number:
     scaling: str = STANDARD
     quantiles: tuple[float, ...] = ()
     indicator: bool = False
+    texts_missing: bool = False
     kind: ClassVar[str] = "number"
     embedded: ClassVar[int] = 0
 
@@ -72,6 +74,7 @@ class Number:
             raise ValueError(f"Number: unit must be '%' or a currency, got {abridged(self.unit)}.")
         check.one_of("Number", "scaling", self.scaling, SCALINGS)
         check.flag("Number", "indicator", self.indicator)
+        check.flag("Number", "texts_missing", self.texts_missing)
         object.__setattr__(self, "quantiles", _numbers("Number", "quantiles", self.quantiles))
         if any(one > other for one, other in itertools.pairwise(self.quantiles)):
             raise ValueError("Number: quantiles must not fall.")
@@ -107,9 +110,9 @@ class Number:
         like = "" if self.notation == PLAIN else f" such as {self.notation.example()}"
         center, spread = ("median", "spread") if self.scaling == ROBUST else ("mean", "scale")
         made = f", made normal by {len(self.quantiles):,} quantiles" if self.scaling == NORMAL else ""
-        return f"number{like}, {center} {self.mean:.6g}, {spread} {self.scale:.6g}{made}" + _gaps(
-            self.gaps, self.indicator
-        )
+        made += ", texts taken for missing" if self.texts_missing else ""
+        about = f"number{like}, {center} {self.mean:.6g}, {spread} {self.scale:.6g}{made}"
+        return about + _gaps(self.gaps, self.indicator)
 
     def read(self, sheet: Sheet, place: int, problems: Problems, unknown: str) -> Array:
         """Return what `fill` needs of a file's column, by row; ``unknown`` matters to other kinds."""
@@ -126,7 +129,9 @@ class Number:
         """Return the numbers of a file's column as they are scaled; missing values are NaN."""
         cells, values = sheet.columns[place], sheet.numbers(place, self.notation)
         strangers = np.flatnonzero(np.isnan(values) & ~cells.gaps).tolist()
-        if strangers:
+        if strangers and self.texts_missing:
+            sheet.n_unknown += len(strangers)
+        elif strangers:
             like = "" if self.notation == PLAIN else f" such as {self.notation.example()}"
             problems.add(
                 f"holds {shown(cells[strangers[0]])} in column {shown(self.name)}, which must hold numbers{like}"
@@ -250,7 +255,7 @@ class Text:
         codes = []
         for cell in cells:
             text = as_text(cell)
-            code = position.get(text)
+            code = position.get(text, position.get(str(cell)))
             if code is None and by_value:
                 code = by_value.get(exact(cell))  # 1 is 1.0
             if code is None and full_stops:
@@ -266,7 +271,8 @@ class Date:
 
     ``form`` says how its file writes days (d), months (m) and years (Y, of two digits y); "Y-m-d" is ISO 8601. The
     parts are "days" since 1970 with their fraction, "year", "month", "weekday" from 0 on Monday, "sine" and "cosine" of
-    the day's place in its year, and "hour" with its fraction.
+    the day's place in its year, and "hour" with its fraction. With ``texts_missing``, texts that are no dates are
+    missing values; else they are errors.
     """
 
     name: str
@@ -276,6 +282,7 @@ class Date:
     gaps: int = 0
     form: str = dates.ISO
     indicator: bool = False
+    texts_missing: bool = False
     kind: ClassVar[str] = "date"
     embedded: ClassVar[int] = 0
 
@@ -295,6 +302,7 @@ class Date:
         check.whole("Date", "gaps", self.gaps, 0)
         check.one_of("Date", "form", self.form, dates.FORMS)
         check.flag("Date", "indicator", self.indicator)
+        check.flag("Date", "texts_missing", self.texts_missing)
 
     @property
     def width(self) -> int:
@@ -313,7 +321,8 @@ class Date:
 
     def summary(self) -> str:
         """Return what a person would want to know of it."""
-        return f"date such as {self.example}, as {listed(self.parts)}" + _gaps(self.gaps, self.indicator)
+        texts = ", texts taken for missing" if self.texts_missing else ""
+        return f"date such as {self.example}, as {listed(self.parts)}{texts}" + _gaps(self.gaps, self.indicator)
 
     @property
     def example(self) -> str:
@@ -325,7 +334,9 @@ class Date:
         cells = sheet.columns[place]
         times = dates.moments(cells, self.form)
         strangers = np.flatnonzero(np.isnat(times) & ~cells.gaps).tolist()
-        if strangers:
+        if strangers and self.texts_missing:
+            sheet.n_unknown += len(strangers)
+        elif strangers:
             problems.add(
                 f"holds {shown(cells[strangers[0]])} in column {shown(self.name)}, which must hold dates such as "
                 f"{self.example}{_more(strangers)}",
@@ -358,38 +369,20 @@ class Ignored:
         check.text("Ignored", "name", self.name)
 
 
-def chosen_categories(where: str, categories: Sequence[str], outputs: Any) -> Array:
-    """Return the category of the largest output of each row; of two, one output may be the second's probability.
-
-    Parameters
-    ----------
-    outputs : array (n, categories), of two also (n, 1)
-
-    Returns
-    -------
-    array (n,) of str objects
-    """
-    values = check.matrix(where, "outputs", outputs)
-    check_answers(where, values)
-    if values.shape[1] != len(categories) and not (values.shape[1] == 1 and len(categories) == 2):
-        raise ValueError(f"{where}: outputs must have shape (n, {len(categories)}), got {values.shape}.")
-    numbers = np.argmax(values, axis=1) if values.shape[1] > 1 else (values[:, 0] > 0.5).astype(np.intp)
-    names: Array = np.array(categories, dtype=object)  # one text may be long, and the others need not be
-    return np.asarray(names[numbers])
-
-
-def check_answers(where: str, outputs: Array) -> None:
-    """Refuse outputs that are not finite."""
-    good = np.isfinite(outputs).all(axis=1)
-    if not good.all():
-        row = int(np.argmin(good))
-        raise ValueError(f"{where}: outputs must be finite numbers, got {outputs[row].tolist()} in row {row}.")
-
-
 Column = Number | Text | Date | Ignored
 KINDS: dict[str, type[Column]] = {kind.kind: kind for kind in (Number, Text, Date, Ignored)}
 #: What a file says of a column only if it is not the default, so that older versions read what they know.
-RARE_FIELDS = ("decimal", "thousands", "unit", "scaling", "quantiles", "indicator", "pooled", "as_code")
+RARE_FIELDS = (
+    "decimal",
+    "thousands",
+    "unit",
+    "scaling",
+    "quantiles",
+    "indicator",
+    "texts_missing",
+    "pooled",
+    "as_code",
+)
 #: Fields that are lists in a file.
 LISTS = ("categories", "quantiles", "parts", "means", "scales")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
-from functools import cache
+from contextlib import suppress
+from datetime import date
 
 import numpy as np
 
@@ -19,18 +19,27 @@ FORMS = (ISO, "Y/m/d", "Y.m.d", "d.m.Y", "m/d/Y", "d/m/Y", "m-d-Y", "d-m-Y", "m/
 #: Years of two digits from this one on are in the 20th century, as in POSIX.
 CENTURY = 69
 DIGITS = {"Y": r"(?P<year>\d{4})", "y": r"(?P<year>\d{2})", "m": r"(?P<month>\d{1,2})", "d": r"(?P<day>\d{1,2})"}
-TIME = (
-    r"(?:(?:[Tt]|,? )(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9}))?)?"
+DAY_AND_TIME = re.compile(r"([\d/.-]+)(.*)", re.ASCII)
+TIME = re.compile(
+    r"(?:[Tt]|,? )(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9}))?)?"
     r"(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?"
-    r"(?: ?(?:[Zz]|UTC|GMT|[+-]\d{2}(?::?\d{2})?))?)?"
+    r"(?: ?(?:[Zz]|UTC|GMT|[+-]\d{2}(?::?\d{2})?))?",
+    re.ASCII,
 )
 EXAMPLES = {"Y": "2020", "y": "20", "m": "12", "d": "31"}
+
+#: So many of a column's values are tried first to find the form of most.
+TRIED = 200
 
 #: What a network can get of a date, each as one number.
 PARTS = ("days", "year", "month", "weekday", "sine", "cosine", "hour")
 #: Parts that are taken as they are: from −1 to 1.
 WAVES = ("sine", "cosine")
-MICROSECONDS_OF_A_DAY = 86_400_000_000
+MICROSECONDS = 1_000_000
+MICROSECONDS_OF_A_DAY = 86_400 * MICROSECONDS
+#: `date.toordinal` of 1970-01-01.
+EPOCH = 719_163
+NO_TIME = np.iinfo(np.int64).min  # which is NaT
 
 
 def example(form: str) -> str:
@@ -38,37 +47,59 @@ def example(form: str) -> str:
     return re.sub("[Yymd]", lambda found: EXAMPLES[found[0]], form)
 
 
-@cache
-def _pattern(form: str) -> re.Pattern[str]:
-    parts = "".join(DIGITS.get(each, re.escape(each)) for each in form)
-    return re.compile(parts + TIME, re.ASCII)
+class _Days(dict[str, int | None]):
+    """Microseconds from 1970 to a day, by its text; None for a text that is none in the form."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self._pattern = re.compile("".join(DIGITS.get(each, re.escape(each)) for each in form), re.ASCII)
+
+    def __missing__(self, text: str) -> int | None:
+        found = self._pattern.fullmatch(text)
+        self[text] = None
+        if found is not None:
+            year = int(found["year"])
+            if len(found["year"]) == 2:
+                year += 1900 if year >= CENTURY else 2000
+            with suppress(ValueError):  # no month has 31 days and so on
+                number = date(year, int(found["month"]), int(found["day"])).toordinal() - EPOCH
+                self[text] = number * MICROSECONDS_OF_A_DAY
+        return self[text]
 
 
-def moment(cell: Cell, form: str) -> datetime | None:
-    """Return the moment that a text names in a form, by its own clock if it has a zone; None if it names none."""
-    found = _pattern(form).fullmatch(cell) if isinstance(cell, str) else None
-    if found is None:
-        return None
-    year, hour = int(found["year"]), int(found["hour"] or 0)
-    if len(found["year"]) == 2:
-        year += 1900 if year >= CENTURY else 2000
-    if found["half"]:
-        if not 1 <= hour <= 12:
+class _Times(dict[str, int | None]):
+    """Microseconds from midnight to a time of day, by its text; None for a text that is none. A zone says nothing."""
+
+    def __missing__(self, text: str) -> int | None:
+        found = TIME.fullmatch(text)
+        self[text] = None if text else 0
+        if found is not None:
+            hour, minute, second = (int(found[name] or 0) for name in ("hour", "minute", "second"))
+            usable = minute < 60 and second < 60 and (1 <= hour <= 12 if found["half"] else hour < 24)
+            if found["half"]:
+                hour = hour % 12 + (12 if found["half"] in "Pp" else 0)
+            fraction = int((found["fraction"] or "0").ljust(6, "0")[:6])
+            self[text] = ((hour * 60 + minute) * 60 + second) * MICROSECONDS + fraction if usable else None
+        return self[text]
+
+
+class Reader:
+    """Reads texts in a form. Days and times are looked up one by one: many texts have them in common."""
+
+    def __init__(self, form: str) -> None:
+        self._days, self._times = _Days(form), _Times()
+
+    def moment(self, cell: Cell) -> int | None:
+        """Return the microseconds from 1970 to what a text names, by its own clock; None if it names none."""
+        found = DAY_AND_TIME.fullmatch(cell) if isinstance(cell, str) else None
+        if found is None:
             return None
-        hour = hour % 12 + (12 if found["half"] in "Pp" else 0)
-    fraction = int((found["fraction"] or "0").ljust(6, "0")[:6])
-    try:
-        return datetime(
-            year,
-            int(found["month"]),
-            int(found["day"]),
-            hour,
-            int(found["minute"] or 0),
-            int(found["second"] or 0),
-            fraction,
-        )
-    except ValueError:
-        return None
+        day, time = self._days[found[1]], self._times[found[2]]
+        return None if day is None or time is None else day + time
+
+    def reads(self, cells: Sequence[Cell]) -> bool:
+        """Return whether all of the cells are dates in this form."""
+        return all(self.moment(cell) is not None for cell in cells)
 
 
 def moments(cells: Cells, form: str) -> Array:
@@ -78,32 +109,15 @@ def moments(cells: Cells, form: str) -> Array:
     """
     if cells.dates is not None:
         return cells.dates.astype("datetime64[us]")
-    different = cells.distinct
-    filled = [place for place, cell in enumerate(different) if not is_gap(cell)]
-    known = np.full(len(different), np.datetime64("NaT", "us"))
-    known[filled] = _moments([different[place] for place in filled], form)
+    reader = Reader(form)
+    found = [reader.moment(cell) for cell in cells.distinct]
+    if form != ISO and None in found:
+        reader = Reader(ISO)
+        found = [
+            reader.moment(cell) if each is None else each for each, cell in zip(found, cells.distinct, strict=True)
+        ]
+    known = np.array([NO_TIME if each is None else each for each in found], np.int64).view("datetime64[us]")
     return np.asarray(known[cells.codes])
-
-
-def _moments(cells: Sequence[Cell], form: str) -> Array:
-    found = _iso_moments(cells)
-    if found is None:
-        each = (moment(cell, form) or (moment(cell, ISO) if form != ISO else None) for cell in cells)
-        found = np.array([*each], "datetime64[us]")
-    return found
-
-
-_PLAIN_ISO = re.compile(r"(?!0000)\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)?", re.ASCII)
-
-
-def _iso_moments(cells: Sequence[Cell]) -> Array | None:
-    """Return the moments of texts that are all such as 2020-12-31T10:00:00, fast; None if there may be others."""
-    if not all(isinstance(cell, str) and len(cell) >= 10 and _PLAIN_ISO.fullmatch(cell) for cell in cells):
-        return None
-    try:
-        return np.array(cells, "datetime64[us]")
-    except ValueError:
-        return None
 
 
 def forms_of(cells: Cells) -> tuple[str, ...]:
@@ -114,12 +128,22 @@ def forms_of(cells: Cells) -> tuple[str, ...]:
     if cells.dates is not None:
         return (ISO,)
     filled = [cell for cell in cells.distinct if not is_gap(cell)]
-    if not filled:
-        return ()
-    if _iso_moments(filled) is not None:
-        return (ISO,)
-    likely = [form for form in FORMS if moment(filled[0], form)]  # none, of most columns of texts
-    return tuple(form for form in likely if all(moment(cell, form) for cell in filled))
+    likely = [form for form in FORMS if filled and Reader(form).reads(filled[:1])]  # none, of most columns of texts
+    return tuple(form for form in likely if Reader(form).reads(filled))
+
+
+def form_of_most(cells: Cells) -> str | None:
+    """Return the form that reads most of a column's values, more than half of them; None if there is none."""
+    times_of = zip(cells.distinct, cells.counts.tolist(), strict=True)
+    filled = {cell: times for cell, times in times_of if not is_gap(cell)}
+    some = [*filled][:: -(-len(filled) // TRIED) or 1]
+    best, most = None, sum(filled.values()) // 2
+    for form in FORMS:
+        reader = Reader(form)
+        if 2 * sum(reader.moment(cell) is not None for cell in some) > len(some):
+            n_read = sum(times for cell, times in filled.items() if reader.moment(cell) is not None)
+            best, most = (form, n_read) if n_read > most else (best, most)
+    return best
 
 
 def day_first(form: str) -> bool | None:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from nnx._base.text import abridged
+from nnx.data.cells import Dates
 from nnx.data.notation import Cell
-from nnx.data.sheet import Sheet, count, read_csv, shown
+from nnx.data.sheet import Sheet, count, shown
+from nnx.data.table_files import read_sheet
 from nnx.errors import DataFileError
 
 EXPECTED = "a file, a data frame, a dict of columns or a list of dicts"
@@ -26,7 +28,7 @@ def sheet_of(where: str, data: Any, header: bool | None) -> Sheet:
     if isinstance(data, Sheet):
         return data
     if isinstance(data, str | bytes | os.PathLike) or hasattr(data, "read"):
-        return read_csv(where, data, header)
+        return read_sheet(where, data, header)
     if hasattr(data, "columns") and hasattr(data, "__getitem__"):
         return _of_frame(where, data)
     if isinstance(data, Mapping):
@@ -45,7 +47,7 @@ def _of_frame(where: str, frame: Any) -> Sheet:
 
 
 def _of_columns(where: str, source: str, columns: Mapping[Any, Any]) -> Sheet:
-    cells: dict[str, list[Cell]] = {}
+    cells: dict[str, Sequence[Cell]] = {}
     for name, column in columns.items():
         if isinstance(column, str | bytes | Mapping) or not isinstance(column, Iterable):
             hint = " Give one row as [{...}]." if source == "the dict" else ""
@@ -53,6 +55,8 @@ def _of_columns(where: str, source: str, columns: Mapping[Any, Any]) -> Sheet:
             raise TypeError(f"{where}: {source} must hold lists of values, got {got}.{hint}")
         if isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
             cells[str(name)] = column.tolist()
+        elif isinstance(column, np.ndarray) and column.dtype.kind == "M" and column.ndim == 1:
+            cells[str(name)] = Dates(column)
         else:
             cells[str(name)] = [_cell(value) for value in column]
     first = next(iter(cells), "")

@@ -25,12 +25,13 @@ def center_and_scale(known: Array, scaling: str) -> tuple[float, float]:
     al., Better by Default, 2024, arXiv:2407.04491, section 3). Else they are the mean and the standard deviation. The
     scale of equal numbers is 1.
     """
-    if len(known) == 0 or np.ptp(known) == 0:
+    spread = float(np.ptp(known)) if len(known) else 0.0
+    if spread == 0:
         return (float(known[0]) if len(known) else 0.0), 1.0
     if scaling == ROBUST:
         low, first, median, third, high = np.quantile(known, (0, 0.25, 0.5, 0.75, 1)).tolist()
-        return median, (third - first) or (high - low) / 2 or 1.0
-    return float(known.mean()), float(known.std()) or 1.0
+        return median, (third - first) or (high - low) / 2 or spread
+    return float(known.mean()), float(known.std()) or float((known / spread).std()) * spread or spread
 
 
 def smoothly_clipped(values: Array) -> Array:

@@ -1,30 +1,19 @@
-"""Tables as they are given: cells in named columns, and where each row stands. Here, those of CSV files."""
+"""Tables as they are given: cells in named columns, and where each row stands."""
 
 from __future__ import annotations
 
-import csv
-import errno
-import io
-import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
-from nnx._base import check
-from nnx._base.text import LONGEST_SHOWN, abridged
+from nnx._base.text import LONGEST_SHOWN
 from nnx._base.typing import Array
 from nnx.data.cells import cells_of
-from nnx.data.notation import PLAIN, Cell, Notation, looks_like_number
+from nnx.data.notation import PLAIN, Cell, Notation
 from nnx.errors import DataFileError
 
-DELIMITERS = "\t;|,"
-#: Where spreadsheets say which one it is.
-SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
-#: Characters that are looked at to find the delimiter.
-SAMPLE = 100_000
 NO_HEADER = (
     ". The first row was not taken for names; if it holds them: header=True in Python, --header on the command line"
 )
@@ -108,129 +97,6 @@ class Sheet:
     def hint(self, row: int | None = None) -> str:
         """Return what may be behind an error, above all in the first row: that it was not taken for names."""
         return NO_HEADER if self._guessed and not row and not self.header else ""
-
-
-# CSV files
-
-
-def read_csv(where: str, file: Any, header: bool | None) -> Sheet:
-    """Return the cells of a CSV file, which is given by its name or open for reading."""
-    if header is not None:
-        check.flag(where, "header", header)
-    if hasattr(file, "read"):
-        name = getattr(file, "name", None)
-        source = {"<stdin>": "standard input"}.get(name, repr(name)) if isinstance(name, str) else "the open file"
-    elif isinstance(file, str | os.PathLike | bytes):
-        source = repr(check.path(where, "path", file))
-    else:
-        raise TypeError(f"{where}: path must be the name of a file or folder, got {abridged(file)}.")
-    return _Reader(where, source).sheet(_text(where, source, file), header)
-
-
-def _text(where: str, source: str, file: Any) -> str:
-    try:
-        if hasattr(file, "read"):
-            content = file.read()
-            return str(content, "utf-8-sig") if isinstance(content, bytes) else str(content).removeprefix("\ufeff")
-        with open(file, encoding="utf-8-sig", newline="") as opened:
-            return opened.read()
-    except UnicodeDecodeError:
-        raise DataFileError(f"{where}: {source} is not text in UTF-8. Save it as CSV with that encoding.") from None
-    except IsADirectoryError:
-        raise IsADirectoryError(f"{where}: {source} is a folder, not a CSV file.") from None
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG or (error.errno == errno.ENOENT and "\n" in os.fspath(file)):
-            raise ValueError(
-                f"{where}: path must be a file's name, got {abridged(file)}. Wrap a table's text in io.StringIO(...)."
-            ) from None
-        if error.errno == errno.ENOENT:
-            raise FileNotFoundError(f"{where}: there is no file {source}.") from None
-        raise
-
-
-class _Reader:
-    """Splits text into rows and columns."""
-
-    def __init__(self, where: str, source: str) -> None:
-        self.where, self.source = where, source
-        self.rows: list[list[str]] = []
-        self.lines: list[int] = []
-
-    def sheet(self, text: str, header: bool | None) -> Sheet:
-        """Return the columns of a text."""
-        self._read(text)
-        if not self.rows:
-            self._refuse("is empty")
-        has_header = _looks_like_header(self.rows) if header is None else bool(header)
-        first = self.rows[0] if has_header else [""] * len(self.rows[0])
-        names = [name or f"column {number}" for number, name in enumerate(first, 1)]
-        if has_header:
-            del self.rows[0], self.lines[0]
-        if not self.rows:
-            self._refuse("has no rows below its header")
-        self._check_widths(len(names), NO_HEADER if header is None and not has_header else "")
-        columns = list(zip(*self.rows, strict=True))
-        return Sheet(self.where, self.source, names, columns, self.lines, has_header, header is None)
-
-    def _read(self, text: str) -> None:
-        """Split the text into rows. Blank lines are none, but within a table of one column they are gaps."""
-        delimiter, line, blank = _delimiter(text), 1, []
-        try:
-            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-            for cells in reader:
-                line = reader.line_num
-                row = [] if line == 1 and SEPARATOR_LINE.match(text) else [cell.strip() for cell in cells]
-                single = self.rows and len(self.rows[0]) == 1
-                if single and not row:
-                    blank.append(line)
-                elif row and (row != [""] or single):
-                    self.rows += [[""] for _ in blank] + [row]
-                    self.lines += [*blank, line]
-                    blank = []
-        except csv.Error as error:
-            self._refuse(f"cannot be read as CSV after line {line} ({error})")
-
-    def _check_widths(self, width: int, hint: str) -> None:
-        odd = [number for number, row in enumerate(self.rows) if len(row) != width]
-        if odd:
-            cells = count(len(self.rows[odd[0]]), "cell")
-            differ = "differs" if len(odd) == 2 else "differ"
-            more = f". {count(len(odd) - 1, 'other line')} {differ} from it too" if len(odd) > 1 else ""
-            more += hint if odd[0] == 0 else ""
-            self._refuse(f"has {cells}, and the first row has {width}{more}", f", line {self.lines[odd[0]]},")
-
-    def _refuse(self, reason: str, place: str = "") -> NoReturn:
-        raise DataFileError(f"{self.where}: {self.source}{place} {reason}.")
-
-
-def _delimiter(text: str) -> str:
-    """Return the character that splits the first rows evenly; the comma comes last, as it may be within numbers."""
-    stated = SEPARATOR_LINE.match(text)
-    if stated:
-        return stated[1]
-    start = text[:SAMPLE].splitlines()
-    lines = [line for line in start[: len(start) - (len(text) > SAMPLE)] if line.strip()][:20] or start[:1]
-    for delimiter in DELIMITERS:
-        widths = {len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if row}
-        if len(widths) == 1 and widths != {1}:
-            return delimiter
-    return max(reversed(DELIMITERS), key=lambda delimiter: sum(line.count(delimiter) for line in lines))
-
-
-def _looks_like_header(rows: list[list[str]]) -> bool:
-    """Return whether the first row holds names: no number and no mark of a gap.
-
-    If two are the same, they may be texts; they are names if there is a number below any of the row's cells.
-    """
-    named = [cell for cell in rows[0] if cell]
-    if not named or any(map(_is_no_name, named)):
-        return False
-    below = zip(rows[0], rows[1] if len(rows) > 1 else [], strict=False)
-    return len(set(named)) == len(named) or any(name and looks_like_number(cell) for name, cell in below)
-
-
-def _is_no_name(cell: str) -> bool:
-    return looks_like_number(cell) or cell in ("?", "-", "--", ".")
 
 
 # Words of messages

@@ -25,6 +25,7 @@ from nnx.noise import Layer_Dropout, Layer_GaussianNoise
 from nnx.norms import Layer_BatchNorm, Layer_LayerNorm, Layer_Scale
 from nnx.residual import Layer_Residual
 from nnx.residual import walk as walk
+from nnx.splines import Layer_Spline
 
 __all__ = [
     "Layer_BatchNorm",
@@ -37,6 +38,7 @@ __all__ = [
     "Layer_PiecewiseLinear",
     "Layer_Residual",
     "Layer_Scale",
+    "Layer_Spline",
     "Layer_Thermometer",
 ]
 

@@ -53,7 +53,7 @@ MOST_STAGES = 64
 STORED = ("inputs", "output", "dinputs", "dweights", "dbiases", "binary_mask", "noise")
 #: Stages of models whose single steps are not repeated.
 UNREPEATED = (
-    *("batch_norm", "layer_norm", "scale", "embedding", "gaussian_noise", "fork", "join"),
+    *("batch_norm", "layer_norm", "scale", "embedding", "spline", "gaussian_noise", "fork", "join"),
     *("piecewise_linear", "thermometer"),
 )
 WORTH_KEEPING = 1 << 17

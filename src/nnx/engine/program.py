@@ -165,6 +165,8 @@ class Program:
         #: Operations for each row of a batch, about.
         self.operations = 6 * sum(s.n_in * s.n_out for s in self.stages if s.kind == "dense")
         self.operations += 10 * sum(s.n_out for s in self.stages)
+        splines = [s for s in self.stages if s.kind == "spline"]
+        self.operations += 6 * sum((s.n_in + 2 * len(s.owner.columns)) * s.n_out for s in splines)
 
     def ops(self) -> Iterator[tuple[str, Op]]:
         """Yield each kernel of a step, after the name of its phase."""

@@ -30,12 +30,13 @@ ARRAYS = {
     "batch_norm": ("weights", "biases", "mean", "variance"),
     "layer_norm": ("weights", "biases"),
     "embedding": ("weights", "places"),
+    "spline": ("weights", "biases", "columns", "first", "edges"),
     **dict.fromkeys(ENCODINGS, ("columns", "offsets", "edges")),
 }
 #: Which arrays are of whole numbers.
-WHOLE = ("places", "columns", "offsets")
+WHOLE = ("places", "columns", "offsets", "first")
 #: How many numbers each kind of part has; between a fork and its join are the layers of a residual.
-NUMBERS = dict.fromkeys(ARRAYS, 0) | {"batch_norm": 1, "layer_norm": 1, "fork": 0, "join": 0}
+NUMBERS = dict.fromkeys(ARRAYS, 0) | {"batch_norm": 1, "layer_norm": 1, "spline": 1, "fork": 0, "join": 0}
 NUMBERS |= {kind._kernel: len(kind()._settings()) for kind in kinds_of("layer") if issubclass(kind, Activation)}
 KEYS = {"kind", "numbers", "n_in", "n_out"}
 #: Up to here a whole number is a float, too; one of 350 digits is none.
@@ -106,6 +107,8 @@ def _part(file: Part, number: int, described: Any, dtype: np.dtype[Any]) -> tupl
         file.refuse(f"is damaged: the places of its part {number} are not those of its columns")
     if kind in ENCODINGS and not _fits_edges(kind, n_in, n_out, **arrays):
         file.refuse(f"is damaged: the edges of its part {number} are not those of its columns")
+    if kind == "spline" and not _fits_pieces(n_in, n_out, *numbers, **arrays):
+        file.refuse(f"is damaged: the edges of its part {number} are not those of its columns")
     return kind, (*arrays.values(), *map(float, numbers)), n_in, n_out
 
 
@@ -123,6 +126,8 @@ def _fits(kind: str, name: str, array: Array, n_in: int, n_out: int) -> bool:
         return array.ndim == 1
     if kind == "dense" and name == "weights":
         return array.shape == (n_in, n_out)
+    if kind == "spline" and name != "biases":
+        return array.ndim == (2 if name == "weights" else 1)
     return array.shape == (1, n_out) or (kind == "prelu" and array.shape == (1, 1))
 
 
@@ -146,11 +151,24 @@ def _fits_edges(kind: str, n_in: int, n_out: int, columns: Array, offsets: Array
     return layer._widths() == (n_in, n_out) and all(map(np.array_equal, layout, (columns, offsets, edges)))
 
 
+def _fits_pieces(
+    n_in: int, n_out: int, degree: float, weights: Array, biases: Array, columns: Array, first: Array, edges: Array
+) -> bool:
+    """Return whether a spline's columns are there, in order, and have as many edges and weights as they must."""
+    places, starts = columns.tolist(), first.tolist()
+    in_order = all(one < other for one, other in itertools.pairwise((-1, *places, n_in)))
+    rise = all(one < other for one, other in itertools.pairwise(starts))
+    if degree not in (0, 1) or not places or not in_order or len(starts) != len(places) + 1 or starts[0] or not rise:
+        return False
+    fit = len(edges) == starts[-1] + degree * len(places) and weights.shape == (n_in + starts[-1], n_out)
+    return fit and bool(np.isfinite(edges).all())
+
+
 def _check_chain(file: Part, parts: tuple[Any, ...]) -> None:
     """Refuse parts that do not follow each other."""
     open_forks = []
     for kind, _, n_in, n_out in parts:
-        if kind not in ("dense", "embedding", *ENCODINGS) and n_in != n_out:
+        if kind not in ("dense", "embedding", "spline", *ENCODINGS) and n_in != n_out:
             file.refuse(f"is damaged: a {kind} turns {n_in} columns into {n_out}")
         if kind == "fork":
             open_forks.append(n_out)

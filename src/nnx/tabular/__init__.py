@@ -4,5 +4,6 @@
 """
 
 from nnx.tabular.fitting import Fitted, fit
+from nnx.tabular.recipe import EFFORTS, PREPARATION
 
-__all__ = ["Fitted", "fit"]
+__all__ = ["EFFORTS", "PREPARATION", "Fitted", "fit"]

@@ -1,4 +1,4 @@
-"""The models that a recipe's networks are: encodings, dense layers, optimizer."""
+"""The models that a recipe's networks are: layers and optimizers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from nnx import activations
 from nnx._base.typing import Array
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
-from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Embedding, Layer_PiecewiseLinear, Layer_Thermometer
+from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Embedding, Layer_Spline
 from nnx.losses import Loss_CategoricalCrossentropy, Loss_MeanSquaredError
 from nnx.model import Model
 from nnx.optimizers import Optimizer_AdamW
@@ -55,22 +55,9 @@ class Builder:
         before = np.random.get_state(legacy=False)
         np.random.seed(seed.generate_state(4))
         try:
-            width = self._add_first(model, network)
-            draws = seed.spawn(1)[0].generate_state(len(network.hidden), np.uint64).tolist()
-            initializer = "lecun_normal" if network.activation == "SELU" else "he_normal"
-            for n_neurons, dropout_seed in zip(network.hidden, draws, strict=True):
-                model.add(Layer_Dense(width, n_neurons, weight_initializer=initializer))
-                model.add(getattr(activations, f"Activation_{network.activation}")())
-                if network.dropout:
-                    model.add(Layer_Dropout(network.dropout, seed=dropout_seed))
-                width = n_neurons
-            model.add(Layer_Dense(width, self._shape.n_classes or 1, weight_initializer=initializer))
+            self._add_layers(model, network, seed.spawn(1)[0])
         finally:
             np.random.set_state(before)
-        self._set(model, network, n_steps)
-        return model
-
-    def _set(self, model: Model, network: Network, n_steps: int) -> None:
         optimizer = Optimizer_AdamW(
             network.rate,
             beta_2=network.beta_2,
@@ -83,23 +70,38 @@ class Builder:
         else:
             model.set(loss=Loss_MeanSquaredError(), optimizer=optimizer, accuracy=Accuracy_Regression())
         model.finalize()
+        return model
 
-    def _add_first(self, model: Model, network: Network) -> int:
-        """Add the layers in front of the dense ones; return how many columns they give."""
-        width, places = self._shape.n_inputs, {number: number for number in range(self._shape.n_inputs)}
-        if self._embedded:
-            columns = [column for column, _ in self._embedded]
-            counts = [max(1, count) for _, count in self._embedded]
-            each = min(MAX_WIDTH, max(2, round(max(counts) ** 0.5)))
-            model.add(Layer_Embedding(width, columns, counts, each))
-            left = [number for number in range(width) if number not in set(columns)]
-            places, width = {number: place for place, number in enumerate(left)}, len(left) + len(columns) * each
+    def _add_layers(self, model: Model, network: Network, seed: np.random.SeedSequence) -> None:
+        """Add all layers but a softmax."""
+        width, places = self._add_embedding(model)
         inputs, edges = self._edges_of(network)
-        if inputs:
-            layer = Layer_PiecewiseLinear if network.encoding == "quantiles" else Layer_Thermometer
-            model.add(layer(width, [places[number] for number in inputs], edges))
-            width += sum(map(len, edges)) - (len(edges) if network.encoding == "quantiles" else 0)
-        return width
+        initializer = "lecun_normal" if network.activation == "SELU" else "he_normal"
+        n_outputs = self._shape.n_classes or 1
+        draws = seed.generate_state(len(network.hidden) + 1, np.uint64).tolist()
+        for number, n_neurons in enumerate((*network.hidden, n_outputs)):
+            if number == 0 and inputs:
+                columns, degree = [places[column] for column in inputs], int(network.encoding == "quantiles")
+                model.add(Layer_Spline(width, n_neurons, columns, edges, degree, weight_initializer=initializer))
+            else:
+                model.add(Layer_Dense(width, n_neurons, weight_initializer=initializer))
+            width = n_neurons
+            if number < len(network.hidden):
+                model.add(getattr(activations, f"Activation_{network.activation}")())
+                if network.dropout:
+                    model.add(Layer_Dropout(network.dropout, seed=draws[number]))
+
+    def _add_embedding(self, model: Model) -> tuple[int, dict[int, int]]:
+        """Add a layer for inputs that are categories; return how many columns follow, and where each input is then."""
+        width = self._shape.n_inputs
+        if not self._embedded:
+            return width, {number: number for number in range(width)}
+        columns = [column for column, _ in self._embedded]
+        counts = [max(1, count) for _, count in self._embedded]
+        each = min(MAX_WIDTH, max(2, round(max(counts) ** 0.5)))
+        model.add(Layer_Embedding(width, columns, counts, each))
+        left = [number for number in range(width) if number not in set(columns)]
+        return len(left) + len(columns) * each, {number: place for place, number in enumerate(left)}
 
     def _edges_of(self, network: Network) -> tuple[list[int], list[list[float]]]:
         """Return the inputs that a network encodes, and the edges of each."""

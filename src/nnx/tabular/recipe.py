@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 Effort = Literal["fast", "default", "best"]
 #: What an encoding of numbers is made of.
 Encoding = Literal["none", "quantiles", "tree"]
 
 EFFORTS = ("fast", "default", "best")
+
+#: How a `Table` prepares columns for these networks: keywords of `Table.learn` and `load_csv`.
+PREPARATION: dict[str, Any] = {"scaling": "robust", "indicators": True, "one_hot": 64}
 
 
 @dataclass(frozen=True)

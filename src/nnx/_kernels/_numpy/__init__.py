@@ -68,6 +68,7 @@ from nnx._kernels._numpy.norms import (
     scale_forward,
 )
 from nnx._kernels._numpy.optimizers import RULES, average_update, clip_gradients, optimizer_update, scale_gradients
+from nnx._kernels._numpy.splines import spline_backward_inputs, spline_backward_weights, spline_forward, spline_places
 
 #: The kernels, by which every backend is measured.
 __all__ = [
@@ -114,6 +115,10 @@ __all__ = [
     "scale_forward",
     "scale_gradients",
     "softmax_crossentropy",
+    "spline_backward_inputs",
+    "spline_backward_weights",
+    "spline_forward",
+    "spline_places",
     "thermometer_backward",
     "thermometer_forward",
     "total",

@@ -423,6 +423,175 @@ def thermometer_backward(dvalues, dinputs):
     give_back(dinputs, result)
 
 
+# Columns with edges
+
+
+cdef Py_ssize_t checked_bins(
+    str where, object bins, object parts, object first, int degree, int number, Py_ssize_t rows, Spline *spline,
+    list held,
+) except -1:
+    """Describe where numbers lie among edges, by private copies that ``held`` gets; return how many functions there are.
+
+    No kernel reads a weight that is not there: each bin is one of its column's or, for degree 0, the one behind them.
+    """
+    cdef cnp.ndarray own_first = cnp.PyArray_NewCopy(
+        vector(where, "first", first, cnp.NPY_INT32, ANY), cnp.NPY_CORDER
+    )
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(own_first) - 1, i, j
+    cdef cnp.ndarray own_bins, own_parts
+    cdef const int32_t *found
+    cdef bint fits
+    if n < 0:
+        raise ValueError(f"{where}: first must have one number at least, got none.")
+    own_bins = cnp.PyArray_NewCopy(matrix(where, "bins", bins, cnp.NPY_INT32, rows, n), cnp.NPY_CORDER)
+    own_parts = matrix(where, "parts", parts, number, cnp.PyArray_DIM(own_bins, 0), n)
+    spline.first, spline.n_columns = <const int32_t *> data(own_first), n
+    spline.bins, spline.parts, spline.degree = <int32_t *> data(own_bins), data(own_parts), degree
+    fits = spline.first[0] == 0 and degree in (0, 1)
+    for j in range(n):
+        fits = fits and spline.first[j] < spline.first[j + 1]
+    if not fits:
+        raise ValueError(f"{where}: first must begin with 0 and rise, and degree be 0 or 1, got {first} and {degree}.")
+    found = spline.bins
+    for i in range(cnp.PyArray_DIM(own_bins, 0)):
+        for j in range(n):
+            if not 0 <= found[i * n + j] <= spline.first[j + 1] - spline.first[j] - degree:
+                raise ValueError(f"{where}: bins must be those of their columns, got {found[i * n + j]}.")
+    spline.n_rows = spline.first[n]
+    held.extend((own_first, own_bins, own_parts))
+    return spline.n_rows
+
+
+def spline_places(inputs, columns, first, edges, int degree, bins, parts):
+    cdef str where = "spline_places"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1)
+    cdef Spline spline
+    cdef list held = []
+    cdef cnp.ndarray places, result
+    cdef uint64_t mode
+    take_edges(where, &spline, n_in, (columns, first, edges, degree), number, held)
+    places = target(where, "bins", bins, cnp.NPY_INT32, rows, spline.n_columns)
+    result = target(where, "parts", parts, number, rows, spline.n_columns)
+    distinct(where, "bins", places, "parts", result)
+    x = apart(apart(x, result), places)
+    with nogil:
+        mode = enter_kernels()
+        kernels.spline_places(
+            data(x), &spline, <int32_t *> data(places), data(result), rows, n_in, 0, spline.n_columns, spline.n_columns
+        )
+        leave_kernels(mode)
+    give_back(bins, places)
+    give_back(parts, result)
+
+
+def spline_forward(inputs, bins, parts, first, int degree, weights, biases, output):
+    cdef str where = "spline_forward"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1), n_out, size
+    cdef Spline spline
+    cdef list held = []
+    cdef cnp.ndarray w, b, result
+    cdef char *behind
+    cdef void *scratch
+    cdef uint64_t mode
+    checked_bins(where, bins, parts, first, degree, number, rows, &spline, held)
+    w = matrix(where, "weights", weights, number, n_in + spline.n_rows, ANY)
+    n_out = cnp.PyArray_DIM(w, 1)
+    b = line_of(where, "biases", biases, number, n_out)
+    result = target(where, "output", output, number, rows, n_out)
+    x, w, b = apart(x, result), apart(w, result), apart(b, result)
+    size = cnp.PyArray_ITEMSIZE(x)
+    behind = <char *> data(w) + n_in * n_out * size
+    scratch = take(kernels.product_scratch)
+    try:
+        spline.sums = take((spline.n_rows + spline.n_columns) * n_out * size + 1)
+    except BaseException:
+        give(scratch)
+        raise
+    with nogil:
+        mode = enter_kernels()
+        kernels.dense_forward(data(x), data(w), data(b), data(result), rows, n_in, n_out, NULL, False, NULL, scratch)
+        kernels.spline_sums(behind, &spline, spline.sums, n_out, 0, spline.n_columns)
+        kernels.spline_add(
+            behind, &spline, spline.sums, spline.bins, spline.parts, data(result), rows, n_out, 0, spline.n_columns,
+            spline.n_columns,
+        )
+        leave_kernels(mode)
+    give(spline.sums)
+    give(scratch)
+    give_back(output, result)
+
+
+def spline_backward_weights(inputs, bins, parts, dvalues, first, int degree, dweights):
+    cdef str where = "spline_backward_weights"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1), n_out, size
+    cdef cnp.ndarray d = matrix(where, "dvalues", dvalues, number, rows, ANY)
+    cdef Spline spline
+    cdef list held = []
+    cdef cnp.ndarray result
+    cdef void *scratch
+    cdef uint64_t mode
+    n_out, size = cnp.PyArray_DIM(d, 1), cnp.PyArray_ITEMSIZE(x)
+    checked_bins(where, bins, parts, first, degree, number, rows, &spline, held)
+    result = target(where, "dweights", dweights, number, n_in + spline.n_rows, n_out)
+    x, d = apart(x, result), apart(d, result)
+    scratch = take(kernels.product_scratch)
+    try:
+        spline.buckets = take((spline.n_rows + spline.n_columns) * n_out * size + 1)
+    except BaseException:
+        give(scratch)
+        raise
+    with nogil:
+        mode = enter_kernels()
+        kernels.dense_backward_weights(data(x), data(d), NULL, data(result), rows, n_in, n_out, 0, 0, scratch)
+        kernels.spline_gradients(
+            &spline, spline.bins, spline.parts, data(d), <char *> data(result) + n_in * n_out * size, spline.buckets,
+            rows, n_out, 0, spline.n_columns,
+        )
+        leave_kernels(mode)
+    give(spline.buckets)
+    give(scratch)
+    give_back(dweights, result)
+
+
+def spline_backward_inputs(bins, parts, dvalues, columns, first, edges, int degree, weights, dinputs):
+    cdef str where = "spline_backward_inputs"
+    cdef Kernels *kernels = kernels_for(where, "dvalues", dvalues)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray d = matrix(where, "dvalues", dvalues, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(d, 0), n_out = cnp.PyArray_DIM(d, 1), n_in, size
+    cdef cnp.ndarray result = target(where, "dinputs", dinputs, number, rows, ANY)
+    cdef Spline spline, layout
+    cdef list held = []
+    cdef cnp.ndarray w
+    cdef void *scratch
+    cdef uint64_t mode
+    n_in, size = cnp.PyArray_DIM(result, 1), cnp.PyArray_ITEMSIZE(result)
+    checked_bins(where, bins, parts, first, degree, number, rows, &spline, held)
+    take_edges(where, &layout, n_in, (columns, first, edges, degree), number, held)
+    w = matrix(where, "weights", weights, number, n_in + spline.n_rows, n_out)
+    d, w = apart(d, result), apart(w, result)
+    scratch = take(kernels.product_scratch)
+    with nogil:
+        mode = enter_kernels()
+        kernels.dense_backward_inputs(data(d), data(w), data(result), rows, n_in, n_out, 0, NULL, scratch)
+        kernels.spline_slopes(
+            &layout, spline.bins, spline.parts, data(d), <char *> data(w) + n_in * n_out * size, data(result), rows,
+            n_in, n_out,
+        )
+        leave_kernels(mode)
+    give(scratch)
+    give_back(dinputs, result)
+
+
 # Noise
 
 

@@ -105,6 +105,38 @@ ctypedef void (*encoding_forward_t)(
 ctypedef void (*encoding_backward_t)(
     const void *, const void *, const Encoded *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
 ) noexcept nogil
+cdef struct Spline:
+    # Which columns have edges, and what a layer with such columns keeps.
+    const int32_t *columns  # (n_columns,)
+    const int32_t *first  # (n_columns + 1,): where the weights of each begin, behind the dense ones
+    const void *edges  # of each column as many as it has weights, and one more for degree 1
+    Py_ssize_t n_columns
+    Py_ssize_t n_rows  # of those weights
+    int degree
+    void *sums  # (n_rows + n_columns, n_out): of each column's first weights
+    int32_t *bins  # (batch, n_columns): where the numbers lie among the edges; NULL if nobody keeps that
+    void *parts  # (batch, n_columns): how far along their bin
+    void *dweights  # (n_in + n_rows, n_out)
+    void *buckets  # (n_rows + n_columns, n_out)
+
+ctypedef void (*spline_places_t)(
+    const void *, const Spline *, int32_t *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*spline_sums_t)(
+    const void *, const Spline *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*spline_add_t)(
+    const void *, const Spline *, const void *, const int32_t *, const void *, void *, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*spline_gradients_t)(
+    const Spline *, const int32_t *, const void *, const void *, void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t
+) noexcept nogil
+ctypedef void (*spline_slopes_t)(
+    const Spline *, const int32_t *, const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t
+) noexcept nogil
 ctypedef void (*gaussian_noise_t)(
     void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double, uint64_t, uint64_t
 ) noexcept nogil
@@ -209,7 +241,8 @@ cdef extern from "threads.h" nogil:
     long long next_number(long long *next)
 
 cdef enum Kind:
-    DENSE, ACTIVATION, DROPOUT, PRELU, BATCH_NORM, LAYER_NORM, SCALE, EMBEDDING, NOISE, PIECEWISE_LINEAR, THERMOMETER
+    DENSE, ACTIVATION, DROPOUT, PRELU, BATCH_NORM, LAYER_NORM, SCALE, EMBEDDING, SPLINE, NOISE, PIECEWISE_LINEAR
+    THERMOMETER
     FORK, JOIN  # where the layers of a residual begin, and where its input is added to what they make of it
 
 cdef struct Parameter:
@@ -310,6 +343,7 @@ cdef struct Stage:
     Norm norm
     Embedded embedded
     Encoded encoded
+    Spline spline
     int partner  # how many stages later a fork's join comes, or how many earlier a join's fork
     int level  # of a fork: how many are open before it
     const void *affine  # a batch norm that a dense stage's product applies: for LANES columns each, scales, then shifts
@@ -357,7 +391,7 @@ cdef inline bint has_parameters(const Stage *stage) noexcept nogil:
     """Return whether a stage has weights."""
     return (
         stage.kind == DENSE or stage.kind == PRELU or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM
-        or stage.kind == SCALE or stage.kind == EMBEDDING
+        or stage.kind == SCALE or stage.kind == EMBEDDING or stage.kind == SPLINE
     )
 
 cdef inline bint is_encoding(const Stage *stage) noexcept nogil:
@@ -366,7 +400,9 @@ cdef inline bint is_encoding(const Stage *stage) noexcept nogil:
 
 cdef inline bint has_biases(const Stage *stage) noexcept nogil:
     """Return whether a stage's parameters are weights and biases."""
-    return stage.kind == DENSE or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM
+    return (
+        stage.kind == DENSE or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM or stage.kind == SPLINE
+    )
 
 cdef struct Net:
     # A program bound to arrays: all that a run reads and writes.
@@ -554,6 +590,11 @@ cdef struct Kernels:
     encoding_backward_t piecewise_linear_backward
     encoding_forward_t thermometer_forward
     encoding_backward_t thermometer_backward
+    spline_places_t spline_places
+    spline_sums_t spline_sums
+    spline_add_t spline_add
+    spline_gradients_t spline_gradients
+    spline_slopes_t spline_slopes
     gaussian_noise_t gaussian_noise
     const Loss *losses
     int n_losses

@@ -26,6 +26,7 @@ include "elementwise/noise.pxi"
 include "elementwise/norms.pxi"
 include "elementwise/embedding.pxi"
 include "elementwise/encodings.pxi"
+include "elementwise/splines.pxi"
 include "elementwise/counts.pxi"
 include "products/tiles.pxi"
 include "products/few_columns.pxi"
@@ -158,6 +159,11 @@ addresses.piecewise_linear_forward = <encoding_forward_t> piecewise_linear_forwa
 addresses.piecewise_linear_backward = <encoding_backward_t> piecewise_linear_backward
 addresses.thermometer_forward = <encoding_forward_t> thermometer_forward
 addresses.thermometer_backward = <encoding_backward_t> thermometer_backward
+addresses.spline_places = <spline_places_t> spline_places
+addresses.spline_sums = <spline_sums_t> spline_sums
+addresses.spline_add = <spline_add_t> spline_add
+addresses.spline_gradients = <spline_gradients_t> spline_gradients
+addresses.spline_slopes = <spline_slopes_t> spline_slopes
 addresses.gaussian_noise = <gaussian_noise_t> gaussian_noise
 addresses.losses, addresses.n_losses = losses, n_losses
 addresses.rules, addresses.n_rules = rules, n_rules

@@ -94,5 +94,7 @@ cdef void third_phase(const Net *net, const vec *constants, int thread) noexcept
             pack_rows_of_weights(stage, first, rows)
         elif thread == s % net.progress.n_threads:
             update_collected(net, &stage.weights, 0, stage.weights.size, factor, constants)
+            if stage.kind == SPLINE:
+                add_up_weights(stage, 0, stage.spline.n_columns)
         if stage.biases.size and thread == (s + 1) % net.progress.n_threads:
             update_collected(net, &stage.biases, 0, stage.biases.size, factor, constants + biases_at(net))

@@ -335,6 +335,16 @@ cdef void fill_norm(Kernels *kernels, Stage *stage, Py_ssize_t size) noexcept:
     leave_kernels(mode)
 
 
+cdef void fill_sums(Kernels *kernels, Stage *stage, Py_ssize_t size) noexcept:
+    """Prepare a stage with edges for prediction."""
+    cdef uint64_t mode = enter_kernels()
+    kernels.spline_sums(
+        <char *> stage.weights.values + stage.n_in * stage.n_out * size, &stage.spline, stage.spline.sums, stage.n_out,
+        0, stage.spline.n_columns,
+    )
+    leave_kernels(mode)
+
+
 cdef void fold(Kernels *kernels, Stage *stage, const Stage *norm, void *affine) noexcept:
     """Let a dense stage's product apply a batch norm with the running figures."""
     cdef uint64_t mode = enter_kernels()
@@ -399,6 +409,13 @@ cdef class Inference(Chain):
                 ) or self.counts is not None and self.owners[s]._known is not self.layouts[s]:
                     return False
                 continue
+            if stages[s].kind == SPLINE:
+                if not spline_parameters(
+                    &stages[s], self.owners[s], self.dtype, "Layer_Spline.forward", False, held
+                ):
+                    return False
+                self._prepare_spline(&stages[s], held)
+                continue
             if stages[s].kind == PRELU:
                 w = prelu_weights(self.owners[s], self.dtype, stages[s].n_out, "Activation_PReLU.forward", False)
                 if w is None:
@@ -436,6 +453,15 @@ cdef class Inference(Chain):
         stage.norm.lines = data(lines)
         held.append(lines)
         fill_norm(self.kernels, stage, self.dtype.itemsize)
+        return 0
+
+    cdef int _prepare_spline(self, Stage *stage, list held) except -1:
+        """Add up a stage's weights in memory of this call."""
+        cdef cnp.npy_intp n = (stage.spline.n_rows + stage.spline.n_columns) * stage.n_out
+        cdef cnp.ndarray sums = cnp.PyArray_EMPTY(1, &n, self.number, 0)
+        stage.spline.sums = data(sums)
+        held.append(sums)
+        fill_sums(self.kernels, stage, self.dtype.itemsize)
         return 0
 
     cdef bint _bind_folded(self, Stage *stage, object owner, list held) except -1:

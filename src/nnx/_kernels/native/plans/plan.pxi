@@ -143,13 +143,13 @@ cdef int pair_forks(Net *net) except -1:
 #: The kinds of stages by name, but for activations.
 cdef dict KINDS = {
     "dense": DENSE, "dropout": DROPOUT, "prelu": PRELU, "batch_norm": BATCH_NORM, "layer_norm": LAYER_NORM,
-    "scale": SCALE, "embedding": EMBEDDING, "gaussian_noise": NOISE, "fork": FORK, "join": JOIN,
+    "scale": SCALE, "embedding": EMBEDDING, "spline": SPLINE, "gaussian_noise": NOISE, "fork": FORK, "join": JOIN,
     "piecewise_linear": PIECEWISE_LINEAR, "thermometer": THERMOMETER,
 }
 #: Those whose parameters are one number for each column.
 cdef tuple COLUMNWISE = ("batch_norm", "layer_norm", "scale")
 cdef tuple ENCODINGS = ("piecewise_linear", "thermometer")
-cdef tuple WITH_DTYPE = ("dense", "prelu", "embedding", *COLUMNWISE, *ENCODINGS)
+cdef tuple WITH_DTYPE = ("dense", "prelu", "embedding", "spline", *COLUMNWISE, *ENCODINGS)
 
 
 cdef inline bint has_trait(const Stage *stage, int trait) noexcept:
@@ -166,7 +166,7 @@ cdef int check_chain(tuple stages, const Loss *loss, bint combined) except -1:
     cdef bint fits = "dense" in [stage[0] for stage in stages]
     for kind, _, n_in, n_out in stages:
         fits = fits and n_in > 0 and n_out > 0 and before in (-1, n_in)
-        fits = fits and (kind in ("dense", "embedding", *ENCODINGS) or n_in == n_out)
+        fits = fits and (kind in ("dense", "embedding", "spline", *ENCODINGS) or n_in == n_out)
         before = n_out
     if fits and combined:
         fits = loss is not NULL and stages[len(stages) - 1][0].encode() == loss.pair and len(stages) > 1
@@ -307,6 +307,51 @@ cdef bint encoding_edges(Stage *stage, object owner, object dtype, list held) ex
     return encoded_columns(&stage.encoded, stage.kind == PIECEWISE_LINEAR, stage.n_in) == stage.n_out
 
 
+cdef bint spline_parameters(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:
+    """Take weights, biases and edges of a stage that has these; false if they do not fit the stage."""
+    cdef Spline spline = stage.spline
+    w, b = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
+    layout = owner._layout(where)
+    if not is_ready(w, <void *> dtype, training) or not is_ready(b, <void *> dtype, training):
+        return False
+    held.append(w)
+    held.append(b)
+    take_edges(where, &spline, stage.n_in, tuple(layout), dtype.num, held)
+    if not has_size(w, stage.n_in + spline.n_rows, stage.n_out) or not has_size(b, 1, stage.n_out):
+        return False
+    if stage.spline.n_columns not in (0, spline.n_columns):
+        return False  # memory has been laid out for others
+    stage.spline = spline
+    stage.weights.values, stage.weights.size = data(w), cnp.PyArray_SIZE(w)
+    stage.biases.values, stage.biases.size = data(b), stage.n_out
+    return True
+
+
+cdef int take_edges(
+    str where, Spline *spline, Py_ssize_t n_in, tuple layout, int number, list held
+) except -1:
+    """Take columns, first places, edges and degree, private copies, after a look at every number."""
+    cdef cnp.ndarray columns = cnp.PyArray_NewCopy(
+        vector(where, "columns", layout[0], cnp.NPY_INT32, ANY), cnp.NPY_CORDER
+    )
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(columns), j
+    cdef cnp.ndarray first = cnp.PyArray_NewCopy(
+        vector(where, "first", layout[1], cnp.NPY_INT32, n + 1), cnp.NPY_CORDER
+    )
+    cdef cnp.ndarray edges = cnp.PyArray_NewCopy(vector(where, "edges", layout[2], number, ANY), cnp.NPY_CORDER)
+    cdef bint fits
+    spline.columns, spline.first = <const int32_t *> data(columns), <const int32_t *> data(first)
+    spline.edges, spline.n_columns, spline.degree = data(edges), n, layout[3]
+    fits = spline.degree in (0, 1) and spline.first[0] == 0
+    for j in range(n):
+        fits = fits and 0 <= spline.columns[j] < n_in and spline.first[j] < spline.first[j + 1]
+    spline.n_rows = spline.first[n]
+    if not fits or cnp.PyArray_SIZE(edges) != spline.n_rows + n * spline.degree:
+        raise ValueError(f"{where}: columns, first and edges must belong to each other.")
+    held.extend((columns, first, edges))
+    return 0
+
+
 cdef object prelu_weights(object owner, object dtype, Py_ssize_t columns, str where, bint training):
     """Return a PReLU's slopes, one or one a column, to be written if training; None if they are not such."""
     (w,) = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
@@ -362,6 +407,7 @@ cdef inline bint gives_away(const Stage *stage) noexcept:
     """Return whether a stage does not need its own output on the way back, so that the next may write there."""
     return not stage.relu and (
         stage.kind == DENSE or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM or stage.kind == SCALE
+        or stage.kind == SPLINE
     )
 
 
@@ -623,6 +669,8 @@ cdef class Plan:
                 stage.norm.lines = within(memory, &at, NORM_LINES * norm_line(stage.n_out) * size)
             if stage.kind == EMBEDDING:
                 stage.embedded.dweights = within(memory, &at, stage.weights.size * size)
+            if stage.kind == SPLINE:
+                self._place_spline(stage, memory, &at, batch)
             if stage.kind == DENSE and net.units:
                 place_blocks(stage, memory, &at, batch)
                 stage.fed = before is not NULL and before.kind == DENSE
@@ -649,6 +697,15 @@ cdef class Plan:
                 stage.dvalues = net.stages[s + 1].dvalues
         net.partials = within(memory, &at, self.kernels.lay_out_partials(net, batch))
         return at
+
+    cdef void _place_spline(self, Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) noexcept:
+        """Give what a stage with edges keeps its places."""
+        cdef Spline *spline = &stage.spline
+        cdef Py_ssize_t sums = (spline.n_rows + spline.n_columns) * stage.n_out * self.itemsize
+        spline.sums, spline.buckets = within(memory, at, sums), within(memory, at, sums)
+        spline.dweights = within(memory, at, stage.weights.size * self.itemsize)
+        spline.bins = <int32_t *> within(memory, at, batch * spline.n_columns * sizeof(int32_t))
+        spline.parts = within(memory, at, batch * spline.n_columns * self.itemsize)
 
     cdef void _place_copies(self, Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) noexcept:
         """Give what vector units multiply in a dense stage its places: rounded, and packed where that pays."""
@@ -775,6 +832,9 @@ cdef class Plan:
         if stage.kind == EMBEDDING:
             if not embedding_weights(stage, owner, self.dtype, where, True, found):
                 return False
+        elif stage.kind == SPLINE:
+            if not spline_parameters(stage, owner, self.dtype, where, True, found):
+                return False
         elif not column_parameters(stage, owner, self.dtype, where, True, found):
             return False
         if size not in (0, stage.weights.size):
@@ -874,6 +934,10 @@ cdef class Plan:
         lean.keep, lean.seed, lean.forwards = stage.keep, stage.seed, stage.forwards
         lean.settings = stage.settings
         lean.norm, lean.embedded, lean.encoded = stage.norm, stage.embedded, stage.encoded
+        lean.spline = stage.spline
+        lean.spline.sums, lean.spline.buckets = before.spline.sums, before.spline.buckets
+        lean.spline.bins, lean.spline.parts = before.spline.bins, before.spline.parts
+        lean.spline.dweights = before.spline.dweights
         lean.norm.lines, lean.embedded.dweights = before.norm.lines, before.embedded.dweights
 
     cdef bint _apart(self) except -1:
@@ -1095,6 +1159,7 @@ cdef class Plan:
             if has_parameters(&stages[s]):
                 lean = &self.lean.stages[self.place[s]]
                 stages[s].norm.lines, stages[s].embedded.dweights = lean.norm.lines, lean.embedded.dweights
+                stages[s].spline = lean.spline
                 stages[s].tiles, stages[s].panels, stages[s].packed = lean.tiles, lean.panels, lean.packed
                 stages[s].in_groups, stages[s].partial = lean.in_groups, lean.partial
                 stages[s].blocks, stages[s].weights.rounded = lean.blocks, lean.weights.rounded

@@ -18,7 +18,8 @@ cdef class Predictor(Chain):
     dtype : float32 or float64
     stages : tuple of (kind, values, n_in, n_out)
         The values are weights and biases, or weights alone; behind a layer norm's, epsilon; behind a batch norm's,
-        running mean and variance, and epsilon; behind an embedding's, an int32 array with the place of each column.
+        running mean and variance, and epsilon; behind an embedding's, an int32 array with the place of each column;
+        behind a spline's, columns, first places, edges and degree.
         Or they are columns, offsets and edges of an encoding, or the settings of an activation.
     backends : module
         Which holds the backend in use.
@@ -30,6 +31,7 @@ cdef class Predictor(Chain):
 
     cdef char *memory
     cdef list encodings  # the arrays that hold columns and edges
+    cdef list layouts  # arrays with which columns have which edges
     cdef Callee callee
 
     def __cinit__(self, dtype, tuple stages not None, backends not None, bint bfloat16=False, categories=None):
@@ -39,8 +41,9 @@ cdef class Predictor(Chain):
         self.encodings = []
         if bfloat16 and self.number != cnp.NPY_FLOAT:
             raise TypeError(f"Predictor: dtype must be float32 for products in bfloat16, got {self.dtype}.")
+        self.layouts = []
         for s in range(self.n_stages):
-            _measure(&self.stages[s], values[s])
+            _measure(&self.stages[s], values[s], self.number)
         self.memory = <char *> allocate(self._lay_out(NULL))
         self._lay_out(self.memory)
         for s in range(self.n_stages):
@@ -89,6 +92,10 @@ cdef class Predictor(Chain):
                 stage.norm.lines = within(memory, &at, NORM_LINES * norm_line(stage.n_out) * size)
             if stage.kind == EMBEDDING:
                 stage.embedded.places.first = <const int32_t *> within(memory, &at, 2 * stage.n_in * sizeof(int32_t))
+            if stage.kind == SPLINE:
+                stage.spline.sums = within(
+                    memory, &at, (stage.spline.n_rows + stage.spline.n_columns) * stage.n_out * size
+                )
             if self.folded[s] is not None:
                 stage.affine = within(memory, &at, affine_size(stage.n_out) * size)
             packed = self.kernels.packed_space(1, stage.n_in, stage.n_out) if stage.kind == DENSE else 0
@@ -136,6 +143,14 @@ cdef class Predictor(Chain):
             ))
             if encoded_columns(&stage.encoded, stage.kind == PIECEWISE_LINEAR, stage.n_in) != stage.n_out:
                 raise ValueError("Predictor: edges must be those of the columns of the outputs.")
+        elif stage.kind == SPLINE:
+            weights, biases, *layout = values
+            self._copy(&stage.weights, "weights", weights, stage.n_in + stage.spline.n_rows, stage.n_out)
+            self._copy(&stage.biases, "biases", biases, 1, stage.n_out)
+            take_edges("Predictor", &stage.spline, stage.n_in, tuple(layout), self.number, self.layouts)
+            if stage.weights.size != (stage.n_in + stage.spline.n_rows) * stage.n_out:
+                raise ValueError("Predictor: edges must be those of the weights.")  # changed by another thread
+            fill_sums(self.kernels, stage, self.size)
         elif stage.kind == ACTIVATION and stage.activation.n_settings:
             take_settings(stage.settings, values, stage.activation.n_settings)
         return 0
@@ -249,7 +264,7 @@ cdef class DirectCall:
         return self._predict(X, out) if found is None else found
 
 
-cdef int _measure(Stage *stage, object values) except -1:
+cdef int _measure(Stage *stage, object values, int number) except -1:
     """Say how many numbers a stage's parameters have; a PReLU has one slope, or one for each column."""
     if stage.kind == DENSE:
         stage.weights.size, stage.biases.size = stage.n_in * stage.n_out, stage.n_out
@@ -263,6 +278,10 @@ cdef int _measure(Stage *stage, object values) except -1:
         held = sorted_places(vector("Predictor", "places", places, cnp.NPY_INT32, stage.n_in), &stage.embedded.places)
         if not fits_places(stage, stage.n_in):
             raise ValueError("Predictor: places must be those of the columns of the inputs.")
+    elif stage.kind == SPLINE:
+        _, _, *layout = values
+        take_edges("Predictor", &stage.spline, stage.n_in, tuple(layout), number, [])
+        stage.weights.size, stage.biases.size = (stage.n_in + stage.spline.n_rows) * stage.n_out, stage.n_out
     elif has_parameters(stage):
         stage.weights.size, stage.biases.size = stage.n_out, stage.n_out if has_biases(stage) else 0
     return 0

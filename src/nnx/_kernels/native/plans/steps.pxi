@@ -113,6 +113,8 @@ cdef void forward_stage(
         piecewise_linear_forward(inputs, &stage.encoded, output, rows, stage.n_in, stage.n_out)
     elif stage.kind == THERMOMETER:
         thermometer_forward(inputs, &stage.encoded, output, rows, stage.n_in, stage.n_out)
+    elif stage.kind == SPLINE:
+        forward_spline(stage, inputs, output, first, rows, <real_t *> scratch)
     else:
         forward_parameters(stage, inputs, output, rows)
 
@@ -139,6 +141,36 @@ cdef void forward_parameters(
             inputs, &stage.embedded.places, weights, output, rows, stage.n_in, stage.n_out, stage.embedded.n_rows,
             stage.embedded.width,
         )
+
+
+cdef void forward_spline(
+    const Stage *stage,
+    const real_t *inputs,  # (rows, n_in) in
+    real_t *output,  # (rows, n_out) out
+    Py_ssize_t first,  # the first row's place in the batch
+    Py_ssize_t rows,
+    real_t *scratch,
+) noexcept nogil:
+    """Compute some rows of what a stage with edges puts out; in training, keep where their numbers lie."""
+    cdef const Spline *spline = &stage.spline
+    cdef const real_t *weights = <const real_t *> stage.weights.values
+    cdef const real_t *behind = weights + stage.n_in * stage.n_out
+    cdef Py_ssize_t at = first * spline.n_columns
+    cdef real_t *parts = <real_t *> spline.parts + at
+    dense_forward(
+        inputs, weights, <const real_t *> stage.biases.values, output, rows, stage.n_in, stage.n_out, NULL, False,
+        NULL, scratch,
+    )
+    if spline.bins is NULL:
+        spline_add_at_once(inputs, behind, spline, output, rows, stage.n_in, stage.n_out)
+        return
+    spline_places(
+        inputs, spline, spline.bins + at, parts, rows, stage.n_in, 0, spline.n_columns, spline.n_columns
+    )
+    spline_add(
+        behind, spline, <const real_t *> spline.sums, spline.bins + at, parts, output, rows, stage.n_out, 0,
+        spline.n_columns, spline.n_columns,
+    )
 
 
 cdef inline real_t *norm_of(const Stage *stage, int line) noexcept nogil:
@@ -506,6 +538,8 @@ cdef void backward_rows(
                 piecewise_linear_backward(inputs, dvalues, &stage.encoded, dinputs, rows, stage.n_in, stage.n_out)
             elif stage.kind == THERMOMETER:
                 thermometer_backward(inputs, dvalues, &stage.encoded, dinputs, rows, stage.n_in, stage.n_out)
+            elif stage.kind == SPLINE:
+                backward_spline(stage, dvalues, dinputs, first, rows, <real_t *> scratch)
             elif stage.kind != ACTIVATION:
                 backward_parameters(stage, inputs, dvalues, dinputs, rows)
             elif stage.keeps_slope:
@@ -547,6 +581,25 @@ cdef void backward_parameters(
         multiply_columns(dvalues, weights, dinputs, rows, stage.n_out)
     else:
         embedding_backward_inputs(dvalues, &stage.embedded.places, dinputs, rows, stage.n_in, stage.n_out)
+
+
+cdef void backward_spline(
+    const Stage *stage,
+    const real_t *dvalues,  # (rows, n_out) in
+    real_t *dinputs,  # (rows, n_in) out
+    Py_ssize_t first,  # the first row's place in the batch
+    Py_ssize_t rows,
+    real_t *scratch,
+) noexcept nogil:
+    """Take some rows' gradient back through a stage with edges."""
+    cdef const Spline *spline = &stage.spline
+    cdef const real_t *weights = <const real_t *> stage.weights.values
+    cdef Py_ssize_t at = first * spline.n_columns
+    dense_backward_inputs(dvalues, weights, dinputs, rows, stage.n_in, stage.n_out, 0, NULL, scratch)
+    spline_slopes(
+        spline, spline.bins + at, <const real_t *> spline.parts + at, dvalues, weights + stage.n_in * stage.n_out,
+        dinputs, rows, stage.n_in, stage.n_out,
+    )
 
 
 cdef inline int first_to_go_back(const Net *net) noexcept nogil:
@@ -786,6 +839,8 @@ cdef void pack_weights(const Net *net, int thread) noexcept nogil:
     cdef int s
     for s in range(net.n_stages):
         stage = &net.stages[s]
+        if stage.kind == SPLINE:
+            add_up_weights(stage, first_spline_of(net, stage, thread), first_spline_of(net, stage, thread + 1))
         if stage.kind != DENSE:
             continue
         if is_shared(stage):
@@ -936,6 +991,61 @@ cdef void train_embedding(
     )
 
 
+cdef Py_ssize_t first_spline_of(const Net *net, const Stage *stage, int thread) noexcept nogil:
+    """Return the first of the columns with edges whose weights a thread owns."""
+    cdef Py_ssize_t j = 0, before = stage.spline.n_rows * thread // net.progress.n_threads
+    while j < stage.spline.n_columns and stage.spline.first[j] < before:
+        j += 1
+    return j
+
+
+cdef void add_up_weights(const Stage *stage, Py_ssize_t from_column, Py_ssize_t to_column) noexcept nogil:
+    """Keep the sums of some columns' weights; afterwards that is done whenever they are updated."""
+    spline_sums(
+        <const real_t *> stage.weights.values + stage.n_in * stage.n_out, &stage.spline,
+        <real_t *> stage.spline.sums, stage.n_out, from_column, to_column,
+    )
+
+
+cdef void train_spline(
+    const Net *net, const Batch *batch, int s, const vec *constants, int thread, char *scratch
+) noexcept nogil:
+    """Compute the gradients of a thread's columns with edges, and update their weights; the first has the dense ones.
+
+    With `clip_norm` one thread has them all, for it has the sum of their squares.
+    """
+    cdef Stage *stage = &net.stages[s]
+    cdef const Spline *spline = &stage.spline
+    cdef Py_ssize_t n_dense = stage.n_in * stage.n_out, begin, end, i = 0, j = spline.n_columns
+    cdef const real_t *dvalues = <const real_t *> stage.dvalues
+    cdef real_t *gradients = <real_t *> spline.dweights
+    cdef bint is_first = thread == 0
+    if net.clip_norm:
+        is_first = thread == s % net.progress.n_threads
+        j = j if is_first else 0
+    else:
+        i, j = first_spline_of(net, stage, thread), first_spline_of(net, stage, thread + 1)
+    begin, end = n_dense + spline.first[i] * stage.n_out, n_dense + spline.first[j] * stage.n_out
+    if is_first:
+        begin = 0
+        dense_backward_weights(
+            batch_inputs(net, batch, s), dvalues, NULL, gradients, batch.rows, stage.n_in, stage.n_out, 0, 0,
+            <real_t *> scratch,
+        )
+    spline_gradients(
+        spline, spline.bins, <const real_t *> spline.parts, dvalues, gradients + n_dense, <real_t *> spline.buckets,
+        batch.rows, stage.n_out, i, j,
+    )
+    if begin < end:
+        train_values(net, &stage.weights, begin, gradients + begin, end - begin, stage.trained, constants)
+        if not net.clip_norm:
+            add_up_weights(stage, i, j)
+    if thread == (s + 1) % net.progress.n_threads:
+        gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
+        dense_backward_biases(dvalues, NULL, gradients, batch.rows, stage.n_out, 0, 0)
+        train_values(net, &stage.biases, 0, gradients, stage.n_out, stage.trained, constants + biases_at(net))
+
+
 cdef void second_phase(
     const Net *net, const Batch *batch, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
@@ -954,5 +1064,7 @@ cdef void second_phase(
             train_stage(net, batch, s, constants, thread, scratch)
         elif stage.kind == EMBEDDING:
             train_embedding(net, batch, s, constants, thread)
+        elif stage.kind == SPLINE:
+            train_spline(net, batch, s, constants, thread, scratch)
         elif thread == s % net.progress.n_threads:
             train_others(net, batch, s, constants, scratch)

@@ -55,7 +55,7 @@ def test_a_table_is_learnt_by_the_recipe_and_the_file_predicts_and_is_judged(cap
     assert re.search(r"^columns   shuffled one at a time, R² falls by: town [\d.]+, size", out, re.MULTILINE)
     assert Path("prices.png").stat().st_size > 10_000
     ensemble = nnx.Ensemble.load("prices.safetensors")
-    _, _, X_test, y_test, _ = nnx.load_csv("prices.csv", "price")
+    _, _, X_test, y_test, _ = nnx.load_csv("prices.csv", "price", **nnx.tabular.PREPARATION)
     assert f"test      {ensemble.report(X_test, y_test).line}\n" in out
     assert main(["evaluate", "prices.safetensors", "prices.csv"]) == 0
     assert capsys.readouterr().out.startswith("150 samples: R² ")
@@ -65,7 +65,7 @@ def test_a_table_is_learnt_by_the_recipe_and_the_file_predicts_and_is_judged(cap
 
 
 def test_what_was_tried_and_what_it_brought_is_printed(capsys):
-    X, y, _, _, table = nnx.load_csv("pets.csv", "pet")
+    X, y, _, _, table = nnx.load_csv("pets.csv", "pet", **nnx.tabular.PREPARATION)
     expected = nnx.tabular.fit(table, X, y, effort="fast", seed=3)
     out = train(capsys, "pets.csv", "--target", "pet", *FAST, "--seed", "3").out
     assert "\n".join(expected.lines) in out

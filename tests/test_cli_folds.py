@@ -62,6 +62,7 @@ def options(**given):
         "decimal",
         "unknown",
         "encoding",
+        "effort",
         "split_seed",
         "batch",
     )

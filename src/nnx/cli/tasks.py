@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import nnx
+import nnx.tabular
 from nnx import plot
 from nnx.cli.arguments import column, columns, flat, options_of
 from nnx.cli.images import notes
@@ -189,8 +190,13 @@ def read(where: str, chosen: argparse.Namespace) -> Sheet:
 
 
 def _columns(chosen: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """Return what the command line says of a table's columns, as arguments of `load_csv` and `Table.learn`."""
+    """Return what the command line says of a table's columns, as arguments of `load_csv` and `Table.learn`.
+
+    Networks of the recipe get columns as it wants them.
+    """
+    prepared = {} if chosen.effort is None else nnx.tabular.PREPARATION
     return {
+        **prepared,
         "target": column("target", chosen.target, names),
         "task": chosen.task,
         "text": columns("text", flat(chosen.text), names),

@@ -36,14 +36,17 @@ FLOORS = [
     },
     {"_base.config", "_base.files", "_base.network", "_base.printing"},
     {"_kernels._arrays", "_kernels._numpy.quiet"},
-    {f"_kernels._numpy.{name}" for name in ("activations", "calls", "counts", "embedding", "norms", "optimizers")},
+    {
+        f"_kernels._numpy.{name}"
+        for name in ("activations", "calls", "counts", "embedding", "norms", "optimizers", "splines")
+    },
     {"_kernels._numpy.layers", "_kernels._numpy.losses"},
     {"_kernels._numpy"},
     {"_kernels", "_base.describe"},
     {"_base.check"},
     {"_base.parameters", "_base.precision", "_base.random", "_base.weights"},
     {"accuracy", "activations", "schedules", "initializers"},
-    {"embedding", "noise", "norms"},
+    {"embedding", "noise", "norms", "splines"},
     {"residual"},
     {"layers"},
     {"losses", "optimizers"},

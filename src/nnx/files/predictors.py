@@ -99,7 +99,7 @@ def _part(file: Part, number: int, described: Any, dtype: np.dtype[Any]) -> tupl
         arrays[name] = array
     if kind == "embedding" and not _fits_places(n_out, **arrays):
         file.refuse(f"is damaged: the places of its part {number} are not those of its columns")
-    if kind == "spline" and not _fits_edges(n_in, n_out, *numbers, **arrays):
+    if kind == "spline" and not _fits_edges(n_in, n_out, numbers[0], **arrays):
         file.refuse(f"is damaged: the edges of its part {number} are not those of its columns")
     return kind, (*arrays.values(), *map(float, numbers)), n_in, n_out
 

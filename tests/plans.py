@@ -46,11 +46,24 @@ ACTIVATIONS = {
     "softmax": nnx.Activation_Softmax,
     "linear": nnx.Activation_Linear,
 }
+
+
+def splined(width: int, degree: int, dtype: Any) -> nnx.Layer_Spline:
+    """Return a layer with edges in its first column and in its last one, the same at every call."""
+    columns = sorted({0, width - 1})
+    edges = [[-0.75, -0.25, 0.25, 1.0], [0.0, 0.5]][: len(columns)]
+    layer = nnx.Layer_Spline(width, width, columns, edges, degree, dtype=dtype, weight_initializer="zeros")
+    layer.weights[:] = np.random.default_rng(7).normal(size=layer.weights.shape) / np.sqrt(width)
+    return layer
+
+
 #: Layers of which a text tells no width: they have that of what is before them.
 COLUMNWISE = {
     "batch": lambda width, dtype: nnx.Layer_BatchNorm(width, momentum=0.8, dtype=dtype),
     "layer": lambda width, dtype: nnx.Layer_LayerNorm(width, dtype=dtype),
     "scale": lambda width, dtype: nnx.Layer_Scale(width, scale=1.5, dtype=dtype),
+    "spline": lambda width, dtype: splined(width, 1, dtype),
+    "steps": lambda width, dtype: splined(width, 0, dtype),
     "dropout": lambda _, __: nnx.Layer_Dropout(0.3, seed=5),
     "noise": lambda _, __: nnx.Layer_GaussianNoise(0.1, seed=5),
 }
@@ -261,6 +274,9 @@ NORMED = [
     Net("6-24,relu,(,24-40,relu,batch,40-24,),relu,24-3,softmax"),
     Net("(,9-9,relu,(,layer,9-5,sigmoid,5-9,),scale,),(,9-9,),9-1", "absolute", "near"),
     Net("4-6,relu,(,relu,),(,dropout,noise,),6-2,(,sigmoid,),softmax"),
+    Net("spline,9-33,relu,steps,dropout,33-1", "squared", "near"),
+    Net("steps,17-20,sigmoid,spline,(,spline,layer,),20-3,softmax"),
+    Net("1-66,spline,relu,66-4,spline,sigmoid", "binary", "cells"),
 ]
 #: With encodings of numbers, which give more columns than they take.
 ENCODED = [
@@ -278,7 +294,7 @@ def drawn(seed: int) -> tuple[Net, int, int | None]:
     """Return a network that nobody thought of, a number of samples and a batch size."""
     rng = np.random.default_rng(seed)
     words, width = [], int(rng.choice([1, 2, 3, 4, 7, 16, 33]))
-    kinds = [*ACTIVATIONS, "dropout", "relu,batch", "sigmoid,(,layer,)", "scale"]
+    kinds = [*ACTIVATIONS, "dropout", "relu,batch", "sigmoid,(,layer,)", "scale", "spline"]
     words += rng.choice(kinds, rng.integers(0, 2)).tolist()
     for _ in range(rng.integers(1, 4)):
         following = int(rng.choice([1, 2, 3, 4, 5, 8, 17, 33, 64, 129]))

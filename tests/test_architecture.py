@@ -38,7 +38,7 @@ FLOORS = [
     {"_kernels._arrays", "_kernels._numpy.quiet"},
     {
         f"_kernels._numpy.{name}"
-        for name in ("activations", "calls", "counts", "embedding", "encodings", "norms", "optimizers")
+        for name in ("activations", "calls", "counts", "embedding", "encodings", "norms", "optimizers", "splines")
     },
     {"_kernels._numpy.layers", "_kernels._numpy.losses"},
     {"_kernels._numpy"},
@@ -46,7 +46,7 @@ FLOORS = [
     {"_base.check"},
     {"_base.parameters", "_base.precision", "_base.random", "_base.weights"},
     {"accuracy", "activations", "schedules", "initializers"},
-    {"embedding", "noise", "norms"},
+    {"embedding", "noise", "norms", "splines"},
     {"encodings"},
     {"residual"},
     {"layers"},

@@ -29,7 +29,8 @@ def model_of(kind=nnx.Model, **optimizer):
         nnx.Layer_BatchNorm(6, momentum=0.5),
         nnx.Layer_Residual([nnx.Layer_LayerNorm(6), inner, nnx.Layer_Scale(6, 0.5), nnx.Layer_Dropout(0.2)]),
         nnx.Layer_GaussianNoise(0.1),
-        nnx.Layer_Dense(6, 3),
+        nnx.Layer_Spline(6, 5, [0, 4], [[-1, 0, 0.5], [0, 1]]),
+        nnx.Layer_Dense(5, 3),
         nnx.Activation_Softmax(),
     ):
         model.add(layer)
@@ -43,7 +44,7 @@ def model_of(kind=nnx.Model, **optimizer):
 
 
 #: Where in the walk the layers of `model_of` are.
-EMBEDDING, NORM, RESIDUAL, LAYER_NORM, INNER, DENSE, INNER_NORM, SCALE, DROPOUT, NOISE, LAST = range(11)
+EMBEDDING, NORM, RESIDUAL, LAYER_NORM, INNER, DENSE, INNER_NORM, SCALE, DROPOUT, NOISE, SPLINE, LAST = range(12)
 
 
 def data():
@@ -93,12 +94,12 @@ def test_a_loaded_model_goes_on_as_the_original(tmp_path, kind):
 def test_arrays_are_numbered_along_the_walk(tmp_path):
     model_of().save(tmp_path / "model")
     names = set(safetensors.numpy.load_file(tmp_path / "model"))
-    expected = {f"layers.{i}.weights" for i in (EMBEDDING, NORM, LAYER_NORM, DENSE, INNER_NORM, SCALE, LAST)}
-    expected |= {f"layers.{i}.biases" for i in (NORM, LAYER_NORM, DENSE, INNER_NORM, LAST)}
+    expected = {f"layers.{i}.weights" for i in (EMBEDDING, NORM, LAYER_NORM, DENSE, INNER_NORM, SCALE, SPLINE, LAST)}
+    expected |= {f"layers.{i}.biases" for i in (NORM, LAYER_NORM, DENSE, INNER_NORM, SPLINE, LAST)}
     expected |= {f"layers.{i}.running_{name}" for i in (NORM, INNER_NORM) for name in ("mean", "variance")}
     assert names == expected
     description, _ = tensor_files.read("test", str(tmp_path / "model"))
-    assert description["trainable"] == [EMBEDDING, NORM, LAYER_NORM, DENSE, INNER_NORM, SCALE, LAST]
+    assert description["trainable"] == [EMBEDDING, NORM, LAYER_NORM, DENSE, INNER_NORM, SCALE, SPLINE, LAST]
     inner = description["layers"][2]["config"]["layers"][1]
     assert (inner["class"], inner["config"]["layers"][1]["class"]) == ("Layer_Residual", "Layer_BatchNorm")
 
@@ -239,7 +240,7 @@ HOSTILE = {
     "biases of an embedding": (array(f"layers.{EMBEDDING}.biases", [[1] * 2]), "has no biases"),
     "weights of a residual": (array(f"layers.{RESIDUAL}.weights", [[1] * 6]), "has no weights"),
     "weights of noise": (array(f"layers.{NOISE}.weights", [[1] * 6]), "has no weights"),
-    "weights beyond": (array("layers.12.weights", [[1] * 6]), "which belongs to no layer"),
+    "weights beyond": (array("layers.13.weights", [[1] * 6]), "which belongs to no layer"),
     "averages of statistics": (array(f"layers.{NORM}.running_averages", [[1] * 6]), "which belongs to no layer"),
     "few vectors": (array("layers.0.weights", [[1, 1]]), r"weights must have shape \(5, 2\), got \(1, 2\)"),
     "many categories": (setting(0, "categories", 2**24), "weights must have shape"),

@@ -574,6 +574,7 @@ def every_part():
         nnx.Activation_PReLU(5),
         nnx.Layer_Residual([nnx.Layer_Dense(5, 5), nnx.Layer_Scale(5), nnx.Activation_LeakyReLU(0.3)]),
         nnx.Layer_LayerNorm(5),
+        nnx.Layer_Spline(5, 5, [1, 2], [[-0.5, 0, 0.5], [0, 1]]),
         nnx.Activation_Softmax(),
     ):
         model.add(layer)
@@ -637,7 +638,7 @@ TAMPERED = {
     "negative categories": lambda d, a: d.update(categories=[5, 4, -5]),
     "categories of other columns": lambda d, a: d.update(categories=[4]),
     "a lost array": lambda d, a: a.pop("parts.1.biases"),
-    "a stranger's array": lambda d, a: a.update({"parts.10.weights": np.zeros(3, np.float32)}),
+    "a stranger's array": lambda d, a: a.update({"parts.12.weights": np.zeros(3, np.float32)}),
     "an array of another shape": lambda d, a: a.update({"parts.1.biases": np.zeros((1, 6), np.float32)}),
     "an array of another dtype": lambda d, a: a.update({"parts.1.biases": np.zeros((1, 5), np.float64)}),
     "places beyond the table": lambda d, a: a.update({"parts.0.places": np.array([-1, 4, -1], np.int32)}),
@@ -645,6 +646,13 @@ TAMPERED = {
     "an embedding behind a layer": lambda d, a: put_first(d, a, kind="relu", numbers=[], n_in=3, n_out=3),
     "categories of another column": lambda d, a: d.update(categories=[4, 0, 0]),
     "places of more columns": lambda d, a: a.update({"parts.0.places": np.array([-1, 0, 1], np.int32)}),
+    "columns that are not there": lambda d, a: a.update({"parts.10.columns": np.array([1, 5], np.int32)}),
+    "columns out of order": lambda d, a: a.update({"parts.10.columns": np.array([2, 1], np.int32)}),
+    "edges of more weights": lambda d, a: a.update({"parts.10.first": np.array([0, 2, 4], np.int32)}),
+    "first places that fall": lambda d, a: a.update({"parts.10.first": np.array([0, 3, 3], np.int32)}),
+    "lost edges": lambda d, a: a.update({"parts.10.edges": np.array([0, 1, 0, 1], np.float32)}),
+    "edges that are no numbers": lambda d, a: a.update({"parts.10.edges": np.full(5, np.nan, np.float32)}),
+    "another degree": lambda d, a: d["parts"][10].update(numbers=[0]),
     "a table of no rows": lambda d, a: a.update({"parts.0.weights": np.zeros((0, 2), np.float32)}),
 }
 

@@ -318,7 +318,7 @@ def _outputs(part: Part, inputs: Array, rounds: bool) -> Array:
         backend.embedding_forward(inputs, places, weights, output)
     elif part.kind == "spline":
         weights, biases, columns, first, edges, degree = part.values
-        bins = _kernels.empty(len(inputs), len(columns), np.dtype(np.int32))
+        bins = np.empty((len(inputs), len(columns)), np.int32)
         parts = _kernels.empty(len(inputs), len(columns), inputs.dtype)
         backend.spline_places(inputs, columns, first, edges, int(degree), bins, parts)
         backend.spline_forward(inputs, bins, parts, first, int(degree), weights, biases, output)

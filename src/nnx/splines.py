@@ -40,6 +40,15 @@ class Layout(NamedTuple):
     degree: int
 
 
+class Known(NamedTuple):
+    """The latest layout, and what it was made of."""
+
+    edges: Edges
+    #: Columns, number of inputs, degree.
+    of: tuple[tuple[int, ...], int, int]
+    layout: Layout
+
+
 @built_in("layer")
 class Layer_Spline(WithBiases):
     """A dense layer whose neurons also see piecewise functions of single columns.
@@ -126,7 +135,7 @@ class Layer_Spline(WithBiases):
     output: Array
     dinputs: Array
     #: What the latest layout was made of, and that.
-    _known: tuple[tuple[Any, ...], Layout] | None = None
+    _known: Known | None = None
 
     def __init__(
         self,
@@ -211,8 +220,8 @@ class Layer_Spline(WithBiases):
         n_neurons = check.whole(where, "n_neurons", self.n_neurons, 1, MAX_PLACE)
         degree = check.whole(where, "degree", self.degree, 0, 1)
         known = self._known
-        if known is not None and known[0][1:4] == (self.columns, n_inputs, degree) and known[0][0] is self.edges:
-            return n_inputs, n_neurons, known[0][1], known[0][0], degree
+        if known is not None and known.edges is self.edges and known.of == (self.columns, n_inputs, degree):
+            return n_inputs, n_neurons, known.of[0], known.edges, degree
         columns = _checked_columns(where, self.columns, n_inputs)
         return n_inputs, n_neurons, columns, _checked_edges(where, self.edges, len(columns), degree), degree
 
@@ -230,20 +239,18 @@ class Layer_Spline(WithBiases):
     def _layout(self, where: str) -> Layout:
         """Return which columns have which edges, as kernels take it."""
         n_inputs, _, columns, edges, degree = self._sizes(where)
-        made_of = edges, columns, n_inputs, degree, self._float_dtype()
-        known = self._known
-        if known is None or known[0] != made_of:
-            counts = [len(own) - degree for own in edges]
-            first = np.cumsum((0, *counts)).astype(np.int32)
-            flat = np.array([*itertools.chain(*edges)], self._float_dtype())
-            self._known = made_of, Layout(np.array(columns, np.int32), first, flat, degree)
-            self.columns, self.edges = columns, edges
-        return self._known[1]  # type: ignore[index]
+        of, dtype, known = (columns, n_inputs, degree), self._float_dtype(), self._known
+        if known is None or known.edges is not edges or known.of != of or known.layout.edges.dtype != dtype:
+            first = np.cumsum((0, *[len(own) - degree for own in edges])).astype(np.int32)
+            flat = np.array([*itertools.chain(*edges)], dtype)
+            known = Known(edges, of, Layout(np.array(columns, np.int32), first, flat, degree))
+            self.columns, self.edges, self._known = columns, edges, known
+        return known.layout
 
 
 def _places_of(inputs: Array, layout: Layout) -> tuple[Array, Array]:
     """Return where numbers lie among the edges, and how far along their bins."""
-    bins = _kernels.empty(len(inputs), len(layout.columns), np.dtype(np.int32))
+    bins = np.empty((len(inputs), len(layout.columns)), np.int32)
     parts = _kernels.empty(len(inputs), len(layout.columns), inputs.dtype)
     _kernels.backend.spline_places(inputs, layout.columns, layout.first, layout.edges, layout.degree, bins, parts)
     return bins, parts

@@ -107,7 +107,7 @@ def _part(file: Part, number: int, described: Any, dtype: np.dtype[Any]) -> tupl
         file.refuse(f"is damaged: the places of its part {number} are not those of its columns")
     if kind in ENCODINGS and not _fits_edges(kind, n_in, n_out, **arrays):
         file.refuse(f"is damaged: the edges of its part {number} are not those of its columns")
-    if kind == "spline" and not _fits_pieces(n_in, n_out, *numbers, **arrays):
+    if kind == "spline" and not _fits_pieces(n_in, n_out, numbers[0], **arrays):
         file.refuse(f"is damaged: the edges of its part {number} are not those of its columns")
     return kind, (*arrays.values(), *map(float, numbers)), n_in, n_out
 

@@ -73,47 +73,53 @@ LARGE = 5000
 #: The batch's rows, for tables of at most so many rows.
 BATCHES = ((2_000, 32), (6_000, 64), (20_000, 128), (100_000, 256), (400_000, 512))
 #: Encodings of all columns together, at most, and rows a bin has, at least.
-MAX_ENCODINGS, ROWS_A_BIN = 6000, 8
+MAX_ENCODINGS, ROWS_A_BIN = 6000, 3
 
+#: What is good for tables of many rows with a target of numbers, and with classes.
 QUANTILES = Network("quantiles", 48)
-TREE = Network("tree", 64, (64, 64), "ReLU", dropout=0.1)
-PLAIN = Network("none", 0, (64, 64), "Mish", dropout=0.1, rate=0.003, weight_decay=0.3)
+STEPS = Network("tree", 16, (256,), "Mish", dropout=0.3, rate=0.003, beta_2=0.999)
+#: What is good for few rows: weights are kept small.
+TREE = Network("tree", 64, (96, 96), "ReLU", weight_decay=1.0)
+PLAIN = Network("none", 0, (128, 128, 128), "ReLU", dropout=0.2, rate=0.005, weight_decay=1.0)
+SHRUNK = Network("quantiles", 48, (64, 64, 64), "ReLU", dropout=0.0, weight_decay=1.0)
+SMALL = Network("tree", 32, (64, 64), "Mish", dropout=0.2, rate=0.003, weight_decay=0.0, beta_2=0.999)
+TINY = Network("none", 0, (64, 64), "Mish", dropout=0.1, rate=0.003, weight_decay=0.3)
+#: What makes the best effort different from several times the default one.
+OTHERS = (
+    replace(TREE, activation="SELU", hidden=(64, 64, 64), weight_decay=0.03),
+    replace(QUANTILES, bins=96),
+    replace(QUANTILES, hidden=(96, 96, 96)),
+    replace(STEPS, bins=24, hidden=(128,), dropout=0.2),
+    Network("none", 0, (128, 128, 128)),
+)
 
 
 def plan(shape: Shape, effort: str) -> Plan:
     """Return what is trained for a table of this shape."""
     batch_size = next((size for rows, size in BATCHES if shape.n_rows <= rows), 1024)
     is_large = shape.n_rows >= LARGE
-    networks = _networks(shape, effort, is_large)
-    n_folds = 10 if is_large else 5 if effort != "best" else 8
-    n_used = n_folds if not is_large else 1 if effort != "best" else 5
-    if effort == "fast":
-        n_used = 1 if is_large else 3
-    fitted = [_fitted(network, shape) for network in networks]
+    fitted = [_fitted(network, shape) for network in _networks(shape, effort, is_large)]
+    n_folds, n_used = _folds(effort, is_large)
     return Plan(tuple(dict.fromkeys(fitted)), n_folds, n_used, batch_size)
 
 
-def _networks(shape: Shape, effort: str, is_large: bool) -> list[Network]:
-    if shape.n_classes:
-        first, second = (
-            replace(TREE, bins=32, activation="Mish", dropout=0.2, weight_decay=0.0, beta_2=0.999),
-            QUANTILES,
-        )
-    else:
-        first, second = QUANTILES, TREE
-    if effort == "fast":
-        return [replace(first, steps=0.7)] if is_large else [first, PLAIN]
+def _folds(effort: str, is_large: bool) -> tuple[int, int]:
+    """Return into how many parts the rows are divided, and how many of these are held out, one after the other."""
+    if effort == "best":
+        return (10, 6) if is_large else (8, 8)
     if effort == "default":
-        return [first, second] if is_large else [first, second, PLAIN]
-    return [
-        first,
-        second,
-        PLAIN,
-        replace(first, hidden=(96, 96, 96), activation="Mish"),
-        replace(second, hidden=(128, 128)),
-        replace(QUANTILES, bins=24, hidden=(128, 128), activation="Mish"),
-        replace(TREE, bins=128, hidden=(96, 96, 96), dropout=0.05),
-    ]
+        return (10, 3) if is_large else (5, 5)
+    return (10, 1) if is_large else (5, 3)
+
+
+def _networks(shape: Shape, effort: str, is_large: bool) -> list[Network]:
+    """Return the kinds of networks, of which held-out rows choose."""
+    first = STEPS if shape.n_classes else QUANTILES
+    if effort == "best":
+        return [first, TREE, PLAIN, SHRUNK, SMALL, *(OTHERS if is_large else (*OTHERS, QUANTILES, STEPS, TINY))]
+    if is_large:
+        return [first]
+    return [TREE, PLAIN, SHRUNK, SMALL, QUANTILES] if effort == "default" else [SMALL, TINY]
 
 
 def _fitted(network: Network, shape: Shape) -> Network:

@@ -68,7 +68,7 @@ def spline_backward_weights(
     dweights[:n_in] = inputs.T @ dvalues
     for j in range(len(first) - 1):
         n = first[j + 1] - first[j]
-        of_bins = np.zeros((n + 1, dvalues.shape[1]), dvalues.dtype)
+        of_bins = np.full((n + 1, dvalues.shape[1]), 0, dvalues.dtype)
         np.add.at(of_bins, bins[:, j], dvalues)
         own = dweights[n_in + first[j] : n_in + first[j + 1]]
         own[...] = np.cumsum(of_bins[:0:-1], axis=0, dtype=dvalues.dtype)[::-1]

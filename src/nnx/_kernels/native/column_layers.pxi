@@ -430,7 +430,7 @@ cdef Py_ssize_t checked_bins(
     str where, object bins, object parts, object first, int degree, int number, Py_ssize_t rows, Spline *spline,
     list held,
 ) except -1:
-    """Describe where numbers lie among edges, by private copies that ``held`` gets; return how many functions there are.
+    """Describe where numbers lie among edges, by private copies that ``held`` gets; return how many pieces there are.
 
     No kernel reads a weight that is not there: each bin is one of its column's or, for degree 0, the one behind them.
     """

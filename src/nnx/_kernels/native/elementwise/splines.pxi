@@ -3,18 +3,30 @@
 
 
 cdef enum:
-    PLACED_ROWS = 16  # rows, and columns, whose places are found at a time, where nobody keeps them
-    PLACED_COLUMNS = 32
+    PLACED_VECTORS = 4  # of rows whose places are found together: sums that do not wait for each other
+    PLACED_ROWS = PLACED_VECTORS * MOST_LANES  # at most
+    PLACED_COLUMNS = 16  # at a time, where nobody keeps the places
 
 
-cdef inline Py_ssize_t edges_below(const real_t *edges, Py_ssize_t n, real_t x) noexcept nogil:
-    """Return how many of some increasing numbers, one at least, are below x: halved again and again, without jumps."""
-    cdef Py_ssize_t base = 0, half
-    while n > 1:
-        half = n // 2
-        base += half * (edges[base + half - 1] < x)
-        n -= half
-    return base + (edges[base] < x)
+cdef inline void edges_below(const real_t *edges, Py_ssize_t n, const real_t *x, real_t *below) noexcept nogil:
+    """Count how many of n edges are below each number; a vector of numbers is compared with one edge at a time.
+
+    To halve what is left takes fewer steps, but each waits for a number from a place that the one before has found: with
+    97 edges, 256 rows of 8 columns take 21 µs that way, 16 rows at a time by gathers 60, and so 5 (AVX-512).
+    """
+    cdef vec values[PLACED_VECTORS]
+    cdef vec found[PLACED_VECTORS]
+    cdef vec edge, one = v_all(1), zero = v_all(0)
+    cdef Py_ssize_t k
+    cdef int i
+    for i in range(PLACED_VECTORS):
+        values[i], found[i] = v_load(x + i * LANES), zero
+    for k in range(n):
+        edge = v_all(edges[k])
+        for i in range(PLACED_VECTORS):
+            found[i] = v_add(found[i], v_select(v_greater(values[i], edge), one, zero))
+    for i in range(PLACED_VECTORS):
+        v_store(below + i * LANES, found[i])
 
 
 cdef void spline_places(
@@ -29,26 +41,48 @@ cdef void spline_places(
     Py_ssize_t apart,
 ) noexcept nogil:
     """Find where the numbers of some columns lie among the edges: in which bin, and how far along it."""
-    cdef Py_ssize_t i, j, k, n, below
+    cdef real_t below[PLACED_ROWS]
+    cdef real_t x[PLACED_ROWS]
+    cdef Py_ssize_t i = 0, j, r, n, most = PLACED_VECTORS * LANES
     cdef const real_t *edges
-    cdef const real_t *column
-    cdef real_t x, part
-    for j in range(from_column, to_column):
-        edges = <const real_t *> spline.edges + spline.first[j] + j * spline.degree
-        n = spline.first[j + 1] - spline.first[j] + spline.degree
-        column = inputs + spline.columns[j]
-        for i in range(rows):
-            x = column[i * n_in]
-            below = edges_below(edges, n, x)
-            if spline.degree == 0:
-                bins[i * apart], parts[i * apart] = <int32_t> below, 0
-                continue
-            k = below - 1 + (below == 0) - (below == n)
-            part = (x - edges[k]) / (edges[k + 1] - edges[k])
-            part = 1 if part > 1 else part
-            bins[i * apart], parts[i * apart] = <int32_t> k, part if below > 0 else 0
-        bins += 1
-        parts += 1
+    while i < rows:
+        n = min(rows - i, most)
+        for j in range(from_column, to_column):
+            for r in range(most):
+                x[r] = inputs[(i + min(r, n - 1)) * n_in + spline.columns[j]]
+            edges = <const real_t *> spline.edges + spline.first[j] + j * spline.degree
+            edges_below(edges, spline.first[j + 1] - spline.first[j] + spline.degree, x, below)
+            place_between(
+                spline, edges, j, x, below, bins + i * apart + j - from_column, parts + i * apart + j - from_column, n,
+                apart,
+            )
+        i += n
+
+
+cdef inline void place_between(
+    const Spline *spline,
+    const real_t *edges,  # those of the column
+    Py_ssize_t j,  # which column
+    const real_t *x,  # (n,) in
+    const real_t *numbers_below,  # (n,) in: how many edges are below each
+    int32_t *bins,  # (n,) out, `apart` from each other
+    real_t *parts,  # (n,) out, `apart` from each other
+    Py_ssize_t n,
+    Py_ssize_t apart,
+) noexcept nogil:
+    """Turn how many edges are below a number into its bin, and how far along it lies."""
+    cdef Py_ssize_t r
+    cdef int32_t below, k, last = spline.first[j + 1] - spline.first[j]
+    cdef real_t part
+    for r in range(n):
+        below = <int32_t> numbers_below[r]
+        if spline.degree == 0:
+            bins[r * apart], parts[r * apart] = below, 0
+            continue
+        k = below - 1 + (below == 0) - (below > last)
+        part = (x[r] - edges[k]) / (edges[k + 1] - edges[k])
+        part = 1 if part > 1 else part
+        bins[r * apart], parts[r * apart] = k, part if below > 0 else 0
 
 
 cdef void spline_sums(
@@ -176,7 +210,7 @@ cdef void spline_add_at_once(
     cdef real_t parts[PLACED_ROWS * PLACED_COLUMNS]
     cdef Py_ssize_t i = 0, j, n, end
     while i < rows:
-        n = min(rows - i, <Py_ssize_t> PLACED_ROWS)
+        n = min(rows - i, <Py_ssize_t> PLACED_VECTORS * LANES)
         j = 0
         while j < spline.n_columns:
             end = min(j + PLACED_COLUMNS, spline.n_columns)

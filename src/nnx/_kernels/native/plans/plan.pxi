@@ -341,7 +341,7 @@ cdef int take_edges(
     cdef cnp.ndarray edges = cnp.PyArray_NewCopy(vector(where, "edges", layout[2], number, ANY), cnp.NPY_CORDER)
     cdef bint fits
     spline.columns, spline.first = <const int32_t *> data(columns), <const int32_t *> data(first)
-    spline.edges, spline.n_columns, spline.degree = data(edges), n, layout[3]
+    spline.edges, spline.n_columns, spline.degree = data(edges), n, int(layout[3])
     fits = spline.degree in (0, 1) and spline.first[0] == 0
     for j in range(n):
         fits = fits and 0 <= spline.columns[j] < n_in and spline.first[j] < spline.first[j + 1]

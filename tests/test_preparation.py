@@ -538,6 +538,13 @@ def refusal(function, *arguments, **keywords):
         return None, str(error)
 
 
+def test_a_number_among_percent_is_shown_as_it_is():
+    with pytest.raises(
+        nnx.DataFileError, match=r"row 2, holds '0.5' in column 'x', whose other cells are numbers such as"
+    ):
+        learnt(["1%", "2%", 0.5])
+
+
 @settings(max_examples=100, deadline=None)
 @given(odd_tables(), CHOICES, strategies.data())
 def test_any_table_is_learnt_or_refused_with_a_sentence(data, choices, drawn):

@@ -87,7 +87,8 @@ def test_scaling_is_finite_and_monotone_for_all_numbers(known, later, how):
     column = table.columns[0] if table else Number("x", *scaling.center_and_scale(np.array(known), how))
     values = np.sort(np.array(later))
     if column.scaling == "standard":
-        values = values[np.abs(values / column.scale - column.mean / column.scale) < 1e12]
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = values[np.abs(values / column.scale - column.mean / column.scale) < 1e12]
         if not len(values):
             return
     table = nnx.Table([column, Number("y")], "y")

@@ -13,6 +13,7 @@ from plans import NETS, PENALTIES, WIDE, Book, Net, assert_alike, bits, data_for
 
 import nnx
 from nnx import _kernels
+from nnx._base.widths import width_after
 from nnx.layers import walk
 
 #: How far apart the two ways may be, after one step and after fifty, in parts of an array's largest number.
@@ -106,7 +107,7 @@ def build(net, optimizer="Adam", kind=nnx.Model, dtype="float64", at=(), loss=No
             model.add(Own_Layer(width, dtype))
         if layer is not None:
             model.add(layer)
-            width = getattr(layer, "n_neurons", width)
+            width = width_after(layer, width)
     made = OPTIMIZERS[optimizer]() if isinstance(optimizer, str) else optimizer()
     model.set(loss=loss() if loss else plain.loss, optimizer=made, accuracy=accuracy() if accuracy else plain.accuracy)
     model.finalize()

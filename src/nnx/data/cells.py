@@ -401,14 +401,40 @@ def cells_of(cells: Iterable[Cell]) -> Cells:
     kinds = {*map(type, cells)}
     if kinds in ({int}, {float}):
         values = np.array(cells)
-        usable = values.dtype.kind in ("f" if kinds == {float} else "iu")
-        if usable and not (np.abs(values[~np.isnan(values)]) > LARGEST).any():
-            return Numbers(values)
+        if values.dtype.kind in ("f" if kinds == {float} else "iu"):  # whole numbers beyond 64 bits are none of these
+            return of_numbers(values)
     return once_each(cells)
+
+
+def of_numbers(values: Array, missing: Array | None = None) -> Cells:
+    """Return numbers of an array as cells, without values where some are ``missing``."""
+    if values.dtype.kind == "f":
+        unusable = np.abs(values.astype(np.float64, copy=False)) > LARGEST
+        if missing is not None:
+            unusable &= ~missing
+        if unusable.any():
+            return once_each([*Numbers(values, missing)])
+    return Numbers(values, missing if missing is not None and missing.any() else None)
+
+
+def of_codes(different: Sequence[Cell], codes: Array) -> Texts:
+    """Return cells as Python objects give them: some may not be used or be the same; −1 is a missing value."""
+    places: dict[tuple[type, Cell], int] = {}
+    cells = [*different, ""]
+    codes = np.where(codes < 0, len(different), codes).astype(np.intp, copy=False)
+    first = _first_rows(codes, len(cells))
+    new_codes = np.zeros(len(cells), np.int32)
+    for code in np.argsort(first, kind="stable").tolist():
+        if first[code] < len(codes):
+            new_codes[code] = places.setdefault((type(cells[code]), cells[code]), len(places))
+    return Texts([cell for _, cell in places], new_codes[codes])
 
 
 def once_each(cells: Sequence[Cell]) -> Texts:
     """Return cells with each different one kept once; 1, 1.0 and "1" are different."""
+    if {*map(type, cells)} == {str}:
+        texts = {cell: code for code, cell in enumerate(dict.fromkeys(cells))}
+        return Texts([*texts], np.fromiter(map(texts.__getitem__, cells), np.int32, len(cells)))
     places: dict[tuple[type, Cell], int] = {}
     codes = np.empty(len(cells), np.int32)
     for row, cell in enumerate(cells):

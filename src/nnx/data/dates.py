@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -97,9 +97,19 @@ class Reader:
         day, time = self._days[found[1]], self._times[found[2]]
         return None if day is None or time is None else day + time
 
-    def reads(self, cells: Sequence[Cell]) -> bool:
-        """Return whether all of the cells are dates in this form."""
-        return all(self.moment(cell) is not None for cell in cells)
+
+#: What has been read of columns that are still in use: a column is looked at three times until it is learnt and taken.
+_READ: WeakKeyDictionary[Cells, dict[str, Array]] = WeakKeyDictionary()
+
+
+def _read(cells: Cells, form: str) -> Array:
+    """Return microseconds from 1970 of each of a column's different cells, `NO_TIME` where it names none."""
+    known = _READ.setdefault(cells, {})
+    if form not in known:
+        reader = Reader(form)
+        found = map(reader.moment, cells.distinct)
+        known[form] = np.array([NO_TIME if each is None else each for each in found], np.int64)
+    return known[form]
 
 
 def moments(cells: Cells, form: str) -> Array:
@@ -109,15 +119,10 @@ def moments(cells: Cells, form: str) -> Array:
     """
     if cells.dates is not None:
         return cells.dates.astype("datetime64[us]")
-    reader = Reader(form)
-    found = [reader.moment(cell) for cell in cells.distinct]
-    if form != ISO and None in found:
-        reader = Reader(ISO)
-        found = [
-            reader.moment(cell) if each is None else each for each, cell in zip(found, cells.distinct, strict=True)
-        ]
-    known = np.array([NO_TIME if each is None else each for each in found], np.int64).view("datetime64[us]")
-    return np.asarray(known[cells.codes])
+    found = _read(cells, form)
+    if form != ISO and (found == NO_TIME).any():
+        found = np.where(found == NO_TIME, _read(cells, ISO), found)
+    return np.asarray(found.view("datetime64[us]")[cells.codes])
 
 
 def forms_of(cells: Cells) -> tuple[str, ...]:
@@ -127,9 +132,10 @@ def forms_of(cells: Cells) -> tuple[str, ...]:
     """
     if cells.dates is not None:
         return (ISO,)
-    filled = [cell for cell in cells.distinct if not is_gap(cell)]
-    likely = [form for form in FORMS if filled and Reader(form).reads(filled[:1])]  # none, of most columns of texts
-    return tuple(form for form in likely if Reader(form).reads(filled))
+    first = next((cell for cell in cells.distinct if not is_gap(cell)), "")
+    likely = [form for form in FORMS if Reader(form).moment(first) is not None]  # none, of most columns of texts
+    filled = np.array([not is_gap(cell) for cell in cells.distinct], np.bool_) if likely else None
+    return tuple(form for form in likely if (_read(cells, form)[filled] != NO_TIME).all())
 
 
 def form_of_most(cells: Cells) -> str | None:

@@ -168,7 +168,8 @@ class Learner:
         """Note the first cell that is not written as most are."""
         cells, filled = self.sheet.columns[found.place], self._filled(found.place)
         notation = most_common(filled, self.decimal)
-        rows = np.flatnonzero(np.isnan(cells.numbers(notation)) & ~cells.gaps).tolist()
+        odd = [not is_gap(cell) and notation.number(str(cell)) is None for cell in cells.distinct]
+        rows = np.flatnonzero(np.array(odd, np.bool_)[cells.codes]).tolist()
         like = "" if notation == PLAIN else f" such as {notation.example()}"
         more = f" ({len(rows) - 1:,} more are not)" if len(rows) > 1 else ""
         n_different, n_filled = len(filled), sum(filled.values())

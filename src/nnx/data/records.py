@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
-from numbers import Real
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from nnx._base.text import abridged
-from nnx.data.cells import Dates
-from nnx.data.notation import Cell
+from nnx.data.cells import Cells
+from nnx.data.frames import of_column
+from nnx.data.objects import objects
 from nnx.data.sheet import Sheet, count, shown
 from nnx.data.table_files import read_sheet
 from nnx.errors import DataFileError
@@ -20,7 +19,7 @@ from nnx.errors import DataFileError
 EXPECTED = "a file, a data frame, a dict of columns or a list of dicts"
 
 
-def sheet_of(where: str, data: Any, header: bool | None) -> Sheet:
+def sheet_of(where: str, data: Any, header: bool | None, encoding: str | None = None, progress: bool = False) -> Sheet:
     """Return the cells of a file or of an object; a `Sheet` is itself.
 
     Data frames are those of any library whose frames have ``columns`` and give a column for its name.
@@ -28,7 +27,11 @@ def sheet_of(where: str, data: Any, header: bool | None) -> Sheet:
     if isinstance(data, Sheet):
         return data
     if isinstance(data, str | bytes | os.PathLike) or hasattr(data, "read"):
-        return read_sheet(where, data, header)
+        return read_sheet(where, data, header, encoding, progress)
+    if hasattr(data, "schema") and type(data).__module__.partition(".")[0] == "pyarrow":
+        from nnx.data.arrow_tables import sheet_of_table
+
+        return sheet_of_table(where, f"the {type(data).__name__}", data)
     if hasattr(data, "columns") and hasattr(data, "__getitem__"):
         return _of_frame(where, data)
     if isinstance(data, Mapping):
@@ -43,22 +46,19 @@ def _of_frame(where: str, frame: Any) -> Sheet:
     names, source = list(frame.columns), f"the {type(frame).__name__}"
     if len({str(name) for name in names}) < len(names):  # a name that stands twice would give two columns at once
         return Sheet(where, source, [str(name) for name in names], [])
-    return _of_columns(where, source, {name: np.asarray(frame[name]) for name in names})
+    return _of_columns(where, source, {name: frame[name] for name in names}, of_column)
 
 
-def _of_columns(where: str, source: str, columns: Mapping[Any, Any]) -> Sheet:
-    cells: dict[str, Sequence[Cell]] = {}
+def _of_columns(
+    where: str, source: str, columns: Mapping[Any, Any], cells_of_column: Callable[[Any], Cells] | None = None
+) -> Sheet:
+    cells: dict[str, Cells] = {}
     for name, column in columns.items():
         if isinstance(column, str | bytes | Mapping) or not isinstance(column, Iterable):
             hint = " Give one row as [{...}]." if source == "the dict" else ""
             got = f"{abridged(column)} for {shown(str(name))}"
             raise TypeError(f"{where}: {source} must hold lists of values, got {got}.{hint}")
-        if isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
-            cells[str(name)] = column.tolist()
-        elif isinstance(column, np.ndarray) and column.dtype.kind == "M" and column.ndim == 1:
-            cells[str(name)] = Dates(column)
-        else:
-            cells[str(name)] = [_cell(value) for value in column]
+        cells[str(name)] = cells_of_column(column) if cells_of_column else _of_values(column)
     first = next(iter(cells), "")
     other = next((name for name in cells if len(cells[name]) != len(cells[first])), None)
     if other is not None:
@@ -69,16 +69,8 @@ def _of_columns(where: str, source: str, columns: Mapping[Any, Any]) -> Sheet:
     return Sheet(where, source, list(cells), list(cells.values()))
 
 
-def _cell(value: Any) -> Cell:
-    """Return a value as a cell: numbers as they are, missing values as "" or NaN, everything else as text."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str):
-        return value.strip()
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return ""
-    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
-        return str(value).strip()
-    if isinstance(value, int):
-        return value
-    return float(value)
+def _of_values(column: Iterable[Any]) -> Cells:
+    """Return a dict's column, which may be one of a data frame."""
+    if hasattr(column, "dtype") and not isinstance(column, np.generic):
+        return of_column(column)
+    return objects(column)

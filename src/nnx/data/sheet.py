@@ -59,6 +59,11 @@ class Sheet:
             twice = [name for name, times in Counter(self.names).items() if times > 1]
             self.refuse(f"has two columns {' and two columns '.join(map(shown, twice[:5]))}")
 
+    def add(self, column: Sequence[Cell]) -> None:
+        """Add the cells of the next of the named columns."""
+        self.columns.append(cells_of(column))
+        self.n_rows = len(column)
+
     def name_of(self, given: Any) -> str | None:
         """Return the name of a column that is given by its name or its position; None if there is no such column."""
         if isinstance(given, str) and given in self.places:

@@ -44,14 +44,16 @@ def survey(sheet: Sheet, place: int, as_text: bool, how: Preparation) -> Survey:
         return Survey(place, "text", n_gaps)
     if cells.only_numbers:
         return Survey(place, "number", n_gaps)
+    forms = dates.forms_of(cells) if how.dates is not False else ()
+    if forms:
+        return Survey(place, "date", n_gaps, forms=forms)
     times_of = zip(cells.distinct, cells.counts.tolist(), strict=True)
     strangers = {str(cell): times for cell, times in times_of if number(cell) is None and not is_gap(cell)}
     n_strangers = sum(strangers.values())
     n_numbers = len(cells) - n_gaps - n_strangers
-    forms = dates.forms_of(cells) if how.dates is not False and n_numbers == 0 else ()
-    most = dates.form_of_most(cells) if how.lenient and how.dates is not False and not forms else None
-    if forms or most:
-        return Survey(place, "date", n_gaps, forms=forms or (most or "",), all_read=bool(forms))
+    most = dates.form_of_most(cells) if how.lenient and how.dates is not False else None
+    if most is not None:
+        return Survey(place, "date", n_gaps, forms=(most,), all_read=False)
     n_written = sum(times for text, times in strangers.items() if looks_like_number(text))
     if n_numbers + n_written < n_strangers - n_written:
         return Survey(place, "text", n_gaps)

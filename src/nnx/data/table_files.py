@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 from nnx._base import check
@@ -9,17 +10,47 @@ from nnx.data.csv_files import layout_of, read_csv
 from nnx.data.sheet import Sheet
 from nnx.data.sources import Source
 
+#: What files of other formats than text begin with.
+PARQUET, FEATHER = (b"PAR1",), (b"ARROW1", b"FEA1")
+#: What their names end in, and those of CSV files.
+SUFFIXES = {"Parquet": (".parquet", ".pq"), "Feather": (".feather", ".arrow", ".ipc")}
+
 
 def read_sheet(
     where: str, file: Any, header: bool | None = None, encoding: str | None = None, progress: bool = False
 ) -> Sheet:
-    """Return the cells of a file, which is given by its name or open for reading."""
+    """Return the cells of a file, which is given by its name or open for reading.
+
+    What it begins with tells which format it is. A bar shows how much has been read if there is to be ``progress``.
+    """
     if header is not None:
         check.flag(where, "header", header)
-    return read_csv(Source(where, file, encoding, progress), header)
+    source = Source(where, file, encoding, progress)
+    kind = _kind(source)
+    if kind is None:
+        return read_csv(source, header)
+    from nnx.data import arrow_tables
+
+    return arrow_tables.read_parquet(source, progress) if kind == "Parquet" else arrow_tables.read_feather(source)
 
 
 def names_of_file(where: str, file: Any, header: bool | None = None, encoding: str | None = None) -> list[str]:
     """Return the names of a file's columns, without a look at what stands below the first rows."""
     source = Source(where, file, encoding)
+    if _kind(source) is not None:
+        return read_sheet(where, file).names
     return Sheet(where, source.name, layout_of(source, header).names, []).names
+
+
+def _kind(source: Source) -> str | None:
+    """Return which format other than text a file is in; refuse one that is not what its name says, or not readable."""
+    kind = "Parquet" if source.begins_with(*PARQUET) else "Feather" if source.begins_with(*FEATHER) else None
+    said = next((each for each, ends in SUFFIXES.items() if source.name.strip("'\"").lower().endswith(ends)), None)
+    if kind is None and said is not None:
+        source.refuse(f"is no {said} file, or not all of one")
+    if kind is not None and importlib.util.find_spec("pyarrow") is None:
+        raise ImportError(
+            f"{source.where}: pyarrow is not installed, and {source.name} is a {kind} file. Install it with: "
+            "python -m pip install 'nnx-core[tables]'"
+        )
+    return kind

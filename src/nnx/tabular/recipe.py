@@ -84,14 +84,28 @@ PLAIN = Network("none", 0, (128, 128, 128), "ReLU", dropout=0.2, rate=0.005, wei
 SHRUNK = Network("quantiles", 48, (64, 64, 64), "ReLU", dropout=0.0, weight_decay=1.0)
 SMALL = Network("tree", 32, (64, 64), "Mish", dropout=0.2, rate=0.003, weight_decay=0.0, beta_2=0.999)
 TINY = Network("none", 0, (64, 64), "Mish", dropout=0.1, rate=0.003, weight_decay=0.3)
-#: What makes the best effort different from several times the default one.
-OTHERS = (
-    replace(TREE, activation="SELU", hidden=(64, 64, 64), weight_decay=0.03),
+WIDE = Network("none", 0, (128, 128, 128))
+#: Best effort: what differs from the first kind, and errs elsewhere.
+OF_NUMBERS = (
+    QUANTILES,
     replace(QUANTILES, bins=96),
-    replace(QUANTILES, hidden=(96, 96, 96)),
-    replace(STEPS, bins=24, hidden=(128,), dropout=0.2),
-    Network("none", 0, (128, 128, 128)),
+    replace(QUANTILES, hidden=(96, 96, 96), dropout=0.1),
+    replace(QUANTILES, activation="Tanh"),
+    Network("tree", 64),
+    TREE,
+    WIDE,
 )
+OF_CLASSES = (
+    STEPS,
+    replace(STEPS, bins=24, hidden=(128,), dropout=0.2, weight_decay=0.03),
+    replace(STEPS, bins=12, hidden=(128,), dropout=0.2),
+    Network("tree", 32, (64, 64), dropout=0.3, rate=0.003, weight_decay=1.0),
+    SMALL,
+    TREE,
+    WIDE,
+)
+#: For few rows, those beside.
+OF_FEW = (TREE, PLAIN, SHRUNK, SMALL, QUANTILES)
 
 
 def plan(shape: Shape, effort: str) -> Plan:
@@ -106,20 +120,24 @@ def plan(shape: Shape, effort: str) -> Plan:
 def _folds(effort: str, is_large: bool) -> tuple[int, int]:
     """Return into how many parts the rows are divided, and how many of these are held out, one after the other."""
     if effort == "best":
-        return (10, 6) if is_large else (8, 8)
+        return (10, 8) if is_large else (8, 8)
     if effort == "default":
         return (10, 3) if is_large else (5, 5)
     return (10, 1) if is_large else (5, 3)
 
 
-def _networks(shape: Shape, effort: str, is_large: bool) -> list[Network]:
+def _networks(shape: Shape, effort: str, is_large: bool) -> tuple[Network, ...]:
     """Return the kinds of networks, of which held-out rows choose."""
-    first = STEPS if shape.n_classes else QUANTILES
     if effort == "best":
-        return [first, TREE, PLAIN, SHRUNK, SMALL, *(OTHERS if is_large else (*OTHERS, QUANTILES, STEPS, TINY))]
+        own = OF_CLASSES if shape.n_classes else OF_NUMBERS
+        return own if is_large else (*OF_FEW, *own, TINY)
     if is_large:
-        return [first]
-    return [TREE, PLAIN, SHRUNK, SMALL, QUANTILES] if effort == "default" else [SMALL, TINY]
+        return (
+            (STEPS, WIDE)
+            if shape.n_classes and effort == "default"
+            else (OF_CLASSES if shape.n_classes else OF_NUMBERS)[:1]
+        )
+    return OF_FEW if effort == "default" else (SMALL, TINY)
 
 
 def _fitted(network: Network, shape: Shape) -> Network:

@@ -45,7 +45,8 @@ class Number:
     ``scaling`` is "standard"; "robust", where ``mean`` is the median and ``scale`` the interquartile range, and the
     network gets x / √(1 + (x/3)²) of x = (number − mean) / scale; or "normal", where ``quantiles`` of the training rows
     lead from a number to its place in a standard normal distribution. With ``indicator``, the network also gets 1
-    where the value is missing, else 0.
+    where the value is missing, else 0. With ``texts_missing``, texts that are no numbers are missing values; else they
+    are errors.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Number:
     scaling: str = STANDARD
     quantiles: tuple[float, ...] = ()
     indicator: bool = False
+    texts_missing: bool = False
     kind: ClassVar[str] = "number"
     embedded: ClassVar[int] = 0
 
@@ -72,6 +74,7 @@ class Number:
             raise ValueError(f"Number: unit must be '%' or a currency, got {abridged(self.unit)}.")
         check.one_of("Number", "scaling", self.scaling, SCALINGS)
         check.flag("Number", "indicator", self.indicator)
+        check.flag("Number", "texts_missing", self.texts_missing)
         object.__setattr__(self, "quantiles", _numbers("Number", "quantiles", self.quantiles))
         if any(one > other for one, other in itertools.pairwise(self.quantiles)):
             raise ValueError("Number: quantiles must not fall.")
@@ -107,9 +110,9 @@ class Number:
         like = "" if self.notation == PLAIN else f" such as {self.notation.example()}"
         center, spread = ("median", "spread") if self.scaling == ROBUST else ("mean", "scale")
         made = f", made normal by {len(self.quantiles):,} quantiles" if self.scaling == NORMAL else ""
-        return f"number{like}, {center} {self.mean:.6g}, {spread} {self.scale:.6g}{made}" + _gaps(
-            self.gaps, self.indicator
-        )
+        made += ", texts taken for missing" if self.texts_missing else ""
+        about = f"number{like}, {center} {self.mean:.6g}, {spread} {self.scale:.6g}{made}"
+        return about + _gaps(self.gaps, self.indicator)
 
     def read(self, sheet: Sheet, place: int, problems: Problems, unknown: str) -> Array:
         """Return what `fill` needs of a file's column, by row; ``unknown`` matters to other kinds."""
@@ -126,7 +129,9 @@ class Number:
         """Return the numbers of a file's column as they are scaled; missing values are NaN."""
         cells, values = sheet.columns[place], sheet.numbers(place, self.notation)
         strangers = np.flatnonzero(np.isnan(values) & ~cells.gaps).tolist()
-        if strangers:
+        if strangers and self.texts_missing:
+            sheet.n_unknown += len(strangers)
+        elif strangers:
             like = "" if self.notation == PLAIN else f" such as {self.notation.example()}"
             problems.add(
                 f"holds {shown(cells[strangers[0]])} in column {shown(self.name)}, which must hold numbers{like}"
@@ -250,7 +255,7 @@ class Text:
         codes = []
         for cell in cells:
             text = as_text(cell)
-            code = position.get(text)
+            code = position.get(text, position.get(str(cell)))
             if code is None and by_value:
                 code = by_value.get(exact(cell))  # 1 is 1.0
             if code is None and full_stops:
@@ -389,7 +394,17 @@ def check_answers(where: str, outputs: Array) -> None:
 Column = Number | Text | Date | Ignored
 KINDS: dict[str, type[Column]] = {kind.kind: kind for kind in (Number, Text, Date, Ignored)}
 #: What a file says of a column only if it is not the default, so that older versions read what they know.
-RARE_FIELDS = ("decimal", "thousands", "unit", "scaling", "quantiles", "indicator", "pooled", "as_code")
+RARE_FIELDS = (
+    "decimal",
+    "thousands",
+    "unit",
+    "scaling",
+    "quantiles",
+    "indicator",
+    "texts_missing",
+    "pooled",
+    "as_code",
+)
 #: Fields that are lists in a file.
 LISTS = ("categories", "quantiles", "parts", "means", "scales")
 

@@ -143,11 +143,13 @@ class Learner:
             return None
         if found.kind == "date":
             return self._date(found, name, is_target)
-        if found.kind == "text" or (found.kind == "mixed" and self.how.lenient and not is_target):
-            return self._text(found, name, is_target, as_text)
+        if found.kind == "mixed" and self.how.lenient and not is_target:
+            return self._mixed(found, name)
         if found.kind == "mixed":
             self._stranger(found, name, is_target)
             return None
+        if found.kind == "text":
+            return self._text(found, name, is_target, as_text)
         return self._number(name, self._notation(found), found, is_target)
 
     def useful(self, found: Survey, as_text: bool) -> Column:
@@ -213,6 +215,13 @@ class Learner:
             indicator=self.how.indicators and not is_target and len(known) < len(self.training_rows),
         )
 
+    def _mixed(self, found: Survey, name: str) -> Number | Text | None:
+        """Return a column of numbers with a few texts: categories if there are few different ones, else numbers."""
+        filled = self._filled(found.place)
+        if len(filled) <= MAX_CLASS_NUMBERS:
+            return self._text(found, name, False, False)
+        return replace(self._number(name, most_common(filled, self.decimal), found, False), texts_missing=True)
+
     def _date(self, found: Survey, name: str, is_target: bool) -> Date | None:
         """Return a column of dates; what all training rows have in common is no part of it."""
         form = self._form(found)
@@ -230,11 +239,15 @@ class Learner:
         indicator = self.how.indicators and bool(gaps.any())
         return Date(name, tuple(parts), means, spreads, found.n_gaps, form, indicator)
 
+    def _filled(self, place: int) -> dict[str, int]:
+        """Return how often each text that is no gap stands in a column."""
+        cells = self.sheet.columns[place]
+        times_of = zip(cells.distinct, cells.counts.tolist(), strict=True)
+        return {str(cell): times for cell, times in times_of if not is_gap(cell)}
+
     def _stranger(self, found: Survey, name: str, is_target: bool) -> None:
         """Note the first cell that is not written as most are."""
-        cells = self.sheet.columns[found.place]
-        times_of = zip(cells.distinct, cells.counts.tolist(), strict=True)
-        filled = {str(cell): times for cell, times in times_of if not is_gap(cell)}
+        cells, filled = self.sheet.columns[found.place], self._filled(found.place)
         notation = most_common(filled, self.decimal)
         rows = np.flatnonzero(np.isnan(cells.numbers(notation)) & ~cells.gaps).tolist()
         like = "" if notation == PLAIN else f" such as {notation.example()}"

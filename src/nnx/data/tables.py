@@ -176,6 +176,8 @@ class Table:
         one_hot: int | None = None,
         dates: bool | str = True,
         lenient: bool = False,
+        encoding: str | None = None,
+        progress: bool = False,
     ) -> Table:
         """Return what is learnt of the columns of any table; `read_samples` then gives the samples.
 
@@ -183,7 +185,8 @@ class Table:
         ----------
         data : path, open file, data frame, dict of columns or list of dicts
             As of `read_inputs`.
-        target, header, task, text, drop, gaps, decimal, scaling, indicators, rare, one_hot, dates, lenient
+        target, header, task, text, drop, gaps, decimal, scaling, indicators, rare, one_hot, dates, lenient, encoding, \
+progress
             As of `load_csv`.
         training_rows : array of int, or of bool, optional
             The rows that means, scales, quantiles and the counts of categories are those of: their positions, or one
@@ -213,7 +216,8 @@ class Table:
         array([0., 1., 1.], dtype=float32)
         """
         how = Preparation(scaling, indicators, rare, one_hot, dates, lenient)
-        sheet, roles = _with_roles("Table.learn", data, target, header, task, text, drop, gaps, decimal, how)
+        sheet = _read("Table.learn", data, header, encoding, progress)
+        roles = _roles(sheet, target, task, text, drop, gaps, decimal, how)
         rows = _checked_rows("Table.learn", training_rows, sheet.n_rows)
         if gaps == "fill":
             out = _rows_without(sheet, sheet.places[roles.target])
@@ -225,16 +229,19 @@ class Table:
 
     # From tables to arrays
 
-    def read_inputs(self, data: Any, *, unknown: str = "error") -> Array:
+    def read_inputs(self, data: Any, *, unknown: str = "error", encoding: str | None = None) -> Array:
         """Return what a network takes from a table with the same columns; the target's may be missing.
 
         Parameters
         ----------
         data : path, open file, data frame, dict of columns or list of dicts
-            A CSV file, or a Python object with named columns; in these, None and NaN are missing values, too. Columns
-            are found by their names, and others are passed over; in a file without a header, by their places.
+            A CSV, Parquet or Feather file, or a Python object with named columns; in these, None and NaN are missing
+            values, too. Columns are found by their names, and others are passed over; in a file without a header, by
+            their places.
         unknown : "error" or "missing"
             What a text is that is none of its column's categories.
+        encoding : str, optional
+            Of a file's text, as of `load_csv`.
 
         Returns
         -------
@@ -248,17 +255,17 @@ class Table:
             If columns are missing, or cells are no numbers or no known categories. The message names all columns that
             have such cells, with the first of each.
         """
-        sheet = self._sheet("Table.read_inputs", data, unknown)
+        sheet = self._sheet("Table.read_inputs", data, unknown, encoding)
         return self._inputs(sheet, self._places(sheet, with_target=False), unknown)
 
-    def read_samples(self, data: Any, *, unknown: str = "error") -> tuple[Array, Array]:
+    def read_samples(self, data: Any, *, unknown: str = "error", encoding: str | None = None) -> tuple[Array, Array]:
         """Return inputs and targets from a table with the same columns.
 
         Rows without a target are left out.
 
         Parameters
         ----------
-        data, unknown
+        data, unknown, encoding
             As of `read_inputs`. An unknown class is always an error.
 
         Returns
@@ -272,7 +279,7 @@ class Table:
         TypeError, DataFileError
             As `read_inputs` does, and if no row has a target, or one is no known class.
         """
-        sheet = self._sheet("Table.read_samples", data, unknown)
+        sheet = self._sheet("Table.read_samples", data, unknown, encoding)
         places = self._places(sheet, with_target=True)
         out = _rows_without(sheet, places[self.target.name], self.classes or ())
         if len(out) == sheet.n_rows:
@@ -280,9 +287,9 @@ class Table:
         sheet.leave_out(out.tolist())
         return self._samples(sheet, places, unknown)
 
-    def _sheet(self, where: str, data: Any, unknown: str) -> Sheet:
+    def _sheet(self, where: str, data: Any, unknown: str, encoding: str | None) -> Sheet:
         check.one_of(where, "unknown", unknown, ("error", "missing"))
-        sheet = sheet_of(where, data, self.header)
+        sheet = sheet_of(where, data, self.header, encoding)
         sheet.where = where
         return sheet
 
@@ -437,6 +444,8 @@ def load_csv(
     one_hot: int | None = None,
     dates: bool | str = True,
     lenient: bool = False,
+    encoding: str | None = None,
+    progress: bool = False,
 ) -> tuple[Array, Array, Array, Array, Table]:
     """Return the rows of a CSV file as training and test samples, and what was learnt about its columns.
 
@@ -453,8 +462,9 @@ def load_csv(
     Parameters
     ----------
     path : str or path, or a file open for reading
-        UTF-8 text. What separates cells is the first of tab, semicolon, bar and comma that splits the first 20 rows
-        into equally many cells.
+        Text, where what separates cells is the first of tab, semicolon, bar and comma that splits the first 20 rows
+        into equally many cells. Or a Parquet or Feather file, which takes pyarrow (the extra ``nnx-core[tables]``);
+        with it, large files of text are read some times faster too.
     target : str or int
         The column to predict: its name, or its position as Python counts (−1 is the last).
     test_size : float
@@ -497,8 +507,14 @@ def load_csv(
         day is then the first in all of the column read the other way.
     lenient : bool
         Whether columns that are of no use are left out: empty ones, those with one value in all training rows, and
-        texts too many to be categories. A column in which texts stand among numbers is one of texts then. If not, they
-        are errors, but for those of one value.
+        texts too many to be categories. Of texts among numbers the column is one of texts then if it holds at most ten
+        different values; else they are missing values, in later tables too. If not, all these are errors, but for
+        columns of one value.
+    encoding : str, optional
+        Of the text, by a name that Python knows, such as "latin-1"; UTF-8 without it, or UTF-16 if the file begins
+        with its byte order mark. What is open as text is decoded already, and a Parquet or Feather file needs none.
+    progress : bool
+        Show a bar on stderr while a large file is read.
 
     Returns
     -------
@@ -523,7 +539,8 @@ def load_csv(
     test_size = check.fraction(where, "test_size", test_size)
     seed = check.whole(where, "seed", seed, 0, 2**32 - 1)
     how = Preparation(scaling, indicators, rare, one_hot, dates, lenient)
-    sheet, roles = _with_roles(where, path, target, header, task, text, drop, gaps, decimal, how)
+    sheet = _read(where, path, header, encoding, progress)
+    roles = _roles(sheet, target, task, text, drop, gaps, decimal, how)
     if gaps == "fill":
         out = _rows_without(sheet, sheet.places[roles.target])
         sheet.leave_out(out.tolist() if len(out) < sheet.n_rows else ())
@@ -534,25 +551,31 @@ def load_csv(
     return X, y, X_test, y_test, table
 
 
-def _with_roles(
-    where: str,
-    data: Any,
+def _read(where: str, data: Any, header: bool | None, encoding: str | None, progress: bool) -> Sheet:
+    """Return the cells of a table; `load_csv` reads files only, or what has been read of one."""
+    check.flag(where, "progress", progress)
+    is_file = where == "load_csv" and not isinstance(data, Sheet)
+    sheet = (read_sheet if is_file else sheet_of)(where, data, header, encoding, progress)
+    sheet.where = where
+    return sheet
+
+
+def _roles(
+    sheet: Sheet,
     target: str | int,
-    header: bool | None,
     task: str | None,
     text: Collection[str | int],
     drop: Collection[str | int],
     gaps: str,
     decimal: str | None,
     how: Preparation,
-) -> tuple[Sheet, Roles]:
-    """Return the cells of a table, and what is said of its columns; refuse arguments that cannot be."""
+) -> Roles:
+    """Return what is said of a table's columns; refuse arguments that cannot be."""
+    where = sheet.where
     check.one_of(where, "task", task, (None, "classification", "regression"))
     check.one_of(where, "gaps", gaps, ("fill", "refuse"))
     check.one_of(where, "decimal", decimal, (None, ".", ","))
     how.checked(where)
-    sheet = read_sheet(where, data, header) if where == "load_csv" else sheet_of(where, data, header)
-    sheet.where = where
     (name,), as_text, dropped = names_of(sheet, target=[target], text=text, drop=drop)
     check_roles(where, as_text, dropped)
     if name in dropped:
@@ -560,7 +583,7 @@ def _with_roles(
     if name in as_text and task == "regression":
         raise ValueError(f"{where}: text must not hold the target of a regression, got {name!r}.")
     task = "classification" if name in as_text else task
-    return sheet, Roles(name, task, as_text, dropped, gaps == "refuse", decimal)
+    return Roles(name, task, as_text, dropped, gaps == "refuse", decimal)
 
 
 def _learnt_table(sheet: Sheet, training_rows: Array, roles: Roles, how: Preparation, problems: Problems) -> Table:
@@ -607,7 +630,7 @@ def problems_without_target(
     decimal: str | None,
 ) -> Problems:
     """Return what would be in the way of loading a file if none of its columns were the target."""
-    sheet = read_sheet("load_csv", path, header)
+    sheet = sheet_of("load_csv", path, header)
     as_text, dropped = names_of(sheet, text=text, drop=drop)
     check_roles("load_csv", as_text, dropped)
     problems = Problems(sheet)
@@ -629,6 +652,6 @@ def _rows_without(sheet: Sheet, place: int, known: Collection[str] = ()) -> Arra
     return np.flatnonzero(gaps)
 
 
-def column_names(path: Path, header: bool | None = None) -> list[str]:
+def column_names(path: Path, header: bool | None = None, encoding: str | None = None) -> list[str]:
     """Return the names that `load_csv` would give a file's columns."""
-    return names_of_file("column_names", path, header)
+    return names_of_file("column_names", path, header, encoding)

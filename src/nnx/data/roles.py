@@ -38,26 +38,31 @@ class Roles:
         return name in self.as_text or (name == self.target and self.task == "classification")
 
 
-def with_roles(
-    where: str,
-    data: Any,
+def read_table(where: str, data: Any, header: bool | None, encoding: str | None, progress: bool) -> Sheet:
+    """Return the cells of a table; `load_csv` reads files only, or what has been read of one."""
+    check.flag(where, "progress", progress)
+    is_file = where == "load_csv" and not isinstance(data, Sheet)
+    sheet = (read_sheet if is_file else sheet_of)(where, data, header, encoding, progress)
+    sheet.where = where
+    return sheet
+
+
+def roles_of(
+    sheet: Sheet,
     target: str | int,
-    header: bool | None,
     task: str | None,
     text: Collection[str | int],
     drop: Collection[str | int],
     gaps: str,
     decimal: str | None,
     how: Preparation,
-) -> tuple[Sheet, Roles]:
-    """Return the cells of a table, and what is said of its columns; refuse arguments that cannot be."""
+) -> Roles:
+    """Return what is said of a table's columns; refuse arguments that cannot be."""
+    where = sheet.where
     check.one_of(where, "task", task, (None, "classification", "regression"))
     check.one_of(where, "gaps", gaps, ("fill", "refuse"))
     check.one_of(where, "decimal", decimal, (None, ".", ","))
     how.checked(where)
-    is_file = where == "load_csv" and not isinstance(data, Sheet)
-    sheet = read_sheet(where, data, header) if is_file else sheet_of(where, data, header)
-    sheet.where = where
     (name,), as_text, dropped = names_of(sheet, target=[target], text=text, drop=drop)
     check_roles(where, as_text, dropped)
     if name in dropped:
@@ -65,7 +70,7 @@ def with_roles(
     if name in as_text and task == "regression":
         raise ValueError(f"{where}: text must not hold the target of a regression, got {name!r}.")
     task = "classification" if name in as_text else task
-    return sheet, Roles(name, task, as_text, dropped, gaps == "refuse", decimal)
+    return Roles(name, task, as_text, dropped, gaps == "refuse", decimal)
 
 
 def names_of(sheet: Sheet, **given: Any) -> list[set[str]]:

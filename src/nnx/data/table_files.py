@@ -31,7 +31,8 @@ def read_sheet(
         return read_csv(source, header)
     from nnx.data import arrow_tables
 
-    return arrow_tables.read_parquet(source, progress) if kind == "Parquet" else arrow_tables.read_feather(source)
+    read = arrow_tables.read_parquet if kind == "Parquet" else arrow_tables.read_feather
+    return read(source, progress)
 
 
 def names_of_file(where: str, file: Any, header: bool | None = None, encoding: str | None = None) -> list[str]:

@@ -1,5 +1,7 @@
 """The default recipe for tables: `nnx.tabular.fit`, and what it is made of."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,7 @@ def best_split(column, targets, min_rows):
     """Return the threshold with the smallest squared error, found by trying all of them."""
     found = []
     values = np.unique(column)
-    for low, high in zip(values, values[1:], strict=False):
+    for low, high in itertools.pairwise(values):
         left = column <= low
         if min(left.sum(), (~left).sum()) >= min_rows:
             error = sum(((part - part.mean(axis=0)) ** 2).sum() for part in (targets[left], targets[~left]))
@@ -115,6 +117,15 @@ def test_a_plan_is_within_its_bounds(n_rows, effort, n_classes):
     for network in found.networks:
         assert 1 <= found.epochs(network, shape) <= 600
         assert network.bins * shape.n_numeric <= 6000
+
+
+def test_wide_tables_get_fewer_epochs():
+    narrow, wide = Shape(2000, 20, 20, 0), Shape(2000, 2000, 2000, 0)
+    for effort in ("fast", "default"):
+        few, many = plan(wide, effort), plan(narrow, effort)
+        assert max(few.epochs(each, wide) for each in few.networks) < min(
+            many.epochs(each, narrow) for each in many.networks
+        )
 
 
 # The whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -48,6 +49,11 @@ class Network:
         encoded = {"none": "no encoding", "quantiles": f"{self.bins} quantiles", "tree": f"{self.bins} leaves"}
         return f"{encoded[self.encoding]}, {'-'.join(map(str, self.hidden))}, {self.activation}"
 
+    def n_weights(self, shape: Shape) -> int:
+        """Return by how many weights a row is multiplied; those of encodings, of which it meets few, do not count."""
+        widths = (shape.n_inputs, *self.hidden, shape.n_classes or 1)
+        return sum(before * after for before, after in itertools.pairwise(widths))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -57,17 +63,23 @@ class Plan:
     n_folds: int
     n_used: int
     batch_size: int
+    #: Multiply-adds of one network's training, at most, unless it has the fewest epochs anyway.
+    work: float
 
     def epochs(self, network: Network, shape: Shape) -> int:
         """Return how many epochs a network trains, at most."""
+        rows = max(1, shape.n_rows * (self.n_folds - 1) // self.n_folds)
         steps = network.steps * (CLASS_STEPS if shape.n_classes else NUMBER_STEPS)
-        a_epoch = -(-shape.n_rows * (self.n_folds - 1) // self.n_folds // self.batch_size)
-        return int(min(MAX_EPOCHS, max(MIN_EPOCHS, round(steps / max(1, a_epoch)))))
+        wanted = round(steps / -(-rows // self.batch_size))
+        affordable = int(self.work / (rows * network.n_weights(shape)))
+        return max(MIN_EPOCHS, min(MAX_EPOCHS, wanted, affordable))
 
 
 #: Steps of a training: numbers take longer to learn to the last digit than classes.
 NUMBER_STEPS, CLASS_STEPS = 7500, 2500
 MIN_EPOCHS, MAX_EPOCHS = 6, 300
+#: Multiply-adds of all trainings together, about: a core does some 2e10 a second.
+WORK = {"fast": 5e10, "default": 2e11, "best": 3e12}
 #: From so many rows on, one part of them is held out for all networks; below, each row once.
 LARGE = 5000
 #: The batch's rows, for tables of at most so many rows.
@@ -112,9 +124,9 @@ def plan(shape: Shape, effort: str) -> Plan:
     """Return what is trained for a table of this shape."""
     batch_size = next((size for rows, size in BATCHES if shape.n_rows <= rows), 1024)
     is_large = shape.n_rows >= LARGE
-    fitted = [_fitted(network, shape) for network in _networks(shape, effort, is_large)]
+    networks = tuple(dict.fromkeys(_fitted(network, shape) for network in _networks(shape, effort, is_large)))
     n_folds, n_used = _folds(effort, is_large)
-    return Plan(tuple(dict.fromkeys(fitted)), n_folds, n_used, batch_size)
+    return Plan(networks, n_folds, n_used, batch_size, WORK[effort] / (len(networks) * n_used))
 
 
 def _folds(effort: str, is_large: bool) -> tuple[int, int]:

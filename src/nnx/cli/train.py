@@ -111,7 +111,8 @@ def add(commands: Any) -> None:
     _add_network_options(
         parser.add_argument_group(
             "for one network",
-            "With any of these, a table too is learnt by one plain network, which they\ndescribe, and not by what --effort tries.",
+            "With any of these, a table too is learnt by one plain network, which they\n"
+            "describe, and not by what --effort tries.",
         )
     )
     _add_table_options(parser.add_argument_group("for tables (FILE.csv); --test... and --split-seed for images too"))

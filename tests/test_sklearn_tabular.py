@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +24,17 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from nnx.files import safetensors
 from nnx.sklearn import TabularClassifier, TabularRegressor, load
+from nnx.tabular import recipe
 
 pytestmark = [pytest.mark.one_backend, pytest.mark.filterwarnings("ignore::UserWarning")]
+
+
+@pytest.fixture(autouse=True)
+def short_trainings(monkeypatch):
+    """Have the recipe train for fewer steps: most tests are about what is around it."""
+    monkeypatch.setattr(recipe, "NUMBER_STEPS", 1000)
+    monkeypatch.setattr(recipe, "CLASS_STEPS", 500)
+
 
 KINDS = (TabularClassifier, TabularRegressor)
 ESTIMATORS = [kind("fast") for kind in KINDS]
@@ -354,3 +365,29 @@ def contents(path):
         values = np.frombuffer(content[first:last], safetensors.LITTLE_ENDIAN[entry["dtype"]])
         arrays[name] = values.reshape(entry["shape"])
     return {key: value for key, value in description.items() if key not in ("crc32", "shared")}, arrays
+
+
+@pytest.mark.parametrize("kind", ["tabular classifier", "tabular regressor"])
+def test_mutants_are_refused_or_come_back_from_another_file(kind, tmp_path, monkeypatch):
+    pytest.importorskip("resource")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "trust"))
+    import mutants
+
+    path = tmp_path / "file"
+    mutants.estimator_of(kind).save(path)
+
+    class Original:
+        header, payload = mutants.parts(path.read_bytes())
+
+    accepted = 0
+    for number in range(150):
+        path.write_bytes(mutants.tampered(Original, random.Random(f"{kind} {number}")))
+        try:
+            estimator = load(path)
+        except nnx.ModelFileError:
+            continue
+        accepted += 1
+        content = mutants.everything(estimator)
+        estimator.save(path)
+        assert mutants.everything(load(path)) == content, number
+    assert 3 < accepted < 75

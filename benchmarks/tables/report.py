@@ -77,19 +77,19 @@ def listed(cells: Cells) -> tuple[list[str], list[str]]:
     ]
 
 
-def ranked(cells: Cells) -> list[str]:
-    """Return the data sets at which all methods have been measured with the same seeds."""
+def common_seeds(cells: Cells) -> dict[str, set[int]]:
+    """Return the data sets on which all methods have been measured, with the seeds that they have in common."""
     names, peers = listed(cells)
-    seeds = {name: {frozenset(cell["seed"] for cell in of(cells, name, peer)) for peer in peers} for name in names}
-    return [name for name in names if len(seeds[name]) == 1]
+    found = {name: set.intersection(*({c["seed"] for c in of(cells, name, peer)} for peer in peers)) for name in names}
+    return {name: seeds for name, seeds in found.items() if seeds}
 
 
 def mean_ranks(cells: Cells) -> dict[str, float]:
-    """Return each method's mean rank over these sets: 1 is the best; equals share; who failed comes last."""
-    peers, names = listed(cells)[1], ranked(cells)
-    ranks: dict[str, list[float]] = {peer: [] for peer in peers}
-    for name in names:
-        scores = {peer: rounded(mean(of(cells, name, peer), "score")) for peer in peers}
+    """Return each method's mean rank over these: 1 is the best; equals share a rank; who failed comes last."""
+    ranks: dict[str, list[float]] = {peer: [] for peer in listed(cells)[1]}
+    for name, seeds in common_seeds(cells).items():
+        shared = {peer: [cell for cell in of(cells, name, peer) if cell["seed"] in seeds] for peer in ranks}
+        scores = {peer: rounded(mean(found, "score")) for peer, found in shared.items()}
         for peer, score in scores.items():
             better = sum(other > score for other in scores.values())
             equal = sum(other == score for other in scores.values())
@@ -114,7 +114,7 @@ def markdown(cells: Cells) -> str:
         scores = {peer: mean(of(cells, name, peer), "score") for peer in peers}
         texts = [score_text(cells, name, peer, scores, len(seeds)) for peer in peers]
         lines.append(f"| {name} | {' | '.join(texts)} |")
-    ranks, counted = mean_ranks(cells), ranked(cells)
+    ranks, counted = mean_ranks(cells), common_seeds(cells)
     if ranks:
         texts = [f"{ranks[peer]:.2f}" for peer in peers]
         lines.append(f"| mean rank over {len(counted)} sets | {' | '.join(texts)} |")
@@ -122,7 +122,7 @@ def markdown(cells: Cells) -> str:
     for name in names:
         seconds = [mean(of(cells, name, peer), "cpu_seconds") for peer in peers]
         lines.append(f"| {name} | {' | '.join(time_text(value) for value in seconds)} |")
-    return "\n".join([*lines, "", *notes(cells, names, peers, counted)])
+    return "\n".join([*lines, "", *notes(cells, names, len(seeds), counted)])
 
 
 def head(title: str, peers: list[str]) -> list[str]:
@@ -148,16 +148,16 @@ def time_text(value: float | None) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
-def notes(cells: Cells, names: list[str], peers: list[str], counted: list[str]) -> list[str]:
+def notes(cells: Cells, names: list[str], n_seeds: int, counted: dict[str, set[int]]) -> list[str]:
     """Return what stands below the tables: marks, versions, failures."""
     versions = {f"{PEERS[cell['peer']].distribution} {cell['version']}" for cell in cells.values()}
     processors = {cell["processor"] for cell in cells.values() if "processor" in cell}
     place = ", ".join([*sorted(processors), "one core"])
     lines = [f"{place}; {', '.join(sorted(versions))}. Bold: lost, another method is better."]
-    if len(counted) < len(names):
+    if len(counted) < len(names) or any(len(seeds) < n_seeds for seeds in counted.values()):
         lines.append(
-            "In brackets: how many seeds, if not all. Ranks: of the sets that all methods have been measured on, "
-            f"{', '.join(counted) or 'none'}."
+            "In brackets: how many seeds, if not all. Ranks are of the sets that all methods have been measured on, and "
+            "of the seeds that they have in common there."
         )
     failures = [
         f"{c['set']}, {PEERS[c['peer']].title}, seed {c['seed']}: {c['failed']}"

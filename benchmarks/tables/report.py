@@ -156,8 +156,8 @@ def notes(cells: Cells, names: list[str], n_seeds: int, counted: dict[str, set[i
     lines = [f"{place}; {', '.join(sorted(versions))}. Bold: lost, another method is better."]
     if len(counted) < len(names) or any(len(seeds) < n_seeds for seeds in counted.values()):
         lines.append(
-            "In brackets: how many seeds, if not all. Ranks are of the sets that all methods have been measured on, and "
-            "of the seeds that they have in common there."
+            "In brackets: how many seeds, if not all. Ranks are of the sets that all methods have been measured on, "
+            "and of the seeds that they have in common there."
         )
     failures = [
         f"{c['set']}, {PEERS[c['peer']].title}, seed {c['seed']}: {c['failed']}"

@@ -100,12 +100,13 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]
         columns = columns_of(self, X, first=False)
         if self.ensemble_ is None:
             return np.repeat(self._prior[np.newaxis], n_rows(columns), axis=0)
-        return np.asarray(self.ensemble_.predict(self._inputs(columns)), np.float64)
+        return np.asarray(self._predicted(self.ensemble_, columns), np.float64)
 
-    def _inputs(self, columns: dict[str, Any]) -> Array:
-        """Return what the networks take; a text that is no known category is a missing value."""
-        inputs: Array = self.ensemble_.table.read_inputs(columns, unknown="missing")
-        return inputs
+    def _predicted(self, ensemble: Any, columns: dict[str, Any]) -> Array:
+        """Return the mean outputs of an ensemble; a text that is no known category is a missing value."""
+        inputs = self.ensemble_.table.read_inputs(columns, unknown="missing")
+        outputs: Array = ensemble.predict(inputs, threads=n_threads(type(self).__name__, self.n_jobs))
+        return outputs
 
     # What differs between the two
 
@@ -379,7 +380,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
         columns = columns_of(self, X, first=False)
         if self.quantile_ensemble_ is None:
             return np.full((n_rows(columns), len(self.quantiles)), self._prior[0])
-        outputs = np.sort(self.quantile_ensemble_.predict(self._inputs(columns)), axis=1)
+        outputs = np.sort(self._predicted(self.quantile_ensemble_, columns), axis=1)
         return np.stack([self.ensemble_.table.decode(column) for column in outputs.T[:, :, np.newaxis]], axis=1)
 
     def _has_quantiles(self) -> bool:

@@ -71,7 +71,7 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]
         while target in columns:
             target += "_"
         rows = {**columns, target: self._named(y)}
-        table = Table.learn(rows, target, task=self._task, lenient=True, indicators=True)
+        table = Table.learn(rows, target, task=self._task, lenient=True, **tabular.PREPARATION)
         inputs, targets = table.read_samples(rows)
         seed = self._seed()
         fitted = tabular.fit(

@@ -17,6 +17,7 @@ pd = pytest.importorskip("pandas")
 
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.utils import estimator_checks
@@ -176,6 +177,30 @@ def test_rows_of_weight_0_are_as_left_out():
     one = TabularRegressor("fast", random_state=0).fit(X, y, sample_weight=weights)
     other = TabularRegressor("fast", random_state=0).fit(X[weights > 0], y[weights > 0])
     np.testing.assert_array_equal(one.predict(X[weights > 0]), other.predict(X[weights > 0]))
+
+
+def test_a_class_of_which_all_rows_have_the_weight_0_is_never_likely():
+    X, y = frame()
+    labels = np.digitize(y, [1, 3])
+    classifier = TabularClassifier("fast", random_state=0).fit(X, labels, sample_weight=labels != 1)
+    assert classifier.classes_.tolist() == [0, 1, 2]
+    probabilities = classifier.predict_proba(X)
+    assert (probabilities[:, 1] == 0).all()
+    assert classifier.score(X[labels != 1], labels[labels != 1]) > 0.9
+    assert np.isneginf(classifier.predict_log_proba(X)[:, 1]).all()
+
+
+def test_a_fit_that_fails_changes_nothing():
+    X, y = frame()
+    regressor = TabularRegressor("fast", random_state=0)
+    with pytest.raises(nnx.DataFileError, match="no column"):
+        regressor.fit(X.assign(**dict.fromkeys(X.columns, 1.0)), y)
+    with pytest.raises(NotFittedError):
+        regressor.predict(X)
+    before = regressor.fit(X, y).predict(X)
+    with pytest.raises(ValueError, match="NaN"):
+        regressor.fit(X[["size"]], np.where(y > 1, np.nan, y))
+    np.testing.assert_array_equal(regressor.predict(X), before)
 
 
 # Classes and probabilities

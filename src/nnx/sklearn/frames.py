@@ -94,8 +94,8 @@ def _codes(column: Any) -> Array:
     return np.unique(values, return_inverse=True)[1].ravel()
 
 
-def in_order(probabilities: Array, order: Sequence[int]) -> Array:
-    """Return columns put where ``order`` says: column j goes to place ``order[j]``."""
-    result = np.empty_like(probabilities)
+def in_order(probabilities: Array, order: Sequence[int], n_classes: int) -> Array:
+    """Return columns put where ``order`` says: column j goes to place ``order[j]``; others hold 0."""
+    result = np.zeros((len(probabilities), n_classes), probabilities.dtype)
     result[:, list(order)] = probabilities
     return result

@@ -67,13 +67,16 @@ def quantile_ensemble(
     levels = np.array(quantiles, np.float64)
     offsets = _lacking(ensemble, judges, X, y, weights, levels)
     models = [_with_quantiles(model, offsets, quantiles) for model in ensemble.models]
-    found = Ensemble(models)
-    found.counts = ensemble.counts
     runs = [
         _run(model, X, y, weights, rows, len(held_out[number]) > 0, seed + number)
         for number, (model, rows) in enumerate(zip(models, judges, strict=True))
     ]
     train_many(runs, threads=threads, progress=progress)
+    for number, (model, rows) in enumerate(zip(ensemble.models, judges, strict=True)):
+        if not np.isfinite(models[number].predict(X[rows])).all():  # it diverged: it stays as it began
+            models[number] = _with_quantiles(model, offsets, quantiles)
+    found = Ensemble(models)
+    found.counts = ensemble.counts
     moved = _lacking(found, judges, X, y, weights, levels)
     for model in models:
         _last_dense(model)[1].biases[0] += moved
@@ -145,6 +148,7 @@ def _run(model: Model, X: Array, y: Array, weights: Array | None, rows: Array, a
         shuffle=True,
         seed=seed % 2**32,
         check_finite=False,
+        on_nonfinite="ignore",
         validation_data=held_out,
         callbacks=[EarlyStopping(patience=max(5, round(PATIENCE * epochs)))],
         sample_weight=None if weights is None else weights[kept],

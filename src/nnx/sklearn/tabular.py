@@ -48,6 +48,15 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]
     }
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
+        before = dict(vars(self))
+        try:
+            self._learn(X, y, sample_weight)
+        except BaseException:  # nothing has been learnt: all is as it was
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _learn(self, X: Any, y: Any, sample_weight: Any) -> None:
         where = type(self).__name__
         threads = n_threads(where, self.n_jobs)
         if y is None:
@@ -258,12 +267,13 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]
         if outputs.shape[1] == 1 and len(self.classes_) == 2:
             outputs = np.concatenate([1 - outputs, outputs], axis=1)
         if self.ensemble_ is not None:
-            outputs = in_order(tempered(outputs, self.temperature_), self._order)
+            outputs = in_order(tempered(outputs, self.temperature_), self._order, len(self.classes_))
         return outputs
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithms of what `predict_proba` returns."""
-        return np.log(self.predict_proba(X))
+        with np.errstate(divide="ignore"):  # a class whose rows all had the weight 0
+            return np.log(self.predict_proba(X))
 
     def _learnt_targets(self, y: Array) -> Array:
         check_classification_targets(y)
@@ -289,8 +299,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]
 
     def _check_target(self, where: str, table: Table) -> None:
         names = class_names(self.classes_.tolist())
-        if table.classes is None or sorted(table.classes) != sorted(names):
-            raise ValueError(f"{where}: the classes of ensemble_ must be {names}, got {table.classes}.")
+        if table.classes is None or not set(table.classes) <= set(names):
+            raise ValueError(f"{where}: the classes of ensemble_ must be among {names}, got {table.classes}.")
 
 
 @in_files

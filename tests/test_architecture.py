@@ -97,12 +97,12 @@ FLOORS = [
     {"cli.train", "cli.predict", "cli.evaluate", "cli.info", "cli.bench"},
     {"cli"},
     {"__main__"},
-    {"sklearn.versions", "sklearn.choices"},
-    {"sklearn.networks", "sklearn.stopping"},
+    {"sklearn.versions", "sklearn.choices", "sklearn.threads"},
+    {"sklearn.networks", "sklearn.stopping", "sklearn.frames", "sklearn.quantiles"},
     {"sklearn.training"},
     {"sklearn.files"},
-    {"sklearn.base"},
-    {"sklearn.classifier", "sklearn.regressor"},
+    {"sklearn.base", "sklearn.tabular_files"},
+    {"sklearn.classifier", "sklearn.regressor", "sklearn.tabular"},
     {"sklearn"},
 ]
 

@@ -294,7 +294,7 @@ def test_a_worker_of_joblib_uses_one_thread(monkeypatch):
         return train(self, *arguments, **keywords)
 
     monkeypatch.setattr(nnx.Model, "train", recorded)
-    monkeypatch.setattr("nnx.sklearn.base.get_num_threads", lambda: 2)
+    monkeypatch.setattr("nnx.sklearn.threads.get_num_threads", lambda: 2)
     X, y = classes()
     classifier(max_iter=1).fit(X, y)
     with joblib.parallel_config("threading"):

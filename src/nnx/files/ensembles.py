@@ -34,6 +34,13 @@ MEMBERS = "members."
 def save(where: str, path: Path, members: Sequence[AnyNetwork], counts: Sequence[int]) -> None:
     """Write members with all that their training needs, and once the table or images that they have in common."""
     path = check.path(where, "path", path)
+    safetensors.write(where, path, *contents_of(where, members, counts))
+
+
+def contents_of(
+    where: str, members: Sequence[AnyNetwork], counts: Sequence[int]
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the description of a file, and its arrays by name: those of members, and of the table or images."""
     described: list[dict[str, Any]] = []
     arrays: dict[str, Array] = {}
     for number, member in enumerate(members):
@@ -51,7 +58,7 @@ def save(where: str, path: Path, members: Sequence[AnyNetwork], counts: Sequence
         "members": described,
         **preprocessor,
     }
-    safetensors.write(where, path, description, {**arrays, **beside})
+    return description, {**arrays, **beside}
 
 
 def members_of(

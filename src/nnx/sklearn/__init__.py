@@ -14,5 +14,6 @@ except ImportError as _error:
 from nnx.sklearn.classifier import MLPClassifier
 from nnx.sklearn.files import load
 from nnx.sklearn.regressor import MLPRegressor
+from nnx.sklearn.tabular import TabularClassifier, TabularRegressor
 
-__all__ = ["MLPClassifier", "MLPRegressor", "load"]
+__all__ = ["MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor", "load"]

@@ -14,11 +14,11 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from nnx._base.config import MOST_THREADS, get_num_threads
 from nnx._base.text import abridged
 from nnx._base.typing import Array, FloatDType
 from nnx.sklearn import choices, training
 from nnx.sklearn.networks import MAX_LAYER_SEED, End
+from nnx.sklearn.threads import n_threads
 from nnx.sklearn.training import OF_NETWORK, Samples, Training, chosen_dtype, dense_layers
 from nnx.sklearn.versions import HAS_TAGS, checked_weights, validated
 
@@ -186,16 +186,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         return Samples(X, self._targets(compared), compared, weights)
 
     def _n_threads(self) -> int:
-        """Return how many threads to use: nnx's number, but one in a thread of joblib's, which has started several."""
-        if self.n_jobs is None:
-            return 1 if _is_in_joblib() else get_num_threads()
-        if self.n_jobs == 0:
-            raise ValueError(f"{type(self).__name__}: n_jobs must not be 0. Write -1 for all cores.")
-        if self.n_jobs > 0:
-            return min(int(self.n_jobs), MOST_THREADS)
-        from joblib import cpu_count
-
-        return int(min(max(1, cpu_count() + 1 + self.n_jobs), MOST_THREADS))
+        """Return how many threads to use."""
+        return n_threads(type(self).__name__, self.n_jobs)
 
     def _has_partial_fit(self) -> bool:
         if choices.is_lbfgs(self.solver):
@@ -332,10 +324,3 @@ def dense_rows(X: Any, dtype: FloatDType) -> Array:
             f"Input X contains infinity or a value too large for {dtype!r}. Scale the data, or write dtype='float64'."
         )
     return samples
-
-
-def _is_in_joblib() -> bool:
-    """Return whether this thread is one of several that joblib has started."""
-    from joblib.parallel import get_active_backend
-
-    return bool(get_active_backend()[0].nesting_level)

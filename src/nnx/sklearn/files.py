@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from sklearn.base import ClassifierMixin
@@ -82,24 +82,20 @@ def save(estimator: Any, path: Path) -> None:
     """
     where = f"{type(estimator).__name__}.save"
     path = check.path(where, "path", path)
-    if ESTIMATORS.get(type(estimator).__name__) is not type(estimator):
-        raise TypeError(
-            f"{where}: the estimator must be {' or '.join(sorted(ESTIMATORS))} itself, got an object of a class of "
-            "your own. Save its model_."
-        )
+    refuse_derived(where, estimator, "model_")
     estimator._validate_params()
     own = vars(estimator)
     members = own.get("estimators_", [estimator] if "model_" in own else [])
     for member in members:
         _check_fitted(where, member)
         trainers.refuse_others(f"{where}: the estimator must not be saved", member.model_)
-    writer = _Writer(where)
+    writer = Writer(where)
     parameters = writer.parameters(estimator)
     description = {
         "format": model_files.ESTIMATOR,
         "version": model_files.VERSION,
         "class": type(estimator).__name__,
-        "parameters": _without(parameters, writer.encoded(defaults(type(estimator)))),
+        "parameters": without(parameters, writer.encoded(defaults(type(estimator)))),
         "fitted": {"ensemble": "estimators_" in own, **writer.of_data(members[0])} if members else None,
         "members": [writer.member(number, member, parameters) for number, member in enumerate(members)],
         "objects": writer.objects,
@@ -109,12 +105,21 @@ def save(estimator: Any, path: Path) -> None:
     safetensors.write(where, path, description, arrays)
 
 
-def _without(parameters: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+def refuse_derived(where: str, estimator: Any, instead: str) -> None:
+    """Refuse objects of classes that are not those that files may name."""
+    if ESTIMATORS.get(type(estimator).__name__) is not type(estimator):
+        raise TypeError(
+            f"{where}: the estimator must be {' or '.join(sorted(ESTIMATORS))} itself, got an object of a class of "
+            f"your own. Save its {instead}."
+        )
+
+
+def without(parameters: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     """Return encoded parameters that differ from known ones; as in JSON, 1 is neither True nor 1.0."""
     return {name: value for name, value in parameters.items() if json.dumps(value) != json.dumps(known[name])}
 
 
-class _Writer:
+class Writer:
     """Collects what a file is to hold.
 
     Attributes
@@ -145,7 +150,7 @@ class _Writer:
         names = own.get("feature_names_in_")
         found: dict[str, Any] = {"feature_names": None if names is None else list(names)}
         if isinstance(member, ClassifierMixin):
-            found |= {"kind": own["_kind"], "classes": self._classes(own["classes_"])}
+            found |= {"kind": own["_kind"], "classes": self.classes(own["classes_"])}
         return found
 
     def member(self, number: int, member: Any, known: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +160,7 @@ class _Writer:
         arrays |= {name: np.array(own[name], np.float64) for name in CURVES if own[name] is not None}
         self.arrays |= {f"members.{number}.{name}": array for name, array in arrays.items()}
         return {
-            "parameters": _without(self.parameters(member), known),
+            "parameters": without(self.parameters(member), known),
             "figures": self.encoded({name: own[name] for name in (*COUNTS, *FIGURES)}),
             "end": {"activation": member.out_activation_, "shares": member._end.shares},
             "network": {"format": model_files.MODEL, **network},
@@ -168,7 +173,7 @@ class _Writer:
         found = [model_files.arrays_of(self.where, number, layer) for number, layer in enumerate(layers)]
         return {f"objects.{name}": array for arrays in found for name, array in arrays.items()}
 
-    def _classes(self, classes: Array) -> Any:
+    def classes(self, classes: Array) -> Any:
         """Return texts as a list, with the letter of their dtype; null for numbers, which are an array."""
         if classes.dtype.kind in "biuf":
             self.arrays["classes"] = classes
@@ -266,7 +271,8 @@ def _check_fitted(where: str, member: Any) -> None:
         for name in names:
             check.text(where, "feature_names_in_", name)
     if isinstance(member, ClassifierMixin):
-        _check_classes(where, own.get("_kind"), own.get("classes_"), member.n_outputs_)
+        kind, n_outputs = own.get("_kind"), member.n_outputs_
+        check_classes(where, kind, own.get("classes_"), 2 if kind == "classes" and n_outputs == 1 else n_outputs)
 
 
 def _check_network(where: str, member: Any) -> None:
@@ -294,8 +300,8 @@ def _check_network(where: str, member: Any) -> None:
         raise ValueError(f"{where}: shares must be above 0, got 0.")
 
 
-def _check_classes(where: str, kind: Any, classes: Any, n_outputs: int) -> None:
-    """Refuse classes that are not sorted, or not as many as there are outputs."""
+def check_classes(where: str, kind: Any, classes: Any, expected: int) -> None:
+    """Refuse classes that are not sorted, or not as many as expected."""
     check.one_of(where, "_kind", kind, ("classes", "multilabel"))
     if not isinstance(classes, np.ndarray) or classes.ndim != 1 or classes.dtype.kind not in "biufUO":
         raise TypeError(f"{where}: classes_ must be an array (n,) of numbers or texts, got {abridged(classes)}.")
@@ -303,7 +309,6 @@ def _check_classes(where: str, kind: Any, classes: Any, n_outputs: int) -> None:
         check.text(where, "classes_", each)
     if not np.all(classes[1:] > classes[:-1]):
         raise ValueError(f"{where}: classes_ must be in ascending order, got {abridged(classes.tolist())}.")
-    expected = 2 if kind == "classes" and n_outputs == 1 else n_outputs
     if len(classes) != expected:
         raise ValueError(f"{where}: classes_ must hold {expected} classes, as model_ does, got {len(classes)}.")
 
@@ -320,10 +325,10 @@ def _check_together(where: str, members: list[Any]) -> None:
 
 
 def load(path: Path, custom_objects: Mapping[str, type] | None = None) -> Any:
-    """Return the estimator that `MLPClassifier.save` or `MLPRegressor.save` wrote. Nothing in the file is executed.
+    """Return the estimator that its `save` wrote. Nothing in the file is executed.
 
-    It predicts the same bytes, and goes on with `partial_fit` or ``warm_start`` as the saved one would. It has neither
-    ``callbacks`` nor ``history_``.
+    It predicts the same bytes, and a perceptron goes on with `partial_fit` or ``warm_start`` as the saved one would. It
+    has neither ``callbacks`` nor ``history_``.
 
     Parameters
     ----------
@@ -354,15 +359,19 @@ def load(path: Path, custom_objects: Mapping[str, type] | None = None) -> Any:
     kind = ESTIMATORS.get(file.take(str, "class"))
     if kind is None:
         file.refuse(f"names {file.description['class']!r}, which is no estimator of nnx")
-    return _Reader(file, custom_objects or {}).estimator(kind)
+    reader: type[Reader] = getattr(kind, "_reader", Reader)
+    return reader(file, custom_objects or {}).estimator(kind)
 
 
-class _Reader:
+class Reader:
     """Makes an estimator of a file, whose every part it checks."""
+
+    #: What the names of arrays begin with that belong to no layer.
+    beside: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, file: model_files.Part, custom_objects: Mapping[str, type]) -> None:
         self.file, self.custom_objects = file, custom_objects
-        file.check_purposes()
+        file.check_purposes(self.beside)
         self._arrays: dict[str, dict[str, Array]] = {}  # by the beginning of their names; of each by the rest
         for name, array in file.arrays.items():
             parts = name.split(".")
@@ -389,21 +398,21 @@ class _Reader:
         keys = {"ensemble", "feature_names"}
         if isinstance(estimator, ClassifierMixin):
             keys |= {"kind", "classes"}
-        fitted = self._with_keys(self.file.description["fitted"], keys)
-        of_data = self._of_data(fitted)
+        fitted = self.with_keys(self.file.description["fitted"], keys)
+        of_data = self.of_data(fitted)
         if fitted["ensemble"] is not True and fitted["ensemble"] is not False:
             self.file.refuse("is damaged: it is neither an ensemble nor one network")
         if not described or (len(described) > 1 and not fitted["ensemble"]):
             self.file.refuse(f"is damaged: its estimator cannot have {len(described)} networks")
         members = []
         for number, each in enumerate(described):
-            found = self._with_keys(each, {"parameters", "figures", "end", "network"})
+            found = self.with_keys(each, {"parameters", "figures", "end", "network"})
             own = self._parameters(found["parameters"], parameters)
             members.append(self._made(type(estimator), own) if fitted["ensemble"] else estimator)
             vars(members[-1]).update(of_data)
             self._restore_network(number, members[-1], found)
         if fitted["ensemble"]:
-            self._checked(_check_together, members)
+            self.checked(_check_together, members)
             own, first = vars(estimator), members[0]
             own.update(of_data, n_features_in_=first.n_features_in_, _dtype=first._dtype, estimators_=members)
             estimator._summarize(members)
@@ -412,8 +421,8 @@ class _Reader:
         """Give an estimator of one network that network, and the figures of its training."""
         file, own = self.file, vars(member)
         arrays = self._arrays.pop(f"members.{number}", {})
-        figures = self._with_keys(found["figures"], {*COUNTS, *FIGURES})
-        own |= {name: self._decoded("", value) for name, value in figures.items()}
+        figures = self.with_keys(found["figures"], {*COUNTS, *FIGURES})
+        own |= {name: self.decoded("", value) for name, value in figures.items()}
         own |= {name: self._curve(arrays.pop(name, None)) for name in CURVES}
         if not isinstance(found["network"], dict):
             file.refuse("is damaged: a network is not described")
@@ -427,12 +436,12 @@ class _Reader:
             file.refuse("is damaged: a network has no dense layer")
         own |= {"n_features_in_": dense[0].weights.shape[0], "n_outputs_": dense[-1].weights.shape[1]}
         own |= {"n_layers_": len(dense) + 1, "_dtype": dense[0].weights.dtype}
-        end = self._with_keys(found["end"], {"activation", "shares"})
+        end = self.with_keys(found["end"], {"activation", "shares"})
         own |= {"out_activation_": end["activation"]}
         own |= {"_end": End(model.loss, end["activation"], own["n_outputs_"], end["shares"])}
-        self._checked(_check_fitted, member)
+        self.checked(_check_fitted, member)
 
-    def _of_data(self, fitted: dict[str, Any]) -> dict[str, Any]:
+    def of_data(self, fitted: dict[str, Any]) -> dict[str, Any]:
         """Return the attributes that say what was learnt of the data, still to be compared with the network."""
         found: dict[str, Any] = {}
         names = fitted["feature_names"]
@@ -471,12 +480,12 @@ class _Reader:
         """Return parameters by name: the known ones where nothing else is described."""
         if not isinstance(described, dict) or described.keys() - known.keys():
             self.file.refuse("is damaged: its parameters are none of the estimator")
-        return {**known, **{name: self._decoded(name, value) for name, value in described.items()}}
+        return {**known, **{name: self.decoded(name, value) for name, value in described.items()}}
 
     def _made(self, kind: type, parameters: dict[str, Any]) -> Any:
         """Return an estimator that is not fitted, whose parameters scikit-learn has checked."""
         estimator = kind(**parameters)
-        self._checked(lambda where, each: each._validate_params(), estimator)
+        self.checked(lambda where, each: each._validate_params(), estimator)
         return estimator
 
     def _made_objects(self, described: list[Any]) -> list[tuple[str, Any]]:
@@ -487,7 +496,7 @@ class _Reader:
                 file.refuse("is damaged: an object is not described")
             role, thing = each
             if role == "schedule":
-                thing = self._checked(lambda where, value: schedules.from_description(where, "schedule", value), thing)
+                thing = self.checked(lambda where, value: schedules.from_description(where, "schedule", value), thing)
             else:
                 thing = file.build(role, thing, self.custom_objects)
             found.append((role, thing))
@@ -495,23 +504,23 @@ class _Reader:
         model_files.Part(file.where, file.path, {}, self._arrays.pop("objects", {})).fill(layers)
         return found
 
-    def _decoded(self, name: str, value: Any) -> Any:
-        """Return what `_Writer` has encoded."""
+    def decoded(self, name: str, value: Any) -> Any:
+        """Return what `Writer` has encoded."""
         if isinstance(value, list):
-            return [self._decoded(name, each) for each in value]
+            return [self.decoded(name, each) for each in value]
         if not isinstance(value, dict):
-            return value if type(value) is not int else self._checked(_check_64_bits, value)
+            return value if type(value) is not int else self.checked(_check_64_bits, value)
         if len(value) != 1:
             self._refuse_value(name)
         ((key, inner),) = value.items()
         if key == "float" and inner in ("inf", "-inf", "nan"):
             return float(inner)
         if key == "tuple" and isinstance(inner, list):
-            return tuple(self._decoded(name, each) for each in inner)
+            return tuple(self.decoded(name, each) for each in inner)
         if key == "dict" and isinstance(inner, list) and all(_is_pair(each) for each in inner):
-            return {self._decoded(name, first): self._decoded(name, second) for first, second in inner}
+            return {self.decoded(name, first): self.decoded(name, second) for first, second in inner}
         if key == "random_state":
-            return self._checked(_random_state, self._with_keys(inner, {"words", "position", "normal"}))
+            return self.checked(_random_state, self.with_keys(inner, {"words", "position", "normal"}))
         if key == "object" and type(inner) is int and 0 <= inner < len(self._objects):
             role, thing = self._objects[inner]
             if role == ROLES.get(name):
@@ -523,13 +532,13 @@ class _Reader:
 
     # Checks
 
-    def _with_keys(self, found: Any, keys: set[str]) -> dict[str, Any]:
+    def with_keys(self, found: Any, keys: set[str]) -> dict[str, Any]:
         """Return a part of the description, which must be an object of these keys."""
         if not isinstance(found, dict) or found.keys() != keys:
             self.file.refuse(f"is damaged: it lacks a part with {', '.join(sorted(keys))}")
         return found
 
-    def _checked(self, function: Any, value: Any) -> Any:
+    def checked(self, function: Any, value: Any) -> Any:
         """Return what a function returns; what it refuses is the file's fault."""
         try:
             return function(self.file.where, value)

@@ -174,7 +174,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     # Parts
 
     def _checked(self, X: Any, y: Any, first: bool, incremental: bool) -> tuple[Any, Array]:
-        options = {"multi_output": True, "y_numeric": True, "dtype": DTYPES, "reset": first}
+        options: dict[str, Any] = {"multi_output": True, "y_numeric": True, "dtype": DTYPES, "reset": first}
         X, y = validated(self, X, y, accept_sparse=["csr", "csc"], **options)
         y = plain_targets(y)
         if y.dtype.kind not in "biuf":

@@ -10,11 +10,21 @@ from sklearn.utils import validation
 HAS_TAGS = hasattr(validation, "validate_data")
 
 
-def validated(estimator: Any, X: Any, y: Any = "no_validation", **options: Any) -> Any:
+def validated(estimator: Any, X: Any, y: Any = "no_validation", *, allows_nan: bool = False, **options: Any) -> Any:
     """Return checked samples, and targets where they are given; remember or compare the columns' number and names."""
+    if allows_nan:
+        options["ensure_all_finite" if HAS_TAGS else "force_all_finite"] = "allow-nan"
     if HAS_TAGS:
         return validation.validate_data(estimator, X, y, **options)
     return estimator._validate_data(X, y, **options)
+
+
+def remembered(estimator: Any, X: Any, reset: bool) -> None:
+    """Remember the number and the names of a frame's columns, or compare them, and look at nothing else."""
+    if HAS_TAGS:
+        validation.validate_data(estimator, X, skip_check_array=True, reset=reset)
+    else:
+        estimator._validate_data(X, cast_to_ndarray=False, reset=reset)
 
 
 def checked_weights(sample_weight: Any, X: Any) -> Any:

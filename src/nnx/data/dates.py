@@ -23,7 +23,7 @@ DAY_AND_TIME = re.compile(r"([\d/.-]+)(.*)", re.ASCII)
 TIME = re.compile(
     r"(?:[Tt]|,? )(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9}))?)?"
     r"(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?"
-    r"(?: ?(?:[Zz]|UTC|GMT|[+-]\d{2}(?::?\d{2})?))?",
+    r"(?: ?(?:[Zz]|UTC|GMT|(?P<sign>[+-])(?P<ahead>\d{2})(?::?(?P<more>\d{2}))?))?",
     re.ASCII,
 )
 EXAMPLES = {"Y": "2020", "y": "20", "m": "12", "d": "31"}
@@ -68,7 +68,7 @@ class _Days(dict[str, int | None]):
 
 
 class _Times(dict[str, int | None]):
-    """Microseconds from midnight to a time of day, by its text; None for a text that is none. A zone says nothing."""
+    """Microseconds from midnight to a time of day, by its text; None for a text that is none. In UTC with a zone."""
 
     def __missing__(self, text: str) -> int | None:
         found = TIME.fullmatch(text)
@@ -79,7 +79,8 @@ class _Times(dict[str, int | None]):
             if found["half"]:
                 hour = hour % 12 + (12 if found["half"] in "Pp" else 0)
             fraction = int((found["fraction"] or "0").ljust(6, "0")[:6])
-            self[text] = ((hour * 60 + minute) * 60 + second) * MICROSECONDS + fraction if usable else None
+            ahead = (int(found["ahead"] or 0) * 60 + int(found["more"] or 0)) * (-1 if found["sign"] == "-" else 1)
+            self[text] = ((hour * 60 + minute - ahead) * 60 + second) * MICROSECONDS + fraction if usable else None
         return self[text]
 
 
@@ -90,7 +91,7 @@ class Reader:
         self._days, self._times = _Days(form), _Times()
 
     def moment(self, cell: Cell) -> int | None:
-        """Return the microseconds from 1970 to what a text names, by its own clock; None if it names none."""
+        """Return the microseconds from 1970 to what a text names, in UTC if it says its zone; None for others."""
         found = DAY_AND_TIME.fullmatch(cell) if isinstance(cell, str) else None
         if found is None:
             return None

@@ -37,7 +37,7 @@ def _of_pandas(column: Any, kind: Any) -> Cells:
         values = column.to_numpy(dtype=np.dtype(f"{letter}8"), na_value=0)
         return of_numbers(values, column.isna().to_numpy(dtype=np.bool_))
     if letter == "M":
-        plain = column if column.dt.tz is None else column.dt.tz_localize(None)
+        plain = column if column.dt.tz is None else column.dt.tz_convert("UTC").dt.tz_localize(None)
         return Dates(plain.astype("datetime64[us]").to_numpy())
     if letter == "m":
         return of_array(column.astype("timedelta64[us]").to_numpy())

@@ -45,10 +45,16 @@ def test_iso_dates_come_back(moment):
         (moment.isoformat(), moment),
         (moment.isoformat(" ", "minutes"), moment.replace(second=0, microsecond=0)),
         (moment.isoformat(timespec="seconds") + "Z", moment.replace(microsecond=0)),
-        (moment.isoformat(timespec="microseconds") + "+05:30", moment),  # a zone's own time of day
     ]:
         assert forms(text) == (dates.ISO,)
         assert read(text) == [expected]
+
+
+def test_times_with_a_zone_become_utc():
+    moment = datetime.datetime(2020, 1, 5, 12, 30)
+    for text in ("13:30+01:00", "13:30+01", "13:30 +0100", "12:30Z", "12:30 UTC", "07:00-05:30", "07:00 AM -0530"):
+        assert read(f"2020-01-05 {text}") == [moment], text
+    assert read("2020-01-05T00:30+01:00") == [datetime.datetime(2020, 1, 4, 23, 30)]
 
 
 @settings(max_examples=200, deadline=None)
@@ -204,7 +210,7 @@ def test_columns_of_dates_in_data_frames_are_dates():
     assert table.columns[0].kind == "date"
     expected = table.read_inputs({"when": [f"{each:%Y-%m-%d}" for each in when]})
     np.testing.assert_array_equal(
-        table.read_inputs(pandas.DataFrame({"when": when.tz_localize("Europe/Vienna")})), expected
+        table.read_inputs(pandas.DataFrame({"when": when.tz_localize("UTC").tz_convert("Europe/Vienna")})), expected
     )
     polars = pytest.importorskip("polars")
     np.testing.assert_array_equal(table.read_inputs(polars.DataFrame({"when": list(when)})), expected)
@@ -223,6 +229,30 @@ def test_dates_may_be_taken_as_texts():
 
 def test_a_column_with_a_text_among_dates_is_one_of_texts():
     assert isinstance(learnt(["2020-01-01", "2020-01-02", "soon"] * 10), Text)
+    cells = [f"{1 + i % 28}.{1 + i // 28}.2020" for i in range(100)]
+    message = (
+        "the dict, row 7, holds 'soon' in column 'when', most of whose cells are dates such as 31.12.2020. Correct it, "
+        r"or leave the column out. Pass drop=\['when'\]."
+    )
+    with pytest.raises(nnx.DataFileError, match=message):
+        learnt([*cells[:7], "soon", *cells[8:]])
+
+
+def test_texts_among_dates_are_missing_values_if_that_is_wanted():
+    cells = [f"{1 + i % 28}.{1 + i // 28}.2020" for i in range(20)]
+    data = {"when": [*cells, "soon", "?"], "y": [0.5 * i for i in range(22)]}
+    table = nnx.Table.learn(data, "y", lenient=True, indicators=True)
+    assert table.columns[0].form == "d.m.Y"
+    X, _ = table.read_samples(data)
+    assert X[:, -1].tolist() == [0] * 20 + [1, 1]
+    assert not X[20:, :-1].any()
+    again = nnx.Table.from_dict(table.to_dict())
+    assert again.read_inputs({"when": ["never"]})[0, -1] == 1
+    assert "texts taken for missing, 1 gaps" in repr(again)
+    mostly = nnx.Table.learn(
+        {"when": [*cells[:5], *["soon", "late", "now"] * 2], "y": data["y"][:11]}, "y", lenient=True
+    )
+    assert isinstance(mostly.columns[0], Text)
 
 
 def test_later_cells_that_are_no_dates_are_errors():

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import example, given, settings, strategies
 
 import nnx
+from nnx.cli import main
 from nnx.data import scaling
 from nnx.data.columns import Date, Ignored, Number, Text
+from nnx.data.notation import is_gap
 from nnx.files import packing
 
 pytestmark = pytest.mark.one_backend
@@ -86,7 +88,8 @@ def test_scaling_is_finite_and_monotone_for_all_numbers(known, later, how):
     column = table.columns[0] if table else Number("x", *scaling.center_and_scale(np.array(known), how))
     values = np.sort(np.array(later))
     if column.scaling == "standard":
-        values = values[np.abs(values / column.scale - column.mean / column.scale) < 1e12]
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = values[np.abs(values / column.scale - column.mean / column.scale) < 1e12]
         if not len(values):
             return
     table = nnx.Table([column, Number("y")], "y")
@@ -537,6 +540,13 @@ def refusal(function, *arguments, **keywords):
         return None, str(error)
 
 
+def test_a_number_among_percent_is_shown_as_it_is():
+    with pytest.raises(
+        nnx.DataFileError, match=r"row 2, holds '0.5' in column 'x', whose other cells are numbers such as"
+    ):
+        learnt(["1%", "2%", 0.5])
+
+
 @settings(max_examples=100, deadline=None)
 @given(odd_tables(), CHOICES, strategies.data())
 def test_any_table_is_learnt_or_refused_with_a_sentence(data, choices, drawn):
@@ -563,3 +573,36 @@ def test_any_table_is_learnt_or_refused_with_a_sentence(data, choices, drawn):
     assert repr(again) == repr(table)
     for found, expected in zip(again.read_samples(data), samples, strict=True):
         np.testing.assert_array_equal(found, expected)
+    row = drawn.draw(strategies.integers(0, len(y) - 1))
+    kept = [i for i, cell in enumerate(data["y"]) if cell is not None and not is_gap(str(cell).strip())][row]
+    alone = table.read_inputs({name: [cells[kept]] for name, cells in data.items()}, unknown="missing")
+    np.testing.assert_array_equal(alone[0], X[row])  # whatever else is in a table
+
+
+def test_a_model_with_an_embedding_predicts_from_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = ["when,town,n,y"] + [
+        f"{1 + i % 28}.{1 + i % 12}.2020,{'abcd'[i % 4]},{i if i % 7 else ''},{i % 4}.5" for i in range(60)
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    table = nnx.Table.learn("table.csv", "y", one_hot=3, scaling="normal", indicators=True)
+    ((column, count),) = table.embedded
+    model = nnx.Model()
+    model.add(nnx.Layer_Embedding(table.n_inputs, [column], [count], 2))
+    model.add(nnx.Layer_Dense(table.n_inputs + 1, 1))
+    model.set(loss=nnx.Loss_MeanSquaredError(), optimizer=nnx.Optimizer_Adam(0.05), accuracy=nnx.Accuracy_Regression())
+    model.set(table=table)
+    model.finalize()
+    model.train(*table.read_samples("table.csv"), epochs=100, print_every=None)
+    model.save("model")
+    (tmp_path / "later.csv").write_text("town,n,when\nb,,1.2.2021\nz,3,\n")
+    assert main(["predict", "model", "later.csv", "--unknown", "missing"]) == 0
+    out, _ = capsys.readouterr()
+    assert out.startswith("y\n")
+    expected = table.decode(model.predict(table.read_inputs("later.csv", unknown="missing")))
+    np.testing.assert_allclose([float(line) for line in out.splitlines()[1:]], expected, rtol=1e-4)
+    assert expected[0] == pytest.approx(1.5, abs=0.5)
+    predictor = nnx.Model.load("model").predictor()
+    np.testing.assert_allclose(
+        predictor(table.read_inputs("table.csv")), model.predict(table.read_inputs("table.csv")), rtol=1e-5
+    )

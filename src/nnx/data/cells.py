@@ -32,7 +32,7 @@ class Cells(Sequence[Cell]):
     codes : integer array (rows,)
         The place of each row's cell in ``distinct``.
     dates : datetime64 array (rows,), or None
-        What a source that knows dates gave, NaT where none is; a zone's own time of day.
+        What a source that knows dates gave, NaT where none is; in UTC if it knows a zone.
 
     Notes
     -----

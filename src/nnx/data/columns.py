@@ -271,7 +271,8 @@ class Date:
 
     ``form`` says how its file writes days (d), months (m) and years (Y, of two digits y); "Y-m-d" is ISO 8601. The
     parts are "days" since 1970 with their fraction, "year", "month", "weekday" from 0 on Monday, "sine" and "cosine" of
-    the day's place in its year, and "hour" with its fraction.
+    the day's place in its year, and "hour" with its fraction. With ``texts_missing``, texts that are no dates are
+    missing values; else they are errors.
     """
 
     name: str
@@ -281,6 +282,7 @@ class Date:
     gaps: int = 0
     form: str = dates.ISO
     indicator: bool = False
+    texts_missing: bool = False
     kind: ClassVar[str] = "date"
     embedded: ClassVar[int] = 0
 
@@ -300,6 +302,7 @@ class Date:
         check.whole("Date", "gaps", self.gaps, 0)
         check.one_of("Date", "form", self.form, dates.FORMS)
         check.flag("Date", "indicator", self.indicator)
+        check.flag("Date", "texts_missing", self.texts_missing)
 
     @property
     def width(self) -> int:
@@ -318,7 +321,8 @@ class Date:
 
     def summary(self) -> str:
         """Return what a person would want to know of it."""
-        return f"date such as {self.example}, as {listed(self.parts)}" + _gaps(self.gaps, self.indicator)
+        texts = ", texts taken for missing" if self.texts_missing else ""
+        return f"date such as {self.example}, as {listed(self.parts)}{texts}" + _gaps(self.gaps, self.indicator)
 
     @property
     def example(self) -> str:
@@ -330,7 +334,9 @@ class Date:
         cells = sheet.columns[place]
         times = dates.moments(cells, self.form)
         strangers = np.flatnonzero(np.isnat(times) & ~cells.gaps).tolist()
-        if strangers:
+        if strangers and self.texts_missing:
+            sheet.n_unknown += len(strangers)
+        elif strangers:
             problems.add(
                 f"holds {shown(cells[strangers[0]])} in column {shown(self.name)}, which must hold dates such as "
                 f"{self.example}{_more(strangers)}",
@@ -361,34 +367,6 @@ class Ignored:
 
     def __post_init__(self) -> None:
         check.text("Ignored", "name", self.name)
-
-
-def chosen_categories(where: str, categories: Sequence[str], outputs: Any) -> Array:
-    """Return the category of the largest output of each row; of two, one output may be the second's probability.
-
-    Parameters
-    ----------
-    outputs : array (n, categories), of two also (n, 1)
-
-    Returns
-    -------
-    array (n,) of str objects
-    """
-    values = check.matrix(where, "outputs", outputs)
-    check_answers(where, values)
-    if values.shape[1] != len(categories) and not (values.shape[1] == 1 and len(categories) == 2):
-        raise ValueError(f"{where}: outputs must have shape (n, {len(categories)}), got {values.shape}.")
-    numbers = np.argmax(values, axis=1) if values.shape[1] > 1 else (values[:, 0] > 0.5).astype(np.intp)
-    names: Array = np.array(categories, dtype=object)  # one text may be long, and the others need not be
-    return np.asarray(names[numbers])
-
-
-def check_answers(where: str, outputs: Array) -> None:
-    """Refuse outputs that are not finite."""
-    good = np.isfinite(outputs).all(axis=1)
-    if not good.all():
-        row = int(np.argmin(good))
-        raise ValueError(f"{where}: outputs must be finite numbers, got {outputs[row].tolist()} in row {row}.")
 
 
 Column = Number | Text | Date | Ignored

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -23,10 +23,13 @@ DAY_AND_TIME = re.compile(r"([\d/.-]+)(.*)", re.ASCII)
 TIME = re.compile(
     r"(?:[Tt]|,? )(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9}))?)?"
     r"(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?"
-    r"(?: ?(?:[Zz]|UTC|GMT|[+-]\d{2}(?::?\d{2})?))?",
+    r"(?: ?(?:[Zz]|UTC|GMT|(?P<sign>[+-])(?P<ahead>\d{2})(?::?(?P<more>\d{2}))?))?",
     re.ASCII,
 )
 EXAMPLES = {"Y": "2020", "y": "20", "m": "12", "d": "31"}
+
+#: So many of a column's values are tried first to find the form of most.
+TRIED = 200
 
 #: What a network can get of a date, each as one number.
 PARTS = ("days", "year", "month", "weekday", "sine", "cosine", "hour")
@@ -65,7 +68,7 @@ class _Days(dict[str, int | None]):
 
 
 class _Times(dict[str, int | None]):
-    """Microseconds from midnight to a time of day, by its text; None for a text that is none. A zone says nothing."""
+    """Microseconds from midnight to a time of day, by its text; None for a text that is none. In UTC with a zone."""
 
     def __missing__(self, text: str) -> int | None:
         found = TIME.fullmatch(text)
@@ -76,7 +79,8 @@ class _Times(dict[str, int | None]):
             if found["half"]:
                 hour = hour % 12 + (12 if found["half"] in "Pp" else 0)
             fraction = int((found["fraction"] or "0").ljust(6, "0")[:6])
-            self[text] = ((hour * 60 + minute) * 60 + second) * MICROSECONDS + fraction if usable else None
+            ahead = (int(found["ahead"] or 0) * 60 + int(found["more"] or 0)) * (-1 if found["sign"] == "-" else 1)
+            self[text] = ((hour * 60 + minute - ahead) * 60 + second) * MICROSECONDS + fraction if usable else None
         return self[text]
 
 
@@ -87,16 +91,26 @@ class Reader:
         self._days, self._times = _Days(form), _Times()
 
     def moment(self, cell: Cell) -> int | None:
-        """Return the microseconds from 1970 to what a text names, by its own clock; None if it names none."""
+        """Return the microseconds from 1970 to what a text names, in UTC if it says its zone; None for others."""
         found = DAY_AND_TIME.fullmatch(cell) if isinstance(cell, str) else None
         if found is None:
             return None
         day, time = self._days[found[1]], self._times[found[2]]
         return None if day is None or time is None else day + time
 
-    def reads(self, cells: Sequence[Cell]) -> bool:
-        """Return whether all of the cells are dates in this form."""
-        return all(self.moment(cell) is not None for cell in cells)
+
+#: What has been read of columns that are still in use: a column is looked at three times until it is learnt and taken.
+_READ: WeakKeyDictionary[Cells, dict[str, Array]] = WeakKeyDictionary()
+
+
+def _read(cells: Cells, form: str) -> Array:
+    """Return microseconds from 1970 of each of a column's different cells, `NO_TIME` where it names none."""
+    known = _READ.setdefault(cells, {})
+    if form not in known:
+        reader = Reader(form)
+        found = map(reader.moment, cells.distinct)
+        known[form] = np.array([NO_TIME if each is None else each for each in found], np.int64)
+    return known[form]
 
 
 def moments(cells: Cells, form: str) -> Array:
@@ -106,15 +120,10 @@ def moments(cells: Cells, form: str) -> Array:
     """
     if cells.dates is not None:
         return cells.dates.astype("datetime64[us]")
-    reader = Reader(form)
-    found = [reader.moment(cell) for cell in cells.distinct]
-    if form != ISO and None in found:
-        reader = Reader(ISO)
-        found = [
-            reader.moment(cell) if each is None else each for each, cell in zip(found, cells.distinct, strict=True)
-        ]
-    known = np.array([NO_TIME if each is None else each for each in found], np.int64).view("datetime64[us]")
-    return np.asarray(known[cells.codes])
+    found = _read(cells, form)
+    if form != ISO and (found == NO_TIME).any():
+        found = np.where(found == NO_TIME, _read(cells, ISO), found)
+    return np.asarray(found.view("datetime64[us]")[cells.codes])
 
 
 def forms_of(cells: Cells) -> tuple[str, ...]:
@@ -124,9 +133,24 @@ def forms_of(cells: Cells) -> tuple[str, ...]:
     """
     if cells.dates is not None:
         return (ISO,)
-    filled = [cell for cell in cells.distinct if not is_gap(cell)]
-    likely = [form for form in FORMS if filled and Reader(form).reads(filled[:1])]  # none, of most columns of texts
-    return tuple(form for form in likely if Reader(form).reads(filled))
+    first = next((cell for cell in cells.distinct if not is_gap(cell)), "")
+    likely = [form for form in FORMS if Reader(form).moment(first) is not None]  # none, of most columns of texts
+    filled = np.array([not is_gap(cell) for cell in cells.distinct], np.bool_) if likely else None
+    return tuple(form for form in likely if (_read(cells, form)[filled] != NO_TIME).all())
+
+
+def form_of_most(cells: Cells) -> str | None:
+    """Return the form that reads most of a column's values, more than half of them; None if there is none."""
+    times_of = zip(cells.distinct, cells.counts.tolist(), strict=True)
+    filled = {cell: times for cell, times in times_of if not is_gap(cell)}
+    some = [*filled][:: -(-len(filled) // TRIED) or 1]
+    best, most = None, sum(filled.values()) // 2
+    for form in FORMS:
+        reader = Reader(form)
+        if 2 * sum(reader.moment(cell) is not None for cell in some) > len(some):
+            n_read = sum(times for cell, times in filled.items() if reader.moment(cell) is not None)
+            best, most = (form, n_read) if n_read > most else (best, most)
+    return best
 
 
 def day_first(form: str) -> bool | None:

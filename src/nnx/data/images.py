@@ -13,7 +13,7 @@ import numpy as np
 from nnx._base import check, config
 from nnx._base.typing import Array, ArrayLike, Path
 from nnx.data import image_files
-from nnx.data.columns import chosen_categories
+from nnx.data.answers import chosen_categories
 from nnx.data.sheet import listed, shown
 from nnx.errors import DataFileError
 

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from nnx._base.text import LONGEST_SHOWN, abridged
 from nnx._base.typing import Array
 from nnx.data import dates, scaling
 from nnx.data.cells import Cells
 from nnx.data.columns import Column, Date, Ignored, Number, Text
 from nnx.data.notation import (
     PLAIN,
-    Candidates,
     Notation,
-    candidates,
     exact,
     is_gap,
     looks_like_number,
     most_common,
-    number,
 )
-from nnx.data.preparation import DAY_FIRST, Preparation
+from nnx.data.preparation import Preparation
 from nnx.data.problems import TARGET, Problems
-from nnx.data.sheet import Sheet, count, listed, shown
+from nnx.data.roles import Roles
+from nnx.data.sheet import Sheet, shown
+from nnx.data.surveys import Survey, day_comes_first, decimal_mark, plain_candidates, survey
 
 #: More different texts than this in a column are names or numbers of the rows, not categories.
 MAX_CATEGORIES = 256
@@ -41,84 +38,6 @@ MAX_CLASS_NUMBERS, ROWS_OF_A_CLASS = 10, 10
 NAME_OF_IDS = re.compile(r"(?:(?:^|[\W_])(?i:id|nr|no|number|index|key)|[a-z]I[dD])\W*$")
 #: Doubles tell all whole numbers apart below this size.
 LARGEST_EXACT = 2.0**53
-#: A message lists no more columns that are not there than this.
-MOST_MISSING = 12
-#: What is known of numbers as programs write them.
-AS_PROGRAMS = Candidates((PLAIN,))
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What a column's cells look like.
-
-    ``kind`` is "empty"; "number", as programs write them; "written", as people do, in one of the ``candidates``;
-    "mixed", which shall be numbers, but not all cells agree; "date", in one of the ``forms``; or "text".
-    """
-
-    place: int
-    kind: str
-    n_gaps: int
-    candidates: Candidates = AS_PROGRAMS
-    forms: tuple[str, ...] = ()
-
-
-def survey(sheet: Sheet, place: int, as_text: bool, with_dates: bool = True) -> Survey:
-    """Return what a column looks like: numbers if all its cells are; a few texts among numbers are mistakes."""
-    cells = sheet.columns[place]
-    n_gaps = cells.n_gaps
-    if n_gaps == len(cells):
-        return Survey(place, "empty", n_gaps)
-    if as_text:
-        return Survey(place, "text", n_gaps)
-    if cells.only_numbers:
-        return Survey(place, "number", n_gaps)
-    times_of = zip(cells.distinct, cells.counts.tolist(), strict=True)
-    strangers = {str(cell): times for cell, times in times_of if number(cell) is None and not is_gap(cell)}
-    n_strangers = sum(strangers.values())
-    n_numbers = len(cells) - n_gaps - n_strangers
-    forms = dates.forms_of(cells) if with_dates and n_numbers == 0 else ()
-    if forms:
-        return Survey(place, "date", n_gaps, forms=forms)
-    n_written = sum(times for text, times in strangers.items() if looks_like_number(text))
-    if n_numbers + n_written < n_strangers - n_written:
-        return Survey(place, "text", n_gaps)
-    found = candidates(str(cell) for cell in cells.distinct if not is_gap(cell))
-    return Survey(place, "written" if found.notations else "mixed", n_gaps, found)
-
-
-def decimal_mark(sheet: Sheet, surveys: list[Survey], given: str | None) -> str:
-    """Return the decimal mark of columns that can be read in two ways: that of those that cannot, else a full stop."""
-    if given is not None:
-        return given
-    sure = {each.candidates.notations[0].decimal for each in surveys if _is_sure(each)}
-    if sure != {","}:
-        return "."
-    for each in surveys:
-        if each.kind == "number" and not _plain_candidates(sheet, each).ambiguous and _has_point(sheet, each):
-            return "."
-    return ","
-
-
-def _is_sure(each: Survey) -> bool:
-    return each.kind == "written" and not each.candidates.ambiguous
-
-
-def _has_point(sheet: Sheet, each: Survey) -> bool:
-    return any(isinstance(cell, str) and "." in cell for cell in sheet.columns[each.place].distinct)
-
-
-def _plain_candidates(sheet: Sheet, each: Survey) -> Candidates:
-    """Return how numbers as programs write them can be read: 1.234 may be a thousand."""
-    return candidates(str(cell) for cell in sheet.columns[each.place].distinct if not is_gap(cell))
-
-
-def day_comes_first(surveys: Sequence[Survey], given: bool | str) -> bool | None:
-    """Return whether the day comes before the month in dates that can be read in both ways; None if nothing says so."""
-    if isinstance(given, str):
-        return given == DAY_FIRST
-    sure = {dates.day_first(each.forms[0]) for each in surveys if len(each.forms) == 1}
-    sure.discard(None)
-    return sure.pop() if len(sure) == 1 else None
 
 
 class Learner:
@@ -193,7 +112,7 @@ class Learner:
 
     def _notation(self, found: Survey) -> Notation:
         if found.kind == "number" and self.decimal == ",":
-            both = _plain_candidates(self.sheet, found)
+            both = plain_candidates(self.sheet, found)
             return both.choose(",") if both.ambiguous else PLAIN
         return found.candidates.choose(self.decimal)
 
@@ -237,7 +156,7 @@ class Learner:
         scales = [(0.0, 1.0) if part in dates.WAVES else each for part, each in zip(parts, scales, strict=True)]
         means, spreads = tuple(mean for mean, _ in scales), tuple(spread for _, spread in scales)
         indicator = self.how.indicators and bool(gaps.any())
-        return Date(name, tuple(parts), means, spreads, found.n_gaps, form, indicator)
+        return Date(name, tuple(parts), means, spreads, found.n_gaps, form, indicator, not found.all_read)
 
     def _filled(self, place: int) -> dict[str, int]:
         """Return how often each text that is no gap stands in a column."""
@@ -249,7 +168,8 @@ class Learner:
         """Note the first cell that is not written as most are."""
         cells, filled = self.sheet.columns[found.place], self._filled(found.place)
         notation = most_common(filled, self.decimal)
-        rows = np.flatnonzero(np.isnan(cells.numbers(notation)) & ~cells.gaps).tolist()
+        odd = [not is_gap(cell) and notation.number(str(cell)) is None for cell in cells.distinct]
+        rows = np.flatnonzero(np.array(odd, np.bool_)[cells.codes]).tolist()
         like = "" if notation == PLAIN else f" such as {notation.example()}"
         more = f" ({len(rows) - 1:,} more are not)" if len(rows) > 1 else ""
         n_different, n_filled = len(filled), sum(filled.values())
@@ -260,6 +180,13 @@ class Learner:
             cure, advice = "drop", ", or leave the column out"
         reason = f"holds {shown(cells[rows[0]])} in column {shown(name)}, whose other cells are numbers{like}{more}"
         self.problems.add(f"{reason}. Correct it{advice}", rows[0], name, cure)
+
+    def _stranger_among_dates(self, place: int, name: str, form: str) -> None:
+        """Note the first cell that is not written as most dates are."""
+        cells = self.sheet.columns[place]
+        row = int(np.argmax(np.isnat(dates.moments(cells, form)) & ~cells.gaps))
+        reason = f"holds {shown(cells[row])} in column {shown(name)}, most of whose cells are dates such as "
+        self.problems.add(f"{reason}{dates.example(form)}. Correct it, or leave the column out", row, name, "drop")
 
     def _form(self, found: Survey) -> str:
         """Return how a column writes dates; if nothing tells, the month comes first, unless all days are the first."""
@@ -283,6 +210,10 @@ class Learner:
         if len(column.categories) <= most and (as_text or not _tell_rows_apart(len(categories), n_filled)):
             is_code = not is_target and self.how.one_hot is not None and column.width > self.how.one_hot
             return replace(column, as_code=is_code)
+        form = dates.form_of_most(self.sheet.columns[found.place]) if not as_text and self.how.dates else None
+        if form is not None and not is_target:
+            self._stranger_among_dates(found.place, name, form)
+            return None
         advice = ". Name it for drop instead of text" if as_text and not is_target else ""
         self.problems.add(
             f"holds {len(categories):,} different texts in {n_filled:,} rows of column {shown(name)}, too many to "
@@ -360,28 +291,12 @@ def numbers_rows(sheet: Sheet, place: int) -> bool:
 # All columns of a file
 
 
-@dataclass(frozen=True)
-class Roles:
-    """What a caller says of the columns, by their names, and of their cells."""
-
-    target: str
-    task: str | None = None
-    as_text: Collection[str] = ()
-    dropped: Collection[str] = ()
-    refuse_gaps: bool = False
-    decimal: str | None = None
-
-    def is_text(self, name: str) -> bool:
-        """Return whether a column is to be taken as text."""
-        return name in self.as_text or (name == self.target and self.task == "classification")
-
-
 def learnt(
     sheet: Sheet, training_rows: Array, roles: Roles, how: Preparation, problems: Problems
 ) -> tuple[list[Column], dict[str, str]]:
     """Return the columns of a file without those that there are problems with, and why which others were left out."""
     found = {
-        name: survey(sheet, place, roles.is_text(name), how.dates is not False)
+        name: survey(sheet, place, roles.is_text(name), how)
         for place, name in enumerate(sheet.names)
         if name not in roles.dropped
     }
@@ -431,43 +346,3 @@ def propose_dropping(problems: Problems, row_numbers: Collection[str]) -> None:
             problems.add(f"seems to number the rows in column {shown(name)}", None, name, "drop")
         places = problems.sheet.places
         problems.found.sort(key=lambda each: places.get(each.column, -1))
-
-
-def names_of(sheet: Sheet, **given: Any) -> list[set[str]]:
-    """Return the names of the columns that are given for each role by their names or positions."""
-    unknown, found = [], []
-    for role, each in given.items():
-        if isinstance(each, str) or not isinstance(each, Collection):
-            raise TypeError(
-                f"{sheet.where}: {role} must be a list of names, got {abridged(each)}.{_in_brackets(sheet, each)}"
-            )
-        names = [sheet.name_of(one) for one in each]
-        unknown += [f"no column {abridged(one)} for {role}" for one, name in zip(each, names, strict=True) if not name]
-        found.append({name for name in names if name is not None})
-    if unknown:
-        told = ", ".join(unknown[:MOST_MISSING]) + (", ..." if len(unknown) > MOST_MISSING else "")
-        sheet.refuse(f"has {told}. Its columns are {listed(sheet.names)}")
-    return found
-
-
-def check_roles(where: str, as_text: set[str], dropped: set[str]) -> None:
-    """Refuse columns that are to be taken as text and to be left out."""
-    if as_text & dropped:
-        raise ValueError(f"{where}: drop must not hold a column that text holds, got {shown(min(as_text & dropped))}.")
-
-
-def _in_brackets(sheet: Sheet, given: Any) -> str:
-    """Return how a list is written that was given as one text, with commas between names."""
-    if not isinstance(given, str) or len(given) >= LONGEST_SHOWN:
-        return ""
-    names = [given] if sheet.name_of(given) else [name.strip() for name in given.split(",")]
-    return f" Write {names!r}."
-
-
-def split_rows(sheet: Sheet, test_size: float, seed: int, problems: Problems) -> tuple[Array, Array]:
-    """Return the training rows and the test rows, both in a drawn order."""
-    n_test = round(sheet.n_rows * test_size)
-    if test_size and not 0 < n_test < sheet.n_rows:
-        problems.add(f"has {count(sheet.n_rows, 'row')}, too few to keep a part of {test_size} for testing")
-    order = np.random.RandomState(seed).permutation(sheet.n_rows)
-    return order[n_test:], order[:n_test]

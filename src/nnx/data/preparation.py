@@ -38,9 +38,9 @@ class Preparation:
         unless the day would be the first in all of them otherwise.
     lenient : bool
         Whether columns that are no use are left out (``Table.left_out``): those that are empty or hold only one value
-        in the training rows, and texts too many to be categories. Texts among numbers are missing values then, or
-        categories if the column holds few different values. Otherwise such columns are errors, and those of one value
-        stay.
+        in the training rows, and texts too many to be categories. Texts among numbers or dates are missing values
+        then, or categories if a column of numbers holds few different values. Otherwise such columns are errors,
+        and those of one value stay.
     """
 
     scaling: str = STANDARD

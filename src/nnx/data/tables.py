@@ -2,49 +2,44 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
 
 from nnx._base import check, config
-from nnx._base.text import abridged
 from nnx._base.typing import Array, ArrayLike, Path
+from nnx.data.answers import check_answers, chosen_categories
 from nnx.data.columns import (
     Column,
     Date,
     Ignored,
     Number,
     Text,
-    check_answers,
-    chosen_categories,
     described_column,
     description,
 )
-from nnx.data.learning import (
-    MOST_MISSING,
-    Roles,
-    check_roles,
-    learnt,
-    names_of,
-    propose_dropping,
-    row_numbers,
-    split_rows,
-)
-from nnx.data.notation import is_gap
+from nnx.data.learning import learnt, propose_dropping, row_numbers
 from nnx.data.preparation import Preparation
 from nnx.data.problems import Problems
 from nnx.data.records import sheet_of
+from nnx.data.roles import (
+    MOST_MISSING,
+    Roles,
+    check_choices,
+    check_roles,
+    checked_rows,
+    names_of,
+    positions_without,
+    read_table,
+    roles_of,
+    rows_without,
+    split_rows,
+)
 from nnx.data.scaling import STANDARD
 from nnx.data.sheet import Sheet, count, listed, shown
-from nnx.data.table_files import names_of_file, read_sheet
-
-#: A table prints no more columns than this.
-SHOWN_COLUMNS = 30
-#: So many columns with the same name but for its number share a line.
-SHARED_LINE = 8
-NUMBERED = re.compile(r"(.*?)(\d{1,9})", re.DOTALL)
+from nnx.data.summaries import summaries
+from nnx.data.table_files import names_of_file
 
 
 class Table:
@@ -215,13 +210,14 @@ progress
         >>> X[2]
         array([0., 1., 1.], dtype=float32)
         """
-        how = Preparation(scaling, indicators, rare, one_hot, dates, lenient)
-        sheet = _read("Table.learn", data, header, encoding, progress)
-        roles = _roles(sheet, target, task, text, drop, gaps, decimal, how)
-        rows = _checked_rows("Table.learn", training_rows, sheet.n_rows)
+        check_choices("Table.learn", task, gaps, decimal, progress)
+        how = Preparation(scaling, indicators, rare, one_hot, dates, lenient).checked("Table.learn")
+        sheet = read_table("Table.learn", data, header, encoding, progress)
+        roles = roles_of(sheet, target, task, text, drop, gaps, decimal)
+        rows = checked_rows("Table.learn", training_rows, sheet.n_rows)
         if gaps == "fill":
-            out = _rows_without(sheet, sheet.places[roles.target])
-            rows = _positions_without(rows, out, sheet.n_rows)
+            out = rows_without(sheet, sheet.places[roles.target])
+            rows = positions_without(rows, out, sheet.n_rows)
             if len(rows) == 0 and len(out) < sheet.n_rows:
                 sheet.refuse(f"holds no value in column {shown(roles.target)} in any of the training rows")
             sheet.leave_out(out.tolist())
@@ -281,7 +277,7 @@ progress
         """
         sheet = self._sheet("Table.read_samples", data, unknown, encoding)
         places = self._places(sheet, with_target=True)
-        out = _rows_without(sheet, places[self.target.name], self.classes or ())
+        out = rows_without(sheet, places[self.target.name], self.classes or ())
         if len(out) == sheet.n_rows:
             sheet.refuse(f"holds no value in column {shown(self.target.name)}, which is to be predicted")
         sheet.leave_out(out.tolist())
@@ -389,38 +385,8 @@ progress
         return cls(columns, described["target"], described["header"])
 
     def __repr__(self) -> str:
-        rows = _summaries(self.inputs)
-        rest = sum(n_columns for _, n_columns in rows[SHOWN_COLUMNS:])
-        lines = [line for line, _ in rows[:SHOWN_COLUMNS]]
-        lines += [f"and {rest:,} more columns"] if rest else []
-        lines.append(f"target {shown(self.target.name)}: {self.target.summary()}")
-        return "Table(\n" + "".join(f"  {line},\n" for line in lines) + ")"
-
-
-def _summaries(columns: Sequence[Number | Text | Date]) -> list[tuple[str, int]]:
-    """Return lines about columns, each with how many it is about: many numbered ones, such as pixels, share a line."""
-    rows = []
-    start = 0
-    while start < len(columns):
-        end = start + 1
-        while end < len(columns) and _follows(columns[end - 1], columns[end]):
-            end += 1
-        if end - start >= SHARED_LINE:
-            names = f"{shown(columns[start].name)} to {shown(columns[end - 1].name)}"
-            rows.append((f"{names}: {end - start:,} columns of numbers", end - start))
-        else:
-            rows += [(f"{shown(column.name)}: {column.summary()}", 1) for column in columns[start:end]]
-        start = end
-    return rows
-
-
-def _follows(one: Number | Text | Date, other: Number | Text | Date) -> bool:
-    """Return whether two columns of numbers are called "pixel8" and "pixel9", or the like."""
-    names = [NUMBERED.fullmatch(column.name) for column in (one, other) if isinstance(column, Number)]
-    if len(names) < 2 or not all(names):
-        return False
-    (stem, number), (other_stem, other_number) = (name.groups() for name in names if name)
-    return stem == other_stem and int(other_number) == int(number) + 1
+        target = f"target {shown(self.target.name)}: {self.target.summary()}"
+        return "Table(\n" + "".join(f"  {line},\n" for line in [*summaries(self.inputs), target]) + ")"
 
 
 # Learning the columns of a file
@@ -507,8 +473,8 @@ def load_csv(
         day is then the first in all of the column read the other way.
     lenient : bool
         Whether columns that are of no use are left out: empty ones, those with one value in all training rows, and
-        texts too many to be categories. Of texts among numbers the column is one of texts then if it holds at most ten
-        different values; else they are missing values, in later tables too. If not, all these are errors, but for
+        texts too many to be categories. Texts among numbers or dates are missing values then, in later tables too; but
+        a column of numbers with at most ten different values is one of texts. If not, all these are errors, but for
         columns of one value.
     encoding : str, optional
         Of the text, by a name that Python knows, such as "latin-1"; UTF-8 without it, or UTF-16 if the file begins
@@ -538,52 +504,18 @@ def load_csv(
     where = "load_csv"
     test_size = check.fraction(where, "test_size", test_size)
     seed = check.whole(where, "seed", seed, 0, 2**32 - 1)
-    how = Preparation(scaling, indicators, rare, one_hot, dates, lenient)
-    sheet = _read(where, path, header, encoding, progress)
-    roles = _roles(sheet, target, task, text, drop, gaps, decimal, how)
+    check_choices(where, task, gaps, decimal, progress)
+    how = Preparation(scaling, indicators, rare, one_hot, dates, lenient).checked(where)
+    sheet = read_table(where, path, header, encoding, progress)
+    roles = roles_of(sheet, target, task, text, drop, gaps, decimal)
     if gaps == "fill":
-        out = _rows_without(sheet, sheet.places[roles.target])
+        out = rows_without(sheet, sheet.places[roles.target])
         sheet.leave_out(out.tolist() if len(out) < sheet.n_rows else ())
     problems = Problems(sheet)
     training_rows, test_rows = split_rows(sheet, test_size, seed, problems)
     table = _learnt_table(sheet, training_rows, roles, how, problems)
     X, y, X_test, y_test = table._parts(sheet, training_rows, test_rows)
     return X, y, X_test, y_test, table
-
-
-def _read(where: str, data: Any, header: bool | None, encoding: str | None, progress: bool) -> Sheet:
-    """Return the cells of a table; `load_csv` reads files only, or what has been read of one."""
-    check.flag(where, "progress", progress)
-    is_file = where == "load_csv" and not isinstance(data, Sheet)
-    sheet = (read_sheet if is_file else sheet_of)(where, data, header, encoding, progress)
-    sheet.where = where
-    return sheet
-
-
-def _roles(
-    sheet: Sheet,
-    target: str | int,
-    task: str | None,
-    text: Collection[str | int],
-    drop: Collection[str | int],
-    gaps: str,
-    decimal: str | None,
-    how: Preparation,
-) -> Roles:
-    """Return what is said of a table's columns; refuse arguments that cannot be."""
-    where = sheet.where
-    check.one_of(where, "task", task, (None, "classification", "regression"))
-    check.one_of(where, "gaps", gaps, ("fill", "refuse"))
-    check.one_of(where, "decimal", decimal, (None, ".", ","))
-    how.checked(where)
-    (name,), as_text, dropped = names_of(sheet, target=[target], text=text, drop=drop)
-    check_roles(where, as_text, dropped)
-    if name in dropped:
-        raise ValueError(f"{where}: drop must not hold the target, got {name!r}.")
-    if name in as_text and task == "regression":
-        raise ValueError(f"{where}: text must not hold the target of a regression, got {name!r}.")
-    task = "classification" if name in as_text else task
-    return Roles(name, task, as_text, dropped, gaps == "refuse", decimal)
 
 
 def _learnt_table(sheet: Sheet, training_rows: Array, roles: Roles, how: Preparation, problems: Problems) -> Table:
@@ -598,28 +530,6 @@ def _learnt_table(sheet: Sheet, training_rows: Array, roles: Roles, how: Prepara
         sheet.refuse(f"has no column beside {shown(roles.target)} to predict it from{why}")
     table.n_left_out, table.row_numbers, table.left_out = sheet.n_left_out, numbering, left_out
     return table
-
-
-def _checked_rows(where: str, rows: Any, n_rows: int) -> Array:
-    """Return the positions of training rows, which are given as such or as flags."""
-    if rows is None:
-        return np.arange(n_rows)
-    given = check.plain(where, "training_rows", rows)
-    if given.dtype == np.bool_ and given.shape == (n_rows,):
-        given = np.flatnonzero(given)
-    if given.ndim != 1 or given.dtype.kind not in "iu" or len(given) == 0:
-        raise ValueError(f"{where}: training_rows must be positions of rows, one at least, got {abridged(rows)}.")
-    if given.min() < 0 or given.max() >= n_rows:
-        wrong = int(given.min() if given.min() < 0 else given.max())
-        raise ValueError(f"{where}: training_rows must be positions from 0 to {n_rows - 1}, got {wrong}.")
-    return given.astype(np.intp)
-
-
-def _positions_without(rows: Array, out: Array, n_rows: int) -> Array:
-    """Return the positions that rows have when others are left out."""
-    kept = np.ones(n_rows, np.bool_)
-    kept[out] = False
-    return np.asarray((np.cumsum(kept) - 1)[rows[kept[rows]]])
 
 
 def problems_without_target(
@@ -638,18 +548,6 @@ def problems_without_target(
     columns, _ = learnt(sheet, np.arange(sheet.n_rows), roles, Preparation(), problems)
     propose_dropping(problems, row_numbers(sheet, columns))
     return problems
-
-
-def _rows_without(sheet: Sheet, place: int, known: Collection[str] = ()) -> Array:
-    """Return the rows without a value in a column.
-
-    Marks of a gap that are ``known`` classes, as in tables of older versions, are values.
-    """
-    cells = sheet.columns[place]
-    gaps = cells.gaps
-    if any(map(is_gap, known)):
-        gaps = gaps & ~np.array([cell in known for cell in cells.distinct], np.bool_)[cells.codes]
-    return np.flatnonzero(gaps)
 
 
 def column_names(path: Path, header: bool | None = None, encoding: str | None = None) -> list[str]:

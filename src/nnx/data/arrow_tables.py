@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,44 +16,62 @@ from nnx._base.typing import Array
 from nnx.data.cells import Cells, Dates, TextList, Texts, of_codes, of_numbers
 from nnx.data.objects import as_cell, objects
 from nnx.data.sheet import Sheet
-from nnx.data.sources import Source
+from nnx.data.sources import LEAST_SHOWN, Source
+from nnx.errors import DataFileError
 
 #: What `str.strip` removes.
 BLANKS = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
+#: What pyarrow raises about files that are not whole, or not its own.
+BROKEN = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, ArithmeticError)
 #: Columns in which pandas keeps the numbers or names of its rows.
 ROW_NAMES = re.compile(r"__index_level_\d+__")
 
 
 def read_parquet(source: Source, progress: bool) -> Sheet:
-    """Return the cells of a Parquet file, column after column."""
+    """Return the cells of a Parquet file."""
     with source.stream() as stream:
         try:
-            opened = parquet.ParquetFile(stream)
-            names = [name for name in opened.schema_arrow.names if not ROW_NAMES.fullmatch(name)]
-            sheet = Sheet(source.where, source.name, names, [])  # refuses names that stand twice
-            bar = progress_bar(len(names), 0, "column") if progress else None
-            for name in names:
-                sheet.add(cells_of_column(opened.read(columns=[name])[name]))
-                if bar is not None:
-                    bar.update()
-            if bar is not None:
-                bar.close()
-        except (pa.ArrowException, OSError) as error:
+            file = parquet.ParquetFile(stream)
+            return _read(source, file.schema_arrow.names, lambda name: file.read(columns=[name]), progress)
+        except BROKEN as error:
             _refuse(source, "Parquet", error)
-    return _filled(sheet)
 
 
-def read_feather(source: Source) -> Sheet:
+def read_feather(source: Source, progress: bool) -> Sheet:
     """Return the cells of a Feather file."""
     with source.stream() as stream:
         try:
-            table = feather.read_table(stream)
-            return sheet_of_table(source.where, source.name, table)
-        except (pa.ArrowException, OSError) as error:
+            names = pa.ipc.open_file(stream).schema.names
+            return _read(source, names, lambda name: _sound(feather.read_table(stream, columns=[name])), progress)
+        except BROKEN as error:
             _refuse(source, "Feather", error)
 
 
+def _sound(table: Any) -> Any:
+    """Return a table whose file pyarrow has not looked into: what is broken there may crash the process later."""
+    table.validate(full=True)
+    return table
+
+
+def _read(source: Source, names: list[str], read: Callable[[str], Any], progress: bool) -> Sheet:
+    """Return the cells of columns that are read one after another, so that none is in memory twice for long."""
+    names = [name for name in names if not ROW_NAMES.fullmatch(name)]
+    sheet = Sheet(source.where, source.name, names, [])  # refuses names that stand twice
+    bar = progress_bar(len(names), 0, "column") if progress and source.size >= LEAST_SHOWN else None
+    try:
+        for name in names:
+            sheet.add(cells_of_column(read(name).column(0)))
+            if bar is not None:
+                bar.update()
+    finally:
+        if bar is not None:
+            bar.close()
+    return _filled(sheet)
+
+
 def _refuse(source: Source, kind: str, error: Exception) -> NoReturn:
+    if isinstance(error, DataFileError):
+        raise error
     first, *_ = str(error).splitlines() or [""]
     source.refuse(f"cannot be read as a {kind} file ({first.strip().rstrip('.')})")
 

@@ -32,6 +32,8 @@ SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 SAMPLE = 100_000
 #: Bytes that are read at a time, and cells that are then taken at a time.
 BLOCK, BATCH = 1 << 22, 100_000
+#: Rows that are taken at a time at least: each column of each batch has its cost.
+LEAST_BATCH = 100
 #: Smaller files are read before pyarrow is imported, and wider ones as fast without it.
 LEAST_FAST, WIDEST_FAST = 2_000_000, 2_000
 
@@ -158,6 +160,8 @@ def _is_no_name(cell: str) -> bool:
 
 def _reader(source: Source, lines: Iterable[str], delimiter: str) -> Any:
     try:
+        if delimiter == '"':
+            raise ValueError("quotes stand around cells")
         return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     except (TypeError, ValueError):
         source.refuse(f"names {delimiter!r} as what separates cells, which cannot")
@@ -235,7 +239,7 @@ class _Rows:
     def _read_plainly(self, blocks: Iterable[bytes], skip: int = 0) -> None:
         before = self._line + skip
         reader = _reader(self.source, islice(_lines(self.source, blocks), skip, None), self.layout.delimiter)
-        most = max(1, BATCH // self.layout.width)
+        most = max(LEAST_BATCH, BATCH // self.layout.width)
         rows: list[list[str]] = []
         ends: list[int] = []
         self._line = before
@@ -259,19 +263,22 @@ class _Rows:
         width = self.layout.width
         if width == 1:
             rows, ends = self._with_gaps(rows, ends)
-        elif {*map(len, rows)} != {width}:
-            filled = [row != [] and (len(row) > 1 or row[0].strip() != "") for row in rows]
+        if {*map(len, rows)} != {width}:
+            filled = [len(row) > 1 or (row != [] and (width == 1 or row[0].strip() != "")) for row in rows]
             rows, ends = [*compress(rows, filled)], [*compress(ends, filled)]
-        odd = [number for number, row in enumerate(rows) if len(row) != width]
-        if odd and not self.n_odd:
-            self._first_odd = ends[odd[0]], len(rows[odd[0]])
-        self.n_odd += len(odd)
+            self._note_odd(rows, ends)
         if rows and not self.n_odd:
             cells = zip(*rows, strict=True) if self.only is None else [[row[self.only] for row in rows]]
             for gathered, column in zip(self.columns, cells, strict=True):
                 gathered.add(column)
             self._ends.append(np.array(ends))
         self.n_rows += len(rows)
+
+    def _note_odd(self, rows: list[list[str]], ends: list[int]) -> None:
+        odd = [number for number, row in enumerate(rows) if len(row) != self.layout.width]
+        if odd and not self.n_odd:
+            self._first_odd = ends[odd[0]], len(rows[odd[0]])
+        self.n_odd += len(odd)
 
     def _with_gaps(self, rows: list[list[str]], ends: list[int]) -> tuple[list[list[str]], list[int]]:
         """Return the rows of a single column with the blank lines between them, which may be of an earlier batch."""

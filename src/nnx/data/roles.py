@@ -12,7 +12,6 @@ from nnx._base import check
 from nnx._base.text import LONGEST_SHOWN, abridged
 from nnx._base.typing import Array
 from nnx.data.notation import is_gap
-from nnx.data.preparation import Preparation
 from nnx.data.problems import Problems
 from nnx.data.records import sheet_of
 from nnx.data.sheet import Sheet, count, listed, shown
@@ -38,25 +37,33 @@ class Roles:
         return name in self.as_text or (name == self.target and self.task == "classification")
 
 
-def with_roles(
-    where: str,
-    data: Any,
+def check_choices(where: str, task: str | None, gaps: str, decimal: str | None, progress: bool) -> None:
+    """Refuse arguments that cannot be, before a file is read."""
+    check.one_of(where, "task", task, (None, "classification", "regression"))
+    check.one_of(where, "gaps", gaps, ("fill", "refuse"))
+    check.one_of(where, "decimal", decimal, (None, ".", ","))
+    check.flag(where, "progress", progress)
+
+
+def read_table(where: str, data: Any, header: bool | None, encoding: str | None, progress: bool) -> Sheet:
+    """Return the cells of a table; `load_csv` reads files only, or what has been read of one."""
+    is_file = where == "load_csv" and not isinstance(data, Sheet)
+    sheet = (read_sheet if is_file else sheet_of)(where, data, header, encoding, progress)
+    sheet.where = where
+    return sheet
+
+
+def roles_of(
+    sheet: Sheet,
     target: str | int,
-    header: bool | None,
     task: str | None,
     text: Collection[str | int],
     drop: Collection[str | int],
     gaps: str,
     decimal: str | None,
-    how: Preparation,
-) -> tuple[Sheet, Roles]:
-    """Return the cells of a table, and what is said of its columns; refuse arguments that cannot be."""
-    check.one_of(where, "task", task, (None, "classification", "regression"))
-    check.one_of(where, "gaps", gaps, ("fill", "refuse"))
-    check.one_of(where, "decimal", decimal, (None, ".", ","))
-    how.checked(where)
-    sheet = read_sheet(where, data, header) if where == "load_csv" else sheet_of(where, data, header)
-    sheet.where = where
+) -> Roles:
+    """Return what is said of a table's columns; refuse columns that are not there or have two roles."""
+    where = sheet.where
     (name,), as_text, dropped = names_of(sheet, target=[target], text=text, drop=drop)
     check_roles(where, as_text, dropped)
     if name in dropped:
@@ -64,7 +71,7 @@ def with_roles(
     if name in as_text and task == "regression":
         raise ValueError(f"{where}: text must not hold the target of a regression, got {name!r}.")
     task = "classification" if name in as_text else task
-    return sheet, Roles(name, task, as_text, dropped, gaps == "refuse", decimal)
+    return Roles(name, task, as_text, dropped, gaps == "refuse", decimal)
 
 
 def names_of(sheet: Sheet, **given: Any) -> list[set[str]]:

@@ -16,6 +16,8 @@ from nnx._base.text import abridged
 from nnx.errors import DataFileError
 
 UTF8 = "utf-8-sig"
+#: Files of fewer bytes are read before a bar says much.
+LEAST_SHOWN = 20_000_000
 #: Files that begin so are in UTF-16, and in no other encoding that is in use.
 MARKS_OF_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -109,7 +111,7 @@ class Source:
         """
         encoding = self._encoding or ("utf-16" if self.begins_with(*MARKS_OF_UTF16) else UTF8)
         decoder = None if is_utf8(encoding) else codecs.getincrementaldecoder(encoding)()
-        bar = progress_bar(self.size, 0, "B") if shown and self._progress else None
+        bar = progress_bar(self.size, 0, "B") if shown and self._progress and self.size >= LEAST_SHOWN else None
         try:
             with self.stream() as stream:
                 first = True

@@ -26,18 +26,20 @@ from nnx.data.records import sheet_of
 from nnx.data.roles import (
     MOST_MISSING,
     Roles,
+    check_choices,
     check_roles,
     checked_rows,
     names_of,
     positions_without,
+    read_table,
+    roles_of,
     rows_without,
     split_rows,
-    with_roles,
 )
 from nnx.data.scaling import STANDARD
 from nnx.data.sheet import Sheet, count, listed, shown
 from nnx.data.summaries import summaries
-from nnx.data.table_files import names_of_file, read_sheet
+from nnx.data.table_files import names_of_file
 
 
 class Table:
@@ -169,6 +171,8 @@ class Table:
         one_hot: int | None = None,
         dates: bool | str = True,
         lenient: bool = False,
+        encoding: str | None = None,
+        progress: bool = False,
     ) -> Table:
         """Return what is learnt of the columns of any table; `read_samples` then gives the samples.
 
@@ -176,7 +180,8 @@ class Table:
         ----------
         data : path, open file, data frame, dict of columns or list of dicts
             As of `read_inputs`.
-        target, header, task, text, drop, gaps, decimal, scaling, indicators, rare, one_hot, dates, lenient
+        target, header, task, text, drop, gaps, decimal, scaling, indicators, rare, one_hot, dates, lenient, encoding, \
+progress
             As of `load_csv`.
         training_rows : array of int, or of bool, optional
             The rows that means, scales, quantiles and the counts of categories are those of: their positions, or one
@@ -205,8 +210,10 @@ class Table:
         >>> X[2]
         array([0., 1., 1.], dtype=float32)
         """
-        how = Preparation(scaling, indicators, rare, one_hot, dates, lenient)
-        sheet, roles = with_roles("Table.learn", data, target, header, task, text, drop, gaps, decimal, how)
+        check_choices("Table.learn", task, gaps, decimal, progress)
+        how = Preparation(scaling, indicators, rare, one_hot, dates, lenient).checked("Table.learn")
+        sheet = read_table("Table.learn", data, header, encoding, progress)
+        roles = roles_of(sheet, target, task, text, drop, gaps, decimal)
         rows = checked_rows("Table.learn", training_rows, sheet.n_rows)
         if gaps == "fill":
             out = rows_without(sheet, sheet.places[roles.target])
@@ -218,16 +225,19 @@ class Table:
 
     # From tables to arrays
 
-    def read_inputs(self, data: Any, *, unknown: str = "error") -> Array:
+    def read_inputs(self, data: Any, *, unknown: str = "error", encoding: str | None = None) -> Array:
         """Return what a network takes from a table with the same columns; the target's may be missing.
 
         Parameters
         ----------
         data : path, open file, data frame, dict of columns or list of dicts
-            A CSV file, or a Python object with named columns; in these, None and NaN are missing values, too. Columns
-            are found by their names, and others are passed over; in a file without a header, by their places.
+            A CSV, Parquet or Feather file, or a Python object with named columns; in these, None and NaN are missing
+            values, too. Columns are found by their names, and others are passed over; in a file without a header, by
+            their places.
         unknown : "error" or "missing"
             What a text is that is none of its column's categories.
+        encoding : str, optional
+            Of a file's text, as of `load_csv`.
 
         Returns
         -------
@@ -241,17 +251,17 @@ class Table:
             If columns are missing, or cells are no numbers or no known categories. The message names all columns that
             have such cells, with the first of each.
         """
-        sheet = self._sheet("Table.read_inputs", data, unknown)
+        sheet = self._sheet("Table.read_inputs", data, unknown, encoding)
         return self._inputs(sheet, self._places(sheet, with_target=False), unknown)
 
-    def read_samples(self, data: Any, *, unknown: str = "error") -> tuple[Array, Array]:
+    def read_samples(self, data: Any, *, unknown: str = "error", encoding: str | None = None) -> tuple[Array, Array]:
         """Return inputs and targets from a table with the same columns.
 
         Rows without a target are left out.
 
         Parameters
         ----------
-        data, unknown
+        data, unknown, encoding
             As of `read_inputs`. An unknown class is always an error.
 
         Returns
@@ -265,7 +275,7 @@ class Table:
         TypeError, DataFileError
             As `read_inputs` does, and if no row has a target, or one is no known class.
         """
-        sheet = self._sheet("Table.read_samples", data, unknown)
+        sheet = self._sheet("Table.read_samples", data, unknown, encoding)
         places = self._places(sheet, with_target=True)
         out = rows_without(sheet, places[self.target.name], self.classes or ())
         if len(out) == sheet.n_rows:
@@ -273,9 +283,9 @@ class Table:
         sheet.leave_out(out.tolist())
         return self._samples(sheet, places, unknown)
 
-    def _sheet(self, where: str, data: Any, unknown: str) -> Sheet:
+    def _sheet(self, where: str, data: Any, unknown: str, encoding: str | None) -> Sheet:
         check.one_of(where, "unknown", unknown, ("error", "missing"))
-        sheet = sheet_of(where, data, self.header)
+        sheet = sheet_of(where, data, self.header, encoding)
         sheet.where = where
         return sheet
 
@@ -400,6 +410,8 @@ def load_csv(
     one_hot: int | None = None,
     dates: bool | str = True,
     lenient: bool = False,
+    encoding: str | None = None,
+    progress: bool = False,
 ) -> tuple[Array, Array, Array, Array, Table]:
     """Return the rows of a CSV file as training and test samples, and what was learnt about its columns.
 
@@ -416,8 +428,9 @@ def load_csv(
     Parameters
     ----------
     path : str or path, or a file open for reading
-        UTF-8 text. What separates cells is the first of tab, semicolon, bar and comma that splits the first 20 rows
-        into equally many cells.
+        Text, where what separates cells is the first of tab, semicolon, bar and comma that splits the first 20 rows
+        into equally many cells. Or a Parquet or Feather file, which takes pyarrow (the extra ``nnx-core[tables]``);
+        with it, large files of text are read some times faster too.
     target : str or int
         The column to predict: its name, or its position as Python counts (−1 is the last).
     test_size : float
@@ -463,6 +476,11 @@ def load_csv(
         texts too many to be categories. Texts among numbers or dates are missing values then, in later tables too; but
         a column of numbers with at most ten different values is one of texts. If not, all these are errors, but for
         columns of one value.
+    encoding : str, optional
+        Of the text, by a name that Python knows, such as "latin-1"; UTF-8 without it, or UTF-16 if the file begins
+        with its byte order mark. What is open as text is decoded already, and a Parquet or Feather file needs none.
+    progress : bool
+        Show a bar on stderr while a large file is read.
 
     Returns
     -------
@@ -486,8 +504,10 @@ def load_csv(
     where = "load_csv"
     test_size = check.fraction(where, "test_size", test_size)
     seed = check.whole(where, "seed", seed, 0, 2**32 - 1)
-    how = Preparation(scaling, indicators, rare, one_hot, dates, lenient)
-    sheet, roles = with_roles(where, path, target, header, task, text, drop, gaps, decimal, how)
+    check_choices(where, task, gaps, decimal, progress)
+    how = Preparation(scaling, indicators, rare, one_hot, dates, lenient).checked(where)
+    sheet = read_table(where, path, header, encoding, progress)
+    roles = roles_of(sheet, target, task, text, drop, gaps, decimal)
     if gaps == "fill":
         out = rows_without(sheet, sheet.places[roles.target])
         sheet.leave_out(out.tolist() if len(out) < sheet.n_rows else ())
@@ -520,7 +540,7 @@ def problems_without_target(
     decimal: str | None,
 ) -> Problems:
     """Return what would be in the way of loading a file if none of its columns were the target."""
-    sheet = read_sheet("load_csv", path, header)
+    sheet = sheet_of("load_csv", path, header)
     as_text, dropped = names_of(sheet, text=text, drop=drop)
     check_roles("load_csv", as_text, dropped)
     problems = Problems(sheet)
@@ -530,6 +550,6 @@ def problems_without_target(
     return problems
 
 
-def column_names(path: Path, header: bool | None = None) -> list[str]:
+def column_names(path: Path, header: bool | None = None, encoding: str | None = None) -> list[str]:
     """Return the names that `load_csv` would give a file's columns."""
-    return names_of_file("column_names", path, header)
+    return names_of_file("column_names", path, header, encoding)

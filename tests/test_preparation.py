@@ -12,6 +12,7 @@ import nnx
 from nnx.cli import main
 from nnx.data import scaling
 from nnx.data.columns import Date, Ignored, Number, Text
+from nnx.data.notation import is_gap
 from nnx.files import packing
 
 pytestmark = pytest.mark.one_backend
@@ -572,6 +573,10 @@ def test_any_table_is_learnt_or_refused_with_a_sentence(data, choices, drawn):
     assert repr(again) == repr(table)
     for found, expected in zip(again.read_samples(data), samples, strict=True):
         np.testing.assert_array_equal(found, expected)
+    row = drawn.draw(strategies.integers(0, len(y) - 1))
+    kept = [i for i, cell in enumerate(data["y"]) if cell is not None and not is_gap(str(cell).strip())][row]
+    alone = table.read_inputs({name: [cells[kept]] for name, cells in data.items()}, unknown="missing")
+    np.testing.assert_array_equal(alone[0], X[row])  # whatever else is in a table
 
 
 def test_a_model_with_an_embedding_predicts_from_files(tmp_path, monkeypatch, capsys):

@@ -37,6 +37,7 @@ def limit(monkeypatch, fast: bool, block: int = 64, few: int = 3, many: int = 6)
     monkeypatch.setattr(csv_files, "LEAST_FAST", 0 if fast else math.inf)
     monkeypatch.setattr(csv_files, "BLOCK", block)
     monkeypatch.setattr(csv_files, "BATCH", 12)
+    monkeypatch.setattr(csv_files, "LEAST_BATCH", 1)
     monkeypatch.setattr(gathering, "FEW", few)
     monkeypatch.setattr(gathering, "MANY", many)
 

@@ -262,3 +262,36 @@ def test_kernels_read_no_weight_that_is_not_there(bad):
         _kernels.backend.spline_forward(
             values, bins, parts, np.array([0, -3], np.int32), 1, weights, biases, np.empty((2, 2))
         )
+
+
+@pytest.mark.parametrize("degree", [0, 1])
+def test_held_out_rows_are_judged_with_each_epochs_own_weights(degree, dtype, monkeypatch):
+    """Also where several epochs are one compiled call."""
+
+    def losses(seconds):
+        monkeypatch.setattr(plan, "CALL_SECONDS", seconds)
+        np.random.seed(3)
+        model = nnx.Model()
+        model.add(layer_of(degree, dtype=dtype))
+        model.add(nnx.Layer_Dropout(0.2, seed=4))
+        model.add(nnx.Layer_Dense(3, 1, dtype=dtype))
+        model.set(
+            loss=nnx.Loss_MeanSquaredError(), optimizer=nnx.Optimizer_Adam(0.05), accuracy=nnx.Accuracy_Regression()
+        )
+        model.finalize()
+        values = np.clip(samples(90, dtype), -3, 3)
+        y = values[:, :1] + values[:, 1:2]
+        history = model.train(
+            values[:70],
+            y[:70],
+            epochs=12,
+            batch_size=32,
+            validation_data=(values[70:], y[70:]),
+            print_every=None,
+            callbacks=[nnx.EarlyStopping(patience=20)],
+        )
+        return history.validation_loss
+
+    together = losses(10.0)
+    one_by_one = losses(0.0)
+    np.testing.assert_array_equal(together, one_by_one)

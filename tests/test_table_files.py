@@ -112,6 +112,8 @@ def test_what_is_no_encoding_is_refused(encoding):
         (b"x,y\n" + b"1,2\n" * 50 + b'"3,4\n5,6\n', "cannot be read as CSV after line 51"),
         (b"x,y\n1," + b"2" * 200_000 + b"\n", "cannot be read as CSV after line 1 .field larger than"),
         (b'sep="\nx,y\n1,2\n', "names '\"' as what separates cells, which cannot"),
+        (b"PK\x03\x04\x14\0", r"is an Excel workbook or a zip archive\. Save its table as CSV\."),
+        (b"\x1f\x8b\x08\0", r"is compressed with gzip\. Unpack it first\."),
         (b"\x89PNG\r\n\x1a\n\0\0\0", "is not text in UTF-8"),
         (b"x,x\n1,2\n3,4\n", "has two columns 'x'"),
     ],
@@ -224,9 +226,9 @@ def parquet_file():
     return io.BytesIO(file.getvalue())
 
 
-def feather_file(version=2):
+def feather_file():
     table, file = table_of_pyarrow(), io.BytesIO()
-    pytest.importorskip("pyarrow.feather").write_feather(table, file, version=version)
+    pytest.importorskip("pyarrow.feather").write_feather(table, file)
     return io.BytesIO(file.getvalue())
 
 

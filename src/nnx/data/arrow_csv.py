@@ -13,8 +13,8 @@ from pyarrow import csv as arrow_csv
 
 from nnx._base.typing import Array
 from nnx.data.csv_blocks import RowEnds, is_certain
-from nnx.data.gathering import SPELLED, Gathered, numbers_of
-from nnx.data.notation import LARGEST, is_gap
+from nnx.data.gathering import Gathered
+from nnx.data.notation import LARGEST, SPELLED, is_gap, numbers_of
 
 #: What `str.strip` removes.
 BLANKS = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())

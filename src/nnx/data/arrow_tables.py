@@ -23,8 +23,6 @@ from nnx.errors import DataFileError
 BLANKS = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
 #: What pyarrow raises about files that are not whole, or not its own.
 BROKEN = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, ArithmeticError)
-#: What Feather files of the first version begin with.
-OLD_FEATHER = b"FEA1"
 #: Columns in which pandas keeps the numbers or names of its rows.
 ROW_NAMES = re.compile(r"__index_level_\d+__")
 
@@ -43,8 +41,6 @@ def read_feather(source: Source, progress: bool) -> Sheet:
     """Return the cells of a Feather file."""
     with source.stream() as stream:
         try:
-            if source.begins_with(OLD_FEATHER):
-                return sheet_of_table(source.where, source.name, _sound(feather.read_table(stream)))
             names = pa.ipc.open_file(stream).schema.names
             return _read(source, names, lambda name: _sound(feather.read_table(stream, columns=[name])), progress)
         except BROKEN as error:

@@ -6,13 +6,16 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import overload
 
 import numpy as np
 
 from nnx._base.typing import Array
-from nnx.data.notation import LARGEST, PLAIN, Cell, Notation, is_gap, number
+from nnx.data.notation import LARGEST, PLAIN, Cell, Notation, is_gap, number, numbers_of
+
+#: Of more different texts it is found out one by one whether they are numbers, which most often ends at the first.
+MANY = 200_000
 
 
 class Cells(Sequence[Cell]):
@@ -158,7 +161,15 @@ class Texts(Cells):
     @cached_property
     def only_numbers(self) -> bool:  # type: ignore[override]
         """Whether all cells that are no gaps are numbers as programs write them."""
+        if self._plain is not None:
+            return True
         return all(number(cell) is not None or is_gap(cell) for cell in self._distinct)
+
+    @cached_property
+    def _plain(self) -> Array | None:
+        """The numbers of texts that are numbers as programs write them or gaps, fast."""
+        texts = [cell for cell in islice(self._distinct, 1 + MANY) if isinstance(cell, str)]
+        return numbers_of(texts) if len(texts) == len(self._distinct) else None
 
     @property
     def gaps(self) -> Array:
@@ -171,6 +182,8 @@ class Texts(Cells):
 
     def numbers(self, notation: Notation = PLAIN) -> Array:
         """Return float64 numbers (rows,) in a notation, NaN where a cell is none."""
+        if notation == PLAIN and self._plain is not None:
+            return np.asarray(self._plain[self._codes])
         if notation not in self._values:
             found = map(notation.number, self._distinct)
             values = (math.nan if value is None else value for value in found)

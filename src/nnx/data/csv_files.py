@@ -32,6 +32,8 @@ SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 SAMPLE = 100_000
 #: Bytes that are read at a time, and cells that are then taken at a time.
 BLOCK, BATCH = 1 << 22, 100_000
+#: Rows that are taken at a time at least: each column of each batch has its cost.
+LEAST_BATCH = 100
 #: Smaller files are read before pyarrow is imported, and wider ones as fast without it.
 LEAST_FAST, WIDEST_FAST = 2_000_000, 2_000
 
@@ -237,7 +239,7 @@ class _Rows:
     def _read_plainly(self, blocks: Iterable[bytes], skip: int = 0) -> None:
         before = self._line + skip
         reader = _reader(self.source, islice(_lines(self.source, blocks), skip, None), self.layout.delimiter)
-        most = max(1, BATCH // self.layout.width)
+        most = max(LEAST_BATCH, BATCH // self.layout.width)
         rows: list[list[str]] = []
         ends: list[int] = []
         self._line = before

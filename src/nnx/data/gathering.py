@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from itertools import product
 
 import numpy as np
 
 from nnx._base.typing import Array
 from nnx.data.cells import Cells, Later, Numbers, TextList, Texts
-from nnx.data.notation import GAPS, LARGEST, is_gap, number
+from nnx.data.notation import numbers_of
 
 #: A column of more different texts than this is kept as an array if all are numbers, else up to the second number.
 FEW, MANY = 4096, 200_000
-#: The gaps in all cases of letters.
-SPELLED = frozenset("".join(each) for gap in GAPS for each in product(*((c.lower(), c.upper()) for c in gap)))
 
 
 class Growing:
@@ -141,31 +138,3 @@ def stripped(different: Sequence[str], codes: Array) -> Texts:
     if len(places) < len(different):
         codes = np.array(new_codes, np.int32)[codes]
     return Texts(TextList.of(places) if len(places) > FEW else [*places], codes)
-
-
-def numbers_of(cells: Sequence[str]) -> Array | None:
-    """Return the numbers of cells as programs write them, NaN for gaps; None if there is something else."""
-    values = _floats(cells)
-    if values is None:
-        cells = ["nan" if cell in SPELLED else cell for cell in cells]
-        values = _floats(cells)
-    if values is None:
-        return _one_by_one(cells)
-    unusual = np.flatnonzero(~(np.abs(values) <= LARGEST)).tolist()
-    return values if all(is_gap(cells[row].strip()) for row in unusual) else None
-
-
-def _floats(cells: Sequence[str]) -> Array | None:
-    try:
-        values = np.fromiter(map(float, cells), np.float64, len(cells))
-    except ValueError:
-        return None
-    return None if "_" in "".join(cells) else values  # Python's own notation, in no other's files
-
-
-def _one_by_one(cells: Sequence[str]) -> Array | None:
-    different = {cell: cell.strip() for cell in dict.fromkeys(cells)}
-    found = {cell: math.nan if is_gap(text) else number(text) for cell, text in different.items()}
-    if None in found.values():
-        return None
-    return np.array([found[cell] for cell in cells], np.float64)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from itertools import islice, product
 from typing import TypeAlias
 
+import numpy as np
+
+from nnx._base.typing import Array
+
 #: Text of a file, or a value of a Python object.
 Cell: TypeAlias = str | int | float
 
 #: Values that are missing, in any case of letters.
 GAPS = frozenset({"", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "null"})
+#: The gaps in all cases of letters.
+SPELLED = frozenset("".join(each) for gap in GAPS for each in product(*((c.lower(), c.upper()) for c in gap)))
 #: Numbers up to this size have squares and sums that doubles can hold.
 LARGEST = 1e100
 
@@ -177,3 +184,37 @@ def most_common(cells: Mapping[str, int], decimal: str) -> Notation:
 
 def _n_read(notation: Notation, cells: Mapping[str, int]) -> int:
     return sum(times for cell, times in cells.items() if notation.number(cell) is not None)
+
+
+# Whole columns, as programs write them
+
+
+def numbers_of(cells: Sequence[str]) -> Array | None:
+    """Return the numbers of cells as programs write them, NaN for gaps; None if there is something else."""
+    values = _floats(cells)
+    if values is None:
+        cells = ["nan" if cell in SPELLED else cell for cell in cells]
+        values = _floats(cells)
+    if values is None:
+        return _one_by_one(cells)
+    unusual = np.flatnonzero(~(np.abs(values) <= LARGEST)).tolist()
+    return values if all(is_gap(cells[row].strip()) for row in unusual) else None
+
+
+def _floats(cells: Sequence[str]) -> Array | None:
+    try:
+        values = np.fromiter(map(float, cells), np.float64, len(cells))
+    except ValueError:
+        return None
+    return None if "_" in "".join(cells) else values  # Python's own notation, in no other's files
+
+
+def _one_by_one(cells: Sequence[str]) -> Array | None:
+    found: dict[str, float] = {}
+    for cell in dict.fromkeys(cells):
+        text = cell.strip()
+        value = math.nan if is_gap(text) else number(text)
+        if value is None:
+            return None
+        found[cell] = value
+    return np.array([found[cell] for cell in cells], np.float64)

@@ -12,7 +12,6 @@ from nnx._base import check
 from nnx._base.text import LONGEST_SHOWN, abridged
 from nnx._base.typing import Array
 from nnx.data.notation import is_gap
-from nnx.data.preparation import Preparation
 from nnx.data.problems import Problems
 from nnx.data.records import sheet_of
 from nnx.data.sheet import Sheet, count, listed, shown
@@ -38,9 +37,16 @@ class Roles:
         return name in self.as_text or (name == self.target and self.task == "classification")
 
 
+def check_choices(where: str, task: str | None, gaps: str, decimal: str | None, progress: bool) -> None:
+    """Refuse arguments that cannot be, before a file is read."""
+    check.one_of(where, "task", task, (None, "classification", "regression"))
+    check.one_of(where, "gaps", gaps, ("fill", "refuse"))
+    check.one_of(where, "decimal", decimal, (None, ".", ","))
+    check.flag(where, "progress", progress)
+
+
 def read_table(where: str, data: Any, header: bool | None, encoding: str | None, progress: bool) -> Sheet:
     """Return the cells of a table; `load_csv` reads files only, or what has been read of one."""
-    check.flag(where, "progress", progress)
     is_file = where == "load_csv" and not isinstance(data, Sheet)
     sheet = (read_sheet if is_file else sheet_of)(where, data, header, encoding, progress)
     sheet.where = where
@@ -55,14 +61,9 @@ def roles_of(
     drop: Collection[str | int],
     gaps: str,
     decimal: str | None,
-    how: Preparation,
 ) -> Roles:
-    """Return what is said of a table's columns; refuse arguments that cannot be."""
+    """Return what is said of a table's columns; refuse columns that are not there or have two roles."""
     where = sheet.where
-    check.one_of(where, "task", task, (None, "classification", "regression"))
-    check.one_of(where, "gaps", gaps, ("fill", "refuse"))
-    check.one_of(where, "decimal", decimal, (None, ".", ","))
-    how.checked(where)
     (name,), as_text, dropped = names_of(sheet, target=[target], text=text, drop=drop)
     check_roles(where, as_text, dropped)
     if name in dropped:

@@ -11,7 +11,13 @@ from nnx.data.sheet import Sheet
 from nnx.data.sources import Source
 
 #: What files of other formats than text begin with.
-PARQUET, FEATHER = (b"PAR1",), (b"ARROW1", b"FEA1")
+PARQUET, FEATHER = b"PAR1", b"ARROW1"
+#: What else people have that is no table yet.
+PACKED = {
+    b"PK\x03\x04": "an Excel workbook or a zip archive. Save its table as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook. Save its table as CSV",
+    b"\x1f\x8b": "compressed with gzip. Unpack it first",
+}
 #: What their names end in, and those of CSV files.
 SUFFIXES = {"Parquet": (".parquet", ".pq"), "Feather": (".feather", ".arrow", ".ipc")}
 
@@ -45,7 +51,10 @@ def names_of_file(where: str, file: Any, header: bool | None = None, encoding: s
 
 def _kind(source: Source) -> str | None:
     """Return which format other than text a file is in; refuse one that is not what its name says, or not readable."""
-    kind = "Parquet" if source.begins_with(*PARQUET) else "Feather" if source.begins_with(*FEATHER) else None
+    packed = next((what for mark, what in PACKED.items() if source.begins_with(mark)), None)
+    if packed is not None:
+        source.refuse(f"is {packed}")
+    kind = "Parquet" if source.begins_with(PARQUET) else "Feather" if source.begins_with(FEATHER) else None
     said = next((each for each, ends in SUFFIXES.items() if source.name.strip("'\"").lower().endswith(ends)), None)
     if kind is None and said is not None:
         source.refuse(f"is no {said} file, or not all of one")

@@ -26,6 +26,7 @@ from nnx.data.records import sheet_of
 from nnx.data.roles import (
     MOST_MISSING,
     Roles,
+    check_choices,
     check_roles,
     checked_rows,
     names_of,
@@ -213,9 +214,10 @@ progress
         >>> X[2]
         array([0., 1., 1.], dtype=float32)
         """
-        how = Preparation(scaling, indicators, rare, one_hot, dates, lenient)
+        check_choices("Table.learn", task, gaps, decimal, progress)
+        how = Preparation(scaling, indicators, rare, one_hot, dates, lenient).checked("Table.learn")
         sheet = read_table("Table.learn", data, header, encoding, progress)
-        roles = roles_of(sheet, target, task, text, drop, gaps, decimal, how)
+        roles = roles_of(sheet, target, task, text, drop, gaps, decimal)
         rows = checked_rows("Table.learn", training_rows, sheet.n_rows)
         if gaps == "fill":
             out = rows_without(sheet, sheet.places[roles.target])
@@ -506,9 +508,10 @@ def load_csv(
     where = "load_csv"
     test_size = check.fraction(where, "test_size", test_size)
     seed = check.whole(where, "seed", seed, 0, 2**32 - 1)
-    how = Preparation(scaling, indicators, rare, one_hot, dates, lenient)
+    check_choices(where, task, gaps, decimal, progress)
+    how = Preparation(scaling, indicators, rare, one_hot, dates, lenient).checked(where)
     sheet = read_table(where, path, header, encoding, progress)
-    roles = roles_of(sheet, target, task, text, drop, gaps, decimal, how)
+    roles = roles_of(sheet, target, task, text, drop, gaps, decimal)
     if gaps == "fill":
         out = rows_without(sheet, sheet.places[roles.target])
         sheet.leave_out(out.tolist() if len(out) < sheet.n_rows else ())

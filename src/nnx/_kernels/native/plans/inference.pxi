@@ -301,8 +301,12 @@ cdef class Judged(Pieces):
         leave_kernels(mode)
 
     cdef void again(self, char *place) noexcept nogil:
-        """Do all pieces once more, in this thread, and add up what they find."""
+        """Do all pieces once more, in this thread, and add up what they find; weights may have changed."""
         cdef Py_ssize_t piece
+        cdef int s
+        for s in range(self.net.n_stages):
+            if self.net.stages[s].kind == SPLINE:
+                fill_sums(self.chain.kernels, &self.net.stages[s], self.chain.size)
         self.progress.loss_sum = self.progress.loss_count = 0
         self.progress.hits_sum = self.progress.hits_count = 0
         for piece in range(self.n_pieces):
@@ -335,7 +339,7 @@ cdef void fill_norm(Kernels *kernels, Stage *stage, Py_ssize_t size) noexcept:
     leave_kernels(mode)
 
 
-cdef void fill_sums(Kernels *kernels, Stage *stage, Py_ssize_t size) noexcept:
+cdef void fill_sums(Kernels *kernels, Stage *stage, Py_ssize_t size) noexcept nogil:
     """Prepare a stage with edges for prediction."""
     cdef uint64_t mode = enter_kernels()
     kernels.spline_sums(

@@ -132,10 +132,10 @@ def plan(shape: Shape, effort: str) -> Plan:
 def _folds(effort: str, is_large: bool) -> tuple[int, int]:
     """Return into how many parts the rows are divided, and how many of these are held out, one after the other."""
     if effort == "best":
-        return (10, 8) if is_large else (8, 8)
+        return (16, 8) if is_large else (8, 8)
     if effort == "default":
-        return (10, 3) if is_large else (5, 5)
-    return (10, 1) if is_large else (5, 3)
+        return (16, 3) if is_large else (5, 5)
+    return (16, 1) if is_large else (5, 3)
 
 
 def _networks(shape: Shape, effort: str, is_large: bool) -> tuple[Network, ...]:

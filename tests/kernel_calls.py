@@ -185,6 +185,7 @@ ELSEWHERE = {
     *("dropout_mask", "gaussian_noise", "average_update", "embedding_forward", "embedding_misfit"),
     *("embedding_backward_weights", "embedding_backward_inputs"),
     *("piecewise_linear_forward", "piecewise_linear_backward", "thermometer_forward", "thermometer_backward"),
+    *("periodic_forward", "periodic_backward_weights", "periodic_backward_inputs"),
 }
 #: Kernels that there are for float32 only.
 ONLY_FLOAT32 = ("round_bfloat16",)

@@ -263,7 +263,7 @@ def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
     """Return what a kernel is given of a layer: the parameters that `predict` uses and what else is fixed, or settings.
 
     Beside a batch norm's parameters are running mean and variance, and epsilon; beside a layer norm's, epsilon; beside
-    an embedding's, places. An encoding has columns, offsets and edges.
+    an embedding's, places; beside those of waves, their columns. An encoding has columns, offsets and edges.
     """
     owner, kind = stage.owner, stage.kind
     if kind in program.PARAMETERS:
@@ -272,6 +272,8 @@ def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
             return (*found, *owner._statistics(where, writing=False), owner._settings(where)[1])
         if kind == "embedding":
             return (*found, owner._layout(where).places)
+        if kind == "periodic":
+            return (*found, owner._places)
         return (*found, *owner._settings(where)) if kind == "layer_norm" else found
     if kind in program.WITH_DTYPE:
         return tuple(owner._layout(where))
@@ -313,6 +315,9 @@ def _outputs(part: Part, inputs: Array, rounds: bool) -> Array:
     elif part.kind == "embedding":
         weights, places = part.values
         backend.embedding_forward(inputs, places, weights, output)
+    elif part.kind == "periodic":
+        weights, columns = part.values
+        backend.periodic_forward(inputs, columns, weights, output)
     elif part.kind in program.WITH_DTYPE:
         getattr(backend, f"{part.kind}_forward")(inputs, *part.values, output)
     else:

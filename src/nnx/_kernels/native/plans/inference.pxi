@@ -399,6 +399,12 @@ cdef class Inference(Chain):
                 ) or self.counts is not None and self.owners[s]._known is not self.layouts[s]:
                     return False
                 continue
+            if stages[s].kind == PERIODIC:
+                if not periodic_weights(
+                    &stages[s], self.owners[s], self.dtype, "Layer_Periodic.forward", False, held
+                ):
+                    return False
+                continue
             if stages[s].kind == PRELU:
                 w = prelu_weights(self.owners[s], self.dtype, stages[s].n_out, "Activation_PReLU.forward", False)
                 if w is None:

@@ -186,6 +186,7 @@ ELSEWHERE = {
     *("embedding_backward_weights", "embedding_backward_inputs"),
     *("piecewise_linear_forward", "piecewise_linear_backward", "thermometer_forward", "thermometer_backward"),
     *("spline_places", "spline_forward", "spline_backward_weights", "spline_backward_inputs"),
+    *("periodic_forward", "periodic_backward_weights", "periodic_backward_inputs"),
 }
 #: Kernels that there are for float32 only.
 ONLY_FLOAT32 = ("round_bfloat16",)

@@ -67,7 +67,7 @@ COLUMNWISE = {
     "dropout": lambda _, __: nnx.Layer_Dropout(0.3, seed=5),
     "noise": lambda _, __: nnx.Layer_GaussianNoise(0.1, seed=5),
 }
-ENCODINGS = {"pieces": nnx.Layer_PiecewiseLinear, "thermometer": nnx.Layer_Thermometer}
+ENCODINGS = {"pieces": nnx.Layer_PiecewiseLinear, "thermometer": nnx.Layer_Thermometer, "waves": nnx.Layer_Periodic}
 PENALTIES = {
     "weight_regularizer_l1": 1e-3,
     "weight_regularizer_l2": 2e-3,
@@ -79,8 +79,8 @@ PENALTIES = {
 class Net(NamedTuple):
     """A network as text: ``2-64,relu,dropout,64-3,softmax``, a key of `LOSSES` and one of `ACCURACIES`.
 
-    What is between ``(`` and ``)`` is within a residual. ``3-9 pieces`` and ``3-9 thermometer`` encode every other of
-    three columns by six numbers together.
+    What is between ``(`` and ``)`` is within a residual. ``3-9 pieces``, ``3-9 thermometer`` and ``3-9 waves`` encode
+    every other of three columns by six numbers together.
     """
 
     layers: str
@@ -121,7 +121,7 @@ def _layers(net: Net, dtype: Any, dense: dict[str, float]) -> list[Any]:
         elif word.endswith(tuple(ENCODINGS)):
             sizes, name = word.split()
             n_inputs, width = map(int, sizes.split("-"))
-            rows[-1].append(_encoding(ENCODINGS[name], n_inputs, width, dtype))
+            rows[-1].append(_encoding(ENCODINGS[name], n_inputs, width, dtype, rng))
         elif "-" in word:
             n_inputs, width = map(int, word.split("-"))
             layer = nnx.Layer_Dense(n_inputs, width, dtype=dtype, **dense)
@@ -133,9 +133,13 @@ def _layers(net: Net, dtype: Any, dense: dict[str, float]) -> list[Any]:
     return rows[0]
 
 
-def _encoding(kind: Any, n_inputs: int, width: int, dtype: Any) -> Any:
+def _encoding(kind: Any, n_inputs: int, width: int, dtype: Any, rng: np.random.Generator) -> Any:
     """Return an encoding that gives so many columns; those that it encodes have different numbers of edges."""
     columns = range(0, n_inputs, 2)
+    if kind is nnx.Layer_Periodic:
+        layer = kind(n_inputs, columns, 5, (width - n_inputs) // len(columns), dtype=dtype)
+        layer.weights[:] = 0.5 * rng.normal(size=layer.weights.shape)
+        return layer
     counts = [len(part) for part in np.array_split(np.arange(width - n_inputs), len(columns))]
     more = kind is nnx.Layer_PiecewiseLinear
     return kind(n_inputs, columns, [np.linspace(-1.5, 1.7, count + more) for count in counts], dtype=dtype)
@@ -286,6 +290,10 @@ ENCODED = [
     Net("7-40,relu,40-161 pieces,dropout,161-3,softmax"),
     Net("6-8,sigmoid,(,8-20 thermometer,20-8,),relu,8-37 pieces,batch,37-3,linear,3-2,softmax"),
     Net("1-4,4-9 pieces", "squared", "near"),
+    Net("5-14 waves,14-33,relu,33-4,softmax"),
+    Net("scale,4-44 waves,44-44,sigmoid,44-1", "squared", "near"),
+    Net("6-20,relu,dropout,20-30 waves,batch,30-47 pieces,47-3,sigmoid", "binary", "cells"),
+    Net("3-6,(,6-9 waves,9-6,),6-9 waves,9-2,softmax"),
 ]
 NETS = [*SKINNY, *WIDE, *ODD, *NORMED, *ENCODED]
 

@@ -38,7 +38,9 @@ FLOORS = [
     {"_kernels._arrays", "_kernels._numpy.quiet"},
     {
         f"_kernels._numpy.{name}"
-        for name in ("activations", "calls", "counts", "embedding", "encodings", "norms", "optimizers", "splines")
+        for name in (
+            *("activations", "calls", "counts", "embedding", "encodings", "norms", "optimizers", "periodic", "splines"),
+        )
     },
     {"_kernels._numpy.layers", "_kernels._numpy.losses"},
     {"_kernels._numpy"},
@@ -47,7 +49,7 @@ FLOORS = [
     {"_base.parameters", "_base.precision", "_base.random", "_base.weights"},
     {"accuracy", "activations", "schedules", "initializers"},
     {"embedding", "noise", "norms", "splines"},
-    {"encodings"},
+    {"encodings", "periodic"},
     {"residual"},
     {"layers"},
     {"losses", "optimizers"},

@@ -10,7 +10,7 @@ from nnx import _kernels
 # Beyond these limits a function is a constant or x itself, to the last bit.
 RANGES = {"expm1": (-40, 720), "log1p": (-1, 50), "softplus": (-750, 50), "tanh": (-25, 25), "erf": (-7, 7)}
 ODD = ["tanh", "erf"]
-EVERY_FUNCTION = ["exp", "log", *RANGES, "normal_cdf", "normal_pdf"]
+EVERY_FUNCTION = ["exp", "log", *RANGES, "normal_cdf", "normal_pdf", "cosine_of_turns", "sine_of_turns"]
 
 
 @pytest.fixture
@@ -152,6 +152,18 @@ def test_probabilities_of_the_normal_distribution_are_neither_negative_nor_above
     assert (found[values < -39] == 0).all()
     assert (found[values > 9] == 1).all()
     assert found[100_000] == 0.5
+
+
+@pytest.mark.parametrize("name", ["cosine", "sine"])
+def test_waves_are_right_to_two_ulp_of_one(compiled, dtype, wider, rng, name):
+    turns = np.concatenate([rng.uniform(-1, 1, 60_000), rng.uniform(-1000, 1000, 60_000), np.arange(-20, 20) / 8])
+    turns = turns.astype(dtype)
+    exact = turns.astype(wider)
+    angles = 2 * np.arccos(wider(-1)) * (exact - np.rint(exact))
+    found = compute(compiled, f"{name}_of_turns", turns)
+    assert np.abs(found - (np.cos(angles) if name == "cosine" else np.sin(angles))).max() <= 2 * np.finfo(dtype).eps
+    assert np.abs(compute(compiled, f"{name}_of_turns", np.array([1e30, -1e30], dtype))).max() <= 1
+    assert np.isnan(compute(compiled, f"{name}_of_turns", np.array([np.inf, -np.inf, np.nan], dtype))).all()
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,9 @@ def model_of(kind: str) -> nnx.Model:
             (
                 *(nnx.Layer_Embedding(2, [1], 3, 2), nnx.Layer_BatchNorm(3), nnx.Layer_GaussianNoise(0.1)),
                 *(nnx.Layer_PiecewiseLinear(3, [1], [[0, 1, 2]]), nnx.Layer_Thermometer(5, [0], [[0]])),
-                nnx.Layer_Residual([nnx.Layer_LayerNorm(6), nnx.Layer_Residual([nnx.Layer_BatchNorm(6)])]),
-                *(nnx.Layer_Scale(6, 0.5), nnx.Layer_Dense(6, 2), nnx.Activation_Softmax()),
+                nnx.Layer_Periodic(6, [0], 2, 2),
+                nnx.Layer_Residual([nnx.Layer_LayerNorm(8), nnx.Layer_Residual([nnx.Layer_BatchNorm(8)])]),
+                *(nnx.Layer_Scale(8, 0.5), nnx.Layer_Dense(8, 2), nnx.Activation_Softmax()),
             ),
             nnx.Loss_CategoricalCrossentropy(),
             nnx.Accuracy_Categorical(),

@@ -23,6 +23,7 @@ from nnx.encodings import Layer_PiecewiseLinear, Layer_Thermometer
 from nnx.initializers import Initializer
 from nnx.noise import Layer_Dropout, Layer_GaussianNoise
 from nnx.norms import Layer_BatchNorm, Layer_LayerNorm, Layer_Scale
+from nnx.periodic import Layer_Periodic
 from nnx.residual import Layer_Residual
 from nnx.residual import walk as walk
 from nnx.splines import Layer_Spline
@@ -35,6 +36,7 @@ __all__ = [
     "Layer_GaussianNoise",
     "Layer_Input",
     "Layer_LayerNorm",
+    "Layer_Periodic",
     "Layer_PiecewiseLinear",
     "Layer_Residual",
     "Layer_Scale",

@@ -263,8 +263,8 @@ def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
     """Return what a kernel is given of a layer: the parameters that `predict` uses and what else is fixed, or settings.
 
     Beside a batch norm's parameters are running mean and variance, and epsilon; beside a layer norm's, epsilon; beside
-    an embedding's, places; beside a spline's, columns, first places, edges and degree. An encoding has columns, offsets
-    and edges.
+    an embedding's, places; beside a spline's, columns, first places, edges and degree; beside those of waves, their
+    columns. An encoding has columns, offsets and edges.
     """
     owner, kind = stage.owner, stage.kind
     if kind in program.PARAMETERS:
@@ -275,6 +275,8 @@ def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
             return (*found, owner._layout(where).places)
         if kind == "spline":
             return (*found, *owner._layout(where))
+        if kind == "periodic":
+            return (*found, owner._places)
         return (*found, *owner._settings(where)) if kind == "layer_norm" else found
     if kind in program.WITH_DTYPE:
         return tuple(owner._layout(where))
@@ -322,6 +324,9 @@ def _outputs(part: Part, inputs: Array, rounds: bool) -> Array:
         parts = _kernels.empty(len(inputs), len(columns), inputs.dtype)
         backend.spline_places(inputs, columns, first, edges, int(degree), bins, parts)
         backend.spline_forward(inputs, bins, parts, first, int(degree), weights, biases, output)
+    elif part.kind == "periodic":
+        weights, columns = part.values
+        backend.periodic_forward(inputs, columns, weights, output)
     elif part.kind in program.WITH_DTYPE:
         getattr(backend, f"{part.kind}_forward")(inputs, *part.values, output)
     else:

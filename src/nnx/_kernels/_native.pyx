@@ -415,7 +415,8 @@ cdef number_by_number(
 
 _VECTOR_FUNCTIONS = {
     "exp": EXP, "exp_near": EXP_NEAR, "log": LOG, "expm1": EXPM1, "log1p": LOG1P, "softplus": SOFTPLUS, "tanh": TANH,
-    "erf": ERF, "normal_cdf": NORMAL_CDF, "normal_pdf": NORMAL_PDF,
+    "erf": ERF, "normal_cdf": NORMAL_CDF, "normal_pdf": NORMAL_PDF, "cosine_of_turns": COSINE_OF_TURNS,
+    "sine_of_turns": SINE_OF_TURNS,
 }
 
 

@@ -19,6 +19,7 @@ from nnx.activations import Activation
 from nnx.encodings import Layer_PiecewiseLinear, Layer_Thermometer
 from nnx.files import safetensors
 from nnx.files.model_files import CHECKPOINT, MODEL, PREDICTOR, READERS, VERSION, Part, opened
+from nnx.periodic import Layer_Periodic
 
 #: The layers that have edges, by the kinds of their parts.
 ENCODINGS = {kind._kernel: kind for kind in (Layer_PiecewiseLinear, Layer_Thermometer)}
@@ -31,6 +32,7 @@ ARRAYS = {
     "layer_norm": ("weights", "biases"),
     "embedding": ("weights", "places"),
     "spline": ("weights", "biases", "columns", "first", "edges"),
+    "periodic": ("weights", "columns"),
     **dict.fromkeys(ENCODINGS, ("columns", "offsets", "edges")),
 }
 #: Which arrays are of whole numbers.
@@ -105,6 +107,8 @@ def _part(file: Part, number: int, described: Any, dtype: np.dtype[Any]) -> tupl
         arrays[name] = array
     if kind == "embedding" and not _fits_places(n_out, **arrays):
         file.refuse(f"is damaged: the places of its part {number} are not those of its columns")
+    if kind == "periodic" and not _fits_waves(n_in, n_out, **arrays):
+        file.refuse(f"is damaged: the weights of its part {number} are not those of its columns")
     if kind in ENCODINGS and not _fits_edges(kind, n_in, n_out, **arrays):
         file.refuse(f"is damaged: the edges of its part {number} are not those of its columns")
     if kind == "spline" and not _fits_pieces(n_in, n_out, numbers[0], **arrays):
@@ -122,8 +126,10 @@ def _fits(kind: str, name: str, array: Array, n_in: int, n_out: int) -> bool:
     """Return whether an array has the shape that a kind of part has."""
     if kind == "embedding":
         return array.shape == (n_in,) if name == "places" else array.ndim == 2 and 0 not in array.shape
-    if kind in ENCODINGS:
+    if kind in ENCODINGS or name == "columns":
         return array.ndim == 1
+    if kind == "periodic":
+        return array.ndim == 2
     if kind == "dense" and name == "weights":
         return array.shape == (n_in, n_out)
     if kind == "spline" and name != "biases":
@@ -164,11 +170,22 @@ def _fits_pieces(
     return fit and bool(np.isfinite(edges).all())
 
 
+def _fits_waves(n_in: int, n_out: int, weights: Array, columns: Array) -> bool:
+    """Return whether a layer could be made with these columns, and have weights of this shape."""
+    width = (n_out - n_in) // max(1, len(columns))
+    layer: Layer_Periodic = object.__new__(Layer_Periodic)
+    try:
+        layer._configure(n_in, columns.tolist(), (weights.shape[1] - width) // (2 + width), width, 0, weights.dtype)
+    except (ValueError, ZeroDivisionError):
+        return False
+    return layer._widths() == (n_in, n_out) and layer._shapes("Predictor.load") == (weights.shape,)
+
+
 def _check_chain(file: Part, parts: tuple[Any, ...]) -> None:
     """Refuse parts that do not follow each other."""
     open_forks = []
     for kind, _, n_in, n_out in parts:
-        if kind not in ("dense", "embedding", "spline", *ENCODINGS) and n_in != n_out:
+        if kind not in ("dense", "embedding", "spline", "periodic", *ENCODINGS) and n_in != n_out:
             file.refuse(f"is damaged: a {kind} turns {n_in} columns into {n_out}")
         if kind == "fork":
             open_forks.append(n_out)

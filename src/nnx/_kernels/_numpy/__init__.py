@@ -69,6 +69,7 @@ from nnx._kernels._numpy.norms import (
 )
 from nnx._kernels._numpy.optimizers import RULES, average_update, clip_gradients, optimizer_update, scale_gradients
 from nnx._kernels._numpy.splines import spline_backward_inputs, spline_backward_weights, spline_forward, spline_places
+from nnx._kernels._numpy.periodic import periodic_backward_inputs, periodic_backward_weights, periodic_forward
 
 #: The kernels, by which every backend is measured.
 __all__ = [
@@ -103,6 +104,9 @@ __all__ = [
     "near_count",
     "optimizer_update",
     "pair_backward",
+    "periodic_backward_inputs",
+    "periodic_backward_weights",
+    "periodic_forward",
     "piecewise_linear_backward",
     "piecewise_linear_forward",
     "prelu_backward_inputs",

@@ -1,4 +1,4 @@
-# What Python sees of normalization, factors for each column, embeddings, encodings and noise.
+# What Python sees of normalization, factors for each column, embeddings, encodings, waves and noise.
 
 
 cdef inline cnp.ndarray line_of(str where, str name, object given, int number, Py_ssize_t columns):
@@ -590,6 +590,102 @@ def spline_backward_inputs(bins, parts, dvalues, columns, first, edges, int degr
         leave_kernels(mode)
     give(scratch)
     give_back(dinputs, result)
+
+
+# Waves
+
+
+cdef cnp.ndarray take_waves(
+    str where, object given, cnp.ndarray weights, Py_ssize_t n_in, Py_ssize_t n_out, Periodic *periodic
+):
+    """Describe columns with waves; return the private copy that the description refers to.
+
+    None if the weights are not those of so many columns, of the inputs and of the output.
+    """
+    cdef cnp.ndarray which = vector(where, "columns", given, cnp.NPY_INT32, ANY).copy()
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(which), c, width, rest
+    cdef const int32_t *column = <const int32_t *> data(which)
+    for c in range(n):
+        if not 0 <= column[c] < n_in:
+            raise ValueError(f"{where}: columns must be from 0 to {n_in - 1}, got {column[c]}.")
+    if n == 0 or cnp.PyArray_NDIM(weights) != 2 or cnp.PyArray_DIM(weights, 0) != n or (n_out - n_in) % n:
+        return None
+    width = (n_out - n_in) // n
+    rest = cnp.PyArray_DIM(weights, 1) - width
+    if not 1 <= width <= MAX_SUMS or rest <= 0 or rest % (2 + width):
+        return None
+    periodic.columns, periodic.n_columns, periodic.size = column, n, cnp.PyArray_DIM(weights, 1)
+    periodic.n_frequencies, periodic.width = rest // (2 + width), width
+    return which
+
+
+cdef cnp.ndarray checked_waves(
+    str where, object given, cnp.ndarray weights, Py_ssize_t n_in, Py_ssize_t n_out, Periodic *periodic
+):
+    """Return what `take_waves` does, or raise what is wrong."""
+    cdef cnp.ndarray which = take_waves(where, given, weights, n_in, n_out, periodic)
+    if which is None:
+        found = (<object> weights).shape
+        raise ValueError(f"{where}: weights must be those of the columns with waves, got shape {found}.")
+    return which
+
+
+def periodic_forward(inputs, columns, weights, output):
+    cdef str where = "periodic_forward"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1), n_out
+    cdef cnp.ndarray w = matrix(where, "weights", weights, number, ANY, ANY)
+    cdef cnp.ndarray result = target(where, "output", output, number, rows, ANY)
+    cdef Periodic periodic
+    cdef uint64_t mode
+    n_out = cnp.PyArray_DIM(result, 1)
+    held = checked_waves(where, columns, w, n_in, n_out, &periodic)
+    x, w = apart(x, result), apart(w, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.periodic_forward(data(x), &periodic, data(w), data(result), rows, n_in, n_out)
+        leave_kernels(mode)
+    give_back(output, result)
+
+
+cdef int take_waves_back(
+    str where, bint by_weights, object inputs, object dvalues, object columns, object weights, object given
+) except -1:
+    """Write the gradient by weights, or by inputs."""
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1), n_out
+    cdef cnp.ndarray d = matrix(where, "dvalues", dvalues, number, rows, ANY)
+    cdef cnp.ndarray w = matrix(where, "weights", weights, number, ANY, ANY)
+    cdef cnp.ndarray result
+    cdef Periodic periodic
+    cdef uint64_t mode
+    n_out = cnp.PyArray_DIM(d, 1)
+    held = checked_waves(where, columns, w, n_in, n_out, &periodic)
+    if by_weights:
+        result = target(where, "dweights", given, number, periodic.n_columns, periodic.size)
+    else:
+        result = target(where, "dinputs", given, number, rows, n_in)
+    x, d, w = apart(x, result), apart(d, result), apart(w, result)
+    with nogil:
+        mode = enter_kernels()
+        kernels.periodic_backward(
+            data(x), data(d), &periodic, data(w), data(result) if by_weights else NULL,
+            NULL if by_weights else data(result), rows, n_in, n_out, 0, periodic.n_columns,
+        )
+        leave_kernels(mode)
+    return give_back(given, result)
+
+
+def periodic_backward_weights(inputs, dvalues, columns, weights, dweights):
+    take_waves_back("periodic_backward_weights", True, inputs, dvalues, columns, weights, dweights)
+
+
+def periodic_backward_inputs(inputs, dvalues, columns, weights, dinputs):
+    take_waves_back("periodic_backward_inputs", False, inputs, dvalues, columns, weights, dinputs)
 
 
 # Noise

@@ -137,6 +137,24 @@ ctypedef void (*spline_slopes_t)(
     const Spline *, const int32_t *, const void *, const void *, const void *, void *, Py_ssize_t, Py_ssize_t,
     Py_ssize_t
 ) noexcept nogil
+cdef enum:
+    MAX_SUMS = 32  # of a column's waves, which are added up on the stack; `MAX_WIDTH` in nnx.periodic
+
+cdef struct Periodic:
+    # Which columns have waves, and how many.
+    const int32_t *columns  # (n_columns,)
+    Py_ssize_t n_columns
+    Py_ssize_t n_frequencies
+    Py_ssize_t width  # sums of a column
+    Py_ssize_t size  # weights of a column
+
+ctypedef void (*periodic_forward_t)(
+    const void *, const Periodic *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
+) noexcept nogil
+ctypedef void (*periodic_backward_t)(
+    const void *, const void *, const Periodic *, const void *, void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t, Py_ssize_t
+) noexcept nogil
 ctypedef void (*gaussian_noise_t)(
     void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double, uint64_t, uint64_t
 ) noexcept nogil
@@ -242,7 +260,7 @@ cdef extern from "threads.h" nogil:
 
 cdef enum Kind:
     DENSE, ACTIVATION, DROPOUT, PRELU, BATCH_NORM, LAYER_NORM, SCALE, EMBEDDING, SPLINE, NOISE, PIECEWISE_LINEAR
-    THERMOMETER
+    THERMOMETER, PERIODIC
     FORK, JOIN  # where the layers of a residual begin, and where its input is added to what they make of it
 
 cdef struct Parameter:
@@ -344,6 +362,8 @@ cdef struct Stage:
     Embedded embedded
     Encoded encoded
     Spline spline
+    Periodic periodic
+    void *wave_gradients  # of the weights of a periodic stage
     int partner  # how many stages later a fork's join comes, or how many earlier a join's fork
     int level  # of a fork: how many are open before it
     const void *affine  # a batch norm that a dense stage's product applies: for LANES columns each, scales, then shifts
@@ -351,7 +371,7 @@ cdef struct Stage:
     void *output  # (batch, n_out)
     void *dvalues  # (batch, n_out)
     void *dinputs  # (batch, n_in); NULL if nobody wants it
-    Py_ssize_t unwanted  # so many of its first columns nobody wants: an embedding's numbers
+    Py_ssize_t unwanted  # so many of its first columns nobody wants: what an embedding hands on
     void *tiles  # packed inputs for the gradient of the weights; NULL if that is computed in one piece
     void *panels  # packed dvalues
     void *packed  # packed weights, for the forward product; NULL if they are read as they lie
@@ -391,7 +411,7 @@ cdef inline bint has_parameters(const Stage *stage) noexcept nogil:
     """Return whether a stage has weights."""
     return (
         stage.kind == DENSE or stage.kind == PRELU or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM
-        or stage.kind == SCALE or stage.kind == EMBEDDING or stage.kind == SPLINE
+        or stage.kind == SCALE or stage.kind == EMBEDDING or stage.kind == SPLINE or stage.kind == PERIODIC
     )
 
 cdef inline bint is_encoding(const Stage *stage) noexcept nogil:
@@ -528,6 +548,7 @@ ctypedef void (*vector_function_t)(int, const void *, void *, Py_ssize_t) noexce
 
 cdef enum:  # the functions of vectors that tests can call one by one
     EXP, EXP_NEAR, LOG, EXPM1, LOG1P, SOFTPLUS, TANH, ERF, NORMAL_CDF, NORMAL_PDF
+    COSINE_OF_TURNS, SINE_OF_TURNS
 
 cdef enum Way:  # what a product in blocks is for
     OUTPUT  # left · right
@@ -595,6 +616,8 @@ cdef struct Kernels:
     spline_add_t spline_add
     spline_gradients_t spline_gradients
     spline_slopes_t spline_slopes
+    periodic_forward_t periodic_forward
+    periodic_backward_t periodic_backward
     gaussian_noise_t gaussian_noise
     const Loss *losses
     int n_losses

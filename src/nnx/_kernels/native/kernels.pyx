@@ -13,6 +13,7 @@ from nnx._kernels.native.kernels cimport *
 from nnx._kernels.native.simd cimport *
 
 cdef double NO_SETTINGS[MAX_SETTINGS]  # zeros: for formulas that have none
+cdef Kernels addresses
 
 include "elementwise/loops.pxi"
 include "elementwise/rounding.pxi"
@@ -27,6 +28,7 @@ include "elementwise/norms.pxi"
 include "elementwise/embedding.pxi"
 include "elementwise/encodings.pxi"
 include "elementwise/splines.pxi"
+include "elementwise/periodic.pxi"
 include "elementwise/counts.pxi"
 include "products/tiles.pxi"
 include "products/few_columns.pxi"
@@ -57,28 +59,42 @@ cdef inline vec normal_pdf(vec x) noexcept nogil:
     return pdf
 
 
+cdef inline void map_parts(formula_of_one formula, const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
+    """`map_one` with the formula in one place: half as much code, and nobody waits for it."""
+    cdef Py_ssize_t i = 0
+    cdef int count
+    while i < n:
+        count = <int> min(<Py_ssize_t> LANES, n - i)
+        v_store_part(result + i, formula(v_load_part(x + i, count)), count)
+        i += LANES
+
+
 cdef void vector_function(int which, const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
     """``result := f(x)``, one of the functions of simd.h; (n,) in, (n,) out, which may be x. For tests."""
     if which == EXP:
-        map_one(v_exp, x, result, n)
+        map_parts(v_exp, x, result, n)
     elif which == EXP_NEAR:
-        map_one(v_exp_near, x, result, n)
+        map_parts(v_exp_near, x, result, n)
     elif which == LOG:
-        map_one(v_log, x, result, n)
+        map_parts(v_log, x, result, n)
     elif which == EXPM1:
-        map_one(v_expm1, x, result, n)
+        map_parts(v_expm1, x, result, n)
     elif which == LOG1P:
-        map_one(v_log1p, x, result, n)
+        map_parts(v_log1p, x, result, n)
     elif which == SOFTPLUS:
-        map_one(v_softplus, x, result, n)
+        map_parts(v_softplus, x, result, n)
     elif which == TANH:
-        map_one(v_tanh, x, result, n)
+        map_parts(v_tanh, x, result, n)
     elif which == ERF:
-        map_one(v_erf, x, result, n)
+        map_parts(v_erf, x, result, n)
+    elif which == COSINE_OF_TURNS:
+        map_parts(v_cosine_of_turns, x, result, n)
+    elif which == SINE_OF_TURNS:
+        map_parts(v_sine_of_turns, x, result, n)
     elif which == NORMAL_CDF:
-        map_one(normal_cdf, x, result, n)
+        map_parts(normal_cdf, x, result, n)
     elif which == NORMAL_PDF:
-        map_one(normal_pdf, x, result, n)
+        map_parts(normal_pdf, x, result, n)
 
 
 cdef void block_product(
@@ -119,7 +135,6 @@ cdef void block_product(
 if SIDE_OF_BLOCKS != BLOCK:
     raise ImportError("BLOCK must be the same in kernels.pxd and in matrix_units.h.")
 
-cdef Kernels addresses
 fill_layouts(addresses.layouts)
 addresses.product_scratch = PRODUCT_SCRATCH
 addresses.takes_blocks, addresses.has_matrix_units = TAKES_BLOCKS, HAS_MATRIX_UNITS
@@ -164,6 +179,8 @@ addresses.spline_sums = <spline_sums_t> spline_sums
 addresses.spline_add = <spline_add_t> spline_add
 addresses.spline_gradients = <spline_gradients_t> spline_gradients
 addresses.spline_slopes = <spline_slopes_t> spline_slopes
+addresses.periodic_forward = <periodic_forward_t> periodic_forward
+addresses.periodic_backward = <periodic_backward_t> periodic_backward
 addresses.gaussian_noise = <gaussian_noise_t> gaussian_noise
 addresses.losses, addresses.n_losses = losses, n_losses
 addresses.rules, addresses.n_rules = rules, n_rules

@@ -773,6 +773,43 @@ INLINE each each_normal(each x, each *density) {
     return choose_less(x, EVERY(0), p, 1 - p);
 }
 
+/* What is left of turns without the whole ones, from -1/2 to 1/2; of more than 2^(DIGITS-1) turns nothing is known. */
+INLINE each part_of_turn(each turns) {
+    const each whole = turns + ROUNDER;
+    return each_min(EVERY((real_t)0.5), each_max(EVERY((real_t)-0.5), turns - (whole - ROUNDER)));
+}
+
+/* sin(2 pi t) for |t| <= 1/4: Taylor's series, cut off below 1e-9, 1e-17. */
+INLINE each sine_of_quarter(each t) {
+    const each y = t * t;
+    each p;
+#ifdef NNX_DOUBLE
+    p = EVERY(0.0011309237482517954);
+    p = each_madd(p, y, EVERY(-0.012031585942120619));
+    p = each_madd(p, y, EVERY(0.10422916220813978));
+    p = each_madd(p, y, EVERY(-0.7181223017785001));
+    p = each_madd(p, y, EVERY(3.8199525848482803));
+#else
+    p = EVERY(3.8199525848482803f);
+#endif
+    p = each_madd(p, y, EVERY((real_t)-15.094642576822984));
+    p = each_madd(p, y, EVERY((real_t)42.058693944897634));
+    p = each_madd(p, y, EVERY((real_t)-76.70585975306136));
+    p = each_madd(p, y, EVERY((real_t)81.60524927607504));
+    p = each_madd(p, y, EVERY((real_t)-41.341702240399755));
+    p = each_madd(p, y, EVERY((real_t)6.283185307179586));
+    return p * t;
+}
+
+/* cos(2 pi x) and sin(2 pi x): within 1.8 ulp of 1. */
+INLINE each each_cosine_of_turns(each x) { return sine_of_quarter((real_t)0.25 - each_abs(part_of_turn(x))); }
+INLINE each each_sine_of_turns(each x) {
+    const each r = part_of_turn(x), half = EVERY((real_t)0.5);
+    return sine_of_quarter(each_max(-half - r, each_min(half - r, r)));
+}
+
+LIFT1(vec, v_cosine_of_turns, vec, x, each_cosine_of_turns(x))
+LIFT1(vec, v_sine_of_turns, vec, x, each_sine_of_turns(x))
 LIFT1(vec, v_exp, vec, x, each_exp(x))
 LIFT1(vec, v_exp_near, vec, x, each_exp_near(x))
 LIFT1(vec, v_log, vec, x, each_log(x))

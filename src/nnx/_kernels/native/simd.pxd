@@ -39,6 +39,8 @@ cdef extern from "simd.h" nogil:
     vec v_softplus(vec x)
     vec v_tanh(vec x)
     vec v_erf(vec x)
+    vec v_cosine_of_turns(vec x)
+    vec v_sine_of_turns(vec x)
     void v_normal(vec x, vec *cdf, vec *pdf)
     mask v_equal(vec a, vec b)
     mask v_greater(vec a, vec b)

@@ -420,6 +420,12 @@ cdef class Inference(Chain):
                     return False
                 self._prepare_spline(&stages[s], held)
                 continue
+            if stages[s].kind == PERIODIC:
+                if not periodic_weights(
+                    &stages[s], self.owners[s], self.dtype, "Layer_Periodic.forward", False, held
+                ):
+                    return False
+                continue
             if stages[s].kind == PRELU:
                 w = prelu_weights(self.owners[s], self.dtype, stages[s].n_out, "Activation_PReLU.forward", False)
                 if w is None:

@@ -144,12 +144,14 @@ cdef int pair_forks(Net *net) except -1:
 cdef dict KINDS = {
     "dense": DENSE, "dropout": DROPOUT, "prelu": PRELU, "batch_norm": BATCH_NORM, "layer_norm": LAYER_NORM,
     "scale": SCALE, "embedding": EMBEDDING, "spline": SPLINE, "gaussian_noise": NOISE, "fork": FORK, "join": JOIN,
-    "piecewise_linear": PIECEWISE_LINEAR, "thermometer": THERMOMETER,
+    "piecewise_linear": PIECEWISE_LINEAR, "thermometer": THERMOMETER, "periodic": PERIODIC,
 }
 #: Those whose parameters are one number for each column.
 cdef tuple COLUMNWISE = ("batch_norm", "layer_norm", "scale")
 cdef tuple ENCODINGS = ("piecewise_linear", "thermometer")
-cdef tuple WITH_DTYPE = ("dense", "prelu", "embedding", "spline", *COLUMNWISE, *ENCODINGS)
+#: Those that give other columns than they take.
+cdef tuple WIDENING = ("dense", "embedding", "spline", "periodic", *ENCODINGS)
+cdef tuple WITH_DTYPE = ("prelu", *COLUMNWISE, *WIDENING)
 
 
 cdef inline bint has_trait(const Stage *stage, int trait) noexcept:
@@ -166,7 +168,7 @@ cdef int check_chain(tuple stages, const Loss *loss, bint combined) except -1:
     cdef bint fits = "dense" in [stage[0] for stage in stages]
     for kind, _, n_in, n_out in stages:
         fits = fits and n_in > 0 and n_out > 0 and before in (-1, n_in)
-        fits = fits and (kind in ("dense", "embedding", "spline", *ENCODINGS) or n_in == n_out)
+        fits = fits and (kind in WIDENING or n_in == n_out)
         before = n_out
     if fits and combined:
         fits = loss is not NULL and stages[len(stages) - 1][0].encode() == loss.pair and len(stages) > 1
@@ -350,6 +352,21 @@ cdef int take_edges(
         raise ValueError(f"{where}: columns, first and edges must belong to each other.")
     held.extend((columns, first, edges))
     return 0
+
+
+cdef bint periodic_weights(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:
+    """Take the weights of waves, and which columns have some; false if they do not fit the stage."""
+    cdef cnp.ndarray columns
+    (w,) = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
+    if not is_ready(w, <void *> dtype, training):
+        return False
+    columns = take_waves(where, owner._places, w, stage.n_in, stage.n_out, &stage.periodic)
+    if columns is None:
+        return False
+    stage.weights.values, stage.weights.size = data(w), cnp.PyArray_SIZE(w)
+    held.append(w)
+    held.append(columns)
+    return True
 
 
 cdef object prelu_weights(object owner, object dtype, Py_ssize_t columns, str where, bint training):
@@ -671,6 +688,8 @@ cdef class Plan:
                 stage.embedded.dweights = within(memory, &at, stage.weights.size * size)
             if stage.kind == SPLINE:
                 self._place_spline(stage, memory, &at, batch)
+            if stage.kind == PERIODIC:
+                stage.wave_gradients = within(memory, &at, stage.weights.size * size)
             if stage.kind == DENSE and net.units:
                 place_blocks(stage, memory, &at, batch)
                 stage.fed = before is not NULL and before.kind == DENSE
@@ -835,6 +854,9 @@ cdef class Plan:
         elif stage.kind == SPLINE:
             if not spline_parameters(stage, owner, self.dtype, where, True, found):
                 return False
+        elif stage.kind == PERIODIC:
+            if not periodic_weights(stage, owner, self.dtype, where, True, found):
+                return False
         elif not column_parameters(stage, owner, self.dtype, where, True, found):
             return False
         if size not in (0, stage.weights.size):
@@ -876,6 +898,8 @@ cdef class Plan:
             net.stages[s].unwanted = 0
             if s == lowest + 1 and net.stages[lowest].kind == EMBEDDING:
                 net.stages[s].unwanted = net.stages[lowest].embedded.places.n_numbers
+            elif s == lowest + 1 and net.stages[lowest].kind == PERIODIC:
+                net.stages[s].unwanted = net.stages[lowest].n_in
         if net.combined:
             net.stages[net.n_stages - 1].dinputs = net.stages[net.n_stages - 1].dvalues
 
@@ -938,6 +962,7 @@ cdef class Plan:
         lean.spline.sums, lean.spline.buckets = before.spline.sums, before.spline.buckets
         lean.spline.bins, lean.spline.parts = before.spline.bins, before.spline.parts
         lean.spline.dweights = before.spline.dweights
+        lean.periodic = stage.periodic
         lean.norm.lines, lean.embedded.dweights = before.norm.lines, before.embedded.dweights
 
     cdef bint _apart(self) except -1:
@@ -1160,6 +1185,7 @@ cdef class Plan:
                 lean = &self.lean.stages[self.place[s]]
                 stages[s].norm.lines, stages[s].embedded.dweights = lean.norm.lines, lean.embedded.dweights
                 stages[s].spline = lean.spline
+                stages[s].wave_gradients = lean.wave_gradients
                 stages[s].tiles, stages[s].panels, stages[s].packed = lean.tiles, lean.panels, lean.packed
                 stages[s].in_groups, stages[s].partial = lean.in_groups, lean.partial
                 stages[s].blocks, stages[s].weights.rounded = lean.blocks, lean.weights.rounded

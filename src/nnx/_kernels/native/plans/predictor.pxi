@@ -19,8 +19,8 @@ cdef class Predictor(Chain):
     stages : tuple of (kind, values, n_in, n_out)
         The values are weights and biases, or weights alone; behind a layer norm's, epsilon; behind a batch norm's,
         running mean and variance, and epsilon; behind an embedding's, an int32 array with the place of each column;
-        behind a spline's, columns, first places, edges and degree.
-        Or they are columns, offsets and edges of an encoding, or the settings of an activation.
+        behind a spline's, columns, first places, edges and degree; behind those of waves, their columns. Or they are
+        columns, offsets and edges of an encoding, or the settings of an activation.
     backends : module
         Which holds the backend in use.
     bfloat16 : bool
@@ -137,6 +137,16 @@ cdef class Predictor(Chain):
             stage.embedded.places.columns = stage.embedded.places.first + stage.n_in
             if not fits_places(stage, stage.n_in):  # another thread has changed them since they were measured
                 raise ValueError("Predictor: places must be those of the columns of the inputs.")
+        elif stage.kind == PERIODIC:
+            weights, columns = values
+            source = matrix("Predictor", "weights", weights, self.number, ANY, ANY)
+            if cnp.PyArray_SIZE(source) != stage.weights.size:  # another thread has changed them
+                raise ValueError("Predictor: weights must be those of the columns of the outputs.")
+            memcpy(stage.weights.values, data(source), cnp.PyArray_NBYTES(source))
+            source = take_waves("Predictor", columns, source, stage.n_in, stage.n_out, &stage.periodic)
+            if source is None:
+                raise ValueError("Predictor: weights must be those of the columns of the outputs.")
+            self.encodings.append(source)
         elif is_encoding(stage):
             self.encodings.extend(take_encoded(
                 "Predictor", values, self.number, stage.kind == PIECEWISE_LINEAR, stage.n_in, &stage.encoded
@@ -282,6 +292,9 @@ cdef int _measure(Stage *stage, object values, int number) except -1:
         _, _, *layout = values
         take_edges("Predictor", &stage.spline, stage.n_in, tuple(layout), number, [])
         stage.weights.size, stage.biases.size = (stage.n_in + stage.spline.n_rows) * stage.n_out, stage.n_out
+    elif stage.kind == PERIODIC:
+        weights, _ = values
+        stage.weights.size = np.size(weights)
     elif has_parameters(stage):
         stage.weights.size, stage.biases.size = stage.n_out, stage.n_out if has_biases(stage) else 0
     return 0

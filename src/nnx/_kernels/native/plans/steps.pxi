@@ -122,7 +122,7 @@ cdef void forward_stage(
 cdef void forward_parameters(
     const Stage *stage,
     const real_t *inputs,  # (rows, n_in) in
-    real_t *output,  # (rows, n_out) out; may be inputs, but for an embedding
+    real_t *output,  # (rows, n_out) out; may be inputs, but for an embedding or waves
     Py_ssize_t rows,
 ) noexcept nogil:
     """Compute some rows of what a stage with parameters puts out that is neither dense nor a PReLU."""
@@ -136,6 +136,8 @@ cdef void forward_parameters(
         layer_norm_forward(inputs, weights, biases, stage.norm.epsilon, output, rows, stage.n_out)
     elif stage.kind == SCALE:
         multiply_columns(inputs, weights, output, rows, stage.n_out)
+    elif stage.kind == PERIODIC:
+        periodic_forward(inputs, &stage.periodic, weights, output, rows, stage.n_in, stage.n_out)
     else:
         embedding_forward(
             inputs, &stage.embedded.places, weights, output, rows, stage.n_in, stage.n_out, stage.embedded.n_rows,
@@ -579,6 +581,11 @@ cdef void backward_parameters(
         layer_norm_backward_inputs(inputs, dvalues, weights, stage.norm.epsilon, dinputs, rows, stage.n_out)
     elif stage.kind == SCALE:
         multiply_columns(dvalues, weights, dinputs, rows, stage.n_out)
+    elif stage.kind == PERIODIC:
+        addresses.periodic_backward(
+            inputs, dvalues, &stage.periodic, weights, NULL, dinputs, rows, stage.n_in, stage.n_out, 0,
+            stage.periodic.n_columns,
+        )
     else:
         embedding_backward_inputs(dvalues, &stage.embedded.places, dinputs, rows, stage.n_in, stage.n_out)
 
@@ -1046,6 +1053,27 @@ cdef void train_spline(
         train_values(net, &stage.biases, 0, gradients, stage.n_out, stage.trained, constants + biases_at(net))
 
 
+cdef void train_periodic(
+    const Net *net, const Batch *batch, int s, const vec *constants, int thread
+) noexcept nogil:
+    """Compute the gradients of the weights of a thread's columns of waves, and update those; see `train_embedding`."""
+    cdef Stage *stage = &net.stages[s]
+    cdef Py_ssize_t n = stage.periodic.n_columns, size = stage.periodic.size, first = 0, end = n
+    cdef real_t *gradients = <real_t *> stage.wave_gradients
+    if not net.clip_norm:
+        first = n * thread // net.progress.n_threads
+        end = n * (thread + 1) // net.progress.n_threads
+    elif thread != s % net.progress.n_threads:
+        return
+    addresses.periodic_backward(
+        batch_inputs(net, batch, s), <const real_t *> stage.dvalues, &stage.periodic,
+        <const real_t *> stage.weights.values, gradients, NULL, batch.rows, stage.n_in, stage.n_out, first, end,
+    )
+    train_values(
+        net, &stage.weights, first * size, gradients + first * size, (end - first) * size, stage.trained, constants
+    )
+
+
 cdef void second_phase(
     const Net *net, const Batch *batch, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
@@ -1066,5 +1094,7 @@ cdef void second_phase(
             train_embedding(net, batch, s, constants, thread)
         elif stage.kind == SPLINE:
             train_spline(net, batch, s, constants, thread, scratch)
+        elif stage.kind == PERIODIC:
+            train_periodic(net, batch, s, constants, thread)
         elif thread == s % net.progress.n_threads:
             train_others(net, batch, s, constants, scratch)

@@ -68,8 +68,8 @@ from nnx._kernels._numpy.norms import (
     scale_forward,
 )
 from nnx._kernels._numpy.optimizers import RULES, average_update, clip_gradients, optimizer_update, scale_gradients
-from nnx._kernels._numpy.splines import spline_backward_inputs, spline_backward_weights, spline_forward, spline_places
 from nnx._kernels._numpy.periodic import periodic_backward_inputs, periodic_backward_weights, periodic_forward
+from nnx._kernels._numpy.splines import spline_backward_inputs, spline_backward_weights, spline_forward, spline_places
 
 #: The kernels, by which every backend is measured.
 __all__ = [

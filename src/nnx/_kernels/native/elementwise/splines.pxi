@@ -11,8 +11,8 @@ cdef enum:
 cdef inline void edges_below(const real_t *edges, Py_ssize_t n, const real_t *x, real_t *below) noexcept nogil:
     """Count how many of n edges are below each number; a vector of numbers is compared with one edge at a time.
 
-    To halve what is left takes fewer steps, but each waits for a number from a place that the one before has found: with
-    97 edges, 256 rows of 8 columns take 21 µs that way, 16 rows at a time by gathers 60, and so 5 (AVX-512).
+    To halve what is left takes fewer steps, but each waits for a number from a place that the one before has found:
+    with 97 edges, 256 rows of 8 columns take 21 µs that way, 16 rows at a time by gathers 60, and so 5 (AVX-512).
     """
     cdef vec values[PLACED_VECTORS]
     cdef vec found[PLACED_VECTORS]

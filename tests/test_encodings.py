@@ -492,6 +492,6 @@ def test_arrays_become_tuples_of_plain_numbers(kind):
     expected = {"n_inputs": 3, "columns": [0, 2], "edges": [[0.0, 0.5], [0.0, 1.0, 2.0]], "dtype": "float32"}
     assert layer.get_config() == expected
     assert repr(layer) == f"{kind.__name__}(3, [0, 2], [[0.0, 0.5], [0.0, 1.0, 2.0]])"
-    assert repr(kind(3, [0], [range(1001)])) == f"{kind.__name__}(3, [0], <1,001 edges of 1 columns>)"
+    assert repr(kind(3, [0], [range(1001)])) == f"{kind.__name__}(3, [0], <1,001 edges of 1 column>)"
     with pytest.raises(AttributeError):
         layer.edges = [[0, 1]]

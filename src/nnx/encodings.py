@@ -47,7 +47,8 @@ class _Count:
         self.counts = counts
 
     def __repr__(self) -> str:
-        return f"<{sum(self.counts):,} edges of {len(self.counts)} columns>"
+        columns = "column" if len(self.counts) == 1 else "columns"
+        return f"<{sum(self.counts):,} edges of {len(self.counts)} {columns}>"
 
 
 class _Encoding(Described):

@@ -93,19 +93,21 @@ def layout_of(source: Source, header: bool | None = None) -> Layout:
             break
     delimiter = delimiter_of(start)
     stated = int(SEPARATOR_LINE.match(start) is not None)
-    rows, ends = _first_rows(source, delimiter, stated)
+    rows, before, after = _first_rows(source, delimiter, stated)
     if not rows:
         source.refuse("is empty")
     has_header = _looks_like_header(rows) if header is None else header
     first = rows[0] if has_header else [""] * len(rows[0])
     names = tuple(name or f"column {number}" for number, name in enumerate(first, 1))
-    return Layout(delimiter, names, has_header, ends[has_header], max(1, len(start) // max(1, start.count("\n"))))
+    return Layout(
+        delimiter, names, has_header, after if has_header else before, max(1, len(start) // max(1, start.count("\n")))
+    )
 
 
-def _first_rows(source: Source, delimiter: str, skip: int) -> tuple[list[list[str]], list[int]]:
-    """Return the first two rows, and the lines that end before the first and with it."""
+def _first_rows(source: Source, delimiter: str, skip: int) -> tuple[list[list[str]], int, int]:
+    """Return the first two rows, and how many lines end before the first and with it."""
     rows: list[list[str]] = []
-    ends = [skip, skip]
+    before = after = skip
     line = max(skip, 1)
     reader = _reader(source, islice(_lines(source, whole_lines(source.text_blocks(BLOCK))), skip, None), delimiter)
     try:
@@ -116,10 +118,13 @@ def _first_rows(source: Source, delimiter: str, skip: int) -> tuple[list[list[st
                 rows.append(row)
             if len(rows) == 2:
                 break
-            ends = ends if rows and ends[1] > ends[0] else [ends[1] if rows else line, line]
+            if not rows:
+                before = after = line
+            elif after == before:
+                after = line
     except csv.Error as error:
         source.refuse(f"cannot be read as CSV after line {line} ({error})")
-    return rows, ends
+    return rows, before, after
 
 
 def delimiter_of(text: str) -> str:

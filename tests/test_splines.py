@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import pytest
 from differences import assert_gradient
@@ -10,6 +12,7 @@ from plans import Book, assert_alike, bits, left_behind
 import nnx
 from nnx import _kernels
 from nnx.engine import plan
+from nnx.files import safetensors
 
 EDGES = [[-1.0, -0.25, 0.5], [0.0, 0.125, 1.0, 1.5], [0.0, 2.0]]
 COLUMNS = [0, 2, 3]
@@ -171,6 +174,47 @@ def test_files_and_copies_predict_the_same(tmp_path):
     loaded = nnx.Model.load(tmp_path / "model.safetensors")
     assert loaded.predict(values).tobytes() == model.predict(values).tobytes()
     assert loaded.layers[1].edges == tuple(map(tuple, EDGES))
+
+
+@pytest.mark.parametrize("kind", [nnx.Layer_Spline, nnx.Layer_PiecewiseLinear, nnx.Layer_Thermometer])
+def test_a_file_holds_more_edges_than_a_description_has_values(tmp_path, kind):
+    edges = [np.sort(np.random.default_rng(column).normal(size=40_000)).tolist() for column in range(4)]
+    layer = kind(5, *([1] if kind is nnx.Layer_Spline else []), [0, 1, 2, 4], edges, dtype="float64")
+    model = nnx.Model()
+    for each in (layer, nnx.Layer_Dense(layer._widths()[1], 1, dtype="float64")):
+        model.add(each)
+    model.finalize()
+    model.save(tmp_path / "model.safetensors")
+    loaded = nnx.Model.load(tmp_path / "model.safetensors")
+    assert loaded.layers[0].edges == tuple(map(tuple, edges))
+    assert tuple(loaded.layers[0].columns) == (0, 1, 2, 4)
+    values = np.random.default_rng(9).normal(size=(20, 5))
+    assert loaded.predict(values).tobytes() == model.predict(values).tobytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"edges": "AAAA"},
+        {"edges": "no base64!"},
+        {"edges": ""},
+        {"edges": base64.b64encode(np.array([0.0, 1, 2]).tobytes()).decode()},
+        {"edges": base64.b64encode(np.array([0.0, np.inf]).tobytes()).decode()},
+        {"edges": base64.b64encode(np.array([np.nan, 1, np.inf] * 3).tobytes()).decode()},
+        {"columns": [0, 2, 3]},
+        {"columns": "AAAAA"},
+        {"columns": base64.b64encode(np.array([0, 2, 9], np.int32).tobytes()).decode()},
+    ],
+)
+def test_texts_that_are_no_edges_are_refused(tmp_path, change):
+    path = tmp_path / "model.safetensors"
+    model_of(first=True).save(path)
+    description, arrays = safetensors.read("test", str(path))
+    description["layers"][0]["config"].update(change)
+    description.pop("crc32", None)
+    safetensors.write("test", str(path), description, arrays)
+    with pytest.raises(nnx.ModelFileError, match=r"^Model.load: [^\n]* is damaged[^\n]*$"):
+        nnx.Model.load(path)
 
 
 def test_edges_may_be_assigned(dtype):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import itertools
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from nnx import schedules
 from nnx._base import check, random
@@ -91,7 +95,7 @@ def describe(where: str, role: str, thing: Any) -> dict[str, Any]:
         config = {"layers": [describe(where, "layer", layer) for layer in thing.layers]}
     elif not custom:
         make(kind, config)
-        config = shortened(kind.__name__, config)
+        config = _with_texts(shortened(kind.__name__, config))
     state = {name: getattr(thing, name) for name in state_of(thing)}
     for name, value in state.items():
         state_of(thing)[name](where, name, value)
@@ -104,10 +108,46 @@ def make(kind: type, config: dict[str, Any]) -> Any:
     A dense layer's constructor would draw random weights, and allocate whatever size a file claims.
     """
     thing: Any = object.__new__(kind)
+    if isinstance(config.get("edges"), str):
+        config = _with_numbers(config)
     if config.get("schedule") is not None:
         config = {**config, "schedule": schedules.from_description(kind.__name__, "schedule", config["schedule"])}
     (thing._configure if hasattr(thing, "_parameters") else thing.__init__)(**config)
     return thing
+
+
+def _with_texts(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the edges of columns as a text, and the columns.
+
+    An ensemble has hundreds of thousands of edges, and a description may hold far fewer numbers.
+    """
+    if "edges" not in config:
+        return config
+    edges = [*itertools.chain.from_iterable((*own, np.inf) for own in config["edges"])]
+    return {**config, "columns": _text(config["columns"], "<i4"), "edges": _text(edges, "<f8")}
+
+
+def _with_numbers(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what `_with_texts` was given; ValueError for texts that it never returns."""
+    edges = _numbers(config["edges"], "<f8")
+    ends = np.flatnonzero(np.isposinf(edges))
+    if not len(ends) or ends[-1] != len(edges) - 1:
+        raise ValueError("edges must end where those of the last column do")
+    each = [own[: len(own) - 1].tolist() for own in np.split(edges, ends[:-1] + 1)]
+    return {**config, "columns": _numbers(config.get("columns"), "<i4").tolist(), "edges": each}
+
+
+def _text(numbers: Any, dtype: str) -> str:
+    return base64.b64encode(np.array(numbers, dtype).tobytes()).decode()
+
+
+def _numbers(text: Any, dtype: str) -> Any:
+    if not isinstance(text, str):
+        raise TypeError("columns and edges must both be texts")
+    content = base64.b64decode(text, validate=True)
+    if len(content) % np.dtype(dtype).itemsize:
+        raise ValueError("columns and edges must be whole numbers of bytes")
+    return np.frombuffer(content, dtype)
 
 
 def state_of(thing: Any) -> dict[str, Callable[[str, str, Any], None]]:

@@ -652,6 +652,7 @@ TAMPERED = {
     "first places that fall": lambda d, a: a.update({"parts.10.first": np.array([0, 3, 3], np.int32)}),
     "lost edges": lambda d, a: a.update({"parts.10.edges": np.array([0, 1, 0, 1], np.float32)}),
     "edges that are no numbers": lambda d, a: a.update({"parts.10.edges": np.full(5, np.nan, np.float32)}),
+    "edges that fall": lambda d, a: a.update({"parts.10.edges": np.array([0, 0.5, -0.5, 0, 1], np.float32)}),
     "another degree": lambda d, a: d["parts"][10].update(numbers=[0]),
     "a table of no rows": lambda d, a: a.update({"parts.0.weights": np.zeros((0, 2), np.float32)}),
 }

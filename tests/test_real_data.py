@@ -75,13 +75,13 @@ def test_train_fashion_mnist_reaches_0_87(fashion, tmp_path, capsys, monkeypatch
     assert f"accuracy {figure(out, 'test', 'accuracy'):.3f}" in capsys.readouterr().out
 
 
-def test_adult_reaches_0_84_and_is_predicted_by_name(adult, tmp_path, capsys, monkeypatch):
+def test_adult_reaches_0_865_and_is_predicted_by_name(adult, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     training, test = adult
     assert main(["train", training, "--target", "-1", "--test", test]) == 0
     out = capsys.readouterr().out
     assert "32,561 samples to train on, 16,281 to test" in out
-    assert figure(out, "test", "accuracy") >= 0.84
+    assert figure(out, "test", "accuracy") >= 0.865
     rows = [line for line in Path(test).read_text().splitlines() if line.strip()]
     Path("raw.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows) + "\n")
     assert main(["predict", "adult.safetensors", "raw.csv"]) == 0
@@ -91,13 +91,13 @@ def test_adult_reaches_0_84_and_is_predicted_by_name(adult, tmp_path, capsys, mo
     assert round(np.mean(hits), 3) == figure(out, "test", "accuracy")
 
 
-def test_california_reaches_0_72_and_is_predicted_in_dollars(california, tmp_path, capsys, monkeypatch):
+def test_california_reaches_0_83_and_is_predicted_in_dollars(california, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", california, "--target", "median_house_value"]) == 0
     out = capsys.readouterr().out
     assert "16,512 samples to train on, 4,128 to test; the target 'median_house_value' is a number." in out
     assert "Gaps filled: 207 in 'total_bedrooms'." in out
-    assert figure(out, "test", "R²") >= 0.72
+    assert figure(out, "test", "R²") >= 0.83
     assert main(["predict", "housing.safetensors", california]) == 0
     header, *lines = capsys.readouterr().out.splitlines()
     assert header == "median_house_value"

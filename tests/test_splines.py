@@ -102,6 +102,32 @@ def test_edges_that_one_float_cannot_tell_apart_are_no_division_by_zero():
     np.testing.assert_array_equal(layer.dinputs[:, 0], [0, 0, 5, 0])
 
 
+@pytest.mark.parametrize("edges", [[-3e38, 3e38], [-1e300, 1e300], [0, 1, 1e39]])
+def test_edges_that_the_dtype_cannot_hold_are_refused(edges):
+    with pytest.raises(ValueError, match=r"^Layer_Spline: edges must be numbers whose differences float32 can hold"):
+        nnx.Layer_Spline(1, 1, [0], [edges], dtype="float32")
+
+
+def test_a_span_that_is_flushed_to_nothing_gives_no_nan():
+    layer = nnx.Layer_Spline(1, 1, [0], [[1.2e-38, 1.2001e-38, 1]], dtype="float32")
+    layer.set_parameters([[0], [3], [5]], [[0]])
+    layer.forward([[1.20005e-38], [1]])
+    assert np.isfinite(layer.output).all()
+
+
+def test_columns_may_be_an_array_when_the_layer_has_run():
+    layer = nnx.Layer_Spline(3, 1, [0, 2], [[0, 1], [0, 1]])
+    layer.forward([[1, 2, 3]])
+    layer.columns = np.array([0, 1])
+    layer.forward([[1, 2, 3]])
+    assert layer.columns == (0, 1)
+
+
+def test_many_edges_are_counted_in_its_repr():
+    layer = nnx.Layer_Spline(2, 1, [0, 1], [list(range(50)), [0, 1]])
+    assert "<52 edges of 2 columns>" in repr(layer)
+
+
 # In models
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnx import _kernels
 from nnx._base import check, config
-from nnx._base.describe import Described
+from nnx._base.describe import Described, with_few_edges
 from nnx._base.text import abridged
 from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx._base.vocabulary import built_in
@@ -22,11 +22,9 @@ from nnx.embedding import MAX_PLACE, checked_columns
 __all__ = ["Layer_PiecewiseLinear", "Layer_Thermometer"]
 
 #: Edges of a layer, at most: a model file that describes it can be read.
-MAX_EDGES = 100_000
+MAX_EDGES = 500_000
 #: How far apart edges are, at least, as a multiple of the smallest normal number: kernels take smaller ones for 0.
 APART = 4
-#: A layer with more edges is shown without them.
-MAX_SHOWN = 12
 
 
 class Layout(NamedTuple):
@@ -38,17 +36,6 @@ class Layout(NamedTuple):
     offsets: Array
     #: The edges of all columns, in the layer's dtype.
     edges: Array
-
-
-class _Count:
-    """How many edges there are, where all of them would be too long."""
-
-    def __init__(self, counts: list[int]) -> None:
-        self.counts = counts
-
-    def __repr__(self) -> str:
-        columns = "column" if len(self.counts) == 1 else "columns"
-        return f"<{sum(self.counts):,} edges of {len(self.counts)} {columns}>"
 
 
 class _Encoding(Described):
@@ -109,9 +96,7 @@ class _Encoding(Described):
         }
 
     def _shown(self) -> dict[str, Any]:
-        shown = self.get_config()
-        counts = list(map(len, self._edges))
-        return shown if sum(counts) <= MAX_SHOWN else {**shown, "edges": _Count(counts)}
+        return with_few_edges(self.get_config())
 
     def _run(self, where: str, inputs: ArrayLike) -> None:
         """Set ``output`` to the inputs and their encodings."""
@@ -186,7 +171,7 @@ class Layer_PiecewiseLinear(_Encoding):
         Which of them are encoded, counted from 0 and given in increasing order.
     edges : sequence of sequences of float
         The edges of each of ``columns``, increasing and in the units of its numbers: at least two. Columns may have
-        different numbers of them. At most 100,000 together.
+        different numbers of them. At most 500,000 together.
     dtype : "float32" or "float64", optional
         The dtype of the edges and of the results; `nnx.get_default_dtype` if None.
 
@@ -272,7 +257,7 @@ class Layer_Thermometer(_Encoding):
         Which of them are encoded, counted from 0 and given in increasing order.
     edges : sequence of sequences of float
         The edges of each of ``columns``, increasing and in the units of its numbers: at least one. Columns may have
-        different numbers of them. At most 100,000 together.
+        different numbers of them. At most 500,000 together.
     dtype : "float32" or "float64", optional
         The dtype of the edges and of the results; `nnx.get_default_dtype` if None.
 

@@ -20,6 +20,7 @@ from nnx.callbacks import EarlyStopping
 from nnx.engine import layerwise
 from nnx.engine.data_checks import checked_data, checked_samples, weighing
 from nnx.engine.history import EPOCH, VALIDATION, History
+from nnx.layers import walk
 from nnx.many import Run, train_many
 from nnx.members import (
     base_seed,
@@ -34,6 +35,7 @@ from nnx.members import (
     shared_rows,
 )
 from nnx.model import Model
+from nnx.noise import missing_seeds
 
 if TYPE_CHECKING:
     from nnx.data.images import Images
@@ -238,17 +240,18 @@ class Ensemble:
 
     def _counted(self) -> str:
         """Return how often members count, if not all count alike."""
-        return "" if set(self.counts) == {self.counts[0]} else f"counting {', '.join(map(str, self.counts))}; "
+        if set(self.counts) == {self.counts[0]}:
+            return ""
+        return f"counting {_listed(self.counts)}; "
 
     def summary(self) -> None:
         """Print how many members there are and how they count, and the layers of each kind of member."""
         print(f"ensemble of {len(self)}, {self._counted()}each member on its own:")
         kinds: dict[str, list[int]] = {}
         for number, model in enumerate(self.models):
-            kinds.setdefault(repr(model.layers), []).append(number)
+            kinds.setdefault(_kind(model), []).append(number)
         for numbers in kinds.values():
-            shown = ", ".join(map(str, numbers[:12])) + (", ..." if len(numbers) > 12 else "")
-            print(f"member{'s' if len(numbers) > 1 else ''} {shown}")
+            print(f"member{'s' if len(numbers) > 1 else ''} {_listed(numbers)}")
             self.models[numbers[0]].summary()
 
     # Training
@@ -338,9 +341,16 @@ class Ensemble:
                 own["seed"] = int(seeds_of(base, number, 2).generate_state(1, np.uint64)[0])
             own["threads"] = max(1, n_threads // len(self))
             runs.append(Run(model, **shared, **keywords, **own, check_finite=False))
+        unseeded = [layer for model in self.models for layer in walk(model.layers) if missing_seeds([layer])]
         for number, model in enumerate(self.models):
             give_seeds(model, seeds_of(base, number, 3))
-        return train_many(runs, threads=n_threads, progress=progress, together=together)
+        try:
+            return train_many(runs, threads=n_threads, progress=progress, together=together)
+        except BaseException:
+            for layer in unseeded:
+                if not layer.training_forwards:  # it has drawn nothing
+                    layer.seed = None
+            raise
 
     def select(
         self,
@@ -606,3 +616,21 @@ def load_any(path: Path, custom_objects: Mapping[str, type] | None = None) -> Mo
     if file.kind == model_files.ENSEMBLE:
         return Ensemble._of_file(file, custom_objects or {})
     return model_files.loaded_model(file, Model, custom_objects or {}, Model._restore)
+
+
+def _listed(numbers: Sequence[int], most: int = 12) -> str:
+    return ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
+
+
+def _kind(model: Model) -> str:
+    """Return what members of one kind have in common: all but seeds and edges, which are each one's own."""
+    configs = [layer.get_config() if hasattr(layer, "get_config") else repr(layer) for layer in model.layers]
+    own = ("seed", "edges")
+    return repr(
+        [
+            (type(layer).__name__, {name: value for name, value in config.items() if name not in own})
+            if isinstance(config, dict)
+            else config
+            for layer, config in zip(model.layers, configs, strict=True)
+        ]
+    )

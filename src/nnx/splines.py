@@ -13,9 +13,10 @@ import numpy as np
 
 from nnx import _kernels, initializers
 from nnx._base import check, config
+from nnx._base.describe import with_few_edges
 from nnx._base.parameters import WithBiases
 from nnx._base.text import abridged
-from nnx._base.typing import Array, ArrayLike, DTypeLike
+from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx._base.vocabulary import built_in
 from nnx._base.widths import Widths
 from nnx.initializers import Initializer
@@ -174,6 +175,7 @@ class Layer_Spline(WithBiases):
         self.edges = _checked_edges(where, edges, len(self.columns), self.degree)
         self._shapes(where)
         self.dtype = config.float_dtype(where, dtype)
+        self._layout(where)
         self.weight_initializer = initializers.kept(where, "weight_initializer", weight_initializer)
         self.bias_initializer = initializers.kept(where, "bias_initializer", bias_initializer)
 
@@ -181,6 +183,9 @@ class Layer_Spline(WithBiases):
         """Return the constructor's arguments that make a layer like this one (with other parameters)."""
         found = super().get_config()
         return {**found, "columns": list(self.columns), "edges": [list(own) for own in self.edges]}
+
+    def _shown(self) -> dict[str, Any]:
+        return with_few_edges(super()._shown())
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
         """Set ``output`` from inputs (n, n_inputs), which are kept as ``inputs`` for ``backward``.
@@ -220,7 +225,11 @@ class Layer_Spline(WithBiases):
         n_neurons = check.whole(where, "n_neurons", self.n_neurons, 1, MAX_PLACE)
         degree = check.whole(where, "degree", self.degree, 0, 1)
         known = self._known
-        if known is not None and known.edges is self.edges and known.of == (self.columns, n_inputs, degree):
+        if known is not None and known.edges is self.edges and known.of[0] is self.columns:
+            known = known if known.of[1:] == (n_inputs, degree) else None
+        else:
+            known = None
+        if known is not None:
             return n_inputs, n_neurons, known.of[0], known.edges, degree
         columns = _checked_columns(where, self.columns, n_inputs)
         return n_inputs, n_neurons, columns, _checked_edges(where, self.edges, len(columns), degree), degree
@@ -242,10 +251,23 @@ class Layer_Spline(WithBiases):
         of, dtype, known = (columns, n_inputs, degree), self._float_dtype(), self._known
         if known is None or known.edges is not edges or known.of != of or known.layout.edges.dtype != dtype:
             first = np.cumsum((0, *[len(own) - degree for own in edges])).astype(np.int32)
-            flat = np.array([*itertools.chain(*edges)], dtype)
+            flat = _flat(where, edges, dtype)
             known = Known(edges, of, Layout(np.array(columns, np.int32), first, flat, degree))
             self.columns, self.edges, self._known = columns, edges, known
         return known.layout
+
+
+def _flat(where: str, edges: Edges, dtype: FloatDType) -> Array:
+    """Return the edges of all columns in one array; refuse those whose differences are no finite numbers there."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        each = [np.array(own, dtype) for own in edges]
+        fits = [bool(np.isfinite(own[-1] - own[0])) for own in each]
+    if not all(fits):
+        bad = list(edges[fits.index(False)])
+        raise ValueError(
+            f"{where}: edges must be numbers whose differences {dtype.name} can hold, got {abridged(bad)}."
+        )
+    return np.concatenate(each)
 
 
 def _places_of(inputs: Array, layout: Layout) -> tuple[Array, Array]:

@@ -44,3 +44,24 @@ class Described:
 def _plain(value: Any) -> Any:
     """Return an argument, which may have been assigned, as JSON knows it: lists and numbers in place of NumPy's."""
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+#: A layer with more edges is shown without them.
+MAX_SHOWN = 12
+
+
+class _Count:
+    """How many edges there are, where all of them would be too long."""
+
+    def __init__(self, counts: list[int]) -> None:
+        self.counts = counts
+
+    def __repr__(self) -> str:
+        columns = "column" if len(self.counts) == 1 else "columns"
+        return f"<{sum(self.counts):,} edges of {len(self.counts)} {columns}>"
+
+
+def with_few_edges(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a layer's arguments as they are shown: how many edges there are in place of many of them."""
+    counts = list(map(len, config["edges"]))
+    return config if sum(counts) <= MAX_SHOWN else {**config, "edges": _Count(counts)}

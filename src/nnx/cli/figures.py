@@ -104,6 +104,10 @@ def importance(model: Model, task: Task) -> Importance | None:
         return None
 
 
+#: What a figure falls by at least, to be worth a word.
+LEAST_FALL = 1e-9
+
+
 def importance_lines(found: Importance | None) -> list[str]:
     """Return which columns matter most, as a line; none if there is nothing to say."""
     if found is None:
@@ -111,11 +115,12 @@ def importance_lines(found: Importance | None) -> list[str]:
     named = [
         f"{one_line(found.columns[position])} {figure_text(float(found.means[position]))}"
         for position in found.order[:MAX_NAMED]
-        if found.means[position] > 0
+        if found.means[position] > LEAST_FALL
     ]
     if not named:
         return [f"columns   whichever is shuffled, {found.figure} does not fall"]
-    return [f"columns   shuffled one at a time, {found.figure} falls by: {', '.join(named)}"]
+    first = f"the {MAX_NAMED} that matter most, " if len(found.order) > MAX_NAMED else ""
+    return [f"columns   {first}shuffled one at a time, {found.figure} falls by: {', '.join(named)}"]
 
 
 def spread(reports: Sequence[Report], of: str) -> list[str]:
@@ -135,3 +140,24 @@ def _spread_line(name: str, figure: Figure, values: list[float]) -> str:
     deviation = statistics.stdev(defined) if len(defined) > 1 else 0.0
     mean, low, high = statistics.fmean(defined), min(defined), max(defined)
     return f"{name:<20}{figure.text(mean)} ± {figure.text(deviation)}  ({figure.text(low)} to {figure.text(high)})"
+
+
+def warn_of_folds(reports: Sequence[Report]) -> None:
+    """Say on stderr that models of a cross-validation are no better than the baseline, if they are not."""
+    told = told_of_folds(reports)
+    if told:
+        print(f"nnx train: WARNING: {told}", file=sys.stderr)
+
+
+def told_of_folds(reports: Sequence[Report]) -> str:
+    """Return what there is to say of models that are on average no better than the baseline; nothing if they are."""
+    scores = [each.figures[0] for each in reports]
+    mean, base = (statistics.fmean(getattr(each, name) for each in scores) for name in ("value", "baseline"))
+    if mean > base:
+        return ""
+    word = "worse" if mean < base else "no better"
+    own, other, name = scores[0].text(mean), scores[0].text(base), scores[0].name
+    return (
+        f"such models are {word} than {reports[0].baseline_answer}: mean {name} {own} over the folds, the baseline has "
+        f"{other}. Perhaps the columns say nothing of the target. Try more rows, or other columns."
+    )

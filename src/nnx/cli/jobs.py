@@ -15,6 +15,7 @@ import nnx.tabular
 from nnx.cli import figures, networks, tasks
 from nnx.cli.arguments import sentence
 from nnx.data.sheet import count
+from nnx.files.model_files import packed
 
 if TYPE_CHECKING:
     from nnx.scoring.reports import Report
@@ -60,6 +61,7 @@ def jobs(chosen: argparse.Namespace) -> tuple[Job, Iterator[Job] | None]:
 def _prepared(chosen: argparse.Namespace, task: tasks.Task) -> Job:
     """Return what is to be trained on a task's data."""
     if chosen.effort is not None:
+        packed("Table", "table", task.table)  # one that is too large for a file is refused before the training
         return Job(task, chosen.effort)
     np.random.seed(chosen.seed)
     if chosen.patience is not None:

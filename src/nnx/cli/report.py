@@ -17,7 +17,7 @@ import nnx
 from nnx import _kernels, plot
 from nnx._base import files
 from nnx.cli import images, pictures
-from nnx.cli.figures import Judgement, spread
+from nnx.cli.figures import Judgement, spread, told_of_folds
 from nnx.cli.tasks import Task
 from nnx.data.columns import Ignored
 from nnx.data.sheet import count, listed, shown
@@ -56,7 +56,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .
 th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--dim); font-size: .9rem; }
 .number { text-align: right; white-space: nowrap; overflow-wrap: normal; }
-td:first-child { min-width: 9rem; overflow-wrap: break-word; }
+td:first-child { min-width: 9rem; overflow-wrap: anywhere; }
+td:last-child:not(.number) { min-width: 7rem; }
 @media (max-width: 30rem) { table, th { font-size: .85rem; } th, td { padding-right: .6rem; }
   td:first-child { min-width: 6.5rem; } }
 .pictures { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
@@ -188,7 +189,9 @@ def _summary_of_folds(reports: Sequence[Report]) -> list[str]:
     baseline = statistics.fmean(each.baseline for each in scores)
     told = f"mean {scores[0].name} of {len(reports)} folds, each of rows that were not trained on"
     without = f"The baseline, {reports[0].baseline_answer}, has {scores[0]._replace(baseline=baseline).baseline_text}."
-    return [_score(scores[0].text(mean), told), _paragraph(without, "dim")]
+    warning = told_of_folds(reports)
+    found = [_score(scores[0].text(mean), told), _paragraph(without, "dim")]
+    return [*found, _paragraph(warning[0].upper() + warning[1:], "warning")] if warning else found
 
 
 def _folds(reports: Sequence[Report]) -> list[str]:
@@ -237,7 +240,8 @@ def _data(task: Task) -> list[str]:
         return [_paragraph(each) for each in told]
     kind = f"{table.n_outputs} classes: {listed(table.classes)}" if table.classes else "a number"
     told = [
-        f"{count(len(task.X), 'row')} to train on, {len(task.X_test):,} to test on.",
+        f"{count(len(task.X), 'row')} to train on"
+        + (f", {len(task.X_test):,} to test on." if len(task.X_test) else "."),
         f"To predict: {shown(table.target.name)}, {kind}.",
         *task.remarks,
     ]

@@ -251,7 +251,10 @@ def run(chosen: argparse.Namespace) -> int:
         images.draw_mistakes(model, *(task.held_out or (task.X, task.y)), chosen.mistakes)
     if chosen.repeat > 1 and not code:
         code = jobs.repeat(chosen, judgement.main, judgement.part)
-    judgement.warn(chosen.effort is None)
+    if of_folds:
+        figures.warn_of_folds(of_folds)
+    else:
+        judgement.warn(chosen.effort is None)
     return code
 
 
@@ -317,7 +320,9 @@ def _check_options(chosen: argparse.Namespace) -> None:
     kind = chosen.data if chosen.data in tasks.TASKS else "FOLDER/" if os.path.isdir(chosen.data) else "FILE.csv"
     if kind == "FILE.csv" and not os.path.exists(chosen.data):
         known = ", ".join(tasks.TASKS)
-        chosen.parser.error(f"argument DATA: must be {known}, a CSV file or a folder, and there is no {chosen.data!r}")
+        chosen.parser.error(
+            f"argument DATA: must be {known}, a table's file or a folder, and there is no {chosen.data!r}"
+        )
     for name, kinds in ONLY_FOR.items():
         if getattr(chosen, name) is not None and kind not in kinds:
             option = f"--{name.replace('_', '-')}"

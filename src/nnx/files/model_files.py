@@ -395,7 +395,10 @@ def model_in(
 
 def preprocessor_in(file: Part, model: Network) -> dict[str, Table | Images]:
     """Return a model's table or images that a file holds, by its key; nothing if there is none."""
-    return {key: _preprocessor(file, key, model) for key in PREPROCESSORS if key in file.description}
+    found = {key: _preprocessor(file, key, model) for key in PREPROCESSORS if key in file.description}
+    if len(found) > 1:
+        file.refuse("is damaged: its images cannot be used (model must have a table or images, got both)")
+    return found
 
 
 def _preprocessor(file: Part, key: str, model: Network) -> Table | Images:

@@ -167,7 +167,10 @@ def _fits_pieces(
     if degree not in (0, 1) or not places or not in_order or len(starts) != len(places) + 1 or starts[0] or not rise:
         return False
     fit = len(edges) == starts[-1] + degree * len(places) and weights.shape == (n_in + starts[-1], n_out)
-    return fit and bool(np.isfinite(edges).all())
+    if not fit or not np.isfinite(edges).all():
+        return False
+    falls = np.flatnonzero(edges[1:] < edges[:-1]) + 1  # equal ones may have been rounded to that
+    return bool(np.isin(falls, first + int(degree) * np.arange(len(first))).all())
 
 
 def _fits_waves(n_in: int, n_out: int, weights: Array, columns: Array) -> bool:

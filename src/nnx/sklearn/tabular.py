@@ -276,6 +276,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]
             return np.log(self.predict_proba(X))
 
     def _learnt_targets(self, y: Array) -> Array:
+        if y.dtype.kind == "O" and any(_is_missing(value) for value in y.tolist()):
+            raise ValueError("Input y contains NaN.")  # in scikit-learn's words
         check_classification_targets(y)
         self._kind = "classes"
         self.classes_, numbers = np.unique(y, return_inverse=True)
@@ -455,3 +457,9 @@ def tempered(probabilities: Array, temperature: float) -> Array:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: Array = powers / powers.sum(axis=1, keepdims=True)
     return result
+
+
+def _is_missing(value: Any) -> bool:
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )

@@ -283,7 +283,7 @@ class _Fitting:
                 source = seeds_of(self.seed, number * 1000 + fold, 7)
                 model = self._model(network, samples, epochs, source)
                 trained[-1].append(model)
-                runs.append(self._run(model, samples, held_out, epochs, source))
+                runs.append(self._run(model, samples, held_out if network.keeps_best else None, epochs, source))
         train_many(runs, threads=threads, progress=progress)
         return trained
 
@@ -323,11 +323,13 @@ class _Fitting:
 
     def _tried(self) -> str:
         n_kinds, n_each = len(self.plan.networks), len(self.parts)
-        return f"Effort {self.effort}: {n_kinds} kinds of networks, {n_kinds * n_each} in all."
+        kinds = "1 kind" if n_kinds == 1 else f"{n_kinds} kinds"
+        return f"Effort {self.effort}: {kinds} of networks, {n_kinds * n_each} in all."
 
     def _lines(self, scores: dict[str, float], counts: list[int], n_rows: int) -> list[str]:
         figure = "accuracy" if self.shape.n_classes else "R²"
-        lines = [f"{self._tried()[:-1]}; {figure} on {n_rows:,} held-out rows: {scores['ensemble']:.3f} together."]
+        together = f"{scores['ensemble']:.3f} together" + (", chosen by log loss" if self.shape.n_classes else "")
+        lines = [f"{self._tried()[:-1]}; {figure} on {n_rows:,} held-out rows: {together}."]
         shares = np.array(counts) / sum(counts)
         for network, share in zip(self.plan.networks, shares.tolist(), strict=True):
             kept = f"counts {share:.0%}" if share else "left out"

@@ -42,6 +42,8 @@ class Network:
     beta_2: float = 0.95
     #: How many steps a training has, at most, as a multiple of the usual number.
     steps: float = 1.0
+    #: Whether it ends with the weights of its best epoch, or with those of the last one.
+    keeps_best: bool = True
 
     @property
     def name(self) -> str:
@@ -90,6 +92,10 @@ MAX_ENCODINGS, ROWS_A_BIN = 6000, 3
 #: What is good for tables of many rows with a target of numbers, and with classes.
 QUANTILES = Network("quantiles", 48)
 STEPS = Network("tree", 16, (256,), "Mish", dropout=0.3, rate=0.003, beta_2=0.999)
+#: Trained to the end: each errs more than at its best epoch, but the mean of several does not.
+LONG = Network(
+    "quantiles", 96, (64, 64), "Mish", 0.2, 0.003, weight_decay=0.0, beta_2=0.999, steps=1.25, keeps_best=False
+)
 #: What is good for few rows: weights are kept small.
 TREE = Network("tree", 64, (96, 96), "ReLU", weight_decay=1.0)
 PLAIN = Network("none", 0, (128, 128, 128), "ReLU", dropout=0.2, rate=0.005, weight_decay=1.0)
@@ -99,13 +105,11 @@ TINY = Network("none", 0, (64, 64), "Mish", dropout=0.1, rate=0.003, weight_deca
 WIDE = Network("none", 0, (128, 128, 128))
 #: Best effort: what differs from the first kind, and errs elsewhere.
 OF_NUMBERS = (
-    QUANTILES,
-    replace(QUANTILES, bins=96),
-    replace(QUANTILES, hidden=(96, 96, 96), dropout=0.1),
-    replace(QUANTILES, activation="Tanh"),
-    Network("tree", 64),
-    TREE,
-    WIDE,
+    replace(QUANTILES, dropout=0.1, steps=1.65),
+    replace(LONG, steps=3.3),
+    replace(LONG, bins=128, activation="SiLU", steps=3.3),
+    replace(QUANTILES, bins=96, dropout=0.1, steps=1.65),
+    replace(QUANTILES, activation="Tanh", dropout=0.1, steps=1.65),
 )
 OF_CLASSES = (
     STEPS,
@@ -144,11 +148,8 @@ def _networks(shape: Shape, effort: str, is_large: bool) -> tuple[Network, ...]:
         own = OF_CLASSES if shape.n_classes else OF_NUMBERS
         return own if is_large else (*OF_FEW, *own, TINY)
     if is_large:
-        return (
-            (STEPS, WIDE)
-            if shape.n_classes and effort == "default"
-            else (OF_CLASSES if shape.n_classes else OF_NUMBERS)[:1]
-        )
+        first, second = (STEPS, WIDE) if shape.n_classes else (QUANTILES, LONG)
+        return (first, second) if effort == "default" else (first,)
     return OF_FEW if effort == "default" else (SMALL, TINY)
 
 

@@ -34,8 +34,8 @@ def spline_places(
             bins[:, j], parts[:, j] = below, 0
         else:
             k = np.clip(below - 1, 0, len(own) - 2)
-            part = np.clip((x - own[k]) / (own[k + 1] - own[k]), 0, 1)
-            bins[:, j], parts[:, j] = k, np.where(below == 0, 0, part)
+            part = (x - own[k]) / (own[k + 1] - own[k])
+            bins[:, j], parts[:, j] = k, np.where(below == 0, 0, np.where(part < 1, part, 1))
 
 
 @quiet

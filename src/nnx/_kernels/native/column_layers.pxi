@@ -335,10 +335,10 @@ cdef tuple take_encoded(str where, tuple given, int number, bint in_pairs, Py_ss
     ``in_pairs``: two edges in a row make an encoding, so that a column needs two.
     """
     columns, offsets, edges = given
-    cdef cnp.ndarray which = vector(where, "columns", columns, cnp.NPY_INT32, ANY).copy()
+    cdef cnp.ndarray which = cnp.PyArray_NewCopy(vector(where, "columns", columns, cnp.NPY_INT32, ANY), cnp.NPY_CORDER)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(which), c
-    cdef cnp.ndarray begins = vector(where, "offsets", offsets, cnp.NPY_INT32, n + 1).copy()
-    cdef cnp.ndarray own = vector(where, "edges", edges, number, ANY).copy()
+    cdef cnp.ndarray begins = cnp.PyArray_NewCopy(vector(where, "offsets", offsets, cnp.NPY_INT32, n + 1), cnp.NPY_CORDER)
+    cdef cnp.ndarray own = cnp.PyArray_NewCopy(vector(where, "edges", edges, number, ANY), cnp.NPY_CORDER)
     cdef const int32_t *column = <const int32_t *> data(which)
     cdef const int32_t *offset = <const int32_t *> data(begins)
     cdef bint fits = offset[0] == 0 and offset[n] == cnp.PyArray_SIZE(own)
@@ -575,8 +575,9 @@ def spline_backward_inputs(bins, parts, dvalues, columns, first, edges, int degr
     cdef void *scratch
     cdef uint64_t mode
     n_in, size = cnp.PyArray_DIM(result, 1), cnp.PyArray_ITEMSIZE(result)
-    checked_bins(where, bins, parts, first, degree, number, rows, &spline, held)
     take_edges(where, &layout, n_in, (columns, first, edges, degree), number, held)
+    # By the private copy of `first`: another thread may have changed the given one since.
+    checked_bins(where, bins, parts, held[1], degree, number, rows, &spline, held)
     w = matrix(where, "weights", weights, number, n_in + spline.n_rows, n_out)
     d, w = apart(d, result), apart(w, result)
     scratch = take(kernels.product_scratch)
@@ -602,7 +603,7 @@ cdef cnp.ndarray take_waves(
 
     None if the weights are not those of so many columns, of the inputs and of the output.
     """
-    cdef cnp.ndarray which = vector(where, "columns", given, cnp.NPY_INT32, ANY).copy()
+    cdef cnp.ndarray which = cnp.PyArray_NewCopy(vector(where, "columns", given, cnp.NPY_INT32, ANY), cnp.NPY_CORDER)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(which), c, width, rest
     cdef const int32_t *column = <const int32_t *> data(which)
     for c in range(n):

@@ -81,7 +81,7 @@ cdef inline void place_between(
             continue
         k = below - 1 + (below == 0) - (below > last)
         part = (x[r] - edges[k]) / (edges[k + 1] - edges[k])
-        part = 1 if part > 1 else part
+        part = part if part < 1 else 1  # also 0 / 0, where the span is flushed to 0
         bins[r * apart], parts[r * apart] = k, part if below > 0 else 0
 
 

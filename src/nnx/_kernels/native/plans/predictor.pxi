@@ -106,6 +106,8 @@ cdef class Predictor(Chain):
         """Copy a stage's parameters, and pack its weights where products take them so; or take its settings."""
         cdef cnp.ndarray source
         cdef void *own
+        cdef Py_ssize_t n_columns
+        cdef bint fits
         if stage.kind == DENSE:
             weights, biases = values
             self._copy(&stage.biases, "biases", biases, 1, stage.n_out)
@@ -157,8 +159,10 @@ cdef class Predictor(Chain):
             weights, biases, *layout = values
             self._copy(&stage.weights, "weights", weights, stage.n_in + stage.spline.n_rows, stage.n_out)
             self._copy(&stage.biases, "biases", biases, 1, stage.n_out)
+            n_columns = stage.spline.n_columns
             take_edges("Predictor", &stage.spline, stage.n_in, tuple(layout), self.number, self.layouts)
-            if stage.weights.size != (stage.n_in + stage.spline.n_rows) * stage.n_out:
+            fits = stage.weights.size == (stage.n_in + stage.spline.n_rows) * stage.n_out
+            if not fits or stage.spline.n_columns != n_columns:
                 raise ValueError("Predictor: edges must be those of the weights.")  # changed by another thread
             fill_sums(self.kernels, stage, self.size)
         elif stage.kind == ACTIVATION and stage.activation.n_settings:

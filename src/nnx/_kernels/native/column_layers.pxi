@@ -337,7 +337,9 @@ cdef tuple take_encoded(str where, tuple given, int number, bint in_pairs, Py_ss
     columns, offsets, edges = given
     cdef cnp.ndarray which = cnp.PyArray_NewCopy(vector(where, "columns", columns, cnp.NPY_INT32, ANY), cnp.NPY_CORDER)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(which), c
-    cdef cnp.ndarray begins = cnp.PyArray_NewCopy(vector(where, "offsets", offsets, cnp.NPY_INT32, n + 1), cnp.NPY_CORDER)
+    cdef cnp.ndarray begins = cnp.PyArray_NewCopy(
+        vector(where, "offsets", offsets, cnp.NPY_INT32, n + 1), cnp.NPY_CORDER
+    )
     cdef cnp.ndarray own = cnp.PyArray_NewCopy(vector(where, "edges", edges, number, ANY), cnp.NPY_CORDER)
     cdef const int32_t *column = <const int32_t *> data(which)
     cdef const int32_t *offset = <const int32_t *> data(begins)

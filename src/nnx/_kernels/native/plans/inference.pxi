@@ -122,7 +122,9 @@ cdef class Chain:
     cdef int take_categories(self, object counts) except -1:
         """Take how many categories each column of X has, 0 for one of numbers; or None."""
         if counts is not None:
-            self.counts = cnp.PyArray_NewCopy(vector("Chain", "categories", counts, cnp.NPY_INT32, self.net.n_in), cnp.NPY_CORDER)
+            self.counts = cnp.PyArray_NewCopy(
+                vector("Chain", "categories", counts, cnp.NPY_INT32, self.net.n_in), cnp.NPY_CORDER
+            )
             self.flags = self.counts - np.int32(1)
         return 0
 

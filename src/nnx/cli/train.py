@@ -80,8 +80,8 @@ def add(commands: Any) -> None:
     option(
         "--effort",
         choices=EFFORTS,
-        help="for a table: how much is tried to predict it well, a second's work for 16,000 rows, some seconds', or a "
-        "minute's and more (default: default)",
+        help="for a table: how much is tried; for 16,000 rows about a second, some seconds, or a minute or more "
+        "(default: default)",
     )
     option(
         "--seed",

@@ -175,7 +175,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]
     Parameters
     ----------
     effort : "fast", "default" or "best"
-        How long to train, on one core and some 16,000 rows: about a second, ten seconds, a minute or more.
+        How long to train, on one core and some 16,000 rows: about a second, some seconds, a minute or more.
     calibrate : bool
         Whether probabilities are made as certain as they were right on held-out rows, by a temperature. It changes no
         prediction.
@@ -315,7 +315,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
     Parameters
     ----------
     effort : "fast", "default" or "best"
-        How long to train, on one core and some 16,000 rows: about a second, ten seconds, a minute or more.
+        How long to train, on one core and some 16,000 rows: about a second, some seconds, a minute or more.
     quantiles : list of float, optional
         Each above 0 and below 1, rising: also learn these quantiles of what is predicted (`predict_quantiles`).
     random_state, n_jobs, progress

@@ -75,7 +75,7 @@ def test_train_fashion_mnist_reaches_0_87(fashion, tmp_path, capsys, monkeypatch
     assert f"accuracy {figure(out, 'test', 'accuracy'):.3f}" in capsys.readouterr().out
 
 
-def test_adult_reaches_0_865_and_is_predicted_by_name(adult, tmp_path, capsys, monkeypatch):
+def test_adult_reaches_0_865_and_is_predicted_by_name(compiled, adult, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     training, test = adult
     assert main(["train", training, "--target", "-1", "--test", test]) == 0
@@ -91,7 +91,7 @@ def test_adult_reaches_0_865_and_is_predicted_by_name(adult, tmp_path, capsys, m
     assert round(np.mean(hits), 3) == figure(out, "test", "accuracy")
 
 
-def test_california_reaches_0_83_and_is_predicted_in_dollars(california, tmp_path, capsys, monkeypatch):
+def test_california_reaches_0_83_and_is_predicted_in_dollars(compiled, california, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", california, "--target", "median_house_value"]) == 0
     out = capsys.readouterr().out

@@ -27,7 +27,12 @@ from nnx.files import safetensors
 from nnx.sklearn import TabularClassifier, TabularRegressor, load
 from nnx.tabular import recipe
 
-pytestmark = [pytest.mark.one_backend, pytest.mark.filterwarnings("ignore::UserWarning")]
+# On the NumPy backend they take minutes, and BLAS rounds a row otherwise in another batch, which some checks refuse.
+pytestmark = [
+    pytest.mark.one_backend,
+    pytest.mark.usefixtures("compiled"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ import nnx
 from nnx.tabular import choosing, edges, fit
 from nnx.tabular.recipe import EFFORTS, Shape, plan
 
-pytestmark = pytest.mark.one_backend
+# On the NumPy backend they take minutes; the tests of `nnx train --effort` run the recipe there.
+pytestmark = [pytest.mark.one_backend, pytest.mark.usefixtures("compiled")]
 
 
 def numbers(n_rows=300, n_columns=4, seed=0):

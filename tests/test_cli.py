@@ -438,7 +438,8 @@ WRONG = {
     "unknown command": (["fly"], "nnx: argument COMMAND: invalid choice: 'fly'"),
     "unknown data": (
         ["train", "cats"],
-        "argument DATA: must be spiral, binary, sine, fashion-mnist, a table's file or a folder, and there is no 'cats'",
+        "argument DATA: must be spiral, binary, sine, fashion-mnist, a table's file or a folder, and there is "
+        "no 'cats'",
     ),
     "unknown option": (["train", "--speed", "9"], "nnx train: unrecognized arguments: --speed"),
     "an option misspelt": (

@@ -185,6 +185,7 @@ ELSEWHERE = {
     *("dropout_mask", "gaussian_noise", "average_update", "embedding_forward", "embedding_misfit"),
     *("embedding_backward_weights", "embedding_backward_inputs"),
     *("piecewise_linear_forward", "piecewise_linear_backward", "thermometer_forward", "thermometer_backward"),
+    *("combinations_forward", "combinations_backward"),
     *("spline_places", "spline_forward", "spline_backward_weights", "spline_backward_inputs"),
     *("periodic_forward", "periodic_backward_weights", "periodic_backward_inputs"),
 }

@@ -67,7 +67,12 @@ COLUMNWISE = {
     "dropout": lambda _, __: nnx.Layer_Dropout(0.3, seed=5),
     "noise": lambda _, __: nnx.Layer_GaussianNoise(0.1, seed=5),
 }
-ENCODINGS = {"pieces": nnx.Layer_PiecewiseLinear, "thermometer": nnx.Layer_Thermometer, "waves": nnx.Layer_Periodic}
+ENCODINGS = {
+    "pieces": nnx.Layer_PiecewiseLinear,
+    "thermometer": nnx.Layer_Thermometer,
+    "waves": nnx.Layer_Periodic,
+    "combinations": nnx.Layer_Combinations,
+}
 PENALTIES = {
     "weight_regularizer_l1": 1e-3,
     "weight_regularizer_l2": 2e-3,
@@ -80,7 +85,7 @@ class Net(NamedTuple):
     """A network as text: ``2-64,relu,dropout,64-3,softmax``, a key of `LOSSES` and one of `ACCURACIES`.
 
     What is between ``(`` and ``)`` is within a residual. ``3-9 pieces``, ``3-9 thermometer`` and ``3-9 waves`` encode
-    every other of three columns by six numbers together.
+    every other of three columns by six numbers together; ``3-9 combinations`` adds six sums.
     """
 
     layers: str
@@ -140,6 +145,9 @@ def _encoding(kind: Any, n_inputs: int, width: int, dtype: Any, rng: np.random.G
         layer = kind(n_inputs, columns, 5, (width - n_inputs) // len(columns), dtype=dtype)
         layer.weights[:] = 0.5 * rng.normal(size=layer.weights.shape)
         return layer
+    if kind is nnx.Layer_Combinations:
+        each = [[*range(number % n_inputs, n_inputs, 2)] for number in range(width - n_inputs)]
+        return kind(n_inputs, each, [rng.normal(size=len(own)) for own in each], dtype=dtype)
     counts = [len(part) for part in np.array_split(np.arange(width - n_inputs), len(columns))]
     more = kind is nnx.Layer_PiecewiseLinear
     return kind(n_inputs, columns, [np.linspace(-1.5, 1.7, count + more) for count in counts], dtype=dtype)
@@ -294,6 +302,9 @@ ENCODED = [
     Net("scale,4-44 waves,44-44,sigmoid,44-1", "squared", "near"),
     Net("6-20,relu,dropout,20-30 waves,batch,30-47 pieces,47-3,sigmoid", "binary", "cells"),
     Net("3-6,(,6-9 waves,9-6,),6-9 waves,9-2,softmax"),
+    Net("4-7 combinations,7-33,relu,33-3,softmax"),
+    Net("scale,5-70 combinations,70-90 pieces,90-2", "squared", "near"),
+    Net("6-8,sigmoid,(,8-20 combinations,20-8,),8-9 combinations,dropout,9-3,softmax"),
 ]
 NETS = [*SKINNY, *WIDE, *ODD, *NORMED, *ENCODED]
 

@@ -292,6 +292,7 @@ def test_repr_of_every_class_can_be_evaluated(name):
         "Layer_Scale": (4, 0.5),
         "Layer_Embedding": (4, [1, 3], (2, 5), 3),
         "Layer_PiecewiseLinear": (4, [1, 3], [[0, 1], [-1, 0, 0.5]]),
+        "Layer_Combinations": (4, [[1, 3], [0]], [[1, -0.5], [2]]),
         "Layer_Periodic": (4, [1, 3], 5, 2, 0.5),
         "Layer_Thermometer": (4, [1, 3], [[0], [-1, 0, 0.5]]),
         "Layer_Spline": (4, 2, [1, 3], ((0.5,), (1, 2.5)), 0),

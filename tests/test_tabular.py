@@ -7,7 +7,8 @@ import pytest
 
 import nnx
 from nnx.tabular import choosing, edges, fit
-from nnx.tabular.recipe import EFFORTS, Shape, plan
+from nnx.tabular.pairs import telling_pairs
+from nnx.tabular.recipe import EFFORTS, LARGE, Shape, plan
 
 # On the NumPy backend they take minutes; the tests of `nnx train --effort` run the recipe there.
 pytestmark = [pytest.mark.one_backend, pytest.mark.usefixtures("compiled")]
@@ -79,6 +80,31 @@ def test_quantiles_have_equally_many_rows_between_them():
 
 
 # Choosing
+
+
+def test_pairs_that_tell_more_together_are_found_first(rng):
+    X = rng.normal(size=(6000, 5)).astype(np.float32)
+    X[:, 3] *= 100
+    y = np.sin(3 * (X[:, 1] - X[:, 3] / 100)) + X[:, 0] * X[:, 2] / 2 + X[:, 4] ** 2
+    found = telling_pairs(X, y[:, None] + rng.normal(size=(6000, 1)) / 5, [0, 1, 2, 3])
+    assert [pair.columns for pair in found] == [(1, 3), (0, 2)]
+    np.testing.assert_allclose(found[0].factors, [1, 1 / 100], rtol=0.05)
+
+
+@pytest.mark.parametrize("n_columns", [1, 2, 60])
+def test_columns_that_tell_nothing_together_are_no_pairs(rng, n_columns):
+    X = rng.normal(size=(3000, n_columns))
+    X[:, 0] = np.round(X[:, 0])
+    assert telling_pairs(X, np.exp(X[:, :1]) + X[:, -1:] + rng.normal(size=(3000, 1)), range(n_columns)) == []
+    assert telling_pairs(np.ones((50, n_columns)), rng.normal(size=(50, 2)), range(n_columns)) == []
+
+
+def test_a_pair_makes_large_tables_easier(rng):
+    X = rng.uniform(-1, 1, size=(6000, 2)).astype(np.float32)
+    y = np.sign(np.sin(9 * (X[:, :1] + X[:, 1:])))
+    fitted = fit(None, X[:LARGE], y[:LARGE], effort="fast")
+    assert "  Looked at together, too: input 0 and input 1" in fitted.lines
+    assert fitted.ensemble.score(X[LARGE:], y[LARGE:]) > 0.9
 
 
 def test_folds_share_out_each_class():

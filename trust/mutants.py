@@ -94,7 +94,7 @@ def model_of(kind: str) -> nnx.Model:
             (
                 *(nnx.Layer_Embedding(2, [1], 3, 2), nnx.Layer_BatchNorm(3), nnx.Layer_GaussianNoise(0.1)),
                 *(nnx.Layer_PiecewiseLinear(3, [1], [[0, 1, 2]]), nnx.Layer_Thermometer(5, [0], [[0]])),
-                nnx.Layer_Periodic(6, [0], 2, 2),
+                *(nnx.Layer_Combinations(6, [[0, 5]], [[1, -0.5]]), nnx.Layer_Periodic(7, [0], 2, 1)),
                 nnx.Layer_Residual([nnx.Layer_LayerNorm(8), nnx.Layer_Residual([nnx.Layer_BatchNorm(8)])]),
                 *(nnx.Layer_Scale(8, 0.5), nnx.Layer_Dense(8, 2), nnx.Activation_Softmax()),
             ),

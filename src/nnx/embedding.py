@@ -315,13 +315,13 @@ def _whole_numbers(where: str, name: str, values: Any, low: int, high: int) -> t
     return tuple([check.whole(where, f"{name}[{i}]", value, low, high) for i, value in enumerate(values)])
 
 
-def checked_columns(where: str, columns: Any, n_inputs: int) -> tuple[int, ...]:
+def checked_columns(where: str, columns: Any, n_inputs: int, name: str = "columns") -> tuple[int, ...]:
     """Return which of so many columns are meant, in increasing order, as a tuple."""
-    found = _whole_numbers(where, "columns", columns, 0, n_inputs - 1)
+    found = _whole_numbers(where, name, columns, 0, n_inputs - 1)
     if not found:
-        raise ValueError(f"{where}: columns must name at least one column, got none.")
+        raise ValueError(f"{where}: {name} must name at least one column, got none.")
     if any(after <= before for before, after in itertools.pairwise(found)):
-        raise ValueError(f"{where}: columns must be in increasing order, each once, got {abridged(list(found))}.")
+        raise ValueError(f"{where}: {name} must be in increasing order, each once, got {abridged(list(found))}.")
     return found
 
 

@@ -1,5 +1,6 @@
-"""Layers that encode numbers: `Layer_PiecewiseLinear` and `Layer_Thermometer`, which say where between given edges a
-number lies. They have nothing to train. Their kernels are in `_kernels/_numpy/encodings.py`.
+"""Layers that hand all numbers on and put others behind them: `Layer_PiecewiseLinear` and `Layer_Thermometer`, which
+say where between given edges a number lies, and `Layer_Combinations`, weighted sums of some numbers. They have nothing
+to train. Their kernels are in `_kernels/_numpy/encodings.py`.
 """
 
 from __future__ import annotations
@@ -19,43 +20,94 @@ from nnx._base.vocabulary import built_in
 from nnx._base.widths import Widths
 from nnx.embedding import MAX_PLACE, checked_columns
 
-__all__ = ["Layer_PiecewiseLinear", "Layer_Thermometer"]
+__all__ = ["Layer_Combinations", "Layer_PiecewiseLinear", "Layer_Thermometer"]
 
 #: Edges of a layer, at most: a model file that describes it can be read.
 MAX_EDGES = 500_000
+#: Terms of all combinations of a layer, at most, for the same reason.
+MAX_TERMS = 20_000
 #: How far apart edges are, at least, as a multiple of the smallest normal number: kernels take smaller ones for 0.
 APART = 4
 
 
 class Layout(NamedTuple):
-    """Which columns have which edges, as the kernels take it."""
+    """What is put behind the inputs, as the kernels take it."""
 
-    #: The encoded columns; int32.
+    #: The encoded columns, or those of one combination after the other; int32.
     columns: Array
-    #: For each where its edges begin, and for the last where they end; int32.
+    #: For each encoded column where its edges begin, for each combination where its columns begin; at last, where the
+    #: last one's end; int32.
     offsets: Array
-    #: The edges of all columns, in the layer's dtype.
+    #: The edges of all columns, or a factor for each of ``columns``, in the layer's dtype.
     edges: Array
 
 
-class _Encoding(Described):
-    """The common part: columns and edges, which stay as they were given, and how both layers run."""
-
-    _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "columns", "edges", "dtype")
+class _Appending(Described):
+    """The common part: how layers run that hand all inputs on and put other numbers behind them."""
 
     _kernel: ClassVar[str]
-    #: Edges of a column, at least; one less is how many encodings it has less than edges.
-    _least: ClassVar[int]
 
     dtype: DTypeLike = None
     inputs: Array
     output: Array
     dinputs: Array
     _n_inputs: int
-    _columns: tuple[int, ...]
-    _edges: tuple[tuple[float, ...], ...]
     #: What the latest layout was made for, and that.
     _known: tuple[FloatDType, Layout]
+
+    @property
+    def n_inputs(self) -> int:
+        """Columns of the inputs."""
+        return self._n_inputs
+
+    def _run(self, where: str, inputs: ArrayLike) -> None:
+        """Set ``output`` to the inputs and what is behind them."""
+        layout = self._layout(where)
+        inputs = check.rows(where, "inputs", inputs, self._n_inputs, layout.edges.dtype)
+        output = _kernels.empty(len(inputs), self._n_outputs(), inputs.dtype)
+        getattr(_kernels.backend, f"{self._kernel}_forward")(inputs, *layout, output)
+        self.inputs = inputs
+        self.output = output
+
+    def _given_both(self, where: str, dvalues: ArrayLike) -> tuple[Array, Array]:
+        """Return the inputs of the latest forward, and dvalues of the output's shape."""
+        dtype = self._float_dtype()
+        inputs = check.rows(where, "inputs", check.stored(where, self, "inputs"), self._n_inputs, dtype)
+        return inputs, check.rows(where, "dvalues", dvalues, self._n_outputs(), dtype, len(inputs))
+
+    def _n_outputs(self) -> int:
+        raise NotImplementedError
+
+    def _widths(self) -> Widths:
+        return self._n_inputs, self._n_outputs()
+
+    def _float_dtype(self) -> FloatDType:
+        dtype = self.dtype
+        if dtype is config.FLOAT32 or dtype is config.FLOAT64:
+            return dtype
+        return config.float_dtype(type(self).__name__, dtype)
+
+    def _layout(self, where: str) -> Layout:
+        """Return what the kernels take, in the present dtype."""
+        dtype = self._float_dtype()
+        if self._known[0] != dtype:
+            self._known = dtype, self._laid_out(where, dtype)
+        return self._known[1]
+
+    def _laid_out(self, where: str, dtype: FloatDType) -> Layout:
+        raise NotImplementedError
+
+
+class _Encoding(_Appending):
+    """The common part of encodings: columns and edges, which stay as they were given."""
+
+    _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "columns", "edges", "dtype")
+
+    #: Edges of a column, at least; one less is how many encodings it has less than edges.
+    _least: ClassVar[int]
+
+    _columns: tuple[int, ...]
+    _edges: tuple[tuple[float, ...], ...]
 
     def __init__(
         self,
@@ -70,11 +122,6 @@ class _Encoding(Described):
         self._columns = checked_columns(where, columns, self._n_inputs)
         self._edges = _checked_edges(where, edges, len(self._columns), self._least)
         self._known = self.dtype, self._laid_out(where, self.dtype)
-
-    @property
-    def n_inputs(self) -> int:
-        """Columns of the inputs."""
-        return self._n_inputs
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -98,39 +145,8 @@ class _Encoding(Described):
     def _shown(self) -> dict[str, Any]:
         return with_few_edges(self.get_config())
 
-    def _run(self, where: str, inputs: ArrayLike) -> None:
-        """Set ``output`` to the inputs and their encodings."""
-        layout = self._layout(where)
-        inputs = check.rows(where, "inputs", inputs, self._n_inputs, layout.edges.dtype)
-        output = _kernels.empty(len(inputs), self._n_outputs(), inputs.dtype)
-        getattr(_kernels.backend, f"{self._kernel}_forward")(inputs, *layout, output)
-        self.inputs = inputs
-        self.output = output
-
-    def _given_both(self, where: str, dvalues: ArrayLike) -> tuple[Array, Array]:
-        """Return the inputs of the latest forward, and dvalues of the output's shape."""
-        dtype = self._float_dtype()
-        inputs = check.rows(where, "inputs", check.stored(where, self, "inputs"), self._n_inputs, dtype)
-        return inputs, check.rows(where, "dvalues", dvalues, self._n_outputs(), dtype, len(inputs))
-
     def _n_outputs(self) -> int:
         return self._n_inputs + sum(map(len, self._edges)) - len(self._edges) * (self._least - 1)
-
-    def _widths(self) -> Widths:
-        return self._n_inputs, self._n_outputs()
-
-    def _float_dtype(self) -> FloatDType:
-        dtype = self.dtype
-        if dtype is config.FLOAT32 or dtype is config.FLOAT64:
-            return dtype
-        return config.float_dtype(type(self).__name__, dtype)
-
-    def _layout(self, where: str) -> Layout:
-        """Return columns and edges as kernels take them, in the present dtype."""
-        dtype = self._float_dtype()
-        if self._known[0] != dtype:
-            self._known = dtype, self._laid_out(where, dtype)
-        return self._known[1]
 
     def _laid_out(self, where: str, dtype: FloatDType) -> Layout:
         offsets = np.array([0, *itertools.accumulate(map(len, self._edges))], np.int32)
@@ -322,6 +338,155 @@ class Layer_Thermometer(_Encoding):
         dinputs = _kernels.empty_like(inputs)
         _kernels.backend.thermometer_backward(dvalues, dinputs)
         self.dinputs = dinputs
+
+
+@built_in("layer")
+class Layer_Combinations(_Appending):
+    """Numbers, and weighted sums of some of them.
+
+    A combination of the columns j with the factors f is Σ x_j · f. A network finds such sums by itself; a layer that
+    looks at one column at a time, such as a `Layer_Spline` behind this one, does not. With the sum and the difference
+    of two columns it has pieces along slanted lines, too: of longitude and latitude, those of a coast.
+
+    Parameters
+    ----------
+    n_inputs : int
+        Columns of the inputs.
+    columns : sequence of sequences of int
+        The columns of each combination, counted from 0 and given in increasing order: one or more.
+    factors : sequence of sequences of float
+        By what each of these is multiplied. At most 20,000 together.
+    dtype : "float32" or "float64", optional
+        The dtype of the factors and of the results; `nnx.get_default_dtype` if None.
+
+    Attributes
+    ----------
+    n_inputs : int
+    columns : tuple of tuples of int
+    factors : tuple of tuples of float
+        As given; they cannot be assigned.
+    inputs, output : arrays (n, n_inputs) and (n, n_inputs + combinations)
+        After ``forward``. The output has all inputs first, unchanged, then the combinations.
+    dinputs : array of the inputs' shape
+        After ``backward``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For columns that are not there or not in order, for another number of factors than of columns, for factors that
+        the dtype cannot hold, and for other dtypes.
+
+    Notes
+    -----
+    Sums are added up in the order of the columns. It has nothing to train: no gradient is computed for it if nothing
+    before it is trained.
+
+    Examples
+    --------
+    >>> from nnx import Layer_Combinations
+    >>> layer = Layer_Combinations(3, columns=[[0, 2], [0, 2]], factors=[[1, 0.5], [1, -0.5]])
+    >>> layer.forward([[1, 7, 4]])
+    >>> layer.output
+    array([[ 1.,  7.,  4.,  3., -1.]], dtype=float32)
+    """
+
+    _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "columns", "factors", "dtype")
+
+    _kernel: ClassVar[str] = "combinations"
+
+    _columns: tuple[tuple[int, ...], ...]
+    _factors: tuple[tuple[float, ...], ...]
+
+    def __init__(
+        self,
+        n_inputs: int,
+        columns: Sequence[Sequence[int]],
+        factors: Sequence[Sequence[float]],
+        dtype: DTypeLike = None,
+    ) -> None:
+        where = type(self).__name__
+        self.dtype = config.float_dtype(where, dtype)
+        self._n_inputs = check.whole(where, "n_inputs", n_inputs, 1, MAX_PLACE - MAX_TERMS)
+        combinations = _items(where, "columns", columns)
+        if not combinations:
+            raise ValueError(f"{where}: columns must be those of at least one combination, got none.")
+        self._columns = tuple(
+            checked_columns(where, each, self._n_inputs, f"columns[{number}]")
+            for number, each in enumerate(combinations)
+        )
+        self._factors = _checked_factors(where, factors, tuple(map(len, self._columns)))
+        self._known = self.dtype, self._laid_out(where, self.dtype)
+
+    @property
+    def columns(self) -> tuple[tuple[int, ...], ...]:
+        """The columns of each combination."""
+        return self._columns
+
+    @property
+    def factors(self) -> tuple[tuple[float, ...], ...]:
+        """By what each of these is multiplied."""
+        return self._factors
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments that make a layer like this one."""
+        return {
+            "n_inputs": self._n_inputs,
+            "columns": [list(each) for each in self._columns],
+            "factors": [list(each) for each in self._factors],
+            "dtype": self._float_dtype().name,
+        }
+
+    def forward(self, inputs: ArrayLike, training: bool = True) -> None:
+        """Set ``output`` to the inputs and their combinations.
+
+        Parameters
+        ----------
+        inputs : array (n, n_inputs)
+            Kept as ``inputs`` for ``backward``.
+        training : bool
+            Makes no difference.
+        """
+        self._run("Layer_Combinations.forward", inputs)
+
+    def backward(self, dvalues: ArrayLike) -> None:
+        """Set ``dinputs``: the gradient of each number, through itself and through its combinations.
+
+        Parameters
+        ----------
+        dvalues : array of the output's shape
+            The gradient of the loss by ``output``.
+        """
+        where = "Layer_Combinations.backward"
+        inputs, dvalues = self._given_both(where, dvalues)
+        dinputs = _kernels.empty_like(inputs)
+        _kernels.backend.combinations_backward(dvalues, *self._layout(where), dinputs)
+        self.dinputs = dinputs
+
+    def _n_outputs(self) -> int:
+        return self._n_inputs + len(self._columns)
+
+    def _laid_out(self, where: str, dtype: FloatDType) -> Layout:
+        with np.errstate(over="ignore"):
+            factors = np.array(list(itertools.chain(*self._factors)), dtype)
+        if not np.isfinite(factors).all():
+            raise ValueError(f"{where}: factors must be numbers that {dtype.name} can hold.")
+        columns = np.array(list(itertools.chain(*self._columns)), np.int32)
+        return Layout(columns, np.array([0, *itertools.accumulate(map(len, self._columns))], np.int32), factors)
+
+
+def _checked_factors(where: str, factors: Any, counts: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
+    """Return the factors of each combination as floats, one for each of its columns."""
+    combinations = _items(where, "factors", factors)
+    found: list[tuple[float, ...]] = []
+    for number, each in enumerate(combinations):
+        name = f"factors[{number}]"
+        values = _items(where, name, each)
+        found.append(tuple([float(check.number(where, f"{name}[{i}]", value)) for i, value in enumerate(values)]))
+    if tuple(map(len, found)) != counts:
+        raise ValueError(f"{where}: factors must be a list for each combination, with one number for each column.")
+    if sum(counts) > MAX_TERMS:
+        raise ValueError(f"{where}: factors must be at most {MAX_TERMS:,} together, got {sum(counts):,}.")
+    return tuple(found)
 
 
 def _checked_edges(where: str, edges: Any, n_columns: int, least: int) -> tuple[tuple[float, ...], ...]:

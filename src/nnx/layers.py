@@ -19,7 +19,7 @@ from nnx._base.vocabulary import built_in
 from nnx._base.weights import penalty_scale
 from nnx._base.widths import Widths
 from nnx.embedding import Layer_Embedding
-from nnx.encodings import Layer_PiecewiseLinear, Layer_Thermometer
+from nnx.encodings import Layer_Combinations, Layer_PiecewiseLinear, Layer_Thermometer
 from nnx.initializers import Initializer
 from nnx.noise import Layer_Dropout, Layer_GaussianNoise
 from nnx.norms import Layer_BatchNorm, Layer_LayerNorm, Layer_Scale
@@ -30,6 +30,7 @@ from nnx.splines import Layer_Spline
 
 __all__ = [
     "Layer_BatchNorm",
+    "Layer_Combinations",
     "Layer_Dense",
     "Layer_Dropout",
     "Layer_Embedding",

@@ -264,7 +264,7 @@ def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
 
     Beside a batch norm's parameters are running mean and variance, and epsilon; beside a layer norm's, epsilon; beside
     an embedding's, places; beside a spline's, columns, first places, edges and degree; beside those of waves, their
-    columns. An encoding has columns, offsets and edges.
+    columns. An encoding has columns, offsets and edges; combinations have factors in place of these.
     """
     owner, kind = stage.owner, stage.kind
     if kind in program.PARAMETERS:

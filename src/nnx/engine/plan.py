@@ -54,7 +54,7 @@ STORED = ("inputs", "output", "dinputs", "dweights", "dbiases", "binary_mask", "
 #: Stages of models whose single steps are not repeated.
 UNREPEATED = (
     *("batch_norm", "layer_norm", "scale", "embedding", "spline", "gaussian_noise", "fork", "join"),
-    *("piecewise_linear", "thermometer", "periodic"),
+    *("piecewise_linear", "thermometer", "combinations", "periodic"),
 )
 WORTH_KEEPING = 1 << 17
 #: Rows of a batch that a thread takes, at least.

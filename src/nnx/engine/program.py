@@ -20,6 +20,7 @@ from nnx._base.vocabulary import BUILT_IN, is_built_in, kinds_of
 from nnx._base.widths import widths_of
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
 from nnx.layers import (
+    Layer_Combinations,
     Layer_Dense,
     Layer_Embedding,
     Layer_Input,
@@ -49,8 +50,11 @@ ACCURACY_METHODS = ("init", "compare", "calculate", "calculate_accumulated", "ne
 PARAMETERS: dict[str, tuple[str, ...]] = {
     kind._kernel: kind._parameters for kind in BUILT_IN["layer"] if hasattr(kind, "_parameters")
 }
-#: The kinds of stages whose layers have a dtype: those with parameters, and those with edges.
-WITH_DTYPE = {*PARAMETERS, *(kind._kernel for kind in (Layer_PiecewiseLinear, Layer_Thermometer))}
+#: The kinds of stages whose layers have a dtype: those with parameters, and those with edges or factors.
+WITH_DTYPE = {
+    *PARAMETERS,
+    *(kind._kernel for kind in (Layer_Combinations, Layer_PiecewiseLinear, Layer_Thermometer)),
+}
 #: What stages that draw random numbers keep of them, by their kind.
 RANDOM = {"dropout": "binary_mask", "gaussian_noise": "noise"}
 CLASSIFIER = Activation_Softmax_Loss_CategoricalCrossentropy
@@ -478,7 +482,7 @@ def _shape(layers: list[Any], layer: Layer_Dense) -> tuple[int, int]:
 
 
 def dtype_of(stages: tuple[Stage, ...]) -> FloatDType:
-    """Return the one dtype of the layers with parameters or edges."""
+    """Return the one dtype of the layers with parameters, edges or factors."""
     found = {stage.owner._float_dtype() for stage in stages if stage.kind in WITH_DTYPE}
     if len(found) > 1:
         raise Obstacle("the layers with parameters or edges have two dtypes")

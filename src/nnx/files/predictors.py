@@ -16,13 +16,14 @@ from nnx._base import check
 from nnx._base.typing import Array, Path
 from nnx._base.vocabulary import kinds_of
 from nnx.activations import Activation
-from nnx.encodings import Layer_PiecewiseLinear, Layer_Thermometer
+from nnx.encodings import Layer_Combinations, Layer_PiecewiseLinear, Layer_Thermometer
 from nnx.files import safetensors
 from nnx.files.model_files import CHECKPOINT, MODEL, PREDICTOR, READERS, VERSION, Part, opened
 from nnx.periodic import Layer_Periodic
 
 #: The layers that have edges, by the kinds of their parts.
 ENCODINGS = {kind._kernel: kind for kind in (Layer_PiecewiseLinear, Layer_Thermometer)}
+COMBINATIONS = Layer_Combinations._kernel
 #: The arrays of each kind of part that has any. In a part's values, numbers follow them.
 ARRAYS = {
     "dense": ("weights", "biases"),
@@ -34,6 +35,7 @@ ARRAYS = {
     "spline": ("weights", "biases", "columns", "first", "edges"),
     "periodic": ("weights", "columns"),
     **dict.fromkeys(ENCODINGS, ("columns", "offsets", "edges")),
+    COMBINATIONS: ("columns", "offsets", "factors"),
 }
 #: Which arrays are of whole numbers.
 WHOLE = ("places", "columns", "offsets", "first")
@@ -111,6 +113,8 @@ def _part(file: Part, number: int, described: Any, dtype: np.dtype[Any]) -> tupl
         file.refuse(f"is damaged: the weights of its part {number} are not those of its columns")
     if kind in ENCODINGS and not _fits_edges(kind, n_in, n_out, **arrays):
         file.refuse(f"is damaged: the edges of its part {number} are not those of its columns")
+    if kind == COMBINATIONS and not _fits_factors(n_in, n_out, **arrays):
+        file.refuse(f"is damaged: the factors of its part {number} are not those of its columns")
     if kind == "spline" and not _fits_pieces(n_in, n_out, numbers[0], **arrays):
         file.refuse(f"is damaged: the edges of its part {number} are not those of its columns")
     return kind, (*arrays.values(), *map(float, numbers)), n_in, n_out
@@ -126,7 +130,7 @@ def _fits(kind: str, name: str, array: Array, n_in: int, n_out: int) -> bool:
     """Return whether an array has the shape that a kind of part has."""
     if kind == "embedding":
         return array.shape == (n_in,) if name == "places" else array.ndim == 2 and 0 not in array.shape
-    if kind in ENCODINGS or name == "columns":
+    if kind in (*ENCODINGS, COMBINATIONS) or name == "columns":
         return array.ndim == 1
     if kind == "periodic":
         return array.ndim == 2
@@ -155,6 +159,20 @@ def _fits_edges(kind: str, n_in: int, n_out: int, columns: Array, offsets: Array
         return False
     layout = layer._layout("Predictor.load")
     return layer._widths() == (n_in, n_out) and all(map(np.array_equal, layout, (columns, offsets, edges)))
+
+
+def _fits_factors(n_in: int, n_out: int, columns: Array, offsets: Array, factors: Array) -> bool:
+    """Return whether a layer could be made with these combinations, and would have these arrays."""
+    bounds = offsets.tolist()
+    if bounds[:1] != [0] or bounds[-1] != len(columns) or not (np.diff(offsets) > 0).all():
+        return False
+    each = [[array[first:end].tolist() for first, end in itertools.pairwise(bounds)] for array in (columns, factors)]
+    try:
+        layer = Layer_Combinations(n_in, *each, factors.dtype)
+    except ValueError:
+        return False
+    layout = layer._layout("Predictor.load")
+    return layer._widths() == (n_in, n_out) and all(map(np.array_equal, layout, (columns, offsets, factors)))
 
 
 def _fits_pieces(
@@ -188,7 +206,7 @@ def _check_chain(file: Part, parts: tuple[Any, ...]) -> None:
     """Refuse parts that do not follow each other."""
     open_forks = []
     for kind, _, n_in, n_out in parts:
-        if kind not in ("dense", "embedding", "spline", "periodic", *ENCODINGS) and n_in != n_out:
+        if kind not in ("dense", "embedding", "spline", "periodic", COMBINATIONS, *ENCODINGS) and n_in != n_out:
             file.refuse(f"is damaged: a {kind} turns {n_in} columns into {n_out}")
         if kind == "fork":
             open_forks.append(n_out)

@@ -334,7 +334,12 @@ class _Fitting:
         for network, share in zip(self.plan.networks, shares.tolist(), strict=True):
             kept = f"counts {share:.0%}" if share else "left out"
             lines.append(f"  {network.name}: {scores[network.name]:.3f}, {kept}")
+        for pair in self.builder.pairs(max(network.pairs for network in self.plan.networks)):
+            lines.append(f"  Looked at together, too: {' and '.join(map(self._name_of, pair.columns))}")
         return lines
+
+    def _name_of(self, column: int) -> str:
+        return f"input {column}" if self.table is None else self.table.input_names[column]
 
 
 def _score(predicted: Array, y: Array, weights: Array | None) -> float:

@@ -9,12 +9,13 @@ import numpy as np
 from nnx import activations
 from nnx._base.typing import Array
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
-from nnx.layers import Layer_Dense, Layer_Dropout, Layer_Embedding, Layer_Spline
+from nnx.layers import Layer_Combinations, Layer_Dense, Layer_Dropout, Layer_Embedding, Layer_Spline
 from nnx.losses import Loss_CategoricalCrossentropy, Loss_MeanSquaredError
 from nnx.model import Model
 from nnx.optimizers import Optimizer_AdamW
 from nnx.schedules import Schedule_Cosine
 from nnx.tabular.edges import class_targets, quantile_edges, tree_edges
+from nnx.tabular.pairs import Pair, telling_pairs
 from nnx.tabular.recipe import Network, Shape
 
 #: Rows that edges are found from, at most, evenly spaced: more hardly move them.
@@ -47,7 +48,8 @@ class Builder:
         chosen = y[rows].reshape(-1)
         self._targets = class_targets(chosen) if shape.n_classes else chosen.astype(np.float64)[:, None]
         self._leaf_rows = max(LEAF_ROWS[0], min(LEAF_ROWS[1], shape.n_rows // 100))
-        self._edges: dict[tuple[str, int], tuple[list[int], list[list[float]]]] = {}
+        self._edges: dict[tuple[str, int, int], tuple[list[int], list[list[float]]]] = {}
+        self._pairs: list[Pair] | None = None  # looked for when they are first wanted
 
     def model(self, network: Network, n_steps: int, seed: np.random.SeedSequence) -> Model:
         """Return a model with new weights, ready to be trained for so many steps."""
@@ -75,7 +77,13 @@ class Builder:
     def _add_layers(self, model: Model, network: Network, seed: np.random.SeedSequence) -> None:
         """Add all layers but a softmax."""
         width, places = self._add_embedding(model)
-        inputs, edges = self._edges_of(network)
+        pairs = self.pairs(network.pairs)
+        if pairs:
+            columns, factors = _combinations(pairs)
+            model.add(Layer_Combinations(width, [[places[column] for column in both] for both in columns], factors))
+            places |= {self._shape.n_inputs + number: width + number for number in range(len(columns))}
+            width += len(columns)
+        inputs, edges = self._edges_of(network, pairs)
         initializer = "lecun_normal" if network.activation == "SELU" else "he_normal"
         n_outputs = self._shape.n_classes or 1
         draws = seed.generate_state(len(network.hidden) + 1, np.uint64).tolist()
@@ -103,15 +111,26 @@ class Builder:
         left = [number for number in range(width) if number not in set(columns)]
         return len(left) + len(columns) * each, {number: place for place, number in enumerate(left)}
 
-    def _edges_of(self, network: Network) -> tuple[list[int], list[list[float]]]:
-        """Return the inputs that a network encodes, and the edges of each."""
-        key = network.encoding, network.bins
+    def pairs(self, n_pairs: int) -> list[Pair]:
+        """Return the pairs of inputs that tell most together, so many at most."""
+        if not n_pairs:
+            return []
+        if self._pairs is None:
+            self._pairs = telling_pairs(self._X, self._targets, self._numeric)
+        return self._pairs[:n_pairs]
+
+    def _edges_of(self, network: Network, pairs: list[Pair]) -> tuple[list[int], list[list[float]]]:
+        """Return the inputs that a network encodes, those of pairs behind all others, and the edges of each."""
+        key = network.encoding, network.bins, len(pairs)
         if network.encoding == "none":
             return [], []
         if key not in self._edges:
+            columns = [(number, self._X[:, number]) for number in self._numeric]
+            for number, (both, factors) in enumerate(zip(*_combinations(pairs), strict=True), self._shape.n_inputs):
+                columns.append((number, self._X[:, both] @ np.array(factors, self._X.dtype)))
             inputs, edges = [], []
-            for number in self._numeric:
-                found = self._found(network, self._X[:, number])
+            for number, column in columns:
+                found = self._found(network, column)
                 if len(found):
                     inputs.append(number)
                     edges.append(found.tolist())
@@ -123,3 +142,9 @@ class Builder:
             return tree_edges(column, self._targets, network.bins, self._leaf_rows)
         edges = quantile_edges(column, network.bins)
         return edges if len(edges) > 2 else edges[:0]  # with two, the encoding would be the number again
+
+
+def _combinations(pairs: list[Pair]) -> tuple[list[list[int]], list[list[float]]]:
+    """Return columns and factors of the sum and the difference of each pair."""
+    columns = [list(pair.columns) for pair in pairs for _ in (1, -1)]
+    return columns, [[pair.factors[0], sign * pair.factors[1]] for pair in pairs for sign in (1, -1)]

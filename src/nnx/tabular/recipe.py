@@ -44,6 +44,8 @@ class Network:
     steps: float = 1.0
     #: Whether it ends with the weights of its best epoch, or with those of the last one.
     keeps_best: bool = True
+    #: Of how many pairs of columns its encoding sees sum and difference, too, at most.
+    pairs: int = 0
 
     @property
     def name(self) -> str:
@@ -90,32 +92,42 @@ BATCHES = ((2_000, 32), (6_000, 64), (20_000, 128), (100_000, 256), (400_000, 51
 MAX_ENCODINGS, ROWS_A_BIN = 6000, 3
 
 #: What is good for tables of many rows with a target of numbers, and with classes.
-QUANTILES = Network("quantiles", 48)
-STEPS = Network("tree", 16, (256,), "Mish", dropout=0.3, rate=0.003, beta_2=0.999)
+QUANTILES = Network("quantiles", 48, pairs=1)
+STEPS = Network("tree", 16, (256,), "Mish", dropout=0.3, rate=0.003, beta_2=0.999, pairs=1)
 #: Trained to the end: each errs more than at its best epoch, but the mean of several does not.
 LONG = Network(
-    "quantiles", 96, (64, 64), "Mish", 0.2, 0.003, weight_decay=0.0, beta_2=0.999, steps=1.25, keeps_best=False
+    "quantiles",
+    96,
+    (64, 64),
+    "Mish",
+    dropout=0.2,
+    rate=0.003,
+    weight_decay=0.0,
+    beta_2=0.999,
+    steps=1.25,
+    keeps_best=False,
+    pairs=1,
 )
 #: What is good for few rows: weights are kept small.
-TREE = Network("tree", 64, (96, 96), "ReLU", weight_decay=1.0)
+TREE = Network("tree", 64, (96, 96), "ReLU", weight_decay=1.0, pairs=1)
 PLAIN = Network("none", 0, (128, 128, 128), "ReLU", dropout=0.2, rate=0.005, weight_decay=1.0)
 SHRUNK = Network("quantiles", 48, (64, 64, 64), "ReLU", dropout=0.0, weight_decay=1.0)
-SMALL = Network("tree", 32, (64, 64), "Mish", dropout=0.2, rate=0.003, weight_decay=0.0, beta_2=0.999)
+SMALL = Network("tree", 32, (64, 64), "Mish", dropout=0.2, rate=0.003, weight_decay=0.0, beta_2=0.999, pairs=1)
 TINY = Network("none", 0, (64, 64), "Mish", dropout=0.1, rate=0.003, weight_decay=0.3)
 WIDE = Network("none", 0, (128, 128, 128))
 #: Best effort: what differs from the first kind, and errs elsewhere.
 OF_NUMBERS = (
     replace(QUANTILES, dropout=0.1, steps=1.65),
     replace(LONG, steps=3.3),
-    replace(LONG, bins=128, activation="SiLU", steps=3.3),
-    replace(QUANTILES, bins=96, dropout=0.1, steps=1.65),
+    replace(LONG, bins=128, activation="SiLU", steps=3.3, pairs=2),
+    replace(QUANTILES, bins=96, dropout=0.1, steps=1.65, pairs=2),
     replace(QUANTILES, activation="Tanh", dropout=0.1, steps=1.65),
 )
 OF_CLASSES = (
     STEPS,
-    replace(STEPS, bins=24, hidden=(128,), dropout=0.2, weight_decay=0.03),
+    replace(STEPS, bins=24, hidden=(128,), dropout=0.2, pairs=1),
     replace(STEPS, bins=12, hidden=(128,), dropout=0.2),
-    Network("tree", 32, (64, 64), dropout=0.3, rate=0.003, weight_decay=1.0),
+    Network("tree", 32, (64, 64), dropout=0.3, rate=0.003, weight_decay=1.0, pairs=1),
     SMALL,
     TREE,
     WIDE,
@@ -157,7 +169,9 @@ def _fitted(network: Network, shape: Shape) -> Network:
     """Return a network with no more bins than the table has use for."""
     if network.encoding == "none":
         return network
+    if shape.n_rows < LARGE:
+        network = replace(network, pairs=0)  # in few rows, chance makes pairs
     bins = min(network.bins, shape.n_rows // ROWS_A_BIN, MAX_ENCODINGS // max(1, shape.n_numeric))
     if bins < 4 or shape.n_numeric == 0:
-        return replace(network, encoding="none", bins=0)
+        return replace(network, encoding="none", bins=0, pairs=0)
     return replace(network, bins=bins)

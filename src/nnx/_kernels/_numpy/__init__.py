@@ -37,6 +37,8 @@ from nnx._kernels._numpy.embedding import (
     embedding_misfit,
 )
 from nnx._kernels._numpy.encodings import (
+    combinations_backward,
+    combinations_forward,
     piecewise_linear_backward,
     piecewise_linear_forward,
     thermometer_backward,
@@ -83,6 +85,8 @@ __all__ = [
     "batch_norm_forward",
     "batch_norm_statistics",
     "clip_gradients",
+    "combinations_backward",
+    "combinations_forward",
     "dense_backward_biases",
     "dense_backward_inputs",
     "dense_backward_weights",

@@ -1,13 +1,14 @@
-"""The kernels of the layers that encode numbers: `Layer_PiecewiseLinear` and `Layer_Thermometer`.
+"""The kernels of layers that hand numbers on and put others behind them: encodings, and combinations.
 
 ``columns`` (m,), int32, says which columns of the inputs are encoded, and ``offsets`` (m + 1,), int32, where in
 ``edges`` those of each begin and end; they increase. The output has all inputs first, then the encodings of one column
-after the other.
+after the other. Of combinations, ``offsets`` says where in ``columns`` and ``factors`` those of each begin and end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,39 @@ def thermometer_forward(inputs: Array, columns: Array, offsets: Array, edges: Ar
 def thermometer_backward(dvalues: Array, dinputs: Array) -> None:
     """``dinputs := dvalues`` of the inputs: the encodings have no slope; (n, n_out) in, (n, n_in) out."""
     dinputs[...] = dvalues[:, : dinputs.shape[1]]
+
+
+@quiet
+def combinations_forward(inputs: Array, columns: Array, offsets: Array, factors: Array, output: Array) -> None:
+    """``output := inputs, then Σ x_j · f``, over the columns j of each combination, in their order.
+
+    (n, n_in), (terms,), (m + 1,), (terms,) in, (n, n_in + m) out.
+    """
+    n_inputs = inputs.shape[1]
+    output[:, :n_inputs] = inputs
+    output[:, n_inputs:] = 0
+    for place, column, factor in _terms(columns, offsets, factors, n_inputs):
+        output[:, place] += inputs[:, column] * factor
+
+
+@quiet
+def combinations_backward(dvalues: Array, columns: Array, offsets: Array, factors: Array, dinputs: Array) -> None:
+    """``dinputs := dvalues`` of the inputs, and of each combination that has an input, times its factor.
+
+    (n, n_in + m), (terms,), (m + 1,), (terms,) in, (n, n_in) out.
+    """
+    n_inputs = dinputs.shape[1]
+    dinputs[...] = dvalues[:, :n_inputs]
+    for place, column, factor in _terms(columns, offsets, factors, n_inputs):
+        dinputs[:, column] += dvalues[:, place] * factor
+
+
+def _terms(columns: Array, offsets: Array, factors: Array, n_inputs: int) -> Iterator[tuple[int, int, Any]]:
+    """Yield for each term where in the output its combination is, its column and its factor."""
+    bounds = offsets.tolist()
+    for number in range(len(bounds) - 1):
+        for term in range(bounds[number], bounds[number + 1]):
+            yield n_inputs + number, columns[term], factors[term]
 
 
 def _columns(

@@ -329,49 +329,51 @@ def embedding_backward_inputs(dvalues, places, Py_ssize_t width, dinputs):
 # Encodings
 
 
-cdef tuple take_encoded(str where, tuple given, int number, bint in_pairs, Py_ssize_t n_in, Encoded *encoded):
-    """Describe columns, offsets and edges; return the private copies that the description refers to.
-
-    ``in_pairs``: two edges in a row make an encoding, so that a column needs two.
-    """
+cdef tuple take_encoded(str where, tuple given, int number, Kind kind, Py_ssize_t n_in, Encoded *encoded):
+    """Describe columns, offsets and edges or factors; return the private copies that the description refers to."""
     columns, offsets, edges = given
     cdef cnp.ndarray which = cnp.PyArray_NewCopy(vector(where, "columns", columns, cnp.NPY_INT32, ANY), cnp.NPY_CORDER)
-    cdef Py_ssize_t n = cnp.PyArray_SIZE(which), c
     cdef cnp.ndarray begins = cnp.PyArray_NewCopy(
-        vector(where, "offsets", offsets, cnp.NPY_INT32, n + 1), cnp.NPY_CORDER
+        vector(where, "offsets", offsets, cnp.NPY_INT32, ANY), cnp.NPY_CORDER
     )
     cdef cnp.ndarray own = cnp.PyArray_NewCopy(vector(where, "edges", edges, number, ANY), cnp.NPY_CORDER)
+    cdef Py_ssize_t n_columns = cnp.PyArray_SIZE(which), n_edges = cnp.PyArray_SIZE(own), c
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(begins) - 1
     cdef const int32_t *column = <const int32_t *> data(which)
     cdef const int32_t *offset = <const int32_t *> data(begins)
-    cdef bint fits = offset[0] == 0 and offset[n] == cnp.PyArray_SIZE(own)
-    for c in range(n):
+    # Of an encoding by pieces, two edges in a row make one, so that a column needs two; a factor has its own column.
+    cdef bint fits = n_columns == (n_edges if kind == COMBINATIONS else n)
+    fits = fits and n >= 0 and offset[0] == 0 and offset[n] == n_edges
+    for c in range(n if fits else 0):
+        fits = fits and offset[c + 1] > <Py_ssize_t> offset[c] + (kind == PIECEWISE_LINEAR)
+    if not fits:
+        raise ValueError(f"{where}: offsets must be those of the edges of {n_columns} columns.")
+    for c in range(n_columns):
         if not 0 <= column[c] < n_in:
             raise ValueError(f"{where}: columns must be from 0 to {n_in - 1}, got {column[c]}.")
-        fits = fits and offset[c + 1] > <Py_ssize_t> offset[c] + in_pairs
-    if not fits:
-        raise ValueError(f"{where}: offsets must be those of the edges of {n} columns.")
     encoded.columns, encoded.offsets, encoded.edges, encoded.n_columns = column, offset, data(own), n
     return which, begins, own
 
 
-cdef inline Py_ssize_t encoded_columns(const Encoded *encoded, bint in_pairs, Py_ssize_t n_in) noexcept:
+cdef inline Py_ssize_t encoded_columns(const Encoded *encoded, Kind kind, Py_ssize_t n_in) noexcept:
     """Return how many columns the inputs and their encodings have."""
-    return n_in + encoded.offsets[encoded.n_columns] - (encoded.n_columns if in_pairs else 0)
+    if kind == COMBINATIONS:
+        return n_in + encoded.n_columns
+    return n_in + encoded.offsets[encoded.n_columns] - (encoded.n_columns if kind == PIECEWISE_LINEAR else 0)
 
 
-cdef int encode(str where, tuple layout, object inputs, object output) except -1:
+cdef int encode(
+    str where, Kind kind, encoding_forward_t forward, Kernels *kernels, tuple layout, object inputs, object output
+) except -1:
     """Write inputs and their encodings."""
-    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
     cdef int number = type_of(kernels)
     cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
     cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1), n_out
-    cdef bint in_pairs = where == "piecewise_linear_forward"
     cdef Encoded encoded
-    cdef tuple held = take_encoded(where, layout, number, in_pairs, n_in, &encoded)
-    cdef encoding_forward_t forward = kernels.piecewise_linear_forward if in_pairs else kernels.thermometer_forward
+    cdef tuple held = take_encoded(where, layout, number, kind, n_in, &encoded)
     cdef cnp.ndarray result
     cdef uint64_t mode
-    n_out = encoded_columns(&encoded, in_pairs, n_in)
+    n_out = encoded_columns(&encoded, kind, n_in)
     result = target(where, "output", output, number, rows, n_out)
     x = apart(x, result)
     with nogil:
@@ -382,32 +384,60 @@ cdef int encode(str where, tuple layout, object inputs, object output) except -1
 
 
 def piecewise_linear_forward(inputs, columns, offsets, edges, output):
-    encode("piecewise_linear_forward", (columns, offsets, edges), inputs, output)
+    cdef str where = "piecewise_linear_forward"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    cdef tuple layout = (columns, offsets, edges)
+    encode(where, PIECEWISE_LINEAR, kernels.piecewise_linear_forward, kernels, layout, inputs, output)
 
 
 def thermometer_forward(inputs, columns, offsets, edges, output):
-    encode("thermometer_forward", (columns, offsets, edges), inputs, output)
+    cdef str where = "thermometer_forward"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    encode(where, THERMOMETER, kernels.thermometer_forward, kernels, (columns, offsets, edges), inputs, output)
+
+
+def combinations_forward(inputs, columns, offsets, factors, output):
+    cdef str where = "combinations_forward"
+    cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
+    encode(where, COMBINATIONS, kernels.combinations_forward, kernels, (columns, offsets, factors), inputs, output)
+
+
+cdef int decode(
+    str where, Kind kind, encoding_backward_t backward, Kernels *kernels, tuple layout, object inputs, object dvalues,
+    object dinputs
+) except -1:
+    """Write the gradients of inputs; ``inputs`` may be None where the encoding does not read them."""
+    cdef int number = type_of(kernels)
+    cdef cnp.ndarray result = target(where, "dinputs", dinputs, number, ANY, ANY)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(result, 0), n_in = cnp.PyArray_DIM(result, 1), n_out
+    cdef Encoded encoded
+    cdef tuple held = take_encoded(where, layout, number, kind, n_in, &encoded)
+    cdef cnp.ndarray x = None, d
+    cdef uint64_t mode
+    n_out = encoded_columns(&encoded, kind, n_in)
+    d = apart(matrix(where, "dvalues", dvalues, number, rows, n_out), result)
+    if inputs is not None:
+        x = apart(matrix(where, "inputs", inputs, number, rows, n_in), result)
+    cdef const void *numbers = NULL if x is None else data(x)
+    with nogil:
+        mode = enter_kernels()
+        backward(numbers, data(d), &encoded, data(result), rows, n_in, n_out)
+        leave_kernels(mode)
+    return give_back(dinputs, result)
 
 
 def piecewise_linear_backward(inputs, dvalues, columns, offsets, edges, dinputs):
     cdef str where = "piecewise_linear_backward"
     cdef Kernels *kernels = kernels_for(where, "inputs", inputs)
-    cdef int number = type_of(kernels)
-    cdef cnp.ndarray x = matrix(where, "inputs", inputs, number, ANY, ANY)
-    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), n_in = cnp.PyArray_DIM(x, 1), n_out
-    cdef Encoded encoded
-    cdef tuple held = take_encoded(where, (columns, offsets, edges), number, True, n_in, &encoded)
-    cdef cnp.ndarray result = target(where, "dinputs", dinputs, number, rows, n_in)
-    cdef cnp.ndarray d
-    cdef uint64_t mode
-    n_out = encoded_columns(&encoded, True, n_in)
-    d = apart(matrix(where, "dvalues", dvalues, number, rows, n_out), result)
-    x = apart(x, result)
-    with nogil:
-        mode = enter_kernels()
-        kernels.piecewise_linear_backward(data(x), data(d), &encoded, data(result), rows, n_in, n_out)
-        leave_kernels(mode)
-    give_back(dinputs, result)
+    cdef tuple layout = (columns, offsets, edges)
+    decode(where, PIECEWISE_LINEAR, kernels.piecewise_linear_backward, kernels, layout, inputs, dvalues, dinputs)
+
+
+def combinations_backward(dvalues, columns, offsets, factors, dinputs):
+    cdef str where = "combinations_backward"
+    cdef Kernels *kernels = kernels_for(where, "dvalues", dvalues)
+    cdef tuple layout = (columns, offsets, factors)
+    decode(where, COMBINATIONS, kernels.combinations_backward, kernels, layout, None, dvalues, dinputs)
 
 
 def thermometer_backward(dvalues, dinputs):

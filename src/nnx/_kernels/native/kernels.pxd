@@ -93,8 +93,8 @@ ctypedef void (*embedding_backward_inputs_t)(
     const void *, const Places *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
 ) noexcept nogil
 cdef struct Encoded:
-    # Which columns have encodings, and the edges of those.
-    const int32_t *columns  # (n_columns,)
+    # Which columns have encodings, and the edges of those; of combinations, the columns of each, and their factors.
+    const int32_t *columns  # (n_columns,); of combinations (offsets[n_columns],)
     const int32_t *offsets  # (n_columns + 1,): where each one's edges begin, and where the last one's end
     const void *edges  # (offsets[n_columns],)
     Py_ssize_t n_columns
@@ -260,7 +260,7 @@ cdef extern from "threads.h" nogil:
 
 cdef enum Kind:
     DENSE, ACTIVATION, DROPOUT, PRELU, BATCH_NORM, LAYER_NORM, SCALE, EMBEDDING, SPLINE, NOISE, PIECEWISE_LINEAR
-    THERMOMETER, PERIODIC
+    THERMOMETER, COMBINATIONS, PERIODIC
     FORK, JOIN  # where the layers of a residual begin, and where its input is added to what they make of it
 
 cdef struct Parameter:
@@ -415,8 +415,8 @@ cdef inline bint has_parameters(const Stage *stage) noexcept nogil:
     )
 
 cdef inline bint is_encoding(const Stage *stage) noexcept nogil:
-    """Return whether a stage has nothing but edges, and gives more columns than it takes."""
-    return stage.kind == PIECEWISE_LINEAR or stage.kind == THERMOMETER
+    """Return whether a stage has nothing but edges or factors, and gives more columns than it takes."""
+    return stage.kind == PIECEWISE_LINEAR or stage.kind == THERMOMETER or stage.kind == COMBINATIONS
 
 cdef inline bint has_biases(const Stage *stage) noexcept nogil:
     """Return whether a stage's parameters are weights and biases."""
@@ -611,6 +611,8 @@ cdef struct Kernels:
     encoding_backward_t piecewise_linear_backward
     encoding_forward_t thermometer_forward
     encoding_backward_t thermometer_backward
+    encoding_forward_t combinations_forward
+    encoding_backward_t combinations_backward
     spline_places_t spline_places
     spline_sums_t spline_sums
     spline_add_t spline_add

@@ -133,3 +133,47 @@ cdef void thermometer_backward(
     cdef Py_ssize_t i
     for i in range(rows):
         copy_numbers(dvalues + i * n_out, dinputs + i * n_in, n_in)
+
+
+cdef void combinations_forward(
+    const real_t *inputs,  # (rows, n_in) in
+    const Encoded *encoded,  # the columns of each combination, and their factors
+    real_t *output,  # (rows, n_out) out: the inputs, then the combinations
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+) noexcept nogil:
+    """Hand numbers on, and add some of them up, each times its factor."""
+    cdef const real_t *factors = <const real_t *> encoded.edges
+    cdef Py_ssize_t i, c, k
+    cdef real_t total
+    for i in range(rows):
+        copy_numbers(inputs, output, n_in)
+        for c in range(encoded.n_columns):
+            total = 0
+            for k in range(encoded.offsets[c], encoded.offsets[c + 1]):
+                total += inputs[encoded.columns[k]] * factors[k]
+            output[n_in + c] = total
+        inputs += n_in
+        output += n_out
+
+
+cdef void combinations_backward(
+    const real_t *inputs,  # not read
+    const real_t *dvalues,  # (rows, n_out) in
+    const Encoded *encoded,
+    real_t *dinputs,  # (rows, n_in) out
+    Py_ssize_t rows,
+    Py_ssize_t n_in,
+    Py_ssize_t n_out,
+) noexcept nogil:
+    """Give numbers their gradients, and add to each those of its combinations, times its factors."""
+    cdef const real_t *factors = <const real_t *> encoded.edges
+    cdef Py_ssize_t i, c, k
+    for i in range(rows):
+        copy_numbers(dvalues, dinputs, n_in)
+        for c in range(encoded.n_columns):
+            for k in range(encoded.offsets[c], encoded.offsets[c + 1]):
+                dinputs[encoded.columns[k]] += dvalues[n_in + c] * factors[k]
+        dvalues += n_out
+        dinputs += n_in

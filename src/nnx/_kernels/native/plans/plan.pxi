@@ -144,11 +144,12 @@ cdef int pair_forks(Net *net) except -1:
 cdef dict KINDS = {
     "dense": DENSE, "dropout": DROPOUT, "prelu": PRELU, "batch_norm": BATCH_NORM, "layer_norm": LAYER_NORM,
     "scale": SCALE, "embedding": EMBEDDING, "spline": SPLINE, "gaussian_noise": NOISE, "fork": FORK, "join": JOIN,
-    "piecewise_linear": PIECEWISE_LINEAR, "thermometer": THERMOMETER, "periodic": PERIODIC,
+    "piecewise_linear": PIECEWISE_LINEAR, "thermometer": THERMOMETER, "combinations": COMBINATIONS,
+    "periodic": PERIODIC,
 }
 #: Those whose parameters are one number for each column.
 cdef tuple COLUMNWISE = ("batch_norm", "layer_norm", "scale")
-cdef tuple ENCODINGS = ("piecewise_linear", "thermometer")
+cdef tuple ENCODINGS = ("piecewise_linear", "thermometer", "combinations")
 #: Those that give other columns than they take.
 cdef tuple WIDENING = ("dense", "embedding", "spline", "periodic", *ENCODINGS)
 cdef tuple WITH_DTYPE = ("prelu", *COLUMNWISE, *WIDENING)
@@ -300,13 +301,13 @@ cdef bint fits_places(const Stage *stage, Py_ssize_t n_in) noexcept:
 
 
 cdef bint encoding_edges(Stage *stage, object owner, object dtype, list held) except -1:
-    """Take the edges of an encoding; false if they do not fit the stage."""
+    """Take the edges or factors of an encoding; false if they do not fit the stage."""
     cdef str where = f"{type(owner).__name__}.forward"
     cdef tuple given = tuple(owner._layout(where))
     if not has_type(given[2], dtype.num):
         return False
-    held.extend(take_encoded(where, given, dtype.num, stage.kind == PIECEWISE_LINEAR, stage.n_in, &stage.encoded))
-    return encoded_columns(&stage.encoded, stage.kind == PIECEWISE_LINEAR, stage.n_in) == stage.n_out
+    held.extend(take_encoded(where, given, dtype.num, stage.kind, stage.n_in, &stage.encoded))
+    return encoded_columns(&stage.encoded, stage.kind, stage.n_in) == stage.n_out
 
 
 cdef bint spline_parameters(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:

@@ -151,9 +151,9 @@ cdef class Predictor(Chain):
             self.encodings.append(source)
         elif is_encoding(stage):
             self.encodings.extend(take_encoded(
-                "Predictor", values, self.number, stage.kind == PIECEWISE_LINEAR, stage.n_in, &stage.encoded
+                "Predictor", values, self.number, stage.kind, stage.n_in, &stage.encoded
             ))
-            if encoded_columns(&stage.encoded, stage.kind == PIECEWISE_LINEAR, stage.n_in) != stage.n_out:
+            if encoded_columns(&stage.encoded, stage.kind, stage.n_in) != stage.n_out:
                 raise ValueError("Predictor: edges must be those of the columns of the outputs.")
         elif stage.kind == SPLINE:
             weights, biases, *layout = values

@@ -113,6 +113,8 @@ cdef void forward_stage(
         piecewise_linear_forward(inputs, &stage.encoded, output, rows, stage.n_in, stage.n_out)
     elif stage.kind == THERMOMETER:
         thermometer_forward(inputs, &stage.encoded, output, rows, stage.n_in, stage.n_out)
+    elif stage.kind == COMBINATIONS:
+        combinations_forward(inputs, &stage.encoded, output, rows, stage.n_in, stage.n_out)
     elif stage.kind == SPLINE:
         forward_spline(stage, inputs, output, first, rows, <real_t *> scratch)
     else:
@@ -540,6 +542,8 @@ cdef void backward_rows(
                 piecewise_linear_backward(inputs, dvalues, &stage.encoded, dinputs, rows, stage.n_in, stage.n_out)
             elif stage.kind == THERMOMETER:
                 thermometer_backward(inputs, dvalues, &stage.encoded, dinputs, rows, stage.n_in, stage.n_out)
+            elif stage.kind == COMBINATIONS:
+                combinations_backward(inputs, dvalues, &stage.encoded, dinputs, rows, stage.n_in, stage.n_out)
             elif stage.kind == SPLINE:
                 backward_spline(stage, dvalues, dinputs, first, rows, <real_t *> scratch)
             elif stage.kind != ACTIVATION:

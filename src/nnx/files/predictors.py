@@ -166,9 +166,11 @@ def _fits_factors(n_in: int, n_out: int, columns: Array, offsets: Array, factors
     bounds = offsets.tolist()
     if bounds[:1] != [0] or bounds[-1] != len(columns) or not (np.diff(offsets) > 0).all():
         return False
-    each = [[array[first:end].tolist() for first, end in itertools.pairwise(bounds)] for array in (columns, factors)]
+    places, own = (
+        [array[first:end].tolist() for first, end in itertools.pairwise(bounds)] for array in (columns, factors)
+    )
     try:
-        layer = Layer_Combinations(n_in, *each, factors.dtype)
+        layer = Layer_Combinations(n_in, places, own, factors.dtype)
     except ValueError:
         return False
     layout = layer._layout("Predictor.load")

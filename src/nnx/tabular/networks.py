@@ -79,10 +79,10 @@ class Builder:
         width, places = self._add_embedding(model)
         pairs = self.pairs(network.pairs)
         if pairs:
-            columns, factors = _combinations(pairs)
-            model.add(Layer_Combinations(width, [[places[column] for column in both] for both in columns], factors))
-            places |= {self._shape.n_inputs + number: width + number for number in range(len(columns))}
-            width += len(columns)
+            sums, factors = _combinations(pairs)
+            model.add(Layer_Combinations(width, [[places[column] for column in both] for both in sums], factors))
+            places |= {self._shape.n_inputs + number: width + number for number in range(len(sums))}
+            width += len(sums)
         inputs, edges = self._edges_of(network, pairs)
         initializer = "lecun_normal" if network.activation == "SELU" else "he_normal"
         n_outputs = self._shape.n_classes or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -91,8 +92,8 @@ def _gain(groups: Array, rest: Array) -> float:
     counts = np.maximum(np.bincount(groups, minlength=N_BINS), 1)[:, None]
     variance = np.maximum(rest.var(axis=0), np.finfo(np.float64).tiny)
     explained = float((np.square(_sums(groups, rest)) / counts / variance).sum())
-    expected = np.count_nonzero(np.bincount(groups)) * rest.shape[1]
-    return (explained - expected) / float(np.sqrt(2 * expected))
+    expected = len(np.unique(groups)) * int(rest.shape[1])
+    return (explained - expected) / math.sqrt(2 * expected)
 
 
 def _sums(groups: Array, targets: Array) -> Array:

@@ -296,7 +296,7 @@ def test_it_is_part_of_a_segment_and_of_a_search():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((4, 2, [], []), r"columns must be in increasing order, each once, got \[\]\."),
+        ((4, 2, [], []), r"columns must name at least one column, got none\."),
         ((4, 2, [1, 1], [[0, 1], [0, 1]]), r"columns must be in increasing order, each once, got \[1, 1\]\."),
         ((4, 2, [4], [[0, 1]]), r"columns\[0\] must be a whole number from 0 to 3, got 4\."),
         ((4, 2, [0], [[0, 1], [1, 2]]), "edges must be one list for each of 1 columns, got 2."),

@@ -19,12 +19,10 @@ from nnx._base.text import abridged
 from nnx._base.typing import Array, ArrayLike, DTypeLike, FloatDType
 from nnx._base.vocabulary import built_in
 from nnx._base.widths import Widths
+from nnx.embedding import MAX_PLACE, checked_columns
 from nnx.initializers import Initializer
 
 __all__ = ["Layer_Spline"]
-
-#: Columns and functions of a layer, at most: kernels take their numbers as int32.
-MAX_PLACE = (1 << 31) - 1
 
 Edges = tuple[tuple[float, ...], ...]
 
@@ -171,7 +169,7 @@ class Layer_Spline(WithBiases):
         self.n_inputs = check.whole(where, "n_inputs", n_inputs, 1, MAX_PLACE)
         self.n_neurons = check.whole(where, "n_neurons", n_neurons, 1, MAX_PLACE)
         self.degree = check.whole(where, "degree", degree, 0, 1)
-        self.columns = _checked_columns(where, columns, self.n_inputs)
+        self.columns = checked_columns(where, columns, self.n_inputs)
         self.edges = _checked_edges(where, edges, len(self.columns), self.degree)
         self._shapes(where)
         self.dtype = config.float_dtype(where, dtype)
@@ -225,13 +223,10 @@ class Layer_Spline(WithBiases):
         n_neurons = check.whole(where, "n_neurons", self.n_neurons, 1, MAX_PLACE)
         degree = check.whole(where, "degree", self.degree, 0, 1)
         known = self._known
-        if known is not None and known.edges is self.edges and known.of[0] is self.columns:
-            known = known if known.of[1:] == (n_inputs, degree) else None
-        else:
-            known = None
-        if known is not None:
+        is_known = known is not None and known.edges is self.edges and known.of[0] is self.columns
+        if known is not None and is_known and known.of[1:] == (n_inputs, degree):
             return n_inputs, n_neurons, known.of[0], known.edges, degree
-        columns = _checked_columns(where, self.columns, n_inputs)
+        columns = checked_columns(where, self.columns, n_inputs)
         return n_inputs, n_neurons, columns, _checked_edges(where, self.edges, len(columns), degree), degree
 
     def _shapes(self, where: str) -> tuple[tuple[int, int], ...]:
@@ -276,15 +271,6 @@ def _places_of(inputs: Array, layout: Layout) -> tuple[Array, Array]:
     parts = _kernels.empty(len(inputs), len(layout.columns), inputs.dtype)
     _kernels.backend.spline_places(inputs, layout.columns, layout.first, layout.edges, layout.degree, bins, parts)
     return bins, parts
-
-
-def _checked_columns(where: str, columns: Any, n_inputs: int) -> tuple[int, ...]:
-    if isinstance(columns, str | bytes | dict) or not hasattr(columns, "__iter__"):
-        raise TypeError(f"{where}: columns must be a list of whole numbers, got {abridged(columns)}.")
-    found = tuple([check.whole(where, f"columns[{i}]", each, 0, n_inputs - 1) for i, each in enumerate(columns)])
-    if not found or any(after <= before for before, after in itertools.pairwise(found)):
-        raise ValueError(f"{where}: columns must be in increasing order, each once, got {abridged(list(found))}.")
-    return found
 
 
 def _checked_edges(where: str, edges: Any, n_columns: int, degree: int) -> Edges:

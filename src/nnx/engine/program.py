@@ -30,6 +30,7 @@ from nnx.layers import (
 )
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Answers, answers
 from nnx.norms import STATISTICS
+from nnx.residual import members_of
 
 #: Methods that a program stands for; who replaces one, or adds one where there was none, gets it called.
 MODEL_METHODS = ("forward", "backward")
@@ -352,6 +353,8 @@ def cut(model: Network) -> Cut:
     if (type(model), "forward") not in METHODS:
         raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
     layers = tuple(model.layers)
+    if members_of(layers) > 1:
+        raise Obstacle("there are members, whose rows are more than the samples")
     if len({id(layer) for layer in layers}) < len(layers):
         raise Obstacle("a layer is there twice")
     pieces: list[Piece] = []

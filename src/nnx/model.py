@@ -35,7 +35,7 @@ from nnx.engine.data_checks import (
 )
 from nnx.engine.history import History
 from nnx.engine.job import Data, Job, Split
-from nnx.layers import Layer_Dense, Layer_Input, Layer_Residual, walk
+from nnx.layers import Layer_Dense, Layer_Input, Layer_Members, Layer_Residual, walk
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Loss, Loss_CategoricalCrossentropy
 from nnx.noise import missing_seeds
 from nnx.optimizers import forgetting_averages
@@ -751,7 +751,7 @@ class Model:
         if threads is not None:
             threads = checked_threads(where, "threads", threads)
         if check.flag(where, "members", members):
-            return self._predict_members(where, X, batch_size)
+            return self._predict_members(where, X, batch_size, threads)
         if batch_size is None and self._inference is not None:
             output: Array | None = self._inference.predict(self, X, threads)
             if output is not None:
@@ -767,20 +767,22 @@ class Model:
         with of_products(None):  # also if a layer asks that is itself in a model in training
             return np.concatenate([segments.forward(self, samples[i : i + step]) for i in starts])
 
-    def _predict_members(self, where: str, X: ArrayLike, batch_size: int | None) -> Array:
-        """Return what each member says, layer by layer: (members, n, outputs)."""
+    def _predict_members(self, where: str, X: ArrayLike, batch_size: int | None, threads: int | None) -> Array:
+        """Return what each member says: (members, n, outputs)."""
         self._require(where)
-        n_members = members_of(self.layers)
-        if n_members == 1:
+        if not any(isinstance(layer, Layer_Members) for layer in self.layers):
             raise ValueError(f"{where}: members must be False for a model without a Layer_Members, got True.")
+        n_members = members_of(self.layers)
+        step = _batch_size(where, batch_size) or max(1, MEMBER_ROWS // n_members)
         samples = checked_samples(self, where, "X", X)
-        step = _batch_size(where, batch_size) or MEMBER_ROWS // n_members
-        found = []
-        with of_products(None):
-            for first in range(0, max(1, len(samples)), step):
-                output = np.asarray(self.forward(samples[first : first + step], training=False))
-                found.append(output.reshape(-1, n_members, *output.shape[1:]).swapaxes(0, 1))
-        return np.concatenate(found, axis=1)
+        outputs = plan.predict(self, samples, threads, apart=True)
+        if outputs is None:
+            starts = range(0, max(1, len(samples)), step)
+            with of_products(None):
+                made = [np.asarray(self.forward(samples[i : i + step], training=False)) for i in starts]
+            outputs = np.concatenate(made)
+        n = len(samples)
+        return np.ascontiguousarray(outputs.reshape(n, n_members, outputs.size // max(1, n * n_members)).swapaxes(0, 1))
 
     def predict_classes(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
         """Return the classes that the network predicts, as numbers.
@@ -866,8 +868,8 @@ class Model:
     def backward(self, output: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> None:
         """Set all layers' gradients of the loss, given the ``output`` of `forward` and what it should have been.
 
-        ``sample_weight``, an array (n,), says how much each row counts in the mean loss. Behind a `Layer_Members`, ``y``
-        and ``sample_weight`` have what belongs to each row of the output: ``np.repeat(y, n_members, axis=0)``.
+        ``sample_weight``, an array (n,), says how much each row counts in the mean loss. Behind a `Layer_Members`,
+        ``y`` and ``sample_weight`` have what belongs to each row of the output: ``np.repeat(y, n_members, axis=0)``.
         """
         self._require("Model.backward", "loss")
         weights = None

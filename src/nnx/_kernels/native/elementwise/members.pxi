@@ -109,11 +109,28 @@ cdef void members_backward_weights(
     Py_ssize_t end,
 ) noexcept nogil:
     """``dweights := Σ over samples of dvalues·inputs, dbiases := Σ over samples of dvalues``."""
-    cdef Py_ssize_t line = columns if repeats else members * columns, i = 0, at, n, count
     cdef Py_ssize_t begin = first * columns, stop = end * columns
     memset(dweights + begin, 0, (stop - begin) * sizeof(real_t))
     if dbiases is not NULL:
         memset(dbiases + begin, 0, (stop - begin) * sizeof(real_t))
+    add_products_of_members(inputs, dvalues, dweights, dbiases, samples, members, columns, repeats, first, end)
+
+
+cdef void add_products_of_members(
+    const real_t *inputs,
+    const real_t *dvalues,
+    real_t *dweights,  # (members, columns) in and out, of some members
+    real_t *dbiases,  # likewise; or NULL
+    Py_ssize_t samples,
+    Py_ssize_t members,
+    Py_ssize_t columns,
+    bint repeats,
+    Py_ssize_t first,
+    Py_ssize_t end,
+) noexcept nogil:
+    """``dweights += Σ over samples of dvalues·inputs, dbiases += Σ over samples of dvalues``; as above."""
+    cdef Py_ssize_t line = columns if repeats else members * columns, i = 0, at, n, count
+    cdef Py_ssize_t begin = first * columns, stop = end * columns
     while i < samples:
         count = min(<Py_ssize_t> SAMPLES_BESIDE, samples - i)
         at = begin
@@ -127,6 +144,91 @@ cdef void members_backward_weights(
         inputs += count * line
         dvalues += count * members * columns
         i += count
+
+
+# A single output of each member: dot products in place of matrices
+
+
+cdef void member_dots(
+    const real_t *inputs,  # (samples, members, n) in
+    const real_t *weights,  # (members, n) in
+    const real_t *biases,  # (members,) in
+    real_t *output,  # (samples, members) out
+    Py_ssize_t samples,
+    Py_ssize_t members,
+    Py_ssize_t n,
+) noexcept nogil:
+    """``output := Σ inputs·weights + biases`` for each member of each sample, a vector of members at a time."""
+    cdef vec sums[MOST_LANES]
+    cdef Py_ssize_t i, j, m
+    cdef int l, count, rest
+    for i in range(samples):
+        m = 0
+        while m < members:
+            count = <int> min(<Py_ssize_t> LANES, members - m)
+            for l in range(LANES):
+                sums[l] = v_all(0)
+            for l in range(count):
+                j = 0
+                while j + LANES <= n:
+                    sums[l] = v_madd(v_load(inputs + j), v_load(weights + (m + l) * n + j), sums[l])
+                    j += LANES
+                rest = <int> (n - j)
+                if rest:
+                    sums[l] = v_madd(
+                        v_load_part(inputs + j, rest), v_load_part(weights + (m + l) * n + j, rest), sums[l]
+                    )
+                inputs += n
+            v_store_part(output + m, v_add(v_lane_sums(sums), v_load_part(biases + m, count)), count)
+            m += LANES
+        output += members
+
+
+cdef void member_multiples(
+    const real_t *dvalues,  # (samples, members) in
+    const real_t *weights,  # (members, n) in
+    real_t *dinputs,  # (samples, members, n) out
+    Py_ssize_t samples,
+    Py_ssize_t members,
+    Py_ssize_t n,
+) noexcept nogil:
+    """``dinputs := dvalues·weights``."""
+    cdef Py_ssize_t i, j, m
+    cdef vec d
+    for i in range(samples):
+        for m in range(members):
+            j, d = 0, v_all(dvalues[m])
+            while j < n:
+                store_columns(dinputs + j, v_mul(d, load_columns(weights + m * n + j, n - j)), n - j)
+                j += LANES
+            dinputs += n
+        dvalues += members
+
+
+cdef void add_outer_products(
+    const real_t *inputs,  # (samples, members, n) in
+    const real_t *dvalues,  # (samples, members) in
+    real_t *dweights,  # (members, n) in and out
+    real_t *dbiases,  # (members,) in and out
+    Py_ssize_t samples,
+    Py_ssize_t members,
+    Py_ssize_t n,
+) noexcept nogil:
+    """``dweights += Σ over samples of dvalues·inputs, dbiases += Σ over samples of dvalues``."""
+    cdef Py_ssize_t i, j, m
+    cdef vec d
+    for i in range(samples):
+        for m in range(members):
+            j, d = 0, v_all(dvalues[m])
+            dbiases[m] += dvalues[m]
+            while j < n:
+                store_columns(
+                    dweights + m * n + j,
+                    v_madd(d, load_columns(inputs + j, n - j), load_columns(dweights + m * n + j, n - j)), n - j,
+                )
+                j += LANES
+            inputs += n
+        dvalues += members
 
 
 cdef void mean_of_members(
@@ -150,7 +252,8 @@ cdef void mean_of_members(
 
 
 cdef void copy_lines(
-    const real_t *source, Py_ssize_t of_source, real_t *target, Py_ssize_t of_target, Py_ssize_t rows, Py_ssize_t columns
+    const real_t *source, Py_ssize_t of_source, real_t *target, Py_ssize_t of_target, Py_ssize_t rows,
+    Py_ssize_t columns,
 ) noexcept nogil:
     """``target := source``, both (rows, columns), whose rows are so far apart."""
     cdef Py_ssize_t i, j

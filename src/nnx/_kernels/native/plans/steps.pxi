@@ -42,7 +42,8 @@ cdef inline Py_ssize_t even_share(const Net *net, Py_ssize_t rows, Py_ssize_t mo
 cdef Py_ssize_t forward_space(const Net *net) noexcept nogil:
     """Return how many bytes `forward` needs behind the scratch of kernels."""
     cdef Py_ssize_t space = (2 + net.n_levels) * rows_at_a_time(net) * widest(net) * <Py_ssize_t> sizeof(real_t)
-    space += FEWEST_ROWS * net.n_out * <Py_ssize_t> sizeof(real_t) if net.members > 1 else 0  # means that `judge` needs
+    if net.members > 1:  # means that `judge` needs
+        space += FEWEST_ROWS * net.n_out * <Py_ssize_t> sizeof(real_t)
     return space + (2 * blocks_space(rows_at_a_time(net), widest(net)) if net.units else 0)
 
 
@@ -201,12 +202,15 @@ cdef void forward_own(
     Py_ssize_t samples,
     real_t *scratch,
 ) noexcept nogil:
-    """Compute what a stage with weights of each member puts out: one member after the other, from copies of its rows."""
+    """Compute what a stage with weights of each member puts out, one after the other, from copies of its rows."""
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out, k = stage.members, m, count
     cdef const real_t *weights = <const real_t *> stage.weights.values
     cdef const real_t *biases = <const real_t *> stage.biases.values
     cdef real_t *own = scratch + PRODUCT_SCRATCH // <Py_ssize_t> sizeof(real_t)
     cdef real_t *made = own + MEMBER_ROWS * n_in
+    if n_out == 1:
+        member_dots(inputs, weights, biases, output, samples, k, n_in)
+        return
     while samples > 0:
         count = min(<Py_ssize_t> MEMBER_ROWS, samples)
         for m in range(k):
@@ -698,6 +702,9 @@ cdef void backward_own(
     cdef const real_t *weights = <const real_t *> stage.weights.values
     cdef real_t *made = scratch + PRODUCT_SCRATCH // <Py_ssize_t> sizeof(real_t)
     cdef real_t *own = made + MEMBER_ROWS * n_in
+    if n_out == 1:
+        member_multiples(dvalues, weights, dinputs, samples, k, n_in)
+        return
     while samples > 0:
         count = min(<Py_ssize_t> MEMBER_ROWS, samples)
         for m in range(k):
@@ -829,8 +836,8 @@ cdef int forward_to_last_norm(
         meet(net.progress.meeting, net.progress.n_threads)
         from_column, to_column = first_column_of(net, stage, thread), first_column_of(net, stage, thread + 1)
         batch_norm_statistics(
-            batch_inputs(net, batch, s), norm_of(stage, MEAN), norm_of(stage, VARIANCE), rows_of(stage, batch), stage.n_out,
-            from_column, to_column,
+            batch_inputs(net, batch, s), norm_of(stage, MEAN), norm_of(stage, VARIANCE), rows_of(stage, batch),
+            stage.n_out, from_column, to_column,
         )
         batch_norm_scales(
             norm_of(stage, VARIANCE), <const real_t *> stage.weights.values, stage.norm.epsilon,
@@ -859,8 +866,8 @@ cdef void backward_from_last_norm(
         )
         batch_norm_shares(
             norm_of(stage, VARIANCE), norm_of(stage, SCALES), norm_of(stage, OF_WEIGHTS), norm_of(stage, OF_BIASES),
-            stage.norm.epsilon, norm_of(stage, OF_DEVIATION), norm_of(stage, OF_ALL), rows_of(stage, batch), stage.n_out,
-            from_column, to_column,
+            stage.norm.epsilon, norm_of(stage, OF_DEVIATION), norm_of(stage, OF_ALL), rows_of(stage, batch),
+            stage.n_out, from_column, to_column,
         )
         if stage.dinputs is NULL:
             return
@@ -1094,8 +1101,8 @@ cdef void train_embedding(
     elif thread != s % net.progress.n_threads:
         return
     embedding_backward_rows(
-        batch_inputs(net, batch, s), <const real_t *> stage.dvalues, &stage.embedded.places, gradients, rows_of(stage, batch),
-        stage.n_in, stage.n_out, n_rows, width, first, end,
+        batch_inputs(net, batch, s), <const real_t *> stage.dvalues, &stage.embedded.places, gradients,
+        rows_of(stage, batch), stage.n_in, stage.n_out, n_rows, width, first, end,
     )
     train_values(
         net, &stage.weights, first * width, gradients + first * width, (end - first) * width, stage.trained, constants
@@ -1171,7 +1178,8 @@ cdef void train_periodic(
         return
     addresses.periodic_backward(
         batch_inputs(net, batch, s), <const real_t *> stage.dvalues, &stage.periodic,
-        <const real_t *> stage.weights.values, gradients, NULL, rows_of(stage, batch), stage.n_in, stage.n_out, first, end,
+        <const real_t *> stage.weights.values, gradients, NULL, rows_of(stage, batch), stage.n_in, stage.n_out, first,
+        end,
     )
     train_values(
         net, &stage.weights, first * size, gradients + first * size, (end - first) * size, stage.trained, constants

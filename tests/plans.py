@@ -81,8 +81,8 @@ class Net(NamedTuple):
     """A network as text: ``2-64,relu,dropout,64-3,softmax``, a key of `LOSSES` and one of `ACCURACIES`.
 
     What is between ``(`` and ``)`` is within a residual. ``3-9 pieces``, ``3-9 thermometer`` and ``3-9 waves`` encode
-    every other of three columns by six numbers together. Behind ``members 4``, ``scales 4`` and ``9-2 each 4`` belong to
-    one of four members each.
+    every other of three columns by six numbers together. Behind ``members 4``, ``scales 4`` and ``9-2 each 4`` have
+    numbers of four members each.
     """
 
     layers: str

@@ -31,6 +31,8 @@ from plans import (
 
 import nnx
 from nnx.engine import plan
+from nnx.member_layers import mean_of_members
+from nnx.residual import members_of
 
 CLASSIFIER = Net("2-64,relu,dropout,64-3,softmax")
 FEW = [

@@ -781,8 +781,8 @@ class Model:
             with of_products(None):
                 made = [np.asarray(self.forward(samples[i : i + step], training=False)) for i in starts]
             outputs = np.concatenate(made)
-        n = len(samples)
-        return np.ascontiguousarray(outputs.reshape(n, n_members, outputs.size // max(1, n * n_members)).swapaxes(0, 1))
+        rows = outputs.reshape(len(samples) * n_members, -1) if len(samples) else outputs
+        return np.ascontiguousarray(rows.reshape(len(samples), n_members, *rows.shape[1:]).swapaxes(0, 1))
 
     def predict_classes(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
         """Return the classes that the network predicts, as numbers.

@@ -154,7 +154,8 @@ cdef void forward_parameters(
         multiply_columns(inputs, weights, output, rows, stage.n_out)
     elif is_of_members(stage):
         members_forward(
-            inputs, weights, biases, output, rows // stage.members, stage.members, stage.n_out, stage.kind == MEMBERS
+            inputs, weights, biases if has_biases(stage) else NULL, output, rows // stage.members, stage.members,
+            stage.n_out, stage.kind == MEMBERS,
         )
     elif stage.kind == PERIODIC:
         periodic_forward(inputs, &stage.periodic, weights, output, rows, stage.n_in, stage.n_out)

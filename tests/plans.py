@@ -73,6 +73,7 @@ ENCODINGS = {
     "waves": nnx.Layer_Periodic,
     "combinations": nnx.Layer_Combinations,
 }
+MEMBERED = {"members": nnx.Layer_Members, "scales": nnx.Layer_MemberScale}
 PENALTIES = {
     "weight_regularizer_l1": 1e-3,
     "weight_regularizer_l2": 2e-3,
@@ -85,7 +86,8 @@ class Net(NamedTuple):
     """A network as text: ``2-64,relu,dropout,64-3,softmax``, a key of `LOSSES` and one of `ACCURACIES`.
 
     What is between ``(`` and ``)`` is within a residual. ``3-9 pieces``, ``3-9 thermometer`` and ``3-9 waves`` encode
-    every other of three columns by six numbers together; ``3-9 combinations`` adds six sums.
+    every other of three columns by six numbers together; ``3-9 combinations`` adds six sums. Behind ``members 4``,
+    ``scales 4`` and ``9-2 each 4`` have numbers of four members each.
     """
 
     layers: str
@@ -127,6 +129,9 @@ def _layers(net: Net, dtype: Any, dense: dict[str, float]) -> list[Any]:
             sizes, name = word.split()
             n_inputs, width = map(int, sizes.split("-"))
             rows[-1].append(_encoding(ENCODINGS[name], n_inputs, width, dtype, rng))
+        elif word.split()[0] in MEMBERED or " each " in word:
+            rows[-1].append(_of_members(word, width, dtype, rng))
+            width = getattr(rows[-1][-1], "n_neurons", width)
         elif "-" in word:
             n_inputs, width = map(int, word.split("-"))
             layer = nnx.Layer_Dense(n_inputs, width, dtype=dtype, **dense)
@@ -136,6 +141,21 @@ def _layers(net: Net, dtype: Any, dense: dict[str, float]) -> list[Any]:
         else:
             rows[-1].append(COLUMNWISE[word](width, dtype) if word in COLUMNWISE else ACTIVATIONS[word]())
     return rows[0]
+
+
+def _of_members(word: str, width: int, dtype: Any, rng: np.random.Generator) -> Any:
+    """Return a layer of an ensemble within the network, whose members differ."""
+    name, k = word.split()[0], int(word.split()[-1])
+    if name in MEMBERED:
+        layer = MEMBERED[name](width, k, dtype=dtype)
+        layer.weights[:] = rng.normal(size=layer.weights.shape)
+    else:
+        n_inputs, n_neurons = map(int, name.split("-"))
+        layer = nnx.Layer_MemberDense(n_inputs, n_neurons, k, dtype=dtype)
+        layer.weights[:] = rng.normal(size=layer.weights.shape) / np.sqrt(n_inputs)
+    if name != "members":
+        layer.biases[:] = 0.1 * rng.normal(size=layer.biases.shape)
+    return layer
 
 
 def _encoding(kind: Any, n_inputs: int, width: int, dtype: Any, rng: np.random.Generator) -> Any:
@@ -306,7 +326,14 @@ ENCODED = [
     Net("scale,5-70 combinations,70-90 pieces,90-2", "squared", "near"),
     Net("6-8,sigmoid,(,8-20 combinations,20-8,),8-9 combinations,dropout,9-3,softmax"),
 ]
-NETS = [*SKINNY, *WIDE, *ODD, *NORMED, *ENCODED]
+#: Ensembles within a network.
+ENSEMBLES = [
+    Net("members 3,5-7,scales 3,relu,7-9,relu,9-2 each 3,softmax"),
+    Net("4-20,relu,members 16,scales 16,20-33,dropout,relu,batch,33-1 each 16", "squared", "near"),
+    Net("spline,members 5,6-24,(,scales 5,sigmoid,24-24,layer,),24-18 each 5,relu,18-3,sigmoid", "binary", "cells"),
+    Net("3-9 pieces,members 1,9-9,scales 1,9-2 each 1,softmax"),
+]
+NETS = [*SKINNY, *WIDE, *ODD, *NORMED, *ENCODED, *ENSEMBLES]
 
 
 def drawn(seed: int) -> tuple[Net, int, int | None]:

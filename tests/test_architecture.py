@@ -49,7 +49,7 @@ FLOORS = [
     {"_base.parameters", "_base.precision", "_base.random", "_base.weights"},
     {"accuracy", "activations", "schedules", "initializers"},
     {"embedding", "noise", "norms"},
-    {"encodings", "periodic", "splines"},
+    {"encodings", "member_layers", "periodic", "splines"},
     {"residual"},
     {"layers"},
     {"losses", "optimizers"},

@@ -21,6 +21,7 @@ from nnx._base.widths import Widths
 from nnx.embedding import Layer_Embedding
 from nnx.encodings import Layer_Combinations, Layer_PiecewiseLinear, Layer_Thermometer
 from nnx.initializers import Initializer
+from nnx.member_layers import Layer_MemberDense, Layer_Members, Layer_MemberScale
 from nnx.noise import Layer_Dropout, Layer_GaussianNoise
 from nnx.norms import Layer_BatchNorm, Layer_LayerNorm, Layer_Scale
 from nnx.periodic import Layer_Periodic
@@ -37,6 +38,9 @@ __all__ = [
     "Layer_GaussianNoise",
     "Layer_Input",
     "Layer_LayerNorm",
+    "Layer_MemberDense",
+    "Layer_MemberScale",
+    "Layer_Members",
     "Layer_Periodic",
     "Layer_PiecewiseLinear",
     "Layer_Residual",

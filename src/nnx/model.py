@@ -35,12 +35,12 @@ from nnx.engine.data_checks import (
 )
 from nnx.engine.history import History
 from nnx.engine.job import Data, Job, Split
-from nnx.layers import Layer_Dense, Layer_Input, Layer_Residual, walk
+from nnx.layers import Layer_Dense, Layer_Input, Layer_Members, Layer_Residual, walk
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Loss, Loss_CategoricalCrossentropy
 from nnx.noise import missing_seeds
 from nnx.optimizers import forgetting_averages
 from nnx.predictor import Predictor, freeze
-from nnx.residual import check_widths, refuse_twice
+from nnx.residual import check_members, check_widths, members_of, refuse_twice
 
 if TYPE_CHECKING:
     from nnx.data.images import Images
@@ -55,6 +55,9 @@ PRIVATE = (trainers.MARK, *trainers.MADE)
 
 #: Layers of a model, at most: a file holds as many, whatever they are.
 MAX_LAYERS = 10_000
+
+#: Rows of members that `predict` takes through the layers at a time.
+MEMBER_ROWS = 1 << 15
 
 AnyModel = TypeVar("AnyModel", bound="Model")
 
@@ -242,6 +245,7 @@ class Model:
         """Refuse neighbours of different width, and two dtypes."""
         check_widths("Model.finalize", self.layers)
         check_order("Model.finalize", self.layers)
+        check_members("Model.finalize", self.layers)
         with_dtype = [layer for layer in walk(self.layers) if isinstance(layer, Parameterized)]
         dtypes = {layer._float_dtype().name for layer in with_dtype}
         if len(dtypes) > 1:
@@ -715,12 +719,21 @@ class Model:
 
         return evaluation.report(self, where, X, y, _batch_size(where, batch_size), sample_weight)
 
-    def predict(self, X: ArrayLike, *, batch_size: int | None = None, threads: int | None = None) -> Array:
-        """Return the network's outputs, one row a sample.
+    def predict(
+        self,
+        X: ArrayLike,
+        members: bool = False,
+        *,
+        batch_size: int | None = None,
+        threads: int | None = None,
+    ) -> Array:
+        """Return the network's outputs, one row a sample: behind a `Layer_Members` the mean of what its members say.
 
         Parameters
         ----------
         X : array (n, n_inputs)
+        members : bool
+            Return what each member says instead, for a model with a `Layer_Members`. Their spread tells how sure it is.
         batch_size : int, optional
             Samples at a time; all at once without it.
         threads : int, optional
@@ -731,11 +744,14 @@ class Model:
         Returns
         -------
         array (n, outputs)
-            A new one. ``output_layer_activation.predictions`` turns it into classes.
+            A new one. ``output_layer_activation.predictions`` turns it into classes. With ``members`` it has the shape
+            (n_members, n, outputs).
         """
         where = "Model.predict"
         if threads is not None:
             threads = checked_threads(where, "threads", threads)
+        if check.flag(where, "members", members):
+            return self._predict_members(where, X, batch_size, threads)
         if batch_size is None and self._inference is not None:
             output: Array | None = self._inference.predict(self, X, threads)
             if output is not None:
@@ -750,6 +766,23 @@ class Model:
         starts = range(0, max(1, len(samples)), step)
         with of_products(None):  # also if a layer asks that is itself in a model in training
             return np.concatenate([segments.forward(self, samples[i : i + step]) for i in starts])
+
+    def _predict_members(self, where: str, X: ArrayLike, batch_size: int | None, threads: int | None) -> Array:
+        """Return what each member says: (members, n, outputs)."""
+        self._require(where)
+        if not any(isinstance(layer, Layer_Members) for layer in self.layers):
+            raise ValueError(f"{where}: members must be False for a model without a Layer_Members, got True.")
+        n_members = members_of(self.layers)
+        step = _batch_size(where, batch_size) or max(1, MEMBER_ROWS // n_members)
+        samples = checked_samples(self, where, "X", X)
+        outputs = plan.predict(self, samples, threads, apart=True)
+        if outputs is None:
+            starts = range(0, max(1, len(samples)), step)
+            with of_products(None):
+                made = [np.asarray(self.forward(samples[i : i + step], training=False)) for i in starts]
+            outputs = np.concatenate(made)
+        rows = outputs.reshape(len(samples) * n_members, -1) if len(samples) else outputs
+        return np.ascontiguousarray(rows.reshape(len(samples), n_members, *rows.shape[1:]).swapaxes(0, 1))
 
     def predict_classes(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
         """Return the classes that the network predicts, as numbers.
@@ -823,7 +856,7 @@ class Model:
         return freeze(self, precision, threads)
 
     def forward(self, X: ArrayLike, training: bool) -> Any:
-        """Run the layers on ``X`` and return the last one's output."""
+        """Run the layers on ``X`` and return the last one's output, behind a `Layer_Members` a row for each member."""
         self._require("Model.forward")
         self.input_layer.forward(X, training)
         output = self.input_layer.output
@@ -835,7 +868,8 @@ class Model:
     def backward(self, output: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> None:
         """Set all layers' gradients of the loss, given the ``output`` of `forward` and what it should have been.
 
-        ``sample_weight``, an array (n,), says how much each sample counts in the mean loss.
+        ``sample_weight``, an array (n,), says how much each row counts in the mean loss. Behind a `Layer_Members`,
+        ``y`` and ``sample_weight`` have what belongs to each row of the output: ``np.repeat(y, n_members, axis=0)``.
         """
         self._require("Model.backward", "loss")
         weights = None

@@ -18,8 +18,13 @@ from nnx._base.text import abridged
 from nnx._base.typing import Array, ArrayLike, FloatDType, Path
 from nnx.embedding import check_categories, columns_of_categories
 from nnx.engine import program
+from nnx.member_layers import mean_of_members, own_products, repeated, scaled
 
 __all__ = ["Predictor", "get_include"]
+
+
+#: What parts of members make of their inputs, by their kinds.
+OF_MEMBERS = {"members": repeated, "member_scale": scaled, "member_dense": own_products}
 
 
 class Part(NamedTuple):
@@ -123,6 +128,9 @@ class Predictor(_kernels.DirectCall):
                     values = values + open_forks.pop()
             else:
                 values = _outputs(part, values, self.precision == "bfloat16")
+        begun = [part.values[0] for part in self._parts if part.kind == "members"]
+        if begun:
+            values = mean_of_members(values, len(begun[0]))
         if out is None:
             return values
         out[...] = values
@@ -299,6 +307,8 @@ def _frozen(kind: str, values: tuple[Any, ...], rounds: bool) -> tuple[Any, ...]
 def _outputs(part: Part, inputs: Array, rounds: bool) -> Array:
     """Return what a part makes of its inputs."""
     backend = _kernels.backend
+    if part.kind in OF_MEMBERS:
+        return OF_MEMBERS[part.kind](inputs, *part.values)
     output = _kernels.empty(len(inputs), part.n_out, inputs.dtype)
     if part.kind == "dense":
         if rounds:

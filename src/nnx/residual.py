@@ -15,6 +15,7 @@ from nnx._base.typing import Array, ArrayLike, FloatDType
 from nnx._base.vocabulary import built_in
 from nnx._base.widths import Widths, check_width, width_after, widths_of
 from nnx.embedding import Layer_Embedding
+from nnx.member_layers import Layer_MemberDense, Layer_Members, Layer_MemberScale
 
 __all__ = ["Layer_Residual"]
 
@@ -71,6 +72,28 @@ def check_widths(where: str, layers: Iterable[Any], width: int | None = None, in
         check_width(where, place, layer, width)
         width = width_after(layer, width)
     return width
+
+
+def members_of(layers: Iterable[Any]) -> int:
+    """Return how many rows of the output belong to a sample: a `Layer_Members` says it, without one it is 1."""
+    return next((layer.n_members for layer in layers if isinstance(layer, Layer_Members)), 1)
+
+
+def check_members(where: str, layers: Sequence[Any]) -> None:
+    """Refuse a second `Layer_Members`, and layers of members that are not behind one, or are for another number."""
+    begun: Layer_Members | None = None
+    for place, layer in places(layers):
+        if isinstance(layer, Layer_Members):
+            if begun is not None:
+                raise ValueError(f"{where}: {place} must be the only Layer_Members, got {layer!r} after {begun!r}.")
+            begun = layer
+        elif isinstance(layer, Layer_MemberScale | Layer_MemberDense) and (
+            begun is None or begun.n_members != layer.n_members
+        ):
+            before = "none" if begun is None else f"one of {begun.n_members}"
+            raise ValueError(
+                f"{where}: {place} must be behind a Layer_Members of as many members, got {layer!r} behind {before}."
+            )
 
 
 def _refuse_change(what: str, layers: Sequence[Any]) -> None:
@@ -233,6 +256,11 @@ def _checked_layers(where: str, layers: Any) -> tuple[Any, ...]:
             raise ValueError(
                 f"{where}: layers must not hold an embedding, whose inputs are categories, got {layer!r} as {place}. "
                 "Put it before the residual."
+            )
+        if isinstance(layer, Layer_Members):
+            raise ValueError(
+                f"{where}: layers must give as many rows as they take, got {layer!r} as {place}. Put it before the "
+                "residual."
             )
     depth = 1 + _depth(found)
     if depth > MAX_DEPTH:

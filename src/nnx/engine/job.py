@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
 from nnx._base.random import Order
@@ -40,6 +42,15 @@ class Data(NamedTuple):
         weights = None if self.weights is None else self.weights[which]
         y = self.y[which]
         return Data(self.X[which], y, y if self.y_accuracy is self.y else self.y_accuracy[which], weights)
+
+    def for_members(self, n_members: int) -> Data:
+        """Return what so many members of each sample are compared with, row by row; the samples stay as they are."""
+        if n_members == 1:
+            return self
+        y = np.repeat(self.y, n_members, axis=0)
+        y_accuracy = y if self.y_accuracy is self.y else np.repeat(self.y_accuracy, n_members, axis=0)
+        weights = None if self.weights is None else np.repeat(self.weights, n_members)
+        return Data(self.X, y, y_accuracy, weights)
 
     @property
     def weighing(self) -> dict[str, Array]:

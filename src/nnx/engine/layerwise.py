@@ -19,6 +19,7 @@ from nnx.engine import divergence, program
 from nnx.engine.job import Data, EndEpoch, Job, Keep
 from nnx.losses import AS_THEY_ARE, Loss
 from nnx.optimizers import forgetting_averages, updates_as_built_in
+from nnx.residual import members_of
 
 
 class Figures(NamedTuple):
@@ -146,19 +147,20 @@ def evaluate(
 
 def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
     """Do a step and record it; return its figures."""
-    model, weighing = job.model, batch.weighing
-    loss = model.loss
+    model, loss = job.model, job.model.loss
+    compared = batch.for_members(members_of(model.layers))
+    weighing = compared.weighing
     before = getattr(loss, "accumulated_sum", 0.0), getattr(loss, "accumulated_count", 0)
     with precision.of_products(job.precision):  # not around losses, accuracies: they may use other models
         output = way.forward(batch.X, _is_kept(job, done + 1))
-    data_loss, penalty = model.loss.calculate(output, batch.y, include_regularization=True, **weighing)
+    data_loss, penalty = model.loss.calculate(output, compared.y, include_regularization=True, **weighing)
     if job.stops and not math.isfinite(data_loss):
         if isinstance(model.loss, Loss):
             model.loss.accumulated_sum, model.loss.accumulated_count = before
         with precision.of_products(job.precision):
             way.set_outputs()
         divergence.refuse_step(model, batch, done, job.n_batches)
-    accuracy = model.accuracy.calculate(_predictions(model, output), batch.y_accuracy, **weighing)
+    accuracy = model.accuracy.calculate(_predictions(model, output), compared.y_accuracy, **weighing)
     sums: list[partial[Any]] = []
     with precision.of_products(job.precision):
         if job.penalty_per_sample:
@@ -166,9 +168,9 @@ def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
             penalty = float(penalty) * scale
             sums = [partial(setattr, job, "penalty_sum", job.penalty_sum + len(batch.X) * penalty)]
             with penalties_times(scale):
-                way.backward(output, batch.y, **weighing)
+                way.backward(output, compared.y, **weighing)
         else:
-            way.backward(output, batch.y, **weighing)
+            way.backward(output, compared.y, **weighing)
     optimizer = model.optimizer
     optimizer.pre_update_params()
     updates: list[partial[Any]] = []

@@ -26,6 +26,7 @@ from nnx.engine.job import EndEpoch, Job, Keep
 from nnx.engine.lbfgs import Memory
 from nnx.layers import Layer_BatchNorm, Layer_Dropout, Layer_GaussianNoise, walk
 from nnx.lbfgs import Optimizer_LBFGS
+from nnx.residual import members_of
 
 #: Why a search ended, by `Memory.numbers[END]`.
 MESSAGES = {
@@ -202,6 +203,7 @@ class Layered:
         self.norms = [layer for layer in walk(self.model.layers) if isinstance(layer, Layer_BatchNorm)]
         self.penalty_scale = scale_per_sample(len(job.data.X), job.data.weights) if job.penalty_per_sample else 1.0
         self.settings = _settings(self.model)
+        self.compared = job.data.for_members(members_of(job.model.layers))
         self.has_moved = False  # whether the running figures are those of a point that may be left again
         job.history.fold()
 
@@ -216,7 +218,7 @@ class Layered:
 
     def evaluate(self) -> lbfgs.Value:
         """Return loss and gradient with the parameters as they are."""
-        model, data = self.model, self.job.data
+        model, data = self.model, self.compared
         self._undo()
         with precision.of_products(None):
             output = model.forward(data.X, training=True)

@@ -54,7 +54,7 @@ STORED = ("inputs", "output", "dinputs", "dweights", "dbiases", "binary_mask", "
 #: Stages of models whose single steps are not repeated.
 UNREPEATED = (
     *("batch_norm", "layer_norm", "scale", "embedding", "spline", "gaussian_noise", "fork", "join"),
-    *("piecewise_linear", "thermometer", "combinations", "periodic"),
+    *("piecewise_linear", "thermometer", "combinations", "periodic", "members", "member_scale", "member_dense"),
 )
 WORTH_KEEPING = 1 << 17
 #: Rows of a batch that a thread takes, at least.
@@ -441,7 +441,7 @@ class Run:
     def _unneeded(self) -> list[Array]:
         """Return large arrays that an earlier run has stored for this model, and that nobody else refers to."""
         width = max(stage.n_out for stage in self.program.stages)
-        if len(self.inputs) * width * self.program.dtype.itemsize < WORTH_KEEPING:
+        if len(self.inputs) * self.program.members[-1] * width * self.program.dtype.itemsize < WORTH_KEEPING:
             return []
         parts = [
             *self.program.owners,
@@ -647,7 +647,7 @@ def threads_that_pay(made: program.Program, rows: int, n_steps: int, most: int) 
     operations = rows * made.operations
     if most == 1 or operations < LEAST_STEP or operations * n_steps < LEAST_CALL:
         return 1
-    most = max(1, min(most, rows // LEAST_ROWS))
+    most = max(1, min(most, rows * made.members[-1] // LEAST_ROWS))
     if not LEAST_STEP or most == 1:
         return most
     fixed, shared = _moved(made, rows)
@@ -667,16 +667,17 @@ def _moved(made: program.Program, rows: int) -> tuple[int, int]:
     inputs those that belong to the weights that it updates.
     """
     fixed = shared = 0
-    dense = [(stage.n_in, stage.n_out) for stage in made.stages if stage.kind == "dense"]
-    for number, (n_in, n_out) in enumerate(dense):
+    stages = zip(made.stages, made.members, strict=True)
+    dense = [(rows * members, stage.n_in, stage.n_out) for stage, members in stages if stage.kind == "dense"]
+    for number, (own_rows, n_in, n_out) in enumerate(dense):
         if min(n_in, n_out) <= NARROW:
             continue
         fixed += n_in * n_out * (1 + (number > 0))
-        if rows > GROUPED_ROWS and n_in * n_out <= GROUPED_WEIGHTS:
+        if own_rows > GROUPED_ROWS and n_in * n_out <= GROUPED_WEIGHTS:
             fixed += n_in * n_out
         else:
-            fixed += rows * n_out
-            shared += rows * n_in
+            fixed += own_rows * n_out
+            shared += own_rows * n_in
     return fixed, shared
 
 
@@ -712,12 +713,15 @@ def _await(native: Any, helpers: list[threading.Thread]) -> None:
 # Prediction and evaluation
 
 
-def predict(model: Network, X: Array, threads: int | None) -> Array | None:
-    """Return the outputs for samples that have been checked; None if there is no plan for the model."""
+def predict(model: Network, X: Array, threads: int | None, apart: bool = False) -> Array | None:
+    """Return the outputs for samples that have been checked; None if there is no plan for the model.
+
+    ``apart``: (n, members · outputs), what each member says, in place of the mean.
+    """
     inference = _inference(model)
     if inference is None:
         return None
-    output: Array | None = inference.predict(model, X, threads)
+    output: Array | None = inference.predict(model, X, threads, apart)
     if output is None:
         model._inference = None
     return output
@@ -739,13 +743,14 @@ class Evaluation:
         self.loss, self.accuracy, self.threads = model.loss, model.accuracy, threads
         program.check_judges(model)
         stages = program.stages(model)
-        combined = program.is_combined(stages, self.loss)
+        members = program.rows_of_a_sample(stages)
+        combined = program.is_combined(stages, self.loss) and members[-1] == 1  # means are of what the last layer says
         settings = self.loss._settings("Model.evaluate", stages[-1].n_out)
         accurate = Accurate(self.accuracy, self.loss, stages, combined, data)
         batch = min(batch_size or len(data.X), len(data.X))
         self.n_batches = data.n_batches(batch_size)
         #: Batches of a compiled call: in between, Ctrl-C is answered.
-        self.step = max(1, int(1e9 / (batch * sum(stage.n_in * stage.n_out for stage in stages))))
+        self.step = max(1, int(1e9 / (batch * members[-1] * sum(stage.n_in * stage.n_out for stage in stages))))
         self.native = inference.evaluation(
             data.X,
             data.y,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -24,6 +25,7 @@ from nnx.layers import (
     Layer_Dense,
     Layer_Embedding,
     Layer_Input,
+    Layer_Members,
     Layer_PiecewiseLinear,
     Layer_Residual,
     Layer_Thermometer,
@@ -31,6 +33,7 @@ from nnx.layers import (
 )
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Answers, answers
 from nnx.norms import STATISTICS
+from nnx.residual import check_members
 
 #: Methods that a program stands for; who replaces one, or adds one where there was none, gets it called.
 MODEL_METHODS = ("forward", "backward")
@@ -57,6 +60,8 @@ WITH_DTYPE = {
 }
 #: What stages that draw random numbers keep of them, by their kind.
 RANDOM = {"dropout": "binary_mask", "gaussian_noise": "noise"}
+#: The kinds of stages that multiply matrices.
+PRODUCTS = ("dense", "member_dense")
 CLASSIFIER = Activation_Softmax_Loss_CategoricalCrossentropy
 
 #: The built-in classes' own methods, as they are when nnx is imported; None for a name that a class has not.
@@ -166,9 +171,13 @@ class Program:
             parts.append((self.classifier, ("backward",)))
         names = ("loss", "optimizer", "accuracy", "softmax_classifier_output")
         self.guards = guards(model, names, ("layers", "trainable_layers"), parts)
-        #: Operations for each row of a batch, about.
-        self.operations = 6 * sum(s.n_in * s.n_out for s in self.stages if s.kind == "dense")
-        self.operations += 10 * sum(s.n_out for s in self.stages)
+        #: Of each stage, how many rows of its output a sample has.
+        self.members = rows_of_a_sample(self.stages)
+        #: Operations for each sample of a batch, about.
+        self.operations = sum(
+            rows * (10 * s.n_out + (6 * s.n_in * s.n_out if s.kind in PRODUCTS else 0))
+            for rows, s in zip(self.members, self.stages, strict=True)
+        )
         splines = [s for s in self.stages if s.kind == "spline"]
         self.operations += 6 * sum((s.n_in + 2 * len(s.owner.columns)) * s.n_out for s in splines)
 
@@ -209,7 +218,8 @@ class Program:
         """Return every array of a step."""
         found = [Slot("X", ("n", self.stages[0].n_in), "input"), Slot("y", ("n", "..."), "target")]
         states = self.optimizer._rule().states
-        for name, stage, trained in zip(self.names(), self.stages, self.trained, strict=True):
+        for name, stage, trained, members in zip(self.names(), self.stages, self.trained, self.members, strict=True):
+            rows = "n" if members == 1 else f"{members}n"
             for parameter, state in zip(PARAMETERS.get(stage.kind, ()), states, strict=False):
                 shape: tuple[int, ...] = np.shape(getattr(stage.owner, parameter))
                 found.append(Slot(f"{name}.{parameter}", shape, "parameter" if trained else "frozen parameter"))
@@ -217,9 +227,9 @@ class Program:
             if stage.kind == "batch_norm":
                 found += [Slot(f"{name}.{figure}", (1, stage.n_out), "running figure") for figure in STATISTICS]
             kept = "inputs" if stage.kind == "fork" else "output"
-            found.append(Slot(f"{name}.{kept}", ("n", stage.n_out), "activation"))
+            found.append(Slot(f"{name}.{kept}", (rows, stage.n_out), "activation"))
             if stage.kind in RANDOM:
-                found.append(Slot(f"{name}.{RANDOM[stage.kind]}", ("n", stage.n_out), "mask"))
+                found.append(Slot(f"{name}.{RANDOM[stage.kind]}", (rows, stage.n_out), "mask"))
         return found
 
     def names(self) -> Iterator[str]:
@@ -356,6 +366,8 @@ def cut(model: Network) -> Cut:
     if (type(model), "forward") not in METHODS:
         raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
     layers = tuple(model.layers)
+    if any(isinstance(layer, Layer_Members) for layer in layers):
+        raise Obstacle("there are members, whose rows are more than the samples")
     if len({id(layer) for layer in layers}) < len(layers):
         raise Obstacle("a layer is there twice")
     pieces: list[Piece] = []
@@ -420,6 +432,10 @@ class Layered(Protocol):
 def stages(model: Layered) -> tuple[Stage, ...]:
     """Return a model's layers with their widths; raise `Obstacle` where one is not built in."""
     found: list[Stage] = []
+    try:
+        check_members("a model", model.layers)
+    except ValueError:
+        raise Obstacle("layers of members do not fit each other") from None
     first = next((layer for layer in walk(model.layers) if type(layer) is Layer_Dense), None)
     if first is None:
         raise Obstacle("there is no dense layer")
@@ -438,6 +454,12 @@ def stages(model: Layered) -> tuple[Stage, ...]:
         found.append(Stage(kind, layer, width, n_out))
         width = n_out
     return tuple(found)
+
+
+def rows_of_a_sample(found: tuple[Stage, ...]) -> tuple[int, ...]:
+    """Return how many rows of each stage's output a sample has."""
+    own = (stage.owner.n_members if stage.kind == "members" else 1 for stage in found)
+    return tuple(itertools.accumulate(own, operator.mul))
 
 
 def _in_turn(layers: Iterable[Any], before: str = "") -> Iterator[tuple[str, str | None, Any]]:

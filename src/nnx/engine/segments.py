@@ -25,7 +25,9 @@ from nnx._base.weights import penalty_scale
 from nnx.engine import layerwise, plan, program
 from nnx.engine.job import EndEpoch, Job, Keep
 from nnx.layers import walk
+from nnx.member_layers import mean_of_members
 from nnx.optimizers import Optimizer, updates_as_built_in
+from nnx.residual import members_of
 
 #: What an optimizer changes itself.
 RUNNING = ("iterations", "current_learning_rate")
@@ -46,7 +48,13 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -
 
 
 def forward(model: Network, X: Array) -> Any:
-    """Return what a model makes of samples without training, with built-in layers that follow each other compiled."""
+    """Return what a model makes of samples without training, with built-in layers that follow each other compiled.
+
+    Of members, the mean.
+    """
+    n_members = members_of(model.layers)
+    if n_members > 1:
+        return mean_of_members(np.asarray(model.forward(X, training=False)), n_members)
     try:
         pieces = _cut(model, None)
     except program.Obstacle:

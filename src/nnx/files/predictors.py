@@ -19,6 +19,7 @@ from nnx.activations import Activation
 from nnx.encodings import Layer_Combinations, Layer_PiecewiseLinear, Layer_Thermometer
 from nnx.files import safetensors
 from nnx.files.model_files import CHECKPOINT, MODEL, PREDICTOR, READERS, VERSION, Part, opened
+from nnx.member_layers import MAX_MEMBERS
 from nnx.periodic import Layer_Periodic
 
 #: The layers that have edges, by the kinds of their parts.
@@ -34,9 +35,14 @@ ARRAYS = {
     "embedding": ("weights", "places"),
     "spline": ("weights", "biases", "columns", "first", "edges"),
     "periodic": ("weights", "columns"),
+    "members": ("weights",),
+    "member_scale": ("weights", "biases"),
+    "member_dense": ("weights", "biases"),
     **dict.fromkeys(ENCODINGS, ("columns", "offsets", "edges")),
     COMBINATIONS: ("columns", "offsets", "factors"),
 }
+#: Those of members.
+OF_MEMBERS = ("members", "member_scale", "member_dense")
 #: Which arrays are of whole numbers.
 WHOLE = ("places", "columns", "offsets", "first")
 #: How many numbers each kind of part has; between a fork and its join are the layers of a residual.
@@ -134,6 +140,9 @@ def _fits(kind: str, name: str, array: Array, n_in: int, n_out: int) -> bool:
         return array.ndim == 1
     if kind == "periodic":
         return array.ndim == 2
+    if kind in OF_MEMBERS:
+        rows = n_in if kind == "member_dense" and name == "weights" else 1
+        return array.ndim == 2 and array.shape[1] == n_out and len(array) % rows == 0
     if kind == "dense" and name == "weights":
         return array.shape == (n_in, n_out)
     if kind == "spline" and name != "biases":
@@ -208,7 +217,8 @@ def _check_chain(file: Part, parts: tuple[Any, ...]) -> None:
     """Refuse parts that do not follow each other."""
     open_forks = []
     for kind, _, n_in, n_out in parts:
-        if kind not in ("dense", "embedding", "spline", "periodic", COMBINATIONS, *ENCODINGS) and n_in != n_out:
+        widens = kind in ("dense", "embedding", "spline", "periodic", "member_dense", COMBINATIONS, *ENCODINGS)
+        if n_in != n_out and not widens:
             file.refuse(f"is damaged: a {kind} turns {n_in} columns into {n_out}")
         if kind == "fork":
             open_forks.append(n_out)
@@ -217,6 +227,26 @@ def _check_chain(file: Part, parts: tuple[Any, ...]) -> None:
     follow = all(before[3] == after[2] for before, after in itertools.pairwise(parts))
     if open_forks or not follow or all(kind != "dense" for kind, _, _, _ in parts):
         file.refuse("is damaged: its parts do not follow each other, or none of them is dense")
+    _check_members(file, parts)
+
+
+def _check_members(file: Part, parts: tuple[Any, ...]) -> None:
+    """Refuse parts of members that do not begin once, outside of residuals, or are of another number than begin."""
+    begun = levels = 0
+    for kind, values, n_in, _ in parts:
+        levels += (kind == "fork") - (kind == "join")
+        if kind not in OF_MEMBERS:
+            continue
+        counts = {len(array) for array in values}
+        if kind == "member_dense":
+            counts = {len(values[0]) // n_in, len(values[1])}
+        if kind == "members":
+            fits = not begun and not levels and counts <= set(range(1, MAX_MEMBERS + 1))
+            begun = len(values[0])
+        else:
+            fits = counts == {begun}
+        if not fits:
+            file.refuse("is damaged: its members do not begin once, or are not as many everywhere")
 
 
 def _categories(file: Part, parts: tuple[Any, ...]) -> tuple[int, ...] | None:

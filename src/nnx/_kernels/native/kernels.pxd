@@ -261,6 +261,7 @@ cdef extern from "threads.h" nogil:
 cdef enum Kind:
     DENSE, ACTIVATION, DROPOUT, PRELU, BATCH_NORM, LAYER_NORM, SCALE, EMBEDDING, SPLINE, NOISE, PIECEWISE_LINEAR
     THERMOMETER, COMBINATIONS, PERIODIC
+    MEMBERS, MEMBER_SCALE, MEMBER_DENSE
     FORK, JOIN  # where the layers of a residual begin, and where its input is added to what they make of it
 
 cdef struct Parameter:
@@ -347,6 +348,7 @@ cdef struct Stage:
     Kind kind
     Py_ssize_t n_in
     Py_ssize_t n_out
+    Py_ssize_t members  # rows of the output that each sample has; batch and rows of arrays are counted in samples
     const Activation *activation  # the row of an activation
     double settings[MAX_SETTINGS]
     bint keeps_slope  # forward leaves the slope in place of its inputs, which nobody else needs
@@ -407,11 +409,31 @@ cdef struct Progress:
     double batch_loss  # of the last batch
     double batch_hits
 
+cdef enum:
+    MAX_MEMBERS = 1024  # `MAX_MEMBERS` in nnx.member_layers
+    MEMBER_ROWS = 64  # of a member that are copied together at a time
+
+cdef inline bint is_of_members(const Stage *stage) noexcept nogil:
+    """Return whether a stage has parameters of each member."""
+    return stage.kind == MEMBERS or stage.kind == MEMBER_SCALE or stage.kind == MEMBER_DENSE
+
+cdef inline Py_ssize_t members_before(const Stage *stage) noexcept nogil:
+    """Return how many rows of a stage's inputs each sample has."""
+    return 1 if stage.kind == MEMBERS else stage.members
+
+cdef inline Py_ssize_t member_space(const Stage *stage, Py_ssize_t samples) noexcept nogil:
+    """Return how many numbers of scratch a stage with parameters of each member needs, for a batch or for forward."""
+    cdef Py_ssize_t copied = max(samples, <Py_ssize_t> MEMBER_ROWS) * (stage.n_in + stage.n_out)
+    if stage.kind == MEMBER_DENSE:
+        return copied + (stage.members * (stage.n_in + 1) * stage.n_out if samples else 0)
+    return 2 * stage.members * stage.n_in
+
 cdef inline bint has_parameters(const Stage *stage) noexcept nogil:
     """Return whether a stage has weights."""
     return (
         stage.kind == DENSE or stage.kind == PRELU or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM
         or stage.kind == SCALE or stage.kind == EMBEDDING or stage.kind == SPLINE or stage.kind == PERIODIC
+        or is_of_members(stage)
     )
 
 cdef inline bint is_encoding(const Stage *stage) noexcept nogil:
@@ -422,6 +444,7 @@ cdef inline bint has_biases(const Stage *stage) noexcept nogil:
     """Return whether a stage's parameters are weights and biases."""
     return (
         stage.kind == DENSE or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM or stage.kind == SPLINE
+        or stage.kind == MEMBER_SCALE or stage.kind == MEMBER_DENSE
     )
 
 cdef struct Net:
@@ -430,6 +453,8 @@ cdef struct Net:
     Stage *stages
     int n_levels  # of residuals within each other
     int n_batch_norms
+    Py_ssize_t members  # rows of the output that each sample has
+    bint apart  # predictions are what each member says, not their mean
     bint batched_lanes  # `lanes_step` does it all
     bint bfloat16  # dense stages round what they multiply
     bint units  # matrix units do so
@@ -437,7 +462,7 @@ cdef struct Net:
     bint stops  # before a step's update, if its loss is not finite
     bint penalty_per_sample  # a step's penalties are divided by the weight of its rows
     bint minimizes  # an L-BFGS search asks for gradients, some of which are of points that it leaves again
-    Py_ssize_t batch  # rows of a step, at most
+    Py_ssize_t batch  # samples of a step, at most
     Py_ssize_t group_rows  # rows of a group, for partial gradients; 0 without them
     Py_ssize_t group_step  # rows of a group that go forward and back together, at most
     Py_ssize_t group_size  # numbers that a group's gradients take

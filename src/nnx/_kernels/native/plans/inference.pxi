@@ -17,6 +17,11 @@ def _share_from(Py_ssize_t operations):
     return before
 
 
+cdef inline Py_ssize_t outputs_of(const Net *net) noexcept nogil:
+    """Return how many numbers are predicted of a sample."""
+    return net.n_out * (net.members if net.apart else 1)
+
+
 cdef class Chain:
     """What a model's layers compute without training, with memory for several calls at a time."""
 
@@ -52,11 +57,13 @@ cdef class Chain:
         self.stages = <Stage *> PyMem_RawCalloc(len(stages) + 1, sizeof(Stage))
         if self.stages is NULL:
             raise MemoryError
-        for kind, owner, n_in, n_out in stages:
-            self.operations += n_in * n_out if kind == "dense" else 8 * n_out
+        members = members_of_stages(stages)
+        for (kind, owner, n_in, n_out), rows in zip(stages, members):
+            self.operations += rows * (n_in * n_out if kind in ("dense", "member_dense") else 8 * n_out)
             stage = &self.stages[n]
             memset(stage, 0, sizeof(Stage))
             describe_stage(stage, self.kernels, kind, n_in, n_out)
+            stage.members = rows
             if stage.kind == DROPOUT or stage.kind == NOISE or has_trait(stage, IDENTITY):
                 continue
             before = &self.stages[n - 1] if n > 0 and not self.stages[n - 1].relu else NULL
@@ -71,10 +78,13 @@ cdef class Chain:
             owners.append(owner)
             self.folded.append(None)
             need = max(need, self.kernels.gradient_space(1, 1, stage.n_out))
+            if is_of_members(stage):
+                need = max(need, member_space(stage, 0) * self.size)
             n += 1
         self.n_stages = n
         self.net.stages, self.net.n_stages = self.stages, n
         pair_forks(&self.net)
+        self.net.members = members[len(members) - 1]
         self.net.bfloat16 = bfloat16
         self.net.units = bfloat16 and self.number == cnp.NPY_FLOAT and has_units()
         self.net.n_in, self.net.n_out = self.stages[0].n_in, self.stages[n - 1].n_out
@@ -178,7 +188,7 @@ cdef class Chain:
                 cast_rows(samples, room, first * net.n_in, rows * net.n_in, self.number)
                 inputs = room
             mode = enter_kernels()
-            self.kernels.predict(net, inputs, <char *> output + first * net.n_out * self.size, rows, place)
+            self.kernels.predict(net, inputs, <char *> output + first * outputs_of(net) * self.size, rows, place)
             leave_kernels(mode)
             first += rows
 
@@ -422,6 +432,11 @@ cdef class Inference(Chain):
                     return False
                 self._prepare_spline(&stages[s], held)
                 continue
+            if is_of_members(&stages[s]):
+                where = f"{type(self.owners[s]).__name__}.forward"
+                if not member_parameters(&stages[s], self.owners[s], self.dtype, where, False, held):
+                    return False
+                continue
             if stages[s].kind == PERIODIC:
                 if not periodic_weights(
                     &stages[s], self.owners[s], self.dtype, "Layer_Periodic.forward", False, held
@@ -490,10 +505,11 @@ cdef class Inference(Chain):
         fold(self.kernels, stage, &norm, data(affine))
         return True
 
-    def predict(self, model, X, threads=None):
+    def predict(self, model, X, threads=None, bint apart=False):
         """Return what the model makes of X, a new array; None if this cannot say, and Python code has to.
 
-        ``threads``: at most so many; None is what `nnx.set_num_threads` was given.
+        ``threads``: at most so many; None is what `nnx.set_num_threads` was given. ``apart``: what each member says,
+        (n, members, n_out), in place of their mean.
         """
         cdef Stage stages[MOST_STAGES]
         cdef Net net
@@ -505,8 +521,8 @@ cdef class Inference(Chain):
         if not self.holds(model) or self._has_misfit(X) or not self._bind(stages, held):
             return None
         net = self.net
-        net.stages = stages
-        shape[0], shape[1] = cnp.PyArray_DIM(X, 0), self.net.n_out
+        net.stages, net.apart = stages, apart
+        shape[0], shape[1] = cnp.PyArray_DIM(X, 0), outputs_of(&net)
         output = cnp.PyArray_EMPTY(2, shape, self.number, 0)
         self._run(&net, X, output, held, threads)
         return output
@@ -529,7 +545,7 @@ cdef class Inference(Chain):
         net.loss, net.combined = loss_of(self.kernels, name), combined
         take_settings(net.loss_settings, settings, net.loss.n_settings)
         own = take_own_numbers("Inference", numbers, self.number, self.net.n_out)
-        net.fused = combined and net.loss.traits & FUSED_WITH_PAIR
+        net.fused = combined and net.members == 1 and net.loss.traits & FUSED_WITH_PAIR
         samples = matrix("Inference", "X", X, self.number, ANY, self.net.n_in)
         n = cnp.PyArray_DIM(samples, 0)
         check_chain(self.stages_as_given, net.loss, combined)

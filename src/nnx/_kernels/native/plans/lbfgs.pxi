@@ -345,6 +345,7 @@ cdef bint evaluate_search(Share *share, Value *value) noexcept nogil:
     cdef double loss
     cdef Batch batch
     batch.start, batch.order, batch.rows, batch.forwards, batch.again = 0, NULL, net.n_samples, 0, False
+    batch.copied = net.members > 1
     batch.weight = weight_of(net, &batch)
     pack_weights(net, share.thread)
     meet(net.progress.meeting, net.progress.n_threads)
@@ -352,14 +353,14 @@ cdef bint evaluate_search(Share *share, Value *value) noexcept nogil:
         share.search.penalty = net.progress.penalty_scale * penalty_of(net)
     first_phase(net, &batch, share.thread, scratch)
     meet(net.progress.meeting, net.progress.n_threads)
-    loss = total(<const real_t *> net.sample_losses, batch.rows)
-    value.data_loss, value.penalty = mean_of(loss, batch.weight), share.search.penalty
+    loss = total(<const real_t *> net.sample_losses, batch.rows * net.members)
+    value.data_loss, value.penalty = mean_of(loss, batch.weight * <double> net.members), share.search.penalty
     value.loss = value.data_loss + value.penalty
     if share.thread == 0:
         net.progress.loss_sum, net.progress.loss_count = 0, 0
         net.progress.hits_sum, net.progress.hits_count = 0, 0
-        add_up(net, batch.weight, loss, hits_of(net, 0, batch.rows))
-        value.accuracy = mean_of(net.progress.batch_hits, cells_of(net, batch.weight))
+        add_up(net, batch.weight * <double> net.members, loss, hits_of(net, 0, batch.rows * net.members))
+        value.accuracy = mean_of(net.progress.batch_hits, cells_of(net, batch.weight * <double> net.members))
     if not isfinite(value.loss):
         meet(net.progress.meeting, net.progress.n_threads)  # nobody goes on while others read the losses
         return False
@@ -503,7 +504,7 @@ cdef void accept_figures(const Share *share) noexcept nogil:
     for s in range(share.net.n_stages):
         stage = &share.net.stages[s]
         if stage.kind == BATCH_NORM and share.thread == s % share.net.progress.n_threads:
-            move_running_figures(stage, share.net.n_samples)
+            move_running_figures(stage, share.net.n_samples * stage.members)
 
 
 cdef bint iterate_search(Share *share, double *numbers) noexcept nogil:

@@ -8,6 +8,7 @@ cdef enum:
     GROUPS = 8  # of rows in a batch, at most
     FEWEST_IN_GROUP = 112  # rows: below that, adding up costs more than 2 % of a step on one thread
     PARTIAL_BYTES = 1 << 15  # of a stage's gradients, at most: they stay in L1 and L2 beside the rows
+    MEMBERS_BYTES = 1 << 17  # the same behind members: a batch's rows would be read again from L3
 
 
 cdef inline Py_ssize_t partial_line(const Stage *stage) noexcept nogil:
@@ -17,39 +18,46 @@ cdef inline Py_ssize_t partial_line(const Stage *stage) noexcept nogil:
 
 cdef inline Py_ssize_t partial_weights(const Stage *stage) noexcept nogil:
     """Return how many numbers the partial gradients of a stage's weights take; those of its biases are behind them."""
+    if is_of_members(stage):
+        return (stage.weights.size + MOST_LANES - 1) // MOST_LANES * MOST_LANES
     return (stage.n_in * partial_line(stage) + MOST_LANES - 1) // MOST_LANES * MOST_LANES
 
 
 cdef inline Py_ssize_t partial_biases(const Stage *stage) noexcept nogil:
     cdef Py_ssize_t line = TALL_VECTORS * MOST_LANES
+    if is_of_members(stage):
+        return (stage.biases.size + MOST_LANES - 1) // MOST_LANES * MOST_LANES
     return (stage.n_out + line - 1) // line * line
 
 
 cdef inline bint takes_partials(const Net *net, const Stage *stage) noexcept nogil:
     """Return whether a stage's gradients are computed group by group: two threads then move fewer numbers."""
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out
+    if is_of_members(stage):
+        return stage.kind != MEMBER_DENSE or n_out == 1
     return (
         stage.kind == DENSE and n_out <= ROW_PANEL_COLUMNS
-        and n_in * n_out * <Py_ssize_t> sizeof(real_t) <= PARTIAL_BYTES
-        and n_in * n_out < net.batch * (n_out + n_in // 2)
+        and n_in * n_out * <Py_ssize_t> sizeof(real_t) <= (MEMBERS_BYTES if stage.members > 1 else PARTIAL_BYTES)
+        and n_in * n_out < batch_of(net, stage) * (n_out + n_in // 2)
         and (packs_batch(net, stage) or not has_row_panels(n_in, n_out))
     )
 
 
 cdef Py_ssize_t lay_out_partials(Net *net, Py_ssize_t batch) noexcept nogil:
     """Decide which stages have partial gradients, and where; return how many bytes all groups take."""
-    cdef Py_ssize_t at = 0, rows = (batch + GROUPS - 1) // GROUPS
+    cdef Py_ssize_t at = 0, rows = (batch + GROUPS - 1) // GROUPS, unit = row_unit(net)
     # Segments, which have no loss, and batch norms do not take each row through the step at once.
-    cdef bint fits = rows >= FEWEST_IN_GROUP and net.loss is not NULL and not net.n_batch_norms and not net.units
+    cdef bint fits = net.loss is not NULL and not net.n_batch_norms and not net.units
     cdef Stage *stage
     cdef int s
     net.batch = batch
     for s in range(net.n_stages):
         stage = &net.stages[s]
-        stage.in_groups, stage.partial = fits and takes_partials(net, stage), at
+        stage.partial = at
+        stage.in_groups = fits and rows * stage.members >= FEWEST_IN_GROUP and takes_partials(net, stage)
         if stage.in_groups:
             at += partial_weights(stage) + partial_biases(stage)
-    net.group_rows, net.group_size = (rows + ROW_UNIT - 1) // ROW_UNIT * ROW_UNIT if at else 0, at
+    net.group_rows, net.group_size = (rows + unit - 1) // unit * unit if at else 0, at
     net.group_step = rows_at_a_time(net)
     return GROUPS * at * <Py_ssize_t> sizeof(real_t)
 
@@ -69,31 +77,37 @@ cdef void add_gradients(
     cdef const Stage *stage
     cdef const real_t *inputs
     cdef const real_t *dvalues
+    cdef Py_ssize_t at, n
     cdef int s
     for s in range(net.n_stages):
         stage = &net.stages[s]
         if not stage.in_groups or not wants_gradients(stage):
             continue
-        inputs = rows_of_X(net, batch, first) if s == 0 else <const real_t *> stage.inputs + first * stage.n_in
+        at, n = first * stage.members, rows * stage.members
+        inputs = rows_of_X(net, batch, first)
+        if s > 0:
+            inputs = <const real_t *> stage.inputs + first * members_before(stage) * stage.n_in
         if stage.rounded_inputs is not NULL:
-            inputs = <const real_t *> stage.rounded_inputs + first * stage.n_in
-        dvalues = dvalues_of(stage) + first * stage.n_out
-        if stage.tiles is not NULL:
-            pack_stage(stage, inputs, dvalues, home, rows, net.batch)
-            add_row_panels(net, stage, partial_of(net, stage, group), home, rows, begins)
+            inputs = <const real_t *> stage.rounded_inputs + at * stage.n_in
+        dvalues = dvalues_of(stage) + at * stage.n_out
+        if is_of_members(stage):
+            add_member_gradients(stage, partial_of(net, stage, group), inputs, dvalues, rows, begins)
+        elif stage.tiles is not NULL:
+            pack_stage(stage, inputs, dvalues, home * stage.members, n, batch_of(net, stage))
+            add_row_panels(net, stage, partial_of(net, stage, group), home * stage.members, n, begins)
         else:
-            add_small_gradients(stage, partial_of(net, stage, group), inputs, dvalues, rows, begins, scratch)
+            add_small_gradients(stage, partial_of(net, stage, group), inputs, dvalues, n, begins, scratch)
 
 
 cdef void add_row_panels(
     const Net *net, const Stage *stage, real_t *partial, Py_ssize_t home, Py_ssize_t rows, bint begins
 ) noexcept nogil:
     """``partial += inputsᵀ · dvalues, Σ over rows of dvalues``, from packed rows."""
-    cdef Py_ssize_t line = TALL_VECTORS * LANES, panel = panel_stride(net.batch), k = 0, at, deep
+    cdef Py_ssize_t line = TALL_VECTORS * LANES, panel = panel_stride(batch_of(net, stage)), k = 0, at, deep
     cdef const real_t *b
     cdef bint first
     cdef Factors f
-    f.a, f.a_column, f.a_depth = <const real_t *> stage.tiles, tile_stride(net.batch), 0
+    f.a, f.a_column, f.a_depth = <const real_t *> stage.tiles, tile_stride(batch_of(net, stage)), 0
     f.b_depth, f.n_ahead = line, 0
     while k < rows:
         deep, first = min(<Py_ssize_t> ROW_PANEL_DEPTH, rows - k), begins and k == 0
@@ -126,6 +140,22 @@ cdef void add_small_gradients(
     if not begins:
         add(partial, weights, partial, n_in * n_out)
         add(partial + size, biases, partial + size, n_out)
+
+
+cdef void add_member_gradients(
+    const Stage *stage, real_t *partial, const real_t *inputs, const real_t *dvalues, Py_ssize_t samples, bint begins
+) noexcept nogil:
+    """The same for what belongs to members."""
+    cdef real_t *biases = partial + partial_weights(stage) if has_biases(stage) else NULL
+    if begins:
+        memset(partial, 0, (partial_weights(stage) + partial_biases(stage)) * sizeof(real_t))
+    if stage.kind == MEMBER_DENSE:
+        add_outer_products(inputs, dvalues, partial, biases, samples, stage.members, stage.n_in)
+    else:
+        add_products_of_members(
+            inputs, dvalues, partial, biases, samples, stage.members, stage.n_out, stage.kind == MEMBERS, 0,
+            stage.members,
+        )
 
 
 # The tree
@@ -195,7 +225,9 @@ cdef void train_by_groups(
             i += lines.rows
     elif mine:
         join_others(net, batch, stage, 0, size)
-        train_values(net, &stage.weights, 0, gradients, stage.n_in * n_out, stage.trained, constants)
-    if mine:
+        train_values(net, &stage.weights, 0, gradients, stage.weights.size, stage.trained, constants)
+    if mine and has_biases(stage):
         join_others(net, batch, stage, size, size + partial_biases(stage))
-        train_values(net, &stage.biases, 0, gradients + size, n_out, stage.trained, constants + biases_at(net))
+        train_values(
+            net, &stage.biases, 0, gradients + size, stage.biases.size, stage.trained, constants + biases_at(net)
+        )

@@ -140,19 +140,44 @@ cdef int pair_forks(Net *net) except -1:
     return 0
 
 
+cdef list members_of_stages(tuple stages):
+    """Return how many rows of each stage's output a sample has; refuse members that do not fit each other.
+
+    Stages are (kind, layer, ...), or (kind, values, ...) as a predictor has them.
+    """
+    cdef Py_ssize_t members = 1, own
+    cdef int levels = 0
+    cdef bint begun = False
+    cdef list found = []
+    for kind, values, _, _ in stages:
+        levels += (kind == "fork") - (kind == "join")
+        if kind in OF_MEMBERS:
+            if isinstance(values, tuple):
+                own = np.shape(values[1 if kind == "member_dense" else 0])[0]
+            else:
+                own = values.n_members
+            begins = kind == "members"
+            if not 1 <= own <= MAX_MEMBERS or begins == begun or (begun and own != members) or (begins and levels):
+                raise ValueError("Plan: members must begin once, outside of forks, and be as many everywhere.")
+            begun, members = True, own
+        found.append(members)
+    return found
+
+
 #: The kinds of stages by name, but for activations.
 cdef dict KINDS = {
     "dense": DENSE, "dropout": DROPOUT, "prelu": PRELU, "batch_norm": BATCH_NORM, "layer_norm": LAYER_NORM,
     "scale": SCALE, "embedding": EMBEDDING, "spline": SPLINE, "gaussian_noise": NOISE, "fork": FORK, "join": JOIN,
     "piecewise_linear": PIECEWISE_LINEAR, "thermometer": THERMOMETER, "combinations": COMBINATIONS,
-    "periodic": PERIODIC,
+    "periodic": PERIODIC, "members": MEMBERS, "member_scale": MEMBER_SCALE, "member_dense": MEMBER_DENSE,
 }
 #: Those whose parameters are one number for each column.
 cdef tuple COLUMNWISE = ("batch_norm", "layer_norm", "scale")
+cdef tuple OF_MEMBERS = ("members", "member_scale", "member_dense")
 cdef tuple ENCODINGS = ("piecewise_linear", "thermometer", "combinations")
 #: Those that give other columns than they take.
-cdef tuple WIDENING = ("dense", "embedding", "spline", "periodic", *ENCODINGS)
-cdef tuple WITH_DTYPE = ("prelu", *COLUMNWISE, *WIDENING)
+cdef tuple WIDENING = ("dense", "embedding", "spline", "periodic", "member_dense", *ENCODINGS)
+cdef tuple WITH_DTYPE = ("prelu", "members", "member_scale", *COLUMNWISE, *WIDENING)
 
 
 cdef inline bint has_trait(const Stage *stage, int trait) noexcept:
@@ -370,6 +395,25 @@ cdef bint periodic_weights(Stage *stage, object owner, object dtype, str where, 
     return True
 
 
+cdef bint member_parameters(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:
+    """Take what members have of their own; false if it does not fit the stage."""
+    cdef tuple found = tuple(owner._checked_parameters(where) if training else owner._parameters_in_use(where))
+    cdef bint fits = len(found) == 1 + has_biases(stage)
+    for array in found:
+        fits = fits and is_ready(array, <void *> dtype, training)
+    if stage.kind == MEMBER_DENSE:
+        fits = fits and has_size(found[0], stage.members * stage.n_in, stage.n_out)
+    else:
+        fits = fits and has_size(found[0], stage.members, stage.n_out)
+    if not fits or (has_biases(stage) and not has_size(found[1], stage.members, stage.n_out)):
+        return False
+    stage.weights.values, stage.weights.size = data(found[0]), cnp.PyArray_SIZE(found[0])
+    if has_biases(stage):
+        stage.biases.values, stage.biases.size = data(found[1]), cnp.PyArray_SIZE(found[1])
+    held.extend(found)
+    return True
+
+
 cdef object prelu_weights(object owner, object dtype, Py_ssize_t columns, str where, bint training):
     """Return a PReLU's slopes, one or one a column, to be written if training; None if they are not such."""
     (w,) = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
@@ -425,7 +469,7 @@ cdef inline bint gives_away(const Stage *stage) noexcept:
     """Return whether a stage does not need its own output on the way back, so that the next may write there."""
     return not stage.relu and (
         stage.kind == DENSE or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM or stage.kind == SCALE
-        or stage.kind == SPLINE
+        or stage.kind == SPLINE or is_of_members(stage)
     )
 
 
@@ -552,6 +596,7 @@ cdef class Plan:
         if loss is not None:
             self.lean.loss = self.stored.loss = loss_of(self.kernels, loss)
         check_chain(stages, self.lean.loss, combined)
+        members = members_of_stages(stages)
         # Plain tuples, which take half as long to go through as named ones.
         self.stages, self.guards, self.with_dtype = stages, tuple(guards), owners_with_dtype(stages)
         self.n_full = len(stages)
@@ -563,7 +608,9 @@ cdef class Plan:
         for s in range(self.n_full):
             kind, _, n_in, n_out = stages[s]
             describe_stage(&self.stored.stages[s], self.kernels, kind, n_in, n_out)
+            self.stored.stages[s].members = members[s]
         self.stored.n_stages = self.n_full
+        self.lean.members = self.stored.members = members[self.n_full - 1]
         self.lean.combined = self.stored.combined = combined
         self.lean.fused = self.stored.fused = combined and self.lean.loss.traits & FUSED_WITH_PAIR
         self.lean.n_in = self.stored.n_in = self.stored.stages[0].n_in
@@ -641,23 +688,26 @@ cdef class Plan:
         cdef Stage *stage
         cdef Stage *before
         cdef Stage *after
-        cdef Py_ssize_t at = 0, size = self.itemsize, kernels_need = 0
+        cdef Py_ssize_t at = 0, size = self.itemsize, kernels_need = 0, all_rows = batch * net.members, rows
+        cdef bint copied = ordered or net.members > 1
         cdef int s
         for s in range(net.n_stages):
             stage = &net.stages[s]
             kernels_need = max(kernels_need, self.kernels.gradient_space(batch, stage.n_in, stage.n_out))
             if net.units and stage.kind == DENSE:
                 kernels_need = max(kernels_need, block_gradient_space(stage.n_out))
+            if is_of_members(stage):
+                kernels_need = max(kernels_need, member_space(stage, batch) * size)
         net.scratch_size = (self.kernels.product_scratch + kernels_need + ALIGNMENT) // ALIGNMENT * ALIGNMENT
         net.private_size = net.scratch_size + 2 * ALIGNMENT
         net.scratch = <char *> within(memory, &at, net.private_size * n_threads)
         self.progress.hits = <Py_ssize_t *> within(memory, &at, 64 * n_threads)
-        net.sample_losses = within(memory, &at, batch * size)
-        net.row_hits = <double *> within(memory, &at, batch * 8)
-        net.batch_weights = <double *> within(memory, &at, batch * 8 if ordered else 0)
-        net.batch_labels = <int32_t *> within(memory, &at, batch * 4 if ordered else 0)
-        net.batch_targets = within(memory, &at, batch * net.n_out * size if ordered else 0)
-        net.batch_wanted = <double *> within(memory, &at, batch * net.n_out * 8 if ordered else 0)
+        net.sample_losses = within(memory, &at, all_rows * size)
+        net.row_hits = <double *> within(memory, &at, all_rows * 8)
+        net.batch_weights = <double *> within(memory, &at, all_rows * 8 if copied else 0)
+        net.batch_labels = <int32_t *> within(memory, &at, all_rows * 4 if copied else 0)
+        net.batch_targets = within(memory, &at, all_rows * net.n_out * size if copied else 0)
+        net.batch_wanted = <double *> within(memory, &at, all_rows * net.n_out * 8 if copied else 0)
         net.gathered = within(memory, &at, batch * net.n_in * size if ordered else 0)
         net.lanes_space = within(
             memory, &at, self.kernels.lanes_space(net, batch, n_threads) if net.batched_lanes else 0
@@ -671,6 +721,7 @@ cdef class Plan:
         for s in range(net.n_stages):
             stage = &net.stages[s]
             before = &net.stages[s - 1] if s > 0 else NULL
+            rows = batch * stage.members
             stage.inputs = before.output if before is not NULL else NULL
             stage.tiles = stage.panels = stage.packed = NULL
             # In place where neither the stage before nor this one needs what comes in on the way back.
@@ -680,31 +731,31 @@ cdef class Plan:
             ):
                 stage.output = before.output
             else:
-                stage.output = within(memory, &at, batch * stage.n_out * size)
+                stage.output = within(memory, &at, rows * stage.n_out * size)
             if stage.kind == DROPOUT or stage.kind == NOISE:
-                stage.mask = within(memory, &at, batch * stage.n_out * size)
+                stage.mask = within(memory, &at, rows * stage.n_out * size)
             if stage.kind == BATCH_NORM:
                 stage.norm.lines = within(memory, &at, NORM_LINES * norm_line(stage.n_out) * size)
             if stage.kind == EMBEDDING:
                 stage.embedded.dweights = within(memory, &at, stage.weights.size * size)
             if stage.kind == SPLINE:
-                self._place_spline(stage, memory, &at, batch)
+                self._place_spline(stage, memory, &at, rows)
             if stage.kind == PERIODIC:
                 stage.wave_gradients = within(memory, &at, stage.weights.size * size)
             if stage.kind == DENSE and net.units:
-                place_blocks(stage, memory, &at, batch)
+                place_blocks(stage, memory, &at, rows)
                 stage.fed = before is not NULL and before.kind == DENSE
                 if stage.fed:
                     before.feeds = True
             elif stage.kind == DENSE:
-                self._place_copies(stage, memory, &at, batch)
+                self._place_copies(stage, memory, &at, rows)
             if has_parameters(stage) and net.clip_norm:
                 stage.weights.collected = within(memory, &at, stage.weights.size * size)
                 stage.weights.squares = <double *> within(
                     memory, &at, (stage.n_in if stage.kind == DENSE else 1) * sizeof(double)
                 )
             if has_biases(stage) and net.clip_norm:
-                stage.biases.collected = within(memory, &at, stage.n_out * size)
+                stage.biases.collected = within(memory, &at, stage.biases.size * size)
                 stage.biases.squares = <double *> within(memory, &at, sizeof(double))
         # Gradients go back in place through all stages but those with parameters, whose own gradients need them,
         # joins, whose gradients their forks need, and encodings, whose lines are longer than those that they take.
@@ -712,7 +763,7 @@ cdef class Plan:
             stage = &net.stages[s]
             after = &net.stages[s + 1] if s + 1 < net.n_stages else NULL
             if after is NULL or has_parameters(after) or after.kind == JOIN or is_encoding(after):
-                stage.dvalues = within(memory, &at, batch * stage.n_out * size)
+                stage.dvalues = within(memory, &at, batch * stage.members * stage.n_out * size)
             else:
                 stage.dvalues = net.stages[s + 1].dvalues
         net.partials = within(memory, &at, self.kernels.lay_out_partials(net, batch))
@@ -857,6 +908,9 @@ cdef class Plan:
                 return False
         elif stage.kind == PERIODIC:
             if not periodic_weights(stage, owner, self.dtype, where, True, found):
+                return False
+        elif is_of_members(stage):
+            if not member_parameters(stage, owner, self.dtype, where, True, found):
                 return False
         elif not column_parameters(stage, owner, self.dtype, where, True, found):
             return False
@@ -1229,18 +1283,18 @@ cdef class Plan:
             if has_trait(&stages[s], IDENTITY) or stages[s].kind == FORK:
                 output = inputs
             else:
-                output = self._array(rows, stages[s].n_out)
+                output = self._array(rows * stages[s].members, stages[s].n_out)
             own = {"inputs": inputs, "output": output}
             stages[s].inputs, stages[s].output = data(inputs), data(output)
             if has_parameters(&stages[s]):
                 own["dweights"] = self._array(stages[s].weights.size // stages[s].weights.line, stages[s].weights.line)
                 stages[s].weights.gradients = data(own["dweights"])
             if has_biases(&stages[s]):
-                own["dbiases"] = self._array(1, stages[s].n_out)
+                own["dbiases"] = self._array(stages[s].biases.size // stages[s].biases.line, stages[s].biases.line)
                 stages[s].biases.gradients = data(own["dbiases"])
             elif stages[s].kind == DROPOUT or stages[s].kind == NOISE:
                 name = "binary_mask" if stages[s].kind == DROPOUT else "noise"
-                own[name] = self._array(rows, stages[s].n_out)
+                own[name] = self._array(rows * stages[s].members, stages[s].n_out)
                 if stages[s].kind == DROPOUT:
                     own["_passed_through"] = False
                 stages[s].mask = data(own[name])
@@ -1249,8 +1303,8 @@ cdef class Plan:
         for s in range(self.n_full - 1, -1, -1):
             if s == self.n_full - 1:
                 # The loss's own gradient; where that is combined with the last stage's, nothing writes here.
-                gradients = self._array(rows, stages[s].n_out)
-            dinputs = self._array(rows, stages[s].n_in)
+                gradients = self._array(rows * stages[s].members, stages[s].n_out)
+            dinputs = self._array(rows * members_before(&stages[s]), stages[s].n_in)
             stages[s].dvalues, stages[s].dinputs = data(gradients), data(dinputs)
             (<dict> found[s])["dinputs"] = dinputs
             (<dict> found[s])["dvalues"] = gradients

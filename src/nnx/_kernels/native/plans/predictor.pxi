@@ -139,6 +139,11 @@ cdef class Predictor(Chain):
             stage.embedded.places.columns = stage.embedded.places.first + stage.n_in
             if not fits_places(stage, stage.n_in):  # another thread has changed them since they were measured
                 raise ValueError("Predictor: places must be those of the columns of the inputs.")
+        elif is_of_members(stage):
+            n_columns = stage.members * (stage.n_in if stage.kind == MEMBER_DENSE else 1)
+            self._copy(&stage.weights, "weights", values[0], n_columns, stage.n_out)
+            if has_biases(stage):
+                self._copy(&stage.biases, "biases", values[1], stage.members, stage.n_out)
         elif stage.kind == PERIODIC:
             weights, columns = values
             source = matrix("Predictor", "weights", weights, self.number, ANY, ANY)
@@ -299,6 +304,9 @@ cdef int _measure(Stage *stage, object values, int number) except -1:
     elif stage.kind == PERIODIC:
         weights, _ = values
         stage.weights.size = np.size(weights)
+    elif is_of_members(stage):
+        stage.weights.size = stage.members * stage.n_out * (stage.n_in if stage.kind == MEMBER_DENSE else 1)
+        stage.biases.size = stage.members * stage.n_out if has_biases(stage) else 0
     elif has_parameters(stage):
         stage.weights.size, stage.biases.size = stage.n_out, stage.n_out if has_biases(stage) else 0
     return 0

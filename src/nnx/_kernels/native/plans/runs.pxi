@@ -61,16 +61,17 @@ cdef void record_step(
     const Net *net, const Batch *batch, bint begins_epoch, Py_ssize_t step, double loss, double penalty
 ) noexcept nogil:
     """Add a step's loss and hits to its epoch's, and record it. Its rate is there, where all threads read it."""
+    cdef double members = <double> net.members
     if begins_epoch:
         net.progress.loss_sum, net.progress.loss_count = 0, 0
         net.progress.hits_sum, net.progress.hits_count = 0, 0
         net.progress.penalty_sum = 0
-    add_up(net, batch.weight, loss, hits_of(net, 0, batch.rows))
+    add_up(net, batch.weight * members, loss, hits_of(net, 0, batch.rows * net.members))
     net.progress.penalty_sum += penalty * <double> batch.rows
     record(
         net.progress.figures.steps, net.progress.figures.steps_size, step,
-        <double> (<real_t> mean_of(net.progress.batch_loss, batch.weight)), penalty,
-        mean_of(net.progress.batch_hits, cells_of(net, batch.weight)),
+        <double> (<real_t> mean_of(net.progress.batch_loss, batch.weight * members)), penalty,
+        mean_of(net.progress.batch_hits, cells_of(net, batch.weight * members)),
     )
 
 
@@ -121,6 +122,7 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
         batch.order = NULL
         if net.order is not NULL:
             batch.order = net.order + epoch * net.n_samples + batch.start
+        batch.copied = batch.order is not NULL or net.members > 1
         batch.forwards = net.first_forwards + <uint64_t> step
         rule_constants(net, rates[step], net.iterations + <uint64_t> step + 1, constants)
         if thread == 0 and not known:
@@ -137,7 +139,7 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
             first_phase(net, &batch, thread, scratch)
         meet(net.progress.meeting, net.progress.n_threads)
         # Each thread adds the losses up, and so decides alike; the first would do it anyway.
-        loss = total(<const real_t *> net.sample_losses, batch.rows)
+        loss = total(<const real_t *> net.sample_losses, batch.rows * net.members)
         if net.stops and not isfinite(loss):
             return step
         if thread == 0 and net.records:
@@ -180,6 +182,7 @@ cdef void do_part_of_step(Part part, const Net *net, Py_ssize_t rows, double rat
     cdef Batch batch
     cdef int begin
     batch.start, batch.order, batch.rows, batch.forwards, batch.again = 0, NULL, rows, 0, False
+    batch.copied = False
     if part == GO_UPDATE:
         rule_constants(net, rate, net.iterations + 1, constants)
     if part == GO_UPDATE or part == GO_GRADIENTS:
@@ -212,13 +215,15 @@ cdef Py_ssize_t judge(const Net *net, Py_ssize_t first, Py_ssize_t rows, char *s
     """
     cdef Py_ssize_t hits = 0
     cdef int n_stages = net.n_stages - (1 if net.fused else 0)
-    cdef real_t *output = side_of(net, n_stages - 1, scratch)
+    cdef real_t *output = side_of(net, n_stages - 1, scratch)  # or behind both, if there are means
     cdef real_t *sample_losses = <real_t *> net.sample_losses + first
     cdef const void *targets
     cdef Batch batch
-    batch.order, batch.forwards, batch.again = NULL, 0, False
+    batch.order, batch.copied, batch.forwards, batch.again = NULL, False, 0, False
     batch.start, batch.rows, batch.weight = 0, net.n_samples, <double> net.n_samples
     targets = rows_of_targets(net, &batch, first)
+    if net.members > 1:
+        output = <real_t *> (scratch + net.private_size) - FEWEST_ROWS * net.n_out
     forward(net, rows_of_X(net, &batch, first), output, rows, n_stages, scratch)
     if net.fused:
         hits = softmax_crossentropy(
@@ -238,7 +243,7 @@ cdef void add_judged(const Net *net, Py_ssize_t number, Py_ssize_t hits) noexcep
     """Add a batch to the sums, all of whose rows have been judged; the hits are those that are counted."""
     cdef Batch batch
     cdef double loss
-    batch.order, batch.start = NULL, number * net.batch
+    batch.order, batch.copied, batch.start = NULL, False, number * net.batch
     batch.rows = min(net.batch, net.n_samples - batch.start)
     loss = total(<const real_t *> net.sample_losses + batch.start, batch.rows)
     net.progress.hits[0] = hits

@@ -312,7 +312,7 @@ cdef class Segment(Plan):
             if wanted[s] and has_parameters(stage):
                 own["dweights"] = self._array(stage.weights.size // stage.weights.line, stage.weights.line)
             if wanted[s] and has_biases(stage):
-                own["dbiases"] = self._array(1, stage.n_out)
+                own["dbiases"] = self._array(stage.biases.size // stage.biases.line, stage.biases.line)
             found.append(own)
         return found
 

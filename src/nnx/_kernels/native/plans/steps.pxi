@@ -12,15 +12,21 @@ cdef enum:
     FEWEST_ROWS_IN_BLOCKS = GROUP * BLOCK
 
 
+cdef inline Py_ssize_t row_unit(const Net *net) noexcept nogil:
+    """Return of what the number of samples that go together is a multiple."""
+    cdef Py_ssize_t unit = BLOCK if net.units else ROW_UNIT
+    return 1 if net.members % unit == 0 and not net.units else unit
+
+
 cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:
-    """Return how many rows go forward and back together."""
-    cdef Py_ssize_t width = net.n_in, rows, s
+    """Return how many samples go forward and back together: of a network without members, each is a row."""
+    cdef Py_ssize_t width = net.n_in, fewest = FEWEST_ROWS_IN_BLOCKS if net.units else FEWEST_ROWS, rows, s
+    cdef Py_ssize_t unit = row_unit(net)
     for s in range(net.n_stages):
-        width += 2 * net.stages[s].n_out
+        width += 2 * net.stages[s].n_out * net.stages[s].members
     rows = TILE_BYTES // (width * <Py_ssize_t> sizeof(real_t))
-    if net.units:
-        return max(<Py_ssize_t> FEWEST_ROWS_IN_BLOCKS, rows // BLOCK * BLOCK)
-    return max(<Py_ssize_t> FEWEST_ROWS, rows // ROW_UNIT * ROW_UNIT)
+    fewest = (fewest // net.members + unit - 1) // unit * unit
+    return max(unit, max(fewest, rows // unit * unit))
 
 
 cdef inline Py_ssize_t even_share(const Net *net, Py_ssize_t rows, Py_ssize_t most) noexcept nogil:
@@ -28,7 +34,7 @@ cdef inline Py_ssize_t even_share(const Net *net, Py_ssize_t rows, Py_ssize_t mo
 
     Of 384 rows 192 and 192, not 256 and 128: for the smaller share, too, all weights come from memory.
     """
-    cdef Py_ssize_t unit = BLOCK if net.units else ROW_UNIT
+    cdef Py_ssize_t unit = row_unit(net)
     cdef Py_ssize_t shares = (rows + most - 1) // most
     return min(rows, ((rows + shares - 1) // shares + unit - 1) // unit * unit)
 
@@ -36,15 +42,23 @@ cdef inline Py_ssize_t even_share(const Net *net, Py_ssize_t rows, Py_ssize_t mo
 cdef Py_ssize_t forward_space(const Net *net) noexcept nogil:
     """Return how many bytes `forward` needs behind the scratch of kernels."""
     cdef Py_ssize_t space = (2 + net.n_levels) * rows_at_a_time(net) * widest(net) * <Py_ssize_t> sizeof(real_t)
+    if net.members > 1:  # means that `judge` needs
+        space += FEWEST_ROWS * net.n_out * <Py_ssize_t> sizeof(real_t)
     return space + (2 * blocks_space(rows_at_a_time(net), widest(net)) if net.units else 0)
 
 
 cdef Py_ssize_t widest(const Net *net) noexcept nogil:
-    """Return how many columns the arrays of `forward` need; X is among them if it is rounded, or a fork's."""
-    cdef Py_ssize_t wide = net.n_in if net.bfloat16 or net.n_levels else 0
+    """Return how many numbers of a sample the arrays of `forward` need; X is among them if it is rounded, or a fork's.
+
+    In blocks, each member's are filled up.
+    """
+    cdef Py_ssize_t wide = net.n_in if net.bfloat16 or net.n_levels else 0, own
     cdef int s
     for s in range(net.n_stages):
-        wide = max(wide, net.stages[s].n_out)
+        own = net.stages[s].n_out
+        if net.units and net.members > 1:
+            own = blocks_in(own) * BLOCK
+        wide = max(wide, own * net.stages[s].members)
     return wide
 
 
@@ -117,6 +131,8 @@ cdef void forward_stage(
         combinations_forward(inputs, &stage.encoded, output, rows, stage.n_in, stage.n_out)
     elif stage.kind == SPLINE:
         forward_spline(stage, inputs, output, first, rows, <real_t *> scratch)
+    elif stage.kind == MEMBER_DENSE:
+        forward_own(stage, inputs, output, rows // stage.members, <real_t *> scratch)
     else:
         forward_parameters(stage, inputs, output, rows)
 
@@ -138,6 +154,11 @@ cdef void forward_parameters(
         layer_norm_forward(inputs, weights, biases, stage.norm.epsilon, output, rows, stage.n_out)
     elif stage.kind == SCALE:
         multiply_columns(inputs, weights, output, rows, stage.n_out)
+    elif is_of_members(stage):
+        members_forward(
+            inputs, weights, biases if has_biases(stage) else NULL, output, rows // stage.members, stage.members,
+            stage.n_out, stage.kind == MEMBERS,
+        )
     elif stage.kind == PERIODIC:
         periodic_forward(inputs, &stage.periodic, weights, output, rows, stage.n_in, stage.n_out)
     else:
@@ -177,6 +198,36 @@ cdef void forward_spline(
     )
 
 
+cdef void forward_own(
+    const Stage *stage,
+    const real_t *inputs,  # (samples, members, n_in) in
+    real_t *output,  # (samples, members, n_out) out
+    Py_ssize_t samples,
+    real_t *scratch,
+) noexcept nogil:
+    """Compute what a stage with weights of each member puts out, one after the other, from copies of its rows."""
+    cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out, k = stage.members, m, count
+    cdef const real_t *weights = <const real_t *> stage.weights.values
+    cdef const real_t *biases = <const real_t *> stage.biases.values
+    cdef real_t *own = scratch + PRODUCT_SCRATCH // <Py_ssize_t> sizeof(real_t)
+    cdef real_t *made = own + MEMBER_ROWS * n_in
+    if n_out == 1:
+        member_dots(inputs, weights, biases, output, samples, k, n_in)
+        return
+    while samples > 0:
+        count = min(<Py_ssize_t> MEMBER_ROWS, samples)
+        for m in range(k):
+            copy_lines(inputs + m * n_in, k * n_in, own, n_in, count, n_in)
+            dense_forward(
+                own, weights + m * n_in * n_out, biases + m * n_out, made, count, n_in, n_out, NULL, False, NULL,
+                scratch,
+            )
+            copy_lines(made, n_out, output + m * n_out, k * n_out, count, n_out)
+        inputs += count * k * n_in
+        output += count * k * n_out
+        samples -= count
+
+
 cdef inline real_t *norm_of(const Stage *stage, int line) noexcept nogil:
     """Return one of a batch norm's lines."""
     return <real_t *> stage.norm.lines + line * norm_line(stage.n_out)
@@ -185,13 +236,15 @@ cdef inline real_t *norm_of(const Stage *stage, int line) noexcept nogil:
 cdef void forward(
     const Net *net,  # of which no array is written
     const real_t *X,  # (rows, n_in) in
-    real_t *output,  # (rows, n_out) out
+    real_t *output,  # (rows, n_out) out, of members their mean; (rows, members, n_out) if they are to stay apart
     Py_ssize_t rows,
-    int n_stages,  # so many of them
+    int n_stages,  # so many of them; all, if there are members
     char *scratch,  # with room for two arrays of rows_at_a_time rows behind what kernels need
 ) noexcept nogil:
     """Run the network, some rows at a time, in memory of one's own."""
-    cdef Py_ssize_t most = rows_at_a_time(net), wide = widest(net), top = 0, high
+    cdef Py_ssize_t most = rows_at_a_time(net), wide = widest(net), top = 0, high, count
+    cdef bint averages = net.members > 1 and not net.apart
+    cdef Py_ssize_t outputs = net.stages[n_stages - 1].n_out * (1 if averages else net.members) if n_stages else 0
     cdef real_t *sides[2]
     cdef const Stage *stage
     cdef const real_t *inputs
@@ -210,18 +263,21 @@ cdef void forward(
         high = min(most, rows - top)
         inputs = X + top * net.n_in
         for s in range(n_stages):
-            target = sides[s % 2] if s + 1 < n_stages else output + top * net.stages[s].n_out
+            target = sides[s % 2] if averages or s + 1 < n_stages else output + top * outputs
             stage = &net.stages[s]
+            count = high * stage.members
             if stage.kind == FORK:
                 target = forks + stage.level * most * wide
             if net.bfloat16:
                 take_rounded_inputs(net, s, sides, most, wide, own)
                 stage = own
             if stage.kind == JOIN:
-                add(inputs, forks + stage.level * most * wide, target, high * stage.n_out)
+                add(inputs, forks + stage.level * most * wide, target, count * stage.n_out)
             else:
-                forward_stage(stage, inputs, target, 0, high, 0, scratch)
+                forward_stage(stage, inputs, target, 0, count, 0, scratch)
             inputs = target
+        if averages:
+            mean_of_members(inputs, output + top * outputs, high, net.members, outputs)
         top += high
 
 
@@ -295,10 +351,16 @@ cdef struct Batch:
     # A batch's own part of the data; its rows in an order have been copied together.
     Py_ssize_t start  # the first sample, if there is no order
     const Py_ssize_t *order  # which samples; or NULL
-    Py_ssize_t rows
+    bint copied  # what outputs are compared with has been copied together, for each member, and samples in an order
+    Py_ssize_t rows  # samples
     double weight  # of all rows together: their number, if they have no weights
     uint64_t forwards  # training forwards before it since the stages were bound
     bint again  # it is the batch of the step before, in the same order
+
+
+cdef inline Py_ssize_t rows_of(const Stage *stage, const Batch *batch) noexcept nogil:
+    """Return how many rows of a stage's output a batch has."""
+    return batch.rows * stage.members
 
 
 cdef inline const real_t *rows_of_X(const Net *net, const Batch *batch, Py_ssize_t first) noexcept nogil:
@@ -308,26 +370,26 @@ cdef inline const real_t *rows_of_X(const Net *net, const Batch *batch, Py_ssize
 
 
 cdef inline const int32_t *rows_of_labels(const Net *net, const Batch *batch, Py_ssize_t first) noexcept nogil:
-    return (net.labels + batch.start if batch.order is NULL else net.batch_labels) + first
+    return (net.labels + batch.start if not batch.copied else net.batch_labels) + first
 
 
 cdef inline const void *rows_of_targets(const Net *net, const Batch *batch, Py_ssize_t first) noexcept nogil:
     """Return what the loss compares some rows with."""
     if net.loss.traits & BY_LABELS:
         return rows_of_labels(net, batch, first)
-    if batch.order is NULL:
+    if not batch.copied:
         return <const real_t *> net.targets + (batch.start + first) * net.n_out
     return <const real_t *> net.batch_targets + first * net.n_out
 
 
 cdef inline const double *rows_of_wanted(const Net *net, const Batch *batch, Py_ssize_t first) noexcept nogil:
     return (
-        net.wanted + batch.start * net.n_wanted if batch.order is NULL else net.batch_wanted
+        net.wanted + batch.start * net.n_wanted if not batch.copied else net.batch_wanted
     ) + first * net.n_wanted
 
 
 cdef inline const double *rows_of_weights(const Net *net, const Batch *batch, Py_ssize_t first) noexcept nogil:
-    return (net.weights + batch.start if batch.order is NULL else net.batch_weights) + first
+    return (net.weights + batch.start if not batch.copied else net.batch_weights) + first
 
 
 cdef double sum_in_four(const double *values, const Py_ssize_t *order, Py_ssize_t n) noexcept nogil:
@@ -358,23 +420,32 @@ cdef inline double mean_of(double total, double weight) noexcept nogil:
 
 
 cdef void gather(const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
-    """Copy together some of the rows that a batch in an order consists of."""
-    cdef Py_ssize_t i, sample, j, size = <Py_ssize_t> sizeof(real_t)
+    """Copy together some of the samples that a batch consists of, and what each of their rows is compared with."""
+    cdef Py_ssize_t i, m, sample, size = <Py_ssize_t> sizeof(real_t)
     for i in range(first, first + rows):
-        sample = batch.order[i]
-        memcpy(<real_t *> net.gathered + i * net.n_in, <const real_t *> net.X + sample * net.n_in, net.n_in * size)
-        if net.labels is not NULL:
-            net.batch_labels[i] = net.labels[sample]
-        if net.targets is not NULL:
-            for j in range(net.n_out):
-                (<real_t *> net.batch_targets)[i * net.n_out + j] = (<const real_t *> net.targets)[
-                    sample * net.n_out + j
-                ]
-        if net.wanted is not NULL:
-            for j in range(net.n_wanted):
-                net.batch_wanted[i * net.n_wanted + j] = net.wanted[sample * net.n_wanted + j]
-        if net.weights is not NULL:
-            net.batch_weights[i] = net.weights[sample]
+        sample = batch.start + i
+        if batch.order is not NULL:
+            sample = batch.order[i]
+            memcpy(<real_t *> net.gathered + i * net.n_in, <const real_t *> net.X + sample * net.n_in, net.n_in * size)
+        for m in range(net.members):
+            gather_compared(net, sample, i * net.members + m)
+
+
+cdef inline void gather_compared(const Net *net, Py_ssize_t sample, Py_ssize_t i) noexcept nogil:
+    """Copy what row i of the outputs is compared with."""
+    cdef Py_ssize_t j
+    if net.labels is not NULL:
+        net.batch_labels[i] = net.labels[sample]
+    if net.targets is not NULL:
+        for j in range(net.n_out):
+            (<real_t *> net.batch_targets)[i * net.n_out + j] = (<const real_t *> net.targets)[
+                sample * net.n_out + j
+            ]
+    if net.wanted is not NULL:
+        for j in range(net.n_wanted):
+            net.batch_wanted[i * net.n_wanted + j] = net.wanted[sample * net.n_wanted + j]
+    if net.weights is not NULL:
+        net.batch_weights[i] = net.weights[sample]
 
 
 # The first phase
@@ -445,8 +516,9 @@ cdef inline double *row_hits_of(const Net *net, Py_ssize_t first) noexcept nogil
 cdef Py_ssize_t judge_rows(
     const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, char *scratch
 ) noexcept nogil:
-    """Compute the losses of some rows, and the gradient that goes back from them; return the hits."""
+    """Compute the losses of some rows of outputs, and the gradient that goes back from them; return the hits."""
     cdef const Stage *last = &net.stages[net.n_stages - 1]
+    cdef Py_ssize_t all_rows = batch.rows * net.members
     cdef Py_ssize_t at = first * net.n_out
     cdef real_t *output = <real_t *> last.output + at
     cdef const void *targets = rows_of_targets(net, batch, first)
@@ -456,14 +528,12 @@ cdef Py_ssize_t judge_rows(
     if net.fused:
         hits = softmax_crossentropy(
             <const real_t *> last.inputs + at, <const int32_t *> targets, output, gradient, sample_losses, rows,
-            net.n_out, net.n_out, 1, batch.rows, net.loss_settings[0], net.loss_settings[1], row_hits_of(net, first),
+            net.n_out, net.n_out, 1, all_rows, net.loss_settings[0], net.loss_settings[1], row_hits_of(net, first),
             <real_t *> (scratch + PRODUCT_SCRATCH),
         )
     else:
-        compute_loss(SAMPLE_LOSSES, net, output, targets, sample_losses, rows, batch.rows)
-        compute_loss(
-            PAIR_GRADIENT if net.combined else GRADIENT, net, output, targets, gradient, rows, batch.rows
-        )
+        compute_loss(SAMPLE_LOSSES, net, output, targets, sample_losses, rows, all_rows)
+        compute_loss(PAIR_GRADIENT if net.combined else GRADIENT, net, output, targets, gradient, rows, all_rows)
     if net.wanted is not NULL:
         hits = hits_of_rows(net, batch, output, first, rows)
     if net.weights is not NULL:
@@ -493,7 +563,7 @@ cdef void backward_dense(
     if stage.rounded_inputs is not NULL:
         inputs = <const real_t *> stage.rounded_inputs + first * stage.n_in
     if stage.tiles is not NULL and packs_batch(net, stage) and wants_gradients(stage) and not stage.in_groups:
-        pack_stage(stage, inputs, dvalues, first, rows, net.batch)
+        pack_stage(stage, inputs, dvalues, first, rows, batch_of(net, stage))
     if dinputs is not NULL:
         dense_backward_inputs(
             dvalues, factors_of(stage), dinputs, rows, stage.n_in, stage.n_out, stage.unwanted, gate, scratch
@@ -512,48 +582,53 @@ cdef void backward_rows(
     cdef const real_t *output
     cdef real_t *dvalues
     cdef real_t *dinputs
-    cdef Py_ssize_t n
+    cdef Py_ssize_t n, at, count
     cdef bint gated = False  # the gradient has gone through the ReLU of a dense stage already
     while s >= lowest:
         stage = &net.stages[s]
-        n = rows * stage.n_out
+        at, count = first * stage.members, rows * stage.members
+        n = count * stage.n_out
         inputs = rows_of_X(net, batch, first)
         if s > 0:
-            inputs = <const real_t *> stage.inputs + first * stage.n_in
-        output = <const real_t *> stage.output + first * stage.n_out
-        dvalues = <real_t *> stage.dvalues + first * stage.n_out
-        dinputs = <real_t *> stage.dinputs + first * stage.n_in if stage.dinputs is not NULL else NULL
+            inputs = <const real_t *> stage.inputs + first * members_before(stage) * stage.n_in
+        output = <const real_t *> stage.output + at * stage.n_out
+        dvalues = <real_t *> stage.dvalues + at * stage.n_out
+        dinputs = NULL
+        if stage.dinputs is not NULL:
+            dinputs = <real_t *> stage.dinputs + first * members_before(stage) * stage.n_in
         if stage.kind == DENSE:
             if stage.relu and not gated and not stage.feeds:
                 relu_backward(output, dvalues, dvalues, n)
             gated = s > 0 and net.stages[s - 1].relu
             backward_dense(
-                net, stage, inputs, dvalues, dinputs, first, rows, inputs if gated else NULL, <real_t *> scratch
+                net, stage, inputs, dvalues, dinputs, at, count, inputs if gated else NULL, <real_t *> scratch
             )
         elif dinputs is not NULL:
             gated = False
             if stage.kind == DROPOUT:
-                multiply(dvalues, <const real_t *> stage.mask + first * stage.n_out, dinputs, n)
+                multiply(dvalues, <const real_t *> stage.mask + at * stage.n_out, dinputs, n)
             elif stage.kind == NOISE or stage.kind == JOIN:
                 copy(dvalues, dinputs, n)
             elif stage.kind == FORK:
-                add(dvalues, <const real_t *> (stage + stage.partner).dvalues + first * stage.n_out, dinputs, n)
+                add(dvalues, <const real_t *> (stage + stage.partner).dvalues + at * stage.n_out, dinputs, n)
             elif stage.kind == PIECEWISE_LINEAR:
-                piecewise_linear_backward(inputs, dvalues, &stage.encoded, dinputs, rows, stage.n_in, stage.n_out)
+                piecewise_linear_backward(inputs, dvalues, &stage.encoded, dinputs, count, stage.n_in, stage.n_out)
             elif stage.kind == THERMOMETER:
-                thermometer_backward(inputs, dvalues, &stage.encoded, dinputs, rows, stage.n_in, stage.n_out)
+                thermometer_backward(inputs, dvalues, &stage.encoded, dinputs, count, stage.n_in, stage.n_out)
             elif stage.kind == COMBINATIONS:
-                combinations_backward(inputs, dvalues, &stage.encoded, dinputs, rows, stage.n_in, stage.n_out)
+                combinations_backward(inputs, dvalues, &stage.encoded, dinputs, count, stage.n_in, stage.n_out)
             elif stage.kind == SPLINE:
-                backward_spline(stage, dvalues, dinputs, first, rows, <real_t *> scratch)
+                backward_spline(stage, dvalues, dinputs, at, count, <real_t *> scratch)
+            elif stage.kind == MEMBER_DENSE:
+                backward_own(stage, dvalues, dinputs, rows, <real_t *> scratch)
             elif stage.kind != ACTIVATION:
-                backward_parameters(stage, inputs, dvalues, dinputs, rows)
+                backward_parameters(stage, inputs, dvalues, dinputs, count)
             elif stage.keeps_slope:
                 multiply(dvalues, inputs, dinputs, n)
             else:
                 stage.activation.run(
                     BACKWARD, <void *> (inputs if stage.activation.traits & FROM_INPUTS else output), dvalues, dinputs,
-                    rows, stage.n_out, stage.settings, scratch + PRODUCT_SCRATCH,
+                    count, stage.n_out, stage.settings, scratch + PRODUCT_SCRATCH,
                 )
         if dinputs is NULL:
             return
@@ -561,8 +636,9 @@ cdef void backward_rows(
     if lowest > 0 and net.stages[lowest - 1].kind == BATCH_NORM and net.stages[lowest - 1].relu and not gated:
         # The sums over the batch that come next are of what has gone through the ReLU.
         stage = &net.stages[lowest - 1]
-        dvalues = <real_t *> stage.dvalues + first * stage.n_out
-        relu_backward(<const real_t *> stage.output + first * stage.n_out, dvalues, dvalues, rows * stage.n_out)
+        at, n = first * stage.members * stage.n_out, rows * stage.members * stage.n_out
+        dvalues = <real_t *> stage.dvalues + at
+        relu_backward(<const real_t *> stage.output + at, dvalues, dvalues, n)
 
 
 cdef void backward_parameters(
@@ -585,6 +661,12 @@ cdef void backward_parameters(
         layer_norm_backward_inputs(inputs, dvalues, weights, stage.norm.epsilon, dinputs, rows, stage.n_out)
     elif stage.kind == SCALE:
         multiply_columns(dvalues, weights, dinputs, rows, stage.n_out)
+    elif stage.kind == MEMBERS:
+        members_backward_inputs(dvalues, weights, dinputs, rows // stage.members, stage.members, stage.n_out)
+    elif stage.kind == MEMBER_SCALE:
+        members_forward(
+            dvalues, weights, NULL, dinputs, rows // stage.members, stage.members, stage.n_out, False
+        )
     elif stage.kind == PERIODIC:
         addresses.periodic_backward(
             inputs, dvalues, &stage.periodic, weights, NULL, dinputs, rows, stage.n_in, stage.n_out, 0,
@@ -613,6 +695,32 @@ cdef void backward_spline(
     )
 
 
+cdef void backward_own(
+    const Stage *stage,
+    const real_t *dvalues,  # (samples, members, n_out) in
+    real_t *dinputs,  # (samples, members, n_in) out
+    Py_ssize_t samples,
+    real_t *scratch,
+) noexcept nogil:
+    """Take the gradient back through a stage with weights of each member."""
+    cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out, k = stage.members, m, count
+    cdef const real_t *weights = <const real_t *> stage.weights.values
+    cdef real_t *made = scratch + PRODUCT_SCRATCH // <Py_ssize_t> sizeof(real_t)
+    cdef real_t *own = made + MEMBER_ROWS * n_in
+    if n_out == 1:
+        member_multiples(dvalues, weights, dinputs, samples, k, n_in)
+        return
+    while samples > 0:
+        count = min(<Py_ssize_t> MEMBER_ROWS, samples)
+        for m in range(k):
+            copy_lines(dvalues + m * n_out, k * n_out, own, n_out, count, n_out)
+            dense_backward_inputs(own, weights + m * n_in * n_out, made, count, n_in, n_out, 0, NULL, scratch)
+            copy_lines(made, n_in, dinputs + m * n_in, k * n_in, count, n_in)
+        dvalues += count * k * n_out
+        dinputs += count * k * n_in
+        samples -= count
+
+
 cdef inline int first_to_go_back(const Net *net) noexcept nogil:
     """Return the stage with which the way back begins: the last, or the one before its pair."""
     return net.n_stages - (2 if net.combined else 1)
@@ -622,13 +730,17 @@ cdef void forward_rows(
     const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, int s, int end, char *scratch
 ) noexcept nogil:
     """Take some rows forward through the stages from ``s`` on, before ``end``."""
+    cdef Py_ssize_t at
     cdef const Stage *stage
     cdef const real_t *inputs
     for s in range(s, end):
         stage = &net.stages[s]
-        inputs = <const real_t *> stage.inputs + first * stage.n_in if s > 0 else rows_of_X(net, batch, first)
+        inputs = rows_of_X(net, batch, first)
+        if s > 0:
+            inputs = <const real_t *> stage.inputs + first * members_before(stage) * stage.n_in
+        at = first * stage.members
         forward_stage(
-            stage, inputs, <real_t *> stage.output + first * stage.n_out, first, rows, batch.forwards, scratch
+            stage, inputs, <real_t *> stage.output + at * stage.n_out, at, rows * stage.members, batch.forwards, scratch
         )
 
 
@@ -660,10 +772,10 @@ cdef Py_ssize_t train_rows(
             group = first // net.group_rows
             group_end = min(end, (group + 1) * net.group_rows)
         rows = even_share(net, group_end - first, most)
-        if batch.order is not NULL and begin == 0:
+        if batch.copied and begin == 0:
             gather(net, batch, first, rows)
         forward_rows(net, batch, first, rows, begin, net.n_stages - (1 if net.fused else 0), scratch)
-        hits += judge_rows(net, batch, first, rows, scratch)
+        hits += judge_rows(net, batch, first * net.members, rows * net.members, scratch)
         backward_rows(net, batch, first, rows, first_to_go_back(net), above_norm(net, begin), scratch)
         if net.group_rows:
             add_gradients(net, batch, group, home, first, rows, first % net.group_rows == 0, scratch)
@@ -722,15 +834,15 @@ cdef int forward_to_last_norm(
         at = first
         while at < end:
             rows = min(most, end - at)
-            if begin == 0 and batch.order is not NULL:
+            if begin == 0 and batch.copied:
                 gather(net, batch, at, rows)
             forward_rows(net, batch, at, rows, begin, s, scratch)
             at += rows
         meet(net.progress.meeting, net.progress.n_threads)
         from_column, to_column = first_column_of(net, stage, thread), first_column_of(net, stage, thread + 1)
         batch_norm_statistics(
-            batch_inputs(net, batch, s), norm_of(stage, MEAN), norm_of(stage, VARIANCE), batch.rows, stage.n_out,
-            from_column, to_column,
+            batch_inputs(net, batch, s), norm_of(stage, MEAN), norm_of(stage, VARIANCE), rows_of(stage, batch),
+            stage.n_out, from_column, to_column,
         )
         batch_norm_scales(
             norm_of(stage, VARIANCE), <const real_t *> stage.weights.values, stage.norm.epsilon,
@@ -755,12 +867,12 @@ cdef void backward_from_last_norm(
         batch_norm_backward_weights(
             batch_inputs(net, batch, s), <const real_t *> stage.dvalues, norm_of(stage, MEAN),
             norm_of(stage, VARIANCE), stage.norm.epsilon, norm_of(stage, OF_WEIGHTS), norm_of(stage, OF_BIASES),
-            batch.rows, stage.n_out, from_column, to_column,
+            rows_of(stage, batch), stage.n_out, from_column, to_column,
         )
         batch_norm_shares(
             norm_of(stage, VARIANCE), norm_of(stage, SCALES), norm_of(stage, OF_WEIGHTS), norm_of(stage, OF_BIASES),
-            stage.norm.epsilon, norm_of(stage, OF_DEVIATION), norm_of(stage, OF_ALL), batch.rows, stage.n_out,
-            from_column, to_column,
+            stage.norm.epsilon, norm_of(stage, OF_DEVIATION), norm_of(stage, OF_ALL), rows_of(stage, batch),
+            stage.n_out, from_column, to_column,
         )
         if stage.dinputs is NULL:
             return
@@ -904,7 +1016,7 @@ cdef void train_stage(
 ) noexcept nogil:
     """Compute the gradients of a dense stage's weights and biases that this thread owns, and update those."""
     cdef Stage *stage = &net.stages[s]
-    cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out
+    cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out, rows = rows_of(stage, batch)
     cdef const real_t *inputs = rows_of_X(net, batch, 0) if s == 0 else <const real_t *> stage.inputs
     cdef const real_t *dvalues = dvalues_of(stage)
     cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
@@ -914,7 +1026,7 @@ cdef void train_stage(
     cdef Py_ssize_t i, end
     if has_blocks(stage):
         train_blocks(
-            net, stage, first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1), batch.rows, constants,
+            net, stage, first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1), rows, constants,
             constants + biases_at(net), gradients,
         )
         return
@@ -924,7 +1036,7 @@ cdef void train_stage(
         i, end = first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1)
         sums_biases = in_panels and i == 0 < end
         train_row_panels(
-            net, stage, inputs, i, end, batch.rows, constants, gradients, sums if sums_biases else NULL
+            net, stage, inputs, i, end, rows, constants, gradients, sums if sums_biases else NULL
         )
         if sums_biases:
             train_values(net, &stage.biases, 0, sums, n_out, stage.trained, constants + biases_at(net))
@@ -932,7 +1044,7 @@ cdef void train_stage(
             return
     elif has_small_depth(n_out, n_in):
         if thread == s % net.progress.n_threads:
-            small_depth_gradients(inputs, dvalues, gradients, gradients + n_in * n_out, batch.rows, n_in, n_out)
+            small_depth_gradients(inputs, dvalues, gradients, gradients + n_in * n_out, rows, n_in, n_out)
             train_values(net, &stage.weights, 0, gradients, n_in * n_out, stage.trained, constants)
             train_values(
                 net, &stage.biases, 0, gradients + n_in * n_out, n_out, stage.trained, constants + biases_at(net)
@@ -940,14 +1052,14 @@ cdef void train_stage(
         return
     elif thread == s % net.progress.n_threads:
         if has_small_depth(n_in, n_out):
-            few_outputs_gradients(inputs, dvalues, gradients, batch.rows, n_in, n_out, <real_t *> scratch)
+            few_outputs_gradients(inputs, dvalues, gradients, rows, n_in, n_out, <real_t *> scratch)
         else:
             dense_backward_weights(
-                inputs, dvalues, NULL, gradients, batch.rows, n_in, n_out, 0, 0, <real_t *> scratch
+                inputs, dvalues, NULL, gradients, rows, n_in, n_out, 0, 0, <real_t *> scratch
             )
         train_values(net, &stage.weights, 0, gradients, n_in * n_out, stage.trained, constants)
     if thread == (s + 1) % net.progress.n_threads:
-        dense_backward_biases(dvalues, NULL, gradients, batch.rows, n_out, 0, 0)
+        dense_backward_biases(dvalues, NULL, gradients, rows, n_out, 0, 0)
         train_values(net, &stage.biases, 0, gradients, n_out, stage.trained, constants + biases_at(net))
 
 
@@ -961,15 +1073,15 @@ cdef void train_others(
     cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
     cdef real_t *of_biases = gradients + stage.n_out
     if stage.kind == PRELU:
-        prelu_backward_weights(inputs, dvalues, gradients, batch.rows, stage.n_out, stage.weights.size)
+        prelu_backward_weights(inputs, dvalues, gradients, rows_of(stage, batch), stage.n_out, stage.weights.size)
     elif stage.kind == BATCH_NORM:
         gradients, of_biases = norm_of(stage, OF_WEIGHTS), norm_of(stage, OF_BIASES)
     elif stage.kind == LAYER_NORM:
         layer_norm_backward_weights(
-            inputs, dvalues, stage.norm.epsilon, gradients, of_biases, batch.rows, stage.n_out
+            inputs, dvalues, stage.norm.epsilon, gradients, of_biases, rows_of(stage, batch), stage.n_out
         )
     elif stage.kind == SCALE:
-        scale_backward_weights(inputs, dvalues, gradients, batch.rows, stage.n_out)
+        scale_backward_weights(inputs, dvalues, gradients, rows_of(stage, batch), stage.n_out)
     train_values(net, &stage.weights, 0, gradients, stage.weights.size, stage.trained, constants)
     if has_biases(stage):
         train_values(
@@ -994,8 +1106,8 @@ cdef void train_embedding(
     elif thread != s % net.progress.n_threads:
         return
     embedding_backward_rows(
-        batch_inputs(net, batch, s), <const real_t *> stage.dvalues, &stage.embedded.places, gradients, batch.rows,
-        stage.n_in, stage.n_out, n_rows, width, first, end,
+        batch_inputs(net, batch, s), <const real_t *> stage.dvalues, &stage.embedded.places, gradients,
+        rows_of(stage, batch), stage.n_in, stage.n_out, n_rows, width, first, end,
     )
     train_values(
         net, &stage.weights, first * width, gradients + first * width, (end - first) * width, stage.trained, constants
@@ -1040,12 +1152,12 @@ cdef void train_spline(
     if is_first:
         begin = 0
         dense_backward_weights(
-            batch_inputs(net, batch, s), dvalues, NULL, gradients, batch.rows, stage.n_in, stage.n_out, 0, 0,
+            batch_inputs(net, batch, s), dvalues, NULL, gradients, rows_of(stage, batch), stage.n_in, stage.n_out, 0, 0,
             <real_t *> scratch,
         )
     spline_gradients(
         spline, spline.bins, <const real_t *> spline.parts, dvalues, gradients + n_dense, <real_t *> spline.buckets,
-        batch.rows, stage.n_out, i, j,
+        rows_of(stage, batch), stage.n_out, i, j,
     )
     if begin < end:
         train_values(net, &stage.weights, begin, gradients + begin, end - begin, stage.trained, constants)
@@ -1053,7 +1165,7 @@ cdef void train_spline(
             add_up_weights(stage, i, j)
     if thread == (s + 1) % net.progress.n_threads:
         gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
-        dense_backward_biases(dvalues, NULL, gradients, batch.rows, stage.n_out, 0, 0)
+        dense_backward_biases(dvalues, NULL, gradients, rows_of(stage, batch), stage.n_out, 0, 0)
         train_values(net, &stage.biases, 0, gradients, stage.n_out, stage.trained, constants + biases_at(net))
 
 
@@ -1071,11 +1183,70 @@ cdef void train_periodic(
         return
     addresses.periodic_backward(
         batch_inputs(net, batch, s), <const real_t *> stage.dvalues, &stage.periodic,
-        <const real_t *> stage.weights.values, gradients, NULL, batch.rows, stage.n_in, stage.n_out, first, end,
+        <const real_t *> stage.weights.values, gradients, NULL, rows_of(stage, batch), stage.n_in, stage.n_out, first,
+        end,
     )
     train_values(
         net, &stage.weights, first * size, gradients + first * size, (end - first) * size, stage.trained, constants
     )
+
+
+cdef void train_members(
+    const Net *net, const Batch *batch, int s, const vec *constants, int thread, char *scratch
+) noexcept nogil:
+    """Compute the gradients of the parameters of a thread's members, and update those; see `train_embedding`."""
+    cdef Stage *stage = &net.stages[s]
+    cdef Py_ssize_t k = stage.members, first = 0, end = k, size = stage.weights.size // k, n_out = stage.n_out
+    cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
+    cdef real_t *of_biases = gradients + stage.weights.size
+    cdef const real_t *inputs = batch_inputs(net, batch, s)
+    cdef const real_t *dvalues = <const real_t *> stage.dvalues
+    if not net.clip_norm:
+        first, end = k * thread // net.progress.n_threads, k * (thread + 1) // net.progress.n_threads
+    elif thread != s % net.progress.n_threads:
+        return
+    if stage.kind == MEMBER_DENSE:
+        own_gradients(stage, inputs, dvalues, gradients, of_biases, batch.rows, first, end, scratch)
+    else:
+        members_backward_weights(
+            inputs, dvalues, gradients, of_biases if has_biases(stage) else NULL, batch.rows, k, n_out,
+            stage.kind == MEMBERS, first, end,
+        )
+    train_values(
+        net, &stage.weights, first * size, gradients + first * size, (end - first) * size, stage.trained, constants
+    )
+    if has_biases(stage):
+        train_values(
+            net, &stage.biases, first * n_out, of_biases + first * n_out, (end - first) * n_out, stage.trained,
+            constants + biases_at(net),
+        )
+
+
+cdef void own_gradients(
+    const Stage *stage,
+    const real_t *inputs,  # (samples, members, n_in) in
+    const real_t *dvalues,  # (samples, members, n_out) in
+    real_t *dweights,  # (members, n_in, n_out) out, of some members
+    real_t *dbiases,  # (members, n_out) out, of these
+    Py_ssize_t samples,
+    Py_ssize_t first,  # the first of the members
+    Py_ssize_t end,
+    char *scratch,
+) noexcept nogil:
+    """Compute the gradients of weights that belong to members, from copies of a member's rows."""
+    cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out, k = stage.members, m
+    cdef real_t *own = dbiases + k * n_out
+    cdef real_t *given = own + samples * n_in
+    cdef real_t *gradients
+    for m in range(first, end):
+        gradients = dweights + m * n_in * n_out
+        copy_lines(inputs + m * n_in, k * n_in, own, n_in, samples, n_in)
+        copy_lines(dvalues + m * n_out, k * n_out, given, n_out, samples, n_out)
+        if has_small_depth(n_in, n_out):
+            few_outputs_gradients(own, given, gradients, samples, n_in, n_out, <real_t *> scratch)
+        else:
+            dense_backward_weights(own, given, NULL, gradients, samples, n_in, n_out, 0, 0, <real_t *> scratch)
+        dense_backward_biases(given, NULL, dbiases + m * n_out, samples, n_out, 0, 0)
 
 
 cdef void second_phase(
@@ -1087,7 +1258,7 @@ cdef void second_phase(
     for s in range(net.n_stages):
         stage = &net.stages[s]
         if stage.kind == BATCH_NORM and not net.minimizes and thread == s % net.progress.n_threads:
-            move_running_figures(stage, batch.rows)
+            move_running_figures(stage, rows_of(stage, batch))
         if not wants_gradients(stage):
             continue
         if stage.in_groups:
@@ -1100,5 +1271,7 @@ cdef void second_phase(
             train_spline(net, batch, s, constants, thread, scratch)
         elif stage.kind == PERIODIC:
             train_periodic(net, batch, s, constants, thread)
+        elif is_of_members(stage):
+            train_members(net, batch, s, constants, thread, scratch)
         elif thread == s % net.progress.n_threads:
             train_others(net, batch, s, constants, scratch)

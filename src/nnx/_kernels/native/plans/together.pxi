@@ -605,6 +605,7 @@ cdef Py_ssize_t train_together(Group *group, Py_ssize_t n_steps) noexcept nogil:
         batch.start = in_epoch * net.batch
         batch.rows = min(net.batch, net.n_samples - batch.start)
         batch.order, batch.weight, batch.forwards, batch.again = NULL, <double> batch.rows, 0, False
+        batch.copied = False
         if penalized and not known:
             group_penalties(group, &own, penalties)
         memset(losses, 0, sizeof(losses))

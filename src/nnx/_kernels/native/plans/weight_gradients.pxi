@@ -14,6 +14,11 @@ cdef enum:
     ROW_PANEL_DEPTH = 256  # rows of the batch at a time: one panel of them, and a tile of the inputs, stay in L1
 
 
+cdef inline Py_ssize_t batch_of(const Net *net, const Stage *stage) noexcept nogil:
+    """Return how many rows of a stage's output a batch has, at most."""
+    return net.batch * stage.members
+
+
 cdef inline bint wants_gradients(const Stage *stage) noexcept nogil:
     """Return whether a stage has parameters of which anybody needs the gradients."""
     return has_parameters(stage) and (stage.trained or stage.weights.gradients is not NULL)
@@ -189,7 +194,7 @@ cdef void pack_row_panel(
 
 cdef inline bint packs_batch(const Net *net, const Stage *stage) noexcept nogil:
     """Return whether a stage's inputs and gradients are packed: not where both are in L1 as they are."""
-    cdef Py_ssize_t line = LANES, size = net.batch * (stage.n_in + stage.n_out)
+    cdef Py_ssize_t line = LANES, size = batch_of(net, stage) * (stage.n_in + stage.n_out)
     return size * <Py_ssize_t> sizeof(real_t) > L1_BYTES or not (MASKED_ENDS or stage.n_out % line == 0)
 
 
@@ -256,8 +261,8 @@ cdef inline Factors factors_of_gradient(const Net *net, const Stage *stage, cons
     cdef Py_ssize_t line = TALL_VECTORS * LANES
     cdef int k
     if packs_batch(net, stage):
-        f.a, f.a_column, f.a_depth = <const real_t *> stage.tiles, tile_stride(net.batch), 0
-        f.b, f.b_panel, f.b_depth = <const real_t *> stage.panels, panel_stride(net.batch), line
+        f.a, f.a_column, f.a_depth = <const real_t *> stage.tiles, tile_stride(batch_of(net, stage)), 0
+        f.b, f.b_panel, f.b_depth = <const real_t *> stage.panels, panel_stride(batch_of(net, stage)), line
     else:
         f.a, f.a_column, f.a_depth = inputs, 1, stage.n_in
         f.b, f.b_panel, f.b_depth = dvalues_of(stage), line, stage.n_out

@@ -36,6 +36,7 @@ from nnx.members import (
 )
 from nnx.model import Model
 from nnx.noise import missing_seeds
+from nnx.predictor import parts_of
 
 if TYPE_CHECKING:
     from nnx.data.images import Images
@@ -566,6 +567,19 @@ class Ensemble:
             model._require(where)
             trainers.refuse_others(f"{where}: the ensemble must not be saved", model)
         ensembles.save(where, path, self.models, self.counts)
+
+    def export_c(self, path: Path, *, int8: bool = False, name: str | None = None) -> None:
+        """Write a C file that predicts as this ensemble does: all its members, and their mean.
+
+        As `Model.export_c`, which says what the arguments are and what is refused.
+        """
+        from nnx.files import c_source
+
+        where = "Ensemble.export_c"
+        for model in self.models:
+            model._require(where)
+        members = [parts_of(where, model) for model in self.models]
+        c_source.write(where, path, members, self.weights.tolist(), self.preprocessor, int8, name)
 
     @classmethod
     def load(cls, path: Path, custom_objects: Mapping[str, type] | None = None) -> Ensemble:

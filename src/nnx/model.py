@@ -39,7 +39,7 @@ from nnx.layers import Layer_Dense, Layer_Input, Layer_Residual, walk
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Loss, Loss_CategoricalCrossentropy
 from nnx.noise import missing_seeds
 from nnx.optimizers import forgetting_averages
-from nnx.predictor import Predictor, freeze
+from nnx.predictor import Predictor, freeze, parts_of
 from nnx.residual import check_widths, refuse_twice
 
 if TYPE_CHECKING:
@@ -821,6 +821,37 @@ class Model:
         """
         self._require("Model.predictor")
         return freeze(self, precision, threads)
+
+    def export_c(self, path: Path, *, int8: bool = False, name: str | None = None) -> None:
+        """Write a C file that predicts as this model does, for programs without Python and for microcontrollers.
+
+        It is C99 and needs ``math.h`` alone. It computes in float32. A ``table`` is in it as a function that makes
+        inputs of a row, and ``table`` or ``images`` as one that says what outputs mean. A comment at its head says how
+        to call them, and how much memory they take ([more](../docs/c-source.md)).
+
+        Parameters
+        ----------
+        path : path-like
+            It is replaced as a whole or not at all.
+        int8 : bool
+            Keep the weights of dense and spline layers in 8 bits: a quarter of the memory. Each column of weights has a
+            scale, the largest of them divided by 127; biases stay float32.
+        name : str, optional
+            What all names in the file begin with, so that several models can be linked: the file's name without it.
+
+        Raises
+        ------
+        ValueError
+            For a model with a layer, or a method, that is not built in; for parameters that are not finite; for another
+            name.
+        RuntimeError
+            While another thread trains the model.
+        """
+        from nnx.files import c_source
+
+        where = "Model.export_c"
+        self._require(where)
+        c_source.write(where, path, [parts_of(where, self)], [1.0], self.preprocessor, int8, name)
 
     def forward(self, X: ArrayLike, training: bool) -> Any:
         """Run the layers on ``X`` and return the last one's output."""

@@ -162,6 +162,21 @@ class Predictor(_kernels.DirectCall):
 
         predictors.save("Predictor.save", path, self._parts, self.precision, self._categories)
 
+    def export_c(self, path: Path, *, int8: bool = False, name: str | None = None) -> None:
+        """Write a C file that predicts as this predictor does, as `Model.export_c` does for a model.
+
+        Raises
+        ------
+        ValueError
+            For a predictor that multiplies in bfloat16, and as `Model.export_c`.
+        """
+        from nnx.files import c_source
+
+        where = "Predictor.export_c"
+        if self.precision == "bfloat16":
+            raise ValueError(f"{where}: precision must be float32 or float64, got 'bfloat16'.")
+        c_source.write(where, path, [self._parts], [1.0], None, int8, name)
+
     @staticmethod
     def load(path: Path, *, threads: int = 1) -> Predictor:
         """Return the predictor that `save` wrote; nothing in the file is executed.
@@ -221,16 +236,27 @@ def freeze(model: Network, precision: str | None, threads: int) -> Predictor:
     """Return the predictor of a finalized model's present parameters."""
     where = "Model.predictor"
     n_threads = config.checked_threads(where, "threads", threads)
+    chain, parts = _lowered(where, model, " Use predict.")
+    chosen = checked_precision(where, precision, chain.dtype) or chain.dtype.name
+    categories = columns_of_categories(model.layers)
+    counts = None if categories is None else tuple(categories[1].tolist())
+    return made(parts, chosen, counts, n_threads)
+
+
+def parts_of(where: str, model: Network) -> tuple[tuple[Any, ...], ...]:
+    """Return a finalized model's parts with its present parameters, not copied."""
+    return _lowered(where, model, "")[1]
+
+
+def _lowered(where: str, model: Network, advice: str) -> tuple[program.Chain, tuple[tuple[Any, ...], ...]]:
+    """Return what a model computes, and that as parts; refuse a model that is not of built-in ones."""
     trainers.refuse_others(f"{where}: the model must not be frozen", model)
     try:
         chain = program.lower_forward(model)
     except program.Obstacle as obstacle:
-        raise ValueError(f"{where}: the model must be of built-in parts alone, but {obstacle}. Use predict.") from None
-    chosen = checked_precision(where, precision, chain.dtype) or chain.dtype.name
+        raise ValueError(f"{where}: the model must be of built-in parts alone, but {obstacle}.{advice}") from None
     parts = [(stage.kind, _values(where, stage), stage.n_in, stage.n_out) for stage in chain.stages]
-    categories = columns_of_categories(model.layers)
-    counts = None if categories is None else tuple(categories[1].tolist())
-    return made(tuple(part for part in parts if part[0] not in program.RANDOM), chosen, counts, n_threads)
+    return chain, tuple(part for part in parts if part[0] not in program.RANDOM)
 
 
 def made(

@@ -165,7 +165,7 @@ static void @periodic(const float *restrict x, const int32_t *restrict columns, 
         const float *factor = w + 2 * n_waves, *added = factor + n_waves * width;
         for (int j = 0; j < width; j++) y[j] = 0;
         for (int f = 0; f < n_waves; f++) {
-            const float turns = @MADD(w[f], x[columns[c]], w[n_waves + f] * 0.15915494f);
+            const float turns = fmaf(w[f], x[columns[c]], w[n_waves + f] * 0.15915494f); /* exactly, as turns are cut */
             const float wave = cosf(6.2831853f * (turns - rintf(turns)));
             for (int j = 0; j < width; j++) y[j] = @MADD(*factor++, wave, y[j]);
         }

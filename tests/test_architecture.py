@@ -96,7 +96,7 @@ FLOORS = [
     {"cli.tasks"},
     {"cli.figures", "cli.measuring", "cli.networks"},
     {"cli.jobs", "cli.report"},
-    {"cli.train", "cli.predict", "cli.evaluate", "cli.info", "cli.bench"},
+    {"cli.train", "cli.predict", "cli.evaluate", "cli.info", "cli.export", "cli.bench"},
     {"cli"},
     {"__main__"},
     {"sklearn.versions", "sklearn.choices", "sklearn.threads"},

@@ -36,6 +36,7 @@ from nnx.members import (
 )
 from nnx.model import Model
 from nnx.noise import missing_seeds
+from nnx.predictor import parts_of
 
 if TYPE_CHECKING:
     from nnx.data.images import Images
@@ -566,6 +567,27 @@ class Ensemble:
             model._require(where)
             trainers.refuse_others(f"{where}: the ensemble must not be saved", model)
         ensembles.save(where, path, self.models, self.counts)
+
+    def export_onnx(self, path: Path) -> None:
+        """Write all members, and the mean of their outputs, to one ONNX file, as `Model.export_onnx` does.
+
+        Raises
+        ------
+        ImportError, ValueError, RuntimeError
+            As `Model.export_onnx`.
+        """
+        from nnx.files import onnx_export
+
+        where = "Ensemble.export_onnx"
+        members = []
+        for model in self.models:
+            model._require(where)
+            trainers.refuse_others(f"{where}: the members must not be exported", model)
+            members.append(parts_of(where, model))
+        dtype = members[0][0]
+        parts = [own for _, own in members]
+        answering = onnx_export.answering(where, self.models[0])
+        onnx_export.export(where, path, parts, dtype, weights=self.weights, **answering)
 
     @classmethod
     def load(cls, path: Path, custom_objects: Mapping[str, type] | None = None) -> Ensemble:

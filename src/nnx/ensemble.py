@@ -576,10 +576,33 @@ class Ensemble:
         from nnx.files import c_source
 
         where = "Ensemble.export_c"
+        members = []
         for model in self.models:
             model._require(where)
-        members = [parts_of(where, model) for model in self.models]
+            trainers.refuse_others(f"{where}: the members must not be exported", model)
+            members.append(parts_of(where, model)[1])
         c_source.write(where, path, members, self.weights.tolist(), self.preprocessor, int8, name)
+
+    def export_onnx(self, path: Path) -> None:
+        """Write all members, and the mean of their outputs, to one ONNX file, as `Model.export_onnx` does.
+
+        Raises
+        ------
+        ImportError, ValueError, RuntimeError
+            As `Model.export_onnx`.
+        """
+        from nnx.files import onnx_export
+
+        where = "Ensemble.export_onnx"
+        members = []
+        for model in self.models:
+            model._require(where)
+            trainers.refuse_others(f"{where}: the members must not be exported", model)
+            members.append(parts_of(where, model))
+        dtype = members[0][0]
+        parts = [own for _, own in members]
+        answering = onnx_export.answering(where, self.models[0])
+        onnx_export.export(where, path, parts, dtype, weights=self.weights, **answering)
 
     @classmethod
     def load(cls, path: Path, custom_objects: Mapping[str, type] | None = None) -> Ensemble:

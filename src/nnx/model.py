@@ -851,7 +851,8 @@ class Model:
 
         where = "Model.export_c"
         self._require(where)
-        c_source.write(where, path, [parts_of(where, self)], [1.0], self.preprocessor, int8, name)
+        trainers.refuse_others(f"{where}: the model must not be exported", self)
+        c_source.write(where, path, [parts_of(where, self)[1]], [1.0], self.preprocessor, int8, name)
 
     def forward(self, X: ArrayLike, training: bool) -> Any:
         """Run the layers on ``X`` and return the last one's output."""
@@ -1009,6 +1010,38 @@ class Model:
         self._require("Model.save")
         trainers.refuse_others("Model.save: the model must not be saved", self)
         model_files.save_model(self, path)
+
+    def export_onnx(self, path: Path) -> None:
+        """Write what `predict` computes to an ONNX file, which ONNX Runtime and other programs run.
+
+        Without a table, the graph has the input ``inputs`` (batch, n_inputs) and the output ``outputs``. With a table,
+        it takes raw rows: for each column of the table an input of its name, (batch, 1), which is float64 with NaN for
+        missing values, or text with "" for them; a date is the number of days since 1970-01-01, with the time of day as
+        a fraction. Outputs are then ``label`` and ``probabilities``, or ``prediction`` in the target's units and
+        ``outputs``. With images, the input is ``pixels``, uint8 (batch, height, width), or (batch, height, width, 3) in
+        colour.
+
+        Parameters
+        ----------
+        path : str or path
+            An existing file is replaced.
+
+        Raises
+        ------
+        ImportError
+            Without the package onnx (the extra ``nnx-core[onnx]``).
+        ValueError
+            For a model with a layer, or a method, that is not built in, and for a table that does not fit it.
+        RuntimeError
+            While another thread trains the model.
+        """
+        from nnx.files import onnx_export
+
+        where = "Model.export_onnx"
+        self._require(where)
+        trainers.refuse_others(f"{where}: the model must not be exported", self)
+        dtype, parts = parts_of(where, self)
+        onnx_export.export(where, path, [parts], dtype, **onnx_export.answering(where, self))
 
     @classmethod
     def load(cls: type[AnyModel], path: Path, custom_objects: Mapping[str, type] | None = None) -> AnyModel:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import ctypes
-import io
 import itertools
 import re
 import shutil
@@ -12,15 +10,17 @@ import subprocess
 
 import numpy as np
 import pytest
-from networks import binary, classifier, regression
+from networks import classifier
 
 import nnx
 from nnx._base.vocabulary import BUILT_IN
-from nnx.files import c_layers, c_network
+from nnx.cli import main
+from nnx.data import dates
+from nnx.files import c_layers, c_network, c_text
 from nnx.layers import walk
 
 #: Compilers that are there, with an option each: with and without multiply-adds of one rounding.
-COMPILERS = {name: options for name, options in (("gcc", "-O1"), ("clang", "-O2 -march=native")) if shutil.which(name)}
+COMPILERS = {name: options for name, options in (("gcc", "-O1"), ("clang", "-O1 -march=native")) if shutil.which(name)}
 WARNINGS = "-std=c99 -Wall -Wextra -Wmissing-prototypes -pedantic -Werror"
 
 pytestmark = [
@@ -137,10 +137,14 @@ def predicted(library, name, rows, n_outputs):
 def library(request, tmp_path_factory):
     """All cases, in float32 and with weights of 8 bits, in one library."""
     folder = tmp_path_factory.mktemp("c")
+    for name, sizes in CHAINS.items():
+        chain(*sizes).export_c(folder / f"{name}.c")
     for name in CASES:
         model_of(name).export_c(folder / f"{name}.c")
         model_of(name).export_c(folder / f"{name}8.c", int8=True)
-    return compiled(folder, request.param, *sorted(folder.glob("*.c")))
+    together = "".join(f'#include "{file.name}"\n' for file in sorted(folder.glob("*.c")))
+    (folder / "together.c").write_text(together)  # compiled in half the time
+    return compiled(folder, request.param, folder / "together.c")
 
 
 def ulps(found, expected, size=None):
@@ -176,3 +180,391 @@ def test_sums_are_within_4_ulp_of_the_largest_output(library, name):
     expected = model.predict(rows)
     found = predicted(library, name, rows, expected.shape[1])
     assert ulps(found, expected, np.abs(expected).max(axis=0)) <= 4
+
+
+def numbers_of_float64(model, rows):
+    """Return a model's outputs, computed in float64 of the same parameters."""
+    values = rows.astype(np.float64)
+    for layer in model.layers:
+        if isinstance(layer, nnx.Layer_Dense):
+            values = values @ layer.weights.astype(np.float64) + layer.biases
+        else:
+            layer = type(layer)()
+            layer.forward(values)
+            values = layer.output
+    return values
+
+
+def test_networks_are_as_near_to_exact_answers_as_nnx_is(library):
+    """Sums of float32 numbers depend on their order: nnx's own variants differ so, too."""
+    for name, sizes in CHAINS.items():
+        model, rows = chain(*sizes), np.random.default_rng(3).normal(size=(300, sizes[0])).astype(np.float32)
+        exact = numbers_of_float64(model, rows)
+        size = np.abs(exact).max(axis=1, keepdims=True)
+        own, found = model.predict(rows), predicted(library, name, rows, sizes[-1])
+        assert ulps(found, exact, size) <= 4 + 2 * ulps(own, exact, size)
+        assert np.median(np.abs(found - own) / np.spacing(size.astype(np.float32))) <= 1
+
+
+def chain(*sizes):
+    """Return a classifier of dense layers with ReLU between them."""
+    np.random.seed(4)
+    model = nnx.Model()
+    for n_inputs, n_neurons in itertools.pairwise(sizes):
+        model.add(nnx.Layer_Dense(n_inputs, n_neurons, weight_initializer="he_normal"))
+        model.add(nnx.Activation_ReLU())
+    model.layers[-1] = nnx.Activation_Softmax()
+    model.finalize()
+    return model
+
+
+CHAINS = {"iris": (8, 16, 4), "spiral": (2, 64, 64, 3), "digits": (64, 100, 50, 10)}
+
+
+# Weights of 8 bits
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_weights_of_8_bits_change_answers_little(library, name):
+    model, rows = model_of(name), rows_of(name)
+    expected = model.predict(rows)
+    found = predicted(library, f"{name}8", rows, expected.shape[1])
+    difference = np.abs(found - expected) / np.abs(expected).max(axis=0)
+    assert difference.max() < 0.06
+    if name == "Dense":
+        assert difference.max() > 1e-4
+
+
+def test_each_column_has_a_scale_of_its_own():
+    weights = np.array([[1e-3, 100, 0, 1e-45], [-2e-3, 50, 0, 0]], np.float32)
+    whole, scales = c_layers.quantized(weights)
+    assert whole.tolist() == [[64, 127, 0, 0], [-127, 64, 0, 0]]
+    np.testing.assert_allclose(scales, [2e-3 / 127, 100 / 127, 0, 0], rtol=1e-6)
+
+
+@each_compiler
+def test_sums_of_8_bits_do_not_overflow(tmp_path, compiler):
+    """All weights and inputs are the largest, with as many inputs as make the sum of 16-bit numbers too large."""
+    n = 2000
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(n, 2, weight_initializer=1.0))
+    model.finalize()
+    model.export_c(tmp_path / "m.c", int8=True)
+    library = compiled(tmp_path, compiler, tmp_path / "m.c")
+    rows = np.array([np.ones(n), np.zeros(n), np.full(n, 1e-40), np.full(n, 1e30), np.full(n, np.nan), [np.inf] * n])
+    found = predicted(library, "m", rows, 2)
+    np.testing.assert_allclose(found[:, 0], [n, 0, 0, n * 1e30, np.nan, np.nan], rtol=1e-5)
+
+
+# Special numbers
+
+
+def test_nan_and_categories_that_there_are_not_make_answers_nan(library):
+    rows = rows_of("Embedding", 6)
+    rows[:, 0] = [3, -1, 0.5, np.nan, 1e30, 2]
+    found = predicted(library, "Embedding", rows, 3)
+    assert np.isnan(found[:5]).all()
+    np.testing.assert_allclose(found[5], model_of("Embedding").predict(rows[5:])[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*ALONE, *SUMS])
+def test_nan_passes_through(library, name):
+    rows = np.full((1, 6), np.nan, np.float32)
+    expected = model_of(name).predict(rows)
+    np.testing.assert_array_equal(np.isnan(predicted(library, name, rows, expected.shape[1])), np.isnan(expected))
+
+
+@pytest.mark.parametrize("name", [name for name in ALONE if name not in ("Thermometer", "PiecewiseLinear")])
+def test_infinity_is_answered_as_by_nnx(library, name):
+    """A column of it alone, as 0 times infinity would be NaN in others."""
+    rows = np.full((2, 6), 0, np.float32)
+    rows[:, 0] = np.inf, -np.inf
+    function = CASES[name]()[-1]
+    random_layer(function)
+    function.forward(rows)
+    library[f"{name}_predict"].restype = None
+    model = model_of(name)
+    np.testing.assert_allclose(predicted(library, name, rows, 6)[:, 0], model.predict(rows)[:, 0], rtol=1e-5, atol=1e-6)
+
+
+# Tables and images
+
+
+def table_data(n=300):
+    rng = np.random.default_rng(5)
+    text = np.array(["a", "b*/", 'c"\\?', "d ü", "e", "f"])
+    return {
+        "plain": rng.normal(1e6, 3, n).round(3).tolist(),
+        "with gaps": [None if i % 7 == 0 else x for i, x in enumerate(rng.exponential(size=n).tolist())],
+        "few */ /* ??/": text[rng.integers(0, 3, n)].tolist(),
+        "many": text[np.minimum(rng.geometric(0.4, n) - 1, 5)].tolist(),
+        "day": (np.datetime64("2020-01-01") + rng.integers(0, 900, n)).astype(str).tolist(),
+    }
+
+
+def cells_of(table, data):
+    """Return rows as C takes them, float64 with NaN for what is missing."""
+    columns = []
+    for column in table.inputs:
+        given = data[column.name]
+        if column.kind == "number":
+            columns.append([np.nan if x is None else x for x in given])
+        elif column.kind == "text":
+            known = {text: code for code, text in enumerate(column.categories)}
+            columns.append([known.get(text, len(known) if column.pooled else np.nan) for text in given])
+        else:
+            parts = dates.parts_of(np.array(given, "datetime64[us]"))
+            columns += [parts[part].tolist() for part in column.parts]
+    return np.array(columns, np.float64).T.copy()
+
+
+@pytest.fixture(scope="module")
+def tables():
+    """For each way of scaling a model of a regression, the first for a pinball loss and the last an ensemble of two."""
+    data = table_data()
+    data["target"] = np.random.default_rng(6).normal(50, 9, 300).tolist()
+    found = {}
+    for scaling, one_hot, members in (("standard", None, 1), ("robust", 3, 1), ("normal", 3, 2)):
+        table = nnx.Table.learn(data, "target", scaling=scaling, indicators=True, rare=20, one_hot=one_hot)
+        models = []
+        for seed in range(members):
+            np.random.seed(seed)
+            model = nnx.Model()
+            embedded = [column for column, _ in table.embedded]
+            if embedded:
+                model.add(nnx.Layer_Embedding(table.n_inputs, embedded, [n for _, n in table.embedded], 2))
+            width = table.n_inputs + len(embedded)
+            outputs = 3 if scaling == "standard" else 1
+            model.add(nnx.Layer_Dense(width, outputs, weight_initializer="he_normal"))
+            model.add(nnx.Activation_Linear())
+            loss = nnx.Loss_Pinball() if outputs == 3 else nnx.Loss_MeanSquaredError()
+            model.set(loss=loss, optimizer=nnx.Optimizer_SGD(), accuracy=nnx.Accuracy_Regression(), table=table)
+            model.finalize()
+            models.append(model)
+        found[scaling] = models[0] if members == 1 else nnx.Ensemble(models)
+    found["normal"].counts = (3, 1)
+    return found, data
+
+
+@each_compiler
+def test_c_prepares_rows_of_tables_and_answers_in_the_targets_units(tmp_path, compiler, tables):
+    models, data = tables
+    for name, model in models.items():
+        model.export_c(tmp_path / f"{name}.c")
+    library = compiled(tmp_path, compiler, *tmp_path.glob("*.c"))
+    for name, model in models.items():
+        expected = model.table.read_inputs(data)
+        inputs, cells = np.empty_like(expected), cells_of(model.table, data)
+        for row, output in zip(cells, inputs, strict=True):
+            library[f"{name}_prepare"](ctypes.c_void_p(row.ctypes.data), ctypes.c_void_p(output.ctypes.data))
+        np.testing.assert_allclose(inputs, expected, rtol=3e-7, atol=0)
+        outputs = predicted(library, name, expected, model.output_width())
+        own = model.predict(expected)
+        assert ulps(outputs, own, np.abs(own).max()) <= 4
+        answer = library[f"{name}_answer"]
+        answer.restype, answer.argtypes = ctypes.c_double, [ctypes.c_void_p]
+        middle = outputs[:, 1:2] if name == "standard" else outputs
+        np.testing.assert_allclose([answer(row.ctypes.data) for row in outputs], model.table.decode(middle), rtol=1e-12)
+
+
+@each_compiler
+def test_c_names_classes(tmp_path, compiler):
+    """Of several outputs, of one, of a hinge loss's one; of images. No name, column or category ends a comment."""
+    data = table_data(60)
+    names = ["no", 'ö "\\ ??/ */']
+    data["target"] = [names[i % 2] for i in range(60)]
+    table = nnx.Table.learn(data, "target", drop=["many", "day"])
+    kinds = {
+        "several": (2, nnx.Activation_Softmax, nnx.Loss_CategoricalCrossentropy),
+        "single": (1, nnx.Activation_Sigmoid, nnx.Loss_BinaryCrossentropy),
+        "hinge": (1, nnx.Activation_Linear, nnx.Loss_Hinge),
+    }
+    for name, (n_outputs, activation, loss) in kinds.items():
+        model = nnx.Model()
+        model.add(nnx.Layer_Dense(table.n_inputs, n_outputs))
+        model.add(activation())
+        accuracy = nnx.Accuracy_Categorical(binary=n_outputs == 1)
+        model.set(loss=loss(), optimizer=nnx.Optimizer_SGD(), accuracy=accuracy, table=table)
+        model.finalize()
+        model.export_c(tmp_path / f"{name}.c")
+    model = classifier(n_inputs=4, n_classes=3)
+    model.set(images=nnx.Images(2, 2, ["circle", "square", "hexagon"]))
+    model.export_c(tmp_path / "images.c")
+    library = compiled(tmp_path, compiler, *tmp_path.glob("*.c"))
+
+    def said(name, *outputs):
+        function = library[f"{name}_answer"]
+        function.restype = ctypes.c_char_p
+        found = function((ctypes.c_float * len(outputs))(*outputs))
+        return None if found is None else found.decode()
+
+    no, yes = table.classes
+    assert [said("several", 0.5, 0.5), said("several", 0.4, 0.6), said("several", 0.5, np.nan)] == [no, yes, None]
+    assert [said("single", 0.5), said("single", 0.51), said("single", np.nan)] == [no, yes, None]
+    assert [said("hinge", 0), said("hinge", 0.1)] == [no, yes]
+    assert [said("images", 0.1, 0.2, 0.7), said("images", 0.1, 0.2, np.inf)] == ["hexagon", None]
+
+
+# The program
+
+
+@each_compiler
+def test_a_program_reads_rows_and_writes_answers(tmp_path, compiler, tables):
+    models, data = tables
+    model, plain = models["standard"], classifier(n_inputs=2)
+    program(tmp_path, compiler, model, "table")
+    program(tmp_path, compiler, plain, "plain")
+    cells = cells_of(model.table, data)[:20]
+    text = "\n".join(",".join("" if np.isnan(x) else repr(x) for x in row) for row in cells.tolist())
+    found = np.array([list(map(float, line.split(","))) for line in run(tmp_path / "table", text).splitlines()])
+    outputs = model.predict(model.table.read_inputs(data)[:20])
+    np.testing.assert_allclose(found[:, :3], outputs, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[:, 3], model.table.decode(found[:, 1:2]), rtol=1e-6)
+
+    found = run(tmp_path / "plain", "1, 2\r\n\n-3e-1,nan\n0.5,-7")
+    np.testing.assert_allclose(
+        [list(map(float, line.split(","))) for line in found.splitlines()],
+        plain.predict([[1, 2], [-0.3, np.nan], [0.5, -7]]),
+        rtol=1e-5,
+    )
+    assert run(tmp_path / "plain", "") == run(tmp_path / "plain", "\n") == ""
+    for text, line in (("1,2\n1,2,3\n", 2), ("1\n", 1), ("1,x\n", 1), ("1;2\n", 1), ("1,2\n3", 2), ("1" * 99, 1)):
+        done = subprocess.run([tmp_path / "plain"], input=text, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (1, f"line {line} must hold 2 numbers with commas between them\n")
+
+
+def program(folder, compiler, model, name):
+    model.export_c(folder / f"{name}.c")
+    command = [compiler, *WARNINGS.split(), "-O1", "-DMAIN", str(folder / f"{name}.c"), "-o", str(folder / name), "-lm"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def run(path, text):
+    done = subprocess.run([path], input=text, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+# Size
+
+
+@each_compiler
+def test_a_small_net_takes_less_than_2_kb_of_code_and_constants(tmp_path, compiler):
+    chain(8, 16, 4).export_c(tmp_path / "m.c")
+    assert bytes_of(tmp_path, compiler) < 2048
+
+
+@each_compiler
+def test_784_128_128_10_with_8_bits_takes_less_than_130_kb(tmp_path, compiler):
+    chain(784, 128, 128, 10).export_c(tmp_path / "m.c", int8=True)
+    assert bytes_of(tmp_path, compiler) < 130_000
+
+
+def bytes_of(folder, compiler):
+    """Return how many bytes of code and constants a file makes, and check what its comment says of constants."""
+    if shutil.which("size") is None:
+        pytest.skip("there is no program size")
+    subprocess.run([compiler, "-std=c99", "-Os", "-c", "m.c", "-o", "m.o"], cwd=folder, check=True)
+    told = subprocess.run(["size", "-A", "m.o"], cwd=folder, capture_output=True, text=True, check=True).stdout
+    sections = {line.split()[0]: int(line.split()[1]) for line in told.splitlines() if line.startswith(".")}
+    assert sections.get(".data", 0) == sections.get(".bss", 0) == 0
+    constants = sum(size for name, size in sections.items() if name.startswith(".rodata"))
+    said = int(re.search(r"Memory: ([\d,]+) bytes", (folder / "m.c").read_text())[1].replace(",", ""))
+    assert abs(constants - said) < 128  # Clang may copy a few of them from the code
+    return sum(size for name, size in sections.items() if name.startswith((".text", ".rodata", ".eh_frame")))
+
+
+def test_values_that_are_needed_at_the_same_time_do_not_share_memory():
+    """Each step's numbers are followed through memory, for nested residuals."""
+    parts = [("fork", (), 4, 4), ("dense", (), 4, 9), ("fork", (), 9, 9), ("relu", (), 9, 9), ("dense", (), 9, 2)]
+    parts += [("dense", (), 2, 9), ("join", (), 9, 9), ("dense", (), 9, 4), ("join", (), 4, 4), ("tanh", (), 4, 4)]
+    flow = c_network.flow_of(parts)
+    held = {}
+    for step in flow.steps:
+        for value in {step.source, step.other} - {0, -1}:
+            for place in range(flow.places[value], flow.places[value] + flow.sizes[value]):
+                assert value == flow.steps[-1].target or held[place] == value
+        if step.target != flow.steps[-1].target:
+            first = flow.places[step.target]
+            assert first + flow.sizes[step.target] <= flow.n_memory
+            held.update(dict.fromkeys(range(first, first + flow.sizes[step.target]), step.target))
+    assert flow.n_memory == 9 + 9 + 2
+
+
+# Names, and what is refused
+
+
+def test_names_in_c_come_from_the_file_or_are_given(tmp_path):
+    for file, name in (("a.c", "a"), ("my-net 2.c", "my_net_2"), ("3.c", "model_3"), ("ü.c", "model")):
+        classifier().export_c(tmp_path / file)
+        assert f"void {name}_predict(" in (tmp_path / file).read_text("ascii")
+    classifier().export_c(tmp_path / "a.c", name="b")
+    assert "b_predict" in (tmp_path / "a.c").read_text()
+    assert "a_predict" not in (tmp_path / "a.c").read_text()
+    for name in ("", "3a", "a-b", "x" * 32, 5):
+        with pytest.raises(ValueError, match=r"Model\.export_c: name must be a name in C, of up to 31 letters"):
+            classifier().export_c(tmp_path / "b.c", name=name)
+    assert not (tmp_path / "b.c").exists()
+
+
+def test_what_c_cannot_do_is_refused_before_a_file_is_written(tmp_path):
+    class Own(nnx.Activation_ReLU):
+        def forward(self, inputs, training=True):
+            self.output = np.abs(inputs)
+
+    model = nnx.Model()
+    model.add(nnx.Layer_Dense(2, 2))
+    model.add(Own())
+    model.finalize()
+    with pytest.raises(ValueError, match=r"Model\.export_c: the model must be of built-in parts alone, but "):
+        model.export_c(tmp_path / "m.c")
+    model = classifier()
+    model.layers[0].weights[0, 0] = np.nan
+    with pytest.raises(
+        ValueError, match=r"Model\.export_c: parameters must be finite numbers in float32, got others in"
+    ):
+        model.export_c(tmp_path / "m.c")
+    model = classifier(dtype="float64")
+    model.layers[0].biases[0, 0] = 1e39
+    with pytest.raises(ValueError, match="must be finite numbers in float32"):
+        nnx.Ensemble([model]).export_c(tmp_path / "m.c")
+    with pytest.raises(ValueError, match=r"Predictor\.export_c: precision must be float32, got bfloat16"):
+        classifier().predictor("bfloat16").export_c(tmp_path / "m.c")
+    with pytest.raises(TypeError, match="int8 must be"):
+        classifier().export_c(tmp_path / "m.c", int8="yes")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_predictor_and_float64_give_the_same_file_as_the_model(tmp_path):
+    model = classifier()
+    model.export_c(tmp_path / "m.c")
+    expected = (tmp_path / "m.c").read_bytes()
+    model.predictor().export_c(tmp_path / "m.c")
+    assert (tmp_path / "m.c").read_bytes() == expected
+    twin = classifier(dtype="float64")
+    twin.set_parameters(model.get_parameters())
+    twin.export_c(tmp_path / "m.c")
+    assert (tmp_path / "m.c").read_bytes() == expected
+
+
+def test_numbers_in_c_have_their_bits(tmp_path):
+    values = np.array([0.1, 1e-45, 3.4028235e38, -0.0, 1 / 3, 16777216], np.float32)
+    found = [np.float32(text.removesuffix("f")) for text in c_text.floats(values)]
+    values[1] = 0  # as compiled kernels have it
+    assert np.array(found).tobytes() == values.tobytes()
+    assert all(re.fullmatch(r"-?\d+(\.\d+)?(e[-+]\d+)?f", text) for text in c_text.floats(values))
+    assert all("." in text or "e" in text for text in c_text.floats(values))
+
+
+def test_the_command_writes_c(tmp_path, capsys):
+    model = classifier()
+    model.save(tmp_path / "m.safetensors")
+    given, wanted = str(tmp_path / "m.safetensors"), str(tmp_path / "m.c")
+    assert main(["export", given, wanted, "--int8", "--name", "net"]) == 0
+    assert "m.c: C source, " in capsys.readouterr().out
+    assert "static const int8_t net_weights" in (tmp_path / "m.c").read_text()
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", given, wanted, "--name", "a b"])
+    assert stopped.value.code == 2
+    assert "name must be a name in C" in capsys.readouterr().err

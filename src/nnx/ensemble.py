@@ -581,7 +581,7 @@ class Ensemble:
             model._require(where)
             trainers.refuse_others(f"{where}: the members must not be exported", model)
             members.append(parts_of(where, model)[1])
-        c_source.write(where, path, members, self.weights.tolist(), self.preprocessor, int8, name)
+        c_source.write(where, path, members, self.weights.tolist(), self.models[0], int8, name)
 
     def export_onnx(self, path: Path) -> None:
         """Write all members, and the mean of their outputs, to one ONNX file, as `Model.export_onnx` does.

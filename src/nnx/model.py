@@ -852,7 +852,7 @@ class Model:
         where = "Model.export_c"
         self._require(where)
         trainers.refuse_others(f"{where}: the model must not be exported", self)
-        c_source.write(where, path, [parts_of(where, self)[1]], [1.0], self.preprocessor, int8, name)
+        c_source.write(where, path, [parts_of(where, self)[1]], [1.0], self, int8, name)
 
     def forward(self, X: ArrayLike, training: bool) -> Any:
         """Run the layers on ``X`` and return the last one's output."""

@@ -35,7 +35,7 @@ class Format(NamedTuple):
 #: The formats by the suffix of the file that is to be written.
 FORMATS = {
     ".onnx": Format("ONNX", "export_onnx"),
-    ".c": Format("C source", "export_c"),
+    ".c": Format("C source", "export_c", ("int8", "name")),
 }
 
 
@@ -57,8 +57,17 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=_run, parser=parser)
 
 
+def _add_c_options(parser: Parser) -> None:
+    """Add the options of C source."""
+    group = parser.add_argument_group("C source")
+    group.add_argument(
+        "--int8", action="store_true", default=None, help="keep weights in 8 bits: a quarter of the memory"
+    )
+    group.add_argument("--name", help="what names in the file begin with; without it, the name of OUT")
+
+
 #: Functions that add the options of one format to the parser, with the default None.
-OPTIONS: list[Callable[[Parser], None]] = []
+OPTIONS: list[Callable[[Parser], None]] = [_add_c_options]
 
 
 def _run(chosen: argparse.Namespace) -> int:

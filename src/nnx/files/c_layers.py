@@ -223,7 +223,8 @@ FORMULAS: dict[str, tuple[str, str, str]] = {
     "gelu": (
         "x * (probability of a normal number below x)",
         "",
-        "const double near = a < -38 ? -38 : a;\n        y[i] = (float)(near * 0.5 * erfc(near * -0.70710678118654752));",
+        "const double near = a < -38 ? -38 : a;\n"
+        "        y[i] = (float)(near * 0.5 * erfc(near * -0.70710678118654752));",
     ),
     "gelu_by_tanh": (
         "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2",
@@ -232,7 +233,11 @@ FORMULAS: dict[str, tuple[str, str, str]] = {
         "        const float z = near * @MADD(near * near, 0.071354814f, 1.5957691f);\n"
         "        y[i] = (a > near ? a : near) / (1 + expf(-z));",
     ),
-    "silu": ("x / (1 + exp(-x))", "", "const float near = a < -87 ? -87 : a;\n        y[i] = near / (1 + expf(-near));"),
+    "silu": (
+        "x / (1 + exp(-x))",
+        "",
+        "const float near = a < -87 ? -87 : a;\n        y[i] = near / (1 + expf(-near));",
+    ),
     "mish": (
         "x * tanh(log(1 + exp(x)))",
         "",
@@ -427,9 +432,7 @@ KEEPING: dict[str, Translation] = {
 KINDS = {*WIDENING, *KEEPING, *FORMULAS, "softmax", "fork", "join"} - {"gelu_by_tanh"}
 
 
-def call_of(
-    unit: Unit, kind: str, values: tuple[Any, ...], sizes: tuple[int, int], x: str, y: str
-) -> str:
+def call_of(unit: Unit, kind: str, values: tuple[Any, ...], sizes: tuple[int, int], x: str, y: str) -> str:
     """Return the statements that compute a part, which is no fork and no join."""
     translate = WIDENING.get(kind) or KEEPING.get(kind)
     if translate is None:

@@ -9,12 +9,15 @@ from typing import Any
 
 from nnx._base import check
 from nnx._base.files import replacing
+from nnx._base.network import Network
 from nnx._base.typing import Path
 from nnx.data.images import Images
 from nnx.data.tables import Table
 from nnx.files import c_tables
 from nnx.files.c_network import as_float32, function_of
 from nnx.files.c_text import Unit, block, comment, identifier
+from nnx.files.model_files import preprocessor_of
+from nnx.losses import AS_THEY_ARE, Answers, answers
 
 MAIN = """
 #ifdef MAIN
@@ -45,15 +48,14 @@ int main(void)
     static float @DECLARED;
     for (long line = 1;; line++) {
         int n = 0, end;
-        double value;
+        double value = NAN;
         do {
             end = @cell(&value);
             if (end == EOF && n == 0 && value != value) return 0;
-            if (end == -2 || n == @N_ROW) break;
-            row[n++] = @CAST;
+            if (n == @N_ROW) end = -2;
+            if (end != -2) row[n++] = @CAST;
         } while (end == ',');
-        if (n == 1 && end == '\\n' && value != value && @N_ROW > 1) continue;
-        if (n < @N_ROW || (end != '\\n' && end != EOF)) {
+@BLANK        if (n < @N_ROW || (end != '\\n' && end != EOF)) {
             fprintf(stderr, "line %ld must hold @N_ROW numbers with commas between them\\n", line);
             return 1;
         }
@@ -70,7 +72,7 @@ def write(
     path: Path,
     members: Sequence[Sequence[Any]],
     weights: Sequence[float],
-    preprocessor: Table | Images | None,
+    model: Network | None,
     int8: bool,
     name: str | None,
 ) -> None:
@@ -84,7 +86,8 @@ def write(
         Of each predictor: tuples of kind, values, n_in and n_out.
     weights : sequence of float
         How much each counts; the sum is 1.
-    preprocessor : Table, Images or None
+    model : Model or None
+        What tells what outputs mean, by its table or images, its loss and its last layer.
     int8 : bool
         Whether weights are kept in 8 bits.
     name : str or None
@@ -92,7 +95,13 @@ def write(
     """
     path = check.path(where, "path", path)
     check.flag(where, "int8", int8)
-    text = source(where, members, weights, preprocessor, int8, _checked_name(where, path, name))
+    preprocessor, said = None, AS_THEY_ARE
+    if model is not None and model.preprocessor is not None:
+        preprocessor_of(where, model)  # refuses one that does not fit
+        preprocessor = model.preprocessor
+        predicts = "numbers" if preprocessor.classes is None else "classes"
+        said = answers(model.loss, model.output_layer_activation, predicts)
+    text = source(where, members, weights, preprocessor, said, int8, _checked_name(where, path, name))
     with replacing(where, path) as file:
         file.write(text.encode("ascii"))
 
@@ -114,10 +123,11 @@ def source(
     members: Sequence[Sequence[Any]],
     weights: Sequence[float],
     preprocessor: Table | Images | None,
+    said: Answers,
     int8: bool,
     name: str,
 ) -> str:
-    """Return the text of a file; the arguments are those of `write`, checked."""
+    """Return the text of a file; the arguments are those of `write`, checked, and what ``said`` the outputs say."""
     from nnx import __version__
 
     unit = Unit(name, int8)
@@ -131,7 +141,7 @@ def source(
         row = c_tables.prepared(unit, table.inputs)
         heads["prepare"] = f"void {name}_prepare(const double *row, float *inputs)"
         functions.append(_body(heads["prepare"], row.statements))
-    answer = _answer(unit, preprocessor, n_outputs, heads)
+    answer = _answer(unit, preprocessor, said, n_outputs, heads)
     functions += [answer] if answer else []
     about = _about(unit, networks, preprocessor, row, heads, n_stack, __version__)
     parts = [
@@ -172,15 +182,17 @@ def _predicting(
     return [*functions, _body(head, calls)], max(stacks) + 8 * n_outputs
 
 
-def _answer(unit: Unit, preprocessor: Table | Images | None, n_outputs: int, heads: dict[str, str]) -> str:
+def _answer(
+    unit: Unit, preprocessor: Table | Images | None, said: Answers, n_outputs: int, heads: dict[str, str]
+) -> str:
     """Return the definition of the function that says what outputs mean, "" if nothing is known of that."""
     if preprocessor is None:
         return ""
-    if preprocessor.__class__ is Images or preprocessor.classes is not None:
-        heads["answer"] = f"const char *{unit.name}_answer(const float *outputs)"
-        return c_tables.class_name(unit, preprocessor.classes or (), n_outputs, heads["answer"])
-    heads["answer"] = f"double {unit.name}_answer(const float *outputs)"
-    return c_tables.number_of(preprocessor.target.mean, preprocessor.target.scale, heads["answer"])
+    if preprocessor.classes is None:
+        heads["answer"] = f"double {unit.name}_answer(const float *outputs)"
+        return c_tables.number_of(preprocessor.target, said, heads["answer"])
+    heads["answer"] = f"const char *{unit.name}_answer(const float *outputs)"
+    return c_tables.class_name(unit, preprocessor.classes, n_outputs, said, heads["answer"])
 
 
 def _about(
@@ -196,7 +208,7 @@ def _about(
     n_inputs, n_outputs = networks[0][0][2], networks[0][-1][3]
     mean_of = f"the mean of {len(networks)} networks, " if len(networks) > 1 else ""
     found = [
-        f"{unit.name}: {mean_of}{n_inputs} inputs, {n_outputs} output{'s' * (n_outputs > 1)}. Written by nnx {version}.",
+        f"{unit.name}: {mean_of}{_count(n_inputs, 'input')}, {_count(n_outputs, 'output')}. Written by nnx {version}.",
         "",
     ]
     found += [f"    {line}" for line in dict.fromkeys(map(_layers, networks))]
@@ -206,9 +218,9 @@ def _about(
         "",
         *[f"    {head};" for head in heads.values()],
         "",
-        f"Memory: {unit.n_bytes:,} bytes of constants, and on the stack {n_stack:,} bytes of numbers between layers and",
-        "some 200 more for calls. Nothing is allocated and nothing kept, so any number of threads may call it. inputs",
-        "and outputs may not overlap. An input that is not a number makes the outputs that depend on it NAN.",
+        f"Memory: {unit.n_bytes:,} bytes of constants; on the stack {n_stack:,} of numbers between layers, and some",
+        "200 for calls. Nothing is allocated, and nothing is kept: any number of threads may call these functions.",
+        "inputs and outputs must not overlap. Outputs that depend on an input that is NAN are NAN.",
     ]
     if unit.int8:
         found += ["", "Weights are whole numbers of 8 bits, each column with a scale of its own."]
@@ -220,20 +232,30 @@ def _about(
             f"image of {preprocessor.height} rows of {preprocessor.width}, row after row.",
         ]
     if row is not None:
-        found += ["", "prepare makes inputs of a row of the table, which has NAN for what is missing:", ""]
+        found += [
+            "",
+            "prepare makes inputs of a row of the table, which has NAN for what is missing:",
+            "",
+        ]
         found += [f"    {cell}" for cell in row.cells]
+        if any(cell.startswith(" ") for cell in row.cells):
+            found += ["", "Any other number in place of a category is taken for a missing one."]
     if preprocessor is not None:
         is_number = isinstance(preprocessor, Table) and preprocessor.classes is None
         target = preprocessor.target.name if isinstance(preprocessor, Table) else "the class"
         of_class = "the number" if is_number else "the name of the class, or 0 if outputs are not finite"
         found += ["", f"answer returns what outputs say of {comment(target)}: {of_class}."]
-    reads = "rows of the table, such numbers with commas" if row is not None else "rows of inputs with commas"
+    reads = "rows as prepare takes them" if row is not None else "rows of inputs"
     found += [
         "",
-        f"Compiled with -DMAIN and linked with -lm, it is a program that reads {reads}",
-        f"from standard input and writes outputs{' and answer' if preprocessor is not None else ''}.",
+        f"Compiled with -DMAIN and linked with -lm, it is a program that reads {reads} from standard input,",
+        f"one in a line with commas between numbers, and writes outputs{' and answer' if preprocessor else ''}.",
     ]
     return found
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _layers(parts: Sequence[Any]) -> str:
@@ -263,6 +285,11 @@ def _main(
     calls.append("putchar('\\n');")
     n_row = n_inputs if row is None else sum(not cell.startswith(" ") for cell in row.cells)
     declared = f"outputs[{n_outputs}]" if row is None else f"inputs[{n_inputs}], outputs[{n_outputs}]"
-    text = MAIN.replace("@ROW_t", "float" if row is None else "double").replace("@N_ROW", str(n_row))
+    blank = "        if (n == 1 && end == '\\n' && value != value) continue; /* a blank line */\n" if n_row > 1 else ""
+    text = (
+        MAIN.replace("@BLANK", blank)
+        .replace("@ROW_t", "float" if row is None else "double")
+        .replace("@N_ROW", str(n_row))
+    )
     text = text.replace("@DECLARED", declared).replace("@CAST", "(float)value" if row is None else "value")
     return unit.named(text.replace("@BODY", "\n".join(f"        {call}" for call in calls)))

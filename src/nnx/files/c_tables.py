@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from nnx.data.columns import Date, Number, Text
 from nnx.data.scaling import NORMAL, ROBUST, normal_scores
-from nnx.files.c_text import Unit, comment, floats, string
+from nnx.files.c_text import Unit, comment, string
+from nnx.losses import Answers
 
 STANDARD_C = """
 /* A number of a row, scaled; 0 for a missing one. */
@@ -77,7 +76,7 @@ NAME_OF_TWO_C = """
 {head}
 {{
     if (!(outputs[0] - outputs[0] == 0)) return 0; /* not finite */
-    return @classes[outputs[0] > 0.5f];
+    return @classes[outputs[0] > {limit}];
 }}
 """
 
@@ -91,11 +90,16 @@ class Row:
         self.n_inputs = 0
 
 
-def prepared(unit: Unit, columns: Sequence[Any]) -> Row:
+def prepared(unit: Unit, columns: Sequence[Number | Text | Date]) -> Row:
     """Return how a table's columns become inputs."""
     row = Row()
     for column in columns:
-        {Number: _number, Text: _text, Date: _date}[type(column)](unit, row, column)
+        if isinstance(column, Number):
+            _number(unit, row, column)
+        elif isinstance(column, Text):
+            _text(unit, row, column)
+        else:
+            _date(unit, row, column)
     return row
 
 
@@ -160,16 +164,18 @@ def _cell(row: Row, text: str) -> str:
     return f"row[{place}]"
 
 
-def class_name(unit: Unit, classes: Sequence[str], n_outputs: int, head: str) -> str:
+def class_name(unit: Unit, classes: Sequence[str], n_outputs: int, said: Answers, head: str) -> str:
     """Return the definitions of the names of classes, and of the function that returns that of outputs."""
     names = "".join(f"    {string(name)},\n" for name in classes)
     unit.n_bytes += sum(len(name.encode("utf-8", "surrogatepass")) + 1 for name in classes)
     constants = unit.named(f"static const char *const @classes[{len(classes)}] = {{\n{names}}};\n")
-    source = NAME_OF_TWO_C if n_outputs == 1 else NAME_C
-    return constants + unit.named(source.format(head=head, n_outputs=n_outputs))
+    if n_outputs == 1:
+        return constants + unit.named(NAME_OF_TWO_C.format(head=head, limit="0" if said.signs else "0.5f"))
+    return constants + unit.named(NAME_C.format(head=head, n_outputs=n_outputs))
 
 
-def number_of(mean: float, scale: float, head: str) -> str:
-    """Return the definition of the function that returns an output as a number in the target's units."""
-    mean_text, scale_text = floats(np.array([mean, scale], np.float64), double=True)
-    return f"{head}\n{{\n    return outputs[0] * {scale_text} + {mean_text};\n}}"
+def number_of(target: Any, said: Answers, head: str) -> str:
+    """Return the definition of the function that returns what outputs say as a number in the target's units."""
+    chosen = f"outputs[{said.begin}]"
+    value = f"exp({chosen})" if said.exponential else chosen
+    return f"{head}\n{{\n    return {value} * {target.scale!r} + {target.mean!r};\n}}"

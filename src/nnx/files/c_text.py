@@ -61,7 +61,7 @@ class Unit:
 
 def floats(values: Array, double: bool = False) -> list[str]:
     """Return numbers as C has them, in the fewest digits that give their bits."""
-    kept = values if double else np.where(np.abs(values) < LEAST, values.dtype.type(0), values)
+    kept = values if double else np.where(np.abs(values) < LEAST, np.copysign(values.dtype.type(0), values), values)
     return [text if double else f"{text}f" for text in kept.astype("U").tolist()]
 
 

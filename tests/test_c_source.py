@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +18,12 @@ import nnx
 from nnx._base.vocabulary import BUILT_IN
 from nnx.cli import main
 from nnx.data import dates
-from nnx.files import c_layers, c_network, c_text
+from nnx.files import c_layers, c_network, c_tables, c_text
 from nnx.layers import walk
 
 #: Compilers that are there, with an option each: with and without multiply-adds of one rounding.
 COMPILERS = {name: options for name, options in (("gcc", "-O1"), ("clang", "-O1 -march=native")) if shutil.which(name)}
+PAGE = (Path(__file__).parents[1] / "docs" / "c-source.md").read_text(encoding="utf-8")
 WARNINGS = "-std=c99 -Wall -Wextra -Wmissing-prototypes -pedantic -Werror"
 
 pytestmark = [
@@ -174,7 +177,7 @@ def test_layers_without_sums_are_within_4_ulp(library, name):
     assert ulps(found, expected, size) <= 4
 
 
-@pytest.mark.parametrize("name", SUMS)
+@pytest.mark.parametrize("name", [*SUMS, *CATEGORIES])
 def test_sums_are_within_4_ulp_of_the_largest_output(library, name):
     model, rows = model_of(name), rows_of(name)
     expected = model.predict(rows)
@@ -299,7 +302,7 @@ def table_data(n=300):
         "with gaps": [None if i % 7 == 0 else x for i, x in enumerate(rng.exponential(size=n).tolist())],
         "few */ /* ??/": text[rng.integers(0, 3, n)].tolist(),
         "many": text[np.minimum(rng.geometric(0.4, n) - 1, 5)].tolist(),
-        "day": (np.datetime64("2020-01-01") + rng.integers(0, 900, n)).astype(str).tolist(),
+        "day": [None, *(np.datetime64("1899-12-01T00:00:00") + rng.integers(0, 6e9, n - 1)).astype(str).tolist()],
     }
 
 
@@ -314,8 +317,8 @@ def cells_of(table, data):
             known = {text: code for code, text in enumerate(column.categories)}
             columns.append([known.get(text, len(known) if column.pooled else np.nan) for text in given])
         else:
-            parts = dates.parts_of(np.array(given, "datetime64[us]"))
-            columns += [parts[part].tolist() for part in column.parts]
+            moments = np.array([x or "NaT" for x in given], "datetime64[us]")
+            columns.append(np.where(np.isnat(moments), np.nan, moments.astype(np.float64) / 86_400_000_000).tolist())
     return np.array(columns, np.float64).T.copy()
 
 
@@ -366,6 +369,31 @@ def test_c_prepares_rows_of_tables_and_answers_in_the_targets_units(tmp_path, co
         answer.restype, answer.argtypes = ctypes.c_double, [ctypes.c_void_p]
         middle = outputs[:, 1:2] if name == "standard" else outputs
         np.testing.assert_allclose([answer(row.ctypes.data) for row in outputs], model.table.decode(middle), rtol=1e-12)
+
+
+@each_compiler
+def test_parts_of_dates_are_those_of_nnx(tmp_path, compiler):
+    """At each day of the years around centuries and the ends, and at random moments."""
+    days = [np.arange(f"{year:04}-01-01", f"{year + 1:04}-01-01", dtype="datetime64[D]") for year in YEARS]
+    moments = np.random.default_rng(7).integers(-62_135_596_800, 253_402_300_799, 2000).astype("datetime64[s]")
+    moments = np.concatenate([*days, moments]).astype("datetime64[us]")
+    unit = c_text.Unit("m", False)
+    unit.function("date", c_tables.DATE_C)
+    (tmp_path / "m.c").write_text(
+        "#include <math.h>\n#include <stdint.h>\ndouble part_of(double days, int part);\n"
+        + unit.functions["date"]
+        + "\ndouble part_of(double days, int part) { return m_date(days, part); }\n"
+    )
+    part_of = compiled(tmp_path, compiler, tmp_path / "m.c").part_of
+    part_of.restype, part_of.argtypes = ctypes.c_double, [ctypes.c_double, ctypes.c_int]
+    for number, (part, expected) in enumerate(dates.parts_of(moments).items()):
+        found = [part_of(x, number) for x in (moments.astype(np.float64) / 86_400_000_000).tolist()]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-8 if part == "hour" else 1e-12, err_msg=part)
+    assert tuple(dates.parts_of(moments)) == dates.PARTS
+    assert all(np.isnan(part_of(x, 1)) for x in (np.nan, np.inf, -719163, 2932897, 1e300))
+
+
+YEARS = (1, 4, 100, 1899, 1900, 1904, 1969, 1970, 1972, 2000, 2100, 9998)
 
 
 @each_compiler
@@ -556,6 +584,61 @@ def test_numbers_in_c_have_their_bits(tmp_path):
     assert np.array(found).tobytes() == values.tobytes()
     assert all(re.fullmatch(r"-?\d+(\.\d+)?(e[-+]\d+)?f", text) for text in c_text.floats(values))
     assert all("." in text or "e" in text for text in c_text.floats(values))
+
+
+@each_compiler
+def test_the_page_s_example_runs(tmp_path, compiler, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,), (caller,), commands = (
+        re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) for language in ("python", "c", "sh")
+    )
+    exec(compile(code, "docs/c-source.md", "exec"), {})
+    expected = np.array(re.findall(r"[\d.e-]+", capsys.readouterr().out), np.float64)
+    (tmp_path / "main.c").write_text(caller)
+    found = []
+    for lines in commands:
+        script = re.sub(
+            "^cc ", f"{compiler} {WARNINGS.replace('-Wmissing-prototypes ', '')} ", lines, flags=re.MULTILINE
+        )
+        done = subprocess.run(["sh", "-ec", script], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        found.append(np.array(re.split("[ ,]", done.stdout.strip()), np.float64))
+    np.testing.assert_allclose(found, [expected, expected], atol=1e-5)
+
+
+def test_weights_of_8_bits_cost_fashion_mnist_little(tmp_path, request):
+    (train, y, test, labels), n = fashion_mnist_data(request), 128
+    np.random.seed(0)
+    model = nnx.Model()
+    for layer in (
+        nnx.Layer_Dense(784, n, weight_initializer="he_normal"),
+        nnx.Activation_ReLU(),
+        nnx.Layer_Dense(n, n, weight_initializer="he_normal"),
+        nnx.Activation_ReLU(),
+        nnx.Layer_Dense(n, 10),
+        nnx.Activation_Softmax(),
+    ):
+        model.add(layer)
+    optimizer, accuracy = nnx.Optimizer_Adam(0.001), nnx.Accuracy_Categorical()
+    model.set(loss=nnx.Loss_CategoricalCrossentropy(), optimizer=optimizer, accuracy=accuracy)
+    model.finalize()
+    model.train(train[:20000], y[:20000], epochs=1, batch_size=128, shuffle=True, seed=0, print_every=None)
+    model.export_c(tmp_path / "m.c", int8=True)
+    found = predicted(compiled(tmp_path, next(iter(COMPILERS)), tmp_path / "m.c"), "m", test, 10)
+    expected = np.mean(model.predict(test).argmax(axis=1) == labels)
+    assert expected > 0.75
+    assert np.mean(found.argmax(axis=1) == labels) >= expected - 0.003
+
+
+def fashion_mnist_data(request):
+    """Return Fashion-MNIST as rows from -1 to 1, or skip the test."""
+    home = os.environ.get("NNX_DATA_HOME")
+    if not home or not Path(home, "fashion-mnist").exists():
+        reason = "there is no fashion-mnist in NNX_DATA_HOME"
+        (pytest.fail if request.config.getoption("--require-data") else pytest.skip)(reason)
+    X, y, X_test, y_test = nnx.load_fashion_mnist()
+    rows = [(images.reshape(len(images), -1).astype(np.float32) - 127.5) / 127.5 for images in (X, X_test)]
+    return rows[0], y, rows[1], y_test
 
 
 def test_the_command_writes_c(tmp_path, capsys):

@@ -128,8 +128,6 @@ def source(
     name: str,
 ) -> str:
     """Return the text of a file; the arguments are those of `write`, checked, and what ``said`` the outputs say."""
-    from nnx import __version__
-
     unit = Unit(name, int8)
     networks = [as_float32(where, parts) for parts in members]
     n_inputs, n_outputs = networks[0][0][2], networks[0][-1][3]
@@ -143,7 +141,7 @@ def source(
         functions.append(_body(heads["prepare"], row.statements))
     answer = _answer(unit, preprocessor, said, n_outputs, heads)
     functions += [answer] if answer else []
-    about = _about(unit, networks, preprocessor, row, heads, n_stack, __version__)
+    about = _about(unit, networks, preprocessor, row, heads, n_stack)
     parts = [
         block(about),
         "#include <math.h>\n#include <stddef.h>\n#include <stdint.h>",
@@ -202,13 +200,12 @@ def _about(
     row: c_tables.Row | None,
     heads: dict[str, str],
     n_stack: int,
-    version: str,
 ) -> list[str]:
     """Return the lines of the comment at the file's head."""
     n_inputs, n_outputs = networks[0][0][2], networks[0][-1][3]
     mean_of = f"the mean of {len(networks)} networks, " if len(networks) > 1 else ""
     found = [
-        f"{unit.name}: {mean_of}{_count(n_inputs, 'input')}, {_count(n_outputs, 'output')}. Written by nnx {version}.",
+        f"{unit.name}: {mean_of}{_count(n_inputs, 'input')}, {_count(n_outputs, 'output')}. Written by nnx.",
         "",
     ]
     found += [f"    {line}" for line in dict.fromkeys(map(_layers, networks))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nnx.data import dates
 from nnx.data.columns import Date, Number, Text
 from nnx.data.scaling import NORMAL, ROBUST, normal_scores
 from nnx.files.c_text import Unit, comment, string
@@ -41,6 +42,41 @@ static float @normal(double value, const double *numbers, const double *scores, 
     }
     const double slope = (scores[high] - scores[low]) / (numbers[high] - numbers[low]);
     return (float)(slope * (value - numbers[low]) + scores[low]);
+}
+"""
+
+#: Parts in the order of `nnx.data.dates.PARTS`.
+DATE_C = """
+/* How many days after 1970-01-01 a year begins. */
+static int32_t @new_year(int32_t year)
+{
+    const int32_t before = year - 1;
+    return 365 * before + before / 4 - before / 100 + before / 400 - 719162;
+}
+
+/* A part of a date: days since 1970 with their fraction, year, month, weekday from 0 on Monday, sine and cosine of the
+ * day's place in its year, hour with its fraction; NAN outside of the years 1 to 9999. */
+static double @date(double days, int part)
+{
+    static const int8_t lengths[12] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    if (!(days >= -719162 && days < 2932897)) return NAN;
+    const int32_t day = (int32_t)floor(days);
+    int32_t year = 1970 + day / 366, month = 0, left;
+    while (@new_year(year) > day) year--;
+    while (@new_year(year + 1) <= day) year++;
+    const int32_t in_year = day - @new_year(year), length = @new_year(year + 1) - @new_year(year);
+    for (left = in_year; month < 11 && left >= lengths[month] + (month == 1 && length == 366); month++)
+        left -= lengths[month] + (month == 1 && length == 366);
+    const double angle = 6.283185307179586 * in_year / length;
+    switch (part) {
+    case 0: return days;
+    case 1: return year;
+    case 2: return month + 1;
+    case 3: return (day + 719169) % 7;
+    case 4: return sin(angle);
+    case 5: return cos(angle);
+    default: return 24 * (days - day);
+    }
 }
 """
 
@@ -135,27 +171,15 @@ def _text(unit: Unit, row: Row, column: Text) -> None:
 
 
 def _date(unit: Unit, row: Row, column: Date) -> None:
-    standard = unit.function("standard", STANDARD_C)
+    value = _cell(row, f"{comment(column.name)}: a date, in days since 1970-01-01 with their fraction, of 0001 to 9999")
+    standard, part_of = unit.function("standard", STANDARD_C), unit.function("date", DATE_C)
     for part, mean, scale in zip(column.parts, column.means, column.scales, strict=True):
-        value = _cell(row, f"{comment(column.name)}: of the date, {PARTS[part]}")
-        label = f"/* {comment(column.name)}, {part} */"
-        row.statements.append(f"inputs[{row.n_inputs}] = {standard}({value}, {mean!r}, {scale!r}); {label}")
+        call = f"{standard}({part_of}({value}, {dates.PARTS.index(part)}), {mean!r}, {scale!r})"
+        row.statements.append(f"inputs[{row.n_inputs}] = {call}; /* {comment(column.name)}: {part} */")
         row.n_inputs += 1
     if column.indicator:
-        row.statements.append(f"inputs[{row.n_inputs}] = {value} != {value};")
+        row.statements.append(f"inputs[{row.n_inputs}] = {part_of}({value}, 0) != {part_of}({value}, 0);")
         row.n_inputs += 1
-
-
-#: What C is given of a date.
-PARTS = {
-    "days": "the days since 1970-01-01, with their fraction",
-    "year": "the year",
-    "month": "the month, 1 to 12",
-    "weekday": "the weekday, 0 for Monday",
-    "sine": "sin(2 pi d / n), for day d, from 0 on, of a year of n days",
-    "cosine": "cos(2 pi d / n), for day d, from 0 on, of a year of n days",
-    "hour": "the hour, with its fraction",
-}
 
 
 def _cell(row: Row, text: str) -> str:

@@ -106,11 +106,11 @@ LAYER_NORM = """
 static void @layer_norm(const float *x, const float *w, const float *b, double epsilon, int n, float *y)
 {
     double mean = 0, variance = 0;
-    for (int i = 0; i < n; i++) mean += x[i];
+    for (int i = 0; i < n; i++) mean += (double)x[i];
     mean /= n;
-    for (int i = 0; i < n; i++) variance += (x[i] - mean) * (x[i] - mean);
+    for (int i = 0; i < n; i++) variance += ((double)x[i] - mean) * ((double)x[i] - mean);
     const double deviation = sqrt(variance / n + epsilon);
-    for (int i = 0; i < n; i++) y[i] = @MADD((float)((x[i] - mean) / deviation), w[i], b[i]);
+    for (int i = 0; i < n; i++) y[i] = @MADD((float)(((double)x[i] - mean) / deviation), w[i], b[i]);
 }
 """
 
@@ -223,7 +223,7 @@ FORMULAS: dict[str, tuple[str, str, str]] = {
     "gelu": (
         "x * (probability of a normal number below x)",
         "",
-        "const double near = a < -38 ? -38 : a;\n"
+        "const double near = a < -38 ? -38 : (double)a;\n"
         "        y[i] = (float)(near * 0.5 * erfc(near * -0.70710678118654752));",
     ),
     "gelu_by_tanh": (

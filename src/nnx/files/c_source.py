@@ -173,7 +173,7 @@ def _predicting(
         stacks.append(n_stack)
         calls += [
             f"{own}(inputs, outputs);",
-            f"for (int i = 0; i < {n_outputs}; i++) total[i] += {float(weight)!r} * outputs[i];",
+            f"for (int i = 0; i < {n_outputs}; i++) total[i] += {float(weight)!r} * (double)outputs[i];",
         ]
     calls.insert(0, f"double total[{n_outputs}] = {{0}};")
     calls.append(f"for (int i = 0; i < {n_outputs}; i++) outputs[i] = (float)total[i];")

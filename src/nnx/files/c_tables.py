@@ -200,6 +200,6 @@ def class_name(unit: Unit, classes: Sequence[str], n_outputs: int, said: Answers
 
 def number_of(target: Any, said: Answers, head: str) -> str:
     """Return the definition of the function that returns what outputs say as a number in the target's units."""
-    chosen = f"outputs[{said.begin}]"
+    chosen = f"(double)outputs[{said.begin}]"
     value = f"exp({chosen})" if said.exponential else chosen
     return f"{head}\n{{\n    return {value} * {target.scale!r} + {target.mean!r};\n}}"

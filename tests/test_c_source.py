@@ -343,7 +343,7 @@ TRYING = """
 #include <stdlib.h>
 #define TRY(predict, n, m) { \\
     float *x = malloc(n * sizeof *x), *y = malloc(m * sizeof *y); \\
-    for (int i = 0; i < n; i++) x[i] = rand() % 3 ? (float)(rand() % 2000 - 1000) / 200 : odd[rand() % 8]; \\
+    for (int i = 0; i < n; i++) x[i] = rand() % 3 ? (float)(rand() % 81 - 40) / 4 : odd[rand() % 8]; \\
     predict(x, y); free(x); free(y); }
 int main(void)
 {

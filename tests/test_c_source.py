@@ -361,11 +361,11 @@ CALLS
 
 def table_data(n=300):
     rng = np.random.default_rng(5)
-    text = np.array(["a", "b*/", 'c"\\?', "d ü", "e", "f"])
+    text = np.array(["a", "b*/@", 'c"\\?', "d ü", "e", "f"])
     return {
         "plain": rng.normal(1e6, 3, n).round(3).tolist(),
         "with gaps": [None if i % 7 == 0 else x for i, x in enumerate(rng.exponential(size=n).tolist())],
-        "few */ /* ??/": text[rng.integers(0, 3, n)].tolist(),
+        "few */ /* ??/ @": text[rng.integers(0, 3, n)].tolist(),
         "many": text[np.minimum(rng.geometric(0.4, n) - 1, 5)].tolist(),
         "day": [None, *(np.datetime64("1899-12-01T00:00:00") + rng.integers(0, 6e9, n - 1)).astype(str).tolist()],
     }
@@ -465,7 +465,7 @@ YEARS = (1, 4, 100, 1899, 1900, 1904, 1969, 1970, 1972, 2000, 2100, 9998)
 def test_c_names_classes(tmp_path, compiler):
     """Of several outputs, of one, of a hinge loss's one; of images. No name, column or category ends a comment."""
     data = table_data(60)
-    names = ["no", 'ö "\\ ??/ */']
+    names = ["no", '@ö "\\ ??/ */']
     data["target"] = [names[i % 2] for i in range(60)]
     table = nnx.Table.learn(data, "target", drop=["many", "day"])
     kinds = {

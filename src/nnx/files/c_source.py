@@ -10,6 +10,7 @@ from typing import Any
 from nnx._base import check
 from nnx._base.files import replacing
 from nnx._base.network import Network
+from nnx._base.text import abridged
 from nnx._base.typing import Path
 from nnx.data.images import Images
 from nnx.data.tables import Table
@@ -113,7 +114,7 @@ def _checked_name(where: str, path: str, name: str | None) -> str:
         return name if identifier(name) else f"model_{name}"[:31]
     if not identifier(name):
         raise ValueError(
-            f"{where}: name must be a name in C, of up to 31 letters, digits and underscores, got {name!r}."
+            f"{where}: name must be a name in C, of up to 31 letters, digits and underscores, got {abridged(name)}."
         )
     return name
 

@@ -192,7 +192,7 @@ def class_name(unit: Unit, classes: Sequence[str], n_outputs: int, said: Answers
     """Return the definitions of the names of classes, and of the function that returns that of outputs."""
     names = "".join(f"    {string(name)},\n" for name in classes)
     unit.n_bytes += sum(len(name.encode("utf-8", "surrogatepass")) + 1 for name in classes)
-    constants = unit.named(f"static const char *const @classes[{len(classes)}] = {{\n{names}}};\n")
+    constants = f"static const char *const {unit.name}_classes[{len(classes)}] = {{\n{names}}};\n"
     if n_outputs == 1:
         return constants + unit.named(NAME_OF_TWO_C.format(head=head, limit="0" if said.signs else "0.5f"))
     return constants + unit.named(NAME_C.format(head=head, n_outputs=n_outputs))

@@ -827,7 +827,7 @@ class Model:
 
         It is C99 and needs ``math.h`` alone. It computes in float32. A ``table`` is in it as a function that makes
         inputs of a row, and ``table`` or ``images`` as one that says what outputs mean. A comment at its head says how
-        to call them, and how much memory they take ([more](../docs/c-source.md)).
+        to call them, and how much memory they take; docs/c-source.md says how near its answers are.
 
         Parameters
         ----------

@@ -36,6 +36,7 @@ from nnx.members import (
 )
 from nnx.model import Model
 from nnx.noise import missing_seeds
+from nnx.predictor import parts_of
 
 if TYPE_CHECKING:
     from nnx.data.images import Images
@@ -566,6 +567,42 @@ class Ensemble:
             model._require(where)
             trainers.refuse_others(f"{where}: the ensemble must not be saved", model)
         ensembles.save(where, path, self.models, self.counts)
+
+    def export_c(self, path: Path, *, int8: bool = False, name: str | None = None) -> None:
+        """Write a C file that predicts as this ensemble does: all its members, and their mean.
+
+        As `Model.export_c`, which says what the arguments are and what is refused.
+        """
+        from nnx.files import c_source
+
+        where = "Ensemble.export_c"
+        members = []
+        for model in self.models:
+            model._require(where)
+            trainers.refuse_others(f"{where}: the members must not be exported", model)
+            members.append(parts_of(where, model)[1])
+        c_source.write(where, path, members, self.weights.tolist(), self.models[0], int8, name)
+
+    def export_onnx(self, path: Path) -> None:
+        """Write all members, and the mean of their outputs, to one ONNX file, as `Model.export_onnx` does.
+
+        Raises
+        ------
+        ImportError, ValueError, RuntimeError
+            As `Model.export_onnx`.
+        """
+        from nnx.files import onnx_export
+
+        where = "Ensemble.export_onnx"
+        members = []
+        for model in self.models:
+            model._require(where)
+            trainers.refuse_others(f"{where}: the members must not be exported", model)
+            members.append(parts_of(where, model))
+        dtype = members[0][0]
+        parts = [own for _, own in members]
+        answering = onnx_export.answering(where, self.models[0])
+        onnx_export.export(where, path, parts, dtype, weights=self.weights, **answering)
 
     @classmethod
     def load(cls, path: Path, custom_objects: Mapping[str, type] | None = None) -> Ensemble:

@@ -39,7 +39,7 @@ from nnx.layers import Layer_Dense, Layer_Input, Layer_Members, Layer_Residual, 
 from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Loss, Loss_CategoricalCrossentropy
 from nnx.noise import missing_seeds
 from nnx.optimizers import forgetting_averages
-from nnx.predictor import Predictor, freeze
+from nnx.predictor import Predictor, freeze, parts_of
 from nnx.residual import check_members, check_widths, members_of, refuse_twice
 
 if TYPE_CHECKING:
@@ -855,6 +855,38 @@ class Model:
         self._require("Model.predictor")
         return freeze(self, precision, threads)
 
+    def export_c(self, path: Path, *, int8: bool = False, name: str | None = None) -> None:
+        """Write a C file that predicts as this model does, for programs without Python and for microcontrollers.
+
+        It is C99 and needs ``math.h`` alone. It computes in float32. A ``table`` is in it as a function that makes
+        inputs of a row, and ``table`` or ``images`` as one that says what outputs mean. A comment at its head says how
+        to call them, and how much memory they take; docs/c-source.md says how near its answers are.
+
+        Parameters
+        ----------
+        path : path-like
+            It is replaced as a whole or not at all.
+        int8 : bool
+            Keep the weights of dense and spline layers in 8 bits: a quarter of the memory. Each column of weights has a
+            scale, the largest of them divided by 127; biases stay float32.
+        name : str, optional
+            What all names in the file begin with, so that several models can be linked: the file's name without it.
+
+        Raises
+        ------
+        ValueError
+            For a model with a layer, or a method, that is not built in; for parameters that are not finite; for another
+            name.
+        RuntimeError
+            While another thread trains the model.
+        """
+        from nnx.files import c_source
+
+        where = "Model.export_c"
+        self._require(where)
+        trainers.refuse_others(f"{where}: the model must not be exported", self)
+        c_source.write(where, path, [parts_of(where, self)[1]], [1.0], self, int8, name)
+
     def forward(self, X: ArrayLike, training: bool) -> Any:
         """Run the layers on ``X`` and return the last one's output, behind a `Layer_Members` a row for each member."""
         self._require("Model.forward")
@@ -1012,6 +1044,38 @@ class Model:
         self._require("Model.save")
         trainers.refuse_others("Model.save: the model must not be saved", self)
         model_files.save_model(self, path)
+
+    def export_onnx(self, path: Path) -> None:
+        """Write what `predict` computes to an ONNX file, which ONNX Runtime and other programs run.
+
+        Without a table, the graph has the input ``inputs`` (batch, n_inputs) and the output ``outputs``. With a table,
+        it takes raw rows: for each column of the table an input of its name, (batch, 1), which is float64 with NaN for
+        missing values, or text with "" for them; a date is the number of days since 1970-01-01, with the time of day as
+        a fraction. Outputs are then ``label`` and ``probabilities``, or ``prediction`` in the target's units and
+        ``outputs``. With images, the input is ``pixels``, uint8 (batch, height, width), or (batch, height, width, 3) in
+        colour.
+
+        Parameters
+        ----------
+        path : str or path
+            An existing file is replaced.
+
+        Raises
+        ------
+        ImportError
+            Without the package onnx (the extra ``nnx-core[onnx]``).
+        ValueError
+            For a model with a layer, or a method, that is not built in, and for a table that does not fit it.
+        RuntimeError
+            While another thread trains the model.
+        """
+        from nnx.files import onnx_export
+
+        where = "Model.export_onnx"
+        self._require(where)
+        trainers.refuse_others(f"{where}: the model must not be exported", self)
+        dtype, parts = parts_of(where, self)
+        onnx_export.export(where, path, [parts], dtype, **onnx_export.answering(where, self))
 
     @classmethod
     def load(cls: type[AnyModel], path: Path, custom_objects: Mapping[str, type] | None = None) -> AnyModel:

@@ -191,6 +191,38 @@ class Predictor(_kernels.DirectCall):
         n_threads = config.checked_threads(where, "threads", threads)
         return made(*predictors.load(where, path), n_threads)
 
+    def export_onnx(self, path: Path) -> None:
+        """Write the predictor to an ONNX file, as `Model.export_onnx` does.
+
+        Raises
+        ------
+        ImportError
+            Without the package onnx (the extra ``nnx-core[onnx]``).
+        ValueError
+            For a predictor that multiplies in bfloat16, which ONNX cannot say.
+        """
+        from nnx.files import onnx_export
+
+        where = "Predictor.export_onnx"
+        if self.precision == "bfloat16":
+            raise ValueError(f"{where}: precision must be {self.dtype.name}, got bfloat16. Export the model.")
+        onnx_export.export(where, path, [self._parts], self.dtype)
+
+    def export_c(self, path: Path, *, int8: bool = False, name: str | None = None) -> None:
+        """Write a C file that predicts as this predictor does, as `Model.export_c` does for a model.
+
+        Raises
+        ------
+        ValueError
+            For a predictor that multiplies in bfloat16, and as `Model.export_c`.
+        """
+        from nnx.files import c_source
+
+        where = "Predictor.export_c"
+        if self.precision == "bfloat16":
+            raise ValueError(f"{where}: precision must be {self.dtype.name}, got bfloat16. Export the model.")
+        c_source.write(where, path, [self._parts], [1.0], None, int8, name)
+
     def __repr__(self) -> str:
         parts = []
         for part in self._parts:
@@ -231,18 +263,35 @@ def freeze(model: Network, precision: str | None, threads: int) -> Predictor:
     n_threads = config.checked_threads(where, "threads", threads)
     trainers.refuse_others(f"{where}: the model must not be frozen", model)
     try:
-        chain = program.lower_forward(model)
-    except program.Obstacle as obstacle:
-        raise ValueError(f"{where}: the model must be of built-in parts alone, but {obstacle}. Use predict.") from None
-    chosen = checked_precision(where, precision, chain.dtype) or chain.dtype.name
-    parts = [(stage.kind, _values(where, stage), stage.n_in, stage.n_out) for stage in chain.stages]
+        dtype, parts = parts_of(where, model)
+    except ValueError as error:
+        raise ValueError(f"{error} Use predict.") from None
+    chosen = checked_precision(where, precision, dtype) or dtype.name
     categories = columns_of_categories(model.layers)
     counts = None if categories is None else tuple(categories[1].tolist())
-    return made(tuple(part for part in parts if part[0] not in program.RANDOM), chosen, counts, n_threads)
+    return made(parts, chosen, counts, n_threads)
+
+
+def parts_of(where: str, model: Network) -> tuple[FloatDType, tuple[Part, ...]]:
+    """Return the dtype of a finalized model, and its layers with the parameters that `predict` uses, not copied.
+
+    Layers that do nothing but in training are not among them.
+
+    Raises
+    ------
+    ValueError
+        For a model with a layer, or a method, that is not built in.
+    """
+    try:
+        chain = program.lower_forward(model)
+    except program.Obstacle as obstacle:
+        raise ValueError(f"{where}: the model must be of built-in parts alone, but {obstacle}.") from None
+    stages = [stage for stage in chain.stages if stage.kind not in program.RANDOM]
+    return chain.dtype, tuple(Part(each.kind, _values(where, each), each.n_in, each.n_out) for each in stages)
 
 
 def made(
-    parts: tuple[tuple[Any, ...], ...], precision: str, categories: tuple[int, ...] | None = None, threads: int = 1
+    parts: tuple[Any, ...], precision: str, categories: tuple[int, ...] | None = None, threads: int = 1
 ) -> Predictor:
     """Return a predictor of these parts, with copies of their arrays: a new one, or one out of a pickle.
 

@@ -1030,6 +1030,41 @@ class Model:
 
         return model_files.load_model(cls, path, custom_objects or {}, cls._restore)
 
+    @classmethod
+    def from_onnx(cls: type[AnyModel], path: Path, *, output: str | None = None) -> AnyModel:
+        """Return the finalized model of a dense network in an ONNX file, such as PyTorch, Keras and skl2onnx write.
+
+        It has no loss and no optimizer: `set` gives it these. Known are Gemm and MatMul, additions and products by
+        column, BatchNormalization, LayerNormalization, Softmax, Dropout, additions of a block's inputs to its outputs,
+        and all activations of nnx, in whatever operators they are written. Additions and products by column that do
+        not belong to a dense layer become a `Layer_Scale`, or a `Layer_BatchNorm` whose running figures do the same.
+
+        Parameters
+        ----------
+        path : str or path
+        output : str, optional
+            Which of the file's outputs is the network's; without it, the only one of numbers.
+
+        Raises
+        ------
+        ImportError
+            Without the package onnx (the extra ``nnx-core[onnx]``).
+        ModelFileError
+            If the file is damaged, or keeps data in other files, or holds more than a dense network: the message names
+            the first operator that does not belong to one. Nothing in a file is run.
+        """
+        from nnx.files import onnx_import
+
+        where = "Model.from_onnx"
+        if output is not None:
+            check.text(where, "output", output)
+        path = check.path(where, "path", path)
+        model = cls()
+        for layer in onnx_import.load(where, path, output):
+            model.add(layer)
+        model.finalize()
+        return model
+
     def _restore(self, layers: list[Any], parts: dict[str, Any], trainable: list[int]) -> str:
         """Become the model of these parts; return why nnx no longer trains such a model, nothing if it does.
 

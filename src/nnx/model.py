@@ -1011,6 +1011,74 @@ class Model:
         dtype, parts = parts_of(where, self)
         onnx_export.export(where, path, [parts], dtype, **onnx_export.answering(where, self))
 
+    def to_torch(self, *, tensors: bool = False) -> dict[str, Any]:
+        """Return the parameters that `predict` uses under PyTorch's names: a state dict.
+
+        It is that of an ``nn.Sequential`` with a module for each layer: "0.weight" is (outputs, inputs), the transpose
+        of a dense layer's ``weights``. What is within a residual at place 2 is "2.0.weight" and so on. `nnx.from_torch`
+        makes the model of it again, with the same bytes.
+
+        Parameters
+        ----------
+        tensors : bool
+            Return tensors, for which PyTorch must be installed, in place of NumPy arrays.
+
+        Returns
+        -------
+        dict of arrays or tensors
+            Copies.
+
+        Raises
+        ------
+        ValueError
+            For a layer that torch.nn has no counterpart of, such as `Layer_Spline`.
+        ImportError
+            For ``tensors`` without PyTorch.
+
+        Examples
+        --------
+        >>> import nnx
+        >>> model = nnx.Model()
+        >>> model.add(nnx.Layer_Dense(4, 3))
+        >>> model.finalize()
+        >>> {name: array.shape for name, array in model.to_torch().items()}
+        {'0.weight': (3, 4), '0.bias': (3,)}
+        """
+        from nnx.files import torch_weights
+
+        where = "Model.to_torch"
+        self._require(where)
+        check.flag(where, "tensors", tensors)
+        trainers.refuse_others(f"{where}: the parameters must not be taken", self)
+        state = torch_weights.state_of(where, self.layers)
+        if not tensors:
+            return state
+        try:
+            import torch
+        except ImportError:
+            raise ImportError(f"{where}: PyTorch is not installed. Call to_torch() for NumPy arrays.") from None
+        return {name: torch.from_numpy(array) for name, array in state.items()}
+
+    def export_torch(self, path: Path) -> None:
+        """Write what `to_torch` returns to a safetensors file, which ``safetensors.torch.load_file(path)`` reads.
+
+        Parameters
+        ----------
+        path : str or path
+            An existing file is replaced.
+
+        Raises
+        ------
+        ValueError
+            As `to_torch`.
+        """
+        from nnx.files import torch_files, torch_weights
+
+        where = "Model.export_torch"
+        self._require(where)
+        trainers.refuse_others(f"{where}: the model must not be exported", self)
+        torch_files.write(where, check.path(where, "path", path), torch_weights.state_of(where, self.layers))
+
     @classmethod
     def load(cls: type[AnyModel], path: Path, custom_objects: Mapping[str, type] | None = None) -> AnyModel:
         """Return the finalized model that `save` wrote. Nothing in the file is executed.

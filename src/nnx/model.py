@@ -10,6 +10,7 @@ import numpy as np
 
 from nnx._base import check, printing, random, trainers
 from nnx._base.config import checked_threads, get_num_threads
+from nnx._base.files import refuse
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.parameters import AVERAGED, Parameterized, WithWeights
 from nnx._base.precision import checked_precision, of_products, warn_of_refused_units
@@ -1130,7 +1131,10 @@ class Model:
         model = cls()
         for layer in onnx_import.load(where, path, output):
             model.add(layer)
-        model.finalize()
+        try:
+            model.finalize()
+        except ValueError as error:
+            refuse(where, path, f"describes no possible model ({error})")
         return model
 
     def _restore(self, layers: list[Any], parts: dict[str, Any], trainable: list[int]) -> str:

@@ -124,8 +124,8 @@ def activation(values: Array) -> Any:
         if _same(values, known):
             return kind()
     at = dict(zip(GRID[:601].round(1).tolist(), values[:601].tolist(), strict=True))
-    slope, alpha = _shortest(-at[-1.0]), _shortest(-at[-30.0])
-    if _same(values, np.where(GRID < 0, slope * GRID, GRID)):
+    slope, alpha = shortest(-at[-1.0]), shortest(-at[-30.0])
+    if slope >= 0 and _same(values, np.where(GRID < 0, slope * GRID, GRID)):
         return Activation_LeakyReLU(slope)
     if alpha > 0 and _same(values, np.where(GRID < 0, alpha * np.expm1(np.minimum(GRID, 0)), GRID)):
         return Activation_ELU(alpha)
@@ -158,7 +158,8 @@ def _known() -> tuple[tuple[Callable[[], Any], Array], ...]:
     return tuple(found)
 
 
-def _shortest(value: float) -> float:
+def shortest(value: float) -> float:
     """Return a number as a person would have written it, if it is the same one in float32."""
     short = float(f"{value:.6g}")
-    return short if np.float32(short) == np.float32(value) else value
+    with np.errstate(all="ignore"):
+        return short if np.float32(short) == np.float32(value) else value

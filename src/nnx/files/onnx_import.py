@@ -391,7 +391,7 @@ class _Reader:
         shapes = {value.shape for value in values if isinstance(value, np.ndarray) and value.size != 1}
         if len(shapes) > 1:
             raise _NotDense
-        self._spend(max(value.size for value in values if isinstance(value, np.ndarray)) if values else 0)
+        self._spend(max((value.size for value in values if isinstance(value, np.ndarray)), default=0))
         found = onnx_formulas.computed(operator, values, attributes)
         if found is None:
             raise _NotDense
@@ -480,7 +480,7 @@ def _table(value: Value, instead: Array | None) -> Any:
 
 def _vector(value: Value) -> Array:
     """Return a constant along the columns alone."""
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fi" or value.size != value.shape[-1:][0]:
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fi" or value.size not in (1, *value.shape[-1:]):
         raise _NotDense
     return value.reshape(-1)
 
@@ -592,7 +592,7 @@ def _prelu(reader: _Reader, values: list[Value], attributes: Mapping[str, Any]) 
     if len(values) != 2:
         raise _NotDense
     point = reader.point(values[0])
-    slopes = _vector(values[1].reshape(1) if isinstance(values[1], np.ndarray) and values[1].size == 1 else values[1])
+    slopes = _vector(values[1])
     if slopes.size != 1:
         point.must_have(slopes.size)
 
@@ -719,4 +719,4 @@ def _transpose(reader: _Reader, values: list[Value], attributes: Mapping[str, An
 
 def _short(value: float) -> float:
     """Return a number that stands in a file as a float32 as a person would have written it."""
-    return onnx_formulas._shortest(float(value))
+    return onnx_formulas.shortest(float(value))

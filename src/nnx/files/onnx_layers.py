@@ -206,7 +206,9 @@ def _linear(graph: Graph, x: str, values: tuple[Any, ...], sizes: Sizes) -> str:
 
 @translation("leaky_relu")
 def _leaky_relu(graph: Graph, x: str, values: tuple[Any, ...], sizes: Sizes) -> str:
-    return graph.add("PRelu", x, graph.constant(np.array([values[0]], graph.dtype), "slope"))
+    if graph.dtype == np.float32:
+        return graph.add("LeakyRelu", x, alpha=float(values[0]))
+    return graph.add("PRelu", x, graph.constant(np.array([values[0]], graph.dtype), "slope"))  # alpha is a float32
 
 
 @translation("elu")

@@ -259,6 +259,8 @@ class _Maker:
         weight = module.arrays["weight"]
         self._must_have(module, "weight", weight.shape[1])
         bias = module.arrays.get("bias", np.zeros(weight.shape[0], weight.dtype))
+        if weight.shape[0] == 0:
+            _misfit(self.where, f"{module.name}.weight", weight, "must have at least one row")
         self.width = weight.shape[0]
         if bias.shape != (self.width,):
             _misfit(self.where, f"{module.name}.bias", bias, f"must have shape ({self.width},)")
@@ -368,7 +370,9 @@ def _activation(where: str, name: str, given: Any) -> Any:
     if isinstance(given, str):
         known: dict[str, Callable[[], Any]] = by_name("layer", "Activation_")
         return known[check.one_of(where, name, given.lower(), tuple(sorted(known)))]()
-    check.role(where, name, given)
+    if isinstance(given, type) or not all(callable(getattr(given, method, None)) for method in ("forward", "backward")):
+        hint = f". Write {given.__name__}()" if isinstance(given, type) else ""
+        raise TypeError(f"{where}: {name} must be a name, a layer or None, got {abridged(given)}{hint}.")
     return given
 
 

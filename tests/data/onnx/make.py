@@ -1,8 +1,9 @@
-"""Makes the ONNX files beside it, as PyTorch, Keras and scikit-learn's converter write them, with inputs and outputs.
+"""Makes the files beside it, as PyTorch, Keras and scikit-learn's converter write them, with inputs and outputs.
 
 Run by hand, with one of "torch", "keras" or "sklearn": ``python tests/data/onnx/make.py torch``. Each needs its own
-packages: torch, onnx and onnxscript; tensorflow-cpu, tf2onnx and onnx; scikit-learn, skl2onnx and onnx. What a file's
-network gives for some rows was computed by the library that it comes from; it stands beside it, with the suffix .npz.
+packages: torch, onnx, onnxscript and safetensors; tensorflow-cpu, tf2onnx and onnx; scikit-learn, skl2onnx and onnx.
+What a file's network gives for some rows was computed by the library that it comes from; it stands beside the file,
+with the suffix .npz.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def rows(n_inputs: int, dtype: str = "float32") -> np.ndarray:
 def from_torch() -> None:
     """Write files by both of PyTorch's exporters."""
     import torch
+    from safetensors.torch import save_file
     from torch import nn
 
     torch.manual_seed(1)
@@ -84,7 +86,9 @@ def from_torch() -> None:
     network = [nn.Linear(4, 8), nn.ReLU(), norm, nn.Dropout(0.5), nn.Linear(8, 6), nn.GELU(), nn.LayerNorm(6)]
     for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
         values.data.uniform_(0.5, 1.5)
-    written("classifier", nn.Sequential(*network, nn.Linear(6, 3), nn.Softmax(dim=1)), (4,))
+    classifier = nn.Sequential(*network, nn.Linear(6, 3), nn.Softmax(dim=1))
+    written("classifier", classifier, (4,))
+    save_file(classifier.state_dict(), HERE / "torch_classifier.safetensors")
     activations = [nn.LeakyReLU(0.2), nn.PReLU(), nn.PReLU(5), nn.ELU(0.7), nn.SELU(), nn.GELU(), nn.SiLU(), nn.Mish()]
     activations += [
         nn.GELU(approximate="tanh"),

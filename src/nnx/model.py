@@ -1133,7 +1133,7 @@ class Model:
             model.add(layer)
         try:
             model.finalize()
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             refuse(where, path, f"describes no possible model ({error})")
         return model
 

@@ -120,9 +120,10 @@ def activation(values: Array) -> Any:
     """Return the activation that a tabulated function is, as a new layer; None if it is none."""
     if values.dtype == bool or values.shape != GRID.shape or not np.isfinite(values).all():
         return None
-    for kind, known in _known():
-        if _same(values, known):
-            return kind()
+    kinds, tables, bounds = _known()
+    found = np.flatnonzero((np.absolute(values - tables) <= bounds).all(axis=1))
+    if len(found):
+        return kinds[found[0]]()
     at = dict(zip(GRID[:601].round(1).tolist(), values[:601].tolist(), strict=True))
     slope, alpha = shortest(-at[-1.0]), shortest(-at[-30.0])
     if slope >= 0 and _same(values, np.where(GRID < 0, slope * GRID, GRID)):
@@ -146,16 +147,16 @@ def _same(values: Array, known: Array) -> bool:
 
 
 @functools.cache
-def _known() -> tuple[tuple[Callable[[], Any], Array], ...]:
-    """Return the activations without settings, each with its table."""
+def _known() -> tuple[list[Callable[[], Any]], Array, Array]:
+    """Return the activations without settings, their tables, one in each row, and how far off another may be."""
     kinds = [kind for kind in BUILT_IN["layer"] if issubclass(kind, Activation) and kind is not Activation_Softmax]
-    makers = [*kinds, functools.partial(Activation_GELU, approximate=True)]
-    found = []
-    for maker in makers:
+    makers: list[Callable[[], Any]] = [*kinds, functools.partial(Activation_GELU, approximate=True)]
+    tables = np.empty((len(makers), len(GRID)), np.float64)
+    for maker, table in zip(makers, tables, strict=True):
         layer = maker()
         layer.forward(GRID[:, None])
-        found.append((maker, np.array(layer.output[:, 0])))
-    return tuple(found)
+        table[:] = layer.output[:, 0]
+    return makers, tables, TOLERANCE * np.maximum(1, np.absolute(tables))
 
 
 def shortest(value: float) -> float:

@@ -31,7 +31,7 @@ TYPES = {
     9: ("?", "int32_data"),
 }
 FLOATS = (1, 10, 11)
-MAX_NODES = 20_000
+MAX_NODES = 10_000
 MAX_DIMENSIONS = 8
 #: So many times the file's size may all parameters take: float16 becomes float32, and one number stands for a column.
 MOST_GROWTH, ALWAYS_ALLOWED = 16, 1 << 20
@@ -51,6 +51,7 @@ class Chain:
 
     def __init__(self, before: Chain | None, layer: Layer | None, width: int | None) -> None:
         self.before, self.layer, self.width = before, layer, width
+        self.depth: int = 0 if before is None else before.depth + 1
 
     def then(self, layer: Layer, width: int | None = None) -> Chain:
         """Return the point behind one more layer."""
@@ -66,11 +67,11 @@ class Chain:
         """Return the layers between another point and this one; None if that does not lead here."""
         found: list[Layer] = []
         point: Chain | None = self
-        while point is not None and point is not other:
+        while point is not None and point.depth > other.depth:
             if point.layer is not None:
                 found.append(point.layer)
             point = point.before
-        return None if point is None else found[::-1]
+        return found[::-1] if point is other else None
 
 
 class Layer:
@@ -136,7 +137,10 @@ def load(where: str, path: str, output: str | None) -> list[Any]:
     except DecodeError:
         files.refuse(where, path, "is no ONNX file, or is damaged")
     del content
-    return _Reader(onnx, where, path, model.graph, size).layers(output)
+    try:
+        return _Reader(onnx, where, path, model.graph, size).layers(output)
+    except RecursionError:
+        files.refuse(where, path, "nests its operators too deeply")
 
 
 class _Reader:
@@ -323,7 +327,7 @@ class _Reader:
             (part,) = value.parts
             if isinstance(part, Chain):
                 raise _NotDense(value.operator)
-            value = part
+            found, value = part.point, part
         for formula in reversed(open_ones):
             own = self._recognized(found, formula.own, formula.operator)
             if own is None:

@@ -20,8 +20,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 #: Seconds that a request may take to arrive, and that a client may take to read what it asked for.
 SLOWEST = 30.0
-#: Seconds that an idle connection may wait for its next request, and that one may while the service stops.
-KEEP_ALIVE, LINGER = 15, 0.5
+#: Seconds that an idle connection may wait for its next request. While the service stops it may wait so long, and a
+#: new connection so long for its first.
+KEEP_ALIVE, LINGER, FIRST = 15, 0.5, 3.0
 #: Bytes of a request's head. What a body takes beside its content (chunks, each with a length) may be some times that.
 MAX_HEAD, FRAMING = 1 << 16, 8
 #: Seconds that the service waits for requests which it has accepted when it is told to stop.
@@ -133,10 +134,14 @@ class Connection(HttpToolsProtocol):
         elif self._since is not None and now - self._since > SLOWEST:
             self.refuse(408, "The request took too long to arrive.")
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self.refuse(400, msg)
+
     def refuse(self, status: int, sentence: str) -> None:
         """Answer what never became a request, and close; say nothing in the middle of another answer."""
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            phrases = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
+            phrases = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
             content = b'{"error":"%s"}' % sentence.encode()
             head = (
                 f"HTTP/1.1 {status} {phrases[status]}\r\ncontent-type: application/json\r\n"
@@ -148,18 +153,17 @@ class Connection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close after the next answer. An idle client may just have sent a request: it is waited for a little."""
         self._stops = True
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None:
+            self.loop.call_later(FIRST, self._close_if_idle)
+        elif self.cycle.response_complete or self.cycle.response_started:  # its head has promised to go on
             self.loop.call_later(LINGER, self._close_if_idle)
-        elif not self.cycle.response_started:
-            self.cycle.keep_alive = False
-        else:  # its head has promised to go on
-            self.loop.call_later(LINGER, self._close_if_idle)
-
-    def _close_if_idle(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
         else:
             self.cycle.keep_alive = False
+
+    def _close_if_idle(self) -> None:
+        begun = self._since is not None and self._received > 0
+        if not begun and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -193,6 +197,7 @@ class Server(uvicorn.Server):
         """Take the connections that the system has made already, and then no more."""
         loop = asyncio.get_running_loop()
         self._waiting.setblocking(False)
+        self._waiting.listen(0)  # those who come now try again, and then learn that nobody listens
         try:
             while True:
                 accepted, _ = self._waiting.accept()

@@ -145,11 +145,9 @@ class Service:
             return {"predictions": np.round(said, decimals(self._table.target))}
         found: dict[str, Any] = {"predictions": said.tolist()}
         if self.gives_probabilities:
-            each = [
-                {name: float(f"{value:.6g}") for name, value in zip(self.classes or (), row, strict=True)}
-                for row in probabilities(outputs).tolist()
-            ]
-            found["probabilities"] = each
+            classes = self.classes or ()
+            rows = ([float(f"{p:.6g}") for p in row] for row in probabilities(outputs).tolist())
+            found["probabilities"] = [dict(zip(classes, row, strict=True)) for row in rows]
         return found
 
     def _csv(self, outputs: Array) -> bytes:

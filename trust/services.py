@@ -173,8 +173,10 @@ class Client(threading.Thread):
                 self.problems.append(f"after {self.n_answered} answers: {error}")
                 return
             if status != 200:
-                kind = "an old" if self.keeps else "a new"
-                self.problems.append(f"after {self.n_answered} answers: status {status} on {kind} connection, {time.monotonic() - began:.3f} s")
+                kind, took = "an old" if self.keeps else "a new", time.monotonic() - began
+                self.problems.append(
+                    f"after {self.n_answered} answers: status {status} on {kind} connection after {took:.3f} s"
+                )
                 return
             self.n_answered += 1
             if found.get("connection") == "close":

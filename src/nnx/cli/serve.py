@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
+import os
 import socket
+from functools import partial
 from typing import Any
 
 from nnx.cli.arguments import Parser, Whole
@@ -60,20 +63,28 @@ def _run(chosen: argparse.Namespace) -> int:
     with parser.refusing():
         service = Service(chosen.model, threads=chosen.threads, unknown=chosen.unknown)
     max_body = chosen.max_body << 20
-    listening = _listening(parser, chosen.host, chosen.port)
     app = create_app(service, max_body=max_body, max_concurrency=chosen.max_concurrency)
-    host, port = listening.getsockname()[:2]
+    bound = _bound(parser, chosen.host, chosen.port)
+    host, port = bound.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"{service.name} at http://{shown}:{port} (Ctrl-C stops it)", flush=True)
-    serve(app, listening, max_body)
+    line = f"{service.name} at http://{shown}:{port} (Ctrl-C stops it)"
+    serve(app, bound, max_body, partial(print, line, flush=True))
     return 0
 
 
-def _listening(parser: Parser, host: str, port: int) -> socket.socket:
-    """Return a socket bound to an address, or refuse one that cannot be."""
+def _bound(parser: Parser, host: str, port: int) -> socket.socket:
+    """Return a socket bound to an address, or refuse one that cannot be; it does not listen yet."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=1024)
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        with contextlib.ExitStack() as closing:
+            bound = closing.enter_context(socket.socket(family, kind))
+            if os.name == "posix":  # elsewhere it would let two services have one port
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            closing.pop_all()
+            return bound
     except (OSError, UnicodeError) as error:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             parser.refuse(f"port {port} of {host} is in use. Choose another --port, or 0 for a free one")

@@ -14,6 +14,7 @@ import orjson
 from nnx.data.columns import Date, Number, Text
 from nnx.data.images import Images
 from nnx.data.tables import Table
+from nnx.scoring.answers import as_csv
 from nnx.serve.service import Service
 
 #: Numbers of a row that examples show.
@@ -153,8 +154,6 @@ def example(service: Service) -> dict[str, Any]:
 
 def example_csv(service: Service) -> str:
     """Return the same body as CSV."""
-    from nnx.scoring.answers import as_csv
-
     rows = example(service)["rows"]
     if isinstance(rows[0], dict):
         assert isinstance(service.preprocessor, Table)

@@ -162,14 +162,15 @@ class NumberRows:
         """Return the rows of a CSV body, which may have a header."""
         sheet = _sheet(body, encoding, None)
         if len(sheet.names) != self.n_inputs:
-            sheet.refuse(f"must have {self.n_inputs:,} columns, got {len(sheet.names):,}")
+            _refuse(f"{SOURCE} must have {self.n_inputs:,} columns, got {len(sheet.names):,}")
         values = np.empty((sheet.n_rows, self.n_inputs), np.float64)
         for place in range(self.n_inputs):
             values[:, place] = sheet.numbers(place)
             wrong = np.flatnonzero(np.isnan(values[:, place]))
             if len(wrong):
                 row = int(wrong[0])
-                sheet.refuse(f"must hold numbers, got {shown(sheet.columns[place][row])} in column {place + 1}", row)
+                found = f"{shown(sheet.columns[place][row])} in column {place + 1}"
+                _refuse(f"{SOURCE} must hold numbers, got {found}, {sheet.place_of(row)}")
         if self.images is not None:
             return self._pixels(values)
         with np.errstate(over="ignore"):
@@ -191,6 +192,15 @@ class NumberRows:
         """Return what the network takes of the rows of some requests, one after the other."""
         found = [rows.X for rows in several if rows.X is not None]
         return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+class Body(Source):
+    """A body of CSV."""
+
+    def refuse_encoding(self) -> NoReturn:
+        """Say that it is in another encoding, and which header names it."""
+        encoding = "UTF-8" if self._encoding is None else self._encoding
+        self.refuse(f"is not text in {encoding}. Name its encoding: Content-Type: text/csv; charset=latin-1")
 
 
 def document(body: bytes) -> tuple[list[Any], Any]:
@@ -218,7 +228,7 @@ def _without_rows(found: Any) -> str:
 
 def _sheet(body: bytes, encoding: str | None, header: bool | None) -> Sheet:
     """Return the cells of a CSV body. Other formats of tables are not looked for: their readers trust what they get."""
-    source = Source(WHERE, io.BytesIO(body), encoding)
+    source = Body(WHERE, io.BytesIO(body), encoding)
     source.name = SOURCE
     try:
         sheet = read_csv(source, header)

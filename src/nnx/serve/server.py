@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,16 +31,18 @@ LONGEST_STOP = 60
 MAX_CONNECTIONS = 4096
 
 
-def serve(app: Any, listening: socket.socket, max_body: int) -> None:
+def serve(app: Any, bound: socket.socket, max_body: int, started: Callable[[], None]) -> None:
     """Run an application until SIGTERM or Ctrl-C; return when all accepted requests are answered.
 
     Parameters
     ----------
     app : ASGI application
-    listening : socket
+    bound : socket
         Bound to the address where the service is; it is closed at the end.
     max_body : int
         The largest body that the application takes, in bytes.
+    started : function
+        Called when the service listens, and a signal stops it as is said above.
     """
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # every malformed request would be a line
 
@@ -62,7 +64,7 @@ def serve(app: Any, listening: socket.socket, max_body: int) -> None:
         timeout_graceful_shutdown=LONGEST_STOP,
         backlog=1024,
     )
-    Server(config, listening).run(sockets=[listening])
+    Server(config, bound, started).run(sockets=[bound])
 
 
 class Connection(HttpToolsProtocol):
@@ -141,7 +143,12 @@ class Connection(HttpToolsProtocol):
     def refuse(self, status: int, sentence: str) -> None:
         """Answer what never became a request, and close; say nothing in the middle of another answer."""
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            phrases = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
+            phrases = {
+                400: "Bad Request",
+                408: "Request Timeout",
+                431: "Request Header Fields Too Large",
+                503: "Service Unavailable",
+            }
             content = b'{"error":"%s"}' % sentence.encode()
             head = (
                 f"HTTP/1.1 {status} {phrases[status]}\r\ncontent-type: application/json\r\n"
@@ -169,9 +176,15 @@ class Connection(HttpToolsProtocol):
 class Server(uvicorn.Server):
     """uvicorn's server, which ends without the signal's exit code, and looks for slow clients every second."""
 
-    def __init__(self, config: uvicorn.Config, listening: socket.socket) -> None:
+    def __init__(self, config: uvicorn.Config, bound: socket.socket, started: Callable[[], None]) -> None:
         super().__init__(config)
-        self._waiting = listening.dup()  # keeps the connections that wait for `accept` when uvicorn closes its own
+        self._started = started
+        self._waiting = bound.dup()  # keeps the connections that wait for `accept` when uvicorn closes its own
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self._started()
 
     async def on_tick(self, counter: int) -> bool:
         """Close what is too slow; return whether to stop."""
@@ -182,14 +195,14 @@ class Server(uvicorn.Server):
                     connection.close_if_slow(now)
         return await super().on_tick(counter)
 
-    async def shutdown(self, sockets: Sequence[socket.socket] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop: accept what is already connected, answer all, and close."""
         for server in self.servers:
             server.close()
         await self._accept_the_rest()
         sweeping = asyncio.ensure_future(self._sweep())
         try:
-            await super().shutdown(list(sockets or []))
+            await super().shutdown(sockets)
         finally:
             sweeping.cancel()
 

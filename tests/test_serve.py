@@ -388,6 +388,31 @@ def send_all_that_is_taken(connection: socket.socket, content: bytes) -> None:
         connection.sendall(content)
 
 
+def test_large_bodies_in_memory_are_limited(files):
+    app = create_app(files / "table.safetensors", max_body=1000)
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [(b"content-type", b"application/json")]}
+    statuses = []
+
+    async def ask(parts):
+        async def receive():
+            await asyncio.sleep(0)
+            return {"type": "http.request", "body": parts.pop(), "more_body": bool(parts)}
+
+        async def send(message):
+            if "status" in message:
+                statuses.append(message["status"])
+
+        await app(dict(scope), receive, send)
+
+    async def several():
+        await asyncio.gather(*(ask([b" " * 450, b" " * 450, b" "]) for _ in range(20)))
+        await ask([json.dumps({"rows": [ROW]}).encode(), b" "])
+
+    asyncio.run(several())
+    assert set(statuses) == {400, 503, 200}
+    assert statuses[-1] == 200  # what was held has been given back
+
+
 # The end
 
 

@@ -32,6 +32,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY = 16 << 20
 MAX_CONCURRENCY = 256
+#: How many bodies of the largest size are in memory at the same time, at most.
+MAX_HELD = 8
 #: Bytes of JSON and of CSV from which on reading them leaves the event loop.
 LONG_JSON, LONG_CSV = 1 << 16, 1 << 14
 
@@ -119,6 +121,7 @@ class Predict:
     def __init__(self, service: Service, metrics: Metrics, max_body: int, max_concurrency: int) -> None:
         self.service, self.metrics = service, metrics
         self.max_body, self.max_concurrency = max_body, max_concurrency
+        self._held = 0
         self.pool = ThreadPoolExecutor(1, "predict")
         self.batcher = Batcher(service.answer, service.seconds_per_row, self.pool, metrics.count_batch)
 
@@ -133,10 +136,11 @@ class Predict:
             await _send(send, 503, _error(TOO_MANY), JSON, TOO_MANY.headers)
             return
         metrics.active += 1
+        held: list[int] = []
         try:
             try:
-                body_kind, encoding, kind, length = self._head(scope["headers"])
-                body = await self._body(receive, length)
+                body_kind, encoding, kind = self._head(scope["headers"])
+                body = await self._body(receive, held)
                 if body is None:  # the client has gone
                     return
                 rows = await self._rows(body, body_kind, encoding)
@@ -154,16 +158,17 @@ class Predict:
             metrics.seconds.add(time.perf_counter() - began)
         finally:
             metrics.active -= 1
+            self._held -= sum(held)
 
-    def _head(self, headers: list[tuple[bytes, bytes]]) -> tuple[bytes, str | None, bytes, int | None]:
-        """Return the body's type and encoding, the answer's type, and the body's length if it is known."""
+    def _head(self, headers: list[tuple[bytes, bytes]]) -> tuple[bytes, str | None, bytes]:
+        """Return the body's type and encoding, and the answer's type."""
         content_type = accept = b""
         length = None
         for name, value in headers:
             if name == b"content-type":
                 content_type = value
             elif name == b"content-length":
-                length = int(value)  # the server has checked it
+                length = int(value) if value.isdigit() else None
             elif name == b"accept":
                 accept += b"," + value
             elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
@@ -174,10 +179,10 @@ class Predict:
             kind, encoding = JSON, None
         else:
             kind, encoding = _type_of(content_type)
-        return kind, encoding, _answer_type(accept, kind), length
+        return kind, encoding, _answer_type(accept, kind)
 
-    async def _body(self, receive: Receive, length: int | None) -> bytes | None:
-        """Return a request's body; None if the client leaves."""
+    async def _body(self, receive: Receive, held: list[int]) -> bytes | None:
+        """Return a request's body; None if the client leaves. Note in ``held`` what large ones take in memory."""
         message = await receive()
         body: bytes = message.get("body", b"")
         if message["type"] == "http.request" and not message.get("more_body") and len(body) <= self.max_body:
@@ -187,6 +192,10 @@ class Predict:
             message = await receive()
             parts.append(message.get("body", b""))
             size += len(parts[-1])
+            held.append(len(parts[-1]))
+            self._held += held[-1]
+            if self._held > MAX_HELD * self.max_body:
+                raise TOO_MANY
         if size > self.max_body:
             raise self._too_large()
         return b"".join(parts) if message["type"] == "http.request" else None

@@ -48,6 +48,7 @@ def serve(app: Any, bound: socket.socket, max_body: int, started: Callable[[], N
 
     class Bounded(Connection):
         max_message = MAX_HEAD + FRAMING * max_body
+        most = _most_connections()
 
     config = uvicorn.Config(
         app,
@@ -67,10 +68,20 @@ def serve(app: Any, bound: socket.socket, max_body: int, started: Callable[[], N
     Server(config, bound, started).run(sockets=[bound])
 
 
+def _most_connections() -> int:
+    """Return how many connections there may be: fewer where the system allows few open files."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return MAX_CONNECTIONS
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if files < 0 else max(16, min(MAX_CONNECTIONS, files - 64))
+
+
 class Connection(HttpToolsProtocol):
     """A client's connection."""
 
-    max_message = MAX_HEAD
+    max_message, most = MAX_HEAD, MAX_CONNECTIONS
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -84,7 +95,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request; refuse a connection beyond what the service has files for."""
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > self.most:
             self.refuse(503, "Too many connections.")
 
     def data_received(self, data: bytes) -> None:

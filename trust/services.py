@@ -158,27 +158,27 @@ class Client(threading.Thread):
     def run(self) -> None:
         headers = ["Content-Type: application/json"] + ["Connection: close"] * (not self.keeps)
         content = request(b'{"rows": [[' + b",".join([b"0.25"] * 32) + b"]]}", *headers)
-        connection = None
-        while True:
-            if connection is None:
-                try:
-                    connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
-                except OSError:  # nobody listens any more
-                    return
+        while not self.problems:
+            try:
+                connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+            except OSError:  # nobody listens any more
+                return
+            with connection:
+                self._ask_on(connection, content)
+
+    def _ask_on(self, connection: socket.socket, content: bytes) -> None:
+        """Ask on a connection until an answer says that it is the last."""
+        headers: dict[str, str] = {}
+        while headers.get("connection") != "close":
+            began = time.monotonic()
             try:
                 connection.sendall(content)
-                began = time.monotonic()
-                status, found, _ = answer(connection)
-            except OSError as error:
-                self.problems.append(f"after {self.n_answered} answers: {error}")
-                return
+                status, headers, _ = answer(connection)
+            except OSError:
+                status = 0
             if status != 200:
                 kind, took = "an old" if self.keeps else "a new", time.monotonic() - began
-                self.problems.append(
-                    f"after {self.n_answered} answers: status {status} on {kind} connection after {took:.3f} s"
-                )
+                told = f"status {status} on {kind} connection after {took:.3f} s"
+                self.problems.append(f"after {self.n_answered} answers: {told}")
                 return
             self.n_answered += 1
-            if found.get("connection") == "close":
-                connection.close()
-                connection = None

@@ -123,7 +123,7 @@ class Connection(HttpToolsProtocol):
         self._reads_head = False
         super().on_headers_complete()
         if self._stops:
-            self.cycle.keep_alive = False
+            self._close_after_answer()
 
     def on_message_complete(self) -> None:
         """Note that a request is here."""
@@ -176,7 +176,11 @@ class Connection(HttpToolsProtocol):
         elif self.cycle.response_complete or self.cycle.response_started:  # its head has promised to go on
             self.loop.call_later(LINGER, self._close_if_idle)
         else:
-            self.cycle.keep_alive = False
+            self._close_after_answer()
+
+    def _close_after_answer(self) -> None:
+        """Tell the client that the next answer is the last; uvicorn closes when it has sent this header."""
+        self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
     def _close_if_idle(self) -> None:
         begun = self._since is not None and self._received > 0

@@ -85,7 +85,7 @@ FLOORS = [
     {"engine.data_checks", "engine.minimizing", "engine.segments", "engine.together"},
     {"engine.training"},
     {"scoring.reports"},
-    {"scoring.evaluation", "scoring.importance"},
+    {"scoring.answers", "scoring.evaluation", "scoring.importance"},
     {"predictor"},
     {"model"},
     {"foreign", "many"},
@@ -96,12 +96,18 @@ FLOORS = [
     {"tabular.fitting"},
     {"tabular"},
     {"__init__"},
+    {"serve.errors", "serve.metrics"},
+    {"serve.rows"},
+    {"serve.service"},
+    {"serve.batching", "serve.openapi"},
+    {"serve.app", "serve.server"},
+    {"serve"},
     {"cli.arguments", "cli.cases", "cli.pictures"},
     {"cli.images"},
     {"cli.tasks"},
     {"cli.figures", "cli.measuring", "cli.networks"},
     {"cli.jobs", "cli.report"},
-    {"cli.train", "cli.predict", "cli.evaluate", "cli.info", "cli.export", "cli.bench"},
+    {"cli.train", "cli.predict", "cli.evaluate", "cli.serve", "cli.info", "cli.export", "cli.bench"},
     {"cli"},
     {"__main__"},
     {"sklearn.versions", "sklearn.choices", "sklearn.threads"},
@@ -261,6 +267,9 @@ def test_all_public_names_are_there_and_documented():
 def test_docstring_examples_are_true(name):
     if name == "nnx.__main__":
         return
+    if name.startswith("nnx.serve"):
+        for needed in ("httptools", "orjson", "prometheus_client", "starlette", "uvicorn"):
+            pytest.importorskip(needed)
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
 

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import interruptions
 import numpy as np
 import processes
+import services
 from worker import in_a_process
 
 import nnx
@@ -74,6 +75,18 @@ PROMISES = (
         "Any array, and any attribute, gives the result of a plain array or a sentence, with nothing changed",
         10_000,
         by_script("arrays.py"),
+    ),
+    Promise(
+        "requests",
+        "`nnx serve` answers a malformed request with 400 to 431 and a sentence, never with 500, and goes on",
+        10_000,
+        by_script("malformed.py"),
+    ),
+    Promise(
+        "stop",
+        "SIGTERM under load stops `nnx serve` with exit code 0; every accepted request is answered",
+        50,
+        lambda cases, seed: services.stopped(cases),
     ),
     *(
         Promise(

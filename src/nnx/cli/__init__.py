@@ -1,4 +1,4 @@
-"""The command ``nnx``: train, predict, evaluate, info, export and bench.
+"""The command ``nnx``: train, predict, evaluate, serve, info, export and bench.
 
 Exit codes: 0 done, also if the model turns out worse than guessing (stderr says so); 1 the disk, the network or the
 memory refused, the training diverged (with --repeat: one of them), or there are no sound compiled
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 import nnx
-from nnx.cli import bench, evaluate, export, info, predict, train
+from nnx.cli import bench, evaluate, export, info, predict, serve, train
 from nnx.cli.arguments import Parser, sentence
 
 
@@ -80,6 +80,6 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"nnx {nnx.__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (train, predict, evaluate, info, export, bench):
+    for command in (train, predict, evaluate, serve, info, export, bench):
         command.add(commands)
     return parser

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import nnx
 from nnx import plot
 from nnx._base import files
 
@@ -86,11 +85,6 @@ def encoded(draw: Callable[[Axes], object], size: tuple[float, float]) -> bytes 
         warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks is drawn as a box
         figure.savefig(file, dpi=160, format="png")
     return file.getvalue()
-
-
-def gives_probabilities(model: Any) -> bool:
-    """Return whether a model gives probabilities of classes."""
-    return isinstance(model.output_layer_activation, nnx.Activation_Softmax | nnx.Activation_Sigmoid)
 
 
 def _save(figure: Figure, where: str, path: str) -> None:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import io
-import math
 import sys
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 import nnx
 from nnx._base import files
@@ -26,11 +22,10 @@ from nnx.cli.arguments import (
     standard_output,
     swallowed,
 )
-from nnx.cli.pictures import gives_probabilities
-from nnx.data.columns import Number, as_text
+from nnx.data.columns import as_text
 from nnx.data.sheet import Sheet, count, listed, shown
 from nnx.data.table_files import read_sheet
-from nnx.losses import answers
+from nnx.scoring.answers import answer_columns, as_csv, gives_probabilities
 from nnx.scoring.importance import BATCH
 
 #: Standard input or output.
@@ -107,7 +102,7 @@ def _predicted_rows(
     kept = _kept(sheet, chosen.keep)
     X = table.read_inputs(sheet, unknown=chosen.unknown)
     outputs = model.predict(X, batch_size=BATCH)
-    answer = _csv(_columns(model, table, outputs, kept, chosen.probabilities), table.header)
+    answer = as_csv(answer_columns(model, table, outputs, kept, chosen.probabilities), table.header)
     done = f"{count(sheet.n_rows, 'row')} predicted from {sheet.source}"
     return answer, done, tasks.reading_remarks(sheet, table)
 
@@ -123,8 +118,8 @@ def _predicted_images(
     paths = nnx.data.images.files(chosen.data)
     with images.notes():
         outputs = model.predict(reader.read_inputs(paths), batch_size=BATCH)
-    answer = _columns(model, images.answers(reader), outputs, {"file": paths}, chosen.probabilities)
-    return _csv(answer, header=True), f"{count(len(paths), 'image')} predicted", []
+    answer = answer_columns(model, images.answers(reader), outputs, {"file": paths}, chosen.probabilities)
+    return as_csv(answer, header=True), f"{count(len(paths), 'image')} predicted", []
 
 
 def _find_files(chosen: argparse.Namespace) -> None:
@@ -149,44 +144,6 @@ def _kept(sheet: Sheet, given: Sequence[Sequence[str]] | None) -> dict[str, Sequ
             sheet.refuse(f"has no column {shown(str(each))} for keep. Its columns are {listed(sheet.names)}")
         kept[name] = [as_text(cell) for cell in sheet.columns[sheet.places[name]]]
     return kept
-
-
-def _columns(
-    model: nnx.Model | nnx.Ensemble, table: nnx.Table, outputs: Any, kept: dict[str, Sequence[str]], each_class: bool
-) -> dict[str, Sequence[str]]:
-    """Return the answer's columns; a prediction whose name a kept column has gets "predicted" before it."""
-    found = dict(kept)
-
-    def put(name: str, values: Sequence[str]) -> None:
-        while name in found:
-            name = f"predicted {name}"
-        found[name] = values
-
-    predicts = "numbers" if isinstance(table.target, Number) else "classes"
-    said = answers(model.loss, model.output_layer_activation, predicts).of(outputs, False)
-    decoded = table.decode(said).tolist()
-    if isinstance(table.target, Number):
-        decimals = 5 - math.floor(math.log10(table.target.scale))  # six digits of a standard deviation
-        put(table.target.name, [f"{value:.{max(0, decimals)}f}" for value in decoded])
-        return found
-    put(table.target.name, decoded)
-    if gives_probabilities(model):
-        p = np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
-        if each_class:
-            for number, name in enumerate(table.classes or ()):
-                put(f"probability of {name}", [f"{value:.6g}" for value in p[:, number].tolist()])
-        else:
-            put("probability", [f"{value:.4f}" for value in p.max(axis=1).tolist()])
-    return found
-
-
-def _csv(answer: dict[str, Sequence[str]], header: bool) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    if header:
-        writer.writerow(answer)
-    writer.writerows(zip(*answer.values(), strict=True))
-    return text.getvalue()
 
 
 def _write(answer: str, output: str | None) -> None:

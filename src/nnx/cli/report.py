@@ -22,6 +22,7 @@ from nnx.cli.tasks import Task
 from nnx.data.columns import Ignored
 from nnx.data.sheet import count, listed, shown
 from nnx.plot.columns import importance_height
+from nnx.scoring.answers import gives_probabilities
 from nnx.scoring.reports import ClassificationReport, one_line, share_text
 
 if TYPE_CHECKING:
@@ -295,7 +296,7 @@ def _pictures(story: Story) -> list[str]:
     part = "test" if task.held_out else "training"
     most = MAX_POINTS if task.picture is plot.predictions else None
     found = [_picture(lambda ax: task.picture(model, X[:most], y[:most], ax), *_of_task(task, part))]
-    if pictures.gives_probabilities(model):
+    if gives_probabilities(model):
         caption = f"How often what is given some probability is true, on the {part} data."
         found.append(_picture(lambda ax: plot.calibration(model, X, y, ax), "Calibration", caption, (WIDTH, WIDTH)))
     if story.importance is not None:

@@ -104,7 +104,8 @@ def _is_kept(job: Job, done: int) -> bool:
 
 def _do_step(job: Job, way: Way, report: printing.Printer, batch: Data, done: int) -> None:
     figures = _step(job, way, batch, done)
-    step = done % job.n_batches
+    number, n_batches = job.counted(done)
+    step = number % n_batches
     if report.wants(step):
         report.line(printing.step_line(step, *figures))
     report.advance(*figures)

@@ -442,7 +442,7 @@ class WindowReport:
     def __init__(self, report: printing.Printer, window: WindowJob, history: Any) -> None:
         self._report, self._window, self._history = report, window, history
         self.is_silent = report.is_silent
-        self.advance = report.advance
+        self.wants, self.advance = report.wants, report.advance
 
     def begin(self, epoch: int) -> None:
         """Begin the epoch."""
@@ -453,10 +453,6 @@ class WindowReport:
         if not self._history.is_within:
             self._report.line(text)
         self._history.is_within = False
-
-    def wants(self, step: int) -> bool:
-        """Return whether a step gets a line."""
-        return self._report.wants(self._window.before + step)
 
     def run(self, epoch: int, step: int, n_batches: int, steps: Array, ends: Array, rate: Any = None) -> None:
         """Report the steps of a compiled call."""

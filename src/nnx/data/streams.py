@@ -169,8 +169,8 @@ class Blocks:
         ------
         ImportError
             If pyarrow is not installed.
-        nnx.DataFileError
-            If a file cannot be read, or lacks a column; a ValueError.
+        FileNotFoundError, nnx.DataFileError
+            If a file is not there, cannot be read, or lacks a column.
         """
         where = "Blocks.from_parquet"
         return cls.__new__(cls)._of(_Parquet(where, path, target, columns), where, window_rows)
@@ -534,6 +534,8 @@ def _files(where: str, path: Any) -> list[str]:
     found: list[str] = []
     for each in given:
         name = check.path(where, "path", each)
+        if not os.path.exists(name):
+            raise FileNotFoundError(f"{where}: there is no file {name!r}.")
         inside = sorted(glob.glob(os.path.join(glob.escape(name), "*.parquet"))) if os.path.isdir(name) else [name]
         if not inside:
             raise DataFileError(f"{where}: {name!r} holds no files *.parquet.")

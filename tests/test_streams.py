@@ -461,7 +461,7 @@ def test_parquet_files_that_do_not_serve(tmp_path):
     (tmp_path / "no.parquet").write_bytes(b"PAR1" * 10)
     for arguments, message in (
         ((path, "y"), "column 'a' .* must hold numbers, got string"),
-        ((path, "z"), "must have one column 'z'"),
+        ((path, "z", ["y"]), "must have one column 'z'"),
         ((path, "y", []), "must have a column beside the target"),
         ((tmp_path / "no.parquet", "y"), "cannot be read as a Parquet file"),
     ):

@@ -66,6 +66,7 @@ FLOORS = [
     {"data.roles", "data.summaries", "data.surveys"},
     {"data.learning", "data.images"},
     {"data.tables", "data.image_folders"},
+    {"data.large_files"},
     {"files.packing", "files.safetensors", "files.descriptions"},
     {"files.model_files"},
     {"files.ensembles", "files.predictors"},

@@ -7,7 +7,7 @@ import importlib.util
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,43 @@ def read_csv(source: Source, header: bool | None = None) -> Sheet:
     rows.check_widths()
     columns = [each.cells(partial(_again, source, layout, place)) for place, each in enumerate(rows.columns)]
     return Sheet(source.where, source.name, layout.names, columns, rows.lines, layout.header, header is None)
+
+
+def row_blocks(source: Source, layout: Layout, size: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the rows below the header in blocks of about a size, each after the number of lines that stand before it.
+
+    Blocks can be read one by one only where it is certain what quotes mean.
+    """
+    blocks = whole_lines(source.text_blocks(size, shown=True))
+    rest, line = next(blocks, b""), layout.begins
+    begin = after_lines(rest, layout.begins)
+    if begin is None:
+        source.refuse("cannot be read block by block: its lines end in more than one way")
+    rest = rest[begin:]
+    more: Iterable[bytes | None] = chain(blocks, [None])
+    for block in more:
+        ends = row_ends(rest, layout.delimiter)
+        if ends is None or (len(ends.of_rows) == 0 and len(rest) > 4 * size):
+            source.refuse(f"cannot be read block by block: after line {line}, quotes stand within cells")
+        end = len(rest) if block is None else int(ends.of_rows[-1]) + 1 if len(ends.of_rows) else 0
+        if end:
+            yield line, rest[:end]
+        rest, line = rest[end:] + (block or b""), line + ends.n_lines
+
+
+def sheet_of_rows(source: Source, layout: Layout, rows: bytes, line: int) -> Sheet | None:
+    """Return the cells of rows of a file, before which so many lines stand; None if all lines are blank."""
+    part = Source(source.where, io.BytesIO(rows))
+    part.name = source.name
+    own = replace(layout, begins=0)
+    found = _Rows(part, own)
+    found.read()
+    if not found.n_rows:
+        return None
+    found.check_widths()
+    columns = [each.cells(partial(_again, part, own, place)) for place, each in enumerate(found.columns)]
+    lines = np.asarray(found.lines) + line
+    return Sheet(source.where, source.name, layout.names, columns, lines, layout.header)
 
 
 def _again(source: Source, layout: Layout, place: int) -> Cells:

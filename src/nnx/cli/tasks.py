@@ -219,15 +219,14 @@ def _large_table(chosen: argparse.Namespace) -> Task:
             )
     test_size = 0.0 if chosen.test is not None else 0.2 if chosen.test_size is None else chosen.test_size
     file = large_files.LargeFile("load_csv", chosen.data, chosen.header, chosen.encoding, int(_limit(chosen)))
-    table = file.learn(_columns(chosen, file.names))
-    rows = file.encode(table, test_size, chosen.split_seed or 0)
+    table = file.learn(_columns(chosen, file.names), test_size, chosen.split_seed or 0)
+    rows = file.encode(table)
     task = _table_task(chosen, rows.X, rows.y, rows.X_test, rows.y_test, table, n_rows=rows.blocks.n_rows)
     size = os.path.getsize(chosen.data) / 1e6
     remarks = (
-        f"Read block by block: {size:,.0f} MB are more than --memory allows. Columns are learnt from "
-        f"{count(file.n_learnt, 'row')}, and figures of training are of {len(rows.X):,}; all rows lie in a temporary "
+        f"Read block by block, as {size:,.0f} MB are more than --memory allows: what its columns are is learnt from "
+        f"{count(file.n_learnt, 'row')}, figures of training are of {len(rows.X):,}, and all rows lie in a temporary "
         f"file of {rows.n_bytes / 1e6:,.0f} MB.",
-        *([f"Taken for missing values: {count(rows.n_unknown, 'text')} unknown there."] if rows.n_unknown else []),
         *task.remarks,
     )
     return replace(task, remarks=remarks, blocks=rows.blocks)

@@ -324,10 +324,14 @@ class Model:
 
         Parameters
         ----------
-        X : array (n, n_inputs)
-            Cast once to the model's dtype.
+        X : array (n, n_inputs), Blocks, or iterable of pairs (X, y)
+            Cast once to the model's dtype. `Blocks`, an iterable of pairs or of triples (X, y, weights), a function
+            that returns such an iterable, and, with a ``batch_size``, an array in chunks, as of h5py or Zarr, are read
+            block by block, ahead of the steps, and never all at once (docs/streams.md says what differs). So is a
+            ``numpy.memmap`` that would need more than half of the memory that this process may use.
         y : array
-            As the loss takes it: class numbers (n,), one-hot rows (n, classes), or targets (n, outputs).
+            As the loss takes it: class numbers (n,), one-hot rows (n, classes), or targets (n, outputs). Not given with
+            blocks, which hold it.
         epochs : int
             How often to go through the data.
         batch_size : int, optional

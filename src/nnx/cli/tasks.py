@@ -212,11 +212,6 @@ def _limit(chosen: argparse.Namespace) -> float:
 
 def _large_table(chosen: argparse.Namespace) -> Task:
     """Return the task of a table of which only some rows are in memory."""
-    for name in ("folds", "patience"):
-        if getattr(chosen, name) is not None:
-            raise ValueError(
-                f"argument --{name}: not for a file that is read block by block, as it is larger than --memory allows"
-            )
     test_size = 0.0 if chosen.test is not None else 0.2 if chosen.test_size is None else chosen.test_size
     file = large_files.LargeFile("load_csv", chosen.data, chosen.header, chosen.encoding, int(_limit(chosen)))
     table = file.learn(_columns(chosen, file.names), test_size, chosen.split_seed or 0)

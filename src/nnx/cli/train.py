@@ -363,12 +363,18 @@ def _effort(chosen: argparse.Namespace) -> str | None:
         option = of_network[0].replace("_", "-")
         chosen.parser.error(f"argument --effort: not allowed with argument --{option}, which is for one network")
     if tasks.is_large(chosen):
-        if chosen.effort is not None:
-            chosen.parser.error(
-                "argument --effort: not for a file that is read block by block, as it is larger than --memory allows"
-            )
+        _refuse_for_large_files(chosen)
         return None
     return None if of_network else chosen.effort or "default"
+
+
+def _refuse_for_large_files(chosen: argparse.Namespace) -> None:
+    """Refuse options that need all rows of a table in memory."""
+    for name in ("effort", "folds", "patience"):
+        if getattr(chosen, name) is not None:
+            chosen.parser.error(
+                f"argument --{name}: not for a file that is read block by block, as it is larger than --memory allows"
+            )
 
 
 def _refuse_without_target(chosen: argparse.Namespace) -> None:

@@ -70,7 +70,7 @@ def test_rows_to_test_on_are_not_trained_on(folder):
     rows = file.encode(table)
     X, _ = table.read_samples("customers.csv")
     trained_on = np.concatenate([piece.X for piece in rows.blocks.pieces(None, 0)])
-    assert 30 < len(rows.X_test) < 90
+    assert 15 < len(rows.X_test) < 90
     assert len(rows.X_test) + len(trained_on) == len(X)
     together = np.concatenate([rows.X_test, trained_on])
     np.testing.assert_array_equal(np.unique(together, axis=0), np.unique(X, axis=0))

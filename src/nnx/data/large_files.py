@@ -28,11 +28,11 @@ from nnx.data.streams import Blocks
 from nnx.data.tables import Table
 
 #: Bytes of text that are read at a time: at most, at least, and as a part of the memory that may be used.
-MOST_TEXT, LEAST_TEXT, PART_OF_LIMIT = 1 << 22, 1 << 14, 32
-#: What cells take in memory at most, in bytes of their text.
-TAKEN = 6
+MOST_TEXT, LEAST_TEXT, PART_OF_LIMIT = 1 << 22, 1 << 14, 64
+#: What a sheet takes in memory at most, while a table is learnt from it, in bytes of its text.
+TAKEN = 16
 #: The part of that memory which the rows that are kept in it may take: those to test on, and some to train on.
-KEPT = 0.25
+KEPT = 0.125
 #: Rows to train on that are kept in memory for figures and pictures, at most.
 MAX_SHOWN = 20_000
 

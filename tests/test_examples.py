@@ -109,6 +109,12 @@ def test_the_page_for_users_of_scikit_learn_is_true():
     assert done.failed == 0
 
 
+def test_the_page_about_more_data_than_memory_is_true():
+    done = doctest.testfile(str(ROOT / "docs" / "streams.md"), module_relative=False)
+    assert done.attempted > 10
+    assert done.failed == 0
+
+
 def test_the_page_about_many_models_is_true():
     done = doctest.testfile(str(ROOT / "docs" / "many-models.md"), module_relative=False)
     assert done.attempted > 5

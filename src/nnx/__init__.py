@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nnx.data.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist
     from nnx.data.image_folders import load_image_folder, load_images
     from nnx.data.images import Images
+    from nnx.data.streams import Blocks
     from nnx.data.tables import Table, load_csv
     from nnx.ensemble import Ensemble
     from nnx.foreign import from_torch
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FASHION_MNIST_CLASSES",
+    "Blocks",
     "CSVLog",
     "Callback",
     "DataFileError",
@@ -86,6 +88,7 @@ _LATE = {
         ("CSVLog", "Callback", "EarlyStopping", "ReduceRateOnPlateau", "SaveBest", "TensorBoardLog"), "nnx.callbacks"
     ),
     **dict.fromkeys(("Run", "train_many"), "nnx.many"),
+    "Blocks": "nnx.data.streams",
     "Ensemble": "nnx.ensemble",
     "FASHION_MNIST_CLASSES": "nnx.data.fashion_mnist",
     "Images": "nnx.data.images",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -45,6 +45,7 @@ from nnx.residual import check_members, check_widths, members_of, refuse_twice
 
 if TYPE_CHECKING:
     from nnx.data.images import Images
+    from nnx.data.streams import Blocks
     from nnx.data.tables import Table
     from nnx.scoring.reports import Report
 
@@ -297,8 +298,8 @@ class Model:
 
     def train(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: ArrayLike | Blocks | Iterable[Any] | Callable[[], Iterable[Any]],
+        y: ArrayLike | None = None,
         *,
         epochs: int = 1,
         batch_size: int | None = None,
@@ -328,10 +329,14 @@ class Model:
 
         Parameters
         ----------
-        X : array (n, n_inputs)
-            Cast once to the model's dtype.
+        X : array (n, n_inputs), Blocks, or iterable of pairs (X, y)
+            Cast once to the model's dtype. `Blocks`, an iterable of pairs or of triples (X, y, weights), a function
+            that returns such an iterable, and, with a ``batch_size``, an array in chunks, as of h5py or Zarr, are read
+            block by block, ahead of the steps, and never all at once (docs/streams.md says what differs). So is a
+            ``numpy.memmap`` that would need more than half of the memory that this process may use.
         y : array
-            As the loss takes it: class numbers (n,), one-hot rows (n, classes), or targets (n, outputs).
+            As the loss takes it: class numbers (n,), one-hot rows (n, classes), or targets (n, outputs). Not given with
+            blocks, which hold it.
         epochs : int
             How often to go through the data.
         batch_size : int, optional
@@ -466,8 +471,8 @@ class Model:
 
     def _train(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: Any,
         options: tuple[Any, ...],
         starts: bool = True,
         warns: bool = True,
@@ -497,7 +502,16 @@ class Model:
         for layer in self.trainable_layers:
             if isinstance(layer, Parameterized):
                 layer.get_parameters()  # refuses what cannot be trained, such as read-only arrays
-        data = checked_data(self, where, ("X", "y", "sample_weight"), X, y, check_finite, sample_weight)
+        stream = None
+        if y is None or (not isinstance(X, list) and type(X) is not np.ndarray):
+            from nnx.engine import streaming
+
+            stream = streaming.stream_of(where, self, X, y, sample_weight, batch_size)
+        if stream is not None:
+            stream.check_arguments(order, check_finite, class_weight, validation_split, starts and do_steps is None)
+            data = stream.first
+        else:
+            data = checked_data(self, where, ("X", "y", "sample_weight"), X, y, check_finite, sample_weight)
         if minimizing.is_minimized(self):
             minimizing.check_arguments(where, self, len(data.X), batch_size, order.shuffles, precision)
         held_out = None if validation_data is None else checked_validation(self, where, validation_data)
@@ -507,7 +521,7 @@ class Model:
         precision = checked_precision(where, precision, dtype_of(self))
         if precision == "bfloat16":
             warn_of_refused_units(where)
-        targets, split = np.asarray(y), None
+        targets, split = np.asarray(y) if stream is None else stream.targets(), None
         if validation_split is not None:
             if held_out is not None:
                 raise ValueError(f"{where}: validation_split must not be given together with validation_data.")
@@ -515,8 +529,9 @@ class Model:
             is_held_out = held_out_rows(split, classes_of_rows(self, data), len(data.X))
             held_out = weighing(self, where, "sample_weight of the held-out rows", data.rows(is_held_out))
             data, targets = data.rows(~is_held_out), targets[~is_held_out]
-        data = self._weighed(where, data, class_weight)
-        if warns and batch_size is not None and not order.shuffles and resume is None:
+        if stream is None:
+            data = self._weighed(where, data, class_weight)
+        if stream is None and warns and batch_size is not None and not order.shuffles and resume is None:
             warn_of_sorted_rows(where, self, data, batch_size)
         trainer = trainers.this_thread()
         try:
@@ -524,6 +539,8 @@ class Model:
             history = History(isinstance(self.accuracy, Accuracy_Regression))
             job = Job(self, data, held_out, epochs, batch_size, order, n_threads, stops, precision, history)
             job.split, job.penalty_per_sample = split, penalty_per_sample
+            if stream is not None:
+                stream.begin(job, checkpoint is not None or resume is not None)
             if minimizing.is_minimized(self):
                 job.memory = minimizing.new_memory(self)
             if callbacks is not None:

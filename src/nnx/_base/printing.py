@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from nnx._base.typing import Array
 
+#: Steps of an epoch, where nobody knows how many it has.
+UNKNOWN_STEPS = 1 << 40
 #: A run that would print more lines than this prints only some of its steps and epochs.
 MAX_LINES = 300
 
@@ -75,6 +77,8 @@ class Lines(NamedTuple):
 
         First the steps of an epoch thin out, then the epochs; the first and the last epoch are always printed.
         """
+        if n_batches >= UNKNOWN_STEPS:
+            return cls(n_epochs, n_batches, print_every, 1)
         others = 3 if validated else 2  # the epoch's number, its training figures, its validation figures
         lines = cls(n_epochs, n_batches, print_every, 1)
         for factor in _round_numbers():
@@ -113,7 +117,7 @@ def _round_numbers() -> Iterator[int]:
     return (digit * 10**power for power in count() for digit in (1, 2, 5))
 
 
-def progress_bar(total: int, done: int, unit: str) -> Any:
+def progress_bar(total: int | None, done: int, unit: str) -> Any:
     """Return a tqdm bar on stderr; None if there is no stderr, as in a program without a console."""
     if sys.stderr is None:
         return None
@@ -135,7 +139,7 @@ class Printer:
     progress : bool
         Show the bar, if there is a stderr.
     n_epochs, n_batches : int
-        Epochs of the whole run, and steps of an epoch.
+        Epochs of the whole run, and steps of an epoch; `UNKNOWN_STEPS` or more where nobody knows.
     done : int
         How many steps of it were done before.
     validated : bool
@@ -157,7 +161,8 @@ class Printer:
     ) -> None:
         self._lines: Lines | None = None
         self._prints = False
-        self._bar: Any = progress_bar(n_epochs * n_batches, done, "step") if progress else None
+        total = n_epochs * n_batches if n_batches < UNKNOWN_STEPS else None
+        self._bar: Any = progress_bar(total, done, "step") if progress else None
         self._shows_accuracy = shows_accuracy
         if print_every is not None:
             self._lines = Lines.chosen(print_every, n_epochs, n_batches, validated)
@@ -179,6 +184,11 @@ class Printer:
             print(text)
         else:
             self._bar.write(text)
+
+    def learn_steps(self, n_batches: int) -> None:
+        """Take how many steps an epoch has, where nobody has known."""
+        if self._lines is not None:
+            self._lines = self._lines._replace(n_batches=n_batches)
 
     # Step by step
 

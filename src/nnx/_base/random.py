@@ -117,6 +117,18 @@ class Order:
         if self.shuffles and not self.asks and self._seed is None:
             self._seed = draw_seed()
 
+    def of_blocks(self, epoch: int, n_blocks: int) -> Array:
+        """Return the order of blocks in an epoch, for samples that are read block by block."""
+        return self._stream(epoch, 0).permutation(n_blocks)
+
+    def within_window(self, epoch: int, window: int, n_samples: int) -> Array:
+        """Return the order of samples in one of the windows of such an epoch, counted from 0."""
+        return self._stream(epoch, window + 1).permutation(n_samples)
+
+    def _stream(self, epoch: int, number: int) -> np.random.RandomState:
+        assert self._seed is not None
+        return np.random.RandomState([self._seed & 0xFFFFFFFF, self._seed >> 32, epoch, number])
+
     def draw(self, epoch: int, n_samples: int) -> Array | None:
         """Return the order of an epoch, intp (n_samples,), which nobody writes to; None for the order as given."""
         if not self.shuffles:

@@ -76,7 +76,7 @@ def build(task: tasks.Task, settings: tasks.Settings, seed: int) -> nnx.Model:
         tasks.LINEAR: (nnx.Activation_Linear, nnx.Accuracy_Regression()),
     }[task.output]
     model.add((activation if loss._pair is not None or task.output == tasks.LINEAR else nnx.Activation_Linear)())
-    n_steps = settings.epochs * -(-len(task.X) // settings.batch)
+    n_steps = settings.epochs * -(-task.n_rows // settings.batch)
     schedule = None if settings.schedule is None else OVER_STEPS[settings.schedule](n_steps)
     optimizer = OPTIMIZERS[settings.optimizer](learning_rate=settings.rate, decay=settings.decay, schedule=schedule)
     model.set(loss=loss, optimizer=optimizer, accuracy=accuracy)
@@ -127,8 +127,7 @@ def train(model: nnx.Model, task: tasks.Task, settings: tasks.Settings, chosen: 
     with terminating() as code:
         try:
             model.train(
-                task.X,
-                task.y,
+                *task.training_data,
                 **keywords(task, settings, chosen.seed) | {"validation_data": task.validation or task.held_out},
                 progress=True,
                 checkpoint=chosen.checkpoint or chosen.resume,

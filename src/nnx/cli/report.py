@@ -241,7 +241,7 @@ def _data(task: Task) -> list[str]:
         return [_paragraph(each) for each in told]
     kind = f"{table.n_outputs} classes: {listed(table.classes)}" if table.classes else "a number"
     told = [
-        f"{count(len(task.X), 'row')} to train on"
+        f"{count(task.n_rows, 'row')} to train on"
         + (f", {len(task.X_test):,} to test on." if len(task.X_test) else "."),
         f"To predict: {shown(table.target.name)}, {kind}.",
         *task.remarks,

@@ -14,13 +14,15 @@ import numpy as np
 import nnx
 import nnx.tabular
 from nnx import plot
+from nnx._base import memory
 from nnx.cli.arguments import column, columns, flat, options_of
 from nnx.cli.images import notes
 from nnx.cli.pictures import Draw
+from nnx.data import large_files
 from nnx.data.columns import Column, Date, Number, Text
 from nnx.data.notation import PLAIN
 from nnx.data.sheet import Sheet, count, listed, shown
-from nnx.data.table_files import read_sheet
+from nnx.data.table_files import is_binary, read_sheet
 from nnx.engine.classes import held_out_rows
 from nnx.engine.job import Split
 
@@ -67,6 +69,18 @@ class Task:
     remarks: tuple[str, ...] = ()
     #: Rows that are neither trained on nor tested on, but tell when to stop.
     validation: tuple[Array, Array] | None = None
+    #: All rows to train on, where they are too many for memory: X and y are some of them then.
+    blocks: Any = None
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are to train on."""
+        return len(self.X) if self.blocks is None else int(self.blocks.n_rows)
+
+    @property
+    def training_data(self) -> tuple[Any, Any]:
+        """What `Model.train` gets."""
+        return (self.X, self.y) if self.blocks is None else (self.blocks, None)
 
     @property
     def held_out(self) -> tuple[Array, Array] | None:
@@ -169,6 +183,8 @@ STEPS_OF_SMALL_TABLES = 2000
 
 
 def _table(chosen: argparse.Namespace) -> Task:
+    if is_large(chosen):
+        return _large_table(chosen)
     sheet: Any = read("load_csv", chosen)
     X, y, X_test, y_test, table = nnx.load_csv(
         sheet,
@@ -177,6 +193,38 @@ def _table(chosen: argparse.Namespace) -> Task:
         **_columns(chosen, sheet.names),
     )
     return _table_task(chosen, X, y, X_test, y_test, table)
+
+
+#: The part of memory that reading a table may take, and how much it takes at most, in sizes of the file.
+MEMORY, TAKEN = 0.5, 3
+
+
+def is_large(chosen: argparse.Namespace) -> bool:
+    """Return whether a table's file is to be read block by block, as reading it at once would take too much memory."""
+    if chosen.data in TASKS or not os.path.isfile(chosen.data) or is_binary(chosen.data):
+        return False
+    return os.path.getsize(chosen.data) * TAKEN > _limit(chosen)
+
+
+def _limit(chosen: argparse.Namespace) -> float:
+    return float((chosen.memory or MEMORY) * memory.allowed())
+
+
+def _large_table(chosen: argparse.Namespace) -> Task:
+    """Return the task of a table of which only some rows are in memory."""
+    test_size = 0.0 if chosen.test is not None else 0.2 if chosen.test_size is None else chosen.test_size
+    file = large_files.LargeFile("load_csv", chosen.data, chosen.header, chosen.encoding, int(_limit(chosen)))
+    table = file.learn(_columns(chosen, file.names), test_size, chosen.split_seed or 0)
+    rows = file.encode(table)
+    task = _table_task(chosen, rows.X, rows.y, rows.X_test, rows.y_test, table, n_rows=rows.blocks.n_rows)
+    size = os.path.getsize(chosen.data) / 1e6
+    remarks = (
+        f"Read block by block, as {size:,.0f} MB are more than --memory allows: what its columns are is learnt from "
+        f"{count(file.n_learnt, 'row')}, figures of training are of {len(rows.X):,}, and all rows lie in a temporary "
+        f"file of {rows.n_bytes / 1e6:,.0f} MB.",
+        *task.remarks,
+    )
+    return replace(task, remarks=remarks, blocks=rows.blocks)
 
 
 #: A file of so many bytes is read with a bar: a smaller one takes less than half a second.
@@ -207,7 +255,14 @@ def _columns(chosen: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]
 
 
 def _table_task(
-    chosen: argparse.Namespace, X: Array, y: Array, X_test: Array, y_test: Array, table: Table, named: bool = True
+    chosen: argparse.Namespace,
+    X: Array,
+    y: Array,
+    X_test: Array,
+    y_test: Array,
+    table: Table,
+    named: bool = True,
+    n_rows: int | None = None,
 ) -> Task:
     """Return the task of a table's samples; with ``--test``, if it is ``named``, that file's are the test part."""
     remarks = _remarks(table)
@@ -216,7 +271,7 @@ def _table_task(
         X_test, y_test = table.read_samples(sheet, unknown=chosen.unknown or "error")
         remarks += reading_remarks(sheet, table, f" of {os.path.basename(chosen.test)}")
     batch = chosen.batch or Settings.batch
-    epochs = max(Settings.epochs, -(-STEPS_OF_SMALL_TABLES // -(-len(X) // batch)))
+    epochs = max(Settings.epochs, -(-STEPS_OF_SMALL_TABLES // -(-(n_rows or len(X)) // batch)))
     classified = table.classes is not None
     return Task(
         os.path.basename(chosen.data).encode(errors="replace").decode(),

@@ -29,6 +29,7 @@ from nnx.cli.arguments import (
     way_out,
 )
 from nnx.data.sheet import count, listed, shown
+from nnx.data.table_files import names_of_file
 from nnx.schedules import OVER_STEPS
 from nnx.tabular.recipe import EFFORTS
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 #: More would take more time than anybody means to spend.
 MAX_RUNS = 1000
-TABLE_OPTIONS = ("target", "task", "text", "drop", "gaps", "decimal", "unknown", "header", "encoding")
+TABLE_OPTIONS = ("target", "task", "text", "drop", "gaps", "decimal", "unknown", "header", "encoding", "memory")
 #: Options that describe one network, or its training.
 NETWORK_OPTIONS = (*(field.name for field in fields(tasks.Settings)), "checkpoint", "checkpoint_every", "resume")
 #: Options that say something to some data sets only.
@@ -198,6 +199,13 @@ def _add_table_options(group: Any) -> None:
     option("--encoding", metavar="NAME", help="of FILE.csv and --test, such as latin-1 or cp1252 (default: UTF-8)")
     option("--decimal", choices=(".", ","), metavar="MARK", help=help_decimal)
     option("--unknown", choices=("error", "missing"), help="what a text is that only --test has (default: error)")
+    option(
+        "--memory",
+        type=Number(0, 1, above=True),
+        metavar="X",
+        help="part of this machine's memory that reading FILE.csv may take: a larger one is read block by block, "
+        "rows lie in a temporary file, and one plain network is trained (default: 0.5)",
+    )
     option("--header", action=argparse.BooleanOptionalAction, help="whether the first row holds names, if not plain")
 
 
@@ -354,13 +362,30 @@ def _effort(chosen: argparse.Namespace) -> str | None:
     if of_network and chosen.effort is not None:
         option = of_network[0].replace("_", "-")
         chosen.parser.error(f"argument --effort: not allowed with argument --{option}, which is for one network")
+    if tasks.is_large(chosen):
+        _refuse_for_large_files(chosen)
+        return None
     return None if of_network else chosen.effort or "default"
+
+
+def _refuse_for_large_files(chosen: argparse.Namespace) -> None:
+    """Refuse options that need all rows of a table in memory."""
+    for name in ("effort", "folds", "patience"):
+        if getattr(chosen, name) is not None:
+            chosen.parser.error(
+                f"argument --{name}: not for a file that is read block by block, as it is larger than --memory allows"
+            )
 
 
 def _refuse_without_target(chosen: argparse.Namespace) -> None:
     """Say which columns there are to predict, and at once what else is in the way."""
     with chosen.parser.refusing():
         text, drop = flat(chosen.text), flat(chosen.drop)
+        if tasks.is_large(chosen):
+            names = names_of_file("load_csv", chosen.data, chosen.header, chosen.encoding)
+            chosen.parser.error(
+                f"argument --target: must name the column to predict. {chosen.data!r} has {listed(names)}."
+            )
         sheet: Any = tasks.read("load_csv", chosen)
         names = sheet.names
         as_text, dropped = columns("text", text, names), columns("drop", drop, names)
@@ -383,7 +408,7 @@ def _announcement(job: jobs.Job, n_folds: int | None) -> list[str]:
         first = images.announcement(table, task.source, len(task.X), len(task.X_test))
         return [first, *task.remarks, job.described()]
     target = f"{table.n_outputs} classes" if table.classes else "a number"
-    parts = f"{count(len(task.X), 'sample')} to train on, {len(task.X_test):,} to test"
+    parts = f"{count(task.n_rows, 'sample')} to train on, {len(task.X_test):,} to test"
     if n_folds:
         parts = f"{count(len(task.X), 'sample')} in {n_folds} folds"
     lines = [f"{task.source}: {parts}; the target {shown(table.target.name)} is {target}."]

@@ -7,7 +7,7 @@ import importlib.util
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,42 @@ def read_csv(source: Source, header: bool | None = None) -> Sheet:
     rows.check_widths()
     columns = [each.cells(partial(_again, source, layout, place)) for place, each in enumerate(rows.columns)]
     return Sheet(source.where, source.name, layout.names, columns, rows.lines, layout.header, header is None)
+
+
+def row_blocks(source: Source, layout: Layout, size: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the rows below the header in blocks of about a size, each after the number of lines that stand before it.
+
+    Blocks can be read one by one only where it is certain what quotes mean.
+    """
+    blocks = whole_lines(source.text_blocks(size, shown=True))
+    rest, line = next(blocks, b""), layout.begins
+    begin = after_lines(rest, layout.begins)
+    if begin is None:
+        source.refuse("cannot be read block by block: its lines end in more than one way")
+    rest = rest[begin:]
+    more: Iterable[bytes | None] = chain(blocks, [None])
+    for block in more:
+        ends = row_ends(rest, layout.delimiter)
+        if ends is None or (len(ends.of_rows) == 0 and len(rest) > 4 * size):
+            source.refuse(f"cannot be read block by block: after line {line}, quotes stand within cells")
+        end = len(rest) if block is None else int(ends.of_rows[-1]) + 1 if len(ends.of_rows) else 0
+        if end:
+            yield line, rest[:end]
+        rest, line = rest[end:] + (block or b""), line + ends.n_lines
+
+
+def sheet_of_rows(source: Source, layout: Layout, rows: bytes, line: int) -> Sheet | None:
+    """Return the cells of rows of a file, before which so many lines stand; None if all lines are blank."""
+    part = Source(source.where, io.BytesIO(rows))
+    part.name = source.name
+    own = replace(layout, begins=0)
+    found = _Rows(part, own, before=line)
+    found.read()
+    if not found.n_rows:
+        return None
+    found.check_widths()
+    columns = [each.cells(partial(_again, part, own, place)) for place, each in enumerate(found.columns)]
+    return Sheet(source.where, source.name, layout.names, columns, found.lines, layout.header)
 
 
 def _again(source: Source, layout: Layout, place: int) -> Cells:
@@ -184,8 +220,9 @@ class _Rows:
     All other blocks are read by Python's, and so is the rest of the file once quotes stand where they should not.
     """
 
-    def __init__(self, source: Source, layout: Layout, only: int | None = None) -> None:
+    def __init__(self, source: Source, layout: Layout, only: int | None = None, before: int = 0) -> None:
         self.source, self.layout, self.only = source, layout, only
+        self._before = before  # lines of the file before those of the source
         expected = source.size // max(layout.bytes_of_row, 2 * layout.width)
         columns = range(layout.width) if only is None else [only]
         self.columns = [Gathered(only is not None, expected) for _ in columns]
@@ -257,7 +294,7 @@ class _Rows:
                     rows, ends = [], []
         except csv.Error as error:
             line = max(ends[-1] if ends else self._line, 1)
-            self.source.refuse(f"cannot be read as CSV after line {line} ({error})")
+            self.source.refuse(f"cannot be read as CSV after line {line + self._before} ({error})")
         if rows:
             self._add(rows, ends)
         self._line = before + reader.line_num
@@ -307,12 +344,12 @@ class _Rows:
             differ = "differs" if self.n_odd == 2 else "differ"
             more = f". {count(self.n_odd - 1, 'other line')} {differ} from it too" if self.n_odd > 1 else ""
             reason = f"has {count(width, 'cell')}, and the first row has {self.layout.width}{more}"
-            self.source.refuse(reason, f", line {line},")
+            self.source.refuse(reason, f", line {line + self._before},")
 
     @property
     def lines(self) -> Sequence[int] | Array:
         """The lines in which the rows end."""
-        ends = np.concatenate(self._ends)
+        ends = np.concatenate(self._ends) + self._before
         if ends[-1] - ends[0] == len(ends) - 1:
             return range(int(ends[0]), int(ends[-1]) + 1)
         return ends

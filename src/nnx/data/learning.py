@@ -242,14 +242,18 @@ class Learner:
         return few and bool((different == np.floor(different)).all())
 
     def _categories(self, place: int) -> tuple[str, ...]:
-        """Return a column's texts in the order of the alphabet; if all are numbers, the numbers in theirs."""
-        found = sorted({str(cell) for cell in self.sheet.columns[place].distinct if not is_gap(cell)})
-        values = {text: exact(text) for text in found}
-        if None not in values.values():
-            shortest_last = sorted(found, key=len, reverse=True)
-            by_value = {values[text]: text for text in shortest_last}  # of 1 and 1.0, the shorter
-            found = [by_value[value] for value in sorted(by_value, key=lambda value: value or 0)]
-        return tuple(found)
+        return in_order({str(cell) for cell in self.sheet.columns[place].distinct if not is_gap(cell)})
+
+
+def in_order(texts: Collection[str]) -> tuple[str, ...]:
+    """Return different texts in the order of the alphabet; if all are numbers, the numbers in theirs."""
+    found = sorted(texts)
+    values = {text: exact(text) for text in found}
+    if None not in values.values():
+        shortest_last = sorted(found, key=len, reverse=True)
+        by_value = {values[text]: text for text in shortest_last}  # of 1 and 1.0, the shorter
+        found = [by_value[value] for value in sorted(by_value, key=lambda value: value or 0)]
+    return tuple(found)
 
 
 def _differ(cells: Cells) -> bool:

@@ -49,6 +49,12 @@ def names_of_file(where: str, file: Any, header: bool | None = None, encoding: s
     return Sheet(where, source.name, layout_of(source, header).names, []).names
 
 
+def is_binary(path: str) -> bool:
+    """Return whether a file begins as those do that are no text."""
+    with open(path, "rb") as file:
+        return file.read(8).startswith((PARQUET, FEATHER, *PACKED))
+
+
 def _kind(source: Source) -> str | None:
     """Return which format other than text a file is in; refuse one that is not what its name says, or not readable."""
     packed = next((what for mark, what in PACKED.items() if source.begins_with(mark)), None)

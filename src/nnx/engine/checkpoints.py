@@ -51,7 +51,7 @@ def fingerprints(job: Job) -> dict[str, dict[str, Any]]:
     if job.held_out is not None:
         arrays |= {"validation_data[0]": job.held_out.X, "validation_data[1]": job.held_out.y_accuracy}
         arrays |= {"validation_data[2]": job.held_out.weights}
-    return {name: fingerprint(array) for name, array in arrays.items() if array is not None}
+    return job.marks | {name: fingerprint(array) for name, array in arrays.items() if array is not None}
 
 
 def seed_of_split(where: str, path: Path) -> int | None:

@@ -94,6 +94,76 @@ def checked_data(
     return Data(samples, targets if builtin else given, answers.targets(given, int(targets.shape[-1])), weights)
 
 
+class BlockChecks:
+    """What `checked_data` looks for, learnt from the first rows: other threads can check further ones with it.
+
+    Parameters
+    ----------
+    model : Model
+    where : str
+        The method that was called, for messages.
+    first : Data
+        The first rows, as `checked_data` has returned them.
+    check_finite : bool
+    """
+
+    def __init__(self, model: Network, where: str, first: Data, check_finite: bool) -> None:
+        self._where, self._first, self._check_finite = where, first, check_finite
+        inner = model.layers[0]
+        casts = keeps(model, "forward", "nnx.model") and type(inner).__module__.startswith("nnx.")
+        self._casts = casts and first.X.ndim == 2
+        self._layout = columns_of_categories(model.layers) if casts else None
+        loss = model.loss
+        self._loss = loss if isinstance(loss, KernelLoss) and keeps(loss, "forward", "nnx.losses") else None
+        self._is_built_in = type(loss).__module__ == "nnx.losses"
+        self._width = _output_width(model, first.X) if self._loss is not None else int(first.y.shape[-1])
+        self._dtype = dtype_of(model) or first.y.dtype
+        self._answers = program.answers_to(model.accuracy, loss, model.layers[-1])
+
+    def data(self, piece: Any) -> Data:
+        """Return rows, with ``X``, ``y``, ``weights`` and a method ``name`` for messages, after every check."""
+        where, name, first = self._where, piece.name("X"), self._first
+        X = check.plain(where, name, piece.X)
+        if self._casts:
+            X = check.rows(where, name, X, first.X.shape[1], first.X.dtype)
+        else:
+            X = self._like(name, X, first.X)
+        if self._layout is not None:
+            check_categories(where, name, X, *self._layout)
+        if self._check_finite:
+            check.finite(where, name, X)
+        y, y_accuracy = self._targets(piece.name("y"), piece.y, len(X))
+        weights = None
+        if first.weights is not None:
+            weights = checked_weights(where, piece.name("sample_weight"), piece.weights, len(X))
+        return Data(X, y, y_accuracy, weights)
+
+    def _targets(self, name: str, y: Any, n: int) -> tuple[Array, Array]:
+        """Return targets as the loss and as the accuracy gets them."""
+        where, first = self._where, self._first
+        given = check.plain(where, name, y)
+        if given.ndim == 0 or len(given) != n:
+            raise ValueError(f"{where}: {name} must have one row for each of {n} rows of X, got shape {given.shape}.")
+        if self._check_finite:
+            check.finite(where, name, given)
+        targets = given
+        if self._loss is not None:
+            targets = self._loss._targets(where, name, given, (n, self._width), self._dtype)
+            if self._check_finite and targets is not given:
+                check.finite(where, name, targets)
+        compared = self._like(name, self._answers.targets(given, self._width), first.y_accuracy)
+        return self._like(name, targets if self._is_built_in else given, first.y), compared
+
+    def _like(self, name: str, values: Array, first: Array) -> Array:
+        """Refuse rows that do not fit below the first ones."""
+        if values.shape[1:] != first.shape[1:] or not np.can_cast(values.dtype, first.dtype, "same_kind"):
+            raise ValueError(
+                f"{self._where}: {name} must have rows of shape {first.shape[1:]} and dtype {first.dtype}, as the "
+                f"first ones, got {values.shape[1:]} and {values.dtype}."
+            )
+        return values
+
+
 def checked_validation(model: Network, where: str, validation_data: Any) -> Data:
     """Return the validation data as `checked_data` does."""
     try:

@@ -158,6 +158,12 @@ class Job:
         The last of those sums, where the run goes layer by layer.
     memory : Memory or None
         What `Optimizer_LBFGS` knows of earlier iterations.
+    n_rows : int
+        Samples of an epoch.
+    stream : nnx.engine.streaming.Stream or None
+        Where samples come from that are read block by block; ``data`` are the first of them then.
+    marks : dict
+        What a checkpoint says of the data beside fingerprints of the arrays.
     """
 
     def __init__(
@@ -187,6 +193,9 @@ class Job:
         self.penalty_per_sample = False
         self.penalty_sum = 0.0
         self.memory: Memory | None = None
+        self.n_rows = len(data.X)
+        self.stream: Any = None
+        self.marks: dict[str, dict[str, Any]] = {}
 
     @property
     def n_steps(self) -> int:
@@ -196,7 +205,11 @@ class Job:
     @property
     def rows(self) -> int:
         """Samples of a step, but for the last of an epoch."""
-        return min(self.batch_size or len(self.data.X), len(self.data.X))
+        return min(self.batch_size or self.n_rows, self.n_rows)
+
+    def counted(self, done: int) -> tuple[int, int]:
+        """Return the number of a step as messages count it, and how many of them an epoch has."""
+        return done, self.n_batches
 
     @property
     def looks_up(self) -> bool:

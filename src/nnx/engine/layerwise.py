@@ -69,7 +69,7 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, w
     with Interrupt() as interrupt:
         try:
             if job.stops:
-                divergence.check_parameters(model, done, job.n_batches)
+                divergence.check_parameters(model, *job.counted(done))
             while done < job.n_steps:
                 epoch, first = divmod(done, job.n_batches)
                 order = job.order.draw(epoch + 1, len(job.data.X))  # the user's function may use the model: sums later
@@ -87,7 +87,7 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, w
                     keep(done, sums)
                     interrupt.check()
             if job.stops and not job.is_kept(done):
-                divergence.check_parameters(model, done, job.n_batches)
+                divergence.check_parameters(model, *job.counted(done))
             keep(done, sums, now=True, checked=True)
         except KeyboardInterrupt:
             if interrupt.stopped:
@@ -105,7 +105,8 @@ def _is_kept(job: Job, done: int) -> bool:
 
 def _do_step(job: Job, way: Way, report: printing.Printer, batch: Data, done: int) -> None:
     figures = _step(job, way, batch, done)
-    step = done % job.n_batches
+    number, n_batches = job.counted(done)
+    step = number % n_batches
     if report.wants(step):
         report.line(printing.step_line(step, *figures))
     report.advance(*figures)
@@ -115,7 +116,7 @@ def _record_epoch(job: Job) -> Figures:
     model = job.model
     data_loss, penalty = model.loss.calculate_accumulated(include_regularization=True)
     if job.penalty_per_sample:
-        penalty = job.penalty_sum / len(job.data.X)
+        penalty = job.penalty_sum / job.n_rows
     totals = Figures(data_loss, penalty, model.accuracy.calculate_accumulated(), _rate(model))
     job.history.add_epoch(*totals)
     return totals
@@ -159,7 +160,7 @@ def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
             model.loss.accumulated_sum, model.loss.accumulated_count = before
         with precision.of_products(job.precision):
             way.set_outputs()
-        divergence.refuse_step(model, batch, done, job.n_batches)
+        divergence.refuse_step(model, batch, *job.counted(done))
     accuracy = model.accuracy.calculate(_predictions(model, output), compared.y_accuracy, **weighing)
     sums: list[partial[Any]] = []
     with precision.of_products(job.precision):

@@ -356,7 +356,7 @@ class Run:
     def check_parameters(self) -> None:
         """Refuse parameters that are not finite."""
         if self.job.stops and not self.native.is_finite():
-            divergence.refuse_parameters(self.model, self.done, self.n_batches)
+            divergence.refuse_parameters(self.model, *self.job.counted(self.done))
 
     def diverge(self) -> NoReturn:
         """Do the forward of the step that has come to a value that is not finite once more, and say where."""
@@ -365,7 +365,7 @@ class Run:
         batch = next(self.data.batches(self.job.batch_size, order, step))
         with np.errstate(all="ignore"), precision.of_products(self.job.precision):
             self.model.forward(batch.X, training=True)
-        divergence.refuse_step(self.model, batch, self.done, self.n_batches)
+        divergence.refuse_step(self.model, batch, *self.job.counted(self.done))
 
     # Steps that a group does (`together.py`)
 

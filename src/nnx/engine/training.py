@@ -60,6 +60,10 @@ def train(job: Job, report: printing.Printer) -> None:
                 call()
         if job.memory is not None:
             minimizing.train(job, report, end_epoch, keep)
+        elif job.stream is not None:
+            from nnx.engine import streaming
+
+            streaming.train(job, report, end_epoch, keep)
         elif not plan.train(job, report, end_epoch, keep) and not segments.train(job, report, end_epoch, keep):
             layerwise.train(job, report, end_epoch, keep)
         if callbacks is not None:

@@ -70,7 +70,8 @@ cdef void forward_stage(
     const Stage *stage,
     const real_t *inputs,  # (rows, n_in) in
     real_t *output,  # (rows, n_out) out; may be inputs, but for a dense stage and encodings
-    Py_ssize_t first,  # the first row's place in the batch, for dropout
+    Py_ssize_t first,  # the first row's place in the batch
+    Py_ssize_t before,  # rows of the batch on other ranks before this one's, for dropout
     Py_ssize_t rows,
     uint64_t forwards,
     char *scratch,
@@ -99,11 +100,11 @@ cdef void forward_stage(
         )
     elif stage.kind == DROPOUT:
         kept = <real_t *> stage.mask + first * stage.n_out
-        dropout_mask(kept, first, rows, stage.n_out, stage.keep, stage.seed, stage.forwards + forwards)
+        dropout_mask(kept, before + first, rows, stage.n_out, stage.keep, stage.seed, stage.forwards + forwards)
         multiply(inputs, kept, output, n)
     elif stage.kind == NOISE:
         kept = <real_t *> stage.mask + first * stage.n_out
-        gaussian_noise(kept, first, rows, stage.n_out, stage.keep, stage.seed, stage.forwards + forwards)
+        gaussian_noise(kept, before + first, rows, stage.n_out, stage.keep, stage.seed, stage.forwards + forwards)
         add(inputs, kept, output, n)
     elif stage.kind == FORK:
         copy(inputs, output, n)
@@ -218,7 +219,7 @@ cdef void forward(
             if stage.kind == JOIN:
                 add(inputs, forks + stage.level * most * wide, target, high * stage.n_out)
             else:
-                forward_stage(stage, inputs, target, 0, high, 0, scratch)
+                forward_stage(stage, inputs, target, 0, 0, high, 0, scratch)
             inputs = target
         top += high
 
@@ -294,7 +295,10 @@ cdef struct Batch:
     Py_ssize_t start  # the first sample, if there is no order
     const Py_ssize_t *order  # which samples; or NULL
     Py_ssize_t rows
-    double weight  # of all rows together: their number, if they have no weights
+    double weight  # of all rows together, on all ranks: their number, if they have no weights
+    Py_ssize_t all_rows  # those of all ranks
+    Py_ssize_t before  # of which so many lie before this rank's
+    bint counts  # false if this rank has none, and takes one in its place
     uint64_t forwards  # training forwards before it since the stages were bound
     bint again  # it is the batch of the step before, in the same order
 
@@ -350,6 +354,24 @@ cdef inline double weight_of(const Net *net, const Batch *batch) noexcept nogil:
     return sum_in_four(net.weights + (batch.start if batch.order is NULL else 0), batch.order, batch.rows)
 
 
+cdef inline Py_ssize_t rows_of_step(const Net *net) noexcept nogil:
+    """Return how many rows a step has on all ranks together, at most."""
+    return net.step_rows if net.n_ranks else net.batch
+
+
+cdef void take_own_rows(const Net *net, Batch *batch) noexcept nogil:
+    """Leave of a batch, whose weight is known, this rank's rows: one that does not count where there are too few."""
+    cdef Py_ssize_t end = batch.rows
+    batch.all_rows, batch.before, batch.counts = batch.rows, 0, True
+    if net.n_ranks:
+        batch.before, end = end * net.rank // net.n_ranks, end * (net.rank + 1) // net.n_ranks
+        batch.counts = end > batch.before
+        batch.rows = end - batch.before if batch.counts else 1
+        batch.start += batch.before
+        if batch.order is not NULL:
+            batch.order += batch.before
+
+
 cdef inline double mean_of(double total, double weight) noexcept nogil:
     """Return a sum divided by the weight of what was added up; 0 where nothing has any weight."""
     return total / weight if weight else 0
@@ -402,7 +424,7 @@ cdef void weigh_rows(
     cdef const double *weights = rows_of_weights(net, batch, first)
     cdef real_t *sample_losses = <real_t *> net.sample_losses + first
     cdef double *row_hits = net.row_hits + first
-    cdef double scale = mean_of(<double> batch.rows, batch.weight)
+    cdef double scale = mean_of(<double> batch.all_rows, batch.weight)
     cdef real_t factor
     cdef Py_ssize_t i, j
     for i in range(rows):
@@ -454,13 +476,13 @@ cdef Py_ssize_t judge_rows(
     if net.fused:
         hits = softmax_crossentropy(
             <const real_t *> last.inputs + at, <const int32_t *> targets, output, gradient, sample_losses, rows,
-            net.n_out, net.n_out, 1, batch.rows, net.loss_settings[0], net.loss_settings[1], row_hits_of(net, first),
-            <real_t *> (scratch + PRODUCT_SCRATCH),
+            net.n_out, net.n_out, 1, batch.all_rows, net.loss_settings[0], net.loss_settings[1],
+            row_hits_of(net, first), <real_t *> (scratch + PRODUCT_SCRATCH),
         )
     else:
-        compute_loss(SAMPLE_LOSSES, net, output, targets, sample_losses, rows, batch.rows)
+        compute_loss(SAMPLE_LOSSES, net, output, targets, sample_losses, rows, batch.all_rows)
         compute_loss(
-            PAIR_GRADIENT if net.combined else GRADIENT, net, output, targets, gradient, rows, batch.rows
+            PAIR_GRADIENT if net.combined else GRADIENT, net, output, targets, gradient, rows, batch.all_rows
         )
     if net.wanted is not NULL:
         hits = hits_of_rows(net, batch, output, first, rows)
@@ -624,7 +646,8 @@ cdef void forward_rows(
         stage = &net.stages[s]
         inputs = <const real_t *> stage.inputs + first * stage.n_in if s > 0 else rows_of_X(net, batch, first)
         forward_stage(
-            stage, inputs, <real_t *> stage.output + first * stage.n_out, first, rows, batch.forwards, scratch
+            stage, inputs, <real_t *> stage.output + first * stage.n_out, first, batch.before, rows, batch.forwards,
+            scratch,
         )
 
 

@@ -79,6 +79,7 @@ FLOORS = [
     {"engine.layerwise", "engine.plan"},
     {"engine.data_checks", "engine.minimizing", "engine.segments", "engine.together"},
     {"engine.training"},
+    {"engine.ranks"},
     {"scoring.reports"},
     {"scoring.evaluation", "scoring.importance"},
     {"predictor"},

@@ -206,8 +206,10 @@ class Ranks:
                 setattr(parts[int(number)], attribute, array)
 
     def _ask(self, ask: Callable[[], Array]) -> Array:
-        """Return an order that rank 0 asks the user's function for."""
-        return np.asarray(self.first_says(ask() if self.rank == 0 else None))
+        """Return an order that rank 0 asks the user's function for, which may draw from NumPy's global generator."""
+        order = self.first_says(ask() if self.rank == 0 else None)
+        self.share_generator()
+        return np.asarray(order)
 
     # While the run goes on
 

@@ -1091,7 +1091,7 @@ cdef class Plan:
         """
         cdef int i
         if not 0 <= rank < n_ranks or not self.lean.clip_norm or self.lean.n_batch_norms:
-            raise ValueError("Plan.exchange_with: rank must be one of n_ranks, gradients collected, no batch norm there.")
+            raise ValueError("Plan.exchange_with: rank must be one of n_ranks, and gradients must be collected.")
         self.adds_up = adds_up
         for i in range(2):
             self.nets[i].rank, self.nets[i].n_ranks = rank, n_ranks

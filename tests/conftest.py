@@ -17,6 +17,7 @@ from nnx.engine import plan, segments
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nnfs-init", action="store_true", help="run the whole suite after nnfs.init()")
     parser.addoption("--no-compiled", action="store_true", help="accept that the compiled kernels are not built")
+    parser.addoption("--require-mpi", action="store_true", help="fail where mpi4py or mpiexec is missing")
     parser.addoption("--require-data", action="store_true", help="fail where files below NNX_DATA_HOME are missing")
 
 

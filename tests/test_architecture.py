@@ -87,6 +87,7 @@ FLOORS = [
     {"engine.data_checks", "engine.minimizing", "engine.segments", "engine.together"},
     {"engine.streaming"},
     {"engine.training"},
+    {"engine.ranks"},
     {"scoring.reports"},
     {"scoring.answers", "scoring.evaluation", "scoring.importance"},
     {"predictor"},

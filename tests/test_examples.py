@@ -41,8 +41,13 @@ def data_home(request):
 def test_an_example_runs_and_draws_the_picture_that_the_page_shows(example, tmp_path, request):
     if "load_fashion_mnist" in example.read_text():
         request.getfixturevalue("data_home")
-    for name in re.findall(r"^(?:from|import) (dask|optuna|sklearn)\b", example.read_text(), re.MULTILINE):
+    for name in re.findall(r"^(?:from|import) (dask|mpi4py|optuna|sklearn)\b", example.read_text(), re.MULTILINE):
         pytest.importorskip(name)
+    if "mpi4py" in example.read_text():
+        try:
+            from mpi4py import MPI  # noqa: F401
+        except RuntimeError:
+            pytest.skip("there is no MPI")
     done = run(example, tmp_path, "3")
     assert done.returncode == 0, done.stderr
     assert done.stdout

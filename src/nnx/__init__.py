@@ -11,7 +11,7 @@ from nnx._base.config import get_default_dtype, get_num_threads, set_default_dty
 from nnx.accuracy import *  # noqa: F403
 from nnx.activations import *  # noqa: F403
 from nnx.engine.history import History
-from nnx.errors import DataFileError, DivergenceError, ModelFileError
+from nnx.errors import DataFileError, DivergenceError, ModelFileError, RankError
 from nnx.layers import *  # noqa: F403
 from nnx.lbfgs import *  # noqa: F403
 from nnx.losses import *  # noqa: F403
@@ -50,6 +50,7 @@ __all__ = [
     "Model",
     "ModelFileError",
     "Predictor",
+    "RankError",
     "ReduceRateOnPlateau",
     "Run",
     "SaveBest",

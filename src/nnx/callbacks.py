@@ -49,6 +49,9 @@ class TrainingRun:
         Whether it goes on from a checkpoint.
     stopped : str or None
         Why `stop` was called.
+    rank : int
+        The number of this process, if several train the model together (``comm`` of `Model.train`); else 0. Write files
+        on rank 0 only, and do all else alike on all ranks.
     """
 
     def __init__(self, model: Any, history: History, epochs: int, validated: bool) -> None:
@@ -56,6 +59,7 @@ class TrainingRun:
         self.epoch = 0
         self.resumed = False
         self.stopped: str | None = None
+        self.rank = 0
         self._figures: dict[str, float] | None = None
 
     @property
@@ -484,7 +488,7 @@ class SaveBest(Monitor):
 
     def on_epoch_end(self, run: TrainingRun) -> None:
         """Save the model if the epoch was the best one."""
-        if self._improves(run):
+        if self._improves(run) and run.rank == 0:
             run.model.save(self._target)
 
 
@@ -515,6 +519,8 @@ class CSVLog(Callback):
 
     def on_train_begin(self, run: TrainingRun) -> None:
         """Write the names of the figures, and those of earlier epochs."""
+        if run.rank:
+            return
         names = EPOCH if run.validated else TRAINING
         self._file = open(self.path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 - `close` closes it
         self._file.write(f"epoch,{','.join(names)}\n")
@@ -576,6 +582,8 @@ class TensorBoardLog(Callback):
 
     def on_train_begin(self, run: TrainingRun) -> None:
         """Begin a file; say from which epoch on it holds."""
+        if run.rank:
+            return
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
@@ -586,6 +594,8 @@ class TensorBoardLog(Callback):
 
     def on_epoch_end(self, run: TrainingRun) -> None:
         """Write the epoch's figures."""
+        if self._writer is None:
+            return
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 

@@ -11,3 +11,7 @@ class DivergenceError(FloatingPointError):
 
 class DataFileError(ValueError):
     """A data file is damaged, or does not hold what it must."""
+
+
+class RankError(RuntimeError):
+    """Another of the processes that train a model together has ended the training of all."""

@@ -38,7 +38,7 @@ SET_ANEW = (*STORED, "batch_mean", "batch_variance")
 KEYWORDS = {
     name: parameter.default
     for name, parameter in inspect.signature(Model.train).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
+    if parameter.kind is parameter.KEYWORD_ONLY and name != "comm"
 }
 
 
@@ -62,6 +62,9 @@ class Run:
     def __init__(self, model: Model, X: ArrayLike, y: ArrayLike, **keywords: Any) -> None:
         if not isinstance(model, Model):
             raise TypeError(f"Run: model must be a Model, got {abridged(model)}.")
+        if keywords.get("comm") is not None:
+            raise ValueError("Run: comm must be None: models that train at once do not wait for other processes.")
+        keywords.pop("comm", None)
         for name in keywords:
             if name not in KEYWORDS:
                 raise TypeError(f"Run: Model.train has no keyword {name!r}.")

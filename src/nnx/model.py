@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -44,6 +45,8 @@ from nnx.predictor import Predictor, freeze, parts_of
 from nnx.residual import check_members, check_widths, members_of, refuse_twice
 
 if TYPE_CHECKING:
+    from mpi4py.MPI import Intracomm
+
     from nnx.data.images import Images
     from nnx.data.streams import Blocks
     from nnx.data.tables import Table
@@ -321,6 +324,7 @@ class Model:
         callbacks: Sequence[Any] | None = None,
         checkpoint_steps: bool = True,
         penalty_per_sample: bool = False,
+        comm: Intracomm | None = None,
     ) -> History:
         """Train on samples ``X`` and what is to be predicted from them, ``y``.
 
@@ -404,6 +408,10 @@ class Model:
             batch, or by the sum of their weights; without any weight there is no penalty. Then λ2 = alpha / 2 is what
             scikit-learn calls alpha, and an epoch's ``regularization_loss`` is the mean over its samples of the
             penalties in their steps.
+        comm : mpi4py.MPI.Intracomm, optional
+            Train together with the other processes of this communicator, each of which makes the same call with the
+            same data: each takes its rows of every batch. The result is that of one process, to rounding
+            (docs/machines.md).
 
         Returns
         -------
@@ -416,6 +424,8 @@ class Model:
             If something is missing (`set`, `finalize`), or if this model is being trained already.
         TypeError, ValueError
             If an argument is not what it must be; no weight has changed then.
+        RankError
+            If another process of ``comm`` has failed; it says why.
         DivergenceError
             With ``on_nonfinite="raise"``. It names epoch, step and layer; the update of a step whose loss is not finite
             is not made.
@@ -462,6 +472,10 @@ class Model:
             *(on_nonfinite, checkpoint, checkpoint_every, resume, precision),
             *(sample_weight, class_weight, validation_split, callbacks, checkpoint_steps, penalty_per_sample),
         )
+        if comm is not None:
+            from nnx.engine import ranks
+
+            return ranks.train(self, partial(self._train, X, y), options, comm)
         again = self._again
         if again is not None:
             history: History | None = again.step(self, X, y, options)

@@ -151,8 +151,8 @@ class Layer_Dropout(_Random):
             return
         if seed is None:
             seed = self.seed = random.draw_seed()
-        mask = _kernels.empty_like(inputs)
-        _kernels.backend.dropout_mask(_rows_of(mask), keep, seed, forwards)
+        draw = _kernels.backend.dropout_mask
+        mask = random.drawn_behind(lambda cells: draw(_rows_of(cells), keep, seed, forwards), inputs)
         output = _kernels.empty_like(inputs)
         _kernels.backend.dropout_apply(inputs, mask, output)
         self.training_forwards = forwards + 1
@@ -267,8 +267,8 @@ class Layer_GaussianNoise(_Random):
             return
         if seed is None:
             seed = self.seed = random.draw_seed()
-        noise = _kernels.empty_like(inputs)
-        _kernels.backend.gaussian_noise(_rows_of(noise), deviation, seed, forwards)
+        draw = _kernels.backend.gaussian_noise
+        noise = random.drawn_behind(lambda cells: draw(_rows_of(cells), deviation, seed, forwards), inputs)
         with np.errstate(all="ignore"):
             output = np.add(inputs, noise)
         self.training_forwards = forwards + 1

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,30 @@ def split_stream(seed: int) -> np.random.RandomState:
     return np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32, 0, 0])
 
 
+@contextmanager
+def rows_before(n: int) -> Iterator[None]:
+    """Let layers draw random numbers within the block as if ``n`` rows, of another process, lay before theirs."""
+    _of_thread.rows_before = n
+    try:
+        yield
+    finally:
+        _of_thread.rows_before = 0
+
+
+def drawn_behind(draw: Callable[[Array], None], like: Array) -> Array:
+    """Return a new array, a matrix of rows of which ``draw`` fills all, but for the rows of other processes."""
+    before: int = getattr(_of_thread, "rows_before", 0)
+    if not before:
+        cells: Array = _kernels.empty_like(like)
+        draw(cells)
+        return cells
+    cells = np.empty((before + len(like), *like.shape[1:]), like.dtype)
+    draw(cells)
+    mine: Array = _kernels.empty_like(like)
+    mine[...] = cells[before:]
+    return mine
+
+
 class Order:
     """The order of the samples in each epoch: a function of the seed and the epoch's number alone, or the user's own.
 
@@ -95,6 +120,7 @@ class Order:
         self.asks = self._function is not None
         self.shuffles = self.asks or bool(shuffle)
         self._seed = None if seed is None else check.whole(where, "seed", seed, 0, MAX_SEED)
+        self._ask_by: Callable[[Callable[[], Array]], Array] | None = None
         #: The first epoch of those whose orders were asked for last, and these: an epoch may go on in another call.
         self._latest: tuple[int, Array] = NO_ORDERS
 
@@ -107,6 +133,10 @@ class Order:
     def kind(self) -> bool | str:
         """What a checkpoint says of it."""
         return "a function" if self.asks else self.shuffles
+
+    def ask_by(self, ask: Callable[[Callable[[], Array]], Array]) -> None:
+        """Let ``ask`` call what calls the user's function, or return the order of another process."""
+        self._ask_by = ask
 
     def resume(self, seed: int | None) -> None:
         """Take the seed of an interrupted run."""
@@ -146,7 +176,8 @@ class Order:
             if self._function is None:
                 orders = self._drawn(epoch, n_epochs, n_samples)
             else:
-                orders = self._asked(epoch, n_samples).reshape(1, -1)
+                ask = partial(self._asked, epoch, n_samples)
+                orders = (ask() if self._ask_by is None else self._ask_by(ask)).reshape(1, -1)
             self._latest = first, orders = epoch, orders
         return orders[epoch - first :][:n_epochs]
 

@@ -116,6 +116,19 @@ class Called:
             run.stop(self.callbacks[0]._reason())
             self._end_if_stopped(job)
 
+    def stop(self, job: Job, reason: str) -> None:
+        """End the job after this epoch, as a callback of another process has said."""
+        self._run.stop(reason)
+        self._end_if_stopped(job)
+
+    def take_rank(self, rank: int) -> None:
+        """Let callbacks know which of several processes this is."""
+        self._run.rank = rank
+
+    def names(self) -> list[str]:
+        """Return the names of their classes."""
+        return [type(each).__name__ for each in self.callbacks]
+
     def _end_if_stopped(self, job: Job) -> None:
         self.stopped = self._run.stopped
         if self.stopped is not None:

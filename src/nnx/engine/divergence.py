@@ -29,14 +29,19 @@ def refuse_parameters(model: Network, done: int, n_batches: int) -> NoReturn:
     _refuse(f"{when}: {what}", done)
 
 
+def undo_forward(model: Network) -> None:
+    """Let layers forget that the latest forward has been: their next one draws the same random numbers."""
+    for layer in walk(model.layers):
+        if hasattr(layer, "_undo_forward"):
+            layer._undo_forward()
+
+
 def refuse_step(model: Network, batch: Data, done: int, n_batches: int) -> NoReturn:
     """Raise the error that says where the forward of a step came to a value that is not finite.
 
     Its update is not made, and its forward is as if it had not been.
     """
-    for layer in walk(model.layers):
-        if hasattr(layer, "_undo_forward"):
-            layer._undo_forward()
+    undo_forward(model)
     found = "the samples hold a value that is not finite" if not _is_finite(batch.X) else None
     for place, layer in _in_order(model.layers):
         parameter = _name(layer, place, ("weights", "biases"))

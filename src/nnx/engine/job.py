@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from nnx._base.random import Order
 from nnx._base.typing import Array
 from nnx.engine.history import History
 from nnx.engine.lbfgs import Memory
+from nnx.optimizers import Rule
+
+Value = TypeVar("Value")
 
 
 class Data(NamedTuple):
@@ -108,6 +111,15 @@ class Callbacks(Protocol):
     def close(self) -> None:
         """Let them let go of files, whatever has come between."""
 
+    def stop(self, job: Job, reason: str) -> None:
+        """End the job after this epoch, as a callback of another process has said."""
+
+    def take_rank(self, rank: int) -> None:
+        """Let callbacks know which of several processes this is."""
+
+    def names(self) -> list[str]:
+        """Return the names of their classes."""
+
     def state(self) -> tuple[list[dict[str, Any]], dict[str, Array]]:
         """Return what a checkpoint holds of them: descriptions, and arrays by name."""
 
@@ -122,6 +134,49 @@ class Callbacks(Protocol):
 
     def keep_off(self, checkpoint: str) -> None:
         """Refuse a file of theirs that is the run's checkpoint."""
+
+
+class Part(NamedTuple):
+    """A rank's rows of a batch."""
+
+    #: Where they are in it; a rank that is left without any has one that does not count.
+    first: int
+    end: int
+    counts: bool
+
+
+class Ranks(Protocol):
+    """The processes that train a model together, as one of them sees them: `nnx.engine.ranks.Ranks`."""
+
+    rank: int
+    size: int
+
+    def agree(self, value: Value) -> list[Value]:
+        """Return what each rank says here."""
+
+    def first_says(self, value: Any) -> Any:
+        """Return what rank 0 says here."""
+
+    def collecting(self, rule: Rule) -> Rule:
+        """Return an optimizer's rule by which all gradients are collected before any update."""
+
+    def add_up(self, sums: Array) -> None:
+        """Add up an array over all ranks, in place."""
+
+    def part(self, n: int) -> Part:
+        """Return which rows of a batch of ``n`` are this rank's."""
+
+    def rows_of_step(self, n: int) -> int:
+        """Return how many rows of a batch of ``n`` a rank has, at most."""
+
+    def agree_on_callbacks(self, job: Job) -> None:
+        """End the job for all ranks if a callback of one has ended it."""
+
+    def judged(self, part: Part, judge: Any, calculate: Callable[[], Any]) -> tuple[Any, float]:
+        """Return what a loss or an accuracy makes of the whole batch, and this rank's share of the batch's weight."""
+
+    def add_up_gradients(self, part: Part, model: Network, share: float) -> None:
+        """Give all trained layers the gradients of the whole batch."""
 
 
 class Job:
@@ -164,6 +219,8 @@ class Job:
         Where samples come from that are read block by block; ``data`` are the first of them then.
     marks : dict
         What a checkpoint says of the data beside fingerprints of the arrays.
+    ranks : Ranks or None
+        The other processes that train the model together with this one.
     """
 
     def __init__(
@@ -196,6 +253,7 @@ class Job:
         self.n_rows = len(data.X)
         self.stream: Any = None
         self.marks: dict[str, dict[str, Any]] = {}
+        self.ranks: Ranks | None = None
 
     @property
     def n_steps(self) -> int:

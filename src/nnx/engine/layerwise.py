@@ -10,13 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from nnx._base import precision, printing
+from nnx._base import precision, printing, random
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.network import Network
 from nnx._base.typing import Array
 from nnx._base.weights import penalties_times, scale_per_sample
 from nnx.engine import divergence, program
 from nnx.engine.job import Data, EndEpoch, Job, Keep
+from nnx.errors import RankError
 from nnx.losses import AS_THEY_ARE, Loss
 from nnx.optimizers import forgetting_averages, updates_as_built_in
 from nnx.residual import members_of
@@ -59,7 +60,7 @@ class Way:
 
 def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, way: Way | None = None) -> None:
     """Train for some epochs; record and report each step and epoch."""
-    done, model = job.done, job.model
+    done, model, between = job.done, job.model, True
     way = way or Way(model)
     job.history.fold()
 
@@ -78,9 +79,12 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, w
                     _new_pass(model)
                     job.penalty_sum = 0.0
                 for batch in job.data.batches(job.batch_size, order, first):
+                    if job.ranks is not None:
+                        job.ranks.agree(None)
+                        between = False
                     ends = (done + 1) % job.n_batches == 0
                     _do_step(job, way, report, batch, done)
-                    done += 1
+                    done, between = done + 1, True
                     if ends:
                         report.line(printing.epoch_line(*_record_epoch(job)))
                         end_epoch(interrupt)
@@ -89,8 +93,8 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, w
             if job.stops and not job.is_kept(done):
                 divergence.check_parameters(model, *job.counted(done))
             keep(done, sums, now=True, checked=True)
-        except KeyboardInterrupt:
-            if interrupt.stopped:
+        except (KeyboardInterrupt, RankError) as error:
+            if interrupt.stopped or (between and isinstance(error, RankError)):
                 keep(done, sums, now=True)
             raise
         finally:
@@ -148,20 +152,31 @@ def evaluate(
 
 def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
     """Do a step and record it; return its figures."""
-    model, loss = job.model, job.model.loss
-    compared = batch.for_members(members_of(model.layers))
+    model, ranks, own, first = job.model, job.ranks, batch, 0
+    if ranks is not None:
+        part = ranks.part(len(batch.X))
+        own, first = batch.rows(slice(part.first, part.end)), part.first
+    loss = model.loss
+    compared = own.for_members(members_of(model.layers))
     weighing = compared.weighing
     before = getattr(loss, "accumulated_sum", 0.0), getattr(loss, "accumulated_count", 0)
-    with precision.of_products(job.precision):  # not around losses, accuracies: they may use other models
-        output = way.forward(batch.X, _is_kept(job, done + 1))
-    data_loss, penalty = model.loss.calculate(output, compared.y, include_regularization=True, **weighing)
+    # not around losses, accuracies: they may use other models
+    with precision.of_products(job.precision), random.rows_before(first):
+        output = way.forward(own.X, _is_kept(job, done + 1))
+    judge = partial(model.loss.calculate, output, compared.y, include_regularization=True, **weighing)
+    (data_loss, penalty), share = (judge(), 1.0) if ranks is None else ranks.judged(part, model.loss, judge)
     if job.stops and not math.isfinite(data_loss):
         if isinstance(model.loss, Loss):
             model.loss.accumulated_sum, model.loss.accumulated_count = before
         with precision.of_products(job.precision):
-            way.set_outputs()
+            if ranks is None:
+                way.set_outputs()
+            else:  # the value may be in another one's rows
+                divergence.undo_forward(model)
+                model.forward(batch.X, training=True)
         divergence.refuse_step(model, batch, *job.counted(done))
-    accuracy = model.accuracy.calculate(_predictions(model, output), compared.y_accuracy, **weighing)
+    judge = partial(model.accuracy.calculate, _predictions(model, output), compared.y_accuracy, **weighing)
+    accuracy = judge() if ranks is None else ranks.judged(part, model.accuracy, judge)[0]
     sums: list[partial[Any]] = []
     with precision.of_products(job.precision):
         if job.penalty_per_sample:
@@ -172,6 +187,8 @@ def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
                 way.backward(output, compared.y, **weighing)
         else:
             way.backward(output, compared.y, **weighing)
+    if ranks is not None:
+        ranks.add_up_gradients(part, model, share)
     optimizer = model.optimizer
     optimizer.pre_update_params()
     updates: list[partial[Any]] = []

@@ -26,6 +26,7 @@ from nnx.embedding import columns_of_categories
 from nnx.engine import divergence, program
 from nnx.engine.history import History
 from nnx.engine.job import Data, EndEpoch, Job, Keep
+from nnx.errors import RankError
 
 #: How long a compiled call lasts, about: in between, Ctrl-C is answered and figures are shown.
 CALL_SECONDS = 0.05
@@ -155,7 +156,7 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -
             if _finish(run, report, end_epoch, keep, interrupt):
                 break
             job.done, job.sums = run.done, run.sums
-    if report.is_silent and job.callbacks is None:
+    if report.is_silent and job.callbacks is None and job.ranks is None:
         job.model._again = run.repeat()
     return True
 
@@ -181,8 +182,8 @@ def _finish(run: Run, report: printing.Printer, end_epoch: EndEpoch, keep: Keep,
         if not job.is_kept(run.done):
             run.check_parameters()
         keep(run.done, run.native.sums, now=True, checked=True)
-    except KeyboardInterrupt:
-        if interrupt.stopped:
+    except (KeyboardInterrupt, RankError) as error:
+        if interrupt.stopped or isinstance(error, RankError):
             keep(run.done, run.native.sums, now=True)
         raise
     finally:
@@ -209,12 +210,16 @@ class Run:
         self.unconcluded: Epochs | None = None  # of a compiled call whose validations are not recorded yet
         stages = self.program.stages
         self.dropouts = tuple(stage.owner for stage in stages if stage.kind in program.RANDOM)
-        self.operations = self.batch * self.program.operations
+        #: Of them, those of this process.
+        self.rows = self.batch if job.ranks is None else job.ranks.rows_of_step(self.batch)
+        self.operations = self.rows * self.program.operations
         accurate = Accurate(self.program.accuracy, self.program.loss, stages, self.program.combined, data)
         self.judges_simply = accurate.compares_with_targets(self.program.loss)
         where = "Model.train"
         optimizer = self.program.optimizer
         rule = optimizer._rule()
+        if job.ranks is not None:
+            rule = job.ranks.collecting(rule)
         self.iterations = check.whole(where, "iterations", optimizer.iterations, 0, check.MAX_COUNT) - self.done
         if order.shuffles:
             order.take_seed()  # before dropout takes any, as the book path does
@@ -240,6 +245,8 @@ class Run:
             )
             if not bound:
                 raise program.Obstacle("the samples share memory with a parameter")
+            if job.ranks is not None:
+                self.native.exchange_with(job.ranks.rank, job.ranks.size, job.ranks.add_up)
             self.native.resume(*job.sums)
         except BaseException:
             self.native.release()
@@ -282,7 +289,7 @@ class Run:
     def _how_many_epochs(self) -> int:
         """Return how many whole epochs the next call may do; below 2, it is not worth a call of its own."""
         job, n_batches = self.job, self.n_batches
-        if not self.looks_up or self.done % n_batches or self.order.asks or job.keeper is not None:
+        if not self.looks_up or self.done % n_batches or self.order.asks or job.keeper is not None or job.ranks:
             return 0
         n = int(CALL_SECONDS / self.epoch_seconds) if self.epoch_seconds else 2
         n = min(n, (self.n_steps - self.done) // n_batches - 1, MOST_STEPS // n_batches)
@@ -317,9 +324,12 @@ class Run:
     def go_on(self, report: printing.Printer) -> None:
         """Do as many steps as fit into a compiled call; record and report them."""
         epoch, in_epoch = divmod(self.done, self.n_batches)
-        n = self._how_many(in_epoch)
+        ranks = self.job.ranks
+        n = self._how_many(in_epoch) if ranks is None else ranks.first_says(self._how_many(in_epoch))
         last = self.done + n == self.n_steps
         self.figures, threads = self._prepare(self.done, n, in_epoch, last)
+        if ranks is not None:
+            ranks.agree(None)
         began = time.perf_counter()
         run_threads(self.native, threads)
         self.seconds = (time.perf_counter() - began) / n
@@ -400,7 +410,7 @@ class Run:
         if self.order.shuffles:
             n_epochs = (in_epoch + n - 1) // self.n_batches + 1
             orders = self.order.draw_some(done // self.n_batches + 1, n_epochs, self.n_samples)
-        threads = threads_that_pay(self.program, self.batch, n, self.job.threads)
+        threads = threads_that_pay(self.program, self.rows, n, self.job.threads)
         figures: tuple[Array, Array] = self.native.prepare(
             self.batch,
             n,
@@ -431,11 +441,14 @@ class Run:
 
     def _make_room(self, orders: Array | None, in_epoch: int, n: int) -> None:
         """Make the arrays that the last batch's values are stored into."""
-        start = (self.n_batches - 1) * self.batch
+        start, end = (self.n_batches - 1) * self.batch, self.n_samples
+        if self.job.ranks is not None:
+            mine = self.job.ranks.part(end - start)
+            start, end = start + mine.first, start + mine.end
         if orders is None:
-            self.inputs = self.data.X[start:]
+            self.inputs = self.data.X[start:end]
         else:
-            self.inputs = self.data.X[orders[-1, start:]]
+            self.inputs = self.data.X[orders[-1, start:end]]
         self.room = self.native.room(len(self.inputs), self.inputs, self._unneeded())
 
     def _unneeded(self) -> list[Array]:
@@ -472,6 +485,8 @@ class Run:
         try:
             self.native.step_back()
             _, threads = self._prepare(self.done - 1, 1, self.n_batches - 1, True)
+            if self.job.ranks is not None:
+                self.job.ranks.agree(None)
             run_threads(self.native, threads)
         finally:
             self.native.return_to()

@@ -30,6 +30,8 @@ def train(job: Job, report: printing.Printer) -> None:
         if callbacks is not None:
             callbacks.end_epoch(job)
             minimizing.check_kind(job)
+            if job.ranks is not None:
+                job.ranks.agree_on_callbacks(job)
             tell(callbacks.stopped)
 
     def tell(stopped: str | None) -> None:
@@ -51,6 +53,8 @@ def train(job: Job, report: printing.Printer) -> None:
         if callbacks is not None:
             callbacks.begin(job)
             minimizing.check_kind(job)
+            if job.ranks is not None:
+                job.ranks.agree_on_callbacks(job)
         tell(job.stopped if callbacks is None else callbacks.stopped)  # at once, or before it went on
         if job.lacks_validation():
             with Interrupt() as interrupt:
@@ -64,7 +68,9 @@ def train(job: Job, report: printing.Printer) -> None:
             from nnx.engine import streaming
 
             streaming.train(job, report, end_epoch, keep)
-        elif not plan.train(job, report, end_epoch, keep) and not segments.train(job, report, end_epoch, keep):
+        elif not plan.train(job, report, end_epoch, keep) and (
+            job.ranks is not None or not segments.train(job, report, end_epoch, keep)
+        ):
             layerwise.train(job, report, end_epoch, keep)
         if callbacks is not None:
             with Interrupt():  # what is put back is put back whole

@@ -406,6 +406,7 @@ cdef struct Progress:
     double hits_sum
     double hits_count
     double penalty_sum  # of the epoch's steps so far, each times its rows
+    bint is_apart  # the latest sums of all ranks have not come
     double batch_loss  # of the last batch
     double batch_hits
 
@@ -447,6 +448,8 @@ cdef inline bint has_biases(const Stage *stage) noexcept nogil:
         or stage.kind == MEMBER_SCALE or stage.kind == MEMBER_DENSE
     )
 
+ctypedef bint (*exchange_t)(void *plan) noexcept nogil
+
 cdef struct Net:
     # A program bound to arrays: all that a run reads and writes.
     int n_stages
@@ -462,7 +465,7 @@ cdef struct Net:
     bint stops  # before a step's update, if its loss is not finite
     bint penalty_per_sample  # a step's penalties are divided by the weight of its rows
     bint minimizes  # an L-BFGS search asks for gradients, some of which are of points that it leaves again
-    Py_ssize_t batch  # samples of a step, at most
+    Py_ssize_t batch  # samples of a step, at most: those of this rank
     Py_ssize_t group_rows  # rows of a group, for partial gradients; 0 without them
     Py_ssize_t group_step  # rows of a group that go forward and back together, at most
     Py_ssize_t group_size  # numbers that a group's gradients take
@@ -497,6 +500,13 @@ cdef struct Net:
     uint64_t iterations  # steps done before this run
     Py_ssize_t step_of_epoch  # in which the run begins
     uint64_t first_forwards  # training forwards before this run, since the stages were bound
+    int rank  # the number of this process among those that share out each batch's rows
+    int n_ranks  # how many they are; 0: this is the only one
+    Py_ssize_t step_rows  # rows of a step on all of them together, at most
+    void *sums  # (n_sums,): all collected gradients, one after the other; then the batch's loss, and its hits
+    Py_ssize_t n_sums
+    exchange_t exchange  # adds `sums` up over all ranks; returns whether it has
+    void *exchanged_by  # its argument
     void *gathered  # (batch, n_in), for samples in an order
     int32_t *batch_labels
     void *batch_targets

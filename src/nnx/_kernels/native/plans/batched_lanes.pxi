@@ -40,6 +40,7 @@ cdef struct Lanes:
     real_t *scaled  # (units, n_out): the last layer's weights, multiplied in its place
     const real_t *w  # the same, or the weights themselves
     FirstRounds *first_rounds  # (blocks_of(units),)
+    Py_ssize_t before  # rows of the batch on other ranks before this one's
     char *end
 
 
@@ -54,7 +55,7 @@ cdef bint fits_lanes(const Net *net) noexcept nogil:
         return False
     if net.n_in > MAX_ENDS or net.n_out > MAX_ENDS:
         return False
-    if net.clip_norm:
+    if net.clip_norm and net.exchange is NULL:
         return False
     if net.fused:
         return n == second + 2 and net.n_out > 1 and net.wanted is NULL
@@ -121,7 +122,7 @@ cdef Lanes lanes_arrays(const Net *net, Py_ssize_t batch, char *space, int threa
     own.d = own.z + net.n_out * own.line
     own.h = own.d + net.n_out * own.line
     own.scaled = own.h + own.units * own.line
-    own.w = NULL
+    own.w, own.before = NULL, 0
     own.first_rounds = <FirstRounds *> (own.scaled + whole_lines(own.units * net.n_out))
     own.end = <char *> (own.z + each)
     return own
@@ -331,7 +332,7 @@ cdef inline void lanes_forward(
         begin_lottery(&lottery, net.stages[1].keep, net.stages[1].seed, net.stages[1].forwards + forwards, own)
     while i + vectors * LANES <= rows:
         if drops:
-            take_rows(&lottery, top + i)
+            take_rows(&lottery, own.before + top + i)
         lanes_units(n_in, n_out, vectors, drops, net, own, &lottery, top, i)
         i += vectors * LANES
     if not drops:  # with dropout, `filled_up` has left nothing
@@ -392,14 +393,14 @@ cdef Py_ssize_t lanes_judge(
     cdef Py_ssize_t hits = 0
     if net.fused:
         hits = softmax_crossentropy(
-            z, <const int32_t *> targets, z, own.d, sample_losses, rows, net.n_out, 1, own.line, batch.rows,
+            z, <const int32_t *> targets, z, own.d, sample_losses, rows, net.n_out, 1, own.line, batch.all_rows,
             net.loss_settings[0], net.loss_settings[1], row_hits_of(net, first), <real_t *> (scratch + PRODUCT_SCRATCH),
         )
     else:
         if net.combined:
             last.activation.run(FORWARD, z, NULL, z, rows, 1, last.settings, NULL)
-        compute_loss(SAMPLE_LOSSES, net, z, targets, sample_losses, rows, batch.rows)
-        compute_loss(PAIR_GRADIENT if net.combined else GRADIENT, net, z, targets, own.d, rows, batch.rows)
+        compute_loss(SAMPLE_LOSSES, net, z, targets, sample_losses, rows, batch.all_rows)
+        compute_loss(PAIR_GRADIENT if net.combined else GRADIENT, net, z, targets, own.d, rows, batch.all_rows)
     if net.wanted is not NULL:  # then there is one output, and rows lie as they do elsewhere
         hits = hits_of_rows(net, batch, z, first, rows)
     if net.weights is not NULL:
@@ -579,6 +580,7 @@ cdef void lanes_first_phase(const Net *net, const Batch *batch, int thread, char
     cdef const real_t *weights = <const real_t *> last_of(net).weights.values
     cdef real_t scale = scale_of(net)
     cdef Py_ssize_t j
+    own.before = batch.before
     if drops_of(net) and block < end:
         for j in range(own.units * net.n_out):
             own.scaled[j] = weights[j] * scale

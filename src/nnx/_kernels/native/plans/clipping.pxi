@@ -50,14 +50,35 @@ cdef inline double squares_of(const Parameter *parameter, Py_ssize_t rows) noexc
     return squares
 
 
+cdef double squares_of_values(const real_t *values, Py_ssize_t n) noexcept nogil:
+    """Return the sum of the squares of gradients that have been added up over all ranks."""
+    cdef double sums[4]
+    cdef Py_ssize_t i = 0, l
+    sums[0] = sums[1] = sums[2] = sums[3] = 0
+    while i + 4 <= n:
+        for l in range(4):
+            sums[l] += <double> values[i + l] * <double> values[i + l]
+        i += 4
+    for i in range(i, n):
+        sums[0] += <double> values[i] * <double> values[i]
+    return (sums[0] + sums[1]) + (sums[2] + sums[3])
+
+
 cdef double factor_of_norm(const Net *net) noexcept nogil:
     """Return what all gradients are multiplied by so that their norm is at most the limit, as PyTorch computes it."""
     cdef double squares = 0, factor
     cdef const Stage *stage
     cdef int s
+    if not isfinite(net.clip_norm):
+        return 1
     for s in range(net.n_stages):
         stage = &net.stages[s]
-        if has_parameters(stage) and stage.trained:
+        if not has_parameters(stage) or not stage.trained:
+            continue
+        if net.exchange is not NULL:
+            squares += squares_of_values(<const real_t *> stage.weights.collected, stage.weights.size)
+            squares += squares_of_values(<const real_t *> stage.biases.collected, stage.biases.size)
+        else:
             squares += squares_of(&stage.weights, stage.n_in if is_shared(stage) else 1)
             squares += squares_of(&stage.biases, 1 if stage.biases.size else 0)
     factor = net.clip_norm / (sqrt(squares) + 1e-6)

@@ -347,6 +347,7 @@ cdef bint evaluate_search(Share *share, Value *value) noexcept nogil:
     batch.start, batch.order, batch.rows, batch.forwards, batch.again = 0, NULL, net.n_samples, 0, False
     batch.copied = net.members > 1
     batch.weight = weight_of(net, &batch)
+    take_own_rows(net, &batch)
     pack_weights(net, share.thread)
     meet(net.progress.meeting, net.progress.n_threads)
     if share.thread == 0:

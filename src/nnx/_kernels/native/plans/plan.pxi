@@ -519,6 +519,12 @@ cdef struct Span:
     bint is_parameter  # else it is what an optimizer keeps of one
 
 
+cdef bint exchange_of_plan(void *plan) noexcept nogil:
+    """Add the sums of a plan up over all ranks."""
+    with gil:
+        return (<Plan> plan)._exchange()
+
+
 cdef class Plan:
     """A program, bound to arrays for as long as a call lasts, and the memory that its steps need.
 
@@ -574,6 +580,9 @@ cdef class Plan:
     cdef cnp.ndarray steps, epochs, order
     cdef Py_ssize_t lean_end  # where the steps end that store nothing
     cdef bint has_parameters, has_data, is_prepared  # what has been done since the last `release`
+    cdef object adds_up  # what adds an array up over all ranks, in place; None if there is one rank
+    cdef object sums_array  # `sums`, as it takes them
+    cdef object failure  # what it has raised in the latest run
     cdef bint stores
     cdef bint has_room  # for what the last step stores
     cdef readonly long long run  # the number of the one that was prepared last
@@ -698,6 +707,8 @@ cdef class Plan:
                 kernels_need = max(kernels_need, block_gradient_space(stage.n_out))
             if is_of_members(stage):
                 kernels_need = max(kernels_need, member_space(stage, batch) * size)
+        if net.clip_norm:
+            self._place_gradients(memory, &at)
         net.scratch_size = (self.kernels.product_scratch + kernels_need + ALIGNMENT) // ALIGNMENT * ALIGNMENT
         net.private_size = net.scratch_size + 2 * ALIGNMENT
         net.scratch = <char *> within(memory, &at, net.private_size * n_threads)
@@ -749,14 +760,6 @@ cdef class Plan:
                     before.feeds = True
             elif stage.kind == DENSE:
                 self._place_copies(stage, memory, &at, rows)
-            if has_parameters(stage) and net.clip_norm:
-                stage.weights.collected = within(memory, &at, stage.weights.size * size)
-                stage.weights.squares = <double *> within(
-                    memory, &at, (stage.n_in if stage.kind == DENSE else 1) * sizeof(double)
-                )
-            if has_biases(stage) and net.clip_norm:
-                stage.biases.collected = within(memory, &at, stage.biases.size * size)
-                stage.biases.squares = <double *> within(memory, &at, sizeof(double))
         # Gradients go back in place through all stages but those with parameters, whose own gradients need them,
         # joins, whose gradients their forks need, and encodings, whose lines are longer than those that they take.
         for s in range(net.n_stages - 1, -1, -1):
@@ -768,6 +771,29 @@ cdef class Plan:
                 stage.dvalues = net.stages[s + 1].dvalues
         net.partials = within(memory, &at, self.kernels.lay_out_partials(net, batch))
         return at
+
+    cdef void _place_gradients(self, char *memory, Py_ssize_t *at) noexcept:
+        """Give gradients that are collected their places, one after the other, and the sums of their squares."""
+        cdef Py_ssize_t first = (at[0] + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        cdef Stage *stage
+        cdef int s
+        self.lean.sums = within(memory, at, 0)
+        for s in range(self.lean.n_stages):
+            stage = &self.lean.stages[s]
+            if has_parameters(stage):
+                stage.weights.collected = within(memory, at, stage.weights.size * self.itemsize)
+            if has_biases(stage):
+                stage.biases.collected = within(memory, at, stage.biases.size * self.itemsize)
+        within(memory, at, 2 * self.itemsize)
+        self.lean.n_sums = (at[0] - first) // self.itemsize
+        for s in range(self.lean.n_stages):
+            stage = &self.lean.stages[s]
+            if has_parameters(stage):
+                stage.weights.squares = <double *> within(
+                    memory, at, (stage.n_in if stage.kind == DENSE else 1) * sizeof(double)
+                )
+            if has_biases(stage):
+                stage.biases.squares = <double *> within(memory, at, sizeof(double))
 
     cdef void _place_spline(self, Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) noexcept:
         """Give what a stage with edges keeps its places."""
@@ -805,6 +831,8 @@ cdef class Plan:
             self.memory = <char *> allocate(size)
             self.memory_size = size
         self._lay_out(self.memory, batch, n_threads, ordered)
+        if self.lean.clip_norm:  # those of stages that are not trained are sent, too
+            memset(self.lean.sums, 0, self.lean.n_sums * self.itemsize)
         self.reserved_batch, self.reserved_threads, self.reserved_order = batch, n_threads, ordered
         self.reserved_norm = self.lean.clip_norm != 0
         return 0
@@ -1104,6 +1132,35 @@ cdef class Plan:
 
     # Running
 
+    def exchange_with(self, int rank, int n_ranks, adds_up not None):
+        """Share each batch's rows out with other processes, until `release`. To be called before `prepare`.
+
+        Each collects its gradients, and all update alike by their sum: the rule must limit the norm of gradients.
+
+        Parameters
+        ----------
+        rank, n_ranks : int
+            The number of this process, from 0 on, and how many there are.
+        adds_up : callable
+            Adds an array of the plan's dtype up over all ranks, in place; called once a step, by all of them.
+        """
+        cdef int i
+        if not 0 <= rank < n_ranks or not self.lean.clip_norm or self.lean.n_batch_norms:
+            raise ValueError("Plan.exchange_with: rank must be one of n_ranks, and gradients must be collected.")
+        self.adds_up = adds_up
+        for i in range(2):
+            self.nets[i].rank, self.nets[i].n_ranks = rank, n_ranks
+            self.nets[i].exchange, self.nets[i].exchanged_by = exchange_of_plan, <void *> self
+
+    cdef bint _exchange(self) noexcept:
+        """Add the sums up; return whether that went well."""
+        try:
+            self.adds_up(self.sums_array)
+            return True
+        except BaseException as error:
+            self.failure = error
+            return False
+
     def prepare(
         self, Py_ssize_t batch, Py_ssize_t n_steps, bint stores, Py_ssize_t step_of_epoch, rates, order, iterations,
         Py_ssize_t forwards, int n_threads, bint stops, bint keeps=False, bint penalty_per_sample=False,
@@ -1113,7 +1170,7 @@ cdef class Plan:
         Parameters
         ----------
         batch : int
-            Rows of a step.
+            Rows of a step, on all ranks together.
         n_steps : int
         stores : bool
             Whether the last step keeps what it computes, for `publish`.
@@ -1139,7 +1196,7 @@ cdef class Plan:
         pair of float64 arrays (5, n_steps) and (5, epochs)
         """
         cdef Py_ssize_t n_samples = self.lean.n_samples
-        cdef Py_ssize_t n_batches, n_epochs
+        cdef Py_ssize_t n_batches, n_epochs, all_rows
         cdef cnp.npy_intp shape[2]
         cdef cnp.ndarray rows = None
         cdef Net *net
@@ -1160,7 +1217,9 @@ cdef class Plan:
             if cnp.PyArray_DIM(rows, 0) * n_batches < step_of_epoch + n_steps:
                 raise ValueError("Plan.prepare: order must have a row for each epoch.")
             rows = checked_order(rows, n_samples)
-        self.order = rows
+        self.order, all_rows = rows, batch
+        if self.lean.n_ranks:
+            batch = (batch + self.lean.n_ranks - 1) // self.lean.n_ranks
         batched_lanes = self.kernels.fits_lanes(&self.lean) and not self.bfloat16
         if batched_lanes != self.lean.batched_lanes:
             self._free()
@@ -1188,11 +1247,15 @@ cdef class Plan:
         for s in range(2):
             net = self.nets[s]
             net.batch, net.step_of_epoch, net.iterations = batch, step_of_epoch, iterations
+            net.step_rows, net.sums, net.n_sums = all_rows, self.lean.sums, self.lean.n_sums
             net.stops, net.penalty_per_sample = stops, penalty_per_sample
             net.order = <const Py_ssize_t *> data(rows) if rows is not None else NULL
         self.lean.first_forwards = self.stored.first_forwards = forwards
         self.progress.n_threads, self.progress.penalty_scale = 1, 1
-        self.steps_done = 0
+        self.steps_done, self.failure = 0, None
+        if self.lean.n_ranks:
+            shape[0] = self.lean.n_sums
+            self.sums_array = cnp.PyArray_SimpleNewFromData(1, shape, self.number, self.lean.sums)
         self.run += 1
         open_gate(self.progress.meeting, 2 * self.run)
         expect_at_gate(self.progress.meeting, self.run)
@@ -1414,6 +1477,8 @@ cdef class Plan:
             self.progress.n_threads = 1 + close_gate(self.progress.meeting)
             open_gate(self.progress.meeting, 2 * self.run + 1)
             self.steps_done = self._work(0)
+        if self.failure is not None:
+            raise self.failure
         return self.steps_done
 
     def work(self, long long run):
@@ -1643,12 +1708,16 @@ cdef class Plan:
 
     def release(self):
         """Let go of all arrays, and of memory that is too much to keep."""
+        cdef int i
         self.dismiss()
         self.has_parameters = self.has_data = self.is_prepared = False
         self.keeps = self.has_before = self.is_back = False
         self.watched, self.counted, self.settings, self.versions = [], [], (), []
         self.addresses, self.held = [], []
         self.steps = self.epochs = self.order = None
+        self.adds_up = self.sums_array = None
+        for i in range(2):
+            self.nets[i].n_ranks, self.nets[i].exchange = 0, NULL
         PyMem_RawFree(self.spans)
         self.spans = NULL
         if self.before_size > MOST_KEPT:

@@ -58,7 +58,7 @@ cdef void add_up(const Net *net, double weight, double loss, double hits) noexce
 
 
 cdef void record_step(
-    const Net *net, const Batch *batch, bint begins_epoch, Py_ssize_t step, double loss, double penalty
+    const Net *net, const Batch *batch, bint begins_epoch, Py_ssize_t step, double loss, double hits, double penalty
 ) noexcept nogil:
     """Add a step's loss and hits to its epoch's, and record it. Its rate is there, where all threads read it."""
     cdef double members = <double> net.members
@@ -66,8 +66,8 @@ cdef void record_step(
         net.progress.loss_sum, net.progress.loss_count = 0, 0
         net.progress.hits_sum, net.progress.hits_count = 0, 0
         net.progress.penalty_sum = 0
-    add_up(net, batch.weight * members, loss, hits_of(net, 0, batch.rows * net.members))
-    net.progress.penalty_sum += penalty * <double> batch.rows
+    add_up(net, batch.weight * members, loss, hits)
+    net.progress.penalty_sum += penalty * <double> batch.all_rows
     record(
         net.progress.figures.steps, net.progress.figures.steps_size, step,
         <double> (<real_t> mean_of(net.progress.batch_loss, batch.weight * members)), penalty,
@@ -88,6 +88,16 @@ cdef void record_epoch(const Net *net, Py_ssize_t epoch, double penalty, double 
     figures[4 * size + epoch] = rate
 
 
+cdef void add_up_ranks(const Net *net, const Batch *batch, double loss, double hits) noexcept nogil:
+    """Add up gradients, loss and hits of all ranks, which wait for each other."""
+    cdef real_t *sums = <real_t *> net.sums
+    if batch.counts:
+        sums[net.n_sums - 2], sums[net.n_sums - 1] = <real_t> loss, <real_t> hits
+    else:
+        memset(sums, 0, net.n_sums * sizeof(real_t))
+    net.progress.is_apart = not net.exchange(net.exchanged_by)
+
+
 cdef Py_ssize_t train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int thread) noexcept nogil:
     """Do some steps of a run, as one of its threads; return the step before which it ended."""
     cdef Py_ssize_t end
@@ -106,19 +116,22 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
     """
     cdef char *scratch = net.scratch + thread * net.private_size
     cdef const double *rates = net.progress.figures.steps + 4 * net.progress.figures.steps_size
-    cdef Py_ssize_t n_batches = (net.n_samples + net.batch - 1) // net.batch
+    cdef const real_t *sums = <const real_t *> net.sums + net.n_sums - 2
+    cdef Py_ssize_t step_rows = rows_of_step(net), n_batches = (net.n_samples + step_rows - 1) // step_rows
     cdef Py_ssize_t in_epoch = (net.step_of_epoch + first_step) % n_batches
     cdef Py_ssize_t epoch = (net.step_of_epoch + first_step) // n_batches
     cdef Py_ssize_t step
-    cdef double loss, scale = 1, penalty = 0
+    cdef double loss, hits = 0, scale = 1, penalty = 0
     cdef bint known = False
+    # The step that stores what batched lanes do not keep is done once more for its update.
+    cdef bint shared = net.exchange is not NULL and net.records
     cdef vec constants[ALL_CONSTANTS]
     cdef Batch batch
     pack_weights(net, thread)
     meet(net.progress.meeting, net.progress.n_threads)
     for step in range(first_step, end_step):
-        batch.start = in_epoch * net.batch
-        batch.rows = min(net.batch, net.n_samples - batch.start)
+        batch.start = in_epoch * step_rows
+        batch.rows = min(step_rows, net.n_samples - batch.start)
         batch.order = NULL
         if net.order is not NULL:
             batch.order = net.order + epoch * net.n_samples + batch.start
@@ -128,10 +141,11 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
         if thread == 0 and not known:
             penalty = penalty_of(net)
         batch.weight = weight_of(net, &batch)
+        take_own_rows(net, &batch)
         if net.penalty_per_sample:
             scale = mean_of(1, batch.weight)
-            if thread == 0:  # the others read it in the second phase
-                net.progress.penalty_scale = scale
+        if thread == 0 and (net.penalty_per_sample or net.n_ranks):  # the others read it in the second phase
+            net.progress.penalty_scale = scale * <double> batch.rows / <double> batch.all_rows
         batch.again = step > first_step and n_batches == 1 and net.order is NULL
         if net.batched_lanes:
             lanes_first_phase(net, &batch, thread, scratch)
@@ -140,17 +154,27 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
         meet(net.progress.meeting, net.progress.n_threads)
         # Each thread adds the losses up, and so decides alike; the first would do it anyway.
         loss = total(<const real_t *> net.sample_losses, batch.rows * net.members)
-        if net.stops and not isfinite(loss):
+        if net.stops and net.exchange is NULL and not isfinite(loss):
             return step
         if thread == 0 and net.records:
-            record_step(net, &batch, in_epoch == 0, step, loss, scale * penalty)
+            hits = hits_of(net, 0, batch.rows * net.members)
+            if not shared:
+                record_step(net, &batch, in_epoch == 0, step, loss, hits, scale * penalty)
         if net.batched_lanes:
             lanes_second_phase(net, &batch, constants, thread, scratch)
         else:
             second_phase(net, &batch, constants, thread, scratch)
-            if net.clip_norm:
+        if net.clip_norm:
+            meet(net.progress.meeting, net.progress.n_threads)
+            if shared:
+                if thread == 0:
+                    add_up_ranks(net, &batch, loss, hits)
                 meet(net.progress.meeting, net.progress.n_threads)
-                third_phase(net, constants, thread)
+                if net.progress.is_apart or (net.stops and not isfinite(sums[0])):
+                    return step
+                if thread == 0:
+                    record_step(net, &batch, in_epoch == 0, step, sums[0], sums[1], scale * penalty)
+            third_phase(net, constants, thread)
         meet(net.progress.meeting, net.progress.n_threads)
         in_epoch += 1
         known = in_epoch == n_batches
@@ -183,6 +207,7 @@ cdef void do_part_of_step(Part part, const Net *net, Py_ssize_t rows, double rat
     cdef int begin
     batch.start, batch.order, batch.rows, batch.forwards, batch.again = 0, NULL, rows, 0, False
     batch.copied = False
+    batch.before, batch.all_rows = 0, rows
     if part == GO_UPDATE:
         rule_constants(net, rate, net.iterations + 1, constants)
     if part == GO_UPDATE or part == GO_GRADIENTS:
@@ -221,6 +246,7 @@ cdef Py_ssize_t judge(const Net *net, Py_ssize_t first, Py_ssize_t rows, char *s
     cdef Batch batch
     batch.order, batch.copied, batch.forwards, batch.again = NULL, False, 0, False
     batch.start, batch.rows, batch.weight = 0, net.n_samples, <double> net.n_samples
+    batch.before, batch.all_rows = 0, net.n_samples
     targets = rows_of_targets(net, &batch, first)
     if net.members > 1:
         output = <real_t *> (scratch + net.private_size) - FEWEST_ROWS * net.n_out

@@ -84,7 +84,8 @@ cdef void forward_stage(
     const Stage *stage,
     const real_t *inputs,  # (rows, n_in) in
     real_t *output,  # (rows, n_out) out; may be inputs, but for a dense stage and encodings
-    Py_ssize_t first,  # the first row's place in the batch, for dropout
+    Py_ssize_t first,  # the first row's place in the batch
+    Py_ssize_t before,  # rows of the batch on other ranks before this one's, for dropout
     Py_ssize_t rows,
     uint64_t forwards,
     char *scratch,
@@ -113,11 +114,11 @@ cdef void forward_stage(
         )
     elif stage.kind == DROPOUT:
         kept = <real_t *> stage.mask + first * stage.n_out
-        dropout_mask(kept, first, rows, stage.n_out, stage.keep, stage.seed, stage.forwards + forwards)
+        dropout_mask(kept, before + first, rows, stage.n_out, stage.keep, stage.seed, stage.forwards + forwards)
         multiply(inputs, kept, output, n)
     elif stage.kind == NOISE:
         kept = <real_t *> stage.mask + first * stage.n_out
-        gaussian_noise(kept, first, rows, stage.n_out, stage.keep, stage.seed, stage.forwards + forwards)
+        gaussian_noise(kept, before + first, rows, stage.n_out, stage.keep, stage.seed, stage.forwards + forwards)
         add(inputs, kept, output, n)
     elif stage.kind == FORK:
         copy(inputs, output, n)
@@ -274,7 +275,7 @@ cdef void forward(
             if stage.kind == JOIN:
                 add(inputs, forks + stage.level * most * wide, target, count * stage.n_out)
             else:
-                forward_stage(stage, inputs, target, 0, count, 0, scratch)
+                forward_stage(stage, inputs, target, 0, 0, count, 0, scratch)
             inputs = target
         if averages:
             mean_of_members(inputs, output + top * outputs, high, net.members, outputs)
@@ -353,7 +354,10 @@ cdef struct Batch:
     const Py_ssize_t *order  # which samples; or NULL
     bint copied  # what outputs are compared with has been copied together, for each member, and samples in an order
     Py_ssize_t rows  # samples
-    double weight  # of all rows together: their number, if they have no weights
+    double weight  # of all rows together, on all ranks: their number, if they have no weights
+    Py_ssize_t all_rows  # samples of all ranks
+    Py_ssize_t before  # of which so many lie before this rank's
+    bint counts  # false if this rank has none, and takes one in its place
     uint64_t forwards  # training forwards before it since the stages were bound
     bint again  # it is the batch of the step before, in the same order
 
@@ -412,6 +416,24 @@ cdef inline double weight_of(const Net *net, const Batch *batch) noexcept nogil:
     if net.weights is NULL:
         return <double> batch.rows
     return sum_in_four(net.weights + (batch.start if batch.order is NULL else 0), batch.order, batch.rows)
+
+
+cdef inline Py_ssize_t rows_of_step(const Net *net) noexcept nogil:
+    """Return how many rows a step has on all ranks together, at most."""
+    return net.step_rows if net.n_ranks else net.batch
+
+
+cdef void take_own_rows(const Net *net, Batch *batch) noexcept nogil:
+    """Leave of a batch, whose weight is known, this rank's rows: one that does not count where there are too few."""
+    cdef Py_ssize_t end = batch.rows
+    batch.all_rows, batch.before, batch.counts = batch.rows, 0, True
+    if net.n_ranks:
+        batch.before, end = end * net.rank // net.n_ranks, end * (net.rank + 1) // net.n_ranks
+        batch.counts = end > batch.before
+        batch.rows = end - batch.before if batch.counts else 1
+        batch.start += batch.before
+        if batch.order is not NULL:
+            batch.order += batch.before
 
 
 cdef inline double mean_of(double total, double weight) noexcept nogil:
@@ -475,7 +497,7 @@ cdef void weigh_rows(
     cdef const double *weights = rows_of_weights(net, batch, first)
     cdef real_t *sample_losses = <real_t *> net.sample_losses + first
     cdef double *row_hits = net.row_hits + first
-    cdef double scale = mean_of(<double> batch.rows, batch.weight)
+    cdef double scale = mean_of(<double> batch.all_rows, batch.weight)
     cdef real_t factor
     cdef Py_ssize_t i, j
     for i in range(rows):
@@ -518,7 +540,7 @@ cdef Py_ssize_t judge_rows(
 ) noexcept nogil:
     """Compute the losses of some rows of outputs, and the gradient that goes back from them; return the hits."""
     cdef const Stage *last = &net.stages[net.n_stages - 1]
-    cdef Py_ssize_t all_rows = batch.rows * net.members
+    cdef Py_ssize_t all_rows = batch.all_rows * net.members
     cdef Py_ssize_t at = first * net.n_out
     cdef real_t *output = <real_t *> last.output + at
     cdef const void *targets = rows_of_targets(net, batch, first)
@@ -740,7 +762,8 @@ cdef void forward_rows(
             inputs = <const real_t *> stage.inputs + first * members_before(stage) * stage.n_in
         at = first * stage.members
         forward_stage(
-            stage, inputs, <real_t *> stage.output + at * stage.n_out, at, rows * stage.members, batch.forwards, scratch
+            stage, inputs, <real_t *> stage.output + at * stage.n_out, at, batch.before * stage.members,
+            rows * stage.members, batch.forwards, scratch,
         )
 
 

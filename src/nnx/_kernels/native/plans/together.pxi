@@ -603,7 +603,7 @@ cdef Py_ssize_t train_together(Group *group, Py_ssize_t n_steps) noexcept nogil:
     rows.epoch, group.diverged = 0, -1
     for step in range(n_steps):
         batch.start = in_epoch * net.batch
-        batch.rows = min(net.batch, net.n_samples - batch.start)
+        batch.rows = batch.all_rows = min(net.batch, net.n_samples - batch.start)
         batch.order, batch.weight, batch.forwards, batch.again = NULL, <double> batch.rows, 0, False
         batch.copied = False
         if penalized and not known:
@@ -628,7 +628,10 @@ cdef Py_ssize_t train_together(Group *group, Py_ssize_t n_steps) noexcept nogil:
             if not net.fused:
                 losses[l] /= <double> net.n_out
             group.nets[l].progress.hits[0] = <Py_ssize_t> hits[l]
-            record_step(group.nets[l], &batch, in_epoch == 1, step, losses[l], penalties[l])
+            record_step(
+                group.nets[l], &batch, in_epoch == 1, step, losses[l], hits_of(group.nets[l], 0, batch.rows),
+                penalties[l],
+            )
         if penalized:
             add_group_penalties(group, &own)
         group_constants(group, step, constants)

@@ -1,0 +1,365 @@
+"""Training by several processes, the ranks of an MPI communicator: each takes its rows of every batch.
+
+Gradients are added up over all ranks by one Allreduce a step, and all make the same update. Beside that, ranks tell
+each other where they stand: each exchange says whether a rank has failed, so that none waits for another in vain.
+`Model.train` calls `train`; what it promises is in docs/machines.md.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnx import optimizers
+from nnx._base import printing
+from nnx._base.network import Network
+from nnx._base.text import abridged
+from nnx._base.typing import Array
+from nnx._base.vocabulary import is_built_in
+from nnx.accuracy import Accuracy
+from nnx.engine import checkpoints, minimizing, training
+from nnx.engine.history import History
+from nnx.engine.job import Data, Job, Part, Value
+from nnx.errors import RankError
+from nnx.files.model_files import ARRAYS
+from nnx.layers import Layer_BatchNorm, walk
+from nnx.losses import Loss
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+#: What other ranks than the first get for arguments of `Model.train`, by their places: print_every, progress,
+#: checkpoint and checkpoint_every.
+QUIET = {2: None, 4: False, 10: None, 11: "60s"}
+#: What ranks must have in common beside parameters: numbers that a layer, or the optimizer, changes while it trains.
+COUNTS = ("seed", "training_forwards", "iterations", "learning_rate", "current_learning_rate")
+#: Bytes of each array that ranks compare, about.
+COMPARED = 1 << 20
+
+
+def train(model: Network, call: Callable[..., History], options: tuple[Any, ...], comm: Any) -> History:
+    """Train a model together with the other ranks of a communicator, each of which calls this alike.
+
+    ``call`` is the model's ``_train`` with the samples, yet without its ``options``.
+    """
+    ranks = Ranks("Model.train", comm)
+    try:
+        ranks.share_generator()
+        history = call(ranks.own(options), do_steps=ranks.do_steps)
+        ranks.end(model)
+        return history
+    except RankError:
+        raise
+    except BaseException as error:
+        ranks.tell(error)
+        raise
+    finally:
+        ranks.comm.Free()
+
+
+class Ranks:
+    """The processes that train together, as one of them sees them.
+
+    Parameters
+    ----------
+    where : str
+        The method that was called, for messages.
+    comm : MPI.Intracomm
+        Theirs. They use a copy of it, so what else is sent by it does not come between.
+
+    Attributes
+    ----------
+    rank, size : int
+        The number of this process, and how many there are.
+    """
+
+    def __init__(self, where: str, comm: Any) -> None:
+        self._where = where
+        try:
+            from mpi4py import MPI
+        except ImportError as error:
+            raise ImportError(
+                f"{where}: comm needs the package mpi4py ({error}). Install it: python -m pip install 'nnx-core[mpi]'"
+            ) from error
+        if not isinstance(comm, MPI.Intracomm):
+            raise TypeError(
+                f"{where}: comm must be a communicator, such as mpi4py.MPI.COMM_WORLD, got {abridged(comm)}."
+            )
+        self._in_place = MPI.IN_PLACE
+        self.comm: MPI.Intracomm = comm.Dup()
+        self.rank, self.size = self.comm.rank, self.comm.size
+        self._is_over = False  # nobody listens any more
+        self._is_broken = False  # this rank has left the others in the midst of an exchange
+
+    # What ranks tell each other
+
+    def agree(self, value: Value) -> list[Value]:
+        """Return what each rank says here, in their order.
+
+        Raises
+        ------
+        RankError
+            If one has failed.
+        """
+        found: list[tuple[str | None, Value]] = self.comm.allgather((None, value))
+        for rank, (reason, _) in enumerate(found):
+            if reason is not None:
+                self._is_over = True
+                raise RankError(f"{self._where}: rank {rank} has ended the training of all: {reason}")
+        return [each for _, each in found]
+
+    def tell(self, error: BaseException) -> None:
+        """Let the others know in their next exchange that this rank has failed, and why.
+
+        If it has left an exchange half-way, nobody could hear that: then all processes are ended.
+        """
+        if self._is_over:
+            return
+        self._is_over = True
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        if self._is_broken:
+            traceback.print_exception(error)
+            print(f"{self._where}: rank {self.rank} ends all ranks: {reason}", file=sys.stderr, flush=True)
+            self.comm.Abort(1)
+        self.comm.allgather((reason, None))
+
+    def add_up(self, sums: Array) -> None:
+        """Add up an array over all ranks, in place."""
+        self._is_broken = True
+        self.comm.Allreduce(self._in_place, sums)
+        self._is_broken = False
+
+    def first_says(self, value: Any) -> Any:
+        """Return what rank 0 says here."""
+        return self.agree(value)[0]
+
+    # Before the first step
+
+    def share_generator(self) -> None:
+        """Put NumPy's global generator in the state of rank 0's: seeds that nobody gave are the same for all."""
+        np.random.set_state(self.first_says(np.random.get_state() if self.rank == 0 else None))
+
+    def own(self, options: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments of `Model.train` that are this rank's: only the first prints, and writes checkpoints."""
+        if self.rank == 0:
+            return options
+        return tuple(QUIET.get(place, each) for place, each in enumerate(options))
+
+    def do_steps(self, job: Job, report: printing.Printer) -> None:
+        """Train together, once all ranks are known to be about to do the same."""
+        self._refuse(job.model)
+        self._compare(job)
+        self._share(job.model)
+        job.ranks = self
+        if job.callbacks is not None:
+            job.callbacks.take_rank(self.rank)
+        job.order.ask_by(self._ask)
+        training.train(job, report)
+
+    def _refuse(self, model: Network) -> None:
+        """Refuse what cannot be trained by several processes."""
+        where = self._where
+        if minimizing.is_minimized(model):
+            raise ValueError(f"{where}: comm must not be given for {type(model.optimizer).__name__}.")
+        for layer in walk(model.layers):
+            if isinstance(layer, Layer_BatchNorm):
+                raise ValueError(
+                    f"{where}: the layers must not take figures of a whole batch for comm, of which a rank has some "
+                    f"rows only, got {layer!r}. Use a Layer_LayerNorm."
+                )
+        for name, part, kind in (("loss", model.loss, Loss), ("accuracy", model.accuracy, Accuracy)):
+            if not isinstance(part, kind):
+                raise TypeError(f"{where}: {name} must be a {kind.__name__} for comm, got {abridged(part)}.")
+
+    def _compare(self, job: Job) -> None:
+        """Refuse ranks that are not about to do the same, on all of them."""
+        found = self.agree(_described(job))
+        for rank, theirs in enumerate(found[1:], 1):
+            for name in found[0] | theirs:
+                one, other = found[0].get(name), theirs.get(name)
+                if one != other:
+                    raise ValueError(
+                        f"{self._where}: {name} must be the same on all ranks, got {one} on rank 0 and {other} on "
+                        f"rank {rank}."
+                    )
+
+    def _share(self, model: Network) -> None:
+        """Give all ranks the parameters of the first, and what its optimizer and its layers know beside."""
+        numbers, arrays = self.first_says(_known(model) if self.rank == 0 else ({}, {}))
+        if self.rank == 0:
+            return
+        parts = _parts(model)
+        for name, value in numbers.items():
+            number, _, attribute = name.partition(".")
+            setattr(parts[int(number)], attribute, value)
+        for name, array in arrays.items():
+            number, _, attribute = name.partition(".")
+            own = getattr(parts[int(number)], attribute, None)
+            if isinstance(own, np.ndarray) and own.shape == array.shape and own.flags.writeable:
+                own[...] = array
+            else:
+                setattr(parts[int(number)], attribute, array)
+
+    def _ask(self, ask: Callable[[], Array]) -> Array:
+        """Return an order that rank 0 asks the user's function for, which may draw from NumPy's global generator."""
+        order = self.first_says(ask() if self.rank == 0 else None)
+        self.share_generator()
+        return np.asarray(order)
+
+    # While the run goes on
+
+    def part(self, n: int) -> Part:
+        """Return which rows of a batch of ``n`` are this rank's."""
+        first, end = n * self.rank // self.size, n * (self.rank + 1) // self.size
+        return Part(first, max(end, first + 1), end > first)
+
+    def rows_of_step(self, n: int) -> int:
+        """Return how many rows of a batch of ``n`` a rank has, at most."""
+        most: int = -(-n // self.size)
+        return most
+
+    def collecting(self, rule: optimizers.Rule) -> optimizers.Rule:
+        """Return an optimizer's rule as a plan of one rank takes it: all gradients are collected before any update."""
+        return rule if rule.clip_norm else rule._replace(clip_norm=math.inf)
+
+    def agree_on_callbacks(self, job: Job) -> None:
+        """End the job for all ranks if a callback of one has ended it; refuse callbacks that disagree."""
+        assert job.callbacks is not None
+        rate = getattr(job.model.optimizer, "learning_rate", None)
+        found = self.agree((job.callbacks.stopped, rate if isinstance(rate, int | float) else None))
+        reasons = [reason for reason, _ in found if reason is not None]
+        if reasons and job.callbacks.stopped is None:
+            job.callbacks.stop(job, reasons[0])
+        for rank, (_, other) in enumerate(found):
+            if other != found[0][1]:
+                raise ValueError(
+                    f"{self._where}: callbacks must do the same on all ranks, got a learning_rate of {found[0][1]} on "
+                    f"rank 0 and of {other} on rank {rank}."
+                )
+
+    def end(self, model: Network) -> None:
+        """Wait until all are through, and make sure that they have come to the same parameters."""
+        values = [values for layer in model.trainable_layers for values in optimizers._parameters(self._where, layer)]
+        with np.errstate(all="ignore"):
+            found = self.agree([float(each.sum()).hex() for each in values])
+        self._is_over = True
+        if any(each != found[0] for each in found):
+            raise RuntimeError(
+                f"{self._where}: ranks have come to different parameters, so something that they depend on, such as a "
+                "callback or a layer of your own, does not do the same on all of them."
+            )
+
+    # Layer by layer
+
+    def judged(self, part: Part, judge: Any, calculate: Callable[[], Any]) -> tuple[Any, float]:
+        """Return what a loss or an accuracy makes of the whole batch, and this rank's share of the batch's weight.
+
+        ``calculate`` computes it of this rank's rows. A loss's penalty, which comes with it, is the same on all ranks.
+        """
+        before = judge.accumulated_sum, judge.accumulated_count
+        judge.accumulated_sum, judge.accumulated_count = 0.0, 0
+        result = calculate()
+        own = judge.accumulated_sum, judge.accumulated_count
+        found = self.agree((*(own if part.counts else (0.0, 0)), part.end - part.first if part.counts else 0))
+        total, count, rows = (sum(each) for each in zip(*found, strict=True))
+        judge.accumulated_sum, judge.accumulated_count = before[0] + total, before[1] + count
+        mean = float(total / count) if count else 0.0
+        _, own_count, own_rows = found[self.rank]
+        share = float(own_count / count) if count else own_rows / rows
+        return ((mean, result[1]) if isinstance(result, tuple) else mean), share
+
+    def add_up_gradients(self, part: Part, model: Network, share: float) -> None:
+        """Give all trained layers the gradients of the whole batch, of which this rank has computed its share."""
+        where = self._where
+        places = [
+            (layer, i, optimizers._gradient(where, layer, optimizers.GRADIENTS[i], values))
+            for layer in model.trainable_layers
+            for i, values in enumerate(optimizers._parameters(where, layer))
+        ]
+        if not places:
+            return
+        vector = np.concatenate([gradient.reshape(-1) for _, _, gradient in places])
+        with np.errstate(all="ignore"):
+            vector *= vector.dtype.type(share)
+        if not part.counts:  # there, infinity would not be 0
+            vector[...] = 0
+        self.agree(None)
+        self.add_up(vector)
+        at = 0
+        for layer, i, gradient in places:
+            setattr(layer, optimizers.GRADIENTS[i][0], vector[at : at + gradient.size].reshape(gradient.shape))
+            at += gradient.size
+
+
+def _described(job: Job) -> dict[str, Any]:
+    """Return what all ranks must have in common, by the names of arguments where it is one."""
+    model = job.model
+    parts = {"loss": model.loss, "optimizer": model.optimizer, "accuracy": model.accuracy}
+    named = {f"layer {number}": layer for number, layer in enumerate(model.layers)} | parts
+    return {
+        "the backend": checkpoints._computes_on(job),
+        **{name: repr(part) if _is_told(part) else type(part).__name__ for name, part in named.items()},
+        "trainable_layers": [number for number, each in enumerate(walk(model.layers)) if _is_in(each, model)],
+        **{name: _mark(array) for name, array in _arrays(job).items()},
+        "epochs": job.epochs,
+        "batch_size": job.batch_size,
+        "shuffle": job.order.kind,
+        "seed": job.order.seed,
+        "on_nonfinite": "raise" if job.stops else "ignore",
+        "precision": job.precision,
+        "penalty_per_sample": job.penalty_per_sample,
+        "resume": job.done,
+        "callbacks": None if job.callbacks is None else job.callbacks.names(),
+    }
+
+
+def _is_told(part: Any) -> bool:
+    """Return whether an object's representation says all that it was made of, and nothing of this process."""
+    return any(is_built_in(role, part) for role in ("layer", "loss", "optimizer", "accuracy"))
+
+
+def _is_in(layer: Any, model: Network) -> bool:
+    return any(layer is each for each in model.trainable_layers)
+
+
+def _arrays(job: Job) -> dict[str, Array | None]:
+    """Return all that is trained and validated on, by the names of arguments."""
+    held_out = job.held_out or Data(*[np.empty(0)] * 3)
+    return {
+        "X": job.data.X,
+        "y": job.data.y_accuracy,
+        "sample_weight times class_weight": job.data.weights,
+        "validation_data[0]": held_out.X,
+        "validation_data[1]": held_out.y_accuracy,
+        "validation_data[2]": held_out.weights,
+    }
+
+
+def _mark(array: Array | None) -> str:
+    """Return shape and dtype of an array, and a checksum: of some of its rows if it is large."""
+    if array is None:
+        return "none"
+    rows = array[:: max(1, array.nbytes // COMPARED)]
+    return checkpoints._told(checkpoints.fingerprint(rows) | {"shape": list(array.shape)})
+
+
+def _parts(model: Network) -> list[Any]:
+    return [model.optimizer, *walk(model.layers)]
+
+
+def _known(model: Network) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the numbers and arrays that training goes on from: of the optimizer (0), and of all layers (1, ...)."""
+    numbers: dict[str, Any] = {}
+    arrays: dict[str, Array] = {}
+    for number, part in enumerate(_parts(model)):
+        own = getattr(part, "__dict__", {})
+        counts = {name: getattr(part, name) for name in COUNTS if hasattr(part, name)}
+        plain = {name: count for name, count in counts.items() if isinstance(count, int | float | None)}
+        numbers |= {f"{number}.{name}": count for name, count in plain.items()}
+        arrays |= {f"{number}.{name}": own[name] for name in ARRAYS if isinstance(own.get(name), np.ndarray)}
+    return numbers, arrays

@@ -1,0 +1,138 @@
+"""Several processes that train one model by MPI come to what one process comes to, and end together where one fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nnx
+from nnx import _kernels
+
+HERE = Path(__file__).parent
+#: Any user, any number of cores, and no rank that keeps others from a core while it waits.
+SETTINGS = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "OMPI_MCA_hwloc_base_binding_policy": "none",
+    "OMPI_MCA_mpi_yield_when_idle": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "PRTE_MCA_hwloc_default_binding_policy": "none",
+    "NNX_NUM_THREADS": "1",
+}
+
+
+@pytest.fixture
+def mpiexec(request):
+    """Return a function that runs a case of `ranks.py` on some ranks."""
+    refuse = pytest.fail if request.config.getoption("--require-mpi") else pytest.skip
+    found = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        refuse("there is no mpiexec")
+    try:
+        import mpi4py  # noqa: F401
+    except ImportError:
+        refuse("there is no mpi4py")
+
+    def run(n, case, *arguments):
+        command = [found, "-n", str(n), sys.executable, str(HERE / "ranks.py"), case, *map(str, arguments)]
+        return subprocess.run(command, env=os.environ | SETTINGS, capture_output=True, text=True, timeout=100)
+
+    return run
+
+
+def found_by(done):
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def check_parity(found):
+    for name, what in found.items():
+        limit = 1e-5 if name.startswith("float32") else 1e-12
+        assert what["parameters"] < limit, name
+        assert what["figures"] < limit, name
+        assert what["repeats"], name
+        assert what["same on all ranks"], name
+    assert len(found) > 10
+
+
+def test_two_ranks_come_to_what_one_does_and_to_the_same_bits_each_time(mpiexec, backend):
+    if backend not in (_kernels.name, "numpy"):
+        pytest.skip("the best compiled kernels and NumPy's are enough")
+    check_parity(found_by(mpiexec(2, "parity")))
+
+
+@pytest.mark.one_backend
+def test_three_ranks_share_batches_that_they_cannot_divide(mpiexec):
+    check_parity(found_by(mpiexec(3, "parity")))
+
+
+@pytest.mark.one_backend
+def test_no_rank_waits_for_one_that_fails_and_all_say_why(mpiexec):
+    found = found_by(mpiexec(2, "errors"))
+    ended = "RankError: Model.train: rank {} has ended the training of all: {}"
+    for name, what in (("other data", "X"), ("other epochs", "epochs"), ("other layers", "layer 1")):
+        one, other = found[name]
+        assert one == other
+        assert one.startswith(f"ValueError: Model.train: {what} must be the same on all ranks, got ")
+        assert one.endswith(" on rank 1.")
+    wrong = "ValueError: Model.train: epochs must be a whole number of at least 1, got 0."
+    assert found["a bad argument"] == [ended.format(1, wrong), wrong]
+    assert found["bad for all"] == [wrong, wrong]
+    for name in ("diverged", "diverged layer by layer"):
+        one, other = found[name]
+        assert one == other
+        assert one.startswith("DivergenceError: Model.train: the training has diverged in epoch 1, step 1: ")
+    own = "LookupError: no such thing"
+    assert found["a callback"] == found["a callback layer by layer"] == [ended.format(1, own), own]
+    assert found["a callback of rank 0"] == [own, ended.format(0, own)]
+    rates = "got a learning_rate of 0.01 on rank 0 and of 0.005 on rank 1."
+    assert found["callbacks disagree"] == [
+        f"ValueError: Model.train: callbacks must do the same on all ranks, {rates}" for _ in range(2)
+    ]
+    assert "Use a Layer_LayerNorm." in found["a batch norm"][0]
+    assert found["L-BFGS"] == ["ValueError: Model.train: comm must not be given for Optimizer_LBFGS."] * 2
+    assert (
+        found["no communicator"]
+        == ["TypeError: Model.train: comm must be a communicator, such as mpi4py.MPI.COMM_WORLD, got 'world'."] * 2
+    )
+    assert found["stopped by one"] == found["afterwards"] == ["", ""]
+    assert found["epochs then"] == [2, 2]
+
+
+@pytest.mark.one_backend
+def test_an_interrupted_run_leaves_one_checkpoint_from_which_all_ranks_go_on(mpiexec, tmp_path):
+    found = found_by(mpiexec(2, "interrupted", tmp_path))
+    reason = "RankError: Model.train: rank 1 has ended the training of all: KeyboardInterrupt"
+    assert found == {"said": [reason, "KeyboardInterrupt: "], "same": True, "files": ["log.csv", "run"]}
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2"]
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("case", ["exits", "break_off"])
+def test_a_rank_that_dies_ends_all(mpiexec, case):
+    done = mpiexec(2, case)
+    assert done.returncode != 0
+    if case == "break_off":
+        assert "Model.train: rank 1 ends all ranks: LookupError: no such sum" in done.stderr
+
+
+@pytest.mark.one_backend
+def test_runs_that_train_at_once_take_no_communicator():
+    with pytest.raises(ValueError, match=r"^Run: comm must be None: "):
+        nnx.Run(nnx.Model(), [[0.0]], [0], comm="world")
+    assert nnx.Run(nnx.Model(), [[0.0]], [0], comm=None).keywords == {"threads": 1, "print_every": None}
+
+
+@pytest.mark.one_backend
+def test_mpi4py_is_asked_for_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(ImportError, match=r"^Model\.train: comm needs the package mpi4py .*'nnx-core\[mpi\]'$"):
+        nnx.Model().train([[0.0]], [0], comm="world")

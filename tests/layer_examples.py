@@ -19,11 +19,25 @@ LAYERS = {
     "Layer_Thermometer": lambda: nnx.Layer_Thermometer(5, [1, 4], EDGES),
     "Layer_Spline": lambda: nnx.Layer_Spline(5, 3, [1, 4], EDGES, weight_initializer="he_normal"),
     "Layer_Periodic": lambda: nnx.Layer_Periodic(5, [0, 2], frequencies=3, width=2, scale=1.0),
+    "Layer_Combinations": lambda: nnx.Layer_Combinations(5, [[1, 4], [0, 1, 3]], [[1, -0.5], [2, 0.1, 1]]),
+    "Layer_Members": lambda: nnx.Layer_Members(5, 3),
+    "Layer_MemberScale": lambda: with_parameters(nnx.Layer_MemberScale(5, 3)),
+    "Layer_MemberDense": lambda: with_parameters(nnx.Layer_MemberDense(5, 4, 3)),
     "Layer_Dropout": lambda: nnx.Layer_Dropout(0.5),
     "Layer_GaussianNoise": lambda: nnx.Layer_GaussianNoise(0.5),
     "Layer_Residual": lambda: nnx.Layer_Residual([nnx.Layer_Dense(5, 5), nnx.Layer_Residual([nnx.Activation_Tanh()])]),
     "Activation_PReLU": lambda: nnx.Activation_PReLU(5, slope=0.1),
 }
+
+
+def in_front(kind):
+    """Return the layers that one of a kind needs in front of it."""
+    return [nnx.Layer_Members(5, 3)] if kind in (nnx.Layer_MemberScale, nnx.Layer_MemberDense) else []
+
+
+def with_parameters(layer):
+    layer.set_parameters(*[np.random.normal(size=array.shape) for array in layer.get_parameters()])
+    return layer
 
 
 def batch_norm():

@@ -79,6 +79,7 @@ ALONE = {
     "Scale": lambda: [same(), nnx.Layer_Scale(6)],
     "Thermometer": lambda: [same(), nnx.Layer_Thermometer(6, [1, 4], EDGES)],
     "PiecewiseLinear": lambda: [same(), nnx.Layer_PiecewiseLinear(6, [1, 4], EDGES)],
+    "Combinations": lambda: [same(), nnx.Layer_Combinations(6, [[1, 4], [0, 2, 5]], [[1, -0.5], [2, 1, 0.1]])],
 }
 SUMS = {
     "Softmax": lambda: one("Softmax"),
@@ -89,6 +90,10 @@ SUMS = {
     "steps": lambda: [same(), nnx.Layer_Spline(6, 5, [1, 4], EDGES, degree=0)],
     "Spline": lambda: [same(), nnx.Layer_Spline(6, 5, [1, 4], EDGES)],
     "Periodic": lambda: [same(), nnx.Layer_Periodic(6, [0, 5], frequencies=3, width=2)],
+    "Members": lambda: [
+        *(nnx.Layer_Dense(6, 5), nnx.Layer_Members(5, 3), residual(nnx.Layer_Dense(5, 5), nnx.Activation_ReLU())),
+        *(nnx.Layer_MemberScale(5, 3), nnx.Activation_Tanh(), nnx.Layer_MemberDense(5, 4, 3), nnx.Activation_Softmax()),
+    ],
     "Residual": lambda: [residual(nnx.Layer_Dense(6, 6)), nnx.Activation_ReLU()],
     "first": lambda: [residual(nnx.Activation_ReLU(), nnx.Activation_Tanh()), same()],
     "empty": lambda: [residual(nnx.Layer_Dropout(0.5)), same()],

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from layer_examples import LAYERS
+from layer_examples import LAYERS, in_front
 
 import nnx
 from nnx import cli
@@ -64,7 +64,7 @@ def test_each_layer_computes_what_predict_does(kind, dtype, tmp_path, rng):
     X = X.astype(dtype)
     after = nnx._base.widths.width_after(layer, 5)
     is_first = kind in (nnx.Layer_Embedding, nnx.Layer_Dense)
-    layers = [layer] if is_first else [spread(), layer]
+    layers = [layer] if is_first else [spread(), *in_front(kind), layer]
     model = model_of(*layers, nnx.Layer_Dense(after, 3, weight_initializer="he_normal"))
     found = exported(model, tmp_path / "model.onnx", X)
     assert found.dtype == dtype

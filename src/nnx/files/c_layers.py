@@ -155,6 +155,20 @@ static void @thermometer(const float *restrict x, const int32_t *restrict column
 }
 """
 
+COMBINATIONS = """
+/* y := x, then sums of some of its columns, each times its factor f */
+static void @combinations(const float *restrict x, const int32_t *restrict columns, const int32_t *restrict offsets,
+                          const float *restrict f, int n, int n_sums, float *restrict y)
+{
+    for (int i = 0; i < n; i++) *y++ = x[i];
+    for (int c = 0; c < n_sums; c++) {
+        float sum = 0;
+        for (int32_t k = offsets[c]; k < offsets[c + 1]; k++) sum += x[columns[k]] * f[k];
+        *y++ = sum;
+    }
+}
+"""
+
 PERIODIC = """
 /* y := x, then for some columns sums of waves; w has a column's frequencies, phases, factors, and what is added */
 static void @periodic(const float *restrict x, const int32_t *restrict columns, const float *restrict w, int n,
@@ -371,7 +385,7 @@ def _encoding(name: str, source: str) -> Translation:
             unit.array("int32_t", offsets, "offsets"),
             unit.array("float", edges, "edges"),
         ]
-        return f"{unit.function(name, source)}({x}, {', '.join(arrays)}, {sizes[0]}, {len(columns)}, {y});"
+        return f"{unit.function(name, source)}({x}, {', '.join(arrays)}, {sizes[0]}, {len(offsets) - 1}, {y});"
 
     return translate
 
@@ -420,6 +434,7 @@ WIDENING: dict[str, Translation] = {
     "embedding": _embedding,
     "piecewise_linear": _encoding("piecewise_linear", PIECEWISE_LINEAR),
     "thermometer": _encoding("thermometer", THERMOMETER),
+    "combinations": _encoding("combinations", COMBINATIONS),
     "periodic": _periodic,
 }
 KEEPING: dict[str, Translation] = {
@@ -428,7 +443,7 @@ KEEPING: dict[str, Translation] = {
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
 }
-#: All kinds that there is C for.
+#: All kinds that there is C for; those of members become others (`c_network.single_networks`).
 KINDS = {*WIDENING, *KEEPING, *FORMULAS, "softmax", "fork", "join"} - {"gelu_by_tanh"}
 
 

@@ -104,6 +104,29 @@ def as_float32(where: str, parts: Sequence[Any]) -> list[Part]:
     return found
 
 
+def single_networks(parts: Sequence[Part]) -> list[list[Part]]:
+    """Return the networks whose mean a network with members is: one for each. They share the arrays that members share.
+
+    Their factors are a `scale`, factors and summands a `batch_norm` of mean 0 and variance 1.
+    """
+    n_members = max((len(values[0]) for kind, values, _, _ in parts if kind == "members"), default=1)
+    return [[_of_member(part, member) for part in parts] for member in range(n_members)]
+
+
+def _of_member(part: Part, member: int) -> Part:
+    kind, values, n_in, n_out = part
+    if kind == "members":
+        return "scale", (values[0][member : member + 1],), n_in, n_out
+    own = slice(member, member + 1)
+    if kind == "member_scale":
+        weights, biases = values
+        return "batch_norm", (weights[own], biases[own], np.zeros_like(biases[own]), np.ones_like(biases[own]), 0.0), n_in, n_out
+    if kind == "member_dense":
+        weights, biases = values
+        return "dense", (weights[member * n_in : (member + 1) * n_in], biases[own]), n_in, n_out
+    return part
+
+
 def function_of(unit: Unit, parts: Sequence[Part], head: str) -> tuple[str, int]:
     """Return the definition of a network's function, and how many bytes of numbers it has on the stack.
 

@@ -15,7 +15,7 @@ from nnx._base.typing import Path
 from nnx.data.images import Images
 from nnx.data.tables import Table
 from nnx.files import c_tables
-from nnx.files.c_network import as_float32, function_of
+from nnx.files.c_network import as_float32, function_of, single_networks
 from nnx.files.c_text import Unit, block, comment, identifier
 from nnx.files.model_files import preprocessor_of
 from nnx.losses import AS_THEY_ARE, Answers, answers
@@ -130,7 +130,9 @@ def source(
 ) -> str:
     """Return the text of a file; the arguments are those of `write`, checked, and what ``said`` the outputs say."""
     unit = Unit(name, int8)
-    networks = [as_float32(where, parts) for parts in members]
+    apart = [single_networks(parts) for parts in members]
+    weights = [weight / len(own) for weight, own in zip(weights, apart, strict=True) for _ in own]
+    networks = [as_float32(where, parts) for own in apart for parts in own]
     n_inputs, n_outputs = networks[0][0][2], networks[0][-1][3]
     table = preprocessor if isinstance(preprocessor, Table) else None
     heads = {"predict": f"void {name}_predict(const float *inputs, float *outputs)"}

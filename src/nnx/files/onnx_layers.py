@@ -42,9 +42,11 @@ def translation(kind: str) -> Callable[[Translation], Translation]:
 
 def network(graph: Graph, where: str, inputs: str, parts: Iterable[Any], scope: str) -> str:
     """Add a network's parts and return the name of its outputs."""
-    value, forks = inputs, list[str]()
+    value, forks, n_members = inputs, list[str](), 0
     for number, (kind, values, *sizes) in enumerate(parts):
         graph.scope = f"{scope}layers.{number}.{kind}"
+        if kind == "members":
+            n_members = len(values[0])
         if kind == "fork":
             forks.append(value)
         elif kind == "join":
@@ -53,6 +55,9 @@ def network(graph: Graph, where: str, inputs: str, parts: Iterable[Any], scope: 
             value = TRANSLATIONS[kind](graph, value, values, (sizes[0], sizes[1]))
         else:
             raise ValueError(f"{where}: layers must have a translation to ONNX, got {kind!r}.")
+    if n_members:
+        graph.scope = f"{scope}mean"
+        value = graph.add("ReduceMean", _by_member(graph, value, n_members, sizes[1]), axes=[1], keepdims=0)
     return value
 
 
@@ -126,6 +131,45 @@ def _embedding(graph: Graph, x: str, values: tuple[Any, ...], sizes: Sizes) -> s
     return graph.add("Concat", graph.columns(x, numbers), vectors, axis=1) if len(numbers) else vectors
 
 
+# Layers of members: a sample has a row for each of them
+
+
+@translation("members")
+def _members(graph: Graph, x: str, values: tuple[Any, ...], sizes: Sizes) -> str:
+    """Each row once for each member, times its factors."""
+    (weights,) = values
+    rows = graph.add("Reshape", x, graph.whole([-1, 1, sizes[0]], "shape"))
+    return _rows(graph, graph.add("Mul", rows, graph.constant(weights, "weights")), sizes[1])
+
+
+@translation("member_scale")
+def _member_scale(graph: Graph, x: str, values: tuple[Any, ...], sizes: Sizes) -> str:
+    weights, biases = values
+    scaled = graph.add("Mul", _by_member(graph, x, len(weights), sizes[0]), graph.constant(weights, "weights"))
+    return _rows(graph, graph.add("Add", scaled, graph.constant(biases, "biases")), sizes[1])
+
+
+@translation("member_dense")
+def _member_dense(graph: Graph, x: str, values: tuple[Any, ...], sizes: Sizes) -> str:
+    """A stack of products: (n, members, 1, n_in) by (members, n_in, n_out)."""
+    weights, biases = values
+    n_members, (n_in, n_out) = len(biases), sizes
+    rows = graph.add("Reshape", x, graph.whole([-1, n_members, 1, n_in], "shape"))
+    products = graph.add("MatMul", rows, graph.constant(weights.reshape(n_members, n_in, n_out), "weights"))
+    products = _by_member(graph, products, n_members, n_out)
+    return _rows(graph, graph.add("Add", products, graph.constant(biases, "biases")), n_out)
+
+
+def _by_member(graph: Graph, rows: str, n_members: int, n_columns: int) -> str:
+    """Return rows as (n, members, columns)."""
+    return graph.add("Reshape", rows, graph.whole([-1, n_members, n_columns], "shape"))
+
+
+def _rows(graph: Graph, values: str, n_columns: int) -> str:
+    """Return what is by member as rows again."""
+    return graph.add("Reshape", values, graph.whole([-1, n_columns], "shape"))
+
+
 # Layers with edges
 
 
@@ -139,6 +183,17 @@ def _piecewise_linear(graph: Graph, x: str, values: tuple[Any, ...], sizes: Size
 def _thermometer(graph: Graph, x: str, values: tuple[Any, ...], sizes: Sizes) -> str:
     columns, offsets, edges = values
     return graph.add("Concat", x, _steps(graph, x, columns, offsets, edges), axis=1)
+
+
+@translation("combinations")
+def _combinations(graph: Graph, x: str, values: tuple[Any, ...], sizes: Sizes) -> str:
+    """The inputs, then a product of those that are in any sum; others may be infinite."""
+    columns, offsets, factors = values
+    used, rows = np.unique(columns, return_inverse=True)
+    matrix = np.zeros((len(used), len(offsets) - 1), factors.dtype)
+    matrix[rows, np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))] = factors
+    sums = graph.add("MatMul", graph.columns(x, used), graph.constant(matrix, "factors"))
+    return graph.add("Concat", x, sums, axis=1)
 
 
 @translation("spline")

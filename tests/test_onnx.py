@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -411,3 +412,18 @@ def test_nnx_export_refuses_in_one_sentence(arguments, said, tmp_path, capsys, m
     assert said in errors
     assert errors.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_without_the_package_the_message_says_what_to_install(tmp_path, monkeypatch, capsys):
+    model = model_of(nnx.Layer_Dense(2, 2))
+    model.save(tmp_path / "model.safetensors")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    install = r"onnx is not installed\. Install it with: python -m pip install 'nnx-core\[onnx\]'"
+    with pytest.raises(ImportError, match=rf"^Model\.export_onnx: the package {install}"):
+        model.export_onnx(tmp_path / "model.onnx")
+    with pytest.raises(ImportError, match=rf"^Model\.from_onnx: the package {install}"):
+        nnx.Model.from_onnx(tmp_path / "model.safetensors")
+    with pytest.raises(SystemExit):
+        cli.main(["export", str(tmp_path / "model.safetensors"), str(tmp_path / "model.onnx")])
+    assert "nnx-core[onnx]" in capsys.readouterr().err
+    assert not (tmp_path / "model.onnx").exists()

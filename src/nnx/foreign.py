@@ -79,7 +79,6 @@ def from_torch(
     arrays: Any = state if ordered else torch_files.read(where, check.path(where, "state", state))
     layers = torch_weights.layers_of(where, arrays, activations, embeddings or {}, residuals, epsilon, ordered)
     model = Model()
-    for layer in layers:
-        model.add(layer)
+    model.layers = layers
     model.finalize()
     return model

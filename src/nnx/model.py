@@ -1226,8 +1226,7 @@ class Model:
             check.text(where, "output", output)
         path = check.path(where, "path", path)
         model = cls()
-        for layer in onnx_import.load(where, path, output):
-            model.add(layer)
+        model.layers = onnx_import.load(where, path, output)
         try:
             model.finalize()
         except (RecursionError, ValueError) as error:

@@ -119,3 +119,18 @@ def test_the_page_about_own_parts_is_true():
     done = doctest.testfile(str(ROOT / "docs" / "own-parts.md"), module_relative=False)
     assert done.attempted > 15
     assert done.failed == 0
+
+
+def test_the_page_about_onnx_is_true(tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    done = doctest.testfile(str(ROOT / "docs" / "onnx.md"), module_relative=False)
+    assert done.attempted > 15
+    assert done.failed == 0
+
+
+def test_the_page_about_pytorch_is_true():
+    done = doctest.testfile(str(ROOT / "docs" / "pytorch.md"), module_relative=False)
+    assert done.attempted > 8
+    assert done.failed == 0

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nnx.data.images import Images
     from nnx.data.tables import Table, load_csv
     from nnx.ensemble import Ensemble
+    from nnx.foreign import from_torch
     from nnx.many import Run, train_many
     from nnx.scoring.importance import permutation_importance
 
@@ -53,6 +54,7 @@ __all__ = [
     "Table",
     "TensorBoardLog",
     "__version__",
+    "from_torch",
     "get_default_dtype",
     "get_include",
     "get_num_threads",
@@ -88,6 +90,7 @@ _LATE = {
     "FASHION_MNIST_CLASSES": "nnx.data.fashion_mnist",
     "Images": "nnx.data.images",
     "Table": "nnx.data.tables",
+    "from_torch": "nnx.foreign",
     "load_csv": "nnx.data.tables",
     "load_fashion_mnist": "nnx.data.fashion_mnist",
     "load_image_folder": "nnx.data.image_folders",

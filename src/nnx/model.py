@@ -10,6 +10,7 @@ import numpy as np
 
 from nnx._base import check, printing, random, trainers
 from nnx._base.config import checked_threads, get_num_threads
+from nnx._base.files import refuse
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.parameters import AVERAGED, Parameterized, WithWeights
 from nnx._base.precision import checked_precision, of_products, warn_of_refused_units
@@ -1043,6 +1044,74 @@ class Model:
         dtype, parts = parts_of(where, self)
         onnx_export.export(where, path, [parts], dtype, **onnx_export.answering(where, self))
 
+    def to_torch(self, *, tensors: bool = False) -> dict[str, Any]:
+        """Return the parameters that `predict` uses under PyTorch's names: a state dict.
+
+        It is that of an ``nn.Sequential`` with a module for each layer: "0.weight" is (outputs, inputs), the transpose
+        of a dense layer's ``weights``. What is within a residual at place 2 is "2.0.weight" and so on. `nnx.from_torch`
+        makes the model of it again, with the same bytes.
+
+        Parameters
+        ----------
+        tensors : bool
+            Return tensors, for which PyTorch must be installed, in place of NumPy arrays.
+
+        Returns
+        -------
+        dict of arrays or tensors
+            Copies.
+
+        Raises
+        ------
+        ValueError
+            For a layer that torch.nn has no counterpart of, such as `Layer_Spline`.
+        ImportError
+            For ``tensors`` without PyTorch.
+
+        Examples
+        --------
+        >>> import nnx
+        >>> model = nnx.Model()
+        >>> model.add(nnx.Layer_Dense(4, 3))
+        >>> model.finalize()
+        >>> {name: array.shape for name, array in model.to_torch().items()}
+        {'0.weight': (3, 4), '0.bias': (3,)}
+        """
+        from nnx.files import torch_weights
+
+        where = "Model.to_torch"
+        self._require(where)
+        check.flag(where, "tensors", tensors)
+        trainers.refuse_others(f"{where}: the parameters must not be taken", self)
+        state = torch_weights.state_of(where, self.layers)
+        if not tensors:
+            return state
+        try:
+            import torch
+        except ImportError:
+            raise ImportError(f"{where}: PyTorch is not installed. Call to_torch() for NumPy arrays.") from None
+        return {name: torch.from_numpy(array) for name, array in state.items()}
+
+    def export_torch(self, path: Path) -> None:
+        """Write what `to_torch` returns to a safetensors file, which ``safetensors.torch.load_file(path)`` reads.
+
+        Parameters
+        ----------
+        path : str or path
+            An existing file is replaced.
+
+        Raises
+        ------
+        ValueError
+            As `to_torch`.
+        """
+        from nnx.files import torch_files, torch_weights
+
+        where = "Model.export_torch"
+        self._require(where)
+        trainers.refuse_others(f"{where}: the model must not be exported", self)
+        torch_files.write(where, check.path(where, "path", path), torch_weights.state_of(where, self.layers))
+
     @classmethod
     def load(cls: type[AnyModel], path: Path, custom_objects: Mapping[str, type] | None = None) -> AnyModel:
         """Return the finalized model that `save` wrote. Nothing in the file is executed.
@@ -1061,6 +1130,43 @@ class Model:
         from nnx.files import model_files
 
         return model_files.load_model(cls, path, custom_objects or {}, cls._restore)
+
+    @classmethod
+    def from_onnx(cls: type[AnyModel], path: Path, *, output: str | None = None) -> AnyModel:
+        """Return the finalized model of a dense network in an ONNX file, such as PyTorch, Keras and skl2onnx write.
+
+        It has no loss and no optimizer: `set` gives it these. Known are Gemm and MatMul, additions and products by
+        column, BatchNormalization, LayerNormalization, Softmax, Dropout, additions of a block's inputs to its outputs,
+        and all activations of nnx, in whatever operators they are written. Additions and products by column that do
+        not belong to a dense layer become a `Layer_Scale`, or a `Layer_BatchNorm` whose running figures do the same.
+
+        Parameters
+        ----------
+        path : str or path
+        output : str, optional
+            Which of the file's outputs is the network's; without it, the only one of numbers.
+
+        Raises
+        ------
+        ImportError
+            Without the package onnx (the extra ``nnx-core[onnx]``).
+        ModelFileError
+            If the file is damaged, or keeps data in other files, or holds more than a dense network: the message names
+            the first operator that does not belong to one. Nothing in a file is run.
+        """
+        from nnx.files import onnx_import
+
+        where = "Model.from_onnx"
+        if output is not None:
+            check.text(where, "output", output)
+        path = check.path(where, "path", path)
+        model = cls()
+        model.layers = onnx_import.load(where, path, output)
+        try:
+            model.finalize()
+        except (RecursionError, ValueError) as error:
+            refuse(where, path, f"describes no possible model ({error})")
+        return model
 
     def _restore(self, layers: list[Any], parts: dict[str, Any], trainable: list[int]) -> str:
         """Become the model of these parts; return why nnx no longer trains such a model, nothing if it does.

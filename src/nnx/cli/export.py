@@ -36,6 +36,7 @@ class Format(NamedTuple):
 FORMATS = {
     ".onnx": Format("ONNX", "export_onnx"),
     ".c": Format("C source", "export_c", ("int8", "name")),
+    ".safetensors": Format("a PyTorch state dict", "export_torch"),
 }
 
 

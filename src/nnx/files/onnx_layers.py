@@ -61,8 +61,16 @@ def network(graph: Graph, where: str, inputs: str, parts: Iterable[Any], scope: 
 
 @translation("dense")
 def _dense(graph: Graph, x: str, values: tuple[Any, ...], sizes: Sizes) -> str:
-    weights, biases = values
-    return graph.add("Gemm", x, graph.constant(weights, "weights"), graph.constant(biases[0], "biases"))
+    return _product(graph, x, *values)
+
+
+def _product(graph: Graph, x: str, weights: Array, biases: Array) -> str:
+    """Return x·weights + biases."""
+    matrix, row = graph.constant(weights, "weights"), graph.constant(biases[0], "biases")
+    if graph.dtype == np.float32:
+        return graph.add("Gemm", x, matrix, row)
+    # Runtimes before 2025 make one operator of Gemm and an activation, and lack that one for double.
+    return graph.add("Add", graph.add("MatMul", x, matrix), row)
 
 
 @translation("prelu")
@@ -140,7 +148,7 @@ def _spline(graph: Graph, x: str, values: tuple[Any, ...], sizes: Sizes) -> str:
     offsets = first + int(degree) * np.arange(len(first), dtype=first.dtype)
     encoded = (_slopes if degree else _steps)(graph, x, columns, offsets, edges)
     wide = graph.add("Concat", x, encoded, axis=1)
-    return graph.add("Gemm", wide, graph.constant(weights, "weights"), graph.constant(biases[0], "biases"))
+    return _product(graph, wide, weights, biases)
 
 
 def _slopes(graph: Graph, x: str, columns: Array, offsets: Array, edges: Array) -> str:
@@ -173,14 +181,20 @@ def _periodic(graph: Graph, x: str, values: tuple[Any, ...], sizes: Sizes) -> st
     )
     turns = graph.add("Add", turns, graph.constant(phases.ravel(), "phases"))
     turns = graph.add("Sub", turns, graph.add("Round", turns))  # whole turns cost digits
-    waves = graph.add("Cos", graph.add("Mul", turns, graph.number(2 * math.pi)))
-    waves = graph.add("Reshape", waves, graph.whole([0, m, f], "shape"))
-    waves = graph.add("Transpose", waves, perm=[1, 0, 2])
+    angles = graph.add("Mul", turns, graph.number(2 * math.pi))
+    waves = cosine(graph, angles, graph.dtype)
+    waves = graph.add("Reshape", waves, graph.whole([0, m, 1, f], "shape"))
     sums = graph.add("MatMul", waves, graph.constant(factors, "factors"))
-    sums = graph.add("Transpose", sums, perm=[1, 0, 2])
     sums = graph.add("Reshape", sums, graph.whole([0, m * width], "shape"))
     sums = graph.add("Add", sums, graph.constant(added.ravel(), "biases"))
     return graph.add("Concat", x, sums, axis=1)
+
+
+def cosine(graph: Graph, angles: str, dtype: Any) -> str:
+    """Return cosines; in double as sines of a quarter more, since runtimes before 2025 lack the cosine."""
+    if np.dtype(dtype) == np.float32:
+        return graph.add("Cos", angles)
+    return graph.add("Sin", graph.add("Add", angles, graph.number(math.pi / 2, dtype)))
 
 
 # Activations: the operator of ONNX where it computes what nnx does, in both dtypes; else a formula from operators that
@@ -206,7 +220,9 @@ def _linear(graph: Graph, x: str, values: tuple[Any, ...], sizes: Sizes) -> str:
 
 @translation("leaky_relu")
 def _leaky_relu(graph: Graph, x: str, values: tuple[Any, ...], sizes: Sizes) -> str:
-    return graph.add("PRelu", x, graph.constant(np.array([values[0]], graph.dtype), "slope"))
+    if graph.dtype == np.float32:
+        return graph.add("LeakyRelu", x, alpha=float(values[0]))
+    return graph.add("PRelu", x, graph.constant(np.array([values[0]], graph.dtype), "slope"))  # alpha is a float32
 
 
 @translation("elu")

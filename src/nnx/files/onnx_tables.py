@@ -15,6 +15,7 @@ from nnx.data.notation import SPELLED, exact
 from nnx.data.scaling import BOUND, NORMAL, ROBUST, normal_scores
 from nnx.data.tables import Table
 from nnx.files.onnx_graph import ML, Graph
+from nnx.files.onnx_layers import cosine
 from nnx.losses import Answers
 
 #: Tables are prepared in double, as `Table.read_inputs` does it.
@@ -273,7 +274,7 @@ def _parts_of_dates(graph: Graph, days: str, wanted: set[str]) -> dict[str, str]
         first = c.first_day(found["year"])
         length = c.minus(c.first_day(c.plus(found["year"], 1)), first)
         angle = graph.add("Div", c.times(c.minus(day, first), 2 * math.pi), length)
-        found |= {"sine": graph.add("Sin", angle), "cosine": graph.add("Cos", angle)}
+        found |= {"sine": graph.add("Sin", angle), "cosine": cosine(graph, angle, DOUBLE)}
     return {part: value for part, value in found.items() if part in wanted}
 
 

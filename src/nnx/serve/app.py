@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -84,7 +85,7 @@ def create_app(
         Route("/predict", predict, methods=["POST"]),
         Route("/health", partial(_fixed, health, "application/json")),
         Route("/openapi.json", partial(_fixed, described, "application/json")),
-        Route("/", partial(_fixed, page, "text/html; charset=utf-8")),
+        Route("/", partial(_page, page)),
         Route("/metrics", partial(_metrics, metrics)),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug})
@@ -94,6 +95,13 @@ def create_app(
 
 async def _fixed(content: bytes, media_type: str, request: Request) -> Response:
     return Response(content, media_type=media_type, headers={"x-content-type-options": "nosniff"})
+
+
+async def _page(page: bytes, request: Request) -> Response:
+    """Answer with the page, whose examples have the address that was asked."""
+    address = html.escape(f"{request.url.scheme}://{request.headers.get('host', 'HOST')[:200]}")
+    content = page.replace(openapi.ADDRESS.encode(), address.encode())
+    return await _fixed(content, "text/html; charset=utf-8", request)
 
 
 async def _metrics(metrics: Metrics, request: Request) -> Response:

@@ -187,6 +187,8 @@ def _answer(service: Service) -> dict[str, Any]:
 
 # The page
 
+#: What stands on the page for the address that it was asked at.
+ADDRESS = "{ADDRESS}"
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:52em;margin:2em auto;padding:0 1em}"
     "pre{background:#f4f4f4;padding:.8em;overflow-x:auto}table{border-collapse:collapse}"
@@ -196,17 +198,18 @@ STYLE = (
 
 
 def page(service: Service, version: str) -> bytes:
-    """Return the page of a service."""
+    """Return the page of a service, with ``ADDRESS`` where its own address belongs."""
     body = example(service)
     if service.n_inputs > SHOWN and not isinstance(service.preprocessor, Table):
         shown = '{"rows": [[0, 0, ...]]}'
     else:
         shown = orjson.dumps(body).decode()
-    ask = shlex.join(["curl", "-H", "Content-Type: application/json", "-d", shown]) + " ADDRESS/predict"
+    ask = shlex.join(["curl", "-H", "Content-Type: application/json", "-d", shown]) + f" {ADDRESS}/predict"
     parts = [
         f"<h1>{html.escape(service.name)}</h1><p>{html.escape(about(service))}</p>",
         f"<h2>Ask</h2><pre>{html.escape(ask)}</pre>",
-        "<p>Or send a CSV file: <code>curl -H 'Content-Type: text/csv' --data-binary @rows.csv ADDRESS/predict</code>."
+        "<p>Or send a CSV file: <code>curl -H 'Content-Type: text/csv' --data-binary @rows.csv "
+        f"{ADDRESS}/predict</code>."
         " The answer is CSV then, and JSON with <code>-H 'Accept: application/json'</code>.</p>",
         _columns_table(service),
         "<h2>Addresses</h2><ul><li><code>POST /predict</code></li>"
@@ -217,7 +220,7 @@ def page(service: Service, version: str) -> bytes:
     ]
     head = f'<meta charset="utf-8"><title>{html.escape(service.name)}</title><style>{STYLE}</style>'
     text = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
-    return text.replace("ADDRESS", "http://HOST:PORT").encode("utf-8", "replace")
+    return text.encode("utf-8", "replace")
 
 
 def _columns_table(service: Service) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from mpi4py import MPI
 
 import nnx
+from nnx.engine import plan
 from nnx.engine.ranks import Ranks
 
 COMM = MPI.COMM_WORLD
@@ -86,8 +87,8 @@ CALLS = {
 }
 
 
-def trained(make, arguments, comm):
-    """Return a model after five epochs."""
+def trained(make, arguments, comm, threads=1):
+    """Return a model after five epochs; as many threads work as there may, however small the steps are."""
     model = make()
     np.random.seed(9)
     if comm is not None and comm.rank:  # what counts are rank 0's parameters and random numbers
@@ -99,7 +100,7 @@ def trained(make, arguments, comm):
         arguments["callbacks"] = [nnx.EarlyStopping(monitor="loss", patience=2, restore_best=True)]
     columns = model.layers[0].weights.shape[0]
     X, y = data(columns=columns, classes=3 if columns == 2 else 5)
-    model.train(X, y, epochs=5, print_every=None, comm=comm, **arguments)
+    model.train(X, y, epochs=5, print_every=None, comm=comm, threads=threads, **arguments)
     return model
 
 
@@ -112,11 +113,16 @@ def numbers(model):
     return parameters + [state for state in states if state is not None], figures
 
 
-def parity():
-    """Compare each call's result with that of one process, and with its own repetition."""
+def parity(threads, *names):
+    """Compare each call's result with that of one process, and with its own repetition on some threads."""
+    plan.LEAST_STEP = plan.LEAST_CALL = 0
+    plan.LEAST_ROWS = 1
     found = {}
-    for name, (make, arguments) in CALLS.items():
-        alone, first, second = (trained(make, arguments, comm) for comm in (None, COMM, COMM))
+    for name in names or CALLS:
+        make, arguments = CALLS[name]
+        alone, first, second = (
+            trained(make, arguments, *ranks) for ranks in ((None, 1), (COMM, 1), (COMM, int(threads)))
+        )
         (one, figures), (several, theirs), (repeated, _) = map(numbers, (alone, first, second))
         found[name] = {
             "parameters": max(float(np.abs(a - b).max()) for a, b in zip(one, several, strict=True)),

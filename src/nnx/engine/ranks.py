@@ -48,6 +48,9 @@ def train(model: Network, call: Callable[..., History], options: tuple[Any, ...]
     ``call`` is the model's ``_train`` with the samples, yet without its ``options``.
     """
     ranks = Ranks("Model.train", comm)
+    if ranks.size == 1:
+        ranks.comm.Free()
+        return call(options)
     try:
         ranks.share_generator()
         history = call(ranks.own(options), do_steps=ranks.do_steps)

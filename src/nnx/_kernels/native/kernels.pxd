@@ -407,6 +407,7 @@ cdef struct Progress:
     double hits_count
     double penalty_sum  # of the epoch's steps so far, each times its rows
     bint is_apart  # the latest sums of all ranks have not come
+    double squares  # of these, where their norm is limited
     double batch_loss  # of the last batch
     double batch_hits
 

@@ -64,23 +64,31 @@ cdef double squares_of_values(const real_t *values, Py_ssize_t n) noexcept nogil
     return (sums[0] + sums[1]) + (sums[2] + sums[3])
 
 
-cdef double factor_of_norm(const Net *net) noexcept nogil:
-    """Return what all gradients are multiplied by so that their norm is at most the limit, as PyTorch computes it."""
-    cdef double squares = 0, factor
+cdef double squares_of_all(const Net *net) noexcept nogil:
+    """Return the sum of the squares of all gradients."""
+    cdef double squares = 0
     cdef const Stage *stage
     cdef int s
-    if not isfinite(net.clip_norm):
-        return 1
     for s in range(net.n_stages):
         stage = &net.stages[s]
         if not has_parameters(stage) or not stage.trained:
             continue
-        if net.exchange is not NULL:
-            squares += squares_of_values(<const real_t *> stage.weights.collected, stage.weights.size)
-            squares += squares_of_values(<const real_t *> stage.biases.collected, stage.biases.size)
-        else:
+        if net.exchange is NULL:
             squares += squares_of(&stage.weights, stage.n_in if is_shared(stage) else 1)
             squares += squares_of(&stage.biases, 1 if stage.biases.size else 0)
+        else:
+            squares += squares_of_values(<const real_t *> stage.weights.collected, stage.weights.size)
+            squares += squares_of_values(<const real_t *> stage.biases.collected, stage.biases.size)
+    return squares
+
+
+cdef double factor_of_norm(const Net *net) noexcept nogil:
+    """Return what all gradients are multiplied by so that their norm is at most the limit, as PyTorch computes it."""
+    cdef double squares, factor
+    if not isfinite(net.clip_norm):
+        return 1
+    # Of several ranks, one thread has summed up what others now scale.
+    squares = squares_of_all(net) if net.exchange is NULL else net.progress.squares
     factor = net.clip_norm / (sqrt(squares) + 1e-6)
     return 1 if factor > 1 else factor
 

@@ -96,6 +96,8 @@ cdef void add_up_ranks(const Net *net, const Batch *batch, double loss, double h
     else:
         memset(sums, 0, net.n_sums * sizeof(real_t))
     net.progress.is_apart = not net.exchange(net.exchanged_by)
+    if isfinite(net.clip_norm):
+        net.progress.squares = squares_of_all(net)
 
 
 cdef Py_ssize_t train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int thread) noexcept nogil:

@@ -33,7 +33,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from nnx.serve import Service, create_app
 from nnx.serve.batching import Batcher
 from nnx.serve.errors import RequestError
-from nnx.serve.rows import Rows
+from nnx.serve.rows import Rows, TableRows
 from nnx.serve.service import Asked
 
 pytestmark = pytest.mark.one_backend
@@ -201,6 +201,38 @@ def test_an_answer_depends_on_no_other_request(files, rng, backend):
     assert isinstance(answers[3], RequestError)
     assert "'Rome' in column 'town', which is none of the known 3: Graz, Linz, Wels" in answers[3].sentence
     assert answers[:3] + answers[4:] == alone
+
+
+ODD_CELLS = {
+    "a": [1, 2.5, "7", None, "", "NA", 1e300, -0.0, 2**62, "1e5", True, 1.2e25],
+    "p": ["$1,234.50", 5, 5.5, None, "$3", "x", "$1,2"],
+    "code": ["1", 1, 1.0, "1.0", 2, "6", None, True, "01"],
+    "d": ["31.12.1999", "1999-12-31", None, "2003-02-01T10:00", 2003, "x", "1999-12-31T10:00:00+02:00"],
+}
+
+
+@pytest.mark.parametrize("choices", [{}, {"scaling": "robust", "indicators": True, "one_hot": 3, "lenient": True}])
+def test_an_odd_cell_means_the_same_in_any_batch(rng, choices):
+    plain = {
+        "a": rng.integers(1000, 9000, 80).tolist(),
+        "p": [f"${value:,}.50" for value in rng.integers(1000, 90000, 80)],
+        "code": [str(value) for value in rng.integers(1, 6, 80)],
+        "d": [f"{1 + i % 28:02}.{1 + i % 12:02}.{1920 + i}" for i in range(80)],
+    }
+    table = nnx.Table.learn(
+        plain | {"y": rng.normal(size=80).tolist()}, "y", task="regression", text=["code"], **choices
+    )
+    reader, alone = TableRows(table, "error"), []
+    for _ in range(300):
+        kinds = {name: ODD_CELLS[name] if rng.random() < 0.4 else plain[name] for name in plain}
+        row = {name: cells[rng.integers(len(cells))] for name, cells in kinds.items()}
+        rows = reader.of_json(json.dumps({"rows": [row]}).encode())
+        with contextlib.suppress(ValueError):
+            alone.append((rows, reader.inputs([rows])))
+    assert 50 < len(alone) < 300
+    for _ in range(20):
+        some = [alone[i] for i in rng.integers(0, len(alone), 25)]
+        assert np.array_equal(reader.inputs([rows for rows, _ in some]), np.concatenate([X for _, X in some]))
 
 
 def test_requests_that_wait_go_into_one_batch():

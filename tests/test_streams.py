@@ -379,7 +379,7 @@ def test_callbacks_are_called_after_each_epoch(data):
 
 
 @pytest.mark.one_backend
-def test_maps_of_files_are_read_in_blocks_once_they_are_large(data, tmp_path, monkeypatch):
+def test_maps_of_files_are_read_in_blocks_once_they_are_large(data, tmp_path, monkeypatch, capsys):
     path = tmp_path / "X.npy"
     np.save(path, data[0])
     X = np.load(path, mmap_mode="r")
@@ -390,7 +390,10 @@ def test_maps_of_files_are_read_in_blocks_once_they_are_large(data, tmp_path, mo
     assert_same(trained(model_of(), X, data[1]), expected)
     assert not used
     monkeypatch.setattr(memory, "allowed", lambda: 3000)
-    assert_same(trained(model_of(), X, data[1]), expected)
+    assert_same(trained(model_of(), X, data[1], print_every=100), expected)
+    assert capsys.readouterr().out.startswith(
+        "X is read block by block: it has 0 MB, and half of the memory is less.\n"
+    )
     assert used
     trained(model_of(), X, data[1], batch_size=None)  # one step needs all rows
     assert len(used) == 1

@@ -295,7 +295,9 @@ def _behind(skip: int, piece: Piece) -> tuple[int, list[Piece]]:
 
 def is_sliced(value: Any) -> bool:
     """Return whether a value is an array that lies elsewhere in chunks, as those of h5py and Zarr do."""
-    return not isinstance(value, np.ndarray) and all(hasattr(value, name) for name in ("shape", "dtype", "chunks"))
+    if isinstance(value, np.ndarray) or not all(hasattr(value, name) for name in ("shape", "dtype", "chunks")):
+        return False
+    return len(value.shape) > 0 and isinstance(value.shape[0], int)  # dask does not always know it
 
 
 class _Arrays:

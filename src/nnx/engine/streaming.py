@@ -48,7 +48,12 @@ LOOK_SECONDS = 0.05
 def stream_of(where: str, model: Network, X: Any, y: Any, sample_weight: Any, batch_size: int | None) -> Stream | None:
     """Return what reads samples block by block; None for those that are in memory, or belong there."""
     blocks = _blocks_of(where, model, X, y, sample_weight, batch_size)
-    return None if blocks is None else Stream(where, model, blocks, batch_size)
+    if blocks is None:
+        return None
+    stream = Stream(where, model, blocks, batch_size)
+    if isinstance(X, np.memmap):
+        stream.notice = f"X is read block by block: it has {X.nbytes / 1e6:,.0f} MB, and half of the memory is less."
+    return stream
 
 
 def _blocks_of(where: str, model: Network, X: Any, y: Any, sample_weight: Any, batch_size: int | None) -> Blocks | None:
@@ -94,6 +99,8 @@ class Stream:
         if batch_size is None:
             raise ValueError(f"{where}: batch_size must be given where X is read block by block, got None.")
         self._where, self._model, self._blocks, self.batch = where, model, blocks, batch_size
+        #: What is printed before the training, where nobody has asked for blocks.
+        self.notice = ""
 
     def check_arguments(
         self, order: random.Order, check_finite: bool, class_weight: Any, validation_split: Any, is_alone: bool
@@ -467,6 +474,8 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -
     """Train for some epochs, window after window."""
     job.order.take_seed()  # before dropout takes any, as without blocks
     done = job.done
+    if job.stream.notice:
+        report.notice(job.stream.notice)
     if done < job.n_steps:
         try:
             with Reader(job.stream, job) as reader, Interrupt() as interrupt:

@@ -138,7 +138,8 @@ def load(where: str, path: str, output: str | None) -> list[Any]:
         files.refuse(where, path, "is no ONNX file, or is damaged")
     del content
     try:
-        return _Reader(onnx, where, path, model.graph, size).layers(output)
+        with np.errstate(all="ignore"):  # a file may hold any numbers
+            return _Reader(onnx, where, path, model.graph, size).layers(output)
     except RecursionError:
         files.refuse(where, path, "nests its operators too deeply")
 
@@ -362,7 +363,7 @@ class _Reader:
         values = [self._value(name) if name else None for name in node.input]
         attributes = self.attributes(node)
         known = READERS.get((node.domain if node.domain != "ai.onnx" else "", node.op_type))
-        if known is not None:
+        if known is not None and (values or node.op_type == "Constant"):
             return known(self, values, attributes)
         if node.domain not in ("", "ai.onnx") or node.op_type not in onnx_formulas.OPERATORS:
             raise _NotDense

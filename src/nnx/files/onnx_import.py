@@ -32,12 +32,13 @@ TYPES = {
 }
 FLOATS = (1, 10, 11)
 #: The attributes that are read, with ONNX's numbers for the types that they may have, and the fields of these.
-NUMBER, NUMBERS = {1: "f", 2: "i"}, {6: "floats", 7: "ints"}
+WHOLE, NUMBER = {2: "i"}, {1: "f", 2: "i"}
+WHOLES, NUMBERS = {7: "ints"}, {6: "floats", 7: "ints"}
 ATTRIBUTES: dict[str, dict[int, str]] = {
     **dict.fromkeys(("alpha", "beta", "gamma", "epsilon", "momentum", "max", "min", "value_float"), NUMBER),
-    **dict.fromkeys(("axis", "to", "transA", "transB", "training_mode", "value_int"), {2: "i"}),
+    **dict.fromkeys(("axis", "to", "transA", "transB", "training_mode", "value_int"), WHOLE),
     **dict.fromkeys(("offset", "scale", "value_floats"), NUMBERS),
-    **dict.fromkeys(("perm", "value_ints"), {7: "ints"}),
+    **dict.fromkeys(("perm", "value_ints"), WHOLES),
     "approximate": {3: "s"},
     "value": {4: "t"},
 }

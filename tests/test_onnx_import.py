@@ -199,6 +199,9 @@ def test_other_ways_to_write_a_dense_network(nodes, expected, tmp_path):
         ([("Relu", ["x"], "y", {})], "holds no dense layer"),
         ([GEMM], "must have one input"),
         ([("Gemm", ["W", "W2"], "y", {})], "must have one input"),
+        ([GEMM, ("Cast", [], "y", {"to": 1})], "must have one input|holds the operator Cast"),
+        ([("Gemm", ["x", "W"], "y", {"beta": numpy_helper.from_array(np.float32(1))})], "holds the operator Gemm"),
+        ([GEMM, ("Cast", ["h"], "y", {"to": 8})], "holds the operator Cast"),
         ([("If", ["x"], "y", {"then_branch": helper.make_graph([], "g", [], [])})], "holds the operator If"),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from nnx._base import check
 from nnx._base.typing import Path
 from nnx.files import torch_files, torch_weights
@@ -77,7 +79,8 @@ def from_torch(
     if not ordered and hasattr(state, "state_dict"):
         raise TypeError(f"{where}: state must be a state dict, got a module. Write module.state_dict().")
     arrays: Any = state if ordered else torch_files.read(where, check.path(where, "state", state))
-    layers = torch_weights.layers_of(where, arrays, activations, embeddings or {}, residuals, epsilon, ordered)
+    with np.errstate(all="ignore"):  # a file may hold any numbers
+        layers = torch_weights.layers_of(where, arrays, activations, embeddings or {}, residuals, epsilon, ordered)
     model = Model()
     model.layers = layers
     model.finalize()

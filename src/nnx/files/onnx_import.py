@@ -31,6 +31,17 @@ TYPES = {
     9: ("?", "int32_data"),
 }
 FLOATS = (1, 10, 11)
+#: The attributes that are read, with ONNX's numbers for the types that they may have, and the fields of these.
+WHOLE, NUMBER = {2: "i"}, {1: "f", 2: "i"}
+WHOLES, NUMBERS = {7: "ints"}, {6: "floats", 7: "ints"}
+ATTRIBUTES: dict[str, dict[int, str]] = {
+    **dict.fromkeys(("alpha", "beta", "gamma", "epsilon", "momentum", "max", "min", "value_float"), NUMBER),
+    **dict.fromkeys(("axis", "to", "transA", "transB", "training_mode", "value_int"), WHOLE),
+    **dict.fromkeys(("offset", "scale", "value_floats"), NUMBERS),
+    **dict.fromkeys(("perm", "value_ints"), WHOLES),
+    "approximate": {3: "s"},
+    "value": {4: "t"},
+}
 MAX_NODES = 10_000
 MAX_DIMENSIONS = 8
 #: So many times the file's size may all parameters take: float16 becomes float32, and one number stands for a column.
@@ -138,7 +149,8 @@ def load(where: str, path: str, output: str | None) -> list[Any]:
         files.refuse(where, path, "is no ONNX file, or is damaged")
     del content
     try:
-        return _Reader(onnx, where, path, model.graph, size).layers(output)
+        with np.errstate(all="ignore"):  # a file may hold any numbers
+            return _Reader(onnx, where, path, model.graph, size).layers(output)
     except RecursionError:
         files.refuse(where, path, "nests its operators too deeply")
 
@@ -291,13 +303,16 @@ class _Reader:
             self.refuse(f"is damaged: the constant {tensor.name!r} holds numbers that its type does not")
 
     def attributes(self, node: Any) -> dict[str, Any]:
-        """Return a node's attributes: numbers, lists of numbers, bytes and tensors; others are left out."""
+        """Return those of a node's attributes that are read here, each of the type that it must have."""
         found: dict[str, Any] = {}
         for each in node.attribute:
-            field = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints"}.get(each.type)
-            if field is not None:
-                value = getattr(each, field)
-                found[each.name] = [*value] if field in ("floats", "ints") else value
+            fields = ATTRIBUTES.get(each.name)
+            if fields is None:
+                continue
+            if each.type not in fields:
+                raise _NotDense
+            value = getattr(each, fields[each.type])
+            found[each.name] = value if each.type < 5 else [*value]
         return found
 
     def point(self, value: Value) -> Chain:
@@ -362,7 +377,7 @@ class _Reader:
         values = [self._value(name) if name else None for name in node.input]
         attributes = self.attributes(node)
         known = READERS.get((node.domain if node.domain != "ai.onnx" else "", node.op_type))
-        if known is not None:
+        if known is not None and (values or node.op_type == "Constant"):
             return known(self, values, attributes)
         if node.domain not in ("", "ai.onnx") or node.op_type not in onnx_formulas.OPERATORS:
             raise _NotDense

@@ -323,7 +323,7 @@ ENCODED = [
     Net("6-20,relu,dropout,20-30 waves,batch,30-47 pieces,47-3,sigmoid", "binary", "cells"),
     Net("3-6,(,6-9 waves,9-6,),6-9 waves,9-2,softmax"),
     Net("4-7 combinations,7-33,relu,33-3,softmax"),
-    Net("scale,5-70 combinations,70-90 pieces,90-2", "squared", "near"),
+    Net("scale,5-9 combinations,9-34 pieces,34-2", "squared", "near"),
     Net("6-8,sigmoid,(,8-20 combinations,20-8,),8-9 combinations,dropout,9-3,softmax"),
 ]
 #: Ensembles within a network.

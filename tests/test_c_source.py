@@ -184,7 +184,7 @@ def test_each_built_in_layer_has_c_and_is_tested():
 
 
 #: A residual is a fork and a join; what acts in training alone leaves no trace.
-ASIDE = ("residual", "dropout", "gaussian_noise")
+ASIDE = ("residual", "dropout", "gaussian_noise", "members", "member_scale", "member_dense")
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -120,7 +120,12 @@ def _of_member(part: Part, member: int) -> Part:
     own = slice(member, member + 1)
     if kind == "member_scale":
         weights, biases = values
-        return "batch_norm", (weights[own], biases[own], np.zeros_like(biases[own]), np.ones_like(biases[own]), 0.0), n_in, n_out
+        return (
+            "batch_norm",
+            (weights[own], biases[own], np.zeros_like(biases[own]), np.ones_like(biases[own]), 0.0),
+            n_in,
+            n_out,
+        )
     if kind == "member_dense":
         weights, biases = values
         return "dense", (weights[member * n_in : (member + 1) * n_in], biases[own]), n_in, n_out

@@ -109,7 +109,9 @@ class Ranks:
         RankError
             If one has failed.
         """
+        self._is_broken = True
         found: list[tuple[str | None, Value]] = self.comm.allgather((None, value))
+        self._is_broken = False
         for rank, (reason, _) in enumerate(found):
             if reason is not None:
                 self._is_over = True

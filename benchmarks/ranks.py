@@ -85,7 +85,8 @@ def measure(options: argparse.Namespace) -> None:
         sides = [peer_nnx.Training(workload, 1) for _ in range(2)]
         sides[1].options["comm"] = comm
         rows = [compared(side) for side in sides]
-        epochs = comm.bcast(max(1, round(SECONDS / seconds_of(sides[0], 1, False))) if comm.rank == 0 else None)
+        took = seconds_of(sides[0], 1, False)
+        epochs = comm.bcast(max(1, round(SECONDS / took)) if comm.rank == 0 else None)
         times: tuple[list[float], list[float]] = ([], [])
         for number in range(options.rounds):
             for side in (0, 1) if number % 2 else (1, 0):

@@ -88,7 +88,7 @@ CALLS = {
 
 
 def trained(make, arguments, comm, threads=1):
-    """Return a model after five epochs; as many threads work as there may, however small the steps are."""
+    """Return a model after three epochs; as many threads work as there may, however small the steps are."""
     model = make()
     np.random.seed(9)
     if comm is not None and comm.rank:  # what counts are rank 0's parameters and random numbers
@@ -100,7 +100,7 @@ def trained(make, arguments, comm, threads=1):
         arguments["callbacks"] = [nnx.EarlyStopping(monitor="loss", patience=2, restore_best=True)]
     columns = model.layers[0].weights.shape[0]
     X, y = data(columns=columns, classes=3 if columns == 2 else 5)
-    model.train(X, y, epochs=5, print_every=None, comm=comm, threads=threads, **arguments)
+    model.train(X, y, epochs=3, print_every=None, comm=comm, threads=threads, **arguments)
     return model
 
 

@@ -47,7 +47,7 @@ def mpiexec(request):
 
     def run(n, case, *arguments):
         command = [found, "-n", str(n), sys.executable, str(HERE / "ranks.py"), case, *map(str, arguments)]
-        return subprocess.run(command, env=os.environ | SETTINGS, capture_output=True, text=True, timeout=100)
+        return subprocess.run(command, env=os.environ | SETTINGS, capture_output=True, text=True, timeout=300)
 
     return run
 

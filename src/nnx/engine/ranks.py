@@ -27,7 +27,7 @@ from nnx.engine.history import History
 from nnx.engine.job import Data, Job, Part, Value
 from nnx.errors import RankError
 from nnx.files.model_files import ARRAYS
-from nnx.layers import Layer_BatchNorm, walk
+from nnx.layers import Layer_BatchNorm, Layer_Members, walk
 from nnx.losses import Loss
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ class Ranks:
         RankError
             If one has failed.
         """
+        self._is_broken = True
         found: list[tuple[str | None, Value]] = self.comm.allgather((None, value))
+        self._is_broken = False
         for rank, (reason, _) in enumerate(found):
             if reason is not None:
                 self._is_over = True
@@ -155,7 +157,7 @@ class Ranks:
 
     def do_steps(self, job: Job, report: printing.Printer) -> None:
         """Train together, once all ranks are known to be about to do the same."""
-        self._refuse(job.model)
+        self._refuse(job)
         self._compare(job)
         self._share(job.model)
         job.ranks = self
@@ -164,9 +166,11 @@ class Ranks:
         job.order.ask_by(self._ask)
         training.train(job, report)
 
-    def _refuse(self, model: Network) -> None:
+    def _refuse(self, job: Job) -> None:
         """Refuse what cannot be trained by several processes."""
-        where = self._where
+        where, model = self._where, job.model
+        if job.stream is not None:
+            raise ValueError(f"{where}: X must be arrays for comm, not read block by block.")
         if minimizing.is_minimized(model):
             raise ValueError(f"{where}: comm must not be given for {type(model.optimizer).__name__}.")
         for layer in walk(model.layers):
@@ -175,6 +179,8 @@ class Ranks:
                     f"{where}: the layers must not take figures of a whole batch for comm, of which a rank has some "
                     f"rows only, got {layer!r}. Use a Layer_LayerNorm."
                 )
+            if isinstance(layer, Layer_Members):
+                raise ValueError(f"{where}: the layers must have one row for each sample for comm, got {layer!r}.")
         for name, part, kind in (("loss", model.loss, Loss), ("accuracy", model.accuracy, Accuracy)):
             if not isinstance(part, kind):
                 raise TypeError(f"{where}: {name} must be a {kind.__name__} for comm, got {abridged(part)}.")

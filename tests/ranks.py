@@ -187,6 +187,12 @@ def with_batch_norm():
     return finished(model, nnx.Layer_BatchNorm(5, dtype="float64"), None)
 
 
+def with_members():
+    model = nnx.Model()
+    model.add(nnx.Layer_Members(12, 2, dtype="float64"))
+    return finished(model, nnx.Layer_Dense(12, 5, dtype="float64"), None)
+
+
 def by_lbfgs():
     model = nnx.Model()
     return finished(model, nnx.Layer_Dense(12, 5, dtype="float64"), nnx.Optimizer_LBFGS())
@@ -208,6 +214,8 @@ def errors():
         "a callback layer by layer": said(call(build(activation=OwnReLU), callbacks=[Failing(fail)])),
         "callbacks disagree": said(call(callbacks=[Failing(halve)])),
         "a batch norm": said(call(with_batch_norm())),
+        "members": said(call(with_members())),
+        "blocks": said(lambda: build().train(nnx.Blocks(*data()), batch_size=50, print_every=None, comm=COMM)),
         "L-BFGS": said(call(by_lbfgs(), batch_size=None, shuffle=False, seed=None)),
         "no communicator": said(call(comm="world")),
     }

@@ -3,8 +3,8 @@
     python benchmarks/serve.py            # 32-64-64-8, a row a request, on 1, 16 and 64 connections
     python benchmarks/serve.py --rounds 9 --seconds 3 --only nnx onnxruntime
 
-The server has one core and the client another. All take turns in each round. Printed is each one's best
-round, as other programs only make it worse. Processor time is what a request costs the server's process. Services:
+The server has one core and the client another. All take turns in each round. Of each figure the best round is printed,
+as other programs only make it worse. Processor time is what a request costs the server's process. Services:
 
 - nnx: what `nnx serve` runs. onnxruntime: the same application, server and options, with a session's `run` in place of
   the predictor. Both form batches.
@@ -269,8 +269,9 @@ def main() -> None:
     print("| service | connections | requests a second | p50, ms | p99, ms | processor time of a request, µs |")
     print("|---|---:|---:|---:|---:|---:|")
     for (kind, connections), loads in sorted(found.items(), key=lambda each: (SERVICES.index(each[0][0]), each[0][1])):
-        best = max(loads)
-        print(f"| {kind} | {connections} | {best[0]:,.0f} | {best[1]:.2f} | {best[2]:.2f} | {best[3]:.0f} |")
+        rates, *others = zip(*loads, strict=True)
+        p50, p99, cpu = map(min, others)
+        print(f"| {kind} | {connections} | {max(rates):,.0f} | {p50:.2f} | {p99:.2f} | {cpu:.0f} |")
 
 
 if __name__ == "__main__":

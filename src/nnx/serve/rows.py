@@ -6,6 +6,7 @@ are kept as cells and read together with those of other requests, since each cal
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -156,7 +157,15 @@ class NumberRows:
                 return self._pixels(values)
             sizes = " × ".join(map(str, self.images.shape))
             _refuse(f"rows must be images of {sizes} numbers, flat or as lists in lists, got shape {values.shape}")
-        return Rows(len(rows), X=self._finite(check.rows(WHERE, "rows", rows, self.n_inputs, self.dtype)))
+        return Rows(len(rows), X=self._finite(self._array(rows)))
+
+    def _array(self, rows: list[Any]) -> Array:
+        with contextlib.suppress(ValueError):  # which `check.rows` says in a sentence; here it takes half the time
+            values = np.asarray(rows)
+            if values.shape == (len(rows), self.n_inputs) and values.dtype.kind in "if":
+                with np.errstate(over="ignore"):
+                    return values.astype(self.dtype)
+        return check.rows(WHERE, "rows", rows, self.n_inputs, self.dtype)
 
     def of_csv(self, body: bytes, encoding: str | None) -> Rows:
         """Return the rows of a CSV body, which may have a header."""

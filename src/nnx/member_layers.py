@@ -422,4 +422,5 @@ def mean_of_members(outputs: Array, n_members: int) -> Array:
 
 def _sum(values: Array, axis: int) -> Array:
     """Return a sum along an axis, added up in double."""
-    return np.add.reduce(values, axis=axis, dtype=np.float64).astype(values.dtype)
+    total: Array = np.add.reduce(values, axis=axis, dtype=np.float64).astype(values.dtype)
+    return total

@@ -46,7 +46,7 @@ class _ByMember:
         return self._n_members
 
     def _widths(self) -> Widths:
-        return self._n_inputs, None
+        return self._n_inputs, self._n_inputs
 
     def _given_rows(self, where: str, inputs: Any, weights: Array) -> Array:
         """Return inputs, checked: they have a row for each member of each sample."""

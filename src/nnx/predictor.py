@@ -25,7 +25,11 @@ __all__ = ["Predictor", "get_include"]
 
 
 #: What parts of members make of their inputs, by their kinds.
-OF_MEMBERS: dict[str, Callable[..., Array]] = {"members": repeated, "member_scale": scaled, "member_dense": own_products}
+OF_MEMBERS: dict[str, Callable[..., Array]] = {
+    "members": repeated,
+    "member_scale": scaled,
+    "member_dense": own_products,
+}
 
 
 class Part(NamedTuple):

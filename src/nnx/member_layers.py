@@ -46,7 +46,7 @@ class _ByMember:
         return self._n_members
 
     def _widths(self) -> Widths:
-        return self._n_inputs, None
+        return self._n_inputs, self._n_inputs
 
     def _given_rows(self, where: str, inputs: Any, weights: Array) -> Array:
         """Return inputs, checked: they have a row for each member of each sample."""
@@ -422,4 +422,5 @@ def mean_of_members(outputs: Array, n_members: int) -> Array:
 
 def _sum(values: Array, axis: int) -> Array:
     """Return a sum along an axis, added up in double."""
-    return np.add.reduce(values, axis=axis, dtype=np.float64).astype(values.dtype)
+    total: Array = np.add.reduce(values, axis=axis, dtype=np.float64).astype(values.dtype)
+    return total

@@ -6,6 +6,7 @@ It holds no layers. A part of it is what kernels need of a layer: a name, and nu
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -24,7 +25,11 @@ __all__ = ["Predictor", "get_include"]
 
 
 #: What parts of members make of their inputs, by their kinds.
-OF_MEMBERS = {"members": repeated, "member_scale": scaled, "member_dense": own_products}
+OF_MEMBERS: dict[str, Callable[..., Array]] = {
+    "members": repeated,
+    "member_scale": scaled,
+    "member_dense": own_products,
+}
 
 
 class Part(NamedTuple):

@@ -256,12 +256,8 @@ cdef void copy_lines(
     Py_ssize_t columns,
 ) noexcept nogil:
     """``target := source``, both (rows, columns), whose rows are so far apart."""
-    cdef Py_ssize_t i, j
+    cdef Py_ssize_t i
     for i in range(rows):
-        if columns == 1:
-            target[0] = source[0]
-        else:
-            for j in range(columns):
-                target[j] = source[j]
+        memcpy(target, source, columns * sizeof(real_t))
         source += of_source
         target += of_target

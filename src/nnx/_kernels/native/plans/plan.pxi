@@ -143,19 +143,24 @@ cdef int pair_forks(Net *net) except -1:
 cdef list members_of_stages(tuple stages):
     """Return how many rows of each stage's output a sample has; refuse members that do not fit each other.
 
-    Stages are (kind, layer, ...), or (kind, values, ...) as a predictor has them.
+    Stages are (kind, layer, ...), or (kind, values, ...) as a predictor has them: the last values have a row each.
     """
-    cdef Py_ssize_t members = 1, own
+    cdef Py_ssize_t members = 1, own, s
     cdef int levels = 0
-    cdef bint begun = False
+    cdef bint begun = False, begins
     cdef list found = []
-    for kind, values, _, _ in stages:
-        levels += (kind == "fork") - (kind == "join")
-        if kind in OF_MEMBERS:
-            if isinstance(values, tuple):
-                own = np.shape(values[1 if kind == "member_dense" else 0])[0]
-            else:
-                own = values.n_members
+    cdef tuple stage
+    cdef str kind
+    for s in range(len(stages)):
+        stage = tuple(stages[s])
+        kind = stage[0]
+        if kind == "fork":
+            levels += 1
+        elif kind == "join":
+            levels -= 1
+        elif kind in OF_MEMBERS:
+            values = stage[1]
+            own = len(values[len(values) - 1]) if type(values) is tuple else values.n_members
             begins = kind == "members"
             if not 1 <= own <= MAX_MEMBERS or begins == begun or (begun and own != members) or (begins and levels):
                 raise ValueError("Plan: members must begin once, outside of forks, and be as many everywhere.")

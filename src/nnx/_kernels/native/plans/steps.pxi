@@ -219,7 +219,7 @@ cdef void forward_own(
         count = min(<Py_ssize_t> MEMBER_ROWS, samples)
         for m in range(k):
             copy_lines(inputs + m * n_in, k * n_in, own, n_in, count, n_in)
-            dense_forward(
+            addresses.dense_forward(
                 own, weights + m * n_in * n_out, biases + m * n_out, made, count, n_in, n_out, NULL, False, NULL,
                 scratch,
             )
@@ -453,19 +453,15 @@ cdef void gather(const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_
             gather_compared(net, sample, i * net.members + m)
 
 
-cdef inline void gather_compared(const Net *net, Py_ssize_t sample, Py_ssize_t i) noexcept nogil:
+cdef void gather_compared(const Net *net, Py_ssize_t sample, Py_ssize_t i) noexcept nogil:
     """Copy what row i of the outputs is compared with."""
-    cdef Py_ssize_t j
+    cdef Py_ssize_t n = net.n_out, n_wanted = net.n_wanted
     if net.labels is not NULL:
         net.batch_labels[i] = net.labels[sample]
     if net.targets is not NULL:
-        for j in range(net.n_out):
-            (<real_t *> net.batch_targets)[i * net.n_out + j] = (<const real_t *> net.targets)[
-                sample * net.n_out + j
-            ]
+        copy_lines(<const real_t *> net.targets + sample * n, 0, <real_t *> net.batch_targets + i * n, 0, 1, n)
     if net.wanted is not NULL:
-        for j in range(net.n_wanted):
-            net.batch_wanted[i * net.n_wanted + j] = net.wanted[sample * net.n_wanted + j]
+        memcpy(net.batch_wanted + i * n_wanted, net.wanted + sample * n_wanted, n_wanted * sizeof(double))
     if net.weights is not NULL:
         net.batch_weights[i] = net.weights[sample]
 
@@ -736,7 +732,7 @@ cdef void backward_own(
         count = min(<Py_ssize_t> MEMBER_ROWS, samples)
         for m in range(k):
             copy_lines(dvalues + m * n_out, k * n_out, own, n_out, count, n_out)
-            dense_backward_inputs(own, weights + m * n_in * n_out, made, count, n_in, n_out, 0, NULL, scratch)
+            addresses.dense_backward_inputs(own, weights + m * n_in * n_out, made, count, n_in, n_out, 0, NULL, scratch)
             copy_lines(made, n_in, dinputs + m * n_in, k * n_in, count, n_in)
         dvalues += count * k * n_out
         dinputs += count * k * n_in
@@ -1265,11 +1261,8 @@ cdef void own_gradients(
         gradients = dweights + m * n_in * n_out
         copy_lines(inputs + m * n_in, k * n_in, own, n_in, samples, n_in)
         copy_lines(dvalues + m * n_out, k * n_out, given, n_out, samples, n_out)
-        if has_small_depth(n_in, n_out):
-            few_outputs_gradients(own, given, gradients, samples, n_in, n_out, <real_t *> scratch)
-        else:
-            dense_backward_weights(own, given, NULL, gradients, samples, n_in, n_out, 0, 0, <real_t *> scratch)
-        dense_backward_biases(given, NULL, dbiases + m * n_out, samples, n_out, 0, 0)
+        addresses.dense_backward_weights(own, given, NULL, gradients, samples, n_in, n_out, 0, 0, scratch)
+        addresses.dense_backward_biases(given, NULL, dbiases + m * n_out, samples, n_out, 0, 0)
 
 
 cdef void second_phase(

@@ -157,7 +157,7 @@ class Ranks:
 
     def do_steps(self, job: Job, report: printing.Printer) -> None:
         """Train together, once all ranks are known to be about to do the same."""
-        self._refuse(job)
+        self._refuse(job.model)
         self._compare(job)
         self._share(job.model)
         job.ranks = self
@@ -166,11 +166,9 @@ class Ranks:
         job.order.ask_by(self._ask)
         training.train(job, report)
 
-    def _refuse(self, job: Job) -> None:
+    def _refuse(self, model: Network) -> None:
         """Refuse what cannot be trained by several processes."""
-        where, model = self._where, job.model
-        if job.stream is not None:
-            raise ValueError(f"{where}: X must be arrays for comm, not read block by block.")
+        where = self._where
         if minimizing.is_minimized(model):
             raise ValueError(f"{where}: comm must not be given for {type(model.optimizer).__name__}.")
         for layer in walk(model.layers):

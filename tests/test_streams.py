@@ -334,7 +334,7 @@ def test_other_arguments_are_refused(data):
     for wrong in (X, 3, "X.csv"):
         with pytest.raises(TypeError, match=r"Model\.train: y must be given"):
             trained(model, wrong)
-    with pytest.raises(ValueError, match="models are trained together"):
+    with pytest.raises(ValueError, match="models or processes train together"):
         nnx.train_many([nnx.Run(model, nnx.Blocks(X, y), None, batch_size=20)])
     model.set(optimizer=nnx.Optimizer_LBFGS())
     with pytest.raises(ValueError, match="X must be in memory for Optimizer_LBFGS"):

@@ -277,7 +277,18 @@ def test_repr_says_how_a_thing_was_made():
     "name",
     sorted(
         set(nnx.__all__)
-        - {"Blocks", "Model", "Ensemble", "Table", "Images", "ModelFileError", "DataFileError", "History", "Predictor", "Run"}
+        - {
+            "Blocks",
+            "Model",
+            "Ensemble",
+            "Table",
+            "Images",
+            "ModelFileError",
+            "DataFileError",
+            "History",
+            "Predictor",
+            "Run",
+        }
     ),
 )
 def test_repr_of_every_class_can_be_evaluated(name):

@@ -121,7 +121,9 @@ class Stream:
         if isinstance(model.optimizer, Optimizer_LBFGS):
             raise ValueError(f"{where}: X must be in memory for Optimizer_LBFGS, whose steps take all rows.")
         if not is_alone:
-            raise ValueError(f"{where}: X must be an array where models or processes train together, got {self._blocks!r}.")
+            raise ValueError(
+                f"{where}: X must be an array where models or processes train together, got {self._blocks!r}."
+            )
         self._class_weight = class_weight
         piece = self._blocks.first()
         names = (piece.name("X"), piece.name("y"), piece.name("sample_weight"))

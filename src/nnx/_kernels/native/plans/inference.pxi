@@ -41,11 +41,11 @@ cdef class Chain:
 
     cdef tuple describe(self, str where, object dtype, tuple stages, object backends, bint bfloat16):
         """Take stages, (kind, owner, n_in, n_out) each, without those that only copy; return the owners of the rest."""
-        cdef Py_ssize_t need = 0
+        cdef Py_ssize_t need = 0, i, rows, n_in, n_out
         cdef int n = 0
         cdef Stage *stage
         cdef Stage *before
-        cdef list owners = []
+        cdef list owners = [], members
         self.folded = []
         self.dtype = np.dtype(dtype)
         self.number, self.size = self.dtype.num, self.dtype.itemsize
@@ -58,8 +58,10 @@ cdef class Chain:
         if self.stages is NULL:
             raise MemoryError
         members = members_of_stages(stages)
-        for (kind, owner, n_in, n_out), rows in zip(stages, members):
-            self.operations += rows * (n_in * n_out if kind in ("dense", "member_dense") else 8 * n_out)
+        for i in range(len(stages)):
+            kind, owner, n_in, n_out = stages[i]
+            rows = members[i]
+            self.operations += rows * (n_in * n_out if kind in PRODUCTS else 8 * n_out)
             stage = &self.stages[n]
             memset(stage, 0, sizeof(Stage))
             describe_stage(stage, self.kernels, kind, n_in, n_out)

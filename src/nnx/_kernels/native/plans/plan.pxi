@@ -178,6 +178,8 @@ cdef dict KINDS = {
 }
 #: Those whose parameters are one number for each column.
 cdef tuple COLUMNWISE = ("batch_norm", "layer_norm", "scale")
+#: Those that multiply matrices.
+cdef tuple PRODUCTS = ("dense", "member_dense")
 cdef tuple OF_MEMBERS = ("members", "member_scale", "member_dense")
 cdef tuple ENCODINGS = ("piecewise_linear", "thermometer", "combinations")
 #: Those that give other columns than they take.

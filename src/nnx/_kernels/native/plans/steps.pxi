@@ -1108,31 +1108,6 @@ cdef void train_others(
         )
 
 
-cdef void train_embedding(
-    const Net *net, const Batch *batch, int s, const vec *constants, int thread
-) noexcept nogil:
-    """Compute the gradients of a thread's rows of an embedding, and update those.
-
-    Threads share the rows out, as many are updated that no sample names. With `clip_norm` one thread has them all, for
-    it has the sum of their squares.
-    """
-    cdef Stage *stage = &net.stages[s]
-    cdef Py_ssize_t n_rows = stage.embedded.n_rows, width = stage.embedded.width, first = 0, end = n_rows
-    cdef real_t *gradients = <real_t *> stage.embedded.dweights
-    if not net.clip_norm:
-        first = n_rows * thread // net.progress.n_threads
-        end = n_rows * (thread + 1) // net.progress.n_threads
-    elif thread != s % net.progress.n_threads:
-        return
-    embedding_backward_rows(
-        batch_inputs(net, batch, s), <const real_t *> stage.dvalues, &stage.embedded.places, gradients,
-        rows_of(stage, batch), stage.n_in, stage.n_out, n_rows, width, first, end,
-    )
-    train_values(
-        net, &stage.weights, first * width, gradients + first * width, (end - first) * width, stage.trained, constants
-    )
-
-
 cdef Py_ssize_t first_spline_of(const Net *net, const Stage *stage, int thread) noexcept nogil:
     """Return the first of the columns with edges whose weights a thread owns."""
     cdef Py_ssize_t j = 0, before = stage.spline.n_rows * thread // net.progress.n_threads
@@ -1188,47 +1163,43 @@ cdef void train_spline(
         train_values(net, &stage.biases, 0, gradients, stage.n_out, stage.trained, constants + biases_at(net))
 
 
-cdef void train_periodic(
-    const Net *net, const Batch *batch, int s, const vec *constants, int thread
-) noexcept nogil:
-    """Compute the gradients of the weights of a thread's columns of waves, and update those; see `train_embedding`."""
-    cdef Stage *stage = &net.stages[s]
-    cdef Py_ssize_t n = stage.periodic.n_columns, size = stage.periodic.size, first = 0, end = n
-    cdef real_t *gradients = <real_t *> stage.wave_gradients
-    if not net.clip_norm:
-        first = n * thread // net.progress.n_threads
-        end = n * (thread + 1) // net.progress.n_threads
-    elif thread != s % net.progress.n_threads:
-        return
-    addresses.periodic_backward(
-        batch_inputs(net, batch, s), <const real_t *> stage.dvalues, &stage.periodic,
-        <const real_t *> stage.weights.values, gradients, NULL, rows_of(stage, batch), stage.n_in, stage.n_out, first,
-        end,
-    )
-    train_values(
-        net, &stage.weights, first * size, gradients + first * size, (end - first) * size, stage.trained, constants
-    )
-
-
-cdef void train_members(
+cdef void train_parts(
     const Net *net, const Batch *batch, int s, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
-    """Compute the gradients of the parameters of a thread's members, and update those; see `train_embedding`."""
+    """Compute the gradients of a thread's part of a stage's parameters, and update those.
+
+    Threads share out the rows of an embedding, as many are updated that no sample names, columns of waves, and members.
+    With `clip_norm` one thread has them all, for it has the sum of their squares.
+    """
     cdef Stage *stage = &net.stages[s]
-    cdef Py_ssize_t k = stage.members, first = 0, end = k, size = stage.weights.size // k, n_out = stage.n_out
-    cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
-    cdef real_t *of_biases = gradients + stage.weights.size
+    cdef Py_ssize_t n = stage.members, first = 0, end, size, n_out = stage.n_out, rows = rows_of(stage, batch)
     cdef const real_t *inputs = batch_inputs(net, batch, s)
     cdef const real_t *dvalues = <const real_t *> stage.dvalues
+    cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
+    cdef real_t *of_biases = gradients + stage.weights.size
+    if stage.kind == EMBEDDING:
+        n, gradients = stage.embedded.n_rows, <real_t *> stage.embedded.dweights
+    elif stage.kind == PERIODIC:
+        n, gradients = stage.periodic.n_columns, <real_t *> stage.wave_gradients
+    end, size = n, stage.weights.size // n
     if not net.clip_norm:
-        first, end = k * thread // net.progress.n_threads, k * (thread + 1) // net.progress.n_threads
+        first, end = n * thread // net.progress.n_threads, n * (thread + 1) // net.progress.n_threads
     elif thread != s % net.progress.n_threads:
         return
-    if stage.kind == MEMBER_DENSE:
+    if stage.kind == EMBEDDING:
+        embedding_backward_rows(
+            inputs, dvalues, &stage.embedded.places, gradients, rows, stage.n_in, n_out, n, size, first, end
+        )
+    elif stage.kind == PERIODIC:
+        addresses.periodic_backward(
+            inputs, dvalues, &stage.periodic, <const real_t *> stage.weights.values, gradients, NULL, rows, stage.n_in,
+            n_out, first, end,
+        )
+    elif stage.kind == MEMBER_DENSE:
         own_gradients(stage, inputs, dvalues, gradients, of_biases, batch.rows, first, end, scratch)
     else:
         members_backward_weights(
-            inputs, dvalues, gradients, of_biases if has_biases(stage) else NULL, batch.rows, k, n_out,
+            inputs, dvalues, gradients, of_biases if has_biases(stage) else NULL, batch.rows, n, n_out,
             stage.kind == MEMBERS, first, end,
         )
     train_values(
@@ -1281,13 +1252,9 @@ cdef void second_phase(
             train_by_groups(net, batch, s, constants, thread)
         elif stage.kind == DENSE:
             train_stage(net, batch, s, constants, thread, scratch)
-        elif stage.kind == EMBEDDING:
-            train_embedding(net, batch, s, constants, thread)
         elif stage.kind == SPLINE:
             train_spline(net, batch, s, constants, thread, scratch)
-        elif stage.kind == PERIODIC:
-            train_periodic(net, batch, s, constants, thread)
-        elif is_of_members(stage):
-            train_members(net, batch, s, constants, thread, scratch)
+        elif stage.kind == EMBEDDING or stage.kind == PERIODIC or is_of_members(stage):
+            train_parts(net, batch, s, constants, thread, scratch)
         elif thread == s % net.progress.n_threads:
             train_others(net, batch, s, constants, scratch)

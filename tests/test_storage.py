@@ -505,7 +505,7 @@ def test_a_foreign_file_is_refused(tmp_path, content):
 
 def test_a_safetensors_file_of_others_is_refused(tmp_path):
     save_file({"x": np.ones(3)}, tmp_path / "file")
-    assert "none that nnx wrote" in refusal(tmp_path / "file")
+    assert "holds no model of nnx" in refusal(tmp_path / "file")
     save_file({"x": np.ones(3)}, tmp_path / "file", {"nnx": "hello"})
     assert "damaged" in refusal(tmp_path / "file")
     save_file({"x": np.ones(3)}, tmp_path / "file", {"nnx": "[" * 100_000})

@@ -114,7 +114,7 @@ FORM, PLACE, SIDE = (
     "size of its place",
     "does not lie where the array before",
 )
-WRITTEN, OTHERS, LARGE = "holds characters that nnx does not write", "none that nnx wrote", "more than 65,000 arrays"
+WRITTEN, OTHERS, LARGE = "holds characters that nnx does not write", "holds no model of nnx", "more than 65,000 arrays"
 POSSIBLE = "possible shape or place"
 
 #: Headers, and what is found out first, where several things are wrong.

@@ -40,8 +40,8 @@ def from_torch(
         the first module is none); where there are no gaps, behind each Linear but the last, or behind the norm that
         follows it. None in a list stands for nothing, as for a Dropout alone.
     embeddings : dict, optional
-        The column of the inputs that each Embedding takes, by its name: ``{"towns": 3}`` for "towns.weight". Behind
-        them come the other columns, in their order, then the vectors, in the order of this dict.
+        The column of the inputs that each Embedding takes, by its name: ``{"towns": 3}`` for "towns.weight". The next
+        layer gets the other columns first, in their order, then the vectors, in the order of this dict.
     residuals : sequence of str
         The names of modules that add their inputs to what their layers make of them.
     epsilon : float

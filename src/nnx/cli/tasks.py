@@ -219,9 +219,9 @@ def _large_table(chosen: argparse.Namespace) -> Task:
     task = _table_task(chosen, rows.X, rows.y, rows.X_test, rows.y_test, table, n_rows=rows.blocks.n_rows)
     size = os.path.getsize(chosen.data) / 1e6
     remarks = (
-        f"Read block by block, as {size:,.0f} MB are more than --memory allows: what its columns are is learnt from "
-        f"{count(file.n_learnt, 'row')}, figures of training are of {len(rows.X):,}, and all rows lie in a temporary "
-        f"file of {rows.n_bytes / 1e6:,.0f} MB.",
+        f"The file has {size:,.1f} MB, and reading it at once needs more than --memory allows: it is read block by "
+        f"block. Columns are learnt from {count(file.n_learnt, 'row')}, training figures are of {len(rows.X):,} rows, "
+        f"and a temporary file of {rows.n_bytes / 1e6:,.1f} MB holds all rows.",
         *task.remarks,
     )
     return replace(task, remarks=remarks, blocks=rows.blocks)

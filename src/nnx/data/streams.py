@@ -459,7 +459,9 @@ class _Parquet:
         try:
             from pyarrow import parquet
         except ImportError as error:
-            raise ImportError(f"{where}: Parquet files need pyarrow. Install nnx-core[tables].") from error
+            raise ImportError(
+                f"{where}: Parquet files need pyarrow. Install it with: python -m pip install 'nnx-core[tables]'."
+            ) from error
         self._parquet, self._where = parquet, where
         self._targets = [target] if isinstance(target, str) else list(target)
         self._is_vector = isinstance(target, str)

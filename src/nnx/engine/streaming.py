@@ -67,6 +67,8 @@ def _blocks_of(where: str, model: Network, X: Any, y: Any, sample_weight: Any, b
         return Blocks.from_iterable(X)
     if batch_size is not None and (is_sliced(X) or _is_large_map(model, X)):
         return Blocks(X, y, sample_weight)
+    if isinstance(X, Iterator) or (callable(X) and not hasattr(X, "shape")):
+        _refuse_beside(where, y, sample_weight)
     return None
 
 

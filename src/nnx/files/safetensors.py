@@ -233,7 +233,7 @@ def _header(where: str, path: Path, file: BinaryIO, size: int) -> str:
     file.seek(8)
     header = file.read(length)
     if not header.startswith(START.encode()):
-        refuse(where, path, "is a safetensors file, but none that nnx wrote")
+        refuse(where, path, "is a safetensors file, but holds no model of nnx")
     if not header.isascii() or b"\\u" in header.replace(b"\\\\", b""):  # such texts could be four times as long
         refuse(where, path, "is damaged: its header holds characters that nnx does not write")
     return header.decode("ascii")
@@ -246,7 +246,7 @@ def _metadata(where: str, path: Path, header: str) -> tuple[str, int]:
     except ValueError as error:
         refuse(where, path, f"is damaged: its description cannot be read ({error})")
     if not header.startswith("}", end):
-        refuse(where, path, "is a safetensors file, but none that nnx wrote")
+        refuse(where, path, "is a safetensors file, but holds no model of nnx")
     return text, end + 1
 
 

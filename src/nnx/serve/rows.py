@@ -97,7 +97,7 @@ class TableRows:
                 _refuse("columns must be different names")
             missing = [shown(name) for name in names if name not in columns]
             if missing:
-                _refuse(f"columns must hold {listed(names)}; {listed(missing)} is missing")
+                _refuse(f"columns must hold {listed(names)}; missing: {listed(missing)}")
             names = columns
         for number, row in enumerate(rows):
             if not isinstance(row, list):
@@ -165,6 +165,14 @@ class NumberRows:
             if values.shape == (len(rows), self.n_inputs) and values.dtype.kind in "if":
                 with np.errstate(over="ignore"):
                     return values.astype(self.dtype)
+        for number, row in enumerate(rows):
+            if not isinstance(row, list):
+                _refuse(f"row {number} must be a list of {self.n_inputs:,} numbers, got {_kind(row)}")
+            if len(row) != self.n_inputs:
+                _refuse(f"row {number} must have {self.n_inputs:,} numbers, got {len(row):,}")
+            for place, value in enumerate(row):
+                if not isinstance(value, int | float):
+                    _refuse(f"row {number} must hold numbers, got {_kind(value)} in column {place}")
         return check.rows(WHERE, "rows", rows, self.n_inputs, self.dtype)
 
     def of_csv(self, body: bytes, encoding: str | None) -> Rows:

@@ -90,7 +90,7 @@ def fit(
         As `Table.read_inputs` gives them.
     y : array (rows,) of class numbers, or (rows, 1) of standardized numbers
     effort : "fast", "default" or "best"
-        How much is tried: about one, three and sixty seconds for 16,000 rows of 8 columns on one core.
+        How much is tried: about one, four and sixty seconds for 16,000 rows of 8 columns on one core.
     seed : int
         Of initial weights, held-out rows, orders and dropout.
     threads : int, optional

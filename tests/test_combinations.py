@@ -33,7 +33,7 @@ def test_values_and_gradients_are_the_definition(dtype, rng, rows, n_inputs, n_s
     columns = [np.flatnonzero(rng.random(n_inputs) < 0.5) for _ in range(n_sums)]
     columns = [own if len(own) else np.array([0]) for own in columns]
     layer = nnx.Layer_Combinations(n_inputs, columns, [rng.normal(size=len(own)) for own in columns])
-    matrix = np.zeros((n_inputs, n_sums))
+    matrix = np.zeros((n_inputs, n_sums), np.float64)
     for number, (own, factors) in enumerate(zip(layer.columns, layer.factors, strict=True)):
         matrix[list(own), number] = factors
     values = rng.normal(size=(rows, n_inputs)).astype(dtype)

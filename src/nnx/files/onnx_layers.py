@@ -347,8 +347,14 @@ def _erfc_polynomial() -> tuple[float, ...]:
                 )
         return np.array(found, np.float64)
 
+    # The interpolation at Chebyshev's points, by sums: `nnfs.init` lets `np.dot` multiply in float32.
+    n = 31
+    angles = (np.arange(n) + 0.5) * (math.pi / n)
+    values = logarithm(np.cos(angles))
+    found = np.array([2 / n * (values * np.cos(degree * angles)).sum() for degree in range(n)], np.float64)
+    found[0] /= 2
     chebyshev: Any = np.polynomial.chebyshev
-    return tuple(chebyshev.cheb2poly(chebyshev.chebinterpolate(logarithm, 30)).tolist())
+    return tuple(chebyshev.cheb2poly(found).tolist())
 
 
 @translation("silu")

@@ -103,7 +103,7 @@ def test_a_pair_makes_large_tables_easier(rng):
     X = rng.uniform(-1, 1, size=(6000, 2)).astype(np.float32)
     y = np.sign(np.sin(9 * (X[:, :1] + X[:, 1:])))
     fitted = fit(None, X[:LARGE], y[:LARGE], effort="fast")
-    assert "  Looked at together, too: input 0 and input 1" in fitted.lines
+    assert "  Columns combined: input 0 and input 1" in fitted.lines
     assert fitted.ensemble.score(X[LARGE:], y[LARGE:]) > 0.9
 
 

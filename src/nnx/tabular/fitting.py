@@ -335,7 +335,7 @@ class _Fitting:
             kept = f"counts {share:.0%}" if share else "left out"
             lines.append(f"  {network.name}: {scores[network.name]:.3f}, {kept}")
         for pair in self.builder.pairs(max(network.pairs for network in self.plan.networks)):
-            lines.append(f"  Looked at together, too: {' and '.join(map(self._name_of, pair.columns))}")
+            lines.append(f"  Columns combined: {' and '.join(map(self._name_of, pair.columns))}")
         return lines
 
     def _name_of(self, column: int) -> str:

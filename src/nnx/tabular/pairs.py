@@ -15,6 +15,8 @@ from nnx._base.typing import Array
 MAX_ROWS, MAX_TARGETS, MAX_COLUMNS = 20_000, 4, 32
 #: Other columns that the additive model has, at most.
 MAX_OTHERS = 256
+#: A column of a smaller standard deviation is a constant: factors must be numbers of float32.
+LEAST_SPREAD = 1e-30
 #: Groups of rows by one column.
 N_BINS = 32
 #: How often the additive fit goes through all columns.
@@ -57,8 +59,8 @@ def telling_pairs(X: Array, targets: Array, numeric: Sequence[int]) -> list[Pair
     rows = slice(None, None, -(-len(X) // MAX_ROWS))
     X, rest = X[rows].astype(np.float64), targets[rows, :MAX_TARGETS] - targets[rows, :MAX_TARGETS].mean(axis=0)
     spread = X.std(axis=0)
-    columns = _most_telling(X, rest, [column for column in numeric if spread[column] > 0])[:MAX_COLUMNS]
-    others = [column for column in range(X.shape[1]) if column not in set(numeric) and spread[column] > 0]
+    columns = _most_telling(X, rest, [column for column in numeric if spread[column] > LEAST_SPREAD])[:MAX_COLUMNS]
+    others = [column for column in range(X.shape[1]) if column not in set(numeric) and spread[column] > LEAST_SPREAD]
     _subtract_additive(X, rest, [*columns, *others[:MAX_OTHERS]])
     found: list[tuple[float, Pair]] = []
     for i, j in itertools.combinations(sorted(columns), 2):

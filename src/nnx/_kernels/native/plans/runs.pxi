@@ -118,7 +118,7 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
     """
     cdef char *scratch = net.scratch + thread * net.private_size
     cdef const double *rates = net.progress.figures.steps + 4 * net.progress.figures.steps_size
-    cdef const real_t *sums = <const real_t *> net.sums + net.n_sums - 2
+    cdef const real_t *sums = NULL  # of all ranks: the batch's loss, and its hits
     cdef Py_ssize_t step_rows = rows_of_step(net), n_batches = (net.n_samples + step_rows - 1) // step_rows
     cdef Py_ssize_t in_epoch = (net.step_of_epoch + first_step) % n_batches
     cdef Py_ssize_t epoch = (net.step_of_epoch + first_step) // n_batches
@@ -129,6 +129,8 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
     cdef bint shared = net.exchange is not NULL and net.records
     cdef vec constants[ALL_CONSTANTS]
     cdef Batch batch
+    if shared:
+        sums = <const real_t *> net.sums + net.n_sums - 2
     pack_weights(net, thread)
     meet(net.progress.meeting, net.progress.n_threads)
     for step in range(first_step, end_step):

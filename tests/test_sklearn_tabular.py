@@ -383,6 +383,16 @@ def test_a_damaged_file_is_refused_in_a_sentence(name, tmp_path):
         load(path)
 
 
+@pytest.mark.parametrize("quantiles", ["\ud800", "ab", [0.9, 0.1], [0.0, 0.5], ["0.1"], 3])
+def test_a_file_whose_quantiles_are_none_is_refused(quantiles, tmp_path):
+    TabularRegressor(quantiles=[0.1, 0.9]).save(tmp_path / "file")
+    description, arrays = contents(tmp_path / "file")
+    description["parameters"]["quantiles"] = quantiles
+    safetensors.write("test", str(tmp_path / "file"), description, arrays)
+    with pytest.raises(nnx.ModelFileError, match="quantiles"):
+        load(tmp_path / "file")
+
+
 def contents(path):
     """Return the description and the arrays of a file."""
     content = path.read_bytes()

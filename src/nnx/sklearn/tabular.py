@@ -395,6 +395,10 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
         outputs = np.sort(self._predicted(self.quantile_ensemble_, columns), axis=1)
         return np.stack([self.ensemble_.table.decode(column) for column in outputs.T[:, :, np.newaxis]], axis=1)
 
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        _check_quantiles(type(self).__name__, self.quantiles)  # for scikit-learn, a text is array-like
+
     def _has_quantiles(self) -> bool:
         if self.quantiles is None:
             raise AttributeError("predict_quantiles is only available with quantiles=[...].")

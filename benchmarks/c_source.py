@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import itertools
+import os
 import pathlib
 import re
 import statistics
@@ -79,7 +80,12 @@ def by_nnx(folder: pathlib.Path, peer: object, int8: bool) -> list[str]:
 
 
 def by_emlearn(folder: pathlib.Path, peer: MLPClassifier) -> list[str]:
-    emlearn.convert(peer, method="inline").save(file=str(folder / "net.h"), name="net")
+    here = os.getcwd()
+    os.chdir(folder)  # emlearn compiles a copy of its own, into the working folder
+    try:
+        emlearn.convert(peer, method="inline").save(file="net.h", name="net")
+    finally:
+        os.chdir(here)
     n_in, n_out = peer.coefs_[0].shape[0], peer.n_outputs_
     call = f"void call(const float *x, float *y) {{ eml_net_predict_proba(&net, x, {n_in}, y, {n_out}); }}"
     (folder / "model.c").write_text(f'#include "net.h"\n{call}\n')

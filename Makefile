@@ -4,7 +4,7 @@ python ?= python3
 
 .PHONY: trust fuzz sanitize
 
-# The promises of docs/reliability.md, some ten minutes; make trust SHARE=0.1 tries a tenth of the cases.
+# The promises of docs/internals/reliability.md, some ten minutes; make trust SHARE=0.1 tries a tenth of the cases.
 SHARE ?= 1
 trust: build/trust/ready
 	build/trust/bin/python trust --share $(SHARE) $(if $(WRITE),--write $(WRITE))

@@ -182,7 +182,7 @@ def test_an_import_is_found_wherever_it_stands(tmp_path):
 
 
 def test_the_architecture_page_lists_every_file_in_its_order():
-    page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "internals" / "architecture.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     listed = [name.replace("/", ".").removesuffix(".py") for row in rows for name in re.findall(r"`([\w/]+\.py)`", row)]
     names = [name.removesuffix(".__init__") for name in listed]
@@ -193,7 +193,7 @@ def test_the_architecture_page_lists_every_file_in_its_order():
 
 
 def test_the_architecture_page_lists_every_source_of_the_compiled_kernels():
-    page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "internals" / "architecture.md").read_text()
     listed = re.findall(r"`(_kernels/[\w/]+\.(?:pyx|pxi|pxd|h))`", page)
     source = Path(__file__).parents[1] / "src" / "nnx"  # what is installed does not have them
     there = [path for kind in ("pyx", "pxi", "pxd", "h") for path in (source / "_kernels").rglob(f"*.{kind}")]
@@ -279,7 +279,7 @@ def test_docstring_examples_are_true(name):
 
 
 def test_examples_on_the_page_of_layers_are_true():
-    page = (Path(__file__).parents[1] / "docs" / "layers.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "layers.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) >= 10
     found = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "layers.md", "layers.md", 0)
@@ -288,6 +288,6 @@ def test_examples_on_the_page_of_layers_are_true():
 
 
 def test_the_page_of_layers_names_all_of_them():
-    page = (Path(__file__).parents[1] / "docs" / "layers.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "layers.md").read_text(encoding="utf-8")
     for name in nnx.layers.__all__:
         assert f"| `{name}` |" in page, name

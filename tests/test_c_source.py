@@ -30,7 +30,7 @@ COMPILERS = {
     for name, options in (("gcc", "-O1"), ("clang", "-O1 -march=native"))
     if shutil.which(COMMANDS[name][0])
 }
-PAGE = (Path(__file__).parents[1] / "docs" / "c-source.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "guide" / "c-source.md").read_text(encoding="utf-8")
 WARNINGS = "-std=c99 -Wall -Wextra -Wmissing-prototypes -pedantic -Werror"
 
 pytestmark = [
@@ -671,7 +671,7 @@ def test_the_page_s_example_runs(tmp_path, compiler, monkeypatch, capsys):
     (code,), (caller,), commands = (
         re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) for language in ("python", "c", "sh")
     )
-    exec(compile(code, "docs/c-source.md", "exec"), {})
+    exec(compile(code, "docs/guide/c-source.md", "exec"), {})
     expected = np.array(re.findall(r"[\d.e-]+", capsys.readouterr().out), np.float64)
     (tmp_path / "main.c").write_text(caller)
     found = []

@@ -632,7 +632,7 @@ def test_an_optimizer_without_a_rate_is_refused():
 
 
 def test_the_pages_code_runs(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs" / "callbacks.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "guide" / "callbacks.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     parts = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(parts) == 3

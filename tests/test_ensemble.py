@@ -176,7 +176,7 @@ def test_ctrl_c_stops_all_members():
 
 
 def test_the_page_about_ensembles_is_true():
-    page = Path(__file__).parents[1] / "docs" / "ensembles.md"
+    page = Path(__file__).parents[1] / "docs" / "guide" / "ensembles.md"
     done = doctest.testfile(str(page), module_relative=False)
     assert done.attempted > 5
     assert done.failed == 0

@@ -99,7 +99,7 @@ def test_ci_runs_the_readmes_commands():
 def test_the_readme_and_the_vocabulary_name_every_class():
     import nnx
 
-    pages = README + (ROOT / "docs" / "vocabulary.md").read_text(encoding="utf-8")
+    pages = README + (ROOT / "docs" / "reference" / "vocabulary.md").read_text(encoding="utf-8")
     for name in nnx.__all__:
         if isinstance(getattr(nnx, name), type):
             assert f"`{name}`" in pages, name
@@ -109,25 +109,25 @@ def test_the_page_for_users_of_scikit_learn_is_true():
     pytest.importorskip("sklearn")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        done = doctest.testfile(str(ROOT / "docs" / "sklearn.md"), module_relative=False)
+        done = doctest.testfile(str(ROOT / "docs" / "guide" / "sklearn.md"), module_relative=False)
     assert done.attempted > 25
     assert done.failed == 0
 
 
 def test_the_page_about_more_data_than_memory_is_true():
-    done = doctest.testfile(str(ROOT / "docs" / "streams.md"), module_relative=False)
+    done = doctest.testfile(str(ROOT / "docs" / "guide" / "streams.md"), module_relative=False)
     assert done.attempted > 10
     assert done.failed == 0
 
 
 def test_the_page_about_many_models_is_true():
-    done = doctest.testfile(str(ROOT / "docs" / "many-models.md"), module_relative=False)
+    done = doctest.testfile(str(ROOT / "docs" / "guide" / "many-models.md"), module_relative=False)
     assert done.attempted > 5
     assert done.failed == 0
 
 
 def test_the_page_about_own_parts_is_true():
-    done = doctest.testfile(str(ROOT / "docs" / "own-parts.md"), module_relative=False)
+    done = doctest.testfile(str(ROOT / "docs" / "guide" / "own-parts.md"), module_relative=False)
     assert done.attempted > 15
     assert done.failed == 0
 
@@ -136,12 +136,12 @@ def test_the_page_about_onnx_is_true(tmp_path, monkeypatch):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
-    done = doctest.testfile(str(ROOT / "docs" / "onnx.md"), module_relative=False)
+    done = doctest.testfile(str(ROOT / "docs" / "guide" / "onnx.md"), module_relative=False)
     assert done.attempted > 15
     assert done.failed == 0
 
 
 def test_the_page_about_pytorch_is_true():
-    done = doctest.testfile(str(ROOT / "docs" / "pytorch.md"), module_relative=False)
+    done = doctest.testfile(str(ROOT / "docs" / "guide" / "pytorch.md"), module_relative=False)
     assert done.attempted > 8
     assert done.failed == 0

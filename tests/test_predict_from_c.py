@@ -1,4 +1,4 @@
-"""Predictions without Python: the code of docs/predictors.md, compiled and run."""
+"""Predictions without Python: the code of docs/guide/predictors.md, compiled and run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from networks import classifier
 import nnx
 
 COMPILER = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0])
-PAGE = (Path(__file__).parents[1] / "docs" / "predictors.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "guide" / "predictors.md").read_text()
 SETUP = """
 import nnx
 from setuptools import Extension, setup

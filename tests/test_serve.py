@@ -269,7 +269,7 @@ def test_requests_that_wait_go_into_one_batch():
 
 
 def test_the_page_is_true(tmp_path):
-    page = (TRUST.parent / "docs" / "serve.md").read_text(encoding="utf-8")
+    page = (TRUST.parent / "docs" / "guide" / "serve.md").read_text(encoding="utf-8")
     rents = TRUST.parent / "examples" / "rents.csv"
     assert (
         main(["train", str(rents), "--target", "rent", "--layers", "8", "-o", str(tmp_path / "rents.safetensors")]) == 0

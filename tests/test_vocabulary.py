@@ -18,7 +18,7 @@ from nnx.optimizers import COMMON
 pytestmark = pytest.mark.one_backend
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGE = (DOCS / "vocabulary.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "reference" / "vocabulary.md").read_text(encoding="utf-8")
 
 #: The cells of each row, by what its first cell names.
 ROWS = {
@@ -80,7 +80,7 @@ def test_every_public_class_of_the_vocabulary_is_on_the_page_and_no_other():
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures_show_every_class(name):
-    assert f"](pictures/{name}.png)" in PAGE
+    assert f"](../pictures/{name}.png)" in PAGE
     with Image.open(DOCS / "pictures" / f"{name}.png") as picture:
         assert picture.text["Shows"].split() == [kind.__name__ for kind in PICTURES[name]]  # run tools/draw_curves.py
 

@@ -1,4 +1,4 @@
-"""Draw what docs/vocabulary.md shows: every activation, loss and schedule that is built in, in docs/pictures.
+"""Draw what docs/reference/vocabulary.md shows: every activation, loss and schedule that is built in, in docs/pictures.
 
 python -m pip install '.[plot,images]' && python tools/draw_curves.py
 

@@ -4,7 +4,7 @@
     python trust --share 0.1           # a tenth of the cases
     python trust --only files arrays --share 10 --seed 7
     python trust --forever --only files arrays
-    python trust --write docs/reliability.md
+    python trust --write docs/internals/reliability.md
 
 What goes wrong is printed with what makes it happen again.
 """

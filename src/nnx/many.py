@@ -124,7 +124,7 @@ def train_many(
         Show a bar on stderr that counts the epochs of all runs, with the time that is left.
     together : bool
         Let small models of one shape train together, one in each lane of a vector, where that is faster. Sums are
-        rounded otherwise than alone, so that results differ in the last digits. See docs/many-models.md.
+        rounded otherwise than alone, so that results differ in the last digits. See docs/guide/many-models.md.
 
     Returns
     -------

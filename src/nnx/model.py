@@ -336,7 +336,7 @@ class Model:
         X : array (n, n_inputs), Blocks, or iterable of pairs (X, y)
             Cast once to the model's dtype. `Blocks`, an iterable of pairs or of triples (X, y, weights), a function
             that returns such an iterable, and, with a ``batch_size``, an array in chunks, as of h5py or Zarr, are read
-            block by block, ahead of the steps, and never all at once (docs/streams.md says what differs). So is a
+            block by block, ahead of the steps, and never all at once (docs/guide/streams.md says what differs). So is a
             ``numpy.memmap`` that would need more than half of the memory that this process may use.
         y : array
             As the loss takes it: class numbers (n,), one-hot rows (n, classes), or targets (n, outputs). Not given with
@@ -411,7 +411,7 @@ class Model:
         comm : mpi4py.MPI.Intracomm, optional
             Train together with the other processes of this communicator, each of which makes the same call with the
             same data: each takes its rows of every batch. The result is that of one process, to rounding
-            (docs/machines.md).
+            (docs/guide/machines.md).
 
         Returns
         -------
@@ -892,7 +892,7 @@ class Model:
 
         It is C99 and needs ``math.h`` alone. It computes in float32. A ``table`` is in it as a function that makes
         inputs of a row, and ``table`` or ``images`` as one that says what outputs mean. A comment at its head says how
-        to call them, and how much memory they take; docs/c-source.md says how near its answers are.
+        to call them, and how much memory they take; docs/guide/c-source.md says how near its answers are.
 
         Parameters
         ----------

@@ -657,7 +657,7 @@ def _still_holds(model: Network, native: Any) -> bool:
 def threads_that_pay(made: program.Program, rows: int, n_steps: int, most: int) -> int:
     """Return with how many threads steps are fastest: each does its part of the work, and reads what the others wrote.
 
-    docs/plan.md, "What a second thread costs", has the formula, and measured times beside it.
+    docs/internals/plan.md, "What a second thread costs", has the formula, and measured times beside it.
     """
     operations = rows * made.operations
     if most == 1 or operations < LEAST_STEP or operations * n_steps < LEAST_CALL:

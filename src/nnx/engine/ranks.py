@@ -2,7 +2,7 @@
 
 Gradients are added up over all ranks by one Allreduce a step, and all make the same update. Beside that, ranks tell
 each other where they stand: each exchange says whether a rank has failed, so that none waits for another in vain.
-`Model.train` calls `train`; what it promises is in docs/machines.md.
+`Model.train` calls `train`; what it promises is in docs/guide/machines.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A model as one C file. `nnx.model` and `nnx.ensemble` call this; docs/c-source.md says what it promises."""
+"""A model as one C file. `nnx.model` and `nnx.ensemble` call this; docs/guide/c-source.md says what it promises."""
 
 from __future__ import annotations
 

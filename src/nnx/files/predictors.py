@@ -1,4 +1,4 @@
-"""What a predictor is in a file: its parts, as kernels take them. docs/model-files.md lays the format down.
+"""What a predictor is in a file: its parts, as kernels take them. docs/internals/model-files.md lays the format down.
 
 `nnx.predictor` calls this; a part is a tuple of kind, values, n_in and n_out. Reading runs no code from the file, and
 checks everything in it.

@@ -1,4 +1,4 @@
-"""A model behind HTTP: what `nnx serve` runs (docs/serve.md). It needs the extra ``nnx-core[serve]``.
+"""A model behind HTTP: what `nnx serve` runs (docs/guide/serve.md). It needs the extra ``nnx-core[serve]``.
 
 `create_app` returns the ASGI application, for a server of your own.
 """

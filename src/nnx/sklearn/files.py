@@ -1,6 +1,6 @@
 """What an estimator is in a file: its parameters, what it has learnt of the data, and its networks as model files.
 
-The format is laid down in docs/model-files.md. Reading executes nothing, as with models: a file names what is in a
+The format is laid down in docs/internals/model-files.md. Reading executes nothing, as with models: a file names what is in a
 closed set, or what the caller hands over.
 """
 

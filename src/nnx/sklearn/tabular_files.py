@@ -1,6 +1,6 @@
 """What an estimator for tables is in a file: its parameters, what was learnt of the data, and its ensembles.
 
-The format is laid down in docs/model-files.md. Reading executes nothing.
+The format is laid down in docs/internals/model-files.md. Reading executes nothing.
 """
 
 from __future__ import annotations

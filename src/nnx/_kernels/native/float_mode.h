@@ -1,5 +1,5 @@
 /* The floating-point mode that compiled kernels run in: subnormal numbers count as zero and become zero, results are
- * rounded to nearest, and nothing is trapped. docs/plan.md says why, with figures.
+ * rounded to nearest, and nothing is trapped. docs/internals/plan.md says why, with figures.
  *
  * The mode belongs to a thread. Whoever calls a kernel sets it, and restores what was there, so that nothing outside
  * notices; that includes the flags that record overflow and the like, which the kernels thus leave alone.

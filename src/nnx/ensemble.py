@@ -301,8 +301,9 @@ class Ensemble:
         progress : bool
             Show a bar on stderr that counts the epochs of all members, with the time that is left.
         together : bool
-            Let tiny members of one shape train in the lanes of a vector, where that is faster (docs/guide/many-models.md,
-            "Together"). Their results then differ in the last digits from those of a member that trains alone.
+            Let tiny members of one shape train in the lanes of a vector, where that is faster: "Together" in
+            docs/guide/many-models.md. Their results then differ in the last digits from those of a member that
+            trains alone.
         callbacks : function, optional
             ``callbacks(number)`` returns the list of callbacks of a member, which must be its own.
         validation_data, validation_split, sample_weight, check_finite, **keywords

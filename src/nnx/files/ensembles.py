@@ -1,7 +1,7 @@
 """What an ensemble is in a file: its members as model files, how often each counts, and one table for all of them.
 
-`nnx.ensemble` calls this; docs/internals/model-files.md lays the format down. Reading runs no code from the file, and checks
-everything in it.
+`nnx.ensemble` calls this; docs/internals/model-files.md lays the format down. Reading runs no code from the file,
+and checks everything in it.
 """
 
 from __future__ import annotations

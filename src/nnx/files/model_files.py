@@ -1,7 +1,7 @@
 """What a model is in a file: descriptions of its objects, and its arrays. The file itself is `nnx.files.safetensors`'s.
 
-The format is laid down in docs/internals/model-files.md. Reading executes nothing: classes come from a closed set, or from what
-the caller hands over.
+The format is laid down in docs/internals/model-files.md. Reading executes nothing: classes come from a closed set,
+or from what the caller hands over.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """scikit-learn's multi-layer perceptrons on nnx: ``from nnx.sklearn import MLPClassifier, MLPRegressor``.
 
-They have every parameter and attribute of those in ``sklearn.neural_network``, and more; `docs/guide/sklearn.md` compares
-them. `import nnx` does not import this package, which needs scikit-learn 1.5 or newer.
+They have every parameter and attribute of those in ``sklearn.neural_network``, and more; `docs/guide/sklearn.md`
+compares them. `import nnx` does not import this package, which needs scikit-learn 1.5 or newer.
 """
 
 try:

@@ -1,7 +1,7 @@
 """What an estimator is in a file: its parameters, what it has learnt of the data, and its networks as model files.
 
-The format is laid down in docs/internals/model-files.md. Reading executes nothing, as with models: a file names what is in a
-closed set, or what the caller hands over.
+The format is laid down in docs/internals/model-files.md. Reading executes nothing, as with models: a file names
+what is in a closed set, or what the caller hands over.
 """
 
 from __future__ import annotations

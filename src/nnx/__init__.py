@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nnx.many import Run, train_many
     from nnx.scoring.importance import permutation_importance
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "FASHION_MNIST_CLASSES",

@@ -2,7 +2,7 @@
 
 python ?= python3
 
-.PHONY: trust fuzz sanitize
+.PHONY: trust fuzz sanitize asv
 
 # The promises of docs/internals/reliability.md, some ten minutes; make trust SHARE=0.1 tries a tenth of the cases.
 SHARE ?= 1
@@ -21,4 +21,16 @@ sanitize:
 build/trust/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -name '*.h')
 	$(python) -m venv build/trust
 	NNX_REQUIRE_EXTENSIONS=1 build/trust/bin/python -m pip install -q '.[test]'
+	touch $@
+
+# Speed over the last commits that changed the package, as a page in build/asv/html; make asv COMMITS=v0.2.0..main
+COMMITS ?= -5
+asv: build/asv/ready
+	cd benchmarks && git log --format=%H $(COMMITS) -- ../src ../setup.py > ../build/asv/commits
+	cd benchmarks && ../build/asv/bin/asv machine --yes && ../build/asv/bin/asv run --skip-existing-commits HASHFILE:../build/asv/commits
+	cd benchmarks && ../build/asv/bin/asv publish
+
+build/asv/ready:
+	$(python) -m venv build/asv
+	build/asv/bin/python -m pip install -q asv virtualenv
 	touch $@

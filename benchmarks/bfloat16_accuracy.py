@@ -4,7 +4,7 @@
 
 trains the networks of ``nnx train`` in both precisions, from the same weights, in the same order of samples, and prints
 a Markdown table of what they reach on data that they have not seen. Scores are computed in float32 for both. Fashion-
-MNIST is found as `nnx.load_fashion_mnist` finds it; the tables are those of the README, left out unless named.
+MNIST is found as `nnx.load_fashion_mnist` finds it; the tables are those of accuracy.md, left out unless named.
 """
 
 from __future__ import annotations

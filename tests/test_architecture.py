@@ -202,7 +202,7 @@ def test_the_architecture_page_lists_every_source_of_the_compiled_kernels():
 
 def test_links_between_the_documents_lead_somewhere():
     root = Path(__file__).parents[1]
-    for page in [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("examples/*.md")]:
+    for page in [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("examples/*.md")]:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
 

@@ -1,4 +1,4 @@
-"""Where the book's library is wrong and nnx is right: one test for each row of the README's table."""
+"""Where the book's library is wrong and nnx is right: a test for each row of differences-from-the-book.md."""
 
 from __future__ import annotations
 

@@ -96,10 +96,11 @@ def test_ci_runs_the_readmes_commands():
         assert f'\nbash -c "{command}"\n' in ci
 
 
-def test_the_readme_and_the_vocabulary_name_every_class():
+def test_the_reference_names_every_class():
     import nnx
 
-    pages = README + (ROOT / "docs" / "reference" / "vocabulary.md").read_text(encoding="utf-8")
+    names = "vocabulary.md", "beyond-the-book.md"
+    pages = "".join((ROOT / "docs" / "reference" / name).read_text(encoding="utf-8") for name in names)
     for name in nnx.__all__:
         if isinstance(getattr(nnx, name), type):
             assert f"`{name}`" in pages, name

@@ -50,7 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--report", type=pathlib.Path, metavar="FILE.json", help="print a file's tables, measure nothing"
     )
-    parser.add_argument("--table", type=pathlib.Path, metavar="FILE.json", help="print a file's table for the README")
+    parser.add_argument("--table", type=pathlib.Path, metavar="FILE.json", help="print a file's tables for speed.md")
     chosen = parser.parse_args()
     for name in chosen.peers:
         if name not in rivals:

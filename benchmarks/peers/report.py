@@ -246,7 +246,7 @@ def dropped(row: Found) -> str:
 
 
 def markdown(report: Found) -> str:
-    """Return the speed table of the README; of products in bfloat16, that of their page."""
+    """Return the tables of docs/reference/speed.md; of products in bfloat16, that of their page."""
     lines = bfloat16_markdown(report)
     for cores in report["cores"]:
         rows = {row["workload"]: row for row in report["results"] if row["cores"] == cores}

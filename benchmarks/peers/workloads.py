@@ -114,7 +114,7 @@ class Workload:
 
     @property
     def title(self) -> str:
-        """What a row of the README calls it."""
+        """What a row of docs/reference/speed.md calls it."""
         columns = f"{self.n_numbers} numbers, {len(self.categories)} categories, "
         what = f"{self.base}, a whole run" if self.kind == "run" else self.base
         parts = [f"{what}: {columns if self.categories else ''}{self.network}, batch {self.batch}"]

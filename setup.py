@@ -6,6 +6,7 @@ NNX_REQUIRE_EXTENSIONS=1 makes that an error.
 
 import os
 import platform
+import sysconfig
 import threading
 
 from setuptools import Extension, setup
@@ -39,6 +40,10 @@ X86_VARIANTS = {
     "avx512": AVX512,
     "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
+#: WebAssembly has one variant: what runs Pyodide has its vectors of 16 bytes. Asked of sysconfig, which knows what is built
+#: for; `platform` tells of the machine that compiles.
+WASM = sysconfig.get_platform().endswith("wasm32")
+WASM_VARIANTS = {"baseline": ["-msimd128"]}
 FLOAT32_ONLY = ("amx",)  # matrix units multiply nothing wider: for float64, the best of the others serves
 
 DIRECTIVES = {
@@ -94,7 +99,8 @@ def extensions() -> list[Extension]:
         )
     ]
     x86 = platform.machine().lower() in ("x86_64", "amd64") and os.name == "posix"
-    for variant, flags in (X86_VARIANTS if x86 else {"baseline": []}).items():
+    variants = WASM_VARIANTS if WASM else X86_VARIANTS if x86 else {"baseline": []}
+    for variant, flags in variants.items():
         for dtype in ("float32",) if variant in FLOAT32_ONLY else ("float32", "float64"):
             found.append(
                 Extension(

@@ -2,7 +2,7 @@
 
 python ?= python3
 
-.PHONY: trust fuzz sanitize
+.PHONY: trust fuzz sanitize docs linkcheck
 
 # The promises of docs/internals/reliability.md, some ten minutes; make trust SHARE=0.1 tries a tenth of the cases.
 SHARE ?= 1
@@ -17,6 +17,18 @@ fuzz: build/trust/ready
 TESTS ?= -n auto tests
 sanitize:
 	python=$(python) bash tools/sanitize.sh $(TESTS)
+
+# The documentation site in build/site, from nothing in less than ten minutes; make linkcheck follows its links to other sites.
+docs: build/docs/ready
+	build/docs/env/bin/python tools/make_site.py
+
+linkcheck: build/docs/ready
+	build/docs/env/bin/python tools/make_site.py --links
+
+build/docs/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -name '*.h')
+	$(python) -m venv build/docs/env
+	NNX_REQUIRE_EXTENSIONS=1 build/docs/env/bin/python -m pip install -q '.[docs]'
+	touch $@
 
 build/trust/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -name '*.h')
 	$(python) -m venv build/trust

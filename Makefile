@@ -2,7 +2,7 @@
 
 python ?= python3
 
-.PHONY: check trust fuzz sanitize asv
+.PHONY: check trust fuzz sanitize asv docs linkcheck
 
 # All that python -m pytest -n auto leaves out: every case, other backends, old versions, other compilers, sanitizers, checkers, examples.
 check:
@@ -21,6 +21,18 @@ fuzz: build/trust/ready
 TESTS ?= -n auto tests
 sanitize:
 	python=$(python) bash tools/sanitize.sh $(TESTS)
+
+# The documentation site in build/site, from nothing in less than ten minutes; make linkcheck follows its links to other sites.
+docs: build/docs/ready
+	build/docs/env/bin/python tools/make_site.py
+
+linkcheck: build/docs/ready
+	build/docs/env/bin/python tools/make_site.py --links
+
+build/docs/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -name '*.h')
+	$(python) -m venv build/docs/env
+	NNX_REQUIRE_EXTENSIONS=1 build/docs/env/bin/python -m pip install -q '.[docs]'
+	touch $@
 
 build/trust/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -name '*.h')
 	$(python) -m venv build/trust

@@ -1,4 +1,7 @@
-"""Members of an ensemble and folds of a cross-validation, trained by workers of joblib, Dask or Ray.
+"""Workers of joblib, Dask or Ray
+==============================
+
+Members of an ensemble and folds of a cross-validation, trained by workers of joblib, Dask or Ray.
 
 python -m pip install '.[sklearn]' && python examples/across_machines.py [EPOCHS] [loky | dask | ray]
 

@@ -1,4 +1,7 @@
-"""A search by scikit-learn whose trainings are done by Dask's workers, here threads of this machine.
+"""A search on Dask's workers
+==========================
+
+A search by scikit-learn whose trainings are done by Dask's workers, here threads of this machine.
 
 python -m pip install '.[sklearn]' 'dask[distributed]' && python examples/dask_search.py [EPOCHS]
 """

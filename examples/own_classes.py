@@ -1,4 +1,7 @@
-"""A layer, a loss and an optimizer of one's own, among built-in ones: a sine through points of which some are wrong.
+"""Classes of your own
+===================
+
+A layer, a loss and an optimizer of one's own, among built-in ones: a sine through points of which some are wrong.
 
 python examples/own_classes.py [EPOCHS]
 """
@@ -12,6 +15,9 @@ from nnx import Accuracy_Regression, Layer_Dense, Loss, Model, plot, sine_data
 EPOCHS = int(sys.argv[1]) if len(sys.argv) > 1 else 600
 
 
+# %%
+# A layer needs ``forward`` and ``backward``. ``get_config`` returns its settings, so that a model with it can be
+# saved.
 class Activation_Tanh:
     """y = tanh x; its derivative is 1 - y²."""
 
@@ -25,6 +31,8 @@ class Activation_Tanh:
         return {}
 
 
+# %%
+# A loss returns one number for each sample. Its ``backward`` sets the gradient of their mean.
 class Loss_Huber(Loss):
     """Half the square of small errors, the size of large ones: wrong points pull with a limited force."""
 
@@ -43,6 +51,8 @@ class Loss_Huber(Loss):
         return {"delta": self.delta}
 
 
+# %%
+# An optimizer changes a layer's parameters in place, and counts its steps.
 class Optimizer_Lion:
     """Steps of one size, in the direction of the momentum's sign (Chen et al. 2023)."""
 
@@ -67,6 +77,8 @@ class Optimizer_Lion:
         return {"learning_rate": self.learning_rate, "beta_1": self.beta_1, "beta_2": self.beta_2}
 
 
+# %%
+# All three work together with built-in parts.
 np.random.seed(0)
 X, y = sine_data(400)
 y[::10] += np.random.choice([-1.5, 1.5], (40, 1))  # every tenth point is wrong
@@ -82,9 +94,13 @@ model.layers[0].weights *= 500  # so that the tanhs bend within the points' rang
 model.train(X, y, epochs=EPOCHS, batch_size=40, shuffle=True, seed=0, print_every=None, progress=True)
 print(f"average distance from the true sine: {np.abs(model.predict(X) - np.sin(2 * np.pi * X)).mean():.3f}")
 
+# %%
+# ``Model.load`` is told which classes a file may use.
 model.save("own_classes.safetensors")
 own = {"Activation_Tanh": Activation_Tanh, "Loss_Huber": Loss_Huber, "Optimizer_Lion": Optimizer_Lion}
 print(Model.load("own_classes.safetensors", custom_objects=own))
 
+# %%
+# The curve follows the sine, not the wrong points.
 ax = plot.fitted_curve(model, X, y)
 ax.figure.savefig("own_classes.png", dpi=80)

@@ -1,4 +1,7 @@
-"""One period of the sine, learnt from its points (chapter 17 of the book).
+"""A curve
+=======
+
+One period of the sine, learnt from its points (chapter 17 of the book).
 
 python examples/sine_regression.py [EPOCHS]
 """
@@ -21,6 +24,8 @@ from nnx import (
 
 EPOCHS = int(sys.argv[1]) if len(sys.argv) > 1 else 300
 
+# %%
+# One input, one output.
 np.random.seed(0)
 X, y = sine_data()
 
@@ -38,6 +43,9 @@ model.set(
 )
 model.finalize()
 
+# %%
+# The hidden layers' weights are made larger before the training.
+
 # Weights of 0.01 are too small for this curve: the second half often stays flat. He's scale is √(2 / inputs).
 for layer in model.trainable_layers[:2]:
     layer.weights *= np.sqrt(2 / len(layer.weights)) / 0.01
@@ -45,5 +53,7 @@ for layer in model.trainable_layers[:2]:
 model.train(X, y, epochs=EPOCHS, batch_size=50, shuffle=True, seed=0, print_every=None, progress=True)
 model.evaluate(X, y)  # accuracy: the part of points that are hit within a 250th of the standard deviation
 
+# %%
+# The model's curve lies on the points.
 ax = plot.fitted_curve(model, X, y)
 ax.figure.savefig("sine_regression.png", dpi=80)

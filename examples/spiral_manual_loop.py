@@ -1,4 +1,7 @@
-"""The book's loop by hand: every layer called forward and backward, three arms of a spiral told apart.
+"""The book's loop by hand
+=======================
+
+The book's loop by hand: every layer called forward and backward, three arms of a spiral told apart.
 
 python examples/spiral_manual_loop.py [EPOCHS]
 """
@@ -17,6 +20,8 @@ from nnx import (
 
 EPOCHS = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
 
+# %%
+# Two dense layers, with a ReLU between them. The last activation and the loss are one object.
 np.random.seed(0)
 X, y = spiral_data(samples=100, classes=3)
 
@@ -26,6 +31,8 @@ dense2 = Layer_Dense(64, 3)
 loss_activation = Activation_Softmax_Loss_CategoricalCrossentropy()
 optimizer = Optimizer_Adam(learning_rate=0.05, decay=5e-7)
 
+# %%
+# Each round goes forward, then back, then takes a step. ``Model`` does the same with one call of ``train``.
 for epoch in range(EPOCHS + 1):
     dense1.forward(X)
     activation1.forward(dense1.output)

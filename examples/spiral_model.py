@@ -1,4 +1,7 @@
-"""The same spiral with `Model`: built, trained, judged on new points, saved and loaded.
+"""A spiral
+========
+
+A spiral with three arms, with `Model`: built, trained, judged on new points, saved and loaded.
 
 python examples/spiral_model.py [EPOCHS]
 """
@@ -22,10 +25,14 @@ from nnx import (
 
 EPOCHS = int(sys.argv[1]) if len(sys.argv) > 1 else 100
 
+# %%
+# Two sets of points from the same spiral: one to train on, one to judge by.
 np.random.seed(0)
 X, y = spiral_data(samples=1000, classes=3)
 X_val, y_val = spiral_data(samples=200, classes=3)
 
+# %%
+# A model is a list of layers, with a loss, an optimizer and an accuracy.
 model = Model()
 model.add(Layer_Dense(2, 64))
 model.add(Activation_ReLU())
@@ -41,6 +48,8 @@ model.set(
 model.finalize()
 model.summary()
 
+# %%
+# ``train`` returns the figures of all epochs. ``evaluate`` judges the model on points that it was not trained on.
 history = model.train(
     X,
     y,
@@ -54,10 +63,14 @@ history = model.train(
 )
 model.evaluate(X_val, y_val)
 
+# %%
+# A saved model predicts the same as before.
 model.save("spiral_model.safetensors")
 confidences = Model.load("spiral_model.safetensors").predict(X_val[:3])
 print(confidences.round(3), model.output_layer_activation.predictions(confidences))
 
+# %%
+# Colours show which class is predicted where, and how confident the model is.
 figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.5), layout="constrained")
 plot.decision_regions(model, X_val, y_val, left)
 history.plot(right)

@@ -1,4 +1,7 @@
-"""A table: rents of flats from a CSV file with texts and gaps, and answers in the table's own units.
+"""A table
+=======
+
+A table: rents of flats from a CSV file with texts and gaps, and answers in the table's own units.
 
 python examples/table_from_csv.py [EPOCHS]
 """
@@ -22,9 +25,13 @@ from nnx import (
 
 EPOCHS = int(sys.argv[1]) if len(sys.argv) > 1 else 100
 
+# %%
+# ``load_csv`` finds out what each column holds. It turns texts, numbers and gaps into inputs of about the same size.
 X, y, X_test, y_test, table = load_csv(Path(__file__).with_name("rents.csv"), target="rent", test_size=0.2, seed=0)
 print(table)
 
+# %%
+# The table says how many inputs and outputs a model needs. The model keeps the table.
 np.random.seed(0)
 model = Model()
 model.add(Layer_Dense(table.n_inputs, 32, weight_regularizer_l2=1e-3))
@@ -43,11 +50,15 @@ errors = table.decode(model.predict(X_test)) - table.decode(y_test)
 print(f"On flats that it has not seen, the model is wrong by {abs(errors).mean():.0f} on average.")
 model.save("rents.safetensors")
 
+# %%
+# From a new file to rents: the table reads the rows, the model predicts, and the table returns rents.
 Path("new_flats.csv").write_text(
     "district,area,rooms,floor,condition,balcony\nHill,60,2,3,good,no\nHarbour,60,2,,new,yes\n"
 )
 model = Model.load("rents.safetensors")
 print("Two new flats:", model.table.decode(model.predict(model.table.read_inputs("new_flats.csv"))).round())
 
+# %%
+# Each dot is a flat that the model has not seen.
 ax = plot.predictions(model, X_test, y_test)
 ax.figure.savefig("table_from_csv.png", dpi=80)

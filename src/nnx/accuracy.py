@@ -181,7 +181,7 @@ class Accuracy_Regression(Accuracy):
         return hits / predictions.size  # type: ignore[no-any-return]
 
     def compare(self, predictions: ArrayLike, y: ArrayLike) -> Array:
-        """Return where |predictions − y| < precision; y of shape (n,) serves for (n, 1).
+        """Return where ``|predictions − y| < precision``; y of shape (n,) serves for (n, 1).
 
         Before ``init``, the precision is taken from the ``y`` at hand.
         """

@@ -81,7 +81,7 @@ class Layer_Dense(WithBiases):
     n_inputs, n_neurons : int
         Columns of the inputs and of the output.
     weight_regularizer_l1, weight_regularizer_l2, bias_regularizer_l1, bias_regularizer_l2 : float
-        Strengths λ1, λ2 of the penalty λ1·Σ|w| + λ2·Σw² on the weights and on the biases.
+        Strengths λ1, λ2 of the penalty ``λ1·Σ|w| + λ2·Σw²`` on the weights and on the biases.
     dtype : "float32" or "float64", optional
         The dtype of parameters and results; `nnx.get_default_dtype` if None.
     weight_initializer, bias_initializer : str, number or function, optional
@@ -112,7 +112,7 @@ class Layer_Dense(WithBiases):
 
     Notes
     -----
-    Chapters 3 (forward), 9 (backward) and 14 (regularization) of the book. The derivative of |w| at 0 is +1.
+    Chapters 3 (forward), 9 (backward) and 14 (regularization) of the book. The derivative of ``|w|`` at 0 is +1.
 
     Examples
     --------

@@ -35,7 +35,8 @@ class Optimizer_LBFGS(Described):
     For small networks and data that fit one batch: it needs no learning rate, and ends by itself. H is never formed.
     With s = change of w, y = change of g of an iteration and ρ = 1 / yᵀs, an iteration multiplies H by (I − ρ·s·yᵀ)
     from the left and by its transpose from the right, and adds ρ·s·sᵀ; the first H is (sᵀy / yᵀy)·I of the latest pair.
-    A line search finds the step: loss(w + step·d) ≤ loss(w) + 1e-3·step·gᵀd, and |slope| ≤ 0.9·|gᵀd| at its end.
+    A line search finds the step: ``loss(w + step·d) ≤ loss(w) + 1e-3·step·gᵀd``, and ``|slope| ≤ 0.9·|gᵀd|`` at its
+    end.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ class Optimizer_LBFGS(Described):
     gradient_tolerance : float
         It ends where no element of the gradient is larger than this.
     loss_tolerance : float
-        It ends where an iteration lowers the loss f by no more than this times max(|f before|, |f after|, 1).
+        It ends where an iteration lowers the loss f by no more than this times ``max(|f before|, |f after|, 1)``.
     search_steps : int
         Steps that a line search tries, at most.
 

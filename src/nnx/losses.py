@@ -90,7 +90,7 @@ class Loss(Described):
         self.trainable_layers = trainable_layers
 
     def regularization_loss(self, layer: Any = None) -> float:
-        """Return the penalty λ1·Σ|v| + λ2·Σv² over weights and biases.
+        """Return the penalty ``λ1·Σ|v| + λ2·Σv²`` over weights and biases.
 
         Parameters
         ----------
@@ -475,7 +475,7 @@ class Loss_MeanSquaredError(KernelLoss):
 
 @built_in("loss")
 class Loss_MeanAbsoluteError(KernelLoss):
-    """Mean absolute error: the mean over outputs of |y − p|.
+    """Mean absolute error: the mean over outputs of ``|y − p|``.
 
     Targets have the predictions' shape; shape (n,) serves for (n, 1).
 
@@ -490,7 +490,7 @@ class Loss_MeanAbsoluteError(KernelLoss):
 
 @built_in("loss")
 class Loss_Huber(KernelLoss):
-    """Huber's loss, the mean over outputs of d²/2 where d = y − p is within ±δ, and of δ·(|d| − δ/2) beyond.
+    """Huber's loss, the mean over outputs of d²/2 where d = y − p is within ±δ, else of ``δ·(|d| − δ/2)``.
 
     Large errors count less than in the squared error, so single outliers have less say.
     Targets have the predictions' shape; shape (n,) serves for (n, 1).
@@ -529,7 +529,7 @@ class Loss_Huber(KernelLoss):
 class Loss_LogCosh(KernelLoss):
     """Log-cosh, the mean over outputs of log(cosh(p − y)).
 
-    It is near d²/2 for small errors d, as the squared error, and near |d| − log 2 for large ones.
+    It is near d²/2 for small errors d, as the squared error, and near ``|d| − log 2`` for large ones.
     Targets have the predictions' shape; shape (n,) serves for (n, 1).
 
     Notes

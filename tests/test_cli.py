@@ -11,12 +11,12 @@ import sys
 import time
 from dataclasses import replace
 
+import commands
 import numpy as np
 import pytest
 from files import idx
 from PIL import Image
 
-import commands
 import nnx
 from nnx import _kernels
 from nnx.cli import main, tasks

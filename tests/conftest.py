@@ -2,7 +2,7 @@
 
 `pytest` runs each test on the best backend. Of a test with many cases it runs so few that each value of each parameter
 occurs: of 16 activations times 8 shapes times 2 dtypes some 16, not 256. Which these are depends on the cases' names
-alone. A test marked `long` does not run, and of one marked `few` a single case. `pytest --cases all` runs all of this.
+alone. Of a test marked `few` a single case runs, of one marked `long` none. `pytest --cases all` runs all of this.
 `--backends two` runs each case on the best backend and on one other, drawn by the case's name; `--backends all` on
 each. `make check` runs `pytest --cases all --backends two`, and `pytest` says at its end how many cases that adds.
 A test that is asked for by name (`file::test`) runs all its cases.
@@ -11,12 +11,12 @@ A test that is asked for by name (`file::test`) runs all its cases.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from cases import drawn, fewest
 from kernel_calls import ONLY_FLOAT32
 
 import nnx
@@ -74,26 +74,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
         cases[:] = [case for case in cases if case.params["backend"] in (backends[0], drawn(backends[1:], case))]
     possible = len(cases) * (1 if alone or len(backends) > 1 else min(len(BACKENDS), 2))
     if options.cases == "few" and not by_name(metafunc.config):
-        cases[:] = fewest(cases, definition)
+        cases[:] = fewest(cases, definition.nodeid, definition.get_closest_marker("few"))
     metafunc.config.stash[LEFT_OUT] += possible - len(cases)
-
-
-def drawn(backends: tuple[str, ...], case: Any) -> str:
-    """Return one of the backends, the same for a case in every run."""
-    return backends[zlib.crc32(case.id.replace(case.params["backend"], "").encode()) % len(backends)]
-
-
-def fewest(cases: list[Any], definition: Any) -> list[Any]:
-    """Return so many of the cases of a test that each value of each parameter occurs."""
-    alone = definition.get_closest_marker("few") is not None
-    seen: set[tuple[str, int]] = set()
-    kept = set()
-    for i in sorted(range(len(cases)), key=lambda i: zlib.crc32(f"{definition.nodeid}[{cases[i].id}]".encode())):
-        values = set(cases[i].indices.items())
-        if not values <= seen and not (alone and kept):
-            kept.add(i)
-            seen |= values
-    return [case for i, case in enumerate(cases) if i in kept or not case.indices]
 
 
 def by_name(config: pytest.Config) -> bool:

@@ -1,4 +1,4 @@
-"""The command line, as a process."""
+"""The command line: what it prints, saves and refuses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 
+import commands
 import numpy as np
 import pytest
 from files import idx
@@ -24,6 +25,9 @@ pytestmark = pytest.mark.one_backend
 
 
 def run(*arguments, cwd=None, **environment):
+    """Run the command; in a process of its own where its environment is another one."""
+    if not environment:
+        return commands.nnx(*arguments, cwd=cwd)
     return subprocess.run(
         [sys.executable, "-m", "nnx", *arguments],
         cwd=cwd,
@@ -874,7 +878,7 @@ def test_info_shows_what_is_in_a_model_file(files):
 
 
 def test_info_names_versions_backend_and_reason(backend):
-    done = run("info")
+    done = run("info", NNX_BACKEND=backend)
     assert done.returncode == 0
     for line in (f"nnx          {nnx.__version__}", f"numpy        {np.__version__}"):
         assert line in done.stdout

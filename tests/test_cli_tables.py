@@ -288,6 +288,7 @@ def test_standard_input_is_read_as_utf_8(trained, capsys, monkeypatch):
     assert capsys.readouterr().out.splitlines()[1].startswith("Zoë,")
 
 
+@pytest.mark.long("starts nine processes: only in them can standard output be closed")
 @pytest.mark.skipif(os.name != "posix", reason="uses a shell")
 def test_output_that_goes_nowhere_is_an_error(trained):
     def shell(command):

@@ -37,6 +37,7 @@ def data_home(request):
         (pytest.fail if request.config.getoption("--require-data") else pytest.skip)(reason)
 
 
+@pytest.mark.few  # each is a process of a second; make check also runs them with more epochs
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs_and_draws_the_picture_that_the_page_shows(example, tmp_path, request):
     if "load_fashion_mnist" in example.read_text():

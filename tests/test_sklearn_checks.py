@@ -44,6 +44,7 @@ def on(backends, cases):
 BACKENDS = [_kernels.name] if os.environ.get("NNX_BACKEND") else list(dict.fromkeys([_kernels.name, "numpy"]))
 
 
+@pytest.mark.few("check")  # with one of the solvers
 @pytest.mark.parametrize(("backend", "estimator", "check"), on(BACKENDS, CHECKS), ids=NAMES, indirect=["backend"])
 def test_a_check_of_scikit_learn_passes(estimator, check):
     check(estimator)

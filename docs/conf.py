@@ -11,9 +11,9 @@ import warnings
 from pathlib import Path
 
 import matplotlib
+from sphinx_gallery.sorting import FunctionSortKey
 
 import nnx
-from sphinx_gallery.sorting import FunctionSortKey
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent

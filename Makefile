@@ -2,7 +2,7 @@
 
 python ?= python3
 
-.PHONY: trust fuzz sanitize
+.PHONY: trust fuzz sanitize docs linkcheck
 
 # The promises of docs/internals/reliability.md, some ten minutes; make trust SHARE=0.1 tries a tenth of the cases.
 SHARE ?= 1
@@ -18,13 +18,7 @@ TESTS ?= -n auto tests
 sanitize:
 	python=$(python) bash tools/sanitize.sh $(TESTS)
 
-build/trust/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -name '*.h')
-	$(python) -m venv build/trust
-	NNX_REQUIRE_EXTENSIONS=1 build/trust/bin/python -m pip install -q '.[test]'
-	touch $@
-
-# The documentation site in build/site, from nothing in less than ten minutes; make linkcheck follows its links to others.
-.PHONY: docs linkcheck
+# The documentation site in build/site, from nothing in less than ten minutes; make linkcheck follows its links to other sites.
 docs: build/docs/ready
 	build/docs/env/bin/python tools/make_site.py
 
@@ -34,4 +28,9 @@ linkcheck: build/docs/ready
 build/docs/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -name '*.h')
 	$(python) -m venv build/docs/env
 	NNX_REQUIRE_EXTENSIONS=1 build/docs/env/bin/python -m pip install -q '.[docs]'
+	touch $@
+
+build/trust/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -name '*.h')
+	$(python) -m venv build/trust
+	NNX_REQUIRE_EXTENSIONS=1 build/trust/bin/python -m pip install -q '.[test]'
 	touch $@

@@ -290,8 +290,8 @@ class KernelLoss(Loss):
         y_pred : array (n, outputs)
             Predictions.
         y_true : array
-            What was to be predicted: of the shape of ``y_pred``, (n,) serving for (n, 1). For
-            `Loss_CategoricalCrossentropy` class numbers, shape (n,), or one-hot rows (n, classes).
+            What was to be predicted. Unless the class says otherwise, of the shape of ``y_pred``, (n,) serving for
+            (n, 1).
         """
         where = type(self).__name__ + ".forward"
         y_pred = check.matrix(where, "y_pred", y_pred)

@@ -11,9 +11,11 @@ import warnings
 from pathlib import Path
 
 import matplotlib
+from pygments.lexers import TextLexer
+from sphinx.application import Sphinx
+from sphinx_gallery.sorting import FunctionSortKey
 
 import nnx
-from sphinx_gallery.sorting import FunctionSortKey
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -147,6 +149,12 @@ html_theme_options = {
 html_sidebars = {"index": [], "gallery/index": [], "404": []}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def setup(app: Sphinx) -> None:
+    """Show code in languages that Pygments does not know as plain text."""
+    app.add_lexer("csv", TextLexer)
+
 
 # Links to other sites, for `make linkcheck`
 

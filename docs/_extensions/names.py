@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -85,10 +86,20 @@ def of_nnx(app: Sphinx, kind: str, name: str, member: Any, skip: bool, options: 
     return None
 
 
+def of_init(app: Sphinx, kind: str, name: str, thing: Any, *rest: Any) -> tuple[str, str] | None:
+    """Show what ``__init__`` takes where ``__new__`` takes anything."""
+    if kind == "class" and "__new__" in vars(thing) and "__init__" in vars(thing):
+        arguments = list(inspect.signature(thing.__init__).parameters.values())[1:]
+        plain = [each.replace(annotation=inspect.Parameter.empty) for each in arguments]
+        return str(inspect.Signature(plain)), ""
+    return None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Enter all of it."""
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("missing-reference", resolve)
+    app.connect("autodoc-process-signature", of_init)
     app.connect("doctree-read", also_at_the_top)
     app.connect("autodoc-skip-member", of_nnx)
     app.add_post_transform(LinkedNames)

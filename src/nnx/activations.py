@@ -61,7 +61,16 @@ class Activation(ActivationBase):
     _predicts: ClassVar[str] = ""
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
-        """Set ``output``; inputs (n, ...), and ``training`` makes no difference."""
+        """Set ``output``, of the shape of the inputs.
+
+        Parameters
+        ----------
+        inputs : array (n, ...)
+            Kept as ``inputs`` for ``backward``. float32 and float64 stay what they are; other numbers become the
+            default dtype.
+        training : bool
+            Makes no difference.
+        """
         settings = self._settings()
         if _kernels.backend.call_activation_forward(self, self._kernel, inputs, settings):
             return
@@ -72,7 +81,13 @@ class Activation(ActivationBase):
         self.output = output
 
     def backward(self, dvalues: ArrayLike) -> None:
-        """Set ``dinputs``, the gradient by the inputs, from ``dvalues``, the one by the output."""
+        """Set ``dinputs``, the gradient of the loss by the inputs.
+
+        Parameters
+        ----------
+        dvalues : array of the shape of ``output``
+            The gradient of the loss by ``output``.
+        """
         name, settings = self._backward_from, self._settings()
         source = getattr(self, name, None)
         if _kernels.backend.call_activation_backward(self, self._kernel, source, dvalues, settings):

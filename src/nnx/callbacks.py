@@ -75,7 +75,10 @@ class TrainingRun:
     def stop(self, reason: str = "a callback has stopped it") -> None:
         """End the training after this epoch, as if it had been the last one.
 
-        ``reason`` is printed, unless nothing is.
+        Parameters
+        ----------
+        reason : str
+            Printed, unless nothing is.
         """
         self.stopped = check.text("TrainingRun.stop", "reason", reason)
 

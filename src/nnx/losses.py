@@ -78,15 +78,37 @@ class Loss(Described):
     dinputs: Array
 
     def forward(self, y_pred: Array, y_true: Array) -> Array:
-        """Return one loss a sample, shape (n,)."""
+        """Return one loss a sample, shape (n,).
+
+        Parameters
+        ----------
+        y_pred : array (n, outputs)
+            Predictions.
+        y_true : array
+            What was to be predicted, as `calculate` was given it.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define forward(y_pred, y_true).")
 
     def backward(self, dvalues: Array, y_true: Array) -> None:
-        """Set ``dinputs`` to the gradient of the mean loss by the predictions, which come in as ``dvalues``."""
+        """Set ``dinputs`` to the gradient of the mean loss by the predictions.
+
+        Parameters
+        ----------
+        dvalues : array (n, outputs)
+            The predictions.
+        y_true : array
+            What was to be predicted.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define backward(dvalues, y_true).")
 
     def remember_trainable_layers(self, trainable_layers: Sequence[Any]) -> None:
-        """Keep the layers whose penalties ``regularization_loss()`` adds up."""
+        """Keep the layers whose penalties ``regularization_loss()`` adds up.
+
+        Parameters
+        ----------
+        trainable_layers : sequence of layers
+            Those with ``weights``.
+        """
         self.trainable_layers = trainable_layers
 
     def regularization_loss(self, layer: Any = None) -> float:
@@ -164,7 +186,18 @@ class Loss(Described):
         self.accumulated_count += count
 
     def calculate_accumulated(self, *, include_regularization: bool = False) -> Any:
-        """Return the mean loss over all samples since ``new_pass`` and, if asked for, the penalty as it is now."""
+        """Return the mean loss over all samples since ``new_pass``.
+
+        Parameters
+        ----------
+        include_regularization : bool
+            Return a pair: that mean, and the penalty of the trainable layers as it is now.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no sample since then.
+        """
         if self.accumulated_count == 0:
             raise RuntimeError(
                 f"{type(self).__name__}.calculate_accumulated: there is nothing to average yet. Call calculate first."
@@ -250,7 +283,16 @@ class KernelLoss(Loss):
     _compares_as_given: ClassVar[bool] = True
 
     def forward(self, y_pred: ArrayLike, y_true: ArrayLike) -> Array:
-        """Return the loss of each sample, shape (n,); y_pred (n, outputs)."""
+        """Return the loss of each sample, shape (n,).
+
+        Parameters
+        ----------
+        y_pred : array (n, outputs)
+            Predictions.
+        y_true : array
+            What was to be predicted. Unless the class says otherwise, of the shape of ``y_pred``, (n,) serving for
+            (n, 1).
+        """
         where = type(self).__name__ + ".forward"
         y_pred = check.matrix(where, "y_pred", y_pred)
         targets = self._targets(where, "y_true", y_true, y_pred.shape, y_pred.dtype)
@@ -260,7 +302,15 @@ class KernelLoss(Loss):
         return sample_losses
 
     def backward(self, dvalues: ArrayLike, y_true: ArrayLike) -> None:
-        """Set ``dinputs`` to the gradient of the mean loss by the predictions, which come in as ``dvalues``."""
+        """Set ``dinputs`` to the gradient of the mean loss by the predictions.
+
+        Parameters
+        ----------
+        dvalues : array (n, outputs)
+            The predictions.
+        y_true : array
+            What was to be predicted, as ``forward`` takes it.
+        """
         where = type(self).__name__ + ".backward"
         self.dinputs = self._gradient(_kernels.backend.loss_backward, where, dvalues, y_true)
 
@@ -800,7 +850,15 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
         pass
 
     def forward(self, inputs: ArrayLike, y_true: ArrayLike) -> np.floating[Any]:
-        """Set ``output`` to the probabilities and return their mean loss; inputs (n, classes)."""
+        """Set ``output`` to the probabilities and return their mean loss.
+
+        Parameters
+        ----------
+        inputs : array (n, classes)
+            Logits: what the last dense layer gives.
+        y_true : array (n,) or (n, classes)
+            Class numbers, or one-hot rows.
+        """
         if self._has_built_in_parts():
             found = _kernels.backend.call_softmax_crossentropy(inputs, y_true, *self._settings())
             if found is not None:
@@ -839,7 +897,15 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
         )
 
     def backward(self, dvalues: ArrayLike, y_true: ArrayLike) -> None:
-        """Set ``dinputs`` to (p − targets) / n; dvalues are the probabilities p."""
+        """Set ``dinputs`` to (p − targets) / n.
+
+        Parameters
+        ----------
+        dvalues : array (n, classes)
+            The probabilities p, as ``output`` holds them.
+        y_true : array (n,) or (n, classes)
+            Class numbers, or one-hot rows.
+        """
         found = _kernels.backend.call_softmax_crossentropy_backward(dvalues, y_true, *self._settings())
         if found is not None:
             self.dinputs = found

@@ -131,7 +131,15 @@ class Layer_Members(_ByMember, WithWeights):
         self.dtype = config.float_dtype("Layer_Members", dtype)
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
-        """Set ``output``; inputs (n, n_inputs). If not ``training``, ``weight_averages`` are the factors if any."""
+        """Set ``output``, which has a row for each member of each sample.
+
+        Parameters
+        ----------
+        inputs : array (n, n_inputs)
+            Kept as ``inputs`` for ``backward``.
+        training : bool
+            If not, ``weight_averages`` are the factors where there are any.
+        """
         where = "Layer_Members.forward"
         (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)
         inputs = check.rows(where, "inputs", inputs, self._n_inputs, weights.dtype)
@@ -139,7 +147,12 @@ class Layer_Members(_ByMember, WithWeights):
         self.inputs = inputs
 
     def backward(self, dvalues: ArrayLike) -> None:
-        """Set ``dweights`` and ``dinputs`` from ``dvalues`` (n · n_members, n_inputs), the gradient by ``output``."""
+        """Set ``dweights`` and ``dinputs`` from the gradient of the loss by ``output``.
+
+        Parameters
+        ----------
+        dvalues : array (n · n_members, n_inputs)
+        """
         where = "Layer_Members.backward"
         (weights,) = self._checked_parameters(where)
         inputs = check.rows(where, "inputs", check.stored(where, self, "inputs"), self._n_inputs, weights.dtype)
@@ -219,7 +232,15 @@ class Layer_MemberScale(_ByMember, WithBiases):
         self.dtype = config.float_dtype("Layer_MemberScale", dtype)
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
-        """Set ``output``; inputs (n · n_members, n_inputs). If not ``training``, averages are used if any."""
+        """Set ``output``, a row for each row of the inputs.
+
+        Parameters
+        ----------
+        inputs : array (n · n_members, n_inputs)
+            Kept as ``inputs`` for ``backward``.
+        training : bool
+            If not, ``weight_averages`` and ``bias_averages`` take the place of weights and biases where there are any.
+        """
         where = "Layer_MemberScale.forward"
         weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
         inputs = self._given_rows(where, inputs, weights)
@@ -227,7 +248,12 @@ class Layer_MemberScale(_ByMember, WithBiases):
         self.inputs = inputs
 
     def backward(self, dvalues: ArrayLike) -> None:
-        """Set ``dweights``, ``dbiases`` and ``dinputs`` from ``dvalues``, the gradient by ``output``, of its shape."""
+        """Set ``dweights``, ``dbiases`` and ``dinputs`` from the gradient of the loss by ``output``.
+
+        Parameters
+        ----------
+        dvalues : array of the shape of ``output``
+        """
         where = "Layer_MemberScale.backward"
         weights, _ = self._checked_parameters(where)
         inputs = self._given_rows(where, check.stored(where, self, "inputs"), weights)
@@ -346,7 +372,15 @@ class Layer_MemberDense(_ByMember, WithBiases):
         return self._n_neurons
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
-        """Set ``output``; inputs (n · n_members, n_inputs). If not ``training``, averages are used if any."""
+        """Set ``output``, a row for each row of the inputs.
+
+        Parameters
+        ----------
+        inputs : array (n · n_members, n_inputs)
+            Kept as ``inputs`` for ``backward``.
+        training : bool
+            If not, ``weight_averages`` and ``bias_averages`` take the place of weights and biases where there are any.
+        """
         where = "Layer_MemberDense.forward"
         weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
         inputs = self._given_rows(where, inputs, weights)
@@ -354,7 +388,12 @@ class Layer_MemberDense(_ByMember, WithBiases):
         self.inputs = inputs
 
     def backward(self, dvalues: ArrayLike) -> None:
-        """Set ``dweights``, ``dbiases`` and ``dinputs`` from ``dvalues``, the gradient by ``output``, of its shape."""
+        """Set ``dweights``, ``dbiases`` and ``dinputs`` from the gradient of the loss by ``output``.
+
+        Parameters
+        ----------
+        dvalues : array of the shape of ``output``
+        """
         where = "Layer_MemberDense.backward"
         weights, biases = self._checked_parameters(where)
         inputs = self._given_rows(where, check.stored(where, self, "inputs"), weights)

@@ -154,7 +154,11 @@ class Model:
     # Building
 
     def add(self, layer: Any) -> None:
-        """Append a layer: any object with ``forward(inputs, training)`` and ``backward(dvalues)``.
+        """Append a layer.
+
+        Parameters
+        ----------
+        layer : any object with ``forward(inputs, training)`` and ``backward(dvalues)``
 
         Raises
         ------
@@ -184,6 +188,19 @@ class Model:
         """Choose loss, optimizer, accuracy, and table or images; what is None stays as it was.
 
         A table takes the place of images, and the other way round: samples are rows of the one or the other.
+
+        Parameters
+        ----------
+        loss : loss, optional
+            Such as `Loss_CategoricalCrossentropy`, or one of your own, derived from `Loss`.
+        optimizer : optimizer, optional
+            Such as `Optimizer_Adam`, or an object with its methods.
+        accuracy : accuracy, optional
+            `Accuracy_Categorical`, `Accuracy_Regression`, or one of your own, derived from `Accuracy`.
+        table : Table, optional
+            What is known of the columns that the samples come from.
+        images : Images, optional
+            The same for samples that are images.
 
         Raises
         ------
@@ -920,7 +937,14 @@ class Model:
         c_source.write(where, path, [parts_of(where, self)[1]], [1.0], self, int8, name)
 
     def forward(self, X: ArrayLike, training: bool) -> Any:
-        """Run the layers on ``X`` and return the last one's output, behind a `Layer_Members` a row for each member."""
+        """Run the layers and return the last one's output, behind a `Layer_Members` a row for each member.
+
+        Parameters
+        ----------
+        X : array (n, n_inputs)
+        training : bool
+            Whether dropout and noise are at work.
+        """
         self._require("Model.forward")
         self.input_layer.forward(X, training)
         output = self.input_layer.output
@@ -930,10 +954,19 @@ class Model:
         return output
 
     def backward(self, output: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> None:
-        """Set all layers' gradients of the loss, given the ``output`` of `forward` and what it should have been.
+        """Set all layers' gradients of the loss.
 
-        ``sample_weight``, an array (n,), says how much each row counts in the mean loss. Behind a `Layer_Members`,
-        ``y`` and ``sample_weight`` have what belongs to each row of the output: ``np.repeat(y, n_members, axis=0)``.
+        Behind a `Layer_Members`, ``y`` and ``sample_weight`` have what belongs to each row of the output:
+        ``np.repeat(y, n_members, axis=0)``.
+
+        Parameters
+        ----------
+        output : array (n, n_outputs)
+            What `forward` returned.
+        y : array
+            What it should have been.
+        sample_weight : array (n,), optional
+            How much each row counts in the mean loss.
         """
         self._require("Model.backward", "loss")
         weights = None

@@ -302,7 +302,15 @@ class Layer_LayerNorm(_ByColumn, WithBiases):
         self.dtype = config.float_dtype("Layer_LayerNorm", dtype)
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
-        """Set ``output``; inputs (n, n_inputs). If not ``training``, averages of the parameters are used if any."""
+        """Set ``output``.
+
+        Parameters
+        ----------
+        inputs : array (n, n_inputs)
+            Kept as ``inputs`` for ``backward``.
+        training : bool
+            If not, ``weight_averages`` and ``bias_averages`` take the place of weights and biases where there are any.
+        """
         where = "Layer_LayerNorm.forward"
         weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
         inputs = self._given_inputs(where, inputs, weights)
@@ -313,7 +321,12 @@ class Layer_LayerNorm(_ByColumn, WithBiases):
         self.output = output
 
     def backward(self, dvalues: ArrayLike) -> None:
-        """Set ``dweights``, ``dbiases`` and ``dinputs`` from ``dvalues`` (n, n_inputs), the gradient by ``output``."""
+        """Set ``dweights``, ``dbiases`` and ``dinputs`` from the gradient of the loss by ``output``.
+
+        Parameters
+        ----------
+        dvalues : array (n, n_inputs)
+        """
         where = "Layer_LayerNorm.backward"
         weights, biases = self._checked_parameters(where)
         inputs, dvalues = self._given_both(where, dvalues, weights)
@@ -390,7 +403,15 @@ class Layer_Scale(_ByColumn, WithWeights):
         self.dtype = config.float_dtype("Layer_Scale", dtype)
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
-        """Set ``output``; inputs (n, n_inputs). If not ``training``, ``weight_averages`` are the factors if any."""
+        """Set ``output``.
+
+        Parameters
+        ----------
+        inputs : array (n, n_inputs)
+            Kept as ``inputs`` for ``backward``.
+        training : bool
+            If not, ``weight_averages`` are the factors where there are any.
+        """
         where = "Layer_Scale.forward"
         (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)
         inputs = self._given_inputs(where, inputs, weights)
@@ -400,7 +421,12 @@ class Layer_Scale(_ByColumn, WithWeights):
         self.output = output
 
     def backward(self, dvalues: ArrayLike) -> None:
-        """Set ``dweights`` and ``dinputs`` from ``dvalues`` (n, n_inputs), the gradient by ``output``."""
+        """Set ``dweights`` and ``dinputs`` from the gradient of the loss by ``output``.
+
+        Parameters
+        ----------
+        dvalues : array (n, n_inputs)
+        """
         where = "Layer_Scale.backward"
         (weights,) = self._checked_parameters(where)
         inputs, dvalues = self._given_both(where, dvalues, weights)

@@ -180,6 +180,11 @@ class Optimizer(Described):
 
         ``clip_norm`` limits the norm of this layer's gradients; in `Model.train` that of all layers' together.
 
+        Parameters
+        ----------
+        layer : layer with ``weights`` and ``dweights``
+            What the rule remembers from step to step, such as momentums, is kept in the layer's attributes.
+
         Raises
         ------
         RuntimeError

@@ -94,6 +94,10 @@ class WithWeights(Parameterized):
 
         Averages of the old ones are dropped.
 
+        Parameters
+        ----------
+        weights : array of the shape of the old ones
+
         Raises
         ------
         TypeError, ValueError
@@ -115,6 +119,10 @@ class WithBiases(Parameterized):
         """Take ``weights`` and ``biases``, not copies of them (unless their dtype or layout makes a cast necessary).
 
         Averages of the old ones are dropped.
+
+        Parameters
+        ----------
+        weights, biases : arrays of the shapes of the old ones
 
         Raises
         ------

@@ -4,9 +4,10 @@ python ?= python3
 
 .PHONY: check trust fuzz sanitize asv docs linkcheck
 
-# All that python -m pytest -n auto leaves out: every case, other backends, old versions, other compilers, sanitizers, checkers, examples.
+# All that python -m pytest -n auto leaves out: every case, other backends, old versions, other compilers, sanitizers, checkers, examples;
+# make check STEPS="checkers examples" some of it.
 check:
-	python=$(python) bash tools/check.sh
+	python=$(python) bash tools/check.sh $(STEPS)
 
 # The promises of docs/internals/reliability.md, some ten minutes; make trust SHARE=0.1 tries a tenth of the cases.
 SHARE ?= 1

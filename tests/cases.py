@@ -25,6 +25,13 @@ def fewest(cases: Sequence[Any], test: str, few: pytest.Mark | None) -> list[Any
     return [cases[i] for i in sorted(kept)]
 
 
+def on_two(cases: Sequence[Any], backends: Sequence[str], test: str, few: pytest.Mark | None) -> list[Any]:
+    """Return a test's cases on the first backend, and few on others: of each case on one that its name draws."""
+    others = [case for case in cases if case.params["backend"] == drawn(backends[1:], case)]
+    ids = {case.id for case in fewest(others, test, few)}
+    return [case for case in cases if case.params["backend"] == backends[0] or case.id in ids]
+
+
 def drawn(backends: Sequence[str], case: Any) -> str:
     """Return one of the backends for a case."""
     return backends[zlib.crc32(case.id.replace(case.params["backend"], "").encode()) % len(backends)]

@@ -3,9 +3,9 @@
 `pytest` runs each test on the best backend. Of a test with many cases it runs so few that each value of each parameter
 occurs: of 16 activations times 8 shapes times 2 dtypes some 16, not 256. Which these are depends on the cases' names
 alone. Of a test marked `few` a single case runs, of one marked `long` none. `pytest --cases all` runs all of this.
-`--backends two` runs each case on the best backend and on one other, drawn by the case's name; `--backends all` on
-each. `make check` runs `pytest --cases all --backends two`, and `pytest` says at its end how many cases that adds.
-A test that is asked for by name (`file::test`) runs all its cases.
+`--backends two` adds few cases on other backends, drawn by the cases' names, and all cases of tests marked
+`every_backend`; `--backends all` runs every case on each. `make check` runs `pytest --cases all --backends two`, and
+`pytest` says at its end how many cases that adds. A test that is asked for by name (`file::test`) runs all its cases.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import drawn, fewest
+from cases import fewest, on_two
 from kernel_calls import ONLY_FLOAT32
 
 import nnx
@@ -65,17 +65,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
     definition, options = metafunc.definition, metafunc.config.option
     own = any("backend" in mark.args[0] for mark in definition.iter_markers("parametrize"))
     alone = own or definition.get_closest_marker("one_backend") is not None
+    every = definition.get_closest_marker("every_backend") is not None
     backends = BACKENDS[:1] if alone or options.backends == "best" else BACKENDS
     if "backend" in metafunc.fixturenames and not own:
         metafunc.parametrize("backend", backends, indirect=True)
     yield
-    cases = metafunc._calls  # pytest's own list: cases that it drops here cost nothing; a deselected test costs 0.2 ms
-    if options.backends == "two" and len(backends) > 2:
-        cases[:] = [case for case in cases if case.params["backend"] in (backends[0], drawn(backends[1:], case))]
-    possible = len(cases) * (1 if alone or len(backends) > 1 else min(len(BACKENDS), 2))
-    if options.cases == "few" and not by_name(metafunc.config):
-        cases[:] = fewest(cases, definition.nodeid, definition.get_closest_marker("few"))
-    metafunc.config.stash[LEFT_OUT] += possible - len(cases)
+    cases = metafunc._calls  # pytest's own list: a case that it drops here costs nothing, a deselected test 0.2 ms
+    test, few = definition.nodeid, definition.get_closest_marker("few")
+    more = 0  # what make check runs on other backends
+    if len(backends) == 1 and not alone:
+        more = (len(BACKENDS) - 1) * len(cases) if every else len(fewest(cases, test, few))
+    elif options.backends == "two" and len(backends) > 1 and not every:
+        cases[:] = on_two(cases, backends, test, few)
+    kept = cases if options.cases == "all" or by_name(metafunc.config) else fewest(cases, test, few)
+    metafunc.config.stash[LEFT_OUT] += len(cases) - len(kept) + (more if len(BACKENDS) > 1 else 0)
+    cases[:] = kept
 
 
 def by_name(config: pytest.Config) -> bool:
@@ -107,7 +111,7 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if left := config.stash[LEFT_OUT]:
         terminalreporter.write_line(
-            f"Left out: {left:,} more cases, which run in make check (--cases all --backends two)."
+            f"Left out: some {left:,} more cases, which run in make check (--cases all --backends two)."
         )
 
 

@@ -22,6 +22,8 @@ from nnx.activations import Activation
 from nnx.engine import plan
 from nnx.files import safetensors
 
+pytestmark = pytest.mark.every_backend
+
 KINDS = [kind for kind in BUILT_IN["layer"] if issubclass(kind, Activation) and kind is not nnx.Activation_Softmax]
 
 # Definitions, for single numbers in double precision

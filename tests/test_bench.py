@@ -65,6 +65,7 @@ def test_the_table_has_a_row_for_every_case_and_says_what_it_depends_on(backend)
     assert any(line.endswith(", 1 thread") for line in head)
 
 
+@pytest.mark.few
 @compiled
 def test_the_document_has_its_keys_and_agrees_with_itself(here, capsys, dtype):
     processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None

@@ -7,7 +7,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from cases import drawn, fewest
+from cases import drawn, fewest, on_two
 
 pytestmark = pytest.mark.one_backend
 
@@ -65,3 +65,23 @@ def test_other_backends_are_drawn_by_the_name_of_the_case_and_get_equal_shares()
     chosen = [[drawn(names, each) for each in cases[i : i + 3]] for i in range(0, 900, 3)]
     assert all(len(set(each)) == 1 for each in chosen)
     assert min(Counter(each[0] for each in chosen).values()) > 70
+
+
+def test_all_cases_run_on_the_first_backend_and_few_on_others(cases):
+    names = ("native-avx512", "native-avx2", "numpy")
+    everywhere = [
+        SimpleNamespace(
+            id=f"{name}-{each.id}", params={"backend": name, **each.params}, indices={"backend": i, **each.indices}
+        )
+        for i, name in enumerate(names)
+        for each in cases
+    ]
+    found = on_two(everywhere, names, "test_x", None)
+    count = Counter(each.params["backend"] for each in found)
+    assert count["native-avx512"] == len(cases)
+    assert count["native-avx2"] > 2
+    assert count["numpy"] > 2
+    assert count["native-avx2"] + count["numpy"] < len(cases) / 5
+    for name in ("activation", "shape", "dtype"):
+        others = {each.params[name] for each in found if each.params["backend"] != "native-avx512"}
+        assert others == {each.params[name] for each in cases}

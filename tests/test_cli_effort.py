@@ -101,6 +101,7 @@ def test_a_checkpoint_is_of_one_network(capsys):
     assert isinstance(nnx.Model.load("pets.safetensors"), nnx.Model)
 
 
+@pytest.mark.long("trains many networks; each option is tried alone in every run")
 def test_folds_repeats_and_the_page_go_with_effort(capsys):
     out = train(capsys, "pets.csv", "--target", "pet", *FAST, "--folds", "2", "--report", "page.html").out
     assert out.count("\nfold ") == 2
@@ -172,6 +173,7 @@ def test_an_odd_table_gives_a_model_or_a_sentence(capsys, rng, what, given):
         assert "holds no value in column 'gone'" in err
 
 
+@pytest.mark.long("learns thousands of columns")
 def test_thousands_of_columns_are_learnt(capsys, rng):
     odd(rng, "wide")
     out = train(capsys, "odd.csv", "--target", "y", "--epochs", "1", "--report", "page.html").out

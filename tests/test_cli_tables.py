@@ -85,6 +85,7 @@ def test_a_column_that_numbers_the_rows_is_named_and_trained_on(folder, capsys):
     assert "customer_id" in nnx.Model.load("customers.safetensors").table.input_names
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     "options",
     [

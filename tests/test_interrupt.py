@@ -199,6 +199,7 @@ def parameters_in(state):
     return [array for number, array in enumerate(state) if number % 6 < 2]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("optimizer", ["momentum", "Adam"])
 @pytest.mark.parametrize("kind", [nnx.Model, Book])
 def test_an_exception_at_any_instruction_leaves_whole_steps_that_are_counted(backend, monkeypatch, kind, optimizer):

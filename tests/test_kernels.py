@@ -15,6 +15,8 @@ from kernel_calls import ELSEWHERE, EVERY_CALL, LABELS, UPDATES, dropout_number,
 from nnx import _kernels
 from nnx._kernels import _arrays, _numpy
 
+pytestmark = pytest.mark.every_backend
+
 sizes = st.sampled_from([1, 2, 3, 5, 7, 13, 16, 17, 31, 32, 48, 64, 97])
 drawn = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

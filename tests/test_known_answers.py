@@ -7,6 +7,8 @@ import pytest
 
 import nnx
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.fixture
 def nnfs_points(monkeypatch):

@@ -101,6 +101,7 @@ PROBLEMS = [
 ]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(("widths", "kind", "activation", "n_samples"), PROBLEMS, ids=lambda value: str(value))
 def test_it_reaches_what_scipy_reaches_by_the_same_iterations(widths, kind, activation, n_samples):
     optimize = pytest.importorskip("scipy.optimize")

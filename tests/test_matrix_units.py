@@ -315,6 +315,7 @@ def test_products_stay_within_their_arrays(units, backend):
     assert len(run_script(__file__, "beside", backend)) == 2 * 3 * 270
 
 
+@pytest.mark.long("a process with guarded memory; test_plan.py starts the like in every run")
 @pytest.mark.skipif(os.name != "posix", reason="needs mprotect")
 def test_plans_stay_within_their_arrays(units, backend):
     lines = run_script(os.path.join(os.path.dirname(__file__), "plans.py"), backend, "bfloat16")

@@ -21,6 +21,8 @@ from kernel_calls import EVERY_CALL, ONLY_FLOAT32, UPDATES, function_of, kernel,
 
 from nnx import _kernels
 
+pytestmark = pytest.mark.every_backend
+
 #: Each kernel: what its arrays are, which of them it writes, and its numbers.
 CALLS = [
     *[(name, (*read, *out), range(len(read), len(read + out)), numbers) for name, read, out, numbers in EVERY_CALL],

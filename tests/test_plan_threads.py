@@ -429,6 +429,7 @@ print(nnx.get_num_threads())
 """
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -762,6 +763,7 @@ def test_long_trainings_do_not_make_the_process_grow(compiled):
     assert [resident_after(40_000) for _ in range(4)][-1] - before <= 2_000_000
 
 
+@pytest.mark.long("memory grows slowly, so it takes many models")
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_models_that_are_made_trained_and_forgotten_do_not_make_the_process_grow(compiled):
     net = Net("20-300,relu,300-12,softmax")

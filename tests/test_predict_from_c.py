@@ -69,6 +69,7 @@ def predicting(tmp_path_factory):
     return module
 
 
+@pytest.mark.long("compiles a module with Cython; the same address is called from C in every run")
 def test_cython_code_predicts_with_the_same_bits(predicting):
     predictor, rows, outputs = predictor_and_rows()
     predicting.predicted(predictor, rows, outputs)

@@ -13,6 +13,8 @@ from kernel_calls import EVERY_CALL, UPDATES, kernel, numbers_for
 from nnx import _kernels
 from nnx._kernels import _numpy
 
+pytestmark = pytest.mark.every_backend
+
 PRODUCTS = ["dense_forward", "dense_backward_weights", "dense_backward_inputs"]
 PRIMES_AND_EDGES = [71, 96, 97, 127, 128, 130, 191, 192, 193, 257]
 sizes = st.one_of(st.integers(0, 70), st.sampled_from(PRIMES_AND_EDGES))

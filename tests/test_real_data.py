@@ -75,6 +75,7 @@ def test_train_fashion_mnist_reaches_0_87(fashion, tmp_path, capsys, monkeypatch
     assert f"accuracy {figure(out, 'test', 'accuracy'):.3f}" in capsys.readouterr().out
 
 
+@pytest.mark.long("learns 32,000 rows")
 def test_adult_reaches_0_865_and_is_predicted_by_name(compiled, adult, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     training, test = adult

@@ -18,6 +18,8 @@ from nnx._base.vocabulary import BUILT_IN
 from nnx._kernels import _numpy
 from nnx.engine import plan
 
+pytestmark = pytest.mark.every_backend
+
 KINDS: list[Any] = list(BUILT_IN["optimizer"])
 STEPS = 50
 

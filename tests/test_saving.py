@@ -134,6 +134,7 @@ def test_arrays_that_change_while_they_are_written_leave_the_old_file(tmp_path, 
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("extra", [0, 8, 90, 130, 190])
 def test_memory_that_ends_while_a_file_is_written_is_an_error_or_enough(tmp_path, extra):
     """The address space may grow by so many megabytes: of a network of 100 MB, a file and a checkpoint are written."""
@@ -247,6 +248,7 @@ def model_with(table, width=4):
     return model
 
 
+@pytest.mark.long("learns 30,000 columns")
 def test_a_table_of_30_000_columns_is_trained_saved_loaded_and_predicts(tmp_path):
     n = 30_000
     rng = np.random.default_rng(0)
@@ -301,6 +303,7 @@ def test_a_table_that_no_file_could_hold_is_refused_before_the_training(columns,
     assert model.table is None
 
 
+@pytest.mark.long("makes ten thousand layers, the most that a file holds")
 def test_ten_thousand_layers_with_adams_state_can_be_saved_and_more_are_refused_before_training(tmp_path):
     layer = nnx.Layer_Dense(1, 1)
     model = nnx.Model()

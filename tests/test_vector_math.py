@@ -7,6 +7,8 @@ import pytest
 
 from nnx import _kernels
 
+pytestmark = pytest.mark.every_backend
+
 # Beyond these limits a function is a constant or x itself, to the last bit.
 RANGES = {"expm1": (-40, 720), "log1p": (-1, 50), "softplus": (-750, 50), "tanh": (-25, 25), "erf": (-7, 7)}
 ODD = ["tanh", "erf"]

@@ -5,7 +5,8 @@
 #             oldest NumPy and scikit-learn
 #   builds    nothing compiled; plain C from the sdist; Clang; GCC's sanitizers
 #   others    the checkers, the examples, a share of make trust
-# Environments and outputs lie below build/check, or where CHECK_DIR says.
+# Steps that are named run alone: tools/check.sh checkers examples. Environments and outputs lie below build/check, or where
+# CHECK_DIR says.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$(command -v "${python:-python3}")
@@ -24,11 +25,11 @@ environment() { # NAME WHAT...: an environment with what is named, and its progr
 reuse() { PATH="$place/$1/bin:$system_path"; }
 
 step() { # NAME: runs what the function of that name does, and keeps its output for the end
-    local name=$1 code=0
+    local name=$1 code=0 began=$SECONDS
     (set -e; "$name") > "$place/steps/$name" 2>&1 &
     wait $! || code=$?
     echo "$code" > "$place/steps/$name.code"
-    printf '%s  %s\n' "$name" "$([[ $code == 0 ]] && echo passed || echo FAILED)"
+    printf '%-18s %s after %d s\n' "$name" "$([[ $code == 0 ]] && echo passed || echo FAILED)" $((SECONDS - began))
 }
 
 # The suite
@@ -116,17 +117,24 @@ promises() { # a fiftieth of what make trust tries
     python trust --share 0.02
 }
 
-suite=(every_case after_nnfs_init oldest_versions)
-builds=(sanitizers clang plain_c nothing_compiled)
-others=(checkers examples promises)
+chosen() { # ROW...: those of a row's steps that were asked for; all, if none was
+    for name in "$@"; do [[ $wanted == " " || $wanted == *" $name "* ]] && echo "$name"; done
+    return 0
+}
+wanted=" ${*:+$* }"
+suite=($(chosen every_case after_nnfs_init oldest_versions))
+builds=($(chosen sanitizers clang plain_c nothing_compiled))
+others=($(chosen checkers examples promises))
+all=("${suite[@]}" "${builds[@]}" "${others[@]}")
+((${#all[@]})) || { echo "There is no step $*." >&2; exit 2; }
 
 trap 'trap - INT TERM; kill 0' INT TERM # what runs in the background does not hear of Ctrl-C
-(
+if ((${#suite[@]} + ${#others[@]})); then # one build serves them all
     environment wheel
     NNX_REQUIRE_EXTENSIONS=1 python -m pip wheel -q --no-deps --wheel-dir "$place/dist" .
-    environment all "$(echo "$place"/dist/*.whl)[dev]"
-) # one build for the suite and the others
-wheel=$(echo "$place"/dist/*.whl)
+    wheel=$(echo "$place"/dist/*.whl)
+    environment all "${wheel}[dev]"
+fi
 row() { for name in "$@"; do step "$name"; done; }
 row "${suite[@]}" &
 row "${builds[@]}" &
@@ -134,7 +142,7 @@ row "${others[@]}" &
 wait
 
 failed=()
-for name in "${suite[@]}" "${builds[@]}" "${others[@]}"; do
+for name in "${all[@]}"; do
     printf '\n== %s\n' "$name"
     cat "$place/steps/$name"
     [[ $(cat "$place/steps/$name.code") == 0 ]] || failed+=("$name")
@@ -143,4 +151,4 @@ if ((${#failed[@]})); then
     printf '\nFailed: %s\n' "${failed[*]}"
     exit 1
 fi
-printf '\nAll of make check passed.\n'
+printf '\nPassed: %s\n' "${all[*]}"

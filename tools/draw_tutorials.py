@@ -14,8 +14,8 @@ import warnings
 from pathlib import Path
 
 import matplotlib
-from PIL import Image
 from pictures import keep_small
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

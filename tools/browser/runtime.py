@@ -1,7 +1,7 @@
 """Fetches what the page runs on, below build/pyodide: Pyodide's runtime from npm, and NumPy compiled for it.
 
-NumPy's wheel comes from Pyodide's distribution, or from a folder named in ``NNX_DEMO_WHEELS``. It must have the checksum
-in Pyodide's lock file, wherever it came from.
+NumPy's wheel comes from Pyodide's distribution, or from a folder named in ``NNX_DEMO_WHEELS``. Wherever it came from,
+it must have the checksum in Pyodide's lock file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Compiles nnx's wheel for Pyodide with the Emscripten on the PATH: python tools/browser/wheel.py.
 
-It needs Pyodide's version of CPython with its headers (Debian: python3-dev). Installed in it must be setuptools, Cython and
-Pyodide's version of NumPy. ``pyodide build`` makes the same wheel where Pyodide's build environment can be downloaded. This
-takes only the runtime, which says how CPython was compiled, and NumPy's wheel, for its headers.
+It needs Pyodide's version of CPython with its headers (Debian: python3-dev). Installed in it must be setuptools, Cython
+and Pyodide's version of NumPy. ``pyodide build`` makes the same wheel where Pyodide's build environment can be
+downloaded. This takes only the runtime, which says how CPython was compiled, and NumPy's wheel, for its headers.
 """
 
 from __future__ import annotations

@@ -18,6 +18,26 @@ trust: build/trust/ready
 fuzz: build/trust/ready
 	build/trust/bin/python trust --only files arrays --forever --seed $$(date +%s)
 
+# The page that trains in the browser, with all that it loads, in build/demo; docs/guide/browser.md. With no wheel for Pyodide in
+# build/pyodide (make demo-wheel makes one), it computes with NumPy.
+.PHONY: demo demo-wheel demo-test
+demo:
+	$(python) tools/browser/page.py $(WHEEL)
+
+# That wheel, by the Emscripten on the PATH; python must be Pyodide's version and have setuptools, Cython and NumPy.
+demo-wheel:
+	$(python) tools/browser/wheel.py
+
+# The page in Chromium, 1,000 steps and every button; skipped without Chromium.
+demo-test: build/demo/index.html build/browser/node_modules/playwright-core/package.json
+	PLAYWRIGHT=$(CURDIR)/build/browser/node_modules/playwright-core/index.mjs node --test web/demo.test.mjs
+
+build/demo/index.html:
+	$(MAKE) demo
+
+build/browser/node_modules/playwright-core/package.json:
+	npm install --silent --no-save --prefix build/browser playwright-core
+
 # The suite on kernels with address and undefined-behaviour sanitizers; make sanitize TESTS="tests/test_plan_binding.py" some of it.
 TESTS ?= -n auto tests
 sanitize:

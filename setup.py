@@ -40,8 +40,8 @@ X86_VARIANTS = {
     "avx512": AVX512,
     "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
-#: WebAssembly has one variant: what runs Pyodide has its vectors of 16 bytes. Asked of sysconfig, which knows what is built
-#: for; `platform` tells of the machine that compiles.
+#: WebAssembly has one variant: whatever runs Pyodide has vectors of 16 bytes. sysconfig knows what is built for;
+#: `platform` tells of the machine that compiles.
 WASM = sysconfig.get_platform().endswith("wasm32")
 WASM_VARIANTS = {"baseline": ["-msimd128"]}
 FLOAT32_ONLY = ("amx",)  # matrix units multiply nothing wider: for float64, the best of the others serves

@@ -208,11 +208,13 @@ function drawRegions() {
   context2d.imageSmoothingQuality = "high";
   context2d.drawImage(small, 0, 0, width, height);
   const radius = Math.max(2.2, width / 180);
+  // In the dark, points are lighter than their regions.
+  const colours = COLOURS.map((colour) => `rgb(${colour.map((c) => (dark.matches ? 0.55 * c + 115 : c))})`);
   for (let i = 0; i < state.pointClasses.length; i++) {
     const [x, y] = [state.points[2 * i], state.points[2 * i + 1]];
     context2d.beginPath();
     context2d.arc(((x / reach + 1) / 2) * width, ((1 - y / reach) / 2) * height, radius, 0, 2 * Math.PI);
-    context2d.fillStyle = `rgb(${COLOURS[state.pointClasses[i]]})`;
+    context2d.fillStyle = colours[state.pointClasses[i]];
     context2d.fill();
     context2d.strokeStyle = dark.matches ? "#14171c" : "#ffffff";
     context2d.lineWidth = 1;

@@ -5,6 +5,7 @@ All arithmetic is nnx's: `Model.train` makes the steps, `Model.predict` gives th
 
 from __future__ import annotations
 
+from itertools import pairwise
 from time import perf_counter
 
 import numpy as np
@@ -45,7 +46,7 @@ class Lesson:
         np.random.seed(seed)  # the layers' weights are drawn from NumPy's global generator, as in the book
         model = self.model = nnx.Model()
         widths = [2, *[width] * layers]
-        for n_inputs, n_neurons in zip(widths[:-1], widths[1:], strict=True):
+        for n_inputs, n_neurons in pairwise(widths):
             model.add(nnx.Layer_Dense(n_inputs, n_neurons, weight_initializer="he_uniform"))
             model.add(nnx.Activation_ReLU())
         model.add(nnx.Layer_Dense(width, classes))
@@ -88,3 +89,11 @@ class Lesson:
     def accuracy_on_new_points(self) -> float:
         """Return the accuracy on another draw of the same spiral."""
         return self.model.evaluate(*self.new, silent=True)["accuracy"]
+
+
+def lesson() -> None:
+    """Do once all that the page does: what this imports, the page has compiled in advance."""
+    short = Lesson(classes=3, width=4, layers=2, rate=0.01, noise=0.1, seed=0)
+    short.train(milliseconds=1, most=2)
+    short.regions()
+    short.accuracy_on_new_points()

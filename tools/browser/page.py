@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
         wheel = Path(arguments[0]) if arguments else newest_wheel() or wheel_without_kernels(Path(folder))
         compiled = PLACE / "pyodide" / wheel.name
         compiler = Path(__file__).with_name("compile.mjs")
-        subprocess.run(["node", compiler, runtime.PLACE, wheel, compiled], check=True)
+        subprocess.run(["node", compiler, runtime.PLACE, numpy, wheel, PLACE / "spiral.py", compiled], check=True)
     names = {"numpy": f"pyodide/{numpy.name}", "nnx": f"pyodide/{compiled.name}"}
     (PLACE / "manifest.json").write_text(json.dumps(names, indent=4) + "\n")
     report()

@@ -1,7 +1,7 @@
 """Fetches what the page runs on, below build/pyodide: Pyodide's runtime from npm, and NumPy compiled for it.
 
-NumPy's wheel comes from Pyodide's distribution, or from a folder named in ``NNX_DEMO_WHEELS``. Wherever it came from, it
-must have the checksum in Pyodide's lock file.
+NumPy's wheel comes from Pyodide's distribution, or from a folder named in ``NNX_DEMO_WHEELS``. Wherever it came from,
+it must have the checksum in Pyodide's lock file.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _runtime() -> list[Path]:
 
 def _numpy() -> Path:
     entry = lock()["packages"]["numpy"]
-    path = PLACE / entry["file_name"]
+    path = PLACE / str(entry["file_name"])
     if path.exists() and _has_sum(path.read_bytes(), entry):
         return path
     for folder in os.environ.get("NNX_DEMO_WHEELS", "").split(os.pathsep):

@@ -1,8 +1,8 @@
 """Compiles nnx's wheel for Pyodide with the Emscripten on the PATH: python tools/browser/wheel.py.
 
-It needs the CPython that Pyodide is, to the minor version, with its headers (Debian: python3-dev), and in it setuptools,
-Cython and the NumPy that Pyodide has, to the minor version. ``pyodide build`` makes the same wheel where Pyodide's own build environment can be downloaded; all that
-this takes of Pyodide is its runtime, which says how CPython was compiled, and NumPy's wheel, for NumPy's headers.
+It needs Pyodide's version of CPython with its headers (Debian: python3-dev). Installed in it must be setuptools, Cython
+and Pyodide's version of NumPy. ``pyodide build`` makes the same wheel where Pyodide's build environment can be
+downloaded. This takes only the runtime, which says how CPython was compiled, and NumPy's wheel, for its headers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def main(folder: Path) -> None:
     info = runtime.lock()["info"]
     wanted = ".".join(info["python"].split(".")[:2])
     if wanted != f"{sys.version_info[0]}.{sys.version_info[1]}":
-        sys.exit(f"Pyodide {runtime.VERSION} is Python {wanted}, this is {sys.version.split()[0]}. Run it with {wanted}.")
+        here = sys.version.split()[0]
+        sys.exit(f"Pyodide {runtime.VERSION} is Python {wanted}, this is {here}. Run it with Python {wanted}.")
     if shutil.which("emcc") is None:
         sys.exit("There is no emcc on the PATH. Install Emscripten (Debian: emscripten).")
     numpy_there = runtime.lock()["packages"]["numpy"]["version"]

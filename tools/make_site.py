@@ -255,20 +255,13 @@ def run(*command: str) -> None:
         raise SystemExit(f"This failed: {' '.join(command)}")
 
 
-def sphinx(builder: str, folder: Path) -> None:
+def sphinx(builder: str, folder: Path, *tags: str) -> None:
     """Let Sphinx make something of all pages, each warning an error."""
     run(
-        *(sys.executable, "-m", "sphinx", "--builder", builder, "--fail-on-warning", "--keep-going", "--nitpicky"),
-        *(
-            "--quiet",
-            "--fresh-env",
-            "--conf-dir",
-            str(DOCS),
-            "--doctree-dir",
-            str(BUILD / "doctrees"),
-            str(PAGES),
-            str(folder),
-        ),
+        *(sys.executable, "-m", "sphinx", "--builder", builder, "--conf-dir", str(DOCS)),
+        *("--fail-on-warning", "--keep-going", "--nitpicky", "--quiet", "--fresh-env"),
+        *("--doctree-dir", str(BUILD / "doctrees"), *(f"--tag={tag}" for tag in tags)),
+        *(str(PAGES), str(folder)),
     )
 
 
@@ -290,9 +283,10 @@ def main() -> None:
         sphinx("linkcheck", BUILD / "links")
         return
     shutil.rmtree(SITE, ignore_errors=True)  # pages that are no more
-    sphinx("html", SITE)
     demo = ROOT / "build" / "demo"
-    if demo.is_dir():
+    has_demo = (demo / "index.html").is_file()
+    sphinx("html", SITE, *["demo"] * has_demo)
+    if has_demo:
         shutil.copytree(demo, SITE / "demo", dirs_exist_ok=True)
     (SITE / ".nojekyll").touch()  # else GitHub Pages leaves out folders such as _static
     refuse("Links to nothing:", dead_links())

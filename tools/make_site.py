@@ -113,7 +113,7 @@ class Layout:
     def place_of(self, found: Path) -> str:
         """Return where a file of the repository is on the site; one that pages show is put there."""
         name = found.relative_to(ROOT).as_posix()
-        if found.is_relative_to(DOCS):
+        if found.is_relative_to(DOCS) and found.suffix not in LANGUAGES:
             return found.relative_to(DOCS).as_posix()
         if name in PROJECT or name in IN_PLACE_OF:
             return PROJECT.get(name) or IN_PLACE_OF[name]
@@ -142,7 +142,7 @@ def lay_out() -> None:
     layout = Layout()
     for source in sorted(DOCS.rglob("*")):
         place = source.relative_to(DOCS).as_posix()
-        if source.is_dir() or place.startswith("_") or source.suffix in (".py", ".pyc"):
+        if source.is_dir() or place.startswith("_") or source.suffix in (*LANGUAGES, ".pyc"):
             continue
         if source.suffix == ".md":
             layout.page(source, place)

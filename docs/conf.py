@@ -21,6 +21,7 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 sys.path.insert(0, str(DOCS / "_extensions"))
 matplotlib.use("agg")
+os.environ["TQDM_DISABLE"] = "1"  # progress bars fill pages with lines
 
 project = "nnx"
 author = "The nnx maintainers"
@@ -46,10 +47,7 @@ highlight_language = "default"  # Python where it is, else plain text
 
 # Markdown
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist", "html_image"]
-myst_dmath_allow_labels = False
-myst_dmath_double_inline = True
-myst_dmath_allow_space = False
+myst_enable_extensions = ["colon_fence", "deflist", "html_image"]
 myst_heading_anchors = 4
 suppress_warnings = ["config.cache"]  # the gallery's settings hold functions
 

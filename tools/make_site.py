@@ -113,7 +113,7 @@ class Layout:
     def place_of(self, found: Path) -> str:
         """Return where a file of the repository is on the site; one that pages show is put there."""
         name = found.relative_to(ROOT).as_posix()
-        if found.is_relative_to(DOCS):
+        if found.is_relative_to(DOCS) and found.suffix not in LANGUAGES:
             return found.relative_to(DOCS).as_posix()
         if name in PROJECT or name in IN_PLACE_OF:
             return PROJECT.get(name) or IN_PLACE_OF[name]
@@ -142,7 +142,7 @@ def lay_out() -> None:
     layout = Layout()
     for source in sorted(DOCS.rglob("*")):
         place = source.relative_to(DOCS).as_posix()
-        if source.is_dir() or place.startswith("_") or source.suffix in (".py", ".pyc"):
+        if source.is_dir() or place.startswith("_") or source.suffix in (*LANGUAGES, ".pyc"):
             continue
         if source.suffix == ".md":
             layout.page(source, place)
@@ -255,20 +255,13 @@ def run(*command: str) -> None:
         raise SystemExit(f"This failed: {' '.join(command)}")
 
 
-def sphinx(builder: str, folder: Path) -> None:
+def sphinx(builder: str, folder: Path, *tags: str) -> None:
     """Let Sphinx make something of all pages, each warning an error."""
     run(
-        *(sys.executable, "-m", "sphinx", "--builder", builder, "--fail-on-warning", "--keep-going", "--nitpicky"),
-        *(
-            "--quiet",
-            "--fresh-env",
-            "--conf-dir",
-            str(DOCS),
-            "--doctree-dir",
-            str(BUILD / "doctrees"),
-            str(PAGES),
-            str(folder),
-        ),
+        *(sys.executable, "-m", "sphinx", "--builder", builder, "--conf-dir", str(DOCS)),
+        *("--fail-on-warning", "--keep-going", "--nitpicky", "--quiet", "--fresh-env"),
+        *("--doctree-dir", str(BUILD / "doctrees"), *(f"--tag={tag}" for tag in tags)),
+        *(str(PAGES), str(folder)),
     )
 
 
@@ -290,9 +283,10 @@ def main() -> None:
         sphinx("linkcheck", BUILD / "links")
         return
     shutil.rmtree(SITE, ignore_errors=True)  # pages that are no more
-    sphinx("html", SITE)
     demo = ROOT / "build" / "demo"
-    if demo.is_dir():
+    has_demo = (demo / "index.html").is_file()
+    sphinx("html", SITE, *["demo"] * has_demo)
+    if has_demo:
         shutil.copytree(demo, SITE / "demo", dirs_exist_ok=True)
     (SITE / ".nojekyll").touch()  # else GitHub Pages leaves out folders such as _static
     refuse("Links to nothing:", dead_links())

@@ -19,7 +19,7 @@ fuzz: build/trust/ready
 	build/trust/bin/python trust --only files arrays --forever --seed $$(date +%s)
 
 # The suite on kernels with address and undefined-behaviour sanitizers; make sanitize TESTS="tests/test_plan_binding.py" some of it.
-TESTS ?= -n auto tests
+TESTS ?= -n auto --cases all tests
 sanitize:
 	python=$(python) bash tools/sanitize.sh $(TESTS)
 

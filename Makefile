@@ -39,7 +39,7 @@ build/browser/node_modules/playwright-core/package.json:
 	npm install --silent --no-save --prefix build/browser playwright-core
 
 # The suite on kernels with address and undefined-behaviour sanitizers; make sanitize TESTS="tests/test_plan_binding.py" some of it.
-TESTS ?= -n auto tests
+TESTS ?= -n auto --cases all tests
 sanitize:
 	python=$(python) bash tools/sanitize.sh $(TESTS)
 

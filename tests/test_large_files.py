@@ -80,6 +80,7 @@ def test_rows_to_test_on_are_not_trained_on(folder):
     assert len(small.encode(small.learn({"target": "churn"}, 0.5, 0)).X_test) < 60
 
 
+@pytest.mark.long("trains twice on a large file")
 def test_nnx_train_says_so_and_comes_to_the_same(folder, capsys, monkeypatch):
     command = ["train", "customers.csv", "--target", "churn", "--epochs", "40", "--seed", "1"]
     assert main([*command, "-o", "large.safetensors"]) == 0

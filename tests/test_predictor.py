@@ -120,6 +120,7 @@ def test_zeros_have_the_same_sign_alone_and_in_any_batch(sizes, last, dtype):
         assert np.concatenate(parts).tobytes() == together.tobytes()
 
 
+@pytest.mark.long("makes 4,500 layers")
 def test_very_many_narrow_layers_do_not_go_through_as_lines():
     """Their biases, a line each, would not fit the memory that kernels have."""
     model = nnx.Model()

@@ -793,6 +793,7 @@ def test_all_names_that_a_file_lacks_are_told_at_once(write):
     )
 
 
+@pytest.mark.long("a table has to be wide for this to be seen")
 def test_wide_tables_are_read_in_linear_time(write):
     """30,000 columns, as of genes; a step for each pair of columns would take minutes."""
     names = [f"g{i}" for i in range(30_000)]

@@ -231,6 +231,7 @@ def test_a_constant_target():
     assert np.abs(fitted.ensemble.predict(X)).max() < 0.5
 
 
+@pytest.mark.long("learns very many columns")
 def test_many_more_columns_than_rows():
     X = np.random.default_rng(0).normal(size=(100, 5000)).astype(np.float32)
     y = (X[:, 0] > 0).astype(np.intp)

@@ -29,6 +29,7 @@ def run(script: str, *arguments: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.long("starts a process that reads hundreds of files")
 def test_mutants_of_files_are_refused_or_right():
     pytest.importorskip("resource")  # which limits the memory
     found = run("mutants.py", "--cases", "400", "--seed", "3")
@@ -44,6 +45,7 @@ def test_arrays_in_disguise_are_refused_or_right():
     assert min(found["refused"], found["accepted"]) > 100
 
 
+@pytest.mark.long("tries promises of each kind")
 def test_the_command_prints_a_table_and_keeps_it(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- trust: begin -->\nold\n<!-- trust: end -->\nafter\n")
@@ -206,6 +208,7 @@ def test_hostile_descriptions_are_refused_in_little_memory(tmp_path, name):
     assert most_memory(tmp_path / "file", sentence) < len(header) + (64 << 20)
 
 
+@pytest.mark.long("files of 64 MB")
 def test_the_largest_header_and_description_are_refused_in_64_mb(tmp_path):
     """Of the two forms that take most memory a byte, as much as there may be."""
     pairs = ",".join(f'"{i:x}":0.5' for i in range(199_000))

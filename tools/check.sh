@@ -24,10 +24,12 @@ environment() { # NAME WHAT...: an environment with what is named, and its progr
 }
 reuse() { PATH="$place/$1/bin:$system_path"; }
 
-step() { # NAME: runs what the function of that name does, and keeps its output for the end
-    local name=$1 code=0 began=$SECONDS
-    (set -e; "$name") > "$place/steps/$name" 2>&1 &
-    wait $! || code=$?
+step() { # NAME: runs the function of that name, and keeps its output for the end
+    local name=$1 code began=$SECONDS
+    set +e # not `|| code=$?`: behind that, nothing within would end the function
+    (set -e; "$name") > "$place/steps/$name" 2>&1
+    code=$?
+    set -e
     echo "$code" > "$place/steps/$name.code"
     printf '%-18s %s after %d s\n' "$name" "$([[ $code == 0 ]] && echo passed || echo FAILED)" $((SECONDS - began))
 }
@@ -75,17 +77,17 @@ plain_c() {
         grep -q "/$file\$" "$place/sdist.files"
     done
     CFLAGS=-DNNX_PLAIN python -m pip install -q "$(echo "$place"/dist/*.tar.gz)[test]"
-    NNX_BACKEND=native-baseline python -m pytest -q -n auto "${kernel_tests[@]}" # the one variant that such compilers get
+    NNX_BACKEND=native-baseline python -m pytest -q -n auto --cases all "${kernel_tests[@]}" # the one variant that such compilers get
 }
 clang() {
     environment clang ziglang # Clang, as PyPI has it
     zig=$(python -c "import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).with_name('zig'))")
     copy clang
     CC="$zig cc" LDSHARED="$zig cc -shared" python -m pip install -q -e "$place/clang.tree[test]"
-    CLANG="$zig cc" python -m pytest -q -n auto --backends all "${kernel_tests[@]}" tests/test_c_source.py
+    CLANG="$zig cc" python -m pytest -q -n auto --cases all --backends all "${kernel_tests[@]}" tests/test_c_source.py
 }
 sanitizers() { # the argument checks, the edges of plans and the files
-    SANITIZE_DIR=$place/sanitize python=$python NNX_BACKEND=native PATH=$system_path bash tools/sanitize.sh -n auto \
+    SANITIZE_DIR=$place/sanitize python=$python NNX_BACKEND=native PATH=$system_path bash tools/sanitize.sh -n auto --cases all \
         tests/test_plan_binding.py tests/test_memory.py tests/test_bad_input.py tests/test_storage.py tests/test_plan_repeat.py \
         tests/test_matrix_units.py
 }
@@ -128,7 +130,6 @@ others=($(chosen checkers examples promises))
 all=("${suite[@]}" "${builds[@]}" "${others[@]}")
 ((${#all[@]})) || { echo "There is no step $*." >&2; exit 2; }
 
-trap 'trap - INT TERM; kill 0' INT TERM # what runs in the background does not hear of Ctrl-C
 if ((${#suite[@]} + ${#others[@]})); then # one build serves them all
     environment wheel
     NNX_REQUIRE_EXTENSIONS=1 python -m pip wheel -q --no-deps --wheel-dir "$place/dist" .
@@ -136,10 +137,13 @@ if ((${#suite[@]} + ${#others[@]})); then # one build serves them all
     environment all "${wheel}[dev]"
 fi
 row() { for name in "$@"; do step "$name"; done; }
+set -m # without job control, what runs in the background ignores Ctrl-C, and tests press it
+trap 'kill -- $(jobs -p | sed s/^/-/); exit 130' INT TERM
 row "${suite[@]}" &
 row "${builds[@]}" &
 row "${others[@]}" &
 wait
+set +m
 
 failed=()
 for name in "${all[@]}"; do

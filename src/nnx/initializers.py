@@ -85,11 +85,11 @@ def parameters(
     dtype: DTypeLike,
     weight_initializer: Any,
     bias_initializer: Any,
-    generator: Any = np.random,
+    generator: Any = None,
 ) -> tuple[Array, Array]:
     """Return initial weights (n_inputs, n_neurons) and biases (1, n_neurons) by initializers that `kept` knows.
 
-    Names draw from the ``generator``: NumPy's global one, or a RandomState.
+    Names draw from the ``generator``, a RandomState; by default from NumPy's global one.
     """
     fans = int(n_inputs), int(n_neurons)
     if bias_initializer is None or bias_initializer == "book":
@@ -101,7 +101,7 @@ def parameters(
 
 
 def initial_weights(
-    where: str, shape: tuple[int, int], dtype: DTypeLike, initializer: Any, generator: Any = np.random
+    where: str, shape: tuple[int, int], dtype: DTypeLike, initializer: Any, generator: Any = None
 ) -> Array:
     """Return initial weights by an initializer that `kept` knows: fan_in is the number of rows, fan_out of columns."""
     initializer = "book" if initializer is None else initializer
@@ -119,7 +119,8 @@ def _initial(
 ) -> Array:
     """Return a new C-ordered array of the shape and dtype."""
     if isinstance(initializer, str):
-        return np.array(_drawn(initializer, shape, fans, generator), dtype, order="C")
+        source = np.random if generator is None else generator  # looked up here: NumPy loads it at its first use
+        return np.array(_drawn(initializer, shape, fans, source), dtype, order="C")
     if callable(initializer):
         values = check.plain(where, f"what {name} returns", initializer(shape))
         if values.shape != shape:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NoReturn
@@ -64,7 +63,7 @@ def replacing(where: str, path: Path) -> Iterator[BinaryIO]:
     """
     target = writable(where, path)
     folder = os.path.dirname(target)
-    temporary = f"{_temporary_prefix(target)}{secrets.token_hex(8)}.tmp"
+    temporary = f"{_temporary_prefix(target)}{os.urandom(8).hex()}.tmp"
     try:
         with open(temporary, "xb") as file:
             _lock(file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 import threading
 from collections import deque
@@ -14,9 +13,9 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
-SIGINT = int(signal.SIGINT)
 #: The functions without the enumerations that `signal` puts around them, which cost more than a small network's step.
 _signal = importlib.import_module("_signal" if "_signal" in sys.builtin_module_names else "signal")
+SIGINT = int(_signal.SIGINT)
 
 
 def at_once(calls: Iterable[partial[Any]]) -> None:
@@ -61,8 +60,8 @@ class Interrupt:
         _of_thread.event = None  # only the outermost one answers: what a callback trains meanwhile is not left half-way
         self._thread = threading.get_ident()
         self._is_main = self._thread == threading.main_thread().ident
-        self._installed = self._is_main and _signal.getsignal(SIGINT) is signal.default_int_handler
-        self._calls = [partial(_signal.signal, SIGINT, signal.default_int_handler)] if self._installed else []
+        self._installed = self._is_main and _signal.getsignal(SIGINT) is _signal.default_int_handler
+        self._calls = [partial(_signal.signal, SIGINT, _signal.default_int_handler)] if self._installed else []
         if self._is_main:
             self._calls.append(partial(self.entered.remove, self))
         try:

@@ -10,13 +10,15 @@ import numpy as np
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
+#: NumPy 1 keeps the caller's state on the errstate object, which threads would share.
+SHARES_STATE = int(np.__version__.partition(".")[0]) < 2
+
 
 def quiet(kernel: Kernel) -> Kernel:
     """Run a kernel whose arithmetic could warn without floating-point warnings (0.7 µs a call)."""
-    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+    if not SHARES_STATE:
         return np.errstate(all="ignore")(kernel)
 
-    # NumPy 1 keeps the caller's state on the errstate object, which threads would share.
     @functools.wraps(kernel)
     def run(*args: object) -> object:
         with np.errstate(all="ignore"):

@@ -2,7 +2,7 @@
 
 python ?= python3
 
-.PHONY: trust fuzz sanitize
+.PHONY: trust fuzz sanitize mutants
 
 # The promises of docs/internals/reliability.md, some ten minutes; make trust SHARE=0.1 tries a tenth of the cases.
 SHARE ?= 1
@@ -17,6 +17,13 @@ fuzz: build/trust/ready
 TESTS ?= -n auto tests
 sanitize:
 	python=$(python) bash tools/sanitize.sh $(TESTS)
+
+# Faults seeded into src/nnx, one at a time, and how many of them the tests find; make mutants SEED=1 draws others.
+SAMPLE ?= 500
+SEED ?= 0
+mutants: build/trust/ready
+	build/trust/bin/python -m pip install -q '.[mutants]'
+	build/trust/bin/python tools/mutants.py --sample $(SAMPLE) --seed $(SEED)
 
 build/trust/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -name '*.h')
 	$(python) -m venv build/trust

@@ -145,7 +145,8 @@ def test_the_seed_is_for_the_weights_and_the_split_seed_for_the_split(capsys):
     zeros = ("--seed", "0", "--split-seed", "0")
     for name, seeds in {"": (), "00": zeros, "10": ("--seed", "1"), "01": ("--split-seed", "1")}.items():
         train(capsys, "prices.csv", "--target", "price", *POOR, *seeds, "-o", f"{name}.model")
-        found[name] = (split_of(f"{name}.model"), nnx.Model.load(f"{name}.model").get_parameters()[0][0].round(6).tolist())
+        weights = nnx.Model.load(f"{name}.model").get_parameters()[0][0]
+        found[name] = (split_of(f"{name}.model"), weights.round(6).tolist())
     assert found[""] == found["00"]
     assert found["10"][0] == found["00"][0]
     assert found["10"][1] != found["00"][1]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnx
-from nnx.cli import main
+from nnx.cli import main, pictures
 
 pytestmark = pytest.mark.one_backend
 
@@ -152,6 +152,19 @@ def test_the_seed_is_for_the_weights_and_the_split_seed_for_the_split(capsys):
     assert found["10"][1] != found["00"][1]
     assert found["01"][0] != found["00"][0]
     assert found["01"][1] == found["00"][1]
+
+
+@pytest.mark.parametrize("arguments", [("pets.csv", "--target", "pet"), ("prices.csv", "--target", "price")])
+def test_the_picture_shows_the_data_and_the_training(capsys, monkeypatch, arguments):
+    pytest.importorskip("matplotlib")
+    figures = []
+    monkeypatch.setattr(pictures, "_save", lambda figure, where, path: figures.append(figure))
+    train(capsys, *arguments, *QUICK, "-o", "m.safetensors")
+    (figure,) = figures
+    data, training = figure.axes[:2]
+    assert data.has_data()
+    assert training.has_data()
+    assert figure.get_suptitle() == f"{arguments[0]}: test data, and the training"
 
 
 @pytest.mark.parametrize(("table", "target"), [("prices", "price"), ("pets", "pet")])

@@ -2,7 +2,7 @@
 
 python ?= python3
 
-.PHONY: check trust fuzz sanitize asv docs linkcheck
+.PHONY: check trust fuzz sanitize asv docs linkcheck mutants
 
 # All that python -m pytest -n auto leaves out: every case, other backends, old versions, other compilers, sanitizers, checkers, examples;
 # make check STEPS="checkers examples" some of it.
@@ -54,6 +54,13 @@ build/docs/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -
 	$(python) -m venv build/docs/env
 	NNX_REQUIRE_EXTENSIONS=1 build/docs/env/bin/python -m pip install -q '.[docs]'
 	touch $@
+
+# Faults seeded into src/nnx, one at a time, and how many of them the tests find; make mutants SEED=1 draws others.
+SAMPLE ?= 500
+SEED ?= 0
+mutants: build/trust/ready
+	build/trust/bin/python -m pip install -q '.[mutants]'
+	build/trust/bin/python tools/mutants.py --sample $(SAMPLE) --seed $(SEED)
 
 build/trust/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -name '*.h')
 	$(python) -m venv build/trust

@@ -61,6 +61,8 @@ def test_the_table_has_a_row_for_every_case_and_says_what_it_depends_on(backend)
     assert rows[-1].startswith("geometric mean ")
     chosen = _kernels.usable[0] if backend == "numpy" else backend
     assert f"backend    {chosen}, float32" in head
+    assert head[-2].split() == ["numpy", chosen, "ratio"]
+    assert head[-1].split() == ["kernel", "shape", *["min", "median"] * 2, "min", "med."]
     assert f"NumPy {np.__version__}" in head[0]
     assert any(line.endswith(", 1 thread") for line in head)
 

@@ -656,6 +656,15 @@ def test_a_predictor_and_float64_give_the_same_file_as_the_model(tmp_path):
     assert (tmp_path / "m.c").read_bytes() == expected
 
 
+def test_the_comment_says_what_the_function_is_the_mean_of(tmp_path):
+    model = classifier()
+    for name, each in {"one": model, "two": nnx.Ensemble([model, classifier()])}.items():
+        each.export_c(tmp_path / f"{name}.c")
+    n_inputs = model.layers[0].weights.shape[0]
+    assert f"one: {n_inputs} inputs, " in (tmp_path / "one.c").read_text()
+    assert f"two: the mean of 2 networks, {n_inputs} inputs, " in (tmp_path / "two.c").read_text()
+
+
 def test_numbers_in_c_have_their_bits(tmp_path):
     values = np.array([0.1, 1e-45, 3.4028235e38, -0.0, 1 / 3, 16777216], np.float32)
     found = [np.float32(text.removesuffix("f")) for text in c_text.floats(values)]

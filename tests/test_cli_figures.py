@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnx
-from nnx.cli import main
+from nnx.cli import main, pictures
 
 pytestmark = pytest.mark.one_backend
 
@@ -142,13 +142,29 @@ def split_of(path):
 
 def test_the_seed_is_for_the_weights_and_the_split_seed_for_the_split(capsys):
     found = {}
-    for name, seeds in {"00": (), "10": ("--seed", "1"), "01": ("--split-seed", "1")}.items():
-        train(capsys, "prices.csv", "--target", "price", *POOR, *seeds, "-o", name)
-        found[name] = (split_of(name), nnx.Model.load(name).get_parameters()[0][0].round(6).tolist())
+    zeros = ("--seed", "0", "--split-seed", "0")
+    for name, seeds in {"": (), "00": zeros, "10": ("--seed", "1"), "01": ("--split-seed", "1")}.items():
+        train(capsys, "prices.csv", "--target", "price", *POOR, *seeds, "-o", f"{name}.model")
+        weights = nnx.Model.load(f"{name}.model").get_parameters()[0][0]
+        found[name] = (split_of(f"{name}.model"), weights.round(6).tolist())
+    assert found[""] == found["00"]
     assert found["10"][0] == found["00"][0]
     assert found["10"][1] != found["00"][1]
     assert found["01"][0] != found["00"][0]
     assert found["01"][1] == found["00"][1]
+
+
+@pytest.mark.parametrize("arguments", [("pets.csv", "--target", "pet"), ("prices.csv", "--target", "price")])
+def test_the_picture_shows_the_data_and_the_training(capsys, monkeypatch, arguments):
+    pytest.importorskip("matplotlib")
+    figures = []
+    monkeypatch.setattr(pictures, "_save", lambda figure, where, path: figures.append(figure))
+    train(capsys, *arguments, *QUICK, "-o", "m.safetensors")
+    (figure,) = figures
+    data, training = figure.axes[:2]
+    assert data.has_data()
+    assert training.has_data()
+    assert figure.get_suptitle() == f"{arguments[0]}: test data, and the training"
 
 
 @pytest.mark.few

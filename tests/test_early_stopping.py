@@ -492,6 +492,8 @@ def of_state(**values):
         of_run(called=True),
         of_run(called=9),
         of_run(stopped=3),
+        of_run(data=["X", "y"]),
+        of_run(backend=7),
         of_run(learning_rate="x"),
         of_run(learning_rate=[1]),
         of_state(wait=-1),
@@ -513,7 +515,7 @@ def of_state(**values):
         put("run.step_loss", np.zeros(3)),
         delete("run.loss"),
     ],
-    ids=range(30),
+    ids=range(32),
 )
 def test_a_hostile_checkpoint_is_refused_with_a_sentence(edit, tmp_path):
     model, X, y, arguments = run_of(nnx.Model)

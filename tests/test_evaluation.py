@@ -83,10 +83,11 @@ def test_score_and_log_loss_are_what_evaluate_finds(rng):
     assert type(model.score(X, y)) is float
 
 
-@pytest.mark.parametrize("form", ["numbers", "column", "one-hot", "floats", "list"])
+@pytest.mark.parametrize("form", ["numbers", "column", "one-hot", "floats", "floats in a column", "list"])
 def test_labels_come_in_every_form_that_training_takes(form, rng):
     y = rng.integers(0, 3, 20)
     forms = {"numbers": y, "column": y[:, None], "one-hot": np.identity(3)[y], "floats": y.astype(float), "list": [*y]}
+    forms["floats in a column"] = forms["floats"][:, None]
     assert classifier().score(logits(y), forms[form]) == 1
 
 
@@ -187,6 +188,12 @@ def test_figures_are_in_the_targets_units_where_a_table_knows_them():
     assert report.r_squared == pytest.approx(plain.r_squared)
     assert report.mean_absolute_error == pytest.approx(50)
     assert report.baseline_root_mean_squared_error == pytest.approx(100 * plain.baseline_root_mean_squared_error)
+
+
+def test_few_outputs_are_printed_one_by_one_and_many_are_not(rng):
+    for n_outputs, lines in ((1, 0), (2, 3), (20, 21), (21, 0)):
+        X = rng.normal(size=(3, n_outputs))
+        assert len(regression(n_outputs).report(X, X + 1).table) == lines
 
 
 def test_several_outputs_are_averaged_and_shown_one_by_one():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
 import nnx
 from nnx._base import memory
 from nnx.cli import main
-from nnx.data import large_files
+from nnx.data import large_files, sources
 from nnx.data.large_files import LargeFile
 
 pytestmark = pytest.mark.one_backend
@@ -78,6 +80,29 @@ def test_rows_to_test_on_are_not_trained_on(folder):
     assert abs(trained_on[:, table.slices[price.name]].mean()) < 1e-6  # the test rows have no part in it
     small = LargeFile("load_csv", "customers.csv", None, None, 4_000)  # whose memory holds fewer
     assert len(small.encode(small.learn({"target": "churn"}, 0.5, 0)).X_test) < 60
+
+
+def test_a_bar_shows_how_much_has_been_read(folder, monkeypatch):
+    bars = []
+
+    class Bar:
+        def __init__(self, total, first, unit):
+            assert (total, first, unit) == (os.path.getsize("customers.csv"), 0, "B")
+            bars.append([total])
+
+        def update(self, n):
+            bars[-1].append(-n)
+
+        def close(self):
+            assert sum(bars[-1]) == 0
+
+    monkeypatch.setattr(sources, "progress_bar", Bar)
+    for least in (os.path.getsize("customers.csv") + 1, os.path.getsize("customers.csv")):
+        monkeypatch.setattr(sources, "LEAST_SHOWN", least)
+        assert not bars
+        file, table = learnt("customers.csv", "churn")
+        file.encode(table)
+    assert len(bars) == 3  # to learn what the columns are, what is in them, and for the samples
 
 
 @pytest.mark.long("trains twice on a large file")

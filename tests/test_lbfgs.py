@@ -207,6 +207,24 @@ def test_a_run_that_ctrl_c_stopped_goes_on_as_if_it_had_not(tmp_path):
     assert len(history) == 12
 
 
+class Tanh(nnx.Activation_Tanh):
+    """An activation of one's own, so that there is no plan."""
+
+    def forward(self, inputs, training):
+        super().forward(inputs, training)
+
+
+@pytest.mark.parametrize("activation", [nnx.Activation_Tanh, Tanh], ids=["compiled", "layer by layer"])
+def test_the_history_tells_data_loss_and_penalty_apart(backend, activation):
+    X, y = data(5, 3, 60, "classes")
+    model = build((5, 6, 3), "classes", activation, l2=1e-2)
+    history, report = train(model, X, y, epochs=3), model.evaluate(X, y, silent=True)
+    np.testing.assert_allclose(history.regularization_loss[-1], model.loss.regularization_loss(), rtol=1e-9)
+    np.testing.assert_allclose(history.data_loss[-1], report["loss"], rtol=1e-9)
+    np.testing.assert_allclose(history.loss, history.data_loss + history.regularization_loss, rtol=1e-9)
+    assert history.accuracy[-1] == report["accuracy"]
+
+
 def test_it_ends_when_it_has_converged_as_a_callback_ends_a_run(capsys):
     X, y = data(5, 2, 60, "classes")
     model = build((5, 2), "classes", l2=0.1)

@@ -212,6 +212,16 @@ def test_other_networks_are_refused(nodes, said, tmp_path):
     assert "\n" not in str(refused.value)
 
 
+def test_samples_of_more_dimensions_must_be_flattened_first(tmp_path):
+    nodes = [("Flatten", ["x"], "f", {}), ("Gemm", ["f", "W", "B"], "y", {})]
+    inputs = [("x", 1, ["n", 3, 1])]
+    path = file_of(tmp_path / "model.onnx", nodes, ONE, inputs)
+    np.testing.assert_allclose(nnx.Model.from_onnx(path).predict(X), X @ W + B, rtol=1e-6)
+    file_of(path, [GEMM, ("Relu", ["h"], "y", {})], ONE, inputs)
+    with pytest.raises(nnx.ModelFileError, match="must take a matrix, .* or flatten its samples first"):
+        nnx.Model.from_onnx(path)
+
+
 def test_one_of_several_outputs(tmp_path):
     nodes = [GEMM, ("Relu", ["h"], "y", {})]
     path = file_of(tmp_path / "model.onnx", nodes, ONE, outputs=("y", "h"))

@@ -299,6 +299,37 @@ def test_what_is_wrong_in_a_block_ends_the_training_after_the_steps_before(data)
         np.testing.assert_array_equal(parameters_of(model)[0], parameters_of(expected)[0])
 
 
+class Flat(nnx.Activation_Linear):
+    """A first layer of one's own, which takes samples of any shape as they are."""
+
+    def forward(self, inputs, training):
+        super().forward(inputs.reshape(len(inputs), -1).astype(np.float32), training)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("later", "found"),
+    [(np.zeros((9, 1, 2), np.int32), r"\(1, 2\) and int32"), (np.zeros((9, 2, 1)), r"\(2, 1\) and float64")],
+    ids=["shape", "dtype"],
+)
+def test_later_rows_fit_below_the_first_ones(data, later, found):
+    X, y = data
+    model = nnx.Model()
+    for layer in (Flat(), nnx.Layer_Dense(2, 3), nnx.Activation_Softmax()):
+        model.add(layer)
+    model.set(
+        loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_SGD(), accuracy=nnx.Accuracy_Categorical()
+    )
+    model.finalize()
+    source = nnx.Blocks.from_iterable(
+        [(X[:80, :, None].astype(np.int32), y[:80]), (later, y[:9])], n_rows=ROWS, window_rows=20
+    )
+    with pytest.raises(
+        ValueError, match=rf"block 1 must have rows of shape \(2, 1\) .* as the first ones, got {found}"
+    ):
+        trained(model, source)
+
+
 def test_a_number_that_is_not_finite_is_found_in_its_step(data):
     X = data[0].copy()
     X[130] = np.inf

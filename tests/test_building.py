@@ -1,0 +1,133 @@
+"""Building: which files a compiled module depends on, and an sdist that is the same wherever it is made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SUFFIXES = {".pyx", ".pxd", ".pxi", ".h"}
+
+setuptools = pytest.importorskip("setuptools", minversion="77")
+pytestmark = pytest.mark.one_backend
+
+
+@pytest.fixture
+def build(monkeypatch):
+    """Return what setup.py defines, in its folder."""
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    monkeypatch.chdir(ROOT)
+    return runpy.run_path("setup.py")
+
+
+def test_a_module_depends_on_every_file_that_it_includes(build):
+    binding = set(build["sources_of"]("src/nnx/_kernels/_native.pyx"))
+    kernels = set(build["sources_of"]("src/nnx/_kernels/native/kernels.pyx"))
+    native = "src/nnx/_kernels/native"
+    assert {f"{native}/argument_checks.pxi", f"{native}/kernels.pxd", f"{native}/plans/repeat.pxi"} <= binding
+    assert {f"{native}/kernels.pxd", f"{native}/simd.h", f"{native}/products/tiles.pxi"} <= kernels
+    assert f"{native}/products/tiles.pxi" not in binding
+    written = {path.relative_to(ROOT).as_posix() for path in (ROOT / "src").rglob("*") if path.suffix in SUFFIXES}
+    assert written == binding | kernels
+
+
+@pytest.fixture
+def builder(build, tmp_path, monkeypatch):
+    """Return a function that builds an extension module in an empty project, and the names of those it compiled."""
+    pytest.importorskip("Cython")
+    monkeypatch.chdir(tmp_path)
+    Path("part.pxi").write_text("ANSWER = 42\n")
+    Path("answers.pyx").write_text('include "part.pxi"\n')
+    compiled = []
+
+    def compile_nothing(self, extension):
+        compiled.append(extension.extra_compile_args[-1])
+        target = Path(self.get_ext_fullpath(extension.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(Path("part.pxi").read_bytes())
+
+    monkeypatch.setattr(build["build_extensions"], "compile", compile_nothing)
+
+    def run(flag="-O1"):
+        compiled.clear()
+        extension = setuptools.Extension("answers", ["answers.pyx"], extra_compile_args=[flag])
+        distribution = setuptools.Distribution({"name": "answers", "ext_modules": [extension]})
+        command = build["build_extensions"](distribution)
+        command.build_lib = "lib"
+        command.ensure_finalized()
+        command.run()
+        (built,) = Path("lib").iterdir()
+        return list(compiled), built.read_text()
+
+    return run
+
+
+def test_only_what_has_changed_is_compiled_again(builder):
+    assert builder() == (["-O1"], "ANSWER = 42\n")
+    assert builder() == ([], "ANSWER = 42\n")
+    shutil.rmtree("lib")
+    assert builder() == ([], "ANSWER = 42\n")
+
+
+def test_another_flag_compiles_again_and_the_first_result_is_kept(builder):
+    builder("-O1")
+    assert builder("-O2")[0] == ["-O2"]
+    assert builder("-O1")[0] == []
+
+
+def test_an_included_file_that_has_changed_is_compiled_even_if_it_looks_older(builder):
+    builder()
+    Path("part.pxi").write_text("ANSWER = 43\n")
+    os.utime("part.pxi", (0, 0))
+    assert builder() == (["-O1"], "ANSWER = 43\n")
+
+
+def test_another_compiler_compiles_again(builder, monkeypatch):
+    builder()
+    monkeypatch.setenv("CFLAGS", "-DNNX_PLAIN")
+    assert builder()[0] == ["-O1"]
+
+
+def sdist(folder: Path, umask: int) -> bytes:
+    """Return the sdist of a small project with nnx's setup.py, made in a folder by somebody with this umask."""
+    package = folder / "src" / "nnx"
+    before = os.umask(umask)
+    try:
+        package.mkdir(parents=True)
+        for name in ("b", "a", "__init__"):
+            (package / f"{name}.py").write_text(f"NAME = {name!r}\n")
+        shutil.copyfile(ROOT / "setup.py", folder / "setup.py")
+        (folder / "pyproject.toml").write_text('[project]\nname = "nnx-core"\nversion = "1.0"\n')
+        (folder / "run.sh").write_text("true\n")
+        (folder / "run.sh").chmod(0o777 & ~umask)
+        (folder / "MANIFEST.in").write_text("include run.sh\n")
+        environment = {**os.environ, "NNX_DISABLE_EXTENSIONS": "1", "SOURCE_DATE_EPOCH": "1700000000"}
+        environment.pop("NNX_REQUIRE_EXTENSIONS", None)
+        command = [sys.executable, "setup.py", "-q", "sdist"]
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    finally:
+        os.umask(before)
+    (made,) = (folder / "dist").iterdir()
+    return made.read_bytes()
+
+
+def test_the_sdist_is_the_same_in_another_folder_with_another_umask(tmp_path):
+    first, second = sdist(tmp_path / "first", 0o022), sdist(tmp_path / "another folder", 0o077)
+    assert hashlib.sha256(first).hexdigest() == hashlib.sha256(second).hexdigest()
+    (tmp_path / "made.tar.gz").write_bytes(first)
+    with tarfile.open(tmp_path / "made.tar.gz") as archive:
+        members = {member.name.partition("/")[2]: member for member in archive.getmembers()}
+    assert list(members) == sorted(members)
+    assert {"PKG-INFO", "src/nnx/a.py"} <= set(members)
+    assert {member.mtime for member in members.values()} == {1700000000}
+    assert {(member.uid, member.gid, member.uname) for member in members.values()} == {(0, 0, "")}
+    assert members["run.sh"].mode == 0o755
+    assert members["src/nnx/a.py"].mode == 0o644

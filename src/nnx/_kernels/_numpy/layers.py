@@ -116,7 +116,8 @@ def dropout_mask(mask: Array, keep: float, seed: int, forwards: int) -> None:
             continue
         # In one dimension: np.nonzero of a matrix takes as long as the words.
         at, columns = np.divmod(np.flatnonzero(halves == upper), rows.shape[1])
-        others = _words(columns // 8 + LOWER_BLOCKS, start + at, seed, forwards)
+        blocks = columns.astype(np.uint64) // 8 + LOWER_BLOCKS  # unsigned: 32-bit systems index with 32 bits
+        others = _words(blocks, start + at, seed, forwards)
         decisive = _halves(others).reshape(len(at), 8)[np.arange(len(at)), columns % 8]
         rows[at, columns] = np.where(decisive < lower, scale, 0)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import doctest
+import html
 import importlib
 import os
 import pkgutil
@@ -265,6 +266,13 @@ def sphinx(builder: str, folder: Path, *tags: str) -> None:
     )
 
 
+def lead_home(page: Path, address: str) -> None:
+    """Let the links of the page that stands in for missing ones start at the site's address, wherever it is shown."""
+    if address:
+        base = f'<head>\n    <base href="{html.escape(address, quote=True)}">'
+        page.write_text(page.read_text(encoding="utf-8").replace("<head>", base, 1), encoding="utf-8")
+
+
 def refuse(what: str, lines: Iterator[str]) -> None:
     """Stop if there are any lines, and show them."""
     found = list(lines)
@@ -286,6 +294,7 @@ def main() -> None:
     demo = ROOT / "build" / "demo"
     has_demo = (demo / "index.html").is_file()
     sphinx("html", SITE, *["demo"] * has_demo)
+    lead_home(SITE / "404.html", os.environ.get("NNX_SITE", ""))
     if has_demo:
         shutil.copytree(demo, SITE / "demo", dirs_exist_ok=True)
     (SITE / ".nojekyll").touch()  # else GitHub Pages leaves out folders such as _static

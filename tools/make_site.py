@@ -215,7 +215,7 @@ RUN_PAGE = """
 import doctest, re, sys, warnings
 warnings.simplefilter("ignore")
 text = re.sub(r"^ *```.*$", "", open(sys.argv[1], encoding="utf-8").read(), flags=re.MULTILINE)
-test = doctest.DocTestParser().get_doctest(text, {}, sys.argv[1], sys.argv[1], 0)
+test = doctest.DocTestParser().get_doctest(text, {"__name__": "__main__"}, sys.argv[1], sys.argv[1], 0)
 sys.exit(doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test).failed > 0)
 """
 

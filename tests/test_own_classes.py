@@ -382,3 +382,19 @@ def test_a_subclass_of_a_loss_gets_the_targets_as_they_are():
     model = build(nnx.Layer_Dense(2, 3), nnx.Activation_Softmax(), loss=Own_Loss())
     model.train(X, np.identity(3)[Y], print_every=None)
     assert seen == [(90, 3)]
+
+
+def test_a_layer_from_code_without_a_module_is_one_like_any_other():
+    names: dict[str, type] = {}
+    code = """
+class Twice:
+    def forward(self, inputs, training):
+        self.output = 2 * inputs
+
+    def backward(self, dvalues):
+        self.dinputs = 2 * dvalues
+"""
+    exec(code, names)
+    assert names["Twice"].forward.__module__ is None
+    model = build(names["Twice"](), nnx.Layer_Dense(2, 3), nnx.Activation_Softmax())
+    assert model.predict(X).shape == (90, 3)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import doctest
+import html
 import importlib
 import os
 import pkgutil
@@ -209,17 +210,22 @@ def dead_links() -> Iterator[str]:
 # Examples
 
 
+#: Runs the examples of one page, as a program of its own. Fences become empty lines, which end what is expected.
+RUN_PAGE = """
+import doctest, re, sys, warnings
+warnings.simplefilter("ignore")
+text = re.sub(r"^ *```.*$", "", open(sys.argv[1], encoding="utf-8").read(), flags=re.MULTILINE)
+test = doctest.DocTestParser().get_doctest(text, {"__name__": "__main__"}, sys.argv[1], sys.argv[1], 0)
+sys.exit(doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test).failed > 0)
+"""
+
+
 def failures_of_pages() -> Iterator[str]:
     """Run the pages' examples, each page in an empty folder; yield the names of those that fail."""
     for page in sorted(DOCS.rglob("*.md")):
         if ">>> " in page.read_text(encoding="utf-8"):
-            code = (
-                "import doctest, sys, warnings; warnings.simplefilter('ignore'); "
-                "sys.exit(doctest.testfile(sys.argv[1], module_relative=False, "
-                "optionflags=doctest.NORMALIZE_WHITESPACE).failed > 0)"
-            )
             with tempfile.TemporaryDirectory() as folder:
-                done = subprocess.run([sys.executable, "-c", code, str(page)], cwd=folder)
+                done = subprocess.run([sys.executable, "-c", RUN_PAGE, str(page)], cwd=folder)
             if done.returncode:
                 yield str(page.relative_to(ROOT))
 
@@ -265,6 +271,13 @@ def sphinx(builder: str, folder: Path, *tags: str) -> None:
     )
 
 
+def lead_home(page: Path, address: str) -> None:
+    """Let the links of the page that stands in for missing ones start at the site's address, wherever it is shown."""
+    if address:
+        base = f'<head>\n    <base href="{html.escape(address, quote=True)}">'
+        page.write_text(page.read_text(encoding="utf-8").replace("<head>", base, 1), encoding="utf-8")
+
+
 def refuse(what: str, lines: Iterator[str]) -> None:
     """Stop if there are any lines, and show them."""
     found = list(lines)
@@ -286,6 +299,7 @@ def main() -> None:
     demo = ROOT / "build" / "demo"
     has_demo = (demo / "index.html").is_file()
     sphinx("html", SITE, *["demo"] * has_demo)
+    lead_home(SITE / "404.html", os.environ.get("NNX_SITE", ""))
     if has_demo:
         shutil.copytree(demo, SITE / "demo", dirs_exist_ok=True)
     (SITE / ".nojekyll").touch()  # else GitHub Pages leaves out folders such as _static

@@ -18,7 +18,8 @@ def widths_of(layer: Any) -> Widths | None:
     tell, whatever it is derived from.
     """
     forward = getattr(type(layer), "forward", None)
-    if not getattr(forward, "__module__", "").startswith("nnx.") or "forward" in getattr(layer, "__dict__", {}):
+    module = getattr(forward, "__module__", None) or ""  # a function that was made by exec may have none
+    if not module.startswith("nnx.") or "forward" in getattr(layer, "__dict__", {}):
         return None
     if not hasattr(layer, "_widths"):
         return None, None

@@ -151,7 +151,7 @@ def test_the_seed_is_for_the_weights_and_the_split_seed_for_the_split(capsys):
     assert found["01"][1] == found["00"][1]
 
 
-@pytest.mark.few
+@pytest.mark.long("trains many networks")
 @pytest.mark.parametrize(("table", "target"), [("prices", "price"), ("pets", "pet")])
 def test_repeated_runs_take_other_seeds_and_splits_and_print_mean_and_spread(capsys, table, target):
     alone, scores = [], []

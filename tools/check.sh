@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What `python -m pytest -n auto` leaves out, and all that is no test: make check. Three rows of steps run side by side; each
 # step that fails is named at the end.
-#   suite     all cases on the best backend and on one other; NumPy's kernels after nnfs.init(); the baseline's kernels with the
+#   suite     all cases on the best backend, few on others; NumPy's kernels after nnfs.init(); the baseline's kernels with the
 #             oldest NumPy and scikit-learn
 #   builds    nothing compiled; plain C from the sdist; Clang; GCC's sanitizers
 #   others    the checkers, the examples, a share of make trust

@@ -60,7 +60,7 @@ kernel_tests=(tests/test_kernels.py tests/test_products.py tests/test_memory.py 
 copy() { # NAME: a copy of the sources
     rm -rf "$place/$1.tree"
     mkdir "$place/$1.tree"
-    tar c --exclude='*.so' --exclude=__pycache__ $(ls -d setup.py pyproject.toml MANIFEST.in README.md LICENSE src) | tar x -C "$place/$1.tree"
+    tar c --exclude='*.so' --exclude=__pycache__ setup.py pyproject.toml MANIFEST.in README.md LICENSE src | tar x -C "$place/$1.tree"
 }
 nothing_compiled() {
     copy pure

@@ -694,6 +694,7 @@ def test_the_page_s_example_runs(tmp_path, compiler, monkeypatch, capsys):
     np.testing.assert_allclose(found, [expected, expected], atol=1e-5)
 
 
+@pytest.mark.long("predicts 10,000 images")
 @pytest.mark.usefixtures("compiled")
 def test_weights_of_8_bits_cost_fashion_mnist_little(tmp_path, request):
     (train, y, test, labels), n = fashion_mnist_data(request), 128

@@ -741,6 +741,7 @@ def test_predictions_have_as_many_digits_as_the_target_needs(tmp_path):
     assert all(re.fullmatch(r"-?0\.\d{13}", value) for value in predicted)
 
 
+@pytest.mark.long("starts several processes: pipes are between them")
 def test_predictions_in_a_pipe_are_utf_8_as_in_a_file(tmp_path, rng):
     rows = [f"{value:.3f},{'東京' if value > 0 else '大阪'}" for value in rng.normal(size=50)]
     (tmp_path / "towns.csv").write_text("\n".join(["x,town", *rows]) + "\n", encoding="utf-8")
@@ -931,6 +932,7 @@ def test_no_command_shows_the_help_and_version_the_version():
     assert run("--version").stdout == f"nnx {nnx.__version__}\n"
 
 
+@pytest.mark.long("starts several processes: pipes are between them")
 @pytest.mark.skipif(os.name != "posix", reason="uses a shell pipe")
 def test_a_reader_that_leaves_early_gets_no_traceback():
     command = f"for i in 1 2 3 4 5; do {sys.executable} -m nnx info | head -0; done"
@@ -978,6 +980,7 @@ def test_the_vocabularys_names_can_be_chosen(tmp_path, capsys):
     assert model.optimizer.decay == 0
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("schedule", ["cosine", "exponential", "onecycle", "polynomial", "step", "warmup"])
 def test_every_schedule_trains_even_a_run_of_one_step(schedule, tmp_path, capsys):
     model, _, _ = trained(tmp_path, capsys, "sine", "--samples", "9", "--epochs", "1", "--schedule", schedule)

@@ -85,6 +85,7 @@ def test_the_default_is_the_default_effort(capsys, monkeypatch):
     assert seen == ["default"]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("given", [["--layers", "8"], ["--epochs", "2"], ["--rate", "0.01"], ["--patience", "2"]])
 def test_options_of_one_network_mean_one_network(capsys, given):
     out = train(capsys, "pets.csv", "--target", "pet", *given).out
@@ -153,6 +154,7 @@ def odd(rng, what):
     write("odd.csv", ",".join(columns), (map(str, row) for row in zip(*columns.values(), strict=True)))
 
 
+@pytest.mark.few("what")
 @pytest.mark.parametrize("given", [FAST, ("--epochs", "2"), (*FAST, "--folds", "2")])
 @pytest.mark.parametrize("what", ["plain", "gaps", "constant", "rare", "rarer", "categories", "few"])
 def test_an_odd_table_gives_a_model_or_a_sentence(capsys, rng, what, given):

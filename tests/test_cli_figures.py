@@ -167,7 +167,7 @@ def test_the_picture_shows_the_data_and_the_training(capsys, monkeypatch, argume
     assert figure.get_suptitle() == f"{arguments[0]}: test data, and the training"
 
 
-@pytest.mark.few
+@pytest.mark.long("trains many networks")
 @pytest.mark.parametrize(("table", "target"), [("prices", "price"), ("pets", "pet")])
 def test_repeated_runs_take_other_seeds_and_splits_and_print_mean_and_spread(capsys, table, target):
     alone, scores = [], []

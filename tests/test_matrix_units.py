@@ -635,6 +635,7 @@ def parameters_after(epochs, interrupted_after=None):
     return model.optimizer.iterations, [array.tobytes() for pair in model.get_parameters() for array in pair]
 
 
+@pytest.mark.long("repeats a product until signals have met it")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
 def test_signals_that_are_handled_meanwhile_change_nothing(units):
     expected, seen = parameters_after(100), []

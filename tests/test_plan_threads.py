@@ -729,6 +729,7 @@ def test_a_step_allocates_nothing_but_its_part_of_the_history(compiled, monkeypa
     assert many - few <= (steps - 400) * (HISTORY + 2) * 17 / 16 + 10_000
 
 
+@pytest.mark.long("memory grows slowly, so it takes many trainings")
 def test_many_trainings_of_one_step_allocate_nothing_that_stays(compiled):
     model = build(TINY)
     X, y = data_for(TINY, 8)

@@ -113,6 +113,7 @@ def test_no_rank_waits_for_one_that_fails_and_all_say_why(mpiexec):
     assert found["epochs then"] == [2, 2]
 
 
+@pytest.mark.long("starts MPI processes three times")
 @pytest.mark.one_backend
 def test_an_interrupted_run_leaves_one_checkpoint_from_which_all_ranks_go_on(mpiexec, tmp_path):
     found = found_by(mpiexec(2, "interrupted", tmp_path))

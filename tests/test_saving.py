@@ -278,6 +278,7 @@ def test_a_table_with_long_texts_can_be_saved(tmp_path):
     assert nnx.Model.load(tmp_path / "model").table.columns == table.columns
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [  # functions: made when pytest looks for tests, they would take a second of each of its processes

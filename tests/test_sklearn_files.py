@@ -504,6 +504,7 @@ def mutants():
     return mutants
 
 
+@pytest.mark.long("reads hundreds of files")
 def test_mutants_are_refused_or_right(path, original, mutants):
     """With a right checksum, what is accepted must predict, and come back from another file."""
 

@@ -172,6 +172,7 @@ def test_lbfgs_takes_scikit_learns_steps(name, alpha):
     assert our.loss_ == pytest.approx(their.loss_, rel=1e-6)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", ["labels", "outputs"])
 def test_lbfgs_ends_near_scikit_learns_loss(name):
     """Of several outputs, scikit-learn's loss is a mean and its gradient a sum's: its line search ends elsewhere."""

@@ -371,6 +371,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_file_is_refused_in_a_sentence(name, tmp_path):
     X, y = frame()
@@ -407,6 +408,7 @@ def contents(path):
     return {key: value for key, value in description.items() if key not in ("crc32", "shared")}, arrays
 
 
+@pytest.mark.long("reads hundreds of files")
 @pytest.mark.parametrize("kind", ["tabular classifier", "tabular regressor"])
 def test_mutants_are_refused_or_come_back_from_another_file(kind, tmp_path, monkeypatch):
     pytest.importorskip("resource")

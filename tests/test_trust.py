@@ -84,6 +84,7 @@ def test_every_beginning_of_a_file_is_refused(small):
             nnx.Model.load(small)
 
 
+@pytest.mark.long("reads a file once for each of its bits")
 def test_every_flipped_bit_is_refused_or_changes_nothing(small):
     whole = small.read_bytes()
     weights = nnx.Model.load(small).layers[0].weights
@@ -193,6 +194,7 @@ def most_memory(path, sentence) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", HOSTILE_HEADERS)
 def test_hostile_headers_are_refused_in_little_memory(tmp_path, name):
     header, sentence = HOSTILE_HEADERS[name]

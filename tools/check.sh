@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What `python -m pytest -n auto` leaves out, and all that is no test: make check. Three rows of steps run side by side; each
 # step that fails is named at the end.
-#   suite     all cases on the best backend and on one other; NumPy's kernels after nnfs.init(); the baseline's kernels with the
+#   suite     all cases on the best backend, few on others; NumPy's kernels after nnfs.init(); the baseline's kernels with the
 #             oldest NumPy and scikit-learn
 #   builds    nothing compiled; plain C from the sdist; Clang; GCC's sanitizers
 #   others    the checkers, the examples, a share of make trust
@@ -60,7 +60,7 @@ kernel_tests=(tests/test_kernels.py tests/test_products.py tests/test_memory.py 
 copy() { # NAME: a copy of the sources
     rm -rf "$place/$1.tree"
     mkdir "$place/$1.tree"
-    tar c --exclude='*.so' --exclude=__pycache__ $(ls -d setup.py pyproject.toml MANIFEST.in README.md LICENSE src) | tar x -C "$place/$1.tree"
+    tar c --exclude='*.so' --exclude=__pycache__ setup.py pyproject.toml MANIFEST.in README.md LICENSE src | tar x -C "$place/$1.tree"
 }
 nothing_compiled() {
     copy pure

@@ -10,8 +10,11 @@ place=${SANITIZE_DIR:-build/sanitize}
 newest=$(find src setup.py pyproject.toml -newer "$place/ready" 2> /dev/null | head -1 || true)
 if [[ ! -e $place/ready || -n $newest ]]; then
     sanitizers="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+    rm -rf "$place/tree" # a copy: what is compiled here must not be what another build finds
+    mkdir "$place/tree"
+    tar c --exclude='*.so' --exclude=__pycache__ setup.py pyproject.toml MANIFEST.in README.md LICENSE src | tar x -C "$place/tree"
     CC=gcc CFLAGS="$sanitizers" LDFLAGS="$sanitizers" NNX_REQUIRE_EXTENSIONS=1 \
-        "$place/bin/python" -m pip install -q '.[test]'
+        "$place/bin/python" -m pip install -q "$place/tree[test]"
     touch "$place/ready"
 fi
 

@@ -743,3 +743,8 @@ def test_the_command_writes_c(tmp_path, capsys):
         main(["export", given, wanted, "--name", "a b"])
     assert stopped.value.code == 2
     assert "name must be a name in C" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", given, str(tmp_path / "m.onnx"), "--int8"])
+    assert stopped.value.code == 2
+    assert "argument --int8: is not for " in capsys.readouterr().err
+    assert not (tmp_path / "m.onnx").exists()

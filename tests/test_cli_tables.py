@@ -337,3 +337,6 @@ def test_tables_in_other_encodings_are_read(folder, capsys):
     assert "encoding must be one that Python knows" in refusal(capsys, "train", *given, "--encoding", "klingon")
     assert "argument --target: must name" in refusal(capsys, "train", "towns.csv", "--encoding", "latin-1")
     assert "argument --encoding: is for FILE.csv only" in refusal(capsys, "train", "spiral", "--encoding", "latin-1")
+    evaluated = ("evaluate", "towns.safetensors", "spiral")
+    for given in (("--encoding", "latin-1"), ("--unknown", "missing")):
+        assert f"argument {given[0]}: is for FILE.csv only" in refusal(capsys, *evaluated, *given)

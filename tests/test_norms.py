@@ -394,3 +394,14 @@ def test_nothing_warns_on_numbers_that_overflow(dtype):
         layer.backward(X)
         layer.forward(X, training=False)
         layer.backward(X)
+
+
+def test_running_statistics_that_nothing_writes_may_be_read_only(backend):
+    X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    layer = nnx.Layer_BatchNorm(3)
+    layer.running_mean.flags.writeable = layer.running_variance.flags.writeable = False
+    layer.forward(X, training=False)
+    layer.backward(X)
+    np.testing.assert_allclose(layer.dinputs, X / np.sqrt(1 + layer.epsilon), rtol=1e-6)
+    with pytest.raises(ValueError, match="running_mean must"):
+        layer.forward(X, training=True)

@@ -218,7 +218,7 @@ def test_samples_of_more_dimensions_must_be_flattened_first(tmp_path):
     path = file_of(tmp_path / "model.onnx", nodes, ONE, inputs)
     np.testing.assert_allclose(nnx.Model.from_onnx(path).predict(X), X @ W + B, rtol=1e-6)
     file_of(path, [GEMM, ("Relu", ["h"], "y", {})], ONE, inputs)
-    with pytest.raises(nnx.ModelFileError, match="must take a matrix, .* or flatten its samples first"):
+    with pytest.raises(nnx.ModelFileError, match=r"must take a matrix, .* or flatten its samples first"):
         nnx.Model.from_onnx(path)
 
 

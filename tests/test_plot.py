@@ -321,6 +321,18 @@ def test_short_names_are_not_turned_and_many_classes_have_no_zeros():
     assert texts(matrix([f"n{number}" for number in range(60)])) == []
 
 
+def test_names_shrink_with_the_number_of_classes_and_cells_keep_room():
+    sizes, shown = [], []
+    for n_classes in (12, 13, 41, 80, 81):
+        names = [f"c{number}" for number in range(n_classes)]
+        assert min(nnx.plot.matrix_size(names)) > (0.36 if n_classes <= 40 else 0.13) * n_classes
+        labels = matrix(names).get_xticklabels()
+        sizes.append(labels[0].get_fontsize())
+        shown.append([label.get_text() for label in labels] == names)
+    assert sizes[:4] == [10, 8, 6, 6]
+    assert shown == [True] * 4 + [False]
+
+
 def test_confusion_matrix_takes_sigmoid_models_and_says_what_it_cannot_draw():
     X = np.ones((4, 2))
     assert len(nnx.plot.confusion_matrix(binary(), X, [0, 1, 1, 0]).texts) == 4

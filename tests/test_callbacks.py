@@ -539,7 +539,7 @@ def test_a_model_that_could_not_be_saved_is_refused_before_training(tmp_path):
     model.layers.insert(1, Activation_Same())
     model.finalize()
     before = bits(left_behind(model))
-    with pytest.raises(TypeError, match=r"^SaveBest: layer must be built in or have a get_config\(\) of its own"):
+    with pytest.raises(TypeError, match=r"^SaveBest: layer must be built in or define get_config\(\)"):
         model.train(*data_for(SPIRAL, 20), print_every=None, callbacks=[nnx.SaveBest(tmp_path / "m", "loss")])
     assert bits(left_behind(model)) == before
 

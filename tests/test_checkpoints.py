@@ -477,7 +477,7 @@ def test_a_model_that_cannot_be_written_is_refused_before_the_first_step(tmp_pat
         loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_Adam(), accuracy=nnx.Accuracy_Categorical()
     )
     model.finalize()
-    with pytest.raises(TypeError, match="must be built in or have a get_config"):
+    with pytest.raises(TypeError, match="must be built in or define get_config"):
         model.train(*data_for(SPIRAL, 9), checkpoint=tmp_path / "c")
     assert model.history is None
 

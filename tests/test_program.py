@@ -171,7 +171,7 @@ def replace(where: Any, name: str) -> Any:
 
 
 OBSTACLES = {
-    "model": (lambda: build(CLASSIFIER, kind=Book), "the model is of a class of its own, Book"),
+    "model": (lambda: build(CLASSIFIER, kind=Book), "the model has a custom class, Book"),
     "own layer": (lambda: with_layer(Layer_Bare()), r"layers\[2\], Layer_Bare\(\), is not built in"),
     **{
         f"subclass {kind.__name__}": (
@@ -261,7 +261,7 @@ def test_explain_names_the_class_whose_method_was_replaced(compiled, monkeypatch
     model = build(CLASSIFIER)
     forward = nnx.Activation_ReLU.forward
     monkeypatch.setattr(nnx.Activation_ReLU, "forward", lambda self, *arguments: forward(self, *arguments))
-    sentence = "the class Activation_ReLU has another method forward than it was made with"
+    sentence = "the class Activation_ReLU has another method forward than at its definition"
     assert model.explain().startswith(f"No plan: {sentence}. It trains in ")
     assert "(Activation_ReLU) by its own methods" in model.explain()
     monkeypatch.undo()

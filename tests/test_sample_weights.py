@@ -462,7 +462,7 @@ def test_class_weights_need_classes():
     with pytest.raises(ValueError, match=sentence):
         regression().train(X, [1.0, 2.0, 3.0, 4.0], class_weight="balanced")
     for model, y in ((binary(), [0.5, 0, 1, 1]), (binary(2), [[1, 1], [0, 1], [0, 0], [1, 0]])):
-        with pytest.raises(ValueError, match=r"^Model.train: y must hold one class a row where class_weight is given"):
+        with pytest.raises(ValueError, match="^Model.train: y must hold class numbers or one-hot rows if class_weight"):
             model.train(X, y, class_weight="balanced")
 
 

@@ -155,6 +155,6 @@ class Optimizer_LBFGS(Described):
 
     def _refuse(self, method: str) -> NoReturn:
         raise RuntimeError(
-            f"{type(self).__name__}.{method}: it has no step for a single layer. Call Model.train, or choose another "
+            f"{type(self).__name__}.{method}: it cannot update a single layer. Call Model.train, or choose another "
             "optimizer."
         )

@@ -169,7 +169,7 @@ class Model:
         """
         check.role("Model.add", "layer", layer)
         if isinstance(layer, Loss):  # it has both methods, with other arguments
-            raise TypeError(f"Model.add: layer must be no loss, got {layer!r}. Call model.set(loss=...).")
+            raise TypeError(f"Model.add: layer must not be a loss, got {layer!r}. Call model.set(loss=...).")
         known = {id(each) for each in walk(self.layers)}
         twice = next((each for each in walk([layer]) if id(each) in known), None)
         if twice is not None:

@@ -62,7 +62,7 @@ def _class_numbers(where: str, model: Network, data: Data) -> tuple[Array, int]:
         classes = classes > 0  # signs, where an accuracy of one's own gets them as they are
     if classes is None or not ((classes >= 0) & (classes % 1 == 0)).all():
         raise ValueError(
-            f"{where}: y must hold one class a row where class_weight is given, class numbers or one-hot rows. Give "
+            f"{where}: y must hold class numbers or one-hot rows if class_weight is given. Give "
             "each sample its own weight: sample_weight=..."
         )
     classes = classes.astype(np.intp)

@@ -373,7 +373,7 @@ def test_changes_at_the_epoch_that_stops_the_run_stay(monkeypatch):
 RESIZED = {
     "weights": (lambda model, X: model.layers[0].weights, "weights must have shape"),
     "state": (lambda model, X: model.layers[0].weight_cache, "weight_cache must have shape"),
-    "running figures": (lambda model, X: model.layers[1].running_mean, "running_mean must have shape"),
+    "running statistics": (lambda model, X: model.layers[1].running_mean, "running_mean must have shape"),
     "samples": (lambda model, X: X, "must"),
 }
 

@@ -181,7 +181,7 @@ def test_unknown_texts_of_the_test_file_may_be_missing_values(folder, capsys):
     given = ["train", "customers.csv", "--target", "churn", "--drop", "1,2,3", "--test", "test.csv", *QUICK]
     err = refusal(capsys, *given)
     assert (
-        "holds 'gold' in column 'plan', which is not one of the 2 known values: basic, plus. Try: nnx train customers.csv"
+        "'gold' in column 'plan', which is not one of the 2 known values: basic, plus. Try: nnx train customers.csv"
         in err
     )
     assert main(proposed(err)) == 0
@@ -257,7 +257,8 @@ def test_unknown_texts_are_an_error_or_missing_values(trained, capsys):
     (trained / "new.csv").write_text(text)
     err = refusal(capsys, "predict", "customers.safetensors", "new.csv")
     assert err == (
-        "nnx predict: 'new.csv', line 3, holds 'gold' in column 'plan', which is not one of the 2 known values: basic, plus. "
+        "nnx predict: 'new.csv', line 3, holds 'gold' in column 'plan', "
+        "which is not one of the 2 known values: basic, plus. "
         "Try: nnx predict customers.safetensors new.csv --unknown missing\n"
     )
     assert main([*proposed(err), "-o", "out.csv"]) == 0

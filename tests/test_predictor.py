@@ -337,7 +337,7 @@ def test_a_wrong_out_is_refused_and_not_written():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda model: vars(model.layers[1]).update(forward=print), "has a method forward of its own"),
+        (lambda model: vars(model.layers[1]).update(forward=print), "has a custom method forward"),
         (lambda model: model.layers.__setitem__(1, Own()), "is not built in"),
     ],
 )

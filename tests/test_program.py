@@ -209,23 +209,23 @@ OBSTACLES = {
     ),
     "method of a layer": (
         lambda: changed(lambda model: replace(model.layers[1], "forward")),
-        r"layers\[1\], Activation_ReLU\(\), has a method forward of its own",
+        r"layers\[1\], Activation_ReLU\(\), has a custom method forward",
     ),
     "method of the loss": (
         lambda: changed(lambda model: replace(model.loss, "calculate")),
-        "Loss_CategoricalCrossentropy has a method calculate of its own",
+        "Loss_CategoricalCrossentropy has a custom method calculate",
     ),
     "method of the optimizer": (
         lambda: changed(lambda model: replace(model.optimizer, "update_params")),
-        "Optimizer_Adam has a method update_params of its own",
+        "Optimizer_Adam has a custom method update_params",
     ),
     "method of the accuracy": (
         lambda: changed(lambda model: replace(model.accuracy, "compare")),
-        "Accuracy_Categorical has a method compare of its own",
+        "Accuracy_Categorical has a custom method compare",
     ),
     "method of the model": (
         lambda: changed(lambda model: replace(model, "backward")),
-        "Model has a method backward of its own",
+        "Model has a custom method backward",
     ),
     "shared weights": (
         lambda: changed(lambda model: setattr(model.layers[3], "biases", model.layers[0].weights[:1, :3])),

@@ -770,7 +770,8 @@ def test_an_unknown_text_is_a_missing_value_if_asked_for(flats, write):
     with pytest.raises(nnx.DataFileError) as error:
         flats.read_inputs(path)
     assert str(error.value).endswith(
-        "line 2, holds 'Wien' in column 'town', which is not one of the 2 known values: Graz, Linz. Also unknown: Bern. "
+        "line 2, holds 'Wien' in column 'town', "
+        "which is not one of the 2 known values: Graz, Linz. Also unknown: Bern. "
         "Pass unknown='missing' to take such texts for missing values."
     )
     np.testing.assert_array_equal(flats.read_inputs(path, unknown="missing")[:, 2:], [[0, 0], [0, 1], [0, 0], [0, 0]])

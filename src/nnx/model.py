@@ -1236,7 +1236,7 @@ class Model:
         It has no loss and no optimizer: `set` gives it these. Known are Gemm and MatMul, additions and products by
         column, BatchNormalization, LayerNormalization, Softmax, Dropout, additions of a block's inputs to its outputs,
         and all activations of nnx, in whatever operators they are written. Additions and products by column that do
-        not belong to a dense layer become a `Layer_Scale`, or a `Layer_BatchNorm` whose running figures do the same.
+        not belong to a dense layer become a `Layer_Scale`, or a `Layer_BatchNorm` whose running statistics do the same.
 
         Parameters
         ----------

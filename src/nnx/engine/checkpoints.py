@@ -305,8 +305,8 @@ class Resumed:
             raise ValueError(f"{where}: seed must be {of}, {self._seed}, got {job.order.seed}.")
         if self.done > job.n_steps:
             raise ValueError(
-                f"{where}: epochs must be as many as {path!r} has come, {self.done / job.n_batches:g}, "
-                f"or more, got {job.epochs}."
+                f"{where}: epochs must be at least the {self.done / job.n_batches:g} that {path!r} has done, got "
+                f"{job.epochs}."
             )
         if not self._fits:
             self._checkpoint.refuse("is damaged: its history is not valid")

@@ -54,7 +54,7 @@ def _class_numbers(where: str, model: Network, data: Data) -> tuple[Array, int]:
     """Return the class number of each row, and how many classes the model tells apart."""
     if not _learns_classes(model):
         raise ValueError(
-            f"{where}: class_weight must be None for a model that does not predict classes, as neither "
+            f"{where}: class_weight must be None for a model that does not predict classes, because neither "
             f"{model.loss!r} nor {model.accuracy!r} says that it does. Give each sample its own: sample_weight=..."
         )
     classes = classes_of_rows(model, data)

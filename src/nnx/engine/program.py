@@ -280,11 +280,11 @@ def check(model: Any, guards: Guards, layers: tuple[Any, ...]) -> None:
     """Raise `Obstacle` where an object or a class has a method that is not the built-in one."""
     for name in guards.names:
         if name in vars(model):
-            raise Obstacle(f"{type(model).__name__} has a method {name} of its own")
+            raise Obstacle(f"{type(model).__name__} has a custom method {name}")
     for owner, names in zip(guards.owners, guards.shadows, strict=True):
         for name in names:
             if name in vars(owner):
-                raise Obstacle(f"{_whose(owner, layers)} has a method {name} of its own")
+                raise Obstacle(f"{_whose(owner, layers)} has a custom method {name}")
     for kind, name, function in guards.methods:
         if getattr(kind, name, None) is not function:
             raise Obstacle(f"the class {kind.__name__} has another method {name} than at its definition")

@@ -229,7 +229,7 @@ def _arrays_of(kind: type) -> tuple[str, ...]:
 
 
 def _check_statistics(where: str, layer: Layer_BatchNorm) -> None:
-    """Refuse running figures that are none: a variance is finite, and at least 0."""
+    """Refuse running statistics that are none: a variance is finite, and at least 0."""
     _, variance = layer._statistics(where)
     good = np.isfinite(variance) & (variance >= 0)
     if not good.all():
@@ -586,7 +586,7 @@ def load_parameters(model: Network, path: Path) -> None:
 def _figures_of(
     where: str, model: Network, positions: list[int], arrays: Mapping[str, Array]
 ) -> list[tuple[Layer_BatchNorm, dict[str, Array]]]:
-    """Return the running figures that a file holds for layers of a model, checked."""
+    """Return the running statistics that a file holds for layers of a model, checked."""
     found = []
     for number, layer in zip(positions, model.trainable_layers, strict=False):
         own = {name: arrays[f"layers.{number}.{name}"] for name in STATISTICS if f"layers.{number}.{name}" in arrays}

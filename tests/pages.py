@@ -55,8 +55,7 @@ def same(shown: str, printed: str) -> bool:
     """Return whether a page shows what was printed.
 
     Words and small whole numbers must be the same. Decimals may differ by 1 in their last place or by 5 percent, whole
-    numbers from 100 on by 5 percent, since rounding differs among processors. ``...`` stands for
-    anything within a line.
+    numbers from 100 on by 5 percent, as rounding differs among processors. ``...`` stands for anything within a line.
     """
     left, right = shown.rstrip().splitlines(), printed.rstrip().splitlines()
     return len(left) == len(right) and all(map(_same_line, left, right))

@@ -23,7 +23,7 @@ TRAIN = {
         (np.ma.masked_equal(np.arange(24.0).reshape(12, 2), 3), Y),
         {},
         ValueError,
-        r"X must have a value in every cell, got a masked array",
+        r"X must have a value in every element, got a masked array",
     ),
     "fewer labels": (
         (X, Y[:5]),
@@ -396,7 +396,7 @@ LAYERS = {
     "relu number": (
         lambda: nnx.Activation_ReLU().forward(3.0),
         ValueError,
-        r"Activation_ReLU\.forward: inputs must have one row a sample, got a single number\.",
+        r"Activation_ReLU\.forward: inputs must have one row per sample, got a single number\.",
     ),
     "softmax one axis": (
         lambda: nnx.Activation_Softmax().forward([1.0, 2.0]),
@@ -416,7 +416,8 @@ LAYERS = {
     "loss of nothing": (
         lambda: nnx.Loss_MeanSquaredError().calculate(np.ones((0, 1)), np.ones((0, 1))),
         ValueError,
-        r"Loss_MeanSquaredError\.calculate: forward must give one loss a sample for at least one sample, got shape",
+        r"Loss_MeanSquaredError\.calculate: forward must return one loss per sample, for at least one "
+        "sample, got shape",
     ),
     "loss one axis": (
         lambda: nnx.Loss_CategoricalCrossentropy().calculate(np.ones(3), [0, 1, 2]),
@@ -545,7 +546,7 @@ def test_a_refused_combined_forward_keeps_the_old_output():
 @pytest.mark.parametrize("kind", [*BUILT_IN["loss"], nnx.Loss])
 def test_a_loss_is_no_layer(kind):
     model = nnx.Model()
-    message = rf"^Model\.add: layer must be no loss, got {kind.__name__}\(\)\. Call model\.set\(loss=\.\.\.\)\.$"
+    message = rf"^Model\.add: layer must not be a loss, got {kind.__name__}\(\)\. Call model\.set\(loss=\.\.\.\)\.$"
     with pytest.raises(TypeError, match=message):
         model.add(kind())
     assert model.layers == []

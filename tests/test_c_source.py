@@ -611,7 +611,7 @@ def test_names_in_c_come_from_the_file_or_are_given(tmp_path):
     assert "b_predict" in (tmp_path / "a.c").read_text()
     assert "a_predict" not in (tmp_path / "a.c").read_text()
     for name in ("", "3a", "a-b", "x" * 32, 5):
-        with pytest.raises(ValueError, match=r"Model\.export_c: name must be a name in C, of up to 31 letters"):
+        with pytest.raises(ValueError, match=r"Model\.export_c: name must be a valid C name of up to 31 letters"):
             classifier().export_c(tmp_path / "b.c", name=name)
     assert not (tmp_path / "b.c").exists()
 
@@ -625,7 +625,7 @@ def test_what_c_cannot_do_is_refused_before_a_file_is_written(tmp_path):
     model.add(nnx.Layer_Dense(2, 2))
     model.add(Own())
     model.finalize()
-    with pytest.raises(ValueError, match=r"Model\.export_c: the model must be of built-in parts alone, but "):
+    with pytest.raises(ValueError, match=r"Model\.export_c: the model must have only built-in parts, but "):
         model.export_c(tmp_path / "m.c")
     model = classifier()
     model.layers[0].weights[0, 0] = np.nan
@@ -742,7 +742,7 @@ def test_the_command_writes_c(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["export", given, wanted, "--name", "a b"])
     assert stopped.value.code == 2
-    assert "name must be a name in C" in capsys.readouterr().err
+    assert "name must be a valid C name" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
         main(["export", given, str(tmp_path / "m.onnx"), "--int8"])
     assert stopped.value.code == 2

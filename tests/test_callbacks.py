@@ -373,7 +373,7 @@ def test_changes_at_the_epoch_that_stops_the_run_stay(monkeypatch):
 RESIZED = {
     "weights": (lambda model, X: model.layers[0].weights, "weights must have shape"),
     "state": (lambda model, X: model.layers[0].weight_cache, "weight_cache must have shape"),
-    "running figures": (lambda model, X: model.layers[1].running_mean, "running_mean must have shape"),
+    "running statistics": (lambda model, X: model.layers[1].running_mean, "running_mean must have shape"),
     "samples": (lambda model, X: X, "must"),
 }
 
@@ -539,7 +539,7 @@ def test_a_model_that_could_not_be_saved_is_refused_before_training(tmp_path):
     model.layers.insert(1, Activation_Same())
     model.finalize()
     before = bits(left_behind(model))
-    with pytest.raises(TypeError, match=r"^SaveBest: layer must be built in or have a get_config\(\) of its own"):
+    with pytest.raises(TypeError, match=r"^SaveBest: layer must be built in or define get_config\(\)"):
         model.train(*data_for(SPIRAL, 20), print_every=None, callbacks=[nnx.SaveBest(tmp_path / "m", "loss")])
     assert bits(left_behind(model)) == before
 

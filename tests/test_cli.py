@@ -147,7 +147,7 @@ def test_train_a_table_of_numbers_then_predict_from_a_raw_file(tmp_path, flats):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "flats.csv: 160 samples to train on, 40 to test; the target 'rent' is a number."
-    assert lines[1] == "Gaps filled: 1 in 'area'."
+    assert lines[1] == "Missing values filled: 1 in 'area'."
     assert lines[2].startswith("Training 4-64-64-1 for 667 epochs (")
     form = (
         r"test      R² ([\d.]+) \(baseline 0\), mean absolute error ([\d.]+) \(([\d.]+)\), RMSE ([\d.]+) \(([\d.]+)\)$"
@@ -155,7 +155,7 @@ def test_train_a_table_of_numbers_then_predict_from_a_raw_file(tmp_path, flats):
     r_squared, error, guessed, rmse, guessed_rmse = map(float, re.match(form, lines[4]).groups())
     assert r_squared > 0.95
     assert 10 < error < rmse < 60 < 200 < guessed < guessed_rmse
-    assert lines[5] == "baseline  always predicting the mean (figures in brackets)"
+    assert lines[5] == "baseline  always predicting the mean; its scores are in parentheses"
     (tmp_path / "new.csv").write_text("town,area\nWien,50\nGraz,50\n")
     predicted = run("predict", "flats.safetensors", "new.csv", cwd=tmp_path)
     header, wien, graz = predicted.stdout.splitlines()
@@ -184,7 +184,7 @@ def test_train_a_table_of_classes_without_a_header_and_with_a_test_file(tmp_path
     assert float(re.search(r"^test      accuracy ([\d.]+)", done.stdout, re.MULTILINE)[1]) > 0.95
     (tmp_path / "new.csv").write_text("3\n-3\n")
     lines = run("predict", "train.safetensors", "new.csv", cwd=tmp_path).stdout.splitlines()
-    assert "Its first row holds no names: columns are numbered. If it does hold names: --header." in done.stdout
+    assert "The first row is data, so columns are numbered. If it holds names, add --header." in done.stdout
     assert [line.split(",")[0] for line in lines] == ["high", "low"]  # no header, as the training table had none
     assert all(float(line.split(",")[1]) > 0.9 for line in lines)
 
@@ -238,7 +238,7 @@ def test_a_diverged_training_saves_nothing(tmp_path, flats):
     done = run("train", "flats.csv", "--target", "rent", "--optimizer", "sgd", "--rate", "1e9", *QUICK, cwd=tmp_path)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("nnx train: the training has diverged in epoch 1, step ")
+    assert last.startswith("nnx train: training diverged in epoch 1, step ")
     assert last.endswith(" is not finite. No model is saved. Try a smaller --rate or --l2.")
     assert "Warning" not in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["flats.csv"]
@@ -250,7 +250,9 @@ def test_train_without_matplotlib_says_what_to_install(tmp_path):
     (inside / "__init__.py").write_text("raise ImportError('not here')")
     done = run("train", "--epochs", "1", "--samples", "20", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "For a picture of it: python -m pip install 'nnx-core[plot]'"
+    assert (
+        done.stdout.splitlines()[-1] == "To draw pictures, install matplotlib: python -m pip install 'nnx-core[plot]'"
+    )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
@@ -269,7 +271,7 @@ def test_ctrl_c_keeps_the_model_so_far(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "steps; the model so far is kept." in out
+    assert "steps. The model is saved as it is now." in out
     assert "test      accuracy" in out
     assert "Traceback" not in err
     assert nnx.Model.load(tmp_path / "spiral.safetensors").optimizer.iterations > 0
@@ -360,7 +362,7 @@ def test_images_of_a_folder_are_tested_on_another_one(tmp_path, shapes):
     more.rename(tmp_path / "more" / "other")
     done = run("evaluate", "m", "more", cwd=tmp_path)
     assert done.returncode == 2
-    assert "holds the class 'other', which is none of the known 2: level bar, upright" in done.stderr
+    assert "holds the class 'other', which is not one of the 2 known classes: level bar, upright" in done.stderr
 
 
 def test_figures_of_a_folder_of_images_have_its_class_names_and_other_splits_other_figures(tmp_path, shapes):
@@ -486,7 +488,7 @@ WRONG = {
     "a folder": (["train", "-o", "."], "path must name a file, got '.'"),
     "a picture": (
         ["train", "-o", "spiral.png"],
-        "argument -o/--output: must not end in .png, as the picture does, got",
+        "argument -o/--output: must not end in .png, as the picture's file does, got",
     ),
     "no file": (["train", "-o", "nosuch/"], "path must name a file, got 'nosuch/'"),
     "a picture in capitals": (["train", "-o", "m.PNG"], "argument -o/--output: must not end in .png"),
@@ -506,7 +508,7 @@ WRONG = {
         ["train", ".", "--target", "a"],
         "argument --target: is for FILE.csv only, got it with '.'",
     ),
-    "a folder without folders": (["train", "."], "'.' holds no folders, one of which there must be for each class"),
+    "a folder without folders": (["train", "."], "'.' must hold a folder for each class"),
     "an image size": (["train", ".", "--size", "0"], "--size: must be pixels from 1 to 4096, as 32 or HEIGHTxWIDTH"),
     "an image size of three": (["train", ".", "--size", "3x4x5"], "--size: must be pixels from 1 to 4096"),
     "mistakes of points": (
@@ -520,7 +522,7 @@ WRONG = {
     ),
     "mistakes of a table": (
         ["evaluate", "flats.model", "flats.csv", "--mistakes", "m.png"],
-        "argument --mistakes: is for models of images only, and 'flats.model' knows a table",
+        "argument --mistakes: is for models of images only, and 'flats.model' is a table's model",
     ),
     "two tables": (
         ["predict", "flats.model", "flats.csv", "broken.csv"],
@@ -564,7 +566,7 @@ WRONG = {
         "nnx train: 'train-images-idx3-ubyte.gz' is not in ",
     ),
     "no model": (["predict", "none.model", "flats.csv"], "nnx predict: 'none.model': No such file or directory"),
-    "no model file": (["predict", "flats.csv", "flats.csv"], "nnx predict: 'flats.csv' is no safetensors file"),
+    "no model file": (["predict", "flats.csv", "flats.csv"], "nnx predict: 'flats.csv' is not a safetensors file"),
     "no rows": (["predict", "flats.model", "none.csv"], "nnx predict: there is no file 'none.csv'"),
     "a missing column": (
         ["predict", "flats.model", "narrow.csv"],
@@ -572,7 +574,7 @@ WRONG = {
     ),
     "an unknown category": (
         ["predict", "flats.model", "abroad.csv"],
-        "'abroad.csv', line 2, holds 'Bern' in column 'town', which is none of the known 3: Graz, Linz, Wien",
+        "'abroad.csv', line 2, holds 'Bern' in column 'town', which is not one of the 3 known values: Graz, Linz, Wien",
     ),
     "no number": (
         ["predict", "flats.model", "broken.csv", "-o", "out.csv"],
@@ -588,7 +590,7 @@ WRONG = {
     ),
     "a model without a table": (
         ["predict", "bare.model", "flats.csv"],
-        "argument MODEL: must know the columns of a table, or images, and 'bare.model' was saved without either",
+        "argument MODEL: must hold the columns of a table, or the size of images, and 'bare.model' holds neither",
     ),
     "another data set": (
         ["evaluate", "flats.model", "spiral"],
@@ -596,7 +598,7 @@ WRONG = {
     ),
     "no targets": (["evaluate", "flats.model", "untold.csv"], "nnx evaluate: 'untold.csv' has no column 'rent'"),
     "info extra": (["info", "now", "here"], "unrecognized arguments: here"),
-    "info on no model": (["info", "flats.csv"], "nnx info: 'flats.csv' is no safetensors file"),
+    "info on no model": (["info", "flats.csv"], "nnx info: 'flats.csv' is not a safetensors file"),
 }
 
 
@@ -723,7 +725,7 @@ def test_ctrl_c_before_the_first_step_keeps_the_older_model(files, capsys, monke
     monkeypatch.setattr(nnx.Model, "train", interrupted)
     before = (files / "flats.model").read_bytes()
     assert main(["train", "flats.csv", "--target", "rent", "-o", "flats.model", *QUICK]) == 130
-    assert capsys.readouterr().err == "Stopped before the first step; nothing is saved.\n"
+    assert capsys.readouterr().err == "Stopped before the first step. No model is saved.\n"
     assert (files / "flats.model").read_bytes() == before
 
 
@@ -896,7 +898,7 @@ def test_info_measures_what_the_machine_can_do(backend):
     number = r"\d+(\.\d)?"
     assert re.fullmatch(f"{number} GB/s copied by one core", found["memory"])
     if backend == "numpy":
-        assert found["peak"] == "not measured: numpy has no kernels of its own"
+        assert found["peak"] == "not measured: numpy has no compiled kernels"
         assert found["cache line"] == "not measured: it needs compiled kernels, and two processors"
     else:
         assert re.fullmatch(f"{number} GFLOP/s in float32, {number} GFLOP/s in float64, one core", found["peak"])
@@ -952,8 +954,8 @@ def test_names_in_capitals_stay_as_they_are_in_messages():
 def test_patience_stops_on_samples_held_out_of_training(tmp_path, capsys):
     model, out, err = trained(tmp_path, capsys, "sine", "--samples", "100", "--epochs", "400", "--patience", "3")
     assert "sine: 90 samples to train on, 99 to test" in out
-    assert "Held out of training: 10 samples, to see when it is time to stop." in out
-    assert re.search(r"stopped after epoch \d+: validation_loss has not become better since epoch \d+", err)
+    assert "Held out of training: 10 samples. Their loss decides when to stop." in out
+    assert re.search(r"stopped after epoch \d+: validation_loss has not improved since epoch \d+", err)
     assert model.optimizer.iterations < 400 * 2
 
 

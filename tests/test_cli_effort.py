@@ -52,7 +52,9 @@ def test_a_table_is_learnt_by_the_recipe_and_the_file_predicts_and_is_judged(cap
     out = train(capsys, "prices.csv", "--target", "price", *FAST).out
     assert "Training networks on 4 inputs, with effort 'fast'.\n" in out
     assert float(re.search(r"^test      R² ([\d.]+) ", out, re.MULTILINE)[1]) > 0.9
-    assert re.search(r"^columns   shuffled one at a time, R² falls by: town [\d.]+, size", out, re.MULTILINE)
+    assert re.search(
+        r"^columns   by importance, and how far R² falls when each is shuffled: town [\d.]+, " "size", out, re.MULTILINE
+    )
     assert Path("prices.png").stat().st_size > 10_000
     ensemble = nnx.Ensemble.load("prices.safetensors")
     _, _, X_test, y_test, _ = nnx.load_csv("prices.csv", "price", **nnx.tabular.PREPARATION)
@@ -122,7 +124,7 @@ def test_ctrl_c_saves_nothing(capsys, monkeypatch):
 
     monkeypatch.setattr(nnx.tabular, "fit", interrupted)
     err = train(capsys, "pets.csv", "--target", "pet", code=130).err
-    assert err.endswith("Stopped before the end; nothing is saved.\n")
+    assert err.endswith("Stopped before the end. No model is saved.\n")
     assert not Path("pets.safetensors").exists()
 
 

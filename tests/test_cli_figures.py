@@ -57,7 +57,7 @@ def test_classes_have_baseline_balanced_accuracy_log_loss_auc_recall_and_precisi
             f"({report.baseline_log_loss:.3f}), AUC {report.auc:.3f} (0.500)"
         ]
     assert report.baseline == np.mean(y_test == 0)
-    assert lines_of(out, "baseline") == ["always predicting 'cat' (figures in brackets)"]
+    assert lines_of(out, "baseline") == ["always predicting 'cat'; its scores are in parentheses"]
     further = f"mean F1 {report.mean_f1:.3f}, calibration error {report.calibration_error:.3f}"
     assert lines_of(out, "further") == [further]
     assert [line.split() for line in report.table] == [line.split() for line in lines_of(out, "  ")]
@@ -201,7 +201,7 @@ def test_the_books_data_can_be_repeated_too(capsys):
     [
         (KeyboardInterrupt(), 130, "run 3 of 4: stopped"),
         (
-            nnx.DivergenceError("Model.train: the training has diverged in epoch 1. No."),
+            nnx.DivergenceError("Model.train: training diverged in epoch 1. No."),
             1,
             "run 3 of 4: the training has",
         ),

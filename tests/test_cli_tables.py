@@ -81,7 +81,7 @@ def test_a_table_is_trained_at_the_second_command_at_most(folder, capsys, given)
 def test_a_column_that_numbers_the_rows_is_named_and_trained_on(folder, capsys):
     assert main(["train", "customers.csv", "--target", "churn", "--drop", "name,joined", *QUICK]) == 0
     out, _ = capsys.readouterr()
-    assert "'customer_id' seems to number the rows. If so, leave it out: --drop customer_id\n" in out
+    assert "'customer_id' seems to number the rows. If so, drop it: --drop customer_id\n" in out
     assert "customer_id" in nnx.Model.load("customers.safetensors").table.input_names
 
 
@@ -156,7 +156,7 @@ def test_one_problem_is_one_line_with_the_command_that_solves_it(folder, capsys)
 def test_a_refusal_of_gaps_proposes_to_fill_them(folder, capsys):
     given = ["train", "customers.csv", "--target", "churn", "--drop", "1,2,3", *QUICK]
     err = refusal(capsys, *given, "--gaps", "refuse")
-    assert err.count("has a gap") == 3
+    assert err.count("has a missing value") == 3
     assert main(proposed(err)) == 0
 
 
@@ -182,7 +182,8 @@ def test_unknown_texts_of_the_test_file_may_be_missing_values(folder, capsys):
     given = ["train", "customers.csv", "--target", "churn", "--drop", "1,2,3", "--test", "test.csv", *QUICK]
     err = refusal(capsys, *given)
     assert (
-        "holds 'gold' in column 'plan', which is none of the known 2: basic, plus. Try: nnx train customers.csv" in err
+        "'gold' in column 'plan', which is not one of the 2 known values: basic, plus. Try: nnx train customers.csv"
+        in err
     )
     assert main(proposed(err)) == 0
     out, _ = capsys.readouterr()
@@ -257,7 +258,8 @@ def test_unknown_texts_are_an_error_or_missing_values(trained, capsys):
     (trained / "new.csv").write_text(text)
     err = refusal(capsys, "predict", "customers.safetensors", "new.csv")
     assert err == (
-        "nnx predict: 'new.csv', line 3, holds 'gold' in column 'plan', which is none of the known 2: basic, plus. "
+        "nnx predict: 'new.csv', line 3, holds 'gold' in column 'plan', "
+        "which is not one of the 2 known values: basic, plus. "
         "Try: nnx predict customers.safetensors new.csv --unknown missing\n"
     )
     assert main([*proposed(err), "-o", "out.csv"]) == 0
@@ -271,7 +273,10 @@ def test_wrong_uses_of_predict_are_refused(trained, capsys):
     (trained / "x.csv").write_text("x\n0.5\n")
     capsys.readouterr()
     err = refusal(capsys, "predict", "sine.safetensors", "x.csv", "--probabilities")
-    assert "argument --probabilities: must have a model that gives them, got 'sine.safetensors'" in err
+    assert (
+        "argument --probabilities: needs a model that predicts classes with probabilities, got "
+        "'sine.safetensors'" in err
+    )
 
 
 def test_the_output_may_be_written_as_a_dash(trained, capsys):

@@ -181,7 +181,7 @@ def test_missing_dates_are_zeros_and_have_an_indicator_if_wanted():
     assert not X[[1, 3], :-1].any()
     assert X[:, -1].tolist() == [0, 1, 0, 1]
     assert table.numeric == tuple(range(table.n_inputs - 1))
-    assert "2 gaps, with an input that says where" in repr(table)
+    assert "2 missing, with an input that says where" in repr(table)
     alone = nnx.Table.learn({"when": ["2020-01-01", ""] * 2, "y": data["y"]}, "y", indicators=True)
     assert alone.read_inputs(data)[:, 0].tolist() == [0, 1, 0, 1]
 
@@ -248,7 +248,7 @@ def test_texts_among_dates_are_missing_values_if_that_is_wanted():
     assert not X[20:, :-1].any()
     again = nnx.Table.from_dict(table.to_dict())
     assert again.read_inputs({"when": ["never"]})[0, -1] == 1
-    assert "texts taken for missing, 1 gaps" in repr(again)
+    assert "texts taken for missing, 1 missing" in repr(again)
     mostly = nnx.Table.learn(
         {"when": [*cells[:5], *["soon", "late", "now"] * 2], "y": data["y"][:11]}, "y", lenient=True
     )

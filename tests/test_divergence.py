@@ -49,9 +49,9 @@ def test_samples_are_named(kind):
     before = state_of_parameters(model)
     found = sentence_of(model, X, y, batch_size=10, epochs=2, check_finite=False)
     assert found == (
-        "Model.train: the training has diverged in epoch 1, step 3: the samples hold a value that is not finite. "
-        "The model is as after 3 whole steps. "
-        "Try a smaller learning rate, or pass on_nonfinite='ignore' to go on all the same."
+        "Model.train: training diverged in epoch 1, step 3: the samples hold a value that is not finite. "
+        "The model is as it was after 3 whole steps. "
+        "Try a smaller learning rate, or pass on_nonfinite='ignore' to continue anyway."
     )
     assert len(model.history) == model.optimizer.iterations == 3
     assert state_of_parameters(model) != before
@@ -83,7 +83,9 @@ def test_a_loss_that_overflows_is_named(kind):
     model = diverging(DEEP, kind, rate=0.0)
     y[37] = 1e30
     found = sentence_of(model, X, y, batch_size=10, epochs=3)
-    assert "epoch 1, step 3: the loss is the first value that is not finite. The model is as after 3 whole" in found
+    assert (
+        "epoch 1, step 3: the loss is the first value that is not finite. The model is as it was after 3 whole" in found
+    )
 
 
 @pytest.mark.parametrize("kind", [nnx.Model, Book])
@@ -230,7 +232,7 @@ def test_parameters_that_were_not_finite_before_are_not_blamed_on_a_step(kind):
     X, y = data_for(CLASSIFIER, 20)
     model = diverging(CLASSIFIER, kind, rate=0.1)
     model.layers[0].biases[0, 0] = -np.inf  # a neuron that is silent: the loss is finite
-    assert "has diverged before the first step: the biases of layer 0" in sentence_of(model, X, y, epochs=7)
+    assert "training diverged before the first step: the biases of layer 0" in sentence_of(model, X, y, epochs=7)
     model = diverging(CLASSIFIER, kind, rate=0.1)
     model.layers[0].biases[0, 0] = -np.inf
     model.trainable_layers = model.trainable_layers[1:]  # frozen: that is its owner's choice

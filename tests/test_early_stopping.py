@@ -133,7 +133,7 @@ def test_running_figures_of_layers_are_put_back_too():
 @KINDS
 def test_the_line_says_which_epoch_was_the_best(kind, capsys):
     watched([3, 1, 2, 2], nnx.EarlyStopping("loss", patience=2), kind, print_every=1)
-    line = "stopped after epoch 4: loss has not become better since epoch 2 (1.000), whose parameters are put back"
+    line = "stopped after epoch 4: loss has not improved since epoch 2 (1.000), and its parameters are restored"
     assert capsys.readouterr().out.splitlines()[-1] == line
 
 
@@ -301,7 +301,7 @@ def test_a_run_that_has_stopped_stays_stopped(kind, tmp_path, capsys):
     assert found.items() <= whole.items()  # no step was left to do: what a last step stores is not there
     assert len(resumed.history.loss) == len(model.history.loss)
     assert (tmp_path / "log.csv").read_bytes() == log
-    said = f"stopped after epoch {len(model.history.loss)}: validation_loss has not become better since epoch "
+    said = f"stopped after epoch {len(model.history.loss)}: validation_loss has not improved since epoch "
     assert re.fullmatch(re.escape(said) + r".*\n", capsys.readouterr().out)
 
 
@@ -551,7 +551,7 @@ def test_an_error_of_ones_own_at_an_odd_state_is_a_sentence(tmp_path):
     train(model, X, y, checkpoint=tmp_path / "c", callbacks=[Picky()], **short)
     other = run_of(nnx.Model)[0]
     weights = other.layers[0].weights.copy()
-    with pytest.raises(nnx.ModelFileError, match=r"holds a state that a callback does not take \(too odd\)"):
+    with pytest.raises(nnx.ModelFileError, match=r"holds a state that a callback does not accept \(too odd\)"):
         other.train(X, y, resume=tmp_path / "c", callbacks=[Picky()], **short)
     assert other.layers[0].weights.tobytes() == weights.tobytes()
 

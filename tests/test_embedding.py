@@ -270,14 +270,16 @@ def test_an_embedding_after_other_layers_is_refused():
     model = nnx.Model()
     for layer in (nnx.Activation_ReLU(), layer_of()):
         model.add(layer)
-    expected = r"^Model.finalize: layer 1 must come before all layers that compute, as its inputs are categories, got"
+    expected = (
+        r"^Model.finalize: layer 1 must come before all layers that compute, because its inputs are " "categories, got"
+    )
     with pytest.raises(ValueError, match=expected):
         model.finalize()
 
 
 def test_categories_among_vectors_are_refused():
     first = nnx.Layer_Embedding(4, [1], 3, 2)
-    for columns, sentence in (([0, 3], "columns 0 to 2, as those after them are vectors"), ([2], None)):
+    for columns, sentence in (([0, 3], "columns 0 to 2, because the columns after them are vectors"), ([2], None)):
         model = nnx.Model()
         for layer in (first, nnx.Layer_Embedding(5, columns, 3, 2)):
             model.add(layer)

@@ -75,10 +75,10 @@ def test_a_missing_file_is_named_with_the_folder_and_the_remedy(folder):
 GOOD = idx(np.zeros((5, 28, 28), np.uint8))
 BAD = {
     "cut off": (gzip.compress(GOOD)[:-30], "is cut off"),
-    "empty": (b"", "is no IDX file of bytes in 3 dimensions"),
-    "not compressed": (GOOD, "is no gzip file, or is damaged"),
+    "empty": (b"", "is not an IDX file of bytes in 3 dimensions"),
+    "not compressed": (GOOD, "is not a gzip file, or is damaged"),
     "damaged": (gzip.compress(GOOD)[:20] + b"\xff\xff\xff" + gzip.compress(GOOD)[23:], "damaged"),
-    "other dimensions": (gzip.compress(idx(np.zeros(5))), "is no IDX file of bytes in 3 dimensions"),
+    "other dimensions": (gzip.compress(idx(np.zeros(5))), "is not an IDX file of bytes in 3 dimensions"),
     "short inside": (gzip.compress(GOOD[:-1]), "it says that it holds 3,920 bytes, but holds 3,919"),
     "long inside": (gzip.compress(GOOD + b"\0"), "it says that it holds 3,920 bytes, but holds more"),
     "a large shape": (
@@ -89,7 +89,7 @@ BAD = {
         gzip.compress(GOOD[:4] + b"\xff" * 12),
         "it cannot hold the 79,228,162,458,924,105,385,300,197,375 bytes",
     ),
-    "a web page": (b"<!DOCTYPE html>", "is no gzip file, or is damaged"),
+    "a web page": (b"<!DOCTYPE html>", "is not a gzip file, or is damaged"),
 }
 
 
@@ -173,7 +173,7 @@ def test_a_download_of_another_file_is_not_kept(server, folder, tmp_path):
     target = tmp_path / "new"
     target.mkdir()
     (target / NAMES[0]).write_bytes(b"older")
-    with pytest.raises(OSError, match=r"could not be fetched from http://127.* \(it came with the md5 sum "):
+    with pytest.raises(OSError, match=r"could not be fetched from http://127.* \(its md5 sum is "):
         nnx.load_fashion_mnist(target, download=True)
     assert [path.name for path in target.iterdir()] == [NAMES[0]]
     assert (target / NAMES[0]).read_bytes() == b"older"
@@ -333,7 +333,7 @@ def test_what_is_wrong_with_an_image_folder_is_named(pictures, tmp_path):
     ):
         nnx.load_image_folder(folder)
     odd.write_text("no image")
-    with pytest.raises(nnx.DataFileError, match=r"odd\.png' is no image\."):
+    with pytest.raises(nnx.DataFileError, match=r"odd\.png' is not an image\."):
         nnx.load_image_folder(folder)
     odd.write_bytes((folder / "train" / "1" / "0000.png").read_bytes()[:50])
     with pytest.raises(nnx.DataFileError, match=r"odd\.png' (cannot be read|is no image)"):
@@ -345,7 +345,7 @@ def test_what_is_wrong_with_an_image_folder_is_named(pictures, tmp_path):
     (folder / "test" / "7" / "0.png").unlink()
     (folder / "test" / "7").rmdir()
     (folder / "train" / "1" / "more").mkdir()
-    with pytest.raises(nnx.DataFileError, match=r"train/1' must hold images alone, got the folder 'more' in it\."):
+    with pytest.raises(nnx.DataFileError, match=r"train/1' must hold only images, got the folder 'more' in it\."):
         nnx.load_image_folder(folder)
     empty = tmp_path / "empty"
     for part in ("train", "test"):
@@ -506,14 +506,14 @@ def test_images_of_many_sizes_or_large_ones_become_small_squares_with_a_warning(
 def test_what_is_wrong_with_a_folder_of_classes_is_named(shades, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"^load_images: there is no folder '.*nowhere'\. path must be"):
         nnx.load_images(tmp_path / "nowhere")
-    with pytest.raises(nnx.DataFileError, match=r"dark' holds no folders, one of which there must be for each class"):
+    with pytest.raises(nnx.DataFileError, match=r"dark' must hold a folder for each class"):
         nnx.load_images(shades / "dark")
     (tmp_path / "one").mkdir()
     shades.rename(tmp_path / "one" / "shades")
     with pytest.raises(nnx.DataFileError, match=r"must hold two classes or more, got shades\."):
         nnx.load_images(tmp_path / "one")
     (tmp_path / "one" / "other").mkdir()
-    with pytest.raises(nnx.DataFileError, match=r"shades' must hold images alone, got the folder 'dark' in it"):
+    with pytest.raises(nnx.DataFileError, match=r"shades' must hold only images, got the folder 'dark' in it"):
         nnx.load_images(tmp_path / "one")  # a folder too high
     shades = tmp_path / "one" / "shades"
     (shades / "empty").mkdir()
@@ -522,7 +522,9 @@ def test_what_is_wrong_with_a_folder_of_classes_is_named(shades, tmp_path):
     (shades / "empty").rmdir()
     *_, images = nnx.load_images(shades)
     (shades / "light").rename(shades / "bright")
-    with pytest.raises(nnx.DataFileError, match=r"holds the class 'bright', which is none of the known 2: dark, light"):
+    with pytest.raises(
+        nnx.DataFileError, match=r"holds the class 'bright', which is not one of the 2 known classes: dark, light"
+    ):
         images.read_samples(shades)
 
 
@@ -602,8 +604,8 @@ def odd_images():
             saved(noise, "tiff", save_all=True, append_images=more),
             r"must be a single image, got one with 3",
         ),
-        "no image": (b"hello", r"is no image\."),
-        "nothing": (b"", r"is no image\."),
+        "no image": (b"hello", r"is not an image\."),
+        "nothing": (b"", r"is not an image\."),
         "a bomb": (png(12_000, 12_000), r"is too large: images may have 89,478,485 pixels"),
         "a large bomb": (png(100_000, 100_000), r"is too large"),
     }

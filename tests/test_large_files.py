@@ -110,7 +110,7 @@ def test_nnx_train_says_so_and_comes_to_the_same(folder, capsys, monkeypatch):
     command = ["train", "customers.csv", "--target", "churn", "--epochs", "40", "--seed", "1"]
     assert main([*command, "-o", "large.safetensors"]) == 0
     out, _ = capsys.readouterr()
-    assert "reading it at once needs more than --memory allows: it is read block by block. Columns are learnt" in out
+    assert "Reading it at once needs more than --memory allows, so it is read block by block." in out
     assert "Left out: 12 rows without a value in 'churn'.\n" in out
     monkeypatch.undo()
     monkeypatch.chdir(folder)
@@ -154,9 +154,9 @@ def test_what_is_wrong_is_said_with_its_line(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--target", "churn", "--effort", "fast"], "argument --effort: not for a file that is read block by block"),
-        (["--target", "churn", "--folds", "3"], "argument --folds: not for a file that is read block by block"),
-        (["--target", "churn", "--patience", "3"], "argument --patience: not for a file that is read block by block"),
+        (["--target", "churn", "--effort", "fast"], "argument --effort: is not for a file that"),
+        (["--target", "churn", "--folds", "3"], "argument --folds: is not for a file that"),
+        (["--target", "churn", "--patience", "3"], "argument --patience: is not for a file that"),
         (["--target", "none"], "none"),
         ([], "argument --target: must name the column to predict. 'customers.csv' has joined, plan, price,"),
         (["--memory", "0"], "argument --memory: must be a number above 0 and below 1, got '0'"),

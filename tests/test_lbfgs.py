@@ -149,7 +149,7 @@ def test_compiled_and_numpy_agree_for_tens_of_iterations(compiled, monkeypatch, 
     np.testing.assert_allclose(ours_history.accuracy, theirs_history.accuracy)
     np.testing.assert_allclose(vector(ours), vector(theirs), rtol=1e-3, atol=1e-5)
     assert ours.optimizer.evaluations == theirs.optimizer.evaluations
-    np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-3, atol=1e-5)  # by running figures
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-3, atol=1e-5)  # by running statistics
 
 
 def test_bits_do_not_depend_on_threads_calls_or_interruptions(compiled, monkeypatch, tmp_path, dtype):

@@ -179,7 +179,7 @@ def test_categorical_backward_is_finite_where_the_right_class_has_probability_0(
 
 def test_categorical_accuracy_refuses_rows_with_several_labels():
     with pytest.raises(
-        ValueError, match=r"pass binary=True to compare cells\): y must hold one-hot rows .* in row 0\."
+        ValueError, match=r"pass binary=True to compare elements\): y must hold one-hot rows .* in row 0\."
     ):
         nnx.Accuracy_Categorical().calculate([[1, 1, 0], [0, 0, 1]], [[1, 0, 1], [0, 0, 1]])
     with pytest.raises(ValueError, match="one-hot rows"):

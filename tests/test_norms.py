@@ -1,4 +1,4 @@
-"""Layers that normalize or scale columns: values, gradients, running figures, bad input."""
+"""Layers that normalize or scale columns: values, gradients, running statistics, bad input."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_a_model_of_norms_has_the_gradient_of_its_loss(rng, n):
             assert_gradient(given, objective, values)
 
 
-# The running figures
+# The running statistics
 
 
 def test_running_figures_follow_the_batches(dtype, rng):

@@ -359,7 +359,7 @@ class Own(nnx.Activation_ReLU):
 
 def test_a_layer_of_ones_own_is_refused(tmp_path):
     model = model_of(nnx.Layer_Dense(2, 2), Own())
-    with pytest.raises(ValueError, match=r"^Model\.export_onnx: the model must be of built-in parts alone, but .*Own"):
+    with pytest.raises(ValueError, match=r"^Model\.export_onnx: the model must have only built-in parts, but .*Own"):
         model.export_onnx(tmp_path / "model.onnx")
     assert not any(tmp_path.iterdir())
 

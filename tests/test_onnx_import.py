@@ -252,7 +252,7 @@ def test_a_table_comes_from_nnxs_own_file_only(tmp_path):
 def test_other_files_are_refused(content, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    with pytest.raises(nnx.ModelFileError, match="is no ONNX file"):
+    with pytest.raises(nnx.ModelFileError, match="is not an ONNX file"):
         nnx.Model.from_onnx(path)
 
 

@@ -268,7 +268,7 @@ def test_a_loss_that_gives_one_number_for_the_batch_is_refused():
         def forward(self, y_pred, y_true):
             return np.mean((y_pred - y_true) ** 2)
 
-    with pytest.raises(ValueError, match=r"Loss_Mean\.calculate: forward must give one loss a sample"):
+    with pytest.raises(ValueError, match=r"Loss_Mean\.calculate: forward must return one loss per sample"):
         Loss_Mean().calculate(X, X)
 
 

@@ -84,7 +84,7 @@ def test_lists_of_numbers_that_do_not_fit_are_refused(name, array):
     layout, arrays = packing.packed([{"kind": "a", "x": [1.0, 2.0]}, {"kind": "a", "x": [3.0]}])
     assert layout == {"a": {"kind": "a", "fields": {"x": "numbers"}}}
     del arrays[name]
-    with pytest.raises(ValueError, match=r"its array|less than no values|have the lengths"):
+    with pytest.raises(ValueError, match=r"its array|negative length|have the lengths"):
         packing.unpacked(layout, arrays if array is None else {**arrays, name: array})
 
 

@@ -49,7 +49,7 @@ def test_decision_regions_draws_into_given_axes_and_takes_sigmoid_models():
 def test_decision_regions_says_what_it_cannot_draw():
     with pytest.raises(ValueError, match=r"plot\.decision_regions: X must have shape \(n, 2\), got \(4, 3\)\."):
         nnx.plot.decision_regions(classifier(), np.ones((4, 3)), [0, 1, 2, 0])
-    with pytest.raises(ValueError, match=r"plot\.decision_regions: y must have one class number a point"):
+    with pytest.raises(ValueError, match=r"plot\.decision_regions: y must have one class number per point"):
         nnx.plot.decision_regions(classifier(), np.ones((4, 2)), [0, 1])
     for y in ([0.5, 1, 0, 1], [-1, 0, 1, 0]):
         with pytest.raises(ValueError, match=r"plot\.decision_regions: y must have class numbers from 0 to 999"):
@@ -69,7 +69,7 @@ def test_decision_regions_needs_one_class_number_a_point():
     model.add(nnx.Layer_Dense(2, 2))
     model.finalize()
     with pytest.raises(
-        ValueError, match=r"model must predict one class number a point, got predictions of shape \(2,\)"
+        ValueError, match=r"model must predict one class number per point, got predictions of shape \(2,\)"
     ):
         nnx.plot.decision_regions(model, np.ones((2, 2)), [0, 1])
     nnx.plot.decision_regions(classifier(), np.zeros((1, 2)), [0])
@@ -336,9 +336,11 @@ def test_names_shrink_with_the_number_of_classes_and_cells_keep_room():
 def test_confusion_matrix_takes_sigmoid_models_and_says_what_it_cannot_draw():
     X = np.ones((4, 2))
     assert len(nnx.plot.confusion_matrix(binary(), X, [0, 1, 1, 0]).texts) == 4
-    with pytest.raises(ValueError, match=r"plot\.confusion_matrix: y must have one class number a point, shape \(4,\)"):
+    with pytest.raises(
+        ValueError, match=r"plot\.confusion_matrix: y must have one class number per point, shape \(4,\)"
+    ):
         nnx.plot.confusion_matrix(classifier(), X, [0, 1])
-    with pytest.raises(ValueError, match=r"plot\.confusion_matrix: model must predict one class number a point"):
+    with pytest.raises(ValueError, match=r"plot\.confusion_matrix: model must predict one class number per point"):
         nnx.plot.confusion_matrix(regression(2), X, [0, 1, 1, 0])
 
 
@@ -348,7 +350,7 @@ def test_confusion_matrix_refuses_predictions_that_are_no_class_numbers():
     model.layers[0].weights[:] = 1
     model.finalize()
     for X in ([[-1], [1]], [[0.5], [1]], [[5000], [1]], [[np.nan], [1]]):
-        with pytest.raises(ValueError, match=r"model must predict one class number a point, got other numbers\."):
+        with pytest.raises(ValueError, match=r"model must predict one class number per point, got other numbers\."):
             nnx.plot.confusion_matrix(model, X, [0, 1])
     with pytest.raises(ValueError, match=r"y must have class numbers from 0 to 999, got others"):
         nnx.plot.confusion_matrix(model, [[0], [1]], [0, 10**6])
@@ -511,7 +513,7 @@ def test_histories_draws_two_lines_for_each_training_and_names_each_kind_once():
     own = own_axes()
     assert nnx.plot.histories([history_of(loss=[1])], own) is own
     assert [text.get_text() for text in own.get_legend().get_texts()] == ["training"]
-    with pytest.raises(ValueError, match=r"plot\.histories: each must hold one history at least"):
+    with pytest.raises(ValueError, match=r"plot\.histories: each must hold at least one history"):
         nnx.plot.histories([])
 
 

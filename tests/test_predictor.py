@@ -338,7 +338,7 @@ def test_a_wrong_out_is_refused_and_not_written():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda model: vars(model.layers[1]).update(forward=print), "has a method forward of its own"),
+        (lambda model: vars(model.layers[1]).update(forward=print), "has a custom method forward"),
         (lambda model: model.layers.__setitem__(1, Own()), "is not built in"),
     ],
 )
@@ -346,7 +346,7 @@ def test_a_model_with_parts_of_its_own_is_refused(change, sentence):
     model = classifier()
     change(model)
     model.finalize()
-    with pytest.raises(ValueError, match=f"^Model.predictor: .* built-in parts alone, but .*{sentence}"):
+    with pytest.raises(ValueError, match=f"^Model.predictor: .* only built-in parts, but .*{sentence}"):
         model.predictor()
 
 
@@ -360,7 +360,7 @@ def test_models_of_a_class_of_their_own_and_unfinished_ones_are_refused():
     model = Book()
     model.add(nnx.Layer_Dense(1, 1))
     model.finalize()
-    with pytest.raises(ValueError, match="the model is of a class of its own, Book"):
+    with pytest.raises(ValueError, match="the model has a custom class, Book"):
         model.predictor()
 
 

@@ -147,7 +147,7 @@ def test_rare_categories_of_the_training_rows_are_pooled():
 def test_without_rare_categories_there_is_no_pool():
     table, _ = learnt(["a", "b"] * 5, rare=5)
     assert table.input_names == ["x=a", "x=b"]
-    with pytest.raises(nnx.DataFileError, match="is none of the known 2"):
+    with pytest.raises(nnx.DataFileError, match="is not one of the 2 known values"):
         table.read_inputs({"x": ["c"]})
     assert learnt(["a", "b"] * 5, rare=6)[0].input_names == ["x=a", "x=b"]  # nothing would be left
 
@@ -242,7 +242,7 @@ def test_texts_among_many_numbers_are_missing_values_if_that_is_wanted():
     assert table.columns[0].mean == 15_500
     assert X[:, 1].tolist() == [0] * 29 + [1, 1]
     assert X[29, 0] == X[30, 0] == 0
-    assert "texts taken for missing, 1 gaps, with an input" in repr(table)
+    assert "texts taken for missing, 1 missing, with an input" in repr(table)
     assert nnx.Table.from_dict(table.to_dict()).read_inputs({"x": ["soon", "$15,500"]}).tolist() == [[0, 1], [0, 0]]
 
 

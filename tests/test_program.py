@@ -171,7 +171,7 @@ def replace(where: Any, name: str) -> Any:
 
 
 OBSTACLES = {
-    "model": (lambda: build(CLASSIFIER, kind=Book), "the model is of a class of its own, Book"),
+    "model": (lambda: build(CLASSIFIER, kind=Book), "the model has a custom class, Book"),
     "own layer": (lambda: with_layer(Layer_Bare()), r"layers\[2\], Layer_Bare\(\), is not built in"),
     **{
         f"subclass {kind.__name__}": (
@@ -209,23 +209,23 @@ OBSTACLES = {
     ),
     "method of a layer": (
         lambda: changed(lambda model: replace(model.layers[1], "forward")),
-        r"layers\[1\], Activation_ReLU\(\), has a method forward of its own",
+        r"layers\[1\], Activation_ReLU\(\), has a custom method forward",
     ),
     "method of the loss": (
         lambda: changed(lambda model: replace(model.loss, "calculate")),
-        "Loss_CategoricalCrossentropy has a method calculate of its own",
+        "Loss_CategoricalCrossentropy has a custom method calculate",
     ),
     "method of the optimizer": (
         lambda: changed(lambda model: replace(model.optimizer, "update_params")),
-        "Optimizer_Adam has a method update_params of its own",
+        "Optimizer_Adam has a custom method update_params",
     ),
     "method of the accuracy": (
         lambda: changed(lambda model: replace(model.accuracy, "compare")),
-        "Accuracy_Categorical has a method compare of its own",
+        "Accuracy_Categorical has a custom method compare",
     ),
     "method of the model": (
         lambda: changed(lambda model: replace(model, "backward")),
-        "Model has a method backward of its own",
+        "Model has a custom method backward",
     ),
     "shared weights": (
         lambda: changed(lambda model: setattr(model.layers[3], "biases", model.layers[0].weights[:1, :3])),
@@ -261,7 +261,7 @@ def test_explain_names_the_class_whose_method_was_replaced(compiled, monkeypatch
     model = build(CLASSIFIER)
     forward = nnx.Activation_ReLU.forward
     monkeypatch.setattr(nnx.Activation_ReLU, "forward", lambda self, *arguments: forward(self, *arguments))
-    sentence = "the class Activation_ReLU has another method forward than it was made with"
+    sentence = "the class Activation_ReLU has another method forward than at its definition"
     assert model.explain().startswith(f"No plan: {sentence}. It trains in ")
     assert "(Activation_ReLU) by its own methods" in model.explain()
     monkeypatch.undo()

@@ -81,7 +81,7 @@ def test_three_ranks_share_batches_that_they_cannot_divide(mpiexec):
 @pytest.mark.one_backend
 def test_no_rank_waits_for_one_that_fails_and_all_say_why(mpiexec):
     found = found_by(mpiexec(2, "errors"))
-    ended = "RankError: Model.train: rank {} has ended the training of all: {}"
+    ended = "RankError: Model.train: rank {} ended the training of all ranks: {}"
     for name, what in (("other data", "X"), ("other epochs", "epochs"), ("other layers", "layer 1")):
         one, other = found[name]
         assert one == other
@@ -93,7 +93,7 @@ def test_no_rank_waits_for_one_that_fails_and_all_say_why(mpiexec):
     for name in ("diverged", "diverged layer by layer"):
         one, other = found[name]
         assert one == other
-        assert one.startswith("DivergenceError: Model.train: the training has diverged in epoch 1, step 1: ")
+        assert one.startswith("DivergenceError: Model.train: training diverged in epoch 1, step 1: ")
     own = "LookupError: no such thing"
     assert found["a callback"] == found["a callback layer by layer"] == [ended.format(1, own), own]
     assert found["a callback of rank 0"] == [own, ended.format(0, own)]
@@ -117,7 +117,7 @@ def test_no_rank_waits_for_one_that_fails_and_all_say_why(mpiexec):
 @pytest.mark.one_backend
 def test_an_interrupted_run_leaves_one_checkpoint_from_which_all_ranks_go_on(mpiexec, tmp_path):
     found = found_by(mpiexec(2, "interrupted", tmp_path))
-    reason = "RankError: Model.train: rank 1 has ended the training of all: KeyboardInterrupt"
+    reason = "RankError: Model.train: rank 1 ended the training of all ranks: KeyboardInterrupt"
     assert found == {"said": [reason, "KeyboardInterrupt: "], "same": True, "files": ["log.csv", "run"]}
     lines = (tmp_path / "log.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2"]

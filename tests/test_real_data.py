@@ -97,7 +97,7 @@ def test_california_reaches_0_83_and_is_predicted_in_dollars(compiled, californi
     assert main(["train", california, "--target", "median_house_value"]) == 0
     out = capsys.readouterr().out
     assert "16,512 samples to train on, 4,128 to test; the target 'median_house_value' is a number." in out
-    assert "Gaps filled: 207 in 'total_bedrooms'." in out
+    assert "Missing values filled: 207 in 'total_bedrooms'." in out
     assert figure(out, "test", "R²") >= 0.83
     assert main(["predict", "housing.safetensors", california]) == 0
     header, *lines = capsys.readouterr().out.splitlines()

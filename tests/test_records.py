@@ -103,7 +103,7 @@ def test_problems_name_the_row_of_the_object():
     assert str(error.value) == (
         "Table.read_inputs: the dict has 3 problems:\n"
         "  row 1: holds 'big' in column 'area', which must hold numbers\n"
-        "  row 1: holds 'Wien' in column 'town', which is none of the known 2: Graz, Linz\n"
+        "  row 1: holds 'Wien' in column 'town', which is not one of the 2 known values: Graz, Linz\n"
         "  row 1: holds 'inf' in column 'price', which must hold numbers such as €1.234,50\n"
         "Pass unknown='missing' to take such texts for missing values."
     )

@@ -457,12 +457,14 @@ def test_bad_weights_of_evaluate_are_refused():
 def test_class_weights_need_classes():
     X = np.ones((4, 2))
     sentence = (
-        r"^Model.train: class_weight must be None for a model that does not predict classes, as neither Loss_Mean"
+        r"^Model.train: class_weight must be None for a model that does not predict classes, because neither Loss_Mean"
     )
     with pytest.raises(ValueError, match=sentence):
         regression().train(X, [1.0, 2.0, 3.0, 4.0], class_weight="balanced")
     for model, y in ((binary(), [0.5, 0, 1, 1]), (binary(2), [[1, 1], [0, 1], [0, 0], [1, 0]])):
-        with pytest.raises(ValueError, match=r"^Model.train: y must hold one class a row where class_weight is given"):
+        with pytest.raises(
+            ValueError, match=r"^Model\.train: y must hold class numbers or one-hot rows if class_weight"
+        ):
             model.train(X, y, class_weight="balanced")
 
 

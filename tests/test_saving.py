@@ -62,8 +62,9 @@ def test_a_model_that_another_thread_trains_is_not_saved(tmp_path, method):
     old = (tmp_path / "file").read_bytes()
     sentence = trained_elsewhere(model, lambda: getattr(model, method)(tmp_path / "file"))
     assert sentence == (
-        f"Model.{method}: the model must not be saved while another thread trains it: its arrays belong to no one "
-        "step. Wait for the end of the training, or let it write a file between two steps: train(..., checkpoint=path)."
+        f"Model.{method}: the model must not be saved while another thread trains it, because its arrays "
+        f"change during a step. Wait until training ends, or let it write a file between two steps: train(..., "
+        f"checkpoint=path)."
     )
     assert (tmp_path / "file").read_bytes() == old
     model.set(accuracy=nnx.Accuracy_Categorical())
@@ -397,7 +398,7 @@ def test_arrays_whose_tie_a_file_would_lose_are_refused(tmp_path, data, case):
     spoil, parts = SHARING[case]
     model = three_layers()
     spoil(*model.layers[:2])
-    rest = r", as a view of it does: a file would lose that\. Give both layers the same array, or copies\.$"
+    rest = r"as a view, which a file cannot store\. Give both layers the same array, or copies\.$"
     with pytest.raises(ValueError, match=rf"^Model\.save: {parts}{rest}"):
         model.save(tmp_path / "model")
     with pytest.raises(ValueError, match=rf"^Model\.train: {parts}{rest}"):

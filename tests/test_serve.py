@@ -199,7 +199,7 @@ def test_an_answer_depends_on_no_other_request(files, rng, backend):
     bad = Asked(found.reader.of_json(b'{"rows": [[70, "Rome", "2001-05-01"]]}'), False)
     answers = found.answer([*several[:3], bad, *several[3:]])
     assert isinstance(answers[3], RequestError)
-    assert "'Rome' in column 'town', which is none of the known 3: Graz, Linz, Wels" in answers[3].sentence
+    assert "'Rome' in column 'town', which is not one of the 3 known values: Graz, Linz, Wels" in answers[3].sentence
     assert answers[:3] + answers[4:] == alone
 
 
@@ -303,7 +303,7 @@ REFUSED = [
     (b'\xff{"rows": []}', JSON, 400, "the body must be JSON in UTF-8"),
     (b"[1]", JSON, 422, 'the body must be an object such as {"rows": [...]}, got a list.'),
     (b'{"rows": []}', JSON, 422, "rows must be one or more, got none."),
-    (b'{"rows": [[1]], "row": 1}', JSON, 422, "the body must have rows, and perhaps columns, got 'row' too."),
+    (b'{"rows": [[1]], "row": 1}', JSON, 422, "the body must have rows and may have columns, got 'row' too."),
     (b'{"rows": {"area": 1}}', JSON, 422, "rows must be a list of rows, got an object."),
     (b'{"rows": [{"area": 1, "town": "Graz"}]}', JSON, 422, "row 0 has no column 'built'."),
     (b'{"rows": [[1, "Graz"]]}', JSON, 422, "row 0 must have 3 values, got 2. They are area, town, built."),

@@ -209,7 +209,7 @@ class Loss_Own(nnx.Loss_MeanSquaredError):
 def test_classes_of_ones_own_come_back_through_custom_objects(path):
     estimator = MLPRegressor(Loss_Own(2.0), (3,), max_iter=2, random_state=1).fit(X, NUMBERS)
     estimator.save(path)
-    with pytest.raises(nnx.ModelFileError, match="your own class 'Loss_Own'"):
+    with pytest.raises(nnx.ModelFileError, match="the custom class 'Loss_Own'"):
         load(path)
     twin = load(path, {"Loss_Own": Loss_Own})
     assert twin.loss.part == 2.0
@@ -392,7 +392,7 @@ TAMPERED = {
     "ensemble is 1": (lambda d: d["fitted"].update(ensemble=1), "neither an ensemble nor"),
     "kind": (lambda d: d["fitted"].update(kind="trees"), "_kind must be"),
     "classes are a dict": (lambda d: d["fitted"].update(classes={}), "classes are not described"),
-    "classes are numbers": (lambda d: d["fitted"].update(classes=["O", [1, 2, 3]]), "no list of texts"),
+    "classes are numbers": (lambda d: d["fitted"].update(classes=["O", [1, 2, 3]]), "not a list of texts"),
     "classes have another dtype": (lambda d: d["fitted"].update(classes=["V", ["a"]]), "classes are not described"),
     "classes too few": (lambda d: d["fitted"].update(classes=["U", ["a", "b"]]), "must hold 3 classes"),
     "classes twice": (lambda d: d["fitted"].update(classes=["U", ["a", "a", "b"]]), "ascending"),
@@ -400,8 +400,8 @@ TAMPERED = {
     "classes end in null": (lambda d: d["fitted"].update(classes=["U", ["a", "b", "c\0"]]), "null characters"),
     "names too few": (lambda d: d["fitted"].update(feature_names=["a"]), "must hold 3 names"),
     "names are numbers": (lambda d: d["fitted"].update(feature_names=[1, 2, 3]), "must be text"),
-    "an unknown parameter": (parameter("gamma", 1), "its parameters are none of the estimator"),
-    "callbacks": (parameter("callbacks", None), "its parameters are none of the estimator"),
+    "an unknown parameter": (parameter("gamma", 1), "its parameters are not the estimator's"),
+    "callbacks": (parameter("callbacks", None), "its parameters are not the estimator's"),
     "a parameter out of range": (parameter("alpha", -1.0), "'alpha' parameter"),
     "a parameter of another kind": (parameter("max_iter", "many"), "'max_iter' parameter"),
     "a huge number": (parameter("max_iter", 10**30), "must be a whole number"),

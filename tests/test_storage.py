@@ -380,7 +380,7 @@ def test_a_class_of_ones_own_is_refused_at_save_unless_it_describes_itself(tmp_p
         pass
 
     for layer in (Layer_Plain(), Own_ReLU()):
-        with pytest.raises(TypeError, match=r"Model\.save: layer must be built in or have a get_config\(\) of its own"):
+        with pytest.raises(TypeError, match=r"Model\.save: layer must be built in or define get_config\(\)"):
             with_layer(layer).save(tmp_path / "model")
     assert os.listdir(tmp_path) == []
     with_layer(Layer_Plain()).save_parameters(tmp_path / "p")
@@ -391,7 +391,7 @@ def test_a_class_that_describes_itself_comes_back_through_custom_objects(tmp_pat
     model.train(*data, epochs=2, print_every=None)
     model.save(tmp_path / "model")
     with pytest.raises(
-        nnx.ModelFileError, match=r"a layer of your own class 'Layer_Half'\. Pass custom_objects=\{'Layer"
+        nnx.ModelFileError, match=r"a layer of the custom class 'Layer_Half'\. Pass custom_objects=\{'Layer"
     ):
         nnx.Model.load(tmp_path / "model")
     twin = nnx.Model.load(tmp_path / "model", custom_objects={"Layer_Half": Layer_Half})
@@ -406,7 +406,7 @@ def test_a_class_of_ones_own_with_a_built_in_name_is_not_taken_for_the_built_in_
         pass
 
     with_layer(Activation_ReLU()).save(tmp_path / "model")
-    with pytest.raises(nnx.ModelFileError, match="your own class 'Activation_ReLU'"):
+    with pytest.raises(nnx.ModelFileError, match="the custom class 'Activation_ReLU'"):
         nnx.Model.load(tmp_path / "model")
 
 

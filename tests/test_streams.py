@@ -284,7 +284,7 @@ def test_what_is_wrong_in_a_block_ends_the_training_after_the_steps_before(data)
         (nnx.Blocks(X_bad, y, block_rows=20, window_rows=20), r"X\[120:140\] \(block 6\) must hold finite .* row 10"),
         (nnx.Blocks(X, y_bad, block_rows=20, window_rows=20), r"y\[140:160\] \(block 7\) must hold class numbers"),
         ([*pairs(X[:80], y[:80]), (X[:9, :1], y[:9])], r"X\[0:9\] of block 3 must have shape \(n, 2\), got \(9, 1\)"),
-        ([*pairs(X[:80], y[:80]), (X[:9], y[:8])], "y of block 3 must have one row a sample"),
+        ([*pairs(X[:80], y[:80]), (X[:9], y[:8])], "y of block 3 must have one row per sample"),
         ([*pairs(X[:80], y[:80]), X[:9]], r"block 3 must be a pair \(X, y\)"),
         (fails, "the disk has gone"),
     ]

@@ -319,8 +319,8 @@ def test_outputs_become_names_or_numbers_in_the_targets_units(flats):
 
 def test_a_table_prints_what_it_knows(flats):
     lines = repr(flats).splitlines()
-    assert lines[1] == "  'area': number, mean 60, scale 22.3607, 1 gaps,"
-    assert lines[3] == "  'town': 2 categories (Graz, Linz), 1 gaps,"
+    assert lines[1] == "  'area': number, mean 60, scale 22.3607, 1 missing,"
+    assert lines[3] == "  'town': 2 categories (Graz, Linz), 1 missing,"
     assert lines[4].startswith("  target 'rent': number, mean 700.1, ")
     wide = nnx.Table([Number(f"x{2 * i}") for i in range(100)] + [Number("y")], "y")
     assert repr(wide).splitlines()[-3:-1] == ["  and 70 more columns,", "  target 'y': number, mean 0, scale 1,"]
@@ -508,7 +508,7 @@ REFUSED = {
     "a gap in the target": (
         "x,y\n1,2.5\n2,NA\n3,4.5\n",
         {"target": "y", "gaps": "refuse"},
-        ", line 3, has a gap ('NA') in column 'y'. Pass gaps='fill'.",
+        ", line 3, has a missing value ('NA') in column 'y'. Pass gaps='fill'.",
     ),
     "a target without values": (
         "x,y\n1,\n2,?\n3,\n",
@@ -518,8 +518,9 @@ REFUSED = {
     "gaps": (
         FLATS,
         {"target": "rent", "gaps": "refuse"},
-        " has 3 problems:\n  line 4: has a gap ('?') in column 'area'\n  line 3: has a gap ('') in column 'rooms'\n"
-        "  line 5: has a gap ('NA') in column 'town'\nPass gaps='fill'.",
+        " has 3 problems:\n  line 4: has a missing value ('?') in column 'area'\n  line 3: has a gap ('') in "
+        "column 'rooms'\n"
+        "  line 5: has a missing value ('NA') in column 'town'\nPass gaps='fill'.",
     ),
     "several short rows": (
         FLATS.replace(",Linz", ""),
@@ -549,7 +550,7 @@ REFUSED = {
     "one row": (
         "x,y\n1,2\n",
         {"target": "y"},
-        " has 2 problems:\n  has 1 row, too few to keep a part of 0.2 for testing\n  holds only '2' in column 'y'",
+        " has 2 problems:\n  has 1 row, too few to keep a fraction of 0.2 for testing\n  holds only '2' in column 'y'",
     ),
     "no inputs": ("y\n1\n2\n3\n4\n5\n6\n", {"target": "y"}, " has no column beside 'y' to predict it from."),
     "one number": ("x,y\n1,5.5\n2,5.50\n3,5.5\n", {"target": "y"}, " holds only '5.5' in column 'y', so there is "),
@@ -738,7 +739,7 @@ def test_rows_without_a_target_are_left_out_and_counted(write):
     assert len(table.read_samples(path)[0]) == 3
     assert len(table.read_inputs(path)) == 5
     assert nnx.Table.from_dict(table.to_dict()).n_left_out == 0
-    with pytest.raises(nnx.DataFileError, match=r"line 3, has a gap \(''\) in column 'y', one of 2\."):
+    with pytest.raises(nnx.DataFileError, match=r"line 3, has a missing value \(''\) in column 'y', one of 2\."):
         nnx.load_csv(path, "y", gaps="refuse")
 
 
@@ -769,7 +770,8 @@ def test_an_unknown_text_is_a_missing_value_if_asked_for(flats, write):
     with pytest.raises(nnx.DataFileError) as error:
         flats.read_inputs(path)
     assert str(error.value).endswith(
-        "line 2, holds 'Wien' in column 'town', which is none of the known 2: Graz, Linz. Also unknown: Bern. "
+        "line 2, holds 'Wien' in column 'town', "
+        "which is not one of the 2 known values: Graz, Linz. Also unknown: Bern. "
         "Pass unknown='missing' to take such texts for missing values."
     )
     np.testing.assert_array_equal(flats.read_inputs(path, unknown="missing")[:, 2:], [[0, 0], [0, 1], [0, 0], [0, 0]])
@@ -779,7 +781,7 @@ def test_an_unknown_text_is_a_missing_value_if_asked_for(flats, write):
     X, y = classes.read_samples(write("x,y\nc,no\n", "new.csv"), unknown="missing")
     assert (X.tolist(), y.tolist()) == ([[0, 0]], [0])
     with pytest.raises(
-        nnx.DataFileError, match=r"holds 'maybe' in column 'y', which is none of the known 2: no, yes\.$"
+        nnx.DataFileError, match=r"holds 'maybe' in column 'y', which is not one of the 2 known values: no, yes\.$"
     ):
         classes.read_samples(write("x,y\na,maybe\n", "new.csv"), unknown="missing")
 
@@ -809,7 +811,7 @@ UNKNOWN = {
     "a missing column": ("area,town\n50,Graz\n", " has no column 'rooms'. Its columns are area, town."),
     "an unknown category": (
         "area,rooms,town\n50,2,Wien\n",
-        ", line 2, holds 'Wien' in column 'town', which is none of the known 2: Graz, Linz. "
+        ", line 2, holds 'Wien' in column 'town', which is not one of the 2 known values: Graz, Linz. "
         "Pass unknown='missing' to take such texts for missing values.",
     ),
     "no number": (
@@ -842,7 +844,7 @@ def test_targets_must_be_known_to_judge_a_model(flats, write):
         flats.read_samples(write("area,rooms,town\n50,2,Graz\n", "new.csv"))
     classes = nnx.Table([Number("x"), Text("y", ("no", "yes"))], "y")
     with pytest.raises(
-        nnx.DataFileError, match=r"line 2, holds 'maybe' in column 'y', which is none of the known 2: no, yes"
+        nnx.DataFileError, match=r"line 2, holds 'maybe' in column 'y', which is not one of the 2 known values: no, yes"
     ):
         classes.read_samples(write("x,y\n1,maybe\n", "new.csv"))
     with pytest.raises(nnx.DataFileError, match=r"' holds no value in column 'y', which is to be predicted\."):

@@ -234,7 +234,7 @@ def test_wrong_arguments(arguments, error, said, rng):
 
 def test_embeddings_that_leave_no_room(rng):
     state = {"e.weight": rng.normal(size=(3, 2)), **linear("0", 4, 1, rng)}
-    with pytest.raises(ValueError, match=r"embeddings must be of columns that are there.*leaves 3 columns"):
+    with pytest.raises(ValueError, match=r"embeddings must name columns that exist.*leaves 3 columns"):
         nnx.from_torch(state, embeddings={"e": 3})
 
 
@@ -271,8 +271,8 @@ def test_each_layer_is_taken_or_refused():
     [
         (b"\x80\x04\x95 a pickle", "is a pickle, and opening a pickle runs code"),
         (b"PK\x03\x04 what torch.save writes", "is a pickle"),
-        (b"", "is no safetensors file, or is cut off"),
-        (b"\xff" * 20, "is no safetensors file, or is cut off"),
+        (b"", "is not a safetensors file, or is cut off"),
+        (b"\xff" * 20, "is not a safetensors file, or is cut off"),
     ],
 )
 def test_other_files_are_refused(content, said, tmp_path):

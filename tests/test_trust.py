@@ -177,7 +177,7 @@ HOSTILE_DESCRIPTIONS = {
     "many backslashes": ('{"a":"' + "\\\\" * 2_000_000 + '"}', "its checksum"),
     "a long text": ('{"a":"' + "x" * 9_000_000 + '"}', MODEST),
     "a text of wide letters": ('{"a":"' + "x" * 7_000_000 + '\\ud83d\\ude00"}', "its checksum"),
-    "a list": ("[1]", "its description is none"),
+    "a list": ("[1]", "its description is not valid"),
 }
 
 

@@ -128,7 +128,7 @@ class Accuracy_Categorical(Accuracy):
         y = check.plain(where, "y", y)
         if not self.binary:
             if y.ndim == 2 and y.shape[1] > 1:
-                y = check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
+                y = check.one_hot(f"{where} (pass binary=True to compare elements)", "y", y)
             predictions, y = _classes(where, "predictions", predictions), _classes(where, "y", y)
         return np.asarray(predictions == check.shaped(where, "y", y, predictions.shape))
 

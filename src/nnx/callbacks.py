@@ -166,7 +166,7 @@ class Monitor(Callback):
         if self.monitor in VALIDATION and not validated:
             raise ValueError(
                 f"{where}: validation_data or validation_split must be given for {type(self).__name__}, which monitors "
-                f"{self.monitor!r}. Or choose another figure: {type(self).__name__}(monitor='loss')."
+                f"{self.monitor!r}. Or monitor another metric: {type(self).__name__}(monitor='loss')."
             )
 
     def on_train_begin(self, run: TrainingRun) -> None:
@@ -202,34 +202,34 @@ class Monitor(Callback):
 
     def _check_state(self, state: dict[str, Any], model: Network) -> None:
         if set(state) != {"best", "best_epoch", "wait"}:
-            raise KeyError("best, best_epoch and wait are not all there, or others are")
+            raise KeyError("best, best_epoch and wait must be there, and nothing else")
         _array("best", state["best"], np.zeros(1, np.float64))
         for name in ("best_epoch", "wait"):
             check.whole("", name, state[name], 0, check.MAX_COUNT)
 
 
 class EarlyStopping(Monitor):
-    """Stops the training when a figure has not become better for some epochs, and puts the best parameters back.
+    """Stop the training when a metric has not improved for some epochs, and restore the best parameters.
 
     Parameters
     ----------
     monitor : str
-        Which of the epoch's figures to look at, by its name in `History`.
+        The metric to watch, by its name in `History`.
     patience : int
-        How many epochs in a row may be no better than the best one.
+        How many epochs in a row may pass without an improvement.
     min_delta : float
-        By how much a figure must be better to count.
+        The smallest change that counts as an improvement.
     restore_best : bool
-        Whether to put back, at the end of the training, what the model's parameters were after the best epoch: all
-        weights, biases, averages and running figures of layers, in place. The optimizer's state stays as it is. An
-        interrupted run is left as it is, so that it can go on.
+        Whether to restore, at the end of the training, the parameters after the best epoch: all weights, biases,
+        averages and running statistics of layers, in place. The optimizer's state does not change. After an interrupted
+        run nothing is restored, so that the run can be resumed.
     mode : "auto", "min" or "max"
         Whether smaller or larger is better; "auto": larger for an accuracy, smaller for all else. NaN is never better.
 
     Attributes
     ----------
     best : float
-        The best figure, NaN if there is none.
+        The best value, NaN if there is none.
     best_epoch : int
         Its epoch, counted from 1; 0 if there is none.
     wait : int
@@ -292,9 +292,8 @@ class EarlyStopping(Monitor):
     def _reason(self) -> str:
         if not self.best_epoch:
             return f"{self.monitor} has been NaN for {self.wait} epochs"
-        back = ", whose parameters are put back" if self.restore_best else ""
-        since = f"epoch {self.best_epoch} ({figure_text(self.best)})"
-        return f"{self.monitor} has not become better since {since}{back}"
+        since = f"{self.monitor} has not improved since epoch {self.best_epoch} ({figure_text(self.best)})"
+        return f"{since}, and its parameters are restored" if self.restore_best else since
 
     def _keep(self, model: Network) -> None:
         arrays = learnt(model)
@@ -342,8 +341,8 @@ class EarlyStopping(Monitor):
         for name, array, kept in pairs:
             if array.shape != kept.shape or not array.flags.writeable:
                 raise ValueError(
-                    f"EarlyStopping: {name} must be a writable array of shape {kept.shape} to take the best parameters "
-                    "back, and somebody has assigned another one."
+                    f"EarlyStopping: {name} must be a writable array of shape {kept.shape} to restore the best "
+                    f"parameters, but it was replaced during training."
                 )
         for _, array, kept in pairs:
             np.copyto(array, kept)
@@ -368,11 +367,11 @@ class EarlyStopping(Monitor):
             _array(name, array, arrays[f"layers.{number}.{attribute}"])
         parameters = {name for name in arrays if not name.endswith(layers.AVERAGED)}
         if bool(kept) != bool(state["best_epoch"] and self.restore_best) or (kept and not parameters <= kept.keys()):
-            raise ValueError("the best parameters are not all there")
+            raise ValueError("some of the best parameters are missing")
 
 
 class ReduceRateOnPlateau(Monitor):
-    """Makes the learning rate smaller when a figure has not become better for some epochs.
+    """Reduce the learning rate when a metric has not improved for some epochs.
 
     The optimizer's ``learning_rate`` is multiplied by ``factor``. Decay and schedules are factors of it as well, so
     they go on from the smaller rate.

@@ -253,7 +253,7 @@ def check_order(where: str, layers: Sequence[Any]) -> None:
             before = before or layer
         elif before is not None:
             raise ValueError(
-                f"{where}: layer {number} must come before all layers that compute, as its inputs are categories, "
+                f"{where}: layer {number} must come before all layers that compute, because its inputs are categories, "
                 f"got {layer!r} after {before!r}."
             )
         else:
@@ -261,8 +261,8 @@ def check_order(where: str, layers: Sequence[Any]) -> None:
             n_plain = n_inputs if n_plain is None else n_plain
             if columns[-1] >= n_plain:
                 raise ValueError(
-                    f"{where}: layer {number} must take its categories from columns 0 to {n_plain - 1}, as those after "
-                    f"them are vectors of the layer before it, got {layer!r}."
+                    f"{where}: layer {number} must take its categories from columns 0 to {n_plain - 1}, because the "
+                    f"columns after them are vectors of the layer before it, got {layer!r}."
                     if n_plain
                     else f"{where}: layer {number} must have columns of numbers before it, got {layer!r}."
                 )

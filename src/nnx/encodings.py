@@ -409,7 +409,7 @@ class Layer_Combinations(_Appending):
         self._n_inputs = check.whole(where, "n_inputs", n_inputs, 1, MAX_PLACE - MAX_TERMS)
         combinations = _items(where, "columns", columns)
         if not combinations:
-            raise ValueError(f"{where}: columns must be those of at least one combination, got none.")
+            raise ValueError(f"{where}: columns must hold at least one combination, got none.")
         self._columns = tuple(
             checked_columns(where, each, self._n_inputs, f"columns[{number}]")
             for number, each in enumerate(combinations)

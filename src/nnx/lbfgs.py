@@ -71,7 +71,7 @@ class Optimizer_LBFGS(Described):
     Training is by all samples at once. An epoch of `Model.train` is an iteration, and ``epochs`` is how many there are
     at most. The figures of an epoch are those after its iteration; ``history.learning_rate`` holds the steps. Layers of
     dropout and noise are refused: the loss must be a function of the parameters alone. Batch norms compute with the
-    figures of the batch, and let their running figures follow once an iteration. The loss must be smooth enough for a
+    statistics of the batch, and let their running statistics follow once an iteration. The loss must be smooth enough for a
     line search, which it is with ReLU nearly everywhere.
 
     Each call of `Model.train` begins without pairs, and so it does after a callback has changed parameters, or settings
@@ -155,6 +155,6 @@ class Optimizer_LBFGS(Described):
 
     def _refuse(self, method: str) -> NoReturn:
         raise RuntimeError(
-            f"{type(self).__name__}.{method}: it has no step for a single layer. Call Model.train, or choose another "
+            f"{type(self).__name__}.{method}: it cannot update a single layer. Call Model.train, or choose another "
             "optimizer."
         )

@@ -160,7 +160,7 @@ class Loss(Described):
         sample_losses = np.asarray(self.forward(output, y))
         if sample_losses.ndim == 0 or sample_losses.size == 0:
             raise ValueError(
-                f"{type(self).__name__}.calculate: forward must give one loss a sample for at least one sample, "
+                f"{type(self).__name__}.calculate: forward must return one loss per sample, for at least one sample, "
                 f"got shape {sample_losses.shape}."
             )
         count: float = sample_losses.size

@@ -107,7 +107,7 @@ def check_keywords(where: str, keywords: Mapping[str, Any]) -> None:
         if name not in KEYWORDS:
             raise TypeError(f"{where}: there is no keyword {name!r}.")
         if name in OF_ONE_MODEL and not (name == "print_every" and value is None):
-            raise TypeError(f"{where}: {name} must not be given: it is about the training of a single model.")
+            raise TypeError(f"{where}: {name} must not be given: it belongs to the training of a single model.")
 
 
 def called(where: str, callbacks: Any, number: int) -> list[Any]:

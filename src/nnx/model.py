@@ -169,7 +169,7 @@ class Model:
         """
         check.role("Model.add", "layer", layer)
         if isinstance(layer, Loss):  # it has both methods, with other arguments
-            raise TypeError(f"Model.add: layer must be no loss, got {layer!r}. Call model.set(loss=...).")
+            raise TypeError(f"Model.add: layer must not be a loss, got {layer!r}. Call model.set(loss=...).")
         known = {id(each) for each in walk(self.layers)}
         twice = next((each for each in walk([layer]) if id(each) in known), None)
         if twice is not None:
@@ -1236,7 +1236,7 @@ class Model:
         It has no loss and no optimizer: `set` gives it these. Known are Gemm and MatMul, additions and products by
         column, BatchNormalization, LayerNormalization, Softmax, Dropout, additions of a block's inputs to its outputs,
         and all activations of nnx, in whatever operators they are written. Additions and products by column that do
-        not belong to a dense layer become a `Layer_Scale`, or a `Layer_BatchNorm` whose running figures do the same.
+        not belong to a dense layer become a `Layer_Scale`, or a `Layer_BatchNorm` whose running statistics do the same.
 
         Parameters
         ----------

@@ -62,14 +62,14 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
     """Batch normalization: each column gets mean 0 and variance 1 over the batch, then a factor and an offset.
 
     ``output = (inputs − mean) · weights / √(variance + epsilon) + biases``. In training, mean and variance are those of
-    the batch, and running figures follow them; otherwise the running figures take their place.
+    the batch, and running statistics follow them; otherwise the running statistics take their place.
 
     Parameters
     ----------
     n_inputs : int
         Columns of the inputs and of the output.
     momentum : float
-        From 0 to 1: the part of the running figures that a training forward keeps. PyTorch's ``momentum`` is the part
+        From 0 to 1: the part of the running statistics that a training forward keeps. PyTorch's ``momentum`` is the part
         that it replaces, 1 − this.
     epsilon : float
         Above 0. It keeps columns that hold one number only from a division by 0.
@@ -133,7 +133,7 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
     batch_mean: Array
     batch_variance: Array
     _by_batch: bool = False
-    #: The running figures before the latest forward, where that has changed them.
+    #: The running statistics before the latest forward, where that has changed them.
     _before: tuple[Array, ...] | None = None
 
     def __init__(self, n_inputs: int, momentum: float = 0.9, epsilon: float = 1e-5, dtype: DTypeLike = None) -> None:
@@ -157,7 +157,7 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            Whether to normalize by the batch, and to let the running figures follow it. If not, averages of weights
+            Whether to normalize by the batch, and to let the running statistics follow it. If not, averages of weights
             and biases take the place of these where there are any.
         """
         where = "Layer_BatchNorm.forward"
@@ -180,7 +180,7 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
         self.output = output
 
     def _follow(self, running: tuple[Array, Array], momentum: float, n: int) -> None:
-        """Let the running figures follow those of a batch of ``n`` rows."""
+        """Let the running statistics follow those of a batch of ``n`` rows."""
         self._before = tuple([each.copy() for each in running])
         batch = (self.batch_mean, 1.0), (self.batch_variance, n / (n - 1))
         with np.errstate(all="ignore"):
@@ -191,7 +191,7 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
             at_once([partial(np.copyto, *each, casting="same_kind") for each in zip(running, new, strict=True)])
 
     def _undo_forward(self) -> None:
-        """Put the running figures back to what they were before the latest forward."""
+        """Put the running statistics back to what they were before the latest forward."""
         if self._before is not None:
             for running, before in zip(self._statistics("Layer_BatchNorm.forward"), self._before, strict=True):
                 np.copyto(running, before)

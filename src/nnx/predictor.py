@@ -243,9 +243,7 @@ class Predictor(_kernels.DirectCall):
         self._refuse(name)
 
     def _refuse(self, name: str) -> NoReturn:
-        raise AttributeError(
-            f"Predictor: {abridged(name)} must stay as it is, got a change. Make another one: model.predictor()."
-        )
+        raise AttributeError(f"Predictor: {abridged(name)} cannot be changed. Make a new predictor: model.predictor().")
 
     def __copy__(self) -> Predictor:
         return self
@@ -290,7 +288,7 @@ def parts_of(where: str, model: Network) -> tuple[FloatDType, tuple[Part, ...]]:
     try:
         chain = program.lower_forward(model)
     except program.Obstacle as obstacle:
-        raise ValueError(f"{where}: the model must be of built-in parts alone, but {obstacle}.") from None
+        raise ValueError(f"{where}: the model must have only built-in parts, but {obstacle}.") from None
     stages = [stage for stage in chain.stages if stage.kind not in program.RANDOM]
     return chain.dtype, tuple(Part(each.kind, _values(where, each), each.n_in, each.n_out) for each in stages)
 

@@ -175,7 +175,9 @@ def array(where: str, name: str, value: Any, dtype: FloatDType | None = None) ->
 def plain(where: str, name: str, value: Any) -> Array:
     """Return ``value`` (an array, list, data frame ...) as a NumPy array of its own dtype, real numbers only."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise ValueError(f"{where}: {name} must have a value in every cell, got a masked array with cells masked.")
+        raise ValueError(
+            f"{where}: {name} must have a value in every element, got a masked array with masked elements."
+        )
     try:
         values = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -251,7 +253,7 @@ def samples(where: str, name: str, value: Any, dtype: FloatDType | None = None) 
         return value  # type: ignore[no-any-return]
     values = array(where, name, value, dtype)
     if values.ndim == 0:
-        raise ValueError(f"{where}: {name} must have one row a sample, got a single number.")
+        raise ValueError(f"{where}: {name} must have one row per sample, got a single number.")
     return values
 
 
@@ -336,7 +338,7 @@ def finite(where: str, name: str, values: Array) -> None:
             found = values[start:][tuple(place)]
             raise ValueError(
                 f"{where}: {name} must hold finite numbers, got {found} in row {row}{column}. "
-                "Pass check_finite=False and on_nonfinite='ignore' to train on it all the same."
+                "Pass check_finite=False and on_nonfinite='ignore' to train anyway."
             )
 
 

@@ -52,8 +52,8 @@ def refuse_others(what: str, model: Any) -> None:
     if trainer is None or trainer == Trainer(threading.get_ident()):
         return
     raise RuntimeError(
-        f"{what} while another thread trains it: its arrays belong to no one step. Wait for the end of the training, "
-        "or let it write a file between two steps: train(..., checkpoint=path)."
+        f"{what} while another thread trains it, because its arrays change during a step. Wait until training "
+        f"ends, or let it write a file between two steps: train(..., checkpoint=path)."
     )
 
 

@@ -47,8 +47,8 @@ def weighted_gradient(where: str, gradient: Any, weights: Array) -> Array:
     gradient = np.asarray(gradient)
     if gradient.shape[:1] != weights.shape or gradient.dtype.kind != "f":
         raise ValueError(
-            f"{where}: dinputs must be floats with a row for each of {len(weights)} samples, as weights are multiplied "
-            f"in row by row, got dtype {gradient.dtype} and shape {gradient.shape}."
+            f"{where}: dinputs must be floats with a row for each of {len(weights)} samples, because each row is "
+            f"multiplied by its weight, got dtype {gradient.dtype} and shape {gradient.shape}."
         )
     total = float(np.add.reduce(weights))
     return weighted(gradient, weights * (len(weights) / total) if total else weights)

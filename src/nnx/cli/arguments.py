@@ -18,6 +18,9 @@ from nnx.data.problems import TARGET, Problem, TableError, arguments
 from nnx.engine import checkpoints
 from nnx.ensemble import load_any
 
+#: Help of ``--unknown``, with the place of the words.
+UNKNOWN = "for categories in {} that the training table lacks: error, or treat them as missing values (default: error)"
+
 #: Neurons of a layer; more would be a slip of the finger, answered by an exhausted memory.
 MAX_NEURONS = 16384
 
@@ -240,6 +243,6 @@ def load_with_preprocessor(parser: Parser, path: str) -> tuple[nnx.Model | nnx.E
         model = load_any(path)
     if model.preprocessor is None:
         parser.refuse(
-            f"argument MODEL: must know the columns of a table, or images, and {path!r} was saved without either"
+            f"argument MODEL: must hold the columns of a table, or the size of images, and {path!r} holds neither"
         )
     return model, model.preprocessor

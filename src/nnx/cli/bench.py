@@ -59,16 +59,22 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: Parser = commands.add_parser(
         "bench",
-        help="how fast the compiled kernels are on this machine",
-        description="Time the compiled kernels beside those in NumPy, in turn, on one processor and with one thread of "
-        "BLAS. Both must give the same results first.",
+        help="time the compiled kernels on this machine",
+        description="Time the compiled kernels and the NumPy kernels in turn, on one processor, with one thread of "
+        "BLAS. Before each timing, both must give the same results.",
         epilog="example: nnx bench --dtype float64",
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="(default: float32)")
     parser.add_argument(
-        "--seconds", type=Number(0, above=True), default=20.0, metavar="S", help="for all of it (default: 20)"
+        "--dtype", choices=("float32", "float64"), default="float32", help="dtype of the arrays (default: float32)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=Number(0, above=True),
+        default=20.0,
+        metavar="S",
+        help="time for all kernels together (default: 20)",
     )
     parser.set_defaults(run=_run, parser=parser)
 
@@ -87,7 +93,7 @@ def _run(chosen: argparse.Namespace) -> int:
             show(_description(compiled, chosen.dtype, pinned), rows)
     except AssertionError as error:
         case = str(error).partition("\n")[0]
-        return _fail(chosen, f"{case}: {compiled} does not give the results of numpy.")
+        return _fail(chosen, f"{case}: {compiled} and numpy give different results.")
     return 0
 
 
@@ -136,7 +142,7 @@ def _run_single_threaded(chosen: argparse.Namespace) -> int:
         for line in child.stdout or ():
             print(line, end="", flush=True)
         code = child.wait()
-    return code if code in (0, 1) else _fail(chosen, f"the process that measures has ended with code {code}.")
+    return code if code in (0, 1) else _fail(chosen, f"the measuring process ended with code {code}.")
 
 
 def end_with_parent() -> None:
@@ -299,7 +305,7 @@ def _show_table(description: dict[str, Any], rows: Iterable[Row]) -> None:
         f"processor  {about['processor']}{', pinned to one' if about['pinned'] else ''}",
         f"BLAS       {about['blas']}, 1 thread",
         f"backend    {about['backend']}, {about['dtype']}",
-        "Microseconds a call, in alternating blocks. A ratio above 1: the compiled kernel is ahead.",
+        "Microseconds per call, in alternating blocks. A ratio above 1: the compiled kernel is faster.",
     ]
     for line in head:
         print(textwrap.fill(line, WIDTH, subsequent_indent=" " * 11 if "  " in line else ""))

@@ -10,7 +10,7 @@ import numpy as np
 
 import nnx
 from nnx.cli import figures, images, tasks
-from nnx.cli.arguments import Parser, Whole, load_with_preprocessor, standard_output
+from nnx.cli.arguments import UNKNOWN, Parser, Whole, load_with_preprocessor, standard_output
 from nnx.data.sheet import count
 from nnx.data.table_files import read_sheet
 
@@ -19,11 +19,11 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: Parser = commands.add_parser(
         "evaluate",
-        help="judge a model on data with known targets",
-        description="Judge a model on the rows of a CSV file with known targets, on a folder of images with a folder "
-        "for each class, or on the test part of spiral, binary, sine or fashion-mnist. Beside the score stands the "
-        "baseline: always the largest class, or the mean. A model that is no better is called that on stderr; the exit "
-        "code is 0 all the same.",
+        help="score a model on data with known targets",
+        description="Score a model on the rows of a CSV file with known targets, on a folder of images with a folder "
+        "for each class, or on the test part of spiral, binary, sine or fashion-mnist. The scores are compared with a "
+        "baseline, which always predicts the largest class, or the mean. A warning on stderr says if the model is no "
+        "better; the exit code is 0 then too.",
         epilog="example: nnx evaluate houses.safetensors more-houses.csv",
         allow_abbrev=False,
     )
@@ -31,12 +31,14 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "data", metavar="DATA", help="FILE.csv, FOLDER/ of images, spiral, binary, sine or fashion-mnist"
     )
-    parser.add_argument("--folder", metavar="FOLDER", help="where the files of fashion-mnist are")
-    parser.add_argument("--seed", type=Whole(0, 2**32 - 1), metavar="N", help="of spiral's points (default: 0)")
+    parser.add_argument("--folder", metavar="FOLDER", help="folder of the files of fashion-mnist")
     parser.add_argument(
-        "--unknown", choices=("error", "missing"), help="what a text is that the training table lacks (default: error)"
+        "--seed", type=Whole(0, 2**32 - 1), metavar="N", help="seed of the points of spiral and binary (default: 0)"
     )
-    parser.add_argument("--encoding", metavar="NAME", help="of FILE.csv, such as latin-1 or cp1252 (default: UTF-8)")
+    parser.add_argument("--unknown", choices=("error", "missing"), help=UNKNOWN.format("DATA"))
+    parser.add_argument(
+        "--encoding", metavar="NAME", help="text encoding of FILE.csv, such as latin-1 or cp1252 (default: UTF-8)"
+    )
     images.add_mistakes_option(parser.add_argument)
     parser.set_defaults(run=_run, parser=parser, samples=None, download=False)
 
@@ -53,7 +55,7 @@ def _run(chosen: argparse.Namespace) -> int:
             parser.error(f"argument --{name}: is for {' and '.join(sources)} only, got it with {chosen.data!r}")
     table = images.reader(preprocessor, chosen.data)
     if chosen.mistakes is not None and model.images is None:
-        parser.error(f"argument --mistakes: is for models of images only, and {chosen.model!r} knows a table")
+        parser.error(f"argument --mistakes: is for models of images only, and {chosen.model!r} is a table's model")
     images.check_mistakes_option(parser, chosen.mistakes, [chosen.model, chosen.data])
     np.random.seed(chosen.seed or 0)
     remarks: list[str] = []
@@ -73,7 +75,7 @@ def _run(chosen: argparse.Namespace) -> int:
         report = figures.report(model, X, y)
     lines = [*remarks, f"{count(len(X), 'sample')}: {report.line}", *figures.details(report)]
     print("\n".join(lines), flush=True)
-    figures.warn(parser.prog, report, "these data", "Are they like those that it was trained on?")
+    figures.warn(parser.prog, report, "these data", "Are they like the data that it was trained on?")
     if chosen.mistakes is not None:
         images.draw_mistakes(model, X, y, chosen.mistakes)
     return 0

@@ -45,14 +45,14 @@ def add(commands: Any) -> None:
     suffixes = ", ".join(f"{suffix} for {each.what}" for suffix, each in FORMATS.items())
     parser: Parser = commands.add_parser(
         "export",
-        help="write a model in the format of another program",
-        description="Write a model, with the preparation of its table if it has one, in the format of another program. "
-        f"The suffix of OUT says which: {suffixes}.",
+        help="write a model in another format: ONNX, C, PyTorch",
+        description="Write a model in another format. If it was trained on a table, the file also prepares the table's "
+        f"columns where the format can. The suffix of OUT chooses the format: {suffixes}.",
         epilog="example: nnx export houses.safetensors houses.onnx",
         allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help="what nnx train saved, or a predictor's file")
-    parser.add_argument("output", metavar="OUT", help=f"the file to write: {suffixes}")
+    parser.add_argument("output", metavar="OUT", help="file to write")
     for add_option in OPTIONS:
         add_option(parser)
     parser.set_defaults(run=_run, parser=parser)
@@ -62,9 +62,12 @@ def _add_c_options(parser: Parser) -> None:
     """Add the options of C source."""
     group = parser.add_argument_group("C source")
     group.add_argument(
-        "--int8", action="store_true", default=None, help="keep weights in 8 bits: a quarter of the memory"
+        "--int8",
+        action="store_true",
+        default=None,
+        help="store weights in 8 bits, a quarter of the memory; answers change a little",
     )
-    group.add_argument("--name", help="what names in the file begin with; without it, the name of OUT")
+    group.add_argument("--name", help="prefix of the names in the file (default: the name of OUT)")
 
 
 #: Functions that add the options of one format to the parser, with the default None.

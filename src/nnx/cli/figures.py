@@ -28,7 +28,7 @@ def details(report: Report) -> list[str]:
     """Return the lines below that of a report: what the baseline is, and the figures of each class."""
     further = ", ".join(f"{each.name} {each.text(each.value)}" for each in report.further)
     return [
-        f"baseline  {report.baseline_answer} (figures in brackets)",
+        f"baseline  {report.baseline_answer}; its scores are in parentheses",
         *([f"further   {further}"] if further else []),
         *(f"  {line}" for line in report.table),
     ]
@@ -71,7 +71,7 @@ class Judgement(NamedTuple):
     def warn(self, one_network: bool = True) -> None:
         """Say on stderr that the model is no better than guessing, if that is so, and what to try."""
         if not one_network:
-            advice = "Perhaps its columns say nothing of the target. Try more rows, or other columns."
+            advice = "The columns may have nothing to do with the target. Try more rows, or other columns."
         elif self.training.verdict:
             advice = "Try a smaller --rate, or more --epochs."
         else:
@@ -118,9 +118,9 @@ def importance_lines(found: Importance | None) -> list[str]:
         if found.means[position] > LEAST_FALL
     ]
     if not named:
-        return [f"columns   whichever is shuffled, {found.figure} does not fall"]
-    first = f"the {MAX_NAMED} that matter most, " if len(found.order) > MAX_NAMED else ""
-    return [f"columns   {first}shuffled one at a time, {found.figure} falls by: {', '.join(named)}"]
+        return [f"columns   {found.figure} falls for none of them when its values are shuffled"]
+    which = f"the {MAX_NAMED} most important" if len(found.order) > MAX_NAMED else "by importance"
+    return [f"columns   {which}, and how far {found.figure} falls when each is shuffled: {', '.join(named)}"]
 
 
 def spread(reports: Sequence[Report], of: str) -> list[str]:
@@ -159,5 +159,5 @@ def told_of_folds(reports: Sequence[Report]) -> str:
     own, other, name = scores[0].text(mean), scores[0].text(base), scores[0].name
     return (
         f"such models are {word} than {reports[0].baseline_answer}: mean {name} {own} over the folds, the baseline has "
-        f"{other}. Perhaps the columns say nothing of the target. Try more rows, or other columns."
+        f"{other}. The columns may have nothing to do with the target. Try more rows, or other columns."
     )

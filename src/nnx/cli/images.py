@@ -34,12 +34,12 @@ def image_size(text: str) -> tuple[int, int]:
 def add_options(group: Any) -> None:
     """Add what `nnx train` can be told about a folder of images."""
     group("--size", type=image_size, metavar="N", help="resize images to N x N pixels, or to HEIGHTxWIDTH")
-    group("--grey", action="store_true", default=None, help="turn colours into shades of grey")
+    group("--grey", action="store_true", default=None, help="convert colours to grey")
 
 
 def add_mistakes_option(option: Any) -> None:
     """Add what both `nnx train` and `nnx evaluate` can be told about images."""
-    option("--mistakes", metavar="FILE.png", help="draw the images that the model is surest of, and wrong about")
+    option("--mistakes", metavar="FILE.png", help="draw the wrong predictions that the model is surest of")
 
 
 def check_mistakes_option(parser: Parser, path: str | None, inputs: list[str], outputs: tuple[str, ...] = ()) -> None:
@@ -104,6 +104,6 @@ def draw_mistakes(model: nnx.Model | nnx.Ensemble, X: Any, y: Any, path: str) ->
     if outcome is None:
         print(pictures.HINT)
     elif outcome == 0:
-        print(f"No mistakes among {count(len(X), 'image')}: {path} is not written.")
+        print(f"No mistakes among {count(len(X), 'image')}, so {path} is not written.")
     else:
         print(f"Mistakes saved to {os.path.abspath(path)}")

@@ -19,8 +19,8 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: Parser = commands.add_parser(
         "info",
-        help="versions and kernels in use, or what is in a model file",
-        description="Print versions, and which kernels are in use and why; or what is in a model file.",
+        help="print versions and the kernels in use, or describe a model file",
+        description="Print versions, and which kernels are in use and why. With MODEL, describe that file.",
         epilog="example: nnx info houses.safetensors",
         allow_abbrev=False,
     )
@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     what.add_argument(
         "--measure",
         action="store_true",
-        help="measure what this machine can do at most: a core's multiply-adds, a cache line between cores, memory",
+        help="measure this machine's limits: multiply-adds of a core, a cache line between cores, memory",
     )
     parser.set_defaults(run=_run, parser=parser)
 

@@ -45,7 +45,7 @@ def _timed(multiply_adds: object, dtype: str, turns: int) -> tuple[int, float]:
 
 def _peaks_in_words() -> str:
     if not hasattr(_kernels.backend, "_multiply_adds"):
-        return f"not measured: {_kernels.name} has no kernels of its own"
+        return f"not measured: {_kernels.name} has no compiled kernels"
     return ", ".join(f"{peak(dtype):.1f} GFLOP/s in {dtype}" for dtype in ("float32", "float64")) + ", one core"
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nnx.scoring.importance import Importance
 
 Draw = Callable[["Model", "Array", "Array", "Axes"], "Axes"]
-HINT = "For a picture of it: python -m pip install 'nnx-core[plot]'"
+HINT = "To draw pictures, install matplotlib: python -m pip install 'nnx-core[plot]'"
 
 
 def draw(

@@ -12,6 +12,7 @@ import nnx
 from nnx._base import files
 from nnx.cli import images, tasks
 from nnx.cli.arguments import (
+    UNKNOWN,
     Parser,
     add_columns,
     check_outputs,
@@ -37,11 +38,11 @@ def add(commands: Any) -> None:
     parser: Parser = commands.add_parser(
         "predict",
         usage="nnx predict [options] MODEL DATA...",
-        help="predict the target of each row of a CSV file, or the class of images",
-        description="Predict the target of each row of a CSV file with the columns that the model\n"
-        "was trained on. The answer is a table too: of class names, each with the\n"
-        "probability that the model gives it, or of numbers; it has a header if the\n"
-        "training table had one. Of images, each row has the file's name and the class.",
+        help="predict the target of each row of a CSV file, or the class of each image",
+        description="Predict the target of each row of a CSV file, which must have the columns that\n"
+        "the model was trained on. The answer is a CSV table: the class and its\n"
+        "probability, or a number. It has a header if the training table had one.\n"
+        "For images, each row has the file's name, the class and its probability.",
         epilog="example: nnx predict houses.safetensors new-houses.csv -o prices.csv\n"
         "example: nnx predict clothes.safetensors shirt.png more/ -o classes.csv\n"
         "example: generate | nnx predict churn.safetensors - --keep id --probabilities | sort",
@@ -54,17 +55,14 @@ def add(commands: Any) -> None:
         "data",
         nargs="*",
         metavar="DATA",
-        help="FILE.csv with the rows, - for standard input; targets are passed over. Or images: files and folders",
+        help="FILE.csv with the rows, - for standard input; a target column is ignored. Or images: files and folders",
     )
     option("-o", "--output", metavar="FILE", help="where to write the predictions, - for the screen (default)")
-    option("--probabilities", action="store_true", help="write the probability of each class, a column a class")
+    option("--probabilities", action="store_true", help="write the probability of each class, one column per class")
     add_columns(option, "--keep", "columns of FILE.csv to write before the predictions")
-    option("--unknown", choices=("error", "missing"), default="error", help=UNKNOWN)
-    option("--encoding", metavar="NAME", help="of FILE.csv, such as latin-1 or cp1252 (default: UTF-8)")
+    option("--unknown", choices=("error", "missing"), default="error", help=UNKNOWN.format("DATA"))
+    option("--encoding", metavar="NAME", help="text encoding of FILE.csv, such as latin-1 or cp1252 (default: UTF-8)")
     parser.set_defaults(run=_run, parser=parser, takes_more_data=True)
-
-
-UNKNOWN = "what a text is that the training table lacks (default: error)"
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -77,7 +75,9 @@ def _run(chosen: argparse.Namespace) -> int:
     else:
         standard_output()  # if it is closed, that is said before any work
     if chosen.probabilities and not (preprocessor.classes and gives_probabilities(model)):
-        chosen.parser.error(f"argument --probabilities: must have a model that gives them, got {chosen.model!r}")
+        chosen.parser.error(
+            f"argument --probabilities: needs a model that predicts classes with probabilities, got {chosen.model!r}"
+        )
     reader = images.reader(preprocessor, chosen.data[0])
     if chosen.data == [STANDARD]:
         chosen.data = [standard_input()]

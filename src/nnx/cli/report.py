@@ -108,12 +108,12 @@ def page(story: Story) -> str:
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1>",
         *_summary(story),
-        *_section("Figures", _figures(story.judgement)),
+        *_section("Scores", _figures(story.judgement)),
         *_section("Cross-validation", _folds(story.folds)),
         *_section("Pictures", _pictures(story)),
         *_section("Data", _data(story.task)),
         *_section("Training", [_list(story.training), _paragraph(f"It took {_seconds(story.seconds)}.")]),
-        *_section("To repeat it", [f"<pre><code>{escape(shlex.join(['nnx', *story.command]))}</code></pre>"]),
+        *_section("Command", [f"<pre><code>{escape(shlex.join(['nnx', *story.command]))}</code></pre>"]),
         *_section("Versions and machine", [_list(_versions())]),
         "</body></html>",
     ]
@@ -168,7 +168,7 @@ def _summary(story: Story) -> list[str]:
     score = main.figures[0]
     if story.folds:
         return _summary_of_folds(story.folds)
-    rows = f"on {main.n_samples:,} {'rows that were kept for testing' if part == 'test' else 'training rows'}"
+    rows = f"on {main.n_samples:,} {'test rows' if part == 'test' else 'training rows'}"
     told = [
         _score(score.text(score.value), f"{score.name} {rows}"),
         _paragraph(f"The baseline, {main.baseline_answer}, has {score.baseline_text}.", "dim"),
@@ -176,7 +176,7 @@ def _summary(story: Story) -> list[str]:
     if main.verdict:
         told.append(_paragraph(f"This model is {main.verdict} {main.baseline_answer}.", "warning"))
     if part != "test":
-        told.append(_paragraph("No rows were kept for testing: new rows will be predicted less well.", "warning"))
+        told.append(_paragraph("There were no test rows. Expect a lower score on new rows.", "warning"))
     return told
 
 
@@ -188,7 +188,7 @@ def _summary_of_folds(reports: Sequence[Report]) -> list[str]:
     scores = [each.figures[0] for each in reports]
     mean = statistics.fmean(each.value for each in scores)
     baseline = statistics.fmean(each.baseline for each in scores)
-    told = f"mean {scores[0].name} of {len(reports)} folds, each of rows that were not trained on"
+    told = f"mean {scores[0].name} of {len(reports)} folds, each tested on rows that it was not trained on"
     without = f"The baseline, {reports[0].baseline_answer}, has {scores[0]._replace(baseline=baseline).baseline_text}."
     warning = told_of_folds(reports)
     found = [_score(scores[0].text(mean), told), _paragraph(without, "dim")]
@@ -202,8 +202,8 @@ def _folds(reports: Sequence[Report]) -> list[str]:
     names = [each.name for each in reports[0].figures]
     rows = [[str(number), *_texts(*each.figures)] for number, each in enumerate(reports, 1)]
     told = (
-        "Each fold's rows were predicted by a model that was trained on the others. "
-        "The saved model was trained on the rows of all folds, after that."
+        "For each fold, a model was trained on the other folds and predicted the rows of this one. "
+        "The saved model was then trained on all rows."
     )
     return [_paragraph(told), _table(["fold", *names], rows), *_lines(spread(reports, "folds"))]
 
@@ -219,7 +219,7 @@ def _figures(judgement: Judgement) -> list[str]:
     rows = [row(number, each, each.baseline_text) for number, each in enumerate(main.figures)]
     start = len(main.figures)
     rows += [row(start + number, each, "") for number, each in enumerate(main.further)]
-    head = ["figure", "training"] + ["test"] * (judgement.test is not None) + ["baseline"]
+    head = ["score", "training"] + ["test"] * (judgement.test is not None) + ["baseline"]
     told = [_table(head, rows)]
     if main.table and isinstance(main, ClassificationReport):
         each = zip(main.classes, main.recall, main.precision, main.f1, main.class_counts, strict=True)
@@ -251,7 +251,7 @@ def _data(task: Task) -> list[str]:
         told.append(f"Left out: {listed(ignored)}.")
     rows = [[each.name, each.summary()] for each in table.inputs[:MAX_COLUMNS]]
     more = len(table.inputs) - len(rows)
-    told.append(f"{count(len(table.inputs), 'column')} to predict it from, {count(table.n_inputs, 'input')} in all:")
+    told.append(f"{count(len(table.inputs), 'input column')}, which become {count(table.n_inputs, 'input')}:")
     after = [_paragraph(f"and {more:,} more columns.")] if more else []
     return [*map(_paragraph, told), _table(["column", "taken as"], rows, n_texts=2), *after]
 
@@ -271,7 +271,7 @@ def _versions() -> list[str]:
         except PackageNotFoundError:
             continue
     cores = count(os.cpu_count() or 1, "processor")
-    told.append(f"{_processor()}; {cores}, {count(nnx.get_num_threads(), 'thread')} used at most")
+    told.append(f"{_processor()}; {cores}, at most {count(nnx.get_num_threads(), 'thread')} used")
     return told
 
 
@@ -297,24 +297,24 @@ def _pictures(story: Story) -> list[str]:
     most = MAX_POINTS if task.picture is plot.predictions else None
     found = [_picture(lambda ax: task.picture(model, X[:most], y[:most], ax), *_of_task(task, part))]
     if gives_probabilities(model):
-        caption = f"How often what is given some probability is true, on the {part} data."
+        caption = f"How often predictions with a given probability are right, on the {part} data."
         found.append(_picture(lambda ax: plot.calibration(model, X, y, ax), "Calibration", caption, (WIDTH, WIDTH)))
     if story.importance is not None:
         ranked = story.importance
         size = WIDTH + 0.6, max(2.5, importance_height(len(ranked.columns)))
         caption = (
-            "How far the score falls when the values of a column are shuffled among the rows. Of columns that say the "
-            "same, each may look unimportant."
+            "How far the score falls when the values of a column are shuffled among the rows. Columns with the same "
+            "information may all look unimportant."
         )
         found.append(_picture(lambda ax: plot.importance(ranked, ax), "Importance of columns", caption, size))
     if isinstance(model, nnx.Ensemble):
         each = [member.history for member in model.models if member.history is not None]
-        caption = f"The loss of the {count(len(each), 'network')} that were kept, epoch by epoch."
+        caption = f"Loss of the {count(len(each), 'network')} of the ensemble in each epoch."
         found.append(_picture(lambda ax: plot.histories(each, ax, held_out="held-out data"), "Training", caption))
     recorded = getattr(model, "history", None)
     if recorded is not None and len(recorded):
         held_out = "test" if task.validation is None else "held-out data"
-        caption = "The training, epoch by epoch."
+        caption = "Loss and, for classes, accuracy in each epoch."
         found.append(_picture(lambda ax: plot.history(recorded, ax, held_out=held_out), "Training", caption))
     drawn = [each for each in found if each]
     return ['<div class="pictures">', *drawn, "</div>"] if drawn else [_paragraph(pictures.HINT)]
@@ -326,10 +326,10 @@ def _of_task(task: Task, part: str) -> tuple[str, str, tuple[float, float]]:
     if task.picture is plot.confusion_matrix:
         if task.table.classes is not None:
             size = plot.matrix_size(task.table.classes)
-        return "Confusion matrix", f"Which class is taken for which, on the {part} data.", size
+        return "Confusion matrix", f"True and predicted classes of the {part} data.", size
     if task.picture is plot.predictions:
-        return "Predictions", f"What is predicted against what is true, on the {part} data.", size
-    return "The model", f"What the model does, and the {part} data.", size
+        return "Predictions", f"Predicted against true values of the {part} data.", size
+    return "The model", f"The model's predictions and the {part} data.", size
 
 
 def _picture(

@@ -10,7 +10,7 @@ import socket
 from functools import partial
 from typing import Any
 
-from nnx.cli.arguments import Parser, Whole
+from nnx.cli.arguments import UNKNOWN, Parser, Whole
 
 #: What is not installed without the extra.
 EXTRA = "Install it with: python -m pip install 'nnx-core[serve]'"
@@ -20,34 +20,46 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: Parser = commands.add_parser(
         "serve",
-        help="answer rows over HTTP with a model's predictions",
-        description="Answer rows over HTTP with a model's predictions: POST /predict takes JSON or\n"
-        "CSV. / has a page about it, /openapi.json the same for programs, /health and\n"
-        "/metrics are for those who watch over it. SIGTERM and Ctrl-C stop it when all\n"
-        "accepted requests are answered. It needs the extra nnx-core[serve].",
+        help="serve a model's predictions over HTTP",
+        description="Serve a model's predictions over HTTP. POST /predict takes rows as JSON or CSV.\n"
+        "/ describes the service to people, /openapi.json to programs; /health and\n"
+        "/metrics are for monitoring. SIGTERM or Ctrl-C stops the server after it has\n"
+        "answered all accepted requests. It needs the extra nnx-core[serve].",
         epilog="example: nnx serve rents.safetensors\n"
-        "example: nnx serve rents.safetensors --host 0.0.0.0 --port 80  # for everybody who reaches this machine",
+        "example: nnx serve rents.safetensors --host 0.0.0.0 --port 80  # reachable from other machines",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     option = parser.add_argument
     option("model", metavar="MODEL", help="what nnx train saved, or a predictor")
-    option("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine alone)")
-    option("--port", type=Whole(0, 65535), default=8000, metavar="N", help="default: 8000; 0 takes a free one")
-    option("--threads", type=Whole(1, 1024), default=1, metavar="N", help="for predictions of many rows (default: 1)")
-    option("--max-body", type=Whole(1), default=16, metavar="MB", help="megabytes of a request (default: 16)")
+    option("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, for this machine only)")
+    option(
+        "--port",
+        type=Whole(0, 65535),
+        default=8000,
+        metavar="N",
+        help="port to listen at, 0 for any free one (default: 8000)",
+    )
+    option(
+        "--threads",
+        type=Whole(1, 1024),
+        default=1,
+        metavar="N",
+        help="threads for predictions of many rows (default: 1)",
+    )
+    option("--max-body", type=Whole(1), default=16, metavar="MB", help="largest request in megabytes (default: 16)")
     option(
         "--max-concurrency",
         type=Whole(1, 100_000),
         default=256,
         metavar="N",
-        help="requests at the same time; more are told to come again later (default: 256)",
+        help="requests that are answered at the same time; others get status 503 (default: 256)",
     )
     option(
         "--unknown",
         choices=("error", "missing"),
         default="error",
-        help="what a text is that the training table lacks (default: error)",
+        help=UNKNOWN.format("requests"),
     )
     parser.set_defaults(run=_run, parser=parser)
 
@@ -88,5 +100,5 @@ def _bound(parser: Parser, host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             parser.refuse(f"port {port} of {host} is in use. Choose another --port, or 0 for a free one")
-        said = error.strerror if isinstance(error, OSError) else "no name of a host"
+        said = error.strerror if isinstance(error, OSError) else "not a host name"
         parser.refuse(f"cannot listen at {host!r}, port {port} ({said})")

@@ -104,7 +104,7 @@ def hold_out(task: Task, seed: int) -> Task:
         raise ValueError(f"argument --patience: must leave rows to train on, and there is {count(n, 'row')}")
     classes = None if task.output == LINEAR else np.reshape(task.y, n)
     held_out = held_out_rows(Split(max(VALIDATION_PART, 1 / n), seed), classes, n)
-    remark = f"Held out of training: {count(int(held_out.sum()), 'sample')}, to see when it is time to stop."
+    remark = f"Held out of training: {count(int(held_out.sum()), 'sample')}. Their loss decides when to stop."
     return replace(
         task,
         X=task.X[~held_out],
@@ -219,9 +219,9 @@ def _large_table(chosen: argparse.Namespace) -> Task:
     task = _table_task(chosen, rows.X, rows.y, rows.X_test, rows.y_test, table, n_rows=rows.blocks.n_rows)
     size = os.path.getsize(chosen.data) / 1e6
     remarks = (
-        f"The file has {size:,.1f} MB, and reading it at once needs more than --memory allows: it is read block by "
-        f"block. Columns are learnt from {count(file.n_learnt, 'row')}, training figures are of {len(rows.X):,} rows, "
-        f"and a temporary file of {rows.n_bytes / 1e6:,.1f} MB holds all rows.",
+        f"The file has {size:,.1f} MB. Reading it at once needs more than --memory allows, so it is read block by "
+        f"block. What the columns are is seen from {count(file.n_learnt, 'row')}, training scores are of "
+        f"{len(rows.X):,} rows, and a temporary file of {rows.n_bytes / 1e6:,.1f} MB holds all rows.",
         *task.remarks,
     )
     return replace(task, remarks=remarks, blocks=rows.blocks)
@@ -327,7 +327,7 @@ def _remarks(table: Table) -> list[str]:
         remarks.append(f"Left out: {count(table.n_left_out, 'row')} without a value in {shown(table.target.name)}.")
     gaps = [f"{each.gaps:,} in {shown(each.name)}" for each in table.inputs if each.gaps]
     if gaps:
-        remarks.append(f"Gaps filled: {', '.join(gaps)}.")
+        remarks.append(f"Missing values filled: {', '.join(gaps)}.")
     columns = [each for each in (*table.inputs, table.target) if isinstance(each, Number) and each.notation != PLAIN]
     if columns:
         written = listed([f"{shown(each.name)} (such as {each.notation.example()})" for each in columns])
@@ -339,7 +339,7 @@ def _remarks(table: Table) -> list[str]:
         names = listed([shown(name) for name in table.row_numbers])
         seems, it = ("seems", "it") if len(table.row_numbers) == 1 else ("seem", "them")
         drop = shlex.join(options_of("drop", table.row_numbers))
-        remarks.append(f"{names} {seems} to number the rows. If so, leave {it} out: {drop}")
+        remarks.append(f"{names} {seems} to number the rows. If so, drop {it}: {drop}")
     return remarks
 
 

@@ -16,6 +16,7 @@ import nnx
 import nnx.tabular
 from nnx.cli import figures, images, jobs, networks, pictures, report, tasks
 from nnx.cli.arguments import (
+    UNKNOWN,
     Number,
     Parser,
     Whole,
@@ -57,12 +58,12 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: Parser = commands.add_parser(
         "train",
-        help="train a model, save it and draw what it does",
-        description="Train a model, save it and, if matplotlib is installed, draw what it does.\n"
-        "Every data set has settings that suit it; the options replace them one by one.\n\n"
-        "Beside the scores stands the baseline: always the largest class, or the mean.\n"
-        "A model that is no better is called that on stderr; it is saved, and the exit\n"
-        "code is 0, all the same.",
+        help="train a model, save it and draw its results",
+        description="Train a model, save it and, if matplotlib is installed, draw its results.\n"
+        "Each data set has default settings that suit it. Each option replaces one.\n\n"
+        "The scores are compared with a baseline, which always predicts the largest\n"
+        "class, or the mean. A warning on stderr says if the model is no better. Such a\n"
+        "model is saved too, and the exit code is 0.",
         epilog="example: nnx train spiral --epochs 100 --output my-spiral.safetensors\n"
         "example: nnx train houses.csv --target price --layers 128,64\n"
         "example: nnx train photos/ --size 32 --mistakes mistakes.png\n"
@@ -81,132 +82,163 @@ def add(commands: Any) -> None:
     option(
         "--effort",
         choices=EFFORTS,
-        help="for a table: how much is tried; for 16,000 rows about a second, some seconds, or a minute or more "
-        "(default: default)",
+        help="for a table: how many networks to try; with 16,000 rows, fast takes about a second, default some "
+        "seconds, best a minute or more (default: default)",
     )
     option(
         "--seed",
         type=Whole(0, 2**32 - 1),
         default=0,
         metavar="N",
-        help="of weights and order, and of spiral's and binary's points (default: 0)",
+        help="seed of the initial weights, of the order of samples, and of the points of spiral and "
+        "binary "
+        "(default: 0)",
     )
     option(
         "--repeat",
         type=Whole(1, MAX_RUNS),
         default=1,
         metavar="N",
-        help="train so often, each time with the next --seed and --split-seed, and print mean and spread of the "
-        "figures; the model of the first run is saved (default: 1)",
+        help="train N times, each time with the next --seed and --split-seed, and print mean and spread of the "
+        "scores; the model of the first run is saved (default: 1)",
     )
     option(
         "--folds",
         type=Whole(2, MAX_RUNS),
         metavar="N",
-        help="cross-validate: train so often on all rows but an N-th, judge each time on the rows left out, and print "
-        "mean and spread of the figures; the model that is saved is trained on all rows",
+        help="cross-validate: divide the rows into N folds, test on each fold a model that is trained on the others, "
+        "and print mean and spread of the scores; the saved model is trained on all rows",
     )
     option("-o", "--output", metavar="FILE", help="where to save the model (default: named after the data)")
-    option("--report", metavar="FILE.html", help="where to write a page about data, training, figures and pictures")
+    option("--report", metavar="FILE.html", help="write a page with the data, the training, scores and pictures")
     images.add_mistakes_option(option)
     _add_network_options(
         parser.add_argument_group(
             "for one network",
-            "With any of these, a table too is learnt by one plain network, which they\n"
-            "describe, and not by what --effort tries.",
+            "These options describe one network. With any of them, nnx trains one\n"
+            "network on a table too, instead of those that --effort tries.",
         )
     )
     _add_table_options(parser.add_argument_group("for tables (FILE.csv); --test... and --split-seed for images too"))
     fashion = parser.add_argument_group("for fashion-mnist").add_argument
-    fashion("--folder", metavar="FOLDER", help="where its four files are; else in NNX_DATA_HOME or your cache folder")
-    fashion("--download", action="store_true", default=None, help="fetch what is missing there (30 MB)")
+    fashion(
+        "--folder", metavar="FOLDER", help="folder of its four files (default: in NNX_DATA_HOME or your cache folder)"
+    )
+    fashion("--download", action="store_true", default=None, help="download the files that are missing there (30 MB)")
     images.add_options(parser.add_argument_group("for images (FOLDER/)").add_argument)
     points = parser.add_argument_group("for spiral, binary and sine").add_argument
-    points("--samples", type=Whole(2, 10_000_000), metavar="N", help="points to train on, of each arm (default: 1000)")
+    points(
+        "--samples",
+        type=Whole(2, 10_000_000),
+        metavar="N",
+        help="training points, of each arm for spiral and binary (default: 1000)",
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
 def _add_network_options(group: Any) -> None:
     option = group.add_argument
     option("--layers", type=layers, metavar="N,N", help="neurons of each hidden layer, such as 64,64; or none")
-    option("--epochs", type=Whole(1), metavar="N", help="how often to go through the data")
-    option("--batch", type=Whole(1), metavar="N", help="samples a step")
-    option("--optimizer", choices=sorted(networks.OPTIMIZERS), help="adam unless you choose another")
+    option("--epochs", type=Whole(1), metavar="N", help="passes through the training data")
+    option("--batch", type=Whole(1), metavar="N", help="samples per step")
+    option("--optimizer", choices=sorted(networks.OPTIMIZERS), help="(default: adam)")
     option(
         "--activation",
         choices=sorted(networks.ACTIVATIONS),
         metavar="NAME",
-        help=f"of the hidden layers (relu unless you choose another): {', '.join(sorted(networks.ACTIVATIONS))}",
+        help=f"activation of the hidden layers: {', '.join(sorted(networks.ACTIVATIONS))} (default: relu)",
     )
     option(
         "--loss",
         choices=sorted(networks.LOSSES),
         metavar="NAME",
-        help=f"for numbers: {', '.join(networks.SUITABLE[tasks.LINEAR])}; for binary: "
-        f"{', '.join(networks.SUITABLE[tasks.SIGMOID])} (each time the first unless you choose another)",
+        help=f"to predict numbers: {', '.join(networks.SUITABLE[tasks.LINEAR])}; for binary: "
+        f"{', '.join(networks.SUITABLE[tasks.SIGMOID])} (default: the first of each)",
     )
-    option("--rate", type=Number(0, above=True), metavar="X", help="learning rate at the start")
+    option("--rate", type=Number(0, above=True), metavar="X", help="initial learning rate")
     option("--decay", type=Number(0), metavar="X", help="at step t the learning rate is rate / (1 + decay * t)")
     option(
         "--schedule",
         choices=sorted(OVER_STEPS),
         metavar="NAME",
-        help="how the rate changes over the whole training, in place of --decay: cosine, exponential (to a hundredth), "
-        "onecycle, polynomial (a straight line to 0), step (a tenth after half, and after three quarters), or warmup "
-        "(a tenth of the steps, then cosine)",
+        help="learning rate schedule over the whole training, in place of --decay: cosine, exponential (falls to a "
+        "hundredth), onecycle, polynomial (a straight line to 0), step (divided by ten after half and after three "
+        "quarters of the steps), or warmup (rises for a tenth of the steps, then cosine)",
     )
     option(
         "--patience",
         type=Whole(1),
         metavar="N",
-        help="hold a tenth of the samples out of training, stop when their loss has not become better for so many "
-        "epochs, and keep the best epoch's model",
+        help="early stopping: hold a tenth of the samples out of training, stop when their loss has not improved for N "
+        "epochs, and keep the model of the best epoch",
     )
-    option("--l2", type=Number(0), metavar="X", help="penalty on the squares of the hidden layers' weights")
-    option("--dropout", type=Number(0, 1), metavar="X", help="part of each hidden layer's neurons left out at a step")
+    option("--l2", type=Number(0), metavar="X", help="L2 regularization of the hidden layers' weights")
+    option(
+        "--dropout", type=Number(0, 1), metavar="X", help="fraction of each hidden layer's outputs set to 0 in a step"
+    )
     option(
         "--precision",
         choices=("float32", "bfloat16"),
-        help="what dense layers multiply: float32 or, faster on processors with matrix units, numbers rounded to "
-        "bfloat16; nnx info says whether this one has them (float32 unless you choose another)",
+        help="precision in which dense layers multiply; bfloat16 rounds to about three digits and is faster on "
+        "processors with matrix units; nnx info says whether yours has them (default: float32)",
     )
-    option("--checkpoint", metavar="FILE", help="where to keep, now and then, how far the training has come")
+    option("--checkpoint", metavar="FILE", help="save the state of the training to FILE at regular intervals")
     option(
         "--checkpoint-every",
         type=interval,
         metavar="N",
-        help="epochs between two of them, or seconds: 30s (default: 60s)",
+        help="epochs between two checkpoints, or seconds such as 30s (default: 60s)",
     )
-    option("--resume", metavar="FILE", help="go on from a checkpoint, with the same options, and keep writing to it")
+    option("--resume", metavar="FILE", help="continue from a checkpoint with the same options, and keep writing to it")
 
 
 def _add_table_options(group: Any) -> None:
     option = group.add_argument
-    option("--target", metavar="NAME", help="the column to predict: its name or its number, -1 for the last")
-    option("--test", metavar="FILE", help="rows (or FOLDER/: images) to test on; else some are kept from the data")
-    option("--test-size", type=Number(0, 1), metavar="X", help="part of rows or images kept for tests (default: 0.2)")
+    option("--target", metavar="NAME", help="column to predict: its name or its number, -1 for the last")
+    option(
+        "--test",
+        metavar="FILE",
+        help="test on the rows of this file, or the images of FOLDER/, instead of a part of DATA",
+    )
+    option(
+        "--test-size", type=Number(0, 1), metavar="X", help="fraction of the rows or images to test on (default: 0.2)"
+    )
     option(
         "--split-seed",
         type=Whole(0, 2**32 - 1),
         metavar="N",
-        help="of which rows or images are kept for testing, and of the order of other rows (default: 0)",
+        help="seed that chooses the rows or images to test on, and the order of the others (default: 0)",
     )
-    option("--task", choices=("classification", "regression"), help="what the target is for, if not what it looks like")
-    add_columns(option, "--text", "columns to take as text")
+    option(
+        "--task",
+        choices=("classification", "regression"),
+        help="what to predict, classes or a number (default: detected from the target's values)",
+    )
+    add_columns(option, "--text", "columns to take as categories")
     add_columns(option, "--drop", "columns to leave out")
-    option("--gaps", choices=("fill", "refuse"), help="what to do about empty cells in FILE.csv (default: fill)")
-    help_decimal = "decimal mark (. or ,) of columns that can be read in two ways, such as 1,234"
-    option("--encoding", metavar="NAME", help="of FILE.csv and --test, such as latin-1 or cp1252 (default: UTF-8)")
+    option(
+        "--gaps", choices=("fill", "refuse"), help="fill missing values in FILE.csv, or refuse the file (default: fill)"
+    )
+    help_decimal = "decimal mark, . or , for columns that can be read in two ways, such as 1,234"
+    option(
+        "--encoding",
+        metavar="NAME",
+        help="text encoding of FILE.csv and --test, such as latin-1 or cp1252 (default: UTF-8)",
+    )
     option("--decimal", choices=(".", ","), metavar="MARK", help=help_decimal)
-    option("--unknown", choices=("error", "missing"), help="what a text is that only --test has (default: error)")
+    option("--unknown", choices=("error", "missing"), help=UNKNOWN.format("--test"))
     option(
         "--memory",
         type=Number(0, 1, above=True),
         metavar="X",
-        help="part of this machine's memory that reading FILE.csv may take: a larger one is read block by block, "
-        "rows lie in a temporary file, and one plain network is trained (default: 0.5)",
+        help="fraction of this machine's memory that reading FILE.csv may take; a larger file is read block by block "
+        "into a temporary file, and one network is trained (default: 0.5)",
     )
-    option("--header", action=argparse.BooleanOptionalAction, help="whether the first row holds names, if not plain")
+    option(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first row holds the columns' names (default: detected)",
+    )
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -233,15 +265,15 @@ def run(chosen: argparse.Namespace) -> int:
     model, code = outcome.model, outcome.code
     if model is None:
         early = "Stopped before the end" if chosen.effort else "Stopped before the first step"
-        print(f"{early}; nothing is saved.", file=sys.stderr)
+        print(f"{early}. No model is saved.", file=sys.stderr)
         return code
     seconds = time.perf_counter() - began
     model.save(output)  # first of all: what follows can be had again
     if code:
-        print(f"Stopped after {count(len(model.history), 'step')}; the model so far is kept.")
+        print(f"Stopped after {count(len(model.history), 'step')}. The model is saved as it is now.")
         checkpoint = chosen.checkpoint or chosen.resume
         if checkpoint is not None and os.path.exists(checkpoint):
-            print(f"To go on, repeat the command with --resume {checkpoint}")
+            print(f"To continue, repeat the command with --resume {checkpoint}")
     task = job.task
     with chosen.parser.refusing():
         judgement = figures.judge(model, task)
@@ -277,7 +309,7 @@ def _checked_outputs(chosen: argparse.Namespace) -> tuple[str, str]:
     if output is None:
         output = f"{os.path.splitext(os.path.basename(os.path.abspath(chosen.data)))[0]}.safetensors"
     if output.lower().endswith(".png"):
-        parser.error(f"argument -o/--output: must not end in .png, as the picture does, got {output!r}")
+        parser.error(f"argument -o/--output: must not end in .png, as the picture's file does, got {output!r}")
     picture = _picture_beside(output)
     inputs = [path for path in (chosen.data, chosen.test) if path is not None]
     check_outputs(parser, (output, picture), inputs)
@@ -299,7 +331,9 @@ def _check_checkpoint(chosen: argparse.Namespace, outputs: tuple[str, ...], inpu
         if chosen.repeat > 1 and getattr(chosen, option) is not None:
             chosen.parser.error(f"argument --repeat: not allowed with argument --{option}, which is for a single run")
     if chosen.resume is not None and chosen.checkpoint is not None:
-        chosen.parser.error("argument --resume: not allowed with argument --checkpoint: it goes on writing to its file")
+        chosen.parser.error(
+            "argument --resume: not allowed with argument --checkpoint, because it keeps writing to its own file"
+        )
     if chosen.checkpoint_every is not None and chosen.checkpoint is None and chosen.resume is None:
         chosen.parser.error("argument --checkpoint-every: is for --checkpoint and --resume only")
     for option in ("--checkpoint", "--resume"):
@@ -373,7 +407,8 @@ def _refuse_for_large_files(chosen: argparse.Namespace) -> None:
     for name in ("effort", "folds", "patience"):
         if getattr(chosen, name) is not None:
             chosen.parser.error(
-                f"argument --{name}: not for a file that is read block by block, as it is larger than --memory allows"
+                f"argument --{name}: is not for a file that is read block by block because it is larger than --memory "
+                f"allows"
             )
 
 
@@ -413,7 +448,7 @@ def _announcement(job: jobs.Job, n_folds: int | None) -> list[str]:
         parts = f"{count(len(task.X), 'sample')} in {n_folds} folds"
     lines = [f"{task.source}: {parts}; the target {shown(table.target.name)} is {target}."]
     if not table.header:
-        lines.append("Its first row holds no names: columns are numbered. If it does hold names: --header.")
+        lines.append("The first row is data, so columns are numbered. If it holds names, add --header.")
     lines += task.remarks
     return [*lines, job.described()]
 

@@ -77,7 +77,7 @@ class Number:
         check.flag("Number", "texts_missing", self.texts_missing)
         object.__setattr__(self, "quantiles", _numbers("Number", "quantiles", self.quantiles))
         if any(one > other for one, other in itertools.pairwise(self.quantiles)):
-            raise ValueError("Number: quantiles must not fall.")
+            raise ValueError("Number: quantiles must be in ascending order.")
         least, most = (1, MAX_QUANTILES) if self.scaling == NORMAL else (0, 0)
         if not least <= len(self.quantiles) <= most:
             raise ValueError(
@@ -240,8 +240,8 @@ class Text:
         elif strangers:
             first, others = cells[strangers[0]], _others([cells[row] for row in strangers])
             problems.add(
-                f"holds {shown(first)} in column {shown(self.name)}, which is none of the known "
-                f"{len(self.categories)}: {listed(self.categories)}{others}",
+                f"holds {shown(first)} in column {shown(self.name)}, which is not one of the "
+                f"{len(self.categories)} known values: {listed(self.categories)}{others}",
                 strangers[0],
                 self.name,
                 "unknown" if unknown else "",
@@ -395,7 +395,7 @@ def as_text(cell: Cell) -> str:
 
 
 def _gaps(count: int, indicator: bool = False) -> str:
-    return (f", {count:,} gaps" if count else "") + (", with an input that says where" if indicator else "")
+    return (f", {count:,} missing" if count else "") + (", with an input that says where" if indicator else "")
 
 
 def _numbers(where: str, name: str, values: Any) -> tuple[float, ...]:
@@ -441,7 +441,7 @@ def described_column(described: Any) -> Column:
     """Return the column that `description` describes; a ValueError or TypeError says what is wrong with another."""
     kind = described.get("kind") if isinstance(described, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError("a column is of no known kind")
+        raise ValueError("a column has an unknown kind")
     known = {field.name for field in fields(KINDS[kind])}
     lists = all(type(described[name]) is list for name in described if name in LISTS)
     if not {"kind", *known} - set(RARE_FIELDS) <= set(described) <= {"kind", *known} or not lists:

@@ -79,7 +79,7 @@ def row_blocks(source: Source, layout: Layout, size: int) -> Iterator[tuple[int,
     rest, line = next(blocks, b""), layout.begins
     begin = after_lines(rest, layout.begins)
     if begin is None:
-        source.refuse("cannot be read block by block: its lines end in more than one way")
+        source.refuse("cannot be read block by block: its lines have different endings")
     rest = rest[begin:]
     more: Iterable[bytes | None] = chain(blocks, [None])
     for block in more:

@@ -39,7 +39,7 @@ def fetch(where: str, address: str, path: str, md5: str) -> None:
                     digest.update(block)
                     bar.update(len(block))
             if digest.hexdigest() != md5:
-                raise OSError(f"it came with the md5 sum {digest.hexdigest()} in place of {md5}")
+                raise OSError(f"its md5 sum is {digest.hexdigest()} in place of {md5}")
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise ConnectionError(f"{where}: {path!r} could not be fetched from {address} ({reason}).") from error

@@ -113,7 +113,7 @@ def _read_idx(where: str, path: str, n_dimensions: int) -> Array:
         with gzip.open(path) as file:
             start = file.read(4 + 4 * n_dimensions)
             if len(start) < 4 + 4 * n_dimensions or start[:4] != bytes([0, 0, 8, n_dimensions]):
-                _refuse(where, path, f"is no IDX file of bytes in {n_dimensions} dimensions")
+                _refuse(where, path, f"is not an IDX file of bytes in {n_dimensions} dimensions")
             shape = tuple(np.frombuffer(start, ">u4", offset=4).tolist())
             if prod(shape) > DEFLATE_LIMIT * os.path.getsize(path):  # read would allocate all of it
                 _refuse(where, path, f"is damaged: it cannot hold the {prod(shape):,} bytes that it says it holds")
@@ -129,7 +129,7 @@ def _read_idx(where: str, path: str, n_dimensions: int) -> Array:
     except EOFError:
         _refuse(where, path, "is cut off")
     except (gzip.BadGzipFile, zlib.error):
-        _refuse(where, path, "is no gzip file, or is damaged")
+        _refuse(where, path, "is not a gzip file, or is damaged")
     if len(content) != prod(shape):
         held = "more" if len(content) > prod(shape) else f"{len(content):,}"
         _refuse(where, path, f"is damaged: it says that it holds {prod(shape):,} bytes, but holds {held}")

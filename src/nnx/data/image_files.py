@@ -69,7 +69,7 @@ def class_folders(where: str, folder: str, layout: str = LAYOUT) -> list[str]:
         raise FileNotFoundError(f"{where}: there is no folder {os.path.abspath(folder)!r}. {layout}")
     names = subfolders(folder)
     if not names:
-        raise DataFileError(f"{where}: {folder!r} holds no folders, one of which there must be for each class.")
+        raise DataFileError(f"{where}: {folder!r} must hold a folder for each class, got none.")
     return names
 
 
@@ -81,7 +81,7 @@ def class_files(where: str, folder: str, names: Sequence[str]) -> tuple[list[str
         inside = os.path.join(folder, name)
         if os.path.isdir(inside) and subfolders(inside):  # as when the folder above was meant
             raise DataFileError(
-                f"{where}: {inside!r} must hold images alone, got the folder {subfolders(inside)[0]!r} in it."
+                f"{where}: {inside!r} must hold only images, got the folder {subfolders(inside)[0]!r} in it."
             )
         found = files_below(inside)
         files += found
@@ -115,7 +115,7 @@ def _opened(where: str, path: str) -> Iterator[Image]:
             f"{where}: {path!r} is too large: images may have {PIL.Image.MAX_IMAGE_PIXELS:,} pixels."
         ) from None
     except PIL.UnidentifiedImageError:
-        raise DataFileError(f"{where}: {path!r} is no image.") from None
+        raise DataFileError(f"{where}: {path!r} is not an image.") from None
     except OSError as error:  # Pillow's word for a file that is cut off
         raise DataFileError(f"{where}: {path!r} cannot be read ({error}).") from None
     except Exception as error:  # its readers of many formats meet damage in as many ways

@@ -177,8 +177,8 @@ class Images:
         for name in image_files.class_folders(where, folder):
             if name not in self.classes:
                 raise DataFileError(
-                    f"{where}: {folder!r} holds the class {shown(name)}, which is none of the known "
-                    f"{self.n_outputs}: {listed(self.classes)}."
+                    f"{where}: {folder!r} holds the class {shown(name)}, which is not one of the "
+                    f"{self.n_outputs} known classes: {listed(self.classes)}."
                 )
         found, labels = image_files.class_files(where, folder, self.classes)
         return self.read_files(where, found), np.array(labels, np.intp)

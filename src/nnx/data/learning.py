@@ -332,7 +332,7 @@ def _note_gaps(sheet: Sheet, found: dict[str, Survey], problems: Problems) -> No
             cells = sheet.columns[each.place]
             row = int(np.argmax(cells.gaps))
             more = f", one of {each.n_gaps:,}" if each.n_gaps > 1 else ""
-            problems.add(f"has a gap ({cells[row]!r}) in column {shown(name)}{more}", row, name, "gaps")
+            problems.add(f"has a missing value ({cells[row]!r}) in column {shown(name)}{more}", row, name, "gaps")
 
 
 def row_numbers(sheet: Sheet, columns: Sequence[Column]) -> tuple[str, ...]:

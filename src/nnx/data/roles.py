@@ -109,7 +109,7 @@ def split_rows(sheet: Sheet, test_size: float, seed: int, problems: Problems) ->
     """Return the training rows and the test rows, both in a drawn order."""
     n_test = round(sheet.n_rows * test_size)
     if test_size and not 0 < n_test < sheet.n_rows:
-        problems.add(f"has {count(sheet.n_rows, 'row')}, too few to keep a part of {test_size} for testing")
+        problems.add(f"has {count(sheet.n_rows, 'row')}, too few to keep a fraction of {test_size} for testing")
     order = np.random.RandomState(seed).permutation(sheet.n_rows)
     return order[n_test:], order[:n_test]
 

@@ -342,7 +342,7 @@ def _sliceable(where: str, name: str, value: Any) -> Any:
     if not all(hasattr(value, each) for each in ("shape", "dtype", "__getitem__")) or type(value) is np.matrix:
         value = check.plain(where, name, value)
     if len(value.shape) == 0:
-        raise ValueError(f"{where}: {name} must have one row a sample, got a single number.")
+        raise ValueError(f"{where}: {name} must have one row per sample, got a single number.")
     return value
 
 
@@ -427,7 +427,8 @@ class _Iterable:
         for name, array in zip(("X", "y", "sample_weight"), arrays, strict=False):
             if array.ndim == 0 or len(array) != n:
                 raise ValueError(
-                    f"Model.train: {name} of block {number} must have one row a sample, as X, y and weights of a block "
+                    f"Model.train: {name} of block {number} must have one row per sample, as X, y and weights of a "
+                    f"block "
                     f"belong together, got shape {array.shape} beside {arrays[0].shape}."
                 )
         return Piece(arrays[0], arrays[1], arrays[2] if len(arrays) == 3 else None, 0, f" of block {number}")

@@ -63,7 +63,7 @@ def _kind(source: Source) -> str | None:
     kind = "Parquet" if source.begins_with(PARQUET) else "Feather" if source.begins_with(FEATHER) else None
     said = next((each for each, ends in SUFFIXES.items() if source.name.strip("'\"").lower().endswith(ends)), None)
     if kind is None and said is not None:
-        source.refuse(f"is no {said} file, or not all of one")
+        source.refuse(f"is not a {said} file, or is cut off")
     if kind is not None and importlib.util.find_spec("pyarrow") is None:
         raise ImportError(
             f"{source.where}: pyarrow is not installed, and {source.name} is a {kind} file. Install it with: "

@@ -184,7 +184,7 @@ class Called:
             state = {**found["state"], **beside}
             try:
                 if len(state) < len(found["state"]) + len(beside):
-                    raise KeyError("a name is there twice")
+                    raise KeyError("a name occurs twice")
                 each._check_state(state, self._model)
             except (IndexError, KeyError, TypeError, ValueError) as error:
                 raise DamagedError(f"its state of {type(each).__name__} is none") from error

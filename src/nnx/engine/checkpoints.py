@@ -147,7 +147,7 @@ class Keeper:
         except OSError as error:
             raise OSError(
                 f"{self._where}: checkpoint could not be written to {self._given!r}: {error.strerror or error}. "
-                f"The model is as after {done} steps, and an earlier checkpoint is as it was."
+                f"The model is as it was after {done} steps. An earlier checkpoint has not changed."
             ) from error
         self._written, self._last = done, time.monotonic()
 
@@ -250,7 +250,7 @@ class Resumed:
             **dict.fromkeys(STEP, (self.done,)),
         }
         if any(column.dtype != np.float64 or column.ndim != 1 for column in columns.values()):
-            self._checkpoint.refuse("is damaged: its figures are none")
+            self._checkpoint.refuse("is damaged: its history is not valid")
         self._columns = columns
         self._fits = all(len(column) in sizes[name] for name, column in columns.items())
 
@@ -263,7 +263,7 @@ class Resumed:
         self._memory = [(own, arrays[name]) for name, own in ours.items() if name in arrays]
         fits = len(self._memory) == 2 and all(a.shape == b.shape and a.dtype == b.dtype for a, b in self._memory)
         if not fits or not lbfgs.is_possible(self._memory[1][1]):
-            self._checkpoint.refuse("is damaged: the memory of its Optimizer_LBFGS is none")
+            self._checkpoint.refuse("is damaged: the memory of its Optimizer_LBFGS is not valid")
 
     def _take_callbacks(self, job: Job) -> None:
         """Read what callbacks have come to; refuse what no run can have written."""
@@ -305,17 +305,17 @@ class Resumed:
             raise ValueError(f"{where}: seed must be {of}, {self._seed}, got {job.order.seed}.")
         if self.done > job.n_steps:
             raise ValueError(
-                f"{where}: epochs must be as many as {path!r} has come, {self.done / job.n_batches:g}, "
-                f"or more, got {job.epochs}."
+                f"{where}: epochs must be at least the {self.done / job.n_batches:g} that {path!r} has done, got "
+                f"{job.epochs}."
             )
         if not self._fits:
-            self._checkpoint.refuse("is damaged: its figures are none")
+            self._checkpoint.refuse("is damaged: its history is not valid")
         now = _computes_on(job)
         if run.get("backend") != now:
             before = files.printable(run["backend"], 80)
             warnings.warn(
-                f"{where}: {path!r} was written on {before}, and goes on on {now}: the last "
-                "digits will be other ones than without the interruption.",
+                f"{where}: {path!r} was written on {before}, and goes on on {now}: the last digits will differ from "
+                f"those of a run without interruption.",
                 stacklevel=6,
             )
 
@@ -346,7 +346,7 @@ class Resumed:
             try:
                 job.callbacks.restore()
             except (KeyError, TypeError, ValueError) as error:  # of one of your own
-                self._checkpoint.refuse(f"holds a state that a callback does not take ({error})")
+                self._checkpoint.refuse(f"holds a state that a callback does not accept ({error})")
         self._checkpoint.restore()
         job.order.resume(self._seed)
         if job.memory is not None:

@@ -54,7 +54,7 @@ def _class_numbers(where: str, model: Network, data: Data) -> tuple[Array, int]:
     """Return the class number of each row, and how many classes the model tells apart."""
     if not _learns_classes(model):
         raise ValueError(
-            f"{where}: class_weight must be None for a model that does not predict classes, as neither "
+            f"{where}: class_weight must be None for a model that does not predict classes, because neither "
             f"{model.loss!r} nor {model.accuracy!r} says that it does. Give each sample its own: sample_weight=..."
         )
     classes = classes_of_rows(model, data)
@@ -62,7 +62,7 @@ def _class_numbers(where: str, model: Network, data: Data) -> tuple[Array, int]:
         classes = classes > 0  # signs, where an accuracy of one's own gets them as they are
     if classes is None or not ((classes >= 0) & (classes % 1 == 0)).all():
         raise ValueError(
-            f"{where}: y must hold one class a row where class_weight is given, class numbers or one-hot rows. Give "
+            f"{where}: y must hold class numbers or one-hot rows if class_weight is given. Give "
             "each sample its own weight: sample_weight=..."
         )
     classes = classes.astype(np.intp)

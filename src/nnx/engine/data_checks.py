@@ -52,7 +52,7 @@ def _samples(model: Network, where: str, name: str, X: ArrayLike, known: Program
             return check.samples(where, name, X, dtype_of(model))
     X = check.plain(where, name, X)
     if X.ndim == 0:
-        raise ValueError(f"{where}: {name} must have one row a sample, got a single number.")
+        raise ValueError(f"{where}: {name} must have one row per sample, got a single number.")
     return X
 
 

@@ -53,8 +53,8 @@ def refuse_step(model: Network, batch: Data, done: int, n_batches: int) -> NoRet
 
 def _refuse(what: str, done: int) -> NoReturn:
     raise DivergenceError(
-        f"Model.train: the training has diverged {what}. The model is as after {done} whole step{'s' * (done != 1)}. "
-        "Try a smaller learning rate, or pass on_nonfinite='ignore' to go on all the same."
+        f"Model.train: training diverged {what}. The model is as it was after {done} whole step{'s' * (done != 1)}. "
+        "Try a smaller learning rate, or pass on_nonfinite='ignore' to continue anyway."
     )
 
 

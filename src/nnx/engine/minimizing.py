@@ -204,7 +204,7 @@ class Layered:
         self.penalty_scale = scale_per_sample(len(job.data.X), job.data.weights) if job.penalty_per_sample else 1.0
         self.settings = _settings(self.model)
         self.compared = job.data.for_members(members_of(job.model.layers))
-        self.has_moved = False  # whether the running figures are those of a point that may be left again
+        self.has_moved = False  # whether the running statistics are those of a point that may be left again
         job.history.fold()
 
     # What `lbfgs.iterate` asks for
@@ -237,7 +237,7 @@ class Layered:
         return lbfgs.Value(loss, penalty, accuracy, self._gradient())
 
     def accept(self) -> None:
-        """Let batch norms keep the running figures of this point."""
+        """Let batch norms keep the running statistics of this point."""
         self.has_moved = False
 
     def _gradient(self) -> Array:

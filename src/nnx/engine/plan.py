@@ -99,7 +99,7 @@ class Accurate:
             self.precision = float(check.number(where, "precision", precision, 0))
         elif not accuracy.binary:
             if y.ndim == 2 and y.shape[1] > 1:
-                y = check.one_hot(f"{where} (pass binary=True to compare cells)", "y", y)
+                y = check.one_hot(f"{where} (pass binary=True to compare elements)", "y", y)
             if y.ndim == 2:
                 y = y[:, 0]
             self.classes = self.classes or n_out > 1

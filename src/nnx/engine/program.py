@@ -264,7 +264,7 @@ def lower(model: Network) -> Program:
         If anything about it is not exactly what is built in.
     """
     if (type(model), "forward") not in METHODS:
-        raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
+        raise Obstacle(f"the model has a custom class, {type(model).__name__}")
     for what, thing in (("loss", model.loss), ("optimizer", model.optimizer), ("accuracy", model.accuracy)):
         if not is_built_in(what, thing):
             raise Obstacle(f"the {what}, {thing!r}, is not built in")
@@ -280,14 +280,14 @@ def check(model: Any, guards: Guards, layers: tuple[Any, ...]) -> None:
     """Raise `Obstacle` where an object or a class has a method that is not the built-in one."""
     for name in guards.names:
         if name in vars(model):
-            raise Obstacle(f"{type(model).__name__} has a method {name} of its own")
+            raise Obstacle(f"{type(model).__name__} has a custom method {name}")
     for owner, names in zip(guards.owners, guards.shadows, strict=True):
         for name in names:
             if name in vars(owner):
-                raise Obstacle(f"{_whose(owner, layers)} has a method {name} of its own")
+                raise Obstacle(f"{_whose(owner, layers)} has a custom method {name}")
     for kind, name, function in guards.methods:
         if getattr(kind, name, None) is not function:
-            raise Obstacle(f"the class {kind.__name__} has another method {name} than it was made with")
+            raise Obstacle(f"the class {kind.__name__} has another method {name} than at its definition")
 
 
 def _check_apart(program: Program) -> None:
@@ -331,7 +331,7 @@ class Chain(NamedTuple):
 def lower_forward(model: Network) -> Chain:
     """Return what a finalized model computes without training; raise `Obstacle` as `lower` does."""
     if (type(model), "forward") not in METHODS:
-        raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
+        raise Obstacle(f"the model has a custom class, {type(model).__name__}")
     found = stages(model)
     own = guards(model, (), ("layers",), [], ("forward", "get_parameters"))
     check(model, own, tuple(model.layers))
@@ -364,12 +364,12 @@ def cut(model: Network) -> Cut:
         If none of them can run compiled, or the model does not go through its layers as a built-in one does.
     """
     if (type(model), "forward") not in METHODS:
-        raise Obstacle(f"the model is of a class of its own, {type(model).__name__}")
+        raise Obstacle(f"the model has a custom class, {type(model).__name__}")
     layers = tuple(model.layers)
     if any(isinstance(layer, Layer_Members) for layer in layers):
-        raise Obstacle("there are members, whose rows are more than the samples")
+        raise Obstacle("layers of members have more rows than there are samples")
     if len({id(layer) for layer in layers}) < len(layers):
-        raise Obstacle("a layer is there twice")
+        raise Obstacle("a layer occurs twice")
     pieces: list[Piece] = []
     plain = [_is_plain(layer, layers[:number]) for number, layer in enumerate(layers)]
     for is_plain, run in itertools.groupby(range(len(layers)), plain.__getitem__):

@@ -115,7 +115,7 @@ class Ranks:
         for rank, (reason, _) in enumerate(found):
             if reason is not None:
                 self._is_over = True
-                raise RankError(f"{self._where}: rank {rank} has ended the training of all: {reason}")
+                raise RankError(f"{self._where}: rank {rank} ended the training of all ranks: {reason}")
         return [each for _, each in found]
 
     def tell(self, error: BaseException) -> None:
@@ -174,8 +174,8 @@ class Ranks:
         for layer in walk(model.layers):
             if isinstance(layer, Layer_BatchNorm):
                 raise ValueError(
-                    f"{where}: the layers must not take figures of a whole batch for comm, of which a rank has some "
-                    f"rows only, got {layer!r}. Use a Layer_LayerNorm."
+                    f"{where}: the layers must not use statistics of a whole batch with comm, because each rank has "
+                    f"only some of its rows, got {layer!r}. Use a Layer_LayerNorm."
                 )
             if isinstance(layer, Layer_Members):
                 raise ValueError(f"{where}: the layers must have one row for each sample for comm, got {layer!r}.")
@@ -257,8 +257,8 @@ class Ranks:
         self._is_over = True
         if any(each != found[0] for each in found):
             raise RuntimeError(
-                f"{self._where}: ranks have come to different parameters, so something that they depend on, such as a "
-                "callback or a layer of your own, does not do the same on all of them."
+                f"{self._where}: the ranks have different parameters. Something that they depend on, such as a "
+                f"callback or a custom layer, does not do the same on all of them."
             )
 
     # Layer by layer

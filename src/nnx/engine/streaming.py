@@ -62,7 +62,9 @@ def _blocks_of(where: str, model: Network, X: Any, y: Any, sample_weight: Any, b
         return X
     if y is None:
         if hasattr(X, "shape") or not (callable(X) or hasattr(X, "__iter__")) or isinstance(X, str | bytes):
-            raise TypeError(f"{where}: y must be given, as X is no source of blocks (X, y): it is {abridged(X)}.")
+            raise TypeError(
+                f"{where}: y must be given, because X is not a source of blocks (X, y): it is {abridged(X)}."
+            )
         _refuse_beside(where, y, sample_weight)
         return Blocks.from_iterable(X)
     if batch_size is not None and (is_sliced(X) or _is_large_map(model, X)):
@@ -75,7 +77,7 @@ def _blocks_of(where: str, model: Network, X: Any, y: Any, sample_weight: Any, b
 def _refuse_beside(where: str, y: Any, sample_weight: Any) -> None:
     for name, value in (("y", y), ("sample_weight", sample_weight)):
         if value is not None:
-            raise TypeError(f"{where}: {name} must not be given where X yields blocks: they hold it themselves.")
+            raise TypeError(f"{where}: {name} must not be given if X yields blocks, which hold it themselves.")
 
 
 def _is_large_map(model: Network, X: Any) -> bool:

@@ -88,7 +88,7 @@ def as_float32(where: str, parts: Sequence[Any]) -> list[Part]:
     found: list[Part] = []
     for kind, values, n_in, n_out in parts:
         if kind not in c_layers.KINDS:
-            raise ValueError(f"{where}: the model must be of layers that there is C for, got one of kind {kind!r}.")
+            raise ValueError(f"{where}: layers must have a translation to C, got a {kind!r}.")
         with np.errstate(over="ignore"):
             cast = tuple(
                 value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value

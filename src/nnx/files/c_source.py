@@ -114,7 +114,7 @@ def _checked_name(where: str, path: str, name: str | None) -> str:
         return name if identifier(name) else f"model_{name}"[:31]
     if not identifier(name):
         raise ValueError(
-            f"{where}: name must be a name in C, of up to 31 letters, digits and underscores, got {abridged(name)}."
+            f"{where}: name must be a valid C name of up to 31 letters, digits and underscores, got {abridged(name)}."
         )
     return name
 

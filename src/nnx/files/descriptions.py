@@ -87,8 +87,8 @@ def describe(where: str, role: str, thing: Any) -> dict[str, Any]:
         definer = next((each for each in kind.__mro__ if "get_config" in vars(each)), None)
         if definer is None or definer.__module__.startswith("nnx."):
             raise TypeError(
-                f"{where}: {role} must be built in or have a get_config() of its own that returns its constructor's "
-                f"arguments, got {kind.__name__}. Without one, save_parameters() still works."
+                f"{where}: {role} must be built in or define get_config() to return its constructor's arguments, got "
+                f"{kind.__name__}. save_parameters() works without it."
             )
     config = thing.get_config()
     if kind is Layer_Residual:

@@ -89,7 +89,7 @@ def members_of(
         part = Part(file.where, file.path, each, arrays.pop(str(number), {}))
         part.check_keys()
         if part.kind != MODEL:
-            file.refuse("is damaged: a member is no model")
+            file.refuse("is damaged: a member is not a model")
         members.append(model_in(part, kind, custom_objects, restore))
     strangers = [name for name in file.arrays if not name.startswith((MEMBERS, *beside))]
     strangers += [f"{MEMBERS}{number}" for number in arrays]

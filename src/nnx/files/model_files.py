@@ -229,7 +229,7 @@ def _arrays_of(kind: type) -> tuple[str, ...]:
 
 
 def _check_statistics(where: str, layer: Layer_BatchNorm) -> None:
-    """Refuse running figures that are none: a variance is finite, and at least 0."""
+    """Refuse running statistics that are none: a variance is finite, and at least 0."""
     _, variance = layer._statistics(where)
     good = np.isfinite(variance) & (variance >= 0)
     if not good.all():
@@ -282,8 +282,8 @@ def bounds(array: Array) -> tuple[int, int]:
 def _refuse_shared(where: str, name: str, other: str) -> NoReturn:
     parts = [f"{attribute} of layer {number}" for *_, number, attribute in (each.split(".") for each in (name, other))]
     raise ValueError(
-        f"{where}: {parts[0]} must not share memory with {parts[1]}, as a view of it does: a file would lose that. "
-        "Give both layers the same array, or copies."
+        f"{where}: {parts[0]} must not share memory with {parts[1]}as a view, which a file cannot store. Give "
+        f"both layers the same array, or copies."
     )
 
 
@@ -434,14 +434,14 @@ class Checkpoint:
     def __init__(self, where: str, path: str, model: Network) -> None:
         file = self._file = opened(where, path)
         if file.kind != CHECKPOINT:
-            file.refuse("is no checkpoint, such as train(checkpoint=...) writes")
+            file.refuse("is not a checkpoint. Model.train(checkpoint=path) writes one")
         if file.take(str, "model") != type(model).__name__:
             file.refuse(f"is a checkpoint of a {file.description['model']}, not of a {type(model).__name__}")
         self.run = file.take(dict, "run")
         self.run_arrays = file.beside(RUN_ARRAYS)
         self._began = self.run.get("learning_rate")  # which callbacks may have changed since
         if "learning_rate" in self.run and type(self._began) not in (int, float):
-            file.refuse("is damaged: its learning_rate is none")
+            file.refuse("is damaged: its learning_rate is not valid")
         self._compare(describe(where, model))
         roles = {"loss": model.loss, "optimizer": model.optimizer, "accuracy": model.accuracy}
         own_layers = list(walk(model.layers))
@@ -586,19 +586,19 @@ def load_parameters(model: Network, path: Path) -> None:
 def _figures_of(
     where: str, model: Network, positions: list[int], arrays: Mapping[str, Array]
 ) -> list[tuple[Layer_BatchNorm, dict[str, Array]]]:
-    """Return the running figures that a file holds for layers of a model, checked."""
+    """Return the running statistics that a file holds for layers of a model, checked."""
     found = []
     for number, layer in zip(positions, model.trainable_layers, strict=False):
         own = {name: arrays[f"layers.{number}.{name}"] for name in STATISTICS if f"layers.{number}.{name}" in arrays}
         if isinstance(layer, Layer_BatchNorm):
             if len(own) < len(STATISTICS):
-                raise ValueError(f"{where}: running figures must be there for {layer!r}, got none.")
+                raise ValueError(f"{where}: running statistics must be given for {layer!r}, got none.")
             tried = copy.copy(layer)
             vars(tried).update(own)
             _check_statistics(where, tried)
             found.append((layer, {name: getattr(tried, name) for name in STATISTICS}))
         elif own:
-            raise ValueError(f"{where}: running figures must belong to a Layer_BatchNorm, got some for {layer!r}.")
+            raise ValueError(f"{where}: running statistics must belong to a Layer_BatchNorm, got some for {layer!r}.")
     return found
 
 
@@ -652,7 +652,7 @@ class Part:
         positions: list[int] = self.take(list, "trainable")
         known = all(type(number) is int and f"layers.{number}.weights" in self.arrays for number in positions)
         if not known or len(set(positions)) != len(positions):
-            self.refuse("is damaged: its list of trainable layers is none")
+            self.refuse("is damaged: its list of trainable layers is not valid")
         return positions
 
     def build(self, role: str, described: Any, custom_objects: Mapping[str, type]) -> Any:
@@ -665,7 +665,8 @@ class Part:
         if custom:
             if name not in custom_objects:
                 self.refuse(
-                    f"holds a {role} of your own class {name!r}. Pass custom_objects={{{name!r}: ...}} with that class"
+                    f"holds a {role} of the custom class {name!r}. Pass custom_objects={{{name!r}: ...}} with that "
+                    f"class"
                 )
             try:
                 thing = custom_objects[name](**config)
@@ -695,7 +696,7 @@ class Part:
         if kind is Layer_Residual:
             inner = config["layers"]
             if type(inner) is not list:
-                self.refuse("is damaged: the layers of a Layer_Residual are no list")
+                self.refuse("is damaged: the layers of a Layer_Residual are not a list")
             config = {"layers": [self.build("layer", each, custom_objects) for each in inner]}
         try:
             return descriptions.make(kind, config)

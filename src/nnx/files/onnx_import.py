@@ -146,7 +146,7 @@ def load(where: str, path: str, output: str | None) -> list[Any]:
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError:
-        files.refuse(where, path, "is no ONNX file, or is damaged")
+        files.refuse(where, path, "is not an ONNX file, or is damaged")
     del content
     try:
         with np.errstate(all="ignore"):  # a file may hold any numbers
@@ -174,16 +174,14 @@ class _Reader:
     def refuse_node(self, node: Any, operator: str = "") -> NoReturn:
         domain = f" of {node.domain}" if node.domain not in ("", "ai.onnx") else ""
         name = f" ({node.name!r})" if node.name else ""
-        self.refuse(
-            f"holds the operator {operator or node.op_type}{domain}{name}, which is not that of a dense network"
-        )
+        self.refuse(f"holds the operator {operator or node.op_type}{domain}{name}, which dense networks do not use")
 
     # The whole graph
 
     def layers(self, output: str | None) -> list[Any]:
         """Return the layers that lead to an output."""
         if not self.graph.output:
-            self.refuse("is no ONNX file, or holds no graph")
+            self.refuse("is not an ONNX file, or holds no graph")
         if len(self.graph.node) > MAX_NODES:
             self.refuse(f"holds {len(self.graph.node):,} operators, more than {MAX_NODES:,}")
         name = self._chosen_output(output)

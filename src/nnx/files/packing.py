@@ -143,7 +143,7 @@ def unpacked(layout: Any, arrays: dict[str, Array]) -> Any:
     order = _take(rest, ORDER, np.uint8)
     counts = np.bincount(order, minlength=len(labels)).tolist()
     if len(counts) > len(labels):
-        raise ValueError("a column is of no known kind")
+        raise ValueError("a column has an unknown kind")
     records = [_records(label, layout[label], count, rest) for label, count in zip(labels, counts, strict=True)]
     if rest:
         raise ValueError("it has arrays that belong to no column")
@@ -169,18 +169,18 @@ def _values(field: Any, name: str, count: int, rest: dict[str, Array]) -> Iterat
     if field in (TEXTS, NUMBERS):
         counts = _take(rest, f"{name}.counts", np.int64, count).tolist()
         if min(counts, default=0) < 0:
-            raise ValueError(f"a list of its {name} has less than no values")
+            raise ValueError(f"a list of its {name} has a negative length")
         total = sum(counts)
         values = _texts(name, total, rest) if field == TEXTS else iter(_take(rest, name, np.float64, total).tolist())
         return (list(itertools.islice(values, many)) for many in counts)
-    raise ValueError(f"its {name} are of no known type, or not as many as they must be")
+    raise ValueError(f"its {name} have an unknown type or the wrong number of values")
 
 
 def _texts(name: str, count: int, rest: dict[str, Array]) -> Iterator[str]:
     content = _take(rest, name, np.uint8).tobytes()
     lengths = _take(rest, f"{name}.lengths", np.int64, count).tolist()
     if min(lengths, default=0) < 0 or sum(lengths) != len(content):
-        raise ValueError(f"the texts of its {name} do not have the lengths that they are said to have")
+        raise ValueError(f"the texts of its {name} do not have the lengths that the file gives")
     ends = list(itertools.accumulate(lengths))
     return (content[end - length : end].decode() for end, length in zip(ends, lengths, strict=True))
 

@@ -80,8 +80,8 @@ def write(where: str, path: Path, description: dict[str, Any], arrays: dict[str,
         for name in _order(tensors):
             if _write_pieces(file, tensors[name]) != sums[name]:
                 raise RuntimeError(
-                    f"{where}: {name} must not change while it is written, and another thread has changed it. "
-                    "The file is as it was before."
+                    f"{where}: {name} must not change while it is written, but another thread changed it. The file "
+                    f"itself has not changed."
                 )
 
 
@@ -229,7 +229,7 @@ def _header(where: str, path: Path, file: BinaryIO, size: int) -> str:
     if not (2 <= length <= min(size - 8, MAX_HEADER) and start[8:] == b"{"):  # it may begin as a pickle does
         if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
             refuse(where, path, PICKLE)
-        refuse(where, path, "is no safetensors file, or is cut off")
+        refuse(where, path, "is not a safetensors file, or is cut off")
     file.seek(8)
     header = file.read(length)
     if not header.startswith(START.encode()):
@@ -264,7 +264,7 @@ def _parsed(where: str, path: Path, text: str) -> dict[str, Any]:
     except ValueError as error:  # of json, and of the hooks below
         refuse(where, path, f"is damaged: its description cannot be read ({error})")
     if not isinstance(found, dict):
-        refuse(where, path, "is damaged: its description is none")
+        refuse(where, path, "is damaged: its description is not valid")
     return found
 
 
@@ -291,7 +291,7 @@ def _is_modest(description: str) -> bool:
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice in one object")
+        raise ValueError("a name occurs twice in one object")
     return found
 
 
@@ -359,5 +359,5 @@ def _array(where: str, path: Path, file: BinaryIO, dtype: np.dtype[Any], shape: 
     if file.readinto(buffer.data) != array.nbytes:  # type: ignore[attr-defined]
         refuse(where, path, "is cut off")
     if dtype.kind == "b" and (buffer > 1).any():
-        refuse(where, path, "is damaged: it holds truths that are neither true nor false")
+        refuse(where, path, "is damaged: it holds booleans that are neither true nor false")
     return array.astype(dtype.newbyteorder("="), copy=False)

@@ -37,12 +37,12 @@ def read(where: str, path: str) -> dict[str, Array]:
             files.refuse(
                 where,
                 path,
-                "is a pickle, and opening a pickle runs code, so nnx does not. Where it was made, call "
+                "is a pickle. nnx does not open pickles, because opening one can run code. Where it was made, call "
                 "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')",
             )
         length = int.from_bytes(start, "little")
         if not 2 <= length <= min(size - 8, MAX_HEADER):
-            files.refuse(where, path, "is no safetensors file, or is cut off")
+            files.refuse(where, path, "is not a safetensors file, or is cut off")
         places = _places(where, path, file.read(length), size - 8 - length)
         found = {}
         for name, (code, shape, begin, end) in places.items():

@@ -250,7 +250,7 @@ class _Maker:
         found: int = taken - given + len(tables)
         if found <= max(self.embeddings.values()):
             raise ValueError(
-                f"{self.where}: embeddings must be of columns that are there: behind them are {taken} numbers, which "
+                f"{self.where}: embeddings must name columns that exist: after them come {taken} numbers, which "
                 f"leaves {max(0, found)} columns, got {dict(self.embeddings)}."
             )
         return found

@@ -150,7 +150,7 @@ def _probabilities(where: str, output: Array) -> Array:
     p = np.asarray(output, np.float64)
     p = np.hstack([1 - p, p]) if p.ndim == 2 and p.shape[1] == 1 else p
     if not (p.ndim == 2 and (p >= 0).all() and (p <= 1).all() and np.allclose(p.sum(axis=1), 1, atol=1e-3)):
-        raise ValueError(f"{where}: model must give probabilities of classes, got outputs that are none.")
+        raise ValueError(f"{where}: model must give probabilities of classes, got other outputs.")
     return p
 
 

@@ -98,7 +98,7 @@ def histories(each: Sequence[Recorded], ax: Axes | None = None, *, held_out: str
         If there is no history.
     """
     if len(each) == 0:
-        raise ValueError("plot.histories: each must hold one history at least, got none.")
+        raise ValueError("plot.histories: each must hold at least one history, got none.")
     if ax is None:
         ax = new_figure("plot.histories", 7, 4.5).add_subplot()
     alpha = max(0.25, min(1.0, 6 / len(each)))

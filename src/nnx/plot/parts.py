@@ -123,7 +123,8 @@ def class_numbers(where: str, y: ArrayLike, n_rows: int) -> Array:
     classes = np.asarray(y).reshape(-1)
     if len(classes) != n_rows or n_rows == 0:
         raise ValueError(
-            f"{where}: y must have one class number a point, shape ({n_rows},), at least one, got shape {np.shape(y)}."
+            f"{where}: y must have one class number per point, shape ({n_rows},), at least one, got shape "
+            f"{np.shape(y)}."
         )
     if not _are_class_numbers(classes):
         raise ValueError(f"{where}: y must have class numbers from 0 to {MAX_CLASS}, got others.")
@@ -143,7 +144,7 @@ def outputs_and_classes(where: str, model: Network, X: ArrayLike) -> tuple[Array
     one_each = np.shape(predicted) in ((len(output),), (len(output), 1))
     if not one_each or not _are_class_numbers(np.asarray(predicted)):
         raise ValueError(
-            f"{where}: model must predict one class number a point, "
+            f"{where}: model must predict one class number per point, "
             + ("got other numbers." if one_each else f"got predictions of shape {np.shape(predicted)[1:]} for each.")
         )
     return output, np.asarray(predicted).reshape(-1).astype(np.intp)

@@ -39,7 +39,7 @@ MAX_HELD = 8
 LONG_JSON, LONG_CSV = 1 << 16, 1 << 14
 
 JSON, CSV = b"application/json", b"text/csv"
-TOO_MANY = RequestError(503, "too many requests wait already. Ask again in a second.", ((b"retry-after", b"1"),))
+TOO_MANY = RequestError(503, "too many requests are waiting. Try again in a second.", ((b"retry-after", b"1"),))
 
 logger = logging.getLogger("nnx.serve")
 

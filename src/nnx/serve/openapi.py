@@ -228,7 +228,7 @@ def _columns_table(service: Service) -> str:
     if isinstance(known, Table):
         rows = [(column.name, column.summary(), str(_example(column))) for column in known.inputs]
         cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        order = "A row that is a list has the values in this order. <code>null</code> is a gap."
+        order = "A row that is a list has the values in this order. <code>null</code> is a missing value."
         return f"<h2>Columns</h2><p>{order}</p><table><tr><th>name<th>kind<th>example</tr>{cells}</table>"
     text = f"{service.n_inputs} numbers"
     if isinstance(known, Images):

@@ -65,7 +65,7 @@ class TableRows:
         rows, columns = document(body)
         if isinstance(rows[0], dict):
             if columns is not None:
-                _refuse("columns must be left out where rows are objects, which have names themselves")
+                _refuse("columns must be left out if rows are objects, which have their own names")
             return Rows(len(rows), self._of_objects(rows))
         return Rows(len(rows), self._of_lists(rows, columns))
 
@@ -85,7 +85,9 @@ class TableRows:
             missing = [shown(name) for name in self.names if name not in row]
             if missing:
                 columns = f"columns {listed(missing)}" if len(missing) > 1 else f"column {missing[0]}"
-                _refuse(f"row {number} has no {columns}. It must have {listed(self.names)}, with null for a gap")
+                _refuse(
+                    f"row {number} has no {columns}. It must have {listed(self.names)}, with null for a missing value"
+                )
         raise AssertionError("rows were refused without a reason")
 
     def _of_lists(self, rows: list[Any], columns: Any) -> dict[str, list[Any]]:
@@ -147,7 +149,7 @@ class NumberRows:
         """Return the rows of a JSON body."""
         rows, columns = document(body)
         if columns is not None:
-            _refuse("columns must be left out: this model knows no names of columns")
+            _refuse("columns must be left out, because this model knows no column names")
         if b"true" in body or b"false" in body:  # NumPy takes them for 1 and 0
             _refuse("rows must hold numbers, got true or false")
         if self.images is not None:
@@ -230,7 +232,7 @@ def document(body: bytes) -> tuple[list[Any], Any]:
         _refuse(f"the body must be an object such as {FORM}, got {_kind(found)}{_without_rows(found)}")
     strangers = [shown(key) for key in found if key not in ("rows", "columns")]
     if strangers:
-        _refuse(f"the body must have rows, and perhaps columns, got {listed(strangers)} too")
+        _refuse(f"the body must have rows and may have columns, got {listed(strangers)} too")
     rows = found["rows"]
     if not isinstance(rows, list):
         _refuse(f"rows must be a list of rows, got {_kind(rows)}")

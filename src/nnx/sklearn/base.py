@@ -255,7 +255,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     def _dense_layers(self, name: str) -> list[Any]:
         if "estimators_" in vars(self):
-            raise AttributeError(f"An ensemble has no {name} of its own. See those of its estimators_.")
+            raise AttributeError(f"An ensemble has no {name}. See those of its estimators_.")
         if "model_" not in vars(self):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r} before it is fitted.")
         return dense_layers(self.model_)

@@ -109,8 +109,8 @@ def refuse_derived(where: str, estimator: Any, instead: str) -> None:
     """Refuse objects of classes that are not those that files may name."""
     if ESTIMATORS.get(type(estimator).__name__) is not type(estimator):
         raise TypeError(
-            f"{where}: the estimator must be {' or '.join(sorted(ESTIMATORS))} itself, got an object of a class of "
-            f"your own. Save its {instead}."
+            f"{where}: the estimator must be {' or '.join(sorted(ESTIMATORS))} itself, got an object of a custom "
+            f"class. Save its {instead}."
         )
 
 
@@ -254,7 +254,9 @@ def _check_fitted(where: str, member: Any) -> None:
     needed = {"model_", "_end", "_dtype", "out_activation_", "n_layers_", "n_outputs_", "n_features_in_"}
     missing = sorted({*needed, *COUNTS, *FIGURES, *CURVES} - own.keys())
     if missing:
-        raise ValueError(f"{where}: the estimator must be fitted to the end, got none of {missing[0]}. Call fit again.")
+        raise ValueError(
+            f"{where}: the estimator must be completely fitted, but it lacks {missing[0]}. Call fit again."
+        )
     for name in COUNTS:
         check.whole(where, name, own[name], 0, descriptions.MAX_STEPS)
     figures = [(name, [own[name]]) for name in FIGURES] + [(name, own[name]) for name in CURVES]
@@ -429,7 +431,7 @@ class Reader:
         part = model_files.Part(file.where, file.path, found["network"], arrays)
         part.check_keys()
         if part.kind != model_files.MODEL:
-            file.refuse("is damaged: a network is no model")
+            file.refuse("is damaged: a network is not a model")
         model = own["model_"] = model_files.model_in(part, Model, self.custom_objects, Model._restore)
         dense = dense_layers(model)
         if not dense:
@@ -447,7 +449,7 @@ class Reader:
         names = fitted["feature_names"]
         if names is not None:
             if not isinstance(names, list):
-                self.file.refuse("is damaged: its names of features are no list")
+                self.file.refuse("is damaged: its names of features are not a list")
             found["feature_names_in_"] = np.array(names, object)
         if "kind" in fitted:
             found |= {"_kind": fitted["kind"], "classes_": self._classes(fitted["classes"])}
@@ -460,7 +462,7 @@ class Reader:
             self.file.refuse("is damaged: its classes are not described")
         letter, texts = described
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            self.file.refuse("is damaged: its classes are no list of texts")
+            self.file.refuse("is damaged: its classes are not a list of texts")
         classes = np.array(texts, letter)
         if classes.tolist() != texts:
             self.file.refuse("is damaged: a class ends in null characters")
@@ -479,7 +481,7 @@ class Reader:
     def _parameters(self, described: Any, known: dict[str, Any]) -> dict[str, Any]:
         """Return parameters by name: the known ones where nothing else is described."""
         if not isinstance(described, dict) or described.keys() - known.keys():
-            self.file.refuse("is damaged: its parameters are none of the estimator")
+            self.file.refuse("is damaged: its parameters are not the estimator's")
         return {**known, **{name: self.decoded(name, value) for name, value in described.items()}}
 
     def _made(self, kind: type, parameters: dict[str, Any]) -> Any:

@@ -443,7 +443,7 @@ def _check_quantiles(where: str, quantiles: Any) -> None:
     good = values.ndim == 1 and values.size and values.dtype.kind == "f" and (np.diff(values) > 0).all()
     if not good or not (values[0] > 0 and values[-1] < 1):
         raise ValueError(
-            f"{where}: quantiles must be a list of rising numbers above 0 and below 1, got {abridged(quantiles)}."
+            f"{where}: quantiles must be a list of increasing numbers above 0 and below 1, got {abridged(quantiles)}."
         )
 
 

@@ -66,7 +66,9 @@ def check_fitted(where: str, estimator: Any) -> None:
     own = vars(estimator)
     missing = sorted({"n_features_in_", *FIGURES, *ENSEMBLES} - own.keys())
     if missing:
-        raise ValueError(f"{where}: the estimator must be fitted to the end, got none of {missing[0]}. Call fit again.")
+        raise ValueError(
+            f"{where}: the estimator must be completely fitted, but it lacks {missing[0]}. Call fit again."
+        )
     columns, names = own["_columns"], own.get("feature_names_in_")
     if not isinstance(columns, list) or len(columns) != own["n_features_in_"]:
         raise ValueError(f"{where}: there must be {own['n_features_in_']} columns, got {columns}.")
@@ -138,7 +140,7 @@ class TabularReader(Reader):
         if not isinstance(own["_prior"], list) or not isinstance(own["_columns"], list | tuple):
             self.file.refuse("is damaged: its columns are not described")
         if not isinstance(own["lines_"], list):
-            self.file.refuse("is damaged: its lines are no list")
+            self.file.refuse("is damaged: its lines are not a list")
         own["_prior"] = self.checked(_prior, own["_prior"])
         own |= {"n_features_in_": len(own["_columns"]), **dict.fromkeys(ENSEMBLES)}
         for number, (name, each) in enumerate(zip(there, described, strict=True)):
@@ -153,7 +155,7 @@ class TabularReader(Reader):
         part = model_files.Part(self.file.where, self.file.path, described, self._arrays.pop(f"members.{number}", {}))
         part.check_keys()
         if part.kind != model_files.ENSEMBLE:
-            self.file.refuse("is damaged: an ensemble is none")
+            self.file.refuse("is damaged: an ensemble is not valid")
         return Ensemble._of_file(part, self.custom_objects)
 
 

@@ -185,7 +185,7 @@ class Training:
             return min(AUTO_BATCH, n)
         if chosen > n:
             warnings.warn(
-                f"{self.where}: batch_size={chosen} is more than there are samples, so a step takes all {n}.",
+                f"{self.where}: batch_size={chosen} is more than there are samples, so each step takes all {n}.",
                 stacklevel=8,  # the line that calls fit
             )
         return min(int(chosen), n)

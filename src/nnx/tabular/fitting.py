@@ -252,7 +252,7 @@ class _Fitting:
         predictions, y, weights = self._predictions(trained)
         counts = choosing.draw(predictions, y, weights)
         if not any(counts):
-            raise ValueError("tabular.fit: no network came to finite numbers on these samples.")
+            raise ValueError("tabular.fit: all networks diverged on these samples.")
         chosen = [(model, count) for models, count in zip(trained, counts, strict=True) if count for model in models]
         ensemble = self._ensemble([model for model, _ in chosen])
         ensemble.counts = tuple(count for _, count in chosen)
@@ -324,7 +324,7 @@ class _Fitting:
     def _tried(self) -> str:
         n_kinds, n_each = len(self.plan.networks), len(self.parts)
         kinds = "1 kind" if n_kinds == 1 else f"{n_kinds} kinds"
-        return f"Effort {self.effort}: {kinds} of networks, {n_kinds * n_each} in all."
+        return f"Effort {self.effort}: {n_kinds * n_each} networks of {kinds}."
 
     def _lines(self, scores: dict[str, float], counts: list[int], n_rows: int) -> list[str]:
         figure = "accuracy" if self.shape.n_classes else "R²"
@@ -332,7 +332,7 @@ class _Fitting:
         lines = [f"{self._tried()[:-1]}; {figure} on {n_rows:,} held-out rows: {together}."]
         shares = np.array(counts) / sum(counts)
         for network, share in zip(self.plan.networks, shares.tolist(), strict=True):
-            kept = f"counts {share:.0%}" if share else "left out"
+            kept = f"weight {share:.0%}" if share else "left out"
             lines.append(f"  {network.name}: {scores[network.name]:.3f}, {kept}")
         for pair in self.builder.pairs(max(network.pairs for network in self.plan.networks)):
             lines.append(f"  Columns combined: {' and '.join(map(self._name_of, pair.columns))}")

@@ -413,6 +413,12 @@ cdef void train_values(
     train_lines(net, parameter, at, gradients, &lines, trained, constants)
 
 
+cdef inline void collect_unsquared(real_t *target, const real_t *values, const Lines *lines) noexcept nogil:
+    cdef Py_ssize_t row
+    for row in range(lines.rows):
+        memcpy(target + row * lines.line, values + row * lines.gradient_line, lines.columns * sizeof(real_t))
+
+
 cdef void train_lines(
     const Net *net,
     Parameter *parameter,
@@ -436,10 +442,7 @@ cdef void train_lines(
             own += lines.gradient_line
     if trained and net.clip_norm:
         if net.exchange is not NULL or net.minimizes:  # nobody asks for squares
-            copy_lines(
-                gradients, lines.gradient_line, <real_t *> parameter.collected + at, lines.line, lines.rows,
-                lines.columns,
-            )
+            collect_unsquared(<real_t *> parameter.collected + at, gradients, lines)
         else:
             collect(parameter, at, gradients, lines)
     elif trained:

@@ -96,7 +96,7 @@ function ask() {
   const left = state.until - state.steps;
   if (left <= 0) {
     setRunning(false);
-    say(`Paused after ${number.format(state.steps)} steps, at an accuracy of ${element("accuracy").textContent}.`);
+    say(`Paused after ${number.format(state.steps)} steps: accuracy ${element("accuracy").textContent}.`);
     return;
   }
   state.asked = true;

@@ -60,7 +60,7 @@ SAMPLE ?= 500
 SEED ?= 0
 mutants: build/trust/ready
 	build/trust/bin/python -m pip install -q '.[mutants]'
-	build/trust/bin/python tools/mutants.py --sample $(SAMPLE) --seed $(SEED)
+	build/trust/bin/python tools/mutants_run.py --sample $(SAMPLE) --seed $(SEED)
 
 build/trust/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -name '*.h')
 	$(python) -m venv build/trust

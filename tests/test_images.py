@@ -14,6 +14,7 @@ from files import idx
 from PIL import Image
 
 import nnx
+from nnx.cli import main
 from nnx.data import fashion_mnist
 
 pytestmark = pytest.mark.one_backend
@@ -647,6 +648,15 @@ def model_of(images):
     model.set(images=images)
     model.finalize()
     return model
+
+
+@pytest.mark.parametrize(("option", "given"), [("--keep", "name"), ("--encoding", "latin-1")])
+def test_nnx_predict_refuses_options_for_tables(tmp_path, capsys, option, given):
+    model_of(nnx.Images(2, 3, ["a", "b"])).save(tmp_path / "m")
+    with pytest.raises(SystemExit) as left:
+        main(["predict", str(tmp_path / "m"), str(tmp_path / "one.png"), option, given])
+    assert left.value.code == 2
+    assert f"argument {option}: is for FILE.csv only" in capsys.readouterr().err
 
 
 def test_a_model_file_keeps_size_scaling_and_names(tmp_path):

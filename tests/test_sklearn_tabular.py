@@ -106,6 +106,17 @@ def test_polars_and_pandas_frames_make_the_same_networks():
     np.testing.assert_array_equal(one.predict(X[:20]), other.predict(pl.from_pandas(X[:20])))
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT])
+def test_texts_as_classes_must_not_be_missing(missing):
+    classifier = TabularClassifier()
+    given = np.array(["b", "a", "b"], object)
+    assert classifier._learnt_targets(given).tolist() == [1, 0, 1]
+    assert classifier.classes_.tolist() == ["a", "b"]
+    given[1] = missing
+    with pytest.raises(ValueError, match=r"^Input y contains NaN\.$"):
+        classifier._learnt_targets(given)
+
+
 def test_a_text_that_no_training_row_had_is_a_missing_value():
     X, y = frame()
     regressor = TabularRegressor("fast", random_state=0).fit(X, y)

@@ -1,4 +1,4 @@
-"""A pytest plugin for tools/mutants.py: which tests reach which lines, or only the tests of a list.
+"""A pytest plugin for tools/mutants_run.py: which tests reach which lines, or only the tests of a list.
 
 With NNX_MUTANTS_REACH, a file's name, every test that passes is noted in it: its seconds, and the lines of nnx that it
 ran. Of a test with many parameters six cases are run, spread evenly over all, and more until they have taken a second.

@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,25 @@ TREE, LOG, LIST, RESULTS = BUILD / "src", BUILD / "log.txt", BUILD / "tests.txt"
 EQUIVALENT = ROOT / "tools" / "mutants_equivalent.json"  # faults that change no behaviour, and why
 OPTIONS = ["-q", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:benchmark", "-p", "mutants_reach"]
 HEAVY = ["numpy", "scipy.special", "sklearn.base", "sklearn.pipeline", "pandas", "matplotlib.figure"]
-BATCHES = [(25, 5.0), (120, 20.0)]  # tests, and seconds of processor time, at most
-MAX_APART = 60  # tests that start a process
+#: Files of tests that compute with NumPy's kernels what others compute with the compiled ones.
+KERNELS = {
+    *["activations", "backends", "each_loss", "embedding", "encodings", "gradients", "kernels", "known_answers"],
+    *[
+        "losses",
+        "lbfgs",
+        "member_layers",
+        "noise",
+        "norms",
+        "numbers",
+        "optimizers",
+        "periodic",
+        "precision",
+        "splines",
+    ],
+}
+BATCHES = [(40, 5.0), (200, 20.0)]  # tests, and seconds of processor time, at most
+SECONDS_APART = 0.5  # of a test that starts a process
+BESIDES = {"trust", "examples", "chapters"}  # files of tests whose processes run whole programs
 
 
 def fork(arguments: list[str], limit: float, **settings: str) -> int | None:
@@ -65,16 +83,18 @@ def file_of(test: str) -> str:
 
 
 class Reach:
-    """Which tests run which lines, from a run of each file of tests with coverage, or from an earlier one."""
+    """Which tests run which lines on a backend, from a run of each file with coverage, or from an earlier one."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: str, names: Iterable[str]) -> None:
+        self.backend = backend
         self.seconds, self._lines, self._apart = {}, defaultdict(lambda: defaultdict(set)), []
         newest = max(path.stat().st_mtime for path in SOURCE.rglob("*.py"))
-        for tests in sorted((ROOT / "tests").glob("test_*.py")):
-            path = BUILD / f"reach-{tests.stem}.json"
+        for name in names:
+            tests, path = ROOT / "tests" / f"test_{name}.py", BUILD / f"reach-{backend}-{name}.json"
             if not path.exists() or path.stat().st_mtime < max(newest, tests.stat().st_mtime):
                 path.unlink(missing_ok=True)
-                print(tests.name, fork([f"tests/{tests.name}"], 1800, NNX_MUTANTS_REACH=str(path)), flush=True)
+                settings = {"NNX_MUTANTS_REACH": str(path), "NNX_BACKEND": backend}
+                print(backend, tests.name, fork([f"tests/{tests.name}"], 1800, **settings), flush=True)
             if path.exists():
                 self._add(json.loads(path.read_text()))
         self._sizes = Counter(map(file_of, self.seconds))
@@ -107,21 +127,23 @@ class Reach:
         for test in sorted(tests, key=lambda test: (self.seconds[test], test)):
             case[test] = cases[test.split("[")[0]]
             cases[test.split("[")[0]] += 1
-        return place == 0, sorted(tests, key=lambda t: (near[file_of(t)], file_of(t), case[t], self.seconds[t]))
+        apart = [] if place == 0 else self._apart_for(file)
+        return place == 0, apart + sorted(tests, key=lambda t: (near[file_of(t)], file_of(t), case[t], self.seconds[t]))
 
     def _within(self, file: str, span: range) -> set[str]:
         return set().union(*(found for line, found in self._lines[file].items() if line in span))
 
-    def apart(self, file: str) -> list[str]:
+    def _apart_for(self, file: str) -> list[str]:
         """Return tests that start a process, of files that are named after a module or its folder."""
         names = {*Path(file).with_suffix("").parts} - {"nnx"}
         return [test for test in self._apart if any(name in file_of(test) for name in names)]
 
 
-def run(tests: list[str], limit: float) -> tuple[str, str]:
+def run(backend: str, tests: list[str], limit: float) -> tuple[str, str]:
     """Run tests until one fails; return the outcome, and the test that failed or the last line."""
     LIST.write_text("\n".join(tests))
-    code = fork(["-x", *dict.fromkeys(map(file_of, tests))], limit, NNX_MUTANTS_TESTS=str(LIST))
+    settings = {"NNX_MUTANTS_TESTS": str(LIST), "NNX_BACKEND": backend}
+    code = fork(["-x", *dict.fromkeys(map(file_of, tests))], limit, **settings)
     if code is None or code in (0, 5):
         return "timeout" if code is None else "survived", ""
     text = LOG.read_text(errors="replace")
@@ -131,27 +153,35 @@ def run(tests: list[str], limit: float) -> tuple[str, str]:
     return "killed", (failed or text.strip().splitlines()[-1:] or [""])[0]
 
 
-def judge(mutant: dict, reach: Reach) -> dict:
+def judge(mutant: dict, reaches: list[Reach]) -> dict:
     """Run the tests on a mutant in the copied tree; return it with what came of it."""
-    reached, tests = reach.tests(mutant["file"], mutant["line"])
     target, source = TREE / mutant["file"], (SOURCE / mutant["file"]).read_text()
     for compiled in target.parent.glob(f"__pycache__/{target.stem}.*"):
         compiled.unlink()
     target.write_text(mutate(source, mutant["operator"], mutant["occurrence"]))
-    start, outcome, by = time.monotonic(), "survived", ""
+    start, outcome, by, is_reached = time.monotonic(), "survived", "", False
     try:
-        for most, longest in BATCHES:
-            batch, spent = [], 0.0
-            while tests and len(batch) < most and spent < longest:
-                batch.append(tests.pop(0))
-                spent += reach.seconds[batch[-1]]
-            if batch and outcome == "survived":
-                outcome, by = run(batch, 60 + 20 * spent)
-        if outcome == "survived" and not reached and (batch := reach.apart(mutant["file"])[:MAX_APART]):
-            outcome, by = run(batch, 900)
+        for reach in reaches:
+            reached, tests = reach.tests(mutant["file"], mutant["line"])
+            is_reached |= reached
+            for batch, seconds in batches(tests, reach):
+                if outcome == "survived":
+                    outcome, by = run(reach.backend, batch, 60 + 20 * seconds)
     finally:
         target.write_text(source)
-    return mutant | {"outcome": outcome, "reached": reached, "by": by, "seconds": round(time.monotonic() - start, 1)}
+    return mutant | {"outcome": outcome, "reached": is_reached, "by": by, "seconds": round(time.monotonic() - start, 1)}
+
+
+def batches(tests: list[str], reach: Reach) -> Iterator[tuple[list[str], float]]:
+    """Yield the tests that judge a mutant, in parts, each with the seconds that it may take."""
+    tests = tests[::-1]
+    for most, longest in BATCHES:
+        batch, seconds = [], 0.0
+        while tests and len(batch) < most and seconds < longest:
+            batch.append(tests.pop())
+            seconds += reach.seconds.get(batch[-1], SECONDS_APART)
+        if batch:
+            yield batch, seconds
 
 
 def copy_tree() -> None:
@@ -199,12 +229,15 @@ def main() -> None:
     copy_tree()
     for name in HEAVY:
         importlib.import_module(name)
-    reach = Reach()
+    names = [path.stem.removeprefix("test_") for path in sorted((ROOT / "tests").glob("test_*.py"))]
+    native = Reach("native", [name for name in names if name not in BESIDES])
+    numpy = Reach("numpy", [name for name in names if name in KERNELS])
     known = json.loads(RESULTS.read_text()) if chosen.keep and RESULTS.exists() else []
     killed = {key(each): each for each in known if each["outcome"] != "survived"}
     results = []
     for mutant in sample(chosen.sample, chosen.seed, chosen.only):
-        results.append(killed.get(key(mutant)) or judge(mutant, reach))
+        reaches = [numpy, native] if "/_numpy/" in mutant["file"] else [native]
+        results.append(killed.get(key(mutant)) or judge(mutant, reaches))
         RESULTS.write_text(json.dumps(results, indent=1))
         last = results[-1]
         print(

@@ -42,7 +42,7 @@ CLIP = 1e-7
 
 
 class Loss(Described):
-    """Base of all losses, and of one's own.
+    """Base class of all losses. Derive custom ones from it.
 
     A subclass defines ``forward(y_pred, y_true)``, which returns one loss a sample, shape (n,), and
     ``backward(dvalues, y_true)``, which sets ``dinputs``, the gradient of the mean loss (so divided by n). It need not
@@ -212,7 +212,7 @@ class Loss(Described):
 
 
 def _penalty(layer: Any) -> float:
-    """Return a layer's penalty; a layer of one's own may lack any of the attributes."""
+    """Return a layer's penalty; a custom layer may lack any of the attributes."""
     where = "Loss.regularization_loss"
     penalty = 0.0
     for name, kind in (("weights", "weight"), ("biases", "bias")):
@@ -915,5 +915,5 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
         self.dinputs = loss._pair_gradient(where, dvalues, y_true)
 
     def _settings(self) -> tuple[float, float]:
-        """Return the loss's label smoothing and clip; the usual ones for a loss of one's own, which may have none."""
+        """Return the loss's label smoothing and clip; the usual ones for a custom loss, which may have none."""
         return getattr(self.loss, "label_smoothing", 0.0), getattr(self.loss, "clip", CLIP)

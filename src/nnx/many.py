@@ -108,7 +108,7 @@ def train_many(
 
     Each model gets the bytes that it would have alone, unless ``together``, and that calls of `Model.train` one after
     the other would give: seeds that nobody gave are drawn from NumPy's global generator before the first run starts, in
-    the order of the runs. That holds for parts and functions of your own as long as they do not draw from that
+    the order of the runs. That holds for custom parts and functions as long as they do not draw from that
     generator while the models train, and share nothing that they change.
 
     All runs are checked before the first one starts. Ctrl-C stops all of them between two steps: models are as after

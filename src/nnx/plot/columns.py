@@ -48,7 +48,7 @@ class Ranked(Protocol):
 
 
 def importance(found: Ranked, ax: Axes | None = None, *, n_columns: int = 20) -> Axes:
-    """Draw how far a model's score falls when a column is shuffled: a bar a column, the most important one on top.
+    """Draw how far a model's score falls when a column is shuffled: one bar per column, the most important one on top.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def importance(found: Ranked, ax: Axes | None = None, *, n_columns: int = 20) ->
     ax : matplotlib axes, optional
         Where to draw; without it, a new figure that is high enough.
     n_columns : int
-        How many columns are drawn, at most.
+        The most columns to draw.
 
     Returns
     -------

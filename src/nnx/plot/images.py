@@ -89,7 +89,7 @@ def mistakes(
     shape: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw the images that a classifier is most sure of, and wrong about.
+    """Draw the wrong predictions of a classifier that it is most certain of.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ def fitted_curve(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = N
 
 
 def predictions(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
-    """Draw a regression's predictions against the true values, which a perfect model would put on the diagonal.
+    """Draw a regression's predictions against the true values. A perfect model's points are on the diagonal.
 
     Parameters
     ----------

@@ -309,7 +309,7 @@ class Layer_LayerNorm(_ByColumn, WithBiases):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` and ``bias_averages`` take the place of weights and biases where there are any.
+            If not, ``weight_averages`` and ``bias_averages`` replace weights and biases if there are any.
         """
         where = "Layer_LayerNorm.forward"
         weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
@@ -410,7 +410,7 @@ class Layer_Scale(_ByColumn, WithWeights):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` are the factors where there are any.
+            If not, ``weight_averages`` are the factors if there are any.
         """
         where = "Layer_Scale.forward"
         (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)

@@ -499,7 +499,7 @@ def load_csv(
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     DataFileError
         If columns or values are not valid. The message names all of them, and the arguments with which the file can
         still be loaded.

@@ -50,7 +50,7 @@ def decision_regions(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None
     y : array (n,)
         Class numbers.
     ax : matplotlib axes, optional
-        Where to draw; a new figure without it.
+        Where to draw; a new figure if None.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def calibration(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = No
     y : array (n,)
         Class numbers.
     ax : matplotlib axes, optional
-        Where to draw; a new figure without it.
+        Where to draw; a new figure if None.
     n_bins : int
         Bins of equal width from 0 to 1.
 
@@ -177,7 +177,7 @@ def confusion_matrix(
     y : array (n,)
         Class numbers.
     ax : matplotlib axes, optional
-        Where to draw; without it, a new figure that is large enough for the classes and their names.
+        Where to draw; if None, a new figure that is large enough for the classes and their names.
     classes : list of str, optional
         Their names, by class number; without it, those of the model's ``table`` or ``images``, if it has one. Names in
         the order of their letters are drawn in natural order, "2" before "10"; any other order is kept.

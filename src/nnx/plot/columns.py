@@ -44,7 +44,7 @@ class Ranked(Protocol):
 
     @property
     def n_rows(self) -> int:
-        """How many rows were judged."""
+        """The number of rows."""
 
 
 def importance(found: Ranked, ax: Axes | None = None, *, n_columns: int = 20) -> Axes:
@@ -55,7 +55,7 @@ def importance(found: Ranked, ax: Axes | None = None, *, n_columns: int = 20) ->
     found : Importance
         What `nnx.permutation_importance` returned. Thin lines are the standard deviations of its repeats.
     ax : matplotlib axes, optional
-        Where to draw; without it, a new figure that is high enough.
+        Where to draw; if None, a new figure that is high enough.
     n_columns : int
         The most columns to draw.
 

@@ -41,7 +41,7 @@ def weights(model: Network, ax: Axes | None = None, *, shape: tuple[int, int] | 
     model : Model
         Its inputs are the pixels of images.
     ax : matplotlib axes, optional
-        Where to draw; a new figure without it.
+        Where to draw; a new figure if None.
     shape : (height, width), optional
         Of an image; without it, images are squares.
 

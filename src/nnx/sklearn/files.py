@@ -341,7 +341,7 @@ def load(path: Path, custom_objects: Mapping[str, type] | None = None) -> Any:
     Raises
     ------
     ModelFileError
-        If the file is none of ours or damaged, or names a class that is neither built in nor in custom_objects.
+        If the file is not from nnx, is damaged, or names a class that is neither built in nor in custom_objects.
 
     Examples
     --------

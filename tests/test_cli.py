@@ -302,7 +302,7 @@ def test_a_folder_of_images_is_trained_on_predicted_and_judged(tmp_path, shapes)
         "Training 48-128-128-2 for 80 epochs (adam, rate 0.001, decay 0.001, batch 32, l2 0.001)"
     )
     assert lines[-2] == f"Picture saved to {tmp_path / 'my shapes.png'}"
-    assert re.fullmatch(r"No mistakes among 8 images: m\.png is not written\.|Mistakes saved to .*m\.png", lines[-1])
+    assert re.fullmatch(r"No mistakes among 8 images, so m\.png is not written\.|Mistakes saved to .*m\.png", lines[-1])
     model = nnx.Model.load(tmp_path / "my shapes.safetensors")
     assert model.images.classes == ("level bar", "upright")
     predicted = run("predict", "my shapes.safetensors", "my shapes/upright/10.png", "my shapes/level bar", cwd=tmp_path)
@@ -395,12 +395,12 @@ def test_mistakes_are_drawn_or_there_are_none(tmp_path, shapes):
     for path in (shapes / "level bar").iterdir():
         path.unlink()
     done = run("evaluate", "always upright", "my shapes", "--mistakes", "none.png", cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "No mistakes among 20 images: none.png is not written."
+    assert done.stdout.splitlines()[-1] == "No mistakes among 20 images, so none.png is not written."
     assert not (tmp_path / "none.png").exists()
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"no image", "is no image"), (None, "cannot be read (image file is truncated")]
+    ("content", "reason"), [(b"no image", "is not an image"), (None, "cannot be read (image file is truncated")]
 )
 def test_an_odd_image_among_many_is_named(tmp_path, shapes, content, reason):
     (tmp_path / "whole.model").touch()

@@ -696,7 +696,7 @@ def test_training_that_diverges_says_where_as_on_the_book_path(train_twins, at):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"loss": Own_Loss}, r"It trains in 1 segment: layers 0 to 6 compiled; the loss, Own_Loss\(\), is your own\."),
+        ({"loss": Own_Loss}, r"It trains in 1 segment: layers 0 to 6 compiled; the loss, Own_Loss\(\), is custom\."),
         (
             {"at": (3,)},
             r"It trains in 3 segments: layers 0 to 2 compiled, layer 3 \(Own_Layer\) by its own methods, "
@@ -718,7 +718,7 @@ def test_training_that_diverges_says_where_as_on_the_book_path(train_twins, at):
         ),
         (
             {"accuracy": Own_Accuracy, "optimizer": Own_Optimizer},
-            r".* compiled; the accuracy, Own_Accuracy\(\), is your own; the optimizer, .*Optimizer.*, is your own\.",
+            r".* compiled; the accuracy, Own_Accuracy\(\), is custom; the optimizer, .*Optimizer.*, is custom\.",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Accuracies: `Accuracy`, the base of one's own, `Accuracy_Categorical`, `Accuracy_Regression`."""
+"""Accuracies: `Accuracy`, the base class, `Accuracy_Categorical`, `Accuracy_Regression`."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = [
 
 
 class Accuracy(Described):
-    """Base of all accuracies, and of one's own.
+    """Base class of all accuracies. Derive custom ones from it.
 
-    A subclass defines ``compare(predictions, y)``, which returns an array of booleans: what counts as a hit. (Numbers
-    are averaged too.) It need not call this class's constructor.
+    A subclass defines ``compare(predictions, y)``, which returns an array of booleans: True for a correct prediction.
+    It may return numbers too, which are averaged. It need not call this class's constructor.
 
     Attributes
     ----------
     accumulated_sum, accumulated_count : float, int
-        Hits and comparisons since ``new_pass``; where samples have weights, each comparison counts as much as its
-        sample, and both are floats.
+        Correct predictions and comparisons since ``new_pass``. If samples have weights, each comparison has the weight
+        of its sample, and both are floats.
     """
 
     accumulated_sum: float = 0.0
@@ -45,10 +45,10 @@ class Accuracy(Described):
         raise NotImplementedError(f"{type(self).__name__} does not define compare(predictions, y).")
 
     def calculate(self, predictions: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> float:
-        """Return the part of a batch's cells that are hits, and add them to the pass.
+        """Return the fraction of a batch's predictions that are correct, and add them to the pass.
 
-        With ``sample_weight``, an array (n,) of numbers of at least 0, cells count as much as their sample: the part is
-        Σ w·hits / Σ w·cells, and 0 if no sample counts.
+        With ``sample_weight``, an array (n,) of numbers of at least 0, each prediction has the weight of its sample:
+        the fraction is Σ w·correct / Σ w, and 0 if all weights are 0.
         """
         comparisons = np.asarray(self.compare(predictions, y))
         if comparisons.size == 0:
@@ -69,7 +69,7 @@ class Accuracy(Described):
         return hits / count if count else 0.0
 
     def calculate_accumulated(self) -> float:
-        """Return the part of hits among all comparisons since ``new_pass``."""
+        """Return the fraction of correct predictions since ``new_pass``."""
         if self.accumulated_count == 0:
             raise RuntimeError(
                 f"{type(self).__name__}.calculate_accumulated: there is nothing to average yet. Call calculate first."
@@ -84,12 +84,12 @@ class Accuracy(Described):
 
 @built_in("accuracy")
 class Accuracy_Categorical(Accuracy):
-    """The part of samples whose class is right or, if ``binary``, the part of right cells.
+    """The fraction of samples whose class is correct or, if ``binary``, the fraction of correct outputs.
 
     Parameters
     ----------
     binary : bool
-        True for the 0-or-1 predictions of sigmoid outputs, which are compared cell by cell.
+        True for the 0-or-1 predictions of sigmoid outputs, which are compared one by one.
 
     Notes
     -----
@@ -144,7 +144,7 @@ def _classes(where: str, name: str, values: Array) -> Array:
 
 @built_in("accuracy")
 class Accuracy_Regression(Accuracy):
-    """The part of predictions that are nearer to their target than ``precision``.
+    """The fraction of predictions that differ from their target by less than ``precision``.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ class Accuracy_Regression(Accuracy):
 
     Notes
     -----
-    Chapter 17 of the book. Cells are counted, so several outputs give a number from 0 to 1 as well.
+    Chapter 17 of the book. Each output counts, so several outputs give a number from 0 to 1 too.
     """
 
     #: What it judges.
@@ -169,7 +169,7 @@ class Accuracy_Regression(Accuracy):
             self.precision = precision if math.isfinite(precision) else None
 
     def calculate(self, predictions: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> float:
-        """Return the part of a batch's cells that are hits, and add them to the pass; weighted as `Accuracy` does."""
+        """Return the fraction of correct predictions and add them to the pass, with weights as in `Accuracy`."""
         precision = self.precision
         counts = sample_weight is None and type(self).compare is COMPARE and "compare" not in vars(self)
         fit = counts and _kernels.readable(predictions, None, None) and _kernels.alike(y, predictions)

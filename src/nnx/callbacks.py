@@ -1,4 +1,4 @@
-"""Callbacks: what is called at the end of each epoch of `Model.train`, and may end the training.
+"""Callbacks: objects that `Model.train` calls at the end of each epoch. They may end the training.
 
 `nnx.engine.calling` calls them and keeps their state in checkpoints.
 """
@@ -31,27 +31,27 @@ MODES = ("auto", "min", "max")
 
 
 class TrainingRun:
-    """What a callback is handed: the training as it stands. Always the same object within a call of `Model.train`.
+    """The state of the training, which each callback gets. It is one object for the whole call of `Model.train`.
 
     Attributes
     ----------
     model : Model
-        Its parameters are as after the epoch's last step. They may be changed, in place or by assignment.
+        Its parameters after the epoch's last step. A callback may change them, in place or by assignment.
     history : History
-        All figures so far.
+        The metrics of all epochs so far.
     epoch : int
         The number of the epoch that has just ended, counted from 1; 0 before the first.
     epochs : int
-        How many there are to be.
+        How many epochs the training has.
     validated : bool
         Whether the run has validation data.
     resumed : bool
-        Whether it goes on from a checkpoint.
+        Whether the run continues from a checkpoint.
     stopped : str or None
         Why `stop` was called.
     rank : int
-        The number of this process, if several train the model together (``comm`` of `Model.train`); else 0. Write files
-        on rank 0 only, and do all else alike on all ranks.
+        The number of this process if several processes train the model together with ``comm`` of `Model.train`, else 0.
+        Write files on rank 0 only, and do everything else on all ranks.
     """
 
     def __init__(self, model: Any, history: History, epochs: int, validated: bool) -> None:
@@ -78,20 +78,20 @@ class TrainingRun:
         Parameters
         ----------
         reason : str
-            Printed, unless nothing is.
+            Printed at the end of the training, unless ``print_every`` is None.
         """
         self.stopped = check.text("TrainingRun.stop", "reason", reason)
 
 
 class Callback(Described):
-    """Base of callbacks: override what is to be done, and hand an object to ``Model.train(callbacks=[...])``.
+    """Base class of callbacks: override its methods, and pass an object to ``Model.train(callbacks=[...])``.
 
-    All methods are called in the thread that trains, between two steps, with a `TrainingRun`. What they raise ends
-    the training: the model is as after the epoch, and the error reaches the caller.
+    `Model.train` calls all methods in its own thread, between two steps, with a `TrainingRun`. An exception in a
+    method ends the training and reaches the caller. The model is then as it was after the epoch.
 
-    State that is to be kept in checkpoints takes two methods more: ``get_state()`` returns it as a dict whose values
-    are numbers, texts, None or arrays, and ``set_state(state)`` takes it back, before ``on_train_begin``, when a run
-    goes on.
+    A callback whose state belongs in checkpoints defines two more methods. ``get_state()`` returns the state as a dict
+    whose values are numbers, texts, None or arrays. ``set_state(state)`` restores it, before ``on_train_begin``, when a
+    run continues from a checkpoint.
 
     Examples
     --------
@@ -112,16 +112,16 @@ class Callback(Described):
     """
 
     def on_train_begin(self, run: TrainingRun) -> None:
-        """Be called before the first step, after all checks; ``run.epoch`` is above 0 if the run goes on."""
+        """Called before the first step, after all checks. ``run.epoch`` is above 0 if the run was resumed."""
 
     def on_epoch_end(self, run: TrainingRun) -> None:
-        """Be called after each epoch and its validation."""
+        """Called after each epoch and its validation."""
 
     def on_train_end(self, run: TrainingRun) -> None:
-        """Be called after the last step of a run that has come to its end, or was stopped; not after an error."""
+        """Called after the last step of a run that ended or was stopped, but not after an error."""
 
     def close(self) -> None:
-        """Let go of files: called last of all, after errors and Ctrl-C too."""
+        """Close files. Called last, also after errors and Ctrl-C."""
 
     def _check(self, where: str, model: Network, validated: bool) -> None:
         """Refuse a run that this is no use for; nothing has changed yet."""
@@ -135,7 +135,7 @@ class Callback(Described):
 
 
 class Monitor(Callback):
-    """Base of callbacks that look at one figure of each epoch, whether it is better than all before.
+    """Base class of callbacks that watch one metric and compare it with the best epoch so far.
 
     Attributes
     ----------
@@ -373,21 +373,21 @@ class EarlyStopping(Monitor):
 class ReduceRateOnPlateau(Monitor):
     """Reduce the learning rate when a metric has not improved for some epochs.
 
-    The optimizer's ``learning_rate`` is multiplied by ``factor``. Decay and schedules are factors of it as well, so
-    they go on from the smaller rate.
+    It multiplies the optimizer's ``learning_rate`` by ``factor``. Learning-rate decay and schedules are factors of
+    ``learning_rate`` too, so they continue from the smaller rate.
 
     Parameters
     ----------
     monitor : str
-        Which of the epoch's figures to look at, by its name in `History`.
+        The metric to watch, by its name in `History`.
     factor : float
-        What the rate is multiplied by, above 0 and below 1.
+        The factor by which the rate is multiplied, above 0 and below 1.
     patience : int
-        After how many epochs in a row that are no better.
+        How many epochs in a row may pass without an improvement.
     min_delta : float
-        By how much a figure must be better to count.
+        The smallest change that counts as an improvement.
     min_rate : float
-        ``learning_rate`` becomes no smaller than this.
+        The smallest ``learning_rate``.
     mode : "auto", "min" or "max"
         Whether smaller or larger is better; "auto": larger for an accuracy, smaller for all else. NaN is never better.
 
@@ -446,14 +446,14 @@ class ReduceRateOnPlateau(Monitor):
 
 
 class SaveBest(Monitor):
-    """Saves the model whenever a figure is better than in all epochs before.
+    """Save the model whenever a metric is better than in all epochs before.
 
     Parameters
     ----------
     path : str or path
-        Where to, as in `Model.save`; the file is replaced whole.
+        The file, as in `Model.save`. It is replaced as a whole.
     monitor : str
-        Which of the epoch's figures to look at, by its name in `History`.
+        The metric to watch, by its name in `History`.
     mode : "auto", "min" or "max"
         Whether smaller or larger is better; "auto": larger for an accuracy, smaller for all else. NaN is never better.
 
@@ -495,13 +495,13 @@ class SaveBest(Monitor):
 
 
 class CSVLog(Callback):
-    """Writes each epoch's figures to a CSV file, a line an epoch.
+    """Write the metrics of each epoch to a CSV file, one line per epoch.
 
     Parameters
     ----------
     path : str or path
-        An existing file is replaced. A run that goes on from a checkpoint writes the lines of its earlier epochs
-        again, from its history: none is missing, and none is there twice.
+        The file. An existing one is replaced. A run that continues from a checkpoint writes the lines of its earlier
+        epochs again, so the file always holds each epoch once.
 
     Examples
     --------
@@ -547,16 +547,16 @@ class CSVLog(Callback):
 
 
 class TensorBoardLog(Callback):
-    """Writes each epoch's figures for TensorBoard, under the names that they have in `History`.
+    """Write the metrics of each epoch for TensorBoard, under their names in `History`.
 
-    Needs the package tensorboard, without TensorFlow: ``python -m pip install 'nnx-core[tensorboard]'``. Look at them
+    It needs the package tensorboard, but not TensorFlow: ``python -m pip install 'nnx-core[tensorboard]'``. View them
     with ``tensorboard --logdir FOLDER``.
 
     Parameters
     ----------
     folder : str or path
-        Made if need be. Each call of `train` adds a file. When a run goes on from a checkpoint, TensorBoard drops
-        what older files hold of later epochs.
+        The folder, which is created if it does not exist. Each call of `train` adds a file. When a run continues from
+        a checkpoint, TensorBoard ignores what older files hold of later epochs.
 
     Examples
     --------

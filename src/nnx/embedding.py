@@ -248,7 +248,7 @@ def check_order(where: str, layers: Sequence[Any]) -> None:
     n_plain: int | None = None  # columns that are still the inputs'; vectors come after them
     for number, layer in enumerate(layers):
         if widths_of(layer) is None:
-            n_plain = None  # whatever a layer of one's own hands on
+            n_plain = None  # whatever a custom layer hands on
         elif not isinstance(layer, Layer_Embedding):
             before = before or layer
         elif before is not None:

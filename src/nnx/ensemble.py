@@ -1,4 +1,4 @@
-"""`Ensemble`: networks that train together on the same rows, and predict as one thing afterwards."""
+"""`Ensemble`: networks that train together on the same rows, and then predict together."""
 
 from __future__ import annotations
 
@@ -53,32 +53,32 @@ LEAST_NUMBERS = 20_000_000
 
 
 class Ensemble:
-    """Networks that train on the same rows, each on its own, and whose mean output is the prediction.
+    """Networks that train independently on the same rows. Their mean output is the prediction.
 
-    Errors of networks that began with other weights differ, and their mean is nearer to the truth than most of them.
+    Networks with different initial weights make different errors, so their mean is more accurate than most of them.
 
     Parameters
     ----------
     models : sequence of Model
-        Finalized, with the same number of inputs and outputs, of one dtype, whose last layers and losses are of the
-        same classes. All else may differ: layers, optimizers, settings.
+        Finalized models of one dtype, with the same numbers of inputs and outputs, and with last layers and losses of
+        the same classes. Everything else may differ: layers, optimizers, settings.
 
     Attributes
     ----------
     models : tuple of Model
         The members.
     counts : tuple of int
-        How often each member counts in the mean: once, until `select` has chosen.
+        How often each member counts in the mean: once, until `select` is called.
     weights : float64 array (k,)
         ``counts`` divided by their sum.
     layers, loss, optimizer, accuracy, output_layer_activation
         Those of the first member, for pictures and reports.
     table : Table or None
-        What is known of the columns of the file that samples come from, as of a `Model`; all members have it.
+        Describes the columns of the file that the samples come from, as in a `Model`. All members have it.
     images : Images or None
         The same for samples that are images.
     preprocessor : Table, Images or None
-        That of the two which it has.
+        ``table`` or ``images``, whichever it has.
 
     Raises
     ------
@@ -134,19 +134,19 @@ class Ensemble:
 
     @classmethod
     def of(cls, build: Callable[[np.random.Generator], Model], n_members: int, seed: int | None = 0) -> Ensemble:
-        """Return an ensemble of members that a function builds, each with a seed of its own.
+        """Return an ensemble of members that a function builds, each with its own seed.
 
-        A member depends on ``seed`` and its number alone, not on how many there are.
+        A member depends only on ``seed`` and its number, not on the number of members.
 
         Parameters
         ----------
         build : function
-            ``build(rng)`` returns a finalized `Model`. From ``rng``, a NumPy generator, it may draw whatever is to
-            differ: widths, rates, kinds of layers. Initial weights and the seeds of dropout and noise, which come from
-            NumPy's global generator, are the member's own too: that is seeded for each call, and as before afterwards.
+            ``build(rng)`` returns a finalized `Model`. From ``rng``, a NumPy generator, it may draw what differs
+            between members: widths, rates, kinds of layers. Initial weights and the seeds of dropout and noise differ
+            too: they come from NumPy's global generator, which is seeded for each call and restored afterwards.
         n_members : int
         seed : int, optional
-            Without one, NumPy's global generator gives it.
+            If None, NumPy's global generator gives one.
 
         Raises
         ------
@@ -286,26 +286,25 @@ class Ensemble:
         X, y : arrays
             As in `Model.train`.
         restore_best : bool
-            Where there are held-out rows, let each member end with the parameters of its best epoch.
+            Whether each member ends with the parameters of its best epoch, if there are held-out rows.
         patience : int, optional
-            Let each member stop by itself when it has not become better for so many epochs. Without it, all go on to
-            the end.
+            Stop a member when it has not improved for this number of epochs. If None, all train to the end.
         monitor : str
-            By which figure of an epoch, under its name in `History`, the best one is found.
+            The metric that decides which epoch is the best, by its name in `History`.
         seed : int, optional
-            Of held-out rows, and of each member's own order of rows, dropout and noise, which depend on it and on the
-            member's number alone. Without it, NumPy's global generator gives one.
+            Seed of the held-out rows, and of each member's order of rows, dropout and noise, which depend only on the
+            seed and the member's number. If None, NumPy's global generator gives one.
         threads : int, optional
-            How many members train at once, at most; without it, what `nnx.set_num_threads` was given. The result is the
+            The most members that train at once; if None, the number given to `nnx.set_num_threads`. The result is the
             same, to the bit.
         progress : bool
-            Show a bar on stderr that counts the epochs of all members, with the time that is left.
+            Whether to show a bar on stderr that counts the epochs of all members.
         together : bool
-            Let tiny members of one shape train in the lanes of a vector, where that is faster: "Together" in
-            docs/guide/many-models.md. Their results then differ in the last digits from those of a member that
-            trains alone.
+            Whether small members of one shape train in the lanes of a vector, where that is faster. Their results then
+            differ in the last digits from those of a member that trains alone. See "Together" in
+            docs/guide/many-models.md.
         callbacks : function, optional
-            ``callbacks(number)`` returns the list of callbacks of a member, which must be its own.
+            ``callbacks(number)`` returns a new list of callbacks for the member with this number.
         validation_data, validation_split, sample_weight, check_finite, **keywords
             Those of `Model.train`, for all members. All are validated on the same rows. Nothing is printed, and there
             are no checkpoints.
@@ -318,7 +317,7 @@ class Ensemble:
         Raises
         ------
         TypeError, ValueError
-            If an argument is not what it must be; no weight has changed then.
+            If an argument is not valid. No weight has changed then.
         Exception
             What `Model.train` raises. A note says which member it was; all others have stopped.
         """
@@ -363,21 +362,21 @@ class Ensemble:
         sample_weight: ArrayLike | None = None,
         threads: int | None = None,
     ) -> tuple[int, ...]:
-        """Keep the members whose mean is best on held-out rows, and let each count as often as it was drawn.
+        """Keep the members whose mean is best on held-out rows, each with the weight that suits it.
 
-        Members are drawn one after the other, the same one again if that is best: always the one with which the mean
-        output has the smallest loss. Of all these means the best is kept, of equals the one of fewest draws. Members
-        that were not drawn leave the ensemble.
+        `select` draws members one after the other. It always draws the one that gives the mean output the smallest
+        loss, and may draw a member again. Of all these means it keeps the best one, and of equal ones the one of fewest
+        draws. A member counts as often as it was drawn. Members that were not drawn leave the ensemble.
 
         Parameters
         ----------
         X, y : arrays
-            Rows that no member was trained on, as in `Model.evaluate`. The figures of the ensemble on them are no
-            longer those of unknown rows.
+            Rows that no member was trained on, as in `Model.evaluate`. Afterwards, the ensemble's scores on these rows
+            are better than on new ones.
         most : int, optional
-            How often to draw, at most: 50 without it.
+            The most draws; 50 if None.
         sample_weight : array (n,), optional
-            How much each row counts in the loss.
+            The weight of each row in the loss.
         threads : int, optional
             As in `predict`.
 
@@ -389,7 +388,7 @@ class Ensemble:
         Raises
         ------
         ValueError
-            If no member's outputs are finite; nothing has changed then.
+            If no member's outputs are finite. Nothing has changed then.
 
         Notes
         -----
@@ -419,19 +418,19 @@ class Ensemble:
         batch_size: int | None = None,
         threads: int | None = None,
     ) -> Array:
-        """Return the weighted mean of the members' outputs, one row a sample: of probabilities, or of numbers.
+        """Return the weighted mean of the members' outputs, one row per sample: probabilities or numbers.
 
         Parameters
         ----------
         X : array (n, n_inputs)
         members : bool
-            Return what each member says instead. Their spread tells how sure the ensemble is: far from the rows that it
-            was trained on, members disagree.
+            Whether to return the outputs of each member instead. Their spread shows how certain the ensemble is: far
+            from the training rows, members disagree.
         batch_size : int, optional
             Samples at a time, as in `Model.predict`.
         threads : int, optional
-            How many threads to use, at most, a member each; without it, what `nnx.set_num_threads` was given. The
-            result is the same, bit for bit.
+            The most threads to use, one member each; if None, the number given to `nnx.set_num_threads`. The result is
+            the same, bit for bit.
 
         Returns
         -------
@@ -449,7 +448,7 @@ class Ensemble:
         return self._mean(samples, batch_size, n_threads)
 
     def predict_classes(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
-        """Return the classes that the mean outputs say, as `Model.predict_classes` does."""
+        """Return the classes that the mean outputs predict, as `Model.predict_classes` does."""
         return self._as_model().predict_classes(X, batch_size=batch_size)
 
     def evaluate(
@@ -499,7 +498,7 @@ class Ensemble:
     def report(
         self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None, sample_weight: ArrayLike | None = None
     ) -> Report:
-        """Return the figures by which people judge the mean outputs, as `Model.report` does."""
+        """Return the usual metrics of the mean outputs, as `Model.report` does."""
         return self._as_model().report(X, y, batch_size=batch_size, sample_weight=sample_weight)
 
     def _as_model(self) -> Model:
@@ -613,12 +612,12 @@ class Ensemble:
         ----------
         path : str or path
         custom_objects : dict, optional
-            Your own classes by name, for members that hold objects of them.
+            Custom classes by name, for members that hold objects of them.
 
         Raises
         ------
         ModelFileError
-            If the file is none of ours or damaged, or names a class that is neither built in nor in custom_objects.
+            If the file is not from nnx, is damaged, or names a class that is neither built in nor in custom_objects.
         """
         from nnx.files import model_files
 

@@ -25,7 +25,7 @@ def from_torch(
 ) -> Model:
     """Return the finalized model that has the parameters of a PyTorch model; PyTorch is not needed.
 
-    Known are Linear, BatchNorm1d, LayerNorm, PReLU and Embedding, in an nn.Sequential or in modules of one's own that
+    Known are Linear, BatchNorm1d, LayerNorm, PReLU and Embedding, in an nn.Sequential or in custom modules that
     call them one after the other.
 
     Parameters

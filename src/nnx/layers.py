@@ -212,7 +212,7 @@ class Layer_Dense(WithBiases):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` and ``bias_averages`` take the place of weights and biases where there are any.
+            If not, ``weight_averages`` and ``bias_averages`` replace weights and biases if there are any.
         """
         if training and not precision.rounds() and _kernels.backend.call_dense_forward(self, inputs):
             return
@@ -228,7 +228,7 @@ class Layer_Dense(WithBiases):
     def backward(self, dvalues: ArrayLike) -> None:
         """Set ``dweights``, ``dbiases`` and ``dinputs`` from the gradient of the loss by ``output``.
 
-        That is the gradient of a ``forward`` in training: averages have no part in it.
+        That is the gradient of a ``forward`` in training: it ignores averages.
 
         Parameters
         ----------

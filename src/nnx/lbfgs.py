@@ -32,24 +32,24 @@ class Limits(NamedTuple):
 class Optimizer_LBFGS(Described):
     """L-BFGS: w ← w − step·H·g, where H approximates the inverse Hessian by the last moves and changes of gradients.
 
-    For small networks and data that fit one batch: it needs no learning rate, and ends by itself. H is never formed.
-    With s = change of w, y = change of g of an iteration and ρ = 1 / yᵀs, an iteration multiplies H by (I − ρ·s·yᵀ)
-    from the left and by its transpose from the right, and adds ρ·s·sᵀ; the first H is (sᵀy / yᵀy)·I of the latest pair.
-    A line search finds the step: ``loss(w + step·d) ≤ loss(w) + 1e-3·step·gᵀd``, and ``|slope| ≤ 0.9·|gᵀd|`` at its
-    end.
+    It suits small networks and data that fit one batch. It needs no learning rate, and stops by itself. H is never
+    formed. With s = change of w, y = change of g of an iteration and ρ = 1 / yᵀs, an iteration multiplies H by (I −
+    ρ·s·yᵀ) from the left and by its transpose from the right, and adds ρ·s·sᵀ; the first H is (sᵀy / yᵀy)·I of the
+    latest pair. A line search finds the step: ``loss(w + step·d) ≤ loss(w) + 1e-3·step·gᵀd``, and ``|slope| ≤
+    0.9·|gᵀd|`` at its end.
 
     Parameters
     ----------
     memory : int
         How many pairs (s, y) it remembers, from 1 to 256.
     max_evaluations : int
-        It ends after the iteration in which loss and gradient have been computed more often than this.
+        It stops after the iteration in which it has computed loss and gradient more often than this.
     gradient_tolerance : float
-        It ends where no element of the gradient is larger than this.
+        It stops when no element of the gradient is larger than this.
     loss_tolerance : float
-        It ends where an iteration lowers the loss f by no more than this times ``max(|f before|, |f after|, 1)``.
+        It stops when an iteration lowers the loss f by no more than this times ``max(|f before|, |f after|, 1)``.
     search_steps : int
-        Steps that a line search tries, at most.
+        The most steps that a line search tries.
 
     Attributes
     ----------
@@ -68,13 +68,13 @@ class Optimizer_LBFGS(Described):
     guaranteed sufficient decrease", 1994). So iterations are those of SciPy's ``method="L-BFGS-B"``, to rounding. The
     first step has length 1; where the loss is not finite, a step is followed by a tenth of it.
 
-    Training is by all samples at once. An epoch of `Model.train` is an iteration, and ``epochs`` is how many there are
-    at most. The figures of an epoch are those after its iteration; ``history.learning_rate`` holds the steps. Layers of
-    dropout and noise are refused: the loss must be a function of the parameters alone. Batch norms compute with the
-    statistics of the batch, and let their running statistics follow once an iteration. The loss must be smooth enough for a
-    line search, which it is with ReLU nearly everywhere.
+    Each step uses all samples. An epoch of `Model.train` is one iteration, and ``epochs`` is the largest number of
+    them. The metrics of an epoch are those after its iteration; ``history.learning_rate`` holds the steps.
+    `Model.train` refuses layers of dropout and noise, because the loss must depend on the parameters alone. Batch norms
+    use the statistics of the batch and update their running statistics once per iteration. The loss must be smooth
+    enough for a line search; with ReLU, it is smooth nearly everywhere.
 
-    Each call of `Model.train` begins without pairs, and so it does after a callback has changed parameters, or settings
+    Each call of `Model.train` starts without pairs. It drops the pairs when a callback changes parameters or settings
     of built-in parts. A checkpoint holds the pairs.
 
     Examples

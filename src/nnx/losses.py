@@ -42,16 +42,16 @@ CLIP = 1e-7
 
 
 class Loss(Described):
-    """Base of all losses, and of one's own.
+    """Base class of all losses. Derive custom ones from it.
 
-    A subclass defines ``forward(y_pred, y_true)``, which returns one loss a sample, shape (n,), and
+    A subclass defines ``forward(y_pred, y_true)``, which returns one loss per sample, shape (n,), and
     ``backward(dvalues, y_true)``, which sets ``dinputs``, the gradient of the mean loss (so divided by n). It need not
     call this class's constructor.
 
     Attributes
     ----------
     trainable_layers : sequence of layers
-        Whose penalties ``regularization_loss()`` adds up; set by ``remember_trainable_layers``.
+        The layers whose penalties ``regularization_loss()`` adds up; set by ``remember_trainable_layers``.
     accumulated_sum, accumulated_count : float, int
         Sum and number of the sample losses since ``new_pass``; where samples have weights, the sum of weighted losses
         and the sum of the weights, a float.
@@ -78,14 +78,14 @@ class Loss(Described):
     dinputs: Array
 
     def forward(self, y_pred: Array, y_true: Array) -> Array:
-        """Return one loss a sample, shape (n,).
+        """Return one loss per sample, shape (n,).
 
         Parameters
         ----------
         y_pred : array (n, outputs)
             Predictions.
         y_true : array
-            What was to be predicted, as `calculate` was given it.
+            The targets, as given to `calculate`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define forward(y_pred, y_true).")
 
@@ -97,7 +97,7 @@ class Loss(Described):
         dvalues : array (n, outputs)
             The predictions.
         y_true : array
-            What was to be predicted.
+            The targets.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define backward(dvalues, y_true).")
 
@@ -117,7 +117,7 @@ class Loss(Described):
         Parameters
         ----------
         layer : layer, optional
-            Of this layer alone, as in chapter 14; without it, of all trainable layers together.
+            This layer only, as in chapter 14; if None, all trainable layers together.
         """
         layers = self.trainable_layers if layer is None else (layer,)
         if _kernels.are_zero(layers, STRENGTHS):
@@ -147,11 +147,11 @@ class Loss(Described):
         output : array (n, outputs)
             Predictions.
         y : array
-            What was to be predicted.
+            The targets.
         include_regularization : bool
-            Return a pair: the mean loss, and the penalty of the trainable layers.
+            Whether to return a pair: the mean loss, and the penalty of the trainable layers.
         sample_weight : array (n,), optional
-            How much each sample counts, 0 or more: the mean is Σ w·loss / Σ w, and 0 if no sample counts.
+            The weight of each sample, 0 or more: the mean is Σ w·loss / Σ w, and 0 if all weights are 0.
 
         Returns
         -------
@@ -191,7 +191,7 @@ class Loss(Described):
         Parameters
         ----------
         include_regularization : bool
-            Return a pair: that mean, and the penalty of the trainable layers as it is now.
+            Whether to return a pair: that mean, and the present penalty of the trainable layers.
 
         Raises
         ------
@@ -212,7 +212,7 @@ class Loss(Described):
 
 
 def _penalty(layer: Any) -> float:
-    """Return a layer's penalty; a layer of one's own may lack any of the attributes."""
+    """Return a layer's penalty; a custom layer may lack any of the attributes."""
     where = "Loss.regularization_loss"
     penalty = 0.0
     for name, kind in (("weights", "weight"), ("biases", "bias")):
@@ -290,7 +290,7 @@ class KernelLoss(Loss):
         y_pred : array (n, outputs)
             Predictions.
         y_true : array
-            What was to be predicted. Unless the class says otherwise, of the shape of ``y_pred``, (n,) serving for
+            The targets. Unless the class says otherwise, of the shape of ``y_pred``, (n,) serving for
             (n, 1).
         """
         where = type(self).__name__ + ".forward"
@@ -915,5 +915,5 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
         self.dinputs = loss._pair_gradient(where, dvalues, y_true)
 
     def _settings(self) -> tuple[float, float]:
-        """Return the loss's label smoothing and clip; the usual ones for a loss of one's own, which may have none."""
+        """Return the loss's label smoothing and clip; the usual ones for a custom loss, which may have none."""
         return getattr(self.loss, "label_smoothing", 0.0), getattr(self.loss, "clip", CLIP)

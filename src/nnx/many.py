@@ -43,7 +43,7 @@ KEYWORDS = {
 
 
 class Run:
-    """A call of `Model.train` that is yet to be made, for `train_many`.
+    """The arguments of a call of `Model.train`, for `train_many`.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Run:
     Raises
     ------
     TypeError, ValueError
-        If ``model`` is no `Model`, or a keyword is none of `Model.train`. `train_many` checks all the rest.
+        If ``model`` is not a `Model`, or a keyword is not one of `Model.train`. `train_many` checks everything else.
     """
 
     def __init__(self, model: Model, X: ArrayLike, y: ArrayLike, **keywords: Any) -> None:
@@ -106,25 +106,25 @@ def train_many(
 ) -> list[History]:
     """Train several models at the same time, one thread each; return their histories in the order of the runs.
 
-    Each model gets the bytes that it would have alone, unless ``together``, and that calls of `Model.train` one after
-    the other would give: seeds that nobody gave are drawn from NumPy's global generator before the first run starts, in
-    the order of the runs. That holds for parts and functions of your own as long as they do not draw from that
-    generator while the models train, and share nothing that they change.
+    Unless ``together``, each model gets the same bytes as from calls of `Model.train` one after the other. For this,
+    missing seeds are drawn from NumPy's global generator before the first run starts, in the order of the runs. Custom
+    parts and functions must not draw from that generator while the models train, and must share nothing that they
+    change.
 
-    All runs are checked before the first one starts. Ctrl-C stops all of them between two steps: models are as after
-    their last whole step, last checkpoints are written, runs that have not started do not, and the KeyboardInterrupt
-    reaches the caller. An error in one run stops the others likewise.
+    All runs are checked before the first one starts. Ctrl-C stops all of them between two steps. Models are then as
+    they were after their last whole step, last checkpoints are written, and runs that have not started never start. The
+    KeyboardInterrupt reaches the caller. An error in one run stops the others in the same way.
 
     Parameters
     ----------
     runs : sequence of Run
     threads : int, optional
-        How many models train at once, at most; without it, what `nnx.set_num_threads` was given.
+        The most models that train at once; if None, the number given to `nnx.set_num_threads`.
     progress : bool
-        Show a bar on stderr that counts the epochs of all runs, with the time that is left.
+        Whether to show a bar on stderr that counts the epochs of all runs.
     together : bool
-        Let small models of one shape train together, one in each lane of a vector, where that is faster. Sums are
-        rounded otherwise than alone, so that results differ in the last digits. See docs/guide/many-models.md.
+        Whether small models of one shape train together, one in each lane of a vector, where that is faster. Their
+        results then differ in the last digits from those of a model that trains alone. See docs/guide/many-models.md.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def train_many(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not what it must be; if two runs have a model, or a part that training changes, in common
+        If an argument is not valid; if two runs have a model, or a part that training changes, in common
         (a layer, an optimizer, a callback, memory of arrays), or write the same file. Nothing has changed then.
     Exception
         What `Model.train` raises. A note says which run it was; of several the first one is raised.

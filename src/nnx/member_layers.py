@@ -138,7 +138,7 @@ class Layer_Members(_ByMember, WithWeights):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` are the factors where there are any.
+            If not, ``weight_averages`` are the factors if there are any.
         """
         where = "Layer_Members.forward"
         (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)
@@ -239,7 +239,7 @@ class Layer_MemberScale(_ByMember, WithBiases):
         inputs : array (n · n_members, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` and ``bias_averages`` take the place of weights and biases where there are any.
+            If not, ``weight_averages`` and ``bias_averages`` replace weights and biases if there are any.
         """
         where = "Layer_MemberScale.forward"
         weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
@@ -379,7 +379,7 @@ class Layer_MemberDense(_ByMember, WithBiases):
         inputs : array (n · n_members, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` and ``bias_averages`` take the place of weights and biases where there are any.
+            If not, ``weight_averages`` and ``bias_averages`` replace weights and biases if there are any.
         """
         where = "Layer_MemberDense.forward"
         weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)

@@ -1,4 +1,4 @@
-"""`Model`: layers in a row, with the loss, optimizer and accuracy that train and judge them."""
+"""`Model`: layers in sequence, with the loss, optimizer and accuracy that train and evaluate them."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ class Model:
     Attributes
     ----------
     layers : list
-        What was added.
+        The layers, in the order of the calls of `add`.
     trainable_layers : list
-        Those with ``weights``, after ``finalize``, also within a `Layer_Residual`: in the order of `nnx.layers.walk`. A
-        layer taken out of it keeps its parameters as they are.
+        Those with ``weights``, after ``finalize``, also within a `Layer_Residual`: in the order of `nnx.layers.walk`.
+        Remove a layer from this list to freeze it.
     input_layer : Layer_Input
         After ``finalize``.
     output_layer_activation : layer
@@ -84,12 +84,12 @@ class Model:
     loss, optimizer, accuracy
         What `set` was given.
     table : Table or None
-        What is known of the columns of the file that the samples come from, if `set` was given it; kept in the model's
-        file, and used by no other method: ``model.table.decode(model.predict(model.table.read_inputs(path)))``.
+        Describes the columns of the file that the samples come from, if `set` was given it. The model's file keeps it.
+        Use it as ``model.table.decode(model.predict(model.table.read_inputs(path)))``; `train` and `predict` do not.
     images : Images or None
         The same for samples that are images: their size, how pixels are scaled, the names of the classes.
     preprocessor : Table, Images or None
-        That of the two which the model has.
+        ``table`` or ``images``, whichever the model has.
     softmax_classifier_output : Activation_Softmax_Loss_CategoricalCrossentropy or None
         After ``finalize``: the combined gradient, where the last layer is exactly `Activation_Softmax` and the loss
         exactly `Loss_CategoricalCrossentropy`.
@@ -163,7 +163,7 @@ class Model:
         Raises
         ------
         TypeError
-            For a class in place of an object, for a loss, and for what has no such methods.
+            For a class instead of an object, for a loss, and for an object without these methods.
         ValueError
             For a layer that the model has already.
         """
@@ -185,27 +185,27 @@ class Model:
         table: Table | None = None,
         images: Images | None = None,
     ) -> None:
-        """Choose loss, optimizer, accuracy, and table or images; what is None stays as it was.
+        """Choose loss, optimizer, accuracy, and table or images. An argument that is None changes nothing.
 
-        A table takes the place of images, and the other way round: samples are rows of the one or the other.
+        A table replaces images, and images replace a table.
 
         Parameters
         ----------
         loss : loss, optional
-            Such as `Loss_CategoricalCrossentropy`, or one of your own, derived from `Loss`.
+            Such as `Loss_CategoricalCrossentropy`, or a custom class derived from `Loss`.
         optimizer : optimizer, optional
             Such as `Optimizer_Adam`, or an object with its methods.
         accuracy : accuracy, optional
-            `Accuracy_Categorical`, `Accuracy_Regression`, or one of your own, derived from `Accuracy`.
+            `Accuracy_Categorical`, `Accuracy_Regression`, or a custom class derived from `Accuracy`.
         table : Table, optional
-            What is known of the columns that the samples come from.
+            Describes the columns that the samples come from.
         images : Images, optional
             The same for samples that are images.
 
         Raises
         ------
         TypeError
-            For a class in place of an object, and for what lacks the methods of its kind.
+            For a class instead of an object, and for an object that lacks the methods of its kind.
         ValueError
             For both a table and images; after `finalize`, for a loss that the last layer does not suit (see there).
         """
@@ -231,13 +231,13 @@ class Model:
 
     @property
     def preprocessor(self) -> Table | Images | None:
-        """What leads from raw files to inputs and from outputs to answers, if the model has such a thing."""
+        """The table or images that turn raw files into inputs and outputs into answers; None without either."""
         return self.images if self.table is None else self.table
 
     def finalize(self) -> None:
         """Connect the layers, find the trainable ones, and choose the gradient of the output.
 
-        Neither loss nor optimizer nor accuracy is needed for it; it may be called again at any time.
+        It needs no loss, optimizer or accuracy. You may call it again at any time.
 
         Raises
         ------
@@ -246,7 +246,7 @@ class Model:
             neighbours do not fit each other in width or dtype, if an embedding comes after a layer that is none, or if
             a loss of probabilities follows another built-in layer than the one that computes
             them: `Activation_Softmax` for `Loss_CategoricalCrossentropy`, `Activation_Sigmoid` for
-            `Loss_BinaryCrossentropy`. What a layer or loss of a class of your own does is up to you.
+            `Loss_BinaryCrossentropy`. What a layer or loss of a custom class does is up to you.
         """
         if not self.layers:
             raise ValueError("Model.finalize: there are no layers. Call model.add(layer) first.")
@@ -343,10 +343,11 @@ class Model:
         penalty_per_sample: bool = False,
         comm: Intracomm | None = None,
     ) -> History:
-        """Train on samples ``X`` and what is to be predicted from them, ``y``.
+        """Train on samples ``X`` and their targets ``y``.
 
-        Ctrl-C takes effect between two steps: the model is as after the last whole step, ``history`` holds what was
-        done, a last checkpoint is written if any is, and the KeyboardInterrupt reaches the caller.
+        Ctrl-C takes effect between two steps. The model is then as it was after the last whole step, and ``history``
+        holds the steps until then. With ``checkpoint``, `train` writes a last one. The KeyboardInterrupt reaches the
+        caller.
 
         Parameters
         ----------
@@ -356,18 +357,19 @@ class Model:
             block by block, ahead of the steps, and never all at once (docs/guide/streams.md says what differs). So is a
             ``numpy.memmap`` that would need more than half of the memory that this process may use.
         y : array
-            As the loss takes it: class numbers (n,), one-hot rows (n, classes), or targets (n, outputs). Not given with
-            blocks, which hold it.
+            Targets, as the loss takes them: class numbers (n,), one-hot rows (n, classes), or numbers (n, outputs).
+            Leave it out if X yields blocks, which hold it.
         epochs : int
-            How often to go through the data.
+            Passes through the data.
         batch_size : int, optional
-            Samples a step; all at once without it. The last batch may be smaller.
+            Samples per step; all samples if None. The last batch may be smaller.
         print_every : int or None
             Counts the steps of an epoch, not the epochs: print the epoch's number, each of its steps that this number
             divides, its last step, and the epoch's figures. A run that would print more than 300 lines prints fewer
             steps of each epoch, then only some of the epochs, and says so in its first line. None prints nothing.
         validation_data : pair of arrays, optional
-            Evaluated after each epoch. A third array, (n,), holds the weights of these samples.
+            Samples and targets on which the model is evaluated after each epoch. A third array, (n,), holds the weights
+            of these samples.
         progress : bool
             Show a progress bar on stderr, with the loss and, unless it is a regression, the accuracy.
         shuffle : bool or function
@@ -376,89 +378,90 @@ class Model:
             samples out and repeat others. It is called once an epoch, right before that one, with epochs counted from
             1, and never for an epoch that is not run. Held-out rows are not among the samples.
         seed : int, optional
-            Of the shuffling; without it, NumPy's global generator gives one. Epochs are counted from 1 in each call, so
-            calls with the same seed go through the samples in the same orders. Beside a function it is refused, unless
-            it draws the rows of ``validation_split``.
+            Seed of the shuffling. If None, NumPy's global generator gives one. Each call counts epochs from 1, so calls
+            with the same seed go through the samples in the same orders. With a function as ``shuffle``, pass a seed
+            only together with ``validation_split``, whose rows it then draws.
         check_finite : bool
-            Refuse NaN and infinity in X and y.
+            Whether to refuse NaN and infinity in X and y.
         threads : int, optional
-            How many threads to use, at most; without it, what `nnx.set_num_threads` was given. The result is the same,
-            to the bit.
+            The most threads to use; if None, the number given to `nnx.set_num_threads`. The result is the same, to the
+            bit.
         on_nonfinite : "raise" or "ignore"
             What to do when the loss, or in the end a parameter, is NaN or infinite.
         checkpoint : str or path, optional
-            A file that is written now and then, after Ctrl-C and in the end, and that ``resume`` takes.
-            `Model.load` reads it too.
+            A file that `train` writes at intervals, after Ctrl-C and at the end. ``resume`` and `Model.load` read it.
         checkpoint_every : int or str
-            How often: a number of epochs, or seconds, as in ``"30s"``.
+            The interval between two checkpoints: a number of epochs, or seconds, as in ``"30s"``.
         resume : str or path, optional
-            Go on with the run that wrote this checkpoint, given the same model and arguments; ``epochs`` may be more,
-            and ``threads`` and what is printed are free. The result is that of a run that was never interrupted, to
-            the bit, if the model is of built-in classes and the backend the same. A function given as ``shuffle`` is
-            asked from the epoch on in which the run goes on, not for those before; if it draws from a generator, that
-            must stand where it stood.
+            Continue the run that wrote this checkpoint, with the same model and arguments. Only ``epochs``, which may
+            grow, ``threads`` and the printing arguments may differ. If the model has only built-in classes and the
+            backend is the same, the result equals that of an uninterrupted run, to the bit. A function given as
+            ``shuffle`` is called from the epoch in which the run continues, not for earlier ones. If it draws from a
+            generator, put the generator into the state of that epoch first.
         precision : "bfloat16", optional
-            Let dense layers round what they multiply (inputs, weights, dvalues) to the nearest bfloat16, a number with
-            8 bits of precision in place of float32's 24. Sums, parameters and all else stay float32, and so do
-            validation, `evaluate` and `predict`. For float32 models only; faster on processors with matrix units
-            (`explain` tells). Without it, or with the name of the model's dtype, layers multiply in that dtype.
+            Let dense layers round inputs, weights and dvalues to the nearest bfloat16 before they multiply them. A
+            bfloat16 has 8 bits of precision, a float32 24. Sums and parameters stay float32; validation, `evaluate` and
+            `predict` use float32. This works for float32 models only. It is faster on processors with matrix units;
+            `explain` says whether yours has them. If None, or the name of the model's dtype, layers multiply in that
+            dtype.
         sample_weight : array (n,), optional
-            How much each sample counts: 0, or a number from 1e-30 to 1e30. A batch's loss is Σ w·loss / Σ w, and so are
-            accuracy and figures weighted means; penalties are as without, unless they are per sample. A sample of
-            weight 0 is as good as absent. In a batch without any weight loss and gradient are 0.
+            The weight of each sample: 0, or a number from 1e-30 to 1e30. A batch's loss is Σ w·loss / Σ w; accuracy and
+            other metrics are weighted means too. Penalties do not change, unless ``penalty_per_sample`` is set. A
+            sample of weight 0 has no effect. If all weights of a batch are 0, its loss and gradient are 0.
         class_weight : "balanced", dict, or sequence, optional
-            How much each class counts in training, by its number; a class that a dict lacks counts 1. It multiplies
-            with ``sample_weight``. "balanced" stands for n / (number of classes · samples of the class). Targets are
-            class numbers, one-hot rows, or zeros and ones of a single output. Validation does not use it.
+            The weight of each class in training, by class number; a class that a dict lacks has weight 1. It is
+            multiplied by ``sample_weight``. "balanced" stands for n / (number of classes · samples of the class).
+            Targets must be class numbers, one-hot rows, or zeros and ones of a single output. Validation does not use
+            it.
         validation_split : float, optional
-            Hold out this part of the rows, above 0 and below 1, and evaluate the model on them after each epoch. They
-            are drawn at random, of each class the same part within one row. ``seed`` decides which; without it, NumPy's
-            global generator gives one. Weights go with their rows.
+            Hold out this fraction of the rows, above 0 and below 1, and evaluate the model on them after each epoch.
+            The rows are drawn at random, the same fraction of each class to within one row. ``seed`` decides which; if
+            it is None, NumPy's global generator gives one. Weights go with their rows.
         callbacks : list of callbacks and functions, optional
-            Called at the end of each epoch, after its validation and before a checkpoint, in their order:
-            `EarlyStopping` and others (`nnx.callbacks`), and functions of one argument, a `TrainingRun`.
+            Called in this order at the end of each epoch, after its validation and before a checkpoint: objects such as
+            `EarlyStopping` (all are in `nnx.callbacks`), and functions of one argument, a `TrainingRun`.
         checkpoint_steps : bool
-            Whether checkpoints hold the figures of all steps, 40 bytes each. Without them, they are NaN in the history
-            of a run that goes on, as far as the checkpoint; those of epochs are always there.
+            Whether checkpoints hold the metrics of all steps, 40 bytes each. If not, a resumed run has NaN in its
+            history for the steps before the checkpoint. Checkpoints always hold the metrics of epochs.
         penalty_per_sample : bool
-            Divide the penalties of layers (L1, L2; loss and gradient) in each step by the number of samples in its
-            batch, or by the sum of their weights; without any weight there is no penalty. Then λ2 = alpha / 2 is what
-            scikit-learn calls alpha, and an epoch's ``regularization_loss`` is the mean over its samples of the
+            Divide the L1 and L2 penalties of layers, in loss and gradient, by the number of samples of each batch, or
+            by the sum of their weights. If all weights of a batch are 0, there is no penalty. λ2 = alpha / 2 then
+            matches scikit-learn's alpha, and an epoch's ``regularization_loss`` is the mean over its samples of the
             penalties in their steps.
         comm : mpi4py.MPI.Intracomm, optional
-            Train together with the other processes of this communicator, each of which makes the same call with the
-            same data: each takes its rows of every batch. The result is that of one process, to rounding
-            (docs/guide/machines.md).
+            Train together with the other processes of this communicator. Each process makes the same call with the
+            same data, and takes its rows of every batch. The result is that of one process, to rounding. See
+            docs/guide/machines.md.
 
         Returns
         -------
         History
-            Also kept as ``history``; of a resumed run from its beginning.
+            The metrics of the run, also kept as ``history``. For a resumed run, they begin at its first epoch.
 
         Raises
         ------
         RuntimeError
-            If something is missing (`set`, `finalize`), or if this model is being trained already.
+            If `set` or `finalize` has not been called, or if another thread trains this model.
         TypeError, ValueError
-            If an argument is not what it must be; no weight has changed then.
+            If an argument is not valid. No weight has changed then.
         RankError
             If another process of ``comm`` has failed; it says why.
         DivergenceError
-            With ``on_nonfinite="raise"``. It names epoch, step and layer; the update of a step whose loss is not finite
-            is not made.
+            With ``on_nonfinite="raise"``, if the training diverges. It names epoch, step and layer. A step whose loss
+            is not finite updates nothing.
         UserWarning
-            If the rows are sorted by class and a step sees only some of them, without ``shuffle``. Once in a process,
+            If the rows are sorted by class, batches do not hold all rows, and ``shuffle`` is False. Once per process,
             if ``precision="bfloat16"`` would be faster on matrix units, but the system does not let nnx use them.
         ImportError
-            If a callback needs a package that is not there.
+            If a callback needs a package that is not installed.
         ModelFileError
-            If ``resume`` is no checkpoint, damaged, or one of another model; nothing has changed then.
+            If ``resume`` is not a checkpoint, is damaged, or belongs to another model. Nothing has changed then.
         OSError
-            If a checkpoint cannot be written; the one before, and the model, are as they were.
+            If a checkpoint cannot be written. The checkpoint before it and the model do not change.
 
         Examples
         --------
-        An order of one's own: each of two classes is drawn as often as the other, though one has nine times as many
+        A custom order: each of two classes is drawn as often as the other, though one has nine times as many
         samples.
 
         >>> import numpy as np, nnx
@@ -639,16 +642,16 @@ class Model:
         sample_weight: ArrayLike | None = None,
         threads: int | None = None,
     ) -> dict[str, float]:
-        """Print and return loss (without penalties) and accuracy on other data than was trained on.
+        """Print and return the loss, without penalties, and the accuracy on other data than the training data.
 
         Parameters
         ----------
         X_val, y_val : arrays
             As in `train`.
         batch_size : int, optional
-            Samples at a time; all at once without it.
+            Samples at a time; all samples if None.
         silent : bool
-            Print nothing.
+            Whether to print nothing.
         sample_weight : array (n,), optional
             As in `train`.
         threads : int, optional
@@ -683,14 +686,14 @@ class Model:
     def score(
         self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return one figure by which to judge the model: accuracy if it predicts classes, R² if it predicts numbers.
+        """Return one score of the model: accuracy if it predicts classes, R² if it predicts numbers.
 
-        Parameters, errors and what decides between the two are those of `report`.
+        Parameters and errors are those of `report`, which also says how it decides between the two.
 
         Returns
         -------
         float
-            From 0 to 1, or at most 1; NaN for R² of targets that are all the same.
+            Accuracy from 0 to 1, or R² of at most 1. R² is NaN if all targets are the same.
 
         Examples
         --------
@@ -712,10 +715,10 @@ class Model:
     def report(
         self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None, sample_weight: ArrayLike | None = None
     ) -> Report:
-        """Return the figures by which people judge a model, each beside what is reached without one.
+        """Return the usual metrics of the model's predictions, each beside that of a baseline.
 
-        Neither loss nor optimizer is needed. ``table``, or else the accuracy, the loss or the last layer says whether
-        the model predicts classes or numbers.
+        It needs no loss and no optimizer. ``table``, or else the accuracy, the loss or the last layer says whether the
+        model predicts classes or numbers.
 
         Parameters
         ----------
@@ -724,15 +727,15 @@ class Model:
             Class numbers (n,), one-hot rows (n, classes), zeros and ones (n, outputs) for sigmoid outputs, or numbers
             (n, outputs). With a ``table`` of a numeric target, standardized numbers, as the table gives them.
         batch_size : int, optional
-            Samples at a time; all at once without it.
+            Samples at a time; all samples if None.
         sample_weight : array (n,), optional
-            How much each sample counts in the figures and the baseline, as in `train`.
+            The weight of each sample in the metrics and the baseline, as in `train`.
 
         Returns
         -------
         ClassificationReport or RegressionReport
-            Of `nnx.scoring.reports`. It prints itself; the figures are attributes; `to_dict` gives them to JSON. The
-            baseline is the largest class, or the mean, of ``y``.
+            Of `nnx.scoring.reports`. ``print`` shows it, its attributes hold the metrics, and `to_dict` returns them
+            for JSON. The baseline always predicts the largest class, or the mean, of ``y``.
 
         Raises
         ------
@@ -776,19 +779,19 @@ class Model:
         batch_size: int | None = None,
         threads: int | None = None,
     ) -> Array:
-        """Return the network's outputs, one row a sample: behind a `Layer_Members` the mean of what its members say.
+        """Return the network's outputs, one row per sample. With a `Layer_Members`, they are the mean over its members.
 
         Parameters
         ----------
         X : array (n, n_inputs)
         members : bool
-            Return what each member says instead, for a model with a `Layer_Members`. Their spread tells how sure it is.
+            Whether to return the outputs of each member instead, for a model with a `Layer_Members`. Their spread shows
+            how certain the model is.
         batch_size : int, optional
-            Samples at a time; all at once without it.
+            Samples at a time; all samples if None.
         threads : int, optional
-            How many threads to use, at most; without it, what `nnx.set_num_threads` was given. The result is the same,
-            bit for bit. Calls that take less than a millisecond or so stay on one, and so do models with parts of your
-            own.
+            The most threads to use; if None, the number given to `nnx.set_num_threads`. The result is the same, bit for
+            bit. Calls of less than about a millisecond use one thread, and so do models with custom parts.
 
         Returns
         -------
@@ -836,14 +839,14 @@ class Model:
     def predict_classes(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
         """Return the classes that the network predicts, as numbers.
 
-        They are what its last layer's ``predictions``, and its loss, make of the outputs: the number of the largest
-        output, or 1 where a sigmoid's output is above 0.5, or the output above 0 behind `Loss_Hinge`, else 0.
+        A softmax gives the number of the largest output. A sigmoid gives 1 if its output is above 0.5, else 0. With
+        `Loss_Hinge`, an output above 0 gives 1, else 0.
 
         Parameters
         ----------
         X : array (n, n_inputs)
         batch_size : int, optional
-            Samples at a time; all at once without it.
+            Samples at a time; all samples if None.
 
         Returns
         -------
@@ -875,24 +878,24 @@ class Model:
         return evaluation.classes(self, where, X, _batch_size(where, batch_size))
 
     def predictor(self, precision: str | None = None, *, threads: int = 1) -> Predictor:
-        """Return a function of samples that predicts with the present parameters, whatever becomes of this model.
+        """Return a function that predicts with the present parameters. Later changes to this model do not affect it.
 
-        ``model.predictor()(X)`` has the bits of ``model.predict(X)``. Where an optimizer with ``average`` has kept
-        averages, these are what it uses, as `predict` does. ``table`` and ``images`` have no part in it.
+        ``model.predictor()(X)`` has the bits of ``model.predict(X)``. Like `predict`, it uses the averages of an
+        optimizer with ``average``. It does not hold ``table`` or ``images``.
 
         Parameters
         ----------
         precision : str, optional
-            What dense layers multiply in: the model's dtype, or "bfloat16" for a float32 model. Then inputs and weights
-            of each dense layer are rounded to bfloat16, to nearest, and their products summed in float32.
+            The precision in which dense layers multiply: the model's dtype, or "bfloat16" for a float32 model. With
+            "bfloat16", each dense layer rounds its inputs and weights to the nearest bfloat16 and sums in float32.
         threads : int
-            How many threads a call uses, at most, if it takes more than a millisecond or so. One by default, whatever
-            `nnx.set_num_threads` was given: a service has threads of its own. Bits are the same.
+            The most threads for a call of more than about a millisecond. The default is one, independent of
+            `nnx.set_num_threads`, because a service has its own threads. The result is the same, bit for bit.
 
         Returns
         -------
         Predictor
-            To be called with an array (n, n_inputs), by any number of threads; see there.
+            Call it with an array (n, n_inputs), from any number of threads.
 
         Raises
         ------
@@ -907,19 +910,19 @@ class Model:
     def export_c(self, path: Path, *, int8: bool = False, name: str | None = None) -> None:
         """Write a C file that predicts as this model does, for programs without Python and for microcontrollers.
 
-        It is C99 and needs ``math.h`` alone. It computes in float32. A ``table`` is in it as a function that makes
-        inputs of a row, and ``table`` or ``images`` as one that says what outputs mean. A comment at its head says how
-        to call them, and how much memory they take; docs/guide/c-source.md says how near its answers are.
+        The file is C99, needs only ``math.h``, and computes in float32. For a ``table``, it has a function that turns a
+        row into inputs. For a ``table`` or ``images``, it has a function that says what outputs mean. A comment at its
+        head says how to call them and how much memory they take. docs/guide/c-source.md says how exact its answers are.
 
         Parameters
         ----------
         path : path-like
             It is replaced as a whole or not at all.
         int8 : bool
-            Keep the weights of dense and spline layers in 8 bits: a quarter of the memory. Each column of weights has a
-            scale, the largest of them divided by 127; biases stay float32.
+            Store the weights of dense and spline layers in 8 bits, a quarter of the memory. Each column of weights has
+            a scale, its largest magnitude divided by 127. Biases stay float32.
         name : str, optional
-            What all names in the file begin with, so that several models can be linked: the file's name without it.
+            The prefix of all names in the file, so that several models can be linked; if None, the file's name.
 
         Raises
         ------
@@ -943,7 +946,7 @@ class Model:
         ----------
         X : array (n, n_inputs)
         training : bool
-            Whether dropout and noise are at work.
+            Whether dropout and noise are active.
         """
         self._require("Model.forward")
         self.input_layer.forward(X, training)
@@ -964,9 +967,9 @@ class Model:
         output : array (n, n_outputs)
             What `forward` returned.
         y : array
-            What it should have been.
+            The targets.
         sample_weight : array (n,), optional
-            How much each row counts in the mean loss.
+            The weight of each row in the mean loss.
         """
         self._require("Model.backward", "loss")
         weights = None
@@ -1004,7 +1007,7 @@ class Model:
     def get_parameters(self) -> Parameters:
         """Return each trainable layer's live parameters: a pair of weights and biases, or weights alone.
 
-        These are what is trained, not its averages.
+        These are the trained parameters, not their averages.
         """
         self._require("Model.get_parameters")
         for layer in self.trainable_layers:
@@ -1014,12 +1017,12 @@ class Model:
     def set_parameters(self, parameters: Sequence[tuple[ArrayLike, ...]]) -> None:
         """Give each trainable layer its weights and biases, or weights alone, as `get_parameters` returns them.
 
-        Averages that an optimizer with ``average`` has kept are dropped: they belong to the old values.
+        It drops the averages of an optimizer with ``average``, because they belong to the old values.
 
         Raises
         ------
         TypeError, ValueError
-            If number, shape or kind do not fit; no layer has changed then.
+            If number, shape or kind do not fit. No layer has changed then.
         """
         where = "Model.set_parameters"
         self._require(where)
@@ -1042,7 +1045,7 @@ class Model:
         try:
             for layer, group in zip(self.trainable_layers, groups, strict=True):
                 layer.set_parameters(*group)
-        except BaseException:  # of a layer of one's own
+        except BaseException:  # of a custom layer
             for layer, group in zip(self.trainable_layers, kept, strict=True):
                 layer.set_parameters(*group)
             for own, found in zip(owns, averages, strict=True):
@@ -1052,9 +1055,9 @@ class Model:
             at_once(forgetting_averages(layer))
 
     def save_parameters(self, path: Path) -> None:
-        """Write the parameters alone to a safetensors file, atomically: those that `predict` uses.
+        """Write only the parameters to a safetensors file, atomically: those that `predict` uses.
 
-        Where an optimizer with ``average`` has kept averages, these are what is written.
+        With the averages of an optimizer with ``average``, it writes the averages.
 
         Parameters
         ----------
@@ -1080,7 +1083,7 @@ class Model:
         Raises
         ------
         ModelFileError
-            If the file is none of ours, damaged, or for another network; nothing has changed then.
+            If the file is not from nnx, is damaged, or is for another network. Nothing has changed then.
         """
         from nnx.files import model_files
 
@@ -1088,7 +1091,7 @@ class Model:
         model_files.load_parameters(self, path)
 
     def save(self, path: Path) -> None:
-        """Write the whole model to a safetensors file, atomically: what `load` needs to predict and to go on training.
+        """Write the whole model to a safetensors file, atomically: all that `load` needs to predict and to train on.
 
         Parameters
         ----------
@@ -1098,9 +1101,9 @@ class Model:
         Raises
         ------
         TypeError
-            If the model holds an object of a class of your own that has no ``get_config``.
+            If the model holds an object of a custom class that has no ``get_config``.
         ValueError
-            If a layer is there twice, or if arrays share memory in a way that a file would lose.
+            If a layer occurs twice, or if arrays share memory in a way that a file cannot store.
         RuntimeError
             While another thread trains the model, or changes its arrays.
         """
@@ -1152,7 +1155,7 @@ class Model:
         Parameters
         ----------
         tensors : bool
-            Return tensors, for which PyTorch must be installed, in place of NumPy arrays.
+            Whether to return tensors instead of NumPy arrays; PyTorch must be installed.
 
         Returns
         -------
@@ -1162,7 +1165,7 @@ class Model:
         Raises
         ------
         ValueError
-            For a layer that torch.nn has no counterpart of, such as `Layer_Spline`.
+            For a layer without a counterpart in torch.nn, such as `Layer_Spline`.
         ImportError
             For ``tensors`` without PyTorch.
 
@@ -1218,12 +1221,12 @@ class Model:
         ----------
         path : str or path
         custom_objects : dict, optional
-            Your own classes by name, for a model that holds objects of them.
+            Custom classes by name, for a model that holds objects of them.
 
         Raises
         ------
         ModelFileError
-            If the file is none of ours or damaged, or names a class that is neither built in nor in custom_objects.
+            If the file is not from nnx, is damaged, or names a class that is neither built in nor in custom_objects.
         """
         from nnx.files import model_files
 
@@ -1286,17 +1289,17 @@ class Model:
         return misfit
 
     def explain(self, precision: str | None = None) -> str:
-        """Return whether this model trains as a plan, many steps in one compiled call, and if not, what prevents it.
+        """Say whether this model trains as a plan, many steps in one compiled call, and if not, why.
 
-        A model with parts of your own trains in segments: built-in layers that follow each other run compiled, one call
-        for several. All ways compute the same formulas; their results differ by rounding, as sums run in another order.
-        A plan is several times as fast as layer by layer. ``print(nnx.engine.program.lower(model))`` shows what a plan
-        does in a step.
+        A model with custom parts trains in segments: built-in layers that follow each other run compiled, one call
+        for several. All ways compute the same formulas. Their results differ by rounding, because sums run in another
+        order. A plan is several times as fast as layer by layer. ``print(nnx.engine.program.lower(model))`` shows what
+        a plan does in a step.
 
         Parameters
         ----------
         precision : str, optional
-            As in `train`; with "bfloat16", say too whether products in bfloat16 run on the processor's matrix units.
+            As in `train`. With "bfloat16", also say whether the processor's matrix units compute products in bfloat16.
         """
         where = "Model.explain"
         self._require(where, "loss", "optimizer", "accuracy")

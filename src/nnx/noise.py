@@ -1,6 +1,6 @@
 """Layers that are random in training: `Layer_Dropout` and `Layer_GaussianNoise`.
 
-What they draw depends on nothing but the layer's seed, the number of the training forward and the place in the array.
+Their random numbers depend only on the layer's seed, the number of the training forward and the position in the array.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def _rows_of(cells: Array) -> Array:
 
 @built_in("layer")
 class Layer_Dropout(_Random):
-    """Inverted dropout: in training each cell is kept with probability 1 − rate and then divided by that.
+    """Inverted dropout: in training, each input is kept with probability 1 − rate and divided by that probability.
 
     Parameters
     ----------
     rate : float
-        The part to drop, from 0 up to, but not including, 1.
+        The fraction to drop, at least 0 and below 1.
     seed : int, optional
         Seed of this layer's masks, 64 bits. Without one, NumPy's global generator gives one at the first training
         forward.
@@ -82,7 +82,7 @@ class Layer_Dropout(_Random):
     Attributes
     ----------
     rate : float
-        The part to *keep*, 1 − rate, as in the book.
+        The fraction to *keep*, 1 − rate, as in the book.
     seed : int or None
         The seed in use.
     training_forwards : int
@@ -90,15 +90,15 @@ class Layer_Dropout(_Random):
     inputs, output : arrays
         After ``forward``.
     binary_mask : array of the inputs' shape
-        After a training ``forward``: 1/rate where a cell was kept, else 0.
+        After a training ``forward``: 1/rate where an input was kept, else 0.
     dinputs : array
         After ``backward``.
 
     Notes
     -----
-    Chapter 15 of the book. A mask depends only on the seed, the number of the forward and the cell's place
+    Chapter 15 of the book. A mask depends only on the seed, the number of the forward and the element's position
     (Philox4x32-7), so it is the same on every backend and for every number of threads. The probability is exact to
-    2⁻³³: a cell is kept if its number of 32 bits is below that part of 2³², rounded.
+    2⁻³³: an input is kept if its random number of 32 bits is below that fraction of 2³², rounded.
 
     Examples
     --------
@@ -166,7 +166,7 @@ class Layer_Dropout(_Random):
         return keep
 
     def backward(self, dvalues: ArrayLike) -> None:
-        """Set ``dinputs`` to the gradients of the cells that were kept, divided as they were.
+        """Set ``dinputs`` to the gradients of the inputs that were kept, divided by the same probability.
 
         Parameters
         ----------
@@ -217,10 +217,10 @@ class Layer_GaussianNoise(_Random):
 
     Notes
     -----
-    A cell's noise depends only on the seed, the number of the forward and the cell's place (Philox4x32-7, and the
-    method of Box and Muller), so it is the same, but for rounding, on every backend and for every number of threads. It
-    has nothing in common with the mask of a `Layer_Dropout` of the same seed. Noise is at most 5.8 standard deviations.
-    As ``GaussianNoise`` of Keras.
+    An element's noise depends only on the seed, the number of the forward and the element's position (Philox4x32-7, and
+    the method of Box and Muller), so it is the same, but for rounding, on every backend and for every number of
+    threads. It has nothing in common with the mask of a `Layer_Dropout` of the same seed. Noise is at most 5.8 standard
+    deviations. As ``GaussianNoise`` of Keras.
 
     Examples
     --------

@@ -69,8 +69,8 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
     n_inputs : int
         Columns of the inputs and of the output.
     momentum : float
-        From 0 to 1: the part of the running statistics that a training forward keeps. PyTorch's ``momentum`` is the part
-        that it replaces, 1 − this.
+        From 0 to 1: the fraction of the running statistics that a training forward keeps. PyTorch's ``momentum`` is
+        the fraction that it replaces, 1 − this.
     epsilon : float
         Above 0. It keeps columns that hold one number only from a division by 0.
     dtype : "float32" or "float64", optional
@@ -85,8 +85,8 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
         As those of `Layer_Dense`.
     running_mean, running_variance : arrays (1, n_inputs)
         0 and 1 at first. A training forward makes them ``momentum`` · (what they were) + (1 − ``momentum``) · (the
-        batch's), in place. The batch's variance is the unbiased one here, Σ (x − mean)² / (n − 1); a batch of one row
-        has none and leaves both as they are. No optimizer has a part in it, nor has ``trainable_layers``.
+        batch's), in place. The batch's variance is the unbiased one here, Σ (x − mean)² / (n − 1). A batch of one row
+        has none and changes neither. Optimizers and ``trainable_layers`` have no effect on them.
     batch_mean, batch_variance : arrays (1, n_inputs)
         After a training ``forward``: those of the batch that ``output`` was computed with, Σ (x − mean)² / n.
     inputs, output : arrays (n, n_inputs)
@@ -101,10 +101,10 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
 
     Notes
     -----
-    Ioffe and Szegedy, Batch normalization (2015), arXiv:1502.03167. ``backward`` after a training forward counts that
-    mean and variance depend on the inputs; after another one they are constants. As ``torch.nn.BatchNorm1d``, whose
-    ``momentum`` is 1 − this one, and which refuses to train on one row; here its output is ``biases``. A dense layer
-    right before it needs no biases: the mean takes them away.
+    Ioffe and Szegedy, Batch normalization (2015), arXiv:1502.03167. After a training forward, ``backward``
+    includes the dependence of mean and variance on the inputs; after any other forward they are constants. As
+    ``torch.nn.BatchNorm1d``, whose ``momentum`` is 1 − this one, and which refuses to train on one row; here its output
+    is ``biases``. A dense layer right before it needs no biases: the mean takes them away.
 
     Examples
     --------
@@ -241,7 +241,7 @@ class Layer_LayerNorm(_ByColumn, WithBiases):
     """Layer normalization: each row gets mean 0 and variance 1, then each column a factor and an offset.
 
     ``output = (inputs − mean) / √(variance + epsilon) · weights + biases``, with mean and variance over the columns of
-    each row, so that training makes no difference, nor what else is in a batch.
+    each row. So a row's output depends neither on training nor on the rest of the batch.
 
     Parameters
     ----------
@@ -309,7 +309,7 @@ class Layer_LayerNorm(_ByColumn, WithBiases):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` and ``bias_averages`` take the place of weights and biases where there are any.
+            If not, ``weight_averages`` and ``bias_averages`` replace weights and biases if there are any.
         """
         where = "Layer_LayerNorm.forward"
         weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
@@ -410,7 +410,7 @@ class Layer_Scale(_ByColumn, WithWeights):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` are the factors where there are any.
+            If not, ``weight_averages`` are the factors if there are any.
         """
         where = "Layer_Scale.forward"
         (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)

@@ -190,7 +190,7 @@ class Optimizer(Described):
         RuntimeError
             If the layer has no parameters or no gradients yet.
         TypeError, ValueError
-            If parameters, gradients, state or settings are not what they must be; no parameter has changed then.
+            If parameters, gradients, state or settings are not valid. No parameter has changed then.
         """
         where = type(self).__name__ + ".update_params"
         rate = self.current_learning_rate

@@ -238,7 +238,7 @@ def _sum(first: Array, second: Array) -> Array:
 
 
 def _config_of(layer: Any) -> Any:
-    """Return a layer's configuration; a class of one's own may have none."""
+    """Return a layer's configuration; a custom class may have none."""
     return layer.get_config() if hasattr(layer, "get_config") else {}
 
 

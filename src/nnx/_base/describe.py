@@ -18,7 +18,7 @@ class Described:
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments that make an object like this one, ready for JSON.
 
-        Model files hold it. A class of one's own that is to be saved defines its own ``get_config``; its constructor
+        Model files hold it. A custom class that is to be saved defines its own ``get_config``; its constructor
         is called with what that returned.
         """
         return {name: _plain(getattr(self, name)) for name in self._arguments}

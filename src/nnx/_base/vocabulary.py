@@ -1,6 +1,6 @@
 """What is built in: each class enters itself with one line, and whatever must know the classes asks here.
 
-A class of your own that is derived from a built-in one is not entered: what it changes is called.
+A custom class that is derived from a built-in one is not entered: what it changes is called.
 """
 
 from __future__ import annotations

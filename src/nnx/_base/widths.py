@@ -14,7 +14,7 @@ Widths: TypeAlias = tuple[int | None, int | None]
 def widths_of(layer: Any) -> Widths | None:
     """Return the columns that a layer takes and gives; None if only running it would tell.
 
-    A built-in layer that does not say has no preference. A class of one's own that has another ``forward`` does not
+    A built-in layer that does not say has no preference. A custom class that has another ``forward`` does not
     tell, whatever it is derived from.
     """
     forward = getattr(type(layer), "forward", None)

@@ -12,7 +12,7 @@ from nnx._base.typing import Array
 
 
 def spiral_data(samples: int, classes: int) -> tuple[Array, Array]:
-    """Return points on intertwined spirals, one arm a class, radius at most 1.
+    """Return points on intertwined spirals, one arm per class, with a radius of at most 1.
 
     Parameters
     ----------

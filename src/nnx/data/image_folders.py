@@ -30,7 +30,7 @@ def load_images(
     size: tuple[int, int] | None = None,
     colour: bool | None = None,
 ) -> tuple[Array, Array, Array, Array, Images]:
-    """Return a folder of images as training and test samples, and how they were made into numbers.
+    """Return a folder of images as training and test samples, and their preprocessor.
 
     Parameters
     ----------
@@ -38,15 +38,15 @@ def load_images(
         A folder with one folder for each class, whose name is the class's; or the folders ``train`` and ``test`` with
         such folders in them.
     test_size : float, optional
-        The part of each class that is drawn for testing: from 0 (none) up to, but not including, 1. Without it, a
-        fifth, at least one image of each class; or what is in ``test``.
+        The fraction of each class to test on: at least 0, which is none, and below 1. If None, the folder ``test``, or
+        else a fifth, at least one image of each class.
     seed : int
-        Of that drawing.
+        Seed of the choice of test images.
     size : (height, width), optional
-        Resize images to this. Without it, images of one size of at most 64 × 64 pixels stay as they are; others are
-        resized to 32 × 32, with a warning.
+        The size to which images are resized. If None, images that all have one size of at most 64 × 64 pixels keep it;
+        others are resized to 32 × 32, with a warning.
     colour : bool, optional
-        Whether to keep colours. Without it, they are kept if any image has them.
+        Whether to keep colours. If None, they are kept if any image has them.
 
     Returns
     -------
@@ -62,9 +62,9 @@ def load_images(
     ImportError
         If Pillow is not installed (the extra ``nnx-core[images]``).
     FileNotFoundError
-        If there is no such folder.
+        If the folder does not exist.
     DataFileError
-        If a file is no image of 8 bits, or a class has no images. The sentence names it.
+        If a file is not an image of 8 bits, or a class has no images. The message names it.
     """
     where = "load_images"
     image_files.require_pillow(where)
@@ -157,8 +157,8 @@ def load_image_folder(path: Path) -> tuple[Array, Array, Array, Array]:
     FileNotFoundError
         If a folder is missing.
     DataFileError
-        If a file is no image of 8 bits, or of another size than the first one; if ``test`` has a class that ``train``
-        lacks.
+        If a file is not an image of 8 bits, or of another size than the first one; if ``test`` has a class that
+        ``train`` lacks.
 
     Notes
     -----

@@ -148,7 +148,7 @@ class Images:
         ImportError
             If Pillow is not installed (the extra ``nnx-core[images]``).
         FileNotFoundError, DataFileError
-            If a file is missing, or is no image of 8 bits. The sentence names it.
+            If a file is missing, or is no image of 8 bits. The message names it.
         """
         where = "Images.read_inputs"
         image_files.require_pillow(where)

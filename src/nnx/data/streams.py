@@ -87,13 +87,13 @@ class Blocks:
     y : array (n, ...)
         The targets, as `Model.train` takes them.
     sample_weight : array (n,), optional
-        How much each sample counts.
+        The weight of each sample.
     block_rows : int, optional
-        Rows that stay together when the order of the blocks is shuffled. Without it, about 256 KB of ``X``, and whole
-        chunks where ``X`` is stored in such.
+        Rows that stay together when the order of the blocks is shuffled. If None, about 256 KB of ``X``, or whole
+        chunks if ``X`` is stored in chunks.
     window_rows : int, optional
-        Rows that are in memory, and shuffled, together; rounded up to whole batches. Two such windows are in memory at
-        a time: one is read while the model trains on the other. Without it, some 16 MB.
+        Rows that are read and shuffled together, rounded up to whole batches. Two such windows are in memory at a time:
+        one is read while the model trains on the other. If None, about 16 MB.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class Blocks:
     Raises
     ------
     TypeError, ValueError
-        If an argument is not what it must be.
+        If an argument is not valid.
 
     Examples
     --------
@@ -161,7 +161,7 @@ class Blocks:
         target : str, or list of str
             The column to predict, or several.
         columns : list of str, optional
-            Those of the inputs, in their order; all others without it.
+            The columns of the inputs, in this order; if None, all columns but the target.
         window_rows : int, optional
             As above.
 
@@ -188,10 +188,10 @@ class Blocks:
         Parameters
         ----------
         blocks : iterable, or function without arguments that returns one
-            It is started anew for each epoch, and must yield the same rows again. An iterator, such as a generator,
-            can be read once.
+            It is read from its start in each epoch, and must yield the same rows again. An iterator, such as a
+            generator, can be read only once.
         n_rows : int, optional
-            How many rows it yields. Without it, a run of several epochs, or with a checkpoint, counts them first.
+            How many rows it yields. If None, a run with several epochs or a checkpoint counts them first.
         window_rows : int, optional
             As above.
         """

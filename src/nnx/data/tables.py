@@ -1,4 +1,4 @@
-"""Tables: CSV files turned into what a network takes, and its outputs into the target's own names and units."""
+"""Tables: from CSV files to a network's inputs, and from its outputs to the target's classes or units."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ from nnx.data.summaries import summaries
 
 
 class Table:
-    """What was learnt about the columns of a CSV file: it leads from raw files to inputs, and from outputs to answers.
+    """A fitted preprocessor of a table's columns: it turns raw files into inputs, and outputs into answers.
 
-    `load_csv` makes one. A model that is given it (``model.set(table=...)``) keeps it in its file.
+    `load_csv` returns one. A model that gets it with ``model.set(table=...)`` keeps it in its file.
 
     Attributes
     ----------
@@ -53,15 +53,15 @@ class Table:
         (with ``categories``), "date" (with ``parts``) or "ignored", and the number of ``gaps`` in the file that it was
         learnt from.
     target : column
-        The one that is to be predicted.
+        The column to predict.
     header : bool
         Whether the file begins with the columns' names.
     n_inputs, n_outputs : int
-        Columns that the network takes, and gives if each class has an output.
+        Columns of the network's inputs, and of its outputs if each class has one.
     input_names : list of str
         Of the network's inputs: "age", "age is missing", "town=Graz", "joined.year", ...
     numeric : tuple of int
-        Which inputs hold numbers; the others say which category a text is, or whether a value is missing.
+        The inputs that hold numbers. The others say which category a text is, or whether a value is missing.
     embedded : tuple of (int, int)
         Which inputs hold the number of a category, for a `nnx.Layer_Embedding`, each with how many such numbers there
         are: 0 is a missing value. () unless the table was learnt with ``one_hot``.
@@ -70,8 +70,7 @@ class Table:
     n_left_out : int
         Rows without a target that `load_csv` left out; 0 for a table from elsewhere, such as a model's file.
     row_numbers : tuple of str
-        Columns whose whole numbers seem to count the rows, so that `load_csv` should perhaps be told to drop them;
-        () for a table from elsewhere.
+        Columns that seem to number the rows; consider dropping them. () for a table from elsewhere.
     left_out : dict of str
         Columns that `learn` or `load_csv` left out with ``lenient=True``, and why; empty for a table from elsewhere.
 
@@ -178,7 +177,7 @@ class Table:
         encoding: str | None = None,
         progress: bool = False,
     ) -> Table:
-        """Return what is learnt of the columns of any table; `read_samples` then gives the samples.
+        """Return a table fitted to any data; its `read_samples` then returns the samples.
 
         Parameters
         ----------
@@ -188,9 +187,10 @@ class Table:
 progress
             As of `load_csv`.
         training_rows : array of int, or of bool, optional
-            The rows that means, scales, quantiles and the counts of categories are those of: their positions, or one
-            flag for each row; all rows without it. Rows without a target, which `read_samples` leaves out, count here,
-            but nothing is learnt of them. The kinds of columns, and categories and classes, are those of all rows.
+            The rows from which means, scales, quantiles and counts of categories are computed: their positions, or one
+            flag for each row; all rows if None. Positions count the rows without a target too, but nothing is learnt
+            from these, and `read_samples` leaves them out. The kinds of columns, the categories and the classes come
+            from all rows.
 
         Returns
         -------
@@ -199,7 +199,7 @@ progress
         Raises
         ------
         TypeError, ValueError
-            For ``data`` that is no table, and for arguments that cannot be.
+            For ``data`` that is not a table, and for arguments that are not valid.
         DataFileError
             As of `load_csv`.
 
@@ -230,16 +230,16 @@ progress
     # From tables to arrays
 
     def read_inputs(self, data: Any, *, unknown: str = "error", encoding: str | None = None) -> Array:
-        """Return what a network takes from a table with the same columns; the target's may be missing.
+        """Return a network's inputs from a table with the same columns; the target may be missing.
 
         Parameters
         ----------
         data : path, open file, data frame, dict of columns or list of dicts
-            A CSV, Parquet or Feather file, or a Python object with named columns; in these, None and NaN are missing
-            values, too. Columns are found by their names, and others are passed over; in a file without a header, by
-            their places.
+            A CSV, Parquet or Feather file, or a Python object with named columns, where None and NaN are missing values
+            too. Columns are found by name, and other columns are ignored. In a file without a header, columns are found
+            by position.
         unknown : "error" or "missing"
-            What a text is that is none of its column's categories.
+            How to treat a text that is not among its column's categories: as an error, or as a missing value.
         encoding : str, optional
             Of a file's text, as of `load_csv`.
 
@@ -250,10 +250,10 @@ progress
         Raises
         ------
         TypeError
-            If ``data`` is nothing of the kind.
+            If ``data`` is none of these.
         DataFileError
-            If columns are missing, or cells are no numbers or no known categories. The message names all columns that
-            have such cells, with the first of each.
+            If columns are missing, or values are not numbers or not known categories. The message names all columns
+            with such values, and the first value of each.
         """
         sheet = self._sheet("Table.read_inputs", data, unknown, encoding)
         return self._inputs(sheet, self._places(sheet, with_target=False), unknown)
@@ -277,7 +277,7 @@ progress
         Raises
         ------
         TypeError, DataFileError
-            As `read_inputs` does, and if no row has a target, or one is no known class.
+            As `read_inputs`, and if no row has a target, or a target is not a known class.
         """
         sheet = self._sheet("Table.read_samples", data, unknown, encoding)
         places = self._places(sheet, with_target=True)
@@ -349,7 +349,7 @@ progress
     # From outputs to answers
 
     def decode(self, outputs: Any) -> Array:
-        """Return what a network's outputs say, in the target's own terms.
+        """Return the answers that a network's outputs stand for: classes, or numbers in the target's units.
 
         Parameters
         ----------
@@ -417,14 +417,14 @@ def load_csv(
     encoding: str | None = None,
     progress: bool = False,
 ) -> tuple[Array, Array, Array, Array, Table]:
-    """Return the rows of a CSV file as training and test samples, and what was learnt about its columns.
+    """Return the rows of a CSV file as training and test samples, and a table fitted to its columns.
 
     Unless said otherwise, numbers are standardized with the mean and the standard deviation of the training rows, texts
     become one-hot columns, and dates (of ISO 8601, or such as 31.12.2020 and 12/31/2020 if all of a column are) become
     standardized parts: days, year, month, weekday, hour, and the day's place in its year as sine and cosine, without
-    those that are the same in all training rows. A missing value (an empty cell, ``?``, ``NA``, ``N/A``, ``NaN``,
-    ``NULL``, ``-``, ``--``, ``.``) is filled with the mean of the training rows; among texts, it is none of the
-    categories. Rows without a target are left out, without a word: ``table.n_left_out`` says how many.
+    those that are the same in all training rows. Missing values are empty ones, ``?``, ``NA``, ``N/A``, ``NaN``,
+    ``NULL``, ``-``, ``--`` and ``.``. Among numbers, they are filled with the mean of the training rows; among texts,
+    they belong to no category. Rows without a target are left out: ``table.n_left_out`` says how many.
 
     Numbers may have a currency (``$5``, ``5 EUR``), a percent sign (``12%`` is the number 12), a decimal comma, and
     commas, full stops, blanks or apostrophes between thousands, if the whole column is written in one way.
@@ -432,28 +432,29 @@ def load_csv(
     Parameters
     ----------
     path : str or path, or a file open for reading
-        Text, where what separates cells is the first of tab, semicolon, bar and comma that splits the first 20 rows
-        into equally many cells. Or a Parquet or Feather file, which takes pyarrow (the extra ``nnx-core[tables]``);
-        with it, large files of text are read some times faster too.
+        A text file, whose delimiter is the first of tab, semicolon, bar and comma that splits the first 20 rows into
+        equally many values. Or a Parquet or Feather file, for which pyarrow must be installed (the extra
+        ``nnx-core[tables]``). With pyarrow, large text files are read several times faster too.
     target : str or int
         The column to predict: its name, or its position as Python counts (−1 is the last).
     test_size : float
-        The part of the rows, drawn at random, that is kept for testing: from 0 (none) up to, but not including, 1.
+        The fraction of the rows, drawn at random, to test on: at least 0, which is none, and below 1.
     seed : int
-        Of that drawing, and of the training rows' order.
+        Seed of the choice of test rows, and of the order of the training rows.
     header : bool, optional
-        Whether the first row holds names. Without it, it does if none of its cells is a number, and, if two are the
-        same, a number stands below one of them (two columns of one name are then an error). Columns without a name are
-        called ``"column 1"``, ``"column 2"``, ...
+        Whether the first row holds names. If None, the first row is a header when none of its values is a number. If
+        two of its values are the same, there must also be a number below one of them; two columns with one name are
+        then an error. Columns without a name are called ``"column 1"``, ``"column 2"``, ...
     task : "classification" or "regression", optional
-        Without it, a target of texts, or of at most 10 different whole numbers with 10 rows each or more, is for
-        classification.
+        If None, the task is classification when the target holds texts, or at most 10 different whole numbers with at
+        least 10 rows each.
     text : list of names or positions
-        Columns of numbers to be taken as texts, such as numbers of months or shops.
+        Columns of numbers to take as texts, such as numbers of months or shops.
     drop : list of names or positions
-        Columns that the network shall not get, such as numbers of rows.
+        Columns that the network must not get, such as numbers of rows.
     gaps : "fill" or "refuse"
-        What to do about missing values in this file, the target's too; those in tables that are read later are filled.
+        Whether to fill missing values in this file, or to refuse the file, also if the target has some. Missing values
+        in tables that are read later are always filled.
     decimal : "." or ",", optional
         The decimal mark of columns that can be read in two ways, such as 1,234 and 5,678. Without it, it is a comma if
         other columns of the file can be read with a decimal comma only and none with a full stop only, else a full
@@ -464,27 +465,29 @@ def load_csv(
         nothing leaves ±3 by. Normal: by at most 1,000 quantiles to the number's place in a standard normal
         distribution, clipped at both ends. A missing value is 0, as always.
     indicators : bool
-        Whether a column of numbers or dates with gaps in the training rows gets one more input: 1 at gaps, else 0.
+        Whether a column of numbers or dates with missing values in the training rows gets one more input: 1 where a
+        value is missing, else 0.
     rare : int
         Categories of fewer training rows than this are pooled into one. If there is such a pool, texts that are unknown
         later belong to it.
     one_hot : int, optional
         Columns of more categories than this one, the pool among them, become one input: the number of the category,
-        from 1 on, and 0 for a gap. ``table.embedded`` says which. Such columns may have up to 50,000 categories.
+        from 1 on, and 0 for a missing value. ``table.embedded`` says which. Such columns may have up to 50,000
+        categories.
     dates : bool, "day first" or "month first"
         Whether columns of dates become parts; if not, they are texts. A text says how to read 01/02/2020 where all of a
         column can be read in both ways. Without it, as other columns of the file; else with the month first, unless the
         day is then the first in all of the column read the other way.
     lenient : bool
-        Whether columns that are of no use are left out: empty ones, those with one value in all training rows, and
-        texts too many to be categories. Texts among numbers or dates are missing values then, in later tables too; but
-        a column of numbers with at most ten different values is one of texts. If not, all these are errors, but for
+        Whether to leave out useless columns: empty ones, those with one value in all training rows, and those with too
+        many different texts. Texts among numbers or dates are then missing values, in later tables too, but a column of
+        numbers and texts with at most ten different values becomes texts. If False, all these are errors, except
         columns of one value.
     encoding : str, optional
-        Of the text, by a name that Python knows, such as "latin-1"; UTF-8 without it, or UTF-16 if the file begins
-        with its byte order mark. What is open as text is decoded already, and a Parquet or Feather file needs none.
+        Encoding of the text, by a name that Python knows, such as "latin-1". If None, it is UTF-8, or UTF-16 if the
+        file begins with its byte order mark. A file that is open as text, Parquet and Feather files need none.
     progress : bool
-        Show a bar on stderr while a large file is read.
+        Whether to show a bar on stderr while a large file is read.
 
     Returns
     -------
@@ -496,14 +499,14 @@ def load_csv(
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     DataFileError
-        If columns or cells are not what they must be. The message names all of them, and what to pass to load the file
-        all the same.
+        If columns or values are not valid. The message names all of them, and the arguments with which the file can
+        still be loaded.
 
     Notes
     -----
-    Categories and classes are those of the whole file, so that no text of a test row is unknown.
+    Categories and classes come from the whole file, so no text of a test row is unknown.
     """
     where = "load_csv"
     test_size = check.fraction(where, "test_size", test_size)

@@ -345,7 +345,7 @@ class Resumed:
             job.callbacks.resume(self._called, self.stopped)
             try:
                 job.callbacks.restore()
-            except (KeyError, TypeError, ValueError) as error:  # of one of your own
+            except (KeyError, TypeError, ValueError) as error:  # of a custom one
                 self._checkpoint.refuse(f"holds a state that a callback does not accept ({error})")
         self._checkpoint.restore()
         job.order.resume(self._seed)

@@ -59,7 +59,7 @@ def _class_numbers(where: str, model: Network, data: Data) -> tuple[Array, int]:
         )
     classes = classes_of_rows(model, data)
     if classes is not None and isinstance(model.loss, Loss_Hinge):
-        classes = classes > 0  # signs, where an accuracy of one's own gets them as they are
+        classes = classes > 0  # signs, where a custom accuracy gets them as they are
     if classes is None or not ((classes >= 0) & (classes % 1 == 0)).all():
         raise ValueError(
             f"{where}: y must hold class numbers or one-hot rows if class_weight is given. Give "

@@ -28,7 +28,7 @@ UNLIKELY = 1e-3
 
 
 def checked_samples(model: Network, where: str, name: str, X: ArrayLike) -> Array:
-    """Return ``X`` as the first layer takes it; a first layer, or a model, of one's own gets it uncast."""
+    """Return ``X`` as the first layer takes it; a custom first layer or model gets it uncast."""
     return _samples(model, where, name, X, plan.known(model))
 
 

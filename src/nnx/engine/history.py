@@ -22,22 +22,22 @@ STEP = ("step_loss", "step_data_loss", "step_regularization_loss", "step_accurac
 
 
 class History:
-    """Figures of one `Model.train` call, epoch by epoch and step by step, as far as it came.
+    """The metrics of one call of `Model.train`, by epoch and by step.
 
     Attributes
     ----------
-    loss, data_loss, regularization_loss, accuracy : float64 arrays, one value an epoch
-        Of the training data: means over the epoch's samples, and the penalty after the epoch. Of a run with
-        ``penalty_per_sample``, that is the mean over the epoch's samples of the penalties in their steps.
-    learning_rate : float64 array, one value an epoch
+    loss, data_loss, regularization_loss, accuracy : float64 arrays, one value per epoch
+        Of the training data: means over the epoch's samples, and the penalty after the epoch. With
+        ``penalty_per_sample``, the penalty is the mean over the epoch's samples of the penalties in their steps.
+    learning_rate : float64 array, one value per epoch
         Of the epoch's last step.
-    validation_loss, validation_accuracy : float64 arrays, one value an epoch
+    validation_loss, validation_accuracy : float64 arrays, one value per epoch
         Empty without validation data.
     step_loss, step_data_loss, step_regularization_loss, step_accuracy, step_learning_rate : float64 arrays
-        One value a step; the penalty is taken before the step's update. NaN for the steps before the checkpoint that a
-        run goes on from, if that was written with ``checkpoint_steps=False``.
+        One value per step; the penalty is taken before the step's update. For a run that continues from a checkpoint
+        with ``checkpoint_steps=False``, NaN for the steps before it.
     is_regression : bool
-        Whether the accuracy counts predictions near a target, as that of a regression does; `plot` leaves it out then.
+        Whether the accuracy counts predictions near a target, as for a regression. `plot` then leaves it out.
 
     Examples
     --------
@@ -186,7 +186,7 @@ class History:
             self._rows[names] = array("d", np.stack([columns[name] for name in names], 1).tobytes())
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Return all figures as lists of floats, ready for JSON."""
+        """Return all metrics as lists of floats, ready for JSON."""
         return {name: getattr(self, name).tolist() for name in EPOCH + STEP}
 
     def plot(self, ax: Axes | None = None, *, accuracy: bool | None = None) -> Axes:
@@ -198,9 +198,9 @@ class History:
         Parameters
         ----------
         ax : matplotlib axes, optional
-            Where to draw: two panels share its place. A new figure without it.
+            Where to draw the two panels; a new figure if None.
         accuracy : bool, optional
-            Whether to draw the accuracy. Without it, that of a classifier is drawn, and that of a regression is not.
+            Whether to draw the accuracy. If None, it is drawn for a classifier and not for a regression.
 
         Returns
         -------

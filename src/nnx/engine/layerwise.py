@@ -127,7 +127,7 @@ def _record_epoch(job: Job) -> Figures:
 
 
 def _sums(job: Job) -> tuple[float, ...]:
-    """Return what `Job.sums` is made of; 0 where an object of one's own keeps none."""
+    """Return what `Job.sums` is made of; 0 where a custom object keeps none."""
     judges = (job.model.loss, job.model.accuracy)
     found = [getattr(each, f"accumulated_{name}", 0) for each in judges for name in ("sum", "count")]
     return (*found, job.penalty_sum)
@@ -220,6 +220,6 @@ def _predictions(model: Network, output: Any) -> Any:
 
 
 def _rate(model: Network) -> float:
-    """Return the optimizer's rate, as it is (it is printed in full); an optimizer of one's own may have none."""
+    """Return the optimizer's rate, as it is (it is printed in full); a custom optimizer may have none."""
     rate: float = getattr(model.optimizer, "current_learning_rate", math.nan)
     return rate

@@ -518,7 +518,7 @@ def is_combined(stages: tuple[Stage, ...], loss: Any) -> bool:
 
 
 def answers_to(accuracy: Any, loss: Any, last: Any) -> Answers:
-    """Return what of the outputs an accuracy gets; one of your own gets them as they are."""
+    """Return what of the outputs an accuracy gets; a custom one gets them as they are."""
     known = isinstance(accuracy, Accuracy_Categorical | Accuracy_Regression)
     return answers(loss, last, accuracy._predicts if known else "")
 

@@ -385,7 +385,7 @@ def explain(model: Network, bfloat16: bool) -> str:
     if bfloat16:
         found += f", with bfloat16 products {precision.how_bfloat16_runs()}"
     parts = (("loss", model.loss), ("accuracy", model.accuracy), ("optimizer", model.optimizer))
-    own = [f"the {what}, {part!r}, is your own" for what, part in parts if not is_built_in(what, part)]
+    own = [f"the {what}, {part!r}, is custom" for what, part in parts if not is_built_in(what, part)]
     if is_built_in("optimizer", model.optimizer) and not _compiles_updates(model, pieces):
         own.append("the optimizer updates layer by layer, as clip_norm needs all gradients")
     return "; ".join([found, *own])

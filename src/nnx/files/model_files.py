@@ -449,7 +449,7 @@ class Checkpoint:
         layers = list(walk(file.build("layer", each, classes) for each in file.take(list, "layers")))
         file.fill(layers)
         others = {role: file.build(role, file.description[role], classes) for role in roles}
-        if len(layers) != len(own_layers):  # residuals of a class of one's own may hold what they like
+        if len(layers) != len(own_layers):  # residuals of a custom class may hold what they like
             file.refuse(f"is a checkpoint of a model with {len(layers)} layers; this one has {len(own_layers)}")
         self._pairs = list(zip(own_layers, layers, strict=True))
         self._pairs += [(own, others[role]) for role, own in roles.items()]
@@ -487,7 +487,7 @@ class Checkpoint:
         return _made_like({**optimizer, "config": {**config, "learning_rate": self._began}})
 
     def _compare_shapes(self) -> None:
-        """Refuse parameters of other shapes than the model's, which layers of one's own do not tell of."""
+        """Refuse parameters of other shapes than the model's, which custom layers do not tell of."""
         for number, (own, found) in enumerate(self._pairs):
             for name in PARAMETER_ARRAYS:
                 shapes = [np.shape(getattr(each, name, ())) for each in (own, found)]

@@ -40,7 +40,7 @@ LETTER = 0.08
 
 
 def decision_regions(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
-    """Draw which class a model predicts where in the plane, and the points (X, y) on it.
+    """Draw which class a model predicts at each point of the plane, and the points (X, y).
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def decision_regions(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None
     y : array (n,)
         Class numbers.
     ax : matplotlib axes, optional
-        Where to draw; a new figure without it.
+        Where to draw; a new figure if None.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def decision_regions(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None
 
 
 def calibration(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = None, *, n_bins: int = 15) -> Axes:
-    """Draw how often what a model gives some probability to is true; on the diagonal, as often as it says.
+    """Draw how often predictions with a given probability are right. On the diagonal, the probabilities are exact.
 
     Of two classes, the probability is that of the second; of more, that of the predicted class. Thin lines are 95 %
     intervals for the share in a bin (Wilson's), bars below the share of the samples that the bin has.
@@ -101,7 +101,7 @@ def calibration(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = No
     y : array (n,)
         Class numbers.
     ax : matplotlib axes, optional
-        Where to draw; a new figure without it.
+        Where to draw; a new figure if None.
     n_bins : int
         Bins of equal width from 0 to 1.
 
@@ -114,7 +114,7 @@ def calibration(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = No
     ImportError
         If matplotlib is not installed.
     ValueError
-        If the outputs are no probabilities.
+        If the outputs are not probabilities.
     """
     where = "plot.calibration"
     n_bins = check.whole(where, "n_bins", n_bins, 1)
@@ -165,9 +165,9 @@ def _wilson(shares: Array, n: Array) -> tuple[Array, Array]:
 def confusion_matrix(
     model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = None, *, classes: Sequence[str] | None = None
 ) -> Axes:
-    """Draw how many samples of each class a model takes for which class.
+    """Draw how many samples of each true class a model predicts as each class.
 
-    Each cell has the number of samples and, up to 12 classes, its share of the row, which is also the colour.
+    Each cell has the number of samples and, for up to 12 classes, its share of the row. The share is also the colour.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def confusion_matrix(
     y : array (n,)
         Class numbers.
     ax : matplotlib axes, optional
-        Where to draw; without it, a new figure that is large enough for the classes and their names.
+        Where to draw; if None, a new figure that is large enough for the classes and their names.
     classes : list of str, optional
         Their names, by class number; without it, those of the model's ``table`` or ``images``, if it has one. Names in
         the order of their letters are drawn in natural order, "2" before "10"; any other order is kept.

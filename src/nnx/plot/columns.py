@@ -44,20 +44,20 @@ class Ranked(Protocol):
 
     @property
     def n_rows(self) -> int:
-        """How many rows were judged."""
+        """The number of rows."""
 
 
 def importance(found: Ranked, ax: Axes | None = None, *, n_columns: int = 20) -> Axes:
-    """Draw how far a model's score falls when a column is shuffled: a bar a column, the most important one on top.
+    """Draw how far a model's score falls when a column is shuffled: one bar per column, the most important one on top.
 
     Parameters
     ----------
     found : Importance
         What `nnx.permutation_importance` returned. Thin lines are the standard deviations of its repeats.
     ax : matplotlib axes, optional
-        Where to draw; without it, a new figure that is high enough.
+        Where to draw; if None, a new figure that is high enough.
     n_columns : int
-        How many columns are drawn, at most.
+        The most columns to draw.
 
     Returns
     -------

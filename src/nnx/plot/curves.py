@@ -23,7 +23,7 @@ BEST: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": (0, (4,
 
 
 class Recorded(Protocol):
-    """What is drawn of a `History`, whose module is above this one: float64 arrays, one value an epoch."""
+    """What is drawn of a `History`, whose module is above this one: float64 arrays, one value per epoch."""
 
     data_loss: Array
     accuracy: Array
@@ -44,7 +44,7 @@ def history(
     ----------
     history : History
     ax : matplotlib axes, optional
-        Where to draw: two panels share its place. A new figure without it.
+        Where to draw the two panels; a new figure if None.
     accuracy : bool, optional
         Whether to draw the accuracy. Without it, that of a classifier is drawn, and that of a regression, which counts
         the predictions within a small distance of the target, is not.
@@ -84,7 +84,7 @@ def histories(each: Sequence[Recorded], ax: Axes | None = None, *, held_out: str
     each : sequence of History
         At least one.
     ax : matplotlib axes, optional
-        Where to draw; a new figure without it.
+        Where to draw; a new figure if None.
     held_out : str
         What the validation data are called in the legend.
 

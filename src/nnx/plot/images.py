@@ -41,7 +41,7 @@ def weights(model: Network, ax: Axes | None = None, *, shape: tuple[int, int] | 
     model : Model
         Its inputs are the pixels of images.
     ax : matplotlib axes, optional
-        Where to draw; a new figure without it.
+        Where to draw; a new figure if None.
     shape : (height, width), optional
         Of an image; without it, images are squares.
 
@@ -89,7 +89,7 @@ def mistakes(
     shape: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw the images that a classifier is most sure of, and wrong about.
+    """Draw the wrong predictions of a classifier that it is most certain of.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ def fitted_curve(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = N
     X : array (n, 1)
     y : array (n,) or (n, 1)
     ax : matplotlib axes, optional
-        Where to draw; a new figure without it.
+        Where to draw; a new figure if None.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def fitted_curve(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = N
 
 
 def predictions(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = None) -> Axes:
-    """Draw a regression's predictions against the true values, which a perfect model would put on the diagonal.
+    """Draw a regression's predictions against the true values. A perfect model's points are on the diagonal.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def predictions(model: Network, X: ArrayLike, y: ArrayLike, ax: Axes | None = No
     X : array (n, n_inputs)
     y : array (n,) or (n, 1)
     ax : matplotlib axes, optional
-        Where to draw; a new figure without it.
+        Where to draw; a new figure if None.
 
     Returns
     -------

@@ -73,7 +73,7 @@ def classes(model: Network, where: str, X: ArrayLike, batch_size: int | None) ->
     outputs = np.asarray(model.predict(samples, batch_size=batch_size))
     predictions = getattr(model.output_layer_activation, "predictions", None)
     made = np.asarray(outputs if predictions is None else predictions(outputs))
-    if predictions is None and made.ndim == 1:  # a layer of one's own has a single output
+    if predictions is None and made.ndim == 1:  # a custom layer has a single output
         made = made.reshape(-1, 1)
     made = np.asarray(_answers(model, "classes").of(made, _judged_by_value(model)))
     if made.dtype.kind == "f" and made.ndim == 2:  # scores

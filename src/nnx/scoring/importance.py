@@ -39,14 +39,14 @@ class Importance:
     columns : tuple of str
         Names of the columns of the model's table, in its order, or "input 0", "input 1", ... without one.
     drops : float64 array (columns, n_repeats)
-        By how much the score falls when the column is shuffled; near 0, and perhaps below it, for one that the model
-        does not use.
+        How far the score falls when the column is shuffled. It is near 0, or below it, for a column that the model does
+        not use.
     figure : str
         What the score is: "accuracy" or "R²".
     score : float
-        That of these rows as they are.
+        The score of these rows before any column is shuffled.
     n_rows : int
-        How many rows were judged.
+        The number of rows.
     """
 
     columns: tuple[str, ...]
@@ -89,8 +89,8 @@ def permutation_importance(
 ) -> Importance:
     """Return how much each column of a table matters to a model: how far the score falls when the column is shuffled.
 
-    It says what this model uses, not what is true of the data: of two columns that say the same, a model may use
-    either, and each can look unimportant beside the other. Judge rows that the model was not trained on.
+    It shows what this model uses, not what is true of the data. If two columns hold the same information, a model may
+    use either, and both can look unimportant. Use rows that the model was not trained on.
 
     Parameters
     ----------
@@ -103,9 +103,9 @@ def permutation_importance(
     n_repeats : int
         How often each column is shuffled.
     max_rows : int
-        If X has more rows, so many are drawn from it.
+        If X has more rows, this number of rows is drawn from it.
     seed : int
-        Of that drawing, and of the shuffling.
+        Seed of that choice, and of the shuffling.
 
     Returns
     -------

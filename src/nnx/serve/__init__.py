@@ -1,6 +1,6 @@
 """A model behind HTTP: what `nnx serve` runs (docs/guide/serve.md). It needs the extra ``nnx-core[serve]``.
 
-`create_app` returns the ASGI application, for a server of your own.
+`create_app` returns the ASGI application, for any ASGI server.
 """
 
 try:

@@ -54,23 +54,24 @@ def create_app(
     model : path-like, or Service
         A model's file.
     max_body : int
-        Bytes of a request's body, at most; a larger one gets the status 413.
+        The most bytes of a request's body. A larger body gets the status 413.
     max_concurrency : int
-        Requests to ``/predict`` that are read, wait or are answered at the same time, at most; more get the status 503.
+        The most requests to ``/predict`` that are read, wait or are answered at the same time. Others get the status
+        503.
     threads : int
-        How many threads a prediction of many rows uses, at most; if ``model`` is a path.
+        The most threads for a prediction of many rows, if ``model`` is a path.
 
     Returns
     -------
     Starlette
         With ``POST /predict``, ``/health``, ``/metrics``, ``/openapi.json`` and a page at ``/``. ``app.state.service``
-        is the model, ``app.state.metrics`` what is counted. It needs no lifespan events. Its prediction of long batches
-        uses a thread of its own.
+        is the model, ``app.state.metrics`` what is counted. It needs no lifespan events. It predicts long
+        batches in a separate thread.
 
     Raises
     ------
     FileNotFoundError, ModelFileError
-        If there is no such file, or it holds no model.
+        If the file does not exist, or holds no model.
     """
     where = "create_app"
     max_body = check.whole(where, "max_body", max_body, 1, check.MAX_COUNT)

@@ -35,23 +35,23 @@ class Asked(NamedTuple):
 
 
 class Service:
-    """A model that answers rows as they come in requests.
+    """A model that answers the rows of requests.
 
     Parameters
     ----------
     path : path-like
         What `nnx train`, `Model.save`, `Ensemble.save` or `Predictor.save` wrote. Nothing in it is executed.
     threads : int
-        How many threads a prediction of many rows uses, at most.
+        The most threads for a prediction of many rows.
     unknown : "error" or "missing"
-        What a text is that the training table lacks.
+        How to treat a text that the training table lacks: as an error, or as a missing value.
 
     Attributes
     ----------
     name : str
         Of the file, without its folder.
     preprocessor : Table, Images or None
-        What leads from raw rows to inputs.
+        The table or images that turn raw rows into inputs.
     classes : tuple of str, or None
     n_inputs, n_outputs : int
         Of the network.

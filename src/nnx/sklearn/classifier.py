@@ -28,10 +28,10 @@ from nnx.sklearn.versions import HAS_TAGS, validated
 
 @in_files
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
-    """A multi-layer perceptron that tells classes apart: scikit-learn's, trained by nnx.
+    """A multi-layer perceptron classifier, like scikit-learn's, trained by nnx.
 
-    All parameters of ``sklearn.neural_network.MLPClassifier`` are here under their names, and mean the same. With the
-    same ``random_state`` it begins with the same weights and goes through the samples in the same orders.
+    It has all parameters of ``sklearn.neural_network.MLPClassifier``, with the same names and meanings. With the same
+    ``random_state`` it starts from the same weights and goes through the samples in the same orders.
 
     Parameters
     ----------
@@ -43,10 +43,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         "adam", "sgd" and "lbfgs" are scikit-learn's; others of nnx by name, such as "adamw" or "lion"; or an object,
         whose own settings count then, the rate included. Each training uses a copy.
     alpha : float
-        Strength of the penalty alpha/2·Σw², which is divided by the number of samples of a step, or by the sum of their
-        weights.
+        Coefficient of the L2 penalty alpha/2·Σw², which is divided by the number of samples of a step, or by the sum of
+        their weights.
     batch_size : int or "auto"
-        Samples of a step; "auto": 200, or all if there are fewer. "lbfgs" always takes all.
+        Samples per step; "auto": 200, or all if there are fewer. "lbfgs" always uses all.
     learning_rate : str or schedule
         "constant"; for "sgd" also "invscaling" and "adaptive", as in scikit-learn; a schedule of nnx by name ("cosine",
         "onecycle", "warmup", ...), stretched over ``max_iter``; or an object or function of the step.
@@ -55,65 +55,66 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     power_t : float
         The exponent of "invscaling".
     max_iter : int
-        Epochs, or iterations of "lbfgs", at most.
+        The most epochs, or iterations of "lbfgs".
     shuffle : bool
         Whether each epoch has the samples in another order.
     random_state : int, RandomState or None
-        Draws initial weights, held-out rows, orders of samples, and what dropout leaves out.
+        Seed of the initial weights, the held-out rows, the orders of samples and the dropout masks.
     tol : float
-        What counts as an improvement; for "lbfgs" the largest gradient at which it has converged.
+        The smallest change that counts as an improvement; for "lbfgs", the largest gradient at which it has converged.
     verbose : bool
         Print a line for each epoch.
     warm_start : bool
-        Whether `fit` goes on with the network that there is: layers and dtype stay as they are, whatever the
-        parameters say now. With another ``n_members`` it begins anew.
+        Whether `fit` continues with the existing network. Its layers and dtype then stay as they are, even if the
+        parameters have changed. With another ``n_members``, `fit` starts from scratch.
     momentum, nesterovs_momentum : float, bool
         Of "sgd".
     early_stopping : bool
-        Whether held-out rows decide when to stop, and the best epoch's network is kept. "lbfgs" stops by itself, as in
-        scikit-learn: it takes all rows.
+        Whether held-out rows decide when to stop, and the best epoch's network is kept. It has no effect on "lbfgs",
+        which uses all rows and stops by itself, as in scikit-learn.
     validation_fraction : float
-        What part of the rows is held out then.
+        The fraction of the rows to hold out for this.
     beta_1, beta_2, epsilon : float
         Of "adam", and of those of nnx that are made of it.
     n_iter_no_change : int
-        After how many epochs without an improvement the training ends.
+        Training ends after this number of epochs without an improvement.
     max_fun : int
-        How often "lbfgs" computes loss and gradient, at most.
+        How often "lbfgs" may compute loss and gradient.
     loss : str or loss
         "log_loss", or a loss of nnx by name or as an object: ``nnx.Loss_CategoricalCrossentropy(label_smoothing=0.1)``,
         "hinge", ... Losses of numbers compare probabilities with zeros and ones. "binarycrossentropy" has one sigmoid
         for each of three or more classes; `predict_proba` divides by their sum.
     dropout : float or list of float
-        What part of each hidden layer's outputs is left out in training.
+        The fraction of each hidden layer's outputs that dropout sets to 0 in training.
     norm : None, "batch" or "layer"
-        What stands behind each hidden dense layer: `nnx.Layer_BatchNorm` or `nnx.Layer_LayerNorm`.
+        The normalization after each hidden dense layer: `nnx.Layer_BatchNorm` or `nnx.Layer_LayerNorm`.
     initializer : str, float, function or None
-        Of the weights, as in `nnx.Layer_Dense`; biases are zeros then. None: scikit-learn's, of both.
+        Initializer of the weights, as in `nnx.Layer_Dense`; biases are then 0. None: scikit-learn's for both.
     class_weight : dict, "balanced" or None
-        How much the samples of each class count, as elsewhere in scikit-learn.
+        The weight of each class, as elsewhere in scikit-learn.
     callbacks : list or None
         Callbacks of nnx, and functions of a run, called after each epoch. Each member of an ensemble has copies.
     restore_best : bool or None
         Whether the best epoch's network is kept: by the score of held-out rows, if there are any, or else by the loss.
         It does not end the training: that is ``early_stopping``. None: with ``early_stopping``.
     n_jobs : int or None
-        Threads; results have the same bits for any number. None: as many as `nnx.get_num_threads` says, or one in a
-        thread of joblib's; -1: all cores.
+        Number of threads; results are the same for any number, bit for bit. None: as many as `nnx.get_num_threads`
+        says, or one in a thread of joblib's; -1: all cores.
     dtype : "auto", "float32" or "float64"
-        In what to compute. "auto": float32, which halves the time; but float64 for "lbfgs", and in `fit` for up to
-        10,000 numbers (samples times columns) that are not float32 themselves.
+        The dtype of the computation. "auto" is float32, which halves the time. It is float64 for "lbfgs", and in `fit`
+        if X is not float32 and has at most 10,000 numbers, samples times columns.
     progress : bool
         Show a progress bar.
     n_members : int
-        Above 1: train so many networks with different seeds at the same time, and average their probabilities.
+        If above 1: train this number of networks with different seeds at the same time, and average their
+        probabilities.
     bagging : bool
         Whether each network is trained on rows drawn from all with replacement.
 
     Attributes
     ----------
     model_ : nnx.Model
-        The network; an ensemble has ``estimators_`` in its place.
+        The network; an ensemble has ``estimators_`` instead.
     estimators_ : list of MLPClassifier
         The members of an ensemble.
     classes_ : array
@@ -227,11 +228,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Parameters
         ----------
         X : array, sparse matrix or data frame (n, n_features)
-            A sparse matrix is filled up.
+            A sparse matrix becomes a dense array.
         y : array (n,) or (n, n_labels)
             Classes of any kind that can be sorted; zeros and ones in columns, if a sample may have several labels.
         sample_weight : array (n,), optional
-            How much each sample counts, 0 or more.
+            The weight of each sample, 0 or more.
         eval_set : pair or triple, optional
             Held-out ``(X, y)`` or ``(X, y, sample_weight)``: scored after each epoch, and used in place of
             ``validation_fraction`` where ``early_stopping`` or ``restore_best`` asks for scores.
@@ -248,14 +249,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def partial_fit(
         self, X: Any, y: Any, sample_weight: ArrayLike | None = None, classes: ArrayLike | None = None
     ) -> MLPClassifier:
-        """Go once through some samples.
+        """Train for one pass over some samples.
 
         Parameters
         ----------
         X, y, sample_weight
             As in `fit`.
         classes : array, optional
-            All classes there are; the first call needs them.
+            All classes. The first call needs them.
 
         Returns
         -------

@@ -74,7 +74,7 @@ def save(estimator: Any, path: Path) -> None:
     ------
     TypeError
         For an object of a class derived from an estimator's, and for parameters that no file can hold: functions, and
-        objects of classes of your own without ``get_config``.
+        objects of custom classes without ``get_config``.
     ValueError
         For an estimator that could not be loaded again, such as one whose last `fit` has failed.
     RuntimeError
@@ -341,7 +341,7 @@ def load(path: Path, custom_objects: Mapping[str, type] | None = None) -> Any:
     Raises
     ------
     ModelFileError
-        If the file is none of ours or damaged, or names a class that is neither built in nor in custom_objects.
+        If the file is not from nnx, is damaged, or names a class that is neither built in nor in custom_objects.
 
     Examples
     --------

@@ -139,15 +139,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, eval_set: Any = None) -> MLPRegressor:
-        """Train on samples and the numbers that are to be predicted.
+        """Train on samples and the numbers to predict.
 
         Parameters
         ----------
         X : array, sparse matrix or data frame (n, n_features)
-            A sparse matrix is filled up.
+            A sparse matrix becomes a dense array.
         y : array (n,) or (n, n_outputs)
         sample_weight : array (n,), optional
-            How much each sample counts, 0 or more.
+            The weight of each sample, 0 or more.
         eval_set : pair or triple, optional
             Held-out ``(X, y)`` or ``(X, y, sample_weight)``: scored after each epoch, and used in place of
             ``validation_fraction`` where ``early_stopping`` or ``restore_best`` asks for scores.
@@ -162,7 +162,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     @available_if(lambda self: self._has_partial_fit())
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> MLPRegressor:
-        """Go once through some samples: the arguments are those of `fit`."""
+        """Train for one pass over some samples. The arguments are those of `fit`."""
         self._fit(X, y, sample_weight, None, incremental=True)
         return self
 

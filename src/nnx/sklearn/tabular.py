@@ -167,42 +167,41 @@ class BaseTabular(BaseEstimator):  # type: ignore[misc]
 
 @in_files
 class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]
-    """Tells classes in tables apart: networks that nnx's default recipe prepares, trains and chooses.
+    """A classifier for tables: nnx's default recipe prepares the columns, and trains and chooses networks.
 
-    Samples may be a data frame of pandas or polars, with numbers, texts, categories, dates and gaps as they are: what
-    each column becomes is learnt from it. Nothing need be scaled, filled or encoded.
+    Samples may be a data frame of pandas or polars, with numbers, texts, categories, dates and missing values. `fit`
+    learns how to prepare each column, so you need not scale, fill or encode anything.
 
     Parameters
     ----------
     effort : "fast", "default" or "best"
-        How long to train, on one core and some 16,000 rows: about a second, some seconds, a minute or more.
+        How many networks to try. With 16,000 rows on one core: about a second, some seconds, a minute or more.
     calibrate : bool
-        Whether probabilities are made as certain as they were right on held-out rows, by a temperature. It changes no
-        prediction.
+        Whether to calibrate the probabilities on held-out rows, by temperature scaling. This changes no prediction.
     random_state : int, RandomState or None
     n_jobs : int or None
-        Threads; results have the same bits for any number. None: as many as `nnx.get_num_threads` says, or one in a
-        thread of joblib's; -1: all cores.
+        Number of threads; results are the same for any number, bit for bit. None: as many as `nnx.get_num_threads`
+        says, or one in a thread of joblib's; -1: all cores.
     progress : bool
         Show a progress bar.
 
     Attributes
     ----------
     ensemble_ : nnx.Ensemble
-        The networks, with their table; None if there was one class only.
+        The networks, with their table; None if there was only one class.
     lines_ : list of str
-        What was tried, and what it brought.
+        Which networks were tried, and their scores.
     temperature_ : float
-        Logarithms of probabilities were divided by it; 1 without ``calibrate``.
+        The temperature by which logarithms of probabilities are divided; 1 without ``calibrate``.
     classes_ : array
     n_features_in_, feature_names_in_
         As in scikit-learn.
 
     Notes
     -----
-    Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", 2017. A text that no training row had
-    is taken for a missing value. In a table of up to 200 rows, equal ones are taken as one that counts more, so that
-    none is learnt from and held out at once.
+    Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", 2017. A text that was in no training
+    row is a missing value. In a table of up to 200 rows, equal rows become one row with a larger weight, so that no
+    row is trained on and held out at once.
 
     Examples
     --------
@@ -242,11 +241,11 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]
         Parameters
         ----------
         X : data frame or array (n, n_features)
-            A frame of any columns; an array of numbers, of which NaN are missing values.
+            A frame of any columns, or an array of numbers, where NaN is a missing value.
         y : array (n,)
             Classes of any kind that can be sorted.
         sample_weight : array (n,), optional
-            How much each sample counts, 0 or more.
+            The weight of each sample, 0 or more.
 
         Returns
         -------
@@ -307,17 +306,17 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]
 
 @in_files
 class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
-    """Predicts a number from a table's other columns, with networks that nnx's default recipe prepares and trains.
+    """A regressor for tables: nnx's default recipe prepares the columns, and trains and chooses networks.
 
-    Samples may be a data frame of pandas or polars, with numbers, texts, categories, dates and gaps as they are: what
-    each column becomes is learnt from it. Nothing need be scaled, filled or encoded, the target neither.
+    Samples may be a data frame of pandas or polars, with numbers, texts, categories, dates and missing values. `fit`
+    learns how to prepare each column, so you need not scale, fill or encode anything, the target included.
 
     Parameters
     ----------
     effort : "fast", "default" or "best"
-        How long to train, on one core and some 16,000 rows: about a second, some seconds, a minute or more.
+        How many networks to try. With 16,000 rows on one core: about a second, some seconds, a minute or more.
     quantiles : list of float, optional
-        Each above 0 and below 1, rising: also learn these quantiles of what is predicted (`predict_quantiles`).
+        Quantiles to learn too, for `predict_quantiles`: increasing numbers above 0 and below 1.
     random_state, n_jobs, progress
         Those of `TabularClassifier`.
 
@@ -359,15 +358,15 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> TabularRegressor:
-        """Train on samples and the numbers that are to be predicted.
+        """Train on samples and the numbers to predict.
 
         Parameters
         ----------
         X : data frame or array (n, n_features)
-            A frame of any columns; an array of numbers, of which NaN are missing values.
+            A frame of any columns, or an array of numbers, where NaN is a missing value.
         y : array (n,)
         sample_weight : array (n,), optional
-            How much each sample counts, 0 or more.
+            The weight of each sample, 0 or more.
 
         Returns
         -------

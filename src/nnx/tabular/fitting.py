@@ -41,7 +41,7 @@ class Fitted:
     ensemble : Ensemble
         With the table, if there was one.
     lines : list of str
-        What was tried, and what it brought on held-out rows.
+        Which networks were tried, and their scores on held-out rows.
     validation_scores : dict of float
         Accuracy, or R², on held-out rows: of each kind of network by its name, and of all together, "ensemble".
         Empty if there were too few rows to hold any out.
@@ -84,25 +84,25 @@ def fit(
     Parameters
     ----------
     table : Table or None
-        Says which inputs hold numbers and which categories, and how many classes there are. Without one, all inputs are
+        It says which inputs hold numbers and which categories, and how many classes there are. If None, all inputs are
         numbers.
     X : array (rows, n_inputs)
         As `Table.read_inputs` gives them.
     y : array (rows,) of class numbers, or (rows, 1) of standardized numbers
     effort : "fast", "default" or "best"
-        How much is tried: about one, four and sixty seconds for 16,000 rows of 8 columns on one core.
+        How many networks to try: about one, four and sixty seconds for 16,000 rows of 8 columns on one core.
     seed : int
         Of initial weights, held-out rows, orders and dropout.
     threads : int, optional
-        How many networks train at once, at most; without it, what `nnx.set_num_threads` was given.
+        The most networks that train at once; if None, the number given to `nnx.set_num_threads`.
     validation : (X, y) or (X, y, weights), optional
-        Rows that decide when each network stops and how much it counts. Without it, rows of ``X`` are held out.
+        Rows that decide when each network stops, and its weight. If None, rows of ``X`` are held out.
     sample_weight : array (rows,), optional
-        How much each row counts.
+        The weight of each row.
     progress : bool
         Show a bar on stderr, with the time left.
     task : "classification" or "regression", optional
-        Without it, the table says, or y: whole numbers in one dimension are classes.
+        If None, the table decides, or y: whole numbers in one dimension are classes.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not what it must be.
+        If an argument is not valid.
 
     Examples
     --------

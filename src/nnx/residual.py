@@ -97,7 +97,7 @@ def check_members(where: str, layers: Sequence[Any]) -> None:
 
 
 def _refuse_change(what: str, layers: Sequence[Any]) -> None:
-    """Refuse layers within a residual that do not give as many columns as they take; ``what`` begins the sentence."""
+    """Refuse layers within a residual that do not give as many columns as they take; ``what`` begins the message."""
     taken, given = _taken_and_given(layers)
     if None not in (taken, given) and taken != given:
         raise ValueError(f"{what} give as many columns as they take, got {given} out of {taken}.")

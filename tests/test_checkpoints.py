@@ -461,7 +461,7 @@ def test_a_checkpoint_of_another_backend_is_told_of(tmp_path, monkeypatch):
     train(make(), X, y, checkpoint=tmp_path / "c")
     with monkeypatch.context() as patch:
         patch.setattr(_kernels, "name", "native-other")
-        with pytest.warns(UserWarning, match="goes on on native-other") as found:
+        with pytest.warns(UserWarning, match="continues on native-other") as found:
             train(make(), X, y, epochs=2, resume=tmp_path / "c")
     assert found[0].filename.endswith("plans.py")  # the caller of train
 

@@ -203,7 +203,7 @@ def test_the_books_data_can_be_repeated_too(capsys):
         (
             nnx.DivergenceError("Model.train: training diverged in epoch 1. No."),
             1,
-            "run 3 of 4: the training has",
+            "run 3 of 4: training diverged",
         ),
     ],
 )

@@ -423,7 +423,7 @@ def test_files_of_other_kinds_are_refused_by_the_name_of_their_reader(tmp_path):
     for read in readers[:3]:
         with pytest.raises(nnx.ModelFileError, match=r"holds an ensemble. Call nnx.Ensemble.load\(path\)"):
             read(path)
-    with pytest.raises(nnx.ModelFileError, match="is no checkpoint"):
+    with pytest.raises(nnx.ModelFileError, match="is not a checkpoint"):
         readers[3](path)
     for write, text in (
         (model.save, "holds a model. Call nnx.Model.load"),

@@ -337,7 +337,7 @@ def test_what_is_wrong_with_an_image_folder_is_named(pictures, tmp_path):
     with pytest.raises(nnx.DataFileError, match=r"odd\.png' is not an image\."):
         nnx.load_image_folder(folder)
     odd.write_bytes((folder / "train" / "1" / "0000.png").read_bytes()[:50])
-    with pytest.raises(nnx.DataFileError, match=r"odd\.png' (cannot be read|is no image)"):
+    with pytest.raises(nnx.DataFileError, match=r"odd\.png' (cannot be read|is not an image)"):
         nnx.load_image_folder(folder)
     odd.unlink()
     write(folder, {"test/7/0.png": np.zeros((4, 3))})

@@ -461,7 +461,7 @@ def test_a_run_that_began_without_matrix_units_goes_on_with_them_with_a_warning(
     with pytest.warns(UserWarning, match="by conversion"):
         build(NET, dtype="float32").train(X, y, checkpoint=tmp_path / "c", **arguments)
     units(True, "AMX", False)
-    sentence = f"was written on {_kernels.name} without matrix units, and goes on on {_kernels.name}: the last digits"
+    sentence = f"was written on {_kernels.name} without matrix units, and continues on {_kernels.name}: the last digits"
     with pytest.warns(UserWarning, match=sentence):
         build(NET, dtype="float32").train(X, y, epochs=2, resume=tmp_path / "c", **arguments)
 

@@ -402,7 +402,7 @@ def test_more_requests_than_allowed_are_told_to_come_again(service, client):
     wait_for(lambda: b"nnx_requests_active 4.0" in client.get("/metrics").content)
     answer = client.post("/predict", json={"rows": [ROW]})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert "too many requests wait already" in answer.json()["error"]
+    assert "too many requests are waiting" in answer.json()["error"]
     for connection in waiting:
         connection.sendall(body[5:])
         assert services.answer(connection)[0] == 200

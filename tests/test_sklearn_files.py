@@ -259,7 +259,7 @@ def test_what_no_file_can_hold_is_refused_by_name(path):
         (MLPRegressor(random_state=np.random.RandomState(np.random.PCG64(1))), "must draw from MT19937"),
         (MLPClassifier(class_weight={0: 2**70}), "whole number from"),
         (MLPClassifier(class_weight={0: {1: {2: {3: {4: {5: 6}}}}}}), "class_weight must consist of"),
-        (Own(), "a class of your own"),
+        (Own(), "a custom class"),
     ]
     for estimator, sentence in refused:
         with pytest.raises((TypeError, ValueError), match=f"^{type(estimator).__name__}.save: .*{sentence}"):
@@ -329,7 +329,7 @@ def test_files_of_other_kinds_name_what_reads_them(path, tmp_path):
         nnx.Model.load(path)
     with pytest.raises(nnx.ModelFileError, match=r"holds an estimator. Call nnx.sklearn.load\(path\), and"):
         estimator.model_.load_parameters(path)
-    with pytest.raises(nnx.ModelFileError, match="is no checkpoint"):
+    with pytest.raises(nnx.ModelFileError, match="is not a checkpoint"):
         estimator.model_.train(X, KINDS > 0, epochs=9, resume=path)
     estimator.model_.save(path)
     with pytest.raises(nnx.ModelFileError, match=r"holds a model. Call nnx.Model.load\(path\)"):

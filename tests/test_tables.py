@@ -518,8 +518,8 @@ REFUSED = {
     "gaps": (
         FLATS,
         {"target": "rent", "gaps": "refuse"},
-        " has 3 problems:\n  line 4: has a missing value ('?') in column 'area'\n  line 3: has a gap ('') in "
-        "column 'rooms'\n"
+        " has 3 problems:\n  line 4: has a missing value ('?') in column 'area'\n  line 3: has a missing value ('') "
+        "in column 'rooms'\n"
         "  line 5: has a missing value ('NA') in column 'town'\nPass gaps='fill'.",
     ),
     "several short rows": (

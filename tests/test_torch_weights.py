@@ -269,7 +269,7 @@ def test_each_layer_is_taken_or_refused():
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"\x80\x04\x95 a pickle", "is a pickle, and opening a pickle runs code"),
+        (b"\x80\x04\x95 a pickle", "is a pickle. nnx does not open pickles"),
         (b"PK\x03\x04 what torch.save writes", "is a pickle"),
         (b"", "is not a safetensors file, or is cut off"),
         (b"\xff" * 20, "is not a safetensors file, or is cut off"),

@@ -160,7 +160,7 @@ def test_another_split_is_not_gone_on_with(tmp_path):
     with pytest.raises(ValueError, match=r"^Model.train: validation_split must be that of .*, None, got 0.2.$"):
         train(epochs=2, validation_split=0.2, resume=tmp_path / "d")
     nnx.Model.load(tmp_path / "c").save(tmp_path / "m")
-    with pytest.raises(nnx.ModelFileError, match="is no checkpoint"):
+    with pytest.raises(nnx.ModelFileError, match="is not a checkpoint"):
         train(validation_split=0.2, resume=tmp_path / "m")
 
 

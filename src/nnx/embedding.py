@@ -45,7 +45,7 @@ class Layout(NamedTuple):
 
 @built_in("layer")
 class Layer_Embedding(WithWeights):
-    """A learnt vector for each category of some columns; the other columns are handed on as numbers.
+    """A learnt vector for each category of some columns. The other columns pass through as numbers.
 
     The output has the columns of numbers first, in their order, then for each column of categories, in its order, the
     vector of its category: a row of ``weights``.
@@ -55,12 +55,12 @@ class Layer_Embedding(WithWeights):
     n_inputs : int
         Columns of the inputs.
     columns : sequence of int
-        Which of them hold categories: whole numbers from 0 up to, but not including, how many there are. Columns are
-        counted from 0, and given in increasing order.
+        The columns that hold categories, counted from 0, in increasing order. Categories are whole numbers from 0 to
+        their count − 1.
     categories : int or sequence of int
         How many categories each of ``columns`` has: one number for all, or one for each. At most 16,777,216.
     width : int
-        How many numbers stand for a category.
+        The length of a category's vector.
     dtype : "float32" or "float64", optional
         The dtype of parameters and results; `nnx.get_default_dtype` if None.
     weight_initializer : str, number or function, optional
@@ -80,19 +80,20 @@ class Layer_Embedding(WithWeights):
     inputs, output : arrays (n, n_inputs) and (n, n_inputs − columns + columns · width)
         After ``forward``.
     dweights, dinputs : arrays of the shapes of weights and inputs
-        After ``backward``. ``dinputs`` is 0 in columns of categories, ``dweights`` for categories that the batch lacks.
+        After ``backward``. ``dinputs`` is 0 in columns of categories, ``dweights`` is 0 for categories that are not in
+        the batch.
 
     Raises
     ------
     TypeError, ValueError
-        For sizes below 1, columns that are not there or not in order, another number of categories than columns,
+        For sizes below 1, columns that do not exist or are not in order, another number of categories than columns,
         other dtypes, and unknown initializers.
 
     Notes
     -----
     Guo and Berkhahn, Entity embeddings of categorical variables (2016), arXiv:1604.06737. With one column this is
-    ``torch.nn.Embedding(categories, width)``; with more, one of those for each, beside the columns of numbers. It comes
-    first in a model, as its inputs are no results of other layers.
+    ``torch.nn.Embedding(categories, width)``; with more, one of those for each, beside the columns of numbers. It must
+    come first in a model, because its inputs are not results of other layers.
 
     Examples
     --------
@@ -177,7 +178,7 @@ class Layer_Embedding(WithWeights):
         Raises
         ------
         ValueError
-            For a number in a column of categories that is none; nothing has changed then.
+            For a number in a column of categories that is not a category. Nothing has changed then.
         """
         where = "Layer_Embedding.forward"
         (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)

@@ -1,4 +1,4 @@
-"""Models made of other programs' weights."""
+"""Models made from the weights of other libraries."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def from_torch(
 ) -> Model:
     """Return the finalized model that has the parameters of a PyTorch model; PyTorch is not needed.
 
-    Known are Linear, BatchNorm1d, LayerNorm, PReLU and Embedding, in an nn.Sequential or in custom modules that
-    call them one after the other.
+    It knows Linear, BatchNorm1d, LayerNorm, PReLU and Embedding, in an nn.Sequential or in custom modules that call
+    them one after the other.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ def from_torch(
         The column of the inputs that each Embedding takes, by its name: ``{"towns": 3}`` for "towns.weight". The next
         layer gets the other columns first, in their order, then the vectors, in the order of this dict.
     residuals : sequence of str
-        The names of modules that add their inputs to what their layers make of them.
+        The names of modules that add their inputs to their layers' output.
     epsilon : float
-        Of all norms: a state dict does not hold it.
+        Epsilon of all norms, which a state dict does not hold.
 
     Returns
     -------
@@ -55,10 +55,10 @@ def from_torch(
     Raises
     ------
     TypeError, ValueError
-        If arguments are not what they must be, or a state dict is that of another kind of network: the message names
-        the first key that does not fit.
+        If arguments are not valid, or the state dict belongs to another kind of network. The message names the first
+        key that does not fit.
     ModelFileError
-        If a file is damaged, or a pickle.
+        If the file is damaged, or a pickle.
 
     Examples
     --------

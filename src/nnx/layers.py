@@ -1,4 +1,4 @@
-"""Layers: `Layer_Input` and `Layer_Dense`, and the names of all others, which have files of their own.
+"""Layers: `Layer_Input` and `Layer_Dense`, and the names of all others, which are in separate files.
 
 A layer owns its arrays as ordinary attributes. It calls kernels for all arithmetic and knows nothing of models.
 """
@@ -59,7 +59,7 @@ class Layer_Input(Described):
     Attributes
     ----------
     output : array
-        What was given to ``forward``, not copied.
+        The array given to ``forward``, not copied.
     """
 
     output: Array
@@ -73,41 +73,41 @@ class Layer_Input(Described):
 class Layer_Dense(WithBiases):
     """A fully connected layer: ``output = inputs · weights + biases``.
 
-    Unless asked otherwise, initial weights are ``0.01 * np.random.randn(n_inputs, n_neurons)`` from NumPy's global
-    generator, biases are 0.
+    By default, initial weights are ``0.01 * np.random.randn(n_inputs, n_neurons)`` from NumPy's global
+    generator, and biases are 0.
 
     Parameters
     ----------
     n_inputs, n_neurons : int
         Columns of the inputs and of the output.
     weight_regularizer_l1, weight_regularizer_l2, bias_regularizer_l1, bias_regularizer_l2 : float
-        Strengths λ1, λ2 of the penalty ``λ1·Σ|w| + λ2·Σw²`` on the weights and on the biases.
+        Coefficients λ1, λ2 of the penalty ``λ1·Σ|w| + λ2·Σw²`` on the weights and on the biases.
     dtype : "float32" or "float64", optional
         The dtype of parameters and results; `nnx.get_default_dtype` if None.
     weight_initializer, bias_initializer : str, number or function, optional
-        What weights and biases are at first: one of the names of `nnx.initializers`, a number that all of them are, or
-        a function that is called with their shape, (n_inputs, n_neurons) or (1, n_neurons), and returns such an array.
+        Initial weights and biases: a name from `nnx.initializers`, one number for all of them, or a function that takes
+        their shape, (n_inputs, n_neurons) or (1, n_neurons), and returns an array of it.
 
     Attributes
     ----------
     weight_initializer, bias_initializer : str, number or None
-        As given. A function has done its work in the constructor and is not kept: it is None here and in model files.
-        The constructor takes None for the default.
+        As given. A function is called by the constructor and not kept: it is None here and in model files. In the
+        constructor, None is the default.
     weights, biases : arrays (n_inputs, n_neurons) and (1, n_neurons)
         Trained in place. An array assigned here is cast at its next use if its dtype or layout is another.
     weight_averages, bias_averages : arrays of the shapes of weights and biases
-        While an optimizer with ``average`` trains the layer, and after that: what ``forward`` uses if not ``training``.
-        `set_parameters` drops them, and so does the first step of an optimizer without ``average``. Delete them if you
-        assign weights or biases yourself.
+        Averages of weights and biases, kept by an optimizer with ``average``. ``forward`` uses them if not
+        ``training``. `set_parameters` drops them, and so does the first step of an optimizer without ``average``.
+        Delete them if you assign weights or biases.
     inputs, output : arrays (n, n_inputs) and (n, n_neurons)
         After ``forward``.
     dweights, dbiases, dinputs : arrays of the shapes of weights, biases and inputs
-        After ``backward``: gradients of the loss, the penalty's included.
+        After ``backward``: gradients of the loss, with those of the penalties.
 
     Raises
     ------
     TypeError, ValueError
-        For sizes below 1, negative strengths, other dtypes, unknown initializers, and functions that return no array
+        For sizes below 1, negative coefficients, other dtypes, unknown initializers, and functions that return no array
         of finite numbers of the right shape.
 
     Notes

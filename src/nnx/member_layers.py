@@ -1,4 +1,4 @@
-"""Layers of an ensemble within one network: what its members do not share. All other layers serve every member.
+"""Layers of an ensemble within one network: the parameters that its members do not share. All other layers are shared.
 
 Behind a `Layer_Members` each sample has a row for each member, which follow each other: row i·k + m is member m's of
 sample i. This file is the definition; plans have these layers compiled (`elementwise/members.pxi`).
@@ -61,18 +61,18 @@ class _ByMember:
 
 @built_in("layer")
 class Layer_Members(_ByMember, WithWeights):
-    """The beginning of an ensemble within one network: each sample becomes a row for each of k members.
+    """The start of an ensemble within one network: each sample becomes k rows, one for each member.
 
-    A member's row is the sample times that member's factors. The layers behind it serve all members, so these share
-    their weights; what is a member's own are these factors, `Layer_MemberScale` and `Layer_MemberDense`. In training
-    each row has a loss of its own; predictions are the mean of what the members say.
+    A member's row is the sample times that member's factors. The members share the weights of the
+    layers behind it. Each member has only its own factors, and its part of `Layer_MemberScale` and `Layer_MemberDense`.
+    In training, each row has its own loss. Predictions are the mean over the members.
 
     Parameters
     ----------
     n_inputs : int
         Columns of the inputs and of the output.
     n_members : int
-        How many members there are, k: up to 1,024.
+        The number of members k, up to 1,024.
     dtype : "float32" or "float64", optional
         The dtype of parameters and results; `nnx.get_default_dtype` if None.
 

@@ -372,7 +372,7 @@ def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> lis
 
 @built_in("optimizer")
 class Optimizer_SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if wanted.
+    """Stochastic gradient descent, with optional momentum.
 
     Without momentum w ← w − rate·g; with momentum m ← momentum·m − rate·g, w ← w + m; with Nesterov's momentum
     the same m, w ← w + momentum·m − rate·g.
@@ -380,30 +380,30 @@ class Optimizer_SGD(Optimizer):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
+        The rate of the first step. You may assign it at any time; it takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     momentum : float
-        From 0 up to, but not including, 1.
+        At least 0 and below 1.
     nesterov : bool
-        Whether the momentum is Nesterov's; it must be above 0 then.
+        Whether to use Nesterov's momentum, for which ``momentum`` must be above 0.
     schedule : Schedule or function, optional
-        What the rate is multiplied by at each step: see `nnx.schedules`.
+        The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
-        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+        The largest norm of the gradients of all layers together; larger gradients are scaled down to it.
     clip_value : float, optional
-        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+        Gradients are clipped to plus and minus this value. It cannot be combined with ``clip_norm``.
     average : float, optional
-        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
-        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
+        Decay factor, below 1, of an exponential moving average of weights and biases. `evaluate`, `predict` and saved
+        models use the averages. At step t, counted from 1, the factor is min(average, t / (t + 9)).
 
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
-        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
+        The rate in use. Without decay and schedule you may assign it too; it holds until you assign ``learning_rate``.
+        If you remove a schedule by assigning None, it is ``learning_rate`` again.
     iterations : int
-        Steps done.
+        Number of steps done.
 
     Notes
     -----
@@ -461,28 +461,28 @@ class Optimizer_Adagrad(Optimizer):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
+        The rate of the first step. You may assign it at any time; it takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     epsilon : float
         Keeps the division finite.
     schedule : Schedule or function, optional
-        What the rate is multiplied by at each step: see `nnx.schedules`.
+        The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
-        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+        The largest norm of the gradients of all layers together; larger gradients are scaled down to it.
     clip_value : float, optional
-        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+        Gradients are clipped to plus and minus this value. It cannot be combined with ``clip_norm``.
     average : float, optional
-        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
-        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
+        Decay factor, below 1, of an exponential moving average of weights and biases. `evaluate`, `predict` and saved
+        models use the averages. At step t, counted from 1, the factor is min(average, t / (t + 9)).
 
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
-        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
+        The rate in use. Without decay and schedule you may assign it too; it holds until you assign ``learning_rate``.
+        If you remove a schedule by assigning None, it is ``learning_rate`` again.
     iterations : int
-        Steps done.
+        Number of steps done.
 
     Notes
     -----
@@ -519,7 +519,7 @@ class Optimizer_RMSprop(Optimizer):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
+        The rate of the first step. You may assign it at any time; it takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     epsilon : float
@@ -527,22 +527,22 @@ class Optimizer_RMSprop(Optimizer):
     rho : float
         How much of the cache is kept, from 0 up to, but not including, 1.
     schedule : Schedule or function, optional
-        What the rate is multiplied by at each step: see `nnx.schedules`.
+        The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
-        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+        The largest norm of the gradients of all layers together; larger gradients are scaled down to it.
     clip_value : float, optional
-        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+        Gradients are clipped to plus and minus this value. It cannot be combined with ``clip_norm``.
     average : float, optional
-        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
-        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
+        Decay factor, below 1, of an exponential moving average of weights and biases. `evaluate`, `predict` and saved
+        models use the averages. At step t, counted from 1, the factor is min(average, t / (t + 9)).
 
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
-        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
+        The rate in use. Without decay and schedule you may assign it too; it holds until you assign ``learning_rate``.
+        If you remove a schedule by assigning None, it is ``learning_rate`` again.
     iterations : int
-        Steps done.
+        Number of steps done.
 
     Notes
     -----
@@ -617,7 +617,7 @@ class Optimizer_Adam(_MadeOfAdam):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
+        The rate of the first step. You may assign it at any time; it takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     epsilon : float
@@ -628,22 +628,22 @@ class Optimizer_Adam(_MadeOfAdam):
         Whether epsilon is added to √c in place of √ĉ: w ← w − rate·√(1 − β₂ᵗ)/(1 − β₁ᵗ)·m / (√c + epsilon), the
         paper's second form, whose epsilon it calls ε̂. scikit-learn and TensorFlow compute that.
     schedule : Schedule or function, optional
-        What the rate is multiplied by at each step: see `nnx.schedules`.
+        The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
-        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+        The largest norm of the gradients of all layers together; larger gradients are scaled down to it.
     clip_value : float, optional
-        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+        Gradients are clipped to plus and minus this value. It cannot be combined with ``clip_norm``.
     average : float, optional
-        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
-        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
+        Decay factor, below 1, of an exponential moving average of weights and biases. `evaluate`, `predict` and saved
+        models use the averages. At step t, counted from 1, the factor is min(average, t / (t + 9)).
 
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
-        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
+        The rate in use. Without decay and schedule you may assign it too; it holds until you assign ``learning_rate``.
+        If you remove a schedule by assigning None, it is ``learning_rate`` again.
     iterations : int
-        Steps done.
+        Number of steps done.
 
     Notes
     -----
@@ -705,7 +705,7 @@ class Optimizer_AdamW(_MadeOfAdam):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
+        The rate of the first step. You may assign it at any time; it takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     epsilon : float
@@ -716,22 +716,22 @@ class Optimizer_AdamW(_MadeOfAdam):
         Each step takes rate·weight_decay of the weights away, whatever their gradients are. Biases stay, whereas
         PyTorch's AdamW decays all that it is given, biases too.
     schedule : Schedule or function, optional
-        What the rate is multiplied by at each step: see `nnx.schedules`.
+        The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
-        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+        The largest norm of the gradients of all layers together; larger gradients are scaled down to it.
     clip_value : float, optional
-        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+        Gradients are clipped to plus and minus this value. It cannot be combined with ``clip_norm``.
     average : float, optional
-        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
-        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
+        Decay factor, below 1, of an exponential moving average of weights and biases. `evaluate`, `predict` and saved
+        models use the averages. At step t, counted from 1, the factor is min(average, t / (t + 9)).
 
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
-        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
+        The rate in use. Without decay and schedule you may assign it too; it holds until you assign ``learning_rate``.
+        If you remove a schedule by assigning None, it is ``learning_rate`` again.
     iterations : int
-        Steps done.
+        Number of steps done.
 
     Notes
     -----
@@ -793,7 +793,7 @@ class Optimizer_NAdam(_MadeOfAdam):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
+        The rate of the first step. You may assign it at any time; it takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     epsilon : float
@@ -801,22 +801,22 @@ class Optimizer_NAdam(_MadeOfAdam):
     beta_1, beta_2 : float
         How much of momentums and cache is kept, from 0 up to, but not including, 1.
     schedule : Schedule or function, optional
-        What the rate is multiplied by at each step: see `nnx.schedules`.
+        The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
-        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+        The largest norm of the gradients of all layers together; larger gradients are scaled down to it.
     clip_value : float, optional
-        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+        Gradients are clipped to plus and minus this value. It cannot be combined with ``clip_norm``.
     average : float, optional
-        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
-        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
+        Decay factor, below 1, of an exponential moving average of weights and biases. `evaluate`, `predict` and saved
+        models use the averages. At step t, counted from 1, the factor is min(average, t / (t + 9)).
 
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
-        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
+        The rate in use. Without decay and schedule you may assign it too; it holds until you assign ``learning_rate``.
+        If you remove a schedule by assigning None, it is ``learning_rate`` again.
     iterations : int
-        Steps done.
+        Number of steps done.
 
     Notes
     -----
@@ -849,7 +849,7 @@ class Optimizer_AMSGrad(_MadeOfAdam):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
+        The rate of the first step. You may assign it at any time; it takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     epsilon : float
@@ -857,22 +857,22 @@ class Optimizer_AMSGrad(_MadeOfAdam):
     beta_1, beta_2 : float
         How much of momentums and cache is kept, from 0 up to, but not including, 1.
     schedule : Schedule or function, optional
-        What the rate is multiplied by at each step: see `nnx.schedules`.
+        The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
-        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+        The largest norm of the gradients of all layers together; larger gradients are scaled down to it.
     clip_value : float, optional
-        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+        Gradients are clipped to plus and minus this value. It cannot be combined with ``clip_norm``.
     average : float, optional
-        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
-        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
+        Decay factor, below 1, of an exponential moving average of weights and biases. `evaluate`, `predict` and saved
+        models use the averages. At step t, counted from 1, the factor is min(average, t / (t + 9)).
 
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
-        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
+        The rate in use. Without decay and schedule you may assign it too; it holds until you assign ``learning_rate``.
+        If you remove a schedule by assigning None, it is ``learning_rate`` again.
     iterations : int
-        Steps done.
+        Number of steps done.
 
     Notes
     -----
@@ -908,7 +908,7 @@ class Optimizer_Lion(Optimizer):
     Parameters
     ----------
     learning_rate : float
-        The rate of the first step. It may be assigned at any time, and takes effect at the next step.
+        The rate of the first step. You may assign it at any time; it takes effect at the next step.
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     beta_1 : float
@@ -919,22 +919,22 @@ class Optimizer_Lion(Optimizer):
         Each step takes rate·weight_decay of the weights away, whatever their gradients are. Biases stay, whereas
         Chen et al.'s code decays all that it is given, biases too.
     schedule : Schedule or function, optional
-        What the rate is multiplied by at each step: see `nnx.schedules`.
+        The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
-        The largest norm that the gradients of all layers may have together; larger ones are scaled down to it.
+        The largest norm of the gradients of all layers together; larger gradients are scaled down to it.
     clip_value : float, optional
-        Gradients are kept within plus and minus this. Not together with ``clip_norm``.
+        Gradients are clipped to plus and minus this value. It cannot be combined with ``clip_norm``.
     average : float, optional
-        How much of an exponential moving average of weights and biases is kept at each step, below 1. `evaluate`,
-        `predict` and saved models use the averages. At step t, counted from 1, min(average, t / (t + 9)) is kept.
+        Decay factor, below 1, of an exponential moving average of weights and biases. `evaluate`, `predict` and saved
+        models use the averages. At step t, counted from 1, the factor is min(average, t / (t + 9)).
 
     Attributes
     ----------
     current_learning_rate : float
-        The rate in use. Without decay and schedule it may be assigned too, and holds until ``learning_rate`` is.
-        Where a schedule is taken away, by assigning None, it is ``learning_rate`` again.
+        The rate in use. Without decay and schedule you may assign it too; it holds until you assign ``learning_rate``.
+        If you remove a schedule by assigning None, it is ``learning_rate`` again.
     iterations : int
-        Steps done.
+        Number of steps done.
 
     Notes
     -----

@@ -97,7 +97,7 @@ def check_members(where: str, layers: Sequence[Any]) -> None:
 
 
 def _refuse_change(what: str, layers: Sequence[Any]) -> None:
-    """Refuse layers within a residual that do not give as many columns as they take; ``what`` begins the sentence."""
+    """Refuse layers within a residual that do not give as many columns as they take; ``what`` begins the message."""
     taken, given = _taken_and_given(layers)
     if None not in (taken, given) and taken != given:
         raise ValueError(f"{what} give as many columns as they take, got {given} out of {taken}.")
@@ -120,13 +120,13 @@ def _taken_and_given(layers: Sequence[Any]) -> tuple[int | None, int | None]:
 
 @built_in("layer")
 class Layer_Residual(Described):
-    """A shortcut around layers: ``output = inputs + what the layers make of the inputs``.
+    """A residual connection around layers: ``output = inputs + layers(inputs)``.
 
     Parameters
     ----------
     layers : sequence of layers
-        At least one, in the order in which they run. They give as many columns as they take. There may be a
-        `Layer_Residual` among them, 8 within each other at most, but no `Layer_Embedding`.
+        At least one, in the order in which they run. They must give as many columns as they take. A `Layer_Residual`
+        may be among them, at most 8 within each other, but no `Layer_Embedding`.
 
     Attributes
     ----------
@@ -135,19 +135,19 @@ class Layer_Residual(Described):
     inputs, output : arrays (n, ...)
         After ``forward``.
     dinputs : array of the inputs' shape
-        After ``backward``: ``dvalues``, and what the layers make of these.
+        After ``backward``: ``dvalues`` plus the layers' gradient.
 
     Raises
     ------
     TypeError, ValueError
-        For what are no layers, for no layers, for a layer that is there twice, and for widths that do not fit, where
-        the layers tell theirs; `Model.finalize` looks again.
+        For objects that are not layers, for an empty sequence, for a layer that occurs twice, and for widths that do
+        not fit, as far as the layers tell them. `Model.finalize` checks again.
 
     Notes
     -----
-    He, Zhang, Ren and Sun, Deep residual learning for image recognition (2015), arXiv:1512.03385. In a model the layers
-    within count as the others do: ``model.trainable_layers`` has those with weights, and model files number all layers
-    in the order of `nnx.layers.walk`: those of a residual come right after it.
+    He, Zhang, Ren and Sun, Deep residual learning for image recognition (2015), arXiv:1512.03385. In a model,
+    ``model.trainable_layers`` holds the inner layers with weights too. Model files number all layers in the order of
+    `nnx.layers.walk`: the inner layers come right after their residual.
 
     Examples
     --------
@@ -187,13 +187,13 @@ class Layer_Residual(Described):
         return {"layers": list(self.layers)}
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
-        """Set ``output`` to the inputs and what the layers make of them, added up.
+        """Set ``output`` to the sum of the inputs and the layers' output.
 
         Parameters
         ----------
         inputs : array (n, ...)
         training : bool
-            Handed on to the layers.
+            Passed to the layers.
         """
         where = f"{type(self).__name__}.forward"
         inputs = check.samples(where, "inputs", inputs, self._float_dtype())

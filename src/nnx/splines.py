@@ -52,9 +52,9 @@ class Known(NamedTuple):
 class Layer_Spline(WithBiases):
     """A dense layer whose neurons also see piecewise functions of single columns.
 
-    A neuron of a dense layer sees a number as it is: its part of the sum is a straight line. Here it is a curve that
-    bends, or steps, at given edges, with a weight for each piece. So a network learns from tables of numbers what
-    decision trees learn from them.
+    In a dense layer, each input contributes a straight line to a neuron's sum. Here it contributes a curve that bends,
+    or steps, at given edges, with a weight for each piece. So a network can learn from tables of numbers what decision
+    trees learn from them.
 
     ``output = inputs · w + biases + Σ over columns of Σ over pieces of piece(x) · its weights``, where a piece between
     the edges a and b is ``clip((x − a) / (b − a), 0, 1)`` for degree 1, and 1 where x > a, else 0, for degree 0.
@@ -64,9 +64,9 @@ class Layer_Spline(WithBiases):
     n_inputs, n_neurons : int
         Columns of the inputs and of the output.
     columns : sequence of int
-        Which of the inputs have edges: counted from 0, in increasing order.
+        The inputs that have edges, counted from 0, in increasing order.
     edges : sequence of sequences of float
-        The edges of each of these columns, in increasing order: one at least for degree 0, two for degree 1.
+        The edges of each of these columns, in increasing order: at least one for degree 0, at least two for degree 1.
     degree : 1 or 0
         Whether functions are made of straight lines or of steps.
     dtype : "float32" or "float64", optional
@@ -92,7 +92,7 @@ class Layer_Spline(WithBiases):
     Raises
     ------
     TypeError, ValueError
-        For sizes below 1, columns that are not there or not in order, edges that are no increasing finite numbers,
+        For sizes below 1, columns that do not exist or are not in order, edges that are no increasing finite numbers,
         another degree, other dtypes, and unknown initializers.
 
     Notes

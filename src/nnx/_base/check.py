@@ -1,4 +1,4 @@
-"""Argument checks and their sentences: ``{Class}.{method}: {argument} must be {expected}, got {actual}.``
+"""Argument checks and their messages: ``{Class}.{method}: {argument} must be {expected}, got {actual}.``
 
 Public methods pass what they are given through here before they do any work. ValueError is for values and
 shapes, TypeError for kinds. A check returns what it was given wherever that can be used as it stands.
@@ -204,7 +204,7 @@ def _kind(value: Any) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what an error says, as part of a sentence."""
+    """Return what an error says, as part of a message."""
     return str(error).partition("\n")[0].rstrip(".")[:200] or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""What all commands share: a parser that answers in one sentence, converters of arguments, checks of paths."""
+"""What all commands share: a parser with short error messages, converters of arguments, checks of paths."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_NEURONS = 16384
 
 
 class Parser(argparse.ArgumentParser):
-    """Answers wrong arguments, and files that are not what they must be, with one sentence and exit code 2."""
+    """Answers wrong arguments, and files that are not valid, with one message and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         """Leave because of wrong arguments: say which, and where their help is."""

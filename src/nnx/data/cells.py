@@ -160,14 +160,14 @@ class Texts(Cells):
 
     @cached_property
     def only_numbers(self) -> bool:  # type: ignore[override]
-        """Whether all cells that are no gaps are numbers as programs write them."""
+        """Whether all cells that are not missing are numbers as programs write them."""
         if self._plain is not None:
             return True
         return all(number(cell) is not None or is_gap(cell) for cell in self._distinct)
 
     @cached_property
     def _plain(self) -> Array | None:
-        """The numbers of texts that are numbers as programs write them or gaps, fast."""
+        """The numbers of texts that are numbers as programs write them, or missing values, fast."""
         texts = [cell for cell in islice(self._distinct, 1 + MANY) if isinstance(cell, str)]
         return numbers_of(texts) if len(texts) == len(self._distinct) else None
 
@@ -295,7 +295,7 @@ class Later(Cells):
 
     @property
     def only_numbers(self) -> bool:  # type: ignore[override]
-        """Whether all cells that are no gaps are numbers as programs write them."""
+        """Whether all cells that are not missing are numbers as programs write them."""
         return self._cells.only_numbers
 
     @property

@@ -388,7 +388,7 @@ LISTS = ("categories", "quantiles", "parts", "means", "scales")
 
 
 def as_text(cell: Cell) -> str:
-    """Return a cell as text: of numbers, whole ones without a decimal part, as programs add it to columns with gaps."""
+    """Return a cell as text: of numbers, whole ones without a decimal part, as in columns with missing values."""
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell)

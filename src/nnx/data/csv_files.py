@@ -181,7 +181,7 @@ def delimiter_of(text: str) -> str:
 
 
 def _looks_like_header(rows: list[list[str]]) -> bool:
-    """Return whether the first row holds names: no number and no mark of a gap.
+    """Return whether the first row holds names: no number and no mark of a missing value.
 
     If two are the same, they may be texts; they are names if there is a number below any of the row's cells.
     """
@@ -300,7 +300,7 @@ class _Rows:
         self._line = before + reader.line_num
 
     def _add(self, rows: list[list[str]], ends: list[int]) -> None:
-        """Take rows, each with the line that it ends in. Blank lines are none, but in a single column they are gaps."""
+        """Take rows, each with its last line. Blank ones are skipped; in a single column they are missing values."""
         self._line = ends[-1]
         width = self.layout.width
         if width == 1:

@@ -83,7 +83,7 @@ class Gathered:
         self._outgrow()
 
     def add_numbers(self, values: Array | None, n_rows: int) -> None:
-        """Take the numbers of some rows, NaN for gaps; None if there is something else among them."""
+        """Take the numbers of some rows, NaN for missing values; None if there is something else among them."""
         if values is None:
             self._keep_nothing()
             self._n_rows += n_rows

@@ -96,7 +96,7 @@ def class_files(where: str, folder: str, names: Sequence[str]) -> tuple[list[str
 
 @contextmanager
 def _opened(where: str, path: str) -> Iterator[Image]:
-    """Open an image, and answer whatever is wrong with it in one sentence that names the file."""
+    """Open an image, and refuse a bad one with a message that names the file."""
     import PIL.Image
 
     if not os.path.exists(path):

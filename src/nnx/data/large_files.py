@@ -117,7 +117,7 @@ class LargeFile:
         return self._completed(table)
 
     def _completed(self, table: Table) -> Table:
-        """Return the table with the means, scales, categories and gaps of all rows."""
+        """Return the table with the means, scales, categories and missing values of all rows."""
         learners = [_Learner(column) for column in table.columns if not isinstance(column, Ignored)]
         n_left_out = 0
         for sheet, is_test in self._sheets(table):
@@ -188,7 +188,7 @@ def _row_bytes(table: Table) -> int:
 
 
 class _Learner:
-    """Learns a column's mean and scale, or its categories, and counts its gaps, from some rows at a time."""
+    """Learns a column's mean and scale, or its categories, and counts its missing values, from some rows at a time."""
 
     def __init__(self, column: Any) -> None:
         self.column = column

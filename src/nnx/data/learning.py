@@ -159,7 +159,7 @@ class Learner:
         return Date(name, tuple(parts), means, spreads, found.n_gaps, form, indicator, not found.all_read)
 
     def _filled(self, place: int) -> dict[str, int]:
-        """Return how often each text that is no gap stands in a column."""
+        """Return how often each text that is not a missing value stands in a column."""
         cells = self.sheet.columns[place]
         times_of = zip(cells.distinct, cells.counts.tolist(), strict=True)
         return {str(cell): times for cell, times in times_of if not is_gap(cell)}

@@ -21,7 +21,7 @@ Cell: TypeAlias = str | int | float
 
 #: Values that are missing, in any case of letters.
 GAPS = frozenset({"", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "null"})
-#: The gaps in all cases of letters.
+#: The marks of missing values in all cases of letters.
 SPELLED = frozenset("".join(each) for gap in GAPS for each in product(*((c.lower(), c.upper()) for c in gap)))
 #: Numbers up to this size have squares and sums that doubles can hold.
 LARGEST = 1e100
@@ -190,7 +190,7 @@ def _n_read(notation: Notation, cells: Mapping[str, int]) -> int:
 
 
 def numbers_of(cells: Sequence[str]) -> Array | None:
-    """Return the numbers of cells as programs write them, NaN for gaps; None if there is something else."""
+    """Return the numbers of cells as programs write them, NaN for missing values; None if there is something else."""
     values = _floats(cells)
     if values is None:
         cells = ["nan" if cell in SPELLED else cell for cell in cells]

@@ -1,4 +1,4 @@
-"""Files as streams of bytes that can be read again, in an encoding; what is wrong with them in a sentence."""
+"""Files as streams of bytes that can be read again, in an encoding; messages that say what is wrong with them."""
 
 from __future__ import annotations
 

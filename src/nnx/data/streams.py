@@ -77,8 +77,8 @@ class Source(Protocol):
 class Blocks:
     """Samples and targets that `Model.train` reads block by block, ahead of the steps, and never all at once.
 
-    Of arrays: anything with a shape, a dtype and slices of rows, such as a ``numpy.memmap``, or a data set of h5py or
-    Zarr. `from_parquet` and `from_iterable` make it of Parquet files, and of whatever yields blocks.
+    The constructor takes arrays: any objects with a shape, a dtype and slices of rows, such as a ``numpy.memmap``, or a
+    data set of h5py or Zarr. `from_parquet` takes Parquet files, and `from_iterable` anything that yields blocks.
 
     Parameters
     ----------

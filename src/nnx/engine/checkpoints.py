@@ -314,7 +314,7 @@ class Resumed:
         if run.get("backend") != now:
             before = files.printable(run["backend"], 80)
             warnings.warn(
-                f"{where}: {path!r} was written on {before}, and goes on on {now}: the last digits will differ from "
+                f"{where}: {path!r} was written on {before}, and continues on {now}: the last digits will differ from "
                 f"those of a run without interruption.",
                 stacklevel=6,
             )

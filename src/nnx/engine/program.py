@@ -86,7 +86,7 @@ def stand_for(kind: type, names: tuple[str, ...]) -> None:
 
 
 class Obstacle(Exception):  # noqa: N818 - it is no mistake, but an answer
-    """Why there is no program for a model: one sentence."""
+    """Why there is no program for a model: one message."""
 
 
 class Stage(NamedTuple):

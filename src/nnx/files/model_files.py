@@ -282,7 +282,7 @@ def bounds(array: Array) -> tuple[int, int]:
 def _refuse_shared(where: str, name: str, other: str) -> NoReturn:
     parts = [f"{attribute} of layer {number}" for *_, number, attribute in (each.split(".") for each in (name, other))]
     raise ValueError(
-        f"{where}: {parts[0]} must not share memory with {parts[1]}as a view, which a file cannot store. Give "
+        f"{where}: {parts[0]} must not share memory with {parts[1]} as a view, which a file cannot store. Give "
         f"both layers the same array, or copies."
     )
 

@@ -54,7 +54,8 @@ END = re.compile(r"\} *")
 PIECE = 1 << 20
 
 PICKLE = (
-    "is a pickle, and opening a pickle runs code, so nnx does not. To move the parameters over, load the file once "
+    "is a pickle. nnx does not open pickles, because opening one can run code. To move the parameters "
+    "over, load the file once "
     "where it was written and call numpy.savez('parameters.npz', *[array for pair in parameters for array in pair]), "
     "with parameters = model.get_parameters() for a model; then, with nnx, arrays = "
     "list(numpy.load('parameters.npz').values()) and model.set_parameters(list(zip(arrays[::2], arrays[1::2])))"

@@ -1,4 +1,4 @@
-"""Reports: the figures by which people judge a model, as attributes and as text.
+"""Reports: the usual metrics of a model, as attributes and as text.
 
 `nnx.scoring.evaluation` computes them.
 """
@@ -43,9 +43,9 @@ class Figure(NamedTuple):
 
 
 class Report:
-    """Base of both reports: prints itself, and holds the figures as attributes.
+    """Base class of both reports. ``print`` shows it, and its attributes hold the metrics.
 
-    A figure that the data leave undefined is NaN as an attribute, and None in `to_dict`.
+    A metric that the data leave undefined is NaN as an attribute, and None in `to_dict`.
     """
 
     n_samples: int
@@ -54,7 +54,7 @@ class Report:
 
     @property
     def figures(self) -> list[Figure]:
-        """The main figures; the first is the score."""
+        """The main metrics; the first is the score."""
         raise NotImplementedError
 
     @property

@@ -1,4 +1,4 @@
-"""Why a request is not answered: a status and one sentence."""
+"""Why a request is not answered: a status and one message."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ ERRORS = {
     "413": "The body is larger than the service takes.",
     "415": "The body is of another type.",
     "422": "The rows are not what the model takes.",
-    "503": "Too many requests wait already; Retry-After says in how many seconds to ask again.",
+    "503": "Too many requests are waiting. Retry-After says after how many seconds to try again.",
 }
 
 

@@ -294,7 +294,7 @@ def test_broken_files_of_other_formats_are_refused(tmp_path, name):
             read_sheet("x", path)
     for content in broken[:6]:
         path.write_bytes(content)
-        with pytest.raises(nnx.DataFileError, match=r"is no (Parquet|Feather) file|cannot be read as a"):
+        with pytest.raises(nnx.DataFileError, match=r"is not a (Parquet|Feather) file|cannot be read as a"):
             read_sheet("x", path)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
 BINDING = "nnx._kernels._native"
@@ -218,6 +219,16 @@ class build_extensions(build_ext):
         super().build_extension(extension)
 
 
+class fresh_build_py(build_py):
+    """The package without what an earlier build in this folder left of files that have gone since."""
+
+    def run(self) -> None:
+        for file in [] if self.editable_mode else Path(self.build_lib).rglob("*.py"):
+            if not Path("src", file.relative_to(self.build_lib)).is_file():
+                file.unlink(missing_ok=True)
+        super().run()
+
+
 class reproducible_sdist(sdist):
     """An sdist whose bytes depend on the files' contents alone, and on one time: that of the commit.
 
@@ -297,4 +308,7 @@ def extensions() -> list[Extension]:
 
 if DISABLED and REQUIRED:
     raise SystemExit("NNX_DISABLE_EXTENSIONS and NNX_REQUIRE_EXTENSIONS are both set. Unset one of them.")
-setup(ext_modules=extensions(), cmdclass={"build_ext": build_extensions, "sdist": reproducible_sdist})
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_py": fresh_build_py, "build_ext": build_extensions, "sdist": reproducible_sdist},
+)

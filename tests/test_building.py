@@ -141,23 +141,44 @@ def test_what_is_built_for_decides_whether_modules_are_stripped(platform, given,
     assert runpy.run_path(str(ROOT / "setup.py"))["LINK_FLAGS"] == ["-Wl,-s"] * stripped
 
 
-def sdist(folder: Path, umask: int) -> bytes:
-    """Return the sdist of a small project with nnx's setup.py, made in a folder by somebody with this umask."""
+def project(folder: Path) -> Path:
+    """Make a small project with nnx's setup.py in a folder; return the folder of its package."""
     package = folder / "src" / "nnx"
+    package.mkdir(parents=True)
+    for name in ("b", "a", "__init__"):
+        (package / f"{name}.py").write_text(f"NAME = {name!r}\n")
+    shutil.copyfile(ROOT / "setup.py", folder / "setup.py")
+    (folder / "pyproject.toml").write_text('[project]\nname = "nnx-core"\nversion = "1.0"\n')
+    return package
+
+
+def run_setup(folder: Path, command: str) -> None:
+    """Run a command of setup.py, without extension modules."""
+    environment = {**os.environ, "NNX_DISABLE_EXTENSIONS": "1", "SOURCE_DATE_EPOCH": "1700000000"}
+    environment.pop("NNX_REQUIRE_EXTENSIONS", None)
+    words = [sys.executable, "setup.py", "-q", command]
+    subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
+
+
+def test_a_build_has_nothing_of_a_file_that_has_gone(tmp_path):
+    package = project(tmp_path)
+    run_setup(tmp_path, "build")
+    (package / "b.py").unlink()
+    (package / "c.py").write_text("NAME = 'c'\n")
+    run_setup(tmp_path, "build")
+    built = (tmp_path / "build" / "lib" / "nnx").glob("*.py")
+    assert sorted(path.name for path in built) == ["__init__.py", "a.py", "c.py"]
+
+
+def sdist(folder: Path, umask: int) -> bytes:
+    """Return the sdist of a small project, made in a folder by somebody with this umask."""
     before = os.umask(umask)
     try:
-        package.mkdir(parents=True)
-        for name in ("b", "a", "__init__"):
-            (package / f"{name}.py").write_text(f"NAME = {name!r}\n")
-        shutil.copyfile(ROOT / "setup.py", folder / "setup.py")
-        (folder / "pyproject.toml").write_text('[project]\nname = "nnx-core"\nversion = "1.0"\n')
+        project(folder)
         (folder / "run.sh").write_text("true\n")
         (folder / "run.sh").chmod(0o777 & ~umask)
         (folder / "MANIFEST.in").write_text("include run.sh\n")
-        environment = {**os.environ, "NNX_DISABLE_EXTENSIONS": "1", "SOURCE_DATE_EPOCH": "1700000000"}
-        environment.pop("NNX_REQUIRE_EXTENSIONS", None)
-        command = [sys.executable, "setup.py", "-q", "sdist"]
-        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+        run_setup(folder, "sdist")
     finally:
         os.umask(before)
     (made,) = (folder / "dist").iterdir()

@@ -131,7 +131,9 @@ suite=($(chosen every_case after_nnfs_init oldest_versions))
 builds=($(chosen sanitizers clang plain_c nothing_compiled))
 others=($(chosen checkers examples promises))
 all=("${suite[@]}" "${builds[@]}" "${others[@]}")
-((${#all[@]})) || { echo "There is no step $*." >&2; exit 2; }
+for name in "$@"; do
+    [[ " ${all[*]} " == *" $name "* ]] || { echo "There is no step $name." >&2; exit 2; }
+done
 
 if ((${#suite[@]} + ${#others[@]})); then # one build serves them all
     environment wheel

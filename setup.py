@@ -24,6 +24,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
+THIS = Path(__file__).absolute()
 BINDING = "nnx._kernels._native"
 KERNELS = "nnx._kernels.native"  # a folder without __init__.py: no tool that imports all modules of a package finds the
 # variants in it, whose import a processor without their instructions could not survive
@@ -164,7 +165,7 @@ class build_extensions(build_ext):
         self.kept.mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(prefix=f"{extension.name.rpartition('.')[2]}-", dir=self.kept.parent)
         alone = copy.copy(self)
-        alone.build_temp = alone.build_lib = os.path.relpath(folder)
+        alone.build_temp = alone.build_lib = str(self.kept.with_name(os.path.basename(folder)))
         alone.inplace = False
         try:
             alone.compile(extension)
@@ -194,7 +195,7 @@ class build_extensions(build_ext):
 
         facts = [extension.name, extension.define_macros, extension.extra_compile_args, extension.extra_link_args]
         facts += [self.tools, sysconfig.get_config_var("EXT_SUFFIX"), sys.version, Cython.__version__]
-        facts += [numpy.__version__, DIRECTIVES, self.debug, self.plat_name]
+        facts += [numpy.__version__, self.debug, self.plat_name, THIS.read_bytes()]
         facts += map(os.environ.get, READ_BY_COMPILERS)
         digest = hashlib.sha256(repr(facts).encode())
         for path in sources_of(source):

@@ -80,7 +80,7 @@ DIRECTIVES = {
     "wraparound": False,
 }
 
-KEPT_BUILDS = 4  # of each module: .ci/run builds in one folder with and without NNX_PLAIN, by GCC and by Clang
+KEPT_BUILDS = 4  # of each module: by other compilers and Pythons, with other flags
 
 #: How one source file names another: include "x.pxi", cdef extern from "x.h", #include "x.h", from nnx.x cimport y.
 NAMED_FILE = re.compile(r'^\s*(?:include|cdef extern from|#\s*include)\s+"([^"]+)"', re.MULTILINE)

@@ -1,6 +1,7 @@
 # What is more than one command long. Each target makes the environment that it needs, below build/.
 
 python ?= python3
+SOURCES := pyproject.toml setup.py $(shell find src -name '*.py' -o -name '*.p[xy][dix]' -o -name '*.h')
 
 .PHONY: check trust fuzz sanitize asv docs linkcheck mutants
 
@@ -50,7 +51,7 @@ docs: build/docs/ready
 linkcheck: build/docs/ready
 	build/docs/env/bin/python tools/make_site.py --links
 
-build/docs/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -name '*.h')
+build/docs/ready: $(SOURCES)
 	$(python) -m venv build/docs/env
 	NNX_REQUIRE_EXTENSIONS=1 build/docs/env/bin/python -m pip install -q '.[docs]'
 	touch $@
@@ -62,7 +63,7 @@ mutants: build/trust/ready
 	build/trust/bin/python -m pip install -q '.[mutants]'
 	build/trust/bin/python tools/mutants_run.py --sample $(SAMPLE) --seed $(SEED)
 
-build/trust/ready: pyproject.toml setup.py $(shell find src -name '*.p[xy]*' -o -name '*.h')
+build/trust/ready: $(SOURCES)
 	$(python) -m venv build/trust
 	NNX_REQUIRE_EXTENSIONS=1 build/trust/bin/python -m pip install -q '.[test]'
 	touch $@

@@ -4,6 +4,7 @@ All that needs no code is in pyproject.toml. NNX_DISABLE_EXTENSIONS=1 builds no 
 NumPy. It also does so where no compiler works, unless NNX_REQUIRE_EXTENSIONS=1 makes that an error.
 """
 
+import copy
 import gzip
 import hashlib
 import os
@@ -14,13 +15,16 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 import threading
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
+THIS = Path(__file__).absolute()
 BINDING = "nnx._kernels._native"
 KERNELS = "nnx._kernels.native"  # a folder without __init__.py: no tool that imports all modules of a package finds the
 # variants in it, whose import a processor without their instructions could not survive
@@ -32,12 +36,14 @@ REQUIRED = bool(os.environ.get("NNX_REQUIRE_EXTENSIONS"))
 #: differently in other code around the same inlined formula: its bits would differ. The kernels call multiply-adds by
 #: name (`v_madd`).
 #: An -O or -g in CFLAGS is the user's word.
-FLAGS = [flag for flag in ("-O3", "-g0") if flag[:2] not in os.environ.get("CFLAGS", "")]
+GIVEN = os.environ.get("CFLAGS", "").split()
+FLAGS = [flag for flag in ("-O3", "-g0") if not any(given.startswith(flag[:2]) for given in GIVEN)]
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
 FLAGS += ["-Wno-psabi", "-Wno-maybe-uninitialized"]  # about vectors in arguments, and arrays that loops fill
 # Nothing unwinds C frames here, and nobody links to the modules: tables and names for that are a tenth of the wheel.
-# The user's -g keeps both.
-STRIPPED = sys.platform.startswith("linux") and "-g" not in os.environ.get("CFLAGS", "")
+# The user's -g keeps both. sysconfig knows what is built for; `sys.platform` and `platform` tell of the machine that
+# compiles.
+STRIPPED = sysconfig.get_platform().startswith("linux") and "-g0" in FLAGS
 FLAGS += ["-fno-asynchronous-unwind-tables"] if STRIPPED else []
 LINK_FLAGS = ["-Wl,-s"] if STRIPPED else []
 #: Of the kernels. Loops begin at lines of the cache: elsewhere any change of other code made a product a fifth slower,
@@ -59,8 +65,7 @@ X86_VARIANTS = {
     "avx512": AVX512,
     "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
-#: WebAssembly has one variant: whatever runs Pyodide has vectors of 16 bytes. sysconfig knows what is built for;
-#: `platform` tells of the machine that compiles.
+#: WebAssembly has one variant: whatever runs Pyodide has vectors of 16 bytes.
 WASM = sysconfig.get_platform().endswith("wasm32")
 WASM_VARIANTS = {"baseline": ["-msimd128"]}
 FLOAT32_ONLY = ("amx",)  # matrix units multiply nothing wider: for float64, the best of the others serves
@@ -75,12 +80,15 @@ DIRECTIVES = {
     "wraparound": False,
 }
 
-KEPT_BUILDS = 4  # of each module: .ci/run builds in one folder with and without NNX_PLAIN, by GCC and by Clang
+KEPT_BUILDS = 4  # of each module: by other compilers and Pythons, with other flags
 
 #: How one source file names another: include "x.pxi", cdef extern from "x.h", #include "x.h", from nnx.x cimport y.
 NAMED_FILE = re.compile(r'^\s*(?:include|cdef extern from|#\s*include)\s+"([^"]+)"', re.MULTILINE)
 NAMED_MODULE = re.compile(r"^\s*(?:from|cimport)\s+(nnx[.\w]*)", re.MULTILINE)
 FOLDERS = ("src/nnx/_kernels/native", "src/nnx/include")  # where the compiler looks for headers
+#: What compilers and linkers read from the environment, beside the flags that setuptools hands them.
+READ_BY_COMPILERS = ("CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH", "MACOSX_DEPLOYMENT_TARGET", "SDKROOT")
+READ_BY_COMPILERS += ("INCLUDE", "LIB", "CL", "_CL_", "LINK", "_LINK_")  # MSVC's
 
 
 def sources_of(path: str) -> list[str]:
@@ -101,9 +109,18 @@ def sources_of(path: str) -> list[str]:
 def compiler_version(command: list[str]) -> str:
     """Return what a compiler says of its version; nothing if it does not answer."""
     try:
-        return subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60).stdout
+        said = subprocess.run([*command, "--version"], capture_output=True, text=True, errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return ""
+    return said.stdout + said.stderr  # MSVC says it in the latter
+
+
+def changed(path: Path) -> float:
+    """Return when a file or folder was changed; 0 if another build has taken it away."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 class build_extensions(build_ext):
@@ -134,24 +151,42 @@ class build_extensions(build_ext):
 
     def build_extension(self, extension: Extension) -> None:
         target = Path(self.get_ext_fullpath(extension.name))
+        target.unlink(missing_ok=True)  # what cannot be compiled any more shall not be found as it was
+        target.parent.mkdir(parents=True, exist_ok=True)
         (source,) = extension.sources
         digest = self.digest(extension, source)
         kept = self.kept / f"{extension.name}-{digest}" / target.name
-        if self.force or not kept.is_file():
-            self.compile(extension)
-            if self.digest(extension, source) != digest:  # somebody wrote the sources meanwhile
-                return
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(f".{os.getpid()}")
-            shutil.copyfile(target, partial)
-            partial.replace(kept)
-            for older in sorted(self.kept.glob(f"{extension.name}-*"), key=os.path.getmtime)[:-KEPT_BUILDS]:
-                shutil.rmtree(older, ignore_errors=True)
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
+        if not self.force and kept.is_file():
             shutil.copyfile(kept, target)
             os.utime(kept.parent)
             print(f"{extension.name}: compiled before")
+            return
+        # In a folder of its own: another build of this tree at the same time would write the same files.
+        self.kept.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix=f"{extension.name.rpartition('.')[2]}-", dir=self.kept.parent)
+        alone = copy.copy(self)
+        alone.build_temp = alone.build_lib = str(self.kept.with_name(os.path.basename(folder)))
+        alone.inplace = False
+        try:
+            alone.compile(extension)
+            compiled = alone.get_ext_fullpath(extension.name)
+            shutil.copyfile(compiled, target)
+            if self.digest(extension, source) == digest:  # else somebody wrote the sources meanwhile
+                self.keep(compiled, kept)
+        finally:
+            if "-g0" in FLAGS and not self.debug:  # debuggers show what Cython has written
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def keep(self, compiled: str, kept: Path) -> None:
+        """Keep a module for the next time, and the last ones of those before."""
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(f".{os.getpid()}")
+        shutil.copyfile(compiled, partial)
+        partial.replace(kept)
+        name = kept.parent.name.rpartition("-")[0]
+        last = {folder: changed(folder) for folder in self.kept.glob(f"{name}-*")}
+        for older in sorted(last, key=last.__getitem__)[:-KEPT_BUILDS]:
+            shutil.rmtree(older, ignore_errors=True)
 
     def digest(self, extension: Extension, source: str) -> str:
         """Return a digest of all that decides what is in a module that is compiled from a source."""
@@ -160,24 +195,22 @@ class build_extensions(build_ext):
 
         facts = [extension.name, extension.define_macros, extension.extra_compile_args, extension.extra_link_args]
         facts += [self.tools, sysconfig.get_config_var("EXT_SUFFIX"), sys.version, Cython.__version__]
-        facts += [numpy.__version__, DIRECTIVES, self.debug]
-        facts += map(os.environ.get, ("CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH"))  # the compiler reads them
+        facts += [numpy.__version__, self.debug, self.plat_name, THIS.read_bytes()]
+        facts += map(os.environ.get, READ_BY_COMPILERS)
         digest = hashlib.sha256(repr(facts).encode())
         for path in sources_of(source):
             digest.update(path.encode() + b"\0" + hashlib.sha256(Path(path).read_bytes()).digest())
         return digest.hexdigest()[:24]
 
     def compile(self, extension: Extension) -> None:
-        """Translate and compile a module, whatever was there before."""
+        """Translate and compile a module."""
         import numpy
         from Cython.Build import cythonize
 
-        target = Path(self.get_ext_fullpath(extension.name))
-        target.unlink(missing_ok=True)  # setuptools compiles only what is not there, or older
         with self.translating:
             (translated,) = cythonize(
                 [extension],
-                build_dir=os.path.join(self.build_temp, extension.name),
+                build_dir=self.build_temp,
                 compiler_directives=DIRECTIVES,
                 include_path=["src"],
                 force=True,
@@ -185,6 +218,16 @@ class build_extensions(build_ext):
         extension.sources = translated.sources
         extension.include_dirs += [numpy.get_include(), "src/nnx/_kernels/native", "src/nnx/include"]
         super().build_extension(extension)
+
+
+class fresh_build_py(build_py):
+    """The package without what an earlier build in this folder left of files that have gone since."""
+
+    def run(self) -> None:
+        for file in [] if self.editable_mode else Path(self.build_lib).rglob("*.py"):
+            if not Path("src", file.relative_to(self.build_lib)).is_file():
+                file.unlink(missing_ok=True)
+        super().run()
 
 
 class reproducible_sdist(sdist):
@@ -266,4 +309,7 @@ def extensions() -> list[Extension]:
 
 if DISABLED and REQUIRED:
     raise SystemExit("NNX_DISABLE_EXTENSIONS and NNX_REQUIRE_EXTENSIONS are both set. Unset one of them.")
-setup(ext_modules=extensions(), cmdclass={"build_ext": build_extensions, "sdist": reproducible_sdist})
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_py": fresh_build_py, "build_ext": build_extensions, "sdist": reproducible_sdist},
+)

@@ -111,7 +111,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)  # all leave out the same
+    left = getattr(node, "workeroutput", {}).get("left_out", 0)  # all leave out the same; one that crashed says nothing
+    node.config.stash[LEFT_OUT] = max(node.config.stash[LEFT_OUT], left)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

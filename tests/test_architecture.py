@@ -126,7 +126,7 @@ FLOORS = [
 
 def modules() -> dict[str, Path]:
     """Return the files by module; packages whose ``__init__`` holds nothing but a docstring are none."""
-    paths = [path for path in SOURCE.rglob("*.py") if len(ast.parse(path.read_text()).body) > 1]
+    paths = [path for path in SOURCE.rglob("*.py") if len(ast.parse(path.read_text(encoding="utf-8")).body) > 1]
     names = (".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in paths)
     return {name.removesuffix(".__init__"): path for name, path in zip(names, paths, strict=True)}
 
@@ -134,7 +134,7 @@ def modules() -> dict[str, Path]:
 def imports_of(path: Path, known: Container[str]) -> set[str]:
     """Return the modules of nnx that a file imports anywhere; ``from nnx.data import tables`` is nnx.data.tables."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
@@ -182,7 +182,7 @@ def test_an_import_is_found_wherever_it_stands(tmp_path):
 
 
 def test_the_architecture_page_lists_every_file_in_its_order():
-    page = (Path(__file__).parents[1] / "docs" / "internals" / "architecture.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "internals" / "architecture.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     listed = [name.replace("/", ".").removesuffix(".py") for row in rows for name in re.findall(r"`([\w/]+\.py)`", row)]
     names = [name.removesuffix(".__init__") for name in listed]
@@ -193,7 +193,7 @@ def test_the_architecture_page_lists_every_file_in_its_order():
 
 
 def test_the_architecture_page_lists_every_source_of_the_compiled_kernels():
-    page = (Path(__file__).parents[1] / "docs" / "internals" / "architecture.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "internals" / "architecture.md").read_text(encoding="utf-8")
     listed = re.findall(r"`(_kernels/[\w/]+\.(?:pyx|pxi|pxd|h))`", page)
     source = Path(__file__).parents[1] / "src" / "nnx"  # what is installed does not have them
     there = [path for kind in ("pyx", "pxi", "pxd", "h") for path in (source / "_kernels").rglob(f"*.{kind}")]
@@ -203,7 +203,7 @@ def test_the_architecture_page_lists_every_source_of_the_compiled_kernels():
 def test_links_between_the_documents_lead_somewhere():
     root = Path(__file__).parents[1]
     for page in [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("examples/*.md")]:
-        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
@@ -216,11 +216,11 @@ def test_only_the_chooser_imports_a_backend(imports):
 def test_environment_variables_are_read_in_one_place():
     for name, path in modules().items():
         if name != "_base.config":
-            assert "os.environ" not in path.read_text(), name
+            assert "os.environ" not in path.read_text(encoding="utf-8"), name
 
 
 def test_numpy_kernels_do_not_use_what_nnfs_replaces():
-    trees = [ast.parse(path.read_text()) for path in (SOURCE / "_kernels" / "_numpy").glob("*.py")]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (SOURCE / "_kernels" / "_numpy").glob("*.py")]
     used = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert not used & {"dot", "zeros", "eye", "randn", "random"}
 

@@ -52,12 +52,13 @@ def builder(build, tmp_path, monkeypatch):
         compiled.append(extension.extra_compile_args[-1])
         target = Path(self.get_ext_fullpath(extension.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(Path("part.pxi").read_bytes())
+        target.write_text(Path("part.pxi").read_text() + compiled[-1])
+        run.meanwhile()
 
     monkeypatch.setattr(build["build_extensions"], "compile", compile_nothing)
 
     def run(flag="-O1"):
-        compiled.clear()
+        del compiled[:]
         extension = setuptools.Extension("answers", ["answers.pyx"], extra_compile_args=[flag])
         distribution = setuptools.Distribution({"name": "answers", "ext_modules": [extension]})
         command = build["build_extensions"](distribution)
@@ -67,14 +68,16 @@ def builder(build, tmp_path, monkeypatch):
         (built,) = Path("lib").iterdir()
         return list(compiled), built.read_text()
 
+    run.meanwhile = lambda: None
     return run
 
 
 def test_only_what_has_changed_is_compiled_again(builder):
-    assert builder() == (["-O1"], "ANSWER = 42\n")
-    assert builder() == ([], "ANSWER = 42\n")
+    assert builder() == (["-O1"], "ANSWER = 42\n-O1")
+    assert builder() == ([], "ANSWER = 42\n-O1")
     shutil.rmtree("lib")
-    assert builder() == ([], "ANSWER = 42\n")
+    assert builder() == ([], "ANSWER = 42\n-O1")
+    assert sorted(path.name for path in Path("build").iterdir()) == ["kernels"]
 
 
 def test_another_flag_compiles_again_and_the_first_result_is_kept(builder):
@@ -87,32 +90,95 @@ def test_an_included_file_that_has_changed_is_compiled_even_if_it_looks_older(bu
     builder()
     Path("part.pxi").write_text("ANSWER = 43\n")
     os.utime("part.pxi", (0, 0))
-    assert builder() == (["-O1"], "ANSWER = 43\n")
+    assert builder() == (["-O1"], "ANSWER = 43\n-O1")
 
 
-def test_another_compiler_compiles_again(builder, monkeypatch):
+def test_a_build_with_other_flags_at_the_same_time_is_not_mistaken_for_this_one(builder):
+    def other():
+        builder.meanwhile = lambda: None
+        assert builder("-O2") == (["-O2"], "ANSWER = 42\n-O2")
+
+    builder.meanwhile = other
+    assert builder("-O1")[1] == "ANSWER = 42\n-O1"
+    assert builder("-O2") == ([], "ANSWER = 42\n-O2")
+    assert builder("-O1") == ([], "ANSWER = 42\n-O1")
+
+
+def test_a_module_that_is_not_compiled_any_more_is_not_found_as_it_was(builder):
     builder()
-    monkeypatch.setenv("CFLAGS", "-DNNX_PLAIN")
+    Path("part.pxi").write_text("ANSWER = ")
+
+    def fail():
+        raise setuptools.errors.CompileError("no")
+
+    builder.meanwhile = fail
+    with pytest.raises(setuptools.errors.CompileError):
+        builder()
+    assert not list(Path("lib").iterdir())
+    assert sorted(path.name for path in Path("build").iterdir()) == ["kernels"]
+
+
+@pytest.mark.parametrize("name", ["CFLAGS", "MACOSX_DEPLOYMENT_TARGET", "CL"])
+def test_another_compiler_compiles_again(name, builder, monkeypatch):
+    builder()
+    monkeypatch.setenv(name, "-DNNX_PLAIN")
     assert builder()[0] == ["-O1"]
 
 
-def sdist(folder: Path, umask: int) -> bytes:
-    """Return the sdist of a small project with nnx's setup.py, made in a folder by somebody with this umask."""
+@pytest.mark.parametrize(
+    ("platform", "given", "stripped"),
+    [
+        ("linux-x86_64", "-DNAME -fno-plt-guard", True),
+        ("linux-x86_64", "-O2 -g1", False),
+        ("macosx-11.0-arm64", "", False),
+        ("pyemscripten_2026_0_wasm32", "", False),
+    ],
+)
+def test_what_is_built_for_decides_whether_modules_are_stripped(platform, given, stripped, monkeypatch):
+    monkeypatch.setenv("CFLAGS", given)
+    monkeypatch.setattr("sysconfig.get_platform", lambda: platform)
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    assert runpy.run_path(str(ROOT / "setup.py"))["LINK_FLAGS"] == ["-Wl,-s"] * stripped
+
+
+def project(folder: Path) -> Path:
+    """Make a small project with nnx's setup.py in a folder; return the folder of its package."""
     package = folder / "src" / "nnx"
+    package.mkdir(parents=True)
+    for name in ("b", "a", "__init__"):
+        (package / f"{name}.py").write_text(f"NAME = {name!r}\n")
+    shutil.copyfile(ROOT / "setup.py", folder / "setup.py")
+    (folder / "pyproject.toml").write_text('[project]\nname = "nnx-core"\nversion = "1.0"\n')
+    return package
+
+
+def run_setup(folder: Path, command: str) -> None:
+    """Run a command of setup.py, without extension modules."""
+    environment = {**os.environ, "NNX_DISABLE_EXTENSIONS": "1", "SOURCE_DATE_EPOCH": "1700000000"}
+    environment.pop("NNX_REQUIRE_EXTENSIONS", None)
+    words = [sys.executable, "setup.py", "-q", command]
+    subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
+
+
+def test_a_build_has_nothing_of_a_file_that_has_gone(tmp_path):
+    package = project(tmp_path)
+    run_setup(tmp_path, "build")
+    (package / "b.py").unlink()
+    (package / "c.py").write_text("NAME = 'c'\n")
+    run_setup(tmp_path, "build")
+    built = (tmp_path / "build" / "lib" / "nnx").glob("*.py")
+    assert sorted(path.name for path in built) == ["__init__.py", "a.py", "c.py"]
+
+
+def sdist(folder: Path, umask: int) -> bytes:
+    """Return the sdist of a small project, made in a folder by somebody with this umask."""
     before = os.umask(umask)
     try:
-        package.mkdir(parents=True)
-        for name in ("b", "a", "__init__"):
-            (package / f"{name}.py").write_text(f"NAME = {name!r}\n")
-        shutil.copyfile(ROOT / "setup.py", folder / "setup.py")
-        (folder / "pyproject.toml").write_text('[project]\nname = "nnx-core"\nversion = "1.0"\n')
+        project(folder)
         (folder / "run.sh").write_text("true\n")
         (folder / "run.sh").chmod(0o777 & ~umask)
         (folder / "MANIFEST.in").write_text("include run.sh\n")
-        environment = {**os.environ, "NNX_DISABLE_EXTENSIONS": "1", "SOURCE_DATE_EPOCH": "1700000000"}
-        environment.pop("NNX_REQUIRE_EXTENSIONS", None)
-        command = [sys.executable, "setup.py", "-q", "sdist"]
-        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+        run_setup(folder, "sdist")
     finally:
         os.umask(before)
     (made,) = (folder / "dist").iterdir()

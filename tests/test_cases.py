@@ -67,6 +67,13 @@ def test_other_backends_are_drawn_by_the_name_of_the_case_and_get_equal_shares()
     assert min(Counter(each[0] for each in chosen).values()) > 70
 
 
+def test_a_parameter_that_is_called_like_a_backend_changes_nothing():
+    names = ("native-avx2", "native-baseline", "numpy")
+    for i in range(50):
+        cases = [SimpleNamespace(id=f"{name}-{i}-numpy", params={"backend": name}) for name in names]
+        assert len({drawn(names, each) for each in cases}) == 1
+
+
 def test_all_cases_run_on_the_first_backend_and_few_on_others(cases):
     names = ("native-avx512", "native-avx2", "numpy")
     everywhere = [

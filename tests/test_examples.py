@@ -40,11 +40,13 @@ def data_home(request):
 @pytest.mark.few  # each is a process of a second; make check also runs them with more epochs
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs_and_draws_the_picture_that_the_page_shows(example, tmp_path, request):
-    if "load_fashion_mnist" in example.read_text():
+    if "load_fashion_mnist" in example.read_text(encoding="utf-8"):
         request.getfixturevalue("data_home")
-    for name in re.findall(r"^(?:from|import) (dask|mpi4py|optuna|sklearn)\b", example.read_text(), re.MULTILINE):
+    for name in re.findall(
+        r"^(?:from|import) (dask|mpi4py|optuna|sklearn)\b", example.read_text(encoding="utf-8"), re.MULTILINE
+    ):
         pytest.importorskip(name)
-    if "mpi4py" in example.read_text():
+    if "mpi4py" in example.read_text(encoding="utf-8"):
         try:
             from mpi4py import MPI  # noqa: F401
         except RuntimeError:
@@ -53,7 +55,7 @@ def test_an_example_runs_and_draws_the_picture_that_the_page_shows(example, tmp_
     assert done.returncode == 0, done.stderr
     assert done.stdout
     drawn = [path.name for path in tmp_path.glob("*.png")]
-    assert drawn == ([f"{example.stem}.png"] if "savefig" in example.read_text() else [])
+    assert drawn == ([f"{example.stem}.png"] if "savefig" in example.read_text(encoding="utf-8") else [])
     for name in drawn:
         assert f"](pictures/{name})" in PAGE
         assert (ROOT / "examples" / "pictures" / name).read_bytes().startswith(b"\x89PNG")
@@ -62,7 +64,9 @@ def test_an_example_runs_and_draws_the_picture_that_the_page_shows(example, tmp_
 
 def test_the_pictures_are_small_and_no_others_are_kept():
     pictures = sorted((ROOT / "examples" / "pictures").iterdir())
-    assert [path.stem for path in pictures] == [path.stem for path in EXAMPLES if "savefig" in path.read_text()]
+    assert [path.stem for path in pictures] == [
+        path.stem for path in EXAMPLES if "savefig" in path.read_text(encoding="utf-8")
+    ]
     assert all(path.stat().st_size < 100_000 for path in pictures)
 
 
@@ -88,7 +92,7 @@ def test_the_readmes_python_runs(tmp_path):
 
 
 def test_ci_runs_the_readmes_commands():
-    ci = (ROOT / ".ci" / "run").read_text()
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     for command in (
         "python -m pip install . && nnx train spiral",
         "python -m pip install '.[test]' && python -m pytest -n auto",

@@ -19,7 +19,7 @@ from networks import classifier
 import nnx
 
 COMPILER = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0])
-PAGE = (Path(__file__).parents[1] / "docs" / "guide" / "predictors.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "guide" / "predictors.md").read_text(encoding="utf-8")
 SETUP = """
 import nnx
 from setuptools import Extension, setup

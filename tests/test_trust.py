@@ -52,7 +52,7 @@ def test_the_command_prints_a_table_and_keeps_it(tmp_path):
     command = [sys.executable, str(TRUST), "--share", "0.02", "--only", "arrays", "kill", "--write", str(page)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = page.read_text().splitlines()
+    lines = page.read_text(encoding="utf-8").splitlines()
     assert (lines[0], lines[1], lines[-2], lines[-1]) == (
         "before",
         "<!-- trust: begin -->",

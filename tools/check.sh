@@ -13,6 +13,7 @@ python=$(command -v "${python:-python3}")
 place=$(realpath -m "${CHECK_DIR:-build/check}")
 system_path=$PATH
 export PIP_DISABLE_PIP_VERSION_CHECK=1
+export NNX_REQUIRE_EXTENSIONS=1 # without the kernels of a variant, its tests would run on another
 mkdir -p "$place"
 rm -rf "$place/steps" "$place/dist"
 mkdir "$place/steps"
@@ -76,6 +77,8 @@ plain_c() {
     for file in $(find src/nnx/_kernels -regex '.*\.\(py\|pyi\|pyx\|pxd\|pxi\|h\)'); do # all that kernels are made of
         grep -q "/$file\$" "$place/sdist.files"
     done
+    needless=$(grep -vE '^[^/]+/(src/.*|(setup|MANIFEST|PKG-INFO|README|LICENSE|pyproject)[^/]*)$' "$place/sdist.files" || true)
+    [[ -z $needless ]] || { echo "The sdist has files that no build needs: $needless"; exit 1; }
     CFLAGS=-DNNX_PLAIN python -m pip install -q "$(echo "$place"/dist/*.tar.gz)[test]"
     NNX_BACKEND=native-baseline python -m pytest -q -n auto --cases all "${kernel_tests[@]}" # the one variant that such compilers get
 }
@@ -128,11 +131,13 @@ suite=($(chosen every_case after_nnfs_init oldest_versions))
 builds=($(chosen sanitizers clang plain_c nothing_compiled))
 others=($(chosen checkers examples promises))
 all=("${suite[@]}" "${builds[@]}" "${others[@]}")
-((${#all[@]})) || { echo "There is no step $*." >&2; exit 2; }
+for name in "$@"; do
+    [[ " ${all[*]} " == *" $name "* ]] || { echo "There is no step $name." >&2; exit 2; }
+done
 
 if ((${#suite[@]} + ${#others[@]})); then # one build serves them all
     environment wheel
-    NNX_REQUIRE_EXTENSIONS=1 python -m pip wheel -q --no-deps --wheel-dir "$place/dist" .
+    python -m pip wheel -q --no-deps --wheel-dir "$place/dist" .
     wheel=$(echo "$place"/dist/*.whl)
     environment all "${wheel}[dev]"
 fi

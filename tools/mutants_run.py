@@ -67,14 +67,17 @@ def fork(arguments: list[str], limit: float, **settings: str) -> int | None:
         os.dup2(output, 2)
         os.chdir(ROOT)
         os._exit(pytest.main([*OPTIONS, *arguments]))
-    end = time.monotonic() + limit
-    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
-        if time.monotonic() > end:
+    end, ended = time.monotonic() + limit, (0, 0)
+    try:
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.02)
+        return os.waitstatus_to_exitcode(ended[1])
+    finally:
+        if not ended[0]:  # after the limit, or Ctrl-C, which a session of its own does not get
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return None
-        time.sleep(0.02)
-    return os.waitstatus_to_exitcode(ended[1])
 
 
 def file_of(test: str) -> str:
@@ -88,7 +91,8 @@ class Reach:
     def __init__(self, backend: str, names: Iterable[str]) -> None:
         self.backend = backend
         self.seconds, self._lines, self._apart = {}, defaultdict(lambda: defaultdict(set)), []
-        newest = max(path.stat().st_mtime for path in SOURCE.rglob("*.py"))
+        chosen = ROOT / "tests" / "conftest.py", ROOT / "tests" / "cases.py"  # these choose the cases
+        newest = max(path.stat().st_mtime for path in (*SOURCE.rglob("*.py"), *chosen))
         for name in names:
             tests, path = ROOT / "tests" / f"test_{name}.py", BUILD / f"reach-{backend}-{name}.json"
             if not path.exists() or path.stat().st_mtime < max(newest, tests.stat().st_mtime):

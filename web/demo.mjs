@@ -171,8 +171,8 @@ function frame(message) {
 // Frames do not come at multiples of a stride: of their curve every other point goes.
 function thin(curve) {
   if (curve.steps.length <= MOST_POINTS) return;
-  curve.steps = curve.steps.filter((_, i) => i % 2);
-  curve.values = curve.values.filter((_, i) => i % 2);
+  curve.steps = curve.steps.filter((_, i) => i % 2 === 0);
+  curve.values = curve.values.filter((_, i) => i % 2 === 0);
 }
 
 // ---- pictures ------------------------------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ def test_the_table_has_a_row_for_every_case_and_says_what_it_depends_on(backend)
     assert any(line.endswith(", 1 thread") for line in head)
 
 
+@pytest.mark.long("times every kernel")
 @pytest.mark.few
 @compiled
 def test_the_document_has_its_keys_and_agrees_with_itself(here, capsys, dtype):
@@ -274,6 +275,7 @@ def test_who_measures_does_not_outlive_who_asked(measuring):
     assert out.count("\n") < len(CASES)
 
 
+@pytest.mark.long("starts processes that time kernels")
 @compiled
 @pytest.mark.skipif(os.name != "posix", reason="uses a shell pipe")
 def test_a_reader_that_leaves_early_gets_no_traceback():

@@ -187,6 +187,7 @@ def test_each_built_in_layer_has_c_and_is_tested():
 ASIDE = ("residual", "dropout", "gaussian_noise", "members", "member_scale", "member_dense")
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", ALONE)
 def test_layers_without_sums_are_within_4_ulp(library, name):
     model, rows = model_of(name), rows_of(name)

@@ -30,6 +30,7 @@ def shows(shown, printed):
     return any(pages.same(shown, "\n".join(lines[start : start + wanted])) for start in range(len(lines)))
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("nnfs", [True, False], ids=["nnfs", "plain"])
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_a_chapters_script_runs_and_prints_what_its_page_shows(script, nnfs, tmp_path):

@@ -118,6 +118,7 @@ def test_the_books_other_data_sets_are_learnt(tmp_path, data, figure, at_least, 
     assert evaluated.stdout.splitlines()[0].partition(": ")[2] == line.removeprefix("test      ")
 
 
+@pytest.mark.long("starts several processes that train on images")
 def test_train_fashion_mnist_from_its_folder_or_the_data_folder(tmp_path, fashion):
     done = run("train", "fashion-mnist", "--epochs", "20", "--layers", "16", cwd=tmp_path, NNX_DATA_HOME=str(fashion))
     assert done.returncode == 0, done.stderr
@@ -365,6 +366,7 @@ def test_images_of_a_folder_are_tested_on_another_one(tmp_path, shapes):
     assert "holds the class 'other', which is not one of the 2 known classes: level bar, upright" in done.stderr
 
 
+@pytest.mark.long("trains several times on images")
 def test_figures_of_a_folder_of_images_have_its_class_names_and_other_splits_other_figures(tmp_path, shapes):
     done = run("train", "my shapes", *QUICK, "--repeat", "2", cwd=tmp_path)
     assert re.search(r"^ +level bar +\d", done.stdout, re.MULTILINE), done.stdout
@@ -789,6 +791,7 @@ def test_output_that_cannot_be_written_is_one_sentence(files, arguments):
     assert done.stderr == f"nnx {arguments[0]}: [Errno 28] No space left on device\n"
 
 
+@pytest.mark.long("starts three processes that train and draw")
 @pytest.mark.skipif(os.name != "posix", reason="Windows has other limits for names")
 def test_long_and_odd_file_names_work_and_too_long_ones_are_refused_before_training(tmp_path, flats):
     long = "m" * 250
@@ -820,6 +823,7 @@ def test_the_picture_has_the_models_name(tmp_path):
         assert done.stdout.splitlines()[-1] == f"Picture saved to {tmp_path / picture}"
 
 
+@pytest.mark.long("starts a process that trains and draws")
 def test_letters_that_the_terminal_lacks_stop_nothing(tmp_path):
     done = run("train", "sine", "--epochs", "1", "--samples", "50", cwd=tmp_path, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
@@ -827,6 +831,7 @@ def test_letters_that_the_terminal_lacks_stop_nothing(tmp_path):
     assert (tmp_path / "sine.png").exists()
 
 
+@pytest.mark.long("starts two processes that train and draw")
 def test_any_text_may_name_columns_and_classes(tmp_path, rng):
     names = ["$0 - $10", "$10-$20", "中文", "a\\b_c^d{"]
     rows = [f"{value:.3f},{names[int(value)]}" for value in rng.uniform(0, 4, 80)]

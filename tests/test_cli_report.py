@@ -138,6 +138,7 @@ def test_the_page_of_a_cross_validation_shows_the_mean_of_the_folds(capsys):
         assert f'<td class="number">{score}</td>' in page.source
 
 
+@pytest.mark.long("learns a table of many columns")
 def test_many_columns_are_not_all_named(capsys, rng):
     cells = [[*map(str, each), str(i % 2)] for i, each in enumerate(rng.normal(size=(60, 130)).round(3))]
     rows = [",".join(each) for each in cells]
@@ -149,6 +150,7 @@ def test_many_columns_are_not_all_named(capsys, rng):
     assert "and 30 more columns." in text
 
 
+@pytest.mark.long("trains on several kinds of data")
 def test_other_data_have_pages_too(capsys):
     train(capsys, "spiral", "--samples", "30", *QUICK)
     assert "'arm'" in Page().text

@@ -144,6 +144,7 @@ def test_a_plan_clips_as_the_layers_do(net, clip, frozen, dense, planned):
     assert planned == [hasattr(_kernels.backend, "Plan"), False]
 
 
+@pytest.mark.few
 @each_net
 @each_clip
 @pytest.mark.usefixtures("compiled")

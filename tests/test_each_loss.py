@@ -557,6 +557,7 @@ def test_plan_and_layer_by_layer_agree(dtype, planned, backend, kind, settings, 
     assert planned == [backend != "numpy", False] * 2
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("layers", ["2-64,64-m", "2-9,9-m"])
 @each_setting
 def test_bits_do_not_depend_on_the_number_of_threads(compiled, monkeypatch, kind, settings, layers):

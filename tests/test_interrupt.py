@@ -240,6 +240,7 @@ def test_an_exception_while_ctrl_c_is_put_off_leaves_pythons_own_reaction():
         assert after == [signal.default_int_handler, []]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("kind", [nnx.Model, Book])
 @pytest.mark.parametrize("way", ["a signal handler", "another thread"])
 def test_a_deadline_leaves_whole_steps_that_are_counted(backend, kind, way):

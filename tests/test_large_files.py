@@ -123,6 +123,7 @@ def test_nnx_train_says_so_and_comes_to_the_same(folder, capsys, monkeypatch):
     assert abs(large.score(X, y) - small.score(*small.table.read_samples("customers.csv"))) < 0.05
 
 
+@pytest.mark.long("trains three times on a large file")
 def test_a_checkpoint_is_gone_on_with(folder, capsys):
     command = ["train", "customers.csv", "--target", "churn", *QUICK]
     assert main([*command, "-o", "whole.safetensors"]) == 0

@@ -152,6 +152,7 @@ def test_compiled_and_numpy_agree_for_tens_of_iterations(compiled, monkeypatch, 
     np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-3, atol=1e-5)  # by running statistics
 
 
+@pytest.mark.few
 def test_bits_do_not_depend_on_threads_calls_or_interruptions(compiled, monkeypatch, tmp_path, dtype):
     X, y = data(30, 5, 150, "classes", dtype)
     weights = np.random.RandomState(3).uniform(0.5, 2, len(X))

@@ -471,6 +471,7 @@ def test_every_activation_between_dense_layers(units, by_conversion, planned, ki
     assert planned == [True, True]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     "net", [FEW[3], Net("40-70,70-33,33-9,softmax"), Net("33-65,relu,65-65,sigmoid,65-3,softmax")], ids=str
 )
@@ -651,6 +652,7 @@ def test_signals_that_are_handled_meanwhile_change_nothing(units):
         signal.signal(signal.SIGALRM, kept)
 
 
+@pytest.mark.long("emulates matrix units through many steps")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
 def test_ctrl_c_leaves_whole_steps_and_the_next_training_is_right(units):
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)

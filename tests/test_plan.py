@@ -521,6 +521,7 @@ def test_a_plan_lets_go_of_the_arrays_that_it_was_bound_to():
     assert [reference() for reference in gone] == [None] * len(gone)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     "spoil",
     [

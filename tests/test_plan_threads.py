@@ -87,6 +87,7 @@ def ragged(net, optimizer="Adam", dtype="float32", dense=None, **arguments):
 # The same bits
 
 
+@pytest.mark.few
 @each_kind
 @each_optimizer
 @penalties
@@ -303,6 +304,7 @@ assert begun > 0
 """
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("which", ["all", "1", "2"])
 def test_threads_that_fail_before_they_begin_are_done_without(compiled, which):
     subprocess.run([sys.executable, "-c", FAILING_THREADS, which], check=True, timeout=60)
@@ -625,6 +627,7 @@ def during(monkeypatch, meddle, train_it):
     assert meddled.is_set()
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("threads", [1, 2])
 def test_what_another_thread_rebinds_is_not_felt_before_the_next_training(threaded, monkeypatch, threads):
     """Parameters, state, labels and settings are those that there were when training began."""

@@ -481,6 +481,7 @@ def test_checkpoints_in_float32_are_as_before(tmp_path, monkeypatch):
 # The command
 
 
+@pytest.mark.long("trains several times")
 def test_the_command_trains_in_bfloat16(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     quick = ["train", "--epochs", "2", "--samples", "20", "--layers", "8"]
@@ -492,6 +493,7 @@ def test_the_command_trains_in_bfloat16(tmp_path, monkeypatch, capsys):
     assert contents[0] == contents[1] != contents[2]
 
 
+@pytest.mark.long("trains several times")
 def test_the_command_goes_on_in_the_same_precision_only(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     quick = ["train", "--samples", "20", "--layers", "8", "--epochs"]

@@ -72,6 +72,7 @@ def test_two_ranks_come_to_what_one_does_and_to_the_same_bits_each_time(mpiexec,
     check_parity(found_by(mpiexec(2, "parity", 2)))
 
 
+@pytest.mark.long("starts three processes")
 @pytest.mark.one_backend
 def test_three_ranks_share_batches_that_they_cannot_divide(mpiexec):
     names = ("a plan", "clipped by norm", "penalty per sample", "lanes", "layer by layer", "layer by layer, weights")
@@ -123,6 +124,7 @@ def test_an_interrupted_run_leaves_one_checkpoint_from_which_all_ranks_go_on(mpi
     assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2"]
 
 
+@pytest.mark.long("starts several processes, and waits for their end")
 @pytest.mark.one_backend
 @pytest.mark.parametrize("case", ["exits", "break_off"])
 def test_a_rank_that_dies_ends_all(mpiexec, case):

@@ -164,6 +164,7 @@ def tables(draw, cells=CELLS):
     return end.join(rows) + end * draw(st.integers(0, 2))
 
 
+@pytest.mark.few
 @settings(max_examples=60, deadline=None)
 @given(tables(st.one_of(CELLS, st.sampled_from(STRANGE + ODD))), st.sampled_from([None, True, False]), BLOCKS)
 @pytest.mark.parametrize("fast", READERS.values(), ids=READERS)

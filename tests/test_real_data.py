@@ -65,6 +65,7 @@ def test_fashion_mnists_files_are_the_official_ones_and_hold_what_they_should(fa
     assert y[0] == 9  # an ankle boot comes first
 
 
+@pytest.mark.long("trains on 60,000 images")
 def test_train_fashion_mnist_reaches_0_87(fashion, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "fashion-mnist"]) == 0
@@ -92,6 +93,7 @@ def test_adult_reaches_0_865_and_is_predicted_by_name(compiled, adult, tmp_path,
     assert round(np.mean(hits), 3) == figure(out, "test", "accuracy")
 
 
+@pytest.mark.long("learns 16,000 rows by the recipe")
 def test_california_reaches_0_83_and_is_predicted_in_dollars(compiled, california, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", california, "--target", "median_house_value"]) == 0

@@ -329,6 +329,7 @@ def test_a_plan_does_the_steps_of_the_layers(kind, own, net, planned):
     assert_alike(found, expected, 1e-9)
 
 
+@pytest.mark.few
 @each_case
 @each_net
 @pytest.mark.usefixtures("compiled")

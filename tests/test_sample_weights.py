@@ -144,6 +144,7 @@ def test_equal_weights_leave_the_bits_of_none(dtype, net, kind):
             assert without_counts(left) == expected
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("layers", ["2-64,64-m", "2-9,9-m"])
 @each_setting
 def test_bits_do_not_depend_on_the_number_of_threads(compiled, monkeypatch, kind, settings, layers):

@@ -135,6 +135,7 @@ def test_arrays_that_change_while_they_are_written_leave_the_old_file(tmp_path, 
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.long("writes a network of 100 MB")
 @pytest.mark.few
 @pytest.mark.parametrize("extra", [0, 8, 90, 130, 190])
 def test_memory_that_ends_while_a_file_is_written_is_an_error_or_enough(tmp_path, extra):
@@ -398,7 +399,7 @@ def test_arrays_whose_tie_a_file_would_lose_are_refused(tmp_path, data, case):
     spoil, parts = SHARING[case]
     model = three_layers()
     spoil(*model.layers[:2])
-    rest = r"as a view, which a file cannot store\. Give both layers the same array, or copies\.$"
+    rest = r" as a view, which a file cannot store\. Give both layers the same array, or copies\.$"
     with pytest.raises(ValueError, match=rf"^Model\.save: {parts}{rest}"):
         model.save(tmp_path / "model")
     with pytest.raises(ValueError, match=rf"^Model\.train: {parts}{rest}"):

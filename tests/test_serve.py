@@ -371,6 +371,7 @@ def test_other_addresses_and_methods_get_a_sentence(client):
     assert client.get("/predict").headers["allow"] == "POST"
 
 
+@pytest.mark.long("sends thousands of requests")
 def test_malformed_requests_are_never_answered_500():
     command = [sys.executable, str(TRUST / "malformed.py"), "--cases", "300", "--seed", "3"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -417,6 +418,7 @@ def wait_for(holds, seconds=20):
         time.sleep(0.01)
 
 
+@pytest.mark.long("waits until limits of time are over")
 def test_slow_and_endless_requests_are_ended(files):
     code = "import nnx.serve.server as server\nserver.SLOWEST = 0.5"
     found = patient(code, files / "table.safetensors", "--max-body", "1")
@@ -472,11 +474,13 @@ def test_large_bodies_in_memory_are_limited(files):
 # The end
 
 
+@pytest.mark.long("keeps a service under load for seconds")
 @POSIX
 def test_a_stop_under_load_loses_no_accepted_request():
     assert services.stopped(2) == (2, [])
 
 
+@pytest.mark.few
 @POSIX
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_when_what_was_begun_is_answered(files, sent):

@@ -218,6 +218,7 @@ def test_a_search_by_threads_finds_what_one_finds(iris):
     same_search(*iris, "threading")
 
 
+@pytest.mark.long("starts processes that import scikit-learn")
 @pytest.mark.parametrize("backend", [_kernels.name], indirect=True)  # starting processes takes seconds
 def test_a_search_by_processes_finds_what_one_finds(iris):
     same_search(*iris, "loky")

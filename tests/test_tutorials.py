@@ -25,6 +25,7 @@ def texts(paths):
     return [path.read_text(encoding="utf-8") for path in paths]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorials_code_prints_what_the_page_shows(path, tmp_path, monkeypatch):
     page = path.read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "data",
         metavar="DATA",
-        help="a table: FILE.csv (or .tsv, .parquet, .feather), FOLDER/ of images, spiral, binary, sine or fashion-mnist",
+        help="a table: FILE.csv (or .tsv, .parquet, .feather), FOLDER/ of images, spiral, binary, sine, fashion-mnist",
     )
     parser.add_argument("--folder", metavar="FOLDER", help="folder of the files of fashion-mnist")
     parser.add_argument(

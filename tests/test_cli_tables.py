@@ -122,6 +122,14 @@ def test_model_and_file_may_stand_behind_a_list_of_columns_to_keep(trained, caps
     assert "arguments are missing: MODEL and DATA" in refusal(capsys, "predict", "--keep", "name")
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_table_in_place_of_the_model_is_said(command, tmp_path, capsys):
+    path = tmp_path / "flats.csv"
+    path.write_text("area,rent\n60,700\n")
+    said = refusal(capsys, command, str(path), "flats.safetensors")
+    assert f"{str(path)!r} is not a safetensors file, and seems to be a table. MODEL comes before DATA." in said
+
+
 def test_names_with_commas_blanks_and_dashes_are_proposed_and_taken(folder, capsys):
     names = ["a,b", "first name", "-x", "it's", "2"]
     rows = [",".join([*(f"{name[0]}{i}" for name in names), str(i * i % 7), str(i % 2)]) for i in range(40)]

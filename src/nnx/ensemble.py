@@ -240,13 +240,13 @@ class Ensemble:
         return f"Ensemble of {len(self)}, {self._counted()}the first member:\n{self.models[0]!r}"
 
     def _counted(self) -> str:
-        """Return how often members count, if not all count alike."""
+        """Return the weights of the members in the mean, if they are not all alike."""
         if set(self.counts) == {self.counts[0]}:
             return ""
-        return f"counting {_listed(self.counts)}; "
+        return f"weighted {_listed(self.counts)} in the mean; "
 
     def summary(self) -> None:
-        """Print how many members there are and how they count, and the layers of each kind of member."""
+        """Print how many members there are and their weights in the mean, and the layers of each kind of member."""
         print(f"ensemble of {len(self)}, {self._counted()}each member on its own:")
         kinds: dict[str, list[int]] = {}
         for number, model in enumerate(self.models):

@@ -240,7 +240,12 @@ def standard_input() -> Any:
 def load_with_preprocessor(parser: Parser, path: str) -> tuple[nnx.Model | nnx.Ensemble, nnx.Table | nnx.Images]:
     """Return the model of a file, which must know how raw files become its inputs."""
     with parser.refusing():
-        model = load_any(path)
+        try:
+            model = load_any(path)
+        except nnx.ModelFileError:
+            if path.lower().endswith((".csv", ".tsv", ".parquet", ".feather")):
+                parser.refuse(f"{path!r} is not a safetensors file, and seems to be a table. MODEL comes before DATA")
+            raise
     if model.preprocessor is None:
         parser.refuse(
             f"argument MODEL: must hold the columns of a table, or the size of images, and {path!r} holds neither"

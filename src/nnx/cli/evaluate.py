@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
     parser: Parser = commands.add_parser(
         "evaluate",
         help="score a model on data with known targets",
-        description="Score a model on the rows of a CSV file with known targets, on a folder of images with a folder "
+        description="Score a model on the rows of a table with known targets, on a folder of images with a folder "
         "for each class, or on the test part of spiral, binary, sine or fashion-mnist. The scores are compared with a "
         "baseline, which always predicts the largest class, or the mean. A warning on stderr says if the model is no "
         "better; the exit code is 0 then too.",
@@ -29,7 +29,9 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="what nnx train saved")
     parser.add_argument(
-        "data", metavar="DATA", help="FILE.csv, FOLDER/ of images, spiral, binary, sine or fashion-mnist"
+        "data",
+        metavar="DATA",
+        help="a table: FILE.csv (or .tsv, .parquet, .feather), FOLDER/ of images, spiral, binary, sine, fashion-mnist",
     )
     parser.add_argument("--folder", metavar="FOLDER", help="folder of the files of fashion-mnist")
     parser.add_argument(

@@ -38,8 +38,8 @@ def add(commands: Any) -> None:
     parser: Parser = commands.add_parser(
         "predict",
         usage="nnx predict [options] MODEL DATA...",
-        help="predict the target of each row of a CSV file, or the class of each image",
-        description="Predict the target of each row of a CSV file, which must have the columns that\n"
+        help="predict the target of each row of a table, or the class of each image",
+        description="Predict the target of each row of a table, which must have the columns that\n"
         "the model was trained on. The answer is a CSV table: the class and its\n"
         "probability, or a number. It has a header if the training table had one.\n"
         "For images, each row has the file's name, the class and its probability.",
@@ -55,7 +55,8 @@ def add(commands: Any) -> None:
         "data",
         nargs="*",
         metavar="DATA",
-        help="FILE.csv with the rows, - for standard input; a target column is ignored. Or images: files and folders",
+        help="a table: FILE.csv (or .tsv, .parquet, .feather), - for standard input; a target column is ignored. "
+        "Or images: files and folders",
     )
     option("-o", "--output", metavar="FILE", help="where to write the predictions, - for the screen (default)")
     option("--probabilities", action="store_true", help="write the probability of each class, one column per class")

@@ -49,6 +49,7 @@ def here(monkeypatch):
 # The table and the document
 
 
+@pytest.mark.long("times every kernel")
 @compiled
 def test_the_table_has_a_row_for_every_case_and_says_what_it_depends_on(backend):
     done = run(*QUICK, NNX_BACKEND=backend)
@@ -143,6 +144,7 @@ class Forgetful:
         return run
 
 
+@pytest.mark.few
 def test_a_cell_that_is_not_written_is_noticed(dtype):
     for case in CASES:
         if case.outputs and case.shape not in ("256x1024->1024", "1000x1000", "3000x512"):

@@ -775,6 +775,7 @@ def test_a_test_part_of_one_value_has_no_r_squared(tmp_path, flats):
     assert "\ntest      R² undefined (all targets are the same), mean absolute error " in done.stdout
 
 
+@pytest.mark.few
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 @pytest.mark.parametrize("arguments", [["info"], ["predict", "flats.model", "flats.csv"]])
 def test_output_that_cannot_be_written_is_one_sentence(files, arguments):
@@ -995,6 +996,7 @@ def test_every_schedule_trains_even_a_run_of_one_step(schedule, tmp_path, capsys
     assert model.optimizer.schedule is not None
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(("loss", "data"), [("hinge", "binary"), ("pinball", "sine"), ("logcosh", "sine")])
 def test_losses_that_suit_the_task_train(loss, data, tmp_path, capsys):
     model, _, _ = trained(tmp_path, capsys, data, "--samples", "30", "--epochs", "2", "--loss", loss)

@@ -415,6 +415,7 @@ def test_plans_of_any_shape_compute_what_conversion_computes(units, by_conversio
         assert_as_whole(found, by_conversion(trained, net, n=n, batch_size=batch_size), AFTER_FEW)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("number", range(len(NETS)), ids=lambda number: str(NETS[number]))
 def test_a_step_is_that_of_conversion(units, by_conversion, planned, number):
     net, dense = NETS[number], PENALTIES if number % 3 == 0 else {}

@@ -207,6 +207,7 @@ def test_batch_norms_train_as_on_the_book_path(planned, dtype, n):
     assert_alike(found, expected, 20 * TOLERANCE[dtype])
 
 
+@pytest.mark.few
 @each_dtype
 @pytest.mark.parametrize("clip_norm", [None, 0.1])
 def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch, dtype, clip_norm):

@@ -123,6 +123,7 @@ def dense_layers(model):
 # Each dense layer is what its definition makes of the arrays that it stores
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("net", [*NETS, *FEW], ids=str)
 @pytest.mark.parametrize("dense", [{}, PENALTIES], ids=["plain", "penalties"])
 def test_every_dense_layer_of_every_network_rounds_what_it_multiplies(planned, net, dense):

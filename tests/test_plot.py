@@ -282,6 +282,7 @@ def test_classes_are_drawn_in_natural_order_unless_somebody_chose_another():
     assert names_at(matrix(["9" * 5000, "a"]).yaxis)[1] == "a"
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("n_classes", [2, 10, 30])
 def test_a_confusion_matrix_has_room_for_long_names(n_classes):
     ax = matrix([f"a long name of a class, number {number}" for number in range(n_classes)])

@@ -98,7 +98,7 @@ def test_options_of_one_network_mean_one_network(capsys, given):
     )
 
 
-@pytest.mark.long("trains several times by the recipe")
+@pytest.mark.long("trains two networks to their end")
 def test_a_checkpoint_is_of_one_network(capsys):
     train(capsys, "pets.csv", "--target", "pet", "--checkpoint", "c", "--checkpoint-every", "400")
     train(capsys, "pets.csv", "--target", "pet", "--resume", "c")

@@ -140,7 +140,7 @@ def split_of(path):
     return [column.mean for column in nnx.Model.load(path).table.columns]
 
 
-@pytest.mark.long("trains many networks")
+@pytest.mark.long("trains four networks")
 def test_the_seed_is_for_the_weights_and_the_split_seed_for_the_split(capsys):
     found = {}
     zeros = ("--seed", "0", "--split-seed", "0")

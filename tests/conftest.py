@@ -2,10 +2,11 @@
 
 `pytest` runs each test on the best backend. Of a test with many cases it runs so few that each value of each parameter
 occurs: of 16 activations times 8 shapes times 2 dtypes some 16, not 256. Which these are depends on the cases' names
-alone. Of a test marked `few` a single case runs, of one marked `long` none. `pytest --cases all` runs all of this.
-`--backends two` adds few cases on other backends, drawn by the cases' names, and all cases of tests marked
-`every_backend`; `--backends all` runs every case on each. `make check` runs `pytest --cases all --backends two`, and
-`pytest` says at its end how many cases that adds. A test that is asked for by name (`file::test`) runs all its cases.
+alone. Of a test marked `few` a single case runs, of one marked `long` none. `pytest --cases rest` runs what that leaves
+out, `--cases all` both. `--backends two` adds few cases on other backends, drawn by the cases' names, and all cases of
+tests marked `every_backend`; `--backends all` runs every case on each. `make check` runs
+`pytest --cases rest --backends two`, and `pytest` says at its end how many cases that are. A test that is asked for by
+name (`file::test`) runs all its cases.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from nnx.engine import plan, segments
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--cases", choices=("few", "all"), default="few", help="how many cases of a test run (default: few)"
+        "--cases", choices=("few", "rest", "all"), default="few", help="which cases of a test run (default: few)"
     )
     parser.addoption(
         "--backends",
@@ -78,7 +79,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
         more = (len(BACKENDS) - 1) * len(cases) if every else len(fewest(cases, test, few))
     elif options.backends == "two" and len(backends) > 1 and not every:
         cases[:] = on_two(cases, backends, test, few)
-    kept = cases if options.cases == "all" or by_name(metafunc.config) else fewest(cases, test, few)
+    kept = cases
+    if options.cases == "few" and not by_name(metafunc.config):
+        kept = fewest(cases, test, few)
+    elif options.cases == "rest" and definition.get_closest_marker("long") is None:
+        best = [case for case in cases if own or case.params["backend"] == backends[0]]
+        ran = {case.id for case in fewest(best, test, few)}
+        kept = [case for case in cases if case.id not in ran]
     metafunc.config.stash[LEFT_OUT] += len(cases) - len(kept) + (more if len(BACKENDS) > 1 else 0)
     cases[:] = kept
 
@@ -94,8 +101,9 @@ def by_name(config: pytest.Config) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked `long`."""
-    if config.option.cases == "all" or by_name(config):
+    """Leave out what is marked `long`, and the shells of tests of which no case is left."""
+    items[:] = [item for item in items if hasattr(item, "callspec")]  # each case has its backend
+    if config.option.cases != "few" or by_name(config):
         return
     left = [item for item in items if item.get_closest_marker("long")]
     items[:] = [item for item in items if not item.get_closest_marker("long")]
@@ -118,7 +126,7 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if left := config.stash[LEFT_OUT]:
         terminalreporter.write_line(
-            f"Left out: some {left:,} more cases, which run in make check (--cases all --backends two)."
+            f"Left out: some {left:,} more cases, which run in make check (--cases rest --backends two)."
         )
 
 

@@ -309,7 +309,10 @@ class Flat(nnx.Activation_Linear):
 @pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("later", "found"),
-    [(np.zeros((9, 1, 2), np.int32), r"\(1, 2\) and int32"), (np.zeros((9, 2, 1)), r"\(2, 1\) and float64")],
+    [
+        (np.zeros((9, 1, 2), np.int32), r"\(1, 2\) and int32"),
+        (np.zeros((9, 2, 1), np.float64), r"\(2, 1\) and float64"),
+    ],
     ids=["shape", "dtype"],
 )
 def test_later_rows_fit_below_the_first_ones(data, later, found):

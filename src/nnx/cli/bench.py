@@ -309,7 +309,7 @@ def _show_table(description: dict[str, Any], rows: Iterable[Row]) -> None:
     ]
     for line in head:
         print(textwrap.fill(line, WIDTH, subsequent_indent=" " * 11 if "  " in line else ""))
-    print(f"\n{'':<43}{'numpy':>11}{about['backend']:>15}{'ratio':>10}")
+    print(f"\n{'':<43}{'numpy':>10}{' ' + about['backend']:>16}{'ratio':>10}")
     print(f"{'kernel':<28} {'shape':<14}{'min':>6}{'median':>7}{'min':>6}{'median':>7}{'min':>5}{'med.':>5}")
     measured = []
     for row in rows:

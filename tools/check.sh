@@ -2,8 +2,9 @@
 # What `python -m pytest -n auto` leaves out, and all that is no test: make check. Three rows of steps run side by side; each
 # step that fails is named at the end.
 #   suite     the cases that were left out on the best backend, few on others; NumPy's kernels after nnfs.init()
-#   builds    nothing compiled; plain C from the sdist; Clang; GCC's sanitizers
-#   others    the checkers, the examples, a share of make trust, the baseline's kernels with the oldest NumPy and scikit-learn
+#   builds    GCC's sanitizers; Clang
+#   others    the checkers; the examples; a share of make trust; the baseline's kernels with the oldest NumPy and scikit-learn;
+#             nothing compiled; plain C from the sdist
 # Steps that are named run alone: tools/check.sh checkers examples. Environments and outputs lie below build/check, or where
 # CHECK_DIR says.
 set -euo pipefail
@@ -131,8 +132,8 @@ chosen() { # ROW...: those of a row's steps that were asked for; all, if none wa
 }
 wanted=" ${*:+$* }"
 suite=($(chosen other_cases after_nnfs_init))
-builds=($(chosen sanitizers clang plain_c nothing_compiled))
-others=($(chosen checkers examples promises oldest_versions))
+builds=($(chosen sanitizers clang))
+others=($(chosen checkers examples promises oldest_versions nothing_compiled plain_c))
 all=("${suite[@]}" "${builds[@]}" "${others[@]}")
 for name in "$@"; do
     [[ " ${all[*]} " == *" $name "* ]] || { echo "There is no step $name." >&2; exit 2; }

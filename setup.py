@@ -1,7 +1,8 @@
 """The extension modules, their compiler flags, and an sdist that is the same wherever it is made.
 
 All that needs no code is in pyproject.toml. NNX_DISABLE_EXTENSIONS=1 builds no extension modules, and nnx computes with
-NumPy. It also does so where no compiler works, unless NNX_REQUIRE_EXTENSIONS=1 makes that an error.
+NumPy. It also does so where no compiler works, unless NNX_REQUIRE_EXTENSIONS=1 makes that an error. NNX_VARIANTS="avx2
+avx512" builds these variants alone.
 """
 
 import copy
@@ -30,6 +31,7 @@ KERNELS = "nnx._kernels.native"  # a folder without __init__.py: no tool that im
 # variants in it, whose import a processor without their instructions could not survive
 DISABLED = bool(os.environ.get("NNX_DISABLE_EXTENSIONS"))
 REQUIRED = bool(os.environ.get("NNX_REQUIRE_EXTENSIONS"))
+WANTED = os.environ.get("NNX_VARIANTS", "").split()  # of the variants, these alone; by default all
 
 #: What GCC and Clang are told beside a variant's own flags. With -ffast-math the whole process would flush subnormals.
 #: With -ffp-contract=fast the compiler would choose which products and sums become one instruction, and choose
@@ -294,6 +296,8 @@ def extensions() -> list[Extension]:
     x86 = platform.machine().lower() in ("x86_64", "amd64") and os.name == "posix"
     variants = WASM_VARIANTS if WASM else X86_VARIANTS if x86 else {"baseline": []}
     for variant, flags in variants.items():
+        if WANTED and variant not in WANTED:
+            continue
         for dtype in ("float32",) if variant in FLOAT32_ONLY else ("float32", "float64"):
             found.append(
                 Extension(

@@ -93,12 +93,13 @@ clang() {
     CC="$zig cc" LDSHARED="$zig cc -shared" python -m pip install -q -e "$place/clang.tree[test]"
     CLANG="$zig cc" python -m pytest -q -n auto --cases all --backends all "${kernel_tests[@]}" tests/test_c_source.py
 }
-sanitizers() { # the argument checks, the edges of plans and the files, on the best variant: compiling so takes long
-    local best=baseline variant
+sanitizers() { # the argument checks, the edges of plans and the files, on the best variant. Compiling so takes long: of the
+    # others there is the baseline alone, with which a test compares.
+    local variants=baseline variant
     for variant in avx2:avx2 avx512f:avx512 amx_bf16:'avx512 amx'; do
-        if grep -qsw "${variant%%:*}" /proc/cpuinfo; then best=${variant#*:}; fi
+        if grep -qsw "${variant%%:*}" /proc/cpuinfo; then variants="baseline ${variant#*:}"; fi
     done
-    NNX_VARIANTS=$best SANITIZE_DIR=$place/sanitize python=$python NNX_BACKEND=native PATH=$system_path bash tools/sanitize.sh -n auto --cases all \
+    NNX_VARIANTS=$variants SANITIZE_DIR=$place/sanitize python=$python NNX_BACKEND=native PATH=$system_path bash tools/sanitize.sh -n auto --cases all \
         tests/test_plan_binding.py tests/test_memory.py tests/test_bad_input.py tests/test_storage.py tests/test_plan_repeat.py \
         tests/test_matrix_units.py
 }

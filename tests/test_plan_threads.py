@@ -698,7 +698,7 @@ def test_the_interpreter_is_free_while_a_call_runs(compiled, monkeypatch):
     heart = threading.Thread(target=beat)
     heart.start()
     try:
-        build(CLASSIFIER).train(*data_for(CLASSIFIER, 50), epochs=3000, batch_size=15, print_every=None, threads=1)
+        build(CLASSIFIER).train(*data_for(CLASSIFIER, 50), epochs=30_000, batch_size=15, print_every=None, threads=1)
     finally:
         over.set()
         heart.join()

@@ -23,7 +23,7 @@ from nnx._base.widths import width_after
 from nnx.accuracy import Accuracy_Regression
 from nnx.activations import Activation_Softmax
 from nnx.embedding import check_order
-from nnx.engine import minimizing, plan, program, segments, training
+from nnx.engine import plan, program  # what only training needs is imported by `train` and `evaluate`
 from nnx.engine.classes import ClassWeight, checked_split, classes_of_rows, held_out_rows, weighed_by_class
 from nnx.engine.data_checks import (
     check_backward,
@@ -517,6 +517,8 @@ class Model:
         ``do_steps`` is called after all checks, in place of `training.train`. If the training is not to start, draw the
         seeds that nobody gave, in the order in which it would.
         """
+        from nnx.engine import minimizing, training
+
         self._again = None
         epochs, batch_size, print_every, validation_data, progress, shuffle, seed, check_finite, threads = options[:9]
         on_nonfinite, checkpoint, checkpoint_every, resume, precision = options[9:14]
@@ -662,6 +664,8 @@ class Model:
         dict
             ``{"loss": float, "accuracy": float}``.
         """
+        from nnx.engine import training
+
         where = "Model.evaluate"
         self._require(where, "loss", "accuracy")
         self._check_output(where, self.loss)
@@ -817,6 +821,8 @@ class Model:
         step = batch_size or max(1, len(samples))
         starts = range(0, max(1, len(samples)), step)
         with of_products(None):  # also if a layer asks that is itself in a model in training
+            from nnx.engine import segments
+
             return np.concatenate([segments.forward(self, samples[i : i + step]) for i in starts])
 
     def _predict_members(self, where: str, X: ArrayLike, batch_size: int | None, threads: int | None) -> Array:
@@ -1301,6 +1307,8 @@ class Model:
         precision : str, optional
             As in `train`. With "bfloat16", also say whether the processor's matrix units compute products in bfloat16.
         """
+        from nnx.engine import training
+
         where = "Model.explain"
         self._require(where, "loss", "optimizer", "accuracy")
         bfloat16 = precision is not None and checked_precision(where, precision, dtype_of(self)) == "bfloat16"

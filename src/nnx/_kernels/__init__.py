@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from nnx._base import config
-from nnx._kernels import _arrays, _numpy
 
 __all__ = [
     "DirectCall",
@@ -65,6 +64,8 @@ built, usable = _find()
 def load(name: str) -> Any:
     """Return the module of a usable backend, ready for calls."""
     if name == "numpy":
+        from nnx._kernels import _numpy  # a dozen modules, which nobody waits for where the kernels are compiled
+
         return _numpy
     binding = _binding()
     binding.use(name.removeprefix("native-"))
@@ -114,7 +115,9 @@ if TYPE_CHECKING:
     )
 else:
     backend = load(name)
-    arrays = _binding() or _arrays
+    arrays = _binding()
+    if arrays is None:
+        from nnx._kernels import _arrays as arrays
     DirectCall = arrays.DirectCall
     alike, attributes = arrays.alike, arrays.attributes
     empty, empty_like = arrays.empty, arrays.empty_like

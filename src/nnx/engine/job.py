@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from nnx._base.network import Network
 from nnx._base.random import Order
 from nnx._base.typing import Array
 from nnx.engine.history import History
-from nnx.engine.lbfgs import Memory
 from nnx.optimizers import Rule
+
+if TYPE_CHECKING:
+    from nnx.engine.lbfgs import Memory
 
 Value = TypeVar("Value")
 

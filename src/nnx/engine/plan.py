@@ -10,7 +10,7 @@ import functools
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -21,12 +21,14 @@ from nnx._base.interrupt import Interrupt
 from nnx._base.network import Network
 from nnx._base.typing import Array
 from nnx.accuracy import Accuracy_Categorical, Accuracy_Regression
-from nnx.callbacks import EarlyStopping, learnt
 from nnx.embedding import columns_of_categories
 from nnx.engine import divergence, program
 from nnx.engine.history import History
 from nnx.engine.job import Data, EndEpoch, Job, Keep
 from nnx.errors import RankError
+
+if TYPE_CHECKING:
+    from nnx.callbacks import EarlyStopping
 
 #: How long a compiled call lasts, about: in between, Ctrl-C is answered and figures are shown.
 CALL_SECONDS = 0.05
@@ -584,6 +586,8 @@ class Epochs:
         evaluation = None if run.evaluation is None else run.evaluation.native
         if stopping is None:
             return cls(_kernels.backend.Epochs(run.native, evaluation, None, []), None, {})  # type: ignore[attr-defined]
+        from nnx.callbacks import learnt
+
         arrays = learnt(run.model) if stopping.restore_best else {}
         if not all(array.flags.carray for array in arrays.values()):
             return None

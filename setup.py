@@ -65,12 +65,13 @@ X86_VARIANTS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma"],
     "avx512": AVX512,
-    "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
+#: What multiplies in bfloat16 by blocks, apart from the variants: matrix units, for use with avx512, and what stands in
+#: for them in tests.
+X86_UNITS = {"plain": [], "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]}
 #: WebAssembly has one variant: whatever runs Pyodide has vectors of 16 bytes.
 WASM = sysconfig.get_platform().endswith("wasm32")
 WASM_VARIANTS = {"baseline": ["-msimd128"]}
-FLOAT32_ONLY = ("amx",)  # matrix units multiply nothing wider: for float64, the best of the others serves
 
 DIRECTIVES = {
     "language_level": 3,
@@ -282,7 +283,7 @@ def normalized(member: tarfile.TarInfo, time: int) -> tarfile.TarInfo:
 
 
 def extensions() -> list[Extension]:
-    """Return the binding layer, and a module for each variant and float type."""
+    """Return the binding layer, a module for each variant and float type, and those for blocks."""
     if DISABLED:
         return []
     found = [
@@ -296,19 +297,23 @@ def extensions() -> list[Extension]:
     x86 = platform.machine().lower() in ("x86_64", "amd64") and os.name == "posix"
     variants = WASM_VARIANTS if WASM else X86_VARIANTS if x86 else {"baseline": []}
     for variant, flags in variants.items():
-        if WANTED and variant not in WANTED:
-            continue
-        for dtype in ("float32",) if variant in FLOAT32_ONLY else ("float32", "float64"):
-            found.append(
-                Extension(
-                    f"{KERNELS}.{variant}_{dtype}",
-                    ["src/nnx/_kernels/native/kernels.pyx"],
-                    define_macros=[("NNX_DOUBLE", "1")] * (dtype == "float64"),
-                    extra_compile_args=flags,
-                    optional=not REQUIRED,
-                )
-            )
+        if not WANTED or variant in WANTED:
+            found += [kernels(f"{variant}_{dtype}", "kernels", flags, dtype) for dtype in ("float32", "float64")]
+    for kind, flags in (X86_UNITS if x86 else {"plain": variants["baseline"]}).items():
+        if not WANTED or kind in (*WANTED, "plain"):
+            found.append(kernels(f"units_{kind}", "units", flags))
     return found
+
+
+def kernels(name: str, source: str, flags: list[str], dtype: str = "float32") -> Extension:
+    """Return a module of compiled kernels."""
+    return Extension(
+        f"{KERNELS}.{name}",
+        [f"src/nnx/_kernels/native/{source}.pyx"],
+        define_macros=[("NNX_DOUBLE", "1")] * (dtype == "float64"),
+        extra_compile_args=flags,
+        optional=not REQUIRED,
+    )
 
 
 if DISABLED and REQUIRED:

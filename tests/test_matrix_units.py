@@ -353,6 +353,7 @@ def test_the_units_and_what_stands_in_for_them_have_the_same_bits(real_units, pl
         "dense": PENALTIES if number % 3 == 0 else {},
         "epochs": 3,
         "batch_size": (7, 32, 33, None)[number % 4],
+        "on_nonfinite": "ignore",  # one of them diverges
     }
     found = bits(trained(net, optimizer, **arguments))
     assert found == bits(of_backend("native-avx512", trained, net, optimizer, **arguments))
@@ -364,7 +365,8 @@ def test_float32_has_the_bits_of_avx512(real_units, number):
     net, optimizer = NETS[number], list(OPTIMIZERS)[number % 5]
 
     def in_float32():
-        return bits(train(build(net, optimizer, dtype="float32"), *data_for(net, 50), epochs=3, batch_size=16))
+        model = build(net, optimizer, dtype="float32")
+        return bits(train(model, *data_for(net, 50), epochs=3, batch_size=16, on_nonfinite="ignore"))  # one diverges
 
     assert in_float32() == of_backend("native-avx512", in_float32)
 

@@ -33,8 +33,13 @@ __all__ = [
     "writable",
 ]
 
-#: What the native backend may be compiled for, best first.
-VARIANTS = ("amx", "avx512", "avx2", "baseline")
+#: What the native backend may be compiled for, best first, and modules that it needs.
+VARIANTS = {
+    "amx": ("units_amx", "avx512_float32"),
+    "avx512": ("avx512_float32",),
+    "avx2": ("avx2_float32",),
+    "baseline": ("baseline_float32",),
+}
 
 
 def _binding() -> Any:
@@ -46,12 +51,14 @@ def _binding() -> Any:
     return _native
 
 
+def _is_built(module: str) -> bool:
+    return find_spec(f"nnx._kernels.native.{module}") is not None
+
+
 def _find() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the backends that this installation has, and those of them that this processor can run; best first."""
     binding = _binding()
-    variants = [
-        v for v in VARIANTS if binding is not None and find_spec(f"nnx._kernels.native.{v}_float32") is not None
-    ]
+    variants = [v for v, modules in VARIANTS.items() if binding is not None and all(map(_is_built, modules))]
     return (
         (*[f"native-{v}" for v in variants], "numpy"),
         (*[f"native-{v}" for v in variants if binding.offers(v)], "numpy"),

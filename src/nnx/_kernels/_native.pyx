@@ -35,6 +35,9 @@ cdef enum:
 
 #: The tables of the variant in use, for float32 and float64.
 cdef Kernels *tables[2]
+#: What multiplies in blocks on matrix units, if the variant in use has it; and plain C, while a test lets it do so.
+cdef const Units *units = NULL
+cdef const Units *plain_units = NULL
 
 
 cdef extern from "processor.h" nogil:
@@ -54,25 +57,35 @@ def offers(str variant not None):
 
 def use(str variant not None):
     """Take the kernels of a variant (``"avx2"``) from now on."""
-    cdef Py_ssize_t layouts[N_LAYOUTS]
-    cdef Kernels *found[2]
+    cdef void *floats
+    cdef void *doubles
+    cdef void *blocks = NULL
+    global units
     if not offers(variant):
         raise ImportError(f"This processor lacks the instructions of the variant {variant!r}.")
-    names = [f"{variant}_float32", f"{'avx512' if variant == 'amx' else variant}_float64"]  # no units multiply doubles
-    modules = [importlib.import_module(f"nnx._kernels.native.{name}") for name in names]
+    vectors = variant
+    if variant == "amx":
+        vectors, blocks = "avx512", table_of("units_amx")
+    floats, doubles = table_of(f"{vectors}_float32"), table_of(f"{vectors}_float64")
+    tables[0], tables[1], units = <Kernels *> floats, <Kernels *> doubles, <const Units *> blocks
+
+
+cdef void *table_of(str name) except NULL:
+    """Return the table of a module of compiled kernels; its layouts come first."""
+    cdef Py_ssize_t layouts[N_LAYOUTS]
+    cdef void *table
+    module = importlib.import_module(f"nnx._kernels.native.{name}")
+    table = PyCapsule_GetPointer(module.table, "nnx._kernels")
     fill_layouts(layouts)
-    for i, module in enumerate(modules):
-        found[i] = <Kernels *> PyCapsule_GetPointer(module.table, "nnx._kernels")
-        if memcmp(found[i].layouts, layouts, sizeof(layouts)) != 0:
-            raise ImportError(f"{module.__name__} is of another build than {__name__}. Install nnx again.")
-    tables[0], tables[1] = found[0], found[1]
+    if memcmp(table, layouts, sizeof(layouts)) != 0:
+        raise ImportError(f"{module.__name__} is of another build than {__name__}. Install nnx again.")
+    return table
 
 
 cdef enum:
     NOT_ASKED = -1
 
 cdef int granted = NOT_ASKED  # whether the system lets this process use matrix units
-cdef bint plain_units = False  # whether plain C stands in for them
 
 
 def matrix_units():
@@ -83,7 +96,7 @@ def matrix_units():
     global granted
     if not has_matrix_units():
         return False, "no matrix units were found", False
-    if not kernels_in_use(cnp.NPY_FLOAT).has_matrix_units:
+    if units is NULL:
         return False, "the kernels in use are not those for matrix units", False
     if granted == NOT_ASKED:
         granted = ask_for_matrix_units()
@@ -95,12 +108,14 @@ def matrix_units():
 def _use_plain_units(bint wanted):
     """Let plain C stand in for matrix units in plans that are made from now on: for tests on any processor."""
     global plain_units
-    plain_units = wanted
+    plain_units = <const Units *> table_of("units_plain") if wanted else NULL
 
 
-cdef bint has_units():
-    """Return whether products of a new plan in bfloat16 are done in blocks."""
-    return tables[0].takes_blocks and (matrix_units()[0] or plain_units and not tables[0].has_matrix_units)
+cdef const Units *units_of_plans() except? NULL:
+    """Return what does products of a new plan in bfloat16 in blocks; NULL if vector units do them."""
+    if matrix_units()[0]:
+        return units
+    return plain_units if units is NULL else NULL
 
 
 include "native/argument_checks.pxi"
@@ -445,7 +460,7 @@ def _block_product(name, left, right, result):
     ``result := left · right`` for an output, ``left · rightᵀ`` for dinputs, ``leftᵀ · right`` for dweights.
     """
     cdef str where = "_block_product"
-    cdef Kernels *kernels = kernels_in_use(cnp.NPY_FLOAT)
+    cdef const Units *multiplier
     cdef Way way = _WAYS[name]
     cdef cnp.ndarray x = matrix(where, "left", left, cnp.NPY_FLOAT, ANY, ANY)
     cdef int across = 0 if way == DWEIGHTS else 1
@@ -463,13 +478,14 @@ def _block_product(name, left, right, result):
     check_writable(where, "result", result)
     if depth == 0:
         raise ValueError(f"{where}: left and right must have a dimension of at least 1 in common, got 0.")
-    if kernels.has_matrix_units and not matrix_units()[0]:
+    if units is not NULL and not matrix_units()[0]:
         raise RuntimeError(f"{where}: {matrix_units()[1]}.")
+    multiplier = units if units is not NULL else <const Units *> table_of("units_plain")
     x, y = apart(x, out), apart(y, out)
     scratch = take(2 * blocks_space(rows, depth) + blocks_space(depth, columns) + GROUP * BLOCK_SIZE * sizeof(float))
     with nogil:
         mode = enter_kernels()
-        kernels.block_product(way, data(x), data(y), data(out), rows, depth, columns, <char *> scratch)
+        multiplier.product(way, data(x), data(y), data(out), rows, depth, columns, <char *> scratch)
         leave_kernels(mode)
     give(scratch)
     give_back(result, out)

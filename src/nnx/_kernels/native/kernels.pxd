@@ -302,13 +302,16 @@ cdef inline Py_ssize_t block_gradient_space(Py_ssize_t n_out) noexcept nogil:
     cdef Py_ssize_t numbers = 2 * BLOCK * panel_columns(n_out) + blocks_in(n_out) * BLOCK
     return numbers * <Py_ssize_t> sizeof(float) + DEPTH * BLOCK_SIZE * <Py_ssize_t> sizeof(uint16_t)
 
+cdef struct Units  # below
+
 cdef struct Blocks:
     # A dense stage's matrices in bfloat16 for matrix units, block by block (matrix_units.h). Lines, and pairs of a
     # transpose, lie row of blocks after row of blocks, pairs column of blocks after column of blocks: what a product
     # multiplies follows each other.
+    const Units *units  # what multiplies them; NULL if the stage's products are not done in blocks
     Py_ssize_t rows  # of the batch, in blocks
     uint16_t *inputs  # lines
-    uint16_t *weights  # pairs; NULL if the stage's products are not done in blocks
+    uint16_t *weights  # pairs
     uint16_t *turned_weights  # pairs of the transpose: for the gradient of the inputs
     uint16_t *dvalues  # lines: for the gradient of the inputs
     uint16_t *paired_dvalues  # pairs: for the gradient of the weights
@@ -438,6 +441,10 @@ cdef inline bint has_parameters(const Stage *stage) noexcept nogil:
         or is_of_members(stage)
     )
 
+cdef inline bint wants_gradients(const Stage *stage) noexcept nogil:
+    """Return whether a stage has parameters of which anybody needs the gradients."""
+    return has_parameters(stage) and (stage.trained or stage.weights.gradients is not NULL)
+
 cdef inline bint is_encoding(const Stage *stage) noexcept nogil:
     """Return whether a stage has nothing but edges or factors, and gives more columns than it takes."""
     return stage.kind == PIECEWISE_LINEAR or stage.kind == THERMOMETER or stage.kind == COMBINATIONS
@@ -461,7 +468,7 @@ cdef struct Net:
     bint apart  # predictions are what each member says, not their mean
     bint batched_lanes  # `lanes_step` does it all
     bint bfloat16  # dense stages round what they multiply
-    bint units  # matrix units do so
+    const Units *units  # matrix units, or plain C in their place, do so; NULL: vector units
     bint records  # figures are recorded
     bint stops  # before a step's update, if its loss is not finite
     bint penalty_per_sample  # a step's penalties are divided by the weight of its rows
@@ -595,21 +602,48 @@ ctypedef void (*block_product_t)(
     Way, const void *, const void *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, char *
 ) noexcept nogil
 
+ctypedef void (*turn_t)() noexcept nogil
+ctypedef void (*keep_rows_t)(const Stage *, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+ctypedef void (*convert_weights_t)(const Stage *, Py_ssize_t, Py_ssize_t) noexcept nogil
+ctypedef void (*forward_blocks_t)(
+    const Stage *, const Stage *, void *, Py_ssize_t, Py_ssize_t, void *
+) noexcept nogil
+ctypedef void (*backward_blocks_t)(
+    const Stage *, const Stage *, void *, const void *, Py_ssize_t, Py_ssize_t, void *
+) noexcept nogil
+ctypedef void (*train_lines_t)(
+    const Net *, Parameter *, Py_ssize_t, void *, const Lines *, bint, const void *
+) noexcept nogil
+ctypedef void (*train_blocks_t)(
+    const Net *, Stage *, Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, const void *, void *, train_lines_t
+) noexcept nogil
+
 cdef enum:
-    N_LAYOUTS = 10
+    N_LAYOUTS = 11
+
+cdef struct Units:
+    # What multiplies float32 matrices in bfloat16, block by block: matrix units, or plain C in their place.
+    Py_ssize_t layouts[N_LAYOUTS]  # first of all: what `fill_layouts` writes
+    turn_t begin  # before a thread's first product
+    turn_t end  # after its last one
+    keep_rows_t keep_inputs
+    keep_rows_t keep_dvalues
+    convert_weights_t convert_weights
+    forward_blocks_t forward
+    backward_blocks_t backward
+    train_blocks_t train
+    block_product_t product
 
 cdef inline void fill_layouts(Py_ssize_t *layouts) noexcept nogil:
     """Write the sizes of all structs that the binding layer and the kernels share: modules of two builds differ."""
     layouts[0], layouts[1], layouts[2] = sizeof(Kernels), sizeof(Net), sizeof(Stage)
     layouts[3], layouts[4] = sizeof(Progress), sizeof(Meeting)
     layouts[5], layouts[6], layouts[7] = sizeof(Activation), sizeof(Loss), sizeof(Rule)
-    layouts[8], layouts[9] = sizeof(Search), sizeof(Group)
+    layouts[8], layouts[9], layouts[10] = sizeof(Search), sizeof(Group), sizeof(Units)
 
 cdef struct Kernels:
     Py_ssize_t layouts[N_LAYOUTS]  # first of all: what `fill_layouts` writes
     Py_ssize_t product_scratch  # bytes
-    bint takes_blocks  # whether there are products in blocks, on matrix units or in plain C
-    bint has_matrix_units  # whether they are done by matrix units
     dense_forward_t dense_forward
     dense_backward_weights_t dense_backward_weights
     dense_backward_biases_t dense_backward_biases
@@ -621,7 +655,6 @@ cdef struct Kernels:
     map_one_t round_bfloat16  # float32 only
     map_two_t multiply
     vector_function_t vector_function
-    block_product_t block_product  # float32 only
     const Activation *activations
     int n_activations
     prelu_forward_t prelu_forward

@@ -35,9 +35,7 @@ include "products/tiles.pxi"
 include "products/few_columns.pxi"
 include "products/dense.pxi"
 include "products/peak.pxi"
-include "products/blocks.pxi"
 include "plans/weight_gradients.pxi"
-include "plans/block_gradients.pxi"
 include "plans/lines_forward.pxi"
 include "plans/steps.pxi"
 include "plans/partial_gradients.pxi"
@@ -98,47 +96,8 @@ cdef void vector_function(int which, const real_t *x, real_t *result, Py_ssize_t
         map_parts(normal_pdf, x, result, n)
 
 
-cdef void block_product(
-    Way way,
-    const real_t *left,  # (rows, depth) or, for DWEIGHTS, (depth, rows) in
-    const real_t *right,  # (depth, columns) or, for DINPUTS, (columns, depth) in
-    real_t *result,  # (rows, columns) out
-    Py_ssize_t rows,
-    Py_ssize_t depth,
-    Py_ssize_t columns,
-    char *scratch,  # for both factors in blocks, then GROUP times (BLOCK, BLOCK) numbers, then the left factor again
-) noexcept nogil:
-    """``result := left · right``, in bfloat16, from blocks in the orders that a plan uses. For tests."""
-    cdef uint16_t *left_blocks = <uint16_t *> scratch
-    cdef uint16_t *right_blocks = <uint16_t *> (scratch + blocks_space(rows, depth))
-    cdef real_t *sums = <real_t *> (scratch + blocks_space(rows, depth) + blocks_space(depth, columns))
-    cdef uint16_t *lines = <uint16_t *> (sums + GROUP * BLOCK_SIZE)
-    cdef BlockProduct product
-    cdef Py_ssize_t i, k
-    if way == DWEIGHTS:
-        convert(left, 0, depth, rows, blocks_in(depth), lines, NULL, NULL)
-        for i in range(blocks_in(rows)):
-            for k in range(blocks_in(depth)):
-                transpose_lines(block_of(lines, blocks_in(rows), k, i), block_of(left_blocks, blocks_in(depth), i, k))
-    else:
-        convert(left, 0, rows, depth, 0, left_blocks, NULL, NULL)
-    if way == DINPUTS:
-        convert(right, 0, columns, depth, 0, NULL, NULL, right_blocks)
-    else:
-        convert(right, 0, depth, columns, blocks_in(depth), NULL, right_blocks, NULL)
-    product.stage, product.next, product.result, product.gate = NULL, NULL, result, NULL
-    product.first, product.rows, product.columns, product.pieces = 0, rows, columns, 2
-    units_begin()
-    multiply_blocks(DINPUTS, &product, left_blocks, right_blocks, blocks_in(depth), sums)  # which adds no biases
-    units_end()
-
-
-if SIDE_OF_BLOCKS != BLOCK:
-    raise ImportError("BLOCK must be the same in kernels.pxd and in matrix_units.h.")
-
 fill_layouts(addresses.layouts)
 addresses.product_scratch = PRODUCT_SCRATCH
-addresses.takes_blocks, addresses.has_matrix_units = TAKES_BLOCKS, HAS_MATRIX_UNITS
 addresses.dense_forward = <dense_forward_t> dense_forward
 addresses.dense_backward_weights = <dense_backward_weights_t> dense_backward_weights
 addresses.dense_backward_biases = <dense_backward_biases_t> dense_backward_biases
@@ -150,7 +109,6 @@ addresses.dropout_mask = <dropout_mask_t> dropout_mask
 addresses.round_bfloat16 = <map_one_t> round_bfloat16
 addresses.multiply = <map_two_t> multiply
 addresses.vector_function = <vector_function_t> vector_function
-addresses.block_product = <block_product_t> block_product if TAKES_BLOCKS else NULL
 addresses.activations, addresses.n_activations = activations, n_activations
 addresses.prelu_forward = <prelu_forward_t> prelu_forward
 addresses.prelu_backward_inputs = <prelu_backward_inputs_t> prelu_backward_inputs

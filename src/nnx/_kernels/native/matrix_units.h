@@ -1,5 +1,5 @@
 /* Products of bfloat16 matrices, 32 x 32 x 32 at a time, on the processor's matrix units (Intel's AMX) or in plain C with the
- * same bits. Only float32 kernels use it.
+ * same bits.
  *
  * A *block* is 32 x 32 numbers of a matrix M in bfloat16, 2 KB in one piece: two tiles, each of 16 rows of 64 bytes. The left
  * factor of a product needs its numbers in another order than the right one:
@@ -18,13 +18,7 @@
 #define TILE 16
 #define TILE_SIZE (TILE * BLOCK)
 
-#ifdef NNX_DOUBLE
-#define TAKES_BLOCKS 0
-#else
-#define TAKES_BLOCKS 1
-#endif
-
-#if defined(__AMX_BF16__) && defined(__AMX_TILE__) && defined(__AVX512BF16__) && !defined(NNX_PLAIN) && !defined(NNX_DOUBLE)
+#if defined(__AMX_BF16__) && defined(__AMX_TILE__) && defined(__AVX512BF16__) && !defined(NNX_PLAIN)
 #define HAS_MATRIX_UNITS 1
 #else
 #define HAS_MATRIX_UNITS 0

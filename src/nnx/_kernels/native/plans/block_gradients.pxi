@@ -19,7 +19,9 @@ cdef struct Due:
     int done
 
 
-cdef void update_piece(const Net *net, Stage *stage, Due *due, const vec *constants) noexcept nogil:
+cdef void update_piece(
+    const Net *net, Stage *stage, Due *due, const void *constants, train_lines_t train_lines
+) noexcept nogil:
     """Update some more rows or, when all are, convert another block of the new weights."""
     cdef Lines lines = due.lines
     cdef Py_ssize_t row = due.done // due.across * due.piece_rows, column = due.done % due.across * PIECE
@@ -41,7 +43,8 @@ cdef void train_panel(
     Py_ssize_t i,  # the first of BLOCK rows
     Py_ssize_t j,  # the first of BLOCK_COLUMNS columns
     Py_ssize_t depth,  # of the batch, in blocks
-    const vec *constants,  # of the optimizer's rule
+    const void *constants,  # of the optimizer's rule
+    train_lines_t train_lines,
     real_t *gradients,  # scratch: twice (BLOCK, panel_columns)
     uint16_t *left,  # scratch: DEPTH blocks
     Due *due,  # in and out: what is updated meanwhile, and what is left to update
@@ -71,7 +74,7 @@ cdef void train_panel(
                 sums_add(&sums, left + (k - low) * BLOCK_SIZE, right + k * BLOCK_SIZE)
                 step += 1
                 while due.done * steps < due.pieces * step:
-                    update_piece(net, stage, due, constants)
+                    update_piece(net, stage, due, constants, train_lines)
             sums_store(&sums, <float *> target + b * BLOCK, wide * BLOCK)
         low = high
     due.gradients, due.i, due.j = target, i, j
@@ -90,27 +93,29 @@ cdef void train_blocks(
     Py_ssize_t first,  # of the rows of the weights: a multiple of BLOCK
     Py_ssize_t end,
     Py_ssize_t rows,  # of the batch
-    const vec *constants,  # of the optimizer's rule, for weights
-    const vec *bias_constants,
+    const void *constants,  # of the optimizer's rule, for weights
+    const void *bias_constants,
     real_t *gradients,  # scratch, `block_gradient_space` bytes
+    train_lines_t train_lines,  # what completes gradients and updates values: that of the kernels in use
 ) noexcept nogil:
     """Compute the gradients of some rows of the weights, and of the biases if the first is one; update them."""
     cdef real_t *sums = gradients + 2 * BLOCK * panel_columns(stage.n_out)
     cdef uint16_t *left = <uint16_t *> (sums + blocks_in(stage.n_out) * BLOCK)
     cdef Py_ssize_t depth = blocks_in(rows), i, j = 0
+    cdef Lines biases = one_line(stage.n_out)
     cdef Due due
     due.gradients, due.pieces, due.done = NULL, 0, 0
     while j < stage.n_out:
         i = first
         while i < end:
-            train_panel(net, stage, i, j, depth, constants, gradients, left, &due)
+            train_panel(net, stage, i, j, depth, constants, train_lines, gradients, left, &due)
             i += BLOCK
         j += BLOCK_COLUMNS
     while due.done < due.pieces:
-        update_piece(net, stage, &due, constants)
+        update_piece(net, stage, &due, constants, train_lines)
     if first == 0 and end > 0:
         sum_dvalues(stage, rows, sums)
-        train_values(net, &stage.biases, 0, sums, stage.n_out, stage.trained, bias_constants)
+        train_lines(net, &stage.biases, 0, sums, &biases, stage.trained, bias_constants)
 
 
 cdef void sum_dvalues(const Stage *stage, Py_ssize_t rows, real_t *sums) noexcept nogil:

@@ -88,7 +88,7 @@ cdef class Chain:
         pair_forks(&self.net)
         self.net.members = members[len(members) - 1]
         self.net.bfloat16 = bfloat16
-        self.net.units = bfloat16 and self.number == cnp.NPY_FLOAT and has_units()
+        self.net.units = units_of_plans() if bfloat16 and self.number == cnp.NPY_FLOAT else NULL
         self.net.n_in, self.net.n_out = self.stages[0].n_in, self.stages[n - 1].n_out
         self.net.scratch_size = (self.kernels.product_scratch + need + ALIGNMENT) // ALIGNMENT * ALIGNMENT
         self.net.private_size = self.net.scratch_size + self.kernels.forward_space(&self.net)

@@ -47,7 +47,7 @@ cdef Py_ssize_t lay_out_partials(Net *net, Py_ssize_t batch) noexcept nogil:
     """Decide which stages have partial gradients, and where; return how many bytes all groups take."""
     cdef Py_ssize_t at = 0, rows = (batch + GROUPS - 1) // GROUPS, unit = row_unit(net)
     # Segments, which have no loss, and batch norms do not take each row through the step at once.
-    cdef bint fits = net.loss is not NULL and not net.n_batch_norms and not net.units
+    cdef bint fits = net.loss is not NULL and not net.n_batch_norms and net.units is NULL
     cdef Stage *stage
     cdef int s
     net.batch = batch

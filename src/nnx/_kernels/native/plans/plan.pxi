@@ -460,11 +460,13 @@ cdef inline void *within(char *memory, Py_ssize_t *at, Py_ssize_t size) noexcept
     return place
 
 
-cdef void place_blocks(Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) noexcept:
+cdef void place_blocks(
+    const Units *units, Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch
+) noexcept:
     """Give a dense stage's matrices in blocks their places."""
     cdef Blocks *blocks = &stage.blocks
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out
-    blocks.rows = blocks_in(batch)
+    blocks.units, blocks.rows = units, blocks_in(batch)
     blocks.inputs = <uint16_t *> within(memory, at, blocks_space(batch, n_in))
     blocks.weights = <uint16_t *> within(memory, at, blocks_space(n_in, n_out))
     blocks.turned_weights = <uint16_t *> within(memory, at, blocks_space(n_in, n_out))
@@ -608,7 +610,7 @@ cdef class Plan:
         if bfloat16 and self.number != cnp.NPY_FLOAT:
             raise TypeError(f"Plan: dtype must be float32 for bfloat16 products, got {self.dtype}.")
         self.bfloat16 = self.lean.bfloat16 = self.stored.bfloat16 = bfloat16
-        self.lean.units = self.stored.units = bfloat16 and has_units()
+        self.lean.units = self.stored.units = units_of_plans() if bfloat16 else NULL
         if loss is not None:
             self.lean.loss = self.stored.loss = loss_of(self.kernels, loss)
         check_chain(stages, self.lean.loss, combined)
@@ -710,7 +712,7 @@ cdef class Plan:
         for s in range(net.n_stages):
             stage = &net.stages[s]
             kernels_need = max(kernels_need, self.kernels.gradient_space(batch, stage.n_in, stage.n_out))
-            if net.units and stage.kind == DENSE:
+            if net.units is not NULL and stage.kind == DENSE:
                 kernels_need = max(kernels_need, block_gradient_space(stage.n_out))
             if is_of_members(stage):
                 kernels_need = max(kernels_need, member_space(stage, batch) * size)
@@ -760,8 +762,8 @@ cdef class Plan:
                 self._place_spline(stage, memory, &at, rows)
             if stage.kind == PERIODIC:
                 stage.wave_gradients = within(memory, &at, stage.weights.size * size)
-            if stage.kind == DENSE and net.units:
-                place_blocks(stage, memory, &at, rows)
+            if stage.kind == DENSE and net.units is not NULL:
+                place_blocks(net.units, stage, memory, &at, rows)
                 stage.fed = before is not NULL and before.kind == DENSE
                 if stage.fed:
                     before.feeds = True

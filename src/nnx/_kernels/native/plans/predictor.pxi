@@ -79,7 +79,8 @@ cdef class Predictor(Chain):
         cdef int s
         for s in range(self.n_stages):
             stage = &self.stages[s]
-            if self.net.units and stage.kind == DENSE:
+            if self.net.units is not NULL and stage.kind == DENSE:
+                stage.blocks.units = self.net.units
                 stage.blocks.weights = <uint16_t *> within(memory, &at, blocks_space(stage.n_in, stage.n_out))
                 stage.biases.values = within(memory, &at, stage.biases.size * size)
                 stage.fed = s > 0 and self.stages[s - 1].kind == DENSE
@@ -111,7 +112,7 @@ cdef class Predictor(Chain):
         if stage.kind == DENSE:
             weights, biases = values
             self._copy(&stage.biases, "biases", biases, 1, stage.n_out)
-            if self.net.units:
+            if self.net.units is not NULL:
                 source = matrix("Predictor", "weights", weights, self.number, stage.n_in, stage.n_out)
                 stage.weights.values = data(source)
                 self.kernels.pack_rows_of_weights(stage, 0, stage.n_in)

@@ -103,10 +103,10 @@ cdef void add_up_ranks(const Net *net, const Batch *batch, double loss, double h
 cdef Py_ssize_t train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int thread) noexcept nogil:
     """Do some steps of a run, as one of its threads; return the step before which it ended."""
     cdef Py_ssize_t end
-    if TAKES_BLOCKS and net.units:
-        units_begin()
+    if net.units is not NULL:
+        net.units.begin()
         end = do_steps(net, first_step, end_step, thread)
-        units_end()
+        net.units.end()
         return end
     return do_steps(net, first_step, end_step, thread)
 
@@ -196,10 +196,10 @@ cdef void do_part(Part part, const Net *net, Py_ssize_t rows, double rate) noexc
 
     What comes back stands in the last stage's `dvalues`, or `dinputs` if the loss's gradient is by these.
     """
-    if TAKES_BLOCKS and net.units:
-        units_begin()
+    if net.units is not NULL:
+        net.units.begin()
         do_part_of_step(part, net, rows, rate)
-        units_end()
+        net.units.end()
     else:
         do_part_of_step(part, net, rows, rate)
 
@@ -282,9 +282,9 @@ cdef void add_judged(const Net *net, Py_ssize_t number, Py_ssize_t hits) noexcep
 
 cdef void predict(const Net *net, const real_t *X, real_t *output, Py_ssize_t rows, char *scratch) noexcept nogil:
     """``output := what the network makes of X``; (rows, n_in) in, (rows, n_out) out."""
-    if TAKES_BLOCKS and net.units:
-        units_begin()
+    if net.units is not NULL:
+        net.units.begin()
         forward(net, X, output, rows, net.n_stages, scratch)
-        units_end()
+        net.units.end()
     else:
         forward(net, X, output, rows, net.n_stages, scratch)

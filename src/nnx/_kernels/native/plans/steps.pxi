@@ -12,16 +12,21 @@ cdef enum:
     FEWEST_ROWS_IN_BLOCKS = GROUP * BLOCK
 
 
+cdef inline bint has_blocks(const Stage *stage) noexcept nogil:
+    """Return whether a stage's products are done in blocks."""
+    return sizeof(real_t) == sizeof(float) and stage.blocks.units is not NULL
+
+
 cdef inline Py_ssize_t row_unit(const Net *net) noexcept nogil:
     """Return of what the number of samples that go together is a multiple."""
-    cdef Py_ssize_t unit = BLOCK if net.units else ROW_UNIT
-    return 1 if net.members % unit == 0 and not net.units else unit
+    cdef Py_ssize_t unit = BLOCK if net.units is not NULL else ROW_UNIT
+    return 1 if net.members % unit == 0 and net.units is NULL else unit
 
 
 cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:
     """Return how many samples go forward and back together: of a network without members, each is a row."""
-    cdef Py_ssize_t width = net.n_in, fewest = FEWEST_ROWS_IN_BLOCKS if net.units else FEWEST_ROWS, rows, s
-    cdef Py_ssize_t unit = row_unit(net)
+    cdef Py_ssize_t width = net.n_in, unit = row_unit(net), rows, s
+    cdef Py_ssize_t fewest = FEWEST_ROWS_IN_BLOCKS if net.units is not NULL else FEWEST_ROWS
     for s in range(net.n_stages):
         width += 2 * net.stages[s].n_out * net.stages[s].members
     rows = TILE_BYTES // (width * <Py_ssize_t> sizeof(real_t))
@@ -44,7 +49,7 @@ cdef Py_ssize_t forward_space(const Net *net) noexcept nogil:
     cdef Py_ssize_t space = (2 + net.n_levels) * rows_at_a_time(net) * widest(net) * <Py_ssize_t> sizeof(real_t)
     if net.members > 1:  # means that `judge` needs
         space += FEWEST_ROWS * net.n_out * <Py_ssize_t> sizeof(real_t)
-    return space + (2 * blocks_space(rows_at_a_time(net), widest(net)) if net.units else 0)
+    return space + (2 * blocks_space(rows_at_a_time(net), widest(net)) if net.units is not NULL else 0)
 
 
 cdef Py_ssize_t widest(const Net *net) noexcept nogil:
@@ -56,7 +61,7 @@ cdef Py_ssize_t widest(const Net *net) noexcept nogil:
     cdef int s
     for s in range(net.n_stages):
         own = net.stages[s].n_out
-        if net.units and net.members > 1:
+        if net.units is not NULL and net.members > 1:
             own = blocks_in(own) * BLOCK
         wide = max(wide, own * net.stages[s].members)
     return wide
@@ -95,8 +100,8 @@ cdef void forward_stage(
     cdef real_t *kept
     if has_blocks(stage):
         if not stage.fed:
-            keep_inputs(stage, inputs, first, rows)
-        forward_blocks(stage, stage + 1 if stage.feeds else NULL, output, first, rows, <real_t *> scratch)
+            stage.blocks.units.keep_inputs(stage, inputs, first, rows)
+        stage.blocks.units.forward(stage, stage + 1 if stage.feeds else NULL, output, first, rows, scratch)
     elif stage.kind == DENSE:
         dense_forward(
             rounded_rows(inputs, stage.rounded_inputs, first, rows, stage.n_in), factors_of(stage),
@@ -258,7 +263,7 @@ cdef void forward(
         return
     sides[0], sides[1] = side_of(net, 0, scratch), side_of(net, 1, scratch)
     forks = sides[1] + most * wide
-    if net.units:
+    if net.units is not NULL:
         forks += 2 * blocks_space(most, wide) // <Py_ssize_t> sizeof(real_t)
     while top < rows:
         high = min(most, rows - top)
@@ -298,7 +303,7 @@ cdef void take_rounded_inputs(
     cdef uint16_t *blocks = <uint16_t *> (sides[1] + most * wide)
     cdef Py_ssize_t apart = blocks_space(most, wide) // <Py_ssize_t> sizeof(uint16_t)
     own[0] = net.stages[s]
-    if net.units:
+    if net.units is not NULL:
         own[0].blocks.inputs = blocks + s % 2 * apart
     elif own[0].kind == DENSE:
         own[0].rounded_inputs = sides[(s + 1) % 2]
@@ -573,9 +578,9 @@ cdef void backward_dense(
     """Take some rows' gradient back through a dense stage, and keep what the gradients of its weights need."""
     if has_blocks(stage):
         if not stage.feeds:
-            keep_dvalues(stage, dvalues, first, rows)
+            stage.blocks.units.keep_dvalues(stage, dvalues, first, rows)
         if dinputs is not NULL:
-            backward_blocks(stage, stage - 1 if stage.fed else NULL, dinputs, gate, first, rows, scratch)
+            stage.blocks.units.backward(stage, stage - 1 if stage.fed else NULL, dinputs, gate, first, rows, scratch)
         return
     dvalues = rounded_rows(dvalues, stage.rounded_dvalues, first, rows, stage.n_out)
     if stage.rounded_inputs is not NULL:
@@ -806,7 +811,7 @@ cdef Py_ssize_t train_rows(
 
 cdef inline Py_ssize_t share_of(const Net *net, Py_ssize_t rows) noexcept nogil:
     """Return how many rows of a batch each thread takes, at most."""
-    cdef Py_ssize_t least = net.group_rows if net.group_rows else BLOCK if net.units else SHARED_UNIT
+    cdef Py_ssize_t least = net.group_rows if net.group_rows else BLOCK if net.units is not NULL else SHARED_UNIT
     cdef Py_ssize_t unit = net.progress.n_threads * least
     return (rows + unit - 1) // unit * least
 
@@ -1000,7 +1005,7 @@ cdef void pack_rows_of_weights(const Stage *stage, Py_ssize_t first, Py_ssize_t 
     if has_blocks(stage):
         for i in range(first // BLOCK, blocks_in(first + rows)):
             for j in range(blocks_in(stage.n_out)):
-                convert_weights(stage, i * BLOCK, j * BLOCK)
+                stage.blocks.units.convert_weights(stage, i * BLOCK, j * BLOCK)
         return
     if stage.weights.rounded is not NULL:
         round_bfloat16(
@@ -1044,9 +1049,9 @@ cdef void train_stage(
     cdef bint sums_biases  # whoever has the first row panel adds up the gradients of the biases on the way
     cdef Py_ssize_t i, end
     if has_blocks(stage):
-        train_blocks(
+        stage.blocks.units.train(
             net, stage, first_row_of(net, stage, thread), first_row_of(net, stage, thread + 1), rows, constants,
-            constants + biases_at(net), gradients,
+            constants + biases_at(net), gradients, <train_lines_t> train_lines,
         )
         return
     if stage.rounded_inputs is not NULL:

@@ -19,11 +19,6 @@ cdef inline Py_ssize_t batch_of(const Net *net, const Stage *stage) noexcept nog
     return net.batch * stage.members
 
 
-cdef inline bint wants_gradients(const Stage *stage) noexcept nogil:
-    """Return whether a stage has parameters of which anybody needs the gradients."""
-    return has_parameters(stage) and (stage.trained or stage.weights.gradients is not NULL)
-
-
 # What a dense stage multiplies, which is rounded first where it shall compute in bfloat16 and there are no matrix units
 
 

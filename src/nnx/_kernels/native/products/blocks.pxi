@@ -2,8 +2,6 @@
 # and the sums of each block are finished while they are in L1.
 
 cdef extern from "matrix_units.h" nogil:
-    const bint TAKES_BLOCKS
-    const bint HAS_MATRIX_UNITS
     const int SIDE_OF_BLOCKS "BLOCK"
     ctypedef struct Sums:
         pass
@@ -20,11 +18,6 @@ cdef extern from "matrix_units.h" nogil:
     void transpose_lines(const uint16_t *lines, uint16_t *turned)
     void gate_by_lines(float *block, const uint16_t *lines, int rows)
     void add_pairs(const uint16_t *pairs, int rows, float *sums)
-
-
-cdef inline bint has_blocks(const Stage *stage) noexcept nogil:
-    """Return whether a stage's products are done in blocks."""
-    return TAKES_BLOCKS and stage.blocks.weights is not NULL
 
 
 cdef inline uint16_t *block_of(uint16_t *blocks, Py_ssize_t line, Py_ssize_t i, Py_ssize_t j) noexcept nogil:

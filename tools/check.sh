@@ -58,39 +58,47 @@ oldest_versions() {
         --ignore=tests/test_numbers.py --ignore=tests/test_products.py --ignore=tests/test_program.py --ignore=tests/test_rules.py
 }
 
-# Other builds. Each compiles in a copy of the sources: compilers leave objects behind, which the next would take for its own.
+# Other builds. Each has a folder of its own, where Python finds it before that of the environment: what the tests need is
+# there already.
 
 kernel_tests=(tests/test_kernels.py tests/test_products.py tests/test_memory.py tests/test_known_answers.py tests/test_matrix_units.py)
 
-copy() { # NAME: a copy of the sources
-    rm -rf "$place/$1.tree"
-    mkdir "$place/$1.tree"
-    tar c --exclude='*.so' --exclude=__pycache__ setup.py pyproject.toml MANIFEST.in README.md LICENSE src | tar x -C "$place/$1.tree"
+build() { # NAME [SDIST]: from an sdist, or a copy of the sources: compilers leave objects behind, which others would take for theirs
+    local sources=${2:-$place/$1.tree}
+    rm -rf "$place/$1" "$place/$1.tree"
+    if (($# == 1)); then
+        mkdir "$sources"
+        tar c --exclude='*.so' --exclude=__pycache__ setup.py pyproject.toml MANIFEST.in README.md LICENSE src | tar x -C "$sources"
+    fi
+    python -m pip install -q --no-deps --no-build-isolation --target "$place/$1" "$sources"
+    export PYTHONPATH=$place/$1
+    [[ $(python -c "import nnx; print(nnx.__file__)") == "$place/$1/"* ]]
 }
 nothing_compiled() {
-    copy pure
+    reuse all
     unset NNX_REQUIRE_EXTENSIONS
-    NNX_DISABLE_EXTENSIONS=1 environment pure "$place/pure.tree[test]"
+    NNX_DISABLE_EXTENSIONS=1 build pure
     python -m pytest -q -n auto --no-compiled tests/test_backends.py tests/test_known_answers.py tests/test_layers.py \
         tests/test_losses.py tests/test_model.py tests/test_checkpoints.py tests/test_cli.py # NumPy's kernels run all above
 }
 plain_c() {
-    environment plain build
-    python -m build --sdist --outdir "$place/dist" > "$place/sdist.log"
+    reuse all
+    python -m pip install -q build
+    python -m build --no-isolation --sdist --outdir "$place/dist" > "$place/sdist.log"
     tar tzf "$place"/dist/*.tar.gz > "$place/sdist.files"
     for file in $(find src/nnx/_kernels -regex '.*\.\(py\|pyi\|pyx\|pxd\|pxi\|h\)'); do # all that kernels are made of
         grep -q "/$file\$" "$place/sdist.files"
     done
     needless=$(grep -vE '^[^/]+/(src/.*|(setup|MANIFEST|PKG-INFO|README|LICENSE|pyproject)[^/]*)$' "$place/sdist.files" || true)
     [[ -z $needless ]] || { echo "The sdist has files that no build needs: $needless"; exit 1; }
-    CFLAGS=-DNNX_PLAIN python -m pip install -q "$(echo "$place"/dist/*.tar.gz)[test]"
+    CFLAGS=-DNNX_PLAIN build plain "$(echo "$place"/dist/*.tar.gz)"
     NNX_BACKEND=native-baseline python -m pytest -q -n auto --cases all "${kernel_tests[@]}" # the one variant that such compilers get
 }
 clang() {
-    environment clang ziglang # Clang, as PyPI has it
+    reuse all
+    python -m pip install -q ziglang # Clang, as PyPI has it
     zig=$(python -c "import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).with_name('zig'))")
-    copy clang
-    CC="$zig cc" LDSHARED="$zig cc -shared" python -m pip install -q -e "$place/clang.tree[test]"
+    CC="$zig cc" LDSHARED="$zig cc -shared" build clang
     CLANG="$zig cc" python -m pytest -q -n auto --cases all --backends all "${kernel_tests[@]}" tests/test_c_source.py
 }
 sanitizers() { # the argument checks, the edges of plans and the files, on the best variant. Compiling so takes long: of the
@@ -99,7 +107,7 @@ sanitizers() { # the argument checks, the edges of plans and the files, on the b
     for variant in avx2:avx2 avx512f:avx512 amx_bf16:'avx512 amx'; do
         if grep -qsw "${variant%%:*}" /proc/cpuinfo; then variants="baseline ${variant#*:}"; fi
     done
-    NNX_VARIANTS=$variants SANITIZE_DIR=$place/sanitize python=$python NNX_BACKEND=native PATH=$system_path bash tools/sanitize.sh -n auto --cases all \
+    NNX_VARIANTS=$variants SANITIZE_DIR=$place/sanitize TEST_PYTHON=$place/all/bin/python NNX_BACKEND=native PATH=$system_path bash tools/sanitize.sh -n auto --cases all \
         tests/test_plan_binding.py tests/test_memory.py tests/test_bad_input.py tests/test_storage.py tests/test_plan_repeat.py \
         tests/test_matrix_units.py
 }
@@ -144,12 +152,11 @@ for name in "$@"; do
     [[ " ${all[*]} " == *" $name "* ]] || { echo "There is no step $name." >&2; exit 2; }
 done
 
-if ((${#suite[@]} + ${#others[@]})); then # one build serves them all
-    environment wheel
-    python -m pip wheel -q --no-deps --wheel-dir "$place/dist" .
-    wheel=$(echo "$place"/dist/*.whl)
-    environment all "${wheel}[dev]"
-fi
+# One build serves them all, and one environment most of them.
+environment wheel
+python -m pip wheel -q --no-deps --wheel-dir "$place/dist" .
+wheel=$(echo "$place"/dist/*.whl)
+environment all "${wheel}[dev]"
 row() { for name in "$@"; do step "$name"; done; }
 set -m # without job control, what runs in the background ignores Ctrl-C, and tests press it
 trap 'kill -- $(jobs -p | sed s/^/-/); exit 130' INT TERM

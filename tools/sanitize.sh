@@ -1,25 +1,33 @@
 #!/usr/bin/env bash
 # The tests that are named, on kernels compiled with GCC's address and undefined-behaviour sanitizers: sanitize.sh tests/...
-# Everything that it needs it installs below build/sanitize. A finding ends the process, and so the run.
+# Everything that it needs it installs below build/sanitize, but where TEST_PYTHON names a Python that has all of the test extra, and
+# what builds need. A finding ends the process, and so the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${python:-python3}
 place=${SANITIZE_DIR:-build/sanitize}
 
-[[ -x $place/bin/python ]] || "$python" -m venv "$place"
+mkdir -p "$place"
+place=$(realpath "$place")
+tester=${TEST_PYTHON:-$place/env/bin/python}
+if [[ ! -x $tester ]]; then
+    "$python" -m venv "$place/env"
+    env -u NNX_REQUIRE_EXTENSIONS NNX_DISABLE_EXTENSIONS=1 "$tester" -m pip install -q '.[test]' setuptools Cython
+fi
 newest=$(find src setup.py pyproject.toml -newer "$place/ready" 2> /dev/null | head -1 || true)
 if [[ ! -e $place/ready || -n $newest ]]; then
     sanitizers="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
-    rm -rf "$place/tree" # a copy: what is compiled here must not be what another build finds
+    rm -rf "$place/tree" "$place/built" # a copy: what is compiled here must not be what another build finds
     mkdir "$place/tree"
     tar c --exclude='*.so' --exclude=__pycache__ setup.py pyproject.toml MANIFEST.in README.md LICENSE src | tar x -C "$place/tree"
     CC=gcc CFLAGS="$sanitizers" LDFLAGS="$sanitizers" NNX_REQUIRE_EXTENSIONS=1 \
-        "$place/bin/python" -m pip install -q "$place/tree[test]"
+        "$tester" -m pip install -q --no-deps --no-build-isolation --target "$place/built" "$place/tree"
     touch "$place/ready"
 fi
 
 rm -f "$place"/report.*
-reports=$(realpath "$place")/report # pytest keeps what goes to stderr
+reports=$place/report # pytest keeps what goes to stderr
+export PYTHONPATH=$place/built
 
 # Python itself is not compiled so: the sanitizers' libraries have to be there before it, and it leaks at exit by design.
 # The C++ library comes along because matplotlib and NumPy throw exceptions through it.
@@ -28,7 +36,7 @@ export LD_PRELOAD
 export ASAN_OPTIONS=log_path=$reports:detect_leaks=0:quarantine_size_mb=1:allocator_may_return_null=1:handle_segv=0
 export UBSAN_OPTIONS=log_path=$reports:print_stacktrace=1
 code=0
-"$place/bin/python" -X faulthandler -m pytest -q -p no:cacheprovider --ignore=tests/test_bench.py "$@" || code=$? # no kernels to time
+"$tester" -X faulthandler -m pytest -q -p no:cacheprovider --ignore=tests/test_bench.py "$@" || code=$? # no kernels to time
 unset LD_PRELOAD
 for report in $(grep -lE 'ERROR: AddressSanitizer|runtime error' "$place"/report.* 2> /dev/null); do
     head -40 "$report"

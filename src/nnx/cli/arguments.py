@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import nnx
 from nnx._base import files
+from nnx._base.text import near
 from nnx.data.problems import TARGET, Problem, TableError, arguments
 from nnx.engine import checkpoints
 from nnx.ensemble import load_any
@@ -36,9 +37,16 @@ class Parser(argparse.ArgumentParser):
         """Leave because of what is in a file, or is not there: no help on arguments would help."""
         self._leave(message, "")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse what is none of an argument's choices; argparse's own message depends on Python's version."""
+        if action.choices is not None and value not in action.choices:
+            names = ", ".join(map(repr, action.choices))
+            message = f"must be one of {names}, got {value!r}.{near(action.choices, value)}"
+            raise argparse.ArgumentError(action, message)
+
     def _leave(self, message: str, advice: str) -> NoReturn:
         first = message[:1] if message[1:2].isupper() else message[:1].lower()  # names in capitals stay as they are
-        end = "" if " Try: " in message else "."  # a command to copy ends in no full stop
+        end = "" if " Try: " in message or message.endswith("?") else "."  # a command to copy ends in no full stop
         self.exit(2, f"{self.prog}: {first}{message[1:].rstrip('.')}{end}{advice}\n")
 
     @contextmanager

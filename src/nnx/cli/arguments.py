@@ -65,6 +65,17 @@ class Parser(argparse.ArgumentParser):
             message = sentence(error)
             (self.error if message.startswith("argument ") else self.refuse)(message)
 
+    @contextmanager
+    def refusing_model(self, path: str, advice: str = "MODEL is what nnx train saves") -> Iterator[None]:
+        """Answer errors about a model's file; of a table in its place, the answer ends with ``advice``."""
+        with self.refusing():
+            try:
+                yield
+            except nnx.ModelFileError:
+                if path.lower().endswith((".csv", ".tsv", ".parquet", ".feather")):
+                    self.refuse(f"{path!r} is not a safetensors file, and seems to be a table. {advice}")
+                raise
+
 
 def sentence(error: BaseException) -> str:
     """Return what an error says, without the name of the function that says it."""
@@ -247,13 +258,8 @@ def standard_input() -> Any:
 
 def load_with_preprocessor(parser: Parser, path: str) -> tuple[nnx.Model | nnx.Ensemble, nnx.Table | nnx.Images]:
     """Return the model of a file, which must know how raw files become its inputs."""
-    with parser.refusing():
-        try:
-            model = load_any(path)
-        except nnx.ModelFileError:
-            if path.lower().endswith((".csv", ".tsv", ".parquet", ".feather")):
-                parser.refuse(f"{path!r} is not a safetensors file, and seems to be a table. MODEL comes before DATA")
-            raise
+    with parser.refusing_model(path, "MODEL comes before DATA"):
+        model = load_any(path)
     if model.preprocessor is None:
         parser.refuse(
             f"argument MODEL: must hold the columns of a table, or the size of images, and {path!r} holds neither"

@@ -197,3 +197,22 @@ def test_the_sdist_is_the_same_in_another_folder_with_another_umask(tmp_path):
     assert {(member.uid, member.gid, member.uname) for member in members.values()} == {(0, 0, "")}
     assert members["run.sh"].mode == 0o755
     assert members["src/nnx/a.py"].mode == 0o644
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("bash", "gcc", "tar", "find"))), reason="tools/sanitize.sh is for Linux")
+def test_kernels_with_sanitizers_are_built_anew_for_other_variants(tmp_path):
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"  # takes notes in place of building and testing
+    python.write_text(f'#!/bin/sh\nif [ "$2" = pip ]; then echo "built $NNX_VARIANTS"; fi >> "{tmp_path}/notes"\n')
+    python.chmod(0o755)
+
+    def notes(variants):
+        environment = {**os.environ, "SANITIZE_DIR": str(tmp_path), "NNX_VARIANTS": variants}
+        subprocess.run(["bash", ROOT / "tools" / "sanitize.sh"], env=environment, check=True, timeout=60)
+        return (tmp_path / "notes").read_text().splitlines()
+
+    assert notes("baseline") == notes("baseline") == ["built baseline"]
+    assert notes("baseline avx2") == notes("baseline avx2") == ["built baseline", "built baseline avx2"]
+    assert notes("")[2:] == notes("")[2:] == ["built "]  # all of them
+    (tmp_path / "ready").write_text("")  # of a build that did not say
+    assert notes("")[3:] == ["built "]

@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
 # The tests that are named, on kernels compiled with GCC's address and undefined-behaviour sanitizers: sanitize.sh tests/...
-# Everything that it needs it installs below build/sanitize. A finding ends the process, and so the run.
+# Everything that it needs it installs below build/sanitize, anew after a change of the sources or of NNX_VARIANTS.
+# A finding ends the process, and so the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${python:-python3}
 place=${SANITIZE_DIR:-build/sanitize}
 
 [[ -x $place/bin/python ]] || "$python" -m venv "$place"
-newest=$(find src setup.py pyproject.toml -newer "$place/ready" 2> /dev/null | head -1 || true)
-if [[ ! -e $place/ready || -n $newest ]]; then
+newest=$(find src setup.py pyproject.toml -type f ! -name '*.pyc' ! -name '*.so' -newer "$place/ready" 2> /dev/null | head -1 || true)
+variants="variants: ${NNX_VARIANTS:-all}"
+if [[ ! -e $place/ready || -n $newest || $(< "$place/ready") != "$variants" ]]; then
     sanitizers="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
-    rm -rf "$place/tree" # a copy: what is compiled here must not be what another build finds
+    rm -rf "$place/tree" "$place/ready" # a copy: what is compiled here must not be what another build finds
     mkdir "$place/tree"
     tar c --exclude='*.so' --exclude=__pycache__ setup.py pyproject.toml MANIFEST.in README.md LICENSE src | tar x -C "$place/tree"
     CC=gcc CFLAGS="$sanitizers" LDFLAGS="$sanitizers" NNX_REQUIRE_EXTENSIONS=1 \
         "$place/bin/python" -m pip install -q "$place/tree[test]"
-    touch "$place/ready"
+    echo "$variants" > "$place/ready"
 fi
 
 rm -f "$place"/report.*

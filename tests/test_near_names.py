@@ -153,20 +153,24 @@ def test_functions_name_what_is_nearest(call, end):
     ],
 )
 def test_estimators_name_what_is_nearest(name, given, meant):
-    sklearn = pytest.importorskip("nnx.sklearn")
+    pytest.importorskip("sklearn")
+    import nnx.sklearn
+
     with pytest.raises(ValueError, match=f"{name}.* {given!r}") as refusal:
-        sklearn.MLPClassifier(**{name: given}).fit(X, Y)
+        nnx.sklearn.MLPClassifier(**{name: given}).fit(X, Y)
     assert str(refusal.value).endswith(f". Did you mean {meant!r}?")
     with pytest.raises(ValueError, match=r"\.$"):  # with nothing near, and with no name at all
-        sklearn.MLPClassifier(**{name: "xyz"}).fit(X, Y)
+        nnx.sklearn.MLPClassifier(**{name: "xyz"}).fit(X, Y)
     with pytest.raises(ValueError, match=r"[^?]$"):
-        sklearn.MLPClassifier(**{name: -3j}).fit(X, Y)
+        nnx.sklearn.MLPClassifier(**{name: -3j}).fit(X, Y)
 
 
 def test_the_estimators_of_tables_name_what_is_nearest():
-    sklearn = pytest.importorskip("nnx.sklearn")
+    pytest.importorskip("sklearn")
+    import nnx.sklearn
+
     with pytest.raises(ValueError, match=r"'effort' .* Got 'bset' instead\. Did you mean 'best'\?$"):
-        sklearn.TabularClassifier(effort="bset").fit(X, Y)
+        nnx.sklearn.TabularClassifier(effort="bset").fit(X, Y)
 
 
 def test_names_are_compared_only_where_an_error_is_told():

@@ -3,7 +3,7 @@
 
 Members of an ensemble and folds of a cross-validation, trained by workers of joblib, Dask or Ray.
 
-python -m pip install '.[sklearn]' && python examples/across_machines.py [EPOCHS] [loky | dask | ray]
+python -m pip install 'nnx-core[sklearn]' && python examples/across_machines.py [EPOCHS] [loky | dask | ray]
 
 For dask: python -m pip install 'dask[distributed]'; for ray: python -m pip install ray. All run on this machine here.
 For others, name their scheduler where a comment says so.

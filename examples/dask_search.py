@@ -3,7 +3,7 @@
 
 A search by scikit-learn whose trainings are done by Dask's workers, here threads of this machine.
 
-python -m pip install '.[sklearn]' 'dask[distributed]' && python examples/dask_search.py [EPOCHS]
+python -m pip install 'nnx-core[sklearn]' 'dask[distributed]' && python examples/dask_search.py [EPOCHS]
 """
 
 import sys

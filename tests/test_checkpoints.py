@@ -325,6 +325,38 @@ def test_a_repeated_step_writes_its_checkpoint(tmp_path):
         assert model.optimizer.iterations == 4
 
 
+def test_a_custom_layer_of_another_width_is_refused_with_the_width_in_the_checkpoint(tmp_path):
+    class Own_Width(nnx.Layer_Dense):
+        """Says nothing of its width to a file."""
+
+        width = 3
+
+        def __init__(self):
+            super().__init__(2, self.width)
+
+        def get_config(self):
+            return {}
+
+    def own():
+        model = nnx.Model()
+        model.add(Own_Width())
+        model.add(nnx.Activation_Softmax())
+        model.set(loss=nnx.Loss_CategoricalCrossentropy(), optimizer=nnx.Optimizer_SGD())
+        model.set(accuracy=nnx.Accuracy_Categorical())
+        model.finalize()
+        return model
+
+    X, y, path = np.zeros((6, 2), np.float32), np.arange(6) % 3, tmp_path / "run"
+    own().train(X, y, epochs=2, print_every=None, checkpoint=path)
+    own().train(X, y, epochs=3, print_every=None, resume=path)
+    Own_Width.width = 4
+    model = own()
+    before = without_generator(bits(left_behind(model)))  # which making such a layer moves
+    with pytest.raises(nnx.ModelFileError, match=r"of another model: its layer 0 has weights of \(2, 3\)\.$"):
+        model.train(X, y, epochs=3, print_every=None, resume=path)
+    assert without_generator(bits(left_behind(model))) == before
+
+
 def test_state_of_another_optimizer_does_not_stay(tmp_path):
     X, y = data_for(SPIRAL, 50)
     whole = left_behind_by(make(optimizer="SGD"), X, y, epochs=3)

@@ -122,12 +122,25 @@ def test_model_and_file_may_stand_behind_a_list_of_columns_to_keep(trained, caps
     assert "arguments are missing: MODEL and DATA" in refusal(capsys, "predict", "--keep", "name")
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate"])
-def test_a_table_in_place_of_the_model_is_said(command, tmp_path, capsys):
-    path = tmp_path / "flats.csv"
-    path.write_text("area,rent\n60,700\n")
-    said = refusal(capsys, command, str(path), "flats.safetensors")
-    assert f"{str(path)!r} is not a safetensors file, and seems to be a table. MODEL comes before DATA." in said
+@pytest.mark.parametrize(
+    ("command", "others", "advice"),
+    [
+        ("predict", ["flats.safetensors"], "MODEL comes before DATA"),
+        ("evaluate", ["flats.safetensors"], "MODEL comes before DATA"),
+        ("info", [], "MODEL is what nnx train saves"),
+        ("serve", [], "MODEL is what nnx train saves"),
+        ("export", ["flats.c"], "MODEL is what nnx train saves"),
+    ],
+)
+def test_a_table_in_place_of_the_model_is_said(command, others, advice, tmp_path, capsys, monkeypatch):
+    if command == "serve":
+        pytest.importorskip("nnx.serve.app")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flats.csv").write_text("area,rent\n60,700\n")
+    said = refusal(capsys, command, "flats.csv", *others)
+    assert said == f"nnx {command}: 'flats.csv' is not a safetensors file, and seems to be a table. {advice}.\n"
+    (tmp_path / "flats.model").write_text("area,rent\n60,700\n")
+    assert "'flats.model' is not a safetensors file, or is cut off." in refusal(capsys, command, "flats.model", *others)
 
 
 def test_names_with_commas_blanks_and_dashes_are_proposed_and_taken(folder, capsys):

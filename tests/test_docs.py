@@ -65,3 +65,15 @@ def test_the_first_page_s_lines_run_and_learn(tmp_path, monkeypatch, capsys):
     exec(compile(code.replace("epochs=100", "epochs=30"), "index.md", "exec"), names)
     assert names["model"].score(*nnx.spiral_data(samples=100, classes=3)) > 0.6
     assert "epoch: 30" in capsys.readouterr().out
+
+
+def test_extras_are_written_one_way_where_users_read_of_them():
+    paths = [*DOCS.glob("tutorials/*.md"), *DOCS.glob("guide/*.md"), *DOCS.parent.glob("examples/*")]
+    paths += Path(nnx.__file__).parent.rglob("*.py")
+    texts = [path.read_text(encoding="utf-8") for path in paths if path.suffix in (".md", ".py")]
+    commands = [each for text in texts for each in re.findall(r"\S* ?\S* ?pip install '(?:\.|nnx)[^']*'", text)]
+    of_source = "python -m pip install '.[plot,onnx]'"  # the guide to installing says it once
+    assert len(commands) > 20
+    assert [each.lstrip("`") for each in commands].count(of_source) == 1
+    for each in commands:
+        assert of_source in each or re.search(r"python -m pip install 'nnx-core\[[a-z,]+\]'$", each), each

@@ -67,6 +67,36 @@ def parameters(model):
 # Members
 
 
+def test_the_summary_shows_what_members_have_in_common_and_no_drawn_seeds(capsys):
+    class Own(nnx.Layer_Dropout):
+        def __repr__(self):
+            return f"my own layer, seed {self.seed}"
+
+    def net(rng):
+        model = nnx.Model()
+        first, second = rng.integers(2**62, size=2).tolist()
+        model.add(nnx.Layer_Dropout(0.25, seed=first))
+        model.add(nnx.Layer_Residual([nnx.Layer_GaussianNoise(0.5, seed=second), nnx.Layer_Dense(2, 2)]))
+        model.add(Own(0.5, seed=3))
+        model.add(nnx.Layer_Dense(2, 1))
+        model.set(loss=nnx.Loss_MeanSquaredError(), optimizer=nnx.Optimizer_SGD(), accuracy=nnx.Accuracy_Regression())
+        model.finalize()
+        return model
+
+    ensemble = nnx.Ensemble.of(net, 2)
+    seeds = {layer.seed for model in ensemble.models for layer in (model.layers[0], model.layers[1].layers[0])}
+    assert len(seeds) == 4
+    ensemble.summary()
+    shown = capsys.readouterr().out
+    assert "members 0, 1\n" in shown
+    assert "\nLayer_Dropout(0.25)  " in shown
+    assert "\n  Layer_GaussianNoise(0.5)  " in shown
+    assert "\nmy own layer, seed 3  " in shown
+    assert not any(str(seed) in shown for seed in seeds)
+    ensemble.models[0].summary()  # that of one model shows its own
+    assert f"Layer_Dropout(0.25, seed={ensemble.models[0].layers[0].seed})" in capsys.readouterr().out
+
+
 def test_a_member_depends_on_the_seed_and_its_number_alone():
     before = np.random.get_state()[1].tolist()
     four, two, other = (nnx.Ensemble.of(build, n, seed=seed) for n, seed in ((4, 1), (2, 1), (2, 3)))

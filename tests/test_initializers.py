@@ -231,7 +231,7 @@ def test_what_a_function_must_not_return(result, error, message):
             "henormal",
             ValueError,
             "must be one of 'book', 'lecun_normal', 'lecun_uniform', 'glorot_normal', 'glorot_uniform', 'he_normal', "
-            "'he_uniform', 'orthogonal', 'zeros', 'ones', got 'henormal'.",
+            "'he_uniform', 'orthogonal', 'zeros', 'ones', got 'henormal'. Did you mean 'he_normal'?",
         ),
         (True, TypeError, "must be a name, a number or a function, got True."),
         ([0.0], TypeError, "must be a name, a number or a function, got [0.0]."),

@@ -228,8 +228,11 @@ def test_one_of_several_outputs(tmp_path):
     with pytest.raises(nnx.ModelFileError, match=r"must have one output of numbers, got 2.*Choose one: output="):
         nnx.Model.from_onnx(path)
     assert len(nnx.Model.from_onnx(path, output="h").layers) == 1
-    with pytest.raises(nnx.ModelFileError, match="has no output 'z'; its outputs are 'y', 'h'"):
+    with pytest.raises(nnx.ModelFileError, match=r"has no output 'z'; its outputs are 'y', 'h'\.$"):
         nnx.Model.from_onnx(path, output="z")
+    path = file_of(tmp_path / "named.onnx", [("Relu", ["x"], "scores", {})], {}, outputs=("scores",))
+    with pytest.raises(nnx.ModelFileError, match=r"its outputs are 'scores'\. Did you mean 'scores'\?$"):
+        nnx.Model.from_onnx(path, output="score")
     with pytest.raises(TypeError, match=r"Model\.from_onnx: output"):
         nnx.Model.from_onnx(path, output=1)
 

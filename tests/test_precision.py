@@ -328,7 +328,7 @@ def test_a_number_that_rounding_makes_infinite_ends_the_run(kind):
         ),
         ("float64", "float32", "precision must be 'float64', got 'float32'."),
         ("float32", "float64", "precision must be 'float32' or 'bfloat16', got 'float64'."),
-        ("float32", "BFLOAT16", "precision must be 'float32' or 'bfloat16', got 'BFLOAT16'."),
+        ("float32", "BFLOAT16", "precision must be 'float32' or 'bfloat16', got 'BFLOAT16'. Did you mean 'bfloat16'?"),
         ("float32", "", "precision must be 'float32' or 'bfloat16', got ''."),
         ("float32", 16, "precision must be 'float32' or 'bfloat16', got 16."),
         ("float32", True, "precision must be 'float32' or 'bfloat16', got True."),
@@ -508,7 +508,10 @@ def test_the_command_refuses_another_precision(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["train", "--precision", "float16"])
     assert caught.value.code == 2
-    assert "argument --precision: invalid choice: 'float16'" in capsys.readouterr().err
+    assert (
+        "argument --precision: must be one of 'float32', 'bfloat16', got 'float16'. Did you mean 'bfloat16'?"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

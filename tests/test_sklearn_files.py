@@ -408,6 +408,8 @@ TAMPERED = {
     "a float that is none": (parameter("alpha", {"float": "1"}), "no value that nnx writes"),
     "a nested key": (parameter("class_weight", {"dict": [[[1], 2]]}), "no value that nnx writes"),
     "an unknown word": (parameter("alpha", {"call": "os.system"}), "no value that nnx writes"),
+    "words under another key": (parameter("random_state", {"tuple": WORDS}), "no value that nnx writes"),
+    "words under a key before it": (parameter("random_state", {"float": WORDS}), "no value that nnx writes"),
     "an object that is not there": (parameter("activation", {"object": 9}), "no value that nnx writes"),
     "an object that is -1": (parameter("activation", {"object": -1}), "no value that nnx writes"),
     "an object of another role": (parameter("loss", {"object": 0}), "no value that nnx writes"),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests that are named, on kernels compiled with GCC's address and undefined-behaviour sanitizers: sanitize.sh tests/...
-# Everything that it needs it installs below build/sanitize, but where TEST_PYTHON names a Python that has all of the test extra, and
-# what builds need. A finding ends the process, and so the run.
+# Everything that it needs it installs below build/sanitize, anew after a change of the sources or of NNX_VARIANTS. TEST_PYTHON may
+# name a Python that has the test extra, setuptools and Cython. A finding ends the process, and so the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${python:-python3}
@@ -14,15 +14,16 @@ if [[ ! -x $tester ]]; then
     "$python" -m venv "$place/env"
     env -u NNX_REQUIRE_EXTENSIONS NNX_DISABLE_EXTENSIONS=1 "$tester" -m pip install -q '.[test]' setuptools Cython
 fi
-newest=$(find src setup.py pyproject.toml -newer "$place/ready" 2> /dev/null | head -1 || true)
-if [[ ! -e $place/ready || -n $newest ]]; then
+newest=$(find src setup.py pyproject.toml -type f ! -name '*.pyc' ! -name '*.so' -newer "$place/ready" 2> /dev/null | head -1 || true)
+variants="variants: ${NNX_VARIANTS:-all}"
+if [[ ! -e $place/ready || -n $newest || $(< "$place/ready") != "$variants" ]]; then
     sanitizers="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
-    rm -rf "$place/tree" "$place/built" # a copy: what is compiled here must not be what another build finds
+    rm -rf "$place/tree" "$place/built" "$place/ready" # a copy: what is compiled here must not be what another build finds
     mkdir "$place/tree"
     tar c --exclude='*.so' --exclude=__pycache__ setup.py pyproject.toml MANIFEST.in README.md LICENSE src | tar x -C "$place/tree"
     CC=gcc CFLAGS="$sanitizers" LDFLAGS="$sanitizers" NNX_REQUIRE_EXTENSIONS=1 \
         "$tester" -m pip install -q --no-deps --no-build-isolation --target "$place/built" "$place/tree"
-    touch "$place/ready"
+    echo "$variants" > "$place/ready"
 fi
 
 rm -f "$place"/report.*

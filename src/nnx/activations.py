@@ -661,7 +661,7 @@ class Activation_PReLU(ActivationBase, WithWeights):
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
         """Set ``output``; inputs (n, ...). If not ``training``, ``weight_averages`` are the slopes if there are any."""
         where = "Activation_PReLU.forward"
-        (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)
+        (weights,) = self._parameters_for(where, training)
         inputs = self._fitting(where, inputs, weights)
         output = _kernels.empty_like(inputs)
         _kernels.backend.prelu_forward(inputs, weights, output)

@@ -181,7 +181,7 @@ class Layer_Embedding(WithWeights):
             For a number in a column of categories that is not a category. Nothing has changed then.
         """
         where = "Layer_Embedding.forward"
-        (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)
+        (weights,) = self._parameters_for(where, training)
         inputs = check.rows(where, "inputs", inputs, self._n_inputs(where), weights.dtype)
         layout = self._layout(where)
         check_categories(where, "", inputs, layout.places, layout.counts)

@@ -246,14 +246,17 @@ class Ensemble:
         return f"weighted {_listed(self.counts)} in the mean; "
 
     def summary(self) -> None:
-        """Print how many members there are and their weights in the mean, and the layers of each kind of member."""
+        """Print how many members there are and their weights in the mean, and the layers of each kind of member.
+
+        Seeds are left out: each member has its own.
+        """
         print(f"ensemble of {len(self)}, {self._counted()}each member on its own:")
         kinds: dict[str, list[int]] = {}
         for number, model in enumerate(self.models):
             kinds.setdefault(_kind(model), []).append(number)
         for numbers in kinds.values():
             print(f"member{'s' if len(numbers) > 1 else ''} {_listed(numbers)}")
-            self.models[numbers[0]].summary()
+            self.models[numbers[0]]._print_summary(without=("seed",))
 
     # Training
 
@@ -661,13 +664,16 @@ def _listed(numbers: Sequence[int], most: int = 12) -> str:
 
 def _kind(model: Model) -> str:
     """Return what members of one kind have in common: all but seeds and edges, which are each one's own."""
-    configs = [layer.get_config() if hasattr(layer, "get_config") else repr(layer) for layer in model.layers]
-    own = ("seed", "edges")
     return repr(
         [
-            (type(layer).__name__, {name: value for name, value in config.items() if name not in own})
-            if isinstance(config, dict)
-            else config
-            for layer, config in zip(model.layers, configs, strict=True)
+            (type(layer).__name__, _common(layer.get_config())) if hasattr(layer, "get_config") else repr(layer)
+            for layer in model.layers
         ]
     )
+
+
+def _common(config: Any) -> Any:
+    """Return what describes a layer, and the layers within it, without what is each member's own."""
+    if isinstance(config, dict):
+        return {name: _common(value) for name, value in config.items() if name not in ("seed", "edges")}
+    return [_common(each) for each in config] if isinstance(config, list) else config

@@ -33,7 +33,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nnx._base import check
-from nnx._base.text import abridged
+from nnx._base.text import abridged, near
 from nnx._base.typing import Array, ArrayLike, DTypeLike
 
 #: A name, the number that all parameters are, or a function of the shape; None draws what the default draws.
@@ -67,7 +67,9 @@ def kept(where: str, name: str, initializer: Any) -> str | float | None:
         if initializer is None or initializer in NAMES:
             return initializer
         names = ", ".join(map(repr, NAMES))
-        raise ValueError(f"{where}: {name} must be one of {names}, got {abridged(initializer)}.")
+        raise ValueError(
+            f"{where}: {name} must be one of {names}, got {abridged(initializer)}.{near(NAMES, initializer)}"
+        )
     if callable(initializer):
         return None
     try:

@@ -217,7 +217,7 @@ class Layer_Dense(WithBiases):
         if training and not precision.rounds() and _kernels.backend.call_dense_forward(self, inputs):
             return
         where = "Layer_Dense.forward"
-        weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
+        weights, biases = self._parameters_for(where, training)
         inputs = check.rows(where, "inputs", inputs, len(weights), weights.dtype)
         output = _kernels.empty(len(inputs), weights.shape[1], weights.dtype)
         x, w = _factors(where, inputs, weights)

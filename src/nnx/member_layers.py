@@ -6,13 +6,14 @@ sample i. This file is the definition; plans have these layers compiled (`elemen
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from nnx import _kernels, initializers
 from nnx._base import check, config
-from nnx._base.parameters import WithBiases, WithWeights
+from nnx._base.parameters import Parameterized, WithBiases, WithWeights
 from nnx._base.typing import Array, ArrayLike, DTypeLike
 from nnx._base.vocabulary import built_in
 from nnx._base.widths import Widths
@@ -24,9 +25,12 @@ __all__ = ["Layer_MemberDense", "Layer_MemberScale", "Layer_Members"]
 MAX_MEMBERS, MAX_COLUMNS = 1024, 1 << 20
 
 
-class _ByMember:
+class _ByMember(Parameterized):
     """What these layers share: their sizes, which cannot be assigned, and how rows belong to members."""
 
+    inputs: Array
+    output: Array
+    dinputs: Array
     _n_inputs: int
     _n_members: int
 
@@ -47,6 +51,13 @@ class _ByMember:
 
     def _widths(self) -> Widths:
         return self._n_inputs, self._n_inputs
+
+    def _compute(self, where: str, inputs: ArrayLike, training: bool, formula: Callable[..., Array]) -> None:
+        """Set ``output`` to what a formula makes of checked inputs and parameters."""
+        parameters = self._parameters_for(where, training)
+        inputs = self._given_rows(where, inputs, parameters[0])
+        self.output = formula(inputs, *parameters)
+        self.inputs = inputs
 
     def _given_rows(self, where: str, inputs: Any, weights: Array) -> Array:
         """Return inputs, checked: they have a row for each member of each sample."""
@@ -116,10 +127,6 @@ class Layer_Members(_ByMember, WithWeights):
 
     _kernel: ClassVar[str] = "members"
 
-    inputs: Array
-    output: Array
-    dinputs: Array
-
     def __init__(self, n_inputs: int, n_members: int, dtype: DTypeLike = None) -> None:
         self._configure(n_inputs, n_members, dtype)
         signs = 2 * np.random.randint(0, 2, (self._n_members, self._n_inputs)) - 1
@@ -140,11 +147,7 @@ class Layer_Members(_ByMember, WithWeights):
         training : bool
             If not, ``weight_averages`` are the factors if there are any.
         """
-        where = "Layer_Members.forward"
-        (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)
-        inputs = check.rows(where, "inputs", inputs, self._n_inputs, weights.dtype)
-        self.output = repeated(inputs, weights)
-        self.inputs = inputs
+        self._compute("Layer_Members.forward", inputs, training, repeated)
 
     def backward(self, dvalues: ArrayLike) -> None:
         """Set ``dweights`` and ``dinputs`` from the gradient of the loss by ``output``.
@@ -155,7 +158,7 @@ class Layer_Members(_ByMember, WithWeights):
         """
         where = "Layer_Members.backward"
         (weights,) = self._checked_parameters(where)
-        inputs = check.rows(where, "inputs", check.stored(where, self, "inputs"), self._n_inputs, weights.dtype)
+        inputs = self._given_rows(where, check.stored(where, self, "inputs"), weights)
         n_rows = len(inputs) * self._n_members
         dvalues = check.rows(where, "dvalues", dvalues, self._n_inputs, weights.dtype, n_rows)
         given = by_member(dvalues, self._n_members)
@@ -163,6 +166,10 @@ class Layer_Members(_ByMember, WithWeights):
             products = given * inputs[:, None, :]
             self.dweights = _sum(products, 0)
             self.dinputs = _sum(given * weights, 1)
+
+    def _given_rows(self, where: str, inputs: Any, weights: Array) -> Array:
+        """Return inputs, checked: a row for each sample, as there are no members before this layer."""
+        return check.rows(where, "inputs", inputs, self._n_inputs, weights.dtype)
 
     def _shapes(self, where: str) -> tuple[tuple[int, int], ...]:
         return ((self._n_members, self._n_inputs),)
@@ -217,10 +224,6 @@ class Layer_MemberScale(_ByMember, WithBiases):
 
     _kernel: ClassVar[str] = "member_scale"
 
-    inputs: Array
-    output: Array
-    dinputs: Array
-
     def __init__(self, n_inputs: int, n_members: int, dtype: DTypeLike = None) -> None:
         self._configure(n_inputs, n_members, dtype)
         shape = self._n_members, self._n_inputs
@@ -241,11 +244,7 @@ class Layer_MemberScale(_ByMember, WithBiases):
         training : bool
             If not, ``weight_averages`` and ``bias_averages`` replace weights and biases if there are any.
         """
-        where = "Layer_MemberScale.forward"
-        weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
-        inputs = self._given_rows(where, inputs, weights)
-        self.output = scaled(inputs, weights, biases)
-        self.inputs = inputs
+        self._compute("Layer_MemberScale.forward", inputs, training, scaled)
 
     def backward(self, dvalues: ArrayLike) -> None:
         """Set ``dweights``, ``dbiases`` and ``dinputs`` from the gradient of the loss by ``output``.
@@ -324,9 +323,6 @@ class Layer_MemberDense(_ByMember, WithBiases):
 
     weight_initializer: str | float | None = "book"
     bias_initializer: str | float | None = "zeros"
-    inputs: Array
-    output: Array
-    dinputs: Array
     _n_neurons: int
 
     def __init__(
@@ -381,11 +377,7 @@ class Layer_MemberDense(_ByMember, WithBiases):
         training : bool
             If not, ``weight_averages`` and ``bias_averages`` replace weights and biases if there are any.
         """
-        where = "Layer_MemberDense.forward"
-        weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
-        inputs = self._given_rows(where, inputs, weights)
-        self.output = own_products(inputs, weights, biases)
-        self.inputs = inputs
+        self._compute("Layer_MemberDense.forward", inputs, training, own_products)
 
     def backward(self, dvalues: ArrayLike) -> None:
         """Set ``dweights``, ``dbiases`` and ``dinputs`` from the gradient of the loss by ``output``.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnx._base import check, random
-from nnx._base.text import abridged
+from nnx._base.text import abridged, near
 from nnx._base.typing import Array, ArrayLike
 from nnx._base.widths import widths_of
 from nnx.engine.classes import checked_split, classes_of_rows, held_out_rows
@@ -105,7 +105,7 @@ def check_keywords(where: str, keywords: Mapping[str, Any]) -> None:
     """Refuse keywords that `Model.train` does not have, or that are about one model."""
     for name, value in keywords.items():
         if name not in KEYWORDS:
-            raise TypeError(f"{where}: there is no keyword {name!r}.")
+            raise TypeError(f"{where}: there is no keyword {name!r}.{near(KEYWORDS, name)}")
         if name in OF_ONE_MODEL and not (name == "print_every" and value is None):
             raise TypeError(f"{where}: {name} must not be given: it belongs to the training of a single model.")
 

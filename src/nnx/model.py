@@ -11,6 +11,7 @@ import numpy as np
 
 from nnx._base import check, printing, random, trainers
 from nnx._base.config import checked_threads, get_num_threads
+from nnx._base.describe import text_without
 from nnx._base.files import refuse
 from nnx._base.interrupt import Interrupt, at_once
 from nnx._base.parameters import AVERAGED, Parameterized, WithWeights
@@ -1316,8 +1317,12 @@ class Model:
 
     def summary(self) -> None:
         """Print a table of the layers with their output shapes, numbers of parameters and bytes."""
+        self._print_summary()
+
+    def _print_summary(self, without: tuple[str, ...] = ()) -> None:
+        """Print the table of `summary`, the layers without some of their arguments."""
         rows: list[tuple[str, ...]] = [("layer", "output", "parameters", "bytes")]
-        _summarize(self.layers, None, "", rows)
+        _summarize(self.layers, None, "", rows, without)
         arrays = [array for layer in walk(self.layers) for array in _parameter_arrays(layer)]
         sums = sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
         rows.append(("total", "", f"{sums[0]:,}", f"{sums[1]:,}"))
@@ -1390,18 +1395,20 @@ def _connect(before: Any, layers: Sequence[Any]) -> None:
         before = layer
 
 
-def _summarize(layers: Sequence[Any], width: int | None, indent: str, rows: list[tuple[str, ...]]) -> None:
+def _summarize(
+    layers: Sequence[Any], width: int | None, indent: str, rows: list[tuple[str, ...]], without: tuple[str, ...]
+) -> None:
     """Add a row of `Model.summary` for each layer; those in a residual follow it, indented."""
     for layer in layers:
         before, width = width, width_after(layer, width)
         holds_layers = isinstance(layer, Layer_Residual)
-        shown = type(layer).__name__ if holds_layers else repr(layer)
+        shown = type(layer).__name__ if holds_layers else text_without(layer, without)
         arrays = _parameter_arrays(layer)
         size, n_bytes = sum(array.size for array in arrays), sum(array.nbytes for array in arrays)
         columns = "?" if width is None else width
         rows.append((indent + shown, f"(n, {columns})", f"{size:,}", f"{n_bytes:,}"))
         if holds_layers:
-            _summarize(layer.layers, before, indent + "  ", rows)
+            _summarize(layer.layers, before, indent + "  ", rows, without)
 
 
 def _parameter_arrays(layer: Any) -> list[Array]:

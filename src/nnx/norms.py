@@ -161,7 +161,7 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
             and biases take the place of these where there are any.
         """
         where = "Layer_BatchNorm.forward"
-        weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
+        weights, biases = self._parameters_for(where, training)
         inputs = self._given_inputs(where, inputs, weights)
         momentum, epsilon = self._settings(where)
         running = mean, variance = self._statistics(where, writing=training)
@@ -312,7 +312,7 @@ class Layer_LayerNorm(_ByColumn, WithBiases):
             If not, ``weight_averages`` and ``bias_averages`` replace weights and biases if there are any.
         """
         where = "Layer_LayerNorm.forward"
-        weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
+        weights, biases = self._parameters_for(where, training)
         inputs = self._given_inputs(where, inputs, weights)
         (epsilon,) = self._settings(where)
         output = _kernels.empty_like(inputs)
@@ -413,7 +413,7 @@ class Layer_Scale(_ByColumn, WithWeights):
             If not, ``weight_averages`` are the factors if there are any.
         """
         where = "Layer_Scale.forward"
-        (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)
+        (weights,) = self._parameters_for(where, training)
         inputs = self._given_inputs(where, inputs, weights)
         output = _kernels.empty_like(inputs)
         _kernels.backend.scale_forward(inputs, weights, output)

@@ -177,7 +177,7 @@ class Layer_Periodic(WithWeights):
             If not, ``weight_averages`` are the weights if there are any.
         """
         where = "Layer_Periodic.forward"
-        (weights,) = self._checked_parameters(where) if training else self._parameters_in_use(where)
+        (weights,) = self._parameters_for(where, training)
         inputs = check.rows(where, "inputs", inputs, self._n_inputs, weights.dtype)
         output = _kernels.empty(len(inputs), self._widths()[1], weights.dtype)
         _kernels.backend.periodic_forward(inputs, self._places, weights, output)

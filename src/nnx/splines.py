@@ -191,7 +191,7 @@ class Layer_Spline(WithBiases):
         If not ``training``, ``weight_averages`` and ``bias_averages`` are the parameters if there are any.
         """
         where = "Layer_Spline.forward"
-        weights, biases = self._checked_parameters(where) if training else self._parameters_in_use(where)
+        weights, biases = self._parameters_for(where, training)
         inputs = check.rows(where, "inputs", inputs, self._sizes(where)[0], weights.dtype)
         layout = self._layout(where)
         bins, parts = _places_of(inputs, layout)

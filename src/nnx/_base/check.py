@@ -16,7 +16,7 @@ import numpy as np
 
 from nnx import _kernels
 from nnx._base import config
-from nnx._base.text import abridged
+from nnx._base.text import abridged, near
 from nnx._base.typing import Array, FloatDType
 
 #: Values looked at in one go by `finite`: its temporary arrays stay around a megabyte.
@@ -125,7 +125,9 @@ def path(where: str, name: str, value: Any) -> str:
 def one_of(where: str, name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     """Return ``value``, which must be among a few strings, or None if that is one of them."""
     if not isinstance(value, str | None) or value not in allowed:
-        raise ValueError(f"{where}: {name} must be {' or '.join(map(repr, allowed))}, got {abridged(value)}.")
+        raise ValueError(
+            f"{where}: {name} must be {' or '.join(map(repr, allowed))}, got {abridged(value)}.{near(allowed, value)}"
+        )
     return value
 
 

@@ -28,17 +28,29 @@ class Described:
         return self.get_config()
 
     def __repr__(self) -> str:
+        return self._text()
+
+    def _text(self, without: tuple[str, ...] = ()) -> str:
+        """Return the constructor's call, without some of its arguments."""
         import inspect
 
         parameters = inspect.signature(type(self)).parameters
         shown = []
         for name, value in self._shown().items():
+            if name in without:
+                continue
             default = parameters[name].default if name in parameters else inspect.Parameter.empty
             if name in parameters and default is inspect.Parameter.empty:
                 shown.append(repr(value))
             elif value != default and not (name == "dtype" and value == config.get_default_dtype().name):
                 shown.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def text_without(thing: Any, without: tuple[str, ...]) -> str:
+    """Return an object's ``repr``, without some of its constructor's arguments where it is the one of `Described`."""
+    is_own = not isinstance(thing, Described) or type(thing).__repr__ is not Described.__repr__
+    return repr(thing) if is_own else thing._text(without)
 
 
 def _plain(value: Any) -> Any:

@@ -21,9 +21,9 @@ except ImportError:  # no POSIX
 LEFTOVER = re.compile(r"[0-9a-f]{16}\.tmp")
 
 
-def refuse(where: str, path: Path, reason: str) -> NoReturn:
-    """Raise the error that says what is wrong with a file."""
-    raise ModelFileError(f"{where}: {os.fspath(path)!r} {printable(reason)}.")
+def refuse(where: str, path: Path, reason: str, advice: str = "") -> NoReturn:
+    """Raise the error that says what is wrong with a file; ``advice`` is its last sentence."""
+    raise ModelFileError(f"{where}: {os.fspath(path)!r} {printable(reason)}.{advice}")
 
 
 def printable(text: str, most: int = 1000) -> str:

@@ -71,6 +71,10 @@ class Parameterized(Described):
                 found[i] = check.bound(where, self, name, found[i].shape, found[i].dtype, writing=False)
         return tuple(found)
 
+    def _parameters_for(self, where: str, training: bool) -> tuple[Array, ...]:
+        """Return what a forward computes with: what is trained, or what predictions are computed with."""
+        return self._checked_parameters(where) if training else self._parameters_in_use(where)
+
     def _cast(self, where: str, *given: ArrayLike, writing: bool = True) -> tuple[Array, ...]:
         """Return arrays that may become the parameters, cast where that is needed."""
         dtype = self._float_dtype()

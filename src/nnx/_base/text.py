@@ -1,14 +1,19 @@
-"""How names are sorted, as people do, "2" before "10"; and how a value is printed in a message."""
+"""How names are sorted, as people do, "2" before "10"; how a value is printed in a message, and what it is near to."""
 
 from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 #: Longer texts are cut in messages.
 LONGEST_SHOWN = 60
+#: From this similarity on, from 0 to 1, a name is near to another: two letters of four may have changed places.
+NEAR = 0.75
+#: No more names are looked through, as each takes some microseconds.
+MOST_NAMES = 2000
 DIGITS = re.compile(r"(\d+)")
 
 
@@ -40,6 +45,27 @@ def abridged(value: Any) -> str:
     if type(value).__module__.partition(".")[0] in ("pandas", "polars", "numpy") and getattr(value, "shape", None):
         return f"a {type(value).__name__} of shape {value.shape}"
     return " ".join(_BRIEF.repr(value).split())
+
+
+def near(allowed: Iterable[Any], *given: Any) -> str:
+    """Return a message's last sentence, " Did you mean 'adam'?", for given names that are not allowed.
+
+    It names the nearest of the allowed names for each that has one. If none has, it is "". A name with other digits is
+    another thing and no slip of the finger, as "float32" is for "float64".
+    """
+    import difflib  # here, because importing it takes time, and most programs have no error to tell
+
+    names = {name.casefold(): name for name in islice(allowed, MOST_NAMES) if isinstance(name, str) and _is_short(name)}
+    found = []
+    for word in (each.casefold() for each in given if isinstance(each, str) and _is_short(each)):
+        alike = [name for name in names if DIGITS.findall(name) == DIGITS.findall(word)]
+        found += [names[name] for name in difflib.get_close_matches(word, alike, 1, NEAR)]
+    return f" Did you mean {' and '.join(map(repr, dict.fromkeys(found)))}?" if found else ""
+
+
+def _is_short(name: str) -> bool:
+    """Return whether comparing a name takes little time, which grows with the square of its length."""
+    return len(name) <= LONGEST_SHOWN
 
 
 _BRIEF = reprlib.Repr()

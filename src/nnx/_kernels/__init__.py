@@ -85,9 +85,13 @@ def choose(requested: str | None) -> tuple[str, str]:
         if built == ("numpy",):
             return "numpy", "the compiled kernels are not built"
         return usable[0], "the best that is built and that this processor runs"
-    if requested not in ("numpy", "native", *[f"native-{v}" for v in VARIANTS]):
-        allowed = ", ".join(["numpy", "native", *[f"native-{v}" for v in VARIANTS]])
-        raise ImportError(f"NNX_BACKEND must be one of: {allowed}; got {requested!r}.")
+    allowed = ("numpy", "native", *[f"native-{v}" for v in VARIANTS])
+    if requested not in allowed:
+        from nnx._base.text import near
+
+        raise ImportError(
+            f"NNX_BACKEND must be one of: {', '.join(allowed)}; got {requested!r}.{near(allowed, requested)}"
+        )
     if requested == "native":
         if usable != ("numpy",):
             return usable[0], "NNX_BACKEND=native asks for the best of the compiled kernels"

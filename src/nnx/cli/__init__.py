@@ -8,13 +8,13 @@ kernels to time; 2 wrong arguments or files; 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import os
 import sys
 from collections.abc import Sequence
 
 import nnx
+from nnx._base.text import near
 from nnx.cli import bench, evaluate, export, info, predict, serve, train
 from nnx.cli.arguments import Parser, sentence
 
@@ -59,9 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _refuse_unknown(parser: Parser, rest: Sequence[str]) -> None:
     """Refuse arguments that there are not, with the option that one of them is nearest to."""
     known = [name for name in parser._option_string_actions if name.startswith("--")]
-    near = [each for given in rest for each in difflib.get_close_matches(given.partition("=")[0], known, 1, 0.7)]
-    hint = f" (did you mean {' '.join(near)}?)" if near else ""
-    parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    parser.error(f"unrecognized arguments: {' '.join(rest)}.{near(known, *(each.partition('=')[0] for each in rest))}")
 
 
 def _silence_stdout() -> None:

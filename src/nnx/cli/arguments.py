@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import nnx
 from nnx._base import files
+from nnx._base.text import near
 from nnx.data.problems import TARGET, Problem, TableError, arguments
 from nnx.engine import checkpoints
 from nnx.ensemble import load_any
@@ -36,9 +37,16 @@ class Parser(argparse.ArgumentParser):
         """Leave because of what is in a file, or is not there: no help on arguments would help."""
         self._leave(message, "")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse what is none of an argument's choices; argparse's own message depends on Python's version."""
+        if action.choices is not None and value not in action.choices:
+            names = ", ".join(map(repr, action.choices))
+            message = f"must be one of {names}, got {value!r}.{near(action.choices, value)}"
+            raise argparse.ArgumentError(action, message)
+
     def _leave(self, message: str, advice: str) -> NoReturn:
         first = message[:1] if message[1:2].isupper() else message[:1].lower()  # names in capitals stay as they are
-        end = "" if " Try: " in message else "."  # a command to copy ends in no full stop
+        end = "" if " Try: " in message or message.endswith("?") else "."  # a command to copy ends in no full stop
         self.exit(2, f"{self.prog}: {first}{message[1:].rstrip('.')}{end}{advice}\n")
 
     @contextmanager
@@ -56,6 +64,17 @@ class Parser(argparse.ArgumentParser):
         except (ImportError, OSError, TypeError, ValueError) as error:  # an import: of an extra that is not installed
             message = sentence(error)
             (self.error if message.startswith("argument ") else self.refuse)(message)
+
+    @contextmanager
+    def refusing_model(self, path: str, advice: str = "MODEL is what nnx train saves") -> Iterator[None]:
+        """Answer errors about a model's file; of a table in its place, the answer ends with ``advice``."""
+        with self.refusing():
+            try:
+                yield
+            except nnx.ModelFileError:
+                if path.lower().endswith((".csv", ".tsv", ".parquet", ".feather")):
+                    self.refuse(f"{path!r} is not a safetensors file, and seems to be a table. {advice}")
+                raise
 
 
 def sentence(error: BaseException) -> str:
@@ -239,13 +258,8 @@ def standard_input() -> Any:
 
 def load_with_preprocessor(parser: Parser, path: str) -> tuple[nnx.Model | nnx.Ensemble, nnx.Table | nnx.Images]:
     """Return the model of a file, which must know how raw files become its inputs."""
-    with parser.refusing():
-        try:
-            model = load_any(path)
-        except nnx.ModelFileError:
-            if path.lower().endswith((".csv", ".tsv", ".parquet", ".feather")):
-                parser.refuse(f"{path!r} is not a safetensors file, and seems to be a table. MODEL comes before DATA")
-            raise
+    with parser.refusing_model(path, "MODEL comes before DATA"):
+        model = load_any(path)
     if model.preprocessor is None:
         parser.refuse(
             f"argument MODEL: must hold the columns of a table, or the size of images, and {path!r} holds neither"

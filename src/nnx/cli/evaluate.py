@@ -49,6 +49,8 @@ def _run(chosen: argparse.Namespace) -> int:
     parser: Parser = chosen.parser
     standard_output()
     model, preprocessor = load_with_preprocessor(parser, chosen.model)
+    if chosen.data not in tasks.TASKS and not os.path.exists(chosen.data):
+        parser.error(tasks.no_data(chosen.data))
     for name in ("unknown", "encoding"):
         if getattr(chosen, name) is not None and (chosen.data in tasks.TASKS or os.path.isdir(chosen.data)):
             parser.error(f"argument --{name}: is for FILE.csv only, got it with {chosen.data!r}")

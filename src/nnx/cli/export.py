@@ -87,8 +87,9 @@ def _run(chosen: argparse.Namespace) -> int:
                 f"argument --{name.replace('_', '-')}: is not for {wanted.what}, got it with {chosen.output!r}"
             )
     check_outputs(parser, [chosen.output], [chosen.model], "OUT")
-    with parser.refusing():
+    with parser.refusing_model(chosen.model):
         model = _load(chosen.model)
+    with parser.refusing():
         method = getattr(model, wanted.method, None)
         if method is None:
             parser.refuse(f"argument MODEL: {type(model).__name__} cannot be written as {wanted.what}")

@@ -41,7 +41,7 @@ def _run(chosen: argparse.Namespace) -> int:
         if chosen.measure:
             print("\n".join(measuring.lines()))
     else:
-        with chosen.parser.refusing():
+        with chosen.parser.refusing_model(chosen.model):
             model = load_any(chosen.model)
         _show_model(model)
     return 0

@@ -24,7 +24,7 @@ from nnx.cli.arguments import (
     swallowed,
 )
 from nnx.data.columns import as_text
-from nnx.data.sheet import Sheet, count, listed, shown
+from nnx.data.sheet import Sheet, count, shown
 from nnx.data.table_files import read_sheet
 from nnx.scoring.answers import answer_columns, as_csv, gives_probabilities
 from nnx.scoring.importance import BATCH
@@ -142,7 +142,7 @@ def _kept(sheet: Sheet, given: Sequence[Sequence[str]] | None) -> dict[str, Sequ
     for each in columns("keep", flat(given), sheet.names):
         name = sheet.name_of(each)
         if name is None:
-            sheet.refuse(f"has no column {shown(str(each))} for keep. Its columns are {listed(sheet.names)}")
+            sheet.refuse_columns(f"no column {shown(str(each))} for keep", each)
         kept[name] = [as_text(cell) for cell in sheet.columns[sheet.places[name]]]
     return kept
 

@@ -72,7 +72,7 @@ def _run(chosen: argparse.Namespace) -> int:
         from nnx.serve.service import Service
     except ModuleNotFoundError as error:
         parser.refuse(f"{error.name} is not installed. {EXTRA}")
-    with parser.refusing():
+    with parser.refusing_model(chosen.model):
         service = Service(chosen.model, threads=chosen.threads, unknown=chosen.unknown)
     max_body = chosen.max_body << 20
     app = create_app(service, max_body=max_body, max_concurrency=chosen.max_concurrency)

@@ -15,6 +15,7 @@ import nnx
 import nnx.tabular
 from nnx import plot
 from nnx._base import memory
+from nnx._base.text import near
 from nnx.cli.arguments import column, columns, flat, options_of
 from nnx.cli.images import notes
 from nnx.cli.pictures import Draw
@@ -112,6 +113,12 @@ def hold_out(task: Task, seed: int) -> Task:
         validation=(task.X[held_out], task.y[held_out]),
         remarks=(*task.remarks, remark),
     )
+
+
+def no_data(name: str) -> str:
+    """Return what is said of data that are not there."""
+    known = ", ".join(TASKS)
+    return f"argument DATA: must be {known}, a table's file or a folder, and there is no {name!r}.{near(TASKS, name)}"
 
 
 # The book's data sets

@@ -361,10 +361,7 @@ def _check_options(chosen: argparse.Namespace) -> None:
     """Refuse options that would do nothing, and a table without a target."""
     kind = chosen.data if chosen.data in tasks.TASKS else "FOLDER/" if os.path.isdir(chosen.data) else "FILE.csv"
     if kind == "FILE.csv" and not os.path.exists(chosen.data):
-        known = ", ".join(tasks.TASKS)
-        chosen.parser.error(
-            f"argument DATA: must be {known}, a table's file or a folder, and there is no {chosen.data!r}"
-        )
+        chosen.parser.error(tasks.no_data(chosen.data))
     for name, kinds in ONLY_FOR.items():
         if getattr(chosen, name) is not None and kind not in kinds:
             option = f"--{name.replace('_', '-')}"

@@ -14,7 +14,7 @@ from nnx._base.typing import Array
 from nnx.data.notation import is_gap
 from nnx.data.problems import Problems
 from nnx.data.records import sheet_of
-from nnx.data.sheet import Sheet, count, listed, shown
+from nnx.data.sheet import Sheet, count, shown
 from nnx.data.table_files import read_sheet
 
 #: A message lists no more columns that are not there than this.
@@ -76,18 +76,21 @@ def roles_of(
 
 def names_of(sheet: Sheet, **given: Any) -> list[set[str]]:
     """Return the names of the columns that are given for each role by their names or positions."""
-    unknown, found = [], []
+    unknown: list[Any] = []
+    told, found = [], []
     for role, each in given.items():
         if isinstance(each, str) or not isinstance(each, Collection):
             raise TypeError(
                 f"{sheet.where}: {role} must be a list of names, got {abridged(each)}.{_in_brackets(sheet, each)}"
             )
         names = [sheet.name_of(one) for one in each]
-        unknown += [f"no column {abridged(one)} for {role}" for one, name in zip(each, names, strict=True) if not name]
+        strangers = [one for one, name in zip(each, names, strict=True) if name is None]
+        unknown += strangers
+        told += [f"no column {abridged(one)} for {role}" for one in strangers]
         found.append({name for name in names if name is not None})
     if unknown:
-        told = ", ".join(unknown[:MOST_MISSING]) + (", ..." if len(unknown) > MOST_MISSING else "")
-        sheet.refuse(f"has {told}. Its columns are {listed(sheet.names)}")
+        more = ", ..." if len(unknown) > MOST_MISSING else ""
+        sheet.refuse_columns(f"{', '.join(told[:MOST_MISSING])}{more}", *unknown[:MOST_MISSING])
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from nnx._base.text import LONGEST_SHOWN
+from nnx._base.text import LONGEST_SHOWN, near
 from nnx._base.typing import Array
 from nnx.data.cells import cells_of
 from nnx.data.notation import PLAIN, Cell, Notation
@@ -94,10 +94,14 @@ class Sheet:
         """Return where a row stands."""
         return f"row {row}" if self.lines is None else f"line {self.lines[row]}"
 
-    def refuse(self, reason: str, row: int | None = None) -> NoReturn:
-        """Raise the error that says what is wrong, and in which line of the file."""
+    def refuse(self, reason: str, row: int | None = None, advice: str = "") -> NoReturn:
+        """Raise the error that says what is wrong, and in which line of the file; ``advice`` is its last sentence."""
         place = "" if row is None else f", {self.place_of(row)},"
-        raise DataFileError(f"{self.where}: {self.source}{place} {reason}{self.hint(row)}.")
+        raise DataFileError(f"{self.where}: {self.source}{place} {reason}{self.hint(row)}.{advice}")
+
+    def refuse_columns(self, told: str, *given: Any) -> NoReturn:
+        """Raise the error that says which columns are ``told`` to be there and are not, and which there are."""
+        self.refuse(f"has {told}. Its columns are {listed(self.names)}", advice=near(self.names, *given))
 
     def hint(self, row: int | None = None) -> str:
         """Return what may be behind an error, above all in the first row: that it was not taken for names."""

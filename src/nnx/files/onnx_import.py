@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nnx._base import files
+from nnx._base.text import near
 from nnx._base.typing import Array, FloatDType
 from nnx.activations import Activation_Linear, Activation_PReLU, Activation_Sigmoid, Activation_Softmax
 from nnx.files import foreign_layers, onnx_formulas
@@ -168,8 +169,8 @@ class _Reader:
         self.is_double = False
         self.node: Any = None
 
-    def refuse(self, reason: str) -> NoReturn:
-        files.refuse(self.where, self.path, reason)
+    def refuse(self, reason: str, advice: str = "") -> NoReturn:
+        files.refuse(self.where, self.path, reason, advice)
 
     def refuse_node(self, node: Any, operator: str = "") -> NoReturn:
         domain = f" of {node.domain}" if node.domain not in ("", "ai.onnx") else ""
@@ -204,7 +205,9 @@ class _Reader:
         known = [str(each.name) for each in self.graph.output]
         if name is not None:
             if name not in known:
-                self.refuse(f"has no output {name!r}; its outputs are {', '.join(map(repr, known[:10]))}")
+                self.refuse(
+                    f"has no output {name!r}; its outputs are {', '.join(map(repr, known[:10]))}", near(known, name)
+                )
             return name
         numbers = [each for each in self.graph.output if not self._holds_others(each)]
         if len(numbers) != 1:

@@ -8,7 +8,8 @@ try:
     import sklearn as _sklearn  # noqa: F401
 except ImportError as _error:
     raise ImportError(
-        "nnx.sklearn needs scikit-learn 1.5 or newer, which is not installed. Run: pip install 'nnx-core[sklearn]'"
+        "nnx.sklearn needs scikit-learn 1.5 or newer, which is not installed. Install it with: "
+        "python -m pip install 'nnx-core[sklearn]'"
     ) from _error
 
 from nnx.sklearn.classifier import MLPClassifier

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -26,7 +26,7 @@ from nnx.sklearn.versions import HAS_TAGS, checked_weights, validated
 DTYPES = (np.float64, np.float32)
 
 
-class BaseMLP(BaseEstimator):  # type: ignore[misc]
+class BaseMLP(choices.Estimator):
     """The common part of `MLPClassifier` and `MLPRegressor`."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import StrOptions
 
 from nnx import activations, layers, optimizers
 from nnx._base.parameters import Parameterized
-from nnx._base.text import abridged
+from nnx._base.text import abridged, near
 from nnx._base.vocabulary import by_name
 from nnx.lbfgs import Optimizer_LBFGS
 from nnx.schedules import OVER_STEPS
@@ -26,6 +28,20 @@ LOSSES = by_name("loss", "Loss_")
 OPTIMIZERS = by_name("optimizer", "Optimizer_")
 SCHEDULES = OVER_STEPS
 NORMS = {"batch": layers.Layer_BatchNorm, "layer": layers.Layer_LayerNorm}
+
+
+class Estimator(BaseEstimator):  # type: ignore[misc]
+    """An estimator that refuses a misspelt name with the one that it is nearest to."""
+
+    def _validate_params(self) -> None:
+        try:
+            super()._validate_params()
+        except ValueError as error:
+            said = str(error)
+            name = next((each for each in self._parameter_constraints if said.startswith(f"The {each!r} ")), None)
+            kinds = self._parameter_constraints.get(name, [])
+            options = [option for kind in kinds if isinstance(kind, StrOptions) for option in kind.options]
+            raise type(error)(f"{said}{near(sorted(options), getattr(self, name or '', None))}") from None
 
 
 def per_layer(where: str, name: str, value: Any, n_layers: int) -> list[Any]:
@@ -66,7 +82,10 @@ def loss(where: str, chosen: Any) -> Any:
 def _named(where: str, name: str, chosen: str, choices: dict[str, Any]) -> Any:
     found = choices.get(chosen.lower().replace("_", ""))
     if found is None:
-        raise ValueError(f"{where}: {name} must be an object or one of {', '.join(sorted(choices))}, got {chosen!r}.")
+        raise ValueError(
+            f"{where}: {name} must be an object or one of {', '.join(sorted(choices))}, got {abridged(chosen)}."
+            f"{near(choices, chosen)}"
+        )
     return found
 
 

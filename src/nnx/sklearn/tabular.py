@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -18,6 +18,7 @@ from nnx._base.text import abridged
 from nnx._base.typing import Array, ArrayLike
 from nnx.data.notation import exact, is_gap
 from nnx.data.tables import Table
+from nnx.sklearn.choices import Estimator
 from nnx.sklearn.files import in_files
 from nnx.sklearn.frames import columns_of, in_order, merged, n_rows
 from nnx.sklearn.quantiles import quantile_ensemble
@@ -37,7 +38,7 @@ class Rows(NamedTuple):
     weights: Array | None
 
 
-class BaseTabular(BaseEstimator):  # type: ignore[misc]
+class BaseTabular(Estimator):
     """The common part of `TabularClassifier` and `TabularRegressor`."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {

@@ -1,9 +1,9 @@
-"""Chooses the backend, once, when nnx is imported.
+"""Chooses the backend once, when nnx is imported.
 
 ``backend`` is the module whose functions layers, losses and optimizers call, always as
-``_kernels.backend.dense_forward(...)``: the name is looked up at the call, so that a test can put
-another backend in its place. `nnx._kernels._numpy` is the specification of what each kernel does;
-`nnx._kernels._native` is the binding layer of the compiled kernels, which are there once for each instruction set.
+``_kernels.backend.dense_forward(...)``: each call looks the name up, so that a test can set another backend.
+`nnx._kernels._numpy` is the specification of each kernel. `nnx._kernels._native` is the binding layer of the compiled
+kernels, which exist once for each instruction set.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ __all__ = [
     "writable",
 ]
 
-#: What the native backend may be compiled for, best first.
+#: The variants that the native backend may be compiled for, best first.
 VARIANTS = ("amx", "avx512", "avx2", "baseline")
 
 
 def _binding() -> Any:
-    """Return the binding layer of the compiled kernels, None if it is not built; one that is broken raises."""
+    """Return the binding layer of the compiled kernels, or None if it is not built. A broken one raises an error."""
     if find_spec("nnx._kernels._native") is None:
         return None
     from nnx._kernels import _native
@@ -48,7 +48,7 @@ def _binding() -> Any:
 
 
 def _find() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the backends that this installation has, and those of them that this processor can run; best first."""
+    """Return the backends of this installation, and those that this processor can run, best first."""
     binding = _binding()
     variants = [
         v for v in VARIANTS if binding is not None and find_spec(f"nnx._kernels.native.{v}_float32") is not None
@@ -72,7 +72,7 @@ def load(name: str) -> Any:
 
 
 def choose(requested: str | None) -> tuple[str, str]:
-    """Return the backend's name for what ``NNX_BACKEND`` asks for, and why it is that one."""
+    """Return the name of the backend that ``NNX_BACKEND`` asks for, and the reason of the choice."""
     if requested is None:
         if built == ("numpy",):
             return "numpy", "the compiled kernels are not built"

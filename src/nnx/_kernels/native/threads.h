@@ -166,7 +166,7 @@ static inline int pass_line(int *line, int side, int turns) { (void)line; (void)
 #endif
 
 /* For data that several Python threads share, also without a GIL: a flag that one thread holds at a time, places
- * for pointers, and numbers that are given out once each. If a compiler has no atomics, Python is taken to have a GIL. */
+ * for pointers, and numbers that are given out once each. Without atomics, Python is taken to have a GIL. */
 #if HAS_ATOMICS
 static inline int claim(int *flag) { return !exchange_int(flag, 1); }
 static inline void unclaim(int *flag) { write_int(flag, 0); }

@@ -208,7 +208,12 @@ def test_kernels_with_sanitizers_are_built_anew_for_other_variants(tmp_path):
     python.chmod(0o755)
 
     def notes(variants):
-        environment = {**os.environ, "SANITIZE_DIR": str(tmp_path), "TEST_PYTHON": str(python), "NNX_VARIANTS": variants}
+        environment = {
+            **os.environ,
+            "SANITIZE_DIR": str(tmp_path),
+            "TEST_PYTHON": str(python),
+            "NNX_VARIANTS": variants,
+        }
         subprocess.run(["bash", ROOT / "tools" / "sanitize.sh"], env=environment, check=True, timeout=60)
         return (tmp_path / "notes").read_text().splitlines()
 

@@ -38,7 +38,7 @@ class Accuracy(Described):
     accumulated_count: float = 0
 
     def init(self, y: ArrayLike, reinit: bool = False) -> None:
-        """Learn from the training targets what the comparison needs; here nothing."""
+        """Prepare the comparison from the training targets. The base class needs nothing."""
 
     def compare(self, predictions: Any, y: Any) -> Array:
         """Return where ``predictions`` hit ``y``."""
@@ -47,8 +47,12 @@ class Accuracy(Described):
     def calculate(self, predictions: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> float:
         """Return the fraction of a batch's predictions that are correct, and add them to the pass.
 
-        With ``sample_weight``, an array (n,) of numbers of at least 0, each prediction has the weight of its sample:
-        the fraction is Σ w·correct / Σ w, and 0 if all weights are 0.
+        Parameters
+        ----------
+        predictions, y : arrays
+            As `compare` takes them.
+        sample_weight : array (n,), optional
+            The weight w of each sample, at least 0. The fraction is Σ w·correct / Σ w. If all weights are 0, it is 0.
         """
         comparisons = np.asarray(self.compare(predictions, y))
         if comparisons.size == 0:
@@ -118,10 +122,10 @@ class Accuracy_Categorical(Accuracy):
         Parameters
         ----------
         predictions : array (n,)
-            Class numbers; scores, shape (n, classes), count as the class of their maximum. With ``binary``, an array
-            of any shape.
+            Class numbers. Scores, shape (n, classes), count as the class of their maximum. With ``binary``, an array of
+            any shape.
         y : array (n,), (n, 1) or one-hot (n, classes)
-            With ``binary``, of the predictions' shape, (n,) serving for (n, 1).
+            With ``binary``, an array of the predictions' shape; (n,) stands for (n, 1).
         """
         where = "Accuracy_Categorical.compare"
         predictions = check.plain(where, "predictions", predictions)
@@ -134,7 +138,7 @@ class Accuracy_Categorical(Accuracy):
 
 
 def _classes(where: str, name: str, values: Array) -> Array:
-    """Return class numbers, shape (n,), from such, from a column of them, or from rows of scores."""
+    """Return class numbers, shape (n,), from class numbers, from a column of them, or from rows of scores."""
     if values.ndim != 2:
         return values
     if values.shape[1] == 0:
@@ -153,7 +157,7 @@ class Accuracy_Regression(Accuracy):
 
     Notes
     -----
-    Chapter 17 of the book. Each output counts, so several outputs give a number from 0 to 1 too.
+    Chapter 17 of the book. Each output counts, so the result is from 0 to 1 for several outputs, too.
     """
 
     #: What it judges.
@@ -162,14 +166,22 @@ class Accuracy_Regression(Accuracy):
     precision: float | None = None
 
     def init(self, y: ArrayLike, reinit: bool = False) -> None:
-        """Set ``precision`` from the training targets, unless it is set already and not ``reinit``."""
+        """Set ``precision`` from the training targets. If it is set already, only ``reinit`` changes it."""
         if self.precision is None or reinit:
             precision = _precision(check.plain("Accuracy_Regression.init", "y", y))
-            # Targets with a NaN, which train can be told to accept, give none.
+            # Targets with a NaN, which train accepts on request, give no precision.
             self.precision = precision if math.isfinite(precision) else None
 
     def calculate(self, predictions: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> float:
-        """Return the fraction of correct predictions and add them to the pass, with weights as in `Accuracy`."""
+        """Return the fraction of a batch's predictions that are correct, and add them to the pass.
+
+        Parameters
+        ----------
+        predictions, y : arrays
+            As `compare` takes them.
+        sample_weight : array (n,), optional
+            The weight of each sample, as in `Accuracy.calculate`.
+        """
         precision = self.precision
         counts = sample_weight is None and type(self).compare is COMPARE and "compare" not in vars(self)
         fit = counts and _kernels.readable(predictions, None, None) and _kernels.alike(y, predictions)
@@ -181,9 +193,9 @@ class Accuracy_Regression(Accuracy):
         return hits / predictions.size  # type: ignore[no-any-return]
 
     def compare(self, predictions: ArrayLike, y: ArrayLike) -> Array:
-        """Return where ``|predictions − y| < precision``; y of shape (n,) serves for (n, 1).
+        """Return where ``|predictions − y| < precision``; y of shape (n,) stands for (n, 1).
 
-        Before ``init``, the precision is taken from the ``y`` at hand.
+        Before ``init``, the precision comes from this ``y``.
         """
         where = "Accuracy_Regression.compare"
         predictions = check.plain(where, "predictions", predictions)
@@ -193,7 +205,7 @@ class Accuracy_Regression(Accuracy):
         return np.asarray(np.absolute(predictions - y.astype(np.float64, copy=False)) < precision)
 
 
-#: What kernels count without it: where it is another one's, that is called.
+#: Kernels count in place of this method. If a class has another one, that one is called.
 COMPARE = Accuracy_Regression.compare
 
 

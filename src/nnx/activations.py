@@ -1,7 +1,7 @@
-"""Activations, each in one place: its class here, its definition in `_kernels/_numpy/activations.py`, its vectors in
+"""The activations. Their definitions are in `_kernels/_numpy/activations.py`, their vector code in
 `_kernels/native/elementwise/activations.pxi`.
 
-They share one forward and one backward; each adds its kernel's name, what its backward starts from, its settings, and
+They share one forward and one backward. Each adds its kernel's name, what its backward starts from, its settings, and
 what it predicts. float32 and float64 inputs keep their dtype; other numbers become the default dtype.
 """
 
@@ -66,7 +66,7 @@ class Activation(ActivationBase):
         Parameters
         ----------
         inputs : array (n, ...)
-            Kept as ``inputs`` for ``backward``. float32 and float64 stay what they are; other numbers become the
+            Kept as ``inputs`` for ``backward``. float32 and float64 inputs keep their dtype; other numbers become the
             default dtype.
         training : bool
             Makes no difference.
@@ -103,7 +103,7 @@ class Activation(ActivationBase):
         return check.samples(where, name, value)
 
     def _settings(self) -> tuple[float, ...]:
-        """Return what the kernel is given beside arrays, checked: anything may have been assigned."""
+        """Return the kernel's settings, checked: users may have assigned anything."""
         return ()
 
 
@@ -141,7 +141,7 @@ class Activation_Softmax(Activation):
     Notes
     -----
     Chapter 4 of the book. The largest input of a row is subtracted first, so nothing overflows. ``backward`` uses the
-    closed form pⱼ·(dⱼ − Σ p·d) in place of one Jacobian matrix a row.
+    closed form pⱼ·(dⱼ − Σ p·d) instead of a Jacobian matrix for each row.
 
     Examples
     --------
@@ -187,7 +187,7 @@ class Activation_Sigmoid(Activation):
 
     Notes
     -----
-    Chapter 16 of the book. Large negative inputs give their right, tiny value, with no overflow.
+    Chapter 16 of the book. Large negative inputs give the correct, tiny values, without overflow.
     """
 
     _kernel = "sigmoid"
@@ -206,9 +206,9 @@ class Activation_Linear(Activation):
     Attributes
     ----------
     inputs, output : arrays (n, ...)
-        After ``forward``: one and the same array.
+        After ``forward``. They are the same array.
     dinputs : array
-        After ``backward``, a copy of what it was given.
+        After ``backward``: a copy of ``dvalues``.
 
     Notes
     -----
@@ -246,7 +246,7 @@ class Activation_Tanh(Activation):
 
     Notes
     -----
-    The derivative is (1 − y)·(1 + y) with y = ``output``. As ``torch.nn.Tanh``.
+    The derivative is (1 − y)·(1 + y) with y = ``output``. It is ``torch.nn.Tanh``.
 
     Examples
     --------
@@ -263,17 +263,17 @@ class Activation_Tanh(Activation):
 
 @built_in("layer")
 class Activation_LeakyReLU(Activation):
-    """Leaky rectified linear unit: ``output = inputs``, below 0 ``slope · inputs``.
+    """Leaky rectified linear unit: ``output = inputs``, or ``slope · inputs`` below 0.
 
     Parameters
     ----------
     slope : float
-        What inputs below 0 are multiplied by, at least 0.
+        The factor of inputs below 0. At least 0.
 
     Attributes
     ----------
     slope : float
-        As given. A number assigned here counts from then on.
+        As given. You may assign another number.
     inputs, output : arrays (n, ...)
         After ``forward``.
     dinputs : array
@@ -287,7 +287,7 @@ class Activation_LeakyReLU(Activation):
     Notes
     -----
     Maas, Hannun and Ng, Rectifier nonlinearities improve neural network acoustic models (2013). The derivative at 0 is
-    ``slope``. As ``torch.nn.LeakyReLU``, whose argument is called ``negative_slope``.
+    ``slope``. It is ``torch.nn.LeakyReLU``, where ``slope`` is called ``negative_slope``.
 
     Examples
     --------
@@ -314,17 +314,17 @@ class Activation_LeakyReLU(Activation):
 
 @built_in("layer")
 class Activation_ELU(Activation):
-    """Exponential linear unit: ``output = inputs``, below 0 ``alpha · (exp(inputs) − 1)``.
+    """Exponential linear unit: ``output = inputs``, or ``alpha · (exp(inputs) − 1)`` below 0.
 
     Parameters
     ----------
     alpha : float
-        At least 0: the output is above −alpha.
+        At least 0. The output is above −alpha.
 
     Attributes
     ----------
     alpha : float
-        As given. A number assigned here counts from then on.
+        As given. You may assign another number.
     inputs, output : arrays (n, ...)
         After ``forward``.
     dinputs : array
@@ -338,7 +338,7 @@ class Activation_ELU(Activation):
     Notes
     -----
     Clevert, Unterthiner and Hochreiter, Fast and accurate deep network learning by exponential linear units (2016),
-    arXiv:1511.07289. The derivative where not ``inputs > 0`` is ``output + alpha``. As ``torch.nn.ELU``.
+    arXiv:1511.07289. Where inputs are not above 0, the derivative is ``output + alpha``. It is ``torch.nn.ELU``.
 
     Examples
     --------
@@ -365,7 +365,7 @@ class Activation_ELU(Activation):
 
 @built_in("layer")
 class Activation_SELU(Activation):
-    """Scaled exponential linear unit: ``output = scale · inputs``, below 0 ``scale · alpha · (exp(inputs) − 1)``.
+    """Scaled exponential linear unit: ``scale · inputs``, or ``scale · alpha · (exp(inputs) − 1)`` below 0.
 
     Attributes
     ----------
@@ -376,9 +376,9 @@ class Activation_SELU(Activation):
 
     Notes
     -----
-    Klambauer, Unterthiner, Mayr and Hochreiter, Self-normalizing neural networks (2017), arXiv:1706.02515. With scale
-    = 1.0507009873554805 and alpha = 1.6732632423543772, inputs of mean 0 and variance 1 give outputs of mean 0 and
-    variance 1. As ``torch.nn.SELU``.
+    Klambauer, Unterthiner, Mayr and Hochreiter, Self-normalizing neural networks (2017), arXiv:1706.02515. With scale =
+    1.0507009873554805 and alpha = 1.6732632423543772, inputs of mean 0 and variance 1 give outputs of mean 0 and
+    variance 1. It is ``torch.nn.SELU``.
 
     Examples
     --------
@@ -397,17 +397,17 @@ class Activation_SELU(Activation):
 class Activation_GELU(Activation):
     """Gaussian error linear unit: ``output = inputs · Φ(inputs)``, Φ(x) = (1 + erf(x/√2)) / 2.
 
-    Φ(x) is the probability of less than x in the standard normal distribution.
+    Φ(x) is the probability that a standard normal number is less than x.
 
     Parameters
     ----------
     approximate : bool
-        Whether to take (1 + tanh(√(2/π)·(x + 0.044715·x³))) / 2 in place of Φ(x); they differ by at most 0.0003.
+        Whether to use (1 + tanh(√(2/π)·(x + 0.044715·x³))) / 2 instead of Φ(x). They differ by at most 0.0003.
 
     Attributes
     ----------
     approximate : bool
-        As given. What is assigned here counts from then on.
+        As given. You may assign another value.
     inputs, output : arrays (n, ...)
         After ``forward``.
     dinputs : array
@@ -420,9 +420,9 @@ class Activation_GELU(Activation):
 
     Notes
     -----
-    Hendrycks and Gimpel, Gaussian error linear units (2016), arXiv:1606.08415. As ``torch.nn.GELU``, with True for its
-    ``approximate="tanh"``. The compiled kernels give Φ with an absolute error of at most 1e-7 in float32 and 2e-16 in
-    float64.
+    Hendrycks and Gimpel, Gaussian error linear units (2016), arXiv:1606.08415. It is ``torch.nn.GELU``, where
+    ``approximate="tanh"`` stands for True. The compiled kernels give Φ with an absolute error of at most 1e-7 in
+    float32 and 2e-16 in float64.
 
     Examples
     --------
@@ -461,7 +461,7 @@ class Activation_SiLU(Activation):
     Notes
     -----
     Elfwing, Uchibe and Doya, Sigmoid-weighted linear units (2017), arXiv:1702.03118. With s the sigmoid of x, the
-    derivative is s + x·s·(1 − s). As ``torch.nn.SiLU``; here −inf gives 0.
+    derivative is s + x·s·(1 − s). It is ``torch.nn.SiLU``, except that −inf gives 0.
 
     Examples
     --------
@@ -489,8 +489,8 @@ class Activation_Mish(Activation):
 
     Notes
     -----
-    Misra, Mish: a self regularized non-monotonic activation function (2019), arXiv:1908.08681. As ``torch.nn.Mish``;
-    here −inf gives 0.
+    Misra, Mish: a self regularized non-monotonic activation function (2019), arXiv:1908.08681. It is ``torch.nn.Mish``,
+    except that −inf gives 0.
 
     Examples
     --------
@@ -519,8 +519,8 @@ class Activation_Softplus(Activation):
     Notes
     -----
     Dugas, Bengio, Bélisle, Nadeau and Garcia, Incorporating second-order functional knowledge for better option pricing
-    (2000). The derivative is the sigmoid. As ``torch.nn.Softplus`` with its default ``beta``; above its ``threshold``
-    of 20, that one returns the inputs.
+    (2000). The derivative is the sigmoid. It is ``torch.nn.Softplus`` with its default ``beta``. Above its
+    ``threshold`` of 20, PyTorch's class returns the inputs.
 
     Examples
     --------
@@ -549,8 +549,8 @@ class Activation_HardSigmoid(Activation):
     Notes
     -----
     Howard and others, Searching for MobileNetV3 (2019), arXiv:1905.02244. The derivative is 1/6 where the output is
-    between 0 and 1, else 0. As ``torch.nn.Hardsigmoid``. As the last layer it predicts numbers as they are, not zeros
-    and ones.
+    between 0 and 1, else 0. It is ``torch.nn.Hardsigmoid``. As a last layer, it predicts its outputs as they are, not
+    zeros and ones.
 
     Examples
     --------
@@ -578,8 +578,8 @@ class Activation_HardSwish(Activation):
 
     Notes
     -----
-    Howard and others, Searching for MobileNetV3 (2019), arXiv:1905.02244. The derivative is x/3 + 1/2 between −3 and
-    3, 0 at and below −3, 1 at and above 3. As ``torch.nn.Hardswish``; here −inf gives 0.
+    Howard and others, Searching for MobileNetV3 (2019), arXiv:1905.02244. The derivative is x/3 + 1/2 between −3 and 3,
+    0 at and below −3, 1 at and above 3. It is ``torch.nn.Hardswish``, except that −inf gives 0.
 
     Examples
     --------
@@ -596,21 +596,22 @@ class Activation_HardSwish(Activation):
 
 @built_in("layer")
 class Activation_PReLU(ActivationBase, WithWeights):
-    """Parametric rectified linear unit: ``output = inputs``, below 0 ``weights · inputs``; the slope is learnt.
+    """Parametric rectified linear unit: ``output = inputs``, or ``weights · inputs`` below 0, with learnt slopes.
 
     Parameters
     ----------
     n_inputs : int
-        1: one slope for all inputs. More: the number of columns of the inputs, each of which has a slope of its own.
+        1 for one slope for all inputs. Otherwise the number of columns of the inputs: each column has its own slope.
     slope : float
-        All slopes at first.
+        The initial value of all slopes.
     dtype : "float32" or "float64", optional
         The dtype of slopes and results; `nnx.get_default_dtype` if None.
 
     Attributes
     ----------
     weights : array (1, n_inputs)
-        The slopes, trained in place. An array assigned here is cast at its next use if its dtype or layout is another.
+        The slopes, trained in place. If you assign an array of another dtype or layout, the layer casts it at its next
+        use.
     inputs, output : arrays (n, ...), or (n, n_inputs) with a slope for each column
         After ``forward``.
     dweights, dinputs : arrays of the shapes of weights and inputs
@@ -624,8 +625,8 @@ class Activation_PReLU(ActivationBase, WithWeights):
     Notes
     -----
     He, Zhang, Ren and Sun, Delving deep into rectifiers (2015), arXiv:1502.01852. The slope's gradient is the sum of
-    ``dvalues · inputs`` over all inputs below 0. As ``torch.nn.PReLU``, whose arguments are called ``num_parameters``
-    and ``init``. An optimizer's weight decay draws slopes to 0 as well.
+    ``dvalues · inputs`` over all inputs below 0. It is ``torch.nn.PReLU``, whose arguments are called
+    ``num_parameters`` and ``init``. An optimizer's weight decay pulls slopes towards 0, too.
 
     Examples
     --------
@@ -653,13 +654,13 @@ class Activation_PReLU(ActivationBase, WithWeights):
         self.weights = filled(int(n_inputs), self._float_dtype(), self.slope)
 
     def _configure(self, n_inputs: int, slope: float, dtype: DTypeLike) -> None:
-        """Set all but the parameter: a model file brings its own."""
+        """Set everything except the parameter: a model file brings its own."""
         self.n_inputs = check.whole("Activation_PReLU", "n_inputs", n_inputs)
         self.slope = check.number("Activation_PReLU", "slope", slope)
         self.dtype = config.float_dtype("Activation_PReLU", dtype)
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
-        """Set ``output``; inputs (n, ...). If not ``training``, ``weight_averages`` are the slopes if there are any."""
+        """Set ``output`` from inputs (n, ...). If not ``training``, use ``weight_averages`` if there are any."""
         where = "Activation_PReLU.forward"
         (weights,) = self._parameters_for(where, training)
         inputs = self._fitting(where, inputs, weights)
@@ -680,7 +681,7 @@ class Activation_PReLU(ActivationBase, WithWeights):
         self.dweights, self.dinputs = dweights, dinputs
 
     def _fitting(self, where: str, inputs: ArrayLike, weights: Array) -> Array:
-        """Return inputs that have a slope for each column, or one for all."""
+        """Return the inputs, checked: they have a slope for each column, or one slope for all."""
         if weights.size == 1:
             return check.samples(where, "inputs", inputs, weights.dtype)
         return check.rows(where, "inputs", inputs, weights.size, weights.dtype)

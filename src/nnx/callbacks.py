@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CSVLog", "Callback", "EarlyStopping", "ReduceRateOnPlateau", "SaveBest", "TensorBoardLog"]
 
-#: In which direction a figure is better: "auto" is "max" for accuracies and "min" for all others.
+#: Whether a larger or a smaller figure is better. "auto" is "max" for accuracies and "min" for all other figures.
 MODES = ("auto", "min", "max")
 
 
@@ -66,7 +66,7 @@ class TrainingRun:
     def figures(self) -> dict[str, float]:
         """The epoch's figures under `History`'s names: ``loss``, ``accuracy``, ``validation_loss``, ...
 
-        Those of the validation are there if there are validation data; before the first epoch nothing is.
+        It has validation figures only if there is validation data. Before the first epoch it is empty.
         """
         if self._figures is None:
             self._figures = self.history.latest(self.validated) if self.epoch else {}
@@ -124,13 +124,13 @@ class Callback(Described):
         """Close files. Called last, also after errors and Ctrl-C."""
 
     def _check(self, where: str, model: Network, validated: bool) -> None:
-        """Refuse a run that this is no use for; nothing has changed yet."""
+        """Refuse a run that this callback cannot serve. Nothing has changed yet."""
 
     def _check_state(self, state: dict[str, Any], model: Network) -> None:
-        """Refuse a state that a checkpoint holds, by ValueError, TypeError or KeyError; nothing has changed yet."""
+        """Refuse an invalid state from a checkpoint with ValueError, TypeError or KeyError. Nothing has changed yet."""
 
     def _compared(self) -> dict[str, Any]:
-        """Return the settings that must be the same when a run goes on."""
+        """Return the settings that must be the same when a run continues."""
         return {name: value for name, value in self.get_config().items() if name not in ("path", "folder")}
 
 
@@ -170,7 +170,7 @@ class Monitor(Callback):
             )
 
     def on_train_begin(self, run: TrainingRun) -> None:
-        """Begin anew, unless the run goes on."""
+        """Start anew, unless the run continues from a checkpoint."""
         if not run.resumed:
             self.best, self.best_epoch, self.wait = math.nan, 0, 0
 
@@ -180,7 +180,7 @@ class Monitor(Callback):
         return self.mode == "max" or (self.mode == "auto" and self.monitor.endswith("accuracy"))
 
     def _improves(self, run: TrainingRun) -> bool:
-        """Take the epoch's figure; return whether it is better than all before, by more than ``min_delta``."""
+        """Take the epoch's figure. Return whether it is better than all before, by more than ``min_delta``."""
         value = run.figures[self.monitor]
         larger = self._larger
         if math.isnan(value) or (
@@ -197,7 +197,7 @@ class Monitor(Callback):
         return {"best": np.array([self.best], np.float64), "best_epoch": self.best_epoch, "wait": self.wait}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on with what `get_state` returned."""
+        """Restore what `get_state` returned."""
         self.best, self.best_epoch, self.wait = float(state["best"][0]), state["best_epoch"], state["wait"]
 
     def _check_state(self, state: dict[str, Any], model: Network) -> None:
@@ -224,7 +224,8 @@ class EarlyStopping(Monitor):
         averages and running statistics of layers, in place. The optimizer's state does not change. After an interrupted
         run nothing is restored, so that the run can be resumed.
     mode : "auto", "min" or "max"
-        Whether smaller or larger is better; "auto": larger for an accuracy, smaller for all else. NaN is never better.
+        Whether smaller or larger is better. With "auto", larger is better for an accuracy, and smaller for anything
+        else. NaN is never better.
 
     Attributes
     ----------
@@ -237,8 +238,8 @@ class EarlyStopping(Monitor):
 
     Notes
     -----
-    Prechelt, "Early stopping: but when?", 1998. ``EarlyStopping`` of Keras with ``restore_best_weights=True``, which
-    leaves the last weights in place by default.
+    Prechelt, "Early stopping: but when?", 1998. It is ``EarlyStopping`` of Keras with ``restore_best_weights=True``. By
+    default, Keras leaves the last weights in place.
 
     Examples
     --------
@@ -276,13 +277,13 @@ class EarlyStopping(Monitor):
         self._kept: dict[str, Array] = {}
 
     def on_train_begin(self, run: TrainingRun) -> None:
-        """Begin anew, unless the run goes on."""
+        """Start anew, unless the run continues from a checkpoint."""
         super().on_train_begin(run)
         if not run.resumed:
             self._kept = {}
 
     def on_epoch_end(self, run: TrainingRun) -> None:
-        """Keep the parameters of the best epoch so far, or count one that is no better."""
+        """Keep the parameters if the epoch is the best so far, else count it."""
         if self._improves(run):
             if self.restore_best:
                 self._keep(run.model)
@@ -306,10 +307,10 @@ class EarlyStopping(Monitor):
         for name in self._kept.keys() - arrays.keys():
             del self._kept[name]
 
-    # Where compiled code does what `on_epoch_end` does, for several epochs
+    # For compiled code that does the work of `on_epoch_end` for several epochs
 
     def as_compared(self) -> tuple[Any, ...]:
-        """Return the monitored figure's place, whether larger is better, and the settings and state of comparisons."""
+        """Return the monitored figure's index, whether larger is better, and the settings and state of comparisons."""
         return (
             EPOCH.index(self.monitor),
             self._larger,
@@ -321,13 +322,13 @@ class EarlyStopping(Monitor):
         )
 
     def place_for(self, name: str, array: Array) -> Array:
-        """Return the array in which the best values of a parameter are kept; a new one if there is none that fits."""
+        """Return the array that keeps the best values of a parameter. If none fits, make a new one."""
         kept = self._kept.get(name)
         fits = kept is not None and kept.shape == array.shape and kept.dtype == array.dtype and kept.flags.carray
         return kept if kept is not None and fits else np.empty_like(array, order="C")
 
     def take(self, best: float, best_epoch: int, wait: int) -> None:
-        """Take over the state that compiled code has come to."""
+        """Take over the state that compiled code has reached."""
         self.best, self.best_epoch, self.wait = best, best_epoch, wait
 
     def keep(self, kept: dict[str, Array]) -> None:
@@ -352,7 +353,7 @@ class EarlyStopping(Monitor):
         return {**super().get_state(), **self._kept}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on with what `get_state` returned."""
+        """Restore what `get_state` returned."""
         super().set_state(state)
         self._kept = {name: array for name, array in state.items() if name.startswith("layers.")}
 
@@ -389,16 +390,17 @@ class ReduceRateOnPlateau(Monitor):
     min_rate : float
         The smallest ``learning_rate``.
     mode : "auto", "min" or "max"
-        Whether smaller or larger is better; "auto": larger for an accuracy, smaller for all else. NaN is never better.
+        Whether smaller or larger is better. With "auto", larger is better for an accuracy, and smaller for anything
+        else. NaN is never better.
 
     Attributes
     ----------
     best, best_epoch, wait
-        As those of `EarlyStopping`; ``wait`` is 0 again when the rate has been reduced.
+        As in `EarlyStopping`. ``wait`` returns to 0 when the rate is reduced.
 
     Notes
     -----
-    ReduceLROnPlateau of Keras, without a cooldown. PyTorch's waits an epoch longer.
+    It is ReduceLROnPlateau of Keras, without a cooldown. PyTorch's class waits one epoch longer.
 
     Examples
     --------
@@ -455,7 +457,8 @@ class SaveBest(Monitor):
     monitor : str
         The metric to watch, by its name in `History`.
     mode : "auto", "min" or "max"
-        Whether smaller or larger is better; "auto": larger for an accuracy, smaller for all else. NaN is never better.
+        Whether smaller or larger is better. With "auto", larger is better for an accuracy, and smaller for anything
+        else. NaN is never better.
 
     Attributes
     ----------
@@ -484,7 +487,7 @@ class SaveBest(Monitor):
         model_files.describe("SaveBest", model)  # refuses what no file could hold
 
     def on_train_begin(self, run: TrainingRun) -> None:
-        """Begin anew, unless the run goes on."""
+        """Start anew, unless the run continues from a checkpoint."""
         super().on_train_begin(run)
         self._target = os.path.abspath(self.path)  # the run may change the current folder
 
@@ -534,7 +537,7 @@ class CSVLog(Callback):
         """Write the epoch's line."""
         if self._file is not None:
             self._file.write(_line(run.epoch, tuple(run.figures.values())))
-            self._file.flush()  # whoever looks finds all epochs
+            self._file.flush()  # readers find all epochs
 
     def close(self) -> None:
         """Close the file."""
@@ -555,8 +558,8 @@ class TensorBoardLog(Callback):
     Parameters
     ----------
     folder : str or path
-        The folder, which is created if it does not exist. Each call of `train` adds a file. When a run continues from
-        a checkpoint, TensorBoard ignores what older files hold of later epochs.
+        The folder, which is created if it does not exist. Each call of `train` adds a file. When a run continues from a
+        checkpoint, TensorBoard ignores later epochs in older files.
 
     Examples
     --------
@@ -583,7 +586,7 @@ class TensorBoardLog(Callback):
             raise NotADirectoryError(f"TensorBoardLog: folder must be a folder, got the file {self.folder!r}.")
 
     def on_train_begin(self, run: TrainingRun) -> None:
-        """Begin a file; say from which epoch on it holds."""
+        """Start a file, and write from which epoch on it is valid."""
         if run.rank:
             return
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -619,7 +622,7 @@ class TensorBoardLog(Callback):
 
 
 def learnt(model: Network) -> dict[str, Array]:
-    """Return all arrays of a model's layers that predictions depend on, by name; what is written to them counts."""
+    """Return, by name, the arrays of a model's layers that predictions depend on. Writing to them changes the model."""
     return {
         f"layers.{number}.{name}": getattr(layer, name)
         for number, layer in enumerate(layers.walk(model.layers))
@@ -629,7 +632,7 @@ def learnt(model: Network) -> dict[str, Array]:
 
 
 def _array(name: str, value: Any, like: Array) -> None:
-    """Refuse what is no array of this shape and dtype."""
+    """Refuse anything but an array of this shape and dtype."""
     if not isinstance(value, np.ndarray) or value.shape != like.shape or value.dtype != like.dtype:
         raise ValueError(f"{name} must be an array of shape {like.shape}")
 

@@ -1,4 +1,4 @@
-"""`Layer_Embedding`: categories, which are numbers of no order, as learnt vectors. The kernels are in
+"""`Layer_Embedding`: learnt vectors for categories, numbers without an order. The kernels are in
 `_kernels/_numpy/embedding.py`.
 """
 
@@ -21,19 +21,19 @@ from nnx.initializers import Initializer
 
 __all__ = ["Layer_Embedding"]
 
-#: Categories of a column, at most: float32 holds all whole numbers up to this one.
+#: The most categories of a column: float32 holds all whole numbers up to this one.
 MAX_CATEGORIES = 1 << 24
 
-#: Rows and columns of an array, at most: kernels take their numbers as int32.
+#: The most rows and columns of an array: kernels number them by int32.
 MAX_PLACE = (1 << 31) - 1
 
 
 class Layout(NamedTuple):
-    """Which columns of the inputs hold what, as the kernels take it."""
+    """What each column of the inputs holds, as the kernels take it."""
 
-    #: For each column −1 if it holds numbers, else the row of the weights at which its categories begin; int32.
+    #: For each column, −1 if it is numeric, else the row of the weights at which its categories begin; int32.
     places: Array
-    #: For each column how many categories it has; 0 if it holds numbers; int32.
+    #: For each column, the number of its categories, 0 if it is numeric; int32.
     counts: Array
     #: Columns of the output.
     n_out: int
@@ -47,8 +47,8 @@ class Layout(NamedTuple):
 class Layer_Embedding(WithWeights):
     """A learnt vector for each category of some columns. The other columns pass through as numbers.
 
-    The output has the columns of numbers first, in their order, then for each column of categories, in its order, the
-    vector of its category: a row of ``weights``.
+    The output has the columns of numbers first, in their order. Then each column of categories follows, in its order,
+    as the vector of its category: a row of ``weights``.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Layer_Embedding(WithWeights):
         The columns that hold categories, counted from 0, in increasing order. Categories are whole numbers from 0 to
         their count − 1.
     categories : int or sequence of int
-        How many categories each of ``columns`` has: one number for all, or one for each. At most 16,777,216.
+        The number of categories of each of ``columns``: one number for all, or one for each. At most 16,777,216.
     width : int
         The length of a category's vector.
     dtype : "float32" or "float64", optional
@@ -73,8 +73,8 @@ class Layer_Embedding(WithWeights):
     weight_initializer : str, number or None
         As given; None for a function.
     weights : array (sum of all columns' categories, width)
-        The vectors of the first column's categories, then those of the second's, and so on. Trained in place. An array
-        assigned here is cast at its next use if its dtype or layout is another.
+        The vectors of the first column's categories, then those of the second's, and so on. Trained in place. If you
+        assign an array of another dtype or layout, the layer casts it at its next use.
     weight_averages : array of the shape of weights
         As that of `Layer_Dense`.
     inputs, output : arrays (n, n_inputs) and (n, n_inputs − columns + columns · width)
@@ -92,12 +92,12 @@ class Layer_Embedding(WithWeights):
     Notes
     -----
     Guo and Berkhahn, Entity embeddings of categorical variables (2016), arXiv:1604.06737. With one column this is
-    ``torch.nn.Embedding(categories, width)``; with more, one of those for each, beside the columns of numbers. It must
-    come first in a model, because its inputs are not results of other layers.
+    ``torch.nn.Embedding(categories, width)``. With more columns, it is one such embedding for each, beside the columns
+    of numbers. It must come first in a model, because its inputs are not results of other layers.
 
     Examples
     --------
-    Two columns of numbers; between them one with three categories, which two numbers each stand for.
+    Two columns of numbers, and between them a column with three categories. Each category has a vector of two numbers.
 
     >>> from nnx import Layer_Embedding
     >>> layer = Layer_Embedding(3, columns=[1], categories=3, width=2)
@@ -125,7 +125,7 @@ class Layer_Embedding(WithWeights):
     inputs: Array
     output: Array
     dinputs: Array
-    #: What the latest layout was made of, and that.
+    #: What the latest layout was made from, and the layout.
     _known: tuple[tuple[Any, ...], Layout] | None = None
 
     def __init__(
@@ -150,7 +150,7 @@ class Layer_Embedding(WithWeights):
         dtype: DTypeLike,
         weight_initializer: Initializer = "book",
     ) -> None:
-        """Set all but the parameter: a model file brings its own, and loading one draws no random number."""
+        """Set everything except the parameter. A model file brings its own, so loading one draws no random number."""
         where = "Layer_Embedding"
         self.dtype = config.float_dtype(where, dtype)
         self.n_inputs = check.whole(where, "n_inputs", n_inputs, 1, MAX_PLACE)
@@ -173,7 +173,7 @@ class Layer_Embedding(WithWeights):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` are the vectors if there are any.
+            If False, the layer uses ``weight_averages`` if there are any.
 
         Raises
         ------
@@ -213,7 +213,7 @@ class Layer_Embedding(WithWeights):
         return check.whole(where, "n_inputs", self.n_inputs, 1, MAX_PLACE)
 
     def _sizes(self, where: str) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
-        """Return the arguments, checked, with a number of categories for each column: anything may be assigned."""
+        """Return the arguments, checked: users may have assigned anything. Each column has a number of categories."""
         n_inputs, width = self._n_inputs(where), check.whole(where, "width", self.width, 1, MAX_PLACE)
         columns = checked_columns(where, self.columns, n_inputs)
         categories = _checked_categories(where, self.categories, len(columns))
@@ -231,7 +231,7 @@ class Layer_Embedding(WithWeights):
         return n_inputs, n_inputs + len(columns) * (width - 1)
 
     def _layout(self, where: str) -> Layout:
-        """Return which columns hold what, as kernels take it. It is as large as a row of the inputs."""
+        """Return what each column holds, as kernels take it. It is as large as a row of the inputs."""
         sizes = n_inputs, columns, counts, width = self._sizes(where)
         if self._known is None or self._known[0] != sizes:
             where_each = list(columns)
@@ -244,12 +244,12 @@ class Layer_Embedding(WithWeights):
 
 
 def check_order(where: str, layers: Sequence[Any]) -> None:
-    """Refuse an embedding whose categories would be results of other layers: of built-in ones, or of embeddings."""
+    """Refuse an embedding whose categories would be results of built-in layers or of other embeddings."""
     before: Any = None
     n_plain: int | None = None  # columns that are still the inputs'; vectors come after them
     for number, layer in enumerate(layers):
         if widths_of(layer) is None:
-            n_plain = None  # whatever a custom layer hands on
+            n_plain = None  # a custom layer may pass on anything
         elif not isinstance(layer, Layer_Embedding):
             before = before or layer
         elif before is not None:
@@ -273,8 +273,8 @@ def check_order(where: str, layers: Sequence[Any]) -> None:
 def columns_of_categories(layers: Sequence[Any]) -> tuple[Array, Array] | None:
     """Return, for the columns of a model's inputs, places and counts of all categories in them, as kernels take them.
 
-    The model's first layers may be several embeddings, each of which hands its columns of numbers on to the next one,
-    before its vectors. None if the first layer is no embedding with the built-in ``forward``.
+    The model's first layers may be several embeddings. Each passes its columns of numbers on to the next one, before
+    its vectors. Return None if the first layer is not an embedding with the built-in ``forward``.
     """
     found: tuple[Array, Array] | None = None
     origins: list[int] = []  # of the first columns of what comes next: where in the inputs they are
@@ -293,9 +293,9 @@ def columns_of_categories(layers: Sequence[Any]) -> tuple[Array, Array] | None:
 
 
 def check_categories(where: str, name: str, values: Array, places: Array, counts: Array) -> None:
-    """Refuse numbers in columns of categories that are none, naming the first, row by row.
+    """Refuse numbers that are not categories of their column. The message names the first one, row by row.
 
-    The sentence begins with ``name``, of an argument, if there is one.
+    The message begins with ``name``, the name of an argument, if it is given.
     """
     place = _kernels.backend.embedding_misfit(values, places, counts)
     if place < 0:
@@ -317,7 +317,7 @@ def _whole_numbers(where: str, name: str, values: Any, low: int, high: int) -> t
 
 
 def checked_columns(where: str, columns: Any, n_inputs: int, name: str = "columns") -> tuple[int, ...]:
-    """Return which of so many columns are meant, in increasing order, as a tuple."""
+    """Return the numbers of columns, checked and in increasing order, as a tuple."""
     found = _whole_numbers(where, name, columns, 0, n_inputs - 1)
     if not found:
         raise ValueError(f"{where}: {name} must name at least one column, got none.")

@@ -1,6 +1,6 @@
-"""Layers that hand all numbers on and put others behind them: `Layer_PiecewiseLinear` and `Layer_Thermometer`, which
-say where between given edges a number lies, and `Layer_Combinations`, weighted sums of some numbers. They have nothing
-to train. Their kernels are in `_kernels/_numpy/encodings.py`.
+"""Layers that pass on all their inputs and append columns. `Layer_PiecewiseLinear` and `Layer_Thermometer` append where
+between given edges a number lies. `Layer_Combinations` appends weighted sums of some inputs. They have nothing to
+train. Their kernels are in `_kernels/_numpy/encodings.py`.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from nnx.embedding import MAX_PLACE, checked_columns
 
 __all__ = ["Layer_Combinations", "Layer_PiecewiseLinear", "Layer_Thermometer"]
 
-#: Edges of a layer, at most: a model file that describes it can be read.
+#: The most edges of a layer. It keeps a model file that describes the layer readable.
 MAX_EDGES = 500_000
-#: Terms of all combinations of a layer, at most, for the same reason.
+#: The most terms of all combinations of a layer together, for the same reason.
 MAX_TERMS = 20_000
-#: How far apart edges are, at least, as a multiple of the smallest normal number: kernels take smaller ones for 0.
+#: The least distance of two edges, as a multiple of the smallest normal number. Kernels treat smaller numbers as 0.
 APART = 4
 
 
 class Layout(NamedTuple):
-    """What is put behind the inputs, as the kernels take it."""
+    """The appended columns, as the kernels take them."""
 
-    #: The encoded columns, or those of one combination after the other; int32.
+    #: The encoded columns, or the columns of one combination after the other; int32.
     columns: Array
-    #: For each encoded column where its edges begin, for each combination where its columns begin; at last, where the
-    #: last one's end; int32.
+    #: Where the edges of each encoded column begin, or the columns of each combination. The last entry says where the
+    #: last ones end; int32.
     offsets: Array
     #: The edges of all columns, or a factor for each of ``columns``, in the layer's dtype.
     edges: Array
 
 
 class _Appending(Described):
-    """The common part: how layers run that hand all inputs on and put other numbers behind them."""
+    """The common part of layers that pass on all inputs and append other numbers."""
 
     _kernel: ClassVar[str]
 
@@ -52,7 +52,7 @@ class _Appending(Described):
     output: Array
     dinputs: Array
     _n_inputs: int
-    #: What the latest layout was made for, and that.
+    #: The latest layout, after the dtype that it was made for.
     _known: tuple[FloatDType, Layout]
 
     @property
@@ -61,7 +61,7 @@ class _Appending(Described):
         return self._n_inputs
 
     def _run(self, where: str, inputs: ArrayLike) -> None:
-        """Set ``output`` to the inputs and what is behind them."""
+        """Set ``output`` to the inputs and the appended columns."""
         layout = self._layout(where)
         inputs = check.rows(where, "inputs", inputs, self._n_inputs, layout.edges.dtype)
         output = _kernels.empty(len(inputs), self._n_outputs(), inputs.dtype)
@@ -103,7 +103,7 @@ class _Encoding(_Appending):
 
     _arguments: ClassVar[tuple[str, ...]] = ("n_inputs", "columns", "edges", "dtype")
 
-    #: Edges of a column, at least; one less is how many encodings it has less than edges.
+    #: The fewest edges of a column. A column with n edges has n + 1 − _least encodings.
     _least: ClassVar[int]
 
     _columns: tuple[int, ...]
@@ -125,12 +125,12 @@ class _Encoding(_Appending):
 
     @property
     def columns(self) -> tuple[int, ...]:
-        """Which of them are encoded."""
+        """The encoded columns."""
         return self._columns
 
     @property
     def edges(self) -> tuple[tuple[float, ...], ...]:
-        """The edges of each of those."""
+        """The edges of each encoded column."""
         return self._edges
 
     def get_config(self) -> dict[str, Any]:
@@ -173,11 +173,11 @@ class _Encoding(_Appending):
 
 @built_in("layer")
 class Layer_PiecewiseLinear(_Encoding):
-    """Numbers, and how far each of some columns is on its way from one edge to the next.
+    """The inputs, and for some columns how far a number has come from one edge to the next.
 
-    A column with the edges e₀ < e₁ < … < e_K has K encodings: clip((x − e_{k−1}) / (e_k − e_{k−1}), 0, 1). Those of all
-    edges below a number are 1, those above it 0, and one is in between. What follows can so have another slope in each
-    piece. Quantiles of the training rows are good edges.
+    A column with the edges e₀ < e₁ < … < e_K has K encodings: clip((x − e_{k−1}) / (e_k − e_{k−1}), 0, 1). The
+    encodings of the pieces below a number are 1, those of the pieces above it are 0, and one is in between. The layers
+    that follow can therefore have a different slope in each piece. Quantiles of the training rows are good edges.
 
     Parameters
     ----------
@@ -186,8 +186,8 @@ class Layer_PiecewiseLinear(_Encoding):
     columns : sequence of int
         Which of them are encoded, counted from 0 and given in increasing order.
     edges : sequence of sequences of float
-        The edges of each of ``columns``, increasing and in the units of its numbers: at least two. Columns may have
-        different numbers of them. At most 500,000 together.
+        The edges of each of ``columns``, in increasing order and in the units of the column. Each column has at least
+        two edges, and columns may have different numbers of edges. All columns together have at most 500,000.
     dtype : "float32" or "float64", optional
         The dtype of the edges and of the results; `nnx.get_default_dtype` if None.
 
@@ -205,16 +205,16 @@ class Layer_PiecewiseLinear(_Encoding):
     Raises
     ------
     TypeError, ValueError
-        For columns that are not there or not in order, for edges that do not increase or are the same in the dtype,
-        for fewer than two in a column, and for other dtypes.
+        If columns do not exist or are not in order, if a column has fewer than two edges, if edges do not increase or
+        are equal in the dtype, and for other dtypes.
 
     Notes
     -----
     Gorishniy, Rubachev and Babenko, On embeddings for numerical features in tabular deep learning (2022),
-    arXiv:2203.05556, section 3.2; there, the first and the last encoding go on below 0 and above 1. Here the number
-    itself, which comes first, says how far outside it is. A number that is an edge has the slope of the piece above it.
-    A NaN has NaN for all its encodings. It has nothing to train: no gradient is computed for it if nothing before it
-    is trained.
+    arXiv:2203.05556, section 3.2. In the paper, the first encoding goes on below 0 and the last one above 1. Here both
+    are clipped; the number itself, which comes first, says how far outside it is. A number that equals an edge has the
+    slope of the piece above it. All encodings of a NaN are NaN. The layer has nothing to train. If nothing before it is
+    trained, no gradient is computed for it.
 
     Examples
     --------
@@ -260,10 +260,10 @@ class Layer_PiecewiseLinear(_Encoding):
 
 @built_in("layer")
 class Layer_Thermometer(_Encoding):
-    """Numbers, and for each of some columns which of its edges a number is above.
+    """The inputs, and for some columns which edges a number is above.
 
-    A column with the edges e₁ < … < e_K has K encodings: 1 if x > e_k, else 0. What follows can so have a step at each
-    edge, as a tree has them.
+    A column with the edges e₁ < … < e_K has K encodings: 1 if x > e_k, else 0. The layers that follow can therefore
+    have a step at each edge, as a decision tree has.
 
     Parameters
     ----------
@@ -272,8 +272,8 @@ class Layer_Thermometer(_Encoding):
     columns : sequence of int
         Which of them are encoded, counted from 0 and given in increasing order.
     edges : sequence of sequences of float
-        The edges of each of ``columns``, increasing and in the units of its numbers: at least one. Columns may have
-        different numbers of them. At most 500,000 together.
+        The edges of each of ``columns``, in increasing order and in the units of the column. Each column has at least
+        one edge, and columns may have different numbers of edges. All columns together have at most 500,000.
     dtype : "float32" or "float64", optional
         The dtype of the edges and of the results; `nnx.get_default_dtype` if None.
 
@@ -286,18 +286,19 @@ class Layer_Thermometer(_Encoding):
     inputs, output : arrays (n, n_inputs) and (n, n_inputs + edges)
         After ``forward``. The output has all inputs first, unchanged, then the encodings, one column after the other.
     dinputs : array of the inputs' shape
-        After ``backward``: the gradient of the inputs as they are handed on. The encodings have no slope.
+        After ``backward``: the gradient of the inputs that are passed on. The encodings have no slope.
 
     Raises
     ------
     TypeError, ValueError
-        For columns that are not there or not in order, for edges that do not increase or are the same in the dtype,
-        for none in a column, and for other dtypes.
+        If columns do not exist or are not in order, if a column has no edge, if edges do not increase or are equal in
+        the dtype, and for other dtypes.
 
     Notes
     -----
-    Buckman, Roy, Raffel and Goodfellow, Thermometer encoding (2018). A number that is an edge is not above it; a NaN
-    is above none. It has nothing to train: no gradient is computed for it if nothing before it is trained.
+    Buckman, Roy, Raffel and Goodfellow, Thermometer encoding (2018). A number that equals an edge is not above it. A
+    NaN is above no edge. The layer has nothing to train. If nothing before it is trained, no gradient is computed for
+    it.
 
     Examples
     --------
@@ -327,7 +328,7 @@ class Layer_Thermometer(_Encoding):
         self._run("Layer_Thermometer.forward", inputs)
 
     def backward(self, dvalues: ArrayLike) -> None:
-        """Set ``dinputs`` to the gradient of the inputs as they are handed on.
+        """Set ``dinputs`` to the gradient of the inputs that are passed on.
 
         Parameters
         ----------
@@ -342,11 +343,11 @@ class Layer_Thermometer(_Encoding):
 
 @built_in("layer")
 class Layer_Combinations(_Appending):
-    """Numbers, and weighted sums of some of them.
+    """The inputs, and weighted sums of some of them.
 
-    A combination of the columns j with the factors f is Σ x_j · f. A network finds such sums by itself; a layer that
-    looks at one column at a time, such as a `Layer_Spline` behind this one, does not. With the sum and the difference
-    of two columns it has pieces along slanted lines, too: of longitude and latitude, those of a coast.
+    A combination of the columns j with the factors f is Σ x_j · f. A network finds such sums by itself. A layer that
+    looks at one column at a time, such as a `Layer_Spline` after this one, does not. With the sum and the difference of
+    two columns, its pieces can also follow slanted lines: with longitude and latitude, those of a coast.
 
     Parameters
     ----------
@@ -355,7 +356,7 @@ class Layer_Combinations(_Appending):
     columns : sequence of sequences of int
         The columns of each combination, counted from 0 and given in increasing order: one or more.
     factors : sequence of sequences of float
-        By what each of these is multiplied. At most 20,000 together.
+        The factor of each of these columns. All combinations together have at most 20,000.
     dtype : "float32" or "float64", optional
         The dtype of the factors and of the results; `nnx.get_default_dtype` if None.
 
@@ -373,13 +374,13 @@ class Layer_Combinations(_Appending):
     Raises
     ------
     TypeError, ValueError
-        For columns that are not there or not in order, for another number of factors than of columns, for factors that
-        the dtype cannot hold, and for other dtypes.
+        If columns do not exist or are not in order, if a combination has not one factor for each column, if the dtype
+        cannot hold a factor, and for other dtypes.
 
     Notes
     -----
-    Sums are added up in the order of the columns. It has nothing to train: no gradient is computed for it if nothing
-    before it is trained.
+    Sums are added up in the order of the columns. The layer has nothing to train. If nothing before it is trained, no
+    gradient is computed for it.
 
     Examples
     --------
@@ -424,7 +425,7 @@ class Layer_Combinations(_Appending):
 
     @property
     def factors(self) -> tuple[tuple[float, ...], ...]:
-        """By what each of these is multiplied."""
+        """The factors of each combination, one for each of its columns."""
         return self._factors
 
     def get_config(self) -> dict[str, Any]:
@@ -490,7 +491,7 @@ def _checked_factors(where: str, factors: Any, counts: tuple[int, ...]) -> tuple
 
 
 def _checked_edges(where: str, edges: Any, n_columns: int, least: int) -> tuple[tuple[float, ...], ...]:
-    """Return the edges of each column as floats, so many at least; whether they increase is seen in their dtype."""
+    """Return the edges of each column as floats, at least ``least``; `_laid_out` checks that they increase."""
     columns = _items(where, "edges", edges)
     if len(columns) != n_columns:
         raise ValueError(f"{where}: edges must be a list for each of {n_columns} columns, got {len(columns)}.")

@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from nnx.files.model_files import Part
     from nnx.scoring.reports import Report
 
-#: How often `select` draws, unless it is told.
+#: How often `select` draws by default.
 DRAWS = 50
-#: Numbers that members predict before their mean is taken, at most.
+#: The most numbers that members predict before their mean is taken.
 MOST_NUMBERS = 1 << 24
-#: Multiply-adds from which on a second thread is worth starting.
+#: The number of multiply-adds that makes a second thread worth its start.
 LEAST_NUMBERS = 20_000_000
 
 
@@ -78,7 +78,7 @@ class Ensemble:
     images : Images or None
         The same for samples that are images.
     preprocessor : Table, Images or None
-        ``table`` or ``images``, whichever it has.
+        ``table`` or ``images``, whichever the ensemble has.
 
     Raises
     ------
@@ -116,7 +116,7 @@ class Ensemble:
 
     models: tuple[Model, ...]
     counts: tuple[int, ...]
-    #: No plan is an ensemble's own: pictures and reports ask each model for it.
+    #: An ensemble has no plan of its own. Pictures and reports ask each model for its plan.
     _plan: Any = None
 
     def __init__(self, models: Sequence[Model]) -> None:
@@ -175,13 +175,13 @@ class Ensemble:
 
     @property
     def weights(self) -> Array:
-        """How much each member counts, float64 (k,): the sum is 1."""
+        """The weight of each member in the mean, float64 (k,). The sum is 1."""
         counts = np.array(self.counts, np.float64)
         return np.asarray(counts / counts.sum())
 
     @property
     def layers(self) -> list[Any]:
-        """The first member's layers, which tell how samples look."""
+        """The first member's layers, which show the form of a sample."""
         return self.models[0].layers
 
     @property
@@ -206,7 +206,7 @@ class Ensemble:
 
     @property
     def table(self) -> Table | None:
-        """What is known of the columns of the file that samples come from."""
+        """The table: it describes the columns of the file that the samples come from."""
         return self.models[0].table
 
     @table.setter
@@ -215,12 +215,12 @@ class Ensemble:
 
     @property
     def images(self) -> Images | None:
-        """What is known of images that samples come from."""
+        """The description of the images that the samples come from."""
         return self.models[0].images
 
     @property
     def preprocessor(self) -> Table | Images | None:
-        """What leads from raw files to inputs and from outputs to answers, if there is such a thing."""
+        """The table or images that turn raw files into inputs and outputs into answers; None without either."""
         return self.models[0].preprocessor
 
     def set(self, *, table: Table | None = None, images: Images | None = None) -> None:
@@ -229,7 +229,7 @@ class Ensemble:
             model.set(table=table, images=images)
 
     def output_width(self) -> int | None:
-        """Return how many columns the output has; None if only running it would tell."""
+        """Return the number of columns of the output; None if only a forward pass would show it."""
         return self.models[0].output_width()
 
     def __len__(self) -> int:
@@ -240,13 +240,13 @@ class Ensemble:
         return f"Ensemble of {len(self)}, {self._counted()}the first member:\n{self.models[0]!r}"
 
     def _counted(self) -> str:
-        """Return the weights of the members in the mean, if they are not all alike."""
+        """Return text about the members' weights in the mean; an empty text if they are all equal."""
         if set(self.counts) == {self.counts[0]}:
             return ""
         return f"weighted {_listed(self.counts)} in the mean; "
 
     def summary(self) -> None:
-        """Print how many members there are and their weights in the mean, and the layers of each kind of member.
+        """Print the number of members, their weights in the mean, and the layers of each kind of member.
 
         Seeds are left out: each member has its own.
         """
@@ -298,8 +298,8 @@ class Ensemble:
             Seed of the held-out rows, and of each member's order of rows, dropout and noise, which depend only on the
             seed and the member's number. If None, NumPy's global generator gives one.
         threads : int, optional
-            The most members that train at once; if None, the number given to `nnx.set_num_threads`. The result is the
-            same, to the bit.
+            The most members that train at once. If None, the number given to `nnx.set_num_threads`. The result is the
+            same, bit for bit.
         progress : bool
             Whether to show a bar on stderr that counts the epochs of all members.
         together : bool
@@ -352,7 +352,7 @@ class Ensemble:
             return train_many(runs, threads=n_threads, progress=progress, together=together)
         except BaseException:
             for layer in unseeded:
-                if not layer.training_forwards:  # it has drawn nothing
+                if not layer.training_forwards:  # it has drawn no number
                     layer.seed = None
             raise
 
@@ -365,11 +365,12 @@ class Ensemble:
         sample_weight: ArrayLike | None = None,
         threads: int | None = None,
     ) -> tuple[int, ...]:
-        """Keep the members whose mean is best on held-out rows, each with the weight that suits it.
+        """Keep the members whose mean is best on held-out rows, and choose their weights.
 
-        `select` draws members one after the other. It always draws the one that gives the mean output the smallest
-        loss, and may draw a member again. Of all these means it keeps the best one, and of equal ones the one of fewest
-        draws. A member counts as often as it was drawn. Members that were not drawn leave the ensemble.
+        `select` draws members one after the other. Each time it draws the member that gives the mean output the
+        smallest loss. It may draw a member again. Of all these means it keeps the best. If several are equal, it keeps
+        the one with the fewest draws. A member counts as often as it was drawn. Members that were not drawn leave the
+        ensemble.
 
         Parameters
         ----------
@@ -386,7 +387,7 @@ class Ensemble:
         Returns
         -------
         tuple of int
-            How often each of the former members was drawn.
+            How often each member of the ensemble before the call was drawn.
 
         Raises
         ------
@@ -432,8 +433,8 @@ class Ensemble:
         batch_size : int, optional
             Samples at a time, as in `Model.predict`.
         threads : int, optional
-            The most threads to use, one member each; if None, the number given to `nnx.set_num_threads`. The result is
-            the same, bit for bit.
+            The most threads to use. Each thread runs one member. If None, the number given to `nnx.set_num_threads`.
+            The result is the same, bit for bit.
 
         Returns
         -------
@@ -464,9 +465,27 @@ class Ensemble:
         sample_weight: ArrayLike | None = None,
         threads: int | None = None,
     ) -> dict[str, float]:
-        """Print and return loss (without penalties) and accuracy of the mean outputs, as `Model.evaluate` does.
+        """Print and return the loss, without penalties, and the accuracy of the mean outputs.
 
-        Both are those of the first member's loss and accuracy.
+        It uses the loss and the accuracy of the first member.
+
+        Parameters
+        ----------
+        X_val, y_val : arrays
+            As in `Model.evaluate`.
+        batch_size : int, optional
+            Samples at a time, as in `predict`.
+        silent : bool
+            Whether to print nothing.
+        sample_weight : array (n,), optional
+            The weight of each sample.
+        threads : int, optional
+            As in `predict`.
+
+        Returns
+        -------
+        dict
+            ``{"loss": float, "accuracy": float}``.
         """
         where = "Ensemble.evaluate"
         n_threads = self._n_threads(where, threads)
@@ -495,17 +514,42 @@ class Ensemble:
     def score(
         self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return accuracy, or R², of the mean outputs, as `Model.score` does."""
+        """Return accuracy, or R², of the mean outputs, as `Model.score` does.
+
+        Parameters
+        ----------
+        X, y : arrays
+            Samples and targets, as in `Model.report`.
+        batch_size : int, optional
+            Samples at a time, as in `predict`.
+        sample_weight : array (n,), optional
+            The weight of each sample.
+        """
         return self.report(X, y, batch_size=batch_size, sample_weight=sample_weight).score
 
     def report(
         self, X: ArrayLike, y: ArrayLike, *, batch_size: int | None = None, sample_weight: ArrayLike | None = None
     ) -> Report:
-        """Return the usual metrics of the mean outputs, as `Model.report` does."""
+        """Return the usual metrics of the mean outputs, as `Model.report` does.
+
+        Parameters
+        ----------
+        X, y : arrays
+            Samples and targets, as in `Model.report`.
+        batch_size : int, optional
+            Samples at a time, as in `predict`.
+        sample_weight : array (n,), optional
+            The weight of each sample in the metrics and the baseline.
+
+        Returns
+        -------
+        ClassificationReport or RegressionReport
+            As of `Model.report`.
+        """
         return self._as_model().report(X, y, batch_size=batch_size, sample_weight=sample_weight)
 
     def _as_model(self) -> Model:
-        """Return the first member's twin, which predicts what the ensemble does."""
+        """Return a copy of the first member that predicts as the ensemble does."""
         twin = copy.copy(self.models[0])
         vars(twin)["predict"] = self.predict
         return twin
@@ -514,7 +558,7 @@ class Ensemble:
         return get_num_threads() if threads is None else checked_threads(where, "threads", threads)
 
     def _mean(self, samples: Array, batch_size: int | None, threads: int) -> Array:
-        """Return the mean outputs for checked samples, some rows at a time where all outputs would be large."""
+        """Return the mean outputs for checked samples. Where all outputs would be large, take some rows at a time."""
         rows = max(1024, MOST_NUMBERS // (len(self) * (self.output_width() or 1)))
         found = []
         for start in range(0, max(1, len(samples)), rows):
@@ -552,14 +596,14 @@ class Ensemble:
     # Files
 
     def save(self, path: Path) -> None:
-        """Write all members to one safetensors file, atomically: what `load` needs to predict and to go on training.
+        """Write all members to one safetensors file, atomically. `load` can predict from it and continue the training.
 
-        A table, or images, are in it once.
+        The file holds a table or images only once.
 
         Raises
         ------
         TypeError, ValueError
-            As `Model.save`; an ensemble of some 1,500 members is too large for a file.
+            As `Model.save`. An ensemble of about 1,500 members is too large for a file.
         RuntimeError
             While another thread trains a member.
         """
@@ -572,9 +616,19 @@ class Ensemble:
         ensembles.save(where, path, self.models, self.counts)
 
     def export_c(self, path: Path, *, int8: bool = False, name: str | None = None) -> None:
-        """Write a C file that predicts as this ensemble does: all its members, and their mean.
+        """Write a C file that predicts as this ensemble does, with all members and their mean.
 
-        As `Model.export_c`, which says what the arguments are and what is refused.
+        Parameters
+        ----------
+        path : path-like
+            It is replaced as a whole or not at all.
+        int8, name
+            As in `Model.export_c`.
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            As `Model.export_c`.
         """
         from nnx.files import c_source
 
@@ -632,7 +686,7 @@ class Ensemble:
 
     @classmethod
     def _of_file(cls, file: Part, custom_objects: Mapping[str, type]) -> Ensemble:
-        """Return the ensemble that a file of one holds."""
+        """Return the ensemble that a file holds."""
         from nnx.files import ensembles
 
         counts: list[Any] = file.take(list, "counts")
@@ -663,7 +717,7 @@ def _listed(numbers: Sequence[int], most: int = 12) -> str:
 
 
 def _kind(model: Model) -> str:
-    """Return what members of one kind have in common: all but seeds and edges, which are each one's own."""
+    """Return what members of one kind share: everything except seeds and edges, which each member has of its own."""
     return repr(
         [
             (type(layer).__name__, _common(layer.get_config())) if hasattr(layer, "get_config") else repr(layer)

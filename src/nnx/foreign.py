@@ -23,7 +23,7 @@ def from_torch(
     residuals: Sequence[str] = (),
     epsilon: float = 1e-5,
 ) -> Model:
-    """Return the finalized model that has the parameters of a PyTorch model; PyTorch is not needed.
+    """Return the finalized model that has the parameters of a PyTorch model. It does not need PyTorch.
 
     It knows Linear, BatchNorm1d, LayerNorm, PReLU and Embedding, in an nn.Sequential or in custom modules that call
     them one after the other.
@@ -35,10 +35,10 @@ def from_torch(
         ``safetensors.torch.save_file(module.state_dict(), path)`` writes. Pickles (``.pt``, ``.pth``) are not opened.
     activations : str, layer, or a list of these and None, optional
         A state dict does not hold them. One name, such as "relu", or one layer, stands for all of them. A list has one
-        for each place, or one more, which comes behind the last layer, such as "softmax". Places are the gaps between
-        the numbers of modules ("0.weight" and "2.weight" leave the gap 1; gaps side by side are one place, a gap before
-        the first module is none); where there are no gaps, behind each Linear but the last, or behind the norm that
-        follows it. None in a list stands for nothing, as for a Dropout alone.
+        entry for each place. It may have one more, which comes after the last layer, such as "softmax". Places are the
+        gaps between the numbers of modules: "0.weight" and "2.weight" leave the gap 1. Adjacent gaps are one place, and
+        a gap before the first module is not a place. If there are no gaps, there is a place after each Linear except
+        the last, or after the norm that follows it. None in a list stands for no activation, as for a Dropout alone.
     embeddings : dict, optional
         The column of the inputs that each Embedding takes, by its name: ``{"towns": 3}`` for "towns.weight". The next
         layer gets the other columns first, in their order, then the vectors, in the order of this dict.

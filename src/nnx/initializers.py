@@ -1,7 +1,7 @@
 """Initial weights and biases of a dense layer, by name: ``Layer_Dense(2, 3, weight_initializer="he_normal")``.
 
-Every number comes from NumPy's global generator, as the book's do, in double precision, and is then cast to the
-layer's dtype. So ``np.random.seed`` makes a script repeat itself. Weights are drawn before biases.
+As in the book, every number comes from NumPy's global generator, so ``np.random.seed`` makes a script repeat itself.
+Numbers are drawn in double precision and then cast to the layer's dtype. Weights are drawn before biases.
 
 fan_in is ``n_inputs``, fan_out ``n_neurons``, for the weights and for the biases of a layer.
 
@@ -20,8 +20,8 @@ Sources: LeCun, Bottou, Orr and Müller, "Efficient BackProp", 1998; Glorot and 
 training deep feedforward neural networks", 2010; He, Zhang, Ren and Sun, "Delving deep into rectifiers", 2015; Saxe,
 McClelland and Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks", 2014.
 
-A uniform distribution of variance v reaches from −√(3v) to √(3v). The normal distributions are whole: those of Keras
-are cut at two standard deviations.
+A uniform distribution of variance v reaches from −√(3v) to √(3v). The normal distributions are not truncated. Those of
+Keras are truncated at two standard deviations.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from nnx._base import check
 from nnx._base.text import abridged, near
 from nnx._base.typing import Array, ArrayLike, DTypeLike
 
-#: A name, the number that all parameters are, or a function of the shape; None draws what the default draws.
+#: A name, one number for all parameters, or a function of the shape. None stands for the default.
 Initializer: TypeAlias = str | float | Callable[[tuple[int, int]], ArrayLike] | None
 
 #: Variances by the beginning of the name.
@@ -61,7 +61,7 @@ def kept(where: str, name: str, initializer: Any) -> str | float | None:
     Raises
     ------
     TypeError, ValueError
-        For what is none.
+        For anything else.
     """
     if initializer is None or isinstance(initializer, str):
         if initializer is None or initializer in NAMES:
@@ -162,9 +162,9 @@ def _drawn(name: str, shape: tuple[int, int], fans: tuple[int, int], generator: 
 def _orthogonal(rows: int, columns: int, generator: Any) -> Array:
     """Return a matrix with orthonormal columns or, if there are fewer rows, orthonormal rows.
 
-    Q of the QR decomposition of normal numbers, with the signs that make the diagonal of R positive: without them the
-    matrices are not equally likely (Mezzadri, "How to generate random matrices from the classical compact groups",
-    2007).
+    It is Q of the QR decomposition of normal numbers, with signs that make the diagonal of R positive. Without these
+    signs, the matrices are not equally likely (Mezzadri, "How to generate random matrices from the classical compact
+    groups", 2007).
     """
     normal = np.asarray(generator.randn(max(rows, columns), min(rows, columns)), np.float64)
     q, r = np.linalg.qr(normal)

@@ -94,7 +94,7 @@ class Layer_Dense(WithBiases):
         As given. A function is called by the constructor and not kept: it is None here and in model files. In the
         constructor, None is the default.
     weights, biases : arrays (n_inputs, n_neurons) and (1, n_neurons)
-        Trained in place. An array assigned here is cast at its next use if its dtype or layout is another.
+        Trained in place. If you assign an array of another dtype or layout, the layer casts it at its next use.
     weight_averages, bias_averages : arrays of the shapes of weights and biases
         Averages of weights and biases, kept by an optimizer with ``average``. ``forward`` uses them if not
         ``training``. `set_parameters` drops them, and so does the first step of an optimizer without ``average``.
@@ -107,8 +107,8 @@ class Layer_Dense(WithBiases):
     Raises
     ------
     TypeError, ValueError
-        For sizes below 1, negative coefficients, other dtypes, unknown initializers, and functions that return no array
-        of finite numbers of the right shape.
+        For sizes below 1, negative coefficients, other dtypes, unknown initializers, and functions that do not return
+        an array of finite numbers of the right shape.
 
     Notes
     -----
@@ -181,7 +181,7 @@ class Layer_Dense(WithBiases):
         weight_initializer: Initializer = "book",
         bias_initializer: Initializer = "zeros",
     ) -> None:
-        """Set all but the parameters: a model file brings its own, and loading one draws no random number."""
+        """Set everything except the parameters. A model file brings its own, so loading one draws no random number."""
         self.n_inputs = check.whole("Layer_Dense", "n_inputs", n_inputs)
         self.n_neurons = check.whole("Layer_Dense", "n_neurons", n_neurons)
         self.weight_regularizer_l1 = check.number("Layer_Dense", "weight_regularizer_l1", weight_regularizer_l1, 0)
@@ -193,7 +193,7 @@ class Layer_Dense(WithBiases):
         self.bias_initializer = initializers.kept("Layer_Dense", "bias_initializer", bias_initializer)
 
     def _strengths(self, where: str) -> tuple[float, ...]:
-        """Return the regularizers' strengths, which may have been assigned, checked."""
+        """Return the regularization coefficients, checked: users may have assigned anything."""
         given = (
             self.weight_regularizer_l1,
             self.weight_regularizer_l2,
@@ -212,7 +212,7 @@ class Layer_Dense(WithBiases):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` and ``bias_averages`` replace weights and biases if there are any.
+            If False, the layer uses ``weight_averages`` and ``bias_averages`` if there are any.
         """
         if training and not precision.rounds() and _kernels.backend.call_dense_forward(self, inputs):
             return
@@ -251,9 +251,9 @@ class Layer_Dense(WithBiases):
         self.dweights, self.dbiases, self.dinputs = dweights, dbiases, dinputs
 
     def _checked_parameters(self, where: str, writing: bool = True) -> tuple[Array, Array]:
-        """Return weights and biases as kernels need them; what users assigned may be anything.
+        """Return weights and biases, checked for kernels: users may have assigned anything.
 
-        Read-only arrays are refused, unless nobody is going to be ``writing``.
+        It refuses read-only arrays if ``writing``.
         """
         found = _kernels.dense_parameters(self)
         if found is not None:
@@ -266,7 +266,7 @@ class Layer_Dense(WithBiases):
             return super()._cast(where, *given, writing=writing)
         weights, biases = given
         dtype = self._float_dtype()
-        w = check.updatable(where, "weights", weights, None, dtype, writing)  # whoever has not called the constructor
+        w = check.updatable(where, "weights", weights, None, dtype, writing)  # if nobody called the constructor
         if w.ndim != 2:
             raise ValueError(f"{where}: weights must have shape (n_inputs, n_neurons), got {w.shape}.")
         return w, check.updatable(where, "biases", biases, (1, w.shape[1]), dtype, writing)
@@ -281,7 +281,7 @@ class Layer_Dense(WithBiases):
 
 
 def _factors(where: str, *arrays: Array) -> tuple[Array, ...]:
-    """Return what products are computed of: the arrays as they are or, in bfloat16, rounded copies."""
+    """Return the factors of a product: the arrays as they are or, in bfloat16, rounded copies."""
     if not precision.rounds():
         return arrays
     if arrays[0].dtype != config.FLOAT32:

@@ -1,5 +1,5 @@
-"""`Optimizer_LBFGS`: settings and results. What it computes is in `engine/lbfgs.py` and
-`_kernels/native/plans/lbfgs.pxi`; `engine/minimizing.py` runs it.
+"""`Optimizer_LBFGS`: settings and results. The computation is in `engine/lbfgs.py` and
+`_kernels/native/plans/lbfgs.pxi`. `engine/minimizing.py` runs it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from nnx.optimizers import Optimizer_SGD, Rule
 
 __all__ = ["Optimizer_LBFGS"]
 
-#: Pairs that it can remember.
+#: The most pairs that it can remember.
 MAX_MEMORY = 256
-#: A rule that lets a plan's steps collect their gradients, as if for a common norm, and leave them there.
+#: A rule that makes a plan's steps collect their gradients, as if for a common norm, and leave them there.
 COLLECTING = Optimizer_SGD(clip_norm=1.0)._rule()
 
 
@@ -33,15 +33,15 @@ class Optimizer_LBFGS(Described):
     """L-BFGS: w ← w − step·H·g, where H approximates the inverse Hessian by the last moves and changes of gradients.
 
     It suits small networks and data that fit one batch. It needs no learning rate, and stops by itself. H is never
-    formed. With s = change of w, y = change of g of an iteration and ρ = 1 / yᵀs, an iteration multiplies H by (I −
-    ρ·s·yᵀ) from the left and by its transpose from the right, and adds ρ·s·sᵀ; the first H is (sᵀy / yᵀy)·I of the
-    latest pair. A line search finds the step: ``loss(w + step·d) ≤ loss(w) + 1e-3·step·gᵀd``, and ``|slope| ≤
-    0.9·|gᵀd|`` at its end.
+    stored. With s = change of w, y = change of g of an iteration and ρ = 1 / yᵀs, an iteration multiplies H by (I −
+    ρ·s·yᵀ) from the left and by its transpose from the right, and adds ρ·s·sᵀ. The first H is (sᵀy / yᵀy)·I of the
+    latest pair. A line search finds the step: ``loss(w + step·d) ≤ loss(w) + 1e-3·step·gᵀd``, and
+    ``|slope| ≤ 0.9·|gᵀd|`` at its end.
 
     Parameters
     ----------
     memory : int
-        How many pairs (s, y) it remembers, from 1 to 256.
+        The number of pairs (s, y) that it remembers, from 1 to 256.
     max_evaluations : int
         It stops after the iteration in which it has computed loss and gradient more often than this.
     gradient_tolerance : float
@@ -58,15 +58,15 @@ class Optimizer_LBFGS(Described):
     evaluations : int
         How often the latest call of `Model.train` has computed loss and gradient.
     message : str
-        Why that call ended; empty before the first.
+        Why that call ended; empty before the first call.
 
     Notes
     -----
     Liu and Nocedal, "On the limited memory BFGS method for large scale optimization", 1989. First steps, skipped pairs
     and restarts are those of L-BFGS-B (Byrd, Lu, Nocedal and Zhu, "A limited memory algorithm for bound constrained
     optimization", 1995) without bounds, as is the line search (Moré and Thuente, "Line search algorithms with
-    guaranteed sufficient decrease", 1994). So iterations are those of SciPy's ``method="L-BFGS-B"``, to rounding. The
-    first step has length 1; where the loss is not finite, a step is followed by a tenth of it.
+    guaranteed sufficient decrease", 1994). The iterations are therefore those of SciPy's ``method="L-BFGS-B"``, up to
+    rounding. The first step has length 1. If the loss after a step is not finite, the next step tried is a tenth of it.
 
     Each step uses all samples. An epoch of `Model.train` is one iteration, and ``epochs`` is the largest number of
     them. The metrics of an epoch are those after its iteration; ``history.learning_rate`` holds the steps.
@@ -122,7 +122,7 @@ class Optimizer_LBFGS(Described):
         self._limits(type(self).__name__)
 
     def _limits(self, where: str) -> tuple[int, Limits]:
-        """Return the memory and when it ends, checked: anything may have been assigned."""
+        """Return the memory and the limits, checked: users may have assigned anything."""
         memory = check.whole(where, "memory", self.memory, 1, MAX_MEMORY)
         return memory, Limits(
             check.whole(where, "max_evaluations", self.max_evaluations, 1, check.MAX_COUNT),

@@ -1,8 +1,9 @@
-"""Losses, each in one place: its class here, its definition in `_kernels/_numpy/losses.py`, its vectors in
-`_kernels/native/elementwise/losses.pxi`. Also `Loss`, the base of custom ones, and softmax with cross-entropy in one.
+"""The losses. Their definitions are in `_kernels/_numpy/losses.py`, their vector code in
+`_kernels/native/elementwise/losses.pxi`. Here are also `Loss`, the base of custom losses, and softmax with
+cross-entropy in one class.
 
-The built-in losses share one forward and one backward; each adds its kernel's name, its settings, what it accepts as
-targets, and the activation by whose inputs it can give the gradient as well.
+The built-in losses share one forward and one backward. Each adds its kernel's name, its settings, and the targets that
+it accepts. Some also name an activation: they can return the gradient by the inputs of that activation.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 
-#: How near to 0 and 1 logarithms take probabilities, unless a loss is told otherwise: the book's.
+#: The default of ``clip``, how near probabilities may come to 0 and 1 in logarithms: the book's value.
 CLIP = 1e-7
 
 
@@ -45,16 +46,16 @@ class Loss(Described):
     """Base class of all losses. Derive custom ones from it.
 
     A subclass defines ``forward(y_pred, y_true)``, which returns one loss per sample, shape (n,), and
-    ``backward(dvalues, y_true)``, which sets ``dinputs``, the gradient of the mean loss (so divided by n). It need not
-    call this class's constructor.
+    ``backward(dvalues, y_true)``, which sets ``dinputs``, the gradient of the mean loss, and so divides by n. It need
+    not call this class's constructor.
 
     Attributes
     ----------
     trainable_layers : sequence of layers
-        The layers whose penalties ``regularization_loss()`` adds up; set by ``remember_trainable_layers``.
+        The layers whose penalties ``regularization_loss()`` adds up. ``remember_trainable_layers`` sets them.
     accumulated_sum, accumulated_count : float, int
-        Sum and number of the sample losses since ``new_pass``; where samples have weights, the sum of weighted losses
-        and the sum of the weights, a float.
+        Sum and number of the sample losses since ``new_pass``. If samples have weights: the sum of weighted losses, and
+        the sum of the weights, a float.
     dinputs : array
         After ``backward``.
 
@@ -117,7 +118,7 @@ class Loss(Described):
         Parameters
         ----------
         layer : layer, optional
-            This layer only, as in chapter 14; if None, all trainable layers together.
+            The layer whose penalty to return, as in chapter 14. If None, the penalty of all trainable layers together.
         """
         layers = self.trainable_layers if layer is None else (layer,)
         if _kernels.are_zero(layers, STRENGTHS):
@@ -151,7 +152,7 @@ class Loss(Described):
         include_regularization : bool
             Whether to return a pair: the mean loss, and the penalty of the trainable layers.
         sample_weight : array (n,), optional
-            The weight of each sample, 0 or more: the mean is Σ w·loss / Σ w, and 0 if all weights are 0.
+            The weight w of each sample, at least 0. The mean is Σ w·loss / Σ w. If all weights are 0, it is 0.
 
         Returns
         -------
@@ -212,7 +213,7 @@ class Loss(Described):
 
 
 def _penalty(layer: Any) -> float:
-    """Return a layer's penalty; a custom layer may lack any of the attributes."""
+    """Return a layer's penalty. A custom layer may lack any of the attributes."""
     where = "Loss.regularization_loss"
     penalty = 0.0
     for name, kind in (("weights", "weight"), ("biases", "bias")):
@@ -227,16 +228,16 @@ def _penalty(layer: Any) -> float:
 
 
 class Answers(NamedTuple):
-    """What of a model's outputs is compared with targets, by an accuracy or in a report.
+    """Which part of a model's outputs an accuracy or a report compares with targets.
 
     Attributes
     ----------
     every, begin : int
         Each ``every``-th column, from ``begin`` on.
     exponential : bool
-        Their exponentials: outputs are logarithms.
+        Whether to compare the exponentials of these columns, because outputs are logarithms.
     signs : bool
-        Whether outputs are above 0, as 1 or 0. Targets of −1 are 0 then.
+        Whether to compare 1 for outputs above 0, and 0 for others. Targets of −1 count as 0 then.
     """
 
     every: int = 1
@@ -245,7 +246,7 @@ class Answers(NamedTuple):
     signs: bool = False
 
     def of(self, outputs: Array, by_value: bool) -> Array:
-        """Return the answers of outputs (n, m); signs only ``by_value``, or if there is one column."""
+        """Return the answers in outputs (n, m). It takes signs only if ``by_value``, or if there is one column."""
         if self.every > 1:
             outputs = outputs[:, self.begin :: self.every]
         if self.exponential:
@@ -256,7 +257,7 @@ class Answers(NamedTuple):
         return outputs
 
     def targets(self, y: Array, n_outputs: int) -> Array:
-        """Return targets (n,) or (n, ...) as they are compared with the answers of so many outputs."""
+        """Return targets (n,) or (n, ...) in the form that is compared with the answers of ``n_outputs`` outputs."""
         if self.every > 1 and y.shape[1:] == (n_outputs,):
             y = y[:, self.begin :: self.every]
         return np.asarray(y > 0).astype(np.intp) if self.signs else y
@@ -264,7 +265,7 @@ class Answers(NamedTuple):
 
 AS_THEY_ARE = Answers()
 
-#: What a loss's setting must lie between: float32 holds it, and products with it do not all overflow.
+#: The limits of a loss's settings: float32 can hold them, and not all products with them overflow.
 SMALLEST, LARGEST = 1e-30, 1e30
 
 
@@ -273,13 +274,13 @@ class KernelLoss(Loss):
 
     #: The kernel's name.
     _kernel: ClassVar[str]
-    #: The activation by whose inputs it can give the gradient, if there is one.
+    #: The activation by whose inputs it can return the gradient, if there is one.
     _pair: ClassVar[type | None] = None
-    #: Whether it takes nothing but the output of that activation.
+    #: Whether it takes only the output of that activation.
     _needs_pair: ClassVar[bool] = False
     #: "classes" or "numbers".
     _predicts: ClassVar[str] = "numbers"
-    #: Whether the kernel gets targets as they are given, but for dtype and shape, and takes any numbers.
+    #: Whether the kernel takes any numbers as targets, and gets them unchanged except for dtype and shape.
     _compares_as_given: ClassVar[bool] = True
 
     def forward(self, y_pred: ArrayLike, y_true: ArrayLike) -> Array:
@@ -290,8 +291,7 @@ class KernelLoss(Loss):
         y_pred : array (n, outputs)
             Predictions.
         y_true : array
-            The targets. Unless the class says otherwise, of the shape of ``y_pred``, (n,) serving for
-            (n, 1).
+            The targets. Unless the class says otherwise, their shape is that of ``y_pred``; (n,) stands for (n, 1).
         """
         where = type(self).__name__ + ".forward"
         y_pred = check.matrix(where, "y_pred", y_pred)
@@ -309,13 +309,13 @@ class KernelLoss(Loss):
         dvalues : array (n, outputs)
             The predictions.
         y_true : array
-            What was to be predicted, as ``forward`` takes it.
+            The targets, as ``forward`` takes them.
         """
         where = type(self).__name__ + ".backward"
         self.dinputs = self._gradient(_kernels.backend.loss_backward, where, dvalues, y_true)
 
     def _pair_gradient(self, where: str, output: ArrayLike, y_true: ArrayLike) -> Array:
-        """Return the gradient of the mean loss by the inputs of the activation that it pairs with, from its output."""
+        """Return the gradient of the mean loss by the inputs of the paired activation, given its output."""
         return self._gradient(_kernels.backend.pair_backward, where, output, y_true)
 
     def _gradient(self, kernel: Callable[..., None], where: str, y_pred: ArrayLike, y_true: ArrayLike) -> Array:
@@ -331,11 +331,11 @@ class KernelLoss(Loss):
         return check.targets(where, name, y, shape, dtype)
 
     def _settings(self, where: str, n_outputs: int) -> tuple[tuple[float, ...], Array | None]:
-        """Return the kernel's settings, and numbers that belong to the outputs, float64 (n_outputs,), or None."""
+        """Return the kernel's settings, and a number for each output, float64 (n_outputs,), or None."""
         return (), None
 
     def _answers(self, predicts: str) -> Answers:
-        """Return what of the outputs is compared with targets where the model predicts "classes" or "numbers"."""
+        """Return which part of the outputs is compared with targets, if the model predicts "classes" or "numbers"."""
         return Answers()
 
 
@@ -348,16 +348,16 @@ class Loss_CategoricalCrossentropy(KernelLoss):
     Parameters
     ----------
     label_smoothing : float
-        s, from 0 up to, but not including, 1: of m classes each has the target s/m, and the label 1 − s more, so the
-        loss is −(1 − s)·log p_label − s/m·Σ log p_j. It holds for evaluation too.
+        s, at least 0 and below 1. Each of m classes has the target s/m, and the label has 1 − s more. The loss is −(1 −
+        s)·log p_label − s/m·Σ log p_j, in training and in evaluation.
     clip : float
-        How near to 0 and 1 the logarithm takes probabilities: from 1e-30 to 0.1. They always stay below 1.
+        How near probabilities may come to 0 and 1 in the logarithm: from 1e-30 to 0.1. They always stay below 1.
 
     Notes
     -----
-    Chapter 5 of the book (forward) and 9 (backward); label smoothing is of Szegedy et al., *Rethinking the Inception
-    architecture* (2016). A label that is no class, and a row that is not one-hot, is an
-    error that names it.
+    Chapters 5 (forward) and 9 (backward) of the book. Label smoothing is from Szegedy et al., *Rethinking the Inception
+    architecture* (2016). A label that is not a class raises an error that names it, and so does a row that is not
+    one-hot.
 
     Examples
     --------
@@ -392,7 +392,7 @@ class Loss_CategoricalCrossentropy(KernelLoss):
 
 
 def _positive(where: str, name: str, value: Any) -> float:
-    """Return ``value``, a number above 0 that float32 can hold as well."""
+    """Return ``value``, checked: a number above 0 that float32 can hold."""
     return float(check.number(where, name, value, SMALLEST, LARGEST))
 
 
@@ -406,7 +406,7 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _weights(where: str, value: Any) -> float | list[float]:
-    """Return ``pos_weight``, checked: a number above 0, or a list of such."""
+    """Return ``pos_weight``, checked: a number above 0, or a list of such numbers."""
     if not _is_sequence(value):
         return _positive(where, "pos_weight", value)
     if len(value) == 0:
@@ -418,25 +418,26 @@ def _weights(where: str, value: Any) -> float | list[float]:
 class Loss_BinaryCrossentropy(KernelLoss):
     """Binary cross-entropy, the mean over outputs of −(y·log p + (1 − y)·log(1 − p)), p kept within [clip, 1 − clip].
 
-    Targets are numbers from 0 to 1 of the predictions' shape; shape (n,) serves for (n, 1).
+    Targets are numbers from 0 to 1 of the predictions' shape; shape (n,) stands for (n, 1).
 
     Parameters
     ----------
     label_smoothing : float
-        s, from 0 up to, but not including, 1: targets become (1 − s)·y + s/2.
+        s, at least 0 and below 1. Targets become (1 − s)·y + s/2.
     pos_weight : float or sequence of float
-        w, above 0: what positive targets weigh, in all outputs or in each: −(w·y·log p + (1 − y)·log(1 − p)).
-        Targets are smoothed first.
+        w, above 0: the weight of positive targets, one for all outputs or one for each. The loss is −(w·y·log p + (1 −
+        y)·log(1 − p)). Targets are smoothed first.
     factor : float
-        What loss and gradient are multiplied by, above 0. The number of outputs makes of the mean over them the sum.
+        A factor of loss and gradient, above 0. The number of outputs as ``factor`` turns the mean over outputs into
+        their sum.
     clip : float
-        How near to 0 and 1 the logarithms take p: from 1e-30 to 0.1. It always stays below 1.
+        How near p may come to 0 and 1 in the logarithms: from 1e-30 to 0.1. It always stays below 1.
 
     Notes
     -----
-    Chapter 16 of the book. ``backward`` clips predictions as ``forward`` does. Behind `Activation_Sigmoid` in a
-    `Model` the gradient of both together, ((1 − y)·p − w·y·(1 − p)) / (n·outputs), is used. Without a weight it is
-    (p − y) / (n·outputs). It does not vanish where p rounds to 0 or 1.
+    Chapter 16 of the book. ``backward`` clips predictions as ``forward`` does. After `Activation_Sigmoid`, a `Model`
+    uses the gradient of both together, ((1 − y)·p − w·y·(1 − p)) / (n·outputs). Without a weight it is (p − y) /
+    (n·outputs). It does not vanish where p rounds to 0 or 1.
 
     Examples
     --------
@@ -491,12 +492,12 @@ class Loss_BinaryCrossentropy(KernelLoss):
 class Loss_MeanSquaredError(KernelLoss):
     """Mean squared error: the mean over outputs of (y − p)².
 
-    Targets have the predictions' shape; shape (n,) serves for (n, 1).
+    Targets have the predictions' shape; shape (n,) stands for (n, 1).
 
     Parameters
     ----------
     factor : float
-        What loss and gradient are multiplied by, above 0. A half makes of the gradient p − y.
+        A factor of loss and gradient, above 0. With 0.5, the gradient is p − y.
 
     Notes
     -----
@@ -527,12 +528,12 @@ class Loss_MeanSquaredError(KernelLoss):
 class Loss_MeanAbsoluteError(KernelLoss):
     """Mean absolute error: the mean over outputs of ``|y − p|``.
 
-    Targets have the predictions' shape; shape (n,) serves for (n, 1).
+    Targets have the predictions' shape; shape (n,) stands for (n, 1).
 
     Notes
     -----
-    Chapter 17 of the book, whose backward has the opposite sign and so climbs; this one is the gradient of the loss.
-    At y = p it is 0.
+    Chapter 17 of the book. The book's backward has the opposite sign, so it increases the loss. Here, ``backward`` is
+    the gradient of the loss. At y = p it is 0.
     """
 
     _kernel = "mean_absolute_error"
@@ -540,10 +541,10 @@ class Loss_MeanAbsoluteError(KernelLoss):
 
 @built_in("loss")
 class Loss_Huber(KernelLoss):
-    """Huber's loss, the mean over outputs of d²/2 where d = y − p is within ±δ, else of ``δ·(|d| − δ/2)``.
+    """Huber's loss, the mean over outputs of d²/2 if d = y − p is within ±δ, else of ``δ·(|d| − δ/2)``.
 
-    Large errors count less than in the squared error, so single outliers have less say.
-    Targets have the predictions' shape; shape (n,) serves for (n, 1).
+    Large errors count less than in the squared error, so outliers have less influence. Targets have the predictions'
+    shape; shape (n,) stands for (n, 1).
 
     Parameters
     ----------
@@ -579,12 +580,12 @@ class Loss_Huber(KernelLoss):
 class Loss_LogCosh(KernelLoss):
     """Log-cosh, the mean over outputs of log(cosh(p − y)).
 
-    It is near d²/2 for small errors d, as the squared error, and near ``|d| − log 2`` for large ones.
-    Targets have the predictions' shape; shape (n,) serves for (n, 1).
+    For small errors d it is near d²/2, like the squared error. For large ones it is near ``|d| − log 2``. Targets have
+    the predictions' shape; shape (n,) stands for (n, 1).
 
     Notes
     -----
-    The gradient is tanh(p − y). No error is too large: cosh itself is not computed.
+    The gradient is tanh(p − y). Large errors do not overflow, because cosh itself is not computed.
 
     Examples
     --------
@@ -598,12 +599,12 @@ class Loss_LogCosh(KernelLoss):
 
 @built_in("loss")
 class Loss_Pinball(KernelLoss):
-    """Pinball loss, by which outputs become quantiles of what is to be predicted, several at once.
+    """Pinball loss, which trains outputs to be quantiles of the targets, several at once.
 
-    With k quantiles and t targets the network has t·k outputs: output j is quantile j % k of target j // k. Its loss is
-    q·d where d = y − p is above 0, else (q − 1)·d; the mean over outputs is taken.
+    With k quantiles and t targets, the network has t·k outputs: output j is quantile j % k of target j // k. The loss
+    of an output is q·d if d = y − p is above 0, else (q − 1)·d. The loss of a sample is the mean over outputs.
 
-    Targets have shape (n, t), (n,) for a single one, or one for each output, (n, t·k).
+    Targets have shape (n, t), or (n,) for one target, or (n, t·k) for a target of each output.
 
     Parameters
     ----------
@@ -612,9 +613,9 @@ class Loss_Pinball(KernelLoss):
 
     Notes
     -----
-    R. Koenker and G. Bassett, *Regression quantiles* (1978). At d = 0 the gradient is 0. Nothing keeps the quantiles of
-    a sample in order. `Accuracy_Regression`, `Model.score` and `Model.report` compare targets with the
-    quantile that is nearest to 0.5, the first of such.
+    R. Koenker and G. Bassett, *Regression quantiles* (1978). At d = 0 the gradient is 0. The quantiles of a sample are
+    not always in order. `Accuracy_Regression`, `Model.score` and `Model.report` compare targets with the quantile
+    nearest to 0.5. If two are equally near, they take the first.
 
     Examples
     --------
@@ -638,7 +639,7 @@ class Loss_Pinball(KernelLoss):
         return (), np.tile(np.array(quantiles), self._n_targets(where, n_outputs))
 
     def _n_targets(self, where: str, n_outputs: int) -> int:
-        """Return how many targets the outputs are quantiles of."""
+        """Return the number of targets that the outputs are quantiles of."""
         count = len(_quantiles(where, self.quantiles))
         if n_outputs % count:
             raise ValueError(
@@ -684,19 +685,19 @@ def _quantiles(where: str, value: Any) -> tuple[float, ...]:
 
 @built_in("loss")
 class Loss_Poisson(KernelLoss):
-    """Poisson's negative log-likelihood of counts, without the term log y!, which no output has a part in.
+    """Poisson's negative log-likelihood of counts, without the term log y!, which does not depend on outputs.
 
-    It is the mean over outputs of exp(p) − y·p, or with ``log_input=False`` of p − y·log(p + 1e-8).
+    It is the mean over outputs of exp(p) − y·p. With ``log_input=False``, it is the mean of p − y·log(p + 1e-8).
 
-    Targets are numbers of at least 0 of the predictions' shape; shape (n,) serves for (n, 1).
+    Targets are numbers of at least 0, in the predictions' shape; shape (n,) stands for (n, 1).
 
     Parameters
     ----------
     log_input : bool
-        Whether outputs p are the logarithms of expected counts, for a linear last layer, or the expected counts, for a
-        last layer whose outputs are above 0.
+        If True, outputs p are the logarithms of expected counts, so the last layer is linear. If False, they are the
+        expected counts, so the last layer must have outputs above 0.
     factor : float
-        What loss and gradient are multiplied by, above 0.
+        A factor of loss and gradient, above 0.
 
     Notes
     -----
@@ -738,21 +739,21 @@ class Loss_Poisson(KernelLoss):
 class Loss_Hinge(KernelLoss):
     """Hinge loss of support vector machines, the mean over outputs of max(0, m − y·p), for targets y of −1 and 1.
 
-    Targets have the predictions' shape; shape (n,) serves for (n, 1). They are −1 and 1, or 0 and 1: zeros count as −1.
+    Targets have the predictions' shape; shape (n,) stands for (n, 1). They are −1 and 1, or 0 and 1: zeros count as −1.
 
     Parameters
     ----------
     margin : float
-        m, above 0: from y·p = m on there is no loss.
+        m, above 0. Where y·p is at least m, the loss is 0.
 
     Notes
     -----
     C. Cortes and V. Vapnik, *Support-vector networks* (1995). At y·p = m the gradient is 0.
 
-    The last layer is linear; what it says is the sign of its output. So `Accuracy_Categorical`, `Model.score`,
-    `Model.report` and ``nnx predict`` count an output above 0 as 1 and any other as 0, and targets of −1 as 0. Several
-    outputs are compared one by one with ``Accuracy_Categorical(binary=True)``; without ``binary`` they are classes,
-    of which the largest output is the answer. `Model.predict` returns outputs as they are.
+    The last layer is linear, and the sign of its output is the answer. `Accuracy_Categorical`, `Model.score`,
+    `Model.report` and ``nnx predict`` count an output above 0 as 1 and any other as 0, and targets of −1 as 0. If there
+    are several outputs, ``Accuracy_Categorical(binary=True)`` compares them one by one. Without ``binary`` they are
+    classes, and the largest output is the answer. `Model.predict` returns outputs as they are.
 
     Examples
     --------
@@ -797,9 +798,9 @@ def _refuse(where: str, name: str, expected: str, values: Array, bad: Array) -> 
 
 
 def answers(loss: Any, last: Any, predicts: str) -> Answers:
-    """Return what of a model's outputs is compared with targets where it predicts "classes" or "numbers".
+    """Return which part of a model's outputs is compared with targets, if it predicts "classes" or "numbers".
 
-    A last layer that makes predictions of its outputs itself has the first say.
+    A last layer that turns its outputs into predictions itself decides first.
     """
     makes_its_own = getattr(type(last), "predictions", None) not in (None, ActivationBase.predictions)
     if not isinstance(loss, KernelLoss) or makes_its_own or "predictions" in getattr(last, "__dict__", ()):
@@ -808,7 +809,7 @@ def answers(loss: Any, last: Any, predicts: str) -> Answers:
 
 
 class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
-    """Softmax and categorical cross-entropy in one, whose common gradient is simply (p − onehot) / n.
+    """Softmax and categorical cross-entropy in one. Their common gradient is simply (p − onehot) / n.
 
     Attributes
     ----------
@@ -840,7 +841,7 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
     dinputs: Array
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Activation_Softmax_Loss_CategoricalCrossentropy:
-        """Make the two parts here, not in ``__init__``, which a subclass need not call."""
+        """Make the two parts here: a subclass need not call ``__init__``."""
         self = super().__new__(cls)
         self.activation = Activation_Softmax()
         self.loss = Loss_CategoricalCrossentropy()
@@ -855,7 +856,7 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
         Parameters
         ----------
         inputs : array (n, classes)
-            Logits: what the last dense layer gives.
+            Logits, the output of the last dense layer.
         y_true : array (n,) or (n, classes)
             Class numbers, or one-hot rows.
         """
@@ -880,7 +881,7 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
         return self._keep(inputs, output, loss_sum)
 
     def _keep(self, inputs: Array, output: Array, loss_sum: float) -> np.floating[Any]:
-        """Leave behind what the parts do, and return the mean loss."""
+        """Set the attributes that the two parts would set, and return the mean loss."""
         self.loss._add(loss_sum, len(inputs))
         self.activation.inputs = inputs
         self.activation.output = self.output = output
@@ -915,5 +916,5 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Described):
         self.dinputs = loss._pair_gradient(where, dvalues, y_true)
 
     def _settings(self) -> tuple[float, float]:
-        """Return the loss's label smoothing and clip; the usual ones for a custom loss, which may have none."""
+        """Return the loss's label smoothing and clip, or the defaults: a custom loss may have none."""
         return getattr(self.loss, "label_smoothing", 0.0), getattr(self.loss, "clip", CLIP)

@@ -29,9 +29,9 @@ from nnx.files.model_files import bounds
 from nnx.layers import walk
 from nnx.model import Model
 
-#: How long Ctrl-C waits, at most, until the runs are told.
+#: The longest time between Ctrl-C and the message to the runs.
 SECONDS = 0.05
-#: Attributes of layers that a training sets anew, and never writes into.
+#: Attributes of layers that training replaces by new arrays, and never writes into.
 SET_ANEW = (*STORED, "batch_mean", "batch_variance")
 
 #: Keywords of `Model.train`, with their defaults.
@@ -86,13 +86,13 @@ class Run:
         self.model._train(self.X, self.y, self._options(), starts=False)
 
     def _train(self, do_steps: Callable[[Job, printing.Printer], None] | None = None) -> History:
-        """Train, and return the history; warnings have been given. ``do_steps`` is that of `Model._train`."""
+        """Train, and return the history. Warnings were given before. ``do_steps`` is that of `Model._train`."""
         if type(self.model).train is not Model.train:
             return self.model.train(self.X, self.y, **self.keywords)
         return self.model._train(self.X, self.y, self._options(), warns=False, do_steps=do_steps)
 
     def _shape(self) -> Shape | None:
-        """Return what runs that train together have in common; None for one that trains alone."""
+        """Return what runs that train together have in common; None for a run that trains alone."""
         if type(self.model).train is not Model.train:
             return None
         return shape_of(self.model, self.X, self.keywords, KEYWORDS)
@@ -104,7 +104,7 @@ class Run:
 def train_many(
     runs: Sequence[Run], *, threads: int | None = None, progress: bool = False, together: bool = False
 ) -> list[History]:
-    """Train several models at the same time, one thread each; return their histories in the order of the runs.
+    """Train several models at the same time, one thread each. Return their histories in the order of the runs.
 
     Unless ``together``, each model gets the same bytes as from calls of `Model.train` one after the other. For this,
     missing seeds are drawn from NumPy's global generator before the first run starts, in the order of the runs. Custom
@@ -119,7 +119,7 @@ def train_many(
     ----------
     runs : sequence of Run
     threads : int, optional
-        The most models that train at once; if None, the number given to `nnx.set_num_threads`.
+        The most models that train at once. If None, the number given to `nnx.set_num_threads`.
     progress : bool
         Whether to show a bar on stderr that counts the epochs of all runs.
     together : bool
@@ -133,10 +133,10 @@ def train_many(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not valid; if two runs have a model, or a part that training changes, in common
-        (a layer, an optimizer, a callback, memory of arrays), or write the same file. Nothing has changed then.
+        If an argument is not valid. If two runs share a model or a part that training changes: a layer, an optimizer, a
+        callback or memory of arrays. If two runs write the same file. Nothing has changed then.
     Exception
-        What `Model.train` raises. A note says which run it was; of several the first one is raised.
+        What `Model.train` raises. A note says which run it was. If several runs fail, the first error is raised.
 
     Examples
     --------
@@ -191,7 +191,7 @@ def train_many(
 
 
 class _Pool:
-    """Runs, as far as they have come: each thread takes the next one that nobody has taken."""
+    """The runs and their progress. Each thread takes the next run that no other thread has taken."""
 
     def __init__(self, runs: Sequence[Run], seeds: list[list[int]], groups: list[list[int]]) -> None:
         self.runs, self.seeds = runs, seeds
@@ -203,7 +203,7 @@ class _Pool:
         self._left = deque(groups)
 
     def run(self, n_threads: int, bar: Any) -> None:
-        """Do all runs on so many threads, or as many as the system gives."""
+        """Do all runs on this number of threads, or on as many as the system allows."""
         threads: list[threading.Thread] = []
         with Interrupt() as interrupt:
             try:
@@ -220,7 +220,7 @@ class _Pool:
                 raise
             finally:
                 join(threads)
-        self._work()  # what is left, where threads could not start or died before they came to work
+        self._work()  # the rest, if threads could not start or died before they began to work
         self._show(bar)
         if self.errors:
             number, error = self.errors[0]
@@ -232,17 +232,17 @@ class _Pool:
             bar.update(sum(map(self._epochs_done, range(len(self.runs)))) - bar.n)
 
     def _epochs_done(self, number: int) -> int:
-        """Return how many epochs a run has done; one that has ended, be it by itself, has done all."""
+        """Return how many epochs a run has done. A run that has ended counts as complete, even if it stopped early."""
         if self.histories[number] is not None:
             return self.epochs[number]
         history = self.runs[number].model.history
         return 0 if history is None or history is self._before[number] else min(history.n_epochs, self.epochs[number])
 
     def _start(self, threads: list[threading.Thread], number: int) -> bool:
-        """Start a thread, with the caller's context, such as NumPy's error state; return whether there is one."""
+        """Start a thread with the caller's context, such as NumPy's error state. Return whether it started."""
         context = contextvars.copy_context()
         thread = threading.Thread(target=context.run, args=(self._work,), name=f"nnx-run-{number}")
-        threads.append(thread)  # first: an exception may come when it has started
+        threads.append(thread)  # first: an exception may come after its start
         try:
             thread.start()
         except RuntimeError:
@@ -251,7 +251,7 @@ class _Pool:
         return True
 
     def _work(self) -> None:
-        """Do one run after the other, until none is left or all are to stop."""
+        """Do one run after the other, until none is left or all must stop."""
         while not self.stop.is_set():
             try:
                 numbers = self._left.popleft()
@@ -271,13 +271,13 @@ class _Pool:
             self._failed(number, error)
 
     def _failed(self, number: int, error: BaseException) -> None:
-        """Stop all runs for an error of one of them, unless it is one that has been stopped."""
+        """Stop all runs after an error in one of them, unless that run was itself stopped."""
         if not (isinstance(error, KeyboardInterrupt) and self.stop.is_set()):
             self.errors.append((number, error))
             self.stop.set()
 
     def _do_together(self, numbers: list[int], jobs: list[Job]) -> None:
-        """Do runs of one shape: begin each within the one before it, train all, then let each do what is left of it."""
+        """Do runs of one shape: begin each within the one before it, train all, then let each finish."""
         number = numbers[len(jobs)]
 
         def do_steps(job: Job, report: printing.Printer) -> None:
@@ -297,23 +297,23 @@ class _Pool:
         self._do(number, do_steps)
 
     def _share_samples(self, numbers: list[int], jobs: list[Job]) -> None:
-        """Let runs that were given one array of samples use one copy of it."""
+        """Let runs with the same array of samples use one copy of it."""
         first, last = jobs[0].data, jobs[-1].data
         if self.runs[numbers[0]].X is self.runs[numbers[len(jobs) - 1]].X and first.X.dtype == last.X.dtype:
             jobs[-1].data = last._replace(X=first.X)
 
 
 def _name(error: BaseException, number: int) -> None:
-    """Say which run an error comes from, where Python can (3.11)."""
+    """Add a note that says which run an error comes from, if Python can (3.11)."""
     if hasattr(error, "add_note"):
         error.add_note(f"This was runs[{number}] of train_many.")
 
 
-# What runs must not have in common
+# What runs must not share
 
 
 def _refuse_shared(where: str, runs: Sequence[Run]) -> None:
-    """Refuse runs that change, or write, what another one of them has as well."""
+    """Refuse runs that change or write something that another run also has."""
     owners: dict[Any, int] = {}
     for number, run in enumerate(runs):
         for key, name in _changed_by(run):
@@ -330,7 +330,7 @@ def _refuse_shared(where: str, runs: Sequence[Run]) -> None:
 
 
 def _changed_by(run: Run) -> Iterator[tuple[Any, str]]:
-    """Yield what a run changes, as keys, with names: objects, functions that give orders, and files."""
+    """Yield keys and names of what a run changes: objects, functions that give orders, and files."""
     model, callbacks = run.model, run.keywords.get("callbacks")
     others = [getattr(model, name, None) for name in ("loss", "optimizer", "accuracy", "softmax_classifier_output")]
     objects = [model, *walk(model.layers), *others]
@@ -348,7 +348,7 @@ def _paths(*files: Any) -> set[str]:
 
 
 def _refuse_overlap(where: str, runs: Sequence[Run]) -> None:
-    """Refuse arrays that one run writes and another one has."""
+    """Refuse arrays that one run writes and another run has."""
     spans = sorted(span for number, run in enumerate(runs) for span in _spans(number, run))
     open_spans: list[tuple[int, int, int, bool]] = []
     for start, end, number, is_written in spans:
@@ -364,7 +364,7 @@ def _refuse_overlap(where: str, runs: Sequence[Run]) -> None:
 
 
 def _spans(number: int, run: Run) -> Iterator[tuple[int, int, int, bool]]:
-    """Yield where arrays of a run lie: first byte, the byte behind, the run, whether training writes there."""
+    """Yield where arrays of a run lie: first byte, byte after the last, the run, and whether training writes there."""
     for layer in walk(run.model.layers):
         for name, value in vars(layer).items() if hasattr(layer, "__dict__") else ():
             if name not in SET_ANEW and isinstance(value, np.ndarray) and value.flags.writeable and value.size:

@@ -1,7 +1,7 @@
-"""Layers of an ensemble within one network: the parameters that its members do not share. All other layers are shared.
+"""Layers of an ensemble within one network. They hold the parameters of each member. All other layers are shared.
 
-Behind a `Layer_Members` each sample has a row for each member, which follow each other: row i·k + m is member m's of
-sample i. This file is the definition; plans have these layers compiled (`elementwise/members.pxi`).
+After a `Layer_Members`, each sample has k rows, one for each member: row i·k + m is the row of member m for sample i.
+This file defines the layers. Plans run them compiled (`elementwise/members.pxi`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from nnx.initializers import Initializer
 
 __all__ = ["Layer_MemberDense", "Layer_MemberScale", "Layer_Members"]
 
-#: Members, at most: `MAX_MEMBERS` in kernels.pxd. Columns of such a layer, at most.
+#: The most members (`MAX_MEMBERS` in kernels.pxd) and the most columns of such a layer.
 MAX_MEMBERS, MAX_COLUMNS = 1024, 1 << 20
 
 
 class _ByMember(Parameterized):
-    """What these layers share: their sizes, which cannot be assigned, and how rows belong to members."""
+    """The common part of these layers: their sizes, which cannot be assigned, and how rows belong to members."""
 
     inputs: Array
     output: Array
@@ -46,7 +46,7 @@ class _ByMember(Parameterized):
 
     @property
     def n_members(self) -> int:
-        """How many members there are."""
+        """The number of members."""
         return self._n_members
 
     def _widths(self) -> Widths:
@@ -60,7 +60,7 @@ class _ByMember(Parameterized):
         self.inputs = inputs
 
     def _given_rows(self, where: str, inputs: Any, weights: Array) -> Array:
-        """Return inputs, checked: they have a row for each member of each sample."""
+        """Return inputs, checked: each sample must have a row for each member."""
         found = check.rows(where, "inputs", inputs, self._n_inputs, weights.dtype)
         if len(found) % self._n_members:
             raise ValueError(
@@ -74,9 +74,9 @@ class _ByMember(Parameterized):
 class Layer_Members(_ByMember, WithWeights):
     """The start of an ensemble within one network: each sample becomes k rows, one for each member.
 
-    A member's row is the sample times that member's factors. The members share the weights of the
-    layers behind it. Each member has only its own factors, and its part of `Layer_MemberScale` and `Layer_MemberDense`.
-    In training, each row has its own loss. Predictions are the mean over the members.
+    A member's row is the sample times that member's factors. The members share the weights of the layers after it. Each
+    member has only its own factors, and its part of `Layer_MemberScale` and `Layer_MemberDense`. In training, each row
+    has its own loss. Predictions are the mean over the members.
 
     Parameters
     ----------
@@ -92,12 +92,12 @@ class Layer_Members(_ByMember, WithWeights):
     n_inputs, n_members : int
         As given; they cannot be assigned.
     weights : array (n_members, n_inputs)
-        Each member's factors: 1 or −1 at first, from NumPy's global generator. Trained in place. An array assigned here
-        is cast at its next use if its dtype or layout is another.
+        Each member's factors: initially 1 or −1, drawn from NumPy's global generator. Trained in place. If you assign
+        an array of another dtype or layout, the layer casts it at its next use.
     weight_averages : array of the shape of weights
         As that of `Layer_Dense`.
     inputs, output : arrays (n, n_inputs) and (n · n_members, n_inputs)
-        After ``forward``. Row i·k + m of the output is member m's of sample i.
+        After ``forward``. Row i·k + m of the output belongs to member m and sample i.
     dweights, dinputs : arrays of the shapes of weights and inputs
         After ``backward``.
 
@@ -109,7 +109,7 @@ class Layer_Members(_ByMember, WithWeights):
     Notes
     -----
     Wen, Tran and Ba, BatchEnsemble (2020), arXiv:2002.06715; Gorishniy, Kotelnikov and Babenko, TabM (2025),
-    arXiv:2410.24210, whose smallest form is this layer before dense ones with a `Layer_MemberDense` at the end.
+    arXiv:2410.24210. The smallest form of TabM is this layer, then dense layers, and a `Layer_MemberDense` at the end.
 
     Examples
     --------
@@ -133,7 +133,7 @@ class Layer_Members(_ByMember, WithWeights):
         self.weights = signs.astype(self._float_dtype())
 
     def _configure(self, n_inputs: int, n_members: int, dtype: DTypeLike) -> None:
-        """Set all but the parameter: a model file brings its own, and loading one draws no random number."""
+        """Set everything except the parameter. A model file brings its own, so loading one draws no random number."""
         self._take_sizes(n_inputs, n_members)
         self.dtype = config.float_dtype("Layer_Members", dtype)
 
@@ -145,7 +145,7 @@ class Layer_Members(_ByMember, WithWeights):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` are the factors if there are any.
+            If False, the layer uses ``weight_averages`` if there are any.
         """
         self._compute("Layer_Members.forward", inputs, training, repeated)
 
@@ -179,7 +179,7 @@ class Layer_Members(_ByMember, WithWeights):
 class Layer_MemberScale(_ByMember, WithBiases):
     """A factor and an offset for each column of each member: ``output = inputs · weights + biases``.
 
-    Before a dense layer that all members share it scales what goes in, behind one what comes out.
+    Before a dense layer that all members share, it scales the inputs of that layer. After one, it scales the outputs.
 
     Parameters
     ----------
@@ -195,12 +195,12 @@ class Layer_MemberScale(_ByMember, WithBiases):
     n_inputs, n_members : int
         As given; they cannot be assigned.
     weights, biases : arrays (n_members, n_inputs)
-        Each member's factors, 1 at first, and offsets, 0 at first; trained in place. An array assigned here is cast at
-        its next use if its dtype or layout is another.
+        Each member's factors, initially 1, and offsets, initially 0. They are trained in place. If you assign an array
+        of another dtype or layout, the layer casts it at its next use.
     weight_averages, bias_averages : arrays (n_members, n_inputs)
         As those of `Layer_Dense`.
     inputs, output : arrays (n · n_members, n_inputs)
-        After ``forward``. Row i·k + m is member m's of sample i.
+        After ``forward``. Row i·k + m belongs to member m and sample i.
     dweights, dbiases, dinputs : arrays of the shapes of weights, biases and inputs
         After ``backward``.
 
@@ -230,7 +230,7 @@ class Layer_MemberScale(_ByMember, WithBiases):
         self.weights, self.biases = np.ones(shape, self._float_dtype()), np.zeros(shape, self._float_dtype())
 
     def _configure(self, n_inputs: int, n_members: int, dtype: DTypeLike) -> None:
-        """Set all but the parameters: a model file brings its own."""
+        """Set everything except the parameters: a model file brings its own."""
         self._take_sizes(n_inputs, n_members)
         self.dtype = config.float_dtype("Layer_MemberScale", dtype)
 
@@ -242,7 +242,7 @@ class Layer_MemberScale(_ByMember, WithBiases):
         inputs : array (n · n_members, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` and ``bias_averages`` replace weights and biases if there are any.
+            If False, the layer uses ``weight_averages`` and ``bias_averages`` if there are any.
         """
         self._compute("Layer_MemberScale.forward", inputs, training, scaled)
 
@@ -269,9 +269,9 @@ class Layer_MemberScale(_ByMember, WithBiases):
 
 @built_in("layer")
 class Layer_MemberDense(_ByMember, WithBiases):
-    """A dense layer of each member's own: ``output = inputs · (the member's weights) + (its biases)``.
+    """A separate dense layer for each member: ``output = inputs · (the member's weights) + (its biases)``.
 
-    As the last dense layer, it lets members differ in what they say.
+    As the last dense layer, it lets members differ in their predictions.
 
     Parameters
     ----------
@@ -289,13 +289,13 @@ class Layer_MemberDense(_ByMember, WithBiases):
     n_inputs, n_neurons, n_members : int
         As given; they cannot be assigned.
     weights : array (n_members · n_inputs, n_neurons)
-        The first member's weights, (n_inputs, n_neurons), then the second's, and so on. Trained in place. An array
-        assigned here is cast at its next use if its dtype or layout is another.
+        The first member's weights, (n_inputs, n_neurons), then the second's, and so on. Trained in place. If you assign
+        an array of another dtype or layout, the layer casts it at its next use.
     biases : array (n_members, n_neurons)
     weight_averages, bias_averages : arrays of the shapes of weights and biases
         As those of `Layer_Dense`.
     inputs, output : arrays (n · n_members, n_inputs) and (n · n_members, n_neurons)
-        After ``forward``. Row i·k + m is member m's of sample i.
+        After ``forward``. Row i·k + m belongs to member m and sample i.
     dweights, dbiases, dinputs : arrays of the shapes of weights, biases and inputs
         After ``backward``.
 
@@ -354,7 +354,7 @@ class Layer_MemberDense(_ByMember, WithBiases):
         weight_initializer: Initializer,
         bias_initializer: Initializer,
     ) -> None:
-        """Set all but the parameters: a model file brings its own, and loading one draws no random number."""
+        """Set everything except the parameters. A model file brings its own, so loading one draws no random number."""
         where = "Layer_MemberDense"
         self._take_sizes(n_inputs, n_members)
         self._n_neurons = check.whole(where, "n_neurons", n_neurons, 1, MAX_COLUMNS)
@@ -375,7 +375,7 @@ class Layer_MemberDense(_ByMember, WithBiases):
         inputs : array (n · n_members, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` and ``bias_averages`` replace weights and biases if there are any.
+            If False, the layer uses ``weight_averages`` and ``bias_averages`` if there are any.
         """
         self._compute("Layer_MemberDense.forward", inputs, training, own_products)
 
@@ -442,7 +442,7 @@ def own_products(inputs: Array, weights: Array, biases: Array) -> Array:
 
 
 def mean_of_members(outputs: Array, n_members: int) -> Array:
-    """Return the mean over the members, added up in double in their order; (n·k, ...) in, (n, ...) out."""
+    """Return the mean over the members, summed in double in their order; (n·k, ...) in, (n, ...) out."""
     given = outputs.reshape(len(outputs) // n_members, n_members, *outputs.shape[1:])
     with np.errstate(all="ignore"):
         total = given[:, 0].astype(np.float64)
@@ -452,6 +452,6 @@ def mean_of_members(outputs: Array, n_members: int) -> Array:
 
 
 def _sum(values: Array, axis: int) -> Array:
-    """Return a sum along an axis, added up in double."""
+    """Return a sum along an axis, summed in double."""
     total: Array = np.add.reduce(values, axis=axis, dtype=np.float64).astype(values.dtype)
     return total

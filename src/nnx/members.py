@@ -1,4 +1,4 @@
-"""What `Ensemble` asks of its members: whether they go together, their seeds, the rows they share, which are chosen."""
+"""Functions for `Ensemble`: whether members fit together, their seeds, the rows that they share, and the selection."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from nnx.many import KEYWORDS
 from nnx.model import Model
 from nnx.noise import missing_seeds
 
-#: Keywords of `Model.train` that are about one model's file, or about lines of text.
+#: Keywords of `Model.train` that concern one model's file, or printed lines.
 OF_ONE_MODEL = ("checkpoint", "checkpoint_every", "checkpoint_steps", "resume", "print_every")
 
-# Which members go together
+# Which members fit together
 
 
 def check_alike(where: str, models: Sequence[Model]) -> None:
-    """Refuse models whose outputs have no common mean, or that take other samples."""
+    """Refuse models whose outputs have no common mean, or that take different samples."""
     for name, of in (
         ("number of inputs", _input_width),
         ("number of outputs", Model.output_width),
@@ -48,7 +48,7 @@ def check_alike(where: str, models: Sequence[Model]) -> None:
 
 
 def _different(models: Sequence[Model]) -> list[Model]:
-    """Return models with one for each table, or images, as an object."""
+    """Return one model for each distinct table or images object."""
     return list({id(model.preprocessor): model for model in models}.values())
 
 
@@ -58,7 +58,7 @@ def _input_width(model: Model) -> int | None:
 
 
 def refuse_shared(where: str, models: Sequence[Model]) -> None:
-    """Refuse members with an object in common: one would change while the other trains."""
+    """Refuse members that share an object: one member would change it while the other trains."""
     owners: dict[int, int] = {}
     for number, model in enumerate(models):
         parts = [model, *walk(model.layers), model.loss, model.optimizer, model.accuracy]
@@ -82,17 +82,17 @@ def multiplied_by(model: Model) -> Iterator[Array]:
 
 
 def base_seed(where: str, seed: int | None) -> int:
-    """Return the seed from which members have theirs; drawn where none is given."""
+    """Return the seed that members' seeds come from. Draw it if none is given."""
     return random.draw_seed() if seed is None else check.whole(where, "seed", seed, 0, random.MAX_SEED)
 
 
 def seeds_of(base: int, number: int, purpose: int) -> np.random.SeedSequence:
-    """Return what seeds a member for a purpose: a function of these three alone."""
+    """Return the seed of a member for a purpose. It depends only on these three arguments."""
     return np.random.SeedSequence([base & 0xFFFFFFFF, base >> 32, number, purpose])
 
 
 def give_seeds(model: Model, source: np.random.SeedSequence) -> None:
-    """Give layers that draw in training the seeds that nobody gave them."""
+    """Give seeds to layers that draw in training and have none."""
     layers = [layer for layer in walk(model.layers) if missing_seeds([layer])]
     for layer, seed in zip(layers, source.generate_state(len(layers), np.uint64).tolist(), strict=True):
         layer.seed = seed
@@ -102,7 +102,7 @@ def give_seeds(model: Model, source: np.random.SeedSequence) -> None:
 
 
 def check_keywords(where: str, keywords: Mapping[str, Any]) -> None:
-    """Refuse keywords that `Model.train` does not have, or that are about one model."""
+    """Refuse keywords that `Model.train` does not have, or that concern one model."""
     for name, value in keywords.items():
         if name not in KEYWORDS:
             raise TypeError(f"{where}: there is no keyword {name!r}.{near(KEYWORDS, name)}")
@@ -170,7 +170,7 @@ def _without_none(*arrays: Array | None) -> tuple[Array, ...]:
 
 
 def selection(loss: Any, outputs: Array, y: Array, weights: Array | None, most: int) -> list[int]:
-    """Return how often each member is drawn where the best next one is drawn ``most`` times, up to the best mean.
+    """Draw the best next member ``most`` times. Return how often each member is drawn up to the best mean.
 
     Parameters
     ----------

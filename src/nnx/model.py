@@ -56,13 +56,13 @@ if TYPE_CHECKING:
 #: Losses that take probabilities, and the built-in layer that computes them.
 PAIRS: dict[type, type] = {kind: kind._pair for kind in BUILT_IN["loss"] if kind._needs_pair}
 
-#: What a copy of a model does not take over.
+#: The attributes that a copy of a model does not take over.
 PRIVATE = (trainers.MARK, *trainers.MADE)
 
-#: Layers of a model, at most: a file holds as many, whatever they are.
+#: The most layers of a model. A file can hold this number of layers of any kind.
 MAX_LAYERS = 10_000
 
-#: Rows of members that `predict` takes through the layers at a time.
+#: The number of members' rows that `predict` runs through the layers at a time.
 MEMBER_ROWS = 1 << 15
 
 AnyModel = TypeVar("AnyModel", bound="Model")
@@ -92,7 +92,7 @@ class Model:
     preprocessor : Table, Images or None
         ``table`` or ``images``, whichever the model has.
     softmax_classifier_output : Activation_Softmax_Loss_CategoricalCrossentropy or None
-        After ``finalize``: the combined gradient, where the last layer is exactly `Activation_Softmax` and the loss
+        After ``finalize``: the combined gradient, if the last layer is exactly `Activation_Softmax` and the loss
         exactly `Loss_CategoricalCrossentropy`.
     history : History or None
         Of the latest `train`.
@@ -132,11 +132,11 @@ class Model:
     images: Images | None = None
     softmax_classifier_output: Activation_Softmax_Loss_CategoricalCrossentropy | None = None
     history: History | None = None
-    #: The layers as `finalize` found them; empty before it.
+    #: The layers at the time of `finalize`; empty before it.
     _chain: tuple[Any, ...] = ()
-    #: Present while it is trained.
+    #: Set while the model is trained.
     _training: Any = None
-    #: What was made for this model the last time it was trained, or used: see `nnx.engine.plan`.
+    #: The plan from the last time that the model was trained or used: see `nnx.engine.plan`.
     _plan: Any = None
     _segments: Any = None
     _again: Any = None
@@ -208,7 +208,8 @@ class Model:
         TypeError
             For a class instead of an object, and for an object that lacks the methods of its kind.
         ValueError
-            For both a table and images; after `finalize`, for a loss that the last layer does not suit (see there).
+            For both a table and images. After `finalize`, also for a loss that does not fit the last layer, as
+            `finalize` says.
         """
         if table is not None or images is not None:
             _check_preprocessors(table, images)
@@ -243,11 +244,11 @@ class Model:
         Raises
         ------
         ValueError
-            If there are no layers or more than 10,000, those within residuals counted, if one is there twice, if
-            neighbours do not fit each other in width or dtype, if an embedding comes after a layer that is none, or if
-            a loss of probabilities follows another built-in layer than the one that computes
-            them: `Activation_Softmax` for `Loss_CategoricalCrossentropy`, `Activation_Sigmoid` for
-            `Loss_BinaryCrossentropy`. What a layer or loss of a custom class does is up to you.
+            If there are no layers, or more than 10,000, counting those within residuals. If a layer occurs twice. If
+            neighbours do not fit each other in width or dtype. If an embedding comes after a layer that is not an
+            embedding. If a loss of probabilities follows a built-in layer that does not compute them:
+            `Loss_CategoricalCrossentropy` needs `Activation_Softmax`, and `Loss_BinaryCrossentropy` needs
+            `Activation_Sigmoid`. Layers and losses of custom classes are not checked for this.
         """
         if not self.layers:
             raise ValueError("Model.finalize: there are no layers. Call model.add(layer) first.")
@@ -276,7 +277,7 @@ class Model:
             raise ValueError(f"Model.finalize: all {which} must have one dtype, got {' and '.join(sorted(dtypes))}.")
 
     def _check_output(self, where: str, loss: Any) -> None:
-        """Refuse a built-in loss that takes probabilities behind a built-in layer that computes something else."""
+        """Refuse a built-in loss of probabilities after a built-in layer that computes something else."""
         misfit = self._misfit(loss)
         if misfit:
             pair = type(self.layers[-1])
@@ -284,7 +285,7 @@ class Model:
             raise ValueError(f"{where}: {misfit}. Add {PAIRS[type(loss)].__name__}() as the last layer{others}.")
 
     def _misfit(self, loss: Any) -> str:
-        """Return why the last layer does not suit a loss; nothing if it does."""
+        """Return why the last layer does not fit a loss; an empty text if it does."""
         needed = PAIRS.get(type(loss))
         if needed is None or not self.layers or type(self.layers[-1]) is needed:
             return ""
@@ -294,7 +295,7 @@ class Model:
         return f"the last layer must be {needed.__name__} for {type(loss).__name__}, got {last!r}"
 
     def _connect_loss(self) -> None:
-        """Tell the loss its layers, and make the combined gradient where one is exact."""
+        """Give the loss its layers, and make the combined gradient if there is an exact one."""
         self._chain[-1].next = self.loss
         if self.loss is not None:
             self.loss.remember_trainable_layers(self.trainable_layers)
@@ -307,12 +308,12 @@ class Model:
         return all(type(thing) is kind and "backward" not in vars(thing) for thing, kind in pair)
 
     def _has_pair_gradient(self) -> bool:
-        """Return whether last layer and loss are a built-in pair, whose common gradient is simpler than two in turn."""
+        """Return whether last layer and loss are a built-in pair. Their common gradient is simpler than two in turn."""
         if not is_built_in("loss", self.loss) or self.loss._pair is None:
             return False
         if not self._ends_in(self.loss._pair, type(self.loss)):
             return False
-        # For softmax there is an object, which `finalize` makes, and which may be replaced.
+        # For softmax, `finalize` makes an object, which users may replace.
         return self.loss._pair is not Activation_Softmax or self.softmax_classifier_output is not None
 
     # Training and using
@@ -353,10 +354,10 @@ class Model:
         Parameters
         ----------
         X : array (n, n_inputs), Blocks, or iterable of pairs (X, y)
-            Cast once to the model's dtype. `Blocks`, an iterable of pairs or of triples (X, y, weights), a function
-            that returns such an iterable, and, with a ``batch_size``, an array in chunks, as of h5py or Zarr, are read
-            block by block, ahead of the steps, and never all at once (docs/guide/streams.md says what differs). So is a
-            ``numpy.memmap`` that would need more than half of the memory that this process may use.
+            Cast once to the model's dtype. Some sources are read block by block, ahead of the steps, and never all at
+            once: `Blocks`, an iterable of pairs or of triples (X, y, weights), and a function that returns such an
+            iterable. With a ``batch_size``, so are arrays in chunks, as of h5py or Zarr. So is a ``numpy.memmap`` that
+            would need more than half of the memory that this process may use. docs/guide/streams.md says what differs.
         y : array
             Targets, as the loss takes them: class numbers (n,), one-hot rows (n, classes), or numbers (n, outputs).
             Leave it out if X yields blocks, which hold it.
@@ -385,7 +386,7 @@ class Model:
         check_finite : bool
             Whether to refuse NaN and infinity in X and y.
         threads : int, optional
-            The most threads to use; if None, the number given to `nnx.set_num_threads`. The result is the same, to the
+            The most threads to use. If None, the number given to `nnx.set_num_threads`. The result is the same, bit for
             bit.
         on_nonfinite : "raise" or "ignore"
             What to do when the loss, or in the end a parameter, is NaN or infinite.
@@ -513,10 +514,10 @@ class Model:
         warns: bool = True,
         do_steps: Callable[[Job, printing.Printer], None] | None = None,
     ) -> History:
-        """Check what `train` was given, its keywords in their order, and train; return the history.
+        """Check the arguments of `train`, its keywords in their order, then train and return the history.
 
         ``do_steps`` is called after all checks, in place of `training.train`. If the training is not to start, draw the
-        seeds that nobody gave, in the order in which it would.
+        missing seeds, in the same order as a training would.
         """
         from nnx.engine import minimizing, training
 
@@ -611,7 +612,7 @@ class Model:
         return job.history
 
     def _split(self, where: str, validation_split: float, seed: int | None, resume: Path | None, n_rows: int) -> Split:
-        """Return how held-out rows are drawn: by the seed, or else as the run that is gone on with drew them."""
+        """Return how held-out rows are drawn: by the seed, or as the run that is resumed drew them."""
         if seed is None and resume is not None:
             from nnx.engine import checkpoints
 
@@ -619,7 +620,7 @@ class Model:
         return checked_split(where, validation_split, seed, n_rows)
 
     def _weighed(self, where: str, data: Data, class_weight: ClassWeight | None) -> Data:
-        """Return data with the weights of their classes, all checked, if the model is to be trained with weights."""
+        """Return data with checked class weights, if the model is to be trained with weights."""
         name = "sample_weight"
         if class_weight is not None:
             name = "class_weight" if data.weights is None else "sample_weight times class_weight"
@@ -629,7 +630,7 @@ class Model:
         return weighing(self, where, name, data)
 
     def _printer(self, job: Job, print_every: int | None, progress: bool) -> printing.Printer:
-        """Return what prints a training, and moves its bar."""
+        """Return the object that prints a training and moves its progress bar."""
         shows_accuracy = not isinstance(self.accuracy, Accuracy_Regression)
         validated = job.held_out is not None
         counts = (job.epochs, job.n_batches, job.done)
@@ -693,7 +694,16 @@ class Model:
     ) -> float:
         """Return one score of the model: accuracy if it predicts classes, R² if it predicts numbers.
 
-        Parameters and errors are those of `report`, which also says how it decides between the two.
+        `report` says how it decides between the two. It has the same parameters and errors.
+
+        Parameters
+        ----------
+        X, y : arrays
+            Samples and targets, as in `report`.
+        batch_size : int, optional
+            Samples at a time; all samples if None.
+        sample_weight : array (n,), optional
+            The weight of each sample.
 
         Returns
         -------
@@ -730,7 +740,7 @@ class Model:
         X : array (n, n_inputs)
         y : array
             Class numbers (n,), one-hot rows (n, classes), zeros and ones (n, outputs) for sigmoid outputs, or numbers
-            (n, outputs). With a ``table`` of a numeric target, standardized numbers, as the table gives them.
+            (n, outputs). With a ``table`` whose target is numeric: standardized numbers, as the table gives them.
         batch_size : int, optional
             Samples at a time; all samples if None.
         sample_weight : array (n,), optional
@@ -807,7 +817,7 @@ class Model:
         where = "Model.predict"
         if threads is not None:
             threads = checked_threads(where, "threads", threads)
-        if members is not False and check.flag(where, "members", members):  # its check takes a tenth of a call
+        if members is not False and check.flag(where, "members", members):  # this check takes a tenth of a call
             return self._predict_members(where, X, batch_size, threads)
         if batch_size is None and self._inference is not None:
             output: Array | None = self._inference.predict(self, X, threads)
@@ -821,13 +831,13 @@ class Model:
             return planned
         step = batch_size or max(1, len(samples))
         starts = range(0, max(1, len(samples)), step)
-        with of_products(None):  # also if a layer asks that is itself in a model in training
+        with of_products(None):  # also if the caller is a layer in a model in training
             from nnx.engine import segments
 
             return np.concatenate([segments.forward(self, samples[i : i + step]) for i in starts])
 
     def _predict_members(self, where: str, X: ArrayLike, batch_size: int | None, threads: int | None) -> Array:
-        """Return what each member says: (members, n, outputs)."""
+        """Return the outputs of each member: (members, n, outputs)."""
         self._require(where)
         if not any(isinstance(layer, Layer_Members) for layer in self.layers):
             raise ValueError(f"{where}: members must be False for a model without a Layer_Members, got True.")
@@ -858,8 +868,8 @@ class Model:
         Returns
         -------
         intp array
-            Class numbers, shape (n,); zeros and ones, shape (n, outputs), of sigmoid outputs, of a single output, and
-            of outputs that a binary accuracy compares one by one. For the names of a model with a ``table`` or
+            Class numbers, shape (n,). For sigmoid outputs, for a single output, and for outputs that a binary accuracy
+            compares one by one: zeros and ones, shape (n, outputs). For the names of a model with a ``table`` or
             ``images``, call ``model.preprocessor.decode(model.predict(X))``.
 
         Raises
@@ -947,7 +957,7 @@ class Model:
         c_source.write(where, path, [parts_of(where, self)[1]], [1.0], self, int8, name)
 
     def forward(self, X: ArrayLike, training: bool) -> Any:
-        """Run the layers and return the last one's output, behind a `Layer_Members` a row for each member.
+        """Run the layers and return the last one's output. With a `Layer_Members`, each member has a row.
 
         Parameters
         ----------
@@ -966,7 +976,7 @@ class Model:
     def backward(self, output: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> None:
         """Set all layers' gradients of the loss.
 
-        Behind a `Layer_Members`, ``y`` and ``sample_weight`` have what belongs to each row of the output:
+        After a `Layer_Members`, ``y`` and ``sample_weight`` need an entry for each row of the output:
         ``np.repeat(y, n_members, axis=0)``.
 
         Parameters
@@ -988,7 +998,7 @@ class Model:
             dvalues = layer.dinputs
 
     def _loss_gradient(self, output: Any, y: Any, weights: Array | None = None) -> tuple[Any, bool]:
-        """Return the loss's gradient by the output, or by the inputs of the last layer, and whether it is that."""
+        """Return the loss's gradient, and whether it is by the inputs of the last layer instead of its output."""
         where = f"{type(self.loss).__name__}.backward"
         softmax = self.softmax_classifier_output
         if not self._has_pair_gradient():
@@ -1083,9 +1093,10 @@ class Model:
         model_files.save_parameters(self, path)
 
     def load_parameters(self, path: Path) -> None:
-        """Set the parameters from a file that `save_parameters` or `save` wrote: to those that `predict` used there.
+        """Set the parameters from a file that `save_parameters` or `save` wrote.
 
-        Of a model with averages they are the averages: `load` returns one that has both, and goes on training.
+        They are the parameters that `predict` used there. For a model with averages, these are the averages. To
+        continue its training, use `load`: it returns a model that has both.
 
         Raises
         ------
@@ -1098,7 +1109,7 @@ class Model:
         model_files.load_parameters(self, path)
 
     def save(self, path: Path) -> None:
-        """Write the whole model to a safetensors file, atomically: all that `load` needs to predict and to train on.
+        """Write the whole model to a safetensors file, atomically. `load` can use it and continue its training.
 
         Parameters
         ----------
@@ -1124,11 +1135,11 @@ class Model:
         """Write what `predict` computes to an ONNX file, which ONNX Runtime and other programs run.
 
         Without a table, the graph has the input ``inputs`` (batch, n_inputs) and the output ``outputs``. With a table,
-        it takes raw rows: for each column of the table an input of its name, (batch, 1), which is float64 with NaN for
-        missing values, or text with "" for them; a date is the number of days since 1970-01-01, with the time of day as
-        a fraction. Outputs are then ``label`` and ``probabilities``, or ``prediction`` in the target's units and
-        ``outputs``. With images, the input is ``pixels``, uint8 (batch, height, width), or (batch, height, width, 3) in
-        colour.
+        it takes raw rows: each column of the table is an input of its name, (batch, 1). A numeric column is float64,
+        with NaN for missing values. A column of text has "" for them. A date is the number of days since 1970-01-01,
+        with the time of day as a fraction. Outputs are then ``label`` and ``probabilities``, or ``prediction`` in the
+        target's units and ``outputs``. With images, the input is ``pixels``, uint8 (batch, height, width), or (batch,
+        height, width, 3) in colour.
 
         Parameters
         ----------
@@ -1156,8 +1167,8 @@ class Model:
         """Return the parameters that `predict` uses under PyTorch's names: a state dict.
 
         It is that of an ``nn.Sequential`` with a module for each layer: "0.weight" is (outputs, inputs), the transpose
-        of a dense layer's ``weights``. What is within a residual at place 2 is "2.0.weight" and so on. `nnx.from_torch`
-        makes the model of it again, with the same bytes.
+        of a dense layer's ``weights``. The layers within a residual at index 2 are "2.0.weight" and so on.
+        `nnx.from_torch` makes the same model from it, with the same bytes.
 
         Parameters
         ----------
@@ -1243,24 +1254,25 @@ class Model:
     def from_onnx(cls: type[AnyModel], path: Path, *, output: str | None = None) -> AnyModel:
         """Return the finalized model of a dense network in an ONNX file, such as PyTorch, Keras and skl2onnx write.
 
-        It has no loss and no optimizer: `set` gives it these. Known are Gemm and MatMul, additions and products by
-        column, BatchNormalization, LayerNormalization, Softmax, Dropout, additions of a block's inputs to its outputs,
-        and all activations of nnx, in whatever operators they are written. Additions and products by column that do
-        not belong to a dense layer become a `Layer_Scale`, or a `Layer_BatchNorm` whose running statistics do the same.
+        It has no loss and no optimizer; add them with `set`. `from_onnx` knows Gemm and MatMul, additions and products
+        by column, BatchNormalization, LayerNormalization, Softmax, Dropout, additions of a block's inputs to its
+        outputs, and all activations of nnx, whatever operators they consist of. An addition or a product by column that
+        does not belong to a dense layer becomes a `Layer_Scale`, or a `Layer_BatchNorm` with equivalent running
+        statistics.
 
         Parameters
         ----------
         path : str or path
         output : str, optional
-            Which of the file's outputs is the network's; without it, the only one of numbers.
+            The name of the network's output in the file. If None, the file's only numeric output.
 
         Raises
         ------
         ImportError
             Without the package onnx (the extra ``nnx-core[onnx]``).
         ModelFileError
-            If the file is damaged, or keeps data in other files, or holds more than a dense network: the message names
-            the first operator that does not belong to one. Nothing in a file is run.
+            If the file is damaged, keeps data in other files, or holds more than a dense network. The message names the
+            first operator that does not belong to a dense network. Nothing in a file is executed.
         """
         from nnx.files import onnx_import
 
@@ -1277,7 +1289,7 @@ class Model:
         return model
 
     def _restore(self, layers: list[Any], parts: dict[str, Any], trainable: list[int]) -> str:
-        """Become the model of these parts; return why nnx no longer trains such a model, nothing if it does.
+        """Become the model of these parts. Return why nnx no longer trains such a model; an empty text if it does.
 
         Raises
         ------
@@ -1298,10 +1310,10 @@ class Model:
     def explain(self, precision: str | None = None) -> str:
         """Say whether this model trains as a plan, many steps in one compiled call, and if not, why.
 
-        A model with custom parts trains in segments: built-in layers that follow each other run compiled, one call
-        for several. All ways compute the same formulas. Their results differ by rounding, because sums run in another
-        order. A plan is several times as fast as layer by layer. ``print(nnx.engine.program.lower(model))`` shows what
-        a plan does in a step.
+        A model with custom parts trains in segments: built-in layers that follow each other run compiled, one call for
+        several. All ways compute the same formulas. Their results differ by rounding, because they sum in different
+        orders. A plan is several times as fast as training layer by layer. ``print(nnx.engine.program.lower(model))``
+        shows what a plan does in a step.
 
         Parameters
         ----------
@@ -1337,7 +1349,7 @@ class Model:
         return f"{type(self).__name__}({inside}\n)" if parts else f"{type(self).__name__}()"
 
     def output_width(self) -> int | None:
-        """Return how many columns the output has; None if only running it would tell."""
+        """Return the number of columns of the output; None if only a forward pass would show it."""
         width: int | None = None
         if not keeps(self, "forward", __name__):
             return None
@@ -1346,7 +1358,7 @@ class Model:
         return width
 
     def _require(self, where: str, *names: str) -> None:
-        """Refuse to go on before `finalize`, or while one of loss, optimizer and accuracy is missing."""
+        """Raise an error before `finalize`, or if a loss, optimizer or accuracy is missing."""
         for name in names:
             if getattr(self, name) is None:
                 raise RuntimeError(f"{where}: no {name} is set. Call model.set({name}=...) first.")
@@ -1356,12 +1368,12 @@ class Model:
             raise RuntimeError(f"{where}: the layers have changed. Call model.finalize() again.")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and pickles take: all but that the original is being trained, and its plans."""
+        """Return what copies and pickles take: everything except the mark of a training, and plans."""
         own = vars(self).copy()  # another thread may be adding attributes
         return {name: value for name, value in own.items() if name not in PRIVATE}
 
     def __copy__(self: AnyModel) -> AnyModel:
-        """Return another model of the same objects, also while a thread trains this one."""
+        """Return another model with the same objects, also while a thread trains this one."""
         reduced: Any = super().__reduce_ex__(4)
         make, arguments, state = reduced[:3]
         twin: AnyModel = make(*arguments)
@@ -1383,7 +1395,7 @@ program.stand_for(Model, ("forward", "backward"))
 def _connect(before: Any, layers: Sequence[Any]) -> None:
     """Set ``prev`` and ``next`` of neighbours, within residuals too.
 
-    What is before a residual is before the first layer in it as well; the residual itself comes after the last one.
+    The layer before a residual is also before the first layer in it. The residual itself comes after its last layer.
     """
     for layer in layers:
         if isinstance(layer, Layer_Residual):
@@ -1412,12 +1424,12 @@ def _summarize(
 
 
 def _parameter_arrays(layer: Any) -> list[Array]:
-    """Return a layer's weights and biases, as far as it has any."""
+    """Return a layer's weights and biases, if it has any."""
     return [np.asarray(getattr(layer, name)) for name in ("weights", "biases") if hasattr(layer, name)]
 
 
 def _check_preprocessors(table: Any, images: Any) -> None:
-    """Refuse what is no table, or no images."""
+    """Refuse anything that is not a table, or not images."""
     from nnx.data.images import Images
     from nnx.data.tables import Table
 
@@ -1432,7 +1444,7 @@ def _is_built_in(thing: Any) -> bool:
 
 
 def _group(where: str, layer: Parameterized, group: tuple[ArrayLike, ...]) -> tuple[ArrayLike, ...]:
-    """Return the arrays for a layer, as many as it has parameters."""
+    """Return the arrays for a layer, one for each of its parameters."""
     if len(group) != len(layer._parameters):
         kind = f"weights alone for {layer!r}" if isinstance(layer, WithWeights) else "pairs of weights and biases"
         raise ValueError(f"{where}: parameters must be {kind}, got {len(group)} in one.")

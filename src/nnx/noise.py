@@ -21,7 +21,7 @@ __all__ = ["Layer_Dropout", "Layer_GaussianNoise"]
 
 
 class _Random(Described):
-    """What both have: a seed, and a count of the training forwards, which determine what is drawn next."""
+    """The common part: a seed and a count of the training forwards. They determine the next random numbers."""
 
     seed: int | None = None
     training_forwards: int = 0
@@ -39,21 +39,21 @@ class _Random(Described):
         raise NotImplementedError
 
     def _settings(self, where: str) -> tuple[float, int | None, int]:
-        """Return that, the seed and the number of the next draw, checked: anything may be assigned."""
+        """Return that setting, the seed and the number of the next draw, checked: users may have assigned anything."""
         amount = self._amount(where)
         forwards = check.whole(where, "training_forwards", self.training_forwards, 0, check.MAX_COUNT)
         seed = None if self.seed is None else check.whole(where, "seed", self.seed, 0, random.MAX_SEED)
         return amount, seed, forwards
 
     def _next_mask(self, where: str) -> tuple[float, int, int]:
-        """Return what the training forwards that come next draw with; a seed that is missing is drawn here."""
+        """Return the settings for the draws of the next training forwards. Draw the seed if there is none."""
         amount, seed, forwards = self._settings(where)
         if seed is None:
             seed = self.seed = random.draw_seed()
         return amount, seed, forwards
 
     def _undo_forward(self) -> None:
-        """Let the next training forward draw what the latest one drew."""
+        """Let the next training forward draw the same numbers as the latest one."""
         self.training_forwards = self.training_forwards - 1
 
 
@@ -63,7 +63,7 @@ def missing_seeds(layers: Iterable[Any]) -> int:
 
 
 def _rows_of(cells: Array) -> Array:
-    """Return an array (n, ...) as a matrix, whose memory is the same."""
+    """Return an array (n, ...) as a matrix over the same memory."""
     return cells.reshape(len(cells), math.prod(cells.shape[1:]))
 
 
@@ -86,7 +86,7 @@ class Layer_Dropout(_Random):
     seed : int or None
         The seed in use.
     training_forwards : int
-        How often ``forward`` has run in training; with the seed it determines the next mask.
+        How often ``forward`` has run in training. This count and the seed determine the next mask.
     inputs, output : arrays
         After ``forward``.
     binary_mask : array of the inputs' shape
@@ -128,7 +128,7 @@ class Layer_Dropout(_Random):
         self._take_seed(seed)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments: ``rate`` is the part to drop, ``seed`` None if it was drawn."""
+        """Return the constructor's arguments: ``rate`` is the fraction to drop, ``seed`` is None if it was drawn."""
         given = self._given_rate
         rate = given if given is not None and 1 - given == self.rate else 1 - self.rate
         return {"rate": rate, "seed": self._given_seed}
@@ -185,7 +185,7 @@ class Layer_Dropout(_Random):
 
 @built_in("layer")
 class Layer_GaussianNoise(_Random):
-    """Noise in training: ``output = inputs + noise``, normal numbers of mean 0; otherwise the inputs.
+    """In training, ``output = inputs + noise``, with normal noise of mean 0. Otherwise, the output is the inputs.
 
     Parameters
     ----------
@@ -198,11 +198,11 @@ class Layer_GaussianNoise(_Random):
     Attributes
     ----------
     stddev : float
-        As given. What is assigned here counts from then on.
+        As given. You may assign another number.
     seed : int or None
         The seed in use.
     training_forwards : int
-        How often ``forward`` has run in training; with the seed it determines the next noise.
+        How often ``forward`` has run in training. This count and the seed determine the next noise.
     inputs, output : arrays
         After ``forward``.
     noise : array of the inputs' shape
@@ -218,9 +218,9 @@ class Layer_GaussianNoise(_Random):
     Notes
     -----
     An element's noise depends only on the seed, the number of the forward and the element's position (Philox4x32-7, and
-    the method of Box and Muller), so it is the same, but for rounding, on every backend and for every number of
-    threads. It has nothing in common with the mask of a `Layer_Dropout` of the same seed. Noise is at most 5.8 standard
-    deviations. As ``GaussianNoise`` of Keras.
+    the method of Box and Muller). It is therefore the same, up to rounding, on every backend and for every number of
+    threads. It is independent of the mask of a `Layer_Dropout` with the same seed. Noise is at most 5.8 standard
+    deviations. It is ``GaussianNoise`` of Keras.
 
     Examples
     --------

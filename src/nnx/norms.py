@@ -1,6 +1,7 @@
 """Layers that normalize or scale columns: `Layer_BatchNorm`, `Layer_LayerNorm`, `Layer_Scale`.
 
-All of them are told how many columns there are, and give as many. Their kernels are in `_kernels/_numpy/norms.py`.
+Their output has as many columns as their inputs, a number that the constructor takes. Their kernels are in
+`_kernels/_numpy/norms.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from nnx._base.widths import Widths
 
 __all__ = ["Layer_BatchNorm", "Layer_LayerNorm", "Layer_Scale"]
 
-#: The attributes in which batch normalization keeps what it has seen of the inputs.
+#: The attributes in which batch normalization keeps the statistics of its inputs.
 STATISTICS = ("running_mean", "running_variance")
 
 
@@ -50,7 +51,7 @@ class _ByColumn(Parameterized):
 
 
 def _epsilon(where: str, epsilon: Any) -> Any:
-    """Return what is added to variances, a number above 0: a column may hold one number only."""
+    """Return the number that is added to variances, checked. It is above 0, because a column may be constant."""
     value = check.number(where, "epsilon", epsilon)
     if value <= 0:
         raise ValueError(f"{where}: epsilon must be above 0, got {abridged(epsilon)}.")
@@ -62,33 +63,35 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
     """Batch normalization: each column gets mean 0 and variance 1 over the batch, then a factor and an offset.
 
     ``output = (inputs − mean) · weights / √(variance + epsilon) + biases``. In training, mean and variance are those of
-    the batch, and running statistics follow them; otherwise the running statistics take their place.
+    the batch, and the layer updates its running statistics. Otherwise they are the running statistics.
 
     Parameters
     ----------
     n_inputs : int
         Columns of the inputs and of the output.
     momentum : float
-        From 0 to 1: the fraction of the running statistics that a training forward keeps. PyTorch's ``momentum`` is
-        the fraction that it replaces, 1 − this.
+        From 0 to 1: the fraction of the running statistics that a training forward keeps. PyTorch's ``momentum`` is the
+        fraction that it replaces, which is 1 − this number.
     epsilon : float
-        Above 0. It keeps columns that hold one number only from a division by 0.
+        Above 0. It prevents a division by 0 in constant columns.
     dtype : "float32" or "float64", optional
         The dtype of parameters and results; `nnx.get_default_dtype` if None.
 
     Attributes
     ----------
     weights, biases : arrays (1, n_inputs)
-        Factors, 1 at first, and offsets, 0 at first; trained in place. An array assigned here is cast at its next use
-        if its dtype or layout is another.
+        Factors, initially 1, and offsets, initially 0. They are trained in place. If you assign an array of another
+        dtype or layout, the layer casts it at its next use.
     weight_averages, bias_averages : arrays (1, n_inputs)
         As those of `Layer_Dense`.
     running_mean, running_variance : arrays (1, n_inputs)
-        0 and 1 at first. A training forward makes them ``momentum`` · (what they were) + (1 − ``momentum``) · (the
-        batch's), in place. The batch's variance is the unbiased one here, Σ (x − mean)² / (n − 1). A batch of one row
-        has none and changes neither. Optimizers and ``trainable_layers`` have no effect on them.
+        Initially 0 and 1. A training forward sets them, in place, to ``momentum`` · (old value) + (1 − ``momentum``) ·
+        (value of the batch). Here the variance of the batch is the unbiased one, Σ (x − mean)² / (n − 1). A batch of
+        one row has no such variance, and changes neither of them. Optimizers and ``trainable_layers`` have no effect on
+        them.
     batch_mean, batch_variance : arrays (1, n_inputs)
-        After a training ``forward``: those of the batch that ``output`` was computed with, Σ (x − mean)² / n.
+        After a training ``forward``: the batch's mean and variance, which ``output`` was computed with. This variance
+        is Σ (x − mean)² / n.
     inputs, output : arrays (n, n_inputs)
         After ``forward``.
     dweights, dbiases, dinputs : arrays of the shapes of weights, biases and inputs
@@ -97,14 +100,15 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
     Raises
     ------
     TypeError, ValueError
-        For a number of inputs below 1, a momentum outside 0 to 1, an epsilon not above 0, and other dtypes.
+        For a number of inputs below 1, a momentum outside 0 to 1, an epsilon that is not above 0, and other dtypes.
 
     Notes
     -----
-    Ioffe and Szegedy, Batch normalization (2015), arXiv:1502.03167. After a training forward, ``backward``
-    includes the dependence of mean and variance on the inputs; after any other forward they are constants. As
-    ``torch.nn.BatchNorm1d``, whose ``momentum`` is 1 − this one, and which refuses to train on one row; here its output
-    is ``biases``. A dense layer right before it needs no biases: the mean takes them away.
+    Ioffe and Szegedy, Batch normalization (2015), arXiv:1502.03167. After a training forward, ``backward`` includes the
+    dependence of mean and variance on the inputs. After any other forward, they are constants. The layer is
+    ``torch.nn.BatchNorm1d``, with two differences. PyTorch's ``momentum`` is 1 − this one. PyTorch refuses to train on
+    one row; here the output for one row is ``biases``. A dense layer right before this one needs no biases, because the
+    mean is subtracted.
 
     Examples
     --------
@@ -127,13 +131,13 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
     epsilon: float = 1e-5
     running_mean: Array
     running_variance: Array
-    #: What is kept of the data beside the parameters.
+    #: The statistics of the data that the layer keeps beside its parameters.
     _running: ClassVar[tuple[str, ...]] = STATISTICS
 
     batch_mean: Array
     batch_variance: Array
     _by_batch: bool = False
-    #: The running statistics before the latest forward, where that has changed them.
+    #: The running statistics before the latest forward, if that forward changed them.
     _before: tuple[Array, ...] | None = None
 
     def __init__(self, n_inputs: int, momentum: float = 0.9, epsilon: float = 1e-5, dtype: DTypeLike = None) -> None:
@@ -143,7 +147,7 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
         self.running_mean, self.running_variance = zeros.copy(), ones.copy()
 
     def _configure(self, n_inputs: int, momentum: float, epsilon: float, dtype: DTypeLike) -> None:
-        """Set all but the arrays: a model file brings its own."""
+        """Set everything except the arrays: a model file brings its own."""
         self.n_inputs = check.whole("Layer_BatchNorm", "n_inputs", n_inputs)
         self.momentum = check.number("Layer_BatchNorm", "momentum", momentum, 0, 1)
         self.epsilon = _epsilon("Layer_BatchNorm", epsilon)
@@ -157,8 +161,8 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            Whether to normalize by the batch, and to let the running statistics follow it. If not, averages of weights
-            and biases take the place of these where there are any.
+            Whether to normalize by the batch and update the running statistics. If False, the layer uses
+            ``weight_averages`` and ``bias_averages`` if there are any.
         """
         where = "Layer_BatchNorm.forward"
         weights, biases = self._parameters_for(where, training)
@@ -180,7 +184,7 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
         self.output = output
 
     def _follow(self, running: tuple[Array, Array], momentum: float, n: int) -> None:
-        """Let the running statistics follow those of a batch of ``n`` rows."""
+        """Update the running statistics by those of a batch of ``n`` rows."""
         self._before = tuple([each.copy() for each in running])
         batch = (self.batch_mean, 1.0), (self.batch_variance, n / (n - 1))
         with np.errstate(all="ignore"):
@@ -191,7 +195,7 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
             at_once([partial(np.copyto, *each, casting="same_kind") for each in zip(running, new, strict=True)])
 
     def _undo_forward(self) -> None:
-        """Put the running statistics back to what they were before the latest forward."""
+        """Restore the running statistics from before the latest forward."""
         if self._before is not None:
             for running, before in zip(self._statistics("Layer_BatchNorm.forward"), self._before, strict=True):
                 np.copyto(running, before)
@@ -226,11 +230,11 @@ class Layer_BatchNorm(_ByColumn, WithBiases):
         self.dweights, self.dbiases, self.dinputs = dweights, dbiases, dinputs
 
     def _settings(self, where: str) -> tuple[float, float]:
-        """Return momentum and epsilon, checked: anything may have been assigned."""
+        """Return momentum and epsilon, checked: users may have assigned anything."""
         return float(check.number(where, "momentum", self.momentum, 0, 1)), float(_epsilon(where, self.epsilon))
 
     def _statistics(self, where: str, writing: bool = True) -> tuple[Array, Array]:
-        """Return the running mean and variance as kernels need them; what users assigned may be anything."""
+        """Return the running mean and variance, checked: users may have assigned anything."""
         shape, dtype = (1, check.whole(where, "n_inputs", self.n_inputs)), self._float_dtype()
         mean, variance = (check.bound(where, self, name, shape, dtype, writing) for name in STATISTICS)
         return mean, variance
@@ -241,22 +245,22 @@ class Layer_LayerNorm(_ByColumn, WithBiases):
     """Layer normalization: each row gets mean 0 and variance 1, then each column a factor and an offset.
 
     ``output = (inputs − mean) / √(variance + epsilon) · weights + biases``, with mean and variance over the columns of
-    each row. So a row's output depends neither on training nor on the rest of the batch.
+    each row. A row's output depends neither on training nor on the rest of the batch.
 
     Parameters
     ----------
     n_inputs : int
         Columns of the inputs and of the output.
     epsilon : float
-        Above 0. It keeps rows that hold one number only from a division by 0.
+        Above 0. It prevents a division by 0 in constant rows.
     dtype : "float32" or "float64", optional
         The dtype of parameters and results; `nnx.get_default_dtype` if None.
 
     Attributes
     ----------
     weights, biases : arrays (1, n_inputs)
-        Factors, 1 at first, and offsets, 0 at first; trained in place. An array assigned here is cast at its next use
-        if its dtype or layout is another.
+        Factors, initially 1, and offsets, initially 0. They are trained in place. If you assign an array of another
+        dtype or layout, the layer casts it at its next use.
     weight_averages, bias_averages : arrays (1, n_inputs)
         As those of `Layer_Dense`.
     inputs, output : arrays (n, n_inputs)
@@ -267,12 +271,12 @@ class Layer_LayerNorm(_ByColumn, WithBiases):
     Raises
     ------
     TypeError, ValueError
-        For a number of inputs below 1, an epsilon not above 0, and other dtypes.
+        For a number of inputs below 1, an epsilon that is not above 0, and other dtypes.
 
     Notes
     -----
-    Ba, Kiros and Hinton, Layer normalization (2016), arXiv:1607.06450. The variance is Σ (x − mean)² / n_inputs. As
-    ``torch.nn.LayerNorm(n_inputs)``.
+    Ba, Kiros and Hinton, Layer normalization (2016), arXiv:1607.06450. The variance is Σ (x − mean)² / n_inputs. The
+    layer is ``torch.nn.LayerNorm(n_inputs)``.
 
     Examples
     --------
@@ -296,7 +300,7 @@ class Layer_LayerNorm(_ByColumn, WithBiases):
         self.weights, self.biases = (filled(int(n_inputs), self._float_dtype(), value) for value in (1, 0))
 
     def _configure(self, n_inputs: int, epsilon: float, dtype: DTypeLike) -> None:
-        """Set all but the parameters: a model file brings its own."""
+        """Set everything except the parameters: a model file brings its own."""
         self.n_inputs = check.whole("Layer_LayerNorm", "n_inputs", n_inputs)
         self.epsilon = _epsilon("Layer_LayerNorm", epsilon)
         self.dtype = config.float_dtype("Layer_LayerNorm", dtype)
@@ -309,7 +313,7 @@ class Layer_LayerNorm(_ByColumn, WithBiases):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` and ``bias_averages`` replace weights and biases if there are any.
+            If False, the layer uses ``weight_averages`` and ``bias_averages`` if there are any.
         """
         where = "Layer_LayerNorm.forward"
         weights, biases = self._parameters_for(where, training)
@@ -337,7 +341,7 @@ class Layer_LayerNorm(_ByColumn, WithBiases):
         self.dweights, self.dbiases, self.dinputs = dweights, dbiases, dinputs
 
     def _settings(self, where: str) -> tuple[float]:
-        """Return epsilon, checked: anything may have been assigned."""
+        """Return epsilon, checked: users may have assigned anything."""
         return (float(_epsilon(where, self.epsilon)),)
 
 
@@ -350,14 +354,15 @@ class Layer_Scale(_ByColumn, WithWeights):
     n_inputs : int
         Columns of the inputs and of the output.
     scale : float
-        All factors at first.
+        The initial value of all factors.
     dtype : "float32" or "float64", optional
         The dtype of parameters and results; `nnx.get_default_dtype` if None.
 
     Attributes
     ----------
     weights : array (1, n_inputs)
-        The factors, trained in place. An array assigned here is cast at its next use if its dtype or layout is another.
+        The factors, trained in place. If you assign an array of another dtype or layout, the layer casts it at its next
+        use.
     weight_averages : array (1, n_inputs)
         As that of `Layer_Dense`.
     inputs, output : arrays (n, n_inputs)
@@ -373,7 +378,7 @@ class Layer_Scale(_ByColumn, WithWeights):
     Notes
     -----
     As the last layer of a `Layer_Residual`, with a small ``scale``, it lets a deep network begin near the identity:
-    Touvron and others, Going deeper with image transformers (2021), arXiv:2103.17239, who call it LayerScale.
+    Touvron and others, Going deeper with image transformers (2021), arXiv:2103.17239. They call it LayerScale.
 
     Examples
     --------
@@ -397,7 +402,7 @@ class Layer_Scale(_ByColumn, WithWeights):
         self.weights = filled(int(n_inputs), self._float_dtype(), self.scale)
 
     def _configure(self, n_inputs: int, scale: float, dtype: DTypeLike) -> None:
-        """Set all but the parameter: a model file brings its own."""
+        """Set everything except the parameter: a model file brings its own."""
         self.n_inputs = check.whole("Layer_Scale", "n_inputs", n_inputs)
         self.scale = check.number("Layer_Scale", "scale", scale)
         self.dtype = config.float_dtype("Layer_Scale", dtype)
@@ -410,7 +415,7 @@ class Layer_Scale(_ByColumn, WithWeights):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` are the factors if there are any.
+            If False, the layer uses ``weight_averages`` if there are any.
         """
         where = "Layer_Scale.forward"
         (weights,) = self._parameters_for(where, training)

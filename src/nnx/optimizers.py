@@ -1,9 +1,9 @@
-"""Optimizers, each in one place: its class here, its definition in `_kernels/_numpy/optimizers.py`, its vectors in
+"""The optimizers. Their definitions are in `_kernels/_numpy/optimizers.py`, their vector code in
 `_kernels/native/elementwise/optimizers.pxi`.
 
-An optimizer holds its rate and its count of steps; what it learns about a parameter (momentums, cache) it keeps on
-the layer, as ordinary attributes. It works on any layer that has ``weights`` and ``dweights`` and, where there are
-biases, ``biases`` and ``dbiases``. Each class adds its constructor, the names of what it keeps, and its settings.
+An optimizer holds its rate and its count of steps. What it learns about a parameter, such as momentums and cache, it
+keeps in ordinary attributes of the layer. It works on any layer that has ``weights`` and ``dweights`` and, where there
+are biases, ``biases`` and ``dbiases``. Each class adds its constructor, the names of what it keeps, and its settings.
 Clipping, averaging and schedules are the same for all.
 """
 
@@ -42,7 +42,7 @@ GRADIENTS = (("dweights",), ("dbiases",))
 #: The arguments that all optimizers have in common, after their own.
 COMMON = ("schedule", "clip_norm", "clip_value", "average")
 
-#: What is kept of a parameter where an average is.
+#: The name of the state that is a moving average of the parameter.
 AVERAGES = "averages"
 
 #: The methods that `updates_as_built_in` asks for.
@@ -64,7 +64,7 @@ class Rule(NamedTuple):
     settings, bias_settings : tuple of float
         For weights, and for biases.
     clip_norm, clip_value, average : float
-        0 where there is no such thing.
+        0 if not set.
     """
 
     kernel: str
@@ -78,14 +78,14 @@ class Rule(NamedTuple):
 
 @lru_cache
 def state_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the attributes of a layer that hold such state of its weights, and of its biases."""
+    """Return the names of a layer's attributes that hold these states: of its weights, and of its biases."""
     return tuple(f"weight_{name}" for name in names), tuple(f"bias_{name}" for name in names)
 
 
 class Optimizer(Described):
     """The optimizers' common part: rate, decay, the count of steps, and the walk over a layer's parameters."""
 
-    #: What the optimizer may keep of a parameter: with "weight_" and "bias_" before them, attributes of the layer.
+    #: The states that the optimizer may keep. The layer's attributes have "weight_" or "bias_" in front of these names.
     _states: ClassVar[tuple[str, ...]] = ()
 
     learning_rate: float
@@ -122,7 +122,7 @@ class Optimizer(Described):
         self._rule(where)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, ready for JSON: a schedule as its description."""
+        """Return the constructor's arguments, ready for JSON. A schedule in them becomes its description."""
         config = super().get_config()
         config["schedule"] = schedules.described(f"{type(self).__name__}.get_config", self.schedule)
         return config
@@ -145,7 +145,7 @@ class Optimizer(Described):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def pre_update_params(self) -> None:
-        """Set ``current_learning_rate`` for this step; without decay and schedule it is left alone."""
+        """Set ``current_learning_rate`` for this step. Without decay and schedule, it stays as it is."""
         decay, rate, iterations = self.decay, self.learning_rate, self.iterations
         are_plain = type(iterations) is int and 0 <= iterations <= check.MAX_COUNT
         if are_plain and self.schedule is None and _is_plain(decay) and _is_plain(rate):  # as `_rates`, without checks
@@ -178,7 +178,8 @@ class Optimizer(Described):
     def update_params(self, layer: Any) -> None:
         """Update the layer's parameters in place by ``dweights`` and ``dbiases``.
 
-        ``clip_norm`` limits the norm of this layer's gradients; in `Model.train` that of all layers' together.
+        Here ``clip_norm`` limits the norm of this layer's gradients. In `Model.train` it limits the norm of the
+        gradients of all layers together.
 
         Parameters
         ----------
@@ -202,7 +203,7 @@ class Optimizer(Described):
             at_once(self._updates([layer]))
 
     def _updates(self, layers: Iterable[Any]) -> list[partial[Any]]:
-        """Return the calls that update the parameters of layers, for `at_once`; all that they need is checked."""
+        """Check everything, and return the calls that update the parameters of layers, for `at_once`."""
         where = type(self).__name__ + ".update_params"
         rate = float(self._checked_rate(where))
         rule = self._rule(where)
@@ -269,8 +270,7 @@ class Optimizer(Described):
         raise NotImplementedError(f"{type(self).__name__} does not define update_params(layer).")
 
 
-#: Of each class and its `_formula` the rule that was made last, with the names and values of the settings that it was
-#: made of.
+#: For each class and its `_formula`: the names and values of the latest settings, and the rule made from them.
 _rules: dict[tuple[type, Any], tuple[tuple[str, ...], tuple[Any, ...], Rule]] = {}
 
 
@@ -290,7 +290,7 @@ def _limit(where: str, name: str, limit: Any) -> float:
 
 
 def updates_as_built_in(optimizer: Any) -> bool:
-    """Return whether an optimizer updates and counts as the built-in ones do, whatever else it does."""
+    """Return whether an optimizer updates parameters and counts steps as the built-in ones do."""
     kind: Any = type(optimizer)
     return (
         isinstance(optimizer, Optimizer)
@@ -302,7 +302,7 @@ def updates_as_built_in(optimizer: Any) -> bool:
 
 
 def forgetting_averages(layer: Any) -> list[partial[Any]]:
-    """Return the calls that drop a layer's averages: without an optimizer that keeps them they would stay behind."""
+    """Return the calls that drop a layer's averages: an optimizer that keeps none would leave old ones behind."""
     own = getattr(layer, "__dict__", {})
     return [partial(own.pop, name, None) for name in AVERAGED if name in own]
 
@@ -344,7 +344,7 @@ def _gradient(where: str, layer: Any, names: tuple[str], values: Array) -> Array
 
 
 def forget_states(layer: Any) -> None:
-    """Take from a layer what optimizers have kept of its parameters, but for averages: the next one begins anew."""
+    """Remove all states that optimizers keep on a layer, except averages, so that the next optimizer starts anew."""
     for kind in BUILT_IN["optimizer"]:
         for names in state_names(kind._states):
             for name in names:
@@ -354,8 +354,8 @@ def forget_states(layer: Any) -> None:
 def _state(where: str, layer: Any, names: tuple[str, ...], values: Array) -> list[Array]:
     """Return the state that a layer keeps of one parameter.
 
-    If any of it is missing, all of it begins anew, as in the book: Adam does not go on from the momentums of SGD.
-    Averages are apart from that: they begin with the values where there are none.
+    If any state is missing, all of them start at zero, as in the book: Adam does not go on from the momentums of SGD.
+    Averages are separate: if there are none, they start with the parameter's values.
     """
     found = _kernels.attributes(layer, names, values, True)
     if found is not None:
@@ -407,10 +407,10 @@ class Optimizer_SGD(Optimizer):
 
     Notes
     -----
-    Chapter 10 of the book; Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in
-    deep learning", 2013. At a constant rate, steps are those of PyTorch's SGD with and without ``nesterov``, whose
-    momentums lack the rate: if it changes, PyTorch's old gradients count at the new rate, here at their own.
-    State on the layer: ``weight_momentums``, ``bias_momentums``.
+    Chapter 10 of the book. Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in
+    deep learning", 2013. At a constant rate, the steps are those of PyTorch's SGD, with and without ``nesterov``.
+    PyTorch's momentums do not contain the rate. If the rate changes, PyTorch counts old gradients at the new rate; nnx
+    counts each gradient at the rate of its own step. State on the layer: ``weight_momentums``, ``bias_momentums``.
 
     Examples
     --------
@@ -525,7 +525,7 @@ class Optimizer_RMSprop(Optimizer):
     epsilon : float
         Keeps the division finite.
     rho : float
-        How much of the cache is kept, from 0 up to, but not including, 1.
+        The fraction of the cache that a step keeps: at least 0 and below 1.
     schedule : Schedule or function, optional
         The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
@@ -623,10 +623,10 @@ class Optimizer_Adam(_MadeOfAdam):
     epsilon : float
         Keeps the division finite.
     beta_1, beta_2 : float
-        How much of momentums and cache is kept, from 0 up to, but not including, 1.
+        The fraction of momentums and cache that a step keeps: at least 0 and below 1.
     epsilon_hat : bool
-        Whether epsilon is added to √c in place of √ĉ: w ← w − rate·√(1 − β₂ᵗ)/(1 − β₁ᵗ)·m / (√c + epsilon), the
-        paper's second form, whose epsilon it calls ε̂. scikit-learn and TensorFlow compute that.
+        Whether epsilon is added to √c instead of √ĉ: w ← w − rate·√(1 − β₂ᵗ)/(1 − β₁ᵗ)·m / (√c + epsilon). This is the
+        paper's second form, in which epsilon is called ε̂. scikit-learn and TensorFlow compute it.
     schedule : Schedule or function, optional
         The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
@@ -647,7 +647,7 @@ class Optimizer_Adam(_MadeOfAdam):
 
     Notes
     -----
-    Chapter 10 of the book; Kingma and Ba, "Adam: a method for stochastic optimization", 2015. State on the layer:
+    Chapter 10 of the book. Kingma and Ba, "Adam: a method for stochastic optimization", 2015. State on the layer:
     ``weight_momentums``, ``bias_momentums``, ``weight_cache``, ``bias_cache``.
 
     Examples
@@ -711,10 +711,10 @@ class Optimizer_AdamW(_MadeOfAdam):
     epsilon : float
         Keeps the division finite.
     beta_1, beta_2 : float
-        How much of momentums and cache is kept, from 0 up to, but not including, 1.
+        The fraction of momentums and cache that a step keeps: at least 0 and below 1.
     weight_decay : float
-        Each step takes rate·weight_decay of the weights away, whatever their gradients are. Biases stay, whereas
-        PyTorch's AdamW decays all that it is given, biases too.
+        Each step subtracts rate·weight_decay·w from the weights w, whatever their gradients are. Biases do not decay.
+        PyTorch's AdamW decays all parameters that it is given, biases too.
     schedule : Schedule or function, optional
         The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
@@ -735,7 +735,7 @@ class Optimizer_AdamW(_MadeOfAdam):
 
     Notes
     -----
-    Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, with the rate in place of their schedule
+    Loshchilov and Hutter, "Decoupled weight decay regularization", 2019. The rate stands in place of their schedule
     multiplier, as in PyTorch. State on the layer: ``weight_momentums``, ``bias_momentums``, ``weight_cache``,
     ``bias_cache``.
 
@@ -799,7 +799,7 @@ class Optimizer_NAdam(_MadeOfAdam):
     epsilon : float
         Keeps the division finite.
     beta_1, beta_2 : float
-        How much of momentums and cache is kept, from 0 up to, but not including, 1.
+        The fraction of momentums and cache that a step keeps: at least 0 and below 1.
     schedule : Schedule or function, optional
         The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
@@ -820,9 +820,9 @@ class Optimizer_NAdam(_MadeOfAdam):
 
     Notes
     -----
-    Dozat, "Incorporating Nesterov momentum into Adam", 2016, with one β₁ for all steps. PyTorch's NAdam lets β₁ grow
-    from half of it; with a ``momentum_decay`` so large that this is over at once, such as 1e9, it does the same steps.
-    State on the layer: ``weight_momentums``, ``bias_momentums``, ``weight_cache``, ``bias_cache``.
+    Dozat, "Incorporating Nesterov momentum into Adam", 2016, with one β₁ for all steps. In PyTorch's NAdam, β₁ starts
+    at half its value and grows. A very large ``momentum_decay``, such as 1e9, ends this growth at once. PyTorch's steps
+    are then the same. State on the layer: ``weight_momentums``, ``bias_momentums``, ``weight_cache``, ``bias_cache``.
 
     Examples
     --------
@@ -855,7 +855,7 @@ class Optimizer_AMSGrad(_MadeOfAdam):
     epsilon : float
         Keeps the division finite.
     beta_1, beta_2 : float
-        How much of momentums and cache is kept, from 0 up to, but not including, 1.
+        The fraction of momentums and cache that a step keeps: at least 0 and below 1.
     schedule : Schedule or function, optional
         The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
@@ -876,8 +876,8 @@ class Optimizer_AMSGrad(_MadeOfAdam):
 
     Notes
     -----
-    Reddi, Kale and Kumar, "On the convergence of Adam and beyond", 2018; the corrections by 1 − βᵗ as in PyTorch's
-    Adam with ``amsgrad=True``, where the largest of the uncorrected caches is corrected. State on the layer:
+    Reddi, Kale and Kumar, "On the convergence of Adam and beyond", 2018. The corrections by 1 − βᵗ are those of
+    PyTorch's Adam with ``amsgrad=True``: the largest of the uncorrected caches is corrected. State on the layer:
     ``weight_momentums``, ``bias_momentums``, ``weight_cache``, ``bias_cache``, ``weight_largest_cache``,
     ``bias_largest_cache``.
 
@@ -912,12 +912,12 @@ class Optimizer_Lion(Optimizer):
     decay : float
         The rate of step t, counted from 0, is learning_rate / (1 + decay·t).
     beta_1 : float
-        How much of the momentums there is in what gives the direction, from 0 up to, but not including, 1.
+        The share of the momentums in the direction of a step: at least 0 and below 1.
     beta_2 : float
-        How much of the momentums is kept, likewise.
+        The fraction of the momentums that a step keeps: at least 0 and below 1.
     weight_decay : float
-        Each step takes rate·weight_decay of the weights away, whatever their gradients are. Biases stay, whereas
-        Chen et al.'s code decays all that it is given, biases too.
+        Each step subtracts rate·weight_decay·w from the weights w, whatever their gradients are. Biases do not decay.
+        The code of Chen et al. decays all parameters that it is given, biases too.
     schedule : Schedule or function, optional
         The factor of the rate at each step: see `nnx.schedules`.
     clip_norm : float, optional
@@ -938,9 +938,9 @@ class Optimizer_Lion(Optimizer):
 
     Notes
     -----
-    Chen et al., "Symbolic discovery of optimization algorithms", 2023. All weights move by the rate, so that must be
-    smaller than Adam's, by 3 to 10 times they say, and ``weight_decay`` larger by as much. State on the layer:
-    ``weight_momentums``, ``bias_momentums``.
+    Chen et al., "Symbolic discovery of optimization algorithms", 2023. Every weight moves by the whole rate. The rate
+    must therefore be smaller than Adam's, according to the paper by 3 to 10 times, and ``weight_decay`` larger by the
+    same factor. State on the layer: ``weight_momentums``, ``bias_momentums``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`Layer_Periodic`: numbers with sums of trained waves. Its kernels are in `_kernels/_numpy/periodic.py`."""
+"""`Layer_Periodic`: its inputs, and sums of trained waves of them. Its kernels are in `_kernels/_numpy/periodic.py`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from nnx.embedding import MAX_PLACE, checked_columns
 
 __all__ = ["Layer_Periodic"]
 
-#: Frequencies and sums of a column, at most: kernels keep sums on the stack, `MAX_SUMS` in kernels.pxd.
+#: The most frequencies and sums of a column. Kernels keep sums on the stack, `MAX_SUMS` in kernels.pxd.
 MAX_FREQUENCIES, MAX_WIDTH = 1024, 32
-#: Columns of the inputs, at most: those of the output are numbered by int32.
+#: The most columns of the inputs: int32 numbers the columns of the output.
 MAX_INPUTS = MAX_PLACE // (MAX_WIDTH + 1)
 
 
 @built_in("layer")
 class Layer_Periodic(WithWeights):
-    """Numbers, and for each of some columns sums of waves whose frequencies are trained.
+    """The inputs, and for some columns sums of waves. The frequencies of the waves are trained.
 
-    A column with the frequencies wₖ and phases pₖ has ``width`` sums: Σₖ cos(2π·wₖ·x + pₖ)·W_kj + b_j. What follows can
-    so depend on a number in ways that few dense layers find.
+    A column with the frequencies wₖ and phases pₖ has ``width`` sums: Σₖ cos(2π·wₖ·x + pₖ)·W_kj + b_j. The layers that
+    follow can therefore depend on a number in ways that few dense layers find.
 
     Parameters
     ----------
@@ -37,11 +37,11 @@ class Layer_Periodic(WithWeights):
     columns : sequence of int
         Which of them have waves, counted from 0 and given in increasing order.
     frequencies : int
-        How many waves each of ``columns`` has: up to 1,024.
+        The number of waves of each of ``columns``: up to 1,024.
     width : int
-        How many sums of its waves each of them has: up to 32.
+        The number of sums of waves of each of ``columns``: up to 32.
     scale : float
-        The standard deviation of the frequencies at first. Inputs of about −1 to 1 are meant.
+        The standard deviation of the initial frequencies. It is meant for inputs of about −1 to 1.
     dtype : "float32" or "float64", optional
         The dtype of parameters and results; `nnx.get_default_dtype` if None.
 
@@ -52,7 +52,7 @@ class Layer_Periodic(WithWeights):
         As given; they cannot be assigned.
     weights : array (columns, frequencies · (2 + width) + width)
         A row for each column: its frequencies w, its phases p in radians, W (frequencies, width) row by row, and b.
-        Trained in place. An array assigned here is cast at its next use if its dtype or layout is another.
+        Trained in place. If you assign an array of another dtype or layout, the layer casts it at its next use.
     weight_averages : array of the shape of weights
         As that of `Layer_Dense`.
     inputs, output : arrays (n, n_inputs) and (n, n_inputs + columns · width)
@@ -63,15 +63,16 @@ class Layer_Periodic(WithWeights):
     Raises
     ------
     TypeError, ValueError
-        For sizes out of range, columns that are not there or not in order, a scale that is no finite number of at least
-        0, and other dtypes.
+        If a size is out of range, if columns do not exist or are not in order, if the scale is not a finite number of
+        at least 0, and for other dtypes.
 
     Notes
     -----
     The embedding "PBLD" of Holzmüller, Grinsztajn and Steinwart, Better by default: strong pre-tuned MLPs and boosted
-    trees on tabular data (2024), arXiv:2407.04491, whose sizes and scale are the defaults; after Gorishniy, Rubachev
-    and Babenko (2022), arXiv:2203.05556. Frequencies are normal numbers at first, phases uniform from −π to π, W and b
-    uniform from −1/√frequencies to 1/√frequencies, all from NumPy's global generator.
+    trees on tabular data (2024), arXiv:2407.04491. The default sizes and scale are those of the paper. It follows
+    Gorishniy, Rubachev and Babenko (2022), arXiv:2203.05556. Initial frequencies are normal numbers. Initial phases are
+    uniform from −π to π, W and b uniform from −1/√frequencies to 1/√frequencies. All are drawn from NumPy's global
+    generator.
 
     Examples
     --------
@@ -121,7 +122,7 @@ class Layer_Periodic(WithWeights):
         scale: float,
         dtype: DTypeLike,
     ) -> None:
-        """Set all but the parameter: a model file brings its own, and loading one draws no random number."""
+        """Set everything except the parameter. A model file brings its own, so loading one draws no random number."""
         where = "Layer_Periodic"
         self.dtype = config.float_dtype(where, dtype)
         self._n_inputs = check.whole(where, "n_inputs", n_inputs, 1, MAX_INPUTS)
@@ -149,17 +150,17 @@ class Layer_Periodic(WithWeights):
 
     @property
     def columns(self) -> tuple[int, ...]:
-        """Which of them have waves."""
+        """The columns that have waves."""
         return self._columns
 
     @property
     def frequencies(self) -> int:
-        """How many waves each of those has."""
+        """The number of waves of each of those columns."""
         return self._frequencies
 
     @property
     def width(self) -> int:
-        """How many sums of its waves each of those has."""
+        """The number of sums of waves of each of those columns."""
         return self._width
 
     def get_config(self) -> dict[str, Any]:
@@ -174,7 +175,7 @@ class Layer_Periodic(WithWeights):
         inputs : array (n, n_inputs)
             Kept as ``inputs`` for ``backward``.
         training : bool
-            If not, ``weight_averages`` are the weights if there are any.
+            If False, the layer uses ``weight_averages`` if there are any.
         """
         where = "Layer_Periodic.forward"
         (weights,) = self._parameters_for(where, training)

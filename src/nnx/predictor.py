@@ -1,6 +1,6 @@
-"""`Predictor`: what a model computes with its present parameters; later changes to the model do not affect it.
+"""`Predictor`: the predictions of a model with its present parameters. Later changes to the model do not affect it.
 
-It holds no layers. A part of it is what kernels need of a layer: a name, and numbers. They go into its pickles too.
+It holds no layers. It holds a `Part` for each layer: a name and the numbers that kernels need. Pickles hold them too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nnx.member_layers import mean_of_members, own_products, repeated, scaled
 __all__ = ["Predictor", "get_include"]
 
 
-#: What parts of members make of their inputs, by their kinds.
+#: The functions that compute the outputs of the members' layers, by their kinds.
 OF_MEMBERS: dict[str, Callable[..., Array]] = {
     "members": repeated,
     "member_scale": scaled,
@@ -36,7 +36,7 @@ class Part(NamedTuple):
     """A layer, as kernels see it."""
 
     kind: str
-    #: Parameters and what is fixed beside them (see `_values`), or the settings of an activation.
+    #: Parameters and the fixed values beside them (see `_values`), or the settings of an activation.
     values: tuple[Any, ...]
     n_in: int
     n_out: int
@@ -45,24 +45,24 @@ class Part(NamedTuple):
 class Predictor(_kernels.DirectCall):
     """A model's predictions with the parameters that it had when `Model.predictor` made this.
 
-    Call it with samples: ``predictor(X)`` has the bits of ``model.predict(X)``, unless it multiplies in bfloat16. It
-    returns a new array (n, n_outputs). ``predictor(X, out=out)`` writes into ``out`` and returns it: an array of that
-    shape, in C order and of the predictor's dtype. Samples of the other float type take no longer than its own.
+    Call it with samples: ``predictor(X)`` returns a new array (n, n_outputs). It has the bits of ``model.predict(X)``,
+    unless the predictor multiplies in bfloat16. ``predictor(X, out=out)`` writes into ``out`` and returns it. ``out``
+    must have the same shape, C order and the predictor's dtype. Samples of the other float type cost no extra time.
 
-    Neither later training of the model nor what is assigned to its layers changes it. It copies the parameters and
+    Later training of the model and assignments to its layers do not change the predictor. It copies the parameters and
     packs them once, so a call costs less than one of ``predict``. Its attributes cannot be assigned, and any number of
     threads may share it. `save` and `load` keep it in a file, and it can be pickled; a copy of it is the same object.
 
     Attributes
     ----------
     n_inputs, n_outputs : int
-        Columns of the samples and of what is returned.
+        Columns of the samples and of the outputs.
     dtype : dtype
-        Of parameters, samples and results.
+        The dtype of parameters, samples and results.
     precision : str
-        What dense layers multiply in: the name of the dtype, or "bfloat16".
+        The precision in which dense layers multiply: the name of the dtype, or "bfloat16".
     threads : int
-        How many threads a call with many rows uses, at most.
+        The most threads that a call with many rows uses.
 
     Examples
     --------
@@ -88,14 +88,14 @@ class Predictor(_kernels.DirectCall):
     dtype: FloatDType
     precision: str
     _parts: tuple[Part, ...]
-    #: How many categories each column of the inputs has, 0 for one of numbers; None without such columns.
+    #: The number of categories of each column of the inputs, 0 for a numeric column. None if all columns are numeric.
     _categories: tuple[int, ...] | None
 
     def __init__(self, *_: object, **__: object) -> None:
         raise TypeError("Predictor: it must be made by a model, got a call of the class. Call model.predictor().")
 
     def _predict(self, X: ArrayLike, out: Array | None) -> Array:
-        """Return the outputs where the compiled predictor cannot, or refuse what is wrong."""
+        """Return the outputs if the compiled predictor cannot, or refuse wrong arguments."""
         samples = check.rows("Predictor", "X", X, self.n_inputs, self.dtype)
         counts = self._counts()
         if counts is not None:
@@ -108,7 +108,7 @@ class Predictor(_kernels.DirectCall):
         return found if out is None else out
 
     def _in_force(self) -> Any:
-        """Return the compiled predictor of the backend in force, a new one if need be; None for NumPy."""
+        """Return the compiled predictor of the current backend, a new one if there is none yet; None for NumPy."""
         native = self._native
         if native is None or not native.holds():
             kind = getattr(_kernels.backend, "Predictor", None)
@@ -118,11 +118,11 @@ class Predictor(_kernels.DirectCall):
         return native
 
     def _counts(self) -> Array | None:
-        """Return how many categories each column of the inputs has, as kernels take it."""
+        """Return the number of categories of each column of the inputs, as kernels take it."""
         return None if self._categories is None else np.array(self._categories, np.int32)
 
     def _by_kernels(self, samples: Array, out: Array | None) -> Array:
-        """Compute one kernel after the other, as layers do."""
+        """Run one kernel after the other, as layers do."""
         values = samples
         open_forks: list[Array] = []
         for part in self._parts:
@@ -144,13 +144,13 @@ class Predictor(_kernels.DirectCall):
     def capsule(self) -> object:
         """Return a capsule with which C and Cython code predicts, without Python code and without the GIL.
 
-        ``nnx_predict.h``, and ``predictor_in`` of ``nnx.predict`` for Cython, say how to use it. The capsule stays
+        See ``nnx_predict.h`` for how to use it; for Cython, see ``predictor_in`` of ``nnx.predict``. The capsule stays
         valid when this predictor is deleted.
 
         Raises
         ------
         RuntimeError
-            Where the NumPy backend is in force.
+            If the NumPy backend is in use.
         """
         native = self._in_force()
         if native is None:
@@ -164,12 +164,12 @@ class Predictor(_kernels.DirectCall):
     # Files
 
     def save(self, path: Path) -> None:
-        """Write the predictor to a safetensors file: its parameters, and nothing that training needs.
+        """Write the predictor to a safetensors file: only its parameters, and nothing for training.
 
         Parameters
         ----------
         path : path-like
-            It is replaced as a whole or not at all.
+            The file. It is replaced as a whole or not at all.
         """
         from nnx.files import predictors
 
@@ -177,13 +177,13 @@ class Predictor(_kernels.DirectCall):
 
     @staticmethod
     def load(path: Path, *, threads: int = 1) -> Predictor:
-        """Return the predictor that `save` wrote; nothing in the file is executed.
+        """Return the predictor that `save` wrote. Nothing in the file is executed.
 
         Parameters
         ----------
         path : path-like
         threads : int
-            As in `Model.predictor`; files do not hold it.
+            As in `Model.predictor`. The file does not hold this number.
 
         Raises
         ------
@@ -204,7 +204,7 @@ class Predictor(_kernels.DirectCall):
         ImportError
             Without the package onnx (the extra ``nnx-core[onnx]``).
         ValueError
-            For a predictor that multiplies in bfloat16, which ONNX cannot say.
+            For a predictor that multiplies in bfloat16, because ONNX cannot express that.
         """
         from nnx.files import onnx_export
 
@@ -214,12 +214,19 @@ class Predictor(_kernels.DirectCall):
         onnx_export.export(where, path, [self._parts], self.dtype)
 
     def export_c(self, path: Path, *, int8: bool = False, name: str | None = None) -> None:
-        """Write a C file that predicts as this predictor does, as `Model.export_c` does for a model.
+        """Write a C file that predicts as this predictor does.
+
+        Parameters
+        ----------
+        path : path-like
+            It is replaced as a whole or not at all.
+        int8, name
+            As in `Model.export_c`.
 
         Raises
         ------
         ValueError
-            For a predictor that multiplies in bfloat16, and as `Model.export_c`.
+            For a predictor that multiplies in bfloat16. Also as `Model.export_c`.
         """
         from nnx.files import c_source
 
@@ -261,7 +268,7 @@ def get_include() -> str:
 
 
 def freeze(model: Network, precision: str | None, threads: int) -> Predictor:
-    """Return the predictor of a finalized model's present parameters."""
+    """Return a predictor with a finalized model's present parameters."""
     where = "Model.predictor"
     n_threads = config.checked_threads(where, "threads", threads)
     trainers.refuse_others(f"{where}: the model must not be frozen", model)
@@ -278,7 +285,7 @@ def freeze(model: Network, precision: str | None, threads: int) -> Predictor:
 def parts_of(where: str, model: Network) -> tuple[FloatDType, tuple[Part, ...]]:
     """Return the dtype of a finalized model, and its layers with the parameters that `predict` uses, not copied.
 
-    Layers that do nothing but in training are not among them.
+    Layers that act only in training are left out.
 
     Raises
     ------
@@ -296,9 +303,9 @@ def parts_of(where: str, model: Network) -> tuple[FloatDType, tuple[Part, ...]]:
 def made(
     parts: tuple[Any, ...], precision: str, categories: tuple[int, ...] | None = None, threads: int = 1
 ) -> Predictor:
-    """Return a predictor of these parts, with copies of their arrays: a new one, or one out of a pickle.
+    """Return a predictor of these parts, with copies of their arrays. Pickles use it, too.
 
-    ``categories``: how many each column of the inputs has, 0 for one of numbers; None without such columns.
+    ``categories`` is the number of categories of each column, 0 for a numeric column. It is None if all are numeric.
     """
     rounds = precision == "bfloat16"
     frozen = tuple(Part(kind, _frozen(kind, values, rounds), n_in, n_out) for kind, values, n_in, n_out in parts)
@@ -320,11 +327,11 @@ def made(
 
 
 def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
-    """Return what a kernel is given of a layer: the parameters that `predict` uses and what else is fixed, or settings.
+    """Return what a kernel needs of a layer: the parameters that `predict` uses and other fixed values, or settings.
 
-    Beside a batch norm's parameters are running mean and variance, and epsilon; beside a layer norm's, epsilon; beside
-    an embedding's, places; beside a spline's, columns, first places, edges and degree; beside those of waves, their
-    columns. An encoding has columns, offsets and edges; combinations have factors in place of these.
+    The other fixed values are, for a batch norm, running mean, running variance and epsilon; for a layer norm, epsilon;
+    for an embedding, places; for a spline, columns, first places, edges and degree; for waves, their columns. An
+    encoding has columns, offsets and edges. Combinations have factors instead of edges.
     """
     owner, kind = stage.owner, stage.kind
     if kind in program.PARAMETERS:
@@ -344,7 +351,7 @@ def _values(where: str, stage: program.Stage) -> tuple[Any, ...]:
 
 
 def _frozen(kind: str, values: tuple[Any, ...], rounds: bool) -> tuple[Any, ...]:
-    """Return settings, or read-only copies of arrays; a dense layer's weights rounded, if that is wanted."""
+    """Return settings, or read-only copies of arrays. If ``rounds``, a dense layer's weights are rounded."""
     if kind not in program.WITH_DTYPE:
         return values
     copies = [np.array(value, order="C") if isinstance(value, np.ndarray) else value for value in values]
@@ -357,7 +364,7 @@ def _frozen(kind: str, values: tuple[Any, ...], rounds: bool) -> tuple[Any, ...]
 
 
 def _outputs(part: Part, inputs: Array, rounds: bool) -> Array:
-    """Return what a part makes of its inputs."""
+    """Return the outputs of a part for its inputs."""
     backend = _kernels.backend
     if part.kind in OF_MEMBERS:
         return OF_MEMBERS[part.kind](inputs, *part.values)
@@ -397,7 +404,7 @@ def _outputs(part: Part, inputs: Array, rounds: bool) -> Array:
 
 
 def _checked_out(out: Any, shape: tuple[int, int], dtype: FloatDType) -> Array:
-    """Return the array to write into, as a plain one of the same memory."""
+    """Return the array to write into, as a plain array over the same memory."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"Predictor: out must be an array, got {type(out).__name__}.")
     if out.dtype != dtype or out.shape != shape:

@@ -1,4 +1,4 @@
-"""`Layer_Residual`, and what is to be known of layers that hold layers: `walk`, and which widths fit."""
+"""`Layer_Residual`, and functions for layers that hold layers: `walk`, and checks of widths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nnx.member_layers import Layer_MemberDense, Layer_Members, Layer_MemberScal
 
 __all__ = ["Layer_Residual"]
 
-#: Residual layers within each other, at most: the description of a model in a file may not be deeper.
+#: The most residual layers within each other: the description of a model in a file must not be deeper.
 MAX_DEPTH = 8
 
 
@@ -50,7 +50,7 @@ def places(layers: Iterable[Any], inside: str = "") -> Iterator[tuple[str, Any]]
 
 
 def refuse_twice(where: str, layers: Iterable[Any]) -> None:
-    """Refuse a layer that stands in two places: it keeps one input for its backward pass."""
+    """Refuse a layer that occurs twice, because a layer keeps only one input for its backward pass."""
     first: dict[int, str] = {}
     for place, layer in places(layers):
         place = place.removeprefix("layer ")
@@ -63,7 +63,7 @@ def refuse_twice(where: str, layers: Iterable[Any]) -> None:
 
 
 def check_widths(where: str, layers: Iterable[Any], width: int | None = None, inside: str = "") -> int | None:
-    """Return how many columns layers give for ``width`` columns, as far as they tell; refuse neighbours that misfit."""
+    """Return how many columns layers return for ``width`` columns, if known. Refuse neighbours that do not fit."""
     for number, layer in enumerate(layers):
         place = f"layer {number}{inside}"
         if isinstance(layer, Layer_Residual):
@@ -75,12 +75,12 @@ def check_widths(where: str, layers: Iterable[Any], width: int | None = None, in
 
 
 def members_of(layers: Iterable[Any]) -> int:
-    """Return how many rows of the output belong to a sample: a `Layer_Members` says it, without one it is 1."""
+    """Return how many rows of the output belong to a sample: the members of a `Layer_Members`, 1 without one."""
     return next((layer.n_members for layer in layers if isinstance(layer, Layer_Members)), 1)
 
 
 def check_members(where: str, layers: Sequence[Any]) -> None:
-    """Refuse a second `Layer_Members`, and layers of members that are not behind one, or are for another number."""
+    """Refuse a second `Layer_Members`, and layers of members that come before it or have another number of members."""
     begun: Layer_Members | None = None
     for place, layer in places(layers):
         if isinstance(layer, Layer_Members):
@@ -97,17 +97,17 @@ def check_members(where: str, layers: Sequence[Any]) -> None:
 
 
 def _refuse_change(what: str, layers: Sequence[Any]) -> None:
-    """Refuse layers within a residual that do not give as many columns as they take; ``what`` begins the message."""
+    """Refuse layers within a residual that change the number of columns. ``what`` begins the message."""
     taken, given = _taken_and_given(layers)
     if None not in (taken, given) and taken != given:
         raise ValueError(f"{what} give as many columns as they take, got {given} out of {taken}.")
 
 
 def _taken_and_given(layers: Sequence[Any]) -> tuple[int | None, int | None]:
-    """Return how many columns layers in a row take and give; None for any number, and for what they do not tell."""
+    """Return how many columns a row of layers takes and returns; None for any number, and for an unknown one."""
     taken: int | None = None
     width: int | None = None
-    keeps = True  # whether the columns are still those that came in
+    keeps = True  # whether the number of columns is still that of the inputs
     for layer in layers:
         found = widths_of(layer)
         if found is not None and keeps and taken is None:
@@ -125,8 +125,8 @@ class Layer_Residual(Described):
     Parameters
     ----------
     layers : sequence of layers
-        At least one, in the order in which they run. They must give as many columns as they take. A `Layer_Residual`
-        may be among them, at most 8 within each other, but no `Layer_Embedding`.
+        At least one, in the order in which they run. They must return as many columns as they take. A `Layer_Residual`
+        may be among them, with at most 8 residuals within each other. A `Layer_Embedding` may not.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ class Layer_Residual(Described):
     ------
     TypeError, ValueError
         For objects that are not layers, for an empty sequence, for a layer that occurs twice, and for widths that do
-        not fit, as far as the layers tell them. `Model.finalize` checks again.
+        not fit, if the layers tell their widths. `Model.finalize` checks again.
 
     Notes
     -----
@@ -173,7 +173,7 @@ class Layer_Residual(Described):
 
     @property
     def layers(self) -> tuple[Any, ...]:
-        """The layers that it holds."""
+        """The layers within the residual."""
         return self._layers
 
     def get_config(self) -> dict[str, Any]:
@@ -232,18 +232,18 @@ class Layer_Residual(Described):
 
 
 def _sum(first: Array, second: Array) -> Array:
-    """Return the sum of two arrays; as kernels do, it passes infinity and NaN through without a warning."""
+    """Return the sum of two arrays. Like kernels, it gives no warning for infinity and NaN."""
     with np.errstate(all="ignore"):
         return np.asarray(np.add(first, second))
 
 
 def _config_of(layer: Any) -> Any:
-    """Return a layer's configuration; a custom class may have none."""
+    """Return a layer's configuration. A custom class may have none."""
     return layer.get_config() if hasattr(layer, "get_config") else {}
 
 
 def _checked_layers(where: str, layers: Any) -> tuple[Any, ...]:
-    """Return layers as a tuple; refuse those that no residual can hold."""
+    """Return layers as a tuple. Refuse those that a residual cannot hold."""
     if isinstance(layers, str | bytes | dict) or not hasattr(layers, "__iter__"):
         raise TypeError(f"{where}: layers must be a list of layers, got {abridged(layers)}.")
     found = tuple(layers)

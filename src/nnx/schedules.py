@@ -1,9 +1,9 @@
 """Learning-rate schedules: by which factor an optimizer's ``learning_rate`` is multiplied at each step.
 
-A schedule is a function of the step, counted from 0, and of nothing else, so a run can begin at any step. The built-in
-classes take arrays of steps too. They compute each step alone, by Python's own arithmetic: NumPy may round a number in
-an array differently from the same number alone, and one processor differently from another. For one step it would be
-slower, for thousands not much faster (0.2 µs a step).
+A schedule is a function of the step alone, counted from 0, so a run can begin at any step. The built-in classes also
+take arrays of steps. They compute each step by itself, with Python's own arithmetic. NumPy may round a number in an
+array differently from the same number alone, and one processor differently from another. NumPy would be slower for one
+step, and not much faster for thousands (0.2 µs a step).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ AnySchedule: TypeAlias = Callable[[int], float]
 #: A schedule whose settings are checked: it gives infinity or NaN where a float cannot hold the factor.
 Factor: TypeAlias = Callable[[float], float]
 
-#: How many schedules may stand one in front of the other.
+#: How many schedules may be nested, each as the ``schedule`` of another.
 MAX_NESTED = 8
 
 #: The keys of a schedule's description.
@@ -48,8 +48,8 @@ class Schedule(Described):
     """Base of the schedules, and of custom ones: define ``__call__(step)``.
 
     ``schedule(step)`` is the factor of a step, counted from 0: a finite number of at least 0. An optimizer's rate is
-    ``learning_rate * schedule(step)``. A custom schedule is called with one step after the other. It must not depend
-    on anything but the step. Model files hold the built-in ones only.
+    ``learning_rate * schedule(step)``. A custom schedule is called with one step after the other. It must not depend on
+    anything but the step. Model files hold only built-in schedules.
 
     Examples
     --------
@@ -67,7 +67,7 @@ class Schedule(Described):
 
 
 class FormulaSchedule(Schedule):
-    """The built-in schedules' common part: settings are checked at each call, and steps may come in arrays."""
+    """The common part of the built-in schedules: calls check the settings, and take a step or an array of steps."""
 
     @overload
     def __call__(self, step: int) -> float: ...
@@ -94,7 +94,7 @@ class FormulaSchedule(Schedule):
         return np.fromiter(found, np.float64, steps.size).reshape(steps.shape)
 
     def _check_settings(self, where: str) -> None:
-        """Refuse settings that are none; anything may have been assigned."""
+        """Refuse invalid settings: users may have assigned anything."""
 
     def _function(self, where: str) -> Factor:
         """Return the schedule as a function of one step, its settings checked."""
@@ -103,20 +103,20 @@ class FormulaSchedule(Schedule):
 
 @built_in("schedule")
 class Schedule_Step(FormulaSchedule):
-    """The factor drops at once, again and again: factorᵏ after k drops.
+    """The factor drops at certain steps: it is factorᵏ after k drops.
 
     Parameters
     ----------
     every : int, optional
-        The steps from one drop to the next.
+        The number of steps from one drop to the next.
     factor : float
         What each drop multiplies the rate by, at least 0.
     milestones : list of int, optional
-        The steps of the drops, in ascending order, in place of ``every``.
+        The steps at which the factor drops, in ascending order. Give either ``every`` or ``milestones``.
 
     Notes
     -----
-    k = ⌊step / every⌋, or the number of milestones ≤ step: StepLR and MultiStepLR of PyTorch.
+    k is ⌊step / every⌋, or the number of milestones ≤ step. PyTorch calls these schedules StepLR and MultiStepLR.
 
     Examples
     --------
@@ -163,13 +163,13 @@ class Schedule_Exponential(FormulaSchedule):
     Parameters
     ----------
     factor : float
-        What the rate is multiplied by in the course of ``every`` steps, at least 0. Above 1 the rate grows.
+        After ``every`` steps, the rate has been multiplied by this number, at least 0. Above 1 the rate grows.
     every : int
-        In how many steps.
+        The number of steps that multiply the rate by ``factor``.
 
     Notes
     -----
-    ExponentialLR of PyTorch, if ``every`` is 1.
+    If ``every`` is 1, this is PyTorch's ExponentialLR.
 
     Examples
     --------
@@ -207,14 +207,14 @@ class Schedule_Polynomial(FormulaSchedule):
     steps : int
         The step at which ``final`` is reached.
     power : float
-        The higher, the faster the factor falls at first. At least 0.
+        At least 0. The higher it is, the faster the factor falls at first.
     final : float
         The last factor, at least 0.
 
     Notes
     -----
-    final + (1 − final)·(1 − step / steps)^power: PolynomialLR of PyTorch (whose final factor is 0), and, if ``power``
-    is 1, LinearLR.
+    The factor is final + (1 − final)·(1 − step / steps)^power. With ``final`` 0 this is PyTorch's PolynomialLR, with
+    ``power`` 1 its LinearLR.
 
     Examples
     --------
@@ -254,12 +254,13 @@ class Schedule_Cosine(FormulaSchedule):
     final : float
         The last factor, at least 0.
     cycles : int
-        Above 1, the factor falls that often, for ``steps / cycles`` steps each, and returns to 1 in between.
+        How often the factor falls, each time over ``steps / cycles`` steps. Between two cycles it returns to 1.
 
     Notes
     -----
-    final + (1 − final)·(1 + cos(π·step / steps)) / 2: Loshchilov and Hutter, "SGDR: stochastic gradient descent with
-    warm restarts", 2017; CosineAnnealingLR of PyTorch, which rises again after ``steps``.
+    With one cycle, the factor is final + (1 − final)·(1 + cos(π·step / steps)) / 2. Loshchilov and Hutter, "SGDR:
+    stochastic gradient descent with warm restarts", 2017. PyTorch's CosineAnnealingLR has the same formula, but rises
+    again after ``steps``.
 
     Examples
     --------
@@ -305,16 +306,17 @@ class Schedule_OneCycle(FormulaSchedule):
     Parameters
     ----------
     steps : int
-        The steps of the whole cycle; the last one, ``steps - 1``, has the factor ``final``, and so have all later ones.
+        The number of steps of the whole cycle. The last one, ``steps - 1``, and all later steps have the factor
+        ``final``.
     warm_up : float
-        The part of the steps in which the factor rises, from 0 up to, but not including, 1.
+        The fraction of the steps in which the factor rises: at least 0 and below 1.
     initial, final : float
         The first and the last factor, at least 0.
 
     Notes
     -----
-    Smith and Topin, "Super-convergence", 2018; OneCycleLR of PyTorch, whose ``div_factor`` is 1 / initial and whose
-    ``final_div_factor`` is initial / final. The highest rate is that of step warm_up·steps − 1.
+    Smith and Topin, "Super-convergence", 2018. This is PyTorch's OneCycleLR. Its ``div_factor`` is 1 / initial, its
+    ``final_div_factor`` initial / final. Step warm_up·steps − 1 has the highest rate.
 
     Examples
     --------
@@ -362,14 +364,14 @@ class Schedule_WarmUp(FormulaSchedule):
     steps : int
         Over how many steps the factor rises.
     schedule : schedule or function of the step, optional
-        What follows, its step 0 being the end of the warm-up; without one the factor stays 1.
+        What follows. Its step 0 is the end of the warm-up. Without it, the factor stays 1.
     initial : float
-        The first factor, as a part of that with which ``schedule`` begins, at least 0.
+        The first factor, relative to the first factor of ``schedule``. At least 0.
 
     Notes
     -----
-    (initial + (1 − initial)·step / steps)·schedule(0), then schedule(step − steps): LinearLR of PyTorch, followed by
-    the other one.
+    The factor is (initial + (1 − initial)·step / steps)·schedule(0) during the warm-up, then schedule(step − steps). In
+    PyTorch, this is LinearLR followed by the other schedule.
 
     Examples
     --------
@@ -402,7 +404,7 @@ class Schedule_WarmUp(FormulaSchedule):
         _check_depth(where, "schedule", depth)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, ready for JSON: a schedule as its description."""
+        """Return the constructor's arguments, ready for JSON. A schedule in them becomes its description."""
         config = super().get_config()
         return {**config, "schedule": described("Schedule_WarmUp.get_config", self.schedule)}
 
@@ -426,7 +428,7 @@ class Schedule_WarmUp(FormulaSchedule):
 
 
 def checked(where: str, name: str, schedule: Any) -> AnySchedule | None:
-    """Return a schedule or another function of the step as it is, the schedule that a description describes, or None.
+    """Return a function of the step or None unchanged, and make a schedule from a description.
 
     Raises
     ------
@@ -519,7 +521,7 @@ def from_description(where: str, name: str, description: Any) -> Schedule:
     return schedule
 
 
-#: Schedules by the names that options have for them, each a function of the number of all steps.
+#: The schedules that an option can name. Each function takes the total number of steps.
 OVER_STEPS: dict[str, Callable[[int], Schedule]] = {
     "cosine": Schedule_Cosine,
     "exponential": lambda steps: Schedule_Exponential(0.01 ** (1 / steps)),
@@ -539,7 +541,7 @@ def _check_depth(where: str, name: str, depth: int) -> None:
 
 
 def _function_of(where: str, schedule: Any) -> Factor:
-    """Return any schedule as a function of one step; what custom ones and functions return is checked."""
+    """Return any schedule as a function of one step. It checks what custom schedules and functions return."""
     if is_built_in("schedule", schedule):
         return schedule._function(type(schedule).__name__)  # type: ignore[no-any-return]
 
@@ -559,7 +561,7 @@ def _power(base: float, exponent: float) -> float:
 
 
 def _cosine(first: float, last: float, part: float) -> float:
-    """Return what leads from ``first`` to ``last`` as half a wave of the cosine, at a part of it from 0 to 1."""
+    """Return the value at ``part``, from 0 to 1, of half a cosine wave that leads from ``first`` to ``last``."""
     return last + (first - last) / 2.0 * (1.0 + math.cos(math.pi * part))
 
 

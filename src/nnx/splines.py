@@ -28,11 +28,12 @@ Edges = tuple[tuple[float, ...], ...]
 
 
 class Layout(NamedTuple):
-    """Which columns have which edges, as kernels take it."""
+    """The columns and their edges, as kernels take them."""
 
     #: The columns; int32.
     columns: Array
-    #: Where the weights of each begin, behind those of the dense part, and the number of all of them; int32.
+    #: Where the weights of each column begin, after those of the dense part. The last entry is the number of all
+    #: weights; int32.
     first: Array
     #: The edges of all columns, in the dtype of the parameters.
     edges: Array
@@ -40,7 +41,7 @@ class Layout(NamedTuple):
 
 
 class Known(NamedTuple):
-    """The latest layout, and what it was made of."""
+    """The latest layout, and what it was made from."""
 
     edges: Edges
     #: Columns, number of inputs, degree.
@@ -53,11 +54,11 @@ class Layer_Spline(WithBiases):
     """A dense layer whose neurons also see piecewise functions of single columns.
 
     In a dense layer, each input contributes a straight line to a neuron's sum. Here it contributes a curve that bends,
-    or steps, at given edges, with a weight for each piece. So a network can learn from tables of numbers what decision
-    trees learn from them.
+    or steps, at given edges, with a weight for each piece. A network can therefore learn from tables of numbers what
+    decision trees learn from them.
 
     ``output = inputs · w + biases + Σ over columns of Σ over pieces of piece(x) · its weights``, where a piece between
-    the edges a and b is ``clip((x − a) / (b − a), 0, 1)`` for degree 1, and 1 where x > a, else 0, for degree 0.
+    the edges a and b is ``clip((x − a) / (b − a), 0, 1)`` for degree 1. For degree 0, it is 1 where x > a, else 0.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ class Layer_Spline(WithBiases):
     edges : sequence of sequences of float
         The edges of each of these columns, in increasing order: at least one for degree 0, at least two for degree 1.
     degree : 1 or 0
-        Whether functions are made of straight lines or of steps.
+        1 for functions of straight lines, 0 for functions of steps.
     dtype : "float32" or "float64", optional
         The dtype of parameters and results; `nnx.get_default_dtype` if None.
     weight_initializer, bias_initializer : str, number or function, optional
@@ -79,30 +80,30 @@ class Layer_Spline(WithBiases):
     columns, edges : tuples
         As given, the edges as tuples of floats.
     weights : array (n_inputs + pieces, n_neurons)
-        First those of the inputs, then those of the first column's pieces, of the second's, and so on. Trained in
-        place. An array assigned here is cast at its next use if its dtype or layout is another.
+        First the weights of the inputs, then those of the first column's pieces, of the second's, and so on. Trained in
+        place. If you assign an array of another dtype or layout, the layer casts it at its next use.
     biases : array (1, n_neurons)
     weight_averages, bias_averages : arrays of the shapes of weights and biases
         As those of `Layer_Dense`.
     inputs, output : arrays (n, n_inputs) and (n, n_neurons)
         After ``forward``.
     dweights, dbiases, dinputs : arrays of the shapes of weights, biases and inputs
-        After ``backward``. Steps have no slope, nor has a function outside its edges.
+        After ``backward``. Steps have no slope. Outside its edges, a function has no slope either.
 
     Raises
     ------
     TypeError, ValueError
-        For sizes below 1, columns that do not exist or are not in order, edges that are no increasing finite numbers,
+        For sizes below 1, columns that do not exist or are not in order, edges that are not increasing finite numbers,
         another degree, other dtypes, and unknown initializers.
 
     Notes
     -----
-    With degree 1 this is a dense layer behind the piecewise linear encoding of Gorishniy, Rubachev and Babenko, On
-    embeddings for numerical features in tabular deep learning (2022), arXiv:2203.05556, beside the numbers themselves;
-    with degree 0, behind the thermometer encoding of Buckman and others (2018). The encoding is never written down: a
-    row reads two lines of weights for each column, however many pieces that has.
+    With degree 1 this is a dense layer after the piecewise linear encoding of Gorishniy, Rubachev and Babenko, On
+    embeddings for numerical features in tabular deep learning (2022), arXiv:2203.05556, beside the numbers themselves.
+    With degree 0, the encoding is the thermometer encoding of Buckman and others (2018). The layer never stores the
+    encoding: a row reads two lines of weights for each column, however many pieces the column has.
 
-    A NaN in a column counts as below all edges; its dense part is NaN all the same.
+    A NaN in a column counts as below all edges. Its dense part is still NaN.
 
     Examples
     --------
@@ -133,7 +134,7 @@ class Layer_Spline(WithBiases):
     inputs: Array
     output: Array
     dinputs: Array
-    #: What the latest layout was made of, and that.
+    #: What the latest layout was made from, and the layout.
     _known: Known | None = None
 
     def __init__(
@@ -164,7 +165,7 @@ class Layer_Spline(WithBiases):
         weight_initializer: Initializer = "book",
         bias_initializer: Initializer = "zeros",
     ) -> None:
-        """Set all but the parameters: a model file brings its own, and loading one draws no random number."""
+        """Set everything except the parameters. A model file brings its own, so loading one draws no random number."""
         where = "Layer_Spline"
         self.n_inputs = check.whole(where, "n_inputs", n_inputs, 1, MAX_PLACE)
         self.n_neurons = check.whole(where, "n_neurons", n_neurons, 1, MAX_PLACE)
@@ -186,9 +187,9 @@ class Layer_Spline(WithBiases):
         return with_few_edges(super()._shown())
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
-        """Set ``output`` from inputs (n, n_inputs), which are kept as ``inputs`` for ``backward``.
+        """Set ``output`` from inputs (n, n_inputs), and keep these as ``inputs`` for ``backward``.
 
-        If not ``training``, ``weight_averages`` and ``bias_averages`` are the parameters if there are any.
+        If not ``training``, it uses ``weight_averages`` and ``bias_averages`` if there are any.
         """
         where = "Layer_Spline.forward"
         weights, biases = self._parameters_for(where, training)
@@ -218,7 +219,7 @@ class Layer_Spline(WithBiases):
         self.dweights, self.dbiases, self.dinputs = dweights, dbiases, dinputs
 
     def _sizes(self, where: str) -> tuple[int, int, tuple[int, ...], Edges, int]:
-        """Return the arguments, checked: anything may be assigned."""
+        """Return the arguments, checked: users may have assigned anything."""
         n_inputs = check.whole(where, "n_inputs", self.n_inputs, 1, MAX_PLACE)
         n_neurons = check.whole(where, "n_neurons", self.n_neurons, 1, MAX_PLACE)
         degree = check.whole(where, "degree", self.degree, 0, 1)
@@ -241,7 +242,7 @@ class Layer_Spline(WithBiases):
         return sizes[0], sizes[1]
 
     def _layout(self, where: str) -> Layout:
-        """Return which columns have which edges, as kernels take it."""
+        """Return the columns and their edges, as kernels take them."""
         n_inputs, _, columns, edges, degree = self._sizes(where)
         of, dtype, known = (columns, n_inputs, degree), self._float_dtype(), self._known
         if known is None or known.edges is not edges or known.of != of or known.layout.edges.dtype != dtype:
@@ -253,7 +254,7 @@ class Layer_Spline(WithBiases):
 
 
 def _flat(where: str, edges: Edges, dtype: FloatDType) -> Array:
-    """Return the edges of all columns in one array; refuse those whose differences are no finite numbers there."""
+    """Return the edges of all columns in one array. Refuse edges whose differences it cannot hold as finite numbers."""
     with np.errstate(over="ignore", invalid="ignore"):
         each = [np.array(own, dtype) for own in edges]
         fits = [bool(np.isfinite(own[-1] - own[0])) for own in each]

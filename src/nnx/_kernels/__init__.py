@@ -1,9 +1,9 @@
-"""Chooses the backend, once, when nnx is imported.
+"""Chooses the backend once, when nnx is imported.
 
 ``backend`` is the module whose functions layers, losses and optimizers call, always as
-``_kernels.backend.dense_forward(...)``: the name is looked up at the call, so that a test can put
-another backend in its place. `nnx._kernels._numpy` is the specification of what each kernel does;
-`nnx._kernels._native` is the binding layer of the compiled kernels, which are there once for each instruction set.
+``_kernels.backend.dense_forward(...)``: each call looks the name up, so that a test can set another backend.
+`nnx._kernels._numpy` is the specification of each kernel. `nnx._kernels._native` is the binding layer of the compiled
+kernels, which exist once for each instruction set.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ VARIANTS = {
 
 
 def _binding() -> Any:
-    """Return the binding layer of the compiled kernels, None if it is not built; one that is broken raises."""
+    """Return the binding layer of the compiled kernels, or None if it is not built. A broken one raises an error."""
     if find_spec("nnx._kernels._native") is None:
         return None
     from nnx._kernels import _native
@@ -56,7 +56,7 @@ def _is_built(module: str) -> bool:
 
 
 def _find() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the backends that this installation has, and those of them that this processor can run; best first."""
+    """Return the backends of this installation, and those that this processor can run, best first."""
     binding = _binding()
     variants = [v for v, modules in VARIANTS.items() if binding is not None and all(map(_is_built, modules))]
     return (
@@ -80,7 +80,7 @@ def load(name: str) -> Any:
 
 
 def choose(requested: str | None) -> tuple[str, str]:
-    """Return the backend's name for what ``NNX_BACKEND`` asks for, and why it is that one."""
+    """Return the name of the backend that ``NNX_BACKEND`` asks for, and the reason of the choice."""
     if requested is None:
         if built == ("numpy",):
             return "numpy", "the compiled kernels are not built"

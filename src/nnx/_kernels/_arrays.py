@@ -1,7 +1,7 @@
-"""Whether an array is as kernels need it, and new ones: what every layer asks at every call.
+"""Checks whether kernels can use an array, and new arrays. Every layer uses these functions at every call.
 
-Where the compiled kernels are built, `nnx._kernels._native` has twins of these functions, five times as fast, which
-`nnx._kernels` takes instead, whatever the backend. They only tell; `nnx._base.check` has the sentences.
+If the compiled kernels are built, `nnx._kernels._native` has twins of these functions, five times as fast.
+`nnx._kernels` then uses those, with any backend. They only return the answer; `nnx._base.check` has the messages.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def readable(value: Any, shape: tuple[int | None, ...] | None, dtype: Any) -> bool:
-    """Return whether kernels can read ``value`` as it stands: a plain array, aligned, C-ordered, in native byte order.
+    """Return whether kernels can read ``value`` itself: a plain array, aligned, C-ordered, in native byte order.
 
-    ``shape`` may have None for any number of rows, and for one column or more; None is any shape of at least one
-    dimension. A dtype of None is float32 or float64. One that equals the array's, but is another object, may
+    ``shape`` may have None for any number of rows, and for one column or more. A shape of None is any shape of at least
+    one dimension. A dtype of None is float32 or float64. A dtype that equals the array's, but is another object, may
     count as different.
     """
     if type(value) is not np.ndarray:
@@ -35,7 +35,7 @@ def readable(value: Any, shape: tuple[int | None, ...] | None, dtype: Any) -> bo
 
 
 def writable(value: Any, shape: tuple[int | None, ...], dtype: FloatDType) -> bool:
-    """Return whether kernels can also write into ``value`` as it stands."""
+    """Return whether kernels can also write into ``value`` without a copy."""
     return type(value) is np.ndarray and value.dtype == dtype and value.flags.carray and _has_shape(value, shape)
 
 
@@ -62,12 +62,12 @@ def are_zero(owners: Iterable[object], names: tuple[str, ...]) -> bool:
 
 
 def known_finite(value: Any) -> bool:
-    """Return whether every number is known to be finite; False where only a closer look would tell, as always here."""
+    """Return whether every number is known to be finite: False if that needs a look at them, as always here."""
     return False
 
 
 def dense_parameters(layer: Any) -> tuple[Array, Array] | None:
-    """Return a dense layer's weights and biases if kernels can read and write them as they stand, else None."""
+    """Return a dense layer's weights and biases if kernels can read and write them without a copy, else None."""
     n_inputs, n_neurons, dtype = layer.n_inputs, layer.n_neurons, layer.dtype
     if type(n_inputs) is not int or type(n_neurons) is not int or dtype not in DTYPES:
         return None
@@ -77,9 +77,9 @@ def dense_parameters(layer: Any) -> tuple[Array, Array] | None:
 
 
 def recalled(kept: tuple[tuple[str, ...], tuple[Any, ...], Any] | None, owner: object) -> Any:
-    """Return what was made of an object's attributes, if these are still the same; else None.
+    """Return the value made from an object's attributes, if these are still the same; else None.
 
-    ``kept`` holds their names, their values, and what was made of them.
+    ``kept`` holds their names, their values, and the value made from them.
     """
     if kept is None:
         return None
@@ -107,7 +107,7 @@ class DirectCall:
     threads: int
 
     def __call__(self, X: Any, out: Array | None = None) -> Array:
-        """Return what a subclass's ``_predict`` makes of samples."""
+        """Return the result of a subclass's ``_predict`` for samples."""
         result: Array = self._predict(X, out)  # type: ignore[attr-defined]
         return result
 

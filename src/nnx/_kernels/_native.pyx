@@ -1,11 +1,11 @@
 """The binding layer of the compiled kernels: it checks every argument at every call and runs kernels without the GIL.
 
-Whatever Python passes, no kernel reads or writes outside an array. Arrays that are merely not contiguous, unaligned or
-of the other byte order are copied, and results copied back; those of another shape or type, and read-only
-ones to write into, are refused before anything has changed. An input that overlaps an output is copied, unless the
-kernel goes number by number and both are the same; outputs that overlap each other are refused.
+Whatever Python passes, no kernel reads or writes outside an array. Arrays that are not contiguous, not aligned or of
+the other byte order are copied, and results are copied back. Arrays of another shape or type, and read-only outputs,
+are refused before anything has changed. An input that overlaps an output is copied, unless both are the same array and
+the kernel works element by element. Outputs that overlap each other are refused.
 
-What each function computes is said at its twin in `_numpy`.
+The function of the same name in `_numpy` says what each function computes.
 """
 
 cimport cython
@@ -30,7 +30,7 @@ from nnx._base.helpers import share
 cnp.import_array()
 
 cdef enum:
-    ANY = -1  # a size that may be any
+    ANY = -1  # stands for any size
     ALIGNMENT = 64
 
 #: The tables of the variant in use, for float32 and float64.
@@ -56,7 +56,7 @@ def offers(str variant not None):
 
 
 def use(str variant not None):
-    """Take the kernels of a variant (``"avx2"``) from now on."""
+    """Use the kernels of a variant (``"avx2"``) from now on."""
     cdef void *floats
     cdef void *doubles
     cdef void *blocks = NULL
@@ -89,9 +89,9 @@ cdef int granted = NOT_ASKED  # whether the system lets this process use matrix 
 
 
 def matrix_units():
-    """Return whether matrix units do bfloat16 products, which or why not, and whether the system refuses them.
+    """Return whether matrix units do bfloat16 products, their name or the reason, and whether the system refuses them.
 
-    The first call asks the system for them: nobody else pays for their registers.
+    The first call asks the system for them. A process that never calls this does not pay for their registers.
     """
     global granted
     if not has_matrix_units():
@@ -106,7 +106,7 @@ def matrix_units():
 
 
 def _use_plain_units(bint wanted):
-    """Let plain C stand in for matrix units in plans that are made from now on: for tests on any processor."""
+    """Let plain C replace matrix units in plans that are made from now on: for tests on any processor."""
     global plain_units
     plain_units = <const Units *> table_of("units_plain") if wanted else NULL
 
@@ -122,18 +122,18 @@ include "native/argument_checks.pxi"
 include "native/tables.pxi"
 
 
-# What `_arrays.py` does, compiled
+# The functions of `_arrays.py`, compiled
 
 
 cdef inline bint is_ready(object value, void *dtype, bint writing) noexcept:
-    """Return whether a value is an array of a dtype, or float32 or float64, that kernels can use as it stands."""
+    """Return whether a value is an array of a dtype, or float32 or float64, that kernels can use without a copy."""
     if type(value) is not cnp.ndarray:
         return False
     if not (cnp.PyArray_ISCARRAY(value) if writing else cnp.PyArray_ISCARRAY_RO(value)):
         return False
     if dtype is NULL:
         return cnp.PyArray_TYPE(value) == cnp.NPY_FLOAT or cnp.PyArray_TYPE(value) == cnp.NPY_DOUBLE
-    # An array that was unpickled has a description of its own.
+    # An unpickled array has its own dtype object.
     return <void *> cnp.PyArray_DESCR(value) == dtype or cnp.PyArray_TYPE(value) == (<cnp.dtype> dtype).type_num
 
 
@@ -208,11 +208,11 @@ def known_finite(value):
     return position < 0
 
 
-# What `nnx info --measure` measures
+# The measurements of `nnx info --measure`
 
 
 def _multiply_adds(dtype, Py_ssize_t turns):
-    """Do multiply-adds that never leave the registers, for so many turns; return how many operations these are."""
+    """Do multiply-adds that never leave the registers. Return the number of operations."""
     cdef Kernels *kernels = kernels_in_use(np.dtype(dtype).num)
     cdef double result[MOST_LANES]
     cdef Py_ssize_t operations
@@ -225,9 +225,9 @@ def _multiply_adds(dtype, Py_ssize_t turns):
 
 
 def _pass_line(cnp.ndarray line not None, int side, int turns):
-    """Pass a line of memory to and fro with another thread, of which one is side 0, the other side 1.
+    """Pass a cache line to and fro with another thread: one thread is side 0, the other side 1.
 
-    Returns whether the other was there all the time.
+    Returns whether the other thread was there all the time.
 
     Parameters
     ----------
@@ -413,7 +413,7 @@ cdef number_by_number(
     str where, map_two_t kernel, Kernels *kernels, str name_x, object given_x, str name_y, object given_y,
     str name_result, object given_result,
 ):
-    """Run a kernel that makes one number of two."""
+    """Run a kernel that computes one number from two."""
     cdef int number = type_of(kernels)
     cdef cnp.ndarray x = plain(given_x)
     cdef cnp.ndarray y = like(where, name_y, given_y, number, x)
@@ -436,7 +436,7 @@ _VECTOR_FUNCTIONS = {
 
 
 def _vector_function(name, values, output):
-    """A function of each number, as the other kernels compute it inline: for tests."""
+    """A function of each number, as the other kernels inline it: for tests."""
     cdef Kernels *kernels = kernels_for("_vector_function", "values", values)
     cdef int which = _VECTOR_FUNCTIONS[name]
     cdef cnp.ndarray x = plain(values)
@@ -455,7 +455,7 @@ _WAYS = {"output": OUTPUT, "dinputs": DINPUTS, "dweights": DWEIGHTS}
 
 
 def _block_product(name, left, right, result):
-    """A product in bfloat16 as plans do it in blocks, on matrix units or in plain C that stands in for them: for tests.
+    """A product in bfloat16 as plans do it in blocks, on matrix units or in the plain C that replaces them: for tests.
 
     ``result := left · right`` for an output, ``left · rightᵀ`` for dinputs, ``leftᵀ · right`` for dweights.
     """
@@ -532,7 +532,7 @@ def activation_backward(str name not None, source, dvalues, dinputs, settings=()
 
 
 cdef cnp.ndarray slopes(str where, str name, object given, int number, cnp.ndarray x):
-    """Return an array (1, k) of a PReLU's slopes, k being 1 or the size of the last axis of x."""
+    """Return an array (1, k) of a PReLU's slopes. k is 1 or the size of the last axis of x."""
     cdef cnp.ndarray found = matrix(where, name, given, number, 1, ANY)
     cdef Py_ssize_t count = cnp.PyArray_DIM(found, 1)
     cdef int axes = cnp.PyArray_NDIM(x)
@@ -542,7 +542,7 @@ cdef cnp.ndarray slopes(str where, str name, object given, int number, cnp.ndarr
 
 
 cdef inline Py_ssize_t last_axis(cnp.ndarray x) noexcept:
-    """Return the size of the last axis, 1 where there is none, or it is empty."""
+    """Return the size of the last axis, or 1 if there is none or it is empty."""
     return max(1, cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)) if cnp.PyArray_NDIM(x) else 1
 
 
@@ -771,7 +771,7 @@ def bad_label(labels, Py_ssize_t n_classes):
 
 
 cdef inline cnp.ndarray changed(str where, str name, object given, int number, object first):
-    """Return an array that is read and written, of the first one's shape."""
+    """Return an array to read and write, of the first one's shape."""
     cdef cnp.ndarray array = like(where, name, given, number, first)
     check_writable(where, name, given)
     return array
@@ -812,7 +812,7 @@ def optimizer_update(str name not None, values, gradients, tuple states not None
 
 cdef with_number(str where, scale_t kernel, Kernels *kernels, str name_x, object given_x, str name_result,
                  object given_result, double factor):
-    """Run a kernel that makes one number of one, and of one that is the same for all."""
+    """Run a kernel that computes a number from a number and a constant."""
     cdef int number = type_of(kernels)
     cdef cnp.ndarray x = plain(given_x)
     cdef cnp.ndarray result = like(where, name_result, given_result, number, x)

@@ -46,6 +46,15 @@ class Table:
 
     `load_csv` returns one. A model that gets it with ``model.set(table=...)`` keeps it in its file.
 
+    Parameters
+    ----------
+    columns : sequence of Number, Text, Date or Ignored
+        The file's columns, in its order, with different names. These classes are in `nnx.data.columns`.
+    target : str
+        The name of the column to predict. It must be a `Number` or a `Text`.
+    header : bool
+        Whether the file begins with the columns' names.
+
     Attributes
     ----------
     columns : tuple

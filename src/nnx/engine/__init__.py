@@ -1,1 +1,1 @@
-"""How a model is trained and used: as a plan, in segments, or layer by layer; what is recorded and kept of a run."""
+"""How a model is trained and used: as a plan, in segments, or layer by layer. Also the records and files of a run."""

@@ -1,4 +1,4 @@
-"""Who calls a run's callbacks, and what a checkpoint holds of them."""
+"""`Called` calls a run's callbacks, and keeps their state in checkpoints."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from nnx.callbacks import Callback, CSVLog, EarlyStopping, SaveBest, TrainingRun
 from nnx.engine.history import EPOCH, TRAINING
 from nnx.engine.job import Job
 
-#: The methods of `EarlyStopping` that compiled code replaces, if nobody has changed them.
+#: The methods of `EarlyStopping` that compiled code replaces, unless a user has changed them.
 STOPPING = {name: inspect.getattr_static(EarlyStopping, name) for name in ("on_epoch_end", "_improves", "_keep")}
 
 
 class DamagedError(Exception):
-    """What a checkpoint holds of callbacks is none of what they write."""
+    """A checkpoint holds a state of callbacks that they cannot have written."""
 
 
 class Called:
@@ -31,18 +31,18 @@ class Called:
     Parameters
     ----------
     where : str
-        The method that was called, for messages.
+        The method that the user called, for messages.
     job : Job
         The run.
     callbacks : list
-        As `Model.train` was given it: callbacks, and functions of a `TrainingRun`.
+        The argument of `Model.train`: callbacks, and functions of a `TrainingRun`.
 
     Attributes
     ----------
     called : int
-        After how many epochs they have been called.
+        The number of epochs after which they have been called.
     stopped : str or None
-        Why one of them has stopped the run.
+        Why one of them stopped the run.
     """
 
     def __init__(self, where: str, job: Job, callbacks: Any) -> None:
@@ -66,7 +66,7 @@ class Called:
         return [each for each in self._objects() if hasattr(each, "get_state") and hasattr(each, "set_state")]
 
     def keep_off(self, checkpoint: str) -> None:
-        """Refuse a file of theirs that is the run's checkpoint: each would replace the other."""
+        """Refuse a callback whose file is the run's checkpoint: each would replace the other."""
         for each in self._objects():
             if isinstance(each, SaveBest | CSVLog) and os.path.realpath(each.path) == os.path.realpath(checkpoint):
                 raise ValueError(
@@ -74,7 +74,7 @@ class Called:
                     f"{checkpoint!r} for both."
                 )
 
-    # While the run goes on
+    # During the run
 
     def begin(self, job: Job) -> None:
         """Call them before the first step."""
@@ -84,7 +84,7 @@ class Called:
         self._end_if_stopped(job)
 
     def end_epoch(self, job: Job) -> None:
-        """Call them after an epoch; end the job there if one of them says so."""
+        """Call them after an epoch. End the job there if one of them asks for it."""
         self.called += 1
         run = self._run
         run.epoch, run._figures = self.called, None
@@ -94,7 +94,7 @@ class Called:
             self._end_if_stopped(job)
 
     def only_stopping(self) -> EarlyStopping | None:
-        """Return the only callback, if it is an `EarlyStopping` as it is built in."""
+        """Return the only callback, if it is an unchanged `EarlyStopping`; else None."""
         only = self.callbacks[0] if len(self.callbacks) == 1 else None
         if type(only) is not EarlyStopping or not vars(only).keys().isdisjoint(STOPPING):
             return None
@@ -108,7 +108,7 @@ class Called:
         return only if plain and only.monitor in known else None
 
     def have_been_called(self, job: Job, n_epochs: int, stopped: bool) -> None:
-        """Take over what compiled code did in its place: so many epochs, the last of which may have stopped the run."""
+        """Note the epochs for which compiled code did their work. The last epoch may have stopped the run."""
         self.called += n_epochs
         run = self._run
         run.epoch, run._figures = self.called, None
@@ -117,12 +117,12 @@ class Called:
             self._end_if_stopped(job)
 
     def stop(self, job: Job, reason: str) -> None:
-        """End the job after this epoch, as a callback of another process has said."""
+        """End the job after this epoch, because a callback of another process asked for it."""
         self._run.stop(reason)
         self._end_if_stopped(job)
 
     def take_rank(self, rank: int) -> None:
-        """Let callbacks know which of several processes this is."""
+        """Tell the callbacks the number of this process, if there are several."""
         self._run.rank = rank
 
     def names(self) -> list[str]:
@@ -140,7 +140,7 @@ class Called:
             each.on_train_end(self._run)
 
     def close(self) -> None:
-        """Let them let go of files, each of them whatever another one raises."""
+        """Let all of them close their files, even if one of them raises an error."""
         self._close(self._objects())
 
     def _close(self, callbacks: list[Callback]) -> None:
@@ -154,7 +154,7 @@ class Called:
     # In checkpoints
 
     def state(self) -> tuple[list[dict[str, Any]], dict[str, Array]]:
-        """Return what a checkpoint holds of those that have a state: descriptions, and arrays by name."""
+        """Return the state of those that have one, for a checkpoint: descriptions, and arrays by name."""
         described, arrays = [], {}
         for number, each in enumerate(self._with_state()):
             plain = {}
@@ -167,14 +167,14 @@ class Called:
         return described, arrays
 
     def check_state(self, described: Any, arrays: Mapping[str, Array], path: str) -> None:
-        """Refuse what a checkpoint holds of other callbacks; remember what it holds of these.
+        """Refuse the state of other callbacks in a checkpoint. Remember the state of these.
 
         Raises
         ------
         ValueError
-            If it was written by others.
+            If other callbacks wrote it.
         DamagedError
-            If nobody can have written it.
+            If no callback can have written it.
         """
         ours = [_made_like(each) for each in self._with_state()]
         compare(self._where, described, ours, path)
@@ -191,18 +191,18 @@ class Called:
             self._states.append(state)
 
     def resume(self, called: int, stopped: str | None) -> None:
-        """Go on after they have been called for some epochs."""
+        """Continue a run in which they have been called for some epochs."""
         self.called, self.stopped = called, stopped
         self._run.resumed, self._run.epoch, self._run.stopped = True, called, stopped
 
     def restore(self) -> None:
-        """Give them the state that the checkpoint holds."""
+        """Give them their state from the checkpoint."""
         for each, state in zip(self._with_state(), self._states, strict=True):
             each.set_state(state)
 
 
 def compare(where: str, described: Any, ours: list[dict[str, Any]], path: str) -> None:
-    """Refuse descriptions in a checkpoint that are not of these callbacks."""
+    """Refuse descriptions in a checkpoint that belong to other callbacks."""
     if not isinstance(described, list) or not all(
         isinstance(each, dict)
         and each.keys() == {"class", "settings", "state"}
@@ -224,7 +224,7 @@ def _made_like(callback: Any) -> dict[str, Any]:
 
 
 def _told(callbacks: list[dict[str, Any]]) -> str:
-    """Return callbacks as calls of their constructors."""
+    """Return text that shows callbacks as calls of their constructors."""
     if not callbacks:
         return "none"
     calls = [
@@ -251,7 +251,7 @@ def checked(where: str, callbacks: Any) -> list[Any]:
 
 
 def _checked_state(where: str, callback: Any) -> dict[str, Any]:
-    """Return what a callback's ``get_state`` returns, which must be such as a file can hold."""
+    """Return the state that a callback's ``get_state`` returns, checked: a file must be able to hold it."""
     state = callback.get_state()
     if isinstance(state, dict):
         state = {name: value.item() if isinstance(value, np.generic) else value for name, value in state.items()}

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: when one is due, what is in it, and whether a run can go on from it.
+"""Checkpoints of a run: when one is due, what it holds, and whether a run can continue from it.
 
-A checkpoint is a model file with three things more: how far the run has come, what it has recorded, and fingerprints of
-the data. How it lies in the file is `nnx.files.model_files`'s.
+A checkpoint is a model file with three more things: the progress of the run, its records, and fingerprints of the data.
+`nnx.files.model_files` defines the layout of the file.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from nnx.engine.history import EPOCH, STEP
 from nnx.engine.job import Job
 from nnx.files import descriptions, model_files
 
-#: What `Model.train` takes for how often.
+#: Seconds, as ``checkpoint_every`` of `Model.train` takes them.
 SECONDS = re.compile(r"(\d+(?:\.\d+)?) ?s")
-#: Steps between two checkpoints where the clock decides: no limit.
+#: The steps between two checkpoints if the clock decides: no limit.
 UNLIMITED = 1 << 62
 
 
 def fingerprint(values: Array) -> dict[str, Any]:
     """Return shape, dtype and CRC-32 of an array's numbers."""
     parts = [values]
-    if values.dtype.kind == "f" and values.dtype.itemsize > 8:  # long doubles have bytes that mean nothing
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:  # long doubles have padding bytes without a meaning
         with np.errstate(all="ignore"):
             parts = [values.astype(np.float64)]
             parts.append((values - parts[0]).astype(np.float64))
@@ -46,7 +46,7 @@ def fingerprint(values: Array) -> dict[str, Any]:
 
 
 def fingerprints(job: Job) -> dict[str, dict[str, Any]]:
-    """Return the fingerprints of a run's data, by name: samples as the network gets them, the rest as it was given."""
+    """Return the fingerprints of a run's data, by name: samples as the network gets them, the rest as given."""
     arrays = {"X": job.data.X, "y": job.data.y_accuracy, "sample_weight times class_weight": job.data.weights}
     if job.held_out is not None:
         arrays |= {"validation_data[0]": job.held_out.X, "validation_data[1]": job.held_out.y_accuracy}
@@ -55,7 +55,7 @@ def fingerprints(job: Job) -> dict[str, dict[str, Any]]:
 
 
 def seed_of_split(where: str, path: Path) -> int | None:
-    """Return the seed by which the run that wrote a checkpoint drew its held-out rows; None if it says nothing."""
+    """Return the seed that drew the held-out rows of the run in a checkpoint; None if the file has none."""
     known = model_files.run_of(where, check.path(where, "resume", path)).get("validation_split")
     seed = known[1] if type(known) is list and len(known) == 2 else None
     return seed if type(seed) is int and 0 <= seed <= MAX_SEED else None
@@ -64,7 +64,7 @@ def seed_of_split(where: str, path: Path) -> int | None:
 def prepare(
     where: str, job: Job, checkpoint: Path | None, every: int | str, steps: bool, resume: Path | None
 ) -> Resumed | None:
-    """Let a job write checkpoints, and go on from one, if it is to; return what that one holds."""
+    """Let a job write checkpoints, and continue from one, as the arguments say. Return the latter, if any."""
     interval(where, every)
     if checkpoint is not None:
         job.keeper = Keeper(where, checkpoint, every, steps, job)
@@ -87,12 +87,12 @@ class Keeper:
     Parameters
     ----------
     where : str
-        The method that was called, for sentences.
+        The method that the user called, for messages.
     path : str or path
     every : int or str
         How often: a number of epochs, or seconds, as in "30s".
     steps : bool
-        Whether the figures of all steps are kept.
+        Whether checkpoints keep the metrics of all steps.
     job : Job
         The run.
     """
@@ -109,29 +109,29 @@ class Keeper:
         model_files.check_checkpoint(where, job.model, self._run(job, 0)[0])
 
     def steps_left(self, done: int, n_batches: int) -> int:
-        """Return how many steps there are until a checkpoint is due; a large number where the clock decides."""
+        """Return the number of steps until a checkpoint is due; a large number if the clock decides."""
         if not self._epochs:
             return UNLIMITED
         between = self._epochs * n_batches
         return between - done % between
 
     def is_due(self, done: int, n_batches: int) -> bool:
-        """Return whether a checkpoint is to be written after so many steps."""
+        """Return whether a checkpoint is due after ``done`` steps."""
         if self._epochs:
             return done % (self._epochs * n_batches) == 0
         return time.monotonic() - self._last >= self._seconds
 
     def has(self, done: int) -> bool:
-        """Return whether the checkpoint that was written last is that of so many steps."""
+        """Return whether the latest checkpoint was written after ``done`` steps."""
         return done == self._written
 
     def write(self, job: Job, done: int, sums: tuple[float, ...]) -> None:
-        """Write a checkpoint, unless there is one of this step.
+        """Write a checkpoint, unless there is already one of this step.
 
         Raises
         ------
         OSError
-            If that fails; the model and the checkpoint before are as they were.
+            If that fails. The model and the previous checkpoint do not change.
         """
         if done == self._written:
             return
@@ -152,7 +152,7 @@ class Keeper:
         self._written, self._last = done, time.monotonic()
 
     def _run(self, job: Job, done: int) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Return what a checkpoint says of the run after so many steps, and the arrays of its callbacks."""
+        """Return a checkpoint's description of the run after ``done`` steps, and the arrays of its callbacks."""
         run: dict[str, Any] = {
             "done": done,
             "rows": job.rows,
@@ -176,12 +176,12 @@ class Keeper:
 
 
 def _equal(rate: Any, other: Any) -> bool:
-    """Return whether two learning rates are the same; what is no number is none of ours to compare."""
+    """Return whether two learning rates are the same. Only numbers can be compared."""
     return rate is other or not isinstance(rate, int | float) or not isinstance(other, int | float) or rate == other
 
 
 def interval(where: str, every: Any) -> tuple[int, float]:
-    """Return the epochs and the seconds between two checkpoints, one of which is 0."""
+    """Return the epochs and the seconds between two checkpoints. One of the two is 0."""
     if isinstance(every, str):
         found = SECONDS.fullmatch(every.strip())
         if found is None:
@@ -193,18 +193,18 @@ def interval(where: str, every: Any) -> tuple[int, float]:
 
 
 class Resumed:
-    """A checkpoint from which a run can go on: every difference from the run that wrote it has been looked for.
+    """A checkpoint that a run can continue from. It has been compared with the run in every respect.
 
     Attributes
     ----------
     done : int
-        How many steps it has done.
+        The number of steps done.
     sums : tuple of five numbers
-        Of the epoch so far: what `Job.sums` is made of; the last is 0 where penalties are not per sample.
+        The sums of the epoch so far, for `Job.sums`. The last is 0 if penalties are not per sample.
     stopped : str or None
-        Why a callback has stopped it.
+        Why a callback stopped it.
     learning_rate : number or None
-        The optimizer's when the run began, if it has become another one.
+        The optimizer's rate at the start of the run, if it has changed since.
     """
 
     def __init__(self, where: str, path: Path, job: Job) -> None:
@@ -216,12 +216,12 @@ class Resumed:
         self._compare(where, job)
         loss_sum, loss_count, hits_sum, hits_count, penalty_sum = self._sums
         self.sums: tuple[float, float, float, float, float] = self._sums
-        if job.data.weights is None:  # counts, though the file has floats
+        if job.data.weights is None:  # these are counts, although the file holds floats
             self.sums = (loss_sum, int(loss_count), hits_sum, int(hits_count), penalty_sum)
         self._compare_callbacks(where, job)
 
     def _take(self, job: Job) -> None:
-        """Read how far the run has come; refuse what no run can have written."""
+        """Read the progress of the run. Refuse anything that no run can have written."""
         run, arrays = self._checkpoint.run, self._checkpoint.run_arrays
         try:
             iterations = self._checkpoint.iterations
@@ -235,14 +235,14 @@ class Resumed:
             columns = {name: arrays[name] for name in (EPOCH + STEP if has_steps else EPOCH)}
             sums = arrays["sums"].tolist() + ([] if run.get("penalty_per_sample") else [0.0])
             loss_sum, loss_count, hits_sum, hits_count, penalty_sum = map(float, sums)
-            for count in (loss_count, hits_count):  # weights may add up to more than there are steps
+            for count in (loss_count, hits_count):  # the sum of weights may exceed MAX_STEPS
                 check.number("", "sums", count, 0, math.inf if job.data.weights is not None else descriptions.MAX_STEPS)
             self._sums = (loss_sum, loss_count, hits_sum, hits_count, penalty_sum)
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
             self._checkpoint.refuse("is damaged: it does not say how far the run has come")
         n_epochs = self.done // job.n_batches
         validated: tuple[int, ...] = (0,)
-        if job.held_out is not None:  # an epoch's validation may have been interrupted
+        if job.held_out is not None:  # the validation of an epoch may have been interrupted
             validated = (n_epochs, n_epochs - (self.done % job.n_batches == 0))
         sizes = {
             **dict.fromkeys(EPOCH[:5], (n_epochs,)),
@@ -255,7 +255,7 @@ class Resumed:
         self._fits = all(len(column) in sizes[name] for name, column in columns.items())
 
     def _take_memory(self, job: Job) -> None:
-        """Read what an `Optimizer_LBFGS` knows of earlier iterations; refuse what it cannot have written."""
+        """Read the memory of an `Optimizer_LBFGS`. Refuse anything that it cannot have written."""
         if job.memory is None:
             return
         arrays = self._checkpoint.run_arrays
@@ -266,7 +266,7 @@ class Resumed:
             self._checkpoint.refuse("is damaged: the memory of its Optimizer_LBFGS is not valid")
 
     def _take_callbacks(self, job: Job) -> None:
-        """Read what callbacks have come to; refuse what no run can have written."""
+        """Read the state of the callbacks. Refuse anything that no run can have written."""
         run = self._checkpoint.run
         n_epochs, rest = divmod(self.done, job.n_batches)
         called, self.stopped = run.get("called", n_epochs), run.get("stopped")
@@ -279,7 +279,7 @@ class Resumed:
         self._called = called
 
     def _compare(self, where: str, job: Job) -> None:
-        """Refuse a run of other data, or of another kind."""
+        """Refuse a run with other data, or of another kind."""
         run, path = self._checkpoint.run, self._path
         of = f"that of {path!r}"
         self._compare_split(where, job)
@@ -320,7 +320,7 @@ class Resumed:
             )
 
     def _compare_split(self, where: str, job: Job) -> None:
-        """Refuse held-out rows that are drawn in another way: the data would differ, and nobody would see why."""
+        """Refuse held-out rows that are drawn in another way: the data would differ for no visible reason."""
         theirs, ours = self._checkpoint.run.get("validation_split"), None if job.split is None else list(job.split)
         if theirs == ours:
             return
@@ -329,7 +329,7 @@ class Resumed:
         raise ValueError(f"{where}: {name} must be that of {self._path!r}, {files.printable(before, 80)}, got {now}.")
 
     def _compare_callbacks(self, where: str, job: Job) -> None:
-        """Refuse a run with other callbacks that have a state."""
+        """Refuse a run whose callbacks with a state are different."""
         described = self._checkpoint.run.get("callbacks", [])
         try:
             if job.callbacks is None:
@@ -340,7 +340,7 @@ class Resumed:
             self._checkpoint.refuse(f"is damaged: {error}")
 
     def restore(self, job: Job) -> None:
-        """Put callbacks, model, order and history in the state of the checkpoint."""
+        """Set callbacks, model, order and history to the state of the checkpoint."""
         if job.callbacks is not None:
             job.callbacks.resume(self._called, self.stopped)
             try:
@@ -363,7 +363,7 @@ class Resumed:
 
 
 def _computes_on(job: Job) -> str:
-    """Return what the bits of a run depend on: the backend, and whether it may use its matrix units."""
+    """Return what the bits of a run depend on: the backend, and whether it may use matrix units."""
     if job.precision != "bfloat16":
         return "native-avx512" if _kernels.name == "native-amx" else _kernels.name  # whose float32 kernels are the same
     _, _, refused = _kernels.backend.matrix_units()

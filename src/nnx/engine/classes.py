@@ -1,4 +1,4 @@
-"""What depends on the rows' classes: how much each class counts, and which rows are held out for validation."""
+"""Class weights, and the choice of held-out rows. Both depend on the rows' classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nnx.losses import Loss_CategoricalCrossentropy, Loss_Hinge
 
 
 def classes_of_rows(model: Network, data: Data) -> Array | None:
-    """Return the class of each row, as a number; None if the model does not learn one class a row."""
+    """Return the class number of each row; None if the model does not learn one class per row."""
     if type(model.loss) is Loss_CategoricalCrossentropy:
         return data.y
     if not _learns_classes(model):
@@ -37,12 +37,12 @@ def _learns_classes(model: Network) -> bool:
 
 # Class weights
 
-#: As `Model.train` takes them.
+#: Class weights, as `Model.train` takes them.
 ClassWeight = str | Mapping[int, float] | Sequence[float] | Array
 
 
 def weighed_by_class(where: str, model: Network, data: Data, class_weight: Any) -> Data:
-    """Return data in which each row's weight is multiplied by that of its class."""
+    """Return data in which each row's weight is multiplied by the weight of its class."""
     classes, n_classes = _class_numbers(where, model, data)
     weights = _of_classes(where, class_weight, classes, n_classes)[classes]
     if data.weights is not None:
@@ -51,7 +51,7 @@ def weighed_by_class(where: str, model: Network, data: Data, class_weight: Any) 
 
 
 def _class_numbers(where: str, model: Network, data: Data) -> tuple[Array, int]:
-    """Return the class number of each row, and how many classes the model tells apart."""
+    """Return the class number of each row, and the number of classes of the model."""
     if not _learns_classes(model):
         raise ValueError(
             f"{where}: class_weight must be None for a model that does not predict classes, because neither "
@@ -59,7 +59,7 @@ def _class_numbers(where: str, model: Network, data: Data) -> tuple[Array, int]:
         )
     classes = classes_of_rows(model, data)
     if classes is not None and isinstance(model.loss, Loss_Hinge):
-        classes = classes > 0  # signs, where a custom accuracy gets them as they are
+        classes = classes > 0  # targets may be −1 and 1 if the accuracy is custom
     if classes is None or not ((classes >= 0) & (classes % 1 == 0)).all():
         raise ValueError(
             f"{where}: y must hold class numbers or one-hot rows if class_weight is given. Give "
@@ -98,7 +98,7 @@ def _of_classes(where: str, class_weight: Any, classes: Array, n_classes: int) -
 
 
 def checked_split(where: str, validation_split: Any, seed: int | None, n_rows: int) -> Split:
-    """Return how to draw held-out rows, so many that both parts have some; a seed is drawn where none is given."""
+    """Return how to draw held-out rows, checked: both parts must have rows. Draw a seed if none is given."""
     share = float(check.number(where, "validation_split", validation_split))
     if not 0 < share < 1:
         raise ValueError(
@@ -117,9 +117,9 @@ def _how_many(share: float, n_rows: int) -> int:
 
 
 def held_out_rows(split: Split, classes: Array | None, n_rows: int) -> Array:
-    """Return which rows are held out, booleans (n_rows,): of each class the same share, within one row.
+    """Return which rows are held out, booleans (n_rows,): the same share of each class, within one row.
 
-    A function of its arguments alone. Without classes, all rows are one.
+    The result depends only on the arguments. Without classes, all rows form one class.
     """
     generator = split_stream(split.seed)
     groups = np.zeros(n_rows, np.intp)
@@ -127,7 +127,7 @@ def held_out_rows(split: Split, classes: Array | None, n_rows: int) -> Array:
         groups = np.unique(classes, return_inverse=True)[1].reshape(-1)
     shares = np.bincount(groups) * split.share
     counts = np.floor(shares).astype(np.intp)
-    # What is left goes to the classes that have lost most by rounding; chance decides between equals.
+    # The remaining rows go to the classes that lost most by rounding. Ties are broken at random.
     chance = generator.permutation(len(counts))
     largest = chance[np.argsort((counts - shares)[chance], kind="stable")]
     counts[largest[: _how_many(split.share, n_rows) - int(counts.sum())]] += 1

@@ -23,17 +23,17 @@ from nnx.engine.program import Program
 from nnx.layers import walk
 from nnx.losses import KernelLoss
 
-#: Rows that stand class by class are taken for sorted if chance gives such an order less often than this.
+#: Rows grouped by class count as sorted if a random order looks like this less often than this number.
 UNLIKELY = 1e-3
 
 
 def checked_samples(model: Network, where: str, name: str, X: ArrayLike) -> Array:
-    """Return ``X`` as the first layer takes it; a custom first layer or model gets it uncast."""
+    """Return ``X`` as the first layer takes it. A custom first layer or model gets it uncast."""
     return _samples(model, where, name, X, plan.known(model))
 
 
 def _samples(model: Network, where: str, name: str, X: ArrayLike, known: Program | None) -> Array:
-    """Do what `checked_samples` does; what is known of the model need not be asked again."""
+    """Do the work of `checked_samples`, without repeating checks of the model."""
     if known is not None and known.stages[0].kind == "dense":
         return check.rows(where, name, X, known.stages[0].n_in, known.dtype)
     first = model.layers[0]
@@ -41,7 +41,7 @@ def _samples(model: Network, where: str, name: str, X: ArrayLike, known: Program
         widths, dtype = widths_of(first), dtype_of(model)
         if widths is not None and widths[0] is not None and dtype is not None:
             if isinstance(first, Parameterized):
-                # Refuses what may have been assigned.
+                # Refuses invalid arrays that users may have assigned.
                 first._checked_parameters(f"{type(first).__name__}.get_parameters", writing=False)
             samples = check.rows(where, name, X, widths[0], dtype)
             layout = columns_of_categories(model.layers)
@@ -65,7 +65,7 @@ def checked_data(
     check_finite: bool,
     sample_weight: ArrayLike | None = None,
 ) -> Data:
-    """Return samples, targets and weights after every check there is, but for that the weights are not all 0."""
+    """Return samples, targets and weights after all checks except one: weights may all be 0."""
     known = plan.known(model)
     samples = _samples(model, where, names[0], X, known)
     if len(samples) == 0:
@@ -87,7 +87,7 @@ def checked_data(
         shape = (len(given), _output_width(model, samples))
         targets = model.loss._targets(where, names[1], given, shape, dtype_of(model) or given.dtype)
     if check_finite and targets is not given:
-        check.finite(where, names[1], targets)  # what float32 cannot hold has become infinite
+        check.finite(where, names[1], targets)  # numbers that float32 cannot hold have become infinite
     builtin = type(model.loss).__module__ == "nnx.losses"
     answers = program.answers_to(model.accuracy, model.loss, model.layers[-1])
     weights = None if sample_weight is None else checked_weights(where, names[2], sample_weight, len(samples))
@@ -95,7 +95,7 @@ def checked_data(
 
 
 class BlockChecks:
-    """What `checked_data` looks for, learnt from the first rows: other threads can check further ones with it.
+    """The checks of `checked_data`, set up from the first rows. Other threads can check more rows with them.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class BlockChecks:
     where : str
         The method that was called, for messages.
     first : Data
-        The first rows, as `checked_data` has returned them.
+        The first rows, as `checked_data` returned them.
     check_finite : bool
     """
 
@@ -121,7 +121,7 @@ class BlockChecks:
         self._answers = program.answers_to(model.accuracy, loss, model.layers[-1])
 
     def data(self, piece: Any) -> Data:
-        """Return rows, with ``X``, ``y``, ``weights`` and a method ``name`` for messages, after every check."""
+        """Return rows after all checks. They have ``X``, ``y``, ``weights`` and a method ``name`` for messages."""
         where, name, first = self._where, piece.name("X"), self._first
         X = check.plain(where, name, piece.X)
         if self._casts:
@@ -139,7 +139,7 @@ class BlockChecks:
         return Data(X, y, y_accuracy, weights)
 
     def _targets(self, name: str, y: Any, n: int) -> tuple[Array, Array]:
-        """Return targets as the loss and as the accuracy gets them."""
+        """Return targets as the loss gets them, and as the accuracy gets them."""
         where, first = self._where, self._first
         given = check.plain(where, name, y)
         if given.ndim == 0 or len(given) != n:
@@ -155,7 +155,7 @@ class BlockChecks:
         return self._like(name, targets if self._is_built_in else given, first.y), compared
 
     def _like(self, name: str, values: Array, first: Array) -> Array:
-        """Refuse rows that do not fit below the first ones."""
+        """Refuse rows that do not fit the first ones in shape."""
         if values.shape[1:] != first.shape[1:] or not np.can_cast(values.dtype, first.dtype, "same_kind"):
             raise ValueError(
                 f"{self._where}: {name} must have rows of shape {first.shape[1:]} and dtype {first.dtype}, as the "
@@ -181,7 +181,7 @@ def checked_validation(model: Network, where: str, validation_data: Any) -> Data
 
 
 def weighing(model: Network, where: str, name: str, data: Data) -> Data:
-    """Return data whose weights, if there are any, leave something and can be used by the model."""
+    """Return data, checked: weights must not all be 0, and the model must be able to use them."""
     if data.weights is None:
         return data
     if not data.weights.any():
@@ -197,7 +197,7 @@ def weighing(model: Network, where: str, name: str, data: Data) -> Data:
 
 
 def check_backward(model: Network, where: str) -> None:
-    """Refuse a model with a ``backward`` of its own that does not take weights."""
+    """Refuse a model with a custom ``backward`` that does not take weights."""
     if not _takes(model.backward, "sample_weight"):
         raise TypeError(
             f"{where}: the model must have a method backward that takes sample_weight where samples have weights, "
@@ -206,7 +206,7 @@ def check_backward(model: Network, where: str) -> None:
 
 
 def _takes(method: Any, keyword: str) -> bool:
-    """Return whether a method takes a keyword; whoever hides what it takes is believed."""
+    """Return whether a method takes a keyword. If its signature is hidden, assume that it does."""
     try:
         parameters = inspect.signature(method).parameters.values()
     except (TypeError, ValueError):
@@ -215,7 +215,7 @@ def _takes(method: Any, keyword: str) -> bool:
 
 
 def warn_of_sorted_rows(where: str, model: Network, data: Data, batch_size: int | None) -> None:
-    """Warn if the rows are sorted by class and a step sees some of them only, in the order given."""
+    """Warn if rows are sorted by class, and steps see only some of them, in the given order."""
     classes = None if data.n_batches(batch_size) == 1 else classes_of_rows(model, data)
     sizes = [] if classes is None else _sizes_in_turn(classes)
     if len(sizes) > 1 and _chance(sizes) < UNLIKELY:
@@ -227,28 +227,28 @@ def warn_of_sorted_rows(where: str, model: Network, data: Data, batch_size: int 
 
 
 def _sizes_in_turn(classes: Array) -> list[int]:
-    """Return how many rows each class has if all of a class stand together; else nothing."""
+    """Return how many rows each class has, if the rows of each class stand together; else nothing."""
     starts = np.flatnonzero(classes[1:] != classes[:-1]) + 1
     starts = np.concatenate([[0], starts])
-    for some in (starts[:1000], starts):  # in mixed rows a class comes again soon
+    for some in (starts[:1000], starts):  # in mixed rows, a class soon occurs again
         if len(np.unique(classes[some])) < len(some):
             return []
     return [int(size) for size in np.diff(starts, append=len(classes))]
 
 
 def _chance(sizes: list[int]) -> float:
-    """Return how likely rows in random order are to stand class by class, given the classes' sizes."""
+    """Return the probability that random order puts rows class by class, given the classes' sizes."""
     orders = math.lgamma(len(sizes) + 1) + sum(math.lgamma(size + 1) for size in sizes)
     return math.exp(orders - math.lgamma(sum(sizes) + 1))
 
 
 def keeps(thing: object, method: str, module: str) -> bool:
-    """Return whether a method of ``thing`` is the one that ``module`` defines, overridden by nobody."""
+    """Return whether a method of ``thing`` is the one that ``module`` defines, not overridden."""
     return getattr(getattr(type(thing), method, None), "__module__", "") == module and method not in vars(thing)
 
 
 def _output_width(model: Network, samples: Array) -> int:
-    """Return how many columns the output has; where no layer tells, one sample is run through."""
+    """Return the number of columns of the output. If no layer tells it, run one sample through the model."""
     width = model.output_width()
     if width is None:
         shape = np.shape(model.forward(samples[:1], training=False))

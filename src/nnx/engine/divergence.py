@@ -1,4 +1,4 @@
-"""Training that has come to numbers which are not finite: where the first of them appeared."""
+"""Diverged training: finds where the first NaN or infinity appeared."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from nnx.residual import places
 
 
 def check_parameters(model: Network, done: int, n_batches: int) -> None:
-    """Refuse trained parameters that are not finite, after so many steps."""
+    """Raise an error if trained parameters are not finite after this number of steps."""
     if _first_parameter(model) is not None:
         refuse_parameters(model, done, n_batches)
 
 
 def refuse_parameters(model: Network, done: int, n_batches: int) -> NoReturn:
-    """Raise the error that says which parameter is not finite, after so many steps of epochs of ``n_batches``."""
+    """Raise the error that says which parameter is not finite, and after which step and epoch."""
     when = f"by {_place(done - 1, n_batches)}" if done else "before the first step"
     what = _first_parameter(model) or "a parameter that somebody has replaced meanwhile is not finite"
     _refuse(f"{when}: {what}", done)
 
 
 def undo_forward(model: Network) -> None:
-    """Let layers forget that the latest forward has been: their next one draws the same random numbers."""
+    """Undo the latest forward of layers, so that their next one draws the same random numbers."""
     for layer in walk(model.layers):
         if hasattr(layer, "_undo_forward"):
             layer._undo_forward()
 
 
 def refuse_step(model: Network, batch: Data, done: int, n_batches: int) -> NoReturn:
-    """Raise the error that says where the forward of a step came to a value that is not finite.
+    """Raise the error that says where a step's forward found a value that is not finite.
 
-    Its update is not made, and its forward is as if it had not been.
+    The step makes no update, and its forward is undone.
     """
     undo_forward(model)
     found = "the samples hold a value that is not finite" if not _is_finite(batch.X) else None
@@ -63,7 +63,7 @@ def _place(step: int, n_batches: int) -> str:
 
 
 def _first_parameter(model: Network) -> str | None:
-    """Return the clause about the first trained parameter, or running figure, that is not finite; None if all are."""
+    """Return text about the first trained parameter or running statistic that is not finite; None if all are."""
     trained = {id(layer) for layer in model.trainable_layers}
     for place, layer in places(model.layers):
         found = _name(layer, place, ("weights", "biases")) if id(layer) in trained else None
@@ -75,7 +75,7 @@ def _first_parameter(model: Network) -> str | None:
 
 
 def _in_order(layers: Iterable[Any], inside: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield layers in the order in which a forward ends in them, each after its name: a residual after those in it."""
+    """Yield names and layers in the order in which their forwards end: a residual after its inner layers."""
     for number, layer in enumerate(layers):
         place = f"layer {number}{inside}"
         if isinstance(layer, Layer_Residual):
@@ -84,7 +84,7 @@ def _in_order(layers: Iterable[Any], inside: str = "") -> Iterator[tuple[str, An
 
 
 def _name(layer: Any, place: str, names: tuple[str, ...]) -> str | None:
-    """Return the clause about the first of a layer's arrays that is not finite; None if all are."""
+    """Return text about the first of a layer's arrays that is not finite; None if all are."""
     for name in names:
         if not _is_finite(getattr(layer, name, None)):
             return f"the {name} of {place}, {layer!r}, got the first value that is not finite"
@@ -92,7 +92,7 @@ def _name(layer: Any, place: str, names: tuple[str, ...]) -> str | None:
 
 
 def _is_finite(values: Any) -> bool:
-    """Return whether an array of floats holds finite numbers only; all else is none of ours to judge."""
+    """Return False if an array of floats holds a NaN or an infinity. Anything else is not checked."""
     if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
         return True
     return _kernels.known_finite(values) or bool(np.isfinite(values).all())

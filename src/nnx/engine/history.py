@@ -1,4 +1,4 @@
-"""What a training run recorded: `History`."""
+"""`History`: the metrics that a training run recorded."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class History:
     Attributes
     ----------
     loss, data_loss, regularization_loss, accuracy : float64 arrays, one value per epoch
-        Of the training data: means over the epoch's samples, and the penalty after the epoch. With
+        Metrics of the training data: means over the epoch's samples, and the penalty after the epoch. With
         ``penalty_per_sample``, the penalty is the mean over the epoch's samples of the penalties in their steps.
     learning_rate : float64 array, one value per epoch
         Of the epoch's last step.
     validation_loss, validation_accuracy : float64 arrays, one value per epoch
         Empty without validation data.
     step_loss, step_data_loss, step_regularization_loss, step_accuracy, step_learning_rate : float64 arrays
-        One value per step; the penalty is taken before the step's update. For a run that continues from a checkpoint
-        with ``checkpoint_steps=False``, NaN for the steps before it.
+        One value per step. The penalty is the one before the step's update. If a run continues from a checkpoint with
+        ``checkpoint_steps=False``, the steps before the checkpoint have NaN.
     is_regression : bool
         Whether the accuracy counts predictions near a target, as for a regression. `plot` then leaves it out.
 
@@ -71,15 +71,15 @@ class History:
 
     def __init__(self, is_regression: bool = False) -> None:
         self.is_regression = is_regression
-        #: Figures, one row behind the other: of steps, of epochs, of validations. Whoever reads them, in whatever
-        #: thread or signal handler, copies them and changes nothing.
+        #: Figures of steps, of epochs and of validations, one row after the other. Readers, in any thread or signal
+        #: handler, copy them and change nothing.
         self._rows: dict[tuple[str, ...], array[float]] = {}
-        #: Figures of steps and epochs that come behind those, in the arrays that compiled calls have written.
+        #: Later figures of steps and epochs, in the arrays that compiled calls wrote.
         self._later: list[tuple[Array, Array]] = []
 
     def __getattr__(self, name: str) -> Array:
         for names in (STEP, TRAINING, VALIDATION):
-            if name in names:  # no other: copy and pickle ask before _rows exists
+            if name in names:  # only these: copy and pickle ask before _rows exists
                 column = names.index(name)
                 rows = np.frombuffer(self._rows_of(names).tobytes()).reshape(-1, len(names))
                 later = [] if names is VALIDATION else [pair[names is TRAINING][column] for pair in self._later[:]]
@@ -97,7 +97,7 @@ class History:
         self._later.append((steps, epochs))
 
     def adding(self, steps: Array, epochs: Array) -> partial[Any]:
-        """Return the call that does what `add` does, for `nnx._base.interrupt.at_once`."""
+        """Return the call that does the work of `add`, for `nnx._base.interrupt.at_once`."""
         return partial(self._later.append, (steps, epochs))
 
     def adding_step(
@@ -119,7 +119,7 @@ class History:
         self._rows_of(VALIDATION).extend((loss, accuracy))
 
     def add_validations(self, figures: Array) -> None:
-        """Record those of several epochs, float64 (n, 2): loss and accuracy."""
+        """Record the validation figures of several epochs, float64 (n, 2): loss and accuracy."""
         self._rows_of(VALIDATION).frombytes(figures.tobytes())
 
     def _rows_of(self, names: tuple[str, ...]) -> array[float]:
@@ -127,12 +127,12 @@ class History:
         return self._rows.setdefault(names, array("d"))
 
     def _count(self, names: tuple[str, ...]) -> int:
-        """Return how many steps, or epochs, there are."""
+        """Return the number of steps or epochs."""
         later: int = sum(pair[names is TRAINING].shape[1] for pair in self._later[:])
         return len(self._rows_of(names)) // len(names) + later
 
     def fold(self) -> None:
-        """Put the figures in compiled calls' arrays behind the rows, so that rows can be added after them."""
+        """Append the figures in compiled calls' arrays to the rows, so that more rows can follow."""
         calls: list[partial[Any]] = []
         for names in (STEP, TRAINING):
             later = [pair[names is TRAINING] for pair in self._later]
@@ -141,9 +141,9 @@ class History:
             at_once([*calls, partial(self._later.clear)])
 
     def latest(self, validated: bool) -> dict[str, float]:
-        """Return the figures of the epoch that was recorded last, by name, without a look at the others.
+        """Return the figures of the latest epoch by name, without reading the others.
 
-        Those of the validation too, if it was ``validated``.
+        If ``validated``, they include those of the validation.
         """
         for _, epochs in reversed(self._later):
             if epochs.shape[1]:
@@ -156,7 +156,7 @@ class History:
         return dict(zip(EPOCH, row + self._rows_of(VALIDATION)[-len(VALIDATION) :].tolist(), strict=False))
 
     def latest_steps(self, n: int) -> Array:
-        """Return the figures of the last ``n`` steps, rows as `add` takes them, without a look at the others."""
+        """Return the figures of the last ``n`` steps, in rows as `add` takes them, without reading the others."""
         found: list[Array] = []
         for steps, _ in reversed(self._later):
             if n <= 0:
@@ -170,17 +170,17 @@ class History:
 
     @property
     def n_epochs(self) -> int:
-        """How many epochs are recorded, also while the training goes on in another thread."""
+        """The number of recorded epochs, also while another thread trains."""
         return self._count(TRAINING)
 
     def lacks_epoch(self, n_batches: int) -> bool:
-        """Return whether the last step recorded ends an epoch, of so many steps, that is not recorded."""
+        """Return whether the latest recorded step ends an epoch of ``n_batches`` steps that is not recorded."""
         return len(self) // n_batches > self._count(TRAINING)
 
     def restore(self, columns: Mapping[str, Array]) -> None:
-        """Begin with the figures of an interrupted run: float64 arrays (n,) under the attributes' names.
+        """Start with the figures of an interrupted run: float64 arrays (n,) under the attributes' names.
 
-        Of steps whose figures it did not keep, they are NaN.
+        The figures are NaN for steps that it did not keep.
         """
         for names in (STEP, TRAINING, VALIDATION):
             self._rows[names] = array("d", np.stack([columns[name] for name in names], 1).tobytes())

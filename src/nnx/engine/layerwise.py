@@ -1,6 +1,6 @@
-"""The book path: a model's training and evaluation, one layer call after the other.
+"""The eager path, layer by layer: trains and evaluates a model with one layer call after the other, as the book does.
 
-`segments.py` runs the same steps, with another `Way` through the layers.
+`segments.py` runs the same steps with another `Way` through the layers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nnx.residual import members_of
 
 
 class Figures(NamedTuple):
-    """What is recorded and printed of a step or an epoch."""
+    """The recorded and printed figures of a step or an epoch."""
 
     data_loss: float
     regularization_loss: float
@@ -33,20 +33,20 @@ class Figures(NamedTuple):
 
 
 class Way:
-    """How a step goes through a model's layers: here by calling each one's methods."""
+    """How a step runs a model's layers: here by calling the methods of each layer."""
 
-    #: Whether it is known already that the optimizer updates as the built-in ones do.
+    #: Whether it is already known that the optimizer updates as the built-in ones do.
     updates_compiled = False
 
     def __init__(self, model: Network) -> None:
         self.model = model
 
     def forward(self, X: Array, keeps: bool) -> Any:
-        """Return the model's output for a batch; ``keeps``: layers must have all attributes after this step."""
+        """Return the model's output for a batch. If ``keeps``, layers must have all attributes after this step."""
         return self.model.forward(X, training=True)
 
     def set_outputs(self) -> None:
-        """Give layers the ``output`` of the latest forward, where they have not got it yet."""
+        """Give layers the ``output`` of the latest forward, if they do not have it yet."""
 
     def backward(self, output: Any, y: Any, **weighing: Array) -> None:
         """Compute all gradients that the updates need."""
@@ -59,7 +59,7 @@ class Way:
 
 
 def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, way: Way | None = None) -> None:
-    """Train for some epochs; record and report each step and epoch."""
+    """Train for some epochs. Record and report each step and epoch."""
     done, model, between = job.done, job.model, True
     way = way or Way(model)
     job.history.fold()
@@ -73,7 +73,7 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, w
                 divergence.check_parameters(model, *job.counted(done))
             while done < job.n_steps:
                 epoch, first = divmod(done, job.n_batches)
-                order = job.order.draw(epoch + 1, len(job.data.X))  # the user's function may use the model: sums later
+                order = job.order.draw(epoch + 1, len(job.data.X))  # before sums: it may use the model
                 if first == 0:
                     report.begin(epoch)
                     _new_pass(model)
@@ -98,12 +98,12 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, w
                 keep(done, sums, now=True)
             raise
         finally:
-            if job.history.lacks_epoch(job.n_batches):  # an exception came just then
+            if job.history.lacks_epoch(job.n_batches):  # an exception came just before
                 _record_epoch(job)
 
 
 def _is_kept(job: Job, done: int) -> bool:
-    """Return whether layers keep what they compute in the step with this number: in a run's last, or what may be."""
+    """Return whether layers keep their results in this step: if it is, or may be, the last step of a run."""
     return done == job.n_steps or (job.callbacks is not None and done % job.n_batches == 0)
 
 
@@ -127,7 +127,7 @@ def _record_epoch(job: Job) -> Figures:
 
 
 def _sums(job: Job) -> tuple[float, ...]:
-    """Return what `Job.sums` is made of; 0 where a custom object keeps none."""
+    """Return the values of `Job.sums`; 0 if a custom object does not keep them."""
     judges = (job.model.loss, job.model.accuracy)
     found = [getattr(each, f"accumulated_{name}", 0) for each in judges for name in ("sum", "count")]
     return (*found, job.penalty_sum)
@@ -140,7 +140,7 @@ def evaluate(
     interrupt: Interrupt | None,
     forward: Callable[[Network, Array], Any],
 ) -> None:
-    """Add up losses and hits of all batches in the model's loss and accuracy; ``forward`` gives a batch's outputs."""
+    """Add up losses and hits of all batches in the model's loss and accuracy. ``forward`` returns a batch's outputs."""
     _new_pass(model)
     for batch in data.batches(batch_size):
         output = forward(model, batch.X)
@@ -151,7 +151,7 @@ def evaluate(
 
 
 def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
-    """Do a step and record it; return its figures."""
+    """Do a step and record it. Return its figures."""
     model, ranks, own, first = job.model, job.ranks, batch, 0
     if ranks is not None:
         part = ranks.part(len(batch.X))
@@ -160,7 +160,7 @@ def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
     compared = own.for_members(members_of(model.layers))
     weighing = compared.weighing
     before = getattr(loss, "accumulated_sum", 0.0), getattr(loss, "accumulated_count", 0)
-    # not around losses, accuracies: they may use other models
+    # not around losses and accuracies, because they may use other models
     with precision.of_products(job.precision), random.rows_before(first):
         output = way.forward(own.X, _is_kept(job, done + 1))
     judge = partial(model.loss.calculate, output, compared.y, include_regularization=True, **weighing)
@@ -171,7 +171,7 @@ def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
         with precision.of_products(job.precision):
             if ranks is None:
                 way.set_outputs()
-            else:  # the value may be in another one's rows
+            else:  # the value may be in another rank's rows
                 divergence.undo_forward(model)
                 model.forward(batch.X, training=True)
         divergence.refuse_step(model, batch, *job.counted(done))
@@ -201,7 +201,7 @@ def _step(job: Job, way: Way, batch: Data, done: int) -> Figures:
                 updates += forgetting_averages(layer)
         optimizer.post_update_params()
     figures = Figures(float(data_loss), float(penalty), float(accuracy), _rate(model))
-    at_once([*updates, *sums, job.history.adding_step(*figures)])  # parameters, count and history are of one step
+    at_once([*updates, *sums, job.history.adding_step(*figures)])  # at once, so that all are of one step
     return figures
 
 
@@ -211,7 +211,7 @@ def _new_pass(model: Network) -> None:
 
 
 def _predictions(model: Network, output: Any) -> Any:
-    """Return what last layer and loss make of the output; a layer without ``predictions`` leaves it as it is."""
+    """Return the predictions of last layer and loss. If the layer has no ``predictions``, return the output."""
     last = model.output_layer_activation
     predictions = getattr(last, "predictions", None)
     made = output if predictions is None else predictions(output)
@@ -220,6 +220,6 @@ def _predictions(model: Network, output: Any) -> Any:
 
 
 def _rate(model: Network) -> float:
-    """Return the optimizer's rate, as it is (it is printed in full); a custom optimizer may have none."""
+    """Return the optimizer's rate unchanged, because it is printed in full. A custom optimizer may have none."""
     rate: float = getattr(model.optimizer, "current_learning_rate", math.nan)
     return rate

@@ -1,7 +1,6 @@
-"""L-BFGS in NumPy: the definition of what `native/plans/lbfgs.pxi` computes.
+"""L-BFGS in NumPy. It defines what `native/plans/lbfgs.pxi` computes.
 
-The whole state of a run is two arrays, so that a checkpoint can hold it, and compiled code and this module can take
-turns with it.
+The whole state of a run is two arrays. So a checkpoint can hold it, and compiled code and this module can take turns.
 
 Sources: Liu and Nocedal, "On the limited memory BFGS method for large scale optimization", 1989 (the two loops, the
 scale of the first matrix); Byrd, Lu, Nocedal and Zhu, "A limited memory algorithm for bound constrained optimization",
@@ -19,35 +18,35 @@ import numpy as np
 from nnx._base.typing import Array
 from nnx.lbfgs import Limits
 
-#: Where in `Memory.numbers` the numbers are. The curvatures of the pairs come after them.
+#: The indices of `Memory.numbers`. The curvatures of the pairs come after them.
 LOSS, DATA_LOSS, PENALTY, ACCURACY = 0, 1, 2, 3
-SCALE, N_PAIRS, NEXT = 4, 5, 6  # of the first matrix; pairs that there are; the place of the next
+SCALE, N_PAIRS, NEXT = 4, 5, 6  # the scale of the first matrix, the number of pairs, the index of the next pair
 ITERATIONS, EVALUATIONS, STARTED, END, STEP = 7, 8, 9, 10, 11
 N_NUMBERS = 12
 
-#: Why it ended, the values of `END`. 0: it has not.
+#: Why it ended: the values of `END`. 0 means that it has not ended.
 FLAT, SLOW, EVALUATED, FAILED, NOT_FINITE = 1, 2, 3, 4, 5
 
 #: The rows of `Memory.vectors` before the pairs.
 POINT, GRADIENT, PAIRS = 0, 1, 2
 
-# Of the line search: how much of the first slope's decrease a step must bring, how flat it must end, how narrow a
-# bracket may become, as a part of its end; by how much steps grow without a bracket; the longest one.
+# The line search: the fraction of the first slope's decrease that a step must bring; how flat it must end; how narrow a
+# bracket may become, as a fraction of its end; the factors by which steps grow without a bracket; the longest step.
 DECREASE, FLATNESS, NARROW = 1e-3, 0.9, 0.1
 GROW_LEAST, GROW_MOST, LONGEST = 1.1, 4.0, 1e10
-#: A step to a point whose loss is not finite is followed by one that is so much shorter.
+#: The factor of the next step if the loss at a point is not finite.
 SHORTEN = 0.1
 
 
 class Memory:
-    """What an iteration knows of those before it.
+    """What an iteration keeps of earlier ones.
 
     Attributes
     ----------
     vectors : array (2 + 2·memory, n)
-        The point, the gradient there; then memory differences of points, s, and as many of gradients, y.
+        The point and its gradient; then ``memory`` differences of points, s, and as many differences of gradients, y.
     numbers : float64 array (N_NUMBERS + memory,)
-        See the constants above; then sᵀy of each pair.
+        The numbers whose indices are above; then sᵀy of each pair.
     """
 
     def __init__(self, size: int, memory: int, dtype: np.dtype) -> None:
@@ -58,7 +57,7 @@ class Memory:
 
 
 def is_possible(numbers: Array) -> bool:
-    """Return whether a memory's numbers, perhaps from a file, are such as iterations can go on with."""
+    """Return whether iterations can continue with a memory's numbers, which may come from a file."""
     memory = len(numbers) - N_NUMBERS
     counts = numbers[[N_PAIRS, NEXT, ITERATIONS, EVALUATIONS, STARTED, END]]
     most = (memory, memory - 1, 2**53, 2**53, 1, NOT_FINITE)
@@ -67,7 +66,7 @@ def is_possible(numbers: Array) -> bool:
 
 
 class Value(NamedTuple):
-    """What the model makes of the samples with some parameters; ``gradient`` is None where the loss is not finite."""
+    """The metrics of the model with some parameters. ``gradient`` is None if the loss is not finite."""
 
     data_loss: float
     penalty: float
@@ -76,28 +75,28 @@ class Value(NamedTuple):
 
     @property
     def loss(self) -> float:
-        """What is minimized."""
+        """The sum that is minimized."""
         return self.data_loss + self.penalty
 
 
 class Objective(Protocol):
-    """A model's loss as a function of its parameters, which are one vector."""
+    """A model's loss as a function of its parameters, as one vector."""
 
     def place(self, point: Array) -> None:
         """Set the parameters."""
 
     def evaluate(self) -> Value:
-        """Return what is made of the samples with the parameters as they are."""
+        """Return the value at the current parameters."""
 
     def accept(self) -> None:
-        """Let follow what follows once an iteration: the figures of batch norms."""
+        """Update what changes once per iteration: the running statistics of batch norms."""
 
 
 # The line search
 
 
 class End(NamedTuple):
-    """One end of a bracket: a step, the loss there and its slope."""
+    """One end of a bracket: a step, and the loss and its slope there."""
 
     step: float
     loss: float
@@ -105,9 +104,9 @@ class End(NamedTuple):
 
 
 def cubic_step(base: End, other: End) -> tuple[float, float]:
-    """Return where the cubic through both ends has its minimum, as a part of the way from base, and its root's sign.
+    """Return where the cubic through both ends is lowest, as a fraction of the way from base, and its signed root.
 
-    The second is 0 where the cubic has no minimum.
+    The root is 0 if the cubic has no minimum.
     """
     theta = 3 * (base.loss - other.loss) / (other.step - base.step) + base.slope + other.slope
     largest = max(abs(theta), abs(base.slope), abs(other.slope))
@@ -120,28 +119,28 @@ def cubic_step(base: End, other: End) -> tuple[float, float]:
 
 
 def secant_step(base: End, other: End) -> float:
-    """Return the step at which the slope would be 0, were it linear."""
+    """Return the step at which the slope would be 0 if it were linear."""
     return base.step + base.slope / (base.slope - other.slope) * (other.step - base.step)
 
 
 class LineSearch:
-    """Steps along a direction, until one brings enough decrease and ends flat enough.
+    """Tries steps along a direction, until one brings enough decrease and ends flat enough.
 
     Parameters
     ----------
     loss, slope : float
-        Where it begins; the slope is below 0.
+        Loss and slope at the start. The slope is below 0.
     step : float
         To be tried first.
 
     Attributes
     ----------
     step : float
-        To be tried next, or where it ended.
+        The step to try next, or the step where it ended.
     """
 
     def __init__(self, loss: float, slope: float, step: float) -> None:
-        loss, slope = np.float64(loss), np.float64(slope)  # whose division by 0 is no error: such a step fails
+        loss, slope = np.float64(loss), np.float64(slope)  # division by 0 is then no error: such a step fails
         self.step, self.longest = step, LONGEST
         self.loss, self.slope = loss, slope
         self.best = self.other = End(0.0, loss, slope)
@@ -150,13 +149,13 @@ class LineSearch:
         self.least, self.most = 0.0, step + GROW_MOST * step
 
     def shorten(self) -> None:
-        """Choose a shorter step: the loss was not finite, and longer steps are not tried any more."""
+        """Choose a shorter step, because the loss was not finite. Longer steps are not tried any more."""
         self.longest = self.step
         self.most = min(self.most, self.step)
         self.step = self.best.step + SHORTEN * (self.step - self.best.step)
 
     def take(self, loss: float, slope: float) -> bool:
-        """Take loss and slope at ``step``; return whether the search ends there, or choose the next step."""
+        """Take loss and slope at ``step``. Return True if the search ends there; otherwise choose the next step."""
         loss, slope = np.float64(loss), np.float64(slope)
         step, enough = self.step, DECREASE * self.slope
         target = self.loss + step * enough
@@ -165,7 +164,7 @@ class LineSearch:
         if self._ends(loss, slope, target):
             return True
         if self.first_stage and target < loss <= self.best.loss:
-            # Of what is left after the decrease that is asked for.
+            # On the function minus the required decrease.
             self.best, self.other = _tilted(self.best, -enough), _tilted(self.other, -enough)
             self._choose(End(step, loss - step * enough, slope - enough))
             self.best, self.other = _tilted(self.best, enough), _tilted(self.other, enough)
@@ -188,7 +187,7 @@ class LineSearch:
         return self.most - self.least <= NARROW * self.most
 
     def _choose(self, tried: End) -> None:
-        """Choose the next step by interpolation, and let the bracket follow: the four cases of the paper."""
+        """Choose the next step by interpolation, and update the bracket: the four cases of the paper."""
         best, other = self.best, self.other
         turned = tried.slope * math.copysign(1, best.slope) < 0
         if tried.loss > best.loss:
@@ -220,7 +219,7 @@ class LineSearch:
         self.step = step
 
     def _beyond(self, tried: End) -> float:
-        """Return the next step where the loss falls less steeply: the minimum lies beyond, perhaps far."""
+        """Return the next step if the loss falls less steeply: the minimum lies beyond, perhaps far away."""
         best = self.best
         part, root = cubic_step(tried, best)
         if part < 0 and root != 0:
@@ -237,7 +236,7 @@ class LineSearch:
         return min(limit, step) if tried.step > best.step else max(limit, step)
 
     def _bound(self, tried: float) -> None:
-        """Keep the next step where the minimum must be, and let the bracket shrink fast enough."""
+        """Keep the next step where the minimum must be, and make the bracket shrink fast enough."""
         best, other = self.best.step, self.other.step
         if self.has_bracket:
             if abs(other - best) >= 0.66 * self.width_before:
@@ -260,7 +259,7 @@ def _tilted(end: End, slope: float) -> End:
 
 
 def dot(a: Array, b: Array) -> float:
-    """Return a product of vectors, summed in double."""
+    """Return the dot product of vectors, summed in double."""
     return float(a.astype(np.float64, copy=False) @ b.astype(np.float64, copy=False))
 
 
@@ -271,7 +270,7 @@ def plus(a: Array, factor: float, b: Array) -> Array:
 
 
 def direction(memory: Memory) -> Array:
-    """Return minus the gradient times the inverse Hessian's approximation, by two loops over the pairs."""
+    """Return minus the gradient times the approximate inverse Hessian, with two loops over the pairs."""
     vectors, numbers, m = memory.vectors, memory.numbers, memory.memory
     s, y, curvatures = vectors[PAIRS : PAIRS + m], vectors[PAIRS + m :], numbers[N_NUMBERS:]
     found: Array = -vectors[GRADIENT]
@@ -288,7 +287,7 @@ def direction(memory: Memory) -> Array:
 
 
 def start(memory: Memory, limits: Limits, objective: Objective, point: Array) -> None:
-    """Begin at the parameters as they are, unless these are where an earlier iteration ended."""
+    """Start at the current parameters, unless an earlier iteration ended there."""
     numbers, vectors = memory.numbers, memory.vectors
     if numbers[STARTED] and np.array_equal(vectors[POINT], point):
         return
@@ -313,7 +312,7 @@ def _note(numbers: Array, value: Value) -> None:
 
 
 def iterate(memory: Memory, limits: Limits, objective: Objective) -> bool:
-    """Do an iteration; return whether a point was found that is better, and note in the memory if it is the last."""
+    """Do an iteration. Return whether it found a better point. Note in the memory if it is the last iteration."""
     numbers, vectors = memory.numbers, memory.vectors
     while True:
         ahead = direction(memory)
@@ -345,7 +344,7 @@ def iterate(memory: Memory, limits: Limits, objective: Objective) -> bool:
 
 
 class Found(NamedTuple):
-    """Where a line search ended."""
+    """The point where a line search ended."""
 
     point: Array
     value: Value
@@ -357,7 +356,7 @@ class Found(NamedTuple):
 def search(
     memory: Memory, limits: Limits, objective: Objective, ahead: Array, slope: float, step: float
 ) -> Found | None:
-    """Return where a line search ended; None if it found nothing."""
+    """Return the point where a line search ended; None if it found nothing."""
     numbers, point = memory.numbers, memory.vectors[POINT]
     if not slope < 0:
         return None
@@ -378,7 +377,7 @@ def search(
 
 
 def _keep_pair(memory: Memory, ahead: Array, slope: float, found: Found) -> None:
-    """Keep the differences of points and gradients, unless their curvature is lost in rounding."""
+    """Keep the differences of points and gradients, unless rounding hides their curvature."""
     numbers, vectors, m = memory.numbers, memory.vectors, memory.memory
     step = found.step
     curvature, decrease = (found.slope - slope) * step, -slope * step

@@ -1,7 +1,7 @@
-"""Training by `Optimizer_LBFGS`: iterations that need the loss as a function of all parameters.
+"""Training with `Optimizer_LBFGS`, whose iterations need the loss as a function of all parameters.
 
-`training.py` asks here first. One loop serves both ways: compiled, many iterations in a call (`plans/lbfgs.pxi`), and
-layer by layer, with the definition in NumPy (`lbfgs.py`).
+`training.py` asks this module first. One loop serves both ways: compiled, with many iterations in a call
+(`plans/lbfgs.pxi`), and layer by layer, with the definition in NumPy (`lbfgs.py`).
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ MESSAGES = {
 
 
 def is_minimized(model: Network) -> bool:
-    """Return whether a model is trained here."""
+    """Return whether this module trains the model."""
     return isinstance(model.optimizer, Optimizer_LBFGS)
 
 
 def check_kind(job: Job) -> None:
-    """Refuse an optimizer of the other kind, which a callback has put in place: the run cannot go on with it."""
+    """Refuse an optimizer of the other kind that a callback has set: the run cannot continue with it."""
     if is_minimized(job.model) is (job.memory is None):
         must = "not become" if job.memory is None else "stay"
         raise ValueError(
@@ -56,7 +56,7 @@ def check_kind(job: Job) -> None:
 def check_arguments(
     where: str, model: Network, n_samples: int, batch_size: int | None, shuffles: bool, precision: str | None
 ) -> None:
-    """Refuse what makes no sense where all samples are one batch and the loss is a function of the parameters."""
+    """Refuse arguments that need several batches, or a loss that depends on more than parameters."""
     name = type(model.optimizer).__name__
     model.optimizer._limits(where)
     check.whole(where, "iterations", model.optimizer.iterations, 0, check.MAX_COUNT)
@@ -82,19 +82,19 @@ def check_arguments(
 
 
 def new_memory(model: Network) -> Memory:
-    """Return the memory of a search that has not begun."""
+    """Return the memory of a search that has not started."""
     memory, _ = model.optimizer._limits("Model.train")
     values = _parameters(model)
     return Memory(sum(each.size for each in values), memory, np.result_type(*values))
 
 
 def _parameters(model: Network) -> list[Array]:
-    """Return all trained arrays, in the order in which they are one vector."""
+    """Return all trained arrays, in their order within the vector of parameters."""
     return [values for layer in model.trainable_layers for values in optimizers._parameters("Model.train", layer)]
 
 
 def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -> None:
-    """Iterate until the search ends; record and report each iteration as a step and an epoch."""
+    """Iterate until the search ends. Record and report each iteration as a step and an epoch."""
     assert job.memory is not None
     if job.memory.vectors.shape != new_memory(job.model).vectors.shape:  # callbacks may have frozen a layer
         _begin_anew(job)
@@ -110,7 +110,7 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -
 
 
 def _begin_anew(job: Job) -> None:
-    """Forget the loss, which is perhaps not the model's any more, and make room for what is to be trained now."""
+    """Forget the loss, which may have changed, and allocate the memory for the arrays that are trained now."""
     assert job.memory is not None
     check_arguments("Model.train", job.model, len(job.data.X), None, False, job.precision)
     job.model.loss.remember_trainable_layers(job.model.trainable_layers)
@@ -122,7 +122,7 @@ def _begin_anew(job: Job) -> None:
 def _go_on(
     job: Job, memory: Memory, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, interrupt: Interrupt
 ) -> bool:
-    """Do the iterations of a job; False if a callback has changed what they are bound to."""
+    """Do the iterations of a job. Return False if a callback changed what they are bound to."""
     way = _way(job, memory)
     seconds = 0.0
     try:
@@ -144,7 +144,7 @@ def _go_on(
                 way.publish()
             if job.looks_up and n_done:
                 end_epoch(interrupt)
-                if job.done == job.n_steps and not ends:  # it has been stopped just now
+                if job.done == job.n_steps and not ends:  # it was stopped just now
                     way.publish()
             keep(job.done, way.sums)
             interrupt.check()
@@ -162,7 +162,7 @@ def _go_on(
 
 
 def _conclude(job: Job, memory: Memory, report: printing.Printer) -> None:
-    """Say why the search has ended."""
+    """Set the message that says why the search ended."""
     optimizer, end = job.model.optimizer, int(memory.numbers[lbfgs.END])
     if end:
         optimizer.message = MESSAGES[end]
@@ -175,7 +175,7 @@ def _conclude(job: Job, memory: Memory, report: printing.Printer) -> None:
 
 
 def _how_many(job: Job, way: Layered, seconds: float) -> int:
-    """Return how many iterations the next call does, at most."""
+    """Return the most iterations that the next call does."""
     if job.looks_up or not way.is_compiled:
         return 1
     n = int(plan.CALL_SECONDS / seconds) if seconds else int(4e8 / (way.operations + 1e5))
@@ -184,7 +184,7 @@ def _how_many(job: Job, way: Layered, seconds: float) -> int:
 
 
 def _way(job: Job, memory: Memory) -> Layered:
-    """Return how the iterations are done."""
+    """Return the object that does the iterations, compiled or layer by layer."""
     if hasattr(_kernels.backend, "Minimization"):
         with suppress(program.Obstacle):
             return Compiled(job, memory)
@@ -192,7 +192,7 @@ def _way(job: Job, memory: Memory) -> Layered:
 
 
 class Layered:
-    """Iterations by the layers' own methods: the objective of `lbfgs.iterate`."""
+    """Iterations with the layers' own methods: the objective of `lbfgs.iterate`."""
 
     is_compiled = False
     operations = 0
@@ -204,10 +204,10 @@ class Layered:
         self.penalty_scale = scale_per_sample(len(job.data.X), job.data.weights) if job.penalty_per_sample else 1.0
         self.settings = _settings(self.model)
         self.compared = job.data.for_members(members_of(job.model.layers))
-        self.has_moved = False  # whether the running statistics are those of a point that may be left again
+        self.has_moved = False  # whether running statistics belong to a point that may be dropped
         job.history.fold()
 
-    # What `lbfgs.iterate` asks for
+    # For `lbfgs.iterate`
 
     def place(self, point: Array) -> None:
         """Set the parameters."""
@@ -217,7 +217,7 @@ class Layered:
             at += values.size
 
     def evaluate(self) -> lbfgs.Value:
-        """Return loss and gradient with the parameters as they are."""
+        """Return loss and gradient at the current parameters."""
         model, data = self.model, self.compared
         self._undo()
         with precision.of_products(None):
@@ -237,7 +237,7 @@ class Layered:
         return lbfgs.Value(loss, penalty, accuracy, self._gradient())
 
     def accept(self) -> None:
-        """Let batch norms keep the running statistics of this point."""
+        """Make batch norms keep the running statistics of this point."""
         self.has_moved = False
 
     def _gradient(self) -> Array:
@@ -256,13 +256,13 @@ class Layered:
                 layer._undo_forward()
         self.has_moved = False
 
-    # What `train` asks for
+    # For `train`
 
     def iterate(self, n: int) -> Array:
-        """Do an iteration; return its figures, (5, 1), or (5, 0) if it found nothing."""
+        """Do an iteration. Return its figures, (5, 1), or (5, 0) if it found nothing."""
         memory, numbers = self.memory, self.memory.numbers
         point = np.concatenate([values.reshape(-1) for values in _parameters(self.model)])
-        with np.errstate(all="ignore"):  # points that are tried may lie far off
+        with np.errstate(all="ignore"):  # the search may try points far away
             lbfgs.start(memory, self.limits, self, point.astype(memory.vectors.dtype, copy=False))
             found = not numbers[lbfgs.END] and lbfgs.iterate(memory, self.limits, self)
         self._undo()
@@ -272,24 +272,24 @@ class Layered:
         return figures
 
     def sums(self) -> tuple[float, ...]:
-        """Return the sums of losses and hits at the latest point, and how many of each."""
+        """Return the sums of losses and hits at the latest point, and their counts."""
         return layerwise._sums(self.job)
 
     def publish(self) -> None:
-        """Leave with the layers what they compute at the point where the search has ended."""
+        """Set the layers' attributes to their values at the point where the search ended."""
         self.evaluate()
         self._undo()
 
     def has_changed(self) -> bool:
-        """Return whether a callback has changed more than parameters, which each iteration compares."""
+        """Return whether a callback has changed more than parameters. Each iteration compares those itself."""
         return _settings(self.model) != self.settings
 
     def release(self) -> None:
-        """Let go of all arrays."""
+        """Release all arrays."""
 
 
 def _settings(model: Network) -> list[tuple[int, str, Any]]:
-    """Return what the loss and the search depend on beside parameters, as far as built-in parts have it."""
+    """Return what the loss and the search depend on, beside parameters, in built-in parts."""
     parts = [model.loss, model.optimizer, *walk(model.layers)]
     found = [
         (id(part), name, id(value) if isinstance(value, np.ndarray) else value)
@@ -301,7 +301,7 @@ def _settings(model: Network) -> list[tuple[int, str, Any]]:
 
 
 def _record(job: Job, memory: Memory, figures: Array, *others: partial[Any]) -> None:
-    """Enter iterations everywhere at once, with what else is to change then: no signal comes between."""
+    """Record iterations everywhere at once, with all other changes, so that no signal comes between."""
     optimizer, n = job.model.optimizer, figures.shape[1]
     calls = [
         partial(setattr, optimizer, "evaluations", int(memory.numbers[lbfgs.EVALUATIONS])),
@@ -322,7 +322,7 @@ class Compiled(Layered):
     Raises
     ------
     Obstacle
-        If anything about the model is not exactly what is built in.
+        If anything in the model is not exactly built in.
     """
 
     is_compiled = True
@@ -351,26 +351,26 @@ class Compiled(Layered):
             )
 
     def iterate(self, n: int) -> Array:
-        """Do up to ``n`` iterations; return their figures, (5, iterations)."""
+        """Do up to ``n`` iterations. Return their figures, (5, iterations)."""
         threads = plan.threads_that_pay(self.program, len(self.job.data.X), n, self.job.threads)
         self.figures, _ = self.native.iterate(n, threads, self.penalty_scale)
         plan.run_threads(self.native, threads)
         return self._settle()
 
     def _settle(self) -> Array:
-        """Record the iterations that the latest compiled call has done; `release` does if an exception came before."""
+        """Record the iterations of the latest compiled call. After an exception, `release` calls this."""
         assert self.figures is not None
         found: Array = self.figures[:, : self.native.steps_done]
         _record(self.job, self.memory, found, partial(setattr, self, "figures", None))
         return found
 
     def sums(self) -> tuple[float, ...]:
-        """Return the sums of losses and hits at the latest point, and how many of each."""
+        """Return the sums of losses and hits at the latest point, and their counts."""
         found: tuple[float, ...] = self.native.sums()
         return found
 
     def publish(self) -> None:
-        """Leave with the layers what they compute at the point where the search has ended."""
+        """Set the layers' attributes to their values at the point where the search ended."""
         X = self.job.data.X
         threads = plan.threads_that_pay(self.program, len(self.job.data.X), 1, self.job.threads)
         self.native.iterate(0, threads, self.penalty_scale)
@@ -384,12 +384,12 @@ class Compiled(Layered):
         loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count = sums
 
     def has_changed(self) -> bool:
-        """Return whether an object, an array or a setting is another one than this is bound to."""
+        """Return whether an object, an array or a setting was replaced since it was bound."""
         changed: bool = self.native.has_changed(self.model)
         return changed
 
     def release(self) -> None:
-        """Let go of all arrays."""
+        """Release all arrays."""
         if self.figures is not None:
             self._settle()
         self.native.release()

@@ -1,7 +1,7 @@
-"""Plans: programs that are bound to arrays and run, many steps in one compiled call, on one thread or several.
+"""Plans: compiled runs of programs. A plan is bound to arrays, and does many steps in one call, on one or more threads.
 
-`training.py` asks here first, and takes another way (`segments.py`, `layerwise.py`) where there is no plan. Bits do
-not depend on the number of threads, nor on how many steps run in one call.
+`training.py` asks this module first. If there is no plan, it takes another way (`segments.py`, `layerwise.py`). Results
+do not depend on the number of threads or on the number of steps per call, bit for bit.
 """
 
 from __future__ import annotations
@@ -30,53 +30,53 @@ from nnx.errors import RankError
 if TYPE_CHECKING:
     from nnx.callbacks import EarlyStopping
 
-#: How long a compiled call lasts, about: in between, Ctrl-C is answered and figures are shown.
+#: The approximate time of a compiled call. Between calls, Ctrl-C takes effect and figures are shown.
 CALL_SECONDS = 0.05
-#: How long a call waits for threads that it has started, at most.
+#: The longest time that a call waits for threads that it has started.
 START_SECONDS = 0.02
-#: Steps of one call, at most.
+#: The most steps of one call.
 MOST_STEPS = 1 << 14
-#: Numbers of samples that are put in order for one call, at most.
+#: The most sample numbers that are put in order for one call.
 MOST_IN_ORDER = 1 << 21
-#: Operations of a step, and of a call, from which on a second thread may pay: to meet twice costs two
-#: microseconds, to start a thread a hundred. 0: all threads that are allowed are used for steps of any size.
+#: The operations of a step, and of a call, from which on a second thread may pay. Two barriers cost two microseconds,
+#: and starting a thread costs a hundred. 0 uses all allowed threads for steps of any size.
 LEAST_STEP = 2_000_000
 LEAST_CALL = 50_000_000
-#: What threads cost, in operations: a number that one has written and another reads, and a thread at the meetings.
+#: The cost of threads, in operations: a number that one thread writes and another reads, and a thread at the barriers.
 MOVED_NUMBER = 125
 AT_MEETINGS = 16_000
-#: How many times as fast a step must be expected to be, as the formula is often wrong by a tenth.
+#: The least expected speed-up of a step. The formula is often wrong by a tenth.
 LEAST_GAIN = 1.1
-#: Inputs or outputs of a layer whose arrays are too narrow to matter; rows of a batch from which on gradients of other
-#: layers are exchanged, not rows (`partial_gradients.pxi`), of up to so many weights.
+#: The inputs or outputs of a layer whose arrays are too narrow to matter. The rows of a batch from which on other
+#: layers exchange gradients, not rows (`partial_gradients.pxi`). The most weights of such a layer.
 NARROW, GROUPED_ROWS, GROUPED_WEIGHTS = 4, 896, 1 << 13
-#: Layers of a model that predicts as a plan, at most.
+#: The most layers of a model that predicts as a plan.
 MOST_STAGES = 64
-#: What layers are given of a last step, and from how many bytes on its memory is used again.
+#: The attributes that layers get from a last step. The bytes from which on their memory is used again.
 STORED = ("inputs", "output", "dinputs", "dweights", "dbiases", "binary_mask", "noise")
-#: Stages of models whose single steps are not repeated.
+#: A model with one of these stages has no fast path for repeated single steps.
 UNREPEATED = (
     *("batch_norm", "layer_norm", "scale", "embedding", "spline", "gaussian_noise", "fork", "join"),
     *("piecewise_linear", "thermometer", "combinations", "periodic", "members", "member_scale", "member_dense"),
 )
 WORTH_KEEPING = 1 << 17
-#: Rows of a batch that a thread takes, at least.
+#: The fewest rows of a batch that a thread takes.
 LEAST_ROWS = 16
 
 
 class Accurate:
-    """What the accuracy compares, as the kernels take it.
+    """The comparison of the accuracy, as the kernels take it.
 
     Attributes
     ----------
-    wanted : float64 array (n,) or (n, m), or None where it is the loss's own class numbers
-    threshold, classes : bool
-        Whether predictions are outputs above a half, or the column of the largest.
+    wanted : float64 array (n,) or (n, m), The targets, or None if they are the loss's own class numbers threshold,
+    classes : bool
+        Whether predictions are outputs above a half, or the column of the largest output.
     precision : float
-        How near a prediction must come; −1: it must be equal.
+        How near a prediction must come. −1 means that it must be equal.
     answers : tuple
-        Each how many columns, and from which on, is a prediction; above what an output is 1, not 0; whether outputs are
-        logarithms.
+        The distance between columns that are predictions, and the first of them; the limit above which an output is 1,
+        not 0; whether outputs are logarithms.
     """
 
     def __init__(self, accuracy: Any, loss: Any, stages: tuple[program.Stage, ...], combined: bool, data: Data) -> None:
@@ -111,7 +111,7 @@ class Accurate:
         self.wanted = np.array(check.shaped(where, "y", y, shape), np.float64, order="C")
 
     def compares_with_targets(self, loss: Any) -> bool:
-        """Return whether outputs are compared with what the loss gets, class numbers or targets, as it stands."""
+        """Return whether outputs are compared with the loss's own targets or class numbers, unchanged."""
         if self.wanted is None:
             return True
         plain = self.precision >= 0 and not self.threshold and not self.classes
@@ -119,9 +119,9 @@ class Accurate:
 
 
 def explain(model: Network, bfloat16: bool, otherwise: str) -> str:
-    """Return whether a model trains as a plan, and if not, which object prevents it; how bfloat16 products run.
+    """Return text: whether a model trains as a plan, which object prevents it, and how bfloat16 products run.
 
-    ``otherwise`` says how it trains then; "": layer by layer.
+    ``otherwise`` says how it trains without a plan. If it is "", the model trains layer by layer.
     """
     by_layers = "It trains layer by layer"
     if bfloat16:
@@ -146,7 +146,7 @@ def _has_plans() -> bool:
 
 
 def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -> bool:
-    """Train for some epochs; False if there is no plan for the model, or none any more after ``job.done`` steps."""
+    """Train for some epochs. Return False if the model has no plan, or no plan any more after ``job.done`` steps."""
     if not _has_plans():
         return False
     with Interrupt() as interrupt:
@@ -164,7 +164,7 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -
 
 
 def _finish(run: Run, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, interrupt: Interrupt) -> bool:
-    """Do the steps of a run; False if a callback has changed what the run is bound to, so that another must go on."""
+    """Do the steps of a run. Return False if a callback changed what it is bound to: another run must continue."""
     job = run.job
     try:
         run.check_parameters()
@@ -194,7 +194,7 @@ def _finish(run: Run, report: printing.Printer, end_epoch: EndEpoch, keep: Keep,
 
 
 class Run:
-    """One call of `Model.train`: its plan, and how far it has come."""
+    """One call of `Model.train`: its plan and its progress."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.model, self.data, self.held_out, self.order = job, job.model, job.data, job.held_out, job.order
@@ -204,15 +204,15 @@ class Run:
         self.batch, self.n_batches, self.n_steps = job.rows, job.n_batches, job.n_steps
         self.done = self.begun = job.done
         self.looks_up = job.looks_up
-        self.published: list[tuple[dict[str, Any], str, Any]] = []  # what the last step has left: whose, which, value
+        self.published: list[tuple[dict[str, Any], str, Any]] = []  # left by the last step: object, attribute, value
         self.seconds = 0.0  # of a step, as measured last
-        self.epoch_seconds = 0.0  # of an epoch and what is due after it, where several are done in a call
+        self.epoch_seconds = 0.0  # of an epoch and the work after it, if a call does several
         self.evaluation: Evaluation | None = None
         self.figures: tuple[Array, Array] | None = None  # of a compiled call that is not recorded yet
         self.unconcluded: Epochs | None = None  # of a compiled call whose validations are not recorded yet
         stages = self.program.stages
         self.dropouts = tuple(stage.owner for stage in stages if stage.kind in program.RANDOM)
-        #: Of them, those of this process.
+        #: This process's rows of a batch.
         self.rows = self.batch if job.ranks is None else job.ranks.rows_of_step(self.batch)
         self.operations = self.rows * self.program.operations
         accurate = Accurate(self.program.accuracy, self.program.loss, stages, self.program.combined, data)
@@ -224,7 +224,7 @@ class Run:
             rule = job.ranks.collecting(rule)
         self.iterations = check.whole(where, "iterations", optimizer.iterations, 0, check.MAX_COUNT) - self.done
         if order.shuffles:
-            order.take_seed()  # before dropout takes any, as the book path does
+            order.take_seed()  # before dropout takes any, as the eager path does
         self.decay = check.number(where, "decay", optimizer.decay, 0)
         self.changes_rate = optimizer.schedule is not None or bool(self.decay)
         self.first_rate = check.number(where, "learning_rate", optimizer.learning_rate, 0) if self.changes_rate else 0.0
@@ -259,10 +259,10 @@ class Run:
     # Several epochs in one compiled call
 
     def do_epochs(self) -> bool:
-        """Do several epochs and what is due after each, as `go_on` would; return whether it has.
+        """Do several epochs and the work after each, as `go_on` would. Return whether it did.
 
-        It declines where Python code has to run after an epoch. It leaves the run's last epoch to `go_on`, which stores
-        what layers keep.
+        It declines if Python code has to run after an epoch. It leaves the run's last epoch to `go_on`, which stores
+        the layers' attributes.
         """
         n = self._how_many_epochs()
         epochs = self._epochs() if n > 1 else None
@@ -283,13 +283,13 @@ class Run:
         return True
 
     def _conclude(self) -> None:
-        """Record what several epochs in one compiled call have found, once."""
+        """Record, once, the results of several epochs in one compiled call."""
         epochs, self.unconcluded = self.unconcluded, None
         if epochs is not None:
             epochs.conclude(self)
 
     def _how_many_epochs(self) -> int:
-        """Return how many whole epochs the next call may do; below 2, it is not worth a call of its own."""
+        """Return how many whole epochs the next call may do. Fewer than 2 are not worth a separate call."""
         job, n_batches = self.job, self.n_batches
         if not self.looks_up or self.done % n_batches or self.order.asks or job.keeper is not None or job.ranks:
             return 0
@@ -300,7 +300,7 @@ class Run:
         return n if n < 2 or threads_that_pay(self.program, self.batch, n * n_batches, self.job.threads) == 1 else 0
 
     def _epochs(self) -> Epochs | None:
-        """Return what does validation and early stopping in compiled code; None where Python code has to."""
+        """Return the object for compiled validation and early stopping; None if Python code has to do them."""
         called = self.job.callbacks
         stopping = None if called is None else called.only_stopping()
         if called is not None and stopping is None:
@@ -324,7 +324,7 @@ class Run:
     # One compiled call
 
     def go_on(self, report: printing.Printer) -> None:
-        """Do as many steps as fit into a compiled call; record and report them."""
+        """Do as many steps as fit into a compiled call. Record and report them."""
         epoch, in_epoch = divmod(self.done, self.n_batches)
         ranks = self.job.ranks
         n = self._how_many(in_epoch) if ranks is None else ranks.first_says(self._how_many(in_epoch))
@@ -344,9 +344,9 @@ class Run:
             self._publish()
 
     def record(self) -> tuple[Array, Array]:
-        """Record the steps that the latest compiled call has done; return their figures, and those of epochs.
+        """Record the steps of the latest compiled call. Return their figures, and the figures of epochs.
 
-        Counts and history change at once, and `settle` calls this again if an exception has come before.
+        Counts and history change together. If an exception comes before that, `settle` calls this again.
         """
         assert self.figures is not None
         steps, ends = self.figures
@@ -371,7 +371,7 @@ class Run:
             divergence.refuse_parameters(self.model, *self.job.counted(self.done))
 
     def diverge(self) -> NoReturn:
-        """Do the forward of the step that has come to a value that is not finite once more, and say where."""
+        """Repeat the forward of the step that found a value that is not finite, and say where it is."""
         epoch, step = divmod(self.done, self.n_batches)
         order = self.order.draw(epoch + 1, self.n_samples)
         batch = next(self.data.batches(self.job.batch_size, order, step))
@@ -382,11 +382,11 @@ class Run:
     # Steps that a group does (`together.py`)
 
     def steps_at_once(self) -> int:
-        """Return how many steps the next call does, but for the run's last one."""
+        """Return how many steps the next call does, without the run's last one."""
         return min(self._how_many(self.done % self.n_batches), self.n_steps - 1 - self.done)
 
     def begin(self, n: int) -> None:
-        """Make ready for so many steps, which `record` records."""
+        """Prepare a number of steps, which `record` records."""
         self.figures, _ = self._prepare(self.done, n, self.done % self.n_batches, False)
 
     def _how_many(self, in_epoch: int) -> int:
@@ -407,7 +407,7 @@ class Run:
     def _prepare(
         self, done: int, n: int, in_epoch: int, last: bool, keeps: bool = False
     ) -> tuple[tuple[Array, Array], int]:
-        """Make ready for ``n`` steps after ``done`` ones; return where their figures will be, and how many threads."""
+        """Prepare ``n`` steps after ``done`` ones. Return the array for their figures, and the number of threads."""
         orders = None
         if self.order.shuffles:
             n_epochs = (in_epoch + n - 1) // self.n_batches + 1
@@ -435,14 +435,14 @@ class Run:
         """Return the learning rate of each step, as `pre_update_params` computes it."""
         if not self.changes_rate:
             return self.rate
-        if n == 1 and self.program.optimizer.schedule is None:  # as `_rates`, whose checks cost more than the rest
+        if n == 1 and self.program.optimizer.schedule is None:  # as `_rates` does; its checks cost more than the rest
             return self.first_rate * (1.0 / (1.0 + self.decay * (self.iterations + done)))
         return self.program.optimizer._rates("Model.train", self.iterations + done, n)
 
     # What the last step leaves behind
 
     def _make_room(self, orders: Array | None, in_epoch: int, n: int) -> None:
-        """Make the arrays that the last batch's values are stored into."""
+        """Allocate the arrays that store the last batch's values."""
         start, end = (self.n_batches - 1) * self.batch, self.n_samples
         if self.job.ranks is not None:
             mine = self.job.ranks.part(end - start)
@@ -454,7 +454,7 @@ class Run:
         self.room = self.native.room(len(self.inputs), self.inputs, self._unneeded())
 
     def _unneeded(self) -> list[Array]:
-        """Return large arrays that an earlier run has stored for this model, and that nobody else refers to."""
+        """Return large arrays that an earlier run stored for this model and that have no other reference."""
         width = max(stage.n_out for stage in self.program.stages)
         if len(self.inputs) * self.program.members[-1] * width * self.program.dtype.itemsize < WORTH_KEEPING:
             return []
@@ -468,7 +468,7 @@ class Run:
         return unneeded
 
     def _publish(self) -> None:
-        """Give layers and loss the attributes that they have after the last step of the book path."""
+        """Set the attributes that layers and loss have after the last step of the eager path."""
         self.model.input_layer.output = self.inputs
         left = stored(self.program, self.native, self.room)
         for owner, name, value in left:
@@ -476,10 +476,10 @@ class Run:
         self.published = left
 
     def publish_last(self) -> None:
-        """Do the step that was the last one once more, as it was, for what it leaves behind; nothing else changes.
+        """Repeat the last step, unchanged, to set the attributes that it leaves. Nothing else changes.
 
-        Nobody knew when it was done that a callback would stop the run after it. To store what layers keep at the end
-        of every epoch would cost more than the epochs of a small network do.
+        A callback stopped the run after this step, so the step did not know that it was the last. Storing these
+        attributes at the end of every epoch would cost more than the epochs of a small network.
         """
         if self.published:
             return
@@ -496,13 +496,13 @@ class Run:
         self._publish()
 
     def add_up(self, interrupt: Interrupt | None) -> bool:
-        """Add up losses and hits of the held-out rows; False if Python code has to do it."""
+        """Add up losses and hits of the held-out rows. Return False if Python code has to do it."""
         assert self.held_out is not None
         found = self._evaluation_of(self.held_out)
         return found is not None and found.add_up(interrupt)
 
     def _evaluation_of(self, data: Data) -> Evaluation | None:
-        """Return what evaluates the model on the held-out rows, made once; None if there is no plan for it."""
+        """Return the object that evaluates the model on the held-out rows, made once; None without a plan."""
         if self.evaluation is None:
             try:
                 self.evaluation = Evaluation(self.model, data, self.job.batch_size, self.job.threads)
@@ -510,34 +510,34 @@ class Run:
                 return None
         return self.evaluation
 
-    # What callbacks may have changed
+    # Changes by callbacks
 
     @property
     def sums(self) -> tuple[float, int, float, int, float]:
-        """The epoch's sums: of losses, how many, of hits, how many, of penalties."""
+        """The epoch's sums: losses, their count, hits, their count, penalties."""
         sums: tuple[float, int, float, int, float] = self.native.sums()
         return sums
 
     def _remember(self) -> None:
-        """Remember everything that has been read of the model's objects, for `has_changed`."""
+        """Remember everything that was read from the model's objects, for `has_changed`."""
         counting = (self.program.optimizer, *self.dropouts)
         watch(self.native, self.program, counting, [])
 
     def has_changed(self) -> bool:
-        """Return whether an object, an array or a setting is another one than this run is bound to.
+        """Return whether an object, an array or a setting was replaced since this run was bound.
 
-        What has been written into the arrays is no matter: each compiled call reads them anew.
+        New values within arrays do not matter: each compiled call reads them anew.
         """
         changed: bool = self.native.has_changed(self.model)
         return changed
 
     def must_bind_anew(self) -> bool:
-        """Ask for the order of the epoch that comes next; return whether that code has changed what is bound."""
+        """Get the order of the next epoch from the user's function. Return whether that code changed what is bound."""
         self.order.draw(self.done // self.n_batches + 1, self.n_samples)
         return self.has_changed()
 
     def repeat(self) -> Any:
-        """Return what does this call again in a single compiled one, if it is one small step; else None."""
+        """Return an object that repeats this call as a single compiled one, if it is one small step; else None."""
         program = self.program
         if (
             self.n_steps > 1
@@ -562,7 +562,7 @@ class Run:
         )
 
     def settle(self) -> None:
-        """Leave counts, history and sums as they are after the last whole step, and let go of the arrays."""
+        """Write counts, history and sums of the last whole step back, and release the arrays."""
         if self.figures is not None:
             self.record()
         self._conclude()
@@ -582,7 +582,7 @@ class Epochs:
 
     @classmethod
     def of(cls, run: Run, stopping: EarlyStopping | None) -> Epochs | None:
-        """Return it for a run; None if parameters are not as compiled code copies them."""
+        """Return it for a run; None if compiled code cannot copy the parameters."""
         evaluation = None if run.evaluation is None else run.evaluation.native
         if stopping is None:
             return cls(_kernels.backend.Epochs(run.native, evaluation, None, []), None, {})  # type: ignore[attr-defined]
@@ -598,7 +598,7 @@ class Epochs:
         return cls(native, stopping, kept)
 
     def conclude(self, run: Run) -> None:
-        """Record each epoch's validation, and give the callbacks the state that they would have if called."""
+        """Record each epoch's validation, and give the callbacks the state that calls would have led to."""
         native, job = self.native, run.job
         if run.evaluation is not None and native.done:
             run.evaluation.enter(native.sums)
@@ -612,7 +612,7 @@ class Epochs:
 
 
 def stored(made: program.Program, native: Any, room: Any) -> list[tuple[dict[str, Any], str, Any]]:
-    """Return what the last step of a plan has stored in its ``room`` for attributes: whose, which, and its value."""
+    """Return the attributes that the last step of a plan stored in its ``room``: object, name and value."""
     found: list[tuple[dict[str, Any], str, Any]] = native.stored_in(room, made.owners)
     if not made.combined:
         found.append((vars(made.loss), "dinputs", room[-1]["dvalues"]))
@@ -622,9 +622,9 @@ def stored(made: program.Program, native: Any, room: Any) -> list[tuple[dict[str
 
 
 def watch(native: Any, made: program.Program, counting: tuple[Any, ...], settings: list[tuple[Any, str, Any]]) -> None:
-    """Let a plan remember what has been read of a model's objects.
+    """Let a plan remember what was read from a model's objects.
 
-    Among them are those that count steps, and further ``settings``: whose, which, and their value.
+    This includes the counts of steps, and further ``settings``: object, name and value.
     """
     loss, accuracy = made.loss, made.accuracy
     settings += [(loss, name, getattr(loss, name)) for name in loss._arguments]
@@ -635,7 +635,7 @@ def watch(native: Any, made: program.Program, counting: tuple[Any, ...], setting
 
 
 def planned(model: Network, bfloat16: bool) -> tuple[program.Program, Any]:
-    """Return a model's program and its plan: those of the last time, if nothing has changed since."""
+    """Return a model's program and its plan: the previous ones, if nothing has changed since."""
     kept: tuple[program.Program, Any] | None = model._plan
     if kept is not None and _still_holds(model, kept[1]) and kept[1].bfloat16 is bfloat16:
         return kept
@@ -648,7 +648,7 @@ def planned(model: Network, bfloat16: bool) -> tuple[program.Program, Any]:
 
 
 def known(model: Network) -> program.Program | None:
-    """Return the program that was made for a model the last time, if nothing has changed since."""
+    """Return the program that a model had the last time, if nothing has changed since."""
     kept: tuple[program.Program, Any] | None = model._plan
     return kept[0] if kept is not None and _has_plans() and _still_holds(model, kept[1]) else None
 
@@ -659,7 +659,7 @@ def _still_holds(model: Network, native: Any) -> bool:
 
 
 def threads_that_pay(made: program.Program, rows: int, n_steps: int, most: int) -> int:
-    """Return with how many threads steps are fastest: each does its part of the work, and reads what the others wrote.
+    """Return the number of threads for the fastest steps. Each thread does its share, and reads what the others wrote.
 
     docs/internals/plan.md, "What a second thread costs", has the formula, and measured times beside it.
     """
@@ -680,10 +680,10 @@ def threads_that_pay(made: program.Program, rows: int, n_steps: int, most: int) 
 
 
 def _moved(made: program.Program, rows: int) -> tuple[int, int]:
-    """Return how many numbers of a step a thread needs of all threads, and how many it shares out with them.
+    """Return how many numbers of a step a thread reads from all threads, and how many it shares with them.
 
-    Weights, for the output and for the gradient of the inputs; all columns of the gradient that comes back, and of the
-    inputs those that belong to the weights that it updates.
+    These are weights, for the output and for the gradient of the inputs; all columns of the gradient of the output; and
+    those columns of the inputs that belong to the weights that it updates.
     """
     fixed = shared = 0
     stages = zip(made.stages, made.members, strict=True)
@@ -701,10 +701,10 @@ def _moved(made: program.Program, rows: int) -> tuple[int, int]:
 
 
 def run_threads(native: Any, n_threads: int) -> int:
-    """Let a plan's threads run, the caller's first of all, until all are through; return how many steps are done.
+    """Run a plan's threads, the caller's first, until all are done. Return the number of steps done.
 
-    Threads that the system does not give, or that fail before they come to compiled code, are done without: bits are
-    the same.
+    If the system does not start a thread, or it fails before compiled code, the others do its work. The result is the
+    same, bit for bit.
     """
     if n_threads == 1:
         alone: int = native.lead()
@@ -723,7 +723,7 @@ def run_threads(native: Any, n_threads: int) -> int:
 
 
 def _await(native: Any, helpers: list[threading.Thread]) -> None:
-    """Wait until the threads have come to compiled code, for a moment: some may fail before, or be held up."""
+    """Wait a moment until the threads reach compiled code. Some may fail before, or be delayed."""
     end = time.monotonic() + START_SECONDS
     while native.waiting() < sum(helper.is_alive() for helper in helpers) and time.monotonic() < end:
         time.sleep(0)
@@ -733,9 +733,9 @@ def _await(native: Any, helpers: list[threading.Thread]) -> None:
 
 
 def predict(model: Network, X: Array, threads: int | None, apart: bool = False) -> Array | None:
-    """Return the outputs for samples that have been checked; None if there is no plan for the model.
+    """Return the outputs for checked samples; None if there is no plan for the model.
 
-    ``apart``: (n, members · outputs), what each member says, in place of the mean.
+    If ``apart``, return the outputs of each member, (n, members · outputs), instead of the mean.
     """
     inference = _inference(model)
     if inference is None:
@@ -763,12 +763,12 @@ class Evaluation:
         program.check_judges(model)
         stages = program.stages(model)
         members = program.rows_of_a_sample(stages)
-        combined = program.is_combined(stages, self.loss) and members[-1] == 1  # means are of what the last layer says
+        combined = program.is_combined(stages, self.loss) and members[-1] == 1  # means are of the last layer's outputs
         settings = self.loss._settings("Model.evaluate", stages[-1].n_out)
         accurate = Accurate(self.accuracy, self.loss, stages, combined, data)
         batch = min(batch_size or len(data.X), len(data.X))
         self.n_batches = data.n_batches(batch_size)
-        #: Batches of a compiled call: in between, Ctrl-C is answered.
+        #: Batches of a compiled call. Between calls, Ctrl-C takes effect.
         self.step = max(1, int(1e9 / (batch * members[-1] * sum(stage.n_in * stage.n_out for stage in stages))))
         self.native = inference.evaluation(
             data.X,
@@ -785,9 +785,9 @@ class Evaluation:
         )
 
     def add_up(self, interrupt: Interrupt | None) -> bool:
-        """Add up losses and hits of all batches in the model's loss and accuracy; False if Python code has to do it.
+        """Add up losses and hits of all batches in the model's loss and accuracy. Return False if Python code has to.
 
-        The model must be what it was when this was made, but for its parameters.
+        Only the model's parameters may have changed since this object was made.
         """
         sums = [0.0, 0, 0.0, 0]
         for first in range(0, self.n_batches, self.step):
@@ -801,13 +801,13 @@ class Evaluation:
         return True
 
     def enter(self, sums: Sequence[float]) -> None:
-        """Let the model's loss and accuracy have added up these."""
+        """Set the sums of the model's loss and accuracy to these."""
         loss, accuracy = self.loss, self.accuracy
         loss.accumulated_sum, loss.accumulated_count, accuracy.accumulated_sum, accuracy.accumulated_count = sums
 
 
 def evaluate(model: Network, data: Data, batch_size: int | None, threads: int, interrupt: Interrupt | None) -> bool:
-    """Add up losses and hits of all batches in the model's loss and accuracy; False if there is no plan for it."""
+    """Add up losses and hits of all batches in the model's loss and accuracy. Return False if there is no plan."""
     try:
         return Evaluation(model, data, batch_size, threads).add_up(interrupt)
     except program.Obstacle:
@@ -815,7 +815,7 @@ def evaluate(model: Network, data: Data, batch_size: int | None, threads: int, i
 
 
 def _inference(model: Network) -> Any:
-    """Return what computes a model's outputs, None if there is no such thing for it."""
+    """Return the compiled object that computes a model's outputs; None if there is none."""
     if not _has_plans():
         return None
     kept = model._inference

@@ -1,7 +1,7 @@
-"""Programs: what a model does in one step, as data that can be printed, and whether there is one for a model.
+"""Programs: the operations of one step of a model, as data that can be printed. Not every model has one.
 
-A program exists only for what is built in, exactly: a subclass, a method that somebody has replaced, a layer of one's
-own take the book path (`layerwise.py`), which calls each object's methods. So nothing that a user wrote is bypassed.
+Only models of unchanged built-in classes have a program. Models with a subclass, a replaced method or a custom layer
+run layer by layer (`layerwise.py`), which calls each object's methods. So nnx never bypasses a user's code.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nnx.losses import Activation_Softmax_Loss_CategoricalCrossentropy, Answers,
 from nnx.norms import STATISTICS
 from nnx.residual import check_members
 
-#: Methods that a program stands for; who replaces one, or adds one where there was none, gets it called.
+#: The methods that a program replaces. If a user replaces one, or adds one, there is no program, and it is called.
 MODEL_METHODS = ("forward", "backward")
 LAYER_METHODS = ("forward", "backward", "predictions", "get_parameters")
 LOSS_METHODS = (
@@ -49,22 +49,22 @@ LOSS_METHODS = (
 )
 OPTIMIZER_METHODS = ("pre_update_params", "update_params", "post_update_params")
 ACCURACY_METHODS = ("init", "compare", "calculate", "calculate_accumulated", "new_pass")
-#: The names of the parameters of stages that have any, by their kind.
+#: The names of the parameters of stages with parameters, by kind.
 PARAMETERS: dict[str, tuple[str, ...]] = {
     kind._kernel: kind._parameters for kind in BUILT_IN["layer"] if hasattr(kind, "_parameters")
 }
-#: The kinds of stages whose layers have a dtype: those with parameters, and those with edges or factors.
+#: The kinds of stages whose layers have a dtype: those with parameters, edges or factors.
 WITH_DTYPE = {
     *PARAMETERS,
     *(kind._kernel for kind in (Layer_Combinations, Layer_PiecewiseLinear, Layer_Thermometer)),
 }
-#: What stages that draw random numbers keep of them, by their kind.
+#: The attributes in which random stages keep their random numbers, by kind.
 RANDOM = {"dropout": "binary_mask", "gaussian_noise": "noise"}
 #: The kinds of stages that multiply matrices.
 PRODUCTS = ("dense", "member_dense")
 CLASSIFIER = Activation_Softmax_Loss_CategoricalCrossentropy
 
-#: The built-in classes' own methods, as they are when nnx is imported; None for a name that a class has not.
+#: The methods of the built-in classes when nnx is imported; None for a method that a class does not have.
 METHODS: dict[tuple[type, str], Callable[..., Any] | None] = {
     (kind, name): getattr(kind, name, None)
     for kinds, names in (
@@ -80,17 +80,17 @@ METHODS: dict[tuple[type, str], Callable[..., Any] | None] = {
 
 
 def stand_for(kind: type, names: tuple[str, ...]) -> None:
-    """Count a class that is defined later among those whose methods a program stands for."""
+    """Register a class that is defined later: a program may replace its methods."""
     METHODS.update({(kind, name): getattr(kind, name) for name in names})
     _methods_by_kind.cache_clear()
 
 
-class Obstacle(Exception):  # noqa: N818 - it is no mistake, but an answer
-    """Why there is no program for a model: one message."""
+class Obstacle(Exception):  # noqa: N818 - it is an answer, not an error
+    """Why a model does not compile: one message."""
 
 
 class Stage(NamedTuple):
-    """A layer, in the order of the model; a residual is two, "fork" and "join", around those of its layers."""
+    """A layer, in the order of the model. A residual has two, "fork" and "join", around the stages of its layers."""
 
     kind: str
     owner: Any
@@ -99,7 +99,7 @@ class Stage(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """An array: whose attribute it is, its shape for n rows, and what it is for."""
+    """An array: the object and the attribute, its shape for n rows, and its purpose."""
 
     name: str
     shape: tuple[int | str, ...]
@@ -115,17 +115,17 @@ class Op(NamedTuple):
 
 
 class Guards(NamedTuple):
-    """What must be found unchanged whenever a program is used (see `Plan.holds` of the compiled kernels)."""
+    """What must be unchanged whenever a program is used (see `Plan.holds` of the compiled kernels)."""
 
-    #: The model's class, and the names that none of its own attributes may have. (The model itself is not referred to:
-    #: it would not be freed with its last reference, nor would the memory of its plans.)
+    #: The model's class, and the names that its own attributes must not have. There is no reference to the model
+    #: itself: it would keep the model, and the memory of its plans, from being freed.
     model: type
     names: tuple[str, ...]
-    #: Attributes of the model, and what they hold.
+    #: Attributes of the model, and their values.
     attributes: tuple[tuple[str, Any], ...]
-    #: Lists of the model, and what they hold.
+    #: Lists of the model, and their elements.
     lists: tuple[tuple[str, tuple[Any, ...]], ...]
-    #: Objects, their classes, and the names that none of their own attributes may have.
+    #: Objects, their classes, and the names that their own attributes must not have.
     owners: tuple[Any, ...]
     kinds: tuple[type, ...]
     shadows: tuple[tuple[str, ...], ...]
@@ -134,7 +134,7 @@ class Guards(NamedTuple):
 
 
 class Program:
-    """What a model does in one training step; it holds no arrays.
+    """The operations of one training step of a model. It holds no arrays.
 
     Attributes
     ----------
@@ -158,22 +158,22 @@ class Program:
         self.dtype = dtype_of(self.stages)
         self.loss, self.optimizer, self.accuracy = model.loss, model.optimizer, model.accuracy
         self.layers = tuple(model.layers)
-        #: Of each stage, whose it is.
+        #: The owner of each stage.
         self.owners = tuple(stage.owner for stage in self.stages)
         self.trained = _trained(self.stages, tuple(model.trainable_layers))
         self.classifier = model.softmax_classifier_output
         self.combined = is_combined(self.stages, self.loss)
         if self.combined and self.stages[-1].kind == "softmax" and self.classifier is None:
-            self.combined = False  # as the book path has it; `finalize` makes one
+            self.combined = False  # as on the eager path; `finalize` makes one
         parts: list[tuple[Any, tuple[str, ...]]] = [(self.loss, LOSS_METHODS), (self.optimizer, OPTIMIZER_METHODS)]
         parts.append((self.accuracy, ACCURACY_METHODS))
         if self.classifier is not None:
             parts.append((self.classifier, ("backward",)))
         names = ("loss", "optimizer", "accuracy", "softmax_classifier_output")
         self.guards = guards(model, names, ("layers", "trainable_layers"), parts)
-        #: Of each stage, how many rows of its output a sample has.
+        #: For each stage, the number of rows of its output per sample.
         self.members = rows_of_a_sample(self.stages)
-        #: Operations for each sample of a batch, about.
+        #: The approximate number of operations for each sample of a batch.
         self.operations = sum(
             rows * (10 * s.n_out + (6 * s.n_in * s.n_out if s.kind in PRODUCTS else 0))
             for rows, s in zip(self.members, self.stages, strict=True)
@@ -196,7 +196,7 @@ class Program:
         gradient = f"{names[-1]}.dinputs" if self.combined else "loss.dinputs"
         yield "loss", Op(self.loss._kernel, (made[-1], "y"), ("loss", "hits", gradient))
         lowest = self.trained.index(True) if True in self.trained else len(names)
-        gradients = {len(names) - 1 - self.combined: gradient}  # of what each stage has made
+        gradients = {len(names) - 1 - self.combined: gradient}  # of the output of each stage
         for i in range(len(names) - 1 - self.combined, lowest, -1):
             name, kind = names[i], kinds[i]
             reads = (gradients[i], f"{name}.weights") if kind in PARAMETERS else (gradients[i], made[i])
@@ -233,7 +233,7 @@ class Program:
         return found
 
     def names(self) -> Iterator[str]:
-        """Yield a name for each stage; both of a residual have the same."""
+        """Yield a name for each stage. Both stages of a residual have the same name."""
         return (name for name, _, _ in _in_turn(self.layers))
 
     def __str__(self) -> str:
@@ -250,7 +250,7 @@ class Program:
         return "\n".join(lines)
 
     def _limits(self) -> str:
-        """Return what gradients are clipped to before the update, which is after all of them are known."""
+        """Return text about the clipping of gradients. It comes before the update, when all gradients are known."""
         limits = {name: getattr(self.optimizer, name, None) for name in ("clip_norm", "clip_value")}
         return "".join(f", {name}={limit!r}" for name, limit in limits.items() if limit is not None)
 
@@ -261,7 +261,7 @@ def lower(model: Network) -> Program:
     Raises
     ------
     Obstacle
-        If anything about it is not exactly what is built in.
+        If anything in it is not exactly built in.
     """
     if (type(model), "forward") not in METHODS:
         raise Obstacle(f"the model has a custom class, {type(model).__name__}")
@@ -277,7 +277,7 @@ def lower(model: Network) -> Program:
 
 
 def check(model: Any, guards: Guards, layers: tuple[Any, ...]) -> None:
-    """Raise `Obstacle` where an object or a class has a method that is not the built-in one."""
+    """Raise `Obstacle` if an object or a class has a method that is not the built-in one."""
     for name in guards.names:
         if name in vars(model):
             raise Obstacle(f"{type(model).__name__} has a custom method {name}")
@@ -291,7 +291,7 @@ def check(model: Any, guards: Guards, layers: tuple[Any, ...]) -> None:
 
 
 def _check_apart(program: Program) -> None:
-    """Raise `Obstacle` where two arrays that a step writes share memory."""
+    """Raise `Obstacle` if two arrays that a step writes share memory."""
     states = program.optimizer._rule().states
     arrays = [
         (f"{place}.{name}", vars(stage.owner).get(name))
@@ -302,10 +302,10 @@ def _check_apart(program: Program) -> None:
 
 
 def _refuse_shared(arrays: list[tuple[str, Any]]) -> None:
-    """Raise `Obstacle` where two of these, of those that are arrays, share memory."""
+    """Raise `Obstacle` if two of these objects are arrays that share memory."""
     found = [(name, array) for name, array in arrays if isinstance(array, np.ndarray)]
     if all(array.base is None for _, array in found) and len({id(array) for _, array in found}) == len(found):
-        return  # each has memory of its own, so no pair needs a look: half of the time of `lower`
+        return  # each owns its memory, so no pairs are compared, which would be half of the time of `lower`
     for i, (name, array) in enumerate(found):
         for other, its_array in found[:i]:
             if np.may_share_memory(array, its_array):
@@ -321,7 +321,7 @@ def _written(kind: str, states: tuple[tuple[str, ...], tuple[str, ...]]) -> Iter
 
 
 class Chain(NamedTuple):
-    """What a model computes without training."""
+    """The stages of a model that run without training."""
 
     dtype: FloatDType
     stages: tuple[Stage, ...]
@@ -329,7 +329,7 @@ class Chain(NamedTuple):
 
 
 def lower_forward(model: Network) -> Chain:
-    """Return what a finalized model computes without training; raise `Obstacle` as `lower` does."""
+    """Return the stages of a finalized model that run without training. Raise `Obstacle` as `lower` does."""
     if (type(model), "forward") not in METHODS:
         raise Obstacle(f"the model has a custom class, {type(model).__name__}")
     found = stages(model)
@@ -341,10 +341,10 @@ def lower_forward(model: Network) -> Chain:
 class Piece(NamedTuple):
     """Layers that follow each other in a model: some that run compiled, or one that runs by its own methods."""
 
-    #: The first one's place among the model's layers.
+    #: The index of the first one among the model's layers.
     first: int
     layers: tuple[Any, ...]
-    #: None: by its own methods.
+    #: None if it runs by its own methods.
     stages: tuple[Stage, ...] | None
 
 
@@ -356,12 +356,12 @@ class Cut(NamedTuple):
 
 
 def cut(model: Network) -> Cut:
-    """Return a finalized model in pieces, those of built-in layers as long as can be.
+    """Return a finalized model in pieces. Pieces of built-in layers are as long as possible.
 
     Raises
     ------
     Obstacle
-        If none of them can run compiled, or the model does not go through its layers as a built-in one does.
+        If no piece can run compiled, or the model does not run its layers as a built-in one does.
     """
     if (type(model), "forward") not in METHODS:
         raise Obstacle(f"the model has a custom class, {type(model).__name__}")
@@ -392,7 +392,7 @@ def cut(model: Network) -> Cut:
 
 
 def _pieces(numbers: list[int], layers: tuple[Any, ...], is_plain: bool) -> list[Piece]:
-    """Return layers that follow each other as one piece if they can be stages, else each as one of its own."""
+    """Return layers that follow each other as one piece if they can be stages, else each as a separate piece."""
     run = Piece(numbers[0], tuple(layers[number] for number in numbers), None)
     if is_plain:
         try:
@@ -405,9 +405,9 @@ def _pieces(numbers: list[int], layers: tuple[Any, ...], is_plain: bool) -> list
 
 
 def _is_plain(layer: Any, before: tuple[Any, ...] = ()) -> bool:
-    """Return whether a layer, and those in it, are of built-in classes and have the methods that these were made with.
+    """Return whether a layer, and those in it, are of built-in classes with unchanged methods.
 
-    An embedding behind others than embeddings is none: nobody has looked at its categories when a step begins.
+    An embedding after other layers does not count: its categories are not checked when a step begins.
     """
     if not is_built_in("layer", layer):
         return False
@@ -430,7 +430,7 @@ class Layered(Protocol):
 
 
 def stages(model: Layered) -> tuple[Stage, ...]:
-    """Return a model's layers with their widths; raise `Obstacle` where one is not built in."""
+    """Return a model's layers with their widths. Raise `Obstacle` if one is not built in."""
     found: list[Stage] = []
     try:
         check_members("a model", model.layers)
@@ -457,13 +457,13 @@ def stages(model: Layered) -> tuple[Stage, ...]:
 
 
 def rows_of_a_sample(found: tuple[Stage, ...]) -> tuple[int, ...]:
-    """Return how many rows of each stage's output a sample has."""
+    """Return the number of rows of each stage's output per sample."""
     own = (stage.owner.n_members if stage.kind == "members" else 1 for stage in found)
     return tuple(itertools.accumulate(own, operator.mul))
 
 
 def _in_turn(layers: Iterable[Any], before: str = "") -> Iterator[tuple[str, str | None, Any]]:
-    """Yield a name, a kind and a layer for each stage; None for the kind of what is not built in."""
+    """Yield a name, a kind and a layer for each stage. The kind is None if a layer is not built in."""
     for number, layer in enumerate(layers):
         name = f"{before}layers[{number}]"
         if type(layer) is Layer_Residual:
@@ -475,7 +475,7 @@ def _in_turn(layers: Iterable[Any], before: str = "") -> Iterator[tuple[str, str
 
 
 def _widths(layers: list[Any], kind: str, layer: Any) -> tuple[int | None, int | None]:
-    """Return how many columns a built-in layer takes and gives; None where it does not mind."""
+    """Return how many columns a built-in layer takes and returns; None for any number."""
     if kind == "dense":
         return _shape(layers, layer)
     if kind == "prelu":
@@ -485,7 +485,7 @@ def _widths(layers: list[Any], kind: str, layer: Any) -> tuple[int | None, int |
 
 
 def _width_at_first(layers: list[Any], first: Layer_Dense) -> int:
-    """Return how many columns a model takes, whose first dense layer this is."""
+    """Return how many columns a model takes if this is its first dense layer."""
     for _, kind, layer in _in_turn(layers):
         if kind is not None and kind not in ("fork", "join"):
             taken = _widths(layers, kind, layer)[0]
@@ -504,7 +504,7 @@ def _shape(layers: list[Any], layer: Layer_Dense) -> tuple[int, int]:
 
 
 def dtype_of(stages: tuple[Stage, ...]) -> FloatDType:
-    """Return the one dtype of the layers with parameters, edges or factors."""
+    """Return the common dtype of the layers with parameters, edges or factors."""
     found = {stage.owner._float_dtype() for stage in stages if stage.kind in WITH_DTYPE}
     if len(found) > 1:
         raise Obstacle("the layers with parameters or edges have two dtypes")
@@ -518,7 +518,7 @@ def is_combined(stages: tuple[Stage, ...], loss: Any) -> bool:
 
 
 def answers_to(accuracy: Any, loss: Any, last: Any) -> Answers:
-    """Return what of the outputs an accuracy gets; a custom one gets them as they are."""
+    """Return which part of the outputs an accuracy gets. A custom one gets them unchanged."""
     known = isinstance(accuracy, Accuracy_Categorical | Accuracy_Regression)
     return answers(loss, last, accuracy._predicts if known else "")
 
@@ -530,7 +530,7 @@ def guards(
     parts: list[tuple[Any, tuple[str, ...]]],
     methods: tuple[str, ...] = LAYER_METHODS,
 ) -> Guards:
-    """Return what must stay as it is: a model's layers and ends, and other parts with their methods."""
+    """Return what must not change: a model's layers and ends, and other parts with their methods."""
     names = (*names, "input_layer", "output_layer_activation")
     if model.output_layer_activation is not model.layers[-1]:
         raise Obstacle("output_layer_activation is not the last layer")
@@ -547,7 +547,7 @@ def guards(
 
 
 def _methods_of(model: type, owners: list[tuple[Any, tuple[str, ...]]]) -> tuple[Any, Any, Any, Any]:
-    """Return the last four of `Guards`."""
+    """Return the last four fields of `Guards`."""
     kinds = tuple(type(owner) for owner, _ in owners)
     shadows = tuple(names for _, names in owners)
     return tuple(owner for owner, _ in owners), kinds, shadows, _methods_by_kind(model, kinds, shadows)
@@ -557,14 +557,14 @@ def _methods_of(model: type, owners: list[tuple[Any, tuple[str, ...]]]) -> tuple
 def _methods_by_kind(
     model: type, kinds: tuple[type, ...], names: tuple[tuple[str, ...], ...]
 ) -> tuple[tuple[type, str, Callable[..., Any] | None], ...]:
-    """Return those of `METHODS` that belong to a model's class, or to kinds of owners by their names."""
+    """Return the entries of `METHODS` for a model's class, and for kinds of owners by their names."""
     wanted = {(kind, name) for kind, some in zip(kinds, names, strict=True) for name in some}
     wanted |= {(model, "forward"), (model, "backward")}
     return tuple((*key, function) for key, function in METHODS.items() if key in wanted)
 
 
 def check_judges(model: Network) -> None:
-    """Raise `Obstacle` unless a model's loss and accuracy, and what its last layer predicts, are built in."""
+    """Raise `Obstacle` unless a model's loss, its accuracy and its last layer's predictions are built in."""
     parts = [(model.loss, LOSS_METHODS), (model.accuracy, ACCURACY_METHODS), (model.layers[-1], LAYER_METHODS)]
     for what, part in (("loss", model.loss), ("accuracy", model.accuracy)):
         if not is_built_in(what, part):
@@ -573,7 +573,7 @@ def check_judges(model: Network) -> None:
 
 
 def _trained(stages: tuple[Stage, ...], trainable: tuple[Any, ...]) -> tuple[bool, ...]:
-    """Return which stages are trained; a layer that was taken out of ``trainable_layers`` is not."""
+    """Return which stages are trained. A layer that was removed from ``trainable_layers`` is not."""
     owners = {id(stage.owner) for stage in stages if stage.kind in PARAMETERS}
     found = {id(layer) for layer in trainable}
     if len(found) < len(trainable):

@@ -1,8 +1,8 @@
-"""Training by several processes, the ranks of an MPI communicator: each takes its rows of every batch.
+"""Training by several processes, the ranks of an MPI communicator. Each takes its rows of every batch.
 
-Gradients are added up over all ranks by one Allreduce a step, and all make the same update. Beside that, ranks tell
-each other where they stand: each exchange says whether a rank has failed, so that none waits for another in vain.
-`Model.train` calls `train`; what it promises is in docs/guide/machines.md.
+One Allreduce per step adds up the gradients of all ranks, and all ranks make the same update. Each exchange also says
+whether a rank has failed, so that no rank waits for another in vain. `Model.train` calls `train`.
+docs/guide/machines.md says what it promises.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from nnx.losses import Loss
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-#: What other ranks than the first get for arguments of `Model.train`, by their places: print_every, progress,
-#: checkpoint and checkpoint_every.
+#: The arguments of `Model.train` that all ranks but the first replace, by index: print_every, progress, checkpoint and
+#: checkpoint_every.
 QUIET = {2: None, 4: False, 10: None, 11: "60s"}
-#: What ranks must have in common beside parameters: numbers that a layer, or the optimizer, changes while it trains.
+#: What ranks must share beside parameters: numbers that a layer or the optimizer changes in training.
 COUNTS = ("seed", "training_forwards", "iterations", "learning_rate", "current_learning_rate")
-#: Bytes of each array that ranks compare, about.
+#: The approximate number of bytes of each array that ranks compare.
 COMPARED = 1 << 20
 
 
 def train(model: Network, call: Callable[..., History], options: tuple[Any, ...], comm: Any) -> History:
-    """Train a model together with the other ranks of a communicator, each of which calls this alike.
+    """Train a model together with the other ranks of a communicator. All ranks make the same call.
 
-    ``call`` is the model's ``_train`` with the samples, yet without its ``options``.
+    ``call`` is the model's ``_train`` with the samples, but without its ``options``.
     """
     ranks = Ranks("Model.train", comm)
     if ranks.size == 1:
@@ -66,19 +66,19 @@ def train(model: Network, call: Callable[..., History], options: tuple[Any, ...]
 
 
 class Ranks:
-    """The processes that train together, as one of them sees them.
+    """The processes that train together, seen from one of them.
 
     Parameters
     ----------
     where : str
-        The method that was called, for messages.
+        The method that the user called, for messages.
     comm : MPI.Intracomm
-        Theirs. They use a copy of it, so what else is sent by it does not come between.
+        Their communicator. They use a copy of it, so that other messages do not interfere.
 
     Attributes
     ----------
     rank, size : int
-        The number of this process, and how many there are.
+        The number of this process, and the number of processes.
     """
 
     def __init__(self, where: str, comm: Any) -> None:
@@ -96,18 +96,18 @@ class Ranks:
         self._in_place = MPI.IN_PLACE
         self.comm: MPI.Intracomm = comm.Dup()
         self.rank, self.size = self.comm.rank, self.comm.size
-        self._is_over = False  # nobody listens any more
-        self._is_broken = False  # this rank has left the others in the midst of an exchange
+        self._is_over = False  # no rank listens any more
+        self._is_broken = False  # this rank has left an exchange half-way
 
-    # What ranks tell each other
+    # Messages between ranks
 
     def agree(self, value: Value) -> list[Value]:
-        """Return what each rank says here, in their order.
+        """Return the values that all ranks pass here, in the order of ranks.
 
         Raises
         ------
         RankError
-            If one has failed.
+            If a rank has failed.
         """
         self._is_broken = True
         found: list[tuple[str | None, Value]] = self.comm.allgather((None, value))
@@ -119,9 +119,9 @@ class Ranks:
         return [each for _, each in found]
 
     def tell(self, error: BaseException) -> None:
-        """Let the others know in their next exchange that this rank has failed, and why.
+        """Tell the others in their next exchange that this rank has failed, and why.
 
-        If it has left an exchange half-way, nobody could hear that: then all processes are ended.
+        If it has left an exchange half-way, no rank could receive that. Then it ends all processes.
         """
         if self._is_over:
             return
@@ -140,23 +140,23 @@ class Ranks:
         self._is_broken = False
 
     def first_says(self, value: Any) -> Any:
-        """Return what rank 0 says here."""
+        """Return the value that rank 0 passes here."""
         return self.agree(value)[0]
 
     # Before the first step
 
     def share_generator(self) -> None:
-        """Put NumPy's global generator in the state of rank 0's: seeds that nobody gave are the same for all."""
+        """Set NumPy's global generator to the state of rank 0's, so that missing seeds are the same for all."""
         np.random.set_state(self.first_says(np.random.get_state() if self.rank == 0 else None))
 
     def own(self, options: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arguments of `Model.train` that are this rank's: only the first prints, and writes checkpoints."""
+        """Return this rank's arguments of `Model.train`: only the first rank prints and writes checkpoints."""
         if self.rank == 0:
             return options
         return tuple(QUIET.get(place, each) for place, each in enumerate(options))
 
     def do_steps(self, job: Job, report: printing.Printer) -> None:
-        """Train together, once all ranks are known to be about to do the same."""
+        """Train together, after a check that all ranks are about to do the same."""
         self._refuse(job.model)
         self._compare(job)
         self._share(job.model)
@@ -167,7 +167,7 @@ class Ranks:
         training.train(job, report)
 
     def _refuse(self, model: Network) -> None:
-        """Refuse what cannot be trained by several processes."""
+        """Refuse what several processes cannot train."""
         where = self._where
         if minimizing.is_minimized(model):
             raise ValueError(f"{where}: comm must not be given for {type(model.optimizer).__name__}.")
@@ -184,7 +184,7 @@ class Ranks:
                 raise TypeError(f"{where}: {name} must be a {kind.__name__} for comm, got {abridged(part)}.")
 
     def _compare(self, job: Job) -> None:
-        """Refuse ranks that are not about to do the same, on all of them."""
+        """Refuse, on all ranks, ranks that are not about to do the same."""
         found = self.agree(_described(job))
         for rank, theirs in enumerate(found[1:], 1):
             for name in found[0] | theirs:
@@ -196,7 +196,7 @@ class Ranks:
                     )
 
     def _share(self, model: Network) -> None:
-        """Give all ranks the parameters of the first, and what its optimizer and its layers know beside."""
+        """Give all ranks the first rank's parameters, and the other state of its optimizer and layers."""
         numbers, arrays = self.first_says(_known(model) if self.rank == 0 else ({}, {}))
         if self.rank == 0:
             return
@@ -213,29 +213,29 @@ class Ranks:
                 setattr(parts[int(number)], attribute, array)
 
     def _ask(self, ask: Callable[[], Array]) -> Array:
-        """Return an order that rank 0 asks the user's function for, which may draw from NumPy's global generator."""
+        """Return an order that rank 0 gets from the user's function. It may draw from NumPy's global generator."""
         order = self.first_says(ask() if self.rank == 0 else None)
         self.share_generator()
         return np.asarray(order)
 
-    # While the run goes on
+    # During the run
 
     def part(self, n: int) -> Part:
-        """Return which rows of a batch of ``n`` are this rank's."""
+        """Return this rank's rows of a batch of ``n``."""
         first, end = n * self.rank // self.size, n * (self.rank + 1) // self.size
         return Part(first, max(end, first + 1), end > first)
 
     def rows_of_step(self, n: int) -> int:
-        """Return how many rows of a batch of ``n`` a rank has, at most."""
+        """Return the most rows of a batch of ``n`` that a rank has."""
         most: int = -(-n // self.size)
         return most
 
     def collecting(self, rule: optimizers.Rule) -> optimizers.Rule:
-        """Return an optimizer's rule as a plan of one rank takes it: all gradients are collected before any update."""
+        """Return an optimizer's rule for a plan of one rank: it collects all gradients before any update."""
         return rule if rule.clip_norm else rule._replace(clip_norm=math.inf)
 
     def agree_on_callbacks(self, job: Job) -> None:
-        """End the job for all ranks if a callback of one has ended it; refuse callbacks that disagree."""
+        """End the job on all ranks if a callback of one rank ended it. Refuse callbacks that disagree."""
         assert job.callbacks is not None
         rate = getattr(job.model.optimizer, "learning_rate", None)
         found = self.agree((job.callbacks.stopped, rate if isinstance(rate, int | float) else None))
@@ -250,7 +250,7 @@ class Ranks:
                 )
 
     def end(self, model: Network) -> None:
-        """Wait until all are through, and make sure that they have come to the same parameters."""
+        """Wait until all ranks are done, and check that they have the same parameters."""
         values = [values for layer in model.trainable_layers for values in optimizers._parameters(self._where, layer)]
         with np.errstate(all="ignore"):
             found = self.agree([float(each.sum()).hex() for each in values])
@@ -264,9 +264,10 @@ class Ranks:
     # Layer by layer
 
     def judged(self, part: Part, judge: Any, calculate: Callable[[], Any]) -> tuple[Any, float]:
-        """Return what a loss or an accuracy makes of the whole batch, and this rank's share of the batch's weight.
+        """Return a loss or an accuracy over the whole batch, and this rank's share of the batch's weight.
 
-        ``calculate`` computes it of this rank's rows. A loss's penalty, which comes with it, is the same on all ranks.
+        ``calculate`` computes it over this rank's rows. A loss also returns its penalty, which is the same on all
+        ranks.
         """
         before = judge.accumulated_sum, judge.accumulated_count
         judge.accumulated_sum, judge.accumulated_count = 0.0, 0
@@ -281,7 +282,7 @@ class Ranks:
         return ((mean, result[1]) if isinstance(result, tuple) else mean), share
 
     def add_up_gradients(self, part: Part, model: Network, share: float) -> None:
-        """Give all trained layers the gradients of the whole batch, of which this rank has computed its share."""
+        """Give all trained layers the gradients of the whole batch. This rank has computed its share of them."""
         where = self._where
         places = [
             (layer, i, optimizers._gradient(where, layer, optimizers.GRADIENTS[i], values))
@@ -293,7 +294,7 @@ class Ranks:
         vector = np.concatenate([gradient.reshape(-1) for _, _, gradient in places])
         with np.errstate(all="ignore"):
             vector *= vector.dtype.type(share)
-        if not part.counts:  # there, infinity would not be 0
+        if not part.counts:  # 0 · infinity would not be 0
             vector[...] = 0
         self.agree(None)
         self.add_up(vector)
@@ -304,7 +305,7 @@ class Ranks:
 
 
 def _described(job: Job) -> dict[str, Any]:
-    """Return what all ranks must have in common, by the names of arguments where it is one."""
+    """Return what all ranks must share, by name; arguments have their own names."""
     model = job.model
     parts = {"loss": model.loss, "optimizer": model.optimizer, "accuracy": model.accuracy}
     named = {f"layer {number}": layer for number, layer in enumerate(model.layers)} | parts
@@ -326,7 +327,7 @@ def _described(job: Job) -> dict[str, Any]:
 
 
 def _is_told(part: Any) -> bool:
-    """Return whether an object's representation says all that it was made of, and nothing of this process."""
+    """Return whether an object's representation tells all its arguments, and nothing about this process."""
     return any(is_built_in(role, part) for role in ("layer", "loss", "optimizer", "accuracy"))
 
 
@@ -335,7 +336,7 @@ def _is_in(layer: Any, model: Network) -> bool:
 
 
 def _arrays(job: Job) -> dict[str, Array | None]:
-    """Return all that is trained and validated on, by the names of arguments."""
+    """Return the arrays for training and validation, by the names of arguments."""
     held_out = job.held_out or Data(*[np.empty(0)] * 3)
     return {
         "X": job.data.X,
@@ -348,7 +349,7 @@ def _arrays(job: Job) -> dict[str, Array | None]:
 
 
 def _mark(array: Array | None) -> str:
-    """Return shape and dtype of an array, and a checksum: of some of its rows if it is large."""
+    """Return shape and dtype of an array, and a checksum. For a large array, it covers only some rows."""
     if array is None:
         return "none"
     rows = array[:: max(1, array.nbytes // COMPARED)]
@@ -360,7 +361,7 @@ def _parts(model: Network) -> list[Any]:
 
 
 def _known(model: Network) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return the numbers and arrays that training goes on from: of the optimizer (0), and of all layers (1, ...)."""
+    """Return the numbers and arrays that training starts from: of the optimizer (0), and of all layers (1, ...)."""
     numbers: dict[str, Any] = {}
     arrays: dict[str, Array] = {}
     for number, part in enumerate(_parts(model)):

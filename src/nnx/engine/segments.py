@@ -1,10 +1,11 @@
-"""Segments: in a model with parts of the user's own, the built-in layers on either side of those run compiled.
+"""Segments: in a model with custom parts, the built-in layers before and after them run compiled.
 
-A step is the book path's (`layerwise.py`), in the same order: forward, loss, accuracy, backward, updates. But a run of
-built-in layers takes one compiled call for each of these, not one a layer. `training.py` asks here after `plan.py`.
+A step does the same as on the eager path (`layerwise.py`), in the same order: forward, loss, accuracy, backward,
+updates. But adjacent built-in layers take one compiled call for each of these, instead of one per layer. `training.py`
+asks this module after `plan.py`.
 
-A segment runs on one thread. What the user's code does between its calls counts at the next one: parameters are bound
-anew each time, and a model whose layers or methods have changed is cut anew, or goes on along the book path.
+A segment runs on one thread. Changes that the user's code makes between calls count at the next call. Each call binds
+the parameters anew. If layers or methods of the model have changed, it is cut anew, or continues on the eager path.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from nnx.member_layers import mean_of_members
 from nnx.optimizers import Optimizer, updates_as_built_in
 from nnx.residual import members_of
 
-#: What an optimizer changes itself.
+#: The attributes that an optimizer changes itself.
 RUNNING = ("iterations", "current_learning_rate")
 FORWARD, BACKWARD = "Layer_Dense.forward", "Layer_Dense.backward"
 
 
 def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -> bool:
-    """Train for some epochs; False, with nothing done, if no layers of the model can run compiled."""
+    """Train for some epochs. If no layer of the model can run compiled, do nothing and return False."""
     try:
         way = Segmented(job)
     except program.Obstacle:
@@ -48,9 +49,9 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -
 
 
 def forward(model: Network, X: Array) -> Any:
-    """Return what a model makes of samples without training, with built-in layers that follow each other compiled.
+    """Return a model's outputs for samples. Built-in layers that follow each other run compiled.
 
-    Of members, the mean.
+    With members, return their mean.
     """
     n_members = members_of(model.layers)
     if n_members > 1:
@@ -84,7 +85,7 @@ class Methods:
         return self.forward(inputs, False)
 
     def backward(self, dvalues: Any, is_combined: bool) -> Any:
-        """Return the gradient by the inputs; ``is_combined``: ``dvalues`` is that by the last layer's inputs."""
+        """Return the gradient by the inputs. If ``is_combined``, ``dvalues`` is the one by the last layer's inputs."""
         for layer in reversed(self.layers[:-1] if is_combined else self.layers):
             layer.backward(dvalues)
             dvalues = layer.dinputs
@@ -105,17 +106,18 @@ class Compiled(Methods):
             self.dtype, stages, None, False, guards, bfloat16
         )
         self.updating = partial(self.native.update)
-        #: Whose each stage is.
+        #: The owner of each stage.
         self.owners = tuple(stage.owner for stage in stages)
-        #: Which of them are trained.
+        #: Which stages are trained.
         self.trained: tuple[bool, ...] = ()
-        #: Of the latest forward: the inputs, and whether it ran compiled.
+        #: The inputs of the latest forward, and whether it ran compiled.
         self.inputs: Any = None
         self.ran = False
-        #: What predicts, once it is asked for.
+        #: The compiled object that predicts, made at its first use.
         self.inference: Any = None
         self.chain = (self.dtype, stages, guards, _kernels)
-        #: What comes back, while that is left to the update; and whether it is by the inputs of the last layer.
+        #: The gradient of the output, if the update still has to take it back, and whether it is by the inputs of the
+        #: last layer.
         self.dvalues: Any = None
         self.is_combined = False
 
@@ -131,7 +133,7 @@ class Compiled(Methods):
         return output
 
     def forward_compiled(self, inputs: Any, rows: int, limits_norm: bool, stores: bool) -> Any:
-        """Return the output; ``rows`` are those of a step, at most. Layers that have changed run by their methods."""
+        """Return the output. ``rows`` is the most rows of a step. Layers that have changed run by their methods."""
         self.inputs = inputs = check.rows(FORWARD, "inputs", inputs, self.n_in, self.dtype)
         self.dvalues = output = None
         if len(inputs):
@@ -143,7 +145,7 @@ class Compiled(Methods):
         return output
 
     def backward_compiled(self, dvalues: Any, is_combined: bool, updates: bool) -> Any:
-        """Return the gradient by the inputs; a model's first segment that ``updates`` later goes back then, too."""
+        """Return the gradient by the inputs. A model's first segment that ``updates`` does this at the update."""
         if not self.ran:
             return self.backward(dvalues, is_combined)
         dvalues = check.rows(BACKWARD, "dvalues", dvalues, self.n_out, self.dtype, len(self.inputs))
@@ -164,7 +166,7 @@ class Compiled(Methods):
         self.native.publish(self.owners)
 
     def make_ready(self, rule: optimizers.Rule, rate: float, iterations: int, where: str) -> bool:
-        """Make ready for ``native.update()``; if that cannot be, give layers the gradients of what is trained."""
+        """Prepare ``native.update()``. If it cannot run, give trained layers their gradients."""
         arguments = (rule, rate, iterations, optimizers._state, where)
         if self.native.make_ready(self.owners, self.trained, self.dvalues, self.is_combined, *arguments):
             return True
@@ -174,11 +176,11 @@ class Compiled(Methods):
         return False
 
     def trained_layers(self) -> list[Any]:
-        """Return those of the layers that are trained."""
+        """Return the trained layers."""
         return [layer for layer, trained in zip(self.owners, self.trained, strict=True) if trained]
 
     def set_outputs(self) -> None:
-        """Do the forward once more, by the layers' methods."""
+        """Repeat the forward, by the layers' methods."""
         if self.ran:
             for layer in walk(self.layers):
                 if hasattr(layer, "training_forwards"):
@@ -188,27 +190,27 @@ class Compiled(Methods):
 
 
 class Segmented(layerwise.Way):
-    """A step through a model in pieces, some of which run compiled.
+    """Runs the steps of a model in pieces. Some pieces run compiled.
 
     Raises
     ------
     Obstacle
-        If none does.
+        If no piece does.
     """
 
     def __init__(self, job: Job) -> None:
         super().__init__(job.model)
         self.rows, self.bfloat16 = job.rows, job.precision == "bfloat16"
-        #: None once the model has changed so that it takes the book path.
+        #: None after the model has changed so that it takes the eager path.
         self.pieces: list[Methods] | None = _cut(job.model, self.bfloat16)
         self.segments = _compiled(self.pieces)
         self.stores = False
-        #: Those whose layers know whether they are trained: what ``trainable_layers`` held then.
+        #: The elements of ``trainable_layers`` when segments last learnt which of their layers are trained.
         self.trainable: list[Any] | None = None
         self.rule: optimizers.Rule | None = None
-        self.settings: list[Any] = []  # of which that was made
-        self.outside: list[Any] = []  # those that are in no segment
-        self.all_once = False  # whether each of those is there once
+        self.settings: list[Any] = []  # that it was made from
+        self.outside: list[Any] = []  # layers that are in no segment
+        self.all_once = False  # whether each of these layers occurs once
 
     def forward(self, X: Array, keeps: bool) -> Any:
         """Return the model's output for a batch."""
@@ -234,7 +236,7 @@ class Segmented(layerwise.Way):
             segment.set_outputs()
 
     def backward(self, output: Any, y: Any, **weighing: Array) -> None:
-        """Take the gradient back; compute those of parameters as well where the updates are not compiled."""
+        """Take the gradient back. If updates are not compiled, also compute the gradients of parameters."""
         self.updates_compiled = False
         if self.pieces is None:
             super().backward(output, y, **weighing)
@@ -280,7 +282,7 @@ class Segmented(layerwise.Way):
         return calls
 
     def release(self) -> None:
-        """Let go of all arrays, and of memory that is too much to keep."""
+        """Release all arrays, and memory that is too much to keep."""
         for segment in self.segments:
             segment.inputs = segment.dvalues = None
             segment.native.drop()
@@ -296,7 +298,7 @@ class Segmented(layerwise.Way):
         self.segments = _compiled(self.pieces or [])
 
     def _rule(self, optimizer: Any, where: str) -> optimizers.Rule:
-        """Return an optimizer's rule; that of the last step, if all settings are the same objects as then."""
+        """Return an optimizer's rule. It is that of the last step, if all settings are the same objects as then."""
         own = vars(optimizer)
         settings = [optimizer, *[own[name] for name in own if name not in RUNNING]]
         known = self.settings
@@ -304,12 +306,12 @@ class Segmented(layerwise.Way):
             assert self.rule is not None
             return self.rule
         rule: optimizers.Rule = optimizer._rule(where)
-        if is_built_in("optimizer", optimizer):  # others may make it of whatever they like
+        if is_built_in("optimizer", optimizer):  # other classes may make it from anything
             self.rule, self.settings = rule, settings
         return rule
 
     def _mark_trained(self) -> None:
-        """Let segments know which of their layers are trained."""
+        """Tell segments which of their layers are trained."""
         trainable, known = self.model.trainable_layers, self.trainable
         if known is not None and len(known) == len(trainable) and all(map(operator.is_, known, trainable)):
             return
@@ -322,7 +324,7 @@ class Segmented(layerwise.Way):
         self.all_once = len(set(map(id, trainable))) == len(trainable)
 
     def _may_update(self) -> bool:
-        """Return whether segments may update their parameters: nobody's own method has to be called for that."""
+        """Return whether segments may update their parameters: no custom method has to be called for it."""
         optimizer = self.model.optimizer
         if not self.all_once or not updates_compiled(optimizer):
             return False
@@ -333,7 +335,7 @@ class Segmented(layerwise.Way):
 
 
 def updates_compiled(optimizer: Any) -> bool:
-    """Return whether segments can do what an optimizer does: no method of an update has another in its place."""
+    """Return whether segments can do an optimizer's updates: none of its methods was replaced."""
     return (
         updates_as_built_in(optimizer)
         and type(optimizer).pre_update_params is Optimizer.pre_update_params
@@ -342,7 +344,7 @@ def updates_compiled(optimizer: Any) -> bool:
 
 
 def _cut(model: Network, bfloat16: bool | None) -> list[Methods]:
-    """Return a model's pieces: those of the last time, if nothing has changed since; None: for any products."""
+    """Return a model's pieces: the previous ones, if nothing has changed since. None stands for any products."""
     if not hasattr(_kernels.backend, "Segment"):
         raise program.Obstacle(f"the backend {_kernels.name} has no segments")
     kept: tuple[list[Methods], bool] | None = model._segments
@@ -373,7 +375,7 @@ def _compiled(pieces: list[Methods]) -> list[Compiled]:
 
 
 def explain(model: Network, bfloat16: bool) -> str:
-    """Return in which segments a model trains, one sentence without its stop; "" if it has none."""
+    """Return text about the segments of a model, one sentence without its full stop; "" if there are none."""
     if not hasattr(_kernels.backend, "Segment"):
         return ""
     try:
@@ -392,14 +394,14 @@ def explain(model: Network, bfloat16: bool) -> str:
 
 
 def _named(piece: program.Piece) -> str:
-    """Return which layers these are, and how they run."""
+    """Return text that names these layers and says how they run."""
     last = piece.first + len(piece.layers) - 1
     numbers = f"layer {piece.first}" if last == piece.first else f"layers {piece.first} to {last}"
     return f"{numbers} compiled" if piece.stages else f"{numbers} ({type(piece.layers[0]).__name__}) by its own methods"
 
 
 def _compiles_updates(model: Network, pieces: tuple[program.Piece, ...]) -> bool:
-    """Return whether a built-in optimizer's updates are compiled: not if a norm is of gradients elsewhere too."""
+    """Return whether a built-in optimizer's updates are compiled. They are not if a norm needs other gradients, too."""
     if model.optimizer.clip_norm is None:
         return True
     compiled = [piece for piece in pieces if piece.stages]

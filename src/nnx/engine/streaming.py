@@ -1,8 +1,8 @@
-"""Training on `Blocks`: a thread reads windows of rows ahead, and each is trained on as a plan, or in the other ways.
+"""Training on `Blocks`: a thread reads windows of rows ahead, and each window trains as a plan, or in the other ways.
 
-A window is a number of whole batches. Its steps are those of a run that goes on within an epoch: its rows stand behind
-one batch that is not trained on, as that has been done, and the epoch's sums go from window to window. So steps,
-figures and counts are those of the same rows in memory.
+A window holds several whole batches. Its steps are those of a run that continues within an epoch. In memory, its rows
+come after one batch that is already done, and the epoch's sums go from window to window. So steps, figures and counts
+are the same as for the same rows in memory.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from nnx.engine.job import Data, EndEpoch, Job, Keep
 from nnx.layers import walk
 from nnx.lbfgs import Optimizer_LBFGS
 
-#: Bytes of a window, about, where nobody says how many rows it has; and what a row takes beside X and y in a run:
-#: labels, what the accuracy compares, orders.
+#: The approximate bytes of a window, if the user does not give its rows. The bytes of a row in a run beside X and y:
+#: labels, targets of the accuracy, orders.
 WINDOW_BYTES, BESIDE = 1 << 24, 40
-#: Bytes of samples that are cast and checked at a time, about.
+#: The approximate bytes of samples that are cast and checked at a time.
 CAST_BYTES = 1 << 20
-#: Windows in memory: one is trained on, one is read.
+#: The windows in memory: one trains, and one is read.
 WINDOWS = 2
-#: The part of memory from which on a ``numpy.memmap`` is read block by block without being asked to.
+#: The fraction of memory from which on a ``numpy.memmap`` is read block by block by default.
 LARGE = 0.5
-#: Rows of a source that does not know how many it has; no run has as many.
+#: The rows of a source of unknown length. No run has as many.
 UNKNOWN = 1 << 50
-#: Seconds between two looks whether Ctrl-C has come, while nothing is there to train on.
+#: The seconds between two checks for Ctrl-C while the run waits for rows.
 LOOK_SECONDS = 0.05
 
 
-# What `Model.train` was given
+# The arguments of `Model.train`
 
 
 def stream_of(where: str, model: Network, X: Any, y: Any, sample_weight: Any, batch_size: int | None) -> Stream | None:
-    """Return what reads samples block by block; None for those that are in memory, or belong there."""
+    """Return the stream that reads samples block by block; None for samples that are, or belong, in memory."""
     blocks = _blocks_of(where, model, X, y, sample_weight, batch_size)
     if blocks is None:
         return None
@@ -81,7 +81,7 @@ def _refuse_beside(where: str, y: Any, sample_weight: Any) -> None:
 
 
 def _is_large_map(model: Network, X: Any) -> bool:
-    """Return whether an array in a file would take too much of the memory, as the network takes it."""
+    """Return whether an array in a file, cast for the network, would take too much memory."""
     if not isinstance(X, np.memmap):
         return False
     widest = max(X.dtype.itemsize, 4)
@@ -89,29 +89,29 @@ def _is_large_map(model: Network, X: Any) -> bool:
 
 
 class Stream:
-    """Blocks on which a model is to be trained, all of it checked.
+    """Blocks that a model trains on, completely checked.
 
     Attributes
     ----------
     first : Data
-        The first rows, checked as all others will be.
+        The first rows, with the same checks as all others.
     n_rows : int
-        `UNKNOWN` for one epoch of an iterator that does not tell.
+        `UNKNOWN` for one epoch of an iterator of unknown length.
     """
 
     def __init__(self, where: str, model: Network, blocks: Blocks, batch_size: int | None) -> None:
         if batch_size is None:
             raise ValueError(f"{where}: batch_size must be given where X is read block by block, got None.")
         self._where, self._model, self._blocks, self.batch = where, model, blocks, batch_size
-        #: What is printed before the training, where nobody has asked for blocks.
+        #: The text that is printed before the training, if the user did not ask for blocks.
         self.notice = ""
 
     def check_arguments(
         self, order: random.Order, check_finite: bool, class_weight: Any, validation_split: Any, is_alone: bool
     ) -> None:
-        """Refuse what needs all rows at once, and learn from the first rows what all must be like.
+        """Refuse arguments that need all rows at once, and set up the checks of rows from the first ones.
 
-        ``is_alone``: the model is not trained together with others.
+        ``is_alone`` says that the model does not train together with others.
         """
         where, model = self._where, self._model
         given = {
@@ -141,7 +141,7 @@ class Stream:
         self.rows_at_a_time = max(1, CAST_BYTES // _row_bytes(first.X))
 
     def begin(self, job: Job, goes_on: bool) -> None:
-        """Tell a job how many rows and steps there are; ``goes_on``: it writes or reads checkpoints."""
+        """Tell a job the numbers of rows and steps. ``goes_on`` says that it writes or reads checkpoints."""
         if (job.epochs > 1 or goes_on) and not self._blocks.can_be_read_again:
             name, value = ("checkpoint", "one") if job.epochs == 1 else ("epochs", job.epochs)
             needed = "1" if name == "epochs" else "None"
@@ -156,9 +156,9 @@ class Stream:
         job.marks = {"blocks": self._blocks.fingerprint(self.window_rows)}
 
     def targets(self) -> Array:
-        """Return what the accuracy learns from: all targets, or what has their deviation, or those of the first rows.
+        """Return the targets that prepare the accuracy: all, an object with their deviation, or the first ones.
 
-        The last, where targets cannot be read alone.
+        It is the last of these if targets cannot be read alone.
         """
         found = self._blocks.targets()
         return self.first.y_accuracy if found is None else found
@@ -171,10 +171,10 @@ class Stream:
             weighing(self._model, self._where, "", data._replace(weights=np.ones(len(data.X))))
         return data
 
-    # In the thread that reads
+    # In the reading thread
 
     def new_buffer(self) -> Buffer:
-        """Return memory for a window, behind a batch."""
+        """Return memory for a window, after one batch."""
         n = self.batch + min(self.window_rows, self.n_rows)
         made: dict[int, Array] = {}
         for each in self._columns:
@@ -184,7 +184,7 @@ class Stream:
         return Buffer(X, y, y_accuracy, np.ones(n) if self._is_weighted else None)
 
     def pieces(self, order: Array | None, skip: int) -> Iterator[Data]:
-        """Yield checked rows, few at a time."""
+        """Yield checked rows, a few at a time."""
         for piece in self._blocks.pieces(order, skip):
             n = len(piece.X)
             if n and piece.weights is None is self._is_weighted:
@@ -195,7 +195,7 @@ class Stream:
                 yield self._checks.data(piece.rows(start, min(start + self.rows_at_a_time, n)))
 
     def block_order(self, order: random.Order, epoch: int) -> Array | None:
-        """Return the order of the blocks in an epoch; None for that in which they come."""
+        """Return the order of the blocks in an epoch; None for their own order."""
         sizes = self._blocks.sizes
         return None if sizes is None or not order.shuffles else order.of_blocks(epoch, len(sizes))
 
@@ -205,7 +205,7 @@ class Stream:
 
 
 class Buffer(NamedTuple):
-    """Memory for a window's rows, behind those of one batch."""
+    """Memory for a window's rows, after those of one batch."""
 
     X: Array
     y: Array
@@ -213,7 +213,7 @@ class Buffer(NamedTuple):
     weights: Array | None
 
     def write(self, at: int, data: Data) -> None:
-        """Copy rows to this place."""
+        """Copy rows to this index."""
         rows = slice(at, at + len(data.X))
         self.X[rows], self.y[rows] = data.X, data.y
         if self.y_accuracy is not self.y:
@@ -226,13 +226,13 @@ class Buffer(NamedTuple):
         return Data(*self).rows(slice(start, stop))
 
     def repeat_batch(self, batch: int, n: int) -> None:
-        """Write rows of the window in front of it, so that nothing there is invalid."""
+        """Fill the batch before the window with rows of the window, so that no row is invalid."""
         for array in {id(each): each for each in self if each is not None}.values():
             array[:batch] = array[batch + np.arange(batch) % n]
 
 
 class Window(NamedTuple):
-    """Rows that have been read, and where they belong."""
+    """Rows that were read, and their position."""
 
     epoch: int  # from 0
     first_row: int  # of the epoch
@@ -247,7 +247,7 @@ def _row_bytes(array: Array) -> int:
 
 
 class Reader:
-    """A thread that reads windows ahead, from a step of a run on, until it ends."""
+    """A thread that reads windows ahead, from one step of a run until its end."""
 
     def __init__(self, stream: Stream, job: Job) -> None:
         self._stream, self._order, self._epochs = stream, job.order, job.epochs
@@ -269,7 +269,7 @@ class Reader:
         self._thread.join()
 
     def next(self, interrupt: Interrupt) -> Window:
-        """Return the next window, or raise what reading it has raised; Ctrl-C takes effect meanwhile."""
+        """Return the next window, or raise the reader's error. Ctrl-C takes effect meanwhile."""
         while True:
             try:
                 found = self._read.get(timeout=LOOK_SECONDS)
@@ -281,7 +281,7 @@ class Reader:
             return found
 
     def give_back(self, window: Window) -> None:
-        """Let a window's memory be used for another."""
+        """Release a window's memory for another window."""
         self._free.put(window.buffer)
 
     # In the thread
@@ -307,9 +307,9 @@ class Reader:
         return buffer
 
     def _windows(self, epoch: int) -> Iterator[Window]:
-        """Yield an epoch's windows: full ones but for the last."""
+        """Yield an epoch's windows. All but the last are full."""
         stream = self._stream
-        done, at = self._first_row, 0  # rows of the epoch before this window, and rows of this
+        done, at = self._first_row, 0  # rows of the epoch before this window, and in it
         buffer: Buffer | None = None
         for piece in stream.pieces(stream.block_order(self._order, epoch + 1), done):
             start = 0
@@ -350,16 +350,16 @@ class Reader:
 
 
 class _StoppedError(Exception):
-    """The run has ended: nothing more is to be read."""
+    """The run has ended, so the reader stops."""
 
 
-# A window as a job of its own
+# A window as a separate job
 
 
 class WindowJob(Job):
     """The steps of one window, as a run of one epoch that may have begun before it.
 
-    Its step numbers count from the batch in front of the window, if it has one.
+    Its step numbers count from the batch before the window, if there is one.
     """
 
     def __init__(self, job: Job, window: Window, done: int) -> None:
@@ -373,7 +373,7 @@ class WindowJob(Job):
         super().__init__(job.model, data, None, 1, stream.batch, order, job.threads, job.stops, job.precision, history)
         self.epoch, self.is_last = window.epoch, window.is_last
         self.n_rows = window.first_row + window.n  # of the epoch, so far
-        #: Steps of the epoch before its first one here, and of the run.
+        #: Steps of the epoch before the window's first one, and of the run.
         self.before = first_step - goes_on
         self.run_before = window.epoch * job.n_batches + self.before
         self.n_batches_of_run = job.n_batches
@@ -383,23 +383,23 @@ class WindowJob(Job):
         self.ends_run = window.is_last and window.epoch == job.epochs - 1
 
     def counted(self, done: int) -> tuple[int, int]:
-        """Return a step's number in the run, and how many steps an epoch of it has."""
+        """Return a step's number in the run, and the number of steps of its epochs."""
         return self.run_before + done, self.n_batches_of_run
 
     def is_kept(self, done: int) -> bool:
-        """Return whether nobody needs to look at the parameters after these steps: others follow, or it was done."""
+        """Return whether parameters need no check after these steps: other steps follow, or it was done."""
         return not self.ends_run
 
 
 class WindowOrder(random.Order):
-    """The order of a window's rows, given."""
+    """The given order of a window's rows."""
 
     def __init__(self, order: Array | None) -> None:
         super().__init__("Model.train", order is not None, None)
         self._given = order
 
     def take_seed(self) -> None:
-        """Do nothing: the run has one."""
+        """Do nothing: the run has a seed."""
 
     def draw_some(self, epoch: int, n_epochs: int, n_samples: int) -> Array:
         """Return the order, as a row."""
@@ -408,14 +408,14 @@ class WindowOrder(random.Order):
 
 
 class WindowHistory:
-    """What records a window's steps in the history of the run, and its epoch if that ends with it."""
+    """Records a window's steps in the history of the run, and the epoch if it ends with the window."""
 
     def __init__(self, job: Job, window: WindowJob) -> None:
         self._history, self._window = job.history, window
         self.is_regression = job.history.is_regression
         #: Figures of the epoch that has ended.
         self.ends: Array = np.empty((5, 0))
-        #: Whether the line of an epoch is due that has not ended yet.
+        #: Whether the next line belongs to an epoch that has not ended yet.
         self.is_within = False
 
     def adding(self, steps: Array, ends: Array) -> Any:
@@ -439,18 +439,18 @@ class WindowHistory:
             self._history.add_epoch(*figures)
 
     def lacks_epoch(self, n_batches: int) -> bool:
-        """Return whether the last step has ended an epoch that is not recorded."""
+        """Return whether the last step ended an epoch that is not recorded."""
         window = self._window
         n_steps = window.counted(window.n_batches)[0]
         return window.is_last and len(self._history) == n_steps and self._history.n_epochs <= window.epoch
 
     def fold(self) -> None:
-        """Make the history ready for single steps."""
+        """Prepare the history for single steps."""
         self._history.fold()
 
 
 class WindowReport:
-    """Prints a window's steps as those of the run."""
+    """Prints a window's steps as steps of the run."""
 
     def __init__(self, report: printing.Printer, window: WindowJob, history: Any) -> None:
         self._report, self._window, self._history = report, window, history
@@ -462,7 +462,7 @@ class WindowReport:
         self._report.begin(self._window.epoch)
 
     def line(self, text: str) -> None:
-        """Print a line, but not that of an epoch which has not ended."""
+        """Print a line, unless it belongs to an epoch that has not ended."""
         if not self._history.is_within:
             self._report.line(text)
         self._history.is_within = False
@@ -495,7 +495,7 @@ def train(job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep) -
 def _train_on_windows(
     reader: Reader, job: Job, report: printing.Printer, end_epoch: EndEpoch, keep: Keep, interrupt: Interrupt
 ) -> int:
-    """Do all steps; return how many are done."""
+    """Do all steps. Return the number of steps done."""
     done = job.done
     try:
         while done < job.n_steps:
@@ -514,7 +514,7 @@ def _train_on_windows(
 
 
 def _train_on(window: Window, job: Job, report: printing.Printer, keep: Keep, done: int, interrupt: Interrupt) -> int:
-    """Do a window's steps behind ``done`` of the run; return how many of the run are done."""
+    """Do a window's steps after ``done`` steps of the run. Return the number of steps of the run done."""
     if window.is_last and job.n_rows >= UNKNOWN:
         job.n_rows = window.first_row + window.n
         job.n_batches = -(-job.n_rows // job.stream.batch)
@@ -523,7 +523,7 @@ def _train_on(window: Window, job: Job, report: printing.Printer, keep: Keep, do
     end = part.run_before + part.n_batches
 
     def keep_part(done: int, sums: Callable[[], Any], now: bool = False, checked: bool = False) -> None:
-        """Do what is due between two steps, but for the window's last: whoever has called does that."""
+        """Do the work between two steps. After the window's last step, the caller does it."""
         at = part.run_before + done
         if at == end:
             job.sums = sums()
@@ -536,7 +536,7 @@ def _train_on(window: Window, job: Job, report: printing.Printer, keep: Keep, do
             raise
 
     def end_part(interrupt: Interrupt, add_up: Any = None) -> None:
-        """Do nothing: an epoch's end is the run's to deal with."""
+        """Do nothing: the run itself deals with the end of an epoch."""
 
     shown: Any = WindowReport(report, part, part.history)
     if not plan.train(part, shown, end_part, keep_part) and not segments.train(part, shown, end_part, keep_part):
@@ -545,7 +545,7 @@ def _train_on(window: Window, job: Job, report: printing.Printer, keep: Keep, do
 
 
 def _detach(model: Network) -> None:
-    """Copy what the model's layers keep of the last batch, if it lies in a window's memory."""
+    """Copy the arrays that layers keep of the last batch, if they lie in a window's memory."""
     copies: dict[int, Array] = {}
     for layer in (model.input_layer, *walk(model.layers)):
         own = getattr(layer, "__dict__", {})

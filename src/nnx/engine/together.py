@@ -1,7 +1,7 @@
-"""Models of one shape that train together, one in each lane of a vector: which of them do, and their steps.
+"""Models of one shape that train together, one in each lane of a vector: the choice of the models, and their steps.
 
-`nnx.train_many` calls it. Each model has a plan, bound and prepared as it would be alone; a compiled call does the
-steps of all of them. A run's last step, which stores what layers keep, is left to its own plan.
+`nnx.train_many` calls it. Each model has a plan, bound and prepared as it would be alone. A compiled call does the
+steps of all of them. Each run's own plan does its last step, which stores the layers' attributes.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from nnx._base.network import Network
 from nnx.engine import plan, program
 from nnx.engine.job import Job
 
-#: What runs must have in common to train together.
+#: What runs must share to train together.
 Shape = tuple[Any, ...]
-#: Keywords of `Model.train` that may be given: all others must be as they are without.
+#: The keywords of `Model.train` that may be set. All others must have their defaults.
 KEYWORDS = ("epochs", "batch_size", "print_every", "shuffle", "seed", "check_finite", "threads", "on_nonfinite")
-#: The part of the lanes that models must take, at least: an empty one costs as much as the others.
+#: The smallest fraction of the lanes that models must take. An empty lane costs as much as the others.
 MIN_SHARE = 0.75
-#: Weights of a model, at most. Rows of a batch, at most, of models that have batched-lane kernels when alone.
+#: The most weights of a model. The most rows of a batch, for models that have batched-lane kernels when alone.
 MAX_WEIGHTS, MAX_ROWS = 600, 64
-#: Steps of a run, at least: to begin and to end one in a group takes 0.15 ms more than alone.
+#: The fewest steps of a run: its start and end take 0.15 ms more in a group than alone.
 MIN_STEPS = 500
 
 
 def shape_of(model: Network, X: Any, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Shape | None:
-    """Return what runs must have in common to train together, all of them checked; None for one that trains alone.
+    """Return what a run must share with others to train together, checked; None for a run that trains alone.
 
     ``given`` and ``defaults`` are keywords of `Model.train`.
     """
@@ -66,7 +66,7 @@ def _is_dense(stage: program.Stage) -> bool:
 
 
 def _pays(made: program.Program, epochs: int, batch: int, rows: int) -> bool:
-    """Return whether such models train faster together, as many as there are lanes."""
+    """Return whether such models train faster together, with one in each lane."""
     dense = [stage for stage in made.stages if _is_dense(stage)]
     if sum(stage.n_in * stage.n_out for stage in dense) > MAX_WEIGHTS or epochs * -(-rows // batch) < MIN_STEPS:
         return False
@@ -75,7 +75,7 @@ def _pays(made: program.Program, epochs: int, batch: int, rows: int) -> bool:
 
 
 def groups_of(shapes: Sequence[Shape | None]) -> list[list[int]]:
-    """Return which runs train together, by their shapes: as many as there are lanes, and single runs."""
+    """Return which runs train together, by their shapes: groups of as many as there are lanes, and single runs."""
     backend: Any = _kernels.backend
     found: dict[Any, list[int]] = {}
     for number, shape in enumerate(shapes):
@@ -91,10 +91,9 @@ def groups_of(shapes: Sequence[Shape | None]) -> list[list[int]]:
 
 
 def train(jobs: Sequence[Job]) -> tuple[int, Exception] | None:
-    """Do the steps of runs of one shape, but for the last one of each; the jobs say how far they have come.
+    """Do the steps of runs of one shape, except the last step of each. The jobs note the progress.
 
-    Where they do not fit together, nothing is done, and each can train alone. Returns which of them has failed, and the
-    error.
+    If they do not fit together, it does nothing, and each can train alone. It returns which run failed, and the error.
     """
     runs: list[plan.Run] = []
     with Interrupt() as interrupt:

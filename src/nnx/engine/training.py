@@ -1,4 +1,4 @@
-"""Training and evaluation: as a plan where there is one for the model, else in segments, else layer by layer.
+"""Training and evaluation: as a plan if the model has one, else in segments, else layer by layer.
 
 `Model` calls it and documents the arguments.
 """
@@ -16,7 +16,7 @@ from nnx.engine.job import AddUp, Data, Job
 
 
 def train(job: Job, report: printing.Printer) -> None:
-    """Train for some epochs; record and report each step and epoch, and call the callbacks."""
+    """Train for some epochs. Record and report each step and epoch, and call the callbacks."""
     callbacks = job.callbacks
 
     def validate(interrupt: Interrupt, add_up: AddUp | None = None) -> None:
@@ -55,7 +55,7 @@ def train(job: Job, report: printing.Printer) -> None:
             minimizing.check_kind(job)
             if job.ranks is not None:
                 job.ranks.agree_on_callbacks(job)
-        tell(job.stopped if callbacks is None else callbacks.stopped)  # at once, or before it went on
+        tell(job.stopped if callbacks is None else callbacks.stopped)  # at once, or before it continued
         if job.lacks_validation():
             with Interrupt() as interrupt:
                 validate(interrupt)
@@ -73,7 +73,7 @@ def train(job: Job, report: printing.Printer) -> None:
         ):
             layerwise.train(job, report, end_epoch, keep)
         if callbacks is not None:
-            with Interrupt():  # what is put back is put back whole
+            with Interrupt():  # parameters are restored as a whole
                 callbacks.end()
     finally:
         if callbacks is not None:
@@ -81,7 +81,7 @@ def train(job: Job, report: printing.Printer) -> None:
 
 
 def explain(model: Network, bfloat16: bool) -> str:
-    """Return how a model trains, and what prevents a plan; or which setting, that somebody has assigned, is wrong."""
+    """Return text: how a model trains and what prevents a plan, or which assigned setting is wrong."""
     try:
         otherwise = "" if minimizing.is_minimized(model) else segments.explain(model, bfloat16)
         return plan.explain(model, bfloat16, otherwise)
@@ -97,10 +97,10 @@ def evaluate(
     interrupt: Interrupt | None = None,
     add_up: AddUp | None = None,
 ) -> dict[str, float]:
-    """Return loss and accuracy over the data; no parameter changes.
+    """Return loss and accuracy over the data. No parameter changes.
 
-    A plan that has the data ready gives ``add_up``, which adds up losses and hits in the model's loss and accuracy and
-    returns whether it could.
+    A plan that has prepared the data passes ``add_up``. It adds up losses and hits in the model's loss and accuracy,
+    and returns whether it could.
     """
     with precision.of_products(None):  # as in `Model.predict`
         if not (add_up or partial(plan.evaluate, model, data, batch_size, threads))(interrupt):

@@ -1,14 +1,14 @@
-"""The kernels in NumPy: the definition of each numeric operation, and the backend of machines without compiled ones.
+"""The kernels in NumPy. They define each numeric operation, and are the backend without compiled kernels.
 
-Their compiled twins are in `native/`, behind the argument checks of `_native.pyx`.
+Their compiled twins are in `native/`. `_native.pyx` checks the arguments of those.
 
-A kernel reads its inputs and writes its outputs, which its caller has allocated; both are C-ordered
-and of one dtype, float32 or float64, but for labels and classes (``intp``) and what is said at the kernel. The order of
-arguments is: inputs, outputs, hyperparameters. Unless an argument says so, outputs overlap nothing. What there are many
-of, activations, losses and rules of optimizers, is called by name.
+A kernel reads its inputs and writes its outputs, which its caller has allocated. Both are C-ordered and of one dtype,
+float32 or float64. Labels and classes are ``intp``, and a kernel's docstring names other exceptions. The order of
+arguments is: inputs, outputs, hyperparameters. Outputs overlap nothing, unless the docstring says so. Activations,
+losses and optimizer rules are called by name.
 
-Kernels check nothing: the classes that call them do. They never warn, whatever ``np.errstate`` is in force: NaN and
-infinity pass through. And they never call ``np.dot``, ``np.zeros`` or ``np.eye``, which ``nnfs.init()`` replaces.
+Kernels check nothing, because the classes that call them do. They never warn, whatever ``np.errstate`` says: NaN and
+infinity pass through. They never call ``np.dot``, ``np.zeros`` or ``np.eye``, which ``nnfs.init()`` replaces.
 
 Shapes: n samples, k inputs, m neurons (or outputs, or classes).
 """
@@ -73,7 +73,7 @@ from nnx._kernels._numpy.optimizers import RULES, average_update, clip_gradients
 from nnx._kernels._numpy.periodic import periodic_backward_inputs, periodic_backward_weights, periodic_forward
 from nnx._kernels._numpy.splines import spline_backward_inputs, spline_backward_weights, spline_forward, spline_places
 
-#: The kernels, by which every backend is measured.
+#: The kernels, which every backend must have.
 __all__ = [
     "activation_backward",
     "activation_forward",
@@ -134,12 +134,12 @@ __all__ = [
 
 
 def matrix_units() -> tuple[bool, str, bool]:
-    """Return whether bfloat16 products run on matrix units, which or why not, and whether the system refuses them."""
+    """Return whether matrix units do bfloat16 products, their name or the reason, and if the system refuses them."""
     return False, "the backend numpy has no matrix units", False
 
 
 def _formulas() -> dict[str, dict[str, dict[str, object]]]:
-    """Return what the tables hold, by kind and name. For tests."""
+    """Return the rows of the tables, by kind and name. For tests."""
     return {
         "activation": {name: {"reads": row.reads} for name, row in ACTIVATIONS.items()},
         "loss": {name: {"pair": row.pair} for name, row in LOSSES.items()},

@@ -20,7 +20,7 @@ class Activation(NamedTuple):
     forward : callable
         Called with inputs, output, and the settings one by one.
     backward : callable
-        Called with what backward starts from, dvalues, dinputs, and the settings.
+        Called with the array that backward starts from, dvalues, dinputs, and the settings.
     reads : "inputs" or "output"
         What backward starts from.
     """
@@ -41,17 +41,17 @@ def activation_forward(name: str, inputs: Array, output: Array, settings: tuple[
 def activation_backward(
     name: str, source: Array, dvalues: Array, dinputs: Array, settings: tuple[float, ...] = ()
 ) -> None:
-    """``dinputs := dvalues × the activation's slope``; ``source`` is what the table says that it reads."""
+    """``dinputs := dvalues × the activation's slope``; ``source`` is the array that the table names in ``reads``."""
     ACTIVATIONS[name].backward(source, dvalues, dinputs, *settings)
 
 
 def add(name: str, forward: Callable[..., None], backward: Callable[..., None], reads: str) -> None:
-    """Enter an activation that has loops of its own."""
+    """Enter an activation with its own loops."""
     ACTIVATIONS[name] = Activation(quiet(forward), quiet(backward), reads)
 
 
 def add_formula(name: str, value: Callable[..., Array], slope: Callable[..., Array], reads: str) -> None:
-    """Enter an activation by its formulas: the value from the inputs, the slope from what ``reads`` says.
+    """Enter an activation by its formulas: the value from the inputs, the slope from the array that ``reads`` names.
 
     Both are called with an array and the settings, and return an array.
     """
@@ -76,7 +76,7 @@ def relu_forward(inputs: Array, output: Array) -> None:
 def relu_backward(output: Array, dvalues: Array, dinputs: Array) -> None:
     """``dinputs := dvalues`` where not output <= 0, else 0.
 
-    By AND of the bits, four times as fast as a masked assignment; a product with 0 would make NaN of infinity.
+    It uses AND of the bits, four times as fast as a masked assignment. A product with 0 would turn infinity into NaN.
     """
     bits = np.dtype(f"u{output.itemsize}")
     passing = (output <= 0).astype(bits)
@@ -131,7 +131,7 @@ def leaky_relu_value(inputs: Array, slope: float) -> Array:
 
 
 def leaky_relu_slope(output: Array, slope: float) -> Array:
-    """1, and ``slope`` where y <= 0: as that is not negative, y has the sign of x."""
+    """1, and ``slope`` where y <= 0. ``slope`` is not negative, so y has the sign of x."""
     return np.where(output <= 0, output.dtype.type(slope), output.dtype.type(1))
 
 
@@ -177,13 +177,13 @@ add_formula("selu", selu_value, selu_slope, "output")
 
 
 def normal_cdf(inputs: Array) -> Array:
-    """The probability of a normal number below x, erfc(−x/√2) / 2; number by number, as NumPy has no erf."""
+    """The probability of a normal number below x, erfc(−x/√2) / 2. It loops over numbers, because NumPy has no erf."""
     numbers = inputs.astype(np.float64).ravel() * -math.sqrt(0.5)
     return np.array([0.5 * math.erfc(x) for x in numbers.tolist()], inputs.dtype).reshape(inputs.shape)
 
 
 def within(inputs: Array, reach: float) -> Array:
-    """x, but not beyond plus or minus ``reach``, where a gate is 0 or 1 and its slope 0: infinity · 0 is NaN."""
+    """Keep x within plus or minus ``reach``. Beyond, a gate is 0 or 1 with slope 0, and infinity · 0 would be NaN."""
     return np.clip(inputs, -reach, reach)
 
 
@@ -194,12 +194,12 @@ def logistic(inputs: Array) -> Array:
 
 
 def gelu_argument(inputs: Array) -> Array:
-    """2·sqrt(2/π)·(x + 0.044715·x³): the sigmoid of it is (1 + tanh of its half) / 2."""
+    """2·sqrt(2/π)·(x + 0.044715·x³). Its sigmoid is (1 + tanh of its half) / 2."""
     return 2 * math.sqrt(2 / math.pi) * (inputs + 0.044715 * inputs * inputs * inputs)
 
 
 def gelu_value(inputs: Array, approximate: float) -> Array:
-    """x·P with P the probability of a normal number below x, or sigmoid(``gelu_argument(x)``) in its place."""
+    """x·P. P is the probability of a normal number below x, or sigmoid(``gelu_argument(x)``) instead."""
     near = within(inputs, 22 if approximate else 38)
     return np.maximum(near, inputs) * (logistic(gelu_argument(near)) if approximate else normal_cdf(near))
 
@@ -241,7 +241,7 @@ add_formula("silu", silu_value, silu_slope, "inputs")
 
 
 def mish_parts(inputs: Array) -> tuple[Array, Array]:
-    """Return tanh(log(1 + exp(x))), and by how much it grows with x.
+    """Return tanh(log(1 + exp(x))), and its slope.
 
     With t = exp(−|x|) these are n / (n + m) and 4·q·(1 + t) / (n + m)²: for x < 0, n = t·(t + 2), m = 2, q = t; else
     n = 1 + 2t, m = 2t², q = t².
@@ -348,13 +348,13 @@ def linear_backward(output: Array, dvalues: Array, dinputs: Array) -> None:
 add("linear", linear_forward, linear_backward, "output")
 
 
-# The ReLU whose slope below 0 is learnt: one slope for all columns, or one for each. It has kernels of its own for
-# its parameters.
+# The ReLU with a learnt slope below 0: one slope for all columns, or one for each. It has its own kernels, because it
+# has parameters.
 
 
 @quiet
 def prelu_forward(inputs: Array, weights: Array, output: Array) -> None:
-    """``output := inputs``, where not inputs > 0 ``weights · inputs``; (n, ...), (1, 1) or (1, m) in, (n, ...) out.
+    """``output := inputs``, or ``weights · inputs`` where not inputs > 0; (n, ...), (1, 1) or (1, m) in, (n, ...) out.
 
     ``output`` may be ``inputs``.
     """
@@ -363,7 +363,7 @@ def prelu_forward(inputs: Array, weights: Array, output: Array) -> None:
 
 @quiet
 def prelu_backward_inputs(inputs: Array, dvalues: Array, weights: Array, dinputs: Array) -> None:
-    """``dinputs := dvalues``, where not inputs > 0 ``weights · dvalues``; it may be ``inputs`` or ``dvalues``."""
+    """``dinputs := dvalues``, or ``weights · dvalues`` where not inputs > 0; it may be ``inputs`` or ``dvalues``."""
     np.copyto(dinputs, np.where(inputs > 0, dvalues, weights.reshape(-1) * dvalues))
 
 

@@ -1,8 +1,8 @@
-"""Whole calls of methods of layers, losses and optimizers, which this backend leaves to Python code.
+"""Whole calls of methods of layers, losses and optimizers. This backend leaves them to Python code.
 
-The compiled twins do a whole call if nothing about it is unusual: checks, new arrays, kernels, attributes. Otherwise
-they change nothing and return False, or None in place of a result, and the method goes on in Python. Its Python code
-defines what the twins do.
+The compiled twins do a whole call in the usual case: checks, new arrays, kernels, attributes. Otherwise they change
+nothing and return False, or None instead of a result, and the method continues in Python. Its Python code defines what
+the twins do.
 """
 
 from __future__ import annotations

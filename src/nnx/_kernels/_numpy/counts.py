@@ -21,11 +21,11 @@ def argmax(values: Array, classes: Array) -> None:
 
 
 def equal_count(predictions: Array, targets: Array) -> int:
-    """Return how many cells are equal; both of dtype ``intp``, any shape, the same."""
+    """Return how many elements are equal; both of dtype ``intp`` and of the same shape."""
     return int(np.count_nonzero(predictions == targets))
 
 
 @quiet
 def near_count(y_pred: Array, y_true: Array, precision: float) -> int:
-    """Return in how many cells ``|y_pred − y_true|``, in double, is below ``precision``; any shape, the same."""
+    """Return in how many elements ``|y_pred − y_true|``, in double, is below ``precision``; both of the same shape."""
     return int(np.count_nonzero(np.absolute(np.subtract(y_pred, y_true, dtype=np.float64)) < precision))

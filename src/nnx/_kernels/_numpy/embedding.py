@@ -1,8 +1,8 @@
 """The kernels of `Layer_Embedding`, whose inputs hold numbers in some columns and categories in the others.
 
-``places`` (n_in,), int32, says for each column of the inputs what it holds: −1 for a number, else the row of the
-weights at which the vectors of that column's categories begin. The output has the columns of numbers first, in their
-order, then for each column of categories, in its order, the vector of its category.
+``places`` (n_in,), int32, says what each column of the inputs holds: −1 for numbers, else the row of the weights at
+which the vectors of the column's categories begin. The output has the columns of numbers first, in their order. Then
+each column of categories follows, in its order, as the vector of its category.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nnx._kernels._numpy.quiet import quiet
 def embedding_forward(inputs: Array, places: Array, weights: Array, output: Array) -> None:
     """``output := numbers, then weights[places_j + x_j]`` for each column j of categories.
 
-    (n, n_in), (n_in,), (rows, width) in, (n, n_out) out. Categories must be as `embedding_misfit` wants them.
+    (n, n_in), (n_in,), (rows, width) in, (n, n_out) out. Categories must pass `embedding_misfit`.
     """
     numbers, width = places < 0, weights.shape[1]
     first = int(np.count_nonzero(numbers))
@@ -28,7 +28,7 @@ def embedding_forward(inputs: Array, places: Array, weights: Array, output: Arra
 
 @quiet
 def embedding_backward_weights(inputs: Array, dvalues: Array, places: Array, dweights: Array) -> None:
-    """``dweights[r] := Σ of the dvalues of row r's vector``, added one sample after the other, in the dtype.
+    """``dweights[r] := Σ of the dvalues of row r's vector``, added in the order of samples, in the dtype.
 
     (n, n_in), (n, n_out), (n_in,) in, (rows, width) out.
     """
@@ -50,7 +50,7 @@ def embedding_backward_inputs(dvalues: Array, places: Array, width: int, dinputs
 
 
 def embedding_misfit(inputs: Array, places: Array, counts: Array) -> int:
-    """Return the place, row · n_in + column, of the first number, row by row, that is no category; −1 if all are.
+    """Return the index, row · n_in + column, of the first number, row by row, that is not a category; −1 if all are.
 
     (n, n_in), (n_in,), (n_in,) int32 in. In a column j of categories, these are the whole numbers from 0 to
     ``counts_j`` − 1; columns of numbers hold anything.

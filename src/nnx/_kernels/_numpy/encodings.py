@@ -1,8 +1,8 @@
-"""The kernels of layers that hand numbers on and put others behind them: encodings, and combinations.
+"""The kernels of layers that pass on their inputs and append columns: encodings and combinations.
 
-``columns`` (m,), int32, says which columns of the inputs are encoded, and ``offsets`` (m + 1,), int32, where in
-``edges`` those of each begin and end; they increase. The output has all inputs first, then the encodings of one column
-after the other. Of combinations, ``offsets`` says where in ``columns`` and ``factors`` those of each begin and end.
+``columns`` (m,), int32, says which columns of the inputs are encoded. ``offsets`` (m + 1,), int32, says where the edges
+of each begin and end in ``edges``; these increase. The output has all inputs first, then the encodings of one column
+after the other. For combinations, ``offsets`` says where the columns and factors of each begin and end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nnx._kernels._numpy.quiet import quiet
 
 @quiet
 def piecewise_linear_forward(inputs: Array, columns: Array, offsets: Array, edges: Array, output: Array) -> None:
-    """``output := inputs, then (x_j − e_{k−1}) / (e_k − e_{k−1})``, from 0 to 1, for two edges in a row each.
+    """``output := inputs, then (x_j − e_{k−1}) / (e_k − e_{k−1})``, from 0 to 1, for each two adjacent edges.
 
     (n, n_in), (m,), (m + 1,), (edges,) in, (n, n_in + edges − m) out. A NaN gives NaN.
     """
@@ -77,7 +77,7 @@ def combinations_forward(inputs: Array, columns: Array, offsets: Array, factors:
 
 @quiet
 def combinations_backward(dvalues: Array, columns: Array, offsets: Array, factors: Array, dinputs: Array) -> None:
-    """``dinputs := dvalues`` of the inputs, and of each combination that has an input, times its factor.
+    """``dinputs := dvalues`` of the inputs, plus those of each combination with the input, times its factor.
 
     (n, n_in + m), (terms,), (m + 1,), (terms,) in, (n, n_in) out.
     """
@@ -88,7 +88,7 @@ def combinations_backward(dvalues: Array, columns: Array, offsets: Array, factor
 
 
 def _terms(columns: Array, offsets: Array, factors: Array, n_inputs: int) -> Iterator[tuple[int, int, Any]]:
-    """Yield for each term where in the output its combination is, its column and its factor."""
+    """Yield for each term the output column of its combination, its own column and its factor."""
     bounds = offsets.tolist()
     for number in range(len(bounds) - 1):
         for term in range(bounds[number], bounds[number + 1]):
@@ -98,7 +98,7 @@ def _terms(columns: Array, offsets: Array, factors: Array, n_inputs: int) -> Ite
 def _columns(
     columns: Array, offsets: Array, edges: Array, n_inputs: int, fewer: int
 ) -> Iterator[tuple[int, Array, int]]:
-    """Yield each encoded column, its edges, and where in the output its encodings begin, so many fewer than edges."""
+    """Yield each encoded column, its edges, its first output column. It has ``fewer`` fewer encodings than edges."""
     bounds = offsets.tolist()
     for number, column in enumerate(columns.tolist()):
         yield column, edges[bounds[number] : bounds[number + 1]], n_inputs + bounds[number] - fewer * number

@@ -11,13 +11,13 @@ from nnx._base.typing import Array
 from nnx._kernels._numpy.activations import relu_forward
 from nnx._kernels._numpy.quiet import quiet
 
-#: What Layer_GaussianNoise makes its key of: equal seeds of dropout and noise give words that have nothing in common.
+#: A part of the key of Layer_GaussianNoise, so that equal seeds of dropout and noise give independent words.
 NOISE_KEY = 0x9E3779B97F4A7C15
 
 #: Words of a dropout mask drawn at a time: eight arrays of 64-bit numbers that stay in a core's L2 cache.
 MASK_BLOCK = 32768
 
-#: So many blocks of columns further on are the words for the lower halves of a dropout mask's numbers.
+#: The distance, in blocks of columns, to the words for the lower halves of a dropout mask's numbers.
 LOWER_BLOCKS = 2**31
 
 
@@ -49,8 +49,9 @@ def dense_backward_weights(
 @quiet
 def dense_backward_biases(dvalues: Array, biases: Array, dbiases: Array, l1: float, l2: float) -> None:
     """``dbiases := Σ over samples of dvalues + l1·sign(biases) + 2·l2·biases``; (n, m), (1, m) in, (1, m) out."""
-    # Row after row (but for a single column), as add.reduce does, but faster for few columns. The order matters: the
-    # spiral's published figures come from it (a product with ones, in BLAS's order, differs from them at epoch 20).
+    # Row after row, except for a single column. add.reduce does the same, but is slower for few columns. The order
+    # matters: the spiral's published figures come from it. A product with ones, in BLAS's order, differs from them at
+    # epoch 20.
     np.einsum("ij->j", dvalues, out=dbiases[0])
     _add_regularization(biases, dbiases, l1, l2)
 
@@ -70,7 +71,7 @@ def round_bfloat16(values: Array, result: Array) -> None:
     """
     bits = values.view(np.uint32)
     kept = bits >> np.uint32(16)
-    rounded = bits + (np.uint32(0x7FFF) + (kept & np.uint32(1)))  # carries into the exponent where it must
+    rounded = bits + (np.uint32(0x7FFF) + (kept & np.uint32(1)))  # it carries into the exponent where it must
     quiet_nan = bits | np.uint32(0x00400000)
     np.bitwise_and(np.where(np.isnan(values), quiet_nan, rounded), np.uint32(0xFFFF0000), out=result.view(np.uint32))
 
@@ -101,11 +102,11 @@ def regularization_loss(values: Array, l1: float, l2: float) -> float:
 def dropout_mask(mask: Array, keep: float, seed: int, forwards: int) -> None:
     """Fill ``mask`` (n, m) with ``1/keep`` with probability ``keep``, else 0.
 
-    Each cell has a number of 32 bits, and is kept if that is below ``keep``·2³², rounded. The upper halves of the
-    numbers in columns 8b to 8b+7 of row i are the eight halves (lower, upper, lower ...) of the four words of
-    Philox4x32-7 for the counter (b, i, forwards mod 2³², forwards div 2³²) under the key ``seed`` (64 bits); the
-    lower halves, those for (b + 2³¹, i, ...). So a cell depends on its place and these numbers alone, and only one
-    of 65,536 needs its lower half.
+    Each element has a number of 32 bits, and is kept if the number is below ``keep``·2³², rounded. The upper halves of
+    the numbers in columns 8b to 8b+7 of row i are the eight halves (lower, upper, lower ...) of the four words of
+    Philox4x32-7 for the counter (b, i, forwards mod 2³², forwards div 2³²) under the key ``seed`` (64 bits). The lower
+    halves are those for (b + 2³¹, i, ...). So an element depends only on its position and these numbers, and only one
+    of 65,536 elements needs its lower half.
     """
     upper, lower = divmod(round(keep * 2**32), 2**16)
     scale = mask.dtype.type(1 / keep)
@@ -114,7 +115,7 @@ def dropout_mask(mask: Array, keep: float, seed: int, forwards: int) -> None:
         np.multiply(halves < upper, scale, out=rows)
         if not lower:
             continue
-        # In one dimension: np.nonzero of a matrix takes as long as the words.
+        # In one dimension, because np.nonzero of a matrix takes as long as drawing the words.
         at, columns = np.divmod(np.flatnonzero(halves == upper), rows.shape[1])
         blocks = columns.astype(np.uint64) // 8 + LOWER_BLOCKS  # unsigned: 32-bit systems index with 32 bits
         others = _words(blocks, start + at, seed, forwards)
@@ -123,7 +124,7 @@ def dropout_mask(mask: Array, keep: float, seed: int, forwards: int) -> None:
 
 
 def _halves(words: tuple[Array, Array, Array, Array]) -> Array:
-    """Return the halves of four words each, (..., 8)."""
+    """Return the halves of each four words, (..., 8)."""
     drawn = np.empty((*words[0].shape, 4), "<u4")
     for lane, word in enumerate(words):
         drawn[..., lane] = word
@@ -133,7 +134,7 @@ def _halves(words: tuple[Array, Array, Array, Array]) -> Array:
 def _words_of(
     cells: Array, width: int, seed: int, forwards: int
 ) -> Iterator[tuple[int, Array, tuple[Array, Array, Array, Array]]]:
-    """Yield some rows of ``cells`` at a time: their first, themselves, the four words of each ``width`` columns."""
+    """Yield some rows of ``cells`` at a time: the first one's number, the rows, the words of each ``width`` columns."""
     n_rows, columns = cells.shape
     blocks = np.arange((columns + width - 1) // width)[None, :]
     step = max(1, MASK_BLOCK * width // (4 * max(1, columns)))
@@ -144,7 +145,7 @@ def _words_of(
 
 
 def _words(blocks: Array, rows: Array, seed: int, forwards: int) -> tuple[Array, Array, Array, Array]:
-    """Return the words of these blocks of columns in these rows; the two broadcast against each other."""
+    """Return the words of these blocks of columns in these rows. The two broadcast against each other."""
     blocks, rows = blocks.astype(np.uint64), rows.astype(np.uint64)
     return _philox4x32_7(blocks, rows, forwards & 0xFFFFFFFF, forwards >> 32, seed)
 
@@ -152,8 +153,8 @@ def _words(blocks: Array, rows: Array, seed: int, forwards: int) -> tuple[Array,
 def _philox4x32_7(c0: Array, c1: Array, c2: int, c3: int, key: int) -> tuple[Array, Array, Array, Array]:
     """Return the four words of Philox4x32-7 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 
-    Words are 32 bits wide in 64-bit arrays. Counters broadcast against each other: what depends on the row
-    or the column alone stays as small as that through the first rounds.
+    Words are 32 bits wide in 64-bit arrays. Counters broadcast against each other, so values that depend only on the
+    row or only on the column stay small arrays in the first rounds.
     """
     low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
     x0, x1, x2, x3 = c0, c1, np.full((1, 1), c2, np.uint64), np.full((1, 1), c3, np.uint64)
@@ -168,7 +169,7 @@ def _philox4x32_7(c0: Array, c1: Array, c2: int, c3: int, key: int) -> tuple[Arr
 
 @quiet
 def dropout_apply(values: Array, mask: Array, output: Array) -> None:
-    """``output := values × mask``, cell by cell; forward and backward alike."""
+    """``output := values × mask``, element by element; for forward and backward."""
     np.multiply(values, mask, out=output)
 
 
@@ -179,10 +180,10 @@ def dropout_apply(values: Array, mask: Array, output: Array) -> None:
 def gaussian_noise(noise: Array, deviation: float, seed: int, forwards: int) -> None:
     """Fill ``noise`` (n, m) with normal numbers of mean 0 and this standard deviation.
 
-    The cells of columns 4b to 4b+3 in row i take the four words of Philox4x32-7 for the counter (b, i, forwards mod
-    2³², forwards div 2³²) under the key ``seed`` XOR `NOISE_KEY`. A pair of them, (u, v), gives two cells (Box and
-    Muller, "A note on the generation of random normal deviates", 1958): r·cos θ and r·sin θ with
-    r = sqrt(−2·ln(((u >> 8) + 1)/2²⁴)) and θ = 2π·(v >> 8)/2²⁴, computed in double.
+    The elements of columns 4b to 4b+3 in row i take the four words of Philox4x32-7 for the counter (b, i, forwards mod
+    2³², forwards div 2³²) under the key ``seed`` XOR `NOISE_KEY`. A pair of them, (u, v), gives two elements (Box and
+    Muller, "A note on the generation of random normal deviates", 1958): r·cos θ and r·sin θ with r = sqrt(−2·ln(((u >>
+    8) + 1)/2²⁴)) and θ = 2π·(v >> 8)/2²⁴, computed in double.
     """
     for _, rows, words in _words_of(noise, 4, seed ^ NOISE_KEY, forwards):
         normal = np.empty((*words[0].shape, 4))

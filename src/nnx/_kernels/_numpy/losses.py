@@ -27,10 +27,10 @@ class Loss(NamedTuple):
         Called with predictions, targets, an array for the losses of the samples, the columns' own numbers or None, and
         the settings one by one.
     backward, pair_backward : callable
-        Called likewise, with an array for the gradient of the mean loss by the predictions, or by the inputs of the
-        activation that the loss pairs with.
+        Called in the same way, with an array for the gradient of the mean loss by the predictions, or by the inputs of
+        the paired activation.
     pair : str
-        That activation; "" if there is none.
+        The paired activation; "" if there is none.
     by_labels : bool
         Whether targets are class numbers (n,), of dtype ``intp``, else numbers of the predictions' shape.
     """
@@ -77,7 +77,7 @@ def pair_backward(
     settings: tuple[float, ...] = (),
     own: Array | None = None,
 ) -> None:
-    """Do what `loss_backward` does, by the inputs of the activation whose output y_pred is."""
+    """Do the same as `loss_backward`, but by the inputs of the activation whose output is y_pred."""
     backward = LOSSES[name].pair_backward
     if backward is None:
         raise ValueError(f"pair_backward: name must be a loss that pairs with an activation, got {name!r}.")
@@ -94,9 +94,9 @@ def add_formula(
 ) -> None:
     """Enter a loss that is a mean over the elements of a row, by its formulas.
 
-    All are called with predictions, targets, the columns' own numbers (1 without any), and the settings, and return an
-    array: the loss of each element, its slope by the prediction, and its slope by the inputs of the pair's activation.
-    With ``has_factor`` the last setting is not theirs: all that they return is multiplied by it.
+    All are called with predictions, targets, the columns' own numbers (1 without any), and the settings. They return an
+    array: the loss of each element, its slope by the prediction, or its slope by the inputs of the paired activation.
+    With ``has_factor``, the formulas do not get the last setting: their results are multiplied by it.
     """
 
     def numbers(y_pred: Array, own: Array | None) -> Array:
@@ -129,7 +129,7 @@ def add(
     pair_backward: Callable[..., None] | None,
     by_labels: bool,
 ) -> None:
-    """Enter a loss that has loops of its own."""
+    """Enter a loss with its own loops."""
     combined = None if pair_backward is None else quiet(pair_backward)
     LOSSES[name] = Loss(quiet(forward), quiet(backward), combined, pair, by_labels)
 
@@ -182,7 +182,7 @@ add_formula("mean_absolute_error", absolute_error, absolute_error_slope)
 
 
 def huber(y_pred: Array, y_true: Array, own: Array, delta: float) -> Array:
-    """c·(d − c/2), where d = p − y, and c is d kept within [−δ, δ]."""
+    """c·(d − c/2). d = p − y, and c is d kept within [−δ, δ]."""
     d = y_pred - y_true
     c = np.clip(d, -delta, delta)
     return c * (d - c / 2)
@@ -200,7 +200,7 @@ add_formula("huber", huber, huber_slope)
 
 
 def log_cosh(y_pred: Array, y_true: Array, own: Array) -> Array:
-    """|d| + log1p(expm1(−2·|d|) / 2), where d = p − y; near 0, where that cancels, −log1p(−tanh² d) / 2."""
+    """|d| + log1p(expm1(−2·|d|) / 2) with d = p − y. Near 0 that cancels, so there −log1p(−tanh² d) / 2."""
     d = np.absolute(y_pred - y_true)
     near = -np.log1p(-np.square(np.tanh(d))) / 2
     return np.where(d < 0.5, near, d + np.log1p(np.expm1(-2 * d) / 2))
@@ -214,7 +214,7 @@ def log_cosh_slope(y_pred: Array, y_true: Array, own: Array) -> Array:
 add_formula("log_cosh", log_cosh, log_cosh_slope)
 
 
-# Pinball loss; a column's own number is its quantile
+# Pinball loss. A column's own number is its quantile
 
 
 def pinball(y_pred: Array, y_true: Array, own: Array) -> Array:
@@ -232,7 +232,7 @@ def pinball_slope(y_pred: Array, y_true: Array, own: Array) -> Array:
 add_formula("pinball", pinball, pinball_slope)
 
 
-# Poisson's negative log-likelihood, without the term that only the targets are in
+# Poisson's negative log-likelihood, without the term that depends only on targets
 
 
 def poisson(y_pred: Array, y_true: Array, own: Array, log_input: float) -> Array:
@@ -267,7 +267,7 @@ def hinge_slope(y_pred: Array, y_true: Array, own: Array, margin: float) -> Arra
 add_formula("hinge", hinge, hinge_slope)
 
 
-# Binary cross-entropy; a column's own number is the weight w of positive targets
+# Binary cross-entropy. A column's own number is the weight w of positive targets
 
 
 def smoothed(y: Array, smoothing: float) -> Array:
@@ -309,7 +309,7 @@ add_formula(
 
 
 def cells(values: Array, labels: Array) -> Array:
-    """Return the flat positions of each row's label (in one index twice as fast as in two)."""
+    """Return the flat index of each row's label. One index is twice as fast as two."""
     rows, columns = values.shape
     return np.arange(0, rows * columns, columns) + labels
 
@@ -361,10 +361,10 @@ add(
 def softmax_crossentropy(
     inputs: Array, labels: Array, output: Array, dinputs: Array | None, smoothing: float = 0.0, clip: float = CLIP
 ) -> tuple[float, int]:
-    """Softmax, loss, hits and gradient in one: return the sum of the losses, in double, and the hits.
+    """Compute softmax, loss, hits and gradient in one. Return the sum of the losses, in double, and the hits.
 
-    ``output := softmax(inputs); dinputs := (output − targets) / n``; (n, m), (n,) in, (n, m) out; with None for
-    ``dinputs`` no gradient. A row is a hit if the first of its largest probabilities is the label's.
+    ``output := softmax(inputs); dinputs := (output − targets) / n``; (n, m), (n,) in, (n, m) out; if ``dinputs`` is
+    None, no gradient. A row is a hit if the first of its largest probabilities is the label's.
     """
     softmax_forward(inputs, output)
     sample_losses = np.empty(len(labels), output.dtype)

@@ -1,6 +1,6 @@
 """The kernels of normalizing and scaling layers.
 
-Means are summed in double; what all rows or columns share is computed in double and rounded once.
+Means are summed in double. Values that all rows or all columns share are computed in double and rounded once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nnx._kernels._numpy.quiet import quiet
 def batch_norm_statistics(inputs: Array, mean: Array, variance: Array) -> None:
     """``mean := Σ x / n``, ``variance := Σ (x − mean)² / n`` of each column, 0 without rows; (n, c) in, (1, c) out.
 
-    The deviations are those from the mean in double, before it is rounded.
+    Deviations are from the mean in double, before it is rounded.
     """
     n = max(1, len(inputs))
     exact = np.add.reduce(inputs, axis=0, dtype=np.float64) / n
@@ -59,8 +59,8 @@ def batch_norm_backward_inputs(
 ) -> None:
     """``dinputs := weights/s · (d − dbiases/n − (x − mean)/s · dweights/n)`` with s = sqrt(variance + epsilon).
 
-    Two (n, c), five (1, c) in, (n, c) out. With zeros for ``dweights`` and
-    ``dbiases`` this is the gradient where mean and variance do not depend on the inputs.
+    Two (n, c), five (1, c) in, (n, c) out. With zeros for ``dweights`` and ``dbiases`` this is the gradient for a mean
+    and variance that do not depend on the inputs.
     """
     n = max(1, len(inputs))
     share = (dweights / (n * np.sqrt(variance + np.float64(epsilon)))).astype(inputs.dtype)

@@ -1,6 +1,6 @@
 """The optimizers' rules: a function for each, entered into a table under the rule's name.
 
-Values and states are updated in place; any shape, all the same.
+Values and states are updated in place. They may have any shape, and have the same one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Rule(NamedTuple):
     update : callable
         Called with values, gradients, a tuple of states, the rate, the step counted from 1, and the settings.
     n_states : int
-        Arrays that the rule keeps of a parameter.
+        The number of arrays that the rule keeps for a parameter.
     """
 
     update: Callable[..., None]
@@ -41,7 +41,7 @@ def optimizer_update(
     step: float,
     settings: tuple[float, ...],
 ) -> None:
-    """Do one step, which is counted from 1, of the rule ``name`` on one parameter and what is kept of it."""
+    """Do one step of the rule ``name`` on one parameter and its states. Steps are counted from 1."""
     RULES[name].update(values, gradients, states, rate, step, *settings)
 
 
@@ -127,7 +127,7 @@ def adam(
     """
     momentums, cache = states
     _follow(momentums, cache, gradients, beta_1, beta_2)
-    # Both corrections moved out of the arrays: √(c/b) + ε = (√c + ε·√b) / √b.
+    # Both corrections are moved out of the arrays: √(c/b) + ε = (√c + ε·√b) / √b.
     root = (1 - beta_2**step) ** 0.5
     scale = np.sqrt(cache)
     scale += epsilon if epsilon_hat else epsilon * root
@@ -137,7 +137,7 @@ def adam(
 
 
 def _follow(momentums: Array, cache: Array, gradients: Array, beta_1: float, beta_2: float) -> None:
-    """Let Adam's averages, of gradients and of their squares, follow."""
+    """Update Adam's averages of gradients and of their squares."""
     momentums *= beta_1
     momentums += (1 - beta_1) * gradients
     cache *= beta_2
@@ -250,7 +250,7 @@ def lion(
 add("lion", lion, 1)
 
 
-# Around every rule: gradients clipped before it, an average of the values after it
+# Around every rule: clipping of gradients before it, an average of the values after it
 
 
 @quiet

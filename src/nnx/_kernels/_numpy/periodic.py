@@ -1,8 +1,8 @@
 """The kernels of `Layer_Periodic`, which adds trained waves of some columns to the inputs.
 
 ``columns`` (m,), int32, says which columns of the inputs have waves. ``weights`` has a row for each: f frequencies, f
-phases, then f times the factors of ``width`` sums, then ``width`` numbers that are added to those. The output has all
-inputs first, then the sums of one column after the other; its width tells that of a column.
+phases, then for each frequency the factors of ``width`` sums, then ``width`` numbers that are added to the sums. The
+output has all inputs first, then the sums of one column after the other. Its width determines ``width``.
 """
 
 from __future__ import annotations
@@ -60,20 +60,20 @@ def periodic_backward_inputs(inputs: Array, dvalues: Array, columns: Array, weig
 
 
 def parts_of(row: Array, width: int) -> tuple[Array, Array, Array, Array]:
-    """Return a column's frequencies (f,), phases (f,), factors (f, width) and what is added (width,), as views."""
+    """Return a column's frequencies (f,), phases (f,), factors (f, width) and added numbers (width,), as views."""
     n = (len(row) - width) // (2 + width)
     return row[:n], row[n : 2 * n], row[2 * n : -width].reshape(n, width), row[-width:]
 
 
 def _waves(x: Array, frequencies: Array, phases: Array) -> tuple[Array, Array]:
-    """Return cosines and sines, (n, f); whole turns are taken away first, as they cost digits."""
+    """Return cosines and sines, (n, f). Whole turns are subtracted first, because they cost digits."""
     turns = x[:, None] * frequencies + phases * (0.5 / math.pi)
     angles = 2 * math.pi * (turns - np.rint(turns))
     return np.cos(angles), np.sin(angles)
 
 
 def _columns(inputs: Array, wide: Array, columns: Array) -> Iterator[tuple[int, int, int, int]]:
-    """Yield each column with waves, its row of the weights, where its sums begin, and how many they are."""
+    """Yield each column with waves, its row of the weights, where its sums begin, and their number."""
     n_inputs = inputs.shape[1]
     width = (wide.shape[1] - n_inputs) // len(columns)
     for number, column in enumerate(columns.tolist()):

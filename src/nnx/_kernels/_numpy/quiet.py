@@ -10,7 +10,7 @@ import numpy as np
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
-#: NumPy 1 keeps the caller's state on the errstate object, which threads would share.
+#: NumPy 1 keeps the caller's state in the errstate object, which threads would share.
 SHARES_STATE = int(np.__version__.partition(".")[0]) < 2
 
 

@@ -1,9 +1,10 @@
 """The kernels of `Layer_Spline`: a dense layer that also sees functions of single columns, given by their edges.
 
-``columns`` (m,) and ``first`` (m + 1,), int32, say which columns these are, and where the weights of each begin among
-those behind the dense ones: column j has the weights from ``n_in + first_j`` to ``n_in + first_{j+1}``, one for each of
-its functions. ``edges`` has those of all columns, one after the other: as many as functions for ``degree`` 0, one more
-for each column for degree 1. `spline_places` finds where a number lies among them: in which bin, and how far along it.
+``columns`` (m,) and ``first`` (m + 1,), int32, say which columns these are, and where the weights of each begin after
+the dense ones: column j has the weights from ``n_in + first_j`` to ``n_in + first_{j+1}``, one for each of its
+functions. ``edges`` has the edges of all columns, one after the other: as many as functions for ``degree`` 0, and one
+more for each column for degree 1. `spline_places` finds where a number lies among them: its bin, and its position
+within the bin.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ def spline_places(
 ) -> None:
     """``bins`` := how many edges are below x, for degree 0; ``parts`` are 0.
 
-    For degree 1, the bin is the interval that x lies in, the first or the last for an x outside all of them, and
-    ``parts := (x − e_k) / (e_{k+1} − e_k)``, which is kept within 0 and 1. A NaN lies below all edges.
+    For degree 1, the bin is the interval that x lies in. For an x outside all of them, it is the first or the last.
+    ``parts := (x − e_k) / (e_{k+1} − e_k)``, kept within 0 and 1. A NaN lies below all edges.
 
     (n, n_in), (m,), (m + 1,), (edges,) in; (n, m) int32 and (n, m) out.
     """
@@ -60,7 +61,7 @@ def spline_forward(
 def spline_backward_weights(
     inputs: Array, bins: Array, parts: Array, dvalues: Array, first: Array, degree: int, dweights: Array
 ) -> None:
-    """``dweights := inputsᵀ · dvalues``; of a function, the dvalues of rows in later bins, and of its own, by parts.
+    """``dweights := inputsᵀ · dvalues``; for a function, Σ dvalues of rows in later bins, and in its own times parts.
 
     (n, n_in), (n, m), (n, m), (n, n_out), (m + 1,) in, (n_in + functions, n_out) out.
     """

@@ -1,5 +1,4 @@
-# Argument checks: what the binding layer does with arrays before a kernel sees them. Also the memory that kernels need
-# beside them.
+# Argument checks: what the binding layer does with arrays before a kernel gets them. Also scratch memory for kernels.
 
 
 cdef inline Kernels *kernels_in_use(int number) except NULL:
@@ -26,14 +25,14 @@ cdef inline int type_of(Kernels *kernels) noexcept:
 
 
 cdef inline bint has_type(object given, int number) noexcept:
-    """Return whether a value is an array of a type, or of another name for the same (long long, where that is long)."""
+    """Return whether a value is an array of a type, under any of its names: long long may be the same as long."""
     return cnp.PyArray_Check(given) and (
         cnp.PyArray_TYPE(given) == number or cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(given), number)
     )
 
 
 cdef object refused(str where, str name, object given, int number, tuple shape):
-    """Raise what is wrong with an array's type or shape."""
+    """Raise the error about an array's type or shape."""
     if not cnp.PyArray_Check(given):
         raise TypeError(f"{where}: {name} must be an array, got {type(given).__name__}.")
     if not has_type(given, number):
@@ -44,7 +43,7 @@ cdef object refused(str where, str name, object given, int number, tuple shape):
 
 
 cdef inline cnp.ndarray plain(cnp.ndarray given):
-    """Return an array itself if kernels can read it as it stands, else a copy that they can."""
+    """Return the array itself if kernels can read it, else a copy that they can read."""
     if cnp.PyArray_ISCARRAY_RO(given):
         return given
     return cnp.PyArray_FROMANY(
@@ -76,7 +75,7 @@ cdef inline cnp.ndarray vector(str where, str name, object given, int number, Py
 
 
 cdef inline cnp.ndarray like(str where, str name, object given, int number, cnp.ndarray other):
-    """Return an array to read, of another's shape."""
+    """Return an array to read, of another array's shape."""
     if not has_type(given, number) or not cnp.PyArray_SAMESHAPE(given, other):
         refused(where, name, given, number, (<object> other).shape)
     return plain(given)
@@ -102,12 +101,12 @@ cdef inline cnp.ndarray apart(cnp.ndarray values, cnp.ndarray result):
 
 
 cdef inline cnp.ndarray same_or_apart(cnp.ndarray values, cnp.ndarray result):
-    """`apart`, for kernels that go number by number: input and result may be one."""
+    """`apart`, for kernels that work element by element: input and result may be the same array."""
     return values if cnp.PyArray_DATA(values) == cnp.PyArray_DATA(result) else apart(values, result)
 
 
 cdef int distinct(str where, str name_a, cnp.ndarray a, str name_b, cnp.ndarray b) except -1:
-    """Refuse two arrays to write into that overlap."""
+    """Refuse two outputs that overlap."""
     cdef bint shared
     if cnp.PyArray_ISCARRAY_RO(a) and cnp.PyArray_ISCARRAY_RO(b):
         shared = overlap(a, b)
@@ -119,7 +118,7 @@ cdef int distinct(str where, str name_a, cnp.ndarray a, str name_b, cnp.ndarray 
 
 
 cdef inline int give_back(object given, cnp.ndarray result) except -1:
-    """Copy a result into the array that was given for it, if the kernel could not write there."""
+    """Copy a result into the caller's array, if the kernel could not write there."""
     if result is not given:
         given[...] = result
     return 0
@@ -133,7 +132,7 @@ cdef inline void *data_or_null(cnp.ndarray array) noexcept nogil:
     return data(array) if array is not None else NULL
 
 
-# Scratch memory: one piece is kept and taken in turn, under the GIL; more of it, or what comes meanwhile, is allocated
+# Scratch memory. The GIL guards one kept piece. A larger request, or one while the piece is in use, allocates memory
 
 cdef enum:
     KEPT = 1 << 20
@@ -147,7 +146,7 @@ cdef extern from *:
     #ifdef __linux__
     #include <sys/mman.h>
     #endif
-    /* Let memory lie on pages of 2 MB, as NumPy does with large arrays: 1 to 3 % of a step with 2 million weights. */
+    /* Ask for pages of 2 MB, as NumPy does for large arrays: 1 to 3 % of a step with 2 million weights. */
     static void ask_for_large_pages(void *memory, size_t size) {
     #if defined(__linux__) && defined(MADV_HUGEPAGE)
         const size_t page = 4096, least = 1 << 22, start = ((size_t)memory + page - 1) / page * page;
@@ -161,7 +160,7 @@ cdef extern from *:
 
 
 cdef void *aligned(Py_ssize_t size) noexcept nogil:
-    """Return aligned memory, with the address to free before it; NULL if there is none left."""
+    """Return aligned memory; the address to free is stored before it. NULL if no memory is left."""
     cdef char *raw = <char *> PyMem_RawMalloc(size + ALIGNMENT + sizeof(void *))
     cdef size_t start
     if raw is NULL:
@@ -173,7 +172,7 @@ cdef void *aligned(Py_ssize_t size) noexcept nogil:
 
 
 cdef void release(void *memory) noexcept nogil:
-    """Give back what `aligned` has returned."""
+    """Free memory that `aligned` returned."""
     PyMem_RawFree((<void **> memory - 1)[0])
 
 
@@ -201,7 +200,7 @@ cdef inline void give(void *scratch) noexcept:
 
 
 cdef int32_t *take_labels(str where, object given, Py_ssize_t n, Py_ssize_t n_classes) except NULL:
-    """Return a private copy of class numbers, each of them checked: nobody can change it while a kernel reads it."""
+    """Return a private copy of class numbers, all checked. No other thread can change it while a kernel reads it."""
     cdef cnp.ndarray labels = vector(where, "labels", given, cnp.NPY_INTP, n)
     cdef const Py_ssize_t *numbers = <const Py_ssize_t *> data(labels)
     cdef int32_t *copy = <int32_t *> allocate(n * sizeof(int32_t))

@@ -1,9 +1,9 @@
 # Whole calls of methods of layers, losses and optimizers: checks, new arrays, kernels and attributes in one go.
 #
-# A loop that somebody has written by hand makes a dozen such calls a step, and around a small network's kernels their
-# Python code takes longer than these. Each function here does its call if all is as it usually is: plain arrays of
-# the right type and shape. In anything else it does nothing, and the method goes on as it does on any backend: it
-# casts, or says what is wrong. Once the first array is looked at, no Python code runs before the kernels have.
+# A hand-written training loop makes a dozen such calls per step. In a small network, their Python code takes longer
+# than the kernels. Each function here does its call in the usual case: plain arrays of the right type and shape. In any
+# other case it does nothing, and the method continues as on any backend: it casts, or raises an error. After the first
+# array is checked, no Python code runs before the kernels.
 
 cdef object FLOAT32 = np.dtype(np.float32)
 cdef object FLOAT64 = np.dtype(np.float64)
@@ -30,7 +30,7 @@ def dense_parameters(layer):
     weights, biases = item(own, "weights"), item(own, "biases")
     try:
         return (weights, biases) if fit(weights, biases, dtype, n_in, n_out, True) else None
-    except OverflowError:  # no array has so many rows
+    except OverflowError:  # no array has this number of rows
         return None
 
 
@@ -69,7 +69,7 @@ cdef tuple STRENGTHS = (
 
 
 cdef bint read_strengths(object layer, double scale, double *strengths) except -1:
-    """Read the strengths of a layer's penalties, times a number; false where one is not a plain number from 0 up."""
+    """Read the coefficients of a layer's penalties, times a number. False if one is not a plain number ≥ 0."""
     cdef int i
     for i in range(4):
         given = getattr(layer, STRENGTHS[i])
@@ -122,7 +122,7 @@ def call_dense_backward(layer, dvalues, double scale):
 
 
 cdef cnp.ndarray activated(Pass which, str name, object values, object dvalues, tuple settings):
-    """Return what an activation's kernel makes of values, and dvalues if it goes back; None if they are unusual."""
+    """Return the result of an activation's kernel for values, and dvalues in backward; None if they are unusual."""
     cdef Kernels *kernels
     cdef const Activation *activation
     cdef cnp.ndarray x, d, result
@@ -249,7 +249,7 @@ def call_softmax_crossentropy_backward(probabilities, labels, smoothing, clip):
 
 
 cdef struct Update:
-    # What a rule changes: a parameter, and what the optimizer keeps of it.
+    # What a rule changes: a parameter, and its states in the optimizer.
     const Rule *rule
     void *values
     void *gradients
@@ -261,7 +261,7 @@ cdef struct Update:
 cdef bint take_update(
     Update *update, dict own, str gradients, object values, str kernel, tuple states, tuple settings, list held
 ) except -1:
-    """Read what a rule is given for a parameter, and hold it; false if kernels cannot take it as it stands."""
+    """Read and hold the arrays of a rule for a parameter. False if kernels cannot use one without a copy."""
     cdef Py_ssize_t first = len(held), i, k
     if not is_ready(values, NULL, True):
         return False

@@ -1,4 +1,4 @@
-# What Python sees of normalization, factors for each column, embeddings, encodings, waves and noise.
+# The binding layer of normalization, factors for each column, embeddings, encodings, waves and noise.
 
 
 cdef inline cnp.ndarray line_of(str where, str name, object given, int number, Py_ssize_t columns):
@@ -212,9 +212,9 @@ def scale_backward_weights(inputs, dvalues, dweights):
 
 
 cdef cnp.ndarray sorted_places(cnp.ndarray given, Places *places):
-    """Describe an int32 array of places; return the private copy that the description refers to.
+    """Describe an int32 array of places. Return the private copy that the description refers to.
 
-    Behind its numbers lie the columns of numbers, then those of categories.
+    In the copy, the numeric columns follow the places, then the columns of categories.
     """
     cdef Py_ssize_t j, n_in = cnp.PyArray_SIZE(given), n = 0, n_categories = 0
     cdef cnp.npy_intp size = 2 * n_in
@@ -235,7 +235,7 @@ cdef cnp.ndarray sorted_places(cnp.ndarray given, Places *places):
 
 
 cdef cnp.ndarray checked_places(str where, object given, Py_ssize_t n_in, Py_ssize_t n_rows, Places *places):
-    """Return what `sorted_places` does, if the places are such as weights have."""
+    """Return the result of `sorted_places`, after a check that the places fit the weights."""
     cdef cnp.ndarray own = sorted_places(vector(where, "places", given, cnp.NPY_INT32, n_in), places)
     cdef Py_ssize_t j
     for j in range(n_in):
@@ -245,7 +245,7 @@ cdef cnp.ndarray checked_places(str where, object given, Py_ssize_t n_in, Py_ssi
 
 
 cdef inline Py_ssize_t embedded_columns(const Places *places, Py_ssize_t n_in, Py_ssize_t width) noexcept:
-    """Return how many columns come of those that there are."""
+    """Return the number of columns of an embedding's output."""
     return places.n_numbers + (n_in - places.n_numbers) * width
 
 
@@ -330,7 +330,7 @@ def embedding_backward_inputs(dvalues, places, Py_ssize_t width, dinputs):
 
 
 cdef tuple take_encoded(str where, tuple given, int number, Kind kind, Py_ssize_t n_in, Encoded *encoded):
-    """Describe columns, offsets and edges or factors; return the private copies that the description refers to."""
+    """Describe columns, offsets and edges or factors. Return the private copies that the description refers to."""
     columns, offsets, edges = given
     cdef cnp.ndarray which = cnp.PyArray_NewCopy(vector(where, "columns", columns, cnp.NPY_INT32, ANY), cnp.NPY_CORDER)
     cdef cnp.ndarray begins = cnp.PyArray_NewCopy(
@@ -341,7 +341,8 @@ cdef tuple take_encoded(str where, tuple given, int number, Kind kind, Py_ssize_
     cdef Py_ssize_t n = cnp.PyArray_SIZE(begins) - 1
     cdef const int32_t *column = <const int32_t *> data(which)
     cdef const int32_t *offset = <const int32_t *> data(begins)
-    # Of an encoding by pieces, two edges in a row make one, so that a column needs two; a factor has its own column.
+    # In a piecewise encoding, two adjacent edges make a piece, so a column needs two edges. A factor has its own
+    # column.
     cdef bint fits = n_columns == (n_edges if kind == COMBINATIONS else n)
     fits = fits and n >= 0 and offset[0] == 0 and offset[n] == n_edges
     for c in range(n if fits else 0):
@@ -356,7 +357,7 @@ cdef tuple take_encoded(str where, tuple given, int number, Kind kind, Py_ssize_
 
 
 cdef inline Py_ssize_t encoded_columns(const Encoded *encoded, Kind kind, Py_ssize_t n_in) noexcept:
-    """Return how many columns the inputs and their encodings have."""
+    """Return the number of columns of the inputs and their encodings."""
     if kind == COMBINATIONS:
         return n_in + encoded.n_columns
     return n_in + encoded.offsets[encoded.n_columns] - (encoded.n_columns if kind == PIECEWISE_LINEAR else 0)
@@ -406,7 +407,7 @@ cdef int decode(
     str where, Kind kind, encoding_backward_t backward, Kernels *kernels, tuple layout, object inputs, object dvalues,
     object dinputs
 ) except -1:
-    """Write the gradients of inputs; ``inputs`` may be None where the encoding does not read them."""
+    """Write the gradients of inputs. ``inputs`` may be None if the encoding does not read them."""
     cdef int number = type_of(kernels)
     cdef cnp.ndarray result = target(where, "dinputs", dinputs, number, ANY, ANY)
     cdef Py_ssize_t rows = cnp.PyArray_DIM(result, 0), n_in = cnp.PyArray_DIM(result, 1), n_out
@@ -462,9 +463,9 @@ cdef Py_ssize_t checked_bins(
     str where, object bins, object parts, object first, int degree, int number, Py_ssize_t rows, Spline *spline,
     list held,
 ) except -1:
-    """Describe where numbers lie among edges, by private copies that ``held`` gets; return how many pieces there are.
+    """Describe where numbers lie among edges, with private copies in ``held``. Return the number of pieces.
 
-    No kernel reads a weight that is not there: each bin is one of its column's or, for degree 0, the one behind them.
+    No kernel reads outside the weights: each bin belongs to its column or, for degree 0, comes right after its bins.
     """
     cdef cnp.ndarray own_first = cnp.PyArray_NewCopy(
         vector(where, "first", first, cnp.NPY_INT32, ANY), cnp.NPY_CORDER
@@ -608,7 +609,7 @@ def spline_backward_inputs(bins, parts, dvalues, columns, first, edges, int degr
     cdef uint64_t mode
     n_in, size = cnp.PyArray_DIM(result, 1), cnp.PyArray_ITEMSIZE(result)
     take_edges(where, &layout, n_in, (columns, first, edges, degree), number, held)
-    # By the private copy of `first`: another thread may have changed the given one since.
+    # From the private copy of `first`: another thread may have changed the original since.
     checked_bins(where, bins, parts, held[1], degree, number, rows, &spline, held)
     w = matrix(where, "weights", weights, number, n_in + spline.n_rows, n_out)
     d, w = apart(d, result), apart(w, result)
@@ -631,9 +632,9 @@ def spline_backward_inputs(bins, parts, dvalues, columns, first, edges, int degr
 cdef cnp.ndarray take_waves(
     str where, object given, cnp.ndarray weights, Py_ssize_t n_in, Py_ssize_t n_out, Periodic *periodic
 ):
-    """Describe columns with waves; return the private copy that the description refers to.
+    """Describe columns with waves. Return the private copy that the description refers to.
 
-    None if the weights are not those of so many columns, of the inputs and of the output.
+    None if the weights do not fit the columns of the waves, of the inputs and of the output.
     """
     cdef cnp.ndarray which = cnp.PyArray_NewCopy(vector(where, "columns", given, cnp.NPY_INT32, ANY), cnp.NPY_CORDER)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(which), c, width, rest
@@ -655,7 +656,7 @@ cdef cnp.ndarray take_waves(
 cdef cnp.ndarray checked_waves(
     str where, object given, cnp.ndarray weights, Py_ssize_t n_in, Py_ssize_t n_out, Periodic *periodic
 ):
-    """Return what `take_waves` does, or raise what is wrong."""
+    """Return the result of `take_waves`, or raise an error."""
     cdef cnp.ndarray which = take_waves(where, given, weights, n_in, n_out, periodic)
     if which is None:
         found = (<object> weights).shape

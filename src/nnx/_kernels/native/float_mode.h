@@ -1,8 +1,8 @@
 /* The floating-point mode that compiled kernels run in: subnormal numbers count as zero and become zero, results are
  * rounded to nearest, and nothing is trapped. docs/internals/plan.md says why, with figures.
  *
- * The mode belongs to a thread. Whoever calls a kernel sets it, and restores what was there, so that nothing outside
- * notices; that includes the flags that record overflow and the like, which the kernels thus leave alone.
+ * The mode belongs to a thread. A caller of kernels sets it, and then restores the old one, so that nothing outside
+ * notices. That includes the flags that record overflow and the like, so kernels do not change those.
  */
 #ifndef NNX_FLOAT_MODE_H
 #define NNX_FLOAT_MODE_H
@@ -22,7 +22,7 @@ static inline void leave_kernels(uint64_t before) { _mm_setcsr((unsigned)before)
 
 #elif defined(__aarch64__) && defined(__GNUC__)
 #define FLUSHES_SUBNORMALS 1
-/* FPCR: flush-to-zero (24), which is for both what comes in and what goes out. */
+/* FPCR: flush-to-zero (24), which applies to operands and to results. */
 static inline uint64_t enter_kernels(void) {
     const uint64_t mode = UINT64_C(1) << 24;
     uint64_t before;

@@ -1,7 +1,6 @@
-"""What the compiled kernels and the binding layer agree on: one table of addresses for each variant and float type.
+"""The interface of compiled kernels and binding layer: one table of addresses for each variant and float type.
 
-Numbers are passed as ``void *`` here, because the binding layer serves both float types; they are described at each
-kernel.
+Numbers are passed as ``void *`` here, because the binding layer serves both float types. Each kernel describes them.
 """
 
 from libc.stdint cimport int32_t, uint16_t, uint64_t
@@ -75,8 +74,8 @@ ctypedef void (*layer_norm_backward_weights_t)(
 ) noexcept nogil
 ctypedef void (*columns_t)(const void *, const void *, void *, Py_ssize_t, Py_ssize_t) noexcept nogil
 cdef struct Places:
-    # Which columns are categories, and where the rows of the weights begin that belong to them.
-    const int32_t *first  # (n_in,): of a column of categories, its first row of the weights; below 0 for numbers
+    # The columns of categories, and where their rows of the weights begin.
+    const int32_t *first  # (n_in,): the first row of the weights for a column of categories; below 0 for numbers
     const int32_t *columns  # (n_in,): the columns of numbers, then those of categories
     Py_ssize_t n_numbers
 
@@ -93,9 +92,9 @@ ctypedef void (*embedding_backward_inputs_t)(
     const void *, const Places *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
 ) noexcept nogil
 cdef struct Encoded:
-    # Which columns have encodings, and the edges of those; of combinations, the columns of each, and their factors.
-    const int32_t *columns  # (n_columns,); of combinations (offsets[n_columns],)
-    const int32_t *offsets  # (n_columns + 1,): where each one's edges begin, and where the last one's end
+    # The columns with encodings, and their edges. For combinations, the columns of each, and their factors.
+    const int32_t *columns  # (n_columns,); for combinations (offsets[n_columns],)
+    const int32_t *offsets  # (n_columns + 1,): where the edges of each begin, and where the last ones end
     const void *edges  # (offsets[n_columns],)
     Py_ssize_t n_columns
 
@@ -106,15 +105,15 @@ ctypedef void (*encoding_backward_t)(
     const void *, const void *, const Encoded *, void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
 ) noexcept nogil
 cdef struct Spline:
-    # Which columns have edges, and what a layer with such columns keeps.
+    # The columns with edges, and the buffers of a layer with such columns.
     const int32_t *columns  # (n_columns,)
-    const int32_t *first  # (n_columns + 1,): where the weights of each begin, behind the dense ones
-    const void *edges  # of each column as many as it has weights, and one more for degree 1
+    const int32_t *first  # (n_columns + 1,): where the weights of each begin, after the dense ones
+    const void *edges  # for each column as many as it has weights, and one more for degree 1
     Py_ssize_t n_columns
     Py_ssize_t n_rows  # of those weights
     int degree
-    void *sums  # (n_rows + n_columns, n_out): of each column's first weights
-    int32_t *bins  # (batch, n_columns): where the numbers lie among the edges; NULL if nobody keeps that
+    void *sums  # (n_rows + n_columns, n_out): sums of each column's first weights
+    int32_t *bins  # (batch, n_columns): where the numbers lie among the edges; NULL if that is not kept
     void *parts  # (batch, n_columns): how far along their bin
     void *dweights  # (n_in + n_rows, n_out)
     void *buckets  # (n_rows + n_columns, n_out)
@@ -138,10 +137,10 @@ ctypedef void (*spline_slopes_t)(
     Py_ssize_t
 ) noexcept nogil
 cdef enum:
-    MAX_SUMS = 32  # of a column's waves, which are added up on the stack; `MAX_WIDTH` in nnx.periodic
+    MAX_SUMS = 32  # of a column's waves, added up on the stack; `MAX_WIDTH` in nnx.periodic
 
 cdef struct Periodic:
-    # Which columns have waves, and how many.
+    # The columns with waves, and the numbers of waves.
     const int32_t *columns  # (n_columns,)
     Py_ssize_t n_columns
     Py_ssize_t n_frequencies
@@ -162,24 +161,24 @@ ctypedef void (*fold_norm_t)(
     const void *, const void *, const void *, const void *, double, void *, Py_ssize_t
 ) noexcept nogil
 
-# Formulas: a table each of activations, losses and rules, a row for each of them
+# Formulas: one table each for activations, losses and rules, with a row for each of them
 
 cdef enum:
     MOST_LANES = 16  # of a vector
     MAX_ACTIVATIONS = 32
     MAX_LOSSES = 32
     MAX_RULES = 32
-    MAX_SETTINGS = 6  # numbers that a formula is given
-    MAX_STATES = 3  # arrays that a rule keeps of a parameter
+    MAX_SETTINGS = 6  # the most settings of a formula
+    MAX_STATES = 3  # the most states of a parameter
     MAX_CONSTANTS = 10  # of a rule, for a step
 
 cdef enum Pass:
     FORWARD, FORWARD_AND_SLOPE, BACKWARD
 
 cdef enum:  # traits of an activation
-    FROM_INPUTS = 1  # backward starts from the inputs, and FORWARD_AND_SLOPE leaves the slope in their place
-    WHOLE_ROWS = 2  # it looks at whole rows, and needs scratch (columns, MOST_LANES)
-    FUSES_WITH_DENSE = 4  # it is the ReLU, which a product applies to what it stores
+    FROM_INPUTS = 1  # backward starts from the inputs, and FORWARD_AND_SLOPE writes the slope over them
+    WHOLE_ROWS = 2  # it needs whole rows, and scratch (columns, MOST_LANES)
+    FUSES_WITH_DENSE = 4  # it is the ReLU, which a product applies to its results
     IDENTITY = 8
 
 ctypedef void (*activation_t)(
@@ -193,11 +192,11 @@ cdef struct Activation:
     int n_settings
 
 cdef enum LossPart:
-    SAMPLE_LOSSES, GRADIENT, PAIR_GRADIENT  # the last is by the inputs of the activation that it pairs with
+    SAMPLE_LOSSES, GRADIENT, PAIR_GRADIENT  # the last is by the inputs of the paired activation
 
 cdef enum:  # traits of a loss
     BY_LABELS = 1  # targets are class numbers, int32, else numbers like the predictions
-    NEEDS_PAIR = 2  # it takes what its pair puts out
+    NEEDS_PAIR = 2  # it takes the output of its pair
     FUSED_WITH_PAIR = 4  # `softmax_crossentropy` does both in one pass
 
 ctypedef void (*loss_t)(
@@ -206,16 +205,16 @@ ctypedef void (*loss_t)(
 
 cdef struct Loss:
     const char *name
-    const char *pair  # the activation by whose inputs it gives the gradient as well; "" for none
+    const char *pair  # the activation by whose inputs it can also return the gradient; "" for none
     loss_t run
     int traits
     int n_settings
 
 cdef struct Lines:
-    # Which of a parameter's values: lines of so many columns, and how far apart the lines are.
+    # Which of a parameter's values: lines, their columns, and the distances between lines.
     Py_ssize_t rows
     Py_ssize_t columns
-    Py_ssize_t line  # in the parameter, and in what is kept of it
+    Py_ssize_t line  # in the parameter, and in its states
     Py_ssize_t gradient_line  # in their gradients
 
 cdef inline Lines one_line(Py_ssize_t n) noexcept nogil:
@@ -262,43 +261,43 @@ cdef enum Kind:
     DENSE, ACTIVATION, DROPOUT, PRELU, BATCH_NORM, LAYER_NORM, SCALE, EMBEDDING, SPLINE, NOISE, PIECEWISE_LINEAR
     THERMOMETER, COMBINATIONS, PERIODIC
     MEMBERS, MEMBER_SCALE, MEMBER_DENSE
-    FORK, JOIN  # where the layers of a residual begin, and where its input is added to what they make of it
+    FORK, JOIN  # where the layers of a residual begin, and where its input is added to their output
 
 cdef struct Parameter:
     # Weights or biases, in the layer's own arrays.
     void *values
-    Py_ssize_t size  # how many values; 0 where a stage has no such parameter
-    void *states[MAX_STATES]  # what the rule keeps of them
+    Py_ssize_t size  # number of values; 0 if a stage has no such parameter
+    void *states[MAX_STATES]  # the states of the rule
     void *averages  # NULL if the optimizer keeps none
-    void *gradients  # out; NULL if nobody wants to see them
+    void *gradients  # out; NULL if they are not needed
     double l1
     double l2
     Py_ssize_t line  # columns of the values
-    void *rounded  # the values in bfloat16, as float32; NULL if they are used as they are
+    void *rounded  # the values in bfloat16, as float32; NULL without rounding
     void *collected  # where gradients wait for their common norm; NULL without one
-    double *squares  # of these, the sum for each row
+    double *squares  # the sum of their squares for each row
 
 cdef enum:
     BLOCK = 32  # rows and columns of a block (matrix_units.h)
     BLOCK_SIZE = BLOCK * BLOCK
     GROUP = 8  # blocks of rows whose sums stay in L1
-    DEPTH = 8  # blocks of a factor that stay in L1 while what lies beside them is multiplied
-    BLOCK_COLUMNS = 1024  # of the weights whose gradients are computed, or updated, at a time
+    DEPTH = 8  # blocks of a factor that stay in L1 while the blocks beside them are multiplied
+    BLOCK_COLUMNS = 1024  # columns of the weights whose gradients are computed, or updated, at a time
 
 cdef inline Py_ssize_t blocks_in(Py_ssize_t n) noexcept nogil:
-    """Return how many blocks beside each other cover so many numbers."""
+    """Return how many adjacent blocks cover n numbers."""
     return (n + BLOCK - 1) // BLOCK
 
 cdef inline Py_ssize_t blocks_space(Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
-    """Return how many bytes a matrix takes in blocks."""
+    """Return the bytes of a matrix in blocks."""
     return blocks_in(rows) * blocks_in(columns) * BLOCK_SIZE * <Py_ssize_t> sizeof(uint16_t)
 
 cdef inline Py_ssize_t panel_columns(Py_ssize_t n_out) noexcept nogil:
-    """Return how many columns of the weights have their gradients computed at a time, or updated."""
+    """Return the number of columns of the weights whose gradients are computed, or updated, at a time."""
     return min(<Py_ssize_t> BLOCK_COLUMNS, blocks_in(n_out) * BLOCK)
 
 cdef inline Py_ssize_t block_gradient_space(Py_ssize_t n_out) noexcept nogil:
-    """Return how many bytes of scratch a thread needs for gradients of a dense stage in blocks."""
+    """Return the bytes of scratch that a thread needs for gradients of a dense stage in blocks."""
     cdef Py_ssize_t numbers = 2 * BLOCK * panel_columns(n_out) + blocks_in(n_out) * BLOCK
     return numbers * <Py_ssize_t> sizeof(float) + DEPTH * BLOCK_SIZE * <Py_ssize_t> sizeof(uint16_t)
 
@@ -306,8 +305,8 @@ cdef struct Units  # below
 
 cdef struct Blocks:
     # A dense stage's matrices in bfloat16 for matrix units, block by block (matrix_units.h). Lines, and pairs of a
-    # transpose, lie row of blocks after row of blocks, pairs column of blocks after column of blocks: what a product
-    # multiplies follows each other.
+    # transpose, are stored by rows of blocks. Pairs are stored by columns of blocks. So the blocks that a product
+    # multiplies follow each other.
     const Units *units  # what multiplies them; NULL if the stage's products are not done in blocks
     Py_ssize_t rows  # of the batch, in blocks
     uint16_t *inputs  # lines
@@ -316,50 +315,50 @@ cdef struct Blocks:
     uint16_t *dvalues  # lines: for the gradient of the inputs
     uint16_t *paired_dvalues  # pairs: for the gradient of the weights
 
-cdef enum:  # the lines of a batch norm, which belong to its columns
-    MEAN, VARIANCE  # of the batch or, for prediction, of the data
+cdef enum:  # the lines of a batch norm, each with a number for each column
+    MEAN, VARIANCE  # of the batch or, for prediction, the running ones
     SCALES  # weights divided by the deviation
     OF_DEVIATION, OF_ALL  # what gradients lose because a row moves mean and variance
-    OF_WEIGHTS, OF_BIASES  # their gradients
+    OF_WEIGHTS, OF_BIASES  # the gradients of weights and biases
     NORM_LINES
 
 cdef struct Norm:
-    # What a batch norm has beside weights and biases, and a layer norm's epsilon.
+    # The data of a batch norm beside weights and biases, and a layer norm's epsilon.
     double epsilon
-    double keep  # the part of the running figures that a step keeps
+    double keep  # the fraction of the running statistics that a step keeps
     void *running_mean
     void *running_variance
     void *lines  # (NORM_LINES, norm_line)
 
 cdef inline Py_ssize_t norm_line(Py_ssize_t columns) noexcept nogil:
-    """Return how far a batch norm's lines are apart, in numbers."""
+    """Return the distance between a batch norm's lines, in numbers."""
     return (columns + MOST_LANES - 1) // MOST_LANES * MOST_LANES
 
 cdef inline Py_ssize_t affine_size(Py_ssize_t columns) noexcept nogil:
-    """Return how many numbers a folded batch norm has: up to whole panels of the widest product."""
+    """Return the size of a folded batch norm in numbers: it fills whole panels of the widest product."""
     return 2 * (columns // (8 * MOST_LANES) + 1) * 8 * MOST_LANES
 
 cdef struct Embedded:
-    # Which columns an embedding replaces, by what.
+    # The columns that an embedding replaces, and their weights.
     Places places
     Py_ssize_t n_rows  # of the weights
     Py_ssize_t width
     void *dweights  # (n_rows, width)
 
 cdef struct Stage:
-    # A layer or activation, for a whole batch. A dense stage may do the ReLU behind it as well.
+    # A layer or activation, for a whole batch. A dense stage may also do the ReLU after it.
     Kind kind
     Py_ssize_t n_in
     Py_ssize_t n_out
-    Py_ssize_t members  # rows of the output that each sample has; batch and rows of arrays are counted in samples
-    const Activation *activation  # the row of an activation
+    Py_ssize_t members  # rows of the output for each sample; batch and rows of arrays are counted in samples
+    const Activation *activation  # an activation's row of the table
     double settings[MAX_SETTINGS]
-    bint keeps_slope  # forward leaves the slope in place of its inputs, which nobody else needs
+    bint keeps_slope  # forward writes the slope over its inputs, which nothing else needs
     bint relu
     bint trained
     Parameter weights
     Parameter biases
-    double keep  # of a dropout; a noise's deviation
+    double keep  # of a dropout; of noise, the standard deviation
     uint64_t seed
     uint64_t forwards
     void *mask  # (batch, n_out): dropout's, or noise
@@ -369,65 +368,65 @@ cdef struct Stage:
     Spline spline
     Periodic periodic
     void *wave_gradients  # of the weights of a periodic stage
-    int partner  # how many stages later a fork's join comes, or how many earlier a join's fork
-    int level  # of a fork: how many are open before it
-    const void *affine  # a batch norm that a dense stage's product applies: for LANES columns each, scales, then shifts
+    int partner  # how many stages after a fork its join comes, or before a join its fork
+    int level  # of a fork: how many forks are open before it
+    const void *affine  # a batch norm that a dense stage's product applies: LANES scales, then their shifts, and so on
     const void *inputs  # (batch, n_in); NULL: rows of X
     void *output  # (batch, n_out)
     void *dvalues  # (batch, n_out)
-    void *dinputs  # (batch, n_in); NULL if nobody wants it
-    Py_ssize_t unwanted  # so many of its first columns nobody wants: what an embedding hands on
+    void *dinputs  # (batch, n_in); NULL if it is not needed
+    Py_ssize_t unwanted  # how many of its first columns are not needed, because an embedding passes them on
     void *tiles  # packed inputs for the gradient of the weights; NULL if that is computed in one piece
     void *panels  # packed dvalues
-    void *packed  # packed weights, for the forward product; NULL if they are read as they lie
-    Blocks blocks  # where its products are done on matrix units
-    bint feeds  # the next stage is dense and takes the output in blocks; nobody else needs it
-    bint fed  # the stage before does so
-    void *rounded_inputs  # (batch, n_in), in bfloat16, as float32; NULL if inputs are used as they are
+    void *packed  # packed weights, for the forward product; NULL if they are read unpacked
+    Blocks blocks  # if its products are done on matrix units
+    bint feeds  # the next stage is dense and takes the output in blocks; nothing else needs the output
+    bint fed  # the stage before feeds this one
+    void *rounded_inputs  # (batch, n_in), in bfloat16, as float32; NULL without rounding
     void *rounded_dvalues  # (batch, n_out), likewise
     bint in_groups  # its gradients are computed group by group (partial_gradients.pxi)
-    Py_ssize_t partial  # where they begin, among those of a group
+    Py_ssize_t partial  # where they begin among the gradients of a group
 
 cdef struct Figures:
-    # Where a run records its steps and epochs: `size` doubles apart, in the order of `History`.
+    # Where a run records its steps and epochs: rows are `size` doubles apart, in the order of `History`.
     double *steps  # (5, steps_size): loss, data loss, penalty, accuracy, rate
     Py_ssize_t steps_size
     double *epochs  # (5, epochs_size)
     Py_ssize_t epochs_size
 
 cdef struct Progress:
-    # What all threads read, and what changes from step to step: that the first of them writes, between the two places
-    # where all meet, on cache lines of its own.
+    # What all threads read. The first thread writes the part that changes from step to step, between the two barriers,
+    # on separate cache lines.
     int n_threads
     Meeting *meeting
     Figures figures
     Py_ssize_t *hits  # of each thread, 64 bytes apart
-    double penalty_scale  # what penalties are multiplied by in this step; it changes only with `penalty_per_sample`
+    double penalty_scale  # the factor of penalties in this step; it changes only with `penalty_per_sample`
     char apart[64]
     double loss_sum  # of the epoch so far
-    double loss_count  # how many samples, or their weights, added up
+    double loss_count  # the number of samples, or the sum of their weights
     double hits_sum
     double hits_count
     double penalty_sum  # of the epoch's steps so far, each times its rows
-    bint is_apart  # the latest sums of all ranks have not come
-    double squares  # of these, where their norm is limited
+    bint is_apart  # the latest sums of all ranks have not arrived
+    double squares  # of these, if their norm is limited
     double batch_loss  # of the last batch
     double batch_hits
 
 cdef enum:
     MAX_MEMBERS = 1024  # `MAX_MEMBERS` in nnx.member_layers
-    MEMBER_ROWS = 64  # of a member that are copied together at a time
+    MEMBER_ROWS = 64  # rows of a member that are copied at a time
 
 cdef inline bint is_of_members(const Stage *stage) noexcept nogil:
-    """Return whether a stage has parameters of each member."""
+    """Return whether a stage has parameters for each member."""
     return stage.kind == MEMBERS or stage.kind == MEMBER_SCALE or stage.kind == MEMBER_DENSE
 
 cdef inline Py_ssize_t members_before(const Stage *stage) noexcept nogil:
-    """Return how many rows of a stage's inputs each sample has."""
+    """Return the number of rows of a stage's inputs per sample."""
     return 1 if stage.kind == MEMBERS else stage.members
 
 cdef inline Py_ssize_t member_space(const Stage *stage, Py_ssize_t samples) noexcept nogil:
-    """Return how many numbers of scratch a stage with parameters of each member needs, for a batch or for forward."""
+    """Return the scratch, in numbers, of a stage with parameters for each member, for a batch or for forward."""
     cdef Py_ssize_t copied = max(samples, <Py_ssize_t> MEMBER_ROWS) * (stage.n_in + stage.n_out)
     if stage.kind == MEMBER_DENSE:
         return copied + (stage.members * (stage.n_in + 1) * stage.n_out if samples else 0)
@@ -446,7 +445,7 @@ cdef inline bint wants_gradients(const Stage *stage) noexcept nogil:
     return has_parameters(stage) and (stage.trained or stage.weights.gradients is not NULL)
 
 cdef inline bint is_encoding(const Stage *stage) noexcept nogil:
-    """Return whether a stage has nothing but edges or factors, and gives more columns than it takes."""
+    """Return whether a stage has only edges or factors, and returns more columns than it takes."""
     return stage.kind == PIECEWISE_LINEAR or stage.kind == THERMOMETER or stage.kind == COMBINATIONS
 
 cdef inline bint has_biases(const Stage *stage) noexcept nogil:
@@ -459,106 +458,106 @@ cdef inline bint has_biases(const Stage *stage) noexcept nogil:
 ctypedef bint (*exchange_t)(void *plan) noexcept nogil
 
 cdef struct Net:
-    # A program bound to arrays: all that a run reads and writes.
+    # A program bound to arrays: everything that a run reads and writes.
     int n_stages
     Stage *stages
-    int n_levels  # of residuals within each other
+    int n_levels  # levels of nested residuals
     int n_batch_norms
-    Py_ssize_t members  # rows of the output that each sample has
-    bint apart  # predictions are what each member says, not their mean
-    bint batched_lanes  # `lanes_step` does it all
-    bint bfloat16  # dense stages round what they multiply
-    const Units *units  # matrix units, or plain C in their place, do so; NULL: vector units
+    Py_ssize_t members  # rows of the output for each sample
+    bint apart  # predictions are each member's outputs, not their mean
+    bint batched_lanes  # `lanes_step` does the whole step
+    bint bfloat16  # dense stages round the factors of their products
+    const Units *units  # matrix units, or plain C in their place, multiply them; NULL: vector units
     bint records  # figures are recorded
-    bint stops  # before a step's update, if its loss is not finite
+    bint stops  # the run stops before a step's update if its loss is not finite
     bint penalty_per_sample  # a step's penalties are divided by the weight of its rows
-    bint minimizes  # an L-BFGS search asks for gradients, some of which are of points that it leaves again
-    Py_ssize_t batch  # samples of a step, at most: those of this rank
+    bint minimizes  # an L-BFGS search asks for gradients, some of them at points that it leaves again
+    Py_ssize_t batch  # the most samples of a step on this rank
     Py_ssize_t group_rows  # rows of a group, for partial gradients; 0 without them
-    Py_ssize_t group_step  # rows of a group that go forward and back together, at most
-    Py_ssize_t group_size  # numbers that a group's gradients take
+    Py_ssize_t group_step  # the most rows of a group that go forward and back together
+    Py_ssize_t group_size  # the size of a group's gradients, in numbers
     void *partials  # (GROUPS, group_size)
     Py_ssize_t n_samples
     Py_ssize_t n_in
     Py_ssize_t n_out
     const void *X  # (n_samples, n_in)
-    const Py_ssize_t *order  # (epochs, n_samples): which sample comes when; or NULL
+    const Py_ssize_t *order  # (epochs, n_samples): the order of samples; or NULL
     const Loss *loss
     double loss_settings[MAX_SETTINGS]
-    const void *loss_own  # (n_out + MOST_LANES,): each column's own number for the loss, and the first again; or NULL
+    const void *loss_own  # (n_out + MOST_LANES,): each column's own number for the loss, then the first again; or NULL
     bint combined  # the loss's gradient is taken together with that of the last activation
-    bint fused  # so are activation and loss themselves
+    bint fused  # activation and loss themselves are computed together
     const int32_t *labels  # (n_samples,), for a loss of class numbers
     const void *targets  # (n_samples, n_out), for the others
-    const double *wanted  # (n_samples, n_wanted): what the accuracy compares with; NULL: the labels
+    const double *wanted  # (n_samples, n_wanted): the targets of the accuracy; NULL: the labels
     Py_ssize_t n_wanted
-    const double *weights  # (n_samples,): how much each sample counts; NULL: all alike
+    const double *weights  # (n_samples,): the weight of each sample; NULL: all are equal
     bint threshold  # predictions are whether an output is above `cut`
     double cut
     bint exponential  # predictions are the exponentials of outputs
-    Py_ssize_t every, begin  # each so many columns, from which on, are predictions; without `classes`
-    bint classes  # predictions are the first largest column
+    Py_ssize_t every, begin  # every `every`-th column, from `begin` on, is a prediction; without `classes`
+    bint classes  # predictions are the first of the largest columns
     double precision  # how near a prediction must come; below 0: it must be equal
     const Rule *rule
     double settings[2][MAX_SETTINGS]  # for weights, and for biases
     bint alike  # whether both are the same
-    double clip_value  # gradients are kept within plus and minus this; 0: they are not
+    double clip_value  # gradients are clipped to plus and minus this; 0: no limit
     double clip_norm  # the largest norm of all gradients together; 0: any
-    double average  # how much of the average of values is kept, at most; 0: there is none
+    double average  # the largest decay factor of the average; 0: no average
     uint64_t iterations  # steps done before this run
-    Py_ssize_t step_of_epoch  # in which the run begins
+    Py_ssize_t step_of_epoch  # the step of its epoch in which the run begins
     uint64_t first_forwards  # training forwards before this run, since the stages were bound
     int rank  # the number of this process among those that share out each batch's rows
-    int n_ranks  # how many they are; 0: this is the only one
-    Py_ssize_t step_rows  # rows of a step on all of them together, at most
+    int n_ranks  # the number of ranks; 0: this is the only process
+    Py_ssize_t step_rows  # the most rows of a step on all ranks together
     void *sums  # (n_sums,): all collected gradients, one after the other; then the batch's loss, and its hits
     Py_ssize_t n_sums
-    exchange_t exchange  # adds `sums` up over all ranks; returns whether it has
+    exchange_t exchange  # adds `sums` up over all ranks; returns whether it did
     void *exchanged_by  # its argument
     void *gathered  # (batch, n_in), for samples in an order
     int32_t *batch_labels
     void *batch_targets
     double *batch_wanted
     double *batch_weights
-    double *row_hits  # (batch,): the hits in each row, times its weight; used with weights only
+    double *row_hits  # (batch,): the hits in each row, times its weight; used only with weights
     void *sample_losses  # (batch,), times the weights
     void *lanes_space
     char *scratch  # private_size bytes for each thread
-    Py_ssize_t scratch_size  # of which these are for kernels, and what is left for `forward`
+    Py_ssize_t scratch_size  # bytes of it for kernels; the rest is for `forward`
     Py_ssize_t private_size
     Progress *progress
 
 cdef enum:
-    SUMMED = 4096  # numbers of a vector whose products are one sum
-    MOST_PAIRS = 256  # of differences that a search remembers
-    SEARCH_WORK = 3  # vectors of its own: direction, point and gradient that are tried
+    SUMMED = 4096  # numbers of a vector whose products form one sum
+    MOST_PAIRS = 256  # the most pairs of differences that a search keeps
+    SEARCH_WORK = 3  # a search's own vectors: direction, and the point and gradient on trial
 
-cdef enum:  # what a search knows beside vectors, as in `engine/lbfgs.py`
+cdef enum:  # the numbers that a search keeps beside vectors, as in `engine/lbfgs.py`
     SEARCH_LOSS, SEARCH_DATA_LOSS, SEARCH_PENALTY, SEARCH_ACCURACY
     SEARCH_SCALE, SEARCH_PAIRS, SEARCH_NEXT
     SEARCH_ITERATIONS, SEARCH_EVALUATIONS, SEARCH_STARTED, SEARCH_END, SEARCH_STEP
     SEARCH_NUMBERS
 
 cdef inline Py_ssize_t search_pieces(Py_ssize_t size) noexcept nogil:
-    """Return how many sums a product of vectors has."""
+    """Return the number of partial sums of a product of vectors."""
     return (size + SUMMED - 1) // SUMMED
 
 cdef struct Search:
-    # L-BFGS: what an iteration knows of those before it, and when it ends.
+    # L-BFGS: what an iteration keeps of earlier ones, and the limits that end it.
     Py_ssize_t size  # of all trained parameters
-    Py_ssize_t memory  # pairs, at most
+    Py_ssize_t memory  # the most pairs
     void *vectors  # (2 + 2*memory, size): point, gradient, differences of points, of gradients
-    double *numbers  # of the state, then each pair's curvature
+    double *numbers  # the state, then each pair's curvature
     void *work  # (SEARCH_WORK, size)
     double *sums  # (2, search_pieces(size))
     double gradient_tolerance
     double loss_tolerance
     Py_ssize_t max_evaluations
     Py_ssize_t search_steps
-    double penalty  # of the point that is tried; the first thread writes it
+    double penalty  # at the point on trial; the first thread writes it
 
 cdef enum Part:  # of a step
-    GO_FORWARD, GO_BACK, GO_GRADIENTS, GO_UPDATE  # of gradients of parameters alone, where no stage is trained
+    GO_FORWARD, GO_BACK, GO_GRADIENTS, GO_UPDATE  # gradients of parameters only, if no stage is trained
 
 cdef enum:
     MOST_OUTPUTS = 64  # of models that train together
@@ -567,7 +566,7 @@ cdef struct Group:
     # Models of one shape that train together, one in each lane.
     int n  # how many
     int lanes
-    const Net *nets[MOST_LANES]  # those behind the last are the first once more
+    const Net *nets[MOST_LANES]  # the places after the last model repeat the first one
     bint alike  # whether they have the same samples
     void *space
     int diverged  # out: the first whose loss is not finite; or -1
@@ -589,11 +588,11 @@ ctypedef void (*pack_rows_t)(const Stage *, Py_ssize_t, Py_ssize_t) noexcept nog
 
 ctypedef void (*vector_function_t)(int, const void *, void *, Py_ssize_t) noexcept nogil
 
-cdef enum:  # the functions of vectors that tests can call one by one
+cdef enum:  # the vector functions that tests can call one by one
     EXP, EXP_NEAR, LOG, EXPM1, LOG1P, SOFTPLUS, TANH, ERF, NORMAL_CDF, NORMAL_PDF
     COSINE_OF_TURNS, SINE_OF_TURNS
 
-cdef enum Way:  # what a product in blocks is for
+cdef enum Way:  # the purpose of a product in blocks
     OUTPUT  # left · right
     DINPUTS  # left · rightᵀ
     DWEIGHTS  # leftᵀ · right
@@ -635,14 +634,14 @@ cdef struct Units:
     block_product_t product
 
 cdef inline void fill_layouts(Py_ssize_t *layouts) noexcept nogil:
-    """Write the sizes of all structs that the binding layer and the kernels share: modules of two builds differ."""
+    """Write the sizes of all structs that binding layer and kernels share: they differ between two builds."""
     layouts[0], layouts[1], layouts[2] = sizeof(Kernels), sizeof(Net), sizeof(Stage)
     layouts[3], layouts[4] = sizeof(Progress), sizeof(Meeting)
     layouts[5], layouts[6], layouts[7] = sizeof(Activation), sizeof(Loss), sizeof(Rule)
     layouts[8], layouts[9], layouts[10] = sizeof(Search), sizeof(Group), sizeof(Units)
 
 cdef struct Kernels:
-    Py_ssize_t layouts[N_LAYOUTS]  # first of all: what `fill_layouts` writes
+    Py_ssize_t layouts[N_LAYOUTS]  # first: what `fill_layouts` writes
     Py_ssize_t product_scratch  # bytes
     dense_forward_t dense_forward
     dense_backward_weights_t dense_backward_weights

@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 from nnx._kernels.native.kernels cimport *
 from nnx._kernels.native.simd cimport *
 
-cdef double NO_SETTINGS[MAX_SETTINGS]  # zeros: for formulas that have none
+cdef double NO_SETTINGS[MAX_SETTINGS]  # zeros, for formulas without settings
 cdef Kernels addresses
 
 include "elementwise/loops.pxi"
@@ -59,7 +59,7 @@ cdef inline vec normal_pdf(vec x) noexcept nogil:
 
 
 cdef inline void map_parts(formula_of_one formula, const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
-    """`map_one` with the formula in one place: half as much code, and nobody waits for it."""
+    """`map_one` with the formula in one place: half as much code. It is slower, but only tests use it."""
     cdef Py_ssize_t i = 0
     cdef int count
     while i < n:

@@ -1,5 +1,5 @@
-/* What this processor offers, and what the system lets this process use. For the binding layer alone: it is compiled for every
- * processor, and asks before a variant is used (see setup.py). */
+/* What this processor offers, and what the system lets this process use. Only the binding layer uses it: it is compiled
+ * for every processor, and asks before it uses a variant (see setup.py). */
 #ifndef NNX_PROCESSOR_H
 #define NNX_PROCESSOR_H
 
@@ -19,7 +19,7 @@ static inline int has_matrix_units(void) {
     unsigned a, b, c, d, low, high;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1)) return 0; /* xgetbv may be executed */
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    if ((low >> 17 & 3) != 3) return 0; /* tiles: their setting, and their numbers */
+    if ((low >> 17 & 3) != 3) return 0; /* tiles: their configuration and their data */
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return 0; /* AMX-BF16, AMX-TILE */
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1); /* AVX512-BF16, which converts */
 #else
@@ -40,8 +40,8 @@ static inline int processor_offers(const char *variant) {
     return strcmp(variant, "baseline") == 0;
 }
 
-/* Ask Linux for the units, which it gives to a process that asks only: without, their first use would end it. It refuses where
- * a stack for signals is too small for their registers, or a filter of system calls forbids to ask. */
+/* Ask Linux for the units. It gives them only to a process that asks; otherwise their first use would end the process.
+ * It refuses if a signal stack is too small for their registers, or a filter of system calls forbids the question. */
 static inline int ask_for_matrix_units(void) {
 #ifdef MAY_HAVE_MATRIX_UNITS
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };

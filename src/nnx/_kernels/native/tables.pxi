@@ -1,4 +1,4 @@
-# The rows of the tables of formulas, by name, and what a formula is given beside arrays.
+# The rows of the tables of formulas, by name, and the arguments of formulas beside arrays.
 
 from libc.string cimport strcmp
 
@@ -36,7 +36,7 @@ cdef const Rule *rule_of(const Kernels *kernels, str name) except NULL:
 
 
 cdef int take_settings(double *settings, object given, int count) except -1:
-    """Copy a formula's settings; what it has not is 0."""
+    """Copy a formula's settings. Those that it does not have are 0."""
     cdef int i
     if len(given) != count:
         raise ValueError(f"settings must be {count}, got {len(given)}.")
@@ -55,7 +55,7 @@ cdef inline int take_activation_settings(Stage *stage, object owner) except -1:
 
 
 cdef int take_answers(Net *net, tuple answers) except -1:
-    """Take what of the outputs is compared: each how many columns, from which on; threshold; whether exponentials."""
+    """Take the description of compared outputs: distance of columns, first column; threshold; whether exponentials."""
     cdef Py_ssize_t every, begin
     every, begin, net.cut, net.exponential = answers
     if not 0 <= begin < every or net.n_out % every or net.n_wanted * every > net.n_out:
@@ -65,9 +65,9 @@ cdef int take_answers(Net *net, tuple answers) except -1:
 
 
 cdef cnp.ndarray take_own_numbers(str where, object given, int number, Py_ssize_t columns):
-    """Return a copy of numbers that belong to columns, with the first ones again behind them; None for None.
+    """Return a copy of the columns' own numbers, followed by the first ones again; None for None.
 
-    Whole vectors of them are loaded, from any column on.
+    Kernels load whole vectors of them, from any column on.
     """
     cdef cnp.ndarray numbers, copy
     cdef cnp.npy_intp i, n = columns + MOST_LANES
@@ -87,7 +87,7 @@ cdef cnp.ndarray take_own_numbers(str where, object given, int number, Py_ssize_
 
 
 cdef cnp.ndarray take_compared(str where, object wanted, Py_ssize_t n, Py_ssize_t n_out):
-    """Return what an accuracy compares with: float64 (n,) or (n, m), m from 1 to n_out; None for None."""
+    """Return the targets of an accuracy: float64 (n,) or (n, m), m from 1 to n_out; None for None."""
     cdef cnp.ndarray compared
     if wanted is None:
         return None
@@ -100,12 +100,12 @@ cdef cnp.ndarray take_compared(str where, object wanted, Py_ssize_t n, Py_ssize_
 
 
 cdef cnp.ndarray take_weights(str where, object weights, Py_ssize_t n):
-    """Return what samples weigh: float64 (n,); None for None."""
+    """Return the weights of samples: float64 (n,); None for None."""
     return vector(where, "weights", weights, cnp.NPY_DOUBLE, n) if weights is not None else None
 
 
 def _formulas():
-    """Return what the tables hold: by kind and name, traits and numbers of settings and states. For tests."""
+    """Return the rows of the tables by kind and name: traits, and numbers of settings and states. For tests."""
     cdef const Kernels *kernels = kernels_in_use(cnp.NPY_FLOAT)
     cdef dict found = {"activation": {}, "loss": {}, "optimizer": {}}
     cdef int i

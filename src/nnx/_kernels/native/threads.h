@@ -1,14 +1,14 @@
-/* How the threads of a plan meet: a barrier and a gate, which need no operating system but to give way.
+/* How the threads of a plan wait for each other: a barrier and a latch. They need the operating system only to yield.
  *
- * Waiting is spinning, then letting others run between two looks: the machine may be shared. The 2,000 pauses before take
- * 90 us on Intel's processors since Skylake (140 cycles each), 44 us on AMD's Zen 5.
+ * A waiting thread spins, then yields between two checks, because the machine may be shared. The 2,000 pauses before
+ * take 90 us on Intel's processors since Skylake (140 cycles each), 44 us on AMD's Zen 5.
  * Where a compiler has no atomics, a plan has one thread, and none of this is called.
  */
 #ifndef NNX_THREADS_H
 #define NNX_THREADS_H
 
-/* Numbers that several threads read and write: what a thread wrote before it wrote one, another can read after it has read it
- * there. `add_int` returns the sum, `add_number` what was there. */
+/* Numbers that several threads read and write. If a thread reads such a number, it can read all that the writer wrote
+ * before it. `add_int` returns the sum, `add_number` the old value. */
 #ifdef __GNUC__
 #define HAS_ATOMICS 1
 #define read_int(from) __atomic_load_n(from, __ATOMIC_ACQUIRE)
@@ -27,7 +27,7 @@ static inline int replace_pointer(char **to, char *expected, char *value) {
     return __atomic_compare_exchange_n(to, &expected, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 #elif defined(_MSC_VER) && defined(_M_X64)
-/* This processor's plain reads and writes keep that order; the compiler is told to do so. */
+/* This processor's plain reads and writes keep that order. The barrier makes the compiler keep it, too. */
 #define HAS_ATOMICS 1
 #include <emmintrin.h> /* _mm_pause */
 #include <intrin.h>
@@ -69,7 +69,7 @@ static inline int replace_pointer(char **to, char *expected, char *value) {
 #if HAS_ATOMICS && (defined(__unix__) || defined(__APPLE__) || defined(_MSC_VER))
 #define THREADS_MEET 1
 #ifdef _MSC_VER
-__declspec(dllimport) int __stdcall SwitchToThread(void); /* as <windows.h> has it, which defines many names more */
+__declspec(dllimport) int __stdcall SwitchToThread(void); /* as in <windows.h>, which defines many more names */
 #define give_way() SwitchToThread()
 #define take_a_breath() _mm_pause()
 #else
@@ -86,10 +86,10 @@ __declspec(dllimport) int __stdcall SwitchToThread(void); /* as <windows.h> has 
 typedef struct {
     int arrived; /* threads at the barrier */
     char apart_1[60];
-    int passed; /* how often all have been there: what those who wait look at */
+    int passed; /* how often all have arrived; waiting threads read this */
     char apart_2[60];
-    long long open; /* of the gate: twice the run's number: wait; one more: go; anything else: leave */
-    /* The run's number times 65536, and how many threads have come to the gate for it; -1: too late to come. */
+    long long open; /* the latch: twice the run's number means wait, one more means go, anything else means leave */
+    /* The run's number times 65536, plus the number of threads at the latch for it; -1: too late to come. */
     long long waiting;
     char apart_3[48];
 } Meeting;
@@ -101,7 +101,7 @@ static inline void look_again(int *looks) {
         give_way();
     }
 }
-/* Wait until `threads` threads are here. What each wrote before, all can read after it. */
+/* Wait until `threads` threads are here. After that, all can read what each wrote before. */
 static inline void meet(Meeting *m, int threads) {
     int looks = 0, passed;
     if (threads == 1) return;
@@ -114,7 +114,7 @@ static inline void meet(Meeting *m, int threads) {
     }
 }
 static inline void open_gate(Meeting *m, long long how) { write_number(&m->open, how); }
-/* Come to the gate for a run; return which thread that is, from 1 on, or 0 if it is too late or `most` have come. */
+/* Come to the latch for a run. Return this thread's number, from 1 on, or 0 if it is too late or `most` have come. */
 static inline int come_to_gate(Meeting *m, long long run, int most) {
     long long n = read_number(&m->waiting);
     do {
@@ -127,19 +127,19 @@ static inline int count_at_gate(Meeting *m) {
     const long long n = read_number(&m->waiting);
     return n < 0 ? 0 : (int)(n % 65536);
 }
-/* Let no other thread come; return how many have come. */
+/* Let no other thread come. Return how many have come. */
 static inline int close_gate(Meeting *m) {
     const long long n = exchange_number(&m->waiting, -1);
     return n < 0 ? 0 : (int)(n % 65536);
 }
-/* Wait while the gate says so; return whether to go. */
+/* Wait until the latch opens. Return whether to go. */
 static inline int wait_at_gate(Meeting *m, long long wait) {
     int looks = 0;
     long long how;
     while ((how = read_number(&m->open)) == wait) look_again(&looks);
     return how == wait + 1;
 }
-/* Pass a cache line to and fro, as one of two sides; return whether the other was there all the time. */
+/* Pass a cache line to and fro, as one of two sides. Return whether the other side was there all the time. */
 static inline int pass_line(int *line, int side, int turns) {
     int turn, looks;
     for (turn = 0; turn < turns; turn++) {
@@ -165,8 +165,8 @@ static inline int wait_at_gate(Meeting *m, long long wait) { return m->open == w
 static inline int pass_line(int *line, int side, int turns) { (void)line; (void)side; (void)turns; return 0; }
 #endif
 
-/* For what several Python threads share, also where no GIL keeps them apart: a flag that one holds at a time, places
- * for pointers, and numbers that are handed out, each once. Compilers without atomics are taken for such as have a GIL. */
+/* For data that several Python threads share, also without a GIL: a flag that one thread holds at a time, places
+ * for pointers, and numbers that are given out once each. Without atomics, Python is taken to have a GIL. */
 #if HAS_ATOMICS
 static inline int claim(int *flag) { return !exchange_int(flag, 1); }
 static inline void unclaim(int *flag) { write_int(flag, 0); }

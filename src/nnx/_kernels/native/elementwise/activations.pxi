@@ -1,8 +1,8 @@
-# Activations: formulas of vectors, each with the line that enters it into the table, from which all else learns of it.
+# Activations: formulas on vectors. Each has a line that enters it into the table, which all other code reads.
 #
-# There are two kinds. Where backward starts from the output, an activation has a value and a gradient. Where it starts
-# from the inputs, one formula gives both value and slope, which share what is costly: a training step computes both in
-# its forward pass, and keeps the slope in place of the inputs.
+# There are two kinds. If backward starts from the output, an activation has a value and a gradient. If it starts from
+# the inputs, one formula returns both value and slope, because they share the costly part. A training step computes
+# both in its forward pass, and keeps the slope in place of the inputs.
 
 ctypedef vec (*value_formula)(vec x, const vec *settings) noexcept nogil
 ctypedef vec (*gradient_formula)(vec output, vec d, const vec *settings) noexcept nogil
@@ -13,7 +13,7 @@ cdef int n_activations = 0
 
 
 cdef const Activation *add_activation(const char *name, activation_t run, int traits, int n_settings) except NULL:
-    """Enter an activation into the table; return its row."""
+    """Enter an activation into the table. Return its row."""
     global n_activations
     cdef Activation *row = &activations[n_activations]
     if n_activations == MAX_ACTIVATIONS or n_settings > MAX_SETTINGS:
@@ -160,7 +160,7 @@ cdef inline vec tanh_value(vec x, const vec *settings) noexcept nogil:
 
 
 cdef inline vec tanh_gradient(vec output, vec d, const vec *settings) noexcept nogil:
-    """(1 − y²)·d as two factors: where |y| is near 1, the difference is exact, and y² would be rounded."""
+    """(1 − y²)·d as two factors: where |y| is near 1, the difference 1 − |y| is exact, but y² would be rounded."""
     return v_mul(v_mul(v_sub(v_all(1), output), v_add(v_all(1), output)), d)
 
 
@@ -174,7 +174,7 @@ cdef void hyperbolic_tangent(
 add_activation("tanh", <activation_t> hyperbolic_tangent, 0, 0)
 
 
-# Leaky rectified linear unit: x, below 0 slope·x; settings: slope, not negative, so that the output has x's sign
+# Leaky rectified linear unit: x, or slope·x below 0. Settings: slope, not negative, so that the output has x's sign
 
 
 cdef inline vec leaky_relu_value(vec x, const vec *settings) noexcept nogil:
@@ -195,7 +195,8 @@ cdef void leaky_relu(
 add_activation("leaky_relu", <activation_t> leaky_relu, 0, 1)
 
 
-# Exponential linear unit: x, below 0 alpha·(exp(x) − 1), with the slope output + alpha; settings: alpha, not negative
+# Exponential linear unit: x, or alpha·(exp(x) − 1) below 0, with the slope output + alpha. Settings: alpha, not
+# negative
 
 
 cdef inline vec elu_value(vec x, const vec *settings) noexcept nogil:
@@ -216,7 +217,7 @@ cdef void elu(
 add_activation("elu", <activation_t> elu, 0, 1)
 
 
-# Scaled exponential linear unit: the same, times a scale; both numbers are those that keep mean 0 and variance 1
+# Scaled exponential linear unit: the same, times a scale. Both numbers are those that keep mean 0 and variance 1
 
 cdef double SELU_SCALE = 1.0507009873554804934193349852946
 cdef double SELU_ALPHA = 1.6732632423543772848170429916717
@@ -242,12 +243,12 @@ cdef void selu(
 add_activation("selu", <activation_t> selu, 0, 0)
 
 
-# Activations x·g(x), where g goes from 0 to 1; their slope is g + x·g'. Far out, the nearest number within reach stands
-# for x, where g' is 0 or nearly so: infinity times 0 would be NaN. At −inf the value is 0, or −1e-36 as at the reach.
+# Activations x·g(x), where g rises from 0 to 1. Their slope is g + x·g'. Where g' is 0 or nearly 0, the limit of the
+# reach replaces x, because infinity times 0 would be NaN. At −inf the value is that at the limit: 0 or −1e-36.
 
 
 cdef inline vec within(vec x, real_t low, real_t high) noexcept nogil:
-    """x, but from low to high; NaN stays NaN."""
+    """x kept within [low, high]; NaN stays NaN."""
     return v_min(v_all(high), v_max(v_all(low), x))
 
 
@@ -260,7 +261,7 @@ cdef inline vec gated(
 ) noexcept nogil:
     """x·s, s = sigmoid(z), and its slope s + x·rate·s·(1 − s), of one exponential and one division.
 
-    With exp(−z) for either sign of z, a third faster than with exp(−|z|), after which s and 1 − s are to be chosen.
+    It uses exp(−z) for both signs of z. That is a third faster than exp(−|z|), which needs a choice of s or 1 − s.
     """
     cdef vec decay = v_exp_near(v_sub(v_all(0), z))
     cdef vec s = v_div(v_all(1), v_add(v_all(1), decay))
@@ -268,7 +269,7 @@ cdef inline vec gated(
     return v_mul(v_max(near, x), s)
 
 
-# Gaussian error linear unit: x·P(X < x) for a normal X; settings: whether to approximate P by a tanh, as a sigmoid
+# Gaussian error linear unit: x·P(X < x) for a normal X. Settings: whether to approximate P by a tanh, as a sigmoid
 
 cdef double ROOT_OF_8_BY_PI = 1.5957691216057307117597842397375  # 2·sqrt(2/π)
 cdef double GELU_CUBE = 0.044715
@@ -416,7 +417,7 @@ cdef void softplus(
 add_activation("softplus", <activation_t> softplus, FROM_INPUTS, 0)
 
 
-# Softmax, which looks at whole rows (softmax.pxi)
+# Softmax, which needs whole rows (softmax.pxi)
 
 
 cdef void softmax(

@@ -13,7 +13,7 @@ cdef void argmax(
     for i in range(rows):
         best = 0
         for j in range(1, columns):
-            # Not "at most": true for a NaN at j; a NaN that is already the best stays.
+            # Not "at most", because that is true for a NaN at j. A NaN that is already the best stays.
             if not row[j] <= row[best] and row[best] == row[best]:
                 best = j
         classes[i] = best

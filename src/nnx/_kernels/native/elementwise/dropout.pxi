@@ -1,18 +1,18 @@
-# Dropout's mask: Philox4x32-7 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), many counters at
-# a time. A cell's number has 32 bits, but the upper 16 decide alone in all but one of 65,536 cells: only there are the
-# lower ones drawn. So a block of four words serves eight cells, and masks take half the time.
+# Dropout's mask: Philox4x32-7 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), many counters at a
+# time. An element's number has 32 bits, but the upper 16 decide alone for all but one of 65,536 elements. Only there
+# are the lower bits drawn. So a block of four words serves eight elements, and masks take half the time.
 
 cdef enum:
     COUNTERS = 64  # the four arrays of words, 2 KB, stay in L1
-    STREAMS = 2  # vectors of counters that go through the rounds side by side: each waits for its products
-    MASK_CELLS = 8  # that a block of words serves
+    STREAMS = 2  # vectors of counters in the rounds side by side, because each waits for its products
+    MASK_CELLS = 8  # elements that a block of words serves
 
 
 cdef void philox4x32_7(
     uint64_t x[4][COUNTERS],  # in and out: counters, then words, in the lower halves
     uint64_t key,
 ) noexcept nogil:
-    """Seven rounds: each multiplies two words, and exchanges halves of the products under the key."""
+    """Seven rounds. Each multiplies two words, and exchanges halves of the products under the key."""
     cdef words block[4 * STREAMS]
     cdef words key0[7]
     cdef words key1[7]
@@ -50,19 +50,19 @@ cdef void philox_block(
 
 
 cdef inline uint32_t half_of(const uint32_t *x, Py_ssize_t half) noexcept nogil:
-    """Return one of the halves of some words, which are counted from the lower half of the first."""
+    """Return a half of one of the words. Halves are counted from the lower half of the first word."""
     return x[half // 2] >> <uint32_t> (16 * (half % 2)) & <uint32_t> 0xFFFF
 
 
 cdef struct Limit:
-    # A cell is kept if its number is at most this: 2³² itself has 33 bits.
-    bint any  # or none is kept
+    # An element is kept if its number is at most this. An excluded bound could be 2³², which has 33 bits.
+    bint any  # False if no element is kept
     uint32_t upper
     uint32_t lower
 
 
 cdef inline Limit limit_of(double keep) noexcept nogil:
-    """Return up to which number cells are kept, so that ``keep`` of them are, rounded to 1/2³²."""
+    """Return the largest number of kept elements, for the fraction ``keep`` of them, rounded to 1/2³²."""
     cdef uint64_t threshold = <uint64_t> rint(keep * 4294967296.0)
     cdef uint32_t last = <uint32_t> (threshold - 1)
     cdef Limit limit
@@ -73,7 +73,7 @@ cdef inline Limit limit_of(double keep) noexcept nogil:
 cdef bint is_kept_by_lower(
     const Limit *limit, Py_ssize_t block, Py_ssize_t row, int cell, uint64_t seed, uint64_t forwards
 ) noexcept nogil:
-    """Return whether a cell is kept whose upper half is the limit's."""
+    """Return whether an element is kept if its upper half equals the limit's."""
     cdef uint32_t x[4]
     x[0], x[1] = <uint32_t> block + <uint32_t> 0x80000000, <uint32_t> row
     x[2], x[3] = <uint32_t> forwards, <uint32_t> (forwards >> 32)
@@ -92,9 +92,9 @@ cdef void dropout_mask(
 ) noexcept nogil:
     """Fill the mask with ``1/keep`` with probability ``keep``, else 0.
 
-    The cells of columns 8b to 8b+7 in row i have numbers of 32 bits. Their upper halves are the eight halves of the
-    four words for the counter (b, i, forwards mod 2³², forwards div 2³²) under the key ``seed``, their lower ones those
-    for (b + 2³¹, …). A cell is kept if its number is below ``keep``·2³², rounded.
+    The elements of columns 8b to 8b+7 in row i have numbers of 32 bits. Their upper halves are the eight halves of the
+    four words for the counter (b, i, forwards mod 2³², forwards div 2³²) under the key ``seed``. Their lower halves are
+    those for (b + 2³¹, …). An element is kept if its number is below ``keep``·2³², rounded.
     """
     cdef uint64_t x[4][COUNTERS]
     cdef uint32_t drawn[4 * COUNTERS]
@@ -144,7 +144,7 @@ cdef bint kept_by_upper(
     real_t scale,
     real_t *cells,  # (COUNTERS, MASK_CELLS) out
 ) noexcept nogil:
-    """Write ``scale`` where half a word is below the limit, else 0; return whether one is the limit itself."""
+    """Write ``scale`` where half a word is below the limit, else 0. Return whether one equals the limit."""
     cdef uint32_t upper, lower, ties = 0
     cdef int k
     for k in range(4 * COUNTERS):
@@ -158,7 +158,7 @@ cdef bint kept_by_upper(
 cdef real_t *ragged_cells(
     const real_t *cells, real_t *mask, Py_ssize_t start, Py_ssize_t count, Py_ssize_t columns
 ) noexcept nogil:
-    """Copy the cells of some blocks, of which a row's last may lack some; return where the next ones go."""
+    """Copy the elements of some blocks; the last block of a row may be shorter. Return where the next ones go."""
     cdef Py_ssize_t blocks = (columns + MASK_CELLS - 1) // MASK_CELLS
     cdef Py_ssize_t i, n
     for i in range(count):

@@ -1,12 +1,12 @@
-# Columns of category numbers, each replaced by learnt numbers, beside columns of plain numbers.
+# Columns of categories, each replaced by learnt numbers, beside numeric columns.
 
 
 cdef inline Py_ssize_t category_of(real_t number, int32_t place, Py_ssize_t n_rows) noexcept nogil:
-    """Return the row of the weights that a category has; any number gives one, as another thread may change it."""
+    """Return a category's row of the weights. Any number has a row, because another thread may change it."""
     cdef Py_ssize_t last = n_rows - 1 - place
     if not number >= 0:
         return place
-    # Rounded, `last` may be the next larger number, which must not come out as it is.
+    # `last` may round up. A number that reaches the rounded one returns `last` itself.
     return place + (last if number >= <real_t> last else <Py_ssize_t> number)
 
 
@@ -17,7 +17,7 @@ cdef Py_ssize_t embedding_misfit(
     Py_ssize_t rows,
     Py_ssize_t n_in,
 ) noexcept nogil:
-    """Return the place of the first number in a category column that is none of its categories; −1 if there is none."""
+    """Return the index of the first number in a category column that is not a category of it; −1 if there is none."""
     cdef Py_ssize_t i, j
     cdef real_t number
     for j in range(n_in):
@@ -36,7 +36,7 @@ cdef Py_ssize_t embedding_misfit(
 
 
 cdef inline void copy_numbers(const real_t *source, real_t *target, Py_ssize_t n) noexcept nogil:
-    """Copy a few numbers: whole vectors, the last of which may begin within the one before."""
+    """Copy a few numbers in whole vectors. The last vector may overlap the one before."""
     cdef Py_ssize_t j = 0
     if n < LANES:
         v_store_part(target, v_load_part(source, <int> n), <int> n)
@@ -93,7 +93,7 @@ cdef void embedding_backward_rows(
     Py_ssize_t first,
     Py_ssize_t end,
 ) noexcept nogil:
-    """Add up the gradients of some categories, each one sample after the other."""
+    """Add up the gradients of some categories, each in the order of samples."""
     cdef Py_ssize_t i, j, k, row, n = places.n_numbers
     cdef const int32_t *columns = places.columns
     cdef const real_t *gradient
@@ -130,7 +130,7 @@ cdef void embedding_backward_weights(
     Py_ssize_t n_rows,
     Py_ssize_t width,
 ) noexcept nogil:
-    """Add up the gradients of each category, one sample after the other."""
+    """Add up the gradients of each category, in the order of samples."""
     embedding_backward_rows(inputs, dvalues, places, dweights, rows, n_in, n_out, n_rows, width, 0, n_rows)
 
 
@@ -142,7 +142,7 @@ cdef void embedding_backward_inputs(
     Py_ssize_t n_in,
     Py_ssize_t n_out,
 ) noexcept nogil:
-    """Give numbers their gradients, and categories 0."""
+    """Write the gradients of numeric columns, and 0 for columns of categories."""
     cdef Py_ssize_t i, k
     for i in range(rows):
         for k in range(n_in):

@@ -1,8 +1,8 @@
-# Columns of numbers, each with its encodings behind all columns: where between given edges a number lies.
+# Columns of numbers, and their encodings after all columns: where between given edges a number lies.
 
 
 cdef inline vec part_of_way(vec x, vec low, vec high) noexcept nogil:
-    """(x − low) / (high − low), from 0 to 1. The second of minimum and maximum is what comes out of a NaN."""
+    """(x − low) / (high − low), kept within 0 and 1. For a NaN, minimum and maximum return their second argument."""
     return v_max(v_all(0), v_min(v_all(1), v_div(v_sub(x, low), v_sub(high, low))))
 
 
@@ -14,9 +14,9 @@ cdef void piecewise_linear_forward(
     Py_ssize_t n_in,
     Py_ssize_t n_out,
 ) noexcept nogil:
-    """Hand numbers on, and say how far each is on its way from one edge to the next.
+    """Pass numbers on, and append how far each has come from one edge to the next.
 
-    A column's last vector may reach into the next column's encodings, which come later.
+    A column's last vector may reach into the next column's encodings, which are written later.
     """
     cdef const int32_t *offsets = encoded.offsets
     cdef const real_t *low
@@ -48,7 +48,7 @@ cdef void piecewise_linear_forward(
 
 
 cdef inline Py_ssize_t edges_up_to(real_t x, const real_t *edges, Py_ssize_t n) noexcept nogil:
-    """Return how many of some increasing edges, at least one, are no larger than x; none if x is NaN."""
+    """Return how many of some increasing edges, at least one, are not larger than x; 0 if x is NaN."""
     cdef Py_ssize_t at = 0, half
     while n > 1:
         half = n // 2
@@ -66,7 +66,7 @@ cdef void piecewise_linear_backward(
     Py_ssize_t n_in,
     Py_ssize_t n_out,
 ) noexcept nogil:
-    """Give numbers their gradients, and those of the encoding that is neither 0 nor 1."""
+    """Write the gradients of numbers, with the gradient of the encoding that is neither 0 nor 1."""
     cdef const int32_t *offsets = encoded.offsets
     cdef const real_t *edges
     cdef Py_ssize_t i, c, k, n, j
@@ -92,7 +92,7 @@ cdef void thermometer_forward(
     Py_ssize_t n_in,
     Py_ssize_t n_out,
 ) noexcept nogil:
-    """Hand numbers on, and say of each which edges it is above; vectors reach on as in `piecewise_linear_forward`."""
+    """Pass numbers on, and append which edges each is above. Vectors reach on as in `piecewise_linear_forward`."""
     cdef const int32_t *offsets = encoded.offsets
     cdef const real_t *edges
     cdef real_t *parts
@@ -121,7 +121,7 @@ cdef void thermometer_forward(
 
 
 cdef void thermometer_backward(
-    const real_t *inputs,  # not read: `piecewise_linear_backward` is called alike
+    const real_t *inputs,  # not read: the call is the same as of `piecewise_linear_backward`
     const real_t *dvalues,  # (rows, n_out) in
     const Encoded *encoded,
     real_t *dinputs,  # (rows, n_in) out
@@ -129,7 +129,7 @@ cdef void thermometer_backward(
     Py_ssize_t n_in,
     Py_ssize_t n_out,
 ) noexcept nogil:
-    """Give numbers their gradients: the encodings have no slope."""
+    """Write the gradients of numbers. The encodings have no slope."""
     cdef Py_ssize_t i
     for i in range(rows):
         copy_numbers(dvalues + i * n_out, dinputs + i * n_in, n_in)
@@ -143,7 +143,7 @@ cdef void combinations_forward(
     Py_ssize_t n_in,
     Py_ssize_t n_out,
 ) noexcept nogil:
-    """Hand numbers on, and add some of them up, each times its factor."""
+    """Pass numbers on, and append sums of some of them, each times its factor."""
     cdef const real_t *factors = <const real_t *> encoded.edges
     cdef Py_ssize_t i, c, k
     cdef real_t total
@@ -167,7 +167,7 @@ cdef void combinations_backward(
     Py_ssize_t n_in,
     Py_ssize_t n_out,
 ) noexcept nogil:
-    """Give numbers their gradients, and add to each those of its combinations, times its factors."""
+    """Write the gradients of numbers, and add to each the gradients of its combinations, times its factors."""
     cdef const real_t *factors = <const real_t *> encoded.edges
     cdef Py_ssize_t i, c, k
     for i in range(rows):

@@ -1,5 +1,5 @@
-# Loops over all elements of an array, written once: a formula is a function of vectors that is inlined into them. The
-# end of an array goes through the same formula in a padded vector, so an element's bits do not depend on where it lies.
+# Loops over all elements of an array, written once. A formula is a function on vectors that is inlined into them. The
+# end of an array goes through the same formula in a padded vector, so an element's bits do not depend on its position.
 
 ctypedef vec (*formula_of_one)(vec) noexcept nogil
 ctypedef vec (*formula_of_two)(vec, vec, vec) noexcept nogil
@@ -65,7 +65,7 @@ cdef void copy(const real_t *x, real_t *result, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline void load_settings(vec *everywhere, const double *settings) noexcept nogil:
-    """Put each of a formula's settings into all lanes of a vector; those that it does not use cost nothing."""
+    """Put each of a formula's settings into all lanes of a vector. Settings that it does not use cost nothing."""
     cdef int k
     for k in range(MAX_SETTINGS):
         everywhere[k] = v_all(<real_t> settings[k])
@@ -75,7 +75,7 @@ cdef inline void load_settings(vec *everywhere, const double *settings) noexcept
 
 
 cdef enum:
-    PLAIN, ABSOLUTE, SQUARED  # what of each number is summed
+    PLAIN, ABSOLUTE, SQUARED  # the term of the sum for each number
     SUM_BLOCK = 8192
 
 
@@ -130,7 +130,7 @@ cdef Py_ssize_t not_finite(const real_t *values, Py_ssize_t n) noexcept nogil:
     cdef int l
     while start < n:
         end = min(n, start + SUM_BLOCK)
-        # x − x is 0 for all that is finite, else NaN.
+        # x − x is 0 for finite numbers, else NaN.
         sums = v_all(0)
         i = start
         while i + LANES <= end:

@@ -1,9 +1,9 @@
-# Losses: formulas of vectors, each with the line that enters it into the table, from which all else learns of it.
+# Losses: formulas on vectors. Each has a line that enters it into the table, which all other code reads.
 #
-# A loss that is a mean over a row's elements is one formula: it gives the loss and its slope by the prediction, which
-# share what is costly. Where a loss has a factor, the loops multiply by it: once a sample, and within the scale of the
-# gradient. Categorical cross-entropy, whose targets are class numbers, has loops of its own. Labels are class numbers
-# that the caller has checked and copied.
+# A loss that is a mean over a row's elements is one formula. It returns the loss and its slope by the prediction, which
+# share the costly part. If a loss has a factor, the loops multiply by it: once per sample, and within the scale of the
+# gradient. Categorical cross-entropy, whose targets are class numbers, has its own loops. Labels are class numbers that
+# the caller has checked and copied.
 
 ctypedef vec (*loss_formula)(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil
 
@@ -13,10 +13,10 @@ cdef int n_losses = 0
 
 cdef const Loss *add_loss(
     const char *name,
-    const char *pair,  # the activation by whose inputs it gives the gradient as well; "" for none
+    const char *pair,  # the activation by whose inputs it can also return the gradient; "" for none
     loss_t run, int traits, int n_settings,
 ) except NULL:
-    """Enter a loss into the table; return its row."""
+    """Enter a loss into the table. Return its row."""
     global n_losses
     cdef Loss *row = &losses[n_losses]
     if n_losses == MAX_LOSSES or n_settings > MAX_SETTINGS:
@@ -34,7 +34,7 @@ cdef inline vec own_numbers(
     Py_ssize_t *column,  # in and out: that of the first element
     Py_ssize_t columns,
 ) noexcept nogil:
-    """Return the columns' own numbers for the next vector of elements: 1 if they have none."""
+    """Return the columns' own numbers for the next vector of elements, or 1 if they have none."""
     cdef Py_ssize_t at = column[0]
     if pattern is NULL:
         return v_all(1)
@@ -91,7 +91,7 @@ cdef inline void gradient_by_elements(
     real_t *dinputs,  # (rows, columns) out; may be either
     Py_ssize_t rows,
     Py_ssize_t columns,
-    Py_ssize_t n,  # rows of the batch that these are of
+    Py_ssize_t n,  # rows of the whole batch
     const double *settings,
     double factor,
 ) noexcept nogil:
@@ -114,8 +114,8 @@ cdef inline void gradient_by_elements(
 
 cdef inline void by_elements(
     loss_formula formula,
-    loss_formula from_logits,  # whose slope is by the inputs of the pair's activation
-    const bint has_own,  # a constant at every call: whether columns may have numbers of their own
+    loss_formula from_logits,  # its slope is by the inputs of the paired activation
+    const bint has_own,  # a constant at every call: whether columns may have their own numbers
     LossPart part, const real_t *y_pred, const real_t *y_true, real_t *result, Py_ssize_t rows, Py_ssize_t columns,
     Py_ssize_t n, const double *settings, const real_t *own,
     double factor,  # of loss and gradient
@@ -204,8 +204,8 @@ cdef void huber(
 add_loss("huber", "", <loss_t> huber, 0, 1)
 
 
-# Log-cosh. With e = expm1(−2·|d|), d = p − y, the slope tanh d is ±e/(2 + e), and the loss |d| + log1p(e/2); near 0,
-# where that cancels, it is −log1p(−tanh² d)/2.
+# Log-cosh. With e = expm1(−2·|d|) and d = p − y, the slope tanh d is ±e/(2 + e), and the loss is |d| + log1p(e/2). Near
+# 0 that cancels, so the loss is −log1p(−tanh² d)/2 there.
 
 
 cdef inline vec log_cosh_of(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
@@ -228,7 +228,7 @@ cdef void log_cosh(
 add_loss("log_cosh", "", <loss_t> log_cosh, 0, 0)
 
 
-# Pinball loss, of y − p: q·d above 0, (q − 1)·d below; at 0 the slope is 0. Own numbers: the quantile q of each column.
+# Pinball loss of d = y − p: q·d above 0, (q − 1)·d below. At 0 the slope is 0. Own numbers: each column's quantile q.
 
 
 cdef inline vec pinball_of(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
@@ -248,8 +248,8 @@ cdef void pinball(
 add_loss("pinball", "", <loss_t> pinball, 0, 0)
 
 
-# Poisson's negative log-likelihood: exp(p) − y·p or, of outputs that are not logarithms, p − y·log(p + ε). Settings:
-# whether they are, and a factor.
+# Poisson's negative log-likelihood: exp(p) − y·p, or p − y·log(p + ε) for outputs that are not logarithms. Settings:
+# whether outputs are logarithms, and a factor.
 
 
 cdef inline vec poisson_of_logs(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
@@ -288,7 +288,7 @@ add_loss("poisson", "", <loss_t> poisson, 0, 2)
 
 cdef inline vec hinge_of(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
     cdef vec room = v_sub(settings[0], v_mul(y, p)), zero = v_all(0)
-    # Room that is NaN is none that is 0 or less, and passes through.
+    # A NaN is not "0 or less", so it passes through.
     slope[0] = v_select(v_greater(room, zero), v_sub(zero, y), v_select(v_at_most(room, zero), zero, room))
     return v_max(zero, room)
 
@@ -303,8 +303,8 @@ cdef void hinge(
 add_loss("hinge", "", <loss_t> hinge, 0, 1)
 
 
-# Binary cross-entropy: −(w·y·log p + (1 − y)·log(1 − p)), p clipped. Settings: label smoothing s, by which y becomes
-# (1 − s)·y + s/2, how near p comes to 0 and 1, and a factor. Own numbers: the weight w of positive targets.
+# Binary cross-entropy: −(w·y·log p + (1 − y)·log(1 − p)), p clipped. Settings: label smoothing s, which turns y into (1
+# − s)·y + s/2; how near p comes to 0 and 1; a factor. Own numbers: the weight w of positive targets.
 
 
 cdef inline vec smoothed(vec y, vec smoothing) noexcept nogil:
@@ -321,7 +321,7 @@ cdef inline vec binary_crossentropy_of(vec p, vec y, vec *slope, vec own, const 
 cdef inline vec binary_crossentropy_of_sigmoid(vec p, vec y, vec *slope, vec own, const vec *settings) noexcept nogil:
     """The slope by the logit: (1 − y)·p − w·y·(1 − p), which is p − y without a weight.
 
-    No term is larger than what it stands for: a heavy weight leaves the small slope of a sure prediction its digits.
+    No term is larger than the sum. So a large weight does not cost the small slope of a sure prediction its digits.
     """
     cdef vec one = v_all(1), target = smoothed(y, settings[0])
     slope[0] = v_sub(v_mul(v_sub(one, target), p), v_mul(v_mul(own, target), v_sub(one, p)))
@@ -341,8 +341,8 @@ cdef void binary_crossentropy(
 add_loss("binary_crossentropy", "sigmoid", <loss_t> binary_crossentropy, NEEDS_PAIR, 3)
 
 
-# Categorical cross-entropy: −log p of the label, p clipped. Settings: label smoothing s, by which the target of each of
-# m classes is s/m, and that of the label 1 − s more; how near p comes to 0 and 1.
+# Categorical cross-entropy: −log p of the label, p clipped. Settings: label smoothing s: the target of each of m
+# classes is s/m, and the label has 1 − s more; how near p comes to 0 and 1.
 
 
 cdef void categorical_losses(
@@ -381,7 +381,7 @@ cdef void categorical_gradient(
     real_t *dinputs,  # (rows, columns) out
     Py_ssize_t rows,
     Py_ssize_t columns,
-    Py_ssize_t n,  # rows of the batch that these are of
+    Py_ssize_t n,  # rows of the whole batch
     double smoothing,
 ) noexcept nogil:
     """``dinputs_ij := −target_ij / (p_ij·n)``; a p of 0 counts as the smallest normal number."""
@@ -404,7 +404,7 @@ cdef void categorical_gradient_of_softmax(
     real_t *dinputs,  # (rows, columns) out
     Py_ssize_t rows,
     Py_ssize_t columns,
-    Py_ssize_t n,  # rows of the batch that these are of
+    Py_ssize_t n,  # rows of the whole batch
     double smoothing,
 ) noexcept nogil:
     """``dinputs := (output − targets) / n``."""

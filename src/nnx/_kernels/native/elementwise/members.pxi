@@ -1,5 +1,5 @@
-# Layers of an ensemble within one network: each sample has a row for each member, one after the other. Without
-# repetition, a sample's rows are one line of members·columns numbers, and so are the members' parameters.
+# Layers of an ensemble within one network: each sample has a row for each member, one after the other. If samples are
+# not repeated, a sample's rows form one line of members·columns numbers, as do the members' parameters.
 
 
 cdef inline void multiply_line(
@@ -68,7 +68,7 @@ cdef void members_backward_inputs(
 
 
 cdef enum:
-    SAMPLES_BESIDE = 4  # whose products are added up before they are added to a sum in memory
+    SAMPLES_BESIDE = 4  # whose products are added up before they go to a sum in memory
 
 
 cdef inline void add_products(
@@ -146,7 +146,7 @@ cdef void add_products_of_members(
         i += count
 
 
-# A single output of each member: dot products in place of matrices
+# A single output of each member: dot products instead of matrix products
 
 
 cdef void member_dots(
@@ -238,7 +238,7 @@ cdef void mean_of_members(
     Py_ssize_t members,
     Py_ssize_t columns,
 ) noexcept nogil:
-    """``result := the mean over members``, added up in double in their order."""
+    """``result := the mean over members``, summed in double in their order."""
     cdef Py_ssize_t i, j, m
     cdef double sums
     for i in range(samples):
@@ -255,7 +255,7 @@ cdef void copy_lines(
     const real_t *source, Py_ssize_t of_source, real_t *target, Py_ssize_t of_target, Py_ssize_t rows,
     Py_ssize_t columns,
 ) noexcept nogil:
-    """``target := source``, both (rows, columns), whose rows are so far apart."""
+    """``target := source``, both (rows, columns), with the given distances between rows."""
     cdef Py_ssize_t i
     for i in range(rows):
         memcpy(target, source, columns * sizeof(real_t))

@@ -1,5 +1,5 @@
 # Normally distributed noise, by Box and Muller ("A note on the generation of random normal deviates", 1958): two words
-# give a radius and an angle, and those two numbers.
+# give a radius and an angle, and these give two numbers.
 
 cdef enum:
     TERMS = 8  # of the series of sine and cosine, up to an eighth of a turn
@@ -23,7 +23,7 @@ fill_series()
 
 
 cdef inline void sine_and_cosine(vec x, vec *sine, vec *cosine) noexcept nogil:
-    """Both of an angle between −π/4 and π/4."""
+    """Sine and cosine of an angle between −π/4 and π/4."""
     cdef vec square = v_mul(x, x)
     cdef int k
     sine[0], cosine[0] = v_all(<real_t> SINE[TERMS - 1]), v_all(<real_t> COSINE[TERMS])
@@ -41,7 +41,7 @@ cdef void normal_pairs(
     real_t *with_cosine,  # (COUNTERS,) out
     real_t *with_sine,  # (COUNTERS,) out
 ) noexcept nogil:
-    """Make two normal numbers of each pair of words."""
+    """Make two normal numbers from each pair of words."""
     cdef real_t turns[COUNTERS]
     cdef int quarters[COUNTERS]
     cdef vec radius, sine, cosine
@@ -49,7 +49,7 @@ cdef void normal_pairs(
     cdef int i, word
     for i in range(COUNTERS):
         with_cosine[i] = <real_t> (<int> (<uint32_t> first[i] >> 8) + 1) * <real_t> (1.0 / 16777216)
-        # The angle's nearest quarter turn, and what is left of it: all exact.
+        # The angle's nearest quarter turn, and the rest of the angle: all exact.
         word = <int> (<uint32_t> second[i] >> 8)
         quarters[i] = (word + 2097152) >> 22
         turns[i] = <real_t> (word - (quarters[i] << 22)) * <real_t> (6.283185307179586 / 16777216)
@@ -81,8 +81,8 @@ cdef void gaussian_noise(
 ) noexcept nogil:
     """Fill an array with normal numbers of mean 0.
 
-    Counters are like those of `dropout_mask`, but under another key: a dropout layer of the same seed has other words.
-    The cells of columns 4b to 4b+3 take the pairs of a counter's first two and last two words.
+    Counters are like those of `dropout_mask`, but under another key, so a dropout layer with the same seed has other
+    words. The elements of columns 4b to 4b+3 use the pairs of a counter's first two and last two words.
     """
     cdef uint64_t x[4][COUNTERS]
     cdef real_t cells[4][COUNTERS]

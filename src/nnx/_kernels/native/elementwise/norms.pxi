@@ -1,21 +1,21 @@
 # Batch normalization, layer normalization, and a learnt factor for each column.
 
 cdef enum:
-    SUMS_BESIDE = 4  # of every so many rows: a sum waits for the one before
-    SUMMED_ROWS = 512  # rows whose sums are added up before the next: rounding does not grow with the batch
-    NORM_ROWS = 16  # rows whose columns are done one vector after the other: their lines stay in L1
+    SUMS_BESIDE = 4  # separate sums of every fourth row: a sum waits for the one before
+    SUMMED_ROWS = 512  # rows that are summed up before the next ones: rounding does not grow with the batch
+    NORM_ROWS = 16  # rows whose columns are done vector by vector: they stay in L1
 
-cdef enum:  # what of each number is summed
+cdef enum:  # the term of the sum for each number
     VALUES  # x
     SQUARES  # (x − middle)²
     PRODUCTS  # d·(x − middle)
 
-# Most columns lie in whole vectors. Loops over rows are compiled for these by themselves, with LANES as the constant
-# number of columns: to ask in each row how many there are took longer than the sums.
+# Most columns lie in whole vectors. Loops over rows are compiled separately for these, with LANES as the constant
+# number of columns. A test of this number in each row took longer than the sums.
 
 
 cdef inline vec load_columns(const real_t *source, Py_ssize_t count) noexcept nogil:
-    """Load a vector, or what is left of a line."""
+    """Load a vector, or the rest of a line."""
     return v_load(source) if count >= LANES else v_load_part(source, <int> count)
 
 
@@ -29,7 +29,7 @@ cdef inline void store_columns(real_t *target, vec x, Py_ssize_t count) noexcept
 cdef inline vec with_term(
     const int what, vec total, const real_t *x, const real_t *d, vec middle, Py_ssize_t count
 ) noexcept nogil:
-    """Return a sum with one term more."""
+    """Return a sum with one more term."""
     cdef vec apart
     if what == VALUES:
         return v_add(total, load_columns(x, count))
@@ -44,9 +44,9 @@ cdef inline vec column_sums_of(
     vec middle,
     Py_ssize_t rows,
     Py_ssize_t line,
-    Py_ssize_t count,  # columns; LANES at most are summed
+    Py_ssize_t count,  # columns; at most LANES of them are summed
 ) noexcept nogil:
-    """`column_sums`, compiled for whole vectors and for what is left."""
+    """`column_sums`, compiled for whole vectors and for the rest."""
     cdef vec result = v_all(0)
     cdef vec sums[SUMS_BESIDE]
     cdef Py_ssize_t i = 0, end
@@ -85,9 +85,9 @@ cdef void batch_norm_statistics(
     Py_ssize_t rows,
     Py_ssize_t columns,
     Py_ssize_t first,  # the first of the columns to do, a multiple of LANES
-    Py_ssize_t end,  # behind the last of them
+    Py_ssize_t end,  # after the last of them
 ) noexcept nogil:
-    """Mean, and mean of squares of deviations, of some columns; 0 for no rows."""
+    """Mean and mean squared deviation of some columns; 0 for no rows."""
     cdef vec n = v_all(<real_t> max(<Py_ssize_t> 1, rows))
     cdef vec middle
     cdef Py_ssize_t j = first
@@ -115,7 +115,7 @@ cdef void batch_norm_scales(
     Py_ssize_t first,  # as in `batch_norm_statistics`
     Py_ssize_t end,
 ) noexcept nogil:
-    """``scales := weights/sqrt(variance + epsilon)``, what deviations from the mean are multiplied by."""
+    """``scales := weights/sqrt(variance + epsilon)``, the factors of deviations from the mean."""
     cdef Py_ssize_t j = first
     while j < end:
         store_columns(
@@ -160,7 +160,7 @@ cdef inline void normalize_columns(
     const real_t *inputs, const real_t *mean, const real_t *scales, const real_t *biases, real_t *output,
     Py_ssize_t rows, Py_ssize_t line, vec least, Py_ssize_t count,
 ) noexcept nogil:
-    """`batch_norm_forward`, for a vector of columns: what belongs to them stays in registers."""
+    """`batch_norm_forward`, for a vector of columns, whose parameters stay in registers."""
     cdef vec middle = load_columns(mean, count), scale = load_columns(scales, count)
     cdef vec bias = load_columns(biases, count)
     cdef Py_ssize_t i
@@ -247,7 +247,7 @@ cdef void batch_norm_shares(
     Py_ssize_t first,  # as in `batch_norm_statistics`
     Py_ssize_t end,
 ) noexcept nogil:
-    """What a row's gradient loses because it moves the batch's mean and variance: a share by its deviation, and one."""
+    """What gradients lose because a row moves mean and variance: a factor of its deviation, and a constant."""
     cdef vec n = v_all(<real_t> max(<Py_ssize_t> 1, rows))
     cdef vec scale
     cdef Py_ssize_t j = first, count
@@ -319,7 +319,7 @@ cdef void fold_norm(
     real_t *affine,  # (affine_size(columns),) out
     Py_ssize_t columns,
 ) noexcept nogil:
-    """Write what a product's results are multiplied by, and what is then added, in turns of LANES; 0 behind the end."""
+    """Write factors and offsets for the results of a product, LANES of each in turn; 0 after the end."""
     cdef Py_ssize_t j = 0, count, end = affine_size(columns) // 2
     cdef vec scale, shift
     while j < end:
@@ -378,13 +378,13 @@ cdef inline real_t sum_of_lanes(vec x) noexcept nogil:
 
 
 cdef struct Middle:
-    # Of a row: its mean, and 1 divided by its deviation.
+    # A row's mean, and 1 divided by its deviation.
     real_t mean
     real_t inverse
 
 
 cdef inline vec masked(vec x, Py_ssize_t count) noexcept nogil:
-    """Return a vector with zeros behind the end of a line."""
+    """Return a vector with zeros after the end of a line."""
     cdef real_t lanes[MOST_LANES]
     cdef int l
     if count >= LANES:
@@ -450,7 +450,7 @@ cdef void layer_norm_backward_inputs(
     Py_ssize_t rows,
     Py_ssize_t columns,
 ) noexcept nogil:
-    """``dinputs := (g − mean(g) − z·mean(g·z))/deviation``: g is dvalues·weights, z what weights multiply."""
+    """``dinputs := (g − mean(g) − z·mean(g·z))/deviation``: g is dvalues·weights, z the normalized inputs."""
     cdef Middle middle
     cdef vec g, z, sums, products
     cdef real_t share, share_of_z
@@ -463,7 +463,7 @@ cdef void layer_norm_backward_inputs(
             g = v_mul(load_columns(dvalues + j, count), load_columns(weights + j, count))
             z = v_mul(v_sub(load_columns(inputs + j, count), v_all(middle.mean)), v_all(middle.inverse))
             sums = v_add(sums, g)
-            products = v_madd(g, z, products)  # behind the end of a line g is 0
+            products = v_madd(g, z, products)  # after the end of a line g is 0
             j += LANES
         share, share_of_z = sum_of_lanes(sums) / <real_t> columns, sum_of_lanes(products) / <real_t> columns
         j = 0

@@ -1,5 +1,5 @@
-# The optimizers' rules: each a formula that changes a vector of values and of the arrays that it keeps of them, the
-# constants of a step, and the line that enters it into the table, from which all else learns of it.
+# The optimizers' rules. Each has a formula, which changes a vector of values and of their states; the constants of a
+# step; and a line that enters it into the table, which all other code reads.
 
 ctypedef void (*rule_formula)(vec *value, vec gradient, vec *states, const vec *constants) noexcept nogil
 
@@ -10,7 +10,7 @@ cdef int n_rules = 0
 cdef const Rule *add_rule(
     const char *name, int n_states, int n_settings, prepare_t prepare, apply_t apply
 ) except NULL:
-    """Enter a rule into the table; return its row."""
+    """Enter a rule into the table. Return its row."""
     global n_rules
     cdef Rule *row = &rules[n_rules]
     if n_rules == MAX_RULES or n_states > MAX_STATES or n_settings > MAX_SETTINGS:
@@ -29,12 +29,12 @@ cdef inline void update(
     const Lines *lines,
     const vec *constants,
 ) noexcept nogil:
-    """Apply ``formula`` everywhere; the end of each line goes through it in a padded vector.
+    """Apply ``formula`` everywhere. The end of each line goes through it in a padded vector.
 
-    Addresses and constants are copied: compilers would load them again after each store, which might have changed them.
-    Constants are so within the loop over lines, where GCC leaves out those that are not used; before it, it makes one
-    slow copy of all, a sixth of the time for 400 numbers. States are written out one by one: in a loop over them GCC
-    keeps them in memory, 4 % of a small network's step.
+    Addresses and constants are copied, because compilers would load them again after each store, which might have
+    changed them. Constants are copied within the loop over lines, where GCC drops the unused ones. Before the loop, it
+    makes one slow copy of all, a sixth of the time for 400 numbers. States are written one by one. In a loop over them,
+    GCC keeps them in memory, which costs 4 % of a small network's step.
     """
     cdef vec fixed[MAX_CONSTANTS]
     cdef real_t *first = states[0] if n_states > 0 else NULL
@@ -63,7 +63,7 @@ cdef inline void update_vector(
     rule_formula formula, const int n_states, real_t *values, const real_t *gradients, real_t *first, real_t *second,
     real_t *third, int count, const vec *constants,
 ) noexcept nogil:
-    """Apply ``formula`` to so many numbers, at most a vector of them."""
+    """Apply ``formula`` to ``count`` numbers, at most a vector of them."""
     cdef vec value = v_load_part(values, count)
     cdef vec kept[MAX_STATES]
     if n_states > 0:
@@ -200,9 +200,9 @@ cdef void rmsprop(
 add_rule("rmsprop", 1, 2, <prepare_t> rmsprop_constants, <apply_t> rmsprop)
 
 
-# Adam (Kingma and Ba, 2015): m ← β₁·m + (1 − β₁)·g; c ← β₂·c + (1 − β₂)·g²; w ← w − rate·m̂ / (√ĉ + epsilon), where
-# m̂ = m / (1 − β₁ᵗ) and ĉ = c / (1 − β₂ᵗ) for step t. Settings: epsilon, β₁, β₂, and whether epsilon is the paper's ε̂.
-# Both corrections are in the constants: √(c/b) + ε = (√c + ε·√b) / √b. There ε̂ stands for ε·√b.
+# Adam (Kingma and Ba, 2015): m ← β₁·m + (1 − β₁)·g; c ← β₂·c + (1 − β₂)·g²; w ← w − rate·m̂ / (√ĉ + epsilon), where m̂
+# = m / (1 − β₁ᵗ) and ĉ = c / (1 − β₂ᵗ) for step t. Settings: epsilon, β₁, β₂, and whether epsilon is the paper's ε̂.
+# Both corrections are in the constants: √(c/b) + ε = (√c + ε·√b) / √b. In this form, ε̂ replaces ε·√b.
 
 
 cdef void adam_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
@@ -236,7 +236,8 @@ add_rule("adam", 2, 4, <prepare_t> either_adam_constants, <apply_t> adam)
 
 
 # AdamW (Loshchilov and Hutter, 2019): w ← w − rate·weight_decay·w, then as Adam. Settings: epsilon, β₁, β₂,
-# weight_decay. In float32, 1 − rate·weight_decay would be a few digits of it; what is subtracted has all.
+# weight_decay. In float32, 1 − rate·weight_decay would keep only a few digits of rate·weight_decay. Subtracting it
+# keeps all.
 
 
 cdef void adamw_constants(vec *constants, double rate, double step, const double *settings) noexcept nogil:
@@ -293,7 +294,7 @@ add_rule("nadam", 2, 3, <prepare_t> nadam_constants, <apply_t> nadam)
 cdef inline void amsgrad_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
     states[0] = v_madd(constants[2], states[0], v_mul(constants[3], g))
     states[1] = v_madd(constants[4], states[1], v_mul(constants[5], v_mul(g, g)))
-    states[2] = v_max(states[2], states[1])  # NaN where the second is
+    states[2] = v_max(states[2], states[1])  # NaN where the second is NaN
     value[0] = v_madd(constants[0], v_div(states[0], v_add(v_sqrt(states[2]), constants[1])), value[0])
 
 
@@ -317,7 +318,7 @@ cdef void lion_constants(vec *constants, double rate, double step, const double 
 
 
 cdef inline void lion_rule(vec *value, vec g, vec *states, const vec *constants) noexcept nogil:
-    # Products are rounded before they are added: where they cancel, no rounding makes a sign of nothing.
+    # Products are rounded before they are added. So where they cancel, no rounding error gives the sum a sign.
     cdef vec ahead = v_add(v_mul(constants[2], states[0]), v_mul(constants[3], g))
     value[0] = v_madd(constants[1], value[0], value[0])
     value[0] = v_madd(constants[0], sign_of(ahead), value[0])
@@ -333,7 +334,7 @@ cdef void lion(
 add_rule("lion", 1, 3, <prepare_t> lion_constants, <apply_t> lion)
 
 
-# Around every rule: gradients clipped before it, an average of the values after it
+# Around every rule: clipping of gradients before it, an average of the values after it
 
 
 cdef inline vec limited(vec g, vec unused, vec limit) noexcept nogil:

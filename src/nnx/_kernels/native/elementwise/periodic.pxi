@@ -1,20 +1,20 @@
-# Columns of numbers, each with sums of trained waves behind all columns. Rows are computed many at a time, one in each
-# lane of a vector; what belongs to a column is turned into lines before that.
+# Columns of numbers, and sums of trained waves of some of them after all columns. Many rows are computed at a time, one
+# in each lane of a vector. Before that, columns are copied into lines.
 
 cdef enum:
-    WAVE_ROWS = 128  # rows that are computed together: of a gradient, all lanes are added up once for them
+    WAVE_ROWS = 128  # rows that are computed together: a gradient adds up its lanes once for them
 
 
 cdef void take_lines(
-    const real_t *values,  # (rows, columns) in: from the first column on that is meant
+    const real_t *values,  # (rows, columns) in: from the first wanted column on
     Py_ssize_t columns,
     Py_ssize_t rows,
     Py_ssize_t n,
-    real_t *lines,  # (n, WAVE_ROWS) out, with zeros behind the rows
+    real_t *lines,  # (n, WAVE_ROWS) out, with zeros after the rows
 ) noexcept nogil:
     """Copy some columns.
 
-    Compilers vectorize no loop that fetches ahead: gathers are no faster here, and their code is much longer.
+    Compilers do not vectorize a loop that prefetches. Gathers are not faster here, and their code is much longer.
     """
     cdef Py_ssize_t i, j
     memset(lines, 0, n * WAVE_ROWS * sizeof(real_t))
@@ -31,7 +31,7 @@ cdef inline vec turns_of(real_t frequency, real_t phase, vec x) noexcept nogil:
 
 cdef inline vec product_of_lines(
     const real_t *factors,  # (n,) in
-    const real_t *lines,  # (n, WAVE_ROWS) in: from the rows on that are meant
+    const real_t *lines,  # (n, WAVE_ROWS) in: from the first wanted row on
     Py_ssize_t n,
 ) noexcept nogil:
     """Return Σ factors · lines for a vector's rows."""
@@ -43,7 +43,7 @@ cdef inline vec product_of_lines(
 
 
 cdef inline real_t total_of(real_t *lanes) noexcept nogil:
-    """Return the sum of a vector's lanes, which it uses up."""
+    """Return the sum of a vector's lanes. It overwrites them."""
     cdef Py_ssize_t l, n = LANES
     while n > 1:
         n //= 2
@@ -61,7 +61,7 @@ cdef void periodic_forward(
     Py_ssize_t n_in,
     Py_ssize_t n_out,
 ) noexcept nogil:
-    """Hand numbers on, and add up their waves."""
+    """Pass numbers on, and append the sums of their waves."""
     cdef real_t x[WAVE_ROWS]
     cdef real_t sums[MAX_SUMS * WAVE_ROWS]
     cdef Py_ssize_t n = periodic.n_frequencies, width = periodic.width, high, i, c, f, j, l
@@ -109,14 +109,15 @@ cdef void periodic_backward(
     Py_ssize_t first,
     Py_ssize_t end,
 ) noexcept nogil:
-    """Add up the gradients of the weights of some columns, some rows after the others, or give numbers theirs.
+    """Add up the gradients of the weights of some columns, some rows after the others, or write those of the numbers.
 
-    In one function, as most of its code serves both; called by its address, or compilers make a copy for each.
+    One function does both, because they share most of the code. It is called by address: compilers would make two
+    copies.
     """
     cdef real_t x[WAVE_ROWS]
     cdef real_t by_inputs[WAVE_ROWS]
     cdef real_t gradients[MAX_SUMS * WAVE_ROWS]
-    cdef real_t lanes[(2 + MAX_SUMS) * MOST_LANES]  # of a frequency's gradients: its own, its phase's, its factors'
+    cdef real_t lanes[(2 + MAX_SUMS) * MOST_LANES]  # gradients of a frequency, its phase and its factors
     cdef Py_ssize_t n = periodic.n_frequencies, width = periodic.width, size = periodic.size, high, i, c, f, j, l, at
     cdef Py_ssize_t n_sums = 0 if dweights is NULL else width
     cdef const real_t *own

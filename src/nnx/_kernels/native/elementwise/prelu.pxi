@@ -1,8 +1,8 @@
-# The ReLU whose slope below 0 is learnt: one slope for all columns, or one for each.
+# The ReLU with a learnt slope below 0: one slope for all columns, or one for each.
 
 
 cdef inline vec prelu_of(vec x, vec d, vec weight) noexcept nogil:
-    """d where x > 0, else weight·d: with x for d, the value, else the gradient by x."""
+    """d where x > 0, else weight·d. With x as d it is the value, with dvalues the gradient by x."""
     return v_select(v_greater(x, v_all(0)), d, v_mul(weight, d))
 
 
@@ -13,7 +13,7 @@ cdef void prelu_apply(
     real_t *result,  # (rows, columns) out; may be x or d
     Py_ssize_t rows,
     Py_ssize_t columns,
-    Py_ssize_t n_weights,  # 1 or columns; 0 where there are no numbers
+    Py_ssize_t n_weights,  # 1 or columns; 0 if there are no numbers
 ) noexcept nogil:
     """``result := d`` where x > 0, else ``weights · d``."""
     cdef vec one = v_all(weights[0] if n_weights == 1 else 0)
@@ -49,7 +49,7 @@ cdef void prelu_forward(
     Py_ssize_t columns,
     Py_ssize_t n_weights,
 ) noexcept nogil:
-    """``output := inputs``, where not inputs > 0 ``weights · inputs``."""
+    """``output := inputs``, or ``weights · inputs`` where not inputs > 0."""
     prelu_apply(inputs, inputs, weights, output, rows, columns, n_weights)
 
 
@@ -62,7 +62,7 @@ cdef void prelu_backward_inputs(
     Py_ssize_t columns,
     Py_ssize_t n_weights,
 ) noexcept nogil:
-    """``dinputs := dvalues``, where not inputs > 0 ``weights · dvalues``."""
+    """``dinputs := dvalues``, or ``weights · dvalues`` where not inputs > 0."""
     prelu_apply(inputs, dvalues, weights, dinputs, rows, columns, n_weights)
 
 
@@ -79,7 +79,7 @@ cdef void prelu_backward_weights(
     real_t *dweights,  # (n_weights,) out
     Py_ssize_t rows,
     Py_ssize_t columns,
-    Py_ssize_t n_weights,  # 1 or columns; 0 where there are no numbers
+    Py_ssize_t n_weights,  # 1 or columns; 0 if there are no numbers
 ) noexcept nogil:
     """``dweights := Σ dvalues · inputs`` where not inputs > 0, for each slope, row after row, in double."""
     cdef double sums[MOST_LANES]

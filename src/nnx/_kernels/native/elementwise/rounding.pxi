@@ -1,4 +1,4 @@
-# Rounding to bfloat16, of what a dense layer multiplies.
+# Rounding to bfloat16, for the factors of a dense layer's products.
 
 
 cdef void round_bfloat16(

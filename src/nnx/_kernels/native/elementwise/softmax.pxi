@@ -1,10 +1,10 @@
-# Softmax, and softmax with categorical cross-entropy: they look at whole rows. The lanes lie along the batch: LANES
-# rows at a time, a vector holding one column of them, so that three classes keep as many lanes busy as a thousand.
-# Labels are class numbers that the caller has checked and copied.
+# Softmax, and softmax with categorical cross-entropy. Both need whole rows. The lanes lie along the batch: a vector
+# holds one column of LANES rows. So three classes keep as many lanes busy as a thousand. Labels are class numbers that
+# the caller has checked and copied.
 
 
 cdef enum:
-    LEAST_TURNED = 5  # columns from which on to turn squares round is faster than to gather numbers one by one
+    LEAST_TURNED = 5  # columns from which on transposing squares is faster than gathering numbers one by one
 
 
 cdef inline vec clipped(vec p, vec lowest) noexcept nogil:
@@ -19,7 +19,7 @@ cdef void turn_rows(
     Py_ssize_t columns,
     real_t *lines,  # (columns, LANES) out
 ) noexcept nogil:
-    """Turn a block of rows round, by squares in registers."""
+    """Transpose a block of rows, square by square in registers."""
     cdef vec square[MOST_LANES]
     cdef const real_t *end = rows + (LANES - 1) * row + columns
     cdef const real_t *source
@@ -41,9 +41,9 @@ cdef void turn_lines(
     Py_ssize_t columns,
     real_t *rows,  # (LANES, columns) out
 ) noexcept nogil:
-    """Turn a block of columns back to rows.
+    """Transpose a block of columns back to rows.
 
-    Whole vectors are stored, from the last columns to the first, so that what they hold too much is written over.
+    Whole vectors are stored, from the last columns to the first, so that later ones overwrite the surplus.
     """
     cdef vec square[MOST_LANES]
     cdef real_t *end = rows + LANES * columns
@@ -72,7 +72,7 @@ cdef inline vec exponentials(
     Py_ssize_t column,
     int count,
 ) noexcept nogil:
-    """Return the sum over the columns of ``exp(inputs − max of the row)``, which goes to `lines`."""
+    """Return the sum over the columns of ``exp(inputs − max of the row)``, and write its terms to `lines`."""
     cdef Py_ssize_t j
     if column == 1 and count == LANES and columns >= LEAST_TURNED:
         turn_rows(inputs, row, columns, lines)
@@ -87,7 +87,7 @@ cdef inline vec exponentials_of_lines(
     Py_ssize_t columns,
     Py_ssize_t line,
 ) noexcept nogil:
-    """Return the sum over the columns of what is written."""
+    """Return the sum over the columns of the results."""
     cdef vec x, largest = v_load(lines), sums = v_all(0)
     cdef Py_ssize_t j
     for j in range(1, columns):
@@ -177,9 +177,9 @@ cdef Py_ssize_t softmax_crossentropy(
     Py_ssize_t columns,
     Py_ssize_t row,  # element (i, j) of all three is at i*row + j*column
     Py_ssize_t column,
-    Py_ssize_t n,  # rows of the batch that these are of
-    double smoothing,  # of labels: the target of each of m classes is s/m, that of the label 1 − s more
-    double clip,  # how near to 0 and 1 the logarithm takes probabilities
+    Py_ssize_t n,  # rows of the whole batch
+    double smoothing,  # of labels: each of m classes has the target s/m, the label 1 − s more
+    double clip,  # how near probabilities may come to 0 and 1 in the logarithm
     double *row_hits,  # (rows,) out: 1 for a hit, else 0; or NULL
     real_t *lines,  # scratch (columns, LANES)
 ) noexcept nogil:

@@ -1,18 +1,19 @@
-# A dense layer that also sees functions of single columns: sums of weights up to where a number lies among the column's
-# edges. A row reads two lines of weights for each column, and not one for each function: their sums are kept.
+# A dense layer that also sees functions of single columns: sums of weights up to the position of a number among the
+# column's edges. These sums are kept. So a row reads two lines of weights for each column, not one for each function.
 
 
 cdef enum:
-    PLACED_VECTORS = 4  # of rows whose places are found together: sums that do not wait for each other
+    PLACED_VECTORS = 4  # vectors of rows that are placed together: their sums do not wait for each other
     PLACED_ROWS = PLACED_VECTORS * MOST_LANES  # at most
-    PLACED_COLUMNS = 16  # at a time, where nobody keeps the places
+    PLACED_COLUMNS = 16  # columns at a time, if the places are not kept
 
 
 cdef inline void edges_below(const real_t *edges, Py_ssize_t n, const real_t *x, real_t *below) noexcept nogil:
-    """Count how many of n edges are below each number; a vector of numbers is compared with one edge at a time.
+    """Count how many of n edges are below each number. It compares a vector of numbers with one edge at a time.
 
-    To halve what is left takes fewer steps, but each waits for a number from a place that the one before has found:
-    with 97 edges, 256 rows of 8 columns take 21 µs that way, 16 rows at a time by gathers 60, and so 5 (AVX-512).
+    Binary search takes fewer steps, but each step waits for a number whose address the step before has found. With 97
+    edges, 256 rows of 8 columns take 21 µs by binary search, 60 µs by gathers for 16 rows at a time, and 5 µs this way
+    (AVX-512).
     """
     cdef vec values[PLACED_VECTORS]
     cdef vec found[PLACED_VECTORS]
@@ -36,11 +37,11 @@ cdef void spline_places(
     real_t *parts,  # (rows, `apart`) out
     Py_ssize_t rows,
     Py_ssize_t n_in,
-    Py_ssize_t from_column,  # of those that have edges
+    Py_ssize_t from_column,  # counted among the columns with edges
     Py_ssize_t to_column,
     Py_ssize_t apart,
 ) noexcept nogil:
-    """Find where the numbers of some columns lie among the edges: in which bin, and how far along it."""
+    """Find where the numbers of some columns lie among the edges: the bin, and the position within it."""
     cdef real_t below[PLACED_ROWS]
     cdef real_t x[PLACED_ROWS]
     cdef Py_ssize_t i = 0, j, r, n, most = PLACED_VECTORS * LANES
@@ -61,7 +62,7 @@ cdef void spline_places(
 
 cdef inline void place_between(
     const Spline *spline,
-    const real_t *edges,  # those of the column
+    const real_t *edges,  # the column's edges
     Py_ssize_t j,  # which column
     const real_t *x,  # (n,) in
     const real_t *numbers_below,  # (n,) in: how many edges are below each
@@ -70,7 +71,7 @@ cdef inline void place_between(
     Py_ssize_t n,
     Py_ssize_t apart,
 ) noexcept nogil:
-    """Turn how many edges are below a number into its bin, and how far along it lies."""
+    """Turn the count of edges below a number into its bin and its position within the bin."""
     cdef Py_ssize_t r
     cdef int32_t below, k, last = spline.first[j + 1] - spline.first[j]
     cdef real_t part
@@ -81,19 +82,19 @@ cdef inline void place_between(
             continue
         k = below - 1 + (below == 0) - (below > last)
         part = (x[r] - edges[k]) / (edges[k + 1] - edges[k])
-        part = part if part < 1 else 1  # also 0 / 0, where the span is flushed to 0
+        part = part if part < 1 else 1  # also for 0 / 0, if the span is flushed to 0
         bins[r * apart], parts[r * apart] = k, part if below > 0 else 0
 
 
 cdef void spline_sums(
-    const real_t *weights,  # (n_rows, n_out) in: those behind the dense ones
+    const real_t *weights,  # (n_rows, n_out) in: the rows after the dense ones
     const Spline *spline,
     real_t *sums,  # (n_rows + n_columns, n_out) out
     Py_ssize_t n_out,
     Py_ssize_t from_column,
     Py_ssize_t to_column,
 ) noexcept nogil:
-    """``sums``: of each column, 0, its first weights, its first two, and so on."""
+    """``sums``: for each column 0, its first weights, the sum of its first two, and so on."""
     cdef Py_ssize_t j, row, at
     for j in range(from_column, to_column):
         at = (spline.first[j] + j) * n_out
@@ -115,7 +116,7 @@ cdef inline void add_lines(
     Py_ssize_t from_column,
     Py_ssize_t to_column,
 ) noexcept nogil:
-    """Add what the columns of one row give to some vectors of its output."""
+    """Add the columns of one row to some vectors of its output."""
     cdef vec found[4]
     cdef vec part
     cdef const real_t *line
@@ -148,7 +149,7 @@ cdef inline void add_rest_of_lines(
     Py_ssize_t to_column,
     int count,  # below LANES
 ) noexcept nogil:
-    """`add_lines`, of the last numbers of a row."""
+    """`add_lines`, for the last numbers of a row."""
     cdef vec found = v_load_part(output, count)
     cdef Py_ssize_t j, row
     for j in range(to_column - from_column):
@@ -160,7 +161,7 @@ cdef inline void add_rest_of_lines(
 
 
 cdef void spline_add(
-    const real_t *weights,  # (n_rows, n_out) in: those behind the dense ones
+    const real_t *weights,  # (n_rows, n_out) in: the rows after the dense ones
     const Spline *spline,
     const real_t *sums,  # (n_rows + n_columns, n_out) in
     const int32_t *bins,  # (rows, `apart`) in
@@ -172,7 +173,7 @@ cdef void spline_add(
     Py_ssize_t to_column,
     Py_ssize_t apart,
 ) noexcept nogil:
-    """Add what some columns give to the output."""
+    """Add the functions of some columns to the output."""
     cdef Py_ssize_t i, at
     for i in range(rows):
         at = 0
@@ -198,14 +199,14 @@ cdef void spline_add(
 
 cdef void spline_add_at_once(
     const real_t *inputs,  # (rows, n_in) in
-    const real_t *weights,  # (n_rows, n_out) in: those behind the dense ones
+    const real_t *weights,  # (n_rows, n_out) in: the rows after the dense ones
     const Spline *spline,
     real_t *output,  # (rows, n_out) in and out
     Py_ssize_t rows,
     Py_ssize_t n_in,
     Py_ssize_t n_out,
 ) noexcept nogil:
-    """Add what all columns give to the output, where nobody keeps the places."""
+    """Add the functions of all columns to the output, if the places are not kept."""
     cdef int32_t bins[PLACED_ROWS * PLACED_COLUMNS]
     cdef real_t parts[PLACED_ROWS * PLACED_COLUMNS]
     cdef Py_ssize_t i = 0, j, n, end
@@ -243,14 +244,14 @@ cdef void spline_gradients(
     const int32_t *bins,  # (rows, n_columns) in
     const real_t *parts,  # (rows, n_columns) in
     const real_t *dvalues,  # (rows, n_out) in
-    real_t *dweights,  # (n_rows, n_out) out, the rows of these columns: those behind the dense ones
+    real_t *dweights,  # (n_rows, n_out) out, these columns' rows, after the dense ones
     real_t *buckets,  # scratch (n_rows + n_columns, n_out)
     Py_ssize_t rows,
     Py_ssize_t n_out,
     Py_ssize_t from_column,
     Py_ssize_t to_column,
 ) noexcept nogil:
-    """Compute the gradients of some columns' weights: each bin's, one sample after the other, then their sums."""
+    """Compute the gradients of some columns' weights: those of each bin in the order of samples, then their sums."""
     cdef Py_ssize_t i, j, m, n, first
     cdef const real_t *gradient
     cdef real_t *own
@@ -268,7 +269,7 @@ cdef void spline_gradients(
                 add_scaled(gradient, parts[i * spline.n_columns + j], own + m, n_out)
             gradient += n_out
         m = n
-        while m > 0:  # a bucket's number, then that of all above it
+        while m > 0:  # a bucket's number, then the sum with all above it
             m -= 1
             add(own + m * n_out, bucket + (m + 1) * n_out, own + m * n_out, n_out)
             add(bucket + m * n_out, bucket + (m + 1) * n_out, bucket + m * n_out, n_out)
@@ -279,13 +280,13 @@ cdef void spline_slopes(
     const int32_t *bins,  # (rows, n_columns) in
     const real_t *parts,  # (rows, n_columns) in
     const real_t *dvalues,  # (rows, n_out) in
-    const real_t *weights,  # (n_rows, n_out) in: those behind the dense ones
+    const real_t *weights,  # (n_rows, n_out) in: the rows after the dense ones
     real_t *dinputs,  # (rows, n_in) in and out
     Py_ssize_t rows,
     Py_ssize_t n_in,
     Py_ssize_t n_out,
 ) noexcept nogil:
-    """Add to the gradient of the inputs what comes through the columns' functions; steps have no slope."""
+    """Add the gradient through the columns' functions to the gradient of the inputs. Steps have no slope."""
     cdef Py_ssize_t i, j, l, row
     cdef const real_t *edges
     cdef const real_t *line

@@ -1,22 +1,22 @@
-# Batched lanes: networks with few inputs and few outputs, and one hidden layer with ReLU and perhaps dropout. There the
-# lanes lie along the batch, so that two inputs and three outputs keep all lanes busy: arrays are (features, rows). In
-# the first phase, each thread takes some blocks of rows through both layers and the loss and back, one after the other:
-# all in registers but for what the hidden layer puts out, which stays in L2. A block's gradients are its own, for each
-# hidden unit. In the second phase, each thread adds up those of its hidden units, block after block, and updates
-# them. Blocks depend on shapes alone, hence bits as well.
+# Batched lanes: for networks with few inputs and few outputs, and one hidden layer with ReLU and perhaps dropout. The
+# lanes lie along the batch, so that two inputs and three outputs keep all lanes busy. Arrays are (features, rows). In
+# the first phase, each thread takes some blocks of rows, one after the other, through both layers and the loss and
+# back. Everything stays in registers, except the output of the hidden layer, which stays in L2. Each block has its own
+# gradients for each hidden unit. In the second phase, each thread adds up the gradients of its hidden units, block
+# after block, and updates the units. Blocks, and therefore bits, depend only on shapes.
 
 cdef enum:
-    MAX_ENDS = 4  # inputs and outputs, at most
-    BATCHED_VECTORS = 4  # blocks of rows are multiples of so many vectors, but for the last
-    BATCHED_TERMS = 40  # of a lane's sum, before it is added to others: float32 sums of few terms are nearer to exact
-    BATCHED_BYTES = 1 << 18  # of hidden values that lie together, about: they stay in L2, and on pages that are known
-    BATCHED_DRAWN = 32  # units that dropout is drawn for at a time: what is drawn stays in L1
-    WORD_VECTORS = 2  # of a vector's lanes, at most
-    DROPPED_VECTORS = 2  # of rows that go forward together where there is dropout
+    MAX_ENDS = 4  # the most inputs or outputs
+    BATCHED_VECTORS = 4  # every block of rows but the last is a multiple of this number of vectors
+    BATCHED_TERMS = 40  # terms of a lane's sum before it is added to others: float32 sums of few terms are more exact
+    BATCHED_BYTES = 1 << 18  # approximate bytes of adjacent hidden values: they stay in L2, and their pages in the TLB
+    BATCHED_DRAWN = 32  # units that dropout is drawn for at a time: the draws stay in L1
+    WORD_VECTORS = 2  # the most vectors of words for the lanes of a vector
+    DROPPED_VECTORS = 2  # vectors of rows that go forward together if there is dropout
 
 
 cdef struct FirstRounds:
-    # What Philox's first three rounds make of the number of eight units alone.
+    # The part of Philox's first three rounds that depends only on the number of eight units.
     uint64_t before_second
     uint64_t word0
     uint64_t word2
@@ -24,28 +24,28 @@ cdef struct FirstRounds:
 
 
 cdef struct Lanes:
-    # Where such a network's arrays are, for a batch. A thread has its own of what comes last.
-    Py_ssize_t rows  # of the batch, filled up
+    # The arrays of such a network, for a batch. Each thread has its own copies of the last ones.
+    Py_ssize_t rows  # of the batch, padded
     Py_ssize_t block  # rows that go forward and back together
     Py_ssize_t blocks
-    Py_ssize_t line  # how far apart features are within a block
+    Py_ssize_t line  # the distance between features within a block
     Py_ssize_t units
-    Py_ssize_t padded  # units, filled up to whole vectors
+    Py_ssize_t padded  # units, padded to whole vectors
     real_t *x  # (n_in, rows)
     real_t *sums  # (blocks, n_in + 1 + n_out, padded), in whole lines: gradients of each block
     double *bias_sums  # (blocks, n_out)
-    real_t *z  # (n_out, line): what comes out
+    real_t *z  # (n_out, line): the output
     real_t *d  # (n_out, line): its gradient
-    real_t *h  # (units, line): what the hidden layer puts out, before dropout multiplies it
-    real_t *scaled  # (units, n_out): the last layer's weights, multiplied in its place
+    real_t *h  # (units, line): the output of the hidden layer, before dropout multiplies it
+    real_t *scaled  # (units, n_out): the last layer's weights times dropout's factor
     const real_t *w  # the same, or the weights themselves
     FirstRounds *first_rounds  # (blocks_of(units),)
-    Py_ssize_t before  # rows of the batch on other ranks before this one's
+    Py_ssize_t before  # rows of the batch on the ranks before this one
     char *end
 
 
 cdef bint fits_lanes(const Net *net) noexcept nogil:
-    """Return whether a network is such a one."""
+    """Return whether a network can run in batched lanes."""
     cdef const Stage *stages = net.stages
     cdef int n = net.n_stages
     cdef int second = 2 if n > 1 and stages[1].kind == DROPOUT else 1
@@ -69,35 +69,35 @@ cdef inline bint drops_of(const Net *net) noexcept nogil:
 
 
 cdef inline const Stage *last_of(const Net *net) noexcept nogil:
-    """Return the dense stage behind the hidden layer."""
+    """Return the dense stage after the hidden layer."""
     return &net.stages[2 if drops_of(net) else 1]
 
 
 cdef inline real_t scale_of(const Net *net) noexcept nogil:
-    """Return what dropout multiplies by what it keeps."""
+    """Return the factor of dropout for the elements that it keeps."""
     if not drops_of(net):
         return 1
     return <real_t> (1 / net.stages[1].keep) if limit_of(net.stages[1].keep).any else 0
 
 
 cdef inline Py_ssize_t filled_up(const Net *net, Py_ssize_t rows) noexcept nogil:
-    """Return to how many rows some are filled up: whole vectors, as many as go forward together."""
+    """Return the padded number of rows: whole vectors, in multiples of those that go forward together."""
     cdef Py_ssize_t unit = (DROPPED_VECTORS if drops_of(net) else 1) * LANES
     return (rows + unit - 1) // unit * unit
 
 
 cdef inline Py_ssize_t whole_lines(Py_ssize_t n) noexcept nogil:
-    """Return how many numbers make whole lines of the cache: a vector that lies in two takes twice as long."""
+    """Return a size rounded up to whole cache lines: a vector across two lines takes twice as long."""
     return (n + 15) // 16 * 16
 
 
 cdef inline Py_ssize_t blocks_of(Py_ssize_t units) noexcept nogil:
-    """Return how many blocks of words dropout draws for the units of a row."""
+    """Return the number of blocks of words that dropout draws for the units of a row."""
     return (units + MASK_CELLS - 1) // MASK_CELLS
 
 
 cdef Lanes lanes_arrays(const Net *net, Py_ssize_t batch, char *space, int thread) noexcept nogil:
-    """Return where the arrays are."""
+    """Return the addresses of the arrays."""
     cdef Lanes own
     cdef Py_ssize_t least = BATCHED_VECTORS * LANES, most, each
     cdef Py_ssize_t size = <Py_ssize_t> sizeof(real_t), bytes = BATCHED_BYTES
@@ -109,10 +109,10 @@ cdef Lanes lanes_arrays(const Net *net, Py_ssize_t batch, char *space, int threa
         bytes *= 2
     most = max(least, min(most, bytes // size // own.units) // least * least)
     own.blocks = (own.rows + most - 1) // most
-    if own.blocks > 1:  # two threads have as much to do
+    if own.blocks > 1:  # two threads have equal work
         own.blocks = (own.blocks + 1) // 2 * 2
     own.block = ((own.rows + own.blocks - 1) // own.blocks + least - 1) // least * least
-    own.line = own.block + 16  # lines a power of two apart would displace each other
+    own.line = own.block + 16  # lines a power of two apart would evict each other
     own.x = <real_t *> space
     own.sums = own.x + whole_lines(net.n_in * own.rows)
     own.bias_sums = <double *> (own.sums + own.blocks * whole_lines((net.n_in + 1 + net.n_out) * own.padded))
@@ -129,20 +129,20 @@ cdef Lanes lanes_arrays(const Net *net, Py_ssize_t batch, char *space, int threa
 
 
 cdef Py_ssize_t lanes_space(const Net *net, Py_ssize_t batch, int n_threads) noexcept nogil:
-    """Return how many bytes the arrays of such a network take."""
+    """Return the bytes of the arrays of such a network."""
     return lanes_arrays(net, batch, NULL, n_threads - 1).end - <char *> NULL
 
 
-# Dropout, for LANES rows and eight units at a time: parts of the first three rounds of Philox depend on the row or the
-# unit alone
+# Dropout, for LANES rows and eight units at a time. Parts of Philox's first three rounds depend only on the row or the
+# unit
 
 
 cdef struct Lottery:
-    # What the masks of some rows are drawn with.
-    words high[DROPPED_VECTORS * WORD_VECTORS]  # for each row, halves of its own product in the second round
+    # The data for drawing the masks of some rows.
+    words high[DROPPED_VECTORS * WORD_VECTORS]  # for each row, halves of its product in the second round
     words low[DROPPED_VECTORS * WORD_VECTORS]
     words round_keys[8]  # of the last four rounds
-    words below  # the limit, as `v_below` wants it
+    words below  # the limit, as `v_below` takes it
     uint64_t seed
     uint64_t forwards
     Py_ssize_t first
@@ -152,7 +152,7 @@ cdef struct Lottery:
 cdef void begin_lottery(
     Lottery *lottery, double keep, uint64_t seed, uint64_t forwards, const Lanes *own
 ) noexcept nogil:
-    """Make ready to draw."""
+    """Prepare the draws."""
     cdef Py_ssize_t block
     cdef int r
     lottery.seed, lottery.forwards, lottery.limit = seed, forwards, limit_of(keep)
@@ -167,7 +167,7 @@ cdef void begin_lottery(
 
 
 cdef FirstRounds first_rounds(uint32_t block, uint64_t seed, uint64_t forwards) noexcept nogil:
-    """Compute what depends on the block alone: all of the first round, half of the second and third."""
+    """Compute what depends only on the block: all of the first round, half of the second and third."""
     cdef FirstRounds own
     cdef uint32_t key0 = <uint32_t> seed + <uint32_t> 0x9E3779B9
     cdef uint32_t key1 = <uint32_t> (seed >> 32) + <uint32_t> 0xBB67AE85
@@ -185,7 +185,7 @@ cdef FirstRounds first_rounds(uint32_t block, uint64_t seed, uint64_t forwards) 
 
 
 cdef void take_rows(Lottery *lottery, Py_ssize_t first) noexcept nogil:
-    """Make ready to draw for two vectors of rows that begin with `first`."""
+    """Prepare the draws for two vectors of rows, from row `first` on."""
     cdef uint64_t high[DROPPED_VECTORS * MOST_LANES]
     cdef uint64_t low[DROPPED_VECTORS * MOST_LANES]
     cdef uint64_t product = (lottery.forwards & <uint64_t> 0xFFFFFFFF) * <uint64_t> 0xCD9E8D57
@@ -210,9 +210,9 @@ cdef inline void draw(
     const FirstRounds *of_block,
     lane_set *kept,  # (MASK_CELLS, DROPPED_VECTORS) out
 ) noexcept nogil:
-    """Draw whether each cell of eight units is kept, as `dropout_mask` does.
+    """Draw whether each element of eight units is kept, as `dropout_mask` does.
 
-    The vectors go through the other rounds side by side, as each waits for its products.
+    The vectors do the other rounds side by side, because each waits for its products.
     """
     cdef words x[4 * DROPPED_VECTORS * WORD_VECTORS]
     cdef words drawn[WORD_VECTORS]
@@ -242,7 +242,7 @@ cdef inline void draw(
 
 
 cdef void settle_ties(const Lottery *lottery, uint32_t block, lane_set *kept) noexcept nogil:
-    """Decide where the upper half of a cell's number is the limit's: in one of some 500 calls of `draw`."""
+    """Decide ties, where an element's upper half equals the limit's: in about one of 500 calls of `draw`."""
     cdef uint32_t x[4]
     cdef int i, unit
     cdef bint stays
@@ -261,7 +261,7 @@ cdef void settle_ties(const Lottery *lottery, uint32_t block, lane_set *kept) no
 cdef void draw_units(
     const Lottery *lottery, const FirstRounds *of_blocks, Py_ssize_t first, Py_ssize_t end, lane_set *kept
 ) noexcept nogil:
-    """`draw` for some blocks of units, apart from the loop that needs all registers."""
+    """`draw` for some blocks of units, outside the loop that needs all registers."""
     cdef Py_ssize_t b
     for b in range(first, end):
         draw(lottery, <uint32_t> b, of_blocks + b, kept + (b - first) * MASK_CELLS * DROPPED_VECTORS)
@@ -277,7 +277,7 @@ cdef inline void lanes_units(
     const bint drops,
     const Net *net, const Lanes *own, const Lottery *lottery, Py_ssize_t top, Py_ssize_t i,
 ) noexcept nogil:
-    """Take some rows, from i on in the block that begins at ``top``, through both layers."""
+    """Take some rows, from row i of the block that begins at ``top``, through both layers."""
     cdef const real_t *w1 = <const real_t *> net.stages[0].weights.values
     cdef const real_t *b1 = <const real_t *> net.stages[0].biases.values
     cdef const real_t *w2 = own.w
@@ -300,7 +300,7 @@ cdef inline void lanes_units(
         if drops:
             draw_units(lottery, own.first_rounds, first // MASK_CELLS, blocks_of(end), kept)
         for j in range(first, end):
-            # Each weight is loaded once: behind a store the compiler would load it again.
+            # Each weight is loaded once: after a store, the compiler would load it again.
             for v in range(vectors):
                 unit[v] = v_all(b1[j])
             for q in range(n_in):
@@ -325,7 +325,7 @@ cdef inline void lanes_forward(
     const int n_in, const int n_out, const int vectors, const bint drops, const Net *net, const Lanes *own,
     uint64_t forwards, Py_ssize_t top, Py_ssize_t rows,
 ) noexcept nogil:
-    """Take a block of rows, and those that fill up the last vectors, through both layers."""
+    """Take a block of rows, with its padding, through both layers."""
     cdef Lottery lottery
     cdef Py_ssize_t i = 0
     if drops:
@@ -335,7 +335,7 @@ cdef inline void lanes_forward(
             take_rows(&lottery, own.before + top + i)
         lanes_units(n_in, n_out, vectors, drops, net, own, &lottery, top, i)
         i += vectors * LANES
-    if not drops:  # with dropout, `filled_up` has left nothing
+    if not drops:  # with dropout, `filled_up` has left no rest
         while i < rows:
             lanes_units(n_in, n_out, 1, False, net, own, &lottery, top, i)
             i += LANES
@@ -385,7 +385,7 @@ cdef void lanes_forward_of(
 cdef Py_ssize_t lanes_judge(
     const Net *net, const Batch *batch, const Lanes *own, Py_ssize_t first, Py_ssize_t rows, char *scratch
 ) noexcept nogil:
-    """Compute the losses of a block's rows, from `first` on, and their gradient; return the hits."""
+    """Compute the losses of a block's rows, from `first` on, and their gradient. Return the hits."""
     cdef const Stage *last = &net.stages[net.n_stages - 1]
     cdef const void *targets = rows_of_targets(net, batch, first)
     cdef real_t *z = own.z
@@ -401,7 +401,7 @@ cdef Py_ssize_t lanes_judge(
             last.activation.run(FORWARD, z, NULL, z, rows, 1, last.settings, NULL)
         compute_loss(SAMPLE_LOSSES, net, z, targets, sample_losses, rows, batch.all_rows)
         compute_loss(PAIR_GRADIENT if net.combined else GRADIENT, net, z, targets, own.d, rows, batch.all_rows)
-    if net.wanted is not NULL:  # then there is one output, and rows lie as they do elsewhere
+    if net.wanted is not NULL:  # then there is one output, and rows have their usual layout
         hits = hits_of_rows(net, batch, z, first, rows)
     if net.weights is not NULL:
         weigh_rows(net, batch, first, rows, own.d, 1, own.line)
@@ -471,7 +471,7 @@ cdef inline void lanes_gradients(
 cdef inline void lanes_backward(
     const int n_in, const int n_out, const Net *net, const Lanes *own, Py_ssize_t top, Py_ssize_t rows
 ) noexcept nogil:
-    """Compute the gradients of all units over a block of rows; what lies behind the last unit is of no use."""
+    """Compute the gradients of all units over a block of rows. Numbers after the last unit have no meaning."""
     cdef real_t sums[(2 * MAX_ENDS + 1) * MOST_LANES * MOST_LANES]
     cdef real_t *result = own.sums + top // own.block * whole_lines((n_in + 1 + n_out) * own.padded)
     cdef vec scale = v_all(scale_of(net))
@@ -482,8 +482,9 @@ cdef inline void lanes_backward(
         memset(sums, 0, sizeof(sums))
     while first < own.units:
         j, end = first, min(own.units, first + LANES)
-        # Two at a time where all their sums fit into registers: 0.6 of 5.5 µs with one output. With three, 1.4 µs lost
-        # with 16 registers, 0.6 of 7.6 µs gained with 32, which is where tiles have eight rows.
+        # Two units at a time if all their sums fit the registers. With one output, that saves 0.6 of 5.5 µs. With three
+        # outputs, it costs 1.4 µs with 16 registers, and saves 0.6 of 7.6 µs with 32. Tiles have eight rows with 32
+        # registers.
         while (n_in + n_out <= 3 or TILE_ROWS == 8) and j + 2 <= end:
             lanes_gradients(n_in, n_out, 2, own, j, top, rows, sums + (j - first) * LANES)
             j += 2
@@ -539,7 +540,7 @@ cdef inline vec sums_of_lanes(const real_t *vectors) noexcept nogil:
 cdef void take_x(
     const Net *net, const Batch *batch, const Lanes *own, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t filled
 ) noexcept nogil:
-    """Transpose some rows of X; those that only fill up the last vectors are 0."""
+    """Transpose some rows of X. The padding is 0."""
     cdef const real_t *X = rows_of_X(net, batch, first)
     cdef Py_ssize_t i, q
     for q in range(net.n_in):
@@ -552,7 +553,7 @@ cdef void take_x(
 cdef Py_ssize_t lanes_block(
     const Net *net, const Batch *batch, const Lanes *own, Py_ssize_t block, char *scratch
 ) noexcept nogil:
-    """Take a block of rows forward, through the loss and back; return the hits."""
+    """Take a block of rows forward, through the loss and back. Return the hits."""
     cdef Py_ssize_t first = block * own.block
     cdef Py_ssize_t rows = min(own.block, batch.rows - first), filled = filled_up(net, rows)
     cdef Py_ssize_t hits, i, q
@@ -563,9 +564,9 @@ cdef Py_ssize_t lanes_block(
     lanes_forward_of(net, own, batch.forwards, first, filled)
     hits = lanes_judge(net, batch, own, first, rows, scratch)
     for q in range(net.n_out):
-        for i in range(rows, filled):  # these have no part in any sum
+        for i in range(rows, filled):  # these count in no sum
             own.d[q * own.line + i] = 0
-        # In double: a sum in another order than row after row would move the spiral's published figures.
+        # In double: a sum in another order than row after row would change the spiral's published figures.
         own.bias_sums[block * net.n_out + q] = total(own.d + q * own.line, filled)
     lanes_backward_of(net, own, first, (rows + LANES - 1) // LANES * LANES)
     return hits

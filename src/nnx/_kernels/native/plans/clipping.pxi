@@ -1,15 +1,15 @@
-# Gradients whose common norm is limited: a step's second phase collects them all, with the sums of their squares, then
-# every thread adds these up in the same order, and updates what it owns. A sum belongs to rows of a parameter that have
-# one owner, so it does not depend on the number of threads.
+# Gradients with a limit for their common norm. A step's second phase collects them all, with the sums of their squares.
+# Then every thread adds up these sums in the same order, and updates the parameters that it owns. A sum belongs to rows
+# of a parameter that have one owner, so it does not depend on the number of threads.
 
 
 cdef void collect(
     Parameter *parameter, Py_ssize_t at, const real_t *gradients, const Lines *lines
 ) noexcept nogil:
-    """Keep some gradients, from place `at` on, and add the sum of their squares to that of the row they begin in.
+    """Keep some gradients, from index `at` on. Add the sum of their squares to the sum of the row that they begin in.
 
-    In double, as gradients that are to be clipped may be huge. A sum for several rows: which rows these are does not
-    depend on the number of threads.
+    Sums are in double, because gradients that need clipping may be huge. One sum covers several rows. Which rows these
+    are does not depend on the number of threads.
     """
     cdef Py_ssize_t row = at // parameter.line, r, j
     cdef double sums[MOST_LANES]
@@ -51,7 +51,7 @@ cdef inline double squares_of(const Parameter *parameter, Py_ssize_t rows) noexc
 
 
 cdef double squares_of_values(const real_t *values, Py_ssize_t n) noexcept nogil:
-    """Return the sum of the squares of gradients that have been added up over all ranks."""
+    """Return the sum of the squares of gradients that were added up over all ranks."""
     cdef double sums[4]
     cdef Py_ssize_t i = 0, l
     sums[0] = sums[1] = sums[2] = sums[3] = 0
@@ -83,11 +83,11 @@ cdef double squares_of_all(const Net *net) noexcept nogil:
 
 
 cdef double factor_of_norm(const Net *net) noexcept nogil:
-    """Return what all gradients are multiplied by so that their norm is at most the limit, as PyTorch computes it."""
+    """Return the factor of all gradients that makes their norm at most the limit, as PyTorch computes it."""
     cdef double squares, factor
     if not isfinite(net.clip_norm):
         return 1
-    # Of several ranks, one thread has summed up what others now scale.
+    # With several ranks, one thread has summed up the gradients that all threads now scale.
     squares = squares_of_all(net) if net.exchange is NULL else net.progress.squares
     factor = net.clip_norm / (sqrt(squares) + 1e-6)
     return 1 if factor > 1 else factor
@@ -105,7 +105,7 @@ cdef void update_collected(
 
 
 cdef void third_phase(const Net *net, const vec *constants, int thread) noexcept nogil:
-    """Update what a thread owns by the collected gradients."""
+    """Update the parameters that a thread owns by the collected gradients."""
     cdef double factor = factor_of_norm(net)
     cdef Py_ssize_t first, rows
     cdef Stage *stage

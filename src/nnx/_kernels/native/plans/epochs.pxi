@@ -1,37 +1,38 @@
-# Whole epochs in one compiled call where nothing but built-in rules looks on: the held-out rows are evaluated after
-# each, `EarlyStopping` compares a figure, keeps the best parameters and ends the run.
+# Whole epochs in one compiled call, if only built-in rules follow the run. After each epoch, the held-out rows are
+# evaluated, and `EarlyStopping` compares a figure, keeps the best parameters and may end the run.
 
 cdef struct Best:
-    # A parameter, and where it is kept as it was after the best epoch.
+    # A parameter, and the copy of it after the best epoch.
     char *values
     char *kept
     Py_ssize_t size  # in bytes
 
 
 cdef class Epochs:
-    """Epochs of a plan that has been prepared for them, with what looks on.
+    """Epochs of a plan that is prepared for them, with validation and early stopping.
 
     Parameters
     ----------
     plan : Plan
     evaluation : Evaluation, optional
-        Of the held-out rows.
+        Evaluates the held-out rows.
     stopping : tuple, optional
-        Which figure `EarlyStopping` looks at, counted through those of an epoch and those of its validation; whether
-        larger is better; min_delta and patience; the best figure, its epoch, how many epochs it has waited.
+        For `EarlyStopping`: the index of the monitored figure, counted through the figures of an epoch and of its
+        validation; whether larger is better; min_delta and patience; the best figure, its epoch, the number of epochs
+        since then.
     pairs : list of (array, array)
-        Each parameter, and where it is kept if an epoch is the best one.
+        Each parameter, and the array that keeps its best values.
 
     Attributes
     ----------
     done : int
-        Epochs that have been looked at.
+        Epochs that were compared.
     validations : float64 array (n, 2)
-        Loss and accuracy of the held-out rows after each.
+        Loss and accuracy of the held-out rows after each epoch.
     sums : tuple
-        Of the last of them, as `Evaluation.sums` returns them; None without.
+        The sums of the last validation, as `Evaluation.sums` returns them; None without.
     best, best_epoch, wait
-        As ``stopping``, now.
+        The present values of those in ``stopping``.
     has_improved, has_stopped : bool
     """
 
@@ -77,9 +78,9 @@ cdef class Epochs:
         PyMem_RawFree(self.bests)
 
     def run(self, Py_ssize_t n_epochs, long long before):
-        """Do so many epochs, which the plan is prepared for, after others; or fewer. The plan's `steps_done` says more.
+        """Do up to ``n_epochs`` epochs, which the plan is prepared for. Its `steps_done` says how many steps were done.
 
-        Returns whether they could be done at all: not if Python code has to evaluate the model.
+        Returns whether it could do them: it cannot if Python code has to evaluate the model.
         """
         cdef Plan plan = self.plan
         cdef Evaluation evaluation = self.evaluation
@@ -113,7 +114,7 @@ cdef class Epochs:
         return True
 
     cdef Py_ssize_t _go(self, Judged judged, char *place, double *found, Py_ssize_t n_epochs) noexcept nogil:
-        """Do epochs until one stops the run, or a step comes to a loss that is not finite; return the steps done."""
+        """Do epochs until one stops the run, or a step's loss is not finite. Return the steps done."""
         cdef const Net *net = &self.plan.lean
         cdef Kernels *kernels = self.plan.kernels
         cdef const double *figures = net.progress.figures.epochs
@@ -140,13 +141,13 @@ cdef class Epochs:
         return self.done * n_batches
 
     cdef void _evaluate(self, Judged judged, char *place, double *found) noexcept nogil:
-        """Find loss and accuracy of the held-out rows."""
+        """Compute loss and accuracy of the held-out rows."""
         cdef const Progress *progress = &judged.progress
         judged.again(place)
         found[0], found[1] = progress.loss_sum / progress.loss_count, progress.hits_sum / progress.hits_count
 
     cdef void _compare(self, double figure) noexcept nogil:
-        """Do what `EarlyStopping.on_epoch_end` does."""
+        """Do the work of `EarlyStopping.on_epoch_end`."""
         cdef bint is_better
         cdef Py_ssize_t i
         if self.larger:

@@ -1,11 +1,12 @@
-# Groups: plans of models of one shape that train together in one compiled call (`plans/together.pxi`). Each has been
-# bound and prepared for the same steps, as it would be alone; what the steps leave is in the plans' own arrays.
+# Groups: plans of models of one shape that train together in one compiled call (`plans/together.pxi`). Each plan has
+# been bound and prepared for the same steps, as it would be alone. The results of the steps are in the plans' own
+# arrays.
 
 
 cdef bint is_pointwise(const Net *net) noexcept:
-    """Return whether a network is dense layers, activations of single numbers, and a loss of single outputs.
+    """Return whether a network has only dense layers, elementwise activations, and a loss of single outputs.
 
-    At the end there may be softmax with its cross-entropy.
+    Softmax with cross-entropy may come at the end.
     """
     cdef const Stage *stage
     cdef int s
@@ -23,7 +24,7 @@ cdef bint is_pointwise(const Net *net) noexcept:
 
 
 cdef bint fits_group(const Net *net) noexcept:
-    """Return whether a network, as it is bound, can train in a group."""
+    """Return whether a bound network can train in a group."""
     cdef int s
     if net.bfloat16 or net.weights is not NULL or net.clip_norm or net.penalty_per_sample:
         return False
@@ -34,7 +35,7 @@ cdef bint fits_group(const Net *net) noexcept:
 
 
 cdef bint are_alike(const Net *net, const Net *other, Py_ssize_t itemsize) noexcept:
-    """Return whether two networks do the same, but for parameters, samples, rates and the rule's settings."""
+    """Return whether two networks do the same, except for parameters, samples, rates and the rule's settings."""
     cdef const Stage *stage
     cdef const Stage *its
     cdef int s
@@ -68,12 +69,12 @@ cdef class Together:
     Parameters
     ----------
     plans : list of Plan
-        At most as many as `lanes` says for their dtype.
+        At most as many as `lanes` returns for their dtype.
 
     Attributes
     ----------
     diverged : int
-        Of the latest run, the first model whose loss was not finite; -1 if all were.
+        The first model whose loss was not finite in the latest run; -1 if all were finite.
     """
 
     cdef list plans
@@ -98,9 +99,9 @@ cdef class Together:
         return self.group.diverged
 
     def run(self, Py_ssize_t n_steps):
-        """Do so many steps, for which all plans are prepared; False if they do not fit together.
+        """Do the steps that all plans are prepared for. Return False if they do not fit together.
 
-        The plans' `steps_done` says how many are done: fewer if a model's loss was not finite.
+        The plans' `steps_done` says how many were done: fewer if a model's loss was not finite.
         """
         cdef Plan plan, first = self.plans[0]
         cdef Group *group = &self.group
@@ -147,10 +148,10 @@ cdef int lanes_for(int number) except -1:
 
 
 def lanes(dtype):
-    """Return how many models of a dtype train together, at most."""
+    """Return the most models of a dtype that train together."""
     return lanes_for(np.dtype(dtype).num)
 
 
 def fits_together(Plan plan not None):
-    """Return whether a plan's network is one of those that can train together."""
+    """Return whether a plan's network can train together with others."""
     return is_pointwise(&plan.lean)

@@ -1,29 +1,29 @@
-# Prediction and evaluation: a chain of stages that is made once for a model, and bound at each call.
+# Prediction and evaluation: a chain of stages that is made once for a model and bound at each call.
 
 cdef enum:
     MOST_STAGES = 64
-    MOST_PLACES = 8  # pieces of memory that are kept for calls at the same time
-    SHORT = 50_000  # operations of a call, up to which others wait for the GIL: a microsecond or two
-    PIECE = 192  # rows that a thread takes at a time, and that are cast at a time: no more than `forward` takes at once
+    MOST_PLACES = 8  # pieces of memory that are kept for simultaneous calls
+    SHORT = 50_000  # the most operations of a call that keeps the GIL: a microsecond or two
+    PIECE = 192  # rows that a thread takes, and casts, at a time: no more than `forward` takes at once
 
-#: Operations of a call from which on a second thread pays: to start one costs a tenth of a millisecond.
+#: Operations of a call from which on a second thread pays: starting one costs a tenth of a millisecond.
 cdef Py_ssize_t least_shared = 50_000_000
 
 
 def _share_from(Py_ssize_t operations):
-    """Let threads share calls from so many operations on; return the number before: for tests on small networks."""
+    """Let threads share calls from this number of operations on. Return the old number: for tests on small networks."""
     global least_shared
     before, least_shared = least_shared, operations
     return before
 
 
 cdef inline Py_ssize_t outputs_of(const Net *net) noexcept nogil:
-    """Return how many numbers are predicted of a sample."""
+    """Return the number of predicted numbers per sample."""
     return net.n_out * (net.members if net.apart else 1)
 
 
 cdef class Chain:
-    """What a model's layers compute without training, with memory for several calls at a time."""
+    """A model's stages without training, with memory for several simultaneous calls."""
 
     cdef Kernels *kernels
     cdef readonly object dtype
@@ -35,12 +35,13 @@ cdef class Chain:
     cdef Py_ssize_t operations  # for each row
     cdef Py_ssize_t size  # of a number, in bytes
     cdef char *places[MOST_PLACES]
-    cdef list folded  # of each stage, whose batch norm its product applies; or None
+    cdef list folded  # for each stage, the batch norm that its product applies; or None
     cdef cnp.ndarray counts  # how many categories each column of X has, 0 for one of numbers; or None
-    cdef cnp.ndarray flags  # below 0 for a column of numbers
+    cdef cnp.ndarray flags  # below 0 for a numeric column
 
     cdef tuple describe(self, str where, object dtype, tuple stages, object backends, bint bfloat16):
-        """Take stages, (kind, owner, n_in, n_out) each, without those that only copy; return the owners of the rest."""
+        """Take stages, each (kind, owner, n_in, n_out), except those that only copy. Return the owners of these
+        stages."""
         cdef Py_ssize_t need = 0, i, rows, n_in, n_out
         cdef int n = 0
         cdef Stage *stage
@@ -118,21 +119,21 @@ cdef class Chain:
         give(place)
 
     cdef inline bint _suits_backend(self) except -1:
-        """Return whether the kernels in use are those that this was made with."""
+        """Return whether the kernels in use are the ones that this was made with."""
         return (
             self.backends.backend is self.backend
             and self.kernels == tables[0 if self.number == cnp.NPY_FLOAT else 1]
         )
 
     cdef inline bint _takes(self, X) except -1:
-        """Return whether X is an array of samples that compiled code can read as it stands, of either float type."""
+        """Return whether X is an array of samples that compiled code can read without a copy, of either float type."""
         return (
             is_ready(X, NULL if self.counts is None else <void *> self.dtype, False)
             and cnp.PyArray_NDIM(X) == 2 and cnp.PyArray_DIM(X, 1) == self.net.n_in
         )
 
     cdef int take_categories(self, object counts) except -1:
-        """Take how many categories each column of X has, 0 for one of numbers; or None."""
+        """Take the number of categories of each column of X, 0 for a numeric one; or None."""
         if counts is not None:
             self.counts = cnp.PyArray_NewCopy(
                 vector("Chain", "categories", counts, cnp.NPY_INT32, self.net.n_in), cnp.NPY_CORDER
@@ -141,7 +142,7 @@ cdef class Chain:
         return 0
 
     cdef inline bint _has_misfit(self, cnp.ndarray samples) except -1:
-        """Return whether a column of categories holds another number."""
+        """Return whether a column of categories holds a number that is not a category."""
         return self.counts is not None and self.kernels.embedding_misfit(
             data(samples), <const int32_t *> data(self.flags), <const int32_t *> data(self.counts),
             cnp.PyArray_DIM(samples, 0), self.net.n_in,
@@ -150,7 +151,7 @@ cdef class Chain:
     cdef int _run(
         self, const Net *net, cnp.ndarray samples, cnp.ndarray output, list held, object threads
     ) except -1:
-        """Write what the stages of `net` make of samples; without the GIL, and shared out, if that takes long."""
+        """Write the outputs of the stages of `net` for samples. Long calls run without the GIL, on several threads."""
         cdef Py_ssize_t n = cnp.PyArray_DIM(samples, 0)
         cdef char *place
         cdef char *room
@@ -172,7 +173,7 @@ cdef class Chain:
         return 0
 
     cdef char *_take_room(self, cnp.ndarray samples) except? NULL:
-        """Return memory to cast a piece of samples in, NULL if they need not be cast."""
+        """Return memory for casting a piece of samples, or NULL if they need no cast."""
         if cnp.PyArray_TYPE(samples) == self.number:
             return NULL
         return <char *> take(min(cnp.PyArray_DIM(samples, 0), <Py_ssize_t> PIECE) * self.net.n_in * self.size + 1)
@@ -180,7 +181,8 @@ cdef class Chain:
     cdef void _compute(
         self, const Net *net, const void *samples, void *output, Py_ssize_t n, char *place, void *room
     ) noexcept nogil:
-        """Write what the stages of `net` make of n samples; those of the other float type are cast in `room`."""
+        """Write the outputs of the stages of `net` for n samples. Samples of the other float type are cast in
+        `room`."""
         cdef uint64_t mode
         cdef Py_ssize_t first = 0, rows = n
         cdef const void *inputs = samples
@@ -210,14 +212,14 @@ cdef void cast_rows(const void *values, void *result, Py_ssize_t first, Py_ssize
 
 
 cdef inline Py_ssize_t pieces_of(Py_ssize_t n) noexcept nogil:
-    """Return into how many pieces so many rows are cut."""
+    """Return the number of pieces that rows are cut into."""
     return (n + PIECE - 1) // PIECE
 
 
 cdef class Pieces:
-    """Work of one call, which threads share out: each does the next piece that is left.
+    """The work of one call, shared by threads: each does the next remaining piece.
 
-    It owns what it reads and writes, so nothing breaks if a thread comes when nobody waits for it any more.
+    It owns the memory that it reads and writes, so a thread that comes too late does no harm.
     """
 
     cdef Chain chain
@@ -228,7 +230,7 @@ cdef class Pieces:
     cdef Py_ssize_t n_pieces
 
     cdef int _own(self, Chain chain, const Net *net, list held) except -1:
-        """Take over a chain's stages: a predictor's stay as they are, a model's are copied."""
+        """Take over a chain's stages. A predictor's stages do not change, a model's are copied."""
         cdef int s
         self.chain, self.held, self.net = chain, held, net[0]
         if net.stages != chain.stages:
@@ -289,7 +291,7 @@ cdef Rows rows_of(Chain chain, const Net *net, cnp.ndarray samples, cnp.ndarray 
 
 
 cdef class Judged(Pieces):
-    """Losses and hits of the rows of some batches; a piece may be of several small ones."""
+    """Losses and hits of the rows of some batches. A piece may span several small batches."""
 
     cdef Progress progress
     cdef Py_ssize_t counted  # the hits of a batch
@@ -315,7 +317,7 @@ cdef class Judged(Pieces):
         leave_kernels(mode)
 
     cdef void again(self, char *place) noexcept nogil:
-        """Do all pieces once more, in this thread, and add up what they find; weights may have changed."""
+        """Do all pieces again in this thread, and add up their results. Weights may have changed."""
         cdef Py_ssize_t piece
         cdef int s
         for s in range(self.net.n_stages):
@@ -328,7 +330,7 @@ cdef class Judged(Pieces):
         self._add_up()
 
     cdef void _add_up(self) noexcept nogil:
-        """Add up what all pieces have found, batch by batch."""
+        """Add up the results of all pieces, batch by batch."""
         cdef const Py_ssize_t *found = <const Py_ssize_t *> data(self.hits)
         cdef uint64_t mode = enter_kernels()
         cdef Py_ssize_t b, p, hits = 0
@@ -341,7 +343,7 @@ cdef class Judged(Pieces):
 
 
 cdef void fill_norm(Kernels *kernels, Stage *stage, Py_ssize_t size) noexcept:
-    """Prepare a batch norm for prediction: with the running figures, in the lines that it has been given."""
+    """Prepare a batch norm for prediction: with the running statistics, in the lines that it was given."""
     cdef char *lines = <char *> stage.norm.lines
     cdef Py_ssize_t line = norm_line(stage.n_out) * size
     cdef uint64_t mode = enter_kernels()
@@ -364,7 +366,7 @@ cdef void fill_sums(Kernels *kernels, Stage *stage, Py_ssize_t size) noexcept no
 
 
 cdef void fold(Kernels *kernels, Stage *stage, const Stage *norm, void *affine) noexcept:
-    """Let a dense stage's product apply a batch norm with the running figures."""
+    """Let a dense stage's product apply a batch norm with the running statistics."""
     cdef uint64_t mode = enter_kernels()
     kernels.fold_norm(
         norm.norm.running_mean, norm.norm.running_variance, norm.weights.values, norm.biases.values,
@@ -381,17 +383,17 @@ cdef class Inference(Chain):
     ----------
     dtype : float32 or float64
     stages : tuple of (kind, owner, n_in, n_out)
-        What `Program.stages` holds.
+        The elements of `Program.stages`.
     guards : Guards
-        What `untouched` looks at, at each call.
+        What `untouched` checks at each call.
     backends : module
-        Which holds the backend in use.
+        The module that holds the backend in use.
     categories : int32 array (n_in,), optional
-        How many categories each column of the samples has; 0 for a column of numbers.
+        The number of categories of each column of the samples, 0 for a numeric column.
     """
 
     cdef tuple stages_as_given, owners, guards, with_dtype
-    cdef list layouts  # of each embedding, what it had made of its settings when `categories` were taken
+    cdef list layouts  # for each embedding, the layout from which `categories` were taken
 
     def __cinit__(
         self, dtype, tuple stages not None, guards not None, backends not None, categories=None,
@@ -404,11 +406,11 @@ cdef class Inference(Chain):
             raise ValueError(f"Inference: stages must be at most {MOST_STAGES}.")
 
     def holds(self, model):
-        """Return whether the model is still what this was made for."""
+        """Return whether the model is unchanged since this was made."""
         return self._suits_backend() and untouched(model, self.guards) and of_dtype(self.with_dtype, self.dtype)
 
     cdef bint _bind(self, Stage *stages, list held) except -1:
-        """Read the addresses of weights and biases, or of their averages; false if they are not what they were."""
+        """Read the addresses of weights and biases, or of their averages. False if they no longer fit."""
         cdef int s
         cdef dict own
         for s in range(self.n_stages):
@@ -464,7 +466,7 @@ cdef class Inference(Chain):
             else:
                 w, b = item(own, "weights"), item(own, "biases")
             if not fit(w, b, self.dtype, stages[s].n_in, stages[s].n_out, False):
-                # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
+                # Another dtype or layout: the cast array becomes the attribute, or an error says what is wrong.
                 w, b = self.owners[s]._parameters_in_use("Layer_Dense.forward")
                 if not fit(w, b, self.dtype, stages[s].n_in, stages[s].n_out, False):
                     return False
@@ -476,7 +478,7 @@ cdef class Inference(Chain):
         return True
 
     cdef int _prepare_norm(self, Stage *stage, list held) except -1:
-        """Compute what deviations from the running mean are multiplied by."""
+        """Compute the factors of deviations from the running mean."""
         cdef cnp.npy_intp n = NORM_LINES * norm_line(stage.n_out)
         cdef cnp.ndarray lines = cnp.PyArray_EMPTY(1, &n, self.number, 0)
         stage.norm.lines = data(lines)
@@ -485,7 +487,7 @@ cdef class Inference(Chain):
         return 0
 
     cdef int _prepare_spline(self, Stage *stage, list held) except -1:
-        """Add up a stage's weights in memory of this call."""
+        """Add up a stage's weights, in memory of this call."""
         cdef cnp.npy_intp n = (stage.spline.n_rows + stage.spline.n_columns) * stage.n_out
         cdef cnp.ndarray sums = cnp.PyArray_EMPTY(1, &n, self.number, 0)
         stage.spline.sums = data(sums)
@@ -494,7 +496,7 @@ cdef class Inference(Chain):
         return 0
 
     cdef bint _bind_folded(self, Stage *stage, object owner, list held) except -1:
-        """Bind a batch norm that a dense stage's product applies; false if it is not what it was."""
+        """Bind a batch norm that a dense stage's product applies. False if it no longer fits."""
         cdef Stage norm
         cdef cnp.npy_intp n = affine_size(stage.n_out)
         cdef cnp.ndarray affine
@@ -508,10 +510,10 @@ cdef class Inference(Chain):
         return True
 
     def predict(self, model, X, threads=None, bint apart=False):
-        """Return what the model makes of X, a new array; None if this cannot say, and Python code has to.
+        """Return the model's outputs for X, a new array; None if Python code has to compute them.
 
-        ``threads``: at most so many; None is what `nnx.set_num_threads` was given. ``apart``: what each member says,
-        (n, members, n_out), in place of their mean.
+        ``threads`` is the most threads; None stands for the number given to `nnx.set_num_threads`. With ``apart``,
+        return the outputs of each member, (n, members, n_out), instead of their mean.
         """
         cdef Stage stages[MOST_STAGES]
         cdef Net net
@@ -533,10 +535,10 @@ cdef class Inference(Chain):
         self, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision, Py_ssize_t batch,
         bint combined, tuple answers=AS_THEY_ARE, weights=None,
     ):
-        """Return what evaluates the model on samples, any number of times; None if Python code has to do it.
+        """Return an object that evaluates the model on samples any number of times; None if Python code has to do it.
 
-        X (n, n_in); y (n,) class numbers or (n, n_out) targets; loss: its kernel's name, its settings, and numbers of
-        its columns or None; wanted and what follows as in `Plan.bind_data`.
+        X (n, n_in); y (n,) class numbers or (n, n_out) targets; loss: its kernel's name, its settings, and its columns'
+        own numbers or None; wanted and the rest as in `Plan.bind_data`.
         """
         cdef Evaluation made = Evaluation.__new__(Evaluation)
         cdef Net *net = &made.net
@@ -574,7 +576,7 @@ cdef class Inference(Chain):
 
 
 cdef class Evaluation:
-    """Samples that have been checked and cast, and the chain that is evaluated on them: `Inference.evaluation`."""
+    """Samples, checked and cast, and the chain that is evaluated on them: made by `Inference.evaluation`."""
 
     cdef Inference chain
     cdef Net net
@@ -594,7 +596,7 @@ cdef class Evaluation:
     cdef Judged judging(self, Py_ssize_t first, Py_ssize_t end):
         """Return the work of evaluating the model on some batches; None if Python code has to do it.
 
-        The parameters are read anew. Whether the model is still what the chain was made for, the caller knows.
+        It reads the parameters anew. The caller checks whether the model is unchanged since the chain was made.
         """
         cdef Stage stages[MOST_STAGES]
         cdef Net net = self.net
@@ -609,7 +611,7 @@ cdef class Evaluation:
         return judged
 
     def sums(self, Py_ssize_t first, Py_ssize_t end, int threads=1):
-        """Return sums of losses and hits over some batches, and of how many; None if Python code has to do it."""
+        """Return sums of losses and hits over some batches, and their counts; None if Python code has to do it."""
         cdef Judged judged = self.judging(first, end)
         cdef bint shared
         if judged is None:
@@ -621,7 +623,7 @@ cdef class Evaluation:
 
     @property
     def normalizes(self):
-        """Whether there are batch norms, whose factors are computed when the parameters are read."""
+        """Whether there are batch norms, whose factors are computed with each reading of the parameters."""
         return self.n_batches() > 0 and (
             self.net.n_batch_norms > 0 or any([owner is not None for owner in self.chain.folded])
         )

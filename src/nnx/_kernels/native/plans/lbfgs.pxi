@@ -1,13 +1,13 @@
-# L-BFGS: many iterations in one call, each a direction and a line search along it. `engine/lbfgs.py` defines what is
-# computed, and has the sources; names are the same here.
+# L-BFGS: many iterations in one call, each a direction and a line search along it. `engine/lbfgs.py` defines the
+# computation, and names the sources. Names are the same here.
 #
-# The gradient is that of a step whose second phase collects gradients (`clipping.pxi`) and whose update never comes.
-# All threads take the same decisions, from the same sums: of vectors in pieces, each of which has one owner, added up
-# in their order. So bits do not depend on the number of threads.
+# The gradient is that of a step whose second phase collects gradients (`clipping.pxi`) and which makes no update. All
+# threads take the same decisions from the same sums. Vectors are cut into pieces with one owner each, whose sums are
+# added up in their order. So bits do not depend on the number of threads.
 
 cdef enum:
-    ABREAST = 16  # sums side by side in a piece
-    SUMS = 4  # vectors of them
+    ABREAST = 16  # separate sums in a piece
+    SUMS = 4  # vectors of these sums
 
 cdef enum:
     GOES_ON, FLAT, SLOW, EVALUATED, FAILED, NOT_FINITE
@@ -25,9 +25,9 @@ cdef struct End:
     double slope
 
 cdef struct Line:
-    double step  # to be tried next, or where it ended
+    double step  # the step to try next, or the step where it ended
     double longest
-    double loss, slope  # where it begins
+    double loss, slope  # at the start
     End best, other
     bint has_bracket, first_stage
     double width, width_before
@@ -44,14 +44,14 @@ cdef void begin_line(Line *line, double loss, double slope, double step) noexcep
 
 
 cdef void shorten(Line *line) noexcept nogil:
-    """Choose a shorter step: the loss was not finite, and longer steps are not tried any more."""
+    """Choose a shorter step, because the loss was not finite. Longer steps are not tried any more."""
     line.longest = line.step
     line.most = min(line.most, line.step)
     line.step = line.best.step + SHORTEN * (line.step - line.best.step)
 
 
 cdef double cubic_step(const End *base, const End *other, double *root) noexcept nogil:
-    """Return where the cubic through both ends has its minimum, as a part of the way from base, and its root's sign."""
+    """Return where the cubic through both ends is lowest, as a fraction of the way from base, and its signed root."""
     cdef double theta = 3 * (base.loss - other.loss) / (other.step - base.step) + base.slope + other.slope
     cdef double largest = max(fabs(theta), max(fabs(base.slope), fabs(other.slope)))
     cdef double part = theta / largest, below
@@ -63,12 +63,12 @@ cdef double cubic_step(const End *base, const End *other, double *root) noexcept
 
 
 cdef double secant_step(const End *base, const End *other) noexcept nogil:
-    """Return the step at which the slope would be 0, were it linear."""
+    """Return the step at which the slope would be 0 if it were linear."""
     return base.step + base.slope / (base.slope - other.slope) * (other.step - base.step)
 
 
 cdef double step_beyond(const Line *line, const End *tried) noexcept nogil:
-    """Return the next step where the loss falls less steeply: the minimum lies beyond, perhaps far."""
+    """Return the next step if the loss falls less steeply: the minimum lies beyond, perhaps far away."""
     cdef double root, cubic, secant, limit, step
     cdef double part = cubic_step(tried, &line.best, &root)
     if part < 0 and root != 0:
@@ -85,7 +85,7 @@ cdef double step_beyond(const Line *line, const End *tried) noexcept nogil:
 
 
 cdef void choose_step(Line *line, const End *tried) noexcept nogil:
-    """Choose the next step by interpolation, and let the bracket follow: the four cases of the paper."""
+    """Choose the next step by interpolation, and update the bracket: the four cases of the paper."""
     cdef bint turned = (tried.slope < 0) != (line.best.slope < 0) and tried.slope != 0
     cdef double root, cubic, other, chord
     if tried.loss > line.best.loss:
@@ -137,7 +137,7 @@ cdef inline void tilt(End *end, double slope) noexcept nogil:
 
 
 cdef bint take_trial(Line *line, double loss, double slope) noexcept nogil:
-    """Take loss and slope at the step; return whether the search ends there, or choose the next step."""
+    """Take loss and slope at the step. Return True if the search ends there; otherwise choose the next step."""
     cdef double step = line.step, enough = DECREASE * line.slope, target = line.loss + step * enough
     cdef double best, other
     cdef End tried
@@ -147,7 +147,7 @@ cdef bint take_trial(Line *line, double loss, double slope) noexcept nogil:
     if ends(line, loss, slope, target):
         return True
     if line.first_stage and target < loss <= line.best.loss:
-        # Of what is left after the decrease that is asked for.
+        # On the function minus the required decrease.
         tilt(&tried, -enough)
         tilt(&line.best, -enough)
         tilt(&line.other, -enough)
@@ -171,16 +171,16 @@ cdef bint take_trial(Line *line, double loss, double slope) noexcept nogil:
     return False
 
 
-# Vectors, of which each thread owns some pieces
+# Vectors. Each thread owns some pieces of them
 
 
 cdef struct Share:
-    # What a thread knows of its part in a search.
+    # A thread's data in a search.
     const Net *net
     Search *search
     int thread
-    int turn  # which of two rows of sums comes next: others may still read the one before
-    Py_ssize_t first, end  # of the vectors' numbers, which it owns
+    int turn  # which of two rows of sums comes next: other threads may still read the one before
+    Py_ssize_t first, end  # the numbers of the vectors that it owns
 
 
 cdef inline real_t *vector(const Search *search, Py_ssize_t row) noexcept nogil:
@@ -200,7 +200,7 @@ cdef inline double *sums_of_turn(Share *share) noexcept nogil:
 
 
 cdef double all_sums(Share *share, bint largest) noexcept nogil:
-    """Return the sum of all pieces' sums, or the largest, when all threads have written theirs."""
+    """Wait until all threads have written their sums. Return the total of all pieces' sums, or the largest."""
     cdef const double *sums = sums_of_turn(share)
     cdef double total_sum = 0
     cdef Py_ssize_t i
@@ -215,7 +215,7 @@ cdef double all_sums(Share *share, bint largest) noexcept nogil:
 
 
 cdef inline double piece_product(const real_t *a, const real_t *b, Py_ssize_t n) noexcept nogil:
-    """Return the product of two pieces, summed in double, several sums side by side."""
+    """Return the dot product of two pieces, summed in double in several separate sums."""
     cdef vec parts[ABREAST]
     cdef double sums[ABREAST]
     cdef double product = 0
@@ -250,12 +250,12 @@ cdef double pass_over(
     const real_t *base,  # may be `result`; NULL: zeros
     double factor,
     const real_t *by,  # may be `result`
-    const real_t *a,  # may be `result`; NULL if no product is wanted
+    const real_t *a,  # may be `result`; NULL for no product
     const real_t *b,
 ) noexcept nogil:
-    """``result := base + factor * by``, rounded once; then return ``a · b``, piece by piece, while these are in L1.
+    """``result := base + factor * by``, rounded once. Then return ``a · b``, piece by piece, while these are in L1.
 
-    The one loop over vectors, for the sake of the modules' size: GCC copies smaller ones to where they are called.
+    It is the only loop over vectors, to keep the modules small: GCC inlines smaller loops at every call.
     """
     cdef double *sums = sums_of_turn(share)
     cdef Py_ssize_t i = share.first, k, n
@@ -300,7 +300,8 @@ cdef enum Exchange:
 cdef void exchange_parameter(
     Exchange way, const Parameter *parameter, real_t *flat, Py_ssize_t at, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    """Copy what of a parameter, which begins at ``at`` of a vector, lies between its places ``first`` and ``end``."""
+    """Copy the part of a parameter between ``first`` and ``end`` of a vector, in which the parameter begins at
+    ``at``."""
     cdef Py_ssize_t begin = max(first, at), n = min(end, at + parameter.size) - begin
     cdef real_t *values = <real_t *> (parameter.collected if way == TAKE_GRADIENTS else parameter.values)
     if n <= 0:
@@ -335,13 +336,13 @@ cdef struct Value:
 
 
 cdef bint evaluate_search(Share *share, Value *value) noexcept nogil:
-    """Compute loss and gradient with the parameters as they are; return whether the loss is finite.
+    """Compute loss and gradient at the current parameters. Return whether the loss is finite.
 
-    Other threads must have written theirs. The gradient stands where the second phase collects it.
+    Other threads must have written their parameters. The gradient is where the second phase collects it.
     """
     cdef const Net *net = share.net
     cdef char *scratch = net.scratch + share.thread * net.private_size
-    cdef vec constants[ALL_CONSTANTS]  # of no rule: nothing is updated
+    cdef vec constants[ALL_CONSTANTS]  # unused: nothing is updated
     cdef double loss
     cdef Batch batch
     batch.start, batch.order, batch.rows, batch.forwards, batch.again = 0, NULL, net.n_samples, 0, False
@@ -363,7 +364,7 @@ cdef bint evaluate_search(Share *share, Value *value) noexcept nogil:
         add_up(net, batch.weight * <double> net.members, loss, hits_of(net, 0, batch.rows * net.members))
         value.accuracy = mean_of(net.progress.batch_hits, cells_of(net, batch.weight * <double> net.members))
     if not isfinite(value.loss):
-        meet(net.progress.meeting, net.progress.n_threads)  # nobody goes on while others read the losses
+        meet(net.progress.meeting, net.progress.n_threads)  # no thread continues while others read the losses
         return False
     second_phase(net, &batch, constants, share.thread, scratch)
     meet(net.progress.meeting, net.progress.n_threads)
@@ -376,7 +377,7 @@ cdef void note_value(double *numbers, const Value *value) noexcept nogil:
 
 
 cdef void start_search(Share *share, double *numbers) noexcept nogil:
-    """Begin at the parameters as they are, unless these are where an earlier iteration ended."""
+    """Start at the current parameters, unless an earlier iteration ended there."""
     cdef Search *search = share.search
     cdef Py_ssize_t i, size = (share.end - share.first) * <Py_ssize_t> sizeof(real_t)
     cdef double moved = 0
@@ -409,7 +410,7 @@ cdef void start_search(Share *share, double *numbers) noexcept nogil:
 
 
 cdef double find_direction(Share *share, const double *numbers) noexcept nogil:
-    """Write where to go, minus the gradient times the inverse Hessian's approximation; return the slope there."""
+    """Write the direction, minus the gradient times the approximate inverse Hessian. Return the slope along it."""
     cdef Search *search = share.search
     cdef real_t *ahead = work(search, AHEAD)
     cdef const double *curvatures = search.numbers + SEARCH_NUMBERS
@@ -453,7 +454,7 @@ cdef double find_direction(Share *share, const double *numbers) noexcept nogil:
 cdef bint search_line(
     Share *share, double *numbers, double slope, double step, Value *value, Line *line, double *last_slope
 ) noexcept nogil:
-    """Search along the direction; return whether a step was found."""
+    """Search along the direction. Return whether it found a step."""
     cdef Search *search = share.search
     cdef real_t *trial = work(search, TRIAL)
     cdef Py_ssize_t k
@@ -479,7 +480,7 @@ cdef bint search_line(
 
 
 cdef void keep_pair(Share *share, double *numbers, double step, double slope, double last_slope) noexcept nogil:
-    """Keep the differences of points and gradients, unless their curvature is lost in rounding."""
+    """Keep the differences of points and gradients, unless rounding hides their curvature."""
     cdef Search *search = share.search
     cdef Py_ssize_t pair = <Py_ssize_t> numbers[SEARCH_NEXT]
     cdef double curvature = (last_slope - slope) * step, decrease = -slope * step
@@ -499,7 +500,7 @@ cdef void keep_pair(Share *share, double *numbers, double step, double slope, do
 
 
 cdef void accept_figures(const Share *share) noexcept nogil:
-    """Let the running figures of batch norms follow the batch, once an iteration."""
+    """Update the running statistics of batch norms, once per iteration."""
     cdef const Stage *stage
     cdef int s
     for s in range(share.net.n_stages):
@@ -509,7 +510,7 @@ cdef void accept_figures(const Share *share) noexcept nogil:
 
 
 cdef bint iterate_search(Share *share, double *numbers) noexcept nogil:
-    """Do an iteration; return whether a point was found that is better, and note whether it is the last."""
+    """Do an iteration. Return whether it found a better point, and note whether it is the last iteration."""
     cdef Search *search = share.search
     cdef Py_ssize_t size = (share.end - share.first) * <Py_ssize_t> sizeof(real_t)
     cdef double slope, last_slope = 0, step, before = numbers[SEARCH_LOSS]
@@ -545,7 +546,7 @@ cdef bint iterate_search(Share *share, double *numbers) noexcept nogil:
 
 
 cdef void record_iteration(const Net *net, Py_ssize_t step, const double *numbers) noexcept nogil:
-    """Record an iteration as a step and as an epoch; the length of its step stands for the rate."""
+    """Record an iteration as a step and as an epoch. The length of its step takes the place of the rate."""
     cdef Figures *figures = &net.progress.figures
     record(
         figures.steps, figures.steps_size, step, numbers[SEARCH_DATA_LOSS], numbers[SEARCH_PENALTY],
@@ -560,9 +561,9 @@ cdef void record_iteration(const Net *net, Py_ssize_t step, const double *number
 
 
 cdef Py_ssize_t minimize(const Net *net, Search *search, Py_ssize_t n_iterations, int thread) noexcept nogil:
-    """Do some iterations, as one of the threads; return how many were done before the search ended.
+    """Do some iterations, as one of the threads. Return how many were done before the search ended.
 
-    Without any to do, the model is evaluated once: for what layers keep.
+    If there are none to do, evaluate the model once, for the layers' attributes.
     """
     cdef Py_ssize_t n_pieces = search_pieces(search.size), step = 0
     cdef int n_threads = net.progress.n_threads

@@ -1,18 +1,18 @@
-# Prediction of narrow networks, with the lanes along the batch in every layer: a block of rows is transposed to lines,
-# one a column, goes through all stages while it is in L1, and what comes out is transposed back. So a layer of four
-# outputs keeps all lanes busy. All sums run in the order of `dense_forward`, which has the same bits.
+# Prediction of narrow networks, with the lanes along the batch in every layer. A block of rows is transposed to lines,
+# one per column. It goes through all stages while it is in L1, and the result is transposed back. So a layer of four
+# outputs keeps all lanes busy. All sums run in the order of `dense_forward`, so the bits are the same.
 
 
 cdef enum:
-    BLOCK_VECTORS = TALL_VECTORS  # rows that go through together, in vectors: as many as a tile is wide
+    BLOCK_VECTORS = TALL_VECTORS  # vectors of rows that go through together: the width of a tile
     MIN_ROWS_IN_LINES = 4
-    MAX_LINE_WIDTH = 4  # columns of any stage, in vectors: with more, tiles of rows are full anyway
-    MAX_LINE_BYTES = 1 << 15  # of weights: they are read for each block, so they have to stay in L1
-    MAX_DOTS = 4  # sums of a row in a `dots_tile`: with 32 registers four, as there are two vectors, and parts of them
+    MAX_LINE_WIDTH = 4  # the most columns of a stage, in vectors: with more, tiles of rows are full anyway
+    MAX_LINE_BYTES = 1 << 15  # of weights: each block reads them, so they must stay in L1
+    MAX_DOTS = 4  # sums of a row in a `dots_tile`: four with 32 registers, as there are two vectors, and parts of them
 
 
 cdef bint fits_lines(const Net *net, int n_stages) noexcept nogil:
-    """Return whether rows are best taken through the first ``n_stages`` stages as lines."""
+    """Return whether rows should go through the first ``n_stages`` stages as lines."""
     cdef const Stage *stage
     cdef Py_ssize_t numbers = 0, columns = net.n_in, biases = 0, sides = 2 * MAX_LINE_WIDTH * LANES
     cdef Py_ssize_t line = BLOCK_VECTORS * LANES * <Py_ssize_t> sizeof(real_t)
@@ -27,7 +27,7 @@ cdef bint fits_lines(const Net *net, int n_stages) noexcept nogil:
             biases += stage.n_out
         elif stage.kind != ACTIVATION or not works_on_lines(stage):
             return False
-    if (biases + sides) * line > PRODUCT_SCRATCH:  # of very many layers
+    if (biases + sides) * line > PRODUCT_SCRATCH:  # with very many layers
         return False
     return columns <= MAX_LINE_WIDTH * LANES and numbers * <Py_ssize_t> sizeof(real_t) <= MAX_LINE_BYTES
 
@@ -37,12 +37,12 @@ cdef inline bint is_softmax(const Stage *stage) noexcept nogil:
 
 
 cdef inline bint works_on_lines(const Stage *stage) noexcept nogil:
-    """Return whether an activation goes number by number, or is softmax."""
+    """Return whether an activation is elementwise, or softmax."""
     return not stage.activation.traits & WHOLE_ROWS or is_softmax(stage)
 
 
 cdef void forward_in_lines(
-    const Net *net,  # of which no array is written
+    const Net *net,  # none of its arrays is written
     const real_t *X,  # (rows, n_in) in
     real_t *output,  # (rows, n_out) out
     Py_ssize_t rows,
@@ -74,7 +74,7 @@ cdef void forward_in_lines(
 
 
 cdef real_t *spread_biases(const Net *net, int n_stages, real_t *lines) noexcept nogil:
-    """Write each bias of the dense stages to all of a line; return what is behind them."""
+    """Write each bias of the dense stages to a whole line. Return the address after them."""
     cdef const Stage *stage
     cdef const real_t *biases
     cdef Py_ssize_t j
@@ -109,7 +109,7 @@ cdef void dense_of_lines(
     real_t *output,  # (n_out, BLOCK_VECTORS*LANES) out
 ) noexcept nogil:
     """``output := weightsᵀ · inputs + biases``, then max(0, output) if the stage does the ReLU."""
-    # The one product of rows that makes 0 of −0.
+    # The only product of rows that turns −0 into 0.
     cdef bint relu_apart = (
         stage.relu and has_small_depth(stage.n_out, stage.n_in) and not has_dots(stage.n_out, stage.n_in)
     )
@@ -161,7 +161,7 @@ cdef void dense_by_lines(
     bint relu,
     real_t *scratch,  # (2*n_out + n_in, BLOCK_VECTORS*LANES)
 ) noexcept nogil:
-    """``output := inputs · weights + biases``, then max(0, output) if ``relu``: a layer by itself as lines."""
+    """``output := inputs · weights + biases``, then max(0, output) if ``relu``: a single layer as lines."""
     cdef Py_ssize_t line = BLOCK_VECTORS * LANES, top = 0, high, j
     cdef real_t *results = scratch + n_out * line
     cdef real_t *lines = results + n_out * line
@@ -179,7 +179,8 @@ cdef inline void dots_tile(
     const int rows,  # a constant at every call
     const Tiles *t,
 ) noexcept nogil:
-    """A tile whose sums run in the order of `few_columns_product`: a sum for each of its lanes, then these in turn."""
+    """A tile whose sums run in the order of `few_columns_product`: a sum for each lane, then these one after the
+    other."""
     cdef vec sums[MAX_DOTS * BLOCK_VECTORS]
     cdef vec parts[MAX_DOTS * BLOCK_VECTORS]
     cdef Py_ssize_t k, first, whole = t.depth - t.depth % LANES, before = LANES - t.depth % LANES
@@ -193,9 +194,9 @@ cdef inline void dots_tile(
         while k < whole:
             add_terms(rows, t, k, parts)
             k += LANES
-        if whole < t.depth and first >= before:  # what is left of a row lies in the last lanes
+        if whole < t.depth and first >= before:  # the rest of a row lies in the last lanes
             add_terms(rows, t, whole + first - before, parts)
-        elif whole < t.depth:  # in the others lie zeros, which make 0 of −0
+        elif whole < t.depth:  # the other lanes hold zeros, which turn −0 into 0
             for i in range(n):
                 parts[i] = v_add(parts[i], v_all(0))
         for i in range(n):
@@ -217,7 +218,7 @@ cdef inline void add_terms(const int rows, const Tiles *t, Py_ssize_t k, vec *su
 
 
 cdef void dots_tiles(int rows, const Tiles *t) noexcept nogil:
-    """`dots_tile`, of as many rows as there are registers for, or of one."""
+    """`dots_tile`, with as many rows as registers allow, or with one."""
     if rows == TILE_ROWS // 2:
         dots_tile(TILE_ROWS // 2, t)
     else:
@@ -228,11 +229,11 @@ cdef void dots_tiles(int rows, const Tiles *t) noexcept nogil:
 
 
 cdef enum:
-    MAX_PAIRED = 8  # columns, at most, of which pairs of vectors are interleaved: a power of two
+    MAX_PAIRED = 8  # the most columns for which pairs of vectors are interleaved: a power of two
 
 
 cdef inline bint pairs_up(Py_ssize_t columns, Py_ssize_t rows) noexcept nogil:
-    """Return whether a block of so many rows is transposed by interleaving its vectors."""
+    """Return whether a block of rows is transposed by interleaving its vectors."""
     return rows == LANES and 0 < columns <= MAX_PAIRED and columns & (columns - 1) == 0
 
 
@@ -242,7 +243,7 @@ cdef void turn_to_lines(
     Py_ssize_t n,
     real_t *lines,  # (columns, BLOCK_VECTORS*LANES) out
 ) noexcept nogil:
-    """Transpose a block of rows; lanes behind the last row hold anything."""
+    """Transpose a block of rows. Lanes after the last row hold anything."""
     cdef Py_ssize_t high
     while n > 0:
         high = min(n, <Py_ssize_t> LANES)
@@ -262,7 +263,7 @@ cdef void turn_squares(
     real_t *lines,  # (columns, LANES) out, `line` apart
     Py_ssize_t line,
 ) noexcept nogil:
-    """Transpose rows by squares in registers; without branches, which GCC would copy the squares for."""
+    """Transpose rows, square by square in registers. With branches, GCC would duplicate the code of the squares."""
     cdef vec square[MOST_LANES]
     cdef Py_ssize_t j = 0
     cdef int l, wide
@@ -277,7 +278,7 @@ cdef void turn_squares(
 
 
 cdef inline void part_columns(const int columns, const real_t *rows, real_t *lines, Py_ssize_t line) noexcept nogil:
-    """`part_lines` of so many columns, a constant at every call."""
+    """`part_lines` with the number of columns as a constant at every call."""
     cdef vec x[MAX_PAIRED]
     cdef vec y[MAX_PAIRED]
     cdef int i, step = 1
@@ -299,7 +300,7 @@ cdef void part_lines(
     real_t *lines,  # (columns, LANES) out, `line` apart
     Py_ssize_t line,
 ) noexcept nogil:
-    """Transpose rows by taking even and odd numbers apart, until each vector is of one column."""
+    """Transpose rows by separating even and odd numbers, until each vector holds one column."""
     if columns == 8:
         part_columns(8, rows, lines, line)
     elif columns == 4:
@@ -336,9 +337,9 @@ cdef void turn_squares_back(
     int n,  # up to LANES
     real_t *rows,  # (n, columns) out
 ) noexcept nogil:
-    """Transpose lines by squares in registers.
+    """Transpose lines, square by square in registers.
 
-    Whole vectors are stored, from the last columns to the first, so that what they hold too much is written over.
+    Whole vectors are stored, from the last columns to the first, so that later ones overwrite the surplus.
     """
     cdef vec square[MOST_LANES]
     cdef real_t *end = rows + n * columns
@@ -362,7 +363,7 @@ cdef void turn_squares_back(
 cdef inline void interleave_columns(
     const int columns, const real_t *lines, Py_ssize_t line, real_t *rows
 ) noexcept nogil:
-    """`interleave_lines` of so many columns, a constant at every call."""
+    """`interleave_lines` with the number of columns as a constant at every call."""
     cdef vec x[MAX_PAIRED]
     cdef vec y[MAX_PAIRED]
     cdef int i, step = 1

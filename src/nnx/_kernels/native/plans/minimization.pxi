@@ -4,8 +4,8 @@
 cdef class Minimization(Plan):
     """A plan for `Optimizer_LBFGS`. The parameters of the constructor are `Plan`'s.
 
-    It is bound as a plan is, with a rule that limits the norm of gradients: then a step collects these, and has memory
-    for it.
+    It is bound like a plan, with a rule that limits the norm of gradients. With such a rule, a step collects gradients,
+    and has the memory for them.
     """
 
     cdef Search search
@@ -18,12 +18,13 @@ cdef class Minimization(Plan):
             give(self.search_memory)
 
     def search_for(self, vectors not None, numbers not None, limits not None):
-        """Take the state of a search, which its iterations change; False if it is not one of the bound parameters.
+        """Take the state of a search, which its iterations change. Return False if it does not fit the bound
+        parameters.
 
         Parameters
         ----------
         vectors, numbers : array (2 + 2*memory, n), float64 array (n_numbers + memory,)
-            What `nnx.engine.lbfgs.Memory` holds.
+            The arrays of `nnx.engine.lbfgs.Memory`.
         limits : Limits
         """
         cdef Search *search = &self.search
@@ -59,7 +60,7 @@ cdef class Minimization(Plan):
         return True
 
     def release(self):
-        """Let go of all arrays, those of the search among them."""
+        """Release all arrays, with those of the search."""
         self.search.vectors = self.search.numbers = NULL
         Plan.release(self)
 
@@ -78,16 +79,16 @@ cdef class Minimization(Plan):
         return size
 
     def iterate(self, Py_ssize_t n_iterations, int n_threads, double penalty_scale=1):
-        """Make ready for some iterations; return the arrays in which their figures will be.
+        """Prepare some iterations. Return the arrays for their figures.
 
-        Penalties are multiplied by ``penalty_scale``.
-        Without any, the model is evaluated once, for what layers keep; `room` and `publish` go with that.
+        Penalties are multiplied by ``penalty_scale``. Without iterations, the model is evaluated once, for the layers'
+        attributes, with `room` and `publish`.
         """
         cdef const double *numbers = self.search.numbers
         cdef Py_ssize_t i
         if self.search.vectors is NULL or n_iterations < 0:
             raise RuntimeError("Minimization.iterate: there is no search. Call search_for first.")
-        # They count pairs, and say where the next one goes.
+        # They count pairs, and hold the index of the next one.
         if not 0 <= numbers[SEARCH_PAIRS] <= self.search.memory or not 0 <= numbers[SEARCH_NEXT] < self.search.memory:
             raise ValueError("Minimization.iterate: numbers must be those of a search.")
         self.n_iterations = n_iterations
@@ -102,7 +103,7 @@ cdef class Minimization(Plan):
         return figures
 
     cdef Py_ssize_t _work(self, int thread) noexcept nogil:
-        """Do the iterations as one of the threads; return how many are done: none of a run that `prepare` began."""
+        """Do the iterations as one of the threads. Return the number done: 0 for a run that `prepare` began."""
         cdef uint64_t mode = enter_kernels()
         cdef Net *net = &self.stored if self.stores else &self.lean
         cdef Py_ssize_t done = 0

@@ -1,5 +1,5 @@
-# The orders of the samples in shuffled epochs, drawn without the GIL: those of NumPy's legacy generator, whose numbers
-# are frozen for all its versions. `nnx._base.random.Order` has their definition.
+# The orders of the samples in shuffled epochs, drawn without the GIL. They are those of NumPy's legacy generator, whose
+# numbers are frozen for all versions. `nnx._base.random.Order` defines them.
 #
 # Matsumoto and Nishimura, "Mersenne Twister", 1998.
 
@@ -9,9 +9,9 @@ cdef enum:
 
 cdef struct Twister:
     uint32_t words[TWISTED]
-    int at  # which comes next
+    int at  # the index of the next word
 
-#: The state before a seed is mixed in, always the same.
+#: The state before a seed is mixed in: always the same.
 cdef Twister unseeded
 
 
@@ -28,7 +28,7 @@ fill_unseeded()
 
 
 cdef void seed_twister(Twister *twister, const uint32_t *seed, int n) noexcept nogil:
-    """Begin with a seed of n words, n at most TWISTED."""
+    """Start with a seed of n words, n at most TWISTED."""
     cdef uint32_t *words = twister.words
     cdef uint32_t last
     cdef int i = 1, j = 0, k
@@ -50,7 +50,7 @@ cdef void seed_twister(Twister *twister, const uint32_t *seed, int n) noexcept n
 
 
 cdef inline uint32_t twisted(uint32_t high, uint32_t low, uint32_t ahead) noexcept nogil:
-    """Return the word that takes the place of ``high``, which ``low`` follows."""
+    """Return the word that replaces ``high``; ``low`` is the word after it."""
     cdef uint32_t joined = (high & <uint32_t> 0x80000000) | (low & <uint32_t> 0x7FFFFFFF)
     return ahead ^ (joined >> 1) ^ ((0 - (low & 1)) & <uint32_t> 0x9908B0DF)
 
@@ -80,10 +80,10 @@ cdef inline uint32_t next_word(Twister *twister) noexcept nogil:
 
 
 cdef void permute(Twister *twister, Py_ssize_t *order, uint32_t *places, uint32_t n) noexcept nogil:
-    """``order := 0 to n − 1, shuffled``: for i from n − 1 down to 1, swap number i with one at a place up to i.
+    """``order := 0 to n − 1, shuffled``: for i from n − 1 down to 1, swap number i with one at an index up to i.
 
-    That place is a word, of which as many bits count as i has; one above i is drawn again. Which it is, nobody can
-    foresee, so the next place is always stored, and counts if it is not too high: no branch to be mispredicted.
+    That index is a word, cut to the number of bits of i. An index above i is drawn again. No processor can predict
+    which. So each index is stored, and counts only if it is not too high: there is no branch to mispredict.
     """
     cdef uint32_t i = n - 1, mask = 1, place
     cdef Py_ssize_t number

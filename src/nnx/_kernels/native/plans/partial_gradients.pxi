@@ -1,23 +1,23 @@
-# Partial gradients. Where a batch has many more numbers than the weights, it is cheaper to move gradients between
-# threads than rows. So the batch is cut into groups of rows; whoever takes a group forward and back computes its part
-# of the gradients right then, while the rows are in its caches. The parts are added up in a fixed tree: pairs, pairs of
-# pairs. Groups depend on shapes alone, so bits do not depend on the number of threads. Each adds up at once what trees
-# it has whole.
+# Partial gradients. If a batch has many more numbers than the weights, moving gradients between threads is cheaper than
+# moving rows. So the batch is cut into groups of rows. The thread that takes a group forward and back also computes the
+# group's part of the gradients, while the rows are in its caches. The parts are added up in a fixed tree: pairs, pairs
+# of pairs. Groups depend only on shapes, so bits do not depend on the number of threads. A thread adds up at once the
+# subtrees that it has whole.
 
 cdef enum:
-    GROUPS = 8  # of rows in a batch, at most
-    FEWEST_IN_GROUP = 112  # rows: below that, adding up costs more than 2 % of a step on one thread
-    PARTIAL_BYTES = 1 << 15  # of a stage's gradients, at most: they stay in L1 and L2 beside the rows
-    MEMBERS_BYTES = 1 << 17  # the same behind members: a batch's rows would be read again from L3
+    GROUPS = 8  # the most groups of rows in a batch
+    FEWEST_IN_GROUP = 112  # rows: with fewer, adding up costs more than 2 % of a step on one thread
+    PARTIAL_BYTES = 1 << 15  # the most bytes of a stage's gradients: they stay in L1 and L2 beside the rows
+    MEMBERS_BYTES = 1 << 17  # the same after members: a batch's rows would be read again from L3
 
 
 cdef inline Py_ssize_t partial_line(const Stage *stage) noexcept nogil:
-    """Return how far the rows of a stage's partial gradients are apart."""
+    """Return the distance between the rows of a stage's partial gradients."""
     return padded_columns(stage.n_out) if has_row_panels(stage.n_in, stage.n_out) else stage.n_out
 
 
 cdef inline Py_ssize_t partial_weights(const Stage *stage) noexcept nogil:
-    """Return how many numbers the partial gradients of a stage's weights take; those of its biases are behind them."""
+    """Return the size of the partial gradients of a stage's weights in numbers. Those of its biases follow."""
     if is_of_members(stage):
         return (stage.weights.size + MOST_LANES - 1) // MOST_LANES * MOST_LANES
     return (stage.n_in * partial_line(stage) + MOST_LANES - 1) // MOST_LANES * MOST_LANES
@@ -31,7 +31,7 @@ cdef inline Py_ssize_t partial_biases(const Stage *stage) noexcept nogil:
 
 
 cdef inline bint takes_partials(const Net *net, const Stage *stage) noexcept nogil:
-    """Return whether a stage's gradients are computed group by group: two threads then move fewer numbers."""
+    """Return whether a stage's gradients are computed group by group, because two threads then move fewer numbers."""
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out
     if is_of_members(stage):
         return stage.kind != MEMBER_DENSE or n_out == 1
@@ -44,9 +44,9 @@ cdef inline bint takes_partials(const Net *net, const Stage *stage) noexcept nog
 
 
 cdef Py_ssize_t lay_out_partials(Net *net, Py_ssize_t batch) noexcept nogil:
-    """Decide which stages have partial gradients, and where; return how many bytes all groups take."""
+    """Decide which stages have partial gradients, and where. Return the bytes of all groups."""
     cdef Py_ssize_t at = 0, rows = (batch + GROUPS - 1) // GROUPS, unit = row_unit(net)
-    # Segments, which have no loss, and batch norms do not take each row through the step at once.
+    # Segments, which have no loss, and batch norms do not take each row through the whole step at once.
     cdef bint fits = net.loss is not NULL and not net.n_batch_norms and net.units is NULL
     cdef Stage *stage
     cdef int s
@@ -70,9 +70,9 @@ cdef void add_gradients(
     const Net *net, const Batch *batch, Py_ssize_t group, Py_ssize_t home, Py_ssize_t first, Py_ssize_t rows,
     bint begins, char *scratch
 ) noexcept nogil:
-    """Add what some rows contribute to their group's gradients; `begins`: they are its first.
+    """Add the contribution of some rows to their group's gradients. `begins` says that they are the group's first.
 
-    What is packed for it lies at the rows from `home` on, the same for all groups of a thread: it stays in L2.
+    Packed rows are stored from row `home` on, the same for all groups of a thread, so they stay in L2.
     """
     cdef const Stage *stage
     cdef const real_t *inputs
@@ -128,7 +128,7 @@ cdef void add_small_gradients(
     const Stage *stage, real_t *partial, const real_t *inputs, const real_t *dvalues, Py_ssize_t rows, bint begins,
     char *scratch
 ) noexcept nogil:
-    """The same for weights that fill no tiles."""
+    """The same for weights that do not fill tiles."""
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out, size = partial_weights(stage)
     cdef real_t *weights = partial if begins else <real_t *> (scratch + PRODUCT_SCRATCH)
     cdef real_t *biases = partial + size if begins else weights + n_in * n_out
@@ -145,7 +145,7 @@ cdef void add_small_gradients(
 cdef void add_member_gradients(
     const Stage *stage, real_t *partial, const real_t *inputs, const real_t *dvalues, Py_ssize_t samples, bint begins
 ) noexcept nogil:
-    """The same for what belongs to members."""
+    """The same for stages with parameters of members."""
     cdef real_t *biases = partial + partial_weights(stage) if has_biases(stage) else NULL
     if begins:
         memset(partial, 0, (partial_weights(stage) + partial_biases(stage)) * sizeof(real_t))
@@ -162,12 +162,12 @@ cdef void add_member_gradients(
 
 
 cdef inline Py_ssize_t groups_of(const Net *net, Py_ssize_t rows) noexcept nogil:
-    """Return how many groups so many rows are."""
+    """Return the number of groups of rows."""
     return (rows + net.group_rows - 1) // net.group_rows
 
 
 cdef void join_whole_trees(const Net *net, Py_ssize_t from_group, Py_ssize_t group) noexcept nogil:
-    """Add up all pairs that end with a group, and that a thread has computed whole, its first group being given."""
+    """Add up all pairs that end with a group and that a thread has computed whole, given its first group."""
     cdef Py_ssize_t step = 1
     cdef const Stage *stage
     cdef int s
@@ -182,7 +182,7 @@ cdef void join_whole_trees(const Net *net, Py_ssize_t from_group, Py_ssize_t gro
 cdef inline void join_pair(
     const Net *net, const Stage *stage, Py_ssize_t group, Py_ssize_t step, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    """Add to some of a group's gradients those of the group `step` behind it; `first` is at a whole vector."""
+    """Add the gradients of the group `step` later to some of a group's gradients. `first` is at a whole vector."""
     cdef real_t *sums = partial_of(net, stage, group)
     cdef const real_t *others = partial_of(net, stage, group + step)
     while first < end:
@@ -193,7 +193,8 @@ cdef inline void join_pair(
 cdef void join_others(
     const Net *net, const Batch *batch, const Stage *stage, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    """Add up what no thread had whole, for some of a stage's gradients: then the first group has those of the batch."""
+    """Add up the pairs that no thread had whole, for some of a stage's gradients. The first group then has the
+    batch's."""
     cdef Py_ssize_t groups = groups_of(net, batch.rows), each = share_of(net, batch.rows) // net.group_rows
     cdef Py_ssize_t step = 1, group
     while step < groups:
@@ -208,7 +209,7 @@ cdef void join_others(
 cdef void train_by_groups(
     const Net *net, const Batch *batch, int s, const vec *constants, int thread
 ) noexcept nogil:
-    """Add up the partial gradients of a dense stage's weights and biases that this thread owns, and update those."""
+    """Add up the partial gradients of a dense stage's weights and biases that this thread owns, and update these."""
     cdef Stage *stage = &net.stages[s]
     cdef Py_ssize_t n_out = stage.n_out, wide = partial_line(stage), size = partial_weights(stage), i = 0, end
     cdef real_t *gradients = partial_of(net, stage, 0)

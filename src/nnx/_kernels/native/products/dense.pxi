@@ -1,10 +1,10 @@
-# The dense layer's kernels: which product serves a shape, and the sums over rows.
+# The dense layer's kernels: the choice of the product for a shape, and the sums over rows.
 #
-# The order of sums depends on n_in and n_out alone, so that a row gives the same bits in any batch.
+# The order of sums depends only on n_in and n_out, so a row gives the same bits in any batch.
 
 
 cdef inline Py_ssize_t packed_stride(Py_ssize_t n_in) noexcept nogil:
-    """Return how many numbers a panel of packed weights has room for; one line more than it has."""
+    """Return the size of a panel of packed weights in numbers: one line more than it holds."""
     return (n_in + 1) * TALL_VECTORS * LANES
 
 
@@ -18,12 +18,12 @@ cdef void dense_forward(
     Py_ssize_t n_out,
     const real_t *packed,  # weights in panels, packed_stride apart; or NULL
     bint relu,
-    const real_t *affine,  # a batch norm behind it, as `fold_norm` writes it; or NULL
+    const real_t *affine,  # a batch norm after it, as `fold_norm` writes it; or NULL
     real_t *scratch,  # PRODUCT_SCRATCH bytes
 ) noexcept nogil:
     """``output := inputs · weights + biases``, normalized if `affine`, then max(0, output) if ``relu``."""
     cdef bint beside = affine is not NULL and (has_small_depth(n_out, n_in) or has_few_columns(n_out))
-    if beside:  # these products have no place for it
+    if beside:  # these products cannot apply it
         dense_forward(inputs, weights, biases, output, rows, n_in, n_out, packed, False, NULL, scratch)
         apply_affine(affine, output, rows, n_out, relu)
     elif has_dots(n_out, n_in):
@@ -79,8 +79,8 @@ cdef void dense_backward_inputs(
     Py_ssize_t rows,
     Py_ssize_t n_in,
     Py_ssize_t n_out,
-    Py_ssize_t unwanted,  # so many of the first columns may be left as they are; 0 if there is a gate
-    const real_t *gate,  # (rows, n_in) in: the output of the ReLU before, through which dinputs go as well; or NULL
+    Py_ssize_t unwanted,  # number of first columns that may stay unwritten; 0 if there is a gate
+    const real_t *gate,  # (rows, n_in) in: the output of the ReLU before, a mask of dinputs; or NULL
     real_t *scratch,  # PRODUCT_SCRATCH bytes
 ) noexcept nogil:
     """``dinputs := dvalues · weightsᵀ``, then 0 where `gate` is."""
@@ -123,7 +123,7 @@ cdef void dense_backward_biases(
 ) noexcept nogil:
     """``dbiases := Σ over rows of dvalues + l1·sign(biases) + 2·l2·biases``.
 
-    Row after row: the order in which NumPy adds them, and the one that the book's published figures come from.
+    Row after row: NumPy adds in this order, and the book's published figures come from it.
     """
     cdef Py_ssize_t j = 0
     cdef int rest = <int> (n_out % LANES)
@@ -163,7 +163,7 @@ cdef inline void sum_short_lines(
 ) noexcept nogil:
     """`sum_lines` of fewer than LANES columns.
 
-    What lies behind a line's end is the next line, whose sums are not stored; only the last lines end too soon.
+    Loads may reach into the next line, whose sums are not stored. Only the last lines need care.
     """
     cdef vec sums = v_all(0)
     cdef Py_ssize_t i

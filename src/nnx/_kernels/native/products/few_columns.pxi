@@ -1,26 +1,26 @@
-# Products whose result has few columns, or whose sums have few terms: tiles would be half empty, or over at once.
+# Products whose result has few columns, or whose sums have few terms. Tiles would be half empty, or too short.
 
 
 # Results with few columns
 
 
 cdef enum:
-    DOT_ROWS = 4  # with three columns twelve sums at a time
+    DOT_ROWS = 4  # with three columns, twelve sums at a time
     DOT_COLUMNS = 3
-    FEW_ROWS = 8  # for which to turn the factor round would cost more than the product
+    FEW_ROWS = 8  # rows for which transposing the factor would cost more than the product
 
 
 cdef inline void dots(
     const int rows,  # a constant at every call
     const int columns,  # likewise
     const real_t *a,  # (rows, depth) in, rows depth apart
-    const real_t *b,  # (columns, depth) in, rows b_row apart, filled up with zeros to whole vectors
+    const real_t *b,  # (columns, depth) in, rows b_row apart, padded with zeros to whole vectors
     Py_ssize_t b_row,
     Py_ssize_t depth,
     mask tail,  # the lanes of a row's last LANES numbers that are not in a whole vector before
     vec *sums,  # (columns, LANES) out: for each column a square, of which the first `rows` rows are written
 ) noexcept nogil:
-    """Sums of products of each row with each column, with a sum in every lane."""
+    """Sums of products of each row with each column, with a separate sum in every lane."""
     cdef vec parts[DOT_ROWS * DOT_COLUMNS]
     cdef vec line[DOT_ROWS]
     cdef vec x
@@ -50,16 +50,16 @@ cdef inline void dots(
 
 cdef void few_columns_row(
     const real_t *a,  # (depth,) in
-    const real_t *b,  # (depth, columns) in: the factor as it lies
+    const real_t *b,  # (depth, columns) in: the factor, not transposed
     const real_t *start,  # (columns,) in; or NULL
     real_t *c,  # (columns,) out
     Py_ssize_t columns,
     Py_ssize_t depth,
     real_t least,
 ) noexcept nogil:
-    """One row of `few_columns_product`, the same sums in the same order, without turning the factor round.
+    """One row of `few_columns_product`: the same sums in the same order, without transposing the factor.
 
-    Loads run over a line's end into the next line, whose columns are not stored; only the last lines end too soon.
+    Loads may reach into the next line, whose columns are not stored. Only the last lines need care.
     """
     cdef vec parts[MOST_LANES]
     cdef vec result
@@ -106,7 +106,7 @@ cdef void few_columns_product(
     real_t least,
     real_t *scratch,  # (columns, depth + LANES) for b
 ) noexcept nogil:
-    """``c := max(least, a · bᵀ + start)``, with the lanes along the depth: rows of A are read as they lie."""
+    """``c := max(least, a · bᵀ + start)``, with the lanes along the depth: rows of A are read in place."""
     cdef vec sums[DOT_COLUMNS * MOST_LANES]
     cdef vec result
     cdef mask tail
@@ -167,17 +167,17 @@ cdef inline void dots_of(
 
 
 cdef inline bint has_few_columns(Py_ssize_t columns) noexcept nogil:
-    """Return whether a result has so few columns that a tile would be half empty."""
+    """Return whether a result has too few columns to fill half a tile."""
     return columns < TALL_VECTORS * LANES
 
 
 cdef inline bint has_dots(Py_ssize_t columns, Py_ssize_t depth) noexcept nogil:
-    """Return whether few columns are best computed along the depth: that fills a vector, and the factor fits."""
+    """Return whether few columns are best computed along the depth: it fills a vector, and the factor fits scratch."""
     cdef Py_ssize_t room = PRODUCT_SCRATCH // <Py_ssize_t> sizeof(real_t)
     return has_few_columns(columns) and depth >= LANES and columns * (depth + LANES) <= room
 
 
-# Results of little depth
+# Products of small depth
 
 
 cdef enum:
@@ -226,7 +226,7 @@ cdef inline void small_depth_of(
     const int depth, const bint relu, const real_t *a, const real_t *b, const real_t *start, real_t *c, Py_ssize_t rows,
     Py_ssize_t columns, const real_t *gate,
 ) noexcept nogil:
-    """`small_depth_lines` from the first column to the last; the last vector begins in the one before."""
+    """`small_depth_lines` from the first column to the last. The last vector overlaps the one before."""
     cdef Py_ssize_t j = 0
     while j + FLAT_VECTORS * LANES <= columns:
         small_depth_lines(
@@ -255,7 +255,7 @@ cdef void small_depth_product(
 ) noexcept nogil:
     """``c := a · b + start``, then max(0, c) if ``relu``, then 0 where `gate` is.
 
-    All of B's columns that are in use stay in registers.
+    All columns of B in use stay in registers.
     """
     if relu:
         if depth == 1:
@@ -277,7 +277,7 @@ cdef void small_depth_product(
 
 
 cdef inline bint has_small_depth(Py_ssize_t columns, Py_ssize_t depth) noexcept nogil:
-    """Return whether a product is `small_depth_product`'s: then it would not be worth its tiles' while."""
+    """Return whether `small_depth_product` computes a product, because tiles would not pay."""
     return 1 <= depth <= SMALL_DEPTH and LANES <= columns <= SMALL_DEPTH_COLUMNS
 
 
@@ -314,7 +314,7 @@ cdef inline void small_depth_sums_of(
     const int depth, const int vectors, const real_t *a, const real_t *d, real_t *products, real_t *sums,
     Py_ssize_t rows, Py_ssize_t columns,
 ) noexcept nogil:
-    """`small_depth_sums` from the first column to the last; the last vector begins in the one before."""
+    """`small_depth_sums` from the first column to the last. The last vector overlaps the one before."""
     cdef Py_ssize_t j = 0
     while j + vectors * LANES <= columns:
         small_depth_sums(depth, vectors, a, d + j, products + j, sums + j, rows, columns)

@@ -1,65 +1,64 @@
 # The matrix product, for every transposition.
 #
-# It cuts the result into tiles that fit the registers. A tile's sums run over the whole depth in rising order, so an
-# element's bits depend on its row, its column and the depth alone, not on the tile that it is in. B is packed into
-# panels as wide as a tile, a group of them at a time; A is read where it lies, unless it lies transposed and is read
-# very often.
+# It cuts the result into tiles that fit the registers. A tile's sums run over the whole depth in rising order. So an
+# element's bits depend only on its row, its column and the depth, not on its tile. B is packed into panels as wide as a
+# tile, a group of panels at a time. A is read in place, unless it is transposed and read very often.
 
 cdef enum:
     MOST_ROWS = 8  # the largest TILE_ROWS
     TALL_VECTORS = 2  # the width of a tile
-    HALF_VECTORS = 1  # the width at the end of a line, where half a tile is enough
-    FLAT_VECTORS = 4  # the width where there are few rows: enough sums to keep the multiply-adders busy
-    FLAT_ROWS = 3  # up to here there are few rows
-    LINE_VECTORS = 8  # the width for a single row, whose sums wait for each other longest
-    MOST_AHEAD = 4  # arrays that tiles ask for ahead
-    LINES_AHEAD = 8  # so many lines before they are needed, those of such a width, and those to pack, are asked for
+    HALF_VECTORS = 1  # the width at the end of a line, if half a tile is enough
+    FLAT_VECTORS = 4  # the width for few rows: enough sums to keep the multiply-adders busy
+    FLAT_ROWS = 3  # the most rows that count as few
+    LINE_VECTORS = 8  # the width for a single row, whose sums wait longest for each other
+    MOST_AHEAD = 4  # arrays that tiles prefetch
+    LINES_AHEAD = 8  # how many lines ahead of their use lines of LINE_VECTORS, and lines to pack, are prefetched
     MOST_BLOCK_BYTES = 2048  # the largest BLOCK_BYTES
-    BLOCK_ROWS = 192  # rows of A packed at a time: with that depth, in L2
+    BLOCK_ROWS = 192  # rows of A packed at a time: with the depth of a block, they stay in L2
     GROUP_COLUMNS = 64  # columns of B packed at a time
-    LEAST_PACKED = 4096  # numbers: a smaller factor is in L1 as it is
-    PACK_COLUMNS = 512  # from here on a transposed A is read so often that packing it pays
+    LEAST_PACKED = 4096  # numbers: a smaller factor is in L1 without packing
+    PACK_COLUMNS = 512  # columns from which on a transposed A is read so often that packing it pays
 
 
-#: What a product needs of scratch, in bytes: a group of panels, and a block of A with room for one vector too many.
+#: The scratch of a product, in bytes: a group of panels, and a block of A with room for one extra vector.
 cdef Py_ssize_t PRODUCT_SCRATCH = MOST_BLOCK_BYTES * (GROUP_COLUMNS + BLOCK_ROWS) + 8 * MOST_LANES
 
 
 cdef struct Finish:
-    # What is done to sums that are complete, beside `least`.
-    const real_t *gate  # (rows, columns) in, like c: where a ReLU's output is 0, so is the result; or NULL
+    # The epilogue: what happens to complete sums, beside `least`.
+    const real_t *gate  # (rows, columns) in, like c: where this output of a ReLU is 0, the result is 0; or NULL
     const real_t *c  # where c begins
-    const real_t *affine  # of the panel's columns, for each vector: scales, then shifts; or NULL
+    const real_t *affine  # for each vector of the panel's columns: scales, then shifts; or NULL
 
 
 cdef struct Tiles:
-    # Tiles below each other: ``c := max(least, start + a · b)`` each; with `finish`, normalized before, and 0 where a
-    # gate is.
+    # Tiles below each other: ``c := max(least, start + a · b)`` for each. With `finish`, it is normalized before that,
+    # and 0 where the gate is 0.
     Py_ssize_t count
     const real_t *a  # (rows, depth) in: element (i, k) at i*a_row + k*a_depth
     Py_ssize_t a_row
     Py_ssize_t a_depth
-    Py_ssize_t a_next  # from one tile's to the next one's
+    Py_ssize_t a_next  # from one tile's rows to the next tile's
     const real_t *b  # (depth, vectors*LANES) in, rows b_depth apart
     Py_ssize_t b_depth
-    int lanes  # with MASKED_ENDS: how many columns tiles of HALF_VECTORS have
+    int lanes  # with MASKED_ENDS: the columns of tiles of HALF_VECTORS
     Py_ssize_t depth
-    const real_t *start  # (rows, vectors*LANES) in, rows start_row apart: what the sums start from; may be c
+    const real_t *start  # (rows, vectors*LANES) in, rows start_row apart: the start of the sums; may be c
     Py_ssize_t start_row
     real_t *c  # (rows, vectors*LANES) out, rows c_row apart
     Py_ssize_t c_row
-    real_t least  # what a result is raised to: 0 for ReLU, or −infinity
+    real_t least  # the lower limit of a result: 0 for ReLU, or −infinity
     const Finish *finish  # or NULL
-    const char *ahead[MOST_AHEAD]  # what is needed after these tiles: asked for a few lines a tile
+    const char *ahead[MOST_AHEAD]  # data for after these tiles: each tile prefetches a few lines
     int n_ahead
-    Py_ssize_t ahead_lines  # of each, for each tile
-    Py_ssize_t ahead_row  # how many bytes they are apart
+    Py_ssize_t ahead_lines  # lines of each, for each tile
+    Py_ssize_t ahead_row  # the distance of these lines in bytes
 
 ctypedef void (*tiles_t)(const Tiles *) noexcept nogil
 
 
 cdef inline vec load_lanes(const bint masked, const real_t *source, int lanes) noexcept nogil:
-    """Load a vector of a tile's columns; `masked`, a constant at every call: only so many are there."""
+    """Load a vector of a tile's columns. With `masked`, a constant at every call, there are only ``lanes`` columns."""
     return v_load_part(source, lanes) if masked else v_load(source)
 
 
@@ -73,7 +72,7 @@ cdef inline void tile(
 ) noexcept nogil:
     """One of the tiles.
 
-    Rows are found from each third one: an address has room for one stride or two, and registers are few.
+    Every third row has an address in a register. An address can add one stride or two, and registers are few.
     """
     cdef vec sums[MOST_ROWS * TALL_VECTORS]
     cdef vec line[LINE_VECTORS]
@@ -123,7 +122,7 @@ cdef inline void tile(
 cdef inline void tile_column(const int rows, const int vectors, const Tiles *t) noexcept nogil:
     """All of the tiles.
 
-    The loop is also what makes GCC unroll those of the tile before it assigns registers: it does so only within loops.
+    This loop also makes GCC unroll the loops of the tile before it assigns registers. It does so only within loops.
     """
     cdef const real_t *a = t.a
     cdef const real_t *start = t.start
@@ -144,8 +143,8 @@ cdef inline void tile_column(const int rows, const int vectors, const Tiles *t) 
         c += rows * t.c_row
 
 
-# Functions for each size of tile, which are called by address: where compilers put them together into one, some of its
-# loops lacked registers, and took a third more time.
+# Functions for each size of tile, called by address. When compilers merged them into one function, some of its loops
+# lacked registers and took a third more time.
 
 
 cdef void tall_1(const Tiles *t) noexcept nogil:
@@ -252,9 +251,9 @@ cdef inline void compute_tiles(int rows, int vectors, const Tiles *t) noexcept n
 
 
 cdef inline int tile_height(Py_ssize_t rows) noexcept nogil:
-    """Return how many of the rows that are left the next tile takes: the last two share what is no multiple.
+    """Return how many of the remaining rows the next tile takes. The last two tiles share the rest.
 
-    A tile of one row costs as much as one of four: it waits for each sum.
+    A tile of one row costs as much as a tile of four, because it waits for each sum.
     """
     if TILE_ROWS < rows < 2 * TILE_ROWS:
         return <int> ((rows + 1) // 2)
@@ -262,7 +261,7 @@ cdef inline int tile_height(Py_ssize_t rows) noexcept nogil:
 
 
 cdef inline Py_ssize_t equal_tiles(Py_ssize_t rows) noexcept nogil:
-    """Return how many of the next tiles are as high as the first of them."""
+    """Return how many of the next tiles have the height of the first of them."""
     return max(1, rows // TILE_ROWS - (1 if rows % TILE_ROWS else 0))
 
 
@@ -272,10 +271,10 @@ cdef void pack_lines(
     Py_ssize_t depth,
     Py_ssize_t width,
     int vectors,
-    real_t *panels,  # out: panel after panel, each (depth, vectors*LANES), the last filled up with zeros
-    Py_ssize_t panel,  # how far apart the panels are
+    real_t *panels,  # out: panel after panel, each (depth, vectors*LANES), the last padded with zeros
+    Py_ssize_t panel,  # the distance between panels
 ) noexcept nogil:
-    """Copy panels of B that lies row by row. Line by line, so that memory is read in its order."""
+    """Copy panels of B, which is stored by rows. It copies line by line, so that memory is read in its order."""
     cdef Py_ssize_t line = vectors * LANES
     cdef Py_ssize_t whole = width // line * line
     cdef Py_ssize_t k, j
@@ -297,7 +296,7 @@ cdef void pack_lines(
 
 
 cdef inline vec load_part_of(const real_t *source, Py_ssize_t there, int v) noexcept nogil:
-    """Load the vector with number v of a line of which only so many numbers are there."""
+    """Load vector v of a line that may end within it."""
     cdef Py_ssize_t rest = there - v * LANES
     return v_load_part(source + v * LANES, <int> max(0, min(<Py_ssize_t> LANES, rest)))
 
@@ -308,9 +307,9 @@ cdef void pack_columns(
     Py_ssize_t depth,
     Py_ssize_t width,
     int vectors,
-    real_t *panels,  # out: panel after panel, each (depth, vectors*LANES), the last filled up with zeros
+    real_t *panels,  # out: panel after panel, each (depth, vectors*LANES), the last padded with zeros
 ) noexcept nogil:
-    """Copy panels of B that lies transposed: squares of LANES x LANES are turned in registers."""
+    """Copy panels of a transposed B: squares of LANES x LANES are transposed in registers."""
     cdef vec square[MOST_LANES]
     cdef Py_ssize_t line = vectors * LANES
     cdef Py_ssize_t k, j = 0
@@ -344,10 +343,10 @@ cdef void pack_block(
     Py_ssize_t a_depth,
     Py_ssize_t depth,
     Py_ssize_t rows,
-    Py_ssize_t there,  # how many numbers from `a` on may be read in each line
-    real_t *block,  # out: tile after tile, each (depth, height); a vector too many is written
+    Py_ssize_t there,  # numbers that may be read in each line, from `a` on
+    real_t *block,  # out: tile after tile, each (depth, height); one extra vector is written
 ) noexcept nogil:
-    """Copy a block of A that lies transposed. Line by line: across them, each number would be on a page of its own."""
+    """Copy a block of a transposed A, line by line. Across lines, each number would be on a separate page."""
     cdef const real_t *line
     cdef real_t *target
     cdef Py_ssize_t k, i
@@ -368,12 +367,12 @@ cdef void pack_block(
 
 
 cdef inline int lanes_of(Py_ssize_t width, int v) noexcept nogil:
-    """Return how many lanes of the vector with number v a line of some width fills."""
+    """Return how many lanes of vector v a line of this width fills."""
     return <int> max(<Py_ssize_t> 0, min(<Py_ssize_t> LANES, width - v * LANES))
 
 
 cdef void narrow_tile(int rows, int vectors, const Tiles *t, Py_ssize_t width) noexcept nogil:
-    """A tile of whose columns some are not there: computed beside c."""
+    """A tile with fewer columns than its width. It is computed beside c, then copied."""
     cdef real_t beside[MOST_ROWS * LINE_VECTORS * MOST_LANES]
     cdef Tiles own = t[0]
     cdef Finish finish
@@ -406,12 +405,12 @@ cdef void narrow_tile(int rows, int vectors, const Tiles *t, Py_ssize_t width) n
 
 cdef void turned_tile(
     int rows, int vectors,
-    const Tiles *t,  # of which c is element (i, j) at i + j*c_column, and finish has no affine map
-    const real_t *start,  # (rows,) in: what the sums of each row start from; or NULL
-    bint first,  # without, whether they start from 0 or from c
+    const Tiles *t,  # here c is element (i, j) at i + j*c_column, and finish has no affine map
+    const real_t *start,  # (rows,) in: the start of each row's sums; or NULL
+    bint first,  # without `start`: whether sums start from 0 or from c
     Py_ssize_t c_column, Py_ssize_t width,
 ) noexcept nogil:
-    """A tile of whose columns each lies together: computed beside c."""
+    """A tile of a result that is stored by columns. It is computed beside c, then copied."""
     cdef real_t beside[MOST_ROWS * LINE_VECTORS * MOST_LANES]
     cdef Tiles own = t[0]
     cdef const real_t *gate = NULL
@@ -438,7 +437,7 @@ cdef void turned_tile(
 
 
 cdef struct Product:
-    # What `product` was called with, and the block of it that is being computed.
+    # The arguments of `product`, and the block that is being computed.
     const real_t *a
     Py_ssize_t a_row
     Py_ssize_t a_depth
@@ -450,7 +449,7 @@ cdef struct Product:
     int vectors
     const real_t *block  # of A, packed; or NULL
     const real_t *packed  # all of B, in panels; or NULL
-    Py_ssize_t packed_panel  # how far apart those are
+    Py_ssize_t packed_panel  # the distance between panels
     Py_ssize_t k  # the first of the sums' terms
     Py_ssize_t deep  # their number
     Py_ssize_t top  # the first of the rows
@@ -460,19 +459,19 @@ cdef struct Product:
 
 
 cdef inline void ask_for_next_panel(const Product *p, const real_t *b, Tiles *t) noexcept nogil:
-    """Let tiles ask for the next packed panel: else the first tile there waits for memory, where weights are many."""
+    """Let tiles prefetch the next packed panel. Otherwise, with many weights, its first tile waits for memory."""
     cdef Py_ssize_t lines = p.deep * p.vectors * <Py_ssize_t> sizeof(vec) // 64
     t.ahead[0], t.n_ahead, t.ahead_row = <const char *> (b + p.packed_panel), 1, 64
     t.ahead_lines = (lines + t.count - 1) // t.count
 
 
 cdef inline bint is_turned(const Product *p) noexcept nogil:
-    """Return whether columns of the result, not rows, lie together, or sums start from a number for each row."""
+    """Return whether the result is stored by columns, or sums start from a number for each row."""
     return p.c_column != 1 or p.start_rows is not NULL
 
 
 cdef inline bint has_masked_ends(const Product *p) noexcept nogil:
-    """Return whether the last columns are tiles of one vector that read and write by mask, so nothing behind them."""
+    """Return whether the last columns are masked tiles of one vector, which touch nothing after them."""
     return MASKED_ENDS and p.vectors == TALL_VECTORS and not is_turned(p)
 
 
@@ -484,7 +483,7 @@ cdef void panel_rows(
     Py_ssize_t width,
     Py_ssize_t rows,  # of the block
 ) noexcept nogil:
-    """Compute a panel's columns of a block of rows: equal tiles in one call, narrow or turned ones one by one."""
+    """Compute a panel's columns of a block of rows: equal tiles in one call, narrow or transposed ones one by one."""
     cdef real_t zeros[LINE_VECTORS * MOST_LANES]
     cdef int vectors = HALF_VECTORS if p.vectors == TALL_VECTORS and width <= LANES else p.vectors
     cdef bint first = p.k == 0
@@ -543,7 +542,7 @@ cdef void group_columns(
     Py_ssize_t rows,
     real_t *panels,  # scratch
 ) noexcept nogil:
-    """Compute some columns of a block of rows, from packed panels where those are read often enough."""
+    """Compute some columns of a block of rows, from packed panels if these are read often enough."""
     cdef Py_ssize_t line = p.vectors * LANES
     cdef bint packs = b_column != 1 or (rows > 4 * TILE_ROWS and p.deep * b_depth > LEAST_PACKED)
     cdef Py_ssize_t at = 0, width
@@ -590,11 +589,11 @@ cdef void product(
     const real_t *packed,  # b in panels, packed_panel apart; or NULL
     Py_ssize_t packed_panel,
     bint relu,
-    const real_t *gate,  # (rows, columns) in, like c: a ReLU's output, where whose zeros are c becomes 0; or NULL
-    const real_t *affine,  # what each column is multiplied by and what is then added, as of `fold_norm`; or NULL
+    const real_t *gate,  # (rows, columns) in, like c: where this output of a ReLU is 0, c becomes 0; or NULL
+    const real_t *affine,  # each column's factor and offset, as `fold_norm` writes them; or NULL
     real_t *scratch,  # PRODUCT_SCRATCH bytes
 ) noexcept nogil:
-    """``c := a · b + start``, times scales plus shifts if `affine`, max(0, c) if ``relu``, then 0 where `gate` is."""
+    """``c := a · b + start``, times scales plus shifts if `affine`, max(0, c) if ``relu``, then 0 where `gate` is 0."""
     cdef Product p
     cdef Py_ssize_t most = BLOCK_BYTES // <Py_ssize_t> sizeof(real_t)
     cdef Py_ssize_t n_blocks = max(1, (depth + most - 1) // most)

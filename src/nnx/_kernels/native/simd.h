@@ -647,7 +647,7 @@ INLINE each each_tanh(each x) {
 /* erf x: 1.85 ulp. For |x| < 0.9, x (1 + p(x^2)), fitted to 1e-8, 6e-19 of the result. Above, 1 - 2^z without a
  * division: z is a polynomial in |x| from 0.9 to 5.95 (float: 3.95), near log2(1 - erf x), fitted to 6e-11, 3e-18 of
  * the result.
- * Rejected: x + x p(x^2). It is more exact, but without a fused multiply-add x p would be flushed for the smallest x. */
+ * Rejected: x + x p(x^2). It is more exact, but without fused multiply-adds x p would be flushed for the smallest x. */
 INLINE each each_erf(each x) {
 #ifdef NNX_DOUBLE
     const real_t one_from = 5.95;

@@ -462,7 +462,7 @@ cdef inline void *within(char *memory, Py_ssize_t *at, Py_ssize_t size) noexcept
 
 
 cdef void place_blocks(Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) noexcept:
-    """Set the addresses of a dense stage's matrices in blocks."""
+    """Give a dense stage's matrices in blocks their places."""
     cdef Blocks *blocks = &stage.blocks
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out
     blocks.rows = blocks_in(batch)

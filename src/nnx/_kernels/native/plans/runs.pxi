@@ -281,7 +281,7 @@ cdef void add_judged(const Net *net, Py_ssize_t number, Py_ssize_t hits) noexcep
 
 
 cdef void predict(const Net *net, const real_t *X, real_t *output, Py_ssize_t rows, char *scratch) noexcept nogil:
-    """``output := the network's outputs for X``; (rows, n_in) in, (rows, n_out) out."""
+    """``output := what the network makes of X``; (rows, n_in) in, (rows, n_out) out."""
     if TAKES_BLOCKS and net.units:
         units_begin()
         forward(net, X, output, rows, net.n_stages, scratch)

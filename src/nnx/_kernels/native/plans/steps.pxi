@@ -13,13 +13,13 @@ cdef enum:
 
 
 cdef inline Py_ssize_t row_unit(const Net *net) noexcept nogil:
-    """Return the unit of the number of samples that go together."""
+    """Return of what the number of samples that go together is a multiple."""
     cdef Py_ssize_t unit = BLOCK if net.units else ROW_UNIT
     return 1 if net.members % unit == 0 and not net.units else unit
 
 
 cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:
-    """Return how many samples go forward and back together. In a network without members, a sample is a row."""
+    """Return how many samples go forward and back together: of a network without members, each is a row."""
     cdef Py_ssize_t width = net.n_in, fewest = FEWEST_ROWS_IN_BLOCKS if net.units else FEWEST_ROWS, rows, s
     cdef Py_ssize_t unit = row_unit(net)
     for s in range(net.n_stages):
@@ -807,7 +807,7 @@ cdef Py_ssize_t train_rows(
 
 
 cdef inline Py_ssize_t share_of(const Net *net, Py_ssize_t rows) noexcept nogil:
-    """Return the most rows of a batch that a thread takes."""
+    """Return how many rows of a batch each thread takes, at most."""
     cdef Py_ssize_t least = net.group_rows if net.group_rows else BLOCK if net.units else SHARED_UNIT
     cdef Py_ssize_t unit = net.progress.n_threads * least
     return (rows + unit - 1) // unit * least

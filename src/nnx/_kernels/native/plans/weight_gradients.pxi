@@ -20,11 +20,11 @@ cdef inline Py_ssize_t batch_of(const Net *net, const Stage *stage) noexcept nog
 
 
 cdef inline bint wants_gradients(const Stage *stage) noexcept nogil:
-    """Return whether a stage has parameters whose gradients are needed."""
+    """Return whether a stage has parameters of which anybody needs the gradients."""
     return has_parameters(stage) and (stage.trained or stage.weights.gradients is not NULL)
 
 
-# The factors of a dense stage's products. They are rounded first if it computes in bfloat16 without matrix units
+# What a dense stage multiplies, which is rounded first where it shall compute in bfloat16 and there are no matrix units
 
 
 cdef inline const real_t *factors_of(const Stage *stage) noexcept nogil:

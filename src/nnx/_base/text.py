@@ -1,4 +1,4 @@
-"""The natural order of names, "2" before "10", and the form of values in messages."""
+"""How names are sorted, as people do, "2" before "10"; and how a value is printed in a message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _counts(part: str) -> bool:
 
 
 def natural_order(names: Sequence[str]) -> list[int]:
-    """Return the indices of names in the order in which they are shown.
+    """Return the positions of names in the order in which they are shown.
 
     If names are in the order of their letters, a program sorted them, so they get their natural order. Any other order,
     such as "low", "medium", "high", was a person's choice, and stays.
@@ -36,7 +36,7 @@ def natural_order(names: Sequence[str]) -> list[int]:
 
 
 def abridged(value: Any) -> str:
-    """Return an argument as one line of text, shortened if it is large."""
+    """Return what an argument is, on one line and never the whole of a large one."""
     if type(value).__module__.partition(".")[0] in ("pandas", "polars", "numpy") and getattr(value, "shape", None):
         return f"a {type(value).__name__} of shape {value.shape}"
     return " ".join(_BRIEF.repr(value).split())

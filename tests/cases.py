@@ -1,4 +1,4 @@
-"""Which of a test's cases run, by their names and parameters alone: every process and every run chooses the same."""
+"""The choice of a test's cases. It depends only on their names and parameters, so every process chooses the same."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 
 def fewest(cases: Sequence[Any], test: str, few: pytest.Mark | None) -> list[Any]:
-    """Return so many of a test's cases that each value of each parameter occurs.
+    """Return as many of a test's cases as it takes for each value of each parameter to occur.
 
-    A mark `few` says of which parameters only; without names, a single case is enough.
+    A mark `few` names the parameters for which this holds. Without names, a single case is enough.
     """
     seen: set[tuple[str, Any]] = set()
     kept = set()
@@ -26,7 +26,7 @@ def fewest(cases: Sequence[Any], test: str, few: pytest.Mark | None) -> list[Any
 
 
 def on_two(cases: Sequence[Any], backends: Sequence[str], test: str, few: pytest.Mark | None) -> list[Any]:
-    """Return a test's cases on the first backend, and few on others: of each case on one that its name draws."""
+    """Return a test's cases on the first backend, and a few on others. A case's name draws its backend."""
     others = [case for case in cases if case.params["backend"] == drawn(backends[1:], case)]
     ids = {case.id for case in fewest(others, test, few)}
     return [case for case in cases if case.params["backend"] == backends[0] or case.id in ids]
@@ -34,5 +34,5 @@ def on_two(cases: Sequence[Any], backends: Sequence[str], test: str, few: pytest
 
 def drawn(backends: Sequence[str], case: Any) -> str:
     """Return one of the backends for a case, whose name begins with the one that it runs on."""
-    name = case.id.removeprefix(case.params["backend"])  # another parameter may be called like a backend: it stays
+    name = case.id.removeprefix(case.params["backend"])  # another parameter may have a backend's name: it stays
     return backends[zlib.crc32(name.encode()) % len(backends)]

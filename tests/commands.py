@@ -1,4 +1,4 @@
-"""The command `nnx` within a test's own process: Python and nnx need not be started for it."""
+"""The command `nnx` within a test's own process, without the start of Python and nnx."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""What every test gets: a backend, the default dtype, a seeded global generator; and which cases of a test run.
+"""Fixtures for every test: a backend, the default dtype, a seeded global generator. Also the choice of cases.
 
-`pytest` runs each test on the best backend. Of a test with many cases it runs so few that each value of each parameter
-occurs: of 16 activations times 8 shapes times 2 dtypes some 16, not 256. Which these are depends on the cases' names
-alone. Of a test marked `few` a single case runs, of one marked `long` none. `pytest --cases rest` runs what that leaves
-out, `--cases all` both. `--backends two` adds few cases on other backends, drawn by the cases' names, and all cases of
-tests marked `every_backend`; `--backends all` runs every case on each. `make check` runs
-`pytest --cases rest --backends two`, and `pytest` says at its end how many cases that are. A test that is asked for by
-name (`file::test`) runs all its cases.
+`pytest` runs each test on the best backend. Of a test with many cases, it runs only as many as it takes for each value
+of each parameter to occur: of 16 activations times 8 shapes times 2 dtypes about 16, not 256. The choice depends only
+on the cases' names. A test marked `few` runs a single case, a test marked `long` none. `pytest --cases rest` runs the
+cases that are left out, `--cases all` runs both. `--backends two` adds a few cases on other backends, drawn by the
+cases' names, and all cases of tests marked `every_backend`. `--backends all` runs every case on each backend.
+`make check` runs `pytest --cases rest --backends two`. At its end, `pytest` prints how many cases that are. A test that
+is named (`file::test`) runs all its cases.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ def pytest_configure(config: pytest.Config) -> None:
         nnfs.init()
 
 
-#: How many cases were left out that `make check` runs.
+#: The number of left-out cases that `make check` runs.
 LEFT_OUT = pytest.StashKey[int]()
 
-#: Every backend of this machine; where NNX_BACKEND asks for one, that one.
+#: Every backend of this machine, or the one that NNX_BACKEND asks for.
 BACKENDS = (_kernels.name,) if os.environ.get("NNX_BACKEND") else _kernels.usable
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
-    """Run a test on the backends that were asked for, unless it says on which itself, and in as many cases."""
+    """Run a test on the chosen backends, unless it names its own, and in the chosen cases."""
     definition, options = metafunc.definition, metafunc.config.option
     own = any("backend" in mark.args[0] for mark in definition.iter_markers("parametrize"))
     alone = own or definition.get_closest_marker("one_backend") is not None
@@ -74,7 +74,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
     cases = metafunc._calls  # pytest's own list: a case that it drops here costs nothing, a deselected test 0.2 ms
     cases[:] = [case for case in cases if possible(case.params)]
     test, few = definition.nodeid, definition.get_closest_marker("few")
-    more = 0  # what make check runs on other backends
+    more = 0  # cases that make check runs on other backends
     if len(backends) == 1 and not alone:
         more = (len(BACKENDS) - 1) * len(cases) if every else len(fewest(cases, test, few))
     elif options.backends == "two" and len(backends) > 1 and not every:
@@ -91,7 +91,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
 
 
 def possible(parameters: dict[str, Any]) -> bool:
-    """Return whether there is such a kernel for such numbers."""
+    """Return whether there is this kernel for this dtype."""
     return parameters.get("dtype") != "float64" or str(parameters.get("name")) not in ONLY_FLOAT32
 
 
@@ -101,7 +101,7 @@ def by_name(config: pytest.Config) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked `long`, and the shells of tests of which no case is left."""
+    """Leave out tests marked `long`, and tests without a remaining case."""
     items[:] = [item for item in items if hasattr(item, "callspec")]  # each case has its backend
     if config.option.cases != "few" or by_name(config):
         return
@@ -112,14 +112,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the process that has started this one, if there is one, how many cases were left out."""
+    """Tell the parent process, if there is one, how many cases were left out."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["left_out"] = session.config.stash[LEFT_OUT]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    left = getattr(node, "workeroutput", {}).get("left_out", 0)  # all leave out the same; one that crashed says nothing
+    left = getattr(node, "workeroutput", {}).get("left_out", 0)  # all leave out the same; a crashed one reports nothing
     node.config.stash[LEFT_OUT] = max(node.config.stash[LEFT_OUT], left)
 
 
@@ -132,7 +132,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(autouse=True)
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Use a backend, also in what the test starts as another process."""
+    """Use a backend, also in processes that the test starts."""
     monkeypatch.setattr(_kernels, "backend", _kernels.load(request.param))
     monkeypatch.setenv("NNX_BACKEND", request.param)
     yield request.param
@@ -141,13 +141,13 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def compiled(backend: str) -> None:
-    """Skip a test of what only the compiled backends have: plans."""
+    """Skip a test of plans, which only compiled backends have."""
     if backend == "numpy":
         pytest.skip("only the compiled backends have plans")
 
 
 def answers_of_train(monkeypatch, module):
-    """Return a list that gets what a module's ``train`` returns: whether it has done the training."""
+    """Return a list that collects the results of a module's ``train``: whether it did the training."""
     found = []
     run = module.train
 
@@ -161,13 +161,13 @@ def answers_of_train(monkeypatch, module):
 
 @pytest.fixture
 def planned(monkeypatch):
-    """Return a list that tells of each training whether it ran as a plan."""
+    """Return a list that says for each training whether it ran as a plan."""
     return answers_of_train(monkeypatch, plan)
 
 
 @pytest.fixture
 def segmented(monkeypatch):
-    """Return a list that tells of each training whether it ran in segments, if it was no plan."""
+    """Return a list that says for each training without a plan whether it ran in segments."""
     return answers_of_train(monkeypatch, segments)
 
 

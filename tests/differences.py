@@ -1,4 +1,4 @@
-"""Central differences in float64: the oracle of all gradients."""
+"""Central differences in float64: the reference for all gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def gradient(function: Callable[[], float], values: np.ndarray, step: float = 1e-5) -> np.ndarray:
-    """Return the gradient of ``function`` by ``values``, which it reads and which are moved in place."""
+    """Return the gradient of ``function`` by ``values``, which are changed in place meanwhile."""
     found = np.empty(values.shape)
     for place in np.ndindex(values.shape):
         kept = values[place]

@@ -1,7 +1,7 @@
-"""Every kernel with arguments for a call, for the tests of what all kernels promise.
+"""Every kernel with arguments for a call, for tests of the promises of all kernels.
 
 Kernels that are called by name have a line for each name in the tables: a new activation, loss or rule is tested with
-the others. A call has a label, such as "relu_forward" or "adam_update"; `kernel` returns what it stands for.
+the others. A call has a label, such as "relu_forward" or "adam_update"; `kernel` returns the function for a label.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nnx._kernels._numpy.optimizers import RULES
 
 
 def _labels() -> dict[str, tuple[str, str]]:
-    """Return the kernel, and the name that it is called with, for each label."""
+    """Return the kernel and the name argument of its call, for each label."""
     found = {}
     for name in ACTIVATIONS:
         found |= {f"{name}_{way}": (f"activation_{way}", name) for way in ("forward", "backward")}
@@ -43,12 +43,12 @@ LABELS = _labels()
 
 
 def _takes_epsilon(label: str) -> bool:
-    """Return whether a kernel is given an epsilon, which stands before its outputs."""
+    """Return whether a kernel takes an epsilon, which comes before its outputs."""
     return label.startswith(("batch_norm_", "layer_norm_")) and label != "batch_norm_statistics"
 
 
 def kernel(backend: Any, label: str) -> Callable[..., Any]:
-    """Return what a label stands for, as a function of arrays and then numbers."""
+    """Return the function for a label. It takes arrays, then numbers."""
     if _takes_epsilon(label):
         n_outputs = 2 if label.endswith("_weights") else 1
 
@@ -70,7 +70,7 @@ def kernel(backend: Any, label: str) -> Callable[..., Any]:
 
 
 def function_of(label: str) -> str:
-    """Return the name of the kernel's function, with which its errors begin."""
+    """Return the name of the kernel's function. Its errors begin with it."""
     return LABELS.get(label, (label,))[0]
 
 
@@ -109,7 +109,7 @@ def _losses() -> list[Any]:
     for name, row in LOSSES.items():
         arrays = ["nm", "labels" if row.by_labels else "nm"]
         settings, own = objects[name]._settings("", 3)
-        # Where the columns have numbers of their own, there is one for each of any number of columns.
+        # If columns have their own numbers, there is one for each, for any number of columns.
         numbers = (settings,) if own is None else (settings, _OwnNumbers(own))
         found.append((f"{name}_forward", arrays, ["n"], numbers))
         found.append((f"{name}_backward", arrays, ["nm"], numbers))
@@ -119,7 +119,7 @@ def _losses() -> list[Any]:
 
 
 class _OwnNumbers:
-    """Numbers that belong to the columns of the first array of a call, whose number is known there only."""
+    """The columns' own numbers. How many there are depends on the first array of a call."""
 
     def __init__(self, numbers: Any) -> None:
         self.numbers = numbers
@@ -129,7 +129,7 @@ class _OwnNumbers:
 
 
 def numbers_for(numbers: tuple[Any, ...], first: Any) -> tuple[Any, ...]:
-    """Return a call's numbers, with those of columns made to measure."""
+    """Return a call's numbers, with one for each column where columns have their own."""
     return tuple(each.of(first.shape[-1]) if isinstance(each, _OwnNumbers) else each for each in numbers)
 
 
@@ -180,7 +180,7 @@ EVERY_CALL: list[Any] = [
     ("clip_gradients", ["nm"], ["nm"], (0.3,)),
     ("scale_gradients", ["nm"], ["nm"], (0.3,)),
 ]
-#: Kernels whose arguments are of another kind, with tests of their own.
+#: Kernels with arguments of another kind. They have their own tests.
 ELSEWHERE = {
     *("dropout_mask", "gaussian_noise", "average_update", "embedding_forward", "embedding_misfit"),
     *("embedding_backward_weights", "embedding_backward_inputs"),
@@ -189,14 +189,14 @@ ELSEWHERE = {
     *("spline_places", "spline_forward", "spline_backward_weights", "spline_backward_inputs"),
     *("periodic_forward", "periodic_backward_weights", "periodic_backward_inputs"),
 }
-#: Kernels that there are for float32 only.
+#: Kernels that exist only for float32.
 ONLY_FLOAT32 = ("round_bfloat16",)
 #: Label, how many states, and numbers.
 UPDATES = _updates()
 
 
 def dropout_number(row: int, column: int, seed: int, forwards: int) -> int:
-    """Return the number of 32 bits by which dropout decides about a cell, from single blocks of Philox."""
+    """Return the number of 32 bits by which dropout decides about an element, from single blocks of Philox."""
     number = 0
     for block in (column // 8, column // 8 + 2**31):  # its upper half, and its lower one
         counter = (np.array([[c]], np.uint64) for c in (block, row))

@@ -1,4 +1,4 @@
-"""Pages with code: their blocks, what they print when they are run, and how that compares with what the page shows."""
+"""Pages with code: their blocks, the output of running them, and the comparison with the output on the page."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-#: A line before a block whose data have to be downloaded first.
+#: A line before a block whose data must be downloaded first.
 NEEDS_DATA = "<!-- needs data -->"
 FENCE = re.compile(rf"(?P<data>{NEEDS_DATA}\n\n)?^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 class Block(NamedTuple):
-    """A block of a page, and the text that the page shows right behind it, if any."""
+    """A block of a page, and the text that the page shows right after it, if any."""
 
     kind: str
     code: str
@@ -25,7 +25,7 @@ class Block(NamedTuple):
 
 
 def blocks(page: str) -> list[Block]:
-    """Return a page's blocks in their order; blocks of text that show an output belong to the block before."""
+    """Return a page's blocks in their order. Blocks of text that show an output belong to the block before."""
     found = list(FENCE.finditer(page))
     result = []
     for match, following in zip(found, [*found[1:], None], strict=True):
@@ -40,7 +40,7 @@ def blocks(page: str) -> list[Block]:
 
 
 def run(page: str, name: str, *, data: bool) -> Iterator[tuple[Block, str]]:
-    """Run a page's Python blocks in one namespace, one after the other; yield each with what it prints."""
+    """Run a page's Python blocks in one namespace, one after the other. Yield each with its output."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.kind == "python" and (data or not block.needs_data):

@@ -1,8 +1,9 @@
-"""For the tests of plans: networks written as text, data that suits them, and all that a training leaves behind.
+"""For the tests of plans: networks written as text, data that fits them, and all state after a training.
 
-As a script, with a backend's name, this file trains and uses networks on arrays beside unreadable memory, and is killed
-if one step goes over. A test does so in a process of its own, and says at which network. With "bfloat16" as well, dense
-layers multiply in that precision, on matrix units or by the plain C that stands in for them.
+As a script, with a backend's name, this file trains and uses networks on arrays beside unreadable memory. The process
+dies if a step reads or writes outside its arrays. A test runs it in a separate process, and says at which network it
+died. With "bfloat16" as well, dense layers multiply in that precision, on matrix units or in the plain C that replaces
+them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from nnx.norms import STATISTICS
 
 
 class Book(nnx.Model):
-    """A model of a class of its own has no plan: it takes the book path."""
+    """A model of a subclass has no plan: it takes the book path."""
 
 
 LOSSES = {
@@ -57,7 +58,7 @@ def splined(width: int, degree: int, dtype: Any) -> nnx.Layer_Spline:
     return layer
 
 
-#: Layers of which a text tells no width: they have that of what is before them.
+#: Layers without a width in the text: they have the width of the layer before them.
 COLUMNWISE = {
     "batch": lambda width, dtype: nnx.Layer_BatchNorm(width, momentum=0.8, dtype=dtype),
     "layer": lambda width, dtype: nnx.Layer_LayerNorm(width, dtype=dtype),
@@ -119,7 +120,7 @@ def build(
 def _layers(net: Net, dtype: Any, dense: dict[str, float]) -> list[Any]:
     rng = np.random.default_rng(0)
     width = net.widths[0]
-    rows: list[list[Any]] = [[]]  # of the model, then of each residual that is open
+    rows: list[list[Any]] = [[]]  # of the model, then of each open residual
     for word in net.layers.split(","):
         if word == "(":
             rows.append([])
@@ -159,7 +160,7 @@ def _of_members(word: str, width: int, dtype: Any, rng: np.random.Generator) -> 
 
 
 def _encoding(kind: Any, n_inputs: int, width: int, dtype: Any, rng: np.random.Generator) -> Any:
-    """Return an encoding that gives so many columns; those that it encodes have different numbers of edges."""
+    """Return an encoding with this number of output columns. The encoded columns have different numbers of edges."""
     columns = range(0, n_inputs, 2)
     if kind is nnx.Layer_Periodic:
         layer = kind(n_inputs, columns, 5, (width - n_inputs) // len(columns), dtype=dtype)
@@ -189,7 +190,7 @@ def data_for(net: Net, n: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
 
 
 def train(model: nnx.Model, X: Any, y: Any, **arguments: Any) -> dict[str, Any]:
-    """Train silently, NumPy's global generator freshly seeded; return what that leaves behind."""
+    """Seed NumPy's global generator and train silently. Return all state after that."""
     np.random.seed(3)
     model.train(X, y, **{"print_every": None, **arguments})
     return left_behind(model)
@@ -214,7 +215,7 @@ def left_behind(model: nnx.Model) -> dict[str, Any]:
 
 
 def assert_alike(found: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
-    """Compare what two trainings left behind; each array within ``tolerance`` of its largest number."""
+    """Compare the state after two trainings, each array within ``tolerance`` of its largest number."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert type(found[name]) is type(value), name
@@ -224,13 +225,13 @@ def assert_alike(found: dict[str, Any], expected: dict[str, Any], tolerance: flo
         a, b = np.asarray(found[name]), np.asarray(value)
         assert (a.shape, a.dtype) == (b.shape, b.dtype), name
         largest = np.abs(b[np.isfinite(b)]).max(initial=0)
-        # In float32 one prediction or another may fall to the other side of what makes it a hit.
+        # In float32, a few predictions may fall on the other side of the limit for a hit.
         within = 0.1 if "accuracy" in name and tolerance > 1e-6 else tolerance
         np.testing.assert_allclose(a, b, rtol=0, atol=within * largest, err_msg=name)
 
 
 def bits(left: dict[str, Any]) -> dict[str, Any]:
-    """Return what a training left behind in a form in which only the same bits are equal."""
+    """Return the state after a training in a form in which only equal bits are equal."""
     return {name: value.tobytes() if isinstance(value, np.ndarray) else repr(value) for name, value in left.items()}
 
 
@@ -248,7 +249,7 @@ SKINNY = [
     Net("4-5,relu,dropout,5-4,sigmoid,dropout,4-2", "absolute", "near"),
     Net("4-3,softmax"),
 ]
-#: Shapes that are no multiples of a tile's or a vector's; one has more columns than row panels take at a time, and more
+#: Shapes that are not multiples of a tile or a vector. One has more columns than row panels take at a time, and more
 #: row panels than are computed at a time.
 WIDE = [
     Net("17-33,relu,33-5,softmax"),
@@ -259,7 +260,7 @@ WIDE = [
     Net("64-64,relu,64-64,relu,64-16,softmax"),
     Net("70-1030,relu,1030-20,softmax"),
 ]
-#: What few people build, but may.
+#: Networks that are rare, but possible.
 ODD = [
     Net("relu,3-5,relu,5-2,softmax"),
     Net("sigmoid,3-20,relu,20-2,softmax"),
@@ -310,7 +311,7 @@ NORMED = [
     Net("steps,17-20,sigmoid,spline,(,spline,layer,),20-3,softmax"),
     Net("1-66,spline,relu,66-4,spline,sigmoid", "binary", "cells"),
 ]
-#: With encodings of numbers, which give more columns than they take.
+#: With encodings of numbers, which return more columns than they take.
 ENCODED = [
     Net("3-24 pieces,24-20,relu,20-2,softmax"),
     Net("scale,5-70 pieces,70-33,relu,dropout,33-4,softmax"),
@@ -337,7 +338,7 @@ NETS = [*SKINNY, *WIDE, *ODD, *NORMED, *ENCODED, *ENSEMBLES]
 
 
 def drawn(seed: int) -> tuple[Net, int, int | None]:
-    """Return a network that nobody thought of, a number of samples and a batch size."""
+    """Return a random network, a number of samples and a batch size."""
     rng = np.random.default_rng(seed)
     words, width = [], int(rng.choice([1, 2, 3, 4, 7, 16, 33]))
     kinds = [*ACTIVATIONS, "dropout", "relu,batch", "sigmoid,(,layer,)", "scale", "spline"]
@@ -355,7 +356,7 @@ def drawn(seed: int) -> tuple[Net, int, int | None]:
 
 
 def run_beside_unreadable_memory(backend: str, precision: str | None = None) -> None:
-    """Train, evaluate and predict with every array that a user may give before, or behind, a page nobody may touch."""
+    """Train, evaluate and predict with every user's array right before, or after, an unreadable page."""
     from test_memory import Region
 
     _kernels.backend = _kernels.load(backend)
@@ -397,7 +398,7 @@ def run_beside_unreadable_memory(backend: str, precision: str | None = None) -> 
 
 
 def figures(model: nnx.Model, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Return what an evaluation finds."""
+    """Return the results of an evaluation."""
     return model.evaluate(X, y, batch_size=16, silent=True)
 
 

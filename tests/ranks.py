@@ -1,4 +1,4 @@
-"""What tests of training by several processes run under mpiexec, by its name; rank 0 prints what came."""
+"""The cases that tests of several processes run under mpiexec, by name. Rank 0 prints the result."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ COMM = MPI.COMM_WORLD
 
 
 class OwnReLU(nnx.Activation_ReLU):
-    """A part of one's own: its model trains layer by layer."""
+    """A custom part: its model trains layer by layer."""
 
 
 def build(dtype="float64", activation=nnx.Activation_ReLU, optimizer=None, noise=False):
-    """Return a network with all that depends on a row's place in its batch."""
+    """Return a network with every kind of layer that depends on a row's index in its batch."""
     np.random.seed(1)
     model = nnx.Model()
     model.add(nnx.Layer_Dense(12, 33, weight_regularizer_l2=1e-2, dtype=dtype))
@@ -88,10 +88,10 @@ CALLS = {
 
 
 def trained(make, arguments, comm, threads=1):
-    """Return a model after three epochs; as many threads work as there may, however small the steps are."""
+    """Return a model after three epochs. It uses all allowed threads, even for small steps."""
     model = make()
     np.random.seed(9)
-    if comm is not None and comm.rank:  # what counts are rank 0's parameters and random numbers
+    if comm is not None and comm.rank:  # only rank 0's parameters and random numbers count
         np.random.seed(1000 + comm.rank)
         for layer in model.trainable_layers:
             layer.weights *= 2
@@ -134,7 +134,7 @@ def parity(threads, *names):
 
 
 def said(train):
-    """Return what a training has raised on each rank; "" where it went well."""
+    """Return the error of a training on each rank; "" if it went well."""
     try:
         train()
         sentence = ""
@@ -167,7 +167,7 @@ def halve(run):
 
 
 def call(model=None, X=None, **arguments):
-    """Return a call of `train` that `said` makes."""
+    """Return a call of `train` for `said`."""
     samples, y = data()
     arguments = {
         "batch_size": 50,
@@ -199,7 +199,7 @@ def by_lbfgs():
 
 
 def errors():
-    """Return what each rank says where one of them fails, or does something else."""
+    """Return the messages of all ranks when one of them fails, or does something else."""
     other = data()[0] + COMM.rank
     found = {
         "other data": said(call(X=other)),
@@ -227,7 +227,7 @@ def errors():
 
 
 def interrupted(folder):
-    """Interrupt rank 1, go on from the checkpoint of rank 0, and compare with a run that was not interrupted."""
+    """Interrupt rank 1, continue from the checkpoint of rank 0, and compare with an uninterrupted run."""
     paths = {"checkpoint": f"{folder}/run", "callbacks": [nnx.CSVLog(f"{folder}/log.csv"), Failing(interrupt)]}
     sentences = said(call(**paths))
     resumed, whole = build(), build()

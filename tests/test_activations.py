@@ -1,4 +1,4 @@
-"""Every activation that acts on single numbers: values, slopes, settings, and the same in a plan.
+"""Every elementwise activation: values, slopes, settings, and the same in a plan.
 
 The tests walk through the built-in classes, so a new one is tested as well. It needs a line in `DEFINITIONS`.
 """
@@ -59,7 +59,7 @@ DEFINITIONS = {
     nnx.Activation_HardSwish: lambda x: x * min(6, max(0, x + 3)) / 6,
 }
 
-#: Values of settings, beside the defaults, and what none of them may be.
+#: Values of settings beside the defaults, and invalid values.
 OTHER_VALUES = {"slope": 0.3, "alpha": 0.7, "approximate": True}
 WRONG_VALUES = {
     "slope": [-0.1, math.nan, math.inf, "0.1", True, None],
@@ -89,7 +89,7 @@ def spread(dtype, rng):
 
 
 def room(dtype, expected, x=0.0):
-    """Return by how much a result may differ: by some units in its last place, or by very little.
+    """Return the tolerance of a result: some units in its last place, or a very small number.
 
     Far below 0, compiled kernels give a tiny constant in place of ever tinier numbers. GELU's probability is exact to
     so many places behind the point, not to so many digits.
@@ -309,7 +309,7 @@ def test_a_setting_that_is_assigned_counts_from_then_on(named, planned, compiled
     X, y = data_for(net, 50)
     found = []
     for model in (build(net, "Adam", each) for each in (nnx.Model, Book)):
-        for _ in range(3):  # the same call again, which is made ready for more of them
+        for _ in range(3):  # the same call again, which prepares the fast path
             train(model, X, y, epochs=1)
         before = model.predict(X)
         for layer in model.layers:

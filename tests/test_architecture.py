@@ -1,4 +1,4 @@
-"""The house: who imports whom, what an import costs and leaves behind, and that examples and docs are true."""
+"""The architecture: which module imports which, the cost of an import, and true examples in docstrings and docs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.one_backend
 
 SOURCE = Path(nnx.__file__).parent
 
-#: From the bottom up: a module imports from the rows above its own and from nowhere else, be it inside of functions or
-#: for annotations alone. "__init__" is the package itself, with all public names.
+#: From the bottom up: a module imports only from the rows above its own, also inside functions and for annotations.
+#: "__init__" is the package itself, with all public names.
 FLOORS = [
     {
         "errors",
@@ -125,7 +125,7 @@ FLOORS = [
 
 
 def modules() -> dict[str, Path]:
-    """Return the files by module; packages whose ``__init__`` holds nothing but a docstring are none."""
+    """Return the files by module, without packages whose ``__init__`` holds only a docstring."""
     paths = [path for path in SOURCE.rglob("*.py") if len(ast.parse(path.read_text(encoding="utf-8")).body) > 1]
     names = (".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in paths)
     return {name.removesuffix(".__init__"): path for name, path in zip(names, paths, strict=True)}
@@ -147,7 +147,7 @@ def imports_of(path: Path, known: Container[str]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, set[str]]:
-    """Return what each module imports; `_kernels` imports its own compiled part, which is no file of Python."""
+    """Return the imports of each module. `_kernels` imports its own compiled part, which is not a Python file."""
     known = modules()
     return {name: imports_of(path, known) - {name} for name, path in known.items()}
 
@@ -241,7 +241,8 @@ def test_import_brings_nothing_but_numpy_and_the_standard_library():
     assert in_process(script) == "['nnx']"
 
 
-#: What takes long to load and what only some calls need. `secrets` would bring `hmac`, `hashlib` and `random` along.
+#: Modules that take long to load and that only some calls need. `secrets` would bring `hmac`, `hashlib` and `random`
+#: along.
 LOADED_LATER = {
     *("argparse", "csv", "datetime", "hashlib", "hmac", "inspect", "json", "logging", "multiprocessing", "random"),
     *("secrets", "signal", "socket", "subprocess", "tempfile", "typing", "zipfile", "numpy.ma", "numpy.random"),

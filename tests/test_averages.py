@@ -1,4 +1,4 @@
-"""Averages of weights and biases: what they are, who uses them, what drops them, and that files keep them."""
+"""Averages of weights and biases: their values, who uses them, what drops them, and that files keep them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which kernels are chosen, and why: what is built, what the processor can run, what NNX_BACKEND asks for."""
+"""The choice of the kernels: by what is built, what the processor can run, and what NNX_BACKEND asks for."""
 
 from __future__ import annotations
 

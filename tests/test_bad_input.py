@@ -1,4 +1,4 @@
-"""What is refused: one clear sentence, and nothing has changed."""
+"""Bad input: one clear sentence refuses it, and nothing has changed."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ WITH_GRADIENT = Tensor(RuntimeError("Can't call numpy() on Tensor that requires 
 
 
 class Sparse:
-    """Stands for a sparse matrix of SciPy, of which NumPy makes an array of one object."""
+    """Stands for a sparse matrix of SciPy, which NumPy turns into an array of one object."""
 
     def toarray(self):
         return X

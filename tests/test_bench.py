@@ -1,4 +1,4 @@
-"""`nnx bench`: both sides give the same, then every case gets its row. How long anything takes is not looked at."""
+"""`nnx bench`: both sides give the same result, then every case gets its row. No test looks at times."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(*arguments, **environment):
 
 @pytest.fixture
 def here(monkeypatch):
-    """Have the command measure in this process, without starting another."""
+    """Let the command measure in this process, without starting another."""
     for variable in config.BLAS_THREADS:
         monkeypatch.setenv(variable, "1")
 
@@ -128,7 +128,7 @@ def test_arguments_are_the_same_at_every_call(dtype):
 
 
 class Forgetful:
-    """Runs the specification's kernels, but for the last cell of each array that they write."""
+    """Runs the specification's kernels, but changes the last element of each array that they write."""
 
     def __init__(self, cases):
         self.cases = {case.function or case.kernel: case for case in cases}
@@ -152,7 +152,7 @@ def test_a_cell_that_is_not_written_is_noticed(dtype):
                 case.check(Forgetful(CASES), _numpy, dtype)
 
 
-# What is wrong is answered in one sentence
+# Mistakes are answered in one sentence
 
 WRONG = {
     "no time": (["--seconds", "0"], "argument --seconds: must be a number above 0, got '0'"),
@@ -231,7 +231,7 @@ def test_help_shows_an_example(capsys):
 
 @pytest.fixture
 def measuring():
-    """Start the command in a group of processes of its own, wait until it measures."""
+    """Start the command in a separate process group, and wait until it measures."""
     process = subprocess.Popen(
         [sys.executable, "-m", "nnx", "bench", "--seconds", "600"],
         stdout=subprocess.PIPE,
@@ -257,7 +257,7 @@ def test_ctrl_c_stops_both_processes(measuring):
 
 
 def is_gone(group):
-    """Return whether nobody is left of a group of processes, or soon will be: one that has ended may not be buried."""
+    """Return whether no process of a group is left. One that has ended may still be a zombie for a moment."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:

@@ -1,4 +1,4 @@
-"""Building: which files a compiled module depends on, and an sdist that is the same wherever it is made."""
+"""Building: the files that a compiled module depends on, and an sdist with the same bytes wherever it is made."""
 
 from __future__ import annotations
 

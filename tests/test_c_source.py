@@ -1,4 +1,4 @@
-"""Models as C files: compiled without a warning, and run, they answer as nnx does."""
+"""Models as C files: they compile without a warning, and answer as nnx does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nnx.data import dates
 from nnx.files import c_layers, c_network, c_tables, c_text
 from nnx.layers import walk
 
-#: Compilers that are there; the environment may say what Clang is called.
+#: The available compilers. The environment may name Clang.
 COMMANDS = {"gcc": ["gcc"], "clang": shlex.split(os.environ.get("CLANG", "clang"))}
 #: With options for each: with and without multiply-adds of one rounding.
 COMPILERS = {
@@ -43,7 +43,7 @@ EDGES = [[-1.0, -0.5, 0.25, 2.0], [-0.1, 0.3]]
 
 
 def same():
-    """Return a dense layer that hands 6 numbers on: a model has one at least."""
+    """Return a dense layer that passes 6 numbers on: a model needs at least one dense layer."""
     return nnx.Layer_Dense(6, 6, weight_initializer=lambda shape: np.eye(*shape))
 
 
@@ -183,7 +183,7 @@ def test_each_built_in_layer_has_c_and_is_tested():
     assert {kind.__name__ for kind in BUILT_IN["layer"]} - {kind.__name__ for kind in tested} == set()
 
 
-#: A residual is a fork and a join; what acts in training alone leaves no trace.
+#: A residual is a fork and a join. Layers that act only in training leave no trace.
 ASIDE = ("residual", "dropout", "gaussian_noise", "members", "member_scale", "member_dense")
 
 
@@ -202,7 +202,7 @@ def test_sums_are_within_4_ulp_of_the_largest_output(library, name):
     model, rows = model_of(name), rows_of(name)
     expected = model.predict(rows)
     found = predicted(library, name, rows, expected.shape[1])
-    limit = 16 if name == "Periodic" else 4  # waves of fast turns, where nnx rounds products of frequencies
+    limit = 16 if name == "Periodic" else 4  # fast waves, for which nnx rounds products of frequencies
     assert ulps(found, expected, np.abs(expected).max(axis=0)) <= limit
 
 
@@ -220,7 +220,7 @@ def numbers_of_float64(model, rows):
 
 
 def test_networks_are_as_near_to_exact_answers_as_nnx_is(library):
-    """Sums of float32 numbers depend on their order: nnx's own variants differ so, too."""
+    """Sums of float32 numbers depend on their order. nnx's own variants differ in this way, too."""
     for name, sizes in CHAINS.items():
         model, rows = chain(*sizes), np.random.default_rng(3).normal(size=(300, sizes[0])).astype(np.float32)
         exact = numbers_of_float64(model, rows)
@@ -315,7 +315,7 @@ def test_nan_passes_through(library, name):
 
 @pytest.mark.parametrize("name", [name for name in ALONE if name not in ("Thermometer", "PiecewiseLinear")])
 def test_infinity_is_answered_as_by_nnx(library, name):
-    """A column of it alone, as 0 times infinity would be NaN in others."""
+    """A column of its own, because 0 times infinity would be NaN in others."""
     rows = np.full((2, 6), 0, np.float32)
     rows[:, 0] = np.inf, -np.inf
     function = CASES[name]()[-1]
@@ -378,7 +378,7 @@ def table_data(n=300):
 
 
 def cells_of(table, data):
-    """Return rows as C takes them, float64 with NaN for what is missing."""
+    """Return rows as C takes them: float64, with NaN for missing values."""
     columns = []
     for column in table.inputs:
         given = data[column.name]

@@ -1,4 +1,4 @@
-"""Callbacks: when they are called, with what; what they may change; what is left when they stop a run, or raise."""
+"""Callbacks: when and with what they are called, what they may change, and the state after they stop a run or raise."""
 
 from __future__ import annotations
 
@@ -453,7 +453,7 @@ def test_an_error_leaves_the_model_as_after_the_epoch_and_reaches_the_caller(kin
     assert model.layers[2].training_forwards == 6
     for layer, twin in zip(model.trainable_layers, expected.trainable_layers, strict=True):
         assert layer.weights.tobytes() == twin.weights.tobytes()
-    train(model, X, y)  # it is not thought to be in training
+    train(model, X, y)  # the model does not count as in training
 
 
 @KINDS

@@ -1,4 +1,4 @@
-"""By hand, a call a layer: what one compiled call does is what the method's Python code does, to the bit."""
+"""Training by hand, one call per layer: a compiled call does the same as the method's Python code, bit for bit."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _is_array(value):
 
 @pytest.fixture
 def long_way(monkeypatch):
-    """Return what runs a function without the compiled calls."""
+    """Return a function that runs another one without the compiled calls."""
 
     def run(function, *arguments):
         with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Scripts in the style of each chapter of the book: they run on nnx as they stand, with and without ``nnfs.init()``.
+"""Scripts in the style of each chapter of the book: they run on nnx unchanged, with and without ``nnfs.init()``.
 
 The book's pages in docs/book show parts of them, and what they print.
 """
@@ -25,7 +25,7 @@ def page_of(script):
 
 
 def shows(shown, printed):
-    """Return whether lines stand among those that were printed, one behind the other."""
+    """Return whether lines occur among the printed ones, in the same order."""
     lines, wanted = printed.splitlines(), len(shown.splitlines())
     return any(pages.same(shown, "\n".join(lines[start : start + wanted])) for start in range(len(lines)))
 

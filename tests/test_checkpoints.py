@@ -1,4 +1,4 @@
-"""Checkpoints: a run that goes on from one ends in the bytes of a run that was never interrupted; what is refused."""
+"""Checkpoints: a resumed run ends in the same bytes as an uninterrupted one. Also what is refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def left_behind_by(model, X, y, **arguments):
 
 
 def without_generator(left):
-    """A run that goes on draws no seeds."""
+    """A resumed run draws no seeds."""
     return bits({name: value for name, value in left.items() if not name.startswith("generator")})
 
 
@@ -81,7 +81,7 @@ def test_a_resumed_run_ends_in_the_same_bytes(tmp_path, optimizer, step, kind):
     found = left_behind_by(resumed, X, y, resume=tmp_path / "c", **arguments)
     if step < 12:
         assert found == whole
-    else:  # no step was left to do: what a last step stores is not there
+    else:  # there was no step left, so the attributes of a last step are missing
         assert found.items() <= whole.items()
 
 
@@ -385,7 +385,7 @@ def test_a_relative_path_stays_where_it_was_when_the_run_changes_the_folder(tmp_
 
 
 def test_long_doubles_are_compared_by_value(tmp_path):
-    """Between their numbers lie bytes that mean nothing, and differ from array to array."""
+    """Padding bytes between their numbers have no meaning, and differ from array to array."""
     X = np.linspace(0, 1, 12).reshape(6, 2)
 
     def targets(garbage):
@@ -537,7 +537,7 @@ def test_what_no_checkpoint_could_hold_is_refused_before_the_first_step(tmp_path
 
 
 class Leaky(nnx.Activation_ReLU):
-    """Of one's own, and such that it can be written."""
+    """A custom class that a file can hold."""
 
     def __init__(self, slope):
         self.slope = slope
@@ -569,7 +569,7 @@ def test_a_model_with_classes_of_ones_own_goes_on(tmp_path):
 
 
 class Own_Optimizer:
-    """From scratch, in the book's way; its count is not in a checkpoint."""
+    """From scratch, as in the book. Its count is not in a checkpoint."""
 
     def __init__(self, rate=0.1):
         self.rate, self.iterations = rate, 0
@@ -589,7 +589,7 @@ class Own_Optimizer:
 
 
 class Own_Accuracy:
-    """From scratch, with no sums of its own to be seen."""
+    """From scratch, without visible sums."""
 
     def get_config(self):
         return {}

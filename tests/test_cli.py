@@ -25,7 +25,7 @@ pytestmark = pytest.mark.one_backend
 
 
 def run(*arguments, cwd=None, **environment):
-    """Run the command; in a process of its own where its environment is another one."""
+    """Run the command, in a separate process if its environment is different."""
     if not environment:
         return commands.nnx(*arguments, cwd=cwd)
     return subprocess.run(
@@ -440,7 +440,7 @@ def test_a_model_that_knows_fashion_mnist_as_a_table_is_still_judged(tmp_path, f
     assert done.stdout.startswith("50 samples: accuracy "), done.stderr
 
 
-# What is wrong is answered in one sentence
+# Mistakes are answered in one sentence
 
 WRONG = {
     "unknown command": (
@@ -609,7 +609,7 @@ WRONG = {
 
 @pytest.fixture
 def files(tmp_path, flats):
-    """Put tables and models that the mistakes need into the folder."""
+    """Write the tables and models for the mistakes into the folder."""
     (tmp_path / "broken.csv").write_text("area,town,rent\n50,Graz,500\nmany,Linz,600\n60,Linz,600\n")
     (tmp_path / "narrow.csv").write_text("town,rent\nGraz,500\n")
     (tmp_path / "abroad.csv").write_text("area,town\n50,Bern\n")
@@ -639,7 +639,7 @@ def test_wrong_arguments_get_one_sentence_exit_code_2_and_leave_no_trace(files, 
         assert {path.name: path.read_bytes() for path in files.iterdir()} == before, case
 
 
-#: Mistakes about files, or with a command as the answer: help on arguments would not help.
+#: Mistakes about files, or with a command as the answer. The help text would not help here.
 ABOUT_FILES = (
     *("a folder without folders", "another target", "a column that is not there", "a text among numbers"),
     *("no test file", "no images", "no model", "no model file", "no rows", "a missing column", "an unknown category"),
@@ -957,7 +957,7 @@ def test_names_in_capitals_stay_as_they_are_in_messages():
     assert "NNX_NUM_THREADS must be a whole number from 1 to 256, got '0'" in done.stderr
 
 
-# Early stopping, and what else the vocabulary offers
+# Early stopping, and other parts of the vocabulary
 
 
 def test_patience_stops_on_samples_held_out_of_training(tmp_path, capsys):

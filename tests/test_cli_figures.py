@@ -15,7 +15,7 @@ from nnx.cli import main, pictures
 pytestmark = pytest.mark.one_backend
 
 QUICK = ("--epochs", "30", "--layers", "8")
-#: A net that has learnt next to nothing, and one that was thrown far away.
+#: A network that has learnt almost nothing, and one that has diverged.
 POOR = ("--epochs", "1", "--layers", "none", "--rate", "1e-9")
 FAR = ("--epochs", "1", "--rate", "10")
 
@@ -136,7 +136,7 @@ def test_the_bar_of_a_regression_shows_no_accuracy(capsys):
 
 
 def split_of(path):
-    """Return what tells splits apart: the training rows' means."""
+    """Return the training rows' means, which differ between splits."""
     return [column.mean for column in nnx.Model.load(path).table.columns]
 
 

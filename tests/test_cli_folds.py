@@ -1,4 +1,4 @@
-"""`nnx train --folds`: what a fold is, what it is judged on, and which model is saved."""
+"""`nnx train --folds`: the folds, the rows that each is scored on, and the saved model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`nnx train --report`: one page that holds everything, runs nothing, and shows texts as texts."""
+"""`nnx train --report`: one page that holds everything, runs no code, and shows texts literally."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table from the command line: understood at the second attempt, predicted into what comes next."""
+"""A table from the command line: after a refusal, the proposed command works. Also predictions for later files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUICK = ["--epochs", "3", "--layers", "8"]
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, rng):
-    """Make a table with ids, names, dates, amounts, percent, gaps and rows without a target the current folder's."""
+    """Write a table with ids, names, dates, amounts, percent, gaps and rows without a target, and enter its folder."""
     monkeypatch.chdir(tmp_path)
     rows = ["customer_id,name,joined,plan,price,discount,visits,churn"]
     for i in range(200):
@@ -42,7 +42,7 @@ def trained(folder, capsys):
 
 
 def refusal(capsys, *arguments):
-    """Return what a command that is refused says."""
+    """Return the message of a refused command."""
     with pytest.raises(SystemExit) as left:
         main(list(arguments))
     out, err = capsys.readouterr()

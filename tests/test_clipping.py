@@ -10,7 +10,7 @@ import nnx
 from nnx import _kernels
 from nnx.engine import plan
 
-#: With the batched lanes and without; of few columns; of row panels in one piece, in several, with packed weights.
+#: With batched lanes and without; with few columns; with row panels in one piece, in several, with packed weights.
 NETS = [
     Net("2-64,relu,dropout,64-3,softmax"),
     Net("1-40,relu,40-1,linear", "squared", "near"),
@@ -106,7 +106,7 @@ def test_a_step_is_that_of_the_formula_over_all_trained_layers(net, frozen, kind
         freeze(model, frozen)
     before = [[p.copy() for p in layer.get_parameters()] for layer in model.trainable_layers]
     train(model, X, y)
-    norm = norm_of(model.trainable_layers)  # published as they were before they were clipped
+    norm = norm_of(model.trainable_layers)  # published unclipped
     assert norm > limit
     for layer, (weights, biases) in zip(model.trainable_layers, before, strict=True):
         factor = 0.3 * limit / (norm + 1e-6)

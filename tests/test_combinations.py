@@ -62,7 +62,7 @@ def test_gradients_match_central_differences(rng):
 
 
 def model_of(kind=nnx.Model, dtype="float32"):
-    """Return a model that looks at pairs of columns by a spline, behind an embedding, and at sums further on."""
+    """Return a model with combinations for a spline after an embedding, and with other combinations later."""
     np.random.seed(0)
     model = kind()
     for layer in (

@@ -1,4 +1,4 @@
-"""Training that comes to numbers which are not finite stops before they reach the parameters, and says where."""
+"""Training stops before a NaN or an infinity reaches the parameters, and says where it appeared."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def diverging(net, kind=nnx.Model, dtype="float32", rate=1e30):
 
 
 def sentence_of(model, X, y, **arguments):
-    """Expect a training to diverge; return what it says."""
+    """Expect a training to diverge. Return its message."""
     np.random.seed(3)
     with pytest.raises(nnx.DivergenceError) as raised:
         model.train(X, y, **{"print_every": None, **arguments})
@@ -113,7 +113,7 @@ def test_the_last_update_is_looked_at_too(net, kind):
 
 @pytest.mark.parametrize("net", NETS, ids=str)
 def test_both_paths_say_the_same_and_leave_the_same(net):
-    """Whatever the network, a rate that is far too high; what is left is finite where it was when it stopped."""
+    """Any network with a rate that is far too high: the parameters are finite when it stops."""
     X, y = data_for(net, 41)
     found = []
     for kind in (nnx.Model, Book):
@@ -159,7 +159,7 @@ def test_what_is_printed_ends_at_the_last_whole_step(capsys, every):
 
 
 def test_a_repeated_step_stops_too(compiled):
-    """A call that is the last one again, with samples that make the loss overflow, or the update."""
+    """A repeated call, with samples that make the loss or the update overflow."""
     X, y = data_for(CLASSIFIER, 20)
     X = X.astype("f4")
     for rate, scale in ((0.01, 1.2e38), (1e38, 1e5)):
@@ -235,7 +235,7 @@ def test_parameters_that_were_not_finite_before_are_not_blamed_on_a_step(kind):
     assert "training diverged before the first step: the biases of layer 0" in sentence_of(model, X, y, epochs=7)
     model = diverging(CLASSIFIER, kind, rate=0.1)
     model.layers[0].biases[0, 0] = -np.inf
-    model.trainable_layers = model.trainable_layers[1:]  # frozen: that is its owner's choice
+    model.trainable_layers = model.trainable_layers[1:]  # frozen, which is the user's choice
     model.train(X, y, epochs=7, print_every=None)
     assert len(model.history) == 7
 

@@ -70,7 +70,7 @@ def probable(rng, n, m):
 
 
 class Case(NamedTuple):
-    """What a loss is: its definition in float64, and what it is tried with.
+    """A loss: its definition in float64, and the data for its tests.
 
     Attributes
     ----------
@@ -209,7 +209,7 @@ CASES = {
 }
 KINDS = BUILT_IN["loss"]
 WITH_CLIP = [kind for kind in KINDS if "clip" in kind._arguments]
-#: Settings that files from before them lack, with a value that is not the one of those files.
+#: Settings that older files lack, with a value other than theirs.
 ADDED = [
     (kind, name, value)
     for name, value in (("factor", 0.5), ("clip", 1e-15))
@@ -239,7 +239,7 @@ def drawn(kind, n, m, seed=0, dtype="float64"):
 
 
 def widths(kind):
-    """Return numbers of outputs: one, several, more than a vector has lanes, each a multiple of what it must be."""
+    """Return numbers of outputs: one, several, more than the lanes of a vector, each a valid multiple."""
     least = 2 if CASES[kind].targets is classes else 1
     return [CASES[kind].multiple * max(least, width) for width in (1, 3, 7, 37)]
 
@@ -338,7 +338,7 @@ def test_clip_says_how_near_to_0_and_1_the_logarithm_comes(dtype, kind, near):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("kind", WITH_CLIP, ids=lambda kind: kind.__name__)
 def test_clip_holds_in_training_and_evaluation(dtype, planned, backend, kind, smoothing, layers):
-    """Where most probabilities are beyond it."""
+    """With most probabilities beyond the clip."""
     for m in outputs(kind):
         X, y = data_for(kind, 53, m, dtype=dtype)
         for near in (0.05, 1e-3):
@@ -501,7 +501,7 @@ def test_repr_and_config_make_the_same_loss_again(kind, settings):
 
 
 def network(kind, settings, layers, m, dtype="float64", model=None, accuracy=None, last=None):
-    """Return a model of the layers "2-4,4-m", ReLU between them, with what the loss needs behind them."""
+    """Return a model of the layers "2-4,4-m", with ReLU between them and the loss's activation after them."""
     model = nnx.Model() if model is None else model
     rng = np.random.default_rng(1)
     for place, word in enumerate(layers.replace("m", str(m)).split(",")):
@@ -527,7 +527,7 @@ def data_for(kind, n, m, seed=0, dtype="float64", n_inputs=2):
 
 
 def outputs(kind):
-    """Return one output, where there may be one, and several."""
+    """Return one output, if one is allowed, and several."""
     least = 2 if CASES[kind].targets is classes else 1
     return [CASES[kind].multiple * least, CASES[kind].multiple * 2]
 
@@ -576,7 +576,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(compiled, monkeypatch, kind
 @pytest.mark.parametrize("layers", ["2-64,64-m", "2-9,9-m"])
 @each_kind
 def test_settings_assigned_between_two_trainings_take_effect(kind, layers):
-    """Also where a call is the last one again, of one step: there settings are compared, not read."""
+    """Also for a repeated call of one step, which compares settings and does not read them."""
     for m in outputs(kind):
         X, y = data_for(kind, 20, m)
         model, twin = (network(kind, {}, layers, m, model=each) for each in (nnx.Model(), Book()))
@@ -616,7 +616,7 @@ def test_a_damaged_setting_in_a_file_is_refused(tmp_path, kind):
     tensors = load_file(path)
     for settings, _ in CASES[kind].bad_settings:
         if any(isinstance(value, np.ndarray) or value != value for value in settings.values()):
-            continue  # JSON has no such thing
+            continue  # JSON cannot hold it
         with safe_open(path, "numpy") as file:
             description = json.loads(file.metadata()["nnx"])
         description.pop("crc32")
@@ -630,7 +630,7 @@ def test_a_damaged_setting_in_a_file_is_refused(tmp_path, kind):
 
 @pytest.mark.parametrize(("kind", "name", "other"), ADDED)
 def test_a_file_holds_a_setting_that_was_added_only_where_it_is_another(tmp_path, kind, name, other):
-    """Files from before there were such settings load, and older versions read those of today."""
+    """Files from before these settings load, and older versions read today's files."""
     usual = getattr(kind(), name)
     for value in (usual, other):
         network(kind, {name: value}, "2-4,4-m", outputs(kind)[1]).save(tmp_path / "model")
@@ -653,11 +653,11 @@ def test_only_a_loss_that_takes_probabilities_restricts_the_last_layer(kind):
         model.finalize()
 
 
-# What outputs say in the targets' own terms
+# Outputs in the targets' own terms
 
 
 class Judged(NamedTuple):
-    """A loss, how many outputs, and an accuracy; what they say, given outputs, and the targets to compare."""
+    """A loss, a number of outputs and an accuracy; the answers for given outputs; the targets to compare with."""
 
     loss: Any
     m: int

@@ -1,4 +1,4 @@
-"""Early stopping: when it stops, what it puts back; runs that are killed and go on stop at the same epoch."""
+"""Early stopping: when it stops, and what it restores. Killed and resumed runs stop at the same epoch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS = pytest.mark.parametrize("kind", [nnx.Model, Book])
 
 
 class Script(nnx.Callback):
-    """Puts figures of its own in the place of the run's."""
+    """Replaces the run's figures by its own."""
 
     def __init__(self, name, values):
         self.name, self.values = name, values
@@ -35,7 +35,7 @@ class Script(nnx.Callback):
 
 
 def watched(values, callback, kind=nnx.Model, **arguments):
-    """Train as long as a callback lets it, whose figure takes these values; return the model."""
+    """Train until a callback stops it. The monitored figure takes these values. Return the model."""
     model = build(SPIRAL, kind=kind)
     script = Script(callback.monitor, values)
     train(model, *data_for(SPIRAL, 20), epochs=len(values), callbacks=[script, callback], **arguments)
@@ -192,7 +192,7 @@ def test_epochs_in_one_compiled_call_end_where_a_loss_is_not_finite():
 
 @pytest.mark.usefixtures("compiled")
 def test_epochs_in_one_compiled_call_are_recorded_whole_though_an_exception_comes_behind_it(monkeypatch):
-    """Such as a second Ctrl-C raises, which does not wait."""
+    """As from a second Ctrl-C, which does not wait."""
     record = plan.Run.record
 
     def interrupted(run):
@@ -232,7 +232,7 @@ def its_callbacks(tmp_path, name="log.csv"):
 
 
 def left_behind_with(model, made):
-    """Return what a run has left behind, in its callbacks too."""
+    """Return the state after a run, also that of its callbacks."""
     found = without_generator(left_behind(model))
     for each in made:
         if hasattr(each, "get_state"):
@@ -298,7 +298,7 @@ def test_a_run_that_has_stopped_stays_stopped(kind, tmp_path, capsys):
     longer = {**arguments, "epochs": 500, "print_every": 1}
     train(resumed, X, y, resume=tmp_path / "c", checkpoint=tmp_path / "c", callbacks=made, **longer)
     found = {name: value for name, value in left_behind_with(resumed, made).items() if "accumulated" not in name}
-    assert found.items() <= whole.items()  # no step was left to do: what a last step stores is not there
+    assert found.items() <= whole.items()  # there was no step left, so the attributes of a last step are missing
     assert len(resumed.history.loss) == len(model.history.loss)
     assert (tmp_path / "log.csv").read_bytes() == log
     said = f"stopped after epoch {len(model.history.loss)}: validation_loss has not improved since epoch "
@@ -334,7 +334,7 @@ def test_best_parameters_that_find_no_place_are_refused_whole(change):
 
 
 def test_a_run_that_has_used_up_its_epochs_goes_on_from_the_last_ones_parameters(tmp_path):
-    """Not from the best ones, which the model was given at the end."""
+    """Not from the best ones, which the model got at the end."""
     model, X, y, arguments = run_of(nnx.Model)
     del arguments["epochs"]
     whole = without_generator(train(model, X, y, epochs=14, callbacks=[nnx.EarlyStopping(patience=90)], **arguments))
@@ -350,7 +350,7 @@ def test_a_run_that_has_used_up_its_epochs_goes_on_from_the_last_ones_parameters
 
 
 def test_the_same_model_goes_on_though_its_rate_has_been_reduced(tmp_path):
-    """As in a notebook, where the model that was interrupted is still there."""
+    """As in a notebook, where the interrupted model still exists."""
     model, X, y, arguments = run_of(nnx.Model)
     train(model, X, y, callbacks=its_callbacks(tmp_path), **arguments)
     whole = left_behind_with(model, [])
@@ -456,7 +456,7 @@ def test_a_checkpoint_without_callbacks_goes_on_without_them_only(tmp_path):
 
 
 def change(path, edit):
-    """Change a file's description and arrays, with a checksum that is right again."""
+    """Change a file's description and arrays, and correct the checksum."""
     description, arrays = safetensors.read("test", str(path))
     description = json.loads(json.dumps(description))
     edit(description["run"], arrays)

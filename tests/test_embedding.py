@@ -1,4 +1,4 @@
-"""Layer_Embedding: which columns become which vectors, gradients, and categories that are none."""
+"""Layer_Embedding: the vectors of its columns, gradients, and invalid categories."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_what_is_assigned_counts_from_then_on():
         layer.forward(X)
 
 
-# Categories that are none
+# Invalid categories
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_model_looks_at_all_categories_before_it_begins():
 
 
 def test_embeddings_may_follow_each_other():
-    """The second one takes its categories from the columns of numbers that the first one hands on."""
+    """The second one takes its categories from the numeric columns that the first one passes on."""
     first = nnx.Layer_Embedding(4, [1], 3, 2)  # columns 0, 2, 3, then two of a vector
     second = nnx.Layer_Embedding(5, [2], 2, 2)  # columns 0, 2, the vector, then two of another one
     first.weights[:], second.weights[:] = np.arange(6.0).reshape(3, 2), [[10, 20], [30, 40]]

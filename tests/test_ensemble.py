@@ -1,4 +1,4 @@
-"""Ensembles: members with seeds of their own, trained on the same rows, chosen on held-out ones, used as one."""
+"""Ensembles: members with their own seeds, trained on the same rows, selected on held-out rows, used as one model."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_callbacks_are_made_for_each_member():
 
 
 def test_members_read_the_same_samples():
-    """Of three members, none makes a copy of the samples; with held-out rows there is one copy for all."""
+    """None of three members copies the samples. With held-out rows, there is one copy for all."""
     many = GENERATOR.normal(size=(10_000, 300)).astype(np.float32)
     y = (many[:, 0] > 0).astype(np.intp)
 
@@ -317,7 +317,7 @@ def test_what_train_refuses_changes_nothing():
 
 
 def test_selection_draws_what_is_best_for_the_mean():
-    """Against brute force: each draw is the one with which the mean is best, and the best of the means is kept."""
+    """Against brute force: each draw gives the best mean, and the best of the means is kept."""
     loss = nnx.Loss_MeanSquaredError()
     truth = GENERATOR.normal(size=(50, 1)).astype(np.float32)
     outputs = truth + GENERATOR.normal(size=(6, 50, 1)).astype(np.float32) * np.linspace(0.3, 1, 6)[:, None, None]
@@ -509,7 +509,7 @@ def test_damaged_ensembles_are_refused(tmp_path):
 
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
-    """Save an ensemble that knows a table, beside that table, and make its folder the current one."""
+    """Save an ensemble with its table, and the table beside it, and enter that folder."""
     monkeypatch.chdir(tmp_path)
     rows = [f"{a:.3f},{b:.3f},{c:.3f},{'yes' if a * b > 0 else 'no'}" for a, b, c, _ in X.tolist()]
     (tmp_path / "data.csv").write_text("\n".join(["a,b,c,answer", *rows]) + "\n")

@@ -15,7 +15,7 @@ from nnx.scoring import metrics
 
 
 def passing(*layers, width=1, **settings):
-    """Return a model whose outputs are its inputs, but for what the layers do to them."""
+    """Return a model whose outputs are its inputs, changed only by these layers."""
     model = nnx.Model()
     model.add(nnx.Layer_Dense(width, width, dtype="float64"))
     for layer in layers:
@@ -39,7 +39,7 @@ def regression(width=1, **settings):
 
 
 class Custom(nnx.Activation_Linear):
-    """A last layer that no loss is refused behind."""
+    """A last layer that every loss accepts."""
 
 
 def overflowing():

@@ -1,5 +1,5 @@
-"""Compiled kernels flush subnormal numbers, in every thread that runs them, and leave the caller's floating-point mode
-as they found it, whatever way a call ends."""
+"""Compiled kernels flush subnormal numbers in every thread that runs them. They restore the caller's floating-point
+mode, however a call ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nnx import _kernels
 from nnx.engine import plan
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
-#: Where the C library's fenv_t holds the register that SSE or NEON arithmetic obeys, and which of its bits are control.
+#: The position in the C library's fenv_t of the control register of SSE or NEON, and its control bits.
 PLACE, CONTROL = (28, 0xFFFFFFC0) if X86 else (0, 0xFFFFFFFF)
 NEAREST = 0x1F80 if X86 else 0
 UPWARDS, FLUSHING = (0x5F80, 0x9FC0) if X86 else (0x400000, 0x1000000)
@@ -128,7 +128,7 @@ def used(model):
     X, y = mixed_spiral(20, 3)
     trained(model, threads=2)
     model.train(X, y, print_every=None)
-    model.train(X, y, print_every=None)  # the call that is the last one again
+    model.train(X, y, print_every=None)  # the repeated call
     model.evaluate(X, y, silent=True)
     model.predict(X)
     output = model.forward(X.astype(model.trainable_layers[0].weights.dtype), True)
@@ -210,7 +210,7 @@ def test_other_threads_keep_their_mode_and_numpy_warns_of_nothing(environment):
 
 
 def dying(dtype, threads):
-    """Train a network of which half the hidden neurons are dead; their momentums and weights shrink to nothing."""
+    """Train a network with half of the hidden neurons dead. Their momentums and weights shrink to nothing."""
     np.random.seed(0)
     rng = np.random.default_rng(0)
     X = rng.standard_normal((256, 30)).astype(dtype)

@@ -1,4 +1,4 @@
-"""Permutation importance: of columns, not of inputs; what it finds, draws and refuses."""
+"""Permutation importance of columns, not of inputs: what it finds, draws and refuses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.one_backend
 
 @pytest.fixture
 def towns(rng):
-    """Return a model whose answer is its town's number and a tenth of the age, and rows that it predicts exactly."""
+    """Return a model that answers the town's number plus a tenth of the age, and rows that it predicts exactly."""
     columns = [Number("noise"), Ignored("name"), Text("town", ("a", "b", "c")), Number("age"), Number("y")]
     table = nnx.Table(columns, "y")
     model = nnx.Model()

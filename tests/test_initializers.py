@@ -1,4 +1,4 @@
-"""Initial weights and biases: their distributions, seeds, custom functions, and what files hold of them."""
+"""Initial weights and biases: their distributions, seeds, custom functions, and their settings in files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_normal_weights_have_the_variance_of_the_paper(kind, shape):
     n = weights.size
     assert abs(weights.mean()) < 4 * math.sqrt(variance / n)
     assert abs(weights.var() / variance - 1) < 4 * math.sqrt(2 / n)
-    # Nothing is cut off: of normal numbers, 4.55 percent are beyond two standard deviations.
+    # Not truncated: 4.55 percent of normal numbers are beyond two standard deviations.
     beyond = np.mean(np.abs(weights) > 2 * math.sqrt(variance))
     assert abs(beyond - 0.0455) < 4 * math.sqrt(0.0455 / n)
 
@@ -254,7 +254,7 @@ def test_a_name_that_is_unknown_draws_nothing(argument):
     assert np.random.get_state()[1].tolist() == before
 
 
-# What is told, copied and written
+# Representations, copies and files
 
 
 def test_initializers_are_shown_where_they_are_not_the_default():

@@ -1,4 +1,4 @@
-"""Ctrl-C during training: the step under way is finished, what was done is kept, the caller gets KeyboardInterrupt."""
+"""Ctrl-C during training: the current step is finished, its results are kept, the caller gets KeyboardInterrupt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to this
 
 @pytest.fixture(autouse=True)
 def pythons_own_reaction():
-    """What a program has when it starts; one that was started in the background has Ctrl-C ignored instead."""
+    """A program's handler at its start. A background program ignores Ctrl-C instead."""
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, kept)
@@ -33,7 +33,7 @@ def press_ctrl_c():
 
 
 class Impatient_Adam(nnx.Optimizer_Adam):
-    """Presses Ctrl-C after the first of two layers has been updated, in the step that is given."""
+    """Presses Ctrl-C in the given step, after the update of the first of two layers."""
 
     step = 0
 
@@ -129,7 +129,7 @@ def test_training_works_in_a_thread():
     assert model.optimizer.iterations == 1
 
 
-# Exceptions that come from elsewhere: handlers of other signals, and what one thread raises in another
+# Exceptions from elsewhere: handlers of other signals, and exceptions that one thread raises in another
 
 NNX = os.path.dirname(nnx.__file__)
 NET = Net("2-9,relu,dropout,9-8,relu,8-3,softmax")
@@ -141,7 +141,7 @@ class Elsewhere(BaseException):
 
 
 def raising_before(number, call):
-    """Make a call, raising before one of the instructions of nnx's Python code; return how many there were."""
+    """Make a call, and raise before one of the instructions of nnx's Python code. Return their number."""
     passed = 0
 
     def trace(frame, event, argument):
@@ -173,7 +173,7 @@ def state_of(model):
 
 
 def states_after_each_step(kind, optimizer, X, y, epochs):
-    """Return parameters and state after 0, 1, 2 ... steps of a training in batches of 10 that nothing interrupts."""
+    """Return parameters and state after 0, 1, 2 ... steps of an uninterrupted training in batches of 10."""
     model = build(NET, optimizer, kind)
     found = [state_of(model)]
     for _ in range(epochs):

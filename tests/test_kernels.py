@@ -1,5 +1,5 @@
-"""The kernels of every backend against formulas written out here, in float64 and one element at a time where that is
-clearer; and what all of them promise: outputs only, no warnings."""
+"""The kernels of every backend against formulas written out here, in float64, and element by element if that is
+clearer. Also the promises of all kernels: they write only outputs, and give no warnings."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def test_the_calls_below_cover_every_kernel():
 
 
 def test_every_backend_has_the_same_tables():
-    """A formula that one of them lacks, or that reads or keeps something else there, would be found in use only."""
+    """Otherwise, a formula that is missing in one of them, or reads or keeps something else, would show only in use."""
     ours, theirs = _kernels.backend._formulas(), _numpy._formulas()
     assert ours.keys() == theirs.keys()
     for kind in ours:

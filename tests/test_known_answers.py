@@ -1,4 +1,4 @@
-"""Figures that are known from outside: the book's, and the published ones."""
+"""Figures that are known from elsewhere: the book's, and published ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV files that are larger than memory: learnt and trained on block by block, as if they were not."""
+"""CSV files that are larger than memory: they are read block by block, with the same results as smaller ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUICK = ["--epochs", "3", "--layers", "8"]
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, rng):
-    """Make a table with amounts, quotes, dates, gaps, and rare texts at its end the current folder's."""
+    """Write a table with amounts, quotes, dates, gaps, and rare texts at its end, and enter its folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(memory, "allowed", lambda: 40_000)
     monkeypatch.setattr(large_files, "LEAST_TEXT", 1000)

@@ -16,7 +16,7 @@ from nnx.layers import walk
 
 
 class Book(nnx.Model):
-    """A model of a class of its own has no plan: it takes the book path."""
+    """A model of a subclass has no plan: it takes the book path."""
 
 
 def model_of(kind=nnx.Model, **optimizer):
@@ -43,7 +43,7 @@ def model_of(kind=nnx.Model, **optimizer):
     return model
 
 
-#: Where in the walk the layers of `model_of` are.
+#: The numbers of the layers of `model_of` in the walk.
 EMBEDDING, NORM, RESIDUAL, LAYER_NORM, INNER, DENSE, INNER_NORM, SCALE, DROPOUT, NOISE, SPLINE, LAST = range(12)
 
 
@@ -152,7 +152,7 @@ def test_copies_and_pickles_are_apart():
 
 
 class Doubled(nnx.Layer_Residual):
-    """A residual of one's own, which makes its layers itself."""
+    """A custom residual, which makes its layers itself."""
 
     def __init__(self, width):
         super().__init__([nnx.Layer_BatchNorm(width)])
@@ -177,7 +177,7 @@ def test_a_residual_of_ones_own_comes_back(tmp_path):
 
 
 def changed(path, change):
-    """Change the file of a model as somebody who means harm might, checksum and all."""
+    """Change the file of a model as an attacker might, with a correct checksum."""
     description, arrays = tensor_files.read("test", str(path))
     change(description, arrays)
     description.pop("crc32", None)

@@ -1,4 +1,4 @@
-"""`Optimizer_LBFGS`: the iterations of SciPy's L-BFGS-B, on every backend, however a run is cut into pieces."""
+"""`Optimizer_LBFGS`: the same iterations as SciPy's L-BFGS-B, on every backend, however a run is divided."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ F64 = np.dtype("float64")
 
 
 def data(n_in, n_out, n_samples, kind, dtype=F64, seed=0):
-    """Return samples and what is to be predicted: classes, zeros and ones, or numbers."""
+    """Return samples and targets: classes, zeros and ones, or numbers."""
     random = np.random.RandomState(seed)
     X = random.normal(size=(n_samples, n_in)).astype(dtype)
     hidden = np.tanh(X @ random.normal(size=(n_in, 4))) @ random.normal(size=(4, n_out))
@@ -38,7 +38,7 @@ OUTPUTS = {
 
 
 def build(widths, kind, activation=nnx.Activation_Tanh, dtype=F64, seed=1, l2=1e-3, norm=None, **settings):
-    """Return a network of dense layers, with a penalty so that there is one minimum to come to."""
+    """Return a network of dense layers, with a penalty, so that it has one minimum."""
     random = np.random.RandomState(seed)
     model = nnx.Model()
     for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
@@ -209,7 +209,7 @@ def test_a_run_that_ctrl_c_stopped_goes_on_as_if_it_had_not(tmp_path):
 
 
 class Tanh(nnx.Activation_Tanh):
-    """An activation of one's own, so that there is no plan."""
+    """A custom activation, so that there is no plan."""
 
     def forward(self, inputs, training):
         super().forward(inputs, training)
@@ -268,7 +268,7 @@ def test_it_says_why_it_has_ended():
 
 
 class Walled(nnx.Loss_MeanSquaredError):
-    """Infinite where any output is above 3: beyond a wall that the first steps come across."""
+    """Infinite if any output is above 3: a wall that the first steps reach."""
 
     def forward(self, y_pred, y_true):
         losses = super().forward(y_pred, y_true)
@@ -399,7 +399,7 @@ def test_a_callback_cannot_add_random_numbers(compiled):
 
 
 class Owned:
-    """A dense layer of one's own, which has nothing but what the book's has."""
+    """A custom dense layer with only the attributes of the book's."""
 
     def __init__(self, n_in, n_out):
         self.weights = np.random.RandomState(n_in).normal(size=(n_in, n_out))
@@ -437,7 +437,7 @@ def test_a_wrong_count_is_refused_before_anything_changes():
 
 @pytest.mark.parametrize("spoil", ["release", "bind", "limits", "prepare"])
 def test_a_search_without_its_arrays_does_nothing(compiled, monkeypatch, spoil):
-    """Compiled code holds addresses of arrays: none outlives them, whatever is called in whichever order."""
+    """Compiled code holds addresses of arrays. No address outlives its array, whatever the order of calls."""
     X, y = data(5, 2, 60, "classes")
     ways = []
 

@@ -1,4 +1,4 @@
-"""`train_many`: models that train at once get the bytes that they get one after the other."""
+"""`train_many`: models that train at the same time get the same bytes as one after the other."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_models_get_the_bytes_of_one_after_the_other(threads):
     assert all(history is model.history for history, model in zip(histories, models, strict=True))
     for model, left in zip(models, expected, strict=True):
         found = bits(left_behind(model))
-        for name in left:  # the global generator is the same at the end, too: that of the last model
+        for name in left:  # the global generator is the same at the end, too
             assert found[name] == left[name] or name.startswith("generator"), name
     assert found["generator"] == left["generator"]
     assert found["generator's place"] == left["generator's place"]
@@ -131,7 +131,7 @@ class Failing(nnx.Callback):
 
 
 class Endless(nnx.Callback):
-    """Lets the run go on only when another one has failed, so that it cannot end before."""
+    """Lets the run continue only after another one has failed, so that it cannot end before."""
 
     def __init__(self):
         self.began = threading.Event()
@@ -160,7 +160,7 @@ def test_an_error_in_one_run_stops_the_others(kind):
     assert len(models[1].history.loss) == 2
     assert models[0].optimizer.iterations == len(models[0].history) > 0
     assert models[2].history is None
-    for model in models:  # nothing is left of it
+    for model in models:  # nothing of it remains
         model.train(X, Y, print_every=None)
 
 
@@ -210,7 +210,7 @@ def test_a_system_without_threads_trains_all_the_same(monkeypatch):
     assert [bits(left_behind(m))["layers[0].weights"] for m in models] == [e["layers[0].weights"] for e in expected]
 
 
-# What runs must not have in common
+# What runs must not share
 
 
 def two(change, first=None, second=None):
@@ -353,7 +353,7 @@ def test_an_event_stops_a_thread_as_ctrl_c_does_the_main_thread():
         with pytest.raises(KeyboardInterrupt):
             interrupt.check()
         assert interrupt.stopped
-        with Interrupt() as inner:  # of a training in a callback: the outer one is to be left between two steps
+        with Interrupt() as inner:  # of a training in a callback; the outer training must end between two steps
             inner.check()
         with pytest.raises(KeyboardInterrupt):
             interrupt.check()

@@ -1,4 +1,4 @@
-"""Products on matrix units, or in the plain C that stands in for them: their bits, the plans that use them, and what a
+"""Products on matrix units, or in the plain C that replaces them: their bits, the plans that use them, and what a
 process has to fear from them: a refusal by the system, signals, forks.
 
 As a script, this file does in a process of its own what could end that process: with "beside" and a backend's name, it
@@ -39,7 +39,7 @@ EDGES = (1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 
 @pytest.fixture
 def units(backend):
-    """Have products in bfloat16 done by the units or, on backends without, by what stands in for them."""
+    """Let the units do products in bfloat16 or, on backends without units, the C that replaces them."""
     if backend == "native-amx":
         skip_without_units()
     with stand_in():
@@ -61,7 +61,7 @@ def skip_without_units():
 
 @contextmanager
 def stand_in():
-    """Let plain C stand in for the units, within the block, in new plans of variants that have none."""
+    """Let plain C replace the units, within the block, in new plans of variants without units."""
     _kernels.backend._use_plain_units(True)
     try:
         yield
@@ -281,7 +281,7 @@ def test_what_does_not_fit_is_refused(units):
 
 
 def multiply_beside_unreadable_memory(backend):
-    """Multiply matrices that lie before, or behind, a page nobody may touch."""
+    """Multiply matrices right before, or after, an unreadable page."""
     _kernels.backend = _kernels.load(backend)
     regions = [Region(70 * 70 * 4) for _ in range(3)]
     rng = np.random.default_rng(0)
@@ -301,7 +301,7 @@ def multiply_beside_unreadable_memory(backend):
 
 
 def run_script(file, *arguments):
-    """Run this file, or another one, as a script, and return what it has printed."""
+    """Run this file, or another one, as a script, and return its output."""
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", file, *arguments], capture_output=True, text=True, check=False
     )
@@ -326,7 +326,7 @@ def test_plans_stay_within_their_arrays(units, backend):
 
 
 def trained(net, optimizer="SGD", n=50, dense=None, settings=None, **arguments):
-    """Train a network in bfloat16; return all that this leaves behind."""
+    """Train a network in bfloat16. Return all state after it."""
     model = build(net, optimizer, dtype="float32", **(dense or {}))
     if settings:
         model.set(optimizer=nnx.Optimizer_SGD(0.1, **settings))
@@ -334,7 +334,7 @@ def trained(net, optimizer="SGD", n=50, dense=None, settings=None, **arguments):
 
 
 def of_backend(name, function, *arguments, **named):
-    """Return what a function returns on another backend, with what stands in for the units."""
+    """Return a function's result on another backend, with the C that replaces the units."""
     before = _kernels.backend
     name_before = os.environ["NNX_BACKEND"]
     _kernels.backend = _kernels.load(name)
@@ -394,7 +394,7 @@ def shapes():
 
 
 def weights_of_shapes():
-    """Train all these without a number that processors round differently; return their parameters' bits."""
+    """Train all these without operations that processors round differently. Return their parameters' bits."""
     found = []
     for net, n, batch_size in shapes():
         model = build(net, dtype="float32")
@@ -521,7 +521,7 @@ THE_CALL, ITS_FIRST_ARGUMENT = 0, 16
 
 
 def use_small_signal_stack(size):
-    """Have signals handled on a stack that has no room for the units' registers; Linux then refuses them."""
+    """Handle signals on a stack that is too small for the units' registers. Linux then refuses the units."""
     libc = ctypes.CDLL(None, use_errno=True)
     memory = ctypes.create_string_buffer(size)
     assert libc.sigaltstack(ctypes.byref(Stack(ctypes.addressof(memory), 0, size)), None) == 0
@@ -529,7 +529,7 @@ def use_small_signal_stack(size):
 
 
 def forbid_to_ask():
-    """Have the system call that asks for the units fail from now on, as in some containers."""
+    """Make the system call that asks for the units fail from now on, as in some containers."""
     libc = ctypes.CDLL(None, use_errno=True)
     program = (Instruction * 6)(
         Instruction(LOAD, 0, 0, THE_CALL),
@@ -544,7 +544,7 @@ def forbid_to_ask():
 
 
 def train_refused(way):
-    """Train where the system refuses the units; print what came of it."""
+    """Train when the system refuses the units, and print the result."""
     kept = None
     if way == "filter":
         forbid_to_ask()
@@ -571,7 +571,7 @@ def test_a_process_that_is_refused_the_units_trains_by_conversion(real_units, wa
 
 
 def run_script_plainly(*arguments):
-    """Run this file without a fault handler, which has a stack for signals of its own."""
+    """Run this file without a fault handler, which has its own stack for signals."""
     done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
     return done.stdout.splitlines()
@@ -628,7 +628,7 @@ LONG = Net("60-90,relu,90-90,relu,90-4,softmax")
 
 
 def parameters_after(epochs, interrupted_after=None):
-    """Train, perhaps until an alarm; return how many steps are done, and the parameters' bits."""
+    """Train, perhaps until an alarm. Return the number of steps done, and the parameters' bits."""
     model, data = build(LONG, dtype="float32"), data_for(LONG, 128)
     try:
         if interrupted_after:
@@ -672,7 +672,7 @@ def test_ctrl_c_leaves_whole_steps_and_the_next_training_is_right(units):
 
 
 def parts_in_use():
-    """Return which parts of the processor's state are in use, a bit for each, as the instruction xgetbv(1) says."""
+    """Return which parts of the processor's state are in use, a bit for each, from the instruction xgetbv(1)."""
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     except OSError:

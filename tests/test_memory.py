@@ -23,7 +23,7 @@ from nnx import _kernels
 
 pytestmark = pytest.mark.every_backend
 
-#: Each kernel: what its arrays are, which of them it writes, and its numbers.
+#: Each kernel: the shapes of its arrays, which of them it writes, and its numbers.
 CALLS = [
     *[(name, (*read, *out), range(len(read), len(read + out)), numbers) for name, read, out, numbers in EVERY_CALL],
     *[(name, ("nm",) * (2 + state), (0, *range(2, 2 + state)), numbers) for name, state, numbers in UPDATES],
@@ -71,7 +71,7 @@ def copies(given):
 
 
 def perform(kernels, name, given, numbers):
-    """Call a kernel; numbers of columns are made to measure."""
+    """Call a kernel, with one number for each column where columns have their own."""
     first = given[0] if isinstance(given[0], np.ndarray) and given[0].ndim else np.zeros((1, 4))
     return kernel(kernels, name)(*given, *numbers_for(numbers, first))
 
@@ -92,7 +92,7 @@ FILLED = 0xA5
 
 
 class Region:
-    """Pages between two that nobody may touch."""
+    """Pages between two unreadable ones."""
 
     def __init__(self, size):
         page = mmap.PAGESIZE
@@ -144,7 +144,7 @@ def test_kernels_stay_within_their_arrays(binding, backend):
     assert len(lines) == (len(calls_for("float32")) + len(calls_for("float64"))) * len(GUARDED_SIZES) * 2
 
 
-# What is read and written rightly, wherever it lies
+# Correct reading and writing at any position
 
 
 def strided(array):
@@ -207,7 +207,7 @@ def test_class_numbers_of_any_type_that_equals_intp_are_read_and_written(charact
 
 
 def overlapping(given, first, second, shift):
-    """Return arguments of which two lie in one piece of memory, the second so many bytes behind the first."""
+    """Return arguments of which two share memory: the second begins some bytes after the first."""
     given = copies(given)
     low, high = given[first], given[second]
     memory = np.zeros(2 * (low.nbytes + high.nbytes + abs(shift)), np.uint8)

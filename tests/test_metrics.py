@@ -13,14 +13,14 @@ pytestmark = pytest.mark.one_backend
 
 
 def auc_by_pairs(true, scores):
-    """The definition: the share of pairs of a positive and a negative sample in the right order, ties half."""
+    """The definition: the fraction of pairs of a positive and a negative sample in the right order. Ties count half."""
     positive, negative = scores[true == 1], scores[true == 0]
     return np.mean([1.0 if p > q else 0.5 if p == q else 0.0 for p, q in itertools.product(positive, negative)])
 
 
 @pytest.fixture
 def counts():
-    # Class 0 is found twice of three times, class 1 once of once, class 2 never; class 3 has no samples.
+    # Class 0 is found two of three times, class 1 one of one time, class 2 never. Class 3 has no samples.
     return metrics.count(np.array([0, 0, 0, 1, 2]), np.array([0, 0, 1, 1, 3]), 4)
 
 

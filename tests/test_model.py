@@ -21,7 +21,7 @@ def data():
 
 
 def one_weight_model(weight=2.0, rate=0.25, decay=0.0, **regularizers):
-    """y = w·x, whose figures can be worked out by hand."""
+    """y = w·x, with figures that are easy to compute by hand."""
     model = nnx.Model()
     model.add(nnx.Layer_Dense(1, 1, **regularizers))
     model.add(nnx.Activation_Linear())
@@ -198,7 +198,7 @@ def test_models_can_share_layers_without_disturbing_each_other(data):
 
 
 def test_training_without_dropout_leaves_the_global_generator_where_the_reference_leaves_it(data):
-    """Only the weights of the dense layers are drawn; training, evaluating and predicting draw nothing."""
+    """Only the weights of the dense layers are drawn. Training, evaluating and predicting draw nothing."""
     np.random.seed(3)
     model = classifier()
     model.train(*data, epochs=3, batch_size=16, print_every=None, validation_data=data)
@@ -367,7 +367,7 @@ def test_inputs_of_other_dtypes_are_taken(dtype):
 
 def test_lists_and_data_frames_are_taken():
     class Frame:
-        """What a data frame is to NumPy."""
+        """Looks like a data frame to NumPy."""
 
         def __array__(self, dtype=None, copy=None):
             return np.array([[1.0, 2.0], [3.0, 4.0]])
@@ -390,7 +390,7 @@ FORMS = {
 
 
 def warnings_of(model, y, **arguments):
-    """Return what a training warns of, and that it trained all the same."""
+    """Return the warnings of a training, and check that it trained."""
     before = model.optimizer.iterations
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
@@ -525,7 +525,7 @@ def test_steps_that_print_every_divides_and_the_last_are_printed(capsys, print_e
     assert found == steps * 2
     assert [line for line in lines if line.startswith("epoch")] == ["epoch: 1", "epoch: 2"]
     assert sum(line.startswith("training, acc: ") for line in lines) == 2
-    loss = r"(\d+\.\d{3}|0\.000\d+|\d(\.\d)?e-\d+)"  # what three decimals would show as 0.000 has other digits
+    loss = r"(\d+\.\d{3}|0\.000\d+|\d(\.\d)?e-\d+)"  # numbers that three decimals would show as 0.000 have other digits
     form = rf"step: \d+, acc: \d\.\d{{3}}, loss: {loss} \(data_loss: {loss}, reg_loss: 0\.000\), lr: [\d.]+"
     assert all(re.fullmatch(form, line) for line in lines if line.startswith("step"))
 
@@ -737,7 +737,7 @@ def test_float64_models_compute_in_float64(data):
 def test_evaluate_before_train_takes_the_precision_from_all_of_y_val():
     model = one_weight_model(weight=1.0)
     X = np.concatenate([np.full(10, 0.001), np.linspace(-100, 100, 10)])[:, None]
-    y = X + 0.01  # within a 250th of the deviation of all, but not of the first ten, which are all the same
+    y = X + 0.01  # within a 250th of the deviation of all rows, but not of the first ten, which are equal
     assert model.evaluate(X, y, batch_size=10, silent=True)["accuracy"] == 1
 
 

@@ -1,4 +1,4 @@
-"""Layer_GaussianNoise: its numbers, that they can be had again, and that dropout's have nothing to do with them."""
+"""Layer_GaussianNoise: its numbers, that they are reproducible, and that they are independent of dropout's."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_cells_have_nothing_in_common():
 
 @pytest.mark.parametrize("seed", [0, 1, 2**63 + 5])
 def test_equal_seeds_of_dropout_give_other_words(seed):
-    """Were the words the same, a cell would be kept if its partner's noise is large, or small."""
+    """If the words were the same, dropout would keep an element when the noise of its partner is large, or small."""
     shape = (2000, 16)
     noise, mask = noise_of(shape, seed=seed), np.empty(shape, np.float64)
     _kernels.backend.dropout_mask(mask, 0.5, seed, 0)

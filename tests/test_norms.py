@@ -27,7 +27,7 @@ each_norm = pytest.mark.parametrize("kind", NORMS, ids=lambda kind: kind.__name_
 
 
 def expected_output(layer, X, training=True):
-    """Return what a layer computes, by its formula in double."""
+    """Return a layer's output, by its formula in double."""
     X, weights = X.astype(np.float64), layer.weights.astype(np.float64)
     if isinstance(layer, nnx.Layer_Scale):
         return X * weights
@@ -141,7 +141,7 @@ def test_gradients_match_central_differences(rng, kind, shape):
     assert_gradient(found["dweights"], objective, layer.weights)
     if "dbiases" in found:
         assert_gradient(found["dbiases"], objective, layer.biases)
-    if shape != (30, 1) or kind is not nnx.Layer_LayerNorm:  # of one column nothing is left
+    if shape != (30, 1) or kind is not nnx.Layer_LayerNorm:  # one column always gives 0
         assert_gradient(found["dinputs"], objective, X)
 
 
@@ -203,7 +203,7 @@ def test_a_model_of_norms_has_the_gradient_of_its_loss(rng, n):
         for name in layer._parameters
     ]
     for given, values in found:
-        if n > 1 or values is not model.layers[0].weights:  # one row is its own mean: 0, but for rounding
+        if n > 1 or values is not model.layers[0].weights:  # one row is its own mean, so 0 up to rounding
             assert_gradient(given, objective, values)
 
 

@@ -21,7 +21,7 @@ def write(tmp_path):
 
 
 def learnt(write, cells, more=None, **options):
-    """Return the column that these cells are, in a file with bars between them and a target that is no help."""
+    """Return the column of these cells, from a file with bars as delimiters and a target without information."""
     more = more or ["1"] * len(cells)
     rows = "".join(f"{cell}|{other}|{'ab'[i % 2]}\n" for i, (cell, other) in enumerate(zip(cells, more, strict=True)))
     return nnx.load_csv(write(f"x|z|y\n{rows}"), "y", test_size=0, **options)[4].columns[0]

@@ -1,5 +1,5 @@
-"""The numbers themselves, of whole models on either path: gradients by central differences, a thousand steps of each
-optimizer by another hand, losses of logits that no exponential can hold."""
+"""The numbers of whole models on both paths: gradients by central differences, a thousand steps of each optimizer by
+separate formulas, losses of logits whose exponentials overflow."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_gradients_of_every_combination_match_central_differences(float64, rng, 
     layers += [nnx.Layer_Dense(5, 3), ACTIVATIONS[last]()]
     model = network(rng, kind, layers, LOSSES[loss], nnx.Optimizer_SGD(0.0))
     X = away_from_zero(rng, (5, 3))
-    # Sums that are far enough from ReLU's kink: not all combinations of weights and samples have such.
+    # Sums that are far enough from ReLU's kink. Not all combinations of weights and samples have them.
     if last == "relu":
         model.layers[-2].biases += 3.0
     if loss == "categorical" or last == "softmax":
@@ -90,11 +90,11 @@ def has_plans():
     return plan._has_plans()
 
 
-# A thousand steps by another hand
+# A thousand steps by separate formulas
 
 
 def oracle(optimizer, rates, gradient, value):
-    """Return what becomes of a parameter, one formula a line; the book's chapter 10, in float64."""
+    """Return a parameter after the steps, one formula per line: the book's chapter 10, in float64."""
     momentum, cache = np.zeros_like(value), np.zeros_like(value)
     kind, o = type(optimizer).__name__, optimizer
     for step, rate in enumerate(rates):
@@ -152,7 +152,7 @@ def test_a_thousand_updates_of_given_gradients(dtype, rng, name):
 def test_a_thousand_steps_of_a_linear_regression(float64, rng, kind, name):
     """Weights and biases in one array, and the gradient of the mean squared error written out.
 
-    In batches, so that no gradient vanishes: near 0 some of the rules make steps of any sign out of rounding.
+    In batches, so that no gradient vanishes. Near 0, rounding decides the sign of the steps of some rules.
     """
     X, y = rng.standard_normal((20, 5)), rng.standard_normal((20, 2))
     optimizer = OPTIMIZERS[name]()
@@ -171,13 +171,13 @@ def test_a_thousand_steps_of_a_linear_regression(float64, rng, kind, name):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
 
-# Logits that no exponential can hold
+# Logits whose exponentials overflow
 
 
 @pytest.mark.parametrize("kind", [nnx.Model, Book])
 @pytest.mark.parametrize("size", [1e2, 1e4, 1e30])
 def test_huge_logits_have_finite_losses_without_a_warning(dtype, kind, size):
-    """Right for sure, wrong for sure: nearly 0, and −log(1e-7), the clip of the book."""
+    """Certain and right: nearly 0. Certain and wrong: −log(1e-7), the clip of the book."""
     X = np.array([[size], [-size]], dtype)
     for outputs, last, loss, accuracy, right in (
         (2, nnx.Activation_Softmax, nnx.Loss_CategoricalCrossentropy, nnx.Accuracy_Categorical(), [0, 1]),

@@ -1,4 +1,4 @@
-"""`export_onnx`: what ONNX Runtime makes of the files is what `predict` returns."""
+"""`export_onnx`: ONNX Runtime's outputs for the files are those of `predict`."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ runtime = pytest.importorskip("onnxruntime")
 
 pytestmark = pytest.mark.one_backend
 
-#: In float32, runtimes end some activations at 1e-8 or so beside their largest values; in double, erf and all else are
-#: as exact as in nnx.
+#: In float32, some activations of runtimes are off by about 1e-8 of their largest values. In double, all are as exact
+#: as in nnx, also erf.
 TOLERANCE = {"float32": {"rtol": 1e-5, "atol": 2e-6}, "float64": {"rtol": 1e-12, "atol": 1e-14}}
 
 
 def spread():
-    """Return a dense layer that hands five columns on as they are."""
+    """Return a dense layer that passes five columns on unchanged."""
     layer = nnx.Layer_Dense(5, 5)
     layer.weights = np.eye(5, dtype=layer.dtype)
     return layer
 
 
 def assert_close(found, expected, dtype):
-    """Compare outputs, relative to the largest: a sum of large numbers that is small keeps only what they keep."""
+    """Compare outputs, relative to the largest: a small sum of large numbers is only as exact as those."""
     kind = TOLERANCE[np.dtype(dtype).name]
     largest = max(1, np.absolute(expected).max())
     np.testing.assert_allclose(found, expected, rtol=kind["rtol"], atol=kind["atol"] * largest)
@@ -181,7 +181,7 @@ def flats(rng, n=120):
 
 
 def feeds(table, data):
-    """Return what a file takes for rows of a table."""
+    """Return the inputs of a file for rows of a table."""
     found = {}
     for column in table.inputs:
         values = data[column.name]

@@ -98,7 +98,7 @@ def test_nothing_random_is_drawn():
     assert all(np.array_equal(one, other) for one, other in zip(state, np.random.get_state(), strict=True))
 
 
-# What nnx itself has written
+# Files that nnx itself wrote
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_exported_models_come_back(kind, dtype, tmp_path, rng):
 
 
 def known(kind):
-    """Return the class that comes back: in double a fixed slope is a constant, as one that was trained would be."""
+    """Return the class that comes back. In double, a fixed slope is a constant, like a trained one."""
     if kind is nnx.Activation_LeakyReLU and nnx.get_default_dtype() == np.float64:
         return nnx.Activation_PReLU
     return nnx.Layer_Scale if kind is nnx.Activation_Linear else kind
@@ -137,7 +137,7 @@ def known(kind):
 
 
 def file_of(path, nodes, constants=(), inputs=(("x", 1, ["n", 3]),), outputs=("y",), opset=17):
-    """Write a file; a node is its operator, the names of its inputs and of its output, and attributes."""
+    """Write a file. A node is its operator, the names of its inputs and of its output, and attributes."""
     made = [helper.make_node(kind, read, [given], **attributes) for kind, read, given, attributes in nodes]
     tensors = [numpy_helper.from_array(array, name) for name, array in dict(constants).items()]
     graph = helper.make_graph(
@@ -260,7 +260,7 @@ def test_other_files_are_refused(content, tmp_path):
 
 
 def changed(path, change):
-    """Apply a change to a sample, and return where it is then."""
+    """Apply a change to a sample, and return its path."""
     model = onnx.load(SAMPLES[0].with_name("torch_classifier_script.onnx"))
     change(model.graph)
     path.write_bytes(model.SerializeToString())
@@ -285,7 +285,7 @@ def negative(graph):
 
 
 def wide(graph):
-    """Let one number stand for a column of an input that claims to have thousands of millions."""
+    """Use one number as a column of an input that claims to have thousands of millions."""
     graph.input[0].type.tensor_type.shape.dim[1].dim_value = (1 << 31) - 1
     del graph.node[:]
     graph.node.append(helper.make_node("Mul", [graph.input[0].name, "s"], ["h"]))

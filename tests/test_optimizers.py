@@ -369,7 +369,7 @@ def test_a_negative_rate_that_is_assigned_is_refused_and_nothing_has_changed(dec
     X, y = nnx.spiral_data(10, 3)
     model = classifier()
     model.set(optimizer=nnx.Optimizer_SGD(0.1, decay=decay))
-    for _ in range(calls):  # the last of several is a call that is made again
+    for _ in range(calls):  # the last of several is a repeated call
         model.train(X, y, print_every=None)
     before = parameters_of(model)
     model.optimizer.learning_rate = -0.1

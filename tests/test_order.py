@@ -1,4 +1,4 @@
-"""The order of samples: what a seed draws, and functions that give an order of their own."""
+"""The order of samples: the draws of a seed, and functions that return an order."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Stop(Callback):
 
 
 class Sampler:
-    """Draws with replacement from a generator; writes down what it is asked, and after how many steps."""
+    """Draws with replacement from a generator. Notes its arguments, and the number of steps before each call."""
 
     def __init__(self, model=None, seed=0):
         self.model, self.generator, self.calls, self.steps = model, np.random.default_rng(seed), [], []
@@ -95,7 +95,7 @@ def test_samples_may_be_left_out_and_repeated(way):
 @ways
 @pytest.mark.parametrize("callbacks", [None, [Stop(3)], [Stop(99)]], ids=["none", "stopping", "idle"])
 def test_the_function_is_called_right_before_each_epoch_and_for_no_other(way, callbacks, monkeypatch):
-    monkeypatch.setattr(plan, "MOST_STEPS", 3)  # so that an epoch goes on in another call
+    monkeypatch.setattr(plan, "MOST_STEPS", 3)  # so that an epoch continues in another call
     X, y = data_for(NET, 50)
     model = make(way)
     sampler = Sampler(model)
@@ -127,7 +127,7 @@ def test_held_out_rows_are_not_among_the_samples(way):
 @ways
 def test_a_run_that_diverges_asks_for_no_later_epoch(way):
     X, y = data_for(NET, 50)
-    X[7] = 1e300  # too much once the weights have grown: in the first step that sees this row
+    X[7] = 1e300  # too large after the weights have grown: in the first step that sees this row
     sampler = Sampler()
 
     def avoiding(epoch, n_samples):
@@ -197,7 +197,7 @@ def test_what_the_function_raises_reaches_the_caller_after_whole_epochs(way):
 
 @pytest.mark.parametrize("change", ["in place", "assigned", "resized", "method", "evaluates"])
 def test_a_function_may_use_and_change_the_model(change):
-    """As a callback may: the run goes on with what there is then, in each way of running."""
+    """As a callback may do: the run continues with the new object, in each way of running."""
     X, y = data_for(NET, 50)
 
     def changing(model):

@@ -1,4 +1,4 @@
-"""Layers, losses, optimizers and accuracies of one's own, mixed with built-in ones."""
+"""Custom layers, losses, optimizers and accuracies, mixed with built-in ones."""
 
 from __future__ import annotations
 

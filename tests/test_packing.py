@@ -1,4 +1,4 @@
-"""Lists of records as arrays: what comes back is what was given."""
+"""Lists of records as arrays: the same records come back."""
 
 from __future__ import annotations
 

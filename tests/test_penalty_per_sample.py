@@ -17,7 +17,7 @@ from nnx.engine import plan
 #: In batched lanes, in one piece, in row panels, with layers that have no penalties.
 SKINNY = Net("2-64,relu,64-1,linear", "squared", "near")
 CHOSEN = [SKINNY, *[net for net in NETS if net.layers.startswith(("3-6,relu,6-3,sigmoid", "17-33", "13-64"))]]
-#: Strong enough to be seen beside the loss.
+#: Large enough to show beside the loss.
 STRONG = {name: 50 * strength for name, strength in PENALTIES.items()}
 
 
@@ -72,7 +72,7 @@ def test_a_step_divides_penalties_by_the_weight_of_its_samples(maker, weights, p
     np.testing.assert_allclose(found.history.step_regularization_loss, [expected], rtol=1e-12)
     np.testing.assert_allclose(found.history.regularization_loss, [expected], rtol=1e-12)
     np.testing.assert_allclose(found.history.loss, found.history.data_loss + expected, rtol=1e-12)
-    assert found.loss.regularization_loss() > 1  # nobody divides it outside of a step
+    assert found.loss.regularization_loss() > 1  # nothing divides it outside a step
 
 
 @MAKERS
@@ -122,7 +122,7 @@ def test_segments_and_layer_by_layer_agree(optimizer, at, segmented, backend):
     found, expected = (train(model, X, y, **arguments) for model in models)
     assert segmented == [backend != "numpy", False]
     assert_alike(found, expected, 1e-9)
-    # A segment that is kept has no part of that in a training without.
+    # A kept segment must not use that in a training without it.
     found, expected = (train(model, X, y, epochs=2) for model in models)
     assert_alike(found, expected, 1e-9)
 
@@ -155,7 +155,7 @@ def test_a_call_again_is_like_the_first_and_like_none_with_another_value(maker):
             assert models[0].history.step_regularization_loss[0] < 1
 
 
-# What goes on, and what stops
+# Runs that continue, and runs that stop
 
 
 @pytest.mark.parametrize("kind", [nnx.Model, Book])
@@ -207,7 +207,7 @@ def test_a_run_that_a_callback_stops_is_as_one_of_so_many_epochs(kind):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_ten_epochs_are_those_of_scikit_learns_regressor(solver, weighted, pytestconfig):
-    pytest.importorskip("sklearn", minversion="1.7" if weighted else None)  # since then it takes weights
+    pytest.importorskip("sklearn", minversion="1.7" if weighted else None)  # it takes weights since then
     from sklearn import neural_network as networks
 
     rng = np.random.default_rng(0)
@@ -229,8 +229,8 @@ def test_ten_epochs_are_those_of_scikit_learns_regressor(solver, weighted, pytes
         warm_start=True,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it has not converged
-        theirs.fit(X, y, **weighing)  # the next fit goes on from these weights, with a new optimizer
+        warnings.simplefilter("ignore")  # about missing convergence
+        theirs.fit(X, y, **weighing)  # the next fit continues from these weights, with a new optimizer
         ours = as_scikit_learn(theirs, alpha, solver)
         theirs.set_params(max_iter=10).fit(X, y, **weighing)
     history = ours.train(
@@ -241,14 +241,14 @@ def test_ten_epochs_are_those_of_scikit_learns_regressor(solver, weighted, pytes
         np.testing.assert_allclose(found.ravel(), array.ravel(), rtol=0, atol=1e-10 * np.abs(array).max())
     np.testing.assert_allclose(ours.predict(X)[:, 0], theirs.predict(X), rtol=1e-9, atol=1e-12)
     losses = history.step_loss.reshape(10, 5) @ [16, 16, 16, 16, 6] / 70
-    rounded = pytestconfig.getoption("--nnfs-init")  # in its np.dot, with which they sum penalties up
+    rounded = pytestconfig.getoption("--nnfs-init")  # by its np.dot, which they use for penalties
     np.testing.assert_allclose(losses, theirs.loss_curve_[-10:], rtol=1e-6 if rounded else 1e-10)
-    if not weighted:  # their epoch's loss is a mean over rows, ours over what they weigh
+    if not weighted:  # their epoch's loss is a mean over rows, ours over weights
         np.testing.assert_allclose(history.loss, losses, rtol=1e-10)
 
 
 def as_scikit_learn(theirs, alpha, solver):
-    """Return a model with the weights of a regressor of scikit-learn's, that is to be trained as that is."""
+    """Return a model with the weights of a regressor of scikit-learn, for the same training."""
     model = nnx.Model()
     for number, (weights, biases) in enumerate(zip(theirs.coefs_, theirs.intercepts_, strict=True)):
         if number:

@@ -1,4 +1,4 @@
-"""Plans against the book path: whatever is built of built-in parts trains, evaluates and predicts alike on both."""
+"""Plans against the book path: all models of built-in parts train, evaluate and predict in the same way on both."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ few_nets = pytest.mark.parametrize("net", FEW, ids=str)
 each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
-#: How far apart the two may be, after one step and after fifty, in parts of an array's largest number.
+#: The tolerance after one step and after fifty, as a fraction of an array's largest number.
 AFTER_ONE = {"float32": 2e-4, "float64": 1e-10}
 AFTER_FIFTY = {"float32": 5e-3, "float64": 1e-8}
 
@@ -56,7 +56,7 @@ pytestmark = pytest.mark.usefixtures("compiled")
 
 @pytest.fixture
 def train_twins(planned):
-    """Return a function that trains a network as a plan and on the book path; see what each left behind."""
+    """Return a function that trains a network as a plan and on the book path, and compares the state after both."""
 
     def run(net, data, *, optimizer="Adam", dtype="float64", dense=None, **arguments):
         twins = [build(net, optimizer, kind, dtype, **(dense or {})) for kind in (nnx.Model, Book)]
@@ -119,7 +119,7 @@ def test_networks_with_few_inputs_and_outputs_train_as_on_the_book_path(train_tw
 
 @pytest.mark.parametrize("outputs", ["1,linear", "2,softmax", "3,softmax", "4,softmax", "5,softmax"])
 def test_few_outputs_of_a_layer_of_whole_vectors_train_as_on_the_book_path(train_twins, outputs):
-    """The factors of such a layer's gradient change places."""
+    """The factors of such a layer's gradient are exchanged."""
     loss, accuracy = ("squared", "near") if outputs == "1,linear" else ("categorical", "classes")
     net = Net(f"9-64,relu,64-{outputs}", loss, accuracy)
     *_, found, expected = train_twins(net, data_for(net, 90), dense=PENALTIES, epochs=3, batch_size=40)
@@ -159,7 +159,7 @@ def test_penalties_are_the_book_paths(train_twins, net, name, optimizer, dtype):
 def test_batches_of_any_size_are_the_book_paths(train_twins, net, n, batch_size, dtype):
     *_, found, expected = train_twins(net, data_for(net, n), dtype=dtype, epochs=2, batch_size=batch_size)
     assert_alike(found, expected, AFTER_FIFTY[dtype])
-    for name in ("history.step_data_loss", "history.data_loss"):  # as many digits: a step's loss is of the dtype
+    for name in ("history.step_data_loss", "history.data_loss"):  # equal digits: a step's loss has the dtype
         digits = [np.array_equal(left[name], left[name].astype(dtype)) for left in (found, expected)]
         assert digits[0] == digits[1], name
 
@@ -266,7 +266,7 @@ def test_gradients_pass_a_relu_where_it_is_nan_of_either_sign_as_on_the_book_pat
         model = build(net, "SGD", kind, dtype)
         for layer in model.trainable_layers[:-1]:
             layer.weights[:] = np.copysign(np.nan, sign)
-            layer.weights[:, ::3], layer.biases[:, ::3] = 0, -1  # neurons that are dead
+            layer.weights[:, ::3], layer.biases[:, ::3] = 0, -1  # dead neurons
         with np.errstate(invalid="ignore"):
             model.train(X, y, epochs=2, print_every=None, on_nonfinite="ignore")  # the first step stores nothing
         found.append([np.isnan(layer.biases) for layer in model.trainable_layers])
@@ -277,7 +277,7 @@ def test_gradients_pass_a_relu_where_it_is_nan_of_either_sign_as_on_the_book_pat
 
 
 def test_training_goes_on_from_where_it_was_as_on_the_book_path():
-    """Optimizer, rate, penalties and data change between two trainings; the plan that was made stays true."""
+    """Optimizer, rate, penalties and data change between two trainings. The plan is still valid."""
     found = []
     X, y = data_for(CLASSIFIER, 50)
     for kind in (nnx.Model, Book):
@@ -425,13 +425,13 @@ PUBLISHED = ("output", "dinputs", "dweights", "dbiases", "binary_mask")
 
 @pytest.fixture(params=[None, 0], ids=["", "of any size"])
 def worth_keeping(request, monkeypatch):
-    """Let arrays of any size be stored into again that nobody refers to any more; by default only large ones are."""
+    """Let steps store again into unreferenced arrays of any size. By default, they reuse only large ones."""
     if request.param is not None:
         monkeypatch.setattr(plan, "WORTH_KEEPING", request.param)
 
 
 def published(model):
-    """Return the arrays that a training has left on layers and loss, each once."""
+    """Return the arrays that a training left on layers and loss, each once."""
     owners = [*model.layers, model.loss, model.softmax_classifier_output]
     found = [vars(owner)[name] for owner in owners if owner is not None for name in PUBLISHED if name in vars(owner)]
     return list({id(array): array for array in found}.values())
@@ -439,7 +439,7 @@ def published(model):
 
 @pytest.mark.parametrize("net", [*FEW, Net("40-300,relu,dropout,300-31,softmax")], ids=str)
 def test_published_arrays_that_somebody_keeps_stay_as_they_are(worth_keeping, net):
-    """Neither do later trainings write into them, nor do they feel it if somebody else does."""
+    """Later trainings do not write into them, and do not depend on writes of others."""
     X, y = data_for(net, 100)
     twins = [build(net), build(net)]
     for model in twins:
@@ -728,7 +728,7 @@ def test_weights_that_are_assigned_between_calls_are_honoured(change, place):
 
 
 def build_like(model):
-    """Return a model that has been used for nothing yet, with another's parameters."""
+    """Return an unused model with another model's parameters."""
     fresh = build(CLASSIFIER, dtype="float32")
     fresh.set_parameters([(weights.copy(), biases.copy()) for weights, biases in model.get_parameters()])
     return fresh
@@ -783,7 +783,7 @@ def test_several_threads_that_predict_at_once_get_the_bits_that_one_gets():
 
 
 def test_predicting_and_evaluating_during_a_training_does_not_disturb_it(monkeypatch):
-    """Whatever writes the lines may use the model in the meantime."""
+    """The object that prints the lines may use the model meanwhile."""
     X, y = data_for(CLASSIFIER, 50)
     expected = train(build(CLASSIFIER), X, y, epochs=10, batch_size=16)
     model = build(CLASSIFIER)

@@ -1,4 +1,4 @@
-"""The binding layer of plans: out of order, or with what does not fit, it refuses before any memory is touched."""
+"""The binding layer of plans refuses calls out of order and wrong arguments before it touches any memory."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_what_an_accuracy_cannot_compare_with_is_refused(binding, wanted):
 
 
 def inferred(binding, found: program.Program, loss: tuple, wanted: object = None):
-    """Return what an evaluation of all samples at once finds."""
+    """Return the results of an evaluation of all samples at once."""
     model = nnx.Model()
     for layer in found.layers:
         model.add(layer)

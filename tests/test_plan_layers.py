@@ -1,4 +1,4 @@
-"""Plans of models that normalize, embed and add: against the book path, on several threads, and in predictions."""
+"""Plans of models with norms, embeddings and residuals: against the book path, on threads, and in predictions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def embedded(kind=nnx.Model, dtype="float64", optimizer=None, width=3):
 
 
 def normed(kind=nnx.Model, dtype="float64", optimizer=None, widths=(6, 33, 20)):
-    """Return a model with batch norms behind dense layers, as people build it."""
+    """Return a model with batch norms after dense layers, as is usual."""
     np.random.seed(0)
     layers = []
     for n_in, n_out in itertools.pairwise(widths):
@@ -112,7 +112,7 @@ def test_embeddings_in_turn_are_one_plan():
 def test_what_is_no_category_is_refused_before_anything_changes(wrong, use):
     X, y = samples()
     model = embedded(dtype="float32")
-    model.predict(X)  # now there is what the next call uses
+    model.predict(X)  # this makes the data that the next call uses
     predictor = model.predictor()
     before = [array.copy() for layer in model.trainable_layers for array in layer.get_parameters()]
     X[60, 6] = wrong
@@ -145,7 +145,7 @@ def test_categories_that_a_layer_has_lost_are_refused_at_once():
 
 
 def test_samples_that_another_thread_changes_meanwhile_stay_within_the_weights():
-    """The numbers are looked at once; what kernels then find there may be anything."""
+    """The numbers are checked once. After that, kernels may find anything there."""
     X, y = samples()
     X = X.astype("float32")
     model = embedded(dtype="float32")
@@ -166,8 +166,8 @@ def test_samples_that_another_thread_changes_meanwhile_stay_within_the_weights()
 
 
 def test_a_number_between_the_last_row_and_what_rounding_makes_of_it_stays_within_the_weights():
-    """2²⁵ − 1 is no float32: as one it is 2²⁵."""
-    weights = np.zeros((1 << 25, 1), "float32")  # whose pages nobody touches but the last
+    """2²⁵ − 1 is not a float32. Rounded, it is 2²⁵."""
+    weights = np.zeros((1 << 25, 1), "float32")  # only the last of its pages is touched
     weights[-1] = 7
     inputs, output = np.array([[2.0**25], [np.inf], [2.0**25 - 2]], "float32"), np.empty((3, 1), "float32")
     _kernels.backend.embedding_forward(inputs, np.zeros(1, np.int32), weights, output)
@@ -200,7 +200,7 @@ def test_batch_norms_train_as_on_the_book_path(planned, dtype, n):
     X, y = samples(n)
     found, expected = (train(normed(kind, dtype), X[:, :6], y) for kind in (nnx.Model, Book))
     assert planned == [True, False]
-    # The gradient of a bias before a batch norm is 0, and what rounding leaves of it.
+    # The gradient of a bias before a batch norm is 0, up to rounding.
     for left in (found, expected):
         for name in [name for name in left if name in ("layers[0].dbiases", "layers[3].dbiases")]:
             assert np.abs(left.pop(name)).max() < TOLERANCE[dtype]

@@ -1,8 +1,8 @@
-"""Plans in bfloat16: each dense layer multiplies what `test_precision.py` says, and training is the book path's.
+"""Plans in bfloat16: each dense layer multiplies as `test_precision.py` defines, and training is that of the book path.
 
-A sum in another order may put a number on the other side of a tie, and its rounding then differs by a part in 256. So
-plans are compared with the book path as wholes, within what few such numbers do; and each dense layer with its own
-definition, from the arrays that it has stored, within what float32 does.
+A sum in another order may put a number on the other side of a tie. Its rounding then differs by one part in 256. So
+whole plans are compared with the book path, with a tolerance for a few such numbers. Each dense layer is compared with
+its own definition, from its stored arrays, with a tolerance for float32.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FEW = [
     Net("130-300,relu,dropout,300-70,relu,70-10,softmax"),
 ]
 few_nets = pytest.mark.parametrize("net", FEW, ids=str)
-#: Of an optimizer: whatever changes what becomes of a gradient.
+#: Optimizers with all settings that change the use of a gradient.
 each_settings = pytest.mark.parametrize(
     "settings",
     [
@@ -43,7 +43,7 @@ each_settings = pytest.mark.parametrize(
 )
 SIZES = [(1, None), (1, 1), (5, 1), (31, None), (32, None), (33, None), (50, 7), (50, 50), (257, None), (300, 129)]
 
-#: Of an array, how much of its length may differ after a step, and after a few.
+#: The tolerance after a step and after a few, as a fraction of an array's length.
 AFTER_ONE, AFTER_FEW = 1e-3, 2e-2
 
 BFLOAT16 = {"precision": "bfloat16"}
@@ -51,7 +51,7 @@ BFLOAT16 = {"precision": "bfloat16"}
 
 @pytest.fixture
 def train_twins(planned):
-    """Return a function that trains a network in bfloat16 as a plan and on the book path; see what each left behind."""
+    """Return a function that trains a network in bfloat16 as a plan and on the book path, and compares the state."""
 
     def run(make, data, **arguments):
         planned.clear()
@@ -65,20 +65,20 @@ def train_twins(planned):
 
 @pytest.fixture
 def threaded(monkeypatch):
-    """Let threads be used for steps of any size."""
+    """Use threads for steps of any size."""
     for name, value in (("LEAST_STEP", 0), ("LEAST_CALL", 0), ("LEAST_ROWS", 1)):
         monkeypatch.setattr(plan, name, value)
 
 
 def assert_as_whole(found, expected, tolerance):
-    """Compare what two trainings left behind: of each array, the length of the difference."""
+    """Compare the state after two trainings: for each array, the length of the difference."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         if not isinstance(value, np.ndarray | float) or name.startswith("generator"):
             continue
         a, b = np.asarray(found[name], np.float64), np.asarray(value, np.float64)
         assert (a.shape, np.asarray(found[name]).dtype) == (b.shape, np.asarray(value).dtype), name
-        if "accuracy" in name:  # one prediction or another may fall to the other side of what makes it a hit
+        if "accuracy" in name:  # a few predictions may fall on the other side of the limit for a hit
             np.testing.assert_allclose(a, b, atol=0.1, err_msg=name)
             continue
         assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b), name
@@ -120,7 +120,7 @@ def dense_layers(model):
     return [layer for layer in model.layers if isinstance(layer, nnx.Layer_Dense)]
 
 
-# Each dense layer is what its definition makes of the arrays that it stores
+# Each dense layer follows its definition, from the arrays that it stores
 
 
 @pytest.mark.few
@@ -176,7 +176,7 @@ def test_dense_layers_around_every_activation_round(planned, train_twins, kind, 
         model.add(nnx.Layer_Dense(*widths[:2], dtype="float32", weight_initializer="he_normal"))
         model.add(kind(widths[1]) if kind is nnx.Activation_PReLU else kind())
         model.add(nnx.Layer_Dense(*widths[1:], dtype="float32", weight_initializer="he_normal"))
-        model.add(nnx.Activation_Linear() if kind is nnx.Activation_Softmax else kind())  # that would predict classes
+        model.add(nnx.Activation_Linear() if kind is nnx.Activation_Softmax else kind())  # it would predict classes
         accuracy = nnx.Accuracy_Regression()
         model.set(loss=nnx.Loss_MeanSquaredError(), optimizer=nnx.Optimizer_Adam(0.01), accuracy=accuracy)
         model.finalize()

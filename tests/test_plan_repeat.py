@@ -1,4 +1,4 @@
-"""A step a call: the same call of `train` again must leave behind the bits that the general path leaves."""
+"""One step per call: a repeated call of `train` must leave the same bits as the general path."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def batches(net, n=20, number=6, dtype="float64"):
 
 
 def step(model, X, y, *, repeats, **options):
-    """Train one step; the general path, if it must not repeat; return what that leaves behind."""
+    """Train one step, on the general path if it must not repeat. Return the state after it."""
     if not repeats:
         model._again = None
     np.random.seed(3)
@@ -40,7 +40,7 @@ def is_repeated(model, X, y, **options):
 
 
 def in_turns(nets, others):
-    """Return each network with two of the others, and the first with all: what they have in common is tested once."""
+    """Return each network with two of the others, and the first with all, so that common parts are tested once."""
     pairs = [(net, others[(i + shift) % len(others)]) for i, net in enumerate(nets) for shift in (0, 1)]
     return pairs + [(nets[0], other) for other in others if (nets[0], other) not in pairs]
 

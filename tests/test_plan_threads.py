@@ -1,5 +1,5 @@
-"""A plan's bits are the same however it is run: on one thread or several, in one call or many, printing or not. And
-what happens around it: Ctrl-C, other threads, memory, the number of threads.
+"""A plan's bits do not depend on how it runs: on one thread or several, in one call or many, printing or not. Also
+Ctrl-C, other threads, memory, and the number of threads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nnx.engine import plan, program
 CLASSIFIER = Net("2-64,relu,dropout,64-3,softmax")
 TINY = Net("2-3,relu,dropout,3-2,softmax")
 
-#: Skinny and wide, with dropout and without, and one whose columns are more than a row panel takes at a time.
+#: Narrow and wide, with dropout and without, and one with more columns than a row panel takes at a time.
 EVERY_KIND = [
     CLASSIFIER,
     Net("1-64,relu,64-1,linear", "squared", "near"),
@@ -36,7 +36,7 @@ EVERY_KIND = [
     Net("40-70,relu,70-24,sigmoid,24-9,sigmoid", "binary", "cells"),
     Net("20-1030,relu,1030-12,softmax"),
 ]
-#: Whose gradients are computed group by group of rows, where a batch has a thousand of them.
+#: Networks whose gradients are computed by groups of rows, if a batch has a thousand rows.
 GROUPED = [
     Net("1-64,relu,64-64,relu,64-1,linear", "squared", "near"),
     Net("5-20,relu,dropout,20-33,sigmoid,33-3,softmax"),
@@ -50,7 +50,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs signals and forks a
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Return a list of how many threads ran in each compiled call."""
+    """Return a list of the numbers of threads in each compiled call."""
     found = []
     run = plan.run_threads
 
@@ -64,7 +64,7 @@ def calls(monkeypatch):
 
 @pytest.fixture
 def threaded(monkeypatch, compiled, calls):
-    """Let threads be used for steps of any size; return a list of how many ran in each compiled call."""
+    """Use threads for steps of any size. Return a list of the numbers of threads in each compiled call."""
     monkeypatch.setattr(plan, "LEAST_STEP", 0)
     monkeypatch.setattr(plan, "LEAST_CALL", 0)
     monkeypatch.setattr(plan, "LEAST_ROWS", 1)
@@ -79,7 +79,7 @@ def no_thread_left():
 
 
 def ragged(net, optimizer="Adam", dtype="float32", dense=None, **arguments):
-    """Train for seven epochs of four steps, the last of them smaller; return the bits of what that leaves behind."""
+    """Train for seven epochs of four steps, the last step smaller. Return the bits of the state after it."""
     model = build(net, optimizer, dtype=dtype, **(dense or {}))
     return bits(train(model, *data_for(net, 50), **{"epochs": 7, "batch_size": 15, **arguments}))
 
@@ -110,7 +110,7 @@ def test_bits_do_not_depend_on_threads_for_batches_of_any_size(threaded, net, n)
 
 
 def trained_with_embedding(threads, clip_norm, seed=4):
-    """Train with two columns of 3 and 4 categories; return the bits of what that leaves behind."""
+    """Train with two columns of 3 and 4 categories. Return the bits of the state after it."""
     rng = np.random.default_rng(seed)
     X = np.column_stack([rng.normal(size=(90, 2)), rng.integers(0, 3, 90), rng.integers(0, 4, 90)])
     model = nnx.Model()
@@ -189,7 +189,7 @@ def test_bits_do_not_depend_on_what_is_shown(capsys, net):
 @each_optimizer
 @penalties
 def test_seven_epochs_leave_the_bits_of_seven_times_one_epoch(net, optimizer, dense):
-    """The last step of each training is the one that publishes; it computes what the others do."""
+    """The last step of each training publishes. It computes the same as the others."""
     at_once = ragged(net, optimizer, dense=dense)
     model = build(net, optimizer, dtype="float32", **dense)
     histories = [model.train(*data_for(net, 50), batch_size=15, print_every=None) for _ in range(7)]
@@ -316,7 +316,7 @@ def test_threads_that_are_held_up_before_they_begin_are_not_waited_for_long(thre
     run = plan.run_threads
 
     class Late:
-        """A plan whose threads come when it has run."""
+        """A plan whose threads come after its run."""
 
         def __init__(self, native):
             self.native, self.over, self.run = native, threading.Event(), native.run
@@ -464,7 +464,7 @@ def press_ctrl_c():
 
 
 def assert_stopped_between_steps(model, data):
-    """Compare a training in batches of 15 that was interrupted with one that stops by itself where that one did."""
+    """Compare an interrupted training in batches of 15 with one that ends by itself at the same step."""
     X, y = data
     done = model.optimizer.iterations
     dropout = next(layer for layer in model.layers if isinstance(layer, nnx.Layer_Dropout))
@@ -532,7 +532,7 @@ def test_ctrl_c_during_the_validation_keeps_the_epoch(compiled, monkeypatch, pyt
         return add_up(*arguments)
 
     monkeypatch.setattr(plan.Evaluation, "add_up", impatient)
-    callbacks = [nnx.Callback()]  # with it, an epoch is a compiled call of its own
+    callbacks = [nnx.Callback()]  # with it, each epoch is a separate compiled call
     with pytest.raises(KeyboardInterrupt):
         model.train(*data, epochs=9, batch_size=15, print_every=None, validation_data=data, callbacks=callbacks)
     assert (model.optimizer.iterations, len(model.history.loss), len(model.history.validation_loss)) == (8, 2, 1)
@@ -593,7 +593,7 @@ def test_a_model_that_trains_in_another_thread_cannot_be_trained(monkeypatch):
 
 
 def during(monkeypatch, meddle, train_it):
-    """Let another thread call ``meddle`` over and over, from the first compiled call until training ends."""
+    """Let another thread call ``meddle`` repeatedly, from the first compiled call until training ends."""
     begun, meddled, over = threading.Event(), threading.Event(), threading.Event()
     run = plan.run_threads
     errors = []
@@ -630,7 +630,7 @@ def during(monkeypatch, meddle, train_it):
 @pytest.mark.few
 @pytest.mark.parametrize("threads", [1, 2])
 def test_what_another_thread_rebinds_is_not_felt_before_the_next_training(threaded, monkeypatch, threads):
-    """Parameters, state, labels and settings are those that there were when training began."""
+    """Parameters, state, labels and settings are those from the start of the training."""
     X, y = data_for(CLASSIFIER, 50)
     twin, model = (build(CLASSIFIER, dtype="float32") for _ in range(2))
     for each in (twin, model):
@@ -716,7 +716,7 @@ def test_a_step_allocates_nothing_but_its_part_of_the_history(compiled, monkeypa
     model = build(TINY)
     X, y = data_for(TINY, 8)
     monkeypatch.setattr(plan, "MOST_STEPS", 200)
-    monkeypatch.setattr(plan, "CALL_SECONDS", 1e6)  # so that a busy machine makes no more calls, which add objects
+    monkeypatch.setattr(plan, "CALL_SECONDS", 1e6)  # so that a busy machine makes no extra calls, which add objects
 
     def peak(steps):
         tracemalloc.start()
@@ -728,7 +728,7 @@ def test_a_step_allocates_nothing_but_its_part_of_the_history(compiled, monkeypa
 
     peak(400)
     few, many = peak(400), peak(steps)
-    # 2: of the objects that hold a call's figures; an array has room for a sixteenth more than it holds.
+    # 2: for the objects that hold a call's figures; an array has room for a sixteenth more than it holds.
     assert many - few <= (steps - 400) * (HISTORY + 2) * 17 / 16 + 10_000
 
 
@@ -782,7 +782,7 @@ def test_models_that_are_made_trained_and_forgotten_do_not_make_the_process_grow
         gc.collect()  # layers know their neighbours: only the collector frees a model
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    resident = [resident_after_more_models() for _ in range(6)]  # it goes up and down by itself, by some megabytes
+    resident = [resident_after_more_models() for _ in range(6)]  # it varies by some megabytes
     assert min(resident[3:]) - max(resident[:3]) <= 4_000_000
 
 
@@ -790,7 +790,7 @@ def test_models_that_are_made_trained_and_forgotten_do_not_make_the_process_grow
 
 
 def in_eight_threads(work):
-    """Let eight threads begin at once; return what each returned."""
+    """Start eight threads at once. Return their results."""
     found = [None] * 8
     ready = threading.Barrier(8)
 

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn where; how they look is for a person to judge."""
+"""Pictures: what they show, and where. A person must judge how they look."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_history_plot_draws_loss_and_accuracy_in_two_panels():
     assert loss is ax
     assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy")
     assert accuracy.get_xlabel().startswith("epoch")
-    # Without the penalty, which the validation loss has not either.
+    # Without the penalty, because the validation loss has none.
     np.testing.assert_array_equal(
         lines(loss)["training"].get_xydata(), np.column_stack([range(1, 5), history.data_loss])
     )
@@ -522,7 +522,7 @@ def test_histories_draws_two_lines_for_each_training_and_names_each_kind_once():
 
 
 def sure_of(p, width):
-    """Return a model of so many classes, and the inputs for which it gives them these probabilities."""
+    """Return a model of some classes, and the inputs for which it predicts these probabilities."""
     model = nnx.Model()
     model.add(nnx.Layer_Dense(width, width, dtype="float64"))
     model.add(nnx.Activation_Softmax())

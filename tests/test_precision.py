@@ -1,4 +1,4 @@
-"""``precision="bfloat16"``: what is rounded, what is not, and that nobody gets it without asking."""
+"""``precision="bfloat16"``: what is rounded, what is not, and that it is never the default."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LARGEST = 255 * 2.0**120  # of bfloat16
 
 
 def rounded(values):
-    """Return the nearest bfloat16 of each number, in float64 arithmetic: another way than the kernels' bits."""
+    """Return the nearest bfloat16 of each number, in float64 arithmetic: not by bits, as kernels do."""
     with np.errstate(invalid="ignore"):
         values = np.asarray(values, np.float64)
         _, exponents = np.frexp(values)
@@ -106,7 +106,7 @@ def dense_layer(rng, k, m):
 
 
 def assert_near(found, expected, terms):
-    """Compare with what float64 makes of the same factors, within what float32 may lose in a sum of so many terms."""
+    """Compare with float64 products of the same factors, with float32's tolerance for a sum of this many terms."""
     assert found.dtype == np.float32
     scale = np.abs(expected).max()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * scale * terms**0.5)
@@ -168,7 +168,7 @@ def test_what_one_thread_asks_for_is_not_what_another_gets():
 
 
 def by_hand(X, y, parameters, rate, steps, r):
-    """Train dense, ReLU, dense, softmax with SGD in float32, with what is multiplied rounded by ``r``."""
+    """Train dense, ReLU, dense, softmax with SGD in float32. ``r`` rounds the factors of products."""
     W1, b1, W2, b2 = (array.copy() for array in parameters)
     n = len(X)
     for _ in range(steps):
@@ -282,7 +282,7 @@ def test_other_models_multiply_in_their_dtype_while_one_trains(kind, dtype):
 
 
 def parameters_after(model, start, X, y, chosen):
-    """Return what a step of all samples makes of the same parameters."""
+    """Return the parameters after a step of all samples from the same start."""
     model.set_parameters([tuple(array.copy() for array in pair) for pair in start])
     model.train(X, y, print_every=None, precision=chosen)
     return [array.tobytes() for pair in model.get_parameters() for array in pair]
@@ -365,7 +365,7 @@ def test_a_model_without_parameters_counts_as_one_of_the_default_dtype(float64):
 
 @pytest.fixture
 def units(monkeypatch):
-    """Return a function that lets the backend say what it has of matrix units."""
+    """Return a function that sets what the backend reports about matrix units."""
     monkeypatch.setattr(precision, "_has_warned", False)
 
     def say(*found):

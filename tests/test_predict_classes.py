@@ -1,4 +1,4 @@
-"""`Model.predict_classes`: what the outputs say, as class numbers or as zeros and ones."""
+"""`Model.predict_classes`: outputs as class numbers, or as zeros and ones."""
 
 from __future__ import annotations
 

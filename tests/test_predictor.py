@@ -1,4 +1,4 @@
-"""Predictors: the bits of `predict`, whatever becomes of the model; and in bfloat16."""
+"""Predictors: they have the bits of `predict`, also after the model changes. Also in bfloat16."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NETS = [
     "Dropout 4-32 Linear ReLU 32-7 Softmax ReLU",
     "1100-65",
     "3-1",
-    # Narrow ones: from four rows on, they go through all layers as lines.
+    # Narrow ones: from four rows on, they run through all layers as lines.
     "8-16 ReLU 16-4 Softmax",
     "17-29 Tanh 29-11 Softmax",
     "2-32 ReLU 32-8 ELU 8-3",
@@ -106,7 +106,7 @@ def test_a_row_has_the_same_bits_alone_and_in_any_batch(net):
 @pytest.mark.parametrize("sizes", [(17, 3), (5, 3), (4, 4), (4, 5), (2, 3), (3, 3), (33, 5)])
 @pytest.mark.parametrize("last", [nnx.Activation_Linear, nnx.Activation_ReLU])
 def test_zeros_have_the_same_sign_alone_and_in_any_batch(sizes, last, dtype):
-    """Products too small for the float type, added to a bias of −0, are −0 or 0: zeros of other lanes may join them."""
+    """Products that underflow, added to a bias of −0, are −0 or 0, because zeros of other lanes may be added."""
     tiny = 1e-30 if dtype == np.float32 else 1e-200
     model = nnx.Model()
     model.add(nnx.Layer_Dense(*sizes))
@@ -122,7 +122,7 @@ def test_zeros_have_the_same_sign_alone_and_in_any_batch(sizes, last, dtype):
 
 @pytest.mark.long("makes 4,500 layers")
 def test_very_many_narrow_layers_do_not_go_through_as_lines():
-    """Their biases, a line each, would not fit the memory that kernels have."""
+    """Their biases, one line each, would not fit the kernels' memory."""
     model = nnx.Model()
     for _ in range(4500):
         model.add(nnx.Layer_Dense(1, 1))
@@ -233,7 +233,7 @@ def test_what_a_predictor_says_of_itself():
     assert (predictor.dtype, predictor.precision) == (np.dtype("float32"), "bfloat16")
 
 
-# What is passed
+# Arguments
 
 
 def test_the_other_float_type_is_cast_as_numpy_casts_it(dtype):
@@ -501,7 +501,7 @@ def test_the_compiled_predictor_refuses_what_does_not_fit():
 
 @pytest.fixture
 def shared(monkeypatch, request):
-    """Let threads share every call of more than one piece; return how many took part in each."""
+    """Let threads share every call of more than one piece. Return how many took part in each."""
     if not hasattr(_kernels.backend, "_share_from"):
         pytest.skip("only the compiled backends share calls out")
     taken = []
@@ -609,7 +609,7 @@ def test_files_of_others_are_refused_with_what_reads_them(tmp_path):
 
 
 def put_first(description, arrays, **part):
-    """Put a part without arrays before all others."""
+    """Insert a part without arrays before all others."""
     description["parts"].insert(0, part)
     later = {
         f"parts.{int(number) + 1}.{rest}": a for (_, number, rest), a in ((n.split("."), a) for n, a in arrays.items())

@@ -156,7 +156,7 @@ each_net = pytest.mark.parametrize("net", NETS, ids=str)
 
 @pytest.fixture
 def train_twins(planned, compiled):
-    """Return a function that trains a network as a plan and layer by layer; see what each left behind."""
+    """Return a function that trains a network as a plan and layer by layer, and compares the state after both."""
 
     def run(net, n=50, *, change=lambda model: None, optimizer="Adam", dtype="float64", **arguments):
         left = []
@@ -253,7 +253,7 @@ def test_another_number_of_slopes_counts_from_then_on(named, compiled, epochs):
         for n_inputs in (1, 33, 1):
             model.layers[1].n_inputs = n_inputs
             model.layers[1].set_parameters(np.full((1, n_inputs), 0.1))
-            for _ in range(3):  # the same call again, which is made ready for more of them
+            for _ in range(3):  # the same call again, which prepares the fast path
                 found = train(model, X, y, epochs=epochs)
             left.append((found, model.predict(X)))
     half = len(left) // 2

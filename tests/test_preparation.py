@@ -1,4 +1,4 @@
-"""What columns become: scaling, indicators of gaps, pooled and coded categories; what is learnt of any data."""
+"""The preparation of columns: scaling, indicators of gaps, pooled and coded categories; and learning from any data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMN = strategies.lists(USABLE, min_size=1, max_size=30)
 
 
 def learnt(x, y=None, **keywords):
-    """Return a table that was learnt of a column and a target, and its inputs for that column."""
+    """Return a table that was learnt from a column and a target, and its inputs for that column."""
     y = [0.5 * row for row in range(len(x))] if y is None else y
     table = nnx.Table.learn({"x": x, "y": y}, "y", task="regression", **keywords)
     return table, table.read_inputs({"x": x})
@@ -95,7 +95,7 @@ def test_scaling_is_finite_and_monotone_for_all_numbers(known, later, how):
     table = nnx.Table([column, Number("y")], "y")
     found = table.read_inputs({"x": values})[:, 0]
     assert np.isfinite(found).all()
-    assert (np.diff(found) >= -1e-6).all()  # the line is straight but for rounding
+    assert (np.diff(found) >= -1e-6).all()  # the line is straight, up to rounding
 
 
 @settings(max_examples=100, deadline=None)
@@ -210,7 +210,7 @@ def test_columns_of_no_use_are_left_out_if_that_is_wanted():
         "empty": [None] * n,
         "same": [7] * n,
         "day": ["2020-01-01"] * n,
-        "one": ["a", *["b"] * (n - 1)],  # the first row is none for training
+        "one": ["a", *["b"] * (n - 1)],  # the first row is not for training
         "gap": ["a", "b", *[None] * (n - 2)],
         "odd": [*["new", "old"], *range(n - 2)],
         "few": [3 if i % 4 else "three" for i in range(n)],
@@ -258,12 +258,12 @@ def test_problems_of_the_target_are_errors_even_if_columns_may_be_left_out():
             nnx.Table.learn({"x": range(len(y)), "y": y}, "y", lenient=True)
 
 
-# Learning of any data
+# Learning from any data
 
 
 @pytest.fixture
 def flats(rng):
-    """Return a table with something of everything."""
+    """Return a table with columns of all kinds."""
     n = 80
     return {
         "area": [float(each) if i % 9 else None for i, each in enumerate(rng.lognormal(4, 1, n))],
@@ -507,7 +507,7 @@ CELLS = {
 
 @strategies.composite
 def odd_tables(draw):
-    """Draw a table of a few columns, each mostly of one kind of cells."""
+    """Draw a table of a few columns, each with mostly one kind of cell."""
     n_rows = draw(strategies.integers(1, 25))
     table = {}
     for name in ("x", "z", "y"):
@@ -533,7 +533,7 @@ CHOICES = strategies.fixed_dictionaries(
 
 
 def refusal(function, *arguments, **keywords):
-    """Return what a function returns, and the sentence of its refusal."""
+    """Return a function's result, and the message of its refusal."""
     try:
         return function(*arguments, **keywords), ""
     except (nnx.DataFileError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What `Model.train` prints: long runs thin out, small losses keep digits that say something; the progress bar."""
+"""The output of `Model.train`: long runs print fewer lines, small losses keep useful digits. Also the progress bar."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.one_backend
 
 
 class Eager(nnx.Model):
-    """Trains layer by layer, as every model with something of one's own."""
+    """Trains layer by layer, like every model with a custom part."""
 
     def forward(self, X, training):
         return super().forward(X, training)

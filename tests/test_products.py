@@ -1,4 +1,4 @@
-"""Numbers of the kernels: matrix products and what is promised of their bits, each compiled kernel beside NumPy's."""
+"""The kernels' numbers: matrix products and the promises about their bits, and each compiled kernel beside NumPy's."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_compiled_kernels_compute_what_numpy_does(compiled, dtype, rng, name, in
         else:
             assert returned == expected
         least = 1.0 if name.startswith("dense") else 0.0
-        if name.startswith("layer_norm"):  # a row of nearly equal numbers, a difference of which is divided by another
+        if name.startswith("layer_norm"):  # a row of nearly equal numbers: one difference of them is divided by another
             least = 100.0
         for our, their in zip(ours, theirs, strict=True):
             assert_close(our, their, dtype, least=least)

@@ -1,5 +1,5 @@
-"""Programs: what they print, when there is none and who is said to prevent it; and that nothing that a user puts in the
-place of what is built in is passed over, nor anything that is exchanged after a plan was made.
+"""Programs: what they print, when a model has none, and which object prevents it. Also that nnx calls every user's
+replacement of a built-in part, even if it comes after the plan was made.
 """
 
 from __future__ import annotations
@@ -121,11 +121,11 @@ def test_a_program_holds_no_arrays():
             seen += [*thing.keys(), *thing.values()]
 
 
-# Who prevents a plan
+# Objects that prevent a plan
 
 
 def own(kind: type, **methods: Any) -> Any:
-    """Return an instance of an empty subclass of a built-in class, made as the others here are."""
+    """Return an instance of an empty subclass of a built-in class, made like the others here."""
     subclass = type(f"Own_{kind.__name__}", (kind,), methods)
     arguments = {
         nnx.Layer_Dense: {"n_inputs": 64, "n_neurons": 64, "dtype": "float64"},
@@ -166,7 +166,7 @@ class Layer_Bare:
 
 
 def replace(where: Any, name: str) -> Any:
-    """Give an object an attribute that stands before its class's method, and does the same."""
+    """Give an object an attribute that hides its class's method, and does the same."""
     setattr(where, name, getattr(where, name))
 
 
@@ -314,7 +314,7 @@ def test_explaining_changes_nothing(compiled):
     assert bits(train(models[0], X, y)) == bits(train(models[1], X, y))
 
 
-# What somebody puts in the place of what is built in is called
+# Replacements of built-in parts are called
 
 LAYER_METHODS = [
     *((kind, name, MIXED) for kind in (nnx.Layer_Dense, nnx.Layer_Dropout) for name in ("forward", "backward")),
@@ -338,7 +338,7 @@ LOSS_METHODS = [
         (nnx.Loss_MeanAbsoluteError, ABSOLUTE),
     )
     for name in ("forward", "backward", "calculate", "calculate_accumulated", "new_pass", "regularization_loss")
-    if name != "backward" or net in (SQUARED, ABSOLUTE)  # with the others the combined gradient is used
+    if name != "backward" or net in (SQUARED, ABSOLUTE)  # the others use the combined gradient
 ]
 ACCURACY_METHODS = [
     (kind, name, net)
@@ -420,7 +420,7 @@ def test_a_method_of_ones_own_is_called_as_often_as_on_the_book_path(
 
 
 def test_a_method_that_a_class_is_given_later_is_called(compiled, monkeypatch):
-    """A dense layer has no ``predictions``; at the end of a model, one that it is given would be asked."""
+    """A dense layer has no ``predictions``. If a user adds it to the last layer, it is called."""
     net = Net("3-6,relu,6-1", "squared", "near")
     X, y = data_for(net, 20)
     models = [build(net, kind=kind) for kind in (nnx.Model, Book)]
@@ -468,7 +468,7 @@ def test_methods_of_other_objects_prevent_no_plan(compiled, planned):
     assert planned == [True]
 
 
-# What is exchanged between two trainings is what the next one uses
+# Objects exchanged between two trainings: the next one uses the new ones
 
 
 def sigmoid_for_relu(model):
@@ -561,7 +561,7 @@ def test_what_is_exchanged_is_used_by_the_next_training_evaluation_and_predictio
 
 
 def test_a_loss_that_is_assigned_to_a_finalized_model_trains_as_on_the_book_path(compiled):
-    """Without `set`, nobody makes the combined gradient."""
+    """Without `set`, there is no combined gradient."""
     X, y = data_for(CLASSIFIER, 50)
     found = []
     for kind in (nnx.Model, Book):

@@ -1,4 +1,4 @@
-"""Several processes that train one model by MPI come to what one process comes to, and end together where one fails."""
+"""Several processes that train one model by MPI get the result of one process, and end together if one fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nnx.engine.ranks import QUIET, Ranks
 from nnx.many import KEYWORDS
 
 HERE = Path(__file__).parent
-#: Any user, any number of cores, and no rank that keeps others from a core while it waits.
+#: For any user and any number of cores; a waiting rank does not block a core.
 SETTINGS = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -135,7 +135,7 @@ def test_a_rank_that_dies_ends_all(mpiexec, case):
 
 
 class Twin:
-    """Two ranks of which the other has the same rows as this one, for plans in this process."""
+    """Two ranks for plans in this process. The other rank has the same rows as this one."""
 
     rank, size = 0, 2
     agree_on_callbacks = None
@@ -165,7 +165,7 @@ def twin_model(clip_norm=None):
 
 
 def train_by_twins(model, twin, **settings):
-    """Train on batches whose second half is like the first; without a twin, all in one process."""
+    """Train on batches whose second half equals the first. Without a twin, all rows are in one process."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(3, 1, 16, 12)).repeat(2, 1).reshape(96, 12)
     y = rng.permutation(48).reshape(3, 1, 16).repeat(2, 1).ravel() % 5

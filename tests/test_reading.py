@@ -1,4 +1,4 @@
-"""Reading CSV files: whoever splits the rows, the table is that of Python's own csv module."""
+"""Reading CSV files: with every reader, the table is that of Python's csv module."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ READERS = {"plain": False, "pyarrow": True}
 
 @pytest.fixture(params=READERS)
 def reader(request, monkeypatch):
-    """Read everything by one reader, in blocks and columns so small that every way through them is taken."""
+    """Read everything with one reader, in blocks and columns so small that every code path runs."""
     if READERS[request.param]:
         pytest.importorskip("pyarrow")
     limit(monkeypatch, READERS[request.param])
 
 
 def limit(monkeypatch, fast: bool, block: int = 64, few: int = 3, many: int = 6) -> None:
-    """Read small files as large ones are read."""
+    """Read small files like large ones."""
     monkeypatch.setattr(csv_files, "LEAST_FAST", 0 if fast else math.inf)
     monkeypatch.setattr(csv_files, "BLOCK", block)
     monkeypatch.setattr(csv_files, "BATCH", 12)
@@ -43,7 +43,7 @@ def limit(monkeypatch, fast: bool, block: int = 64, few: int = 3, many: int = 6)
 
 
 def rows_of(text: str, delimiter: str) -> tuple[list[list[str]], list[int]]:
-    """Return the rows of a text and their lines as `csv` gives them, without those that are blank."""
+    """Return the rows of a text and their lines as `csv` returns them, without blank ones."""
     rows, lines = [], []
     skip = text.startswith("sep=")
     text = text.split("\n", 1)[1] if skip else text
@@ -57,7 +57,7 @@ def rows_of(text: str, delimiter: str) -> tuple[list[list[str]], list[int]]:
 
 
 def check(text: str, header: bool | None = None) -> None:
-    """Check a sheet against `csv`, cell by cell, and all that is told of its columns."""
+    """Check a sheet against `csv`, cell by cell, with all facts about its columns."""
     content = text.encode()
     layout = csv_files.layout_of(Source("x", io.BytesIO(content)), header)
     try:
@@ -182,7 +182,7 @@ def test_tables_are_those_of_the_csv_module(fast, text, header, block):
 
 
 def column_with(cell: str, n_rows: int = 40) -> str:
-    """Return a table with a cell late in a column of numbers, and in one of texts."""
+    """Return a table with an odd cell late in a column of numbers, and in one of texts."""
     rows = [f"{row / 8},{row % 3},t{row},{row}" for row in range(n_rows)]
     rows[n_rows - 9] = f"{cell},1,{cell},2"
     return "\n".join(["x,few,text,y", *rows, ""])

@@ -1,4 +1,4 @@
-"""The README's tables: their figures are those of the pages that they were taken from, column by column."""
+"""The README's tables: their figures equal those of the pages that they come from, column by column."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.one_backend
 
 ROOT = Path(__file__).parents[1]
-#: What the README calls a column or a row in fewer words than the page.
+#: Shorter names of columns and rows in the README than on the page.
 SHORT = {"NumPy": "NumPy reference", "seconds to learn California, one core": "seconds to learn California"}
 
 

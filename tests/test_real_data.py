@@ -1,7 +1,7 @@
-"""What users get on real data: the figures that the documents promise.
+"""Results on real data: the figures that the documents promise.
 
-The files are looked for below ``NNX_DATA_HOME``, in fashion-mnist, adult and california. Where they are not,
-these tests are skipped, or fail with ``--require-data``; small files that the other tests make go the same ways.
+The files are looked for below ``NNX_DATA_HOME``, in fashion-mnist, adult and california. Without them, these tests are
+skipped, or fail with ``--require-data``. The other tests make small files that take the same code paths.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def figure(out: str, part: str, name: str) -> float:
 def test_fashion_mnists_files_are_the_official_ones_and_hold_what_they_should(fashion):
     for path, md5 in zip(fashion, fashion_mnist.FASHION_MNIST_FILES.values(), strict=True):
         assert hashlib.md5(Path(path).read_bytes()).hexdigest() == md5
-    X, y, X_test, y_test = nnx.load_fashion_mnist(download=True)  # which finds nothing to fetch
+    X, y, X_test, y_test = nnx.load_fashion_mnist(download=True)  # there is nothing to fetch
     assert (X.shape, X_test.shape) == ((60000, 28, 28), (10000, 28, 28))
     assert np.bincount(y).tolist() == [6000] * 10
     assert np.bincount(y_test).tolist() == [1000] * 10

@@ -30,7 +30,7 @@ COLUMNS = {"price": [1200, 1234.5], "town": ["Graz", "Linz"], "rooms": [2, 1], "
 
 
 class Frame:
-    """What data frames have in common."""
+    """The common part of data frames."""
 
     def __init__(self, columns):
         self._columns = columns

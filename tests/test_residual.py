@@ -1,4 +1,4 @@
-"""Layer_Residual, and what a model does with layers that hold layers."""
+"""Layer_Residual, and models with layers that hold layers."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_its_layers_cannot_be_assigned():
 
 
 class Wide:
-    """A layer of one's own, which does not tell that it gives more columns."""
+    """A custom layer that returns more columns and does not tell it."""
 
     def forward(self, inputs, training=True):
         self.output = np.concatenate([inputs, inputs], axis=1)

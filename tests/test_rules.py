@@ -1,6 +1,6 @@
 """Every built-in optimizer: its formula written out in float64, both ways of running, threads, files, bad arguments.
 
-The tests walk the vocabulary: an optimizer that is added is tested by them, and fails until its formula is here.
+The tests go through the vocabulary: they also test a new optimizer, which fails until its formula is here.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ KINDS: list[Any] = list(BUILT_IN["optimizer"])
 STEPS = 50
 
 
-# The formulas: `values` and `gradients` of one step after the other, counted from 1; what is kept is in `kept`, zeros
-# at first, by the name of the state.
+# The formulas: `values` and `gradients` of one step after the other, counted from 1. `kept` holds the states by name,
+# initially zeros.
 
 
 def sgd(o, values, g, kept, step, rate, is_bias):
@@ -83,7 +83,7 @@ def lion(o, values, g, kept, step, rate, is_bias):
     return values * (1 - rate * (0 if is_bias else o.weight_decay)) - rate * direction
 
 
-#: For each class its formula, and the arguments with which it is tried.
+#: For each class, its formula and the arguments for its tests.
 DEFINITIONS: dict[type, tuple[Any, list[dict[str, Any]]]] = {
     nnx.Optimizer_SGD: (sgd, [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}]),
     nnx.Optimizer_Adagrad: (adagrad, [{}, {"epsilon": 0.1}]),
@@ -110,7 +110,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def states_of(optimizer):
-    """Return the names of what an optimizer keeps of each parameter."""
+    """Return the names of an optimizer's states of each parameter."""
     return [name.removeprefix("weight_") for name in optimizer._rule("test").states[0]]
 
 

@@ -1,4 +1,4 @@
-"""Weights of samples and of classes: for every loss of the vocabulary, on both ways of running; what is refused."""
+"""Weights of samples and of classes: for every loss of the vocabulary, in both ways of running; and what is refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def without_counts(left):
     return bits({name: value for name, value in left.items() if "accumulated_count" not in name})
 
 
-# What is computed
+# Values
 
 
 @each_setting
@@ -311,7 +311,7 @@ def test_balanced_counts_training_rows_only_and_leaves_validation_as_it_is():
     assert bits(left_behind(model)) == bits(left_behind(twin))
 
 
-# Classes of one's own
+# Custom classes
 
 
 class Loss_Squared(nnx.Loss):

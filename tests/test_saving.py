@@ -32,7 +32,7 @@ def data():
 
 
 def trained_elsewhere(model, use):
-    """Call ``use`` in this thread while another one trains the model, step by step in Python; return its error."""
+    """Call ``use`` in this thread while another one trains the model, step by step in Python. Return its error."""
     begun, over = threading.Event(), threading.Event()
 
     class Accuracy_Waiting(nnx.Accuracy_Categorical):
@@ -72,7 +72,7 @@ def test_a_model_that_another_thread_trains_is_not_saved(tmp_path, method):
 
 
 def test_files_that_are_written_while_plans_train_are_right(tmp_path, compiled):
-    """Compiled steps go on while this thread writes."""
+    """Compiled steps continue while this thread writes."""
     model = classifier()
     X, y = nnx.spiral_data(samples=100, classes=3)
     begun, over = threading.Event(), threading.Event()
@@ -116,7 +116,7 @@ def test_the_thread_that_trains_a_model_may_save_it(tmp_path):
 
 @pytest.mark.parametrize("method", ["save", "save_parameters"])
 def test_arrays_that_change_while_they_are_written_leave_the_old_file(tmp_path, monkeypatch, method):
-    """As by a thread that trains the layers by hand, of which the model knows nothing."""
+    """As by a thread that trains the layers by hand, unknown to the model."""
     model = classifier()
     getattr(model, method)(tmp_path / "file")
     old = (tmp_path / "file").read_bytes()
@@ -139,7 +139,7 @@ def test_arrays_that_change_while_they_are_written_leave_the_old_file(tmp_path, 
 @pytest.mark.few
 @pytest.mark.parametrize("extra", [0, 8, 90, 130, 190])
 def test_memory_that_ends_while_a_file_is_written_is_an_error_or_enough(tmp_path, extra):
-    """The address space may grow by so many megabytes: of a network of 100 MB, a file and a checkpoint are written."""
+    """The address space may grow by this much while a network of 100 MB writes a file and a checkpoint."""
     pytest.importorskip("resource")
     script = (
         "import resource, sys, numpy as np, nnx\n"

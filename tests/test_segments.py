@@ -1,4 +1,4 @@
-"""Segments: models with parts of the user's own train as on the book path, the built-in layers around them compiled."""
+"""Segments: models with custom parts train as on the book path, with the built-in layers around them compiled."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nnx import _kernels
 from nnx._base.widths import width_after
 from nnx.layers import walk
 
-#: Networks of which built-in layers run as segments: members have none.
+#: Networks whose built-in layers run as segments. Members have none.
 CUT = [net for net in NETS if net not in ENSEMBLES]
 
-#: How far apart the two ways may be, after one step and after fifty, in parts of an array's largest number.
+#: The tolerance after one step and after fifty, as a fraction of an array's largest number.
 AFTER_ONE = {"float32": 2e-4, "float64": 1e-10}
 AFTER_FIFTY = {"float32": 5e-3, "float64": 1e-8}
 
@@ -102,7 +102,7 @@ class Own_Optimizer:
 
 
 def build(net, optimizer="Adam", kind=nnx.Model, dtype="float64", at=(), loss=None, accuracy=None, **dense):
-    """Return a model of `plans.build`, with layers of one's own before some of its layers."""
+    """Return a model of `plans.build`, with custom layers before some of its layers."""
     plain = plans.build(net, dtype=dtype, **dense)
     model, width = kind(), net.widths[0]
     for number, layer in enumerate([*plain.layers, None]):
@@ -123,7 +123,7 @@ def n_layers(net):
 
 @pytest.fixture
 def train_twins(segmented, backend):
-    """Return a function that trains a model in segments and on the book path; see what each left behind."""
+    """Return a function that trains a model in segments and on the book path, and compares the state after both."""
 
     def run(net, data, setup=None, **arguments):
         options = {
@@ -132,7 +132,7 @@ def train_twins(segmented, backend):
         options |= {name: arguments.pop(name) for name in list(arguments) if name in ("accuracy", *PENALTIES)}
         X, y = data
         if net.loss != "categorical":
-            data = X, y.astype(options.get("dtype", "float64"))  # own losses hand that on
+            data = X, y.astype(options.get("dtype", "float64"))  # custom losses pass that on
         twins = [build(net, kind=kind, **options) for kind in (nnx.Model, Book)]
         if setup:
             for model in twins:
@@ -269,7 +269,7 @@ def test_matrix_units_train_in_segments_too(train_twins, backend, net):
     assert_alike(found, expected, 2e-2)
 
 
-# To the bit
+# Bit for bit
 
 
 @compiled_only
@@ -309,7 +309,7 @@ def test_a_resumed_training_has_the_bits_of_one_without_a_stop(tmp_path, stop):
     assert parameters_of(other) == parameters_of(whole)
 
 
-# What own parts see
+# What custom parts see
 
 
 def test_own_parts_see_the_attributes_at_the_ends_of_segments(segmented, backend):
@@ -395,7 +395,7 @@ def test_own_layers_may_give_any_dtype_and_layout(segmented):
     assert_alike(*left, 1e-4)
 
 
-# Own code that changes things
+# Custom code that changes things
 
 
 @compiled_only
@@ -530,7 +530,7 @@ def test_inputs_that_layers_hand_on_are_looked_at_again_too(first):
             self.dinputs = dvalues
 
     class Loss_Moving(Own_Loss):
-        """Lets the inputs of the segment have other memory, with other numbers."""
+        """Gives the inputs of the segment other memory, with other numbers."""
 
         def forward(self, y_pred, y_true):
             if self.moves:

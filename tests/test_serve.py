@@ -1,4 +1,4 @@
-"""`nnx serve`: real services in processes of their own, asked by a real client."""
+"""`nnx serve`: real services in separate processes, with a real client."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def patient(code: str, *arguments) -> services.Service:
     return found
 
 
-# What is asked and answered
+# Requests and answers
 
 
 def rows_of(n, rng):
@@ -431,7 +431,7 @@ def test_slow_and_endless_requests_are_ended(files):
         connection.close()
     long_head, endless = found.connect(), found.connect()
     send_all_that_is_taken(long_head, head[:-2] + b"X: " + b"y" * 200_000)
-    assert services.answer(long_head)[0] in (431, 0)  # 0: the answer was lost with what nobody read
+    assert services.answer(long_head)[0] in (431, 0)  # 0: the answer was lost with the unread rest
     send_all_that_is_taken(endless, head.replace(b"Content-Length: 0", b"Content-Length: 99999999") + b" " * 30_000_000)
     assert services.answer(endless)[0] in (413, 0)
     with httpx.Client(base_url=f"http://127.0.0.1:{found.port}") as client:
@@ -468,7 +468,7 @@ def test_large_bodies_in_memory_are_limited(files):
 
     asyncio.run(several())
     assert set(statuses) == {400, 503, 200}
-    assert statuses[-1] == 200  # what was held has been given back
+    assert statuses[-1] == 200  # the held requests were released
 
 
 # The end
@@ -505,7 +505,7 @@ def test_a_signal_ends_it_when_what_was_begun_is_answered(files, sent):
     begun.close()
 
 
-# What it says of itself
+# Facts about the service
 
 
 def test_metrics_count_what_was_asked(files):

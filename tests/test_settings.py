@@ -1,4 +1,5 @@
-"""Settings that are assigned between calls, or that NumPy made: they count, are shown and saved, or are refused."""
+"""Settings that users assign between calls, or that are NumPy's numbers: they take effect and are saved, or are
+refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the estimators have beyond scikit-learn's: parts of nnx, held-out rows, ensembles, threads."""
+"""Features of the estimators beyond scikit-learn's: parts of nnx, held-out rows, ensembles, threads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def regressor(**parameters):
 
 
 def kinds(estimator):
-    """Return what layers a fitted network has."""
+    """Return the layers of a fitted network."""
     return [type(layer).__name__ for layer in estimator.model_.layers]
 
 
@@ -192,7 +192,7 @@ def test_the_best_epoch_is_put_back():
     kept = classifier(restore_best=True, learning_rate_init=0.1).fit(X[:80], y[:80], **held_out)
     assert kept.score(X[80:], y[80:]) == kept.best_validation_score_ == max(kept.validation_scores_)
     plain = classifier(learning_rate_init=0.1).fit(X[:80], y[:80], **held_out)
-    assert plain.loss_curve_ == kept.loss_curve_  # what is kept does not decide when to stop
+    assert plain.loss_curve_ == kept.loss_curve_  # the kept parameters do not decide when to stop
     assert plain.best_validation_score_ == kept.best_validation_score_
     assert plain.best_loss_ == kept.best_loss_ == min(plain.loss_curve_)
     stopped = classifier(early_stopping=True, restore_best=False, learning_rate_init=0.1).fit(
@@ -349,7 +349,7 @@ def test_probabilities_of_labels_are_never_certain():
     assert np.isfinite(fitted.predict_log_proba(X * 1e6)).all()
 
 
-# As in scikit-learn, where a parameter changes between two calls
+# A parameter that changes between two calls, as in scikit-learn
 
 
 @pytest.mark.parametrize("way", ["partial_fit", "warm_start"])
@@ -361,7 +361,7 @@ def test_a_penalty_that_is_changed_counts_from_then_on(way):
         estimator.fit(X, y).set_params(alpha=50.0)
         (estimator.partial_fit if way == "partial_fit" else estimator.fit)(X, y)
         losses.append(estimator.loss_curve_)
-    np.testing.assert_allclose(*losses, rtol=1e-6)  # nnfs.init() lets scikit-learn's penalty be summed in float32
+    np.testing.assert_allclose(*losses, rtol=1e-6)  # with nnfs.init(), scikit-learn sums its penalty in float32
     assert losses[0][-1] > 2 * losses[0][0]
 
 

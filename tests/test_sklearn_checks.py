@@ -1,4 +1,4 @@
-"""scikit-learn's own checks of estimators: none of them is expected to fail."""
+"""scikit-learn's own checks of estimators. None may fail."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from nnx.sklearn import MLPClassifier, MLPRegressor
 SOLVERS = ("adam", "sgd", "lbfgs")
 ESTIMATORS = [kind(solver=solver) for kind in (MLPClassifier, MLPRegressor) for solver in SOLVERS]
 
-#: What scikit-learn checks of its own estimators only, or only since 1.6.
+#: Checks that scikit-learn makes only of its own estimators, or only since 1.6.
 UNLISTED = ("check_param_validation", "check_n_features_in_after_fitting", "check_dataframe_column_names_consistency")
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # checks train for a few epochs, and warn of what they leave out
+pytestmark = pytest.mark.filterwarnings("ignore")  # checks train for a few epochs, and warn of omissions
 
 
 def checks_of(estimators):
-    """Return all pairs of estimator and check that scikit-learn thinks of, and the function that names them."""
+    """Return all of scikit-learn's pairs of estimator and check, and the function that names them."""
     mark = parametrize_with_checks(estimators).mark
     return list(mark.args[1]), mark.kwargs["ids"]
 
@@ -40,7 +40,7 @@ def on(backends, cases):
     return pairs + [(other, *case) for other in others for case in cases if case[0].solver == "adam"]
 
 
-#: What this machine or NNX_BACKEND chooses, and the definition: other variants would show nothing more.
+#: The backend that this machine or NNX_BACKEND chooses, and the definition. Other variants would show nothing new.
 BACKENDS = [_kernels.name] if os.environ.get("NNX_BACKEND") else list(dict.fromkeys([_kernels.name, "numpy"]))
 
 

@@ -1,4 +1,4 @@
-"""The estimators among scikit-learn's other parts: pipelines, searches, metadata, data frames, scores."""
+"""The estimators with scikit-learn's other parts: pipelines, searches, metadata, data frames, scores."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_scores_of_folds(iris):
 
 
 def same_search(X, y, backend_of_joblib):
-    """Check that a search by two workers of joblib finds what one finds."""
+    """Check that a search by two workers of joblib finds the same as one worker."""
     grid = {"alpha": [1e-4, 30.0], "hidden_layer_sizes": [(4,), (8,)]}
     estimator = classifier(max_iter=20)
     alone = GridSearchCV(estimator, grid, cv=3, n_jobs=1).fit(X, y)
@@ -241,7 +241,7 @@ def test_calibration_importance_and_dependence(iris):
     calibrated = CalibratedClassifierCV(estimator, cv=3).fit(X, y)
     assert calibrated.score(X, y) > 0.9
     importance = permutation_importance(estimator, X, y, n_repeats=5, random_state=0).importances_mean
-    assert importance[2:].min() > importance[:2].max()  # an iris is told by its petals
+    assert importance[2:].min() > importance[:2].max()  # the petals tell the species of an iris
     assert partial_dependence(estimator, X, [2], grid_resolution=5)["average"].shape == (3, 5)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong is said as scikit-learn says it, and leaves a fitted estimator as it was."""
+"""Errors are those of scikit-learn, and leave a fitted estimator unchanged."""
 
 from __future__ import annotations
 

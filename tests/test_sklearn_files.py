@@ -1,4 +1,4 @@
-"""Estimators in files: what comes back, what goes on as before, and what is refused."""
+"""Estimators in files: what comes back, what continues as before, and what is refused."""
 
 from __future__ import annotations
 
@@ -66,26 +66,26 @@ def fitted(name):
 
 
 def outputs(estimator):
-    """Return the bytes of what an estimator predicts."""
+    """Return the bytes of an estimator's predictions."""
     how = estimator.predict_proba if hasattr(estimator, "predict_proba") else estimator.predict
     return how(X).tobytes() + np.asarray(estimator.predict(X)).tobytes()
 
 
 def attributes(estimator):
-    """Return what was learnt, but for networks, of which outputs tell, and what no file keeps."""
+    """Return what was learnt, except networks, which outputs test, and state that no file keeps."""
     aside = {"model_", "estimators_", "history_", "_end", *estimator.get_params(deep=False)}
     return {name: value for name, value in vars(estimator).items() if name not in aside}
 
 
 def settings(estimator):
-    """Return the parameters, objects as they show themselves; of a dtype a file keeps the name."""
+    """Return the parameters, with objects as their representations. A file keeps the name of a dtype."""
     shown = estimator.get_params(deep=False)
     shown["dtype"] = getattr(shown["dtype"], "__name__", shown["dtype"])
     return {name: str(value).partition(" at 0x")[0] for name, value in shown.items()}
 
 
 def go_on(estimator, X, y):
-    """Train some more; with early stopping, for which there are no single epochs, by another `fit`."""
+    """Train some more. With early stopping, which has no single epochs, call `fit` again."""
     if estimator.early_stopping:
         return estimator.set_params(warm_start=True).fit(X, y)
     return estimator.partial_fit(X, y)
@@ -171,7 +171,7 @@ def test_parameters_come_back_and_callbacks_do_not(path):
         "dtype": np.dtype("float32"),
         "callbacks": [print],
     }
-    MLPClassifier(**given).save(path)  # which is not fitted
+    MLPClassifier(**given).save(path)  # it is not fitted
     twin = load(path)
     assert not [name for name in vars(twin) if name.endswith("_")]
     assert twin.get_params() == {
@@ -361,7 +361,7 @@ def parts(content):
 
 
 def written(description, header, payload):
-    """Return the file of these parts, with the checksum that is right."""
+    """Return the file of these parts, with the correct checksum."""
     description.pop("crc32", None)
     arrays = {}
     for name, entry in header.items():
@@ -484,7 +484,7 @@ def test_tampered_arrays_are_refused(path, original):
 
 
 def _less(header):
-    """Return a header whose last momentums are called otherwise, so that the name is free."""
+    """Return a header in which the last momentums have another name, so that their name is free."""
     return {name.replace("members.1.layers.0.weight_cache", "x.weights"): entry for name, entry in header.items()}
 
 
@@ -508,7 +508,7 @@ def mutants():
 
 @pytest.mark.long("reads hundreds of files")
 def test_mutants_are_refused_or_right(path, original, mutants):
-    """With a right checksum, what is accepted must predict, and come back from another file."""
+    """An accepted file with a correct checksum must predict, and survive saving and loading."""
 
     class Original:
         header, payload = mutants.parts(original)

@@ -51,7 +51,7 @@ def pair(name: str, **parameters):
 
 
 def assert_equal(our, their):
-    """Compare everything that training leaves behind."""
+    """Compare all state after training."""
     for name in ("coefs_", "intercepts_"):
         for layer, (found, expected) in enumerate(zip(getattr(our, name), getattr(their, name), strict=True)):
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9, err_msg=f"{name}, layer {layer}")
@@ -139,7 +139,7 @@ def test_training_with_weights_is_scikit_learns(case):
     name, parameters = WEIGHTED[case]
     X, y = data(name)
     weights = np.random.RandomState(5).randint(0, 4, N) * 0.5
-    our, their = pair(name, **parameters, batch_size=30)  # no batch weighs nothing: scikit-learn divides by the sum
+    our, their = pair(name, **parameters, batch_size=30)  # no batch has weight 0: scikit-learn divides by the sum
     our.fit(X, y, sample_weight=weights)
     their.fit(X, y, sample_weight=weights)
     if case == "lbfgs":
@@ -175,7 +175,8 @@ def test_lbfgs_takes_scikit_learns_steps(name, alpha):
 @pytest.mark.few
 @pytest.mark.parametrize("name", ["labels", "outputs"])
 def test_lbfgs_ends_near_scikit_learns_loss(name):
-    """Of several outputs, scikit-learn's loss is a mean and its gradient a sum's: its line search ends elsewhere."""
+    """With several outputs, scikit-learn's gradient is that of a sum, not of its loss. Its line search ends
+    elsewhere."""
     X, y = data(name)
     our, their = pair(name, solver="lbfgs", max_iter=200, alpha=1.0, activation="tanh")
     our.fit(X, y)

@@ -37,14 +37,14 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def short_trainings(monkeypatch):
-    """Have the recipe train for fewer steps: most tests are about what is around it."""
+    """Let the recipe train for fewer steps: most tests are about other things."""
     monkeypatch.setattr(recipe, "NUMBER_STEPS", 1000)
     monkeypatch.setattr(recipe, "CLASS_STEPS", 500)
 
 
 KINDS = (TabularClassifier, TabularRegressor)
 ESTIMATORS = [kind("fast") for kind in KINDS]
-#: What scikit-learn checks of its own estimators only, or only since 1.6.
+#: Checks that scikit-learn makes only of its own estimators, or only since 1.6.
 UNLISTED = ("check_param_validation", "check_n_features_in_after_fitting", "check_dataframe_column_names_consistency")
 
 

@@ -1,4 +1,4 @@
-"""Layer_Spline: a dense layer behind the written encoding of its columns, in every way that a layer is used."""
+"""Layer_Spline against a dense layer after the explicit encoding of its columns, in every use of a layer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def samples(n=70, dtype="float64", seed=1):
 
 
 def written(values, degree):
-    """Return the encoding behind the numbers, as the definition has it."""
+    """Return the numbers with the encoding after them, by the definition."""
     pieces = [values]
     for column, edges in zip(COLUMNS, EDGES, strict=True):
         x = values[:, column, None]

@@ -43,7 +43,7 @@ def description_of(path) -> dict:
 
 
 def rewrite(path, change_description=None, change_tensors=None) -> None:
-    """Change a file as somebody who means harm might, checksum and all."""
+    """Change a file as an attacker might, with a correct checksum."""
     description, tensors = description_of(path), load_file(path)
     if change_description is not None:
         change_description(description)
@@ -245,7 +245,7 @@ def test_parameters_of_another_network_change_nothing(tmp_path):
         nnx.Model.load(tmp_path / "p")
 
 
-# Files of before
+# Older files
 
 BEFORE = Path(__file__).parent / "data"
 
@@ -321,7 +321,7 @@ def test_places_that_cannot_be_written_to_are_named(tmp_path):
         nnx.Model.load(tmp_path / "missing")
 
 
-# Classes of one's own
+# Custom classes
 
 
 class Layer_Half:
@@ -633,7 +633,7 @@ def test_a_tampered_table_is_refused(with_table, case):
 
 
 def test_a_table_of_more_than_can_be_read_is_refused_at_once(with_table):
-    """Each of these fills its file honestly."""
+    """Each of these files holds all the data that it claims."""
     for changes in (
         {"table.order": np.zeros(200_000, np.uint8)},
         {"table.text.name.lengths": np.zeros(200_000, np.int64)},

@@ -1,4 +1,4 @@
-"""Training from blocks: the same steps as in memory, whatever the blocks come from, and no thread that stays behind."""
+"""Training from blocks: the same steps as in memory, from any source, and no thread remains."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def no_thread_stays():
 
 
 class Relu(nnx.Activation_ReLU):
-    """A layer of one's own, so that there is no plan."""
+    """A custom layer, so that there is no plan."""
 
     def forward(self, inputs, training):
         super().forward(inputs, training)
@@ -71,7 +71,7 @@ def pairs(X, y, rows=37):
 
 
 def sources(X, y):
-    """Return the same rows, as they may come."""
+    """Return the same rows in each form of source."""
     return {
         "slices": nnx.Blocks(X, y, block_rows=30, window_rows=50),
         "one window": nnx.Blocks(X, y),
@@ -149,7 +149,7 @@ def test_the_deviation_of_many_targets_is_that_of_all(data, monkeypatch):
 
 
 def rows_of(model_kind="plan", **keywords):
-    """Return which rows each epoch has trained on, in their order: as the columns of X tell."""
+    """Return the rows of each epoch in their order, from the columns of X."""
     seen = []
 
     class Watching(nnx.Activation_ReLU):
@@ -300,7 +300,7 @@ def test_what_is_wrong_in_a_block_ends_the_training_after_the_steps_before(data)
 
 
 class Flat(nnx.Activation_Linear):
-    """A first layer of one's own, which takes samples of any shape as they are."""
+    """A custom first layer, which takes samples of any shape unchanged."""
 
     def forward(self, inputs, training):
         super().forward(inputs.reshape(len(inputs), -1).astype(np.float32), training)
@@ -434,7 +434,7 @@ def test_maps_of_files_are_read_in_blocks_once_they_are_large(data, tmp_path, mo
 
 
 class Chunked:
-    """An array as libraries give them that keep it elsewhere."""
+    """An array like those of libraries that keep data elsewhere."""
 
     def __init__(self, array, chunks=(32, 2)):
         self._array, self.chunks = array, chunks

@@ -1,4 +1,4 @@
-"""Files of tables in any encoding and format, and what is said of those that are none."""
+"""Files of tables in any encoding and format, and the errors for files that are not tables."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_what_is_no_encoding_is_refused(encoding):
         nnx.load_csv(io.BytesIO(b"x,y\n1,2\n"), "y", encoding=3)
 
 
-# Files that are none, or not for long
+# Files that are not tables, or that vanish
 
 
 @pytest.mark.usefixtures("reader")

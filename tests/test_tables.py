@@ -1,4 +1,4 @@
-"""Tables: what is learnt of a CSV file's columns, raw files to inputs, outputs to answers."""
+"""Tables: learning a CSV file's columns, raw files to inputs, outputs to answers."""
 
 from __future__ import annotations
 
@@ -667,7 +667,7 @@ def test_a_column_cannot_be_text_and_dropped(write):
 
 
 def customers(n=40, **columns):
-    """Return a table with much that is wrong in it."""
+    """Return a table with many mistakes."""
     all_columns = {
         "id": [1000 + 3 * i for i in range(n)],
         "name": [f"name {i}" for i in range(n)],

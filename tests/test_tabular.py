@@ -1,4 +1,4 @@
-"""The default recipe for tables: `nnx.tabular.fit`, and what it is made of."""
+"""The default recipe for tables: `nnx.tabular.fit`, and its parts."""
 
 import itertools
 

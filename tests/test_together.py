@@ -37,7 +37,7 @@ OPTIMIZERS = {
 
 
 def make(net, number, optimizer="AdamW", dtype="float32", activation=None, **layer):
-    """Return a network of the number's own: weights, rate, data."""
+    """Return a network with weights, rate and data that depend on the number."""
     np.random.seed(number)
     model = build(net, dtype=dtype)
     for i, each in enumerate(model.layers):
@@ -68,7 +68,7 @@ def trained(net, numbers, at_once=True, threads=1, own_data=True, keywords=None,
 
 
 def arrays_of(model):
-    """Return a model's parameters, and what its optimizer keeps of them."""
+    """Return a model's parameters and their states in the optimizer."""
     return {
         f"{number}.{name}": value
         for number, layer in enumerate(model.trainable_layers)
@@ -92,7 +92,7 @@ LIMITS = {name: getattr(together, name) for name in ("MIN_SHARE", "MIN_STEPS", "
 
 @pytest.fixture(autouse=True)
 def _without_limits(monkeypatch):
-    """Let models train together where that does not pay, too."""
+    """Let models train together even if that does not pay."""
     monkeypatch.setattr(together, "MIN_SHARE", 0)
     monkeypatch.setattr(together, "MIN_STEPS", 0)
     monkeypatch.setattr(together, "MAX_WEIGHTS", 1 << 20)
@@ -100,7 +100,7 @@ def _without_limits(monkeypatch):
 
 @pytest.fixture
 def limits(monkeypatch):
-    """Let models train together where that pays only."""
+    """Let models train together only if that pays."""
     for name, value in LIMITS.items():
         monkeypatch.setattr(together, name, value)
 
@@ -176,7 +176,7 @@ def test_losses_of_all_kinds_agree(loss, grouped):
 @pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
 def test_bits_depend_neither_on_the_others_nor_on_threads(optimizer, grouped):
-    """However many there are, and wherever among them a model is."""
+    """For any number of models, and any position of a model among them."""
     net = NETS["softmax"]
     expected = [bits(arrays_of(model)) for model in trained(net, range(40), optimizer=optimizer)[0]]
     for numbers, threads in ((range(40), 3), ((5, 3, 30), 1), ((30, 5, 17, 3, 39, 0), 2), (range(39, 4, -1), 2)):

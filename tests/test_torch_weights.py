@@ -16,8 +16,8 @@ from nnx._base.vocabulary import BUILT_IN
 
 pytestmark = pytest.mark.one_backend
 
-#: Of an nn.Sequential of Linear, ReLU, BatchNorm1d, Dropout, Linear, GELU, LayerNorm, Linear and Softmax, with what it
-#: gives for some rows; `make.py` in that folder has written both with PyTorch.
+#: An nn.Sequential of Linear, ReLU, BatchNorm1d, Dropout, Linear, GELU, LayerNorm, Linear and Softmax, and its outputs
+#: for some rows. `make.py` in that folder wrote both with PyTorch.
 SAMPLE = Path(__file__).parent / "data" / "onnx" / "torch_classifier.safetensors"
 ACTIVATIONS = ["relu", None, "gelu", "softmax"]
 

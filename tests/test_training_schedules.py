@@ -1,4 +1,4 @@
-"""Schedules in use: each step's rate on both ways of running, its record, and its place in files."""
+"""Schedules in use: each step's rate in both ways of running, its record, and schedules in files."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_each_step_has_the_rate_of_the_schedule_and_the_history_holds_it(schedul
     assert type(model.optimizer.current_learning_rate) is float
     assert model.optimizer.learning_rate == 0.02
     assert planned == [kind is nnx.Model and hasattr(_kernels.backend, "Plan")]
-    history = model.train(X, y, print_every=None, batch_size=20)  # goes on where the first call ended
+    history = model.train(X, y, print_every=None, batch_size=20)  # continues where the first call ended
     assert history.step_learning_rate.tolist() == expected_rates(schedule, decay, STEPS, 3)
 
 

@@ -1,4 +1,4 @@
-"""A few of the cases of trust/, whose command tries them by the ten thousand; and what reading a file may do."""
+"""A few of the cases of trust/, whose command tries tens of thousands. Also what reading a file may do."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ FORM, PLACE, SIDE = (
 WRITTEN, OTHERS, LARGE = "holds characters that nnx does not write", "holds no model of nnx", "more than 65,000 arrays"
 POSSIBLE = "possible shape or place"
 
-#: Headers, and what is found out first, where several things are wrong.
+#: Headers, and the first error that is found if there are several.
 HOSTILE_HEADERS = {
     "two names": (header_of(entry(), entry()), "two arrays 'a'"),
     "a name that is none": (header_of(entry(name='"a\\"b"')), FORM),
@@ -163,7 +163,7 @@ HOSTILE_HEADERS = {
 
 MODEST, READ = "its description is too long, or too deep", "its description cannot be read"
 
-#: Descriptions likewise.
+#: The same for descriptions.
 HOSTILE_DESCRIPTIONS = {
     "two names": ('{"a":1,"a":2}', READ),
     "deep": ('{"a":' + "[" * 100_000, MODEST),
@@ -182,7 +182,7 @@ HOSTILE_DESCRIPTIONS = {
 
 
 def most_memory(path, sentence) -> int:
-    """Return how much memory it takes to refuse a file."""
+    """Return the memory that refusing a file takes."""
     import tracemalloc
 
     tracemalloc.start()
@@ -212,7 +212,7 @@ def test_hostile_descriptions_are_refused_in_little_memory(tmp_path, name):
 
 @pytest.mark.long("files of 64 MB")
 def test_the_largest_header_and_description_are_refused_in_64_mb(tmp_path):
-    """Of the two forms that take most memory a byte, as much as there may be."""
+    """The largest files of the two forms that take the most memory per byte."""
     pairs = ",".join(f'"{i:x}":0.5' for i in range(199_000))
     header = json.dumps({"__metadata__": {"nnx": "{" + pairs + "}"}}, separators=(",", ":")).encode()
     entries = "".join(f",{entry(f'{chr(34)}{i:x}{chr(34)}', shape='[0]', ends='[0,0]')}" for i in range(65_000))
@@ -271,7 +271,7 @@ def test_text_from_a_file_does_not_reach_the_terminal_as_it_is(tmp_path):
 
 
 def test_other_errors_pass_through(tmp_path, monkeypatch):
-    """What is no fault of the file is not called one."""
+    """An error that is not the file's fault does not blame the file."""
     classifier().save(tmp_path / "model")
     for error in (MemoryError, KeyboardInterrupt, AttributeError, ZeroDivisionError):
         with monkeypatch.context() as patch:
@@ -285,7 +285,7 @@ def test_other_errors_pass_through(tmp_path, monkeypatch):
 
 
 def test_reading_opens_one_file_and_imports_and_executes_nothing(tmp_path):
-    """An audit hook hears of everything that the interpreter does with files, modules, code and processes."""
+    """An audit hook sees everything that the interpreter does with files, modules, code and processes."""
     classifier(dropout=0.1).save(tmp_path / "model")
     classifier().save_parameters(tmp_path / "parameters")
     script = (

@@ -1,4 +1,4 @@
-"""Rows that `train` holds out itself: which they are, that they take no part in training, and that they come back."""
+"""Rows that `train` holds out itself: the choice of rows, that training does not use them, and resumed runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_every_row_has_its_chance():
 
 @pytest.fixture
 def jobs(monkeypatch):
-    """Return a list of what each call of `train` has had to do."""
+    """Return a list of the jobs of all calls of `train`."""
     found = []
     run = training.train
 
@@ -92,7 +92,7 @@ def test_without_classes_any_rows_are_drawn(jobs, model, y):
     assert np.count_nonzero(rows) == 3
     np.testing.assert_array_equal(jobs[0].data.X, X[~rows].astype(np.float32))
     np.testing.assert_array_equal(jobs[0].held_out.X, X[rows].astype(np.float32))
-    if isinstance(model.accuracy, nnx.Accuracy_Regression):  # learns from the training targets alone
+    if isinstance(model.accuracy, nnx.Accuracy_Regression):  # it learns only from the training targets
         assert model.accuracy.precision == pytest.approx(np.std(y[~rows]) / 250)
 
 

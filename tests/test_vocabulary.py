@@ -1,4 +1,4 @@
-"""The page of the vocabulary: it names everything that is built in, with its settings as they are, and draws it."""
+"""The page of the vocabulary: it names everything built in, with its present settings, and draws it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.one_backend
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "reference" / "vocabulary.md").read_text(encoding="utf-8")
 
-#: The cells of each row, by what its first cell names.
+#: The cells of each row, by the names in its first cell.
 ROWS = {
     name: row
     for row in PAGE.splitlines()
@@ -29,7 +29,7 @@ ROWS = {
 }
 CLASSES = [kind for kinds in BUILT_IN.values() for kind in kinds]
 
-#: What a table of its own tells of all optimizers.
+#: Settings of all optimizers, which have a separate table.
 OF_ALL_OPTIMIZERS = {"decay", *COMMON}
 
 PICTURES = {
@@ -40,7 +40,7 @@ PICTURES = {
 
 
 def settings_of(row: str) -> dict[str, object]:
-    """Return the settings that a row names, with their defaults; those without one are ``inspect.Parameter.empty``."""
+    """Return the settings that a row names, with their defaults, or ``inspect.Parameter.empty`` without one."""
     found = re.findall(r"`([a-z_0-9]+)(?:=([^`]+))?`", row.split("|")[-3])
     return {name: ast.literal_eval(value) if value else inspect.Parameter.empty for name, value in found}
 

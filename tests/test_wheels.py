@@ -1,4 +1,4 @@
-"""What wheels are built for and tested with: lists that would drift apart."""
+"""The platforms and tests of wheels: lists that must agree."""
 
 from __future__ import annotations
 

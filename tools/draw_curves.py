@@ -1,9 +1,9 @@
-"""Draw what docs/reference/vocabulary.md shows: every activation, loss and schedule that is built in, in docs/pictures.
+"""Draw the pictures of docs/reference/vocabulary.md: every built-in activation, loss and schedule, in docs/pictures.
 
 python -m pip install '.[plot,images]' && python tools/draw_curves.py
 
-A class that is new gets its panel by itself. It needs a line below if its default settings do not show what it does, if
-it has none, or if its curve is elsewhere.
+A new class gets its panel by itself. It needs a line below if its default settings do not show what it does, if it has
+no defaults, or if its curve is elsewhere.
 """
 
 import io
@@ -27,7 +27,7 @@ TARGET = Path(__file__).parents[1] / "docs" / "pictures"
 COLUMNS, POINTS = 4, 601
 PANEL = (2.6, 1.9)  # inches
 
-#: Settings that are drawn one beside the other, where the defaults alone do not show what they do.
+#: Settings that are drawn side by side, if the defaults alone do not show their effect.
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "Activation_LeakyReLU": [{"slope": 0.1}],
     "Loss_Pinball": [{"quantiles": (0.1,)}, {"quantiles": (0.5,)}],
@@ -43,7 +43,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 
 
 class Scene(NamedTuple):
-    """Where a loss is drawn: the target, from which prediction to which, and what to call that."""
+    """The range of a loss: the target, the first and the last prediction, and the label."""
 
     target: float = 0.0
     low: float = -3.0
@@ -63,7 +63,7 @@ def activation_curves(kind: type, settings: dict[str, Any]) -> tuple[np.ndarray,
     """Return inputs, values and derivatives."""
     activation = kind(**settings)
     x = np.linspace(-4, 4, POINTS).reshape(-1, 1)
-    if kind is nnx.Activation_Softmax:  # of two classes, the other's input being 0
+    if kind is nnx.Activation_Softmax:  # of two classes, with 0 as the other's input
         pairs, first = np.hstack([x, np.zeros_like(x)]), np.tile([1.0, 0.0], (POINTS, 1))
         activation.forward(pairs)
         activation.backward(first)
@@ -93,7 +93,7 @@ def schedule_curves(kind: type, settings: dict[str, Any]) -> tuple[np.ndarray, n
 
 
 def text_of(value: Any) -> str:
-    """Return a setting in few letters."""
+    """Return a setting in short form."""
     return type(value).__name__ if isinstance(value, nnx.Schedule) else str(value)
 
 
@@ -134,7 +134,7 @@ def draw(name: str, kinds: Iterable[type], curves: Callable[..., Any], label: Ca
 
 
 def loss_label(kind: type) -> str:
-    """Return what is along the axis of a loss."""
+    """Return the label of a loss's axis."""
     return SCENES.get(kind.__name__, Scene()).label
 
 

@@ -25,7 +25,7 @@ INK = {"light": "#222832", "dark": "#ced6dd"}  # the theme's colours of text
 
 
 def draw_spiral(ax: Axes) -> None:
-    """Draw which class the network of the first page's lines predicts where, over points that it has not seen."""
+    """Draw the regions of the classes that the first page's network predicts, over unseen points."""
     np.random.seed(0)
     X, y = nnx.spiral_data(samples=1000, classes=3)
     X_new, y_new = nnx.spiral_data(samples=150, classes=3)
@@ -41,7 +41,7 @@ def draw_speeds(ax: Axes) -> None:
 
 
 def draw_table(ax: Axes) -> None:
-    """Draw rents as a network predicts them, over those of flats that it has not seen."""
+    """Draw a network's predicted rents against the true rents of unseen flats."""
     X, y, X_test, y_test, table = nnx.load_csv(ROOT / "examples" / "rents.csv", target="rent", test_size=0.2, seed=0)
     np.random.seed(0)
     model = nnx.Model()

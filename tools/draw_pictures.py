@@ -1,4 +1,4 @@
-"""Run the examples and keep the pictures that they draw, small, in examples/pictures.
+"""Run the examples, and keep their pictures, in a small size, in examples/pictures.
 
 python -m pip install '.[plot,images]' && python tools/draw_pictures.py [EXAMPLE ...]
 """

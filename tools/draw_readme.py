@@ -23,7 +23,7 @@ SIZE = (10.4, 2.6)  # inches
 
 
 def draw_learning(axes: list[Axes]) -> None:
-    """Draw what the network predicts after each number of epochs, over points that it has not seen."""
+    """Draw the network's predictions after each number of epochs, over unseen points."""
     np.random.seed(0)
     X, y = nnx.spiral_data(samples=1000, classes=3)
     X_new, y_new = nnx.spiral_data(samples=150, classes=3)

@@ -2,8 +2,8 @@
 
 python -m pip install '.[plot,images,sklearn]' pandas && python tools/draw_tutorials.py [--check] [PAGE ...]
 
-PAGE is a name such as first-network; all of them unless you name some. With --check, the pages stay as they are, and
-the script says where they show something else. Blocks that need Fashion-MNIST run where NNX_DATA_HOME has it.
+PAGE is a name such as first-network. Without names, the script runs all pages. With --check, it does not change the
+pages, and says where they differ. Blocks that need Fashion-MNIST run where NNX_DATA_HOME has it.
 """
 
 import os
@@ -25,7 +25,7 @@ PICTURES = ROOT / "docs" / "pictures" / "tutorials"
 
 
 def with_output(page: str, block: pages.Block, printed: str) -> str:
-    """Return a page that shows, right behind a block, what the block prints."""
+    """Return a page that shows the output of each block right after it."""
     fenced = f"```text\n{printed.rstrip()}\n```"
     before = f"```python\n{block.code}```"
     assert page.count(before) == 1, before

@@ -1,4 +1,4 @@
-"""Write examples/rents.csv: 800 invented flats, so that the examples have a table of their own.
+"""Write examples/rents.csv: 800 invented flats, so that the examples have their own table.
 
 python tools/make_rents.py
 """
@@ -10,7 +10,7 @@ import numpy as np
 DISTRICTS = {"Harbour": 1.25, "Old Town": 1.45, "Hill": 1.1, "Mill Fields": 0.85, "Station": 0.95}
 CONDITIONS = {"new": 1.15, "good": 1.0, "worn": 0.8}
 
-rng = np.random.RandomState(0)  # whose numbers are frozen for all versions of NumPy
+rng = np.random.RandomState(0)  # its numbers are frozen for all versions of NumPy
 lines = ["area,rooms,floor,district,condition,balcony,rent"]
 for _ in range(800):
     area = int(np.clip(rng.normal(68, 22), 22, 150))

@@ -1,10 +1,11 @@
-"""Make the documentation site: `make docs` runs it in an environment of its own.
+"""Make the documentation site. `make docs` runs it in a separate environment.
 
 python tools/make_site.py [--no-doctests] [--links]
 
-All pages are laid out in build/docs/pages first: what stands in docs/, the pages at the repository's root, and files
-that pages link to. Sphinx makes build/site of them, each warning an error. Then every link within the site is followed,
-and every example in pages and docstrings is run. --links follows links to other sites too, which takes a network.
+First, it lays out all pages in build/docs/pages: those in docs/, those at the repository's root, and files that pages
+link to. Then Sphinx makes build/site from them; each warning is an error. Last, the script follows every link within
+the site, and runs every example in pages and docstrings. With --links, it also follows links to other sites, which
+needs a network.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ BUILD = ROOT / "build" / "docs"
 PAGES = BUILD / "pages"
 SITE = ROOT / "build" / "site"
 
-#: Pages of the repository that are pages of the site, by their place there.
+#: Pages of the repository that are pages of the site, by their path there.
 PROJECT = {
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
@@ -41,7 +42,7 @@ PROJECT = {
 }
 #: Pages that the site has in another form.
 IN_PLACE_OF = {"README.md": "index.md", "examples/README.md": "gallery/index.rst", "examples": "gallery/index.rst"}
-#: Names of languages, for files that are shown, by their ending.
+#: Names of languages for files on the site, by file extension.
 LANGUAGES = {".py": "python", ".pyx": "cython", ".pxd": "cython", ".pxi": "cython", ".h": "c", ".c": "c", ".sh": "bash"}
 
 #: How a script is run, in its docstring.
@@ -54,16 +55,16 @@ LINK = re.compile(r"(\]\()<?([^)\s>]+)>?(\))")
 
 
 def put(target: Path, content: bytes) -> None:
-    """Write a file, unless it is there already: Sphinx reads again what is newer."""
+    """Write a file, unless it is there already: Sphinx reads newer files again."""
     if not target.is_file() or target.read_bytes() != content:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
 
 
 def with_others(text: str, source: Path) -> str:
-    """Return a page with the line ``*`` of a table of contents replaced by the pages beside it that it does not name.
+    """Return a page whose table of contents names, in place of ``*``, all other pages of its folder.
 
-    Are there none, a table that would be empty goes, with its heading.
+    A table that would be empty is removed, with its heading.
     """
     named = set(re.findall(r"^[\w-]+$", text, re.MULTILINE)) | {source.stem}
     others = sorted(path.stem for path in source.parent.glob("*.md") if path.stem not in named)
@@ -72,7 +73,7 @@ def with_others(text: str, source: Path) -> str:
 
 
 class Layout:
-    """Pages by where they stand in the repository, and what else their links need."""
+    """Pages by their path in the repository, and the data for their links."""
 
     def __init__(self) -> None:
         self.made: set[Path] = set()
@@ -83,7 +84,7 @@ class Layout:
         self.made.add(PAGES / place)
 
     def page(self, source: Path, place: str) -> None:
-        """Put a Markdown page among the pages, with its links led to where things are on the site."""
+        """Add a Markdown page, with its links changed to the site's paths."""
         lines = []
         fence = None
         for line in source.read_text(encoding="utf-8").splitlines():
@@ -96,7 +97,7 @@ class Layout:
         self.write(place, with_others("\n".join(lines) + "\n", source).encode())
 
     def target(self, source: Path, place: str, link: str) -> str:
-        """Return what a link on a page is on the site."""
+        """Return the site's form of a link on a page."""
         parts = urlsplit(link)
         if parts.scheme or parts.netloc or not parts.path or "{" in link:
             return link
@@ -105,14 +106,14 @@ class Layout:
             return link
         if not found.exists():
             if source.is_relative_to(DOCS):
-                return link  # one of the pages that are made, or a mistake that Sphinx finds
+                return link  # a generated page, or a mistake that Sphinx finds
             raise SystemExit(f"{source.relative_to(ROOT)}: {link} is not there.")
         goal = self.place_of(found)
         anchor = f"#{parts.fragment}" if parts.fragment and goal.endswith(".md") and goal != "index.md" else ""
         return Path(os.path.relpath(goal, Path(place).parent)).as_posix() + anchor
 
     def place_of(self, found: Path) -> str:
-        """Return where a file of the repository is on the site; one that pages show is put there."""
+        """Return the path of a repository's file on the site. Add files that pages show."""
         name = found.relative_to(ROOT).as_posix()
         if found.is_relative_to(DOCS) and found.suffix not in LANGUAGES:
             return found.relative_to(DOCS).as_posix()
@@ -139,7 +140,7 @@ class Layout:
 
 
 def lay_out() -> None:
-    """Lay out all pages, and take away those of an earlier run that are no more."""
+    """Lay out all pages, and remove old pages of an earlier run."""
     layout = Layout()
     for source in sorted(DOCS.rglob("*")):
         place = source.relative_to(DOCS).as_posix()
@@ -171,7 +172,7 @@ def lay_out() -> None:
 
 
 class Page(HTMLParser):
-    """What a page links to, and the places in it that can be linked to."""
+    """The links and the anchors of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -189,7 +190,7 @@ class Page(HTMLParser):
 
 
 def dead_links() -> Iterator[str]:
-    """Yield a line for each link to nothing within the site."""
+    """Yield a line for each dead link within the site."""
     made = [path for path in SITE.rglob("*.html") if path.relative_to(SITE).parts[0] not in ("_static", "demo")]
     pages = {path: Page(path.read_text(encoding="utf-8")) for path in made}
     for path, page in pages.items():
@@ -210,7 +211,7 @@ def dead_links() -> Iterator[str]:
 # Examples
 
 
-#: Runs the examples of one page, as a program of its own. Fences become empty lines, which end what is expected.
+#: Runs the examples of one page as a separate program. Fences become empty lines, which end expected output.
 RUN_PAGE = """
 import doctest, re, sys, warnings
 warnings.simplefilter("ignore")
@@ -221,7 +222,7 @@ sys.exit(doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(tes
 
 
 def failures_of_pages() -> Iterator[str]:
-    """Run the pages' examples, each page in an empty folder; yield the names of those that fail."""
+    """Run the pages' examples, each page in an empty folder. Yield the names of pages that fail."""
     for page in sorted(DOCS.rglob("*.md")):
         if ">>> " in page.read_text(encoding="utf-8"):
             with tempfile.TemporaryDirectory() as folder:
@@ -231,7 +232,7 @@ def failures_of_pages() -> Iterator[str]:
 
 
 def failures_of_docstrings() -> Iterator[str]:
-    """Run the docstrings' examples; yield the names of modules where one fails."""
+    """Run the docstrings' examples. Yield the names of modules where one fails."""
     import nnx
 
     for module in pkgutil.walk_packages(nnx.__path__, "nnx."):
@@ -262,7 +263,7 @@ def run(*command: str) -> None:
 
 
 def sphinx(builder: str, folder: Path, *tags: str) -> None:
-    """Let Sphinx make something of all pages, each warning an error."""
+    """Run a Sphinx builder on all pages. Each warning is an error."""
     run(
         *(sys.executable, "-m", "sphinx", "--builder", builder, "--conf-dir", str(DOCS)),
         *("--fail-on-warning", "--keep-going", "--nitpicky", "--quiet", "--fresh-env"),
@@ -272,14 +273,14 @@ def sphinx(builder: str, folder: Path, *tags: str) -> None:
 
 
 def lead_home(page: Path, address: str) -> None:
-    """Let the links of the page that stands in for missing ones start at the site's address, wherever it is shown."""
+    """Make the links of the page for missing pages start at the site's address: servers show it at any path."""
     if address:
         base = f'<head>\n    <base href="{html.escape(address, quote=True)}">'
         page.write_text(page.read_text(encoding="utf-8").replace("<head>", base, 1), encoding="utf-8")
 
 
 def refuse(what: str, lines: Iterator[str]) -> None:
-    """Stop if there are any lines, and show them."""
+    """If there are any lines, show them and stop."""
     found = list(lines)
     if found:
         raise SystemExit("\n".join([what, *found]))
@@ -295,7 +296,7 @@ def main() -> None:
     if chosen.links:
         sphinx("linkcheck", BUILD / "links")
         return
-    shutil.rmtree(SITE, ignore_errors=True)  # pages that are no more
+    shutil.rmtree(SITE, ignore_errors=True)  # removes old pages
     demo = ROOT / "build" / "demo"
     has_demo = (demo / "index.html").is_file()
     sphinx("html", SITE, *["demo"] * has_demo)

@@ -1,8 +1,8 @@
-"""Which faults can be seeded into src/nnx: places, the operators that fit there, and a sample of both.
+"""The faults that can be seeded into src/nnx: places, the operators that fit there, and a sample of both.
 
 The operators are Cosmic Ray's, without those whose faults raise an error at once in nearly any test (``+`` replaced by
-``<<``) and those that no test can find (``is`` replaced by ``==`` where None is compared). One is added: a statement is
-left out, if it is a call, a raise, or an assignment to an attribute or to an element.
+``<<``) and those that no test can find (``is`` replaced by ``==`` where None is compared). One operator is added: it
+removes a statement that is a call, a raise, or an assignment to an attribute or an element.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def operators() -> dict[str, Operator]:
 
 
 def ignored(tree: ast.Module) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Return where annotations and imports for type checkers begin and end: a fault there changes nothing."""
+    """Return the ranges of annotations and of imports for type checkers, where a fault changes nothing."""
     found = []
     for node in ast.walk(tree):
         parts = [getattr(node, "annotation", None), getattr(node, "returns", None)]
@@ -50,7 +50,7 @@ def ignored(tree: ast.Module) -> list[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 def removable(tree: ast.Module) -> list[ast.stmt]:
-    """Return the statements that can be left out with all names still defined."""
+    """Return the statements that can be removed with all names still defined."""
 
     def fits(node: ast.AST) -> bool:
         if isinstance(node, ast.Assign):
@@ -63,7 +63,7 @@ def removable(tree: ast.Module) -> list[ast.stmt]:
 
 
 def places(source: str) -> dict[tuple[int, int, str], list[tuple[str, int]]]:
-    """Return where a file can have faults, and which: operators, and the how-manieth fault of each it is."""
+    """Return the possible faults of a file: line, operator, and the index among the faults of this operator."""
     tree = ast.parse(source)
     skip, found, count = ignored(tree), defaultdict(list), Counter()
     for node in ast_nodes(get_ast(source)):
@@ -89,13 +89,13 @@ def mutate(source: str, operator: str, occurrence: int) -> str:
 
 
 def sample(size: int, seed: int, only: str) -> list[dict]:
-    """Draw faults from all files, in proportion to how many places each has, and one of each file at least."""
+    """Draw faults from all files, in proportion to their numbers of places, with at least one from each file."""
     texts = {str(path.relative_to(SOURCE)): path.read_text() for path in sorted(SOURCE.rglob("nnx/**/*.py"))}
     of_files = {file: places(text) for file, text in texts.items()}
     total = sum(map(len, of_files.values()))
     drawn = []
     for file, found in of_files.items():
-        draw = random.Random(f"{seed} {file}")  # which does not change when other files do
+        draw = random.Random(f"{seed} {file}")  # it does not change when other files do
         n_drawn = min(len(found), max(1, round(size * len(found) / total)))
         for place in draw.sample(sorted(found), n_drawn if file.startswith(only) else 0):
             operator, occurrence = draw.choice(found[place])
@@ -104,5 +104,5 @@ def sample(size: int, seed: int, only: str) -> list[dict]:
                 continue  # 1e150 + 1, say
             diff = [line for line in difflib.ndiff(texts[file].splitlines(), changed.splitlines()) if line[0] in "-+"]
             drawn.append({"file": file, "line": place[0], "operator": operator, "occurrence": occurrence, "diff": diff})
-    random.Random(seed).shuffle(drawn)  # so that a run which is stopped has judged a fair sample
+    random.Random(seed).shuffle(drawn)  # so that a stopped run has judged a fair sample
     return drawn

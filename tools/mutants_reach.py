@@ -1,9 +1,9 @@
-"""A pytest plugin for tools/mutants_run.py: which tests reach which lines, or only the tests of a list.
+"""A pytest plugin for tools/mutants_run.py. It notes which tests reach which lines, or runs only the tests of a list.
 
-With NNX_MUTANTS_REACH, a file's name, every test that passes is noted in it: its seconds, and the lines of nnx that it
-ran. Of a test with many parameters six cases are run, spread evenly over all, and more until they have taken a second.
-A test that starts another process is only noted: it takes long, and nobody sees the lines that it runs. With
-NNX_MUTANTS_TESTS, a file with a test's id a line, only those are run, in this order.
+NNX_MUTANTS_REACH names a file. The plugin writes every passing test to it: its seconds, and the lines of nnx that it
+ran. A test with many parameters runs six cases, spread evenly over all, and more until they have taken a second. A test
+that starts another process is noted without lines: it takes long, and its lines cannot be seen. NNX_MUTANTS_TESTS names
+a file with one test id per line: only these tests run, in this order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENOUGH = 1.0  # seconds of processor time for more cases
 seconds: dict[str, float] = {}
 spent: dict[str, list[float]] = defaultdict(list)
 others: set[str] = set()  # failed, skipped
-apart: list[str] = []  # started a process
+apart: list[str] = []  # those that started a process
 
 if REACH:
     import coverage
@@ -42,13 +42,13 @@ def function_of(item: pytest.Item) -> str:
 
 
 def refuse(*arguments: object, **options: object) -> None:
-    """Stand for a process's start."""
+    """Replace the start of a process."""
     apart.append(os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0])
     pytest.skip("starts a process")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Choose what is run, and in which order."""
+    """Choose the tests to run, and their order."""
     if TESTS:
         rank = {name: place for place, name in enumerate(Path(TESTS).read_text().splitlines())}
         items[:] = sorted((item for item in items if item.nodeid in rank), key=lambda item: rank[item.nodeid])
@@ -79,14 +79,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leave cases out once there are enough."""
+    """Leave cases out after there are enough."""
     before = spent[function_of(item)]
     if REACH and len(before) >= MIN_CASES and sum(before) > ENOUGH:
         pytest.skip("enough cases")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Take note of tests that judge nothing."""
+    """Note tests that judge nothing."""
     if not report.passed:
         others.add(report.nodeid)
 

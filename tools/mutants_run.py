@@ -1,8 +1,9 @@
-"""Faults seeded into src/nnx, one at a time, and how many of them the tests find: make mutants.
+"""Seeds faults into src/nnx, one at a time, and counts how many of them the tests find: make mutants.
 
-A mutant is judged by the tests that run its line, those of the test files nearest to it first, in a process forked from
-one that has imported the heavy libraries. So it takes a second or two; Cosmic Ray's own runner and mutmut's would take
-the whole suite for each, or all mutants in one tree. docs/internals/mutation.md has the method and the score.
+The tests that run a mutant's line judge it. Tests of the nearest test files come first. They run in a process forked
+from one that has imported the heavy libraries, so a mutant takes a second or two. The runners of Cosmic Ray and mutmut
+would need the whole suite for each mutant, or all mutants in one tree. docs/internals/mutation.md has the method and
+the score.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ TREE, LOG, LIST, RESULTS = BUILD / "src", BUILD / "log.txt", BUILD / "tests.txt"
 EQUIVALENT = ROOT / "tools" / "mutants_equivalent.json"  # faults that change no behaviour, and why
 OPTIONS = ["-q", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:benchmark", "-p", "mutants_reach"]
 HEAVY = ["numpy", "scipy.special", "sklearn.base", "sklearn.pipeline", "pandas", "matplotlib.figure"]
-#: Files of tests that compute with NumPy's kernels what others compute with the compiled ones.
+#: Test files that compute with NumPy's kernels what others compute with the compiled ones.
 KERNELS = {
     *["activations", "backends", "each_loss", "embedding", "encodings", "gradients", "kernels", "known_answers"],
     *[
@@ -53,14 +54,14 @@ BESIDES = {"trust", "examples", "chapters"}  # files of tests whose processes ru
 
 
 def fork(arguments: list[str], limit: float, **settings: str) -> int | None:
-    """Run pytest in a fork of this process, which knows nothing of nnx; return its code, or None after the limit."""
+    """Run pytest in a fork of this process, which has not imported nnx. Return its code, or None after the limit."""
     if not (child := os.fork()):
         os.setsid()
         resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
         paths = [str(TREE), str(ROOT / "tools")]
         os.environ.update(settings, PYTHONPATH=os.pathsep.join(paths), NNX_MUTANTS_TREE=paths[0])
         sys.path[:0] = paths
-        if "NNX_MUTANTS_REACH" not in settings:  # the run with coverage leaves the tests compiled
+        if "NNX_MUTANTS_REACH" not in settings:  # the run with coverage leaves compiled tests
             os.environ["PYTHONDONTWRITEBYTECODE"], sys.dont_write_bytecode = "1", True
         output = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(output, 1)
@@ -75,7 +76,7 @@ def fork(arguments: list[str], limit: float, **settings: str) -> int | None:
             time.sleep(0.02)
         return os.waitstatus_to_exitcode(ended[1])
     finally:
-        if not ended[0]:  # after the limit, or Ctrl-C, which a session of its own does not get
+        if not ended[0]:  # after the limit, or Ctrl-C, which does not reach a separate session
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
 
@@ -111,9 +112,9 @@ class Reach:
                 self._lines[file][int(line)] |= {part["tests"][index][0] for index in tests}
 
     def tests(self, file: str, line: int) -> tuple[bool, list[str]]:
-        """Return whether tests run the statement at a line, and the tests, those of the nearest files first.
+        """Return whether tests run the statement at a line, and these tests, with those of the nearest files first.
 
-        A line that runs at import, or never, is judged by the tests of the smallest function, class or file around it.
+        If a line runs at import, or never, the tests of the smallest function, class or file around it judge it.
         """
         tree = ast.parse((SOURCE / file).read_text())
         around = [
@@ -144,7 +145,7 @@ class Reach:
 
 
 def run(backend: str, tests: list[str], limit: float) -> tuple[str, str]:
-    """Run tests until one fails; return the outcome, and the test that failed or the last line."""
+    """Run tests until one fails. Return the outcome, and the failed test or the last line."""
     LIST.write_text("\n".join(tests))
     settings = {"NNX_MUTANTS_TESTS": str(LIST), "NNX_BACKEND": backend}
     code = fork(["-x", *dict.fromkeys(map(file_of, tests))], limit, **settings)
@@ -158,7 +159,7 @@ def run(backend: str, tests: list[str], limit: float) -> tuple[str, str]:
 
 
 def judge(mutant: dict, reaches: list[Reach]) -> dict:
-    """Run the tests on a mutant in the copied tree; return it with what came of it."""
+    """Run the tests on a mutant in the copied tree. Return the mutant with its outcome."""
     target, source = TREE / mutant["file"], (SOURCE / mutant["file"]).read_text()
     for compiled in target.parent.glob(f"__pycache__/{target.stem}.*"):
         compiled.unlink()
@@ -177,7 +178,7 @@ def judge(mutant: dict, reaches: list[Reach]) -> dict:
 
 
 def batches(tests: list[str], reach: Reach) -> Iterator[tuple[list[str], float]]:
-    """Yield the tests that judge a mutant, in parts, each with the seconds that it may take."""
+    """Yield the tests that judge a mutant, in batches, each with its time limit in seconds."""
     tests = tests[::-1]
     for most, longest in BATCHES:
         batch, seconds = [], 0.0
@@ -189,7 +190,7 @@ def batches(tests: list[str], reach: Reach) -> Iterator[tuple[list[str], float]]
 
 
 def copy_tree() -> None:
-    """Copy the sources, and the compiled kernels of the nnx that is installed."""
+    """Copy the sources, and the compiled kernels of the installed nnx."""
     shutil.rmtree(TREE, ignore_errors=True)
     shutil.copytree(SOURCE, TREE, ignore=shutil.ignore_patterns("*.so"))
     installed = Path(importlib.util.find_spec("nnx").origin).parent
@@ -198,7 +199,7 @@ def copy_tree() -> None:
 
 
 def key(mutant: dict) -> str:
-    """Return what a mutant is, wherever its line stands by now."""
+    """Return the identity of a mutant, which does not depend on its line number."""
     return json.dumps([mutant["file"], mutant["diff"]])
 
 

@@ -1,4 +1,4 @@
-"""How pictures of the repository are kept: small, with a palette."""
+"""Writes pictures of the repository: small, with a palette."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ WIDTH, COLOURS = 1040, 256
 
 
 def keep_small(picture: Image.Image, path: Path, **texts: str) -> None:
-    """Write a picture of at most WIDTH columns and COLOURS colours, with texts in its file, and say how large it is."""
+    """Write a picture of at most WIDTH columns and COLOURS colours, with texts in its file, and print its size."""
     small = picture.convert("RGB")
     small.thumbnail((WIDTH, 2 * WIDTH))
     # A palette that covers all shades: one of the most frequent would leave bands in colour bars.

@@ -1,4 +1,4 @@
-"""What the README's picture and the pictures of the site's first page both show: a spiral, and the README's speeds."""
+"""The common figures of the README's picture and the site's first page: a spiral, and the README's speeds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def spiral_model() -> nnx.Model:
 
 
 def draw_regions(model: nnx.Model, X: np.ndarray, y: np.ndarray, ax: Axes, size: float, title: str) -> None:
-    """Draw which class the network predicts where, over points of this size, with nothing around it but a title."""
+    """Draw the regions of the predicted classes, over points of this size, with only a title around them."""
     nnx.plot.decision_regions(model, X, y, ax)
     for points in ax.collections:
         if hasattr(points, "set_sizes"):
@@ -42,7 +42,7 @@ def draw_regions(model: nnx.Model, X: np.ndarray, y: np.ndarray, ax: Axes, size:
 
 
 def speeds(page: str) -> tuple[str, dict[str, float]]:
-    """Return what the README's first row of speeds is of, and how many times as long as nnx each library takes."""
+    """Return the subject of the README's first row of speeds, and each library's time as a multiple of nnx's."""
     found = re.search(r"^\| (a training step.*) \|\n.*\n\| (.*) \|$", page, re.MULTILINE)
     if found is None:
         raise SystemExit("README.md: the table that begins with `| a training step` is not there.")

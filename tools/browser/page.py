@@ -1,7 +1,7 @@
-"""Puts the page and all that it loads into build/demo: python tools/browser/page.py [WHEEL].
+"""Puts the page, and everything that it loads, into build/demo: python tools/browser/page.py [WHEEL].
 
-The wheel is one of nnx for Pyodide. Without an argument it is the newest in build/pyodide, where wheel.py leaves it; if
-there is none, nnx is packed without compiled kernels, and the page computes with NumPy.
+WHEEL is nnx's wheel for Pyodide. The default is the newest in build/pyodide, where wheel.py writes it. If there is
+none, the script packs nnx without compiled kernels, and the page computes with NumPy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PLACE = runtime.ROOT / "build" / "demo"
 
 
 def main(arguments: list[str]) -> None:
-    """Make the folder anew and say what a visitor loads."""
+    """Make the folder anew, and print what a visitor loads."""
     *files, numpy = runtime.fetch()
     shutil.rmtree(PLACE, ignore_errors=True)
     shutil.copytree(runtime.ROOT / "web", PLACE, ignore=shutil.ignore_patterns("*.test.mjs", "__pycache__"))
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
 
 
 def newest_wheel() -> Path | None:
-    """Return the wheel that was built last for the runtime's ABI."""
+    """Return the latest wheel for the runtime's ABI."""
     abi = runtime.lock()["info"]["abi_version"]
     wheels = (runtime.ROOT / "build" / "pyodide").glob(f"nnx_core-*_{abi}_wasm32.whl")
     return max(wheels, key=lambda path: path.stat().st_mtime, default=None)
@@ -55,7 +55,7 @@ def wheel_without_kernels(folder: Path) -> Path:
 
 
 def report() -> None:
-    """Print the size of each file, as it is and as servers send it."""
+    """Print the size of each file, on disk and as servers send it."""
     print(f"{'bytes':>12}{'gzip':>12}  build/demo")
     total = packed = 0
     for path in sorted(path for path in PLACE.rglob("*") if path.is_file()):

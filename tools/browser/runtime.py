@@ -1,7 +1,7 @@
-"""Fetches what the page runs on, below build/pyodide: Pyodide's runtime from npm, and NumPy compiled for it.
+"""Fetches the page's runtime into build/pyodide: Pyodide from npm, and NumPy compiled for it.
 
-NumPy's wheel comes from Pyodide's distribution, or from a folder named in ``NNX_DEMO_WHEELS``. Wherever it came from,
-it must have the checksum in Pyodide's lock file.
+NumPy's wheel comes from Pyodide's distribution, or from a folder named in ``NNX_DEMO_WHEELS``. In both cases, it must
+have the checksum in Pyodide's lock file.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-#: Pyodide's version; the first number is Python's, 3.14. Another one needs another NumPy: its lock file says which.
+#: Pyodide's version. The first number is Python's, 3.14. Another version needs another NumPy, which its lock file
+#: names.
 VERSION = "314.0.3"
-#: What a page loads of the runtime.
+#: The files of the runtime that a page loads.
 FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json")
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ def fetch() -> list[Path]:
 
 
 def lock() -> dict[str, Any]:
-    """Return what Pyodide's lock file says."""
+    """Return the contents of Pyodide's lock file."""
     _runtime()
     found: dict[str, Any] = json.loads((PLACE / "pyodide-lock.json").read_text())
     return found

@@ -1,8 +1,8 @@
 """Compiles nnx's wheel for Pyodide with the Emscripten on the PATH: python tools/browser/wheel.py.
 
-It needs Pyodide's version of CPython with its headers (Debian: python3-dev). Installed in it must be setuptools, Cython
-and Pyodide's version of NumPy. ``pyodide build`` makes the same wheel where Pyodide's build environment can be
-downloaded. This takes only the runtime, which says how CPython was compiled, and NumPy's wheel, for its headers.
+It needs Pyodide's version of CPython with its headers (Debian: python3-dev), and in it setuptools, Cython and Pyodide's
+version of NumPy. ``pyodide build`` makes the same wheel if it can download Pyodide's build environment. This script
+needs less: the runtime, which says how CPython was compiled, and NumPy's wheel, for its headers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import runtime
 
 PLACE = runtime.PLACE / "headers"
-#: Emscripten's words for a module that CPython loads, as Pyodide's own modules are compiled.
+#: Emscripten's options for exceptions, the same as for Pyodide's own modules.
 EXCEPTIONS = "-fwasm-exceptions -sSUPPORT_LONGJMP=wasm"
 
 
@@ -48,13 +48,13 @@ def main(folder: Path) -> None:
         "_PYTHON_SYSCONFIGDATA_NAME": variables.stem,
         "_PYTHON_SYSCONFIGDATA_PATH": str(variables.parent),
     }
-    # The build backend alone: an installer in an interpreter that takes itself for Emscripten's finds no wheels.
+    # Only the build backend: in an interpreter that takes itself for Emscripten's, an installer finds no wheels.
     build = f"from setuptools.build_meta import build_wheel; print(build_wheel({str(folder.resolve())!r}))"
     subprocess.run([sys.executable, "-c", build], cwd=runtime.ROOT, env=environment, check=True)
 
 
 def python_headers() -> Path:
-    """Copy this CPython's headers, with a pyconfig.h for Pyodide's; return the file with the variables of its build."""
+    """Copy this CPython's headers, with a pyconfig.h for Pyodide. Return the file with the variables of its build."""
     with zipfile.ZipFile(runtime.PLACE / "python_stdlib.zip") as library:
         (name,) = [name for name in library.namelist() if name.startswith("_sysconfigdata")]
         variables = Path(library.extract(name, PLACE))
@@ -62,7 +62,7 @@ def python_headers() -> Path:
     exec(variables.read_text(), values)
     include = PLACE / "python"
     shutil.copytree(sysconfig.get_path("include"), include, dirs_exist_ok=True)
-    # Which of the variables are macros, no file of the runtime says; this CPython's own pyconfig.h names them all.
+    # No file of the runtime says which of the variables are macros. This CPython's own pyconfig.h names them all.
     macros = re.findall(r"^(?:# *define|/\* #undef) (\w+)", Path(own_pyconfig()).read_text(), re.MULTILINE)
     known = {name: values["build_time_vars"].get(name) for name in sorted(set(macros))}
     lines = [f"#define {name} {value}\n" for name, value in known.items() if value not in (None, 0, "")]
@@ -71,14 +71,14 @@ def python_headers() -> Path:
 
 
 def own_pyconfig() -> str:
-    """Return the path of this CPython's pyconfig.h, which Debian keeps in a folder of the machine's."""
+    """Return the path of this CPython's pyconfig.h. On Debian, it is in a folder named after the machine."""
     plain = sysconfig.get_config_h_filename()
     machine = Path(plain).parents[1] / str(sysconfig.get_config_var("MULTIARCH")) / Path(plain).parent.name
     return str(machine / "pyconfig.h") if (machine / "pyconfig.h").exists() else plain
 
 
 def numpy_headers() -> Path:
-    """Unpack the headers of Pyodide's NumPy: they say how large its numbers are."""
+    """Unpack the headers of Pyodide's NumPy, which define the sizes of its numbers."""
     (wheel,) = [path for path in runtime.fetch() if path.name.startswith("numpy-")]
     with zipfile.ZipFile(wheel) as files:
         files.extractall(PLACE, [name for name in files.namelist() if "/_core/include/" in name])

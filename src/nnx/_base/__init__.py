@@ -1,1 +1,1 @@
-"""What all other modules stand on: argument checks, settings, descriptions, files, random numbers, types."""
+"""The base of all other modules: argument checks, settings, descriptions, files, random numbers, types."""

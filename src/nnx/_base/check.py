@@ -1,7 +1,7 @@
 """Argument checks and their messages: ``{Class}.{method}: {argument} must be {expected}, got {actual}.``
 
-Public methods pass what they are given through here before they do any work. ValueError is for values and
-shapes, TypeError for kinds. A check returns what it was given wherever that can be used as it stands.
+Public methods check their arguments here before they do any work. ValueError is for values and shapes, TypeError for
+kinds. A check returns its argument unchanged if that can be used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nnx._base import config
 from nnx._base.text import abridged, near
 from nnx._base.typing import Array, FloatDType
 
-#: Values looked at in one go by `finite`: its temporary arrays stay around a megabyte.
+#: The values that `finite` checks at a time: its temporary arrays stay around a megabyte.
 FINITE_BLOCK = 1 << 20
 
 
@@ -35,7 +35,7 @@ MAX_COUNT = 2**63 - 1
 def number(where: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> Any:
     """Return ``value``, a finite real number from ``low`` to ``high``: whole ones as an int, all others as a float.
 
-    Model files hold nothing else, so a fraction or a long double becomes a float here, before it is used.
+    Model files hold only ints and floats, so a fraction or a long double becomes a float here, before its use.
     """
     if type(value) is float and low <= value <= high and math.isfinite(value):
         return value
@@ -57,7 +57,7 @@ def _as_float(value: Any) -> float:
 
 
 def fraction(where: str, name: str, value: Any) -> Any:
-    """Return ``value``, a number from 0 up to, but not including, 1."""
+    """Return ``value``, a number of at least 0 and below 1."""
     if type(value) is float and 0 <= value < 1:
         return value
     plain_value = number(where, name, value)
@@ -91,7 +91,7 @@ def whole(where: str, name: str, value: Any, low: int = 1, high: int | None = No
 
 
 def flag(where: str, name: str, value: Any) -> bool:
-    """Return ``value`` as True or False, which it must be."""
+    """Return ``value``, which must be True or False."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{where}: {name} must be True or False, got {abridged(value)}.")
     return bool(value)
@@ -133,7 +133,7 @@ def one_of(where: str, name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
 
 # Objects
 
-#: What `Model` calls on each.
+#: The methods that `Model` calls on each.
 METHODS = {
     "layer": ("forward", "backward"),
     "loss": ("calculate", "backward", "new_pass", "calculate_accumulated", "remember_trainable_layers"),
@@ -155,7 +155,7 @@ def role(where: str, name: str, thing: Any) -> None:
 
 
 def array(where: str, name: str, value: Any, dtype: FloatDType | None = None) -> Array:
-    """Return ``value`` as an aligned, C-ordered array of ``dtype``: itself where it is one, else a copy.
+    """Return ``value`` as an aligned, C-ordered array of ``dtype``: itself if it is one, else a copy.
 
     Without a dtype, float32 and float64 arrays are kept and everything else, lists too, becomes the default dtype.
     """
@@ -200,18 +200,18 @@ def plain(where: str, name: str, value: Any) -> Array:
 
 
 def _kind(value: Any) -> str:
-    """Return what a value is, without printing it, which may be long."""
+    """Return the kind of a value, without the value itself, which may be long."""
     kind = type(value)
     return f"a {kind.__name__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__name__}"
 
 
 def _first_line(error: Exception) -> str:
-    """Return what an error says, as part of a message."""
+    """Return the message of an error, for use within another message."""
     return str(error).partition("\n")[0].rstrip(".")[:200] or type(error).__name__
 
 
 def _conversion(name: str, value: Any) -> str:
-    """Return how tensors and sparse matrices of other libraries become arrays."""
+    """Return the way to convert tensors and sparse matrices of other libraries to arrays."""
     if str(getattr(value, "layout", "")).startswith("torch.sparse"):
         return f" Convert it first, as with {name}.to_dense()."
     if "bfloat16" in str(getattr(value, "dtype", "")):
@@ -287,7 +287,7 @@ def updatable(
 ) -> Array:
     """Return ``value`` as an array that kernels may write into: itself where it is one, else a cast copy.
 
-    Where nobody is going to be ``writing``, a read-only one will do.
+    If not ``writing``, the array may be read-only.
     """
     if shape is not None and dtype is not None and _kernels.writable(value, shape, dtype):
         return value  # type: ignore[no-any-return]
@@ -312,9 +312,9 @@ def bound(
     dtype: FloatDType | None = None,
     writing: bool = True,
 ) -> Array:
-    """Return an attribute of ``owner`` as `updatable` does; if that is a copy, it becomes the attribute.
+    """Return an attribute of ``owner`` as `updatable` does. If the result is a copy, it becomes the attribute.
 
-    Not so that of a read-only one: a training is to refuse it.
+    A copy of a read-only array does not, because a training has to refuse that array.
     """
     given: Any = getattr(owner, name, None)
     if shape is not None and dtype is not None and _kernels.writable(given, shape, dtype):
@@ -327,7 +327,7 @@ def bound(
 
 
 def finite(where: str, name: str, values: Array) -> None:
-    """Refuse NaN and infinity, naming the first row that holds one; works in blocks of about a million values."""
+    """Refuse NaN and infinity, and name the first row that holds one. It works in blocks of about a million values."""
     if values.dtype.kind != "f" or _kernels.known_finite(values):
         return
     step = max(1, FINITE_BLOCK // max(1, math.prod(values.shape[1:])))
@@ -344,7 +344,7 @@ def finite(where: str, name: str, values: Array) -> None:
             )
 
 
-# What is to be predicted
+# Targets
 
 
 def labels(where: str, name: str, value: Any, n_rows: int, n_classes: int) -> Array:
@@ -389,12 +389,12 @@ def one_hot(where: str, name: str, y: Array) -> Array:
 
 
 def targets(where: str, name: str, value: Any, shape: tuple[int, ...], dtype: FloatDType) -> Array:
-    """Return targets of the predictions' shape and dtype; shape (n,) serves for (n, 1)."""
+    """Return targets of the predictions' shape and dtype; shape (n,) stands for (n, 1)."""
     return shaped(where, name, array(where, name, value, dtype), shape)
 
 
 def shaped(where: str, name: str, y: Array, shape: tuple[int, ...]) -> Array:
-    """Return targets in the predictions' shape; shape (n,) serves for (n, 1), and nothing is broadcast."""
+    """Return targets in the predictions' shape; shape (n,) stands for (n, 1). Nothing is broadcast."""
     if y.ndim == 1 and shape == (len(y), 1):
         return y.reshape(shape)
     if y.shape != shape:

@@ -1,4 +1,4 @@
-"""Settings of the whole process: the default dtype, the data folder. Only here are environment variables read."""
+"""Settings of the whole process: the default dtype, the data folder. Only this module reads environment variables."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nnx._base.typing import DTypeLike, FloatDType
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 
-#: What OpenBLAS, MKL, BLIS and Accelerate take their number of threads from, once: when NumPy is imported.
+#: The variables from which OpenBLAS, MKL, BLIS and Accelerate take their number of threads, once: at NumPy's import.
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
-#: Of threads, as many as there may be.
+#: The most threads.
 MOST_THREADS = 256
 
 _default_dtype: FloatDType = FLOAT32
@@ -39,10 +39,10 @@ def float_dtype(where: str, dtype: DTypeLike) -> FloatDType:
 
 
 def set_default_dtype(dtype: DTypeLike) -> None:
-    """Choose the dtype of layers that are made from now on without one of their own.
+    """Choose the dtype of new layers for which no dtype is given.
 
-    It is also what activations, losses and dropout layers turn integers, booleans and half-precision
-    numbers into; float32 and float64 arrays they keep as they are.
+    Activations, losses and dropout layers also convert integers, booleans and half-precision numbers to it. They keep
+    float32 and float64 arrays unchanged.
 
     Parameters
     ----------
@@ -69,12 +69,12 @@ def set_default_dtype(dtype: DTypeLike) -> None:
 
 
 def get_default_dtype() -> FloatDType:
-    """Return the dtype of layers that are made without one of their own (float32 unless changed)."""
+    """Return the dtype of layers for which no dtype is given: float32, unless you change it."""
     return _default_dtype
 
 
 def requested_backend() -> str | None:
-    """Return what the environment variable ``NNX_BACKEND`` asks for; None if it is unset or empty."""
+    """Return the value of the environment variable ``NNX_BACKEND``; None if it is unset or empty."""
     return os.environ.get("NNX_BACKEND") or None
 
 
@@ -92,7 +92,7 @@ _threads: int | None = None
 
 
 def set_num_threads(n: int | None) -> None:
-    """Choose how many threads training, `predict` and `evaluate` use, at most; bits are the same for any number.
+    """Choose the most threads of training, `predict` and `evaluate`. Results are the same for any number, bit for bit.
 
     Steps and calls that are too small to gain from a second thread stay on one. ``Model.train(..., threads=n)`` does
     the same for one call.
@@ -100,8 +100,8 @@ def set_num_threads(n: int | None) -> None:
     Parameters
     ----------
     n : int or None
-        From 1 to 256. None, as at the start: what ``NNX_NUM_THREADS`` says, else the processors that this process
-        may use.
+        From 1 to 256. None, the initial value, stands for ``NNX_NUM_THREADS`` if it is set, else for the number of
+        processors that this process may use.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def set_num_threads(n: int | None) -> None:
 
 
 def get_num_threads() -> int:
-    """Return how many threads training, `predict` and `evaluate` use, at most."""
+    """Return the most threads that training, `predict` and `evaluate` use."""
     return _threads if _threads is not None else _default_threads()
 
 
@@ -147,7 +147,7 @@ def _default_threads() -> int:
 
 
 def single_threaded_environment() -> dict[str, str]:
-    """Return the environment for a process whose BLAS has one thread; `single_threaded` is then true in it."""
+    """Return the environment for a process whose BLAS has one thread. There, `single_threaded` is true."""
     return {**os.environ, **dict.fromkeys(BLAS_THREADS, "1")}
 
 

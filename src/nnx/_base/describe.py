@@ -1,4 +1,4 @@
-"""What lets a layer, loss, optimizer or accuracy say how it was made: ``repr`` and ``get_config``."""
+"""`Described`: gives layers, losses, optimizers and accuracies ``repr`` and ``get_config``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nnx._base import config
 
 
 class Described:
-    """Base of the built-in classes; holds no state, so that subclasses need not call its constructor."""
+    """Base of the built-in classes. It holds no state, so subclasses need not call its constructor."""
 
     #: The constructor's arguments, each kept in an attribute of its name.
     _arguments: ClassVar[tuple[str, ...]] = ()
@@ -18,8 +18,8 @@ class Described:
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments that make an object like this one, ready for JSON.
 
-        Model files hold it. A custom class that is to be saved defines its own ``get_config``; its constructor
-        is called with what that returned.
+        Model files hold them. A custom class that can be saved defines its own ``get_config``. When the file is loaded,
+        its constructor gets the returned arguments.
         """
         return {name: _plain(getattr(self, name)) for name in self._arguments}
 
@@ -54,7 +54,7 @@ def text_without(thing: Any, without: tuple[str, ...]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return an argument, which may have been assigned, as JSON knows it: lists and numbers in place of NumPy's."""
+    """Return an argument in a form for JSON, with lists and numbers instead of NumPy's. Users may have assigned it."""
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
@@ -63,7 +63,7 @@ MAX_SHOWN = 12
 
 
 class _Count:
-    """How many edges there are, where all of them would be too long."""
+    """The number of edges, shown if all edges would be too long."""
 
     def __init__(self, counts: list[int]) -> None:
         self.counts = counts
@@ -74,6 +74,6 @@ class _Count:
 
 
 def with_few_edges(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a layer's arguments as they are shown: how many edges there are in place of many of them."""
+    """Return a layer's arguments as ``repr`` shows them. The number of edges replaces long lists of edges."""
     counts = list(map(len, config["edges"]))
     return config if sum(counts) <= MAX_SHOWN else {**config, "edges": _Count(counts)}

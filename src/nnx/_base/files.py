@@ -17,7 +17,7 @@ try:
 except ImportError:  # no POSIX
     fcntl = None  # type: ignore[assignment]
 
-#: How the name of a temporary file ends.
+#: The end of a temporary file's name.
 LEFTOVER = re.compile(r"[0-9a-f]{16}\.tmp")
 
 
@@ -36,7 +36,7 @@ def printable(text: str, most: int = 1000) -> str:
 
 
 def writable(where: str, path: Path, name: str = "path") -> str:
-    """Return where a file would be written for ``path``, the argument ``name``; refuse what is no place for one."""
+    """Return the path that a file for ``path``, the argument ``name``, is written to. Refuse impossible paths."""
     given = os.fspath(path)
     target = os.path.realpath(given)
     folder = os.path.dirname(target)
@@ -57,7 +57,7 @@ def writable(where: str, path: Path, name: str = "path") -> str:
 
 @contextlib.contextmanager
 def replacing(where: str, path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of ``path`` when the block ends well; an error leaves no trace of it.
+    """Open a file that replaces ``path`` when the block ends well. An error leaves no trace of it.
 
     A reader finds the old file or the whole new one, even after a crash.
     """
@@ -84,7 +84,7 @@ def replacing(where: str, path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what writers of ``path`` left behind that were killed; what somebody is writing is locked."""
+    """Remove the files that killed writers of ``path`` left. Files that are being written are locked."""
     folder, prefix = os.path.split(_temporary_prefix(os.path.realpath(os.fspath(path))))
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
@@ -96,12 +96,12 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _lock(file: BinaryIO) -> None:
-    """Keep others from removing a file until it is closed; OSError if somebody else does. Windows does so by itself."""
+    """Keep others from removing a file until it is closed. OSError if another has it. Windows does this itself."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _temporary_prefix(target: str) -> str:
-    """Return what the names of temporary files for ``target`` begin with: they are short, whatever its name."""
+    """Return the beginning of the names of temporary files for ``target``. They are short, whatever its name."""
     folder, name = os.path.split(target)
     return os.path.join(folder, f".nnx-{zlib.crc32(os.fsencode(name)):08x}-")

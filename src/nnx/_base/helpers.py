@@ -1,4 +1,4 @@
-"""Threads that are started for one call, share its work with the caller's thread, and end before it returns."""
+"""Threads for one call: they share its work with the caller's thread, and end before it returns."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def share(work: Callable[[], object], n_threads: int) -> None:
-    """Run ``work`` in several threads at a time, the caller's among them, and return when it has returned in each.
+    """Run ``work`` in several threads at a time, also the caller's. Return when it has returned in each.
 
-    Each call of ``work`` must take what is left to do until nothing is: the system may refuse some of the threads.
+    Each call of ``work`` must take remaining work until none is left: the system may refuse some of the threads.
     """
     helpers: list[threading.Thread] = []
     try:
@@ -24,7 +24,7 @@ def start(helpers: list[threading.Thread], n: int, work: Callable[..., object], 
     """Start up to ``n`` threads, as many as the system allows, and add them to ``helpers``."""
     for number in range(1, n + 1):
         helper = threading.Thread(target=work, args=arguments, name=f"nnx-{number}")
-        helpers.append(helper)  # first: an exception may come when it has started
+        helpers.append(helper)  # first: an exception may come after its start
         try:
             helper.start()
         except RuntimeError:
@@ -33,10 +33,10 @@ def start(helpers: list[threading.Thread], n: int, work: Callable[..., object], 
 
 
 def join(helpers: list[threading.Thread]) -> None:
-    """Wait for threads to end, whatever is raised meanwhile, as they use what the caller may free afterwards."""
+    """Wait for threads to end, whatever is raised meanwhile: they use memory that the caller may free afterwards."""
     for number, helper in enumerate(helpers):
         try:
-            if helper.is_alive():  # else it has ended, or its start was interrupted and it will find nothing to do
+            if helper.is_alive():  # else it has ended, or its start was interrupted and it will find no work
                 helper.join()
         except BaseException:
             join(helpers[number:])

@@ -7,14 +7,14 @@ import ctypes
 import os
 import sys
 
-#: Where Linux says how much the processes of a container may use together.
+#: The files in which Linux says how much the processes of a container may use together.
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-#: Where nothing says how much there is.
+#: The memory to assume if it is unknown.
 UNKNOWN = 4 << 30
 
 
 def allowed() -> int:
-    """Return how many bytes this process may use, as far as machine, container and limits of the process say."""
+    """Return how many bytes this process may use, by machine, container and limits of the process."""
     found = [_physical(), *_of_cgroup(), *_of_process()]
     return min(found)
 

@@ -21,7 +21,7 @@ class Network(Protocol):
     table: Any
     images: Any
     softmax_classifier_output: Any
-    #: What `nnx.engine.plan` has made for the model, and uses again.
+    #: The plan that `nnx.engine.plan` made for the model and uses again.
     _plan: Any
     _segments: Any
     _again: Any
@@ -41,7 +41,7 @@ class Network(Protocol):
         """Refuse to work with layers that have changed since `finalize`, or without these attributes."""
 
     def _loss_gradient(self, output: Any, y: Any, weights: Array | None = None) -> tuple[Any, bool]:
-        """Return the gradient by the output, or by the inputs of the last layer, and whether it is that."""
+        """Return the loss's gradient, and whether it is by the inputs of the last layer instead of its output."""
 
     def predict(self, X: ArrayLike, *, batch_size: int | None = None) -> Array:
         """Return the outputs, one row a sample."""
@@ -50,7 +50,7 @@ class Network(Protocol):
         """Give each trainable layer its weights and biases."""
 
     def output_width(self) -> int | None:
-        """Return how many columns the output has; None if only running it would tell."""
+        """Return the number of columns of the output; None if only a forward pass would show it."""
 
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)

@@ -1,7 +1,7 @@
-"""What all layers with parameters share: how these are checked at each use, handed out, and replaced.
+"""The common part of all layers with parameters: checks at each use, access, and replacement.
 
-A class names its parameters and says which shapes they must have. An optimizer trains them in place, and may keep
-averages of them, with which predictions are computed.
+A class names its parameters and their shapes. An optimizer trains them in place, and may keep averages of them.
+Predictions then use the averages.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ AVERAGED = ("weight_averages", "bias_averages")
 
 
 class Parameterized(Described):
-    """A layer with parameters: the common part of those with weights alone, and of those with biases as well."""
+    """A layer with parameters: the common part of layers with and without biases."""
 
-    #: The attributes that hold them.
+    #: The attributes that hold the parameters.
     _parameters: ClassVar[tuple[str, ...]]
 
     dtype: DTypeLike = None
@@ -36,11 +36,11 @@ class Parameterized(Described):
         return {**super().get_config(), "dtype": self._float_dtype().name}
 
     def get_parameters(self) -> tuple[Array, ...]:
-        """Return the live parameters, not their averages: what is trained later changes them too."""
+        """Return the live parameters, not their averages. Later training changes the returned arrays."""
         return self._checked_parameters(f"{type(self).__name__}.get_parameters")
 
     def _shapes(self, where: str) -> tuple[tuple[int, int], ...]:
-        """Return the shapes that the parameters must have; what they follow from is checked."""
+        """Return the shapes that the parameters must have, from checked sizes."""
         raise NotImplementedError
 
     def _replace(self, *given: ArrayLike) -> None:
@@ -52,19 +52,19 @@ class Parameterized(Described):
             vars(self).pop(name, None)
 
     def _checked_parameters(self, where: str, writing: bool = True) -> tuple[Array, ...]:
-        """Return the parameters as kernels need them; what users assigned may be anything.
+        """Return the parameters, checked for kernels: users may have assigned anything.
 
-        Read-only arrays are refused, unless nobody is going to be ``writing``.
+        It refuses read-only arrays if ``writing``.
         """
         given = [check.stored(where, self, name, "set_parameters") for name in self._parameters]
         fitting = self._cast(where, *given, writing=writing)
         for name, values, before in zip(self._parameters, fitting, given, strict=True):
-            if values is not before and not check.is_read_only(before):  # a copy in its place would let it be trained
+            if values is not before and not check.is_read_only(before):  # a copy would let it be trained
                 setattr(self, name, values)
         return fitting
 
     def _parameters_in_use(self, where: str) -> tuple[Array, ...]:
-        """Return what predictions are computed with: averages where there are any, else the parameters."""
+        """Return the parameters for predictions: averages if there are any, else the parameters."""
         own, found = vars(self), list(self._checked_parameters(where, writing=False))
         for i, name in enumerate(AVERAGED[: len(found)]):
             if own.get(name) is not None:
@@ -76,7 +76,7 @@ class Parameterized(Described):
         return self._checked_parameters(where) if training else self._parameters_in_use(where)
 
     def _cast(self, where: str, *given: ArrayLike, writing: bool = True) -> tuple[Array, ...]:
-        """Return arrays that may become the parameters, cast where that is needed."""
+        """Return arrays that may become the parameters, cast if needed."""
         dtype = self._float_dtype()
         wanted = zip(self._parameters, given, self._shapes(where), strict=True)
         return tuple([check.updatable(where, name, values, shape, dtype, writing) for name, values, shape in wanted])
@@ -89,14 +89,14 @@ class Parameterized(Described):
 
 
 class WithWeights(Parameterized):
-    """A layer with weights alone."""
+    """A layer with weights only."""
 
     _parameters = ("weights",)
 
     def set_parameters(self, weights: ArrayLike) -> None:
-        """Take ``weights``, not a copy of them (unless their dtype or layout makes a cast necessary).
+        """Take ``weights`` without a copy, unless their dtype or layout needs a cast.
 
-        Averages of the old ones are dropped.
+        It drops averages of the old ones.
 
         Parameters
         ----------
@@ -105,8 +105,8 @@ class WithWeights(Parameterized):
         Raises
         ------
         TypeError, ValueError
-            For an array of another shape, a read-only one, and one that does not hold real numbers; nothing is set
-            then.
+            For an array of another shape, for a read-only one, and for one that does not hold real numbers. Nothing has
+            changed then.
         """
         self._replace(weights)
 
@@ -120,9 +120,9 @@ class WithBiases(Parameterized):
     dbiases: Array
 
     def set_parameters(self, weights: ArrayLike, biases: ArrayLike) -> None:
-        """Take ``weights`` and ``biases``, not copies of them (unless their dtype or layout makes a cast necessary).
+        """Take ``weights`` and ``biases`` without copies, unless their dtype or layout needs a cast.
 
-        Averages of the old ones are dropped.
+        It drops averages of the old ones.
 
         Parameters
         ----------
@@ -131,7 +131,8 @@ class WithBiases(Parameterized):
         Raises
         ------
         TypeError, ValueError
-            For arrays of another shape, read-only ones, and ones that do not hold real numbers; nothing is set then.
+            For arrays of another shape, for read-only ones, and for ones that do not hold real numbers. Nothing has
+            changed then.
         """
         self._replace(weights, biases)
 

@@ -1,6 +1,6 @@
-"""In which precision dense layers multiply: in their own dtype or, where that was asked for, rounded to bfloat16.
+"""The precision in which dense layers multiply: their own dtype or, on request, bfloat16.
 
-`Model.train(precision="bfloat16")` asks for it. A plan is made for it; on the book path, layers look here.
+`Model.train(precision="bfloat16")` requests it. A plan is made for a precision; on the book path, layers read it here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _has_warned = False
 
 
 def checked_precision(where: str, precision: Any, dtype: FloatDType | None) -> str | None:
-    """Return "bfloat16" if that is asked of a float32 model, None for a model's own dtype; refuse all else.
+    """Return "bfloat16" if it is requested for a float32 model, None for a model's own dtype. Refuse anything else.
 
     A model without any parameters has no dtype, and counts as one of the default dtype.
     """
@@ -38,7 +38,7 @@ def checked_precision(where: str, precision: Any, dtype: FloatDType | None) -> s
 
 
 class of_products:
-    """Let dense layers multiply in this precision within the block, in this thread; see `checked_precision`."""
+    """Let dense layers multiply in this precision within the block, in this thread. See `checked_precision`."""
 
     __slots__ = ("_before", "_rounds")
 
@@ -53,7 +53,7 @@ class of_products:
 
 
 def rounds() -> bool:
-    """Return whether dense layers round what they multiply to bfloat16."""
+    """Return whether dense layers round the factors of their products to bfloat16."""
     return _rounds.get()
 
 

@@ -1,4 +1,4 @@
-"""What `Model.train` and `Model.evaluate` show: the book's lines, and the progress bar; how figures are written."""
+"""The output of `Model.train` and `Model.evaluate`: the book's lines, the progress bar, and the format of figures."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 
 from nnx._base.typing import Array
 
-#: Steps of an epoch, where nobody knows how many it has.
+#: Steps of an epoch of unknown length.
 UNKNOWN_STEPS = 1 << 40
 #: A run that would print more lines than this prints only some of its steps and epochs.
 MAX_LINES = 300
 
 
-# How figures are written
+# The format of figures
 
 
 def figure_text(value: float) -> str:
-    """Return a loss or a score: three decimals, or two digits where those would say nothing: 4.2e-05, -3.1e+05."""
+    """Return a loss or a score: three decimals, or two digits if those would show nothing: 4.2e-05, -3.1e+05."""
     size = abs(value)
     return f"{value:.3f}" if 0.0005 <= size < 1000 or size == 0 else f"{value:.2g}"
 
@@ -30,7 +30,7 @@ def amount_text(value: float) -> str:
 
 
 def _loss(value: float) -> str:
-    """Return a loss as the book prints it, but a small one with digits that say something."""
+    """Return a loss as the book prints it, but a small one with useful digits."""
     return f"{value:.3f}" if value >= 0.0005 or value == 0 else f"{value:.2g}"
 
 
@@ -61,7 +61,7 @@ def _figures(data_loss: float, regularization_loss: float, accuracy: float, rate
 
 
 class Lines(NamedTuple):
-    """Which steps and epochs get lines: the first, the last, and each whose number these divide.
+    """The steps and epochs that get lines: the first, the last, and each whose number these divide.
 
     Steps are counted from 0 within an epoch, epochs from 1.
     """
@@ -73,9 +73,9 @@ class Lines(NamedTuple):
 
     @classmethod
     def chosen(cls, print_every: int, n_epochs: int, n_batches: int, validated: bool) -> Lines:
-        """Return what is printed of a run: all that ``print_every`` asks for, or what fits into some `MAX_LINES`.
+        """Return the lines of a run: all that ``print_every`` asks for, or those that fit into about `MAX_LINES`.
 
-        First the steps of an epoch thin out, then the epochs; the first and the last epoch are always printed.
+        First, fewer steps of an epoch get lines, then fewer epochs. The first and the last epoch are always printed.
         """
         if n_batches >= UNKNOWN_STEPS:
             return cls(n_epochs, n_batches, print_every, 1)
@@ -93,7 +93,7 @@ class Lines(NamedTuple):
 
     @property
     def n_steps(self) -> int:
-        """How many steps of an epoch get a line."""
+        """The number of steps of an epoch that get a line."""
         return -(-self.n_batches // self.every_step) + ((self.n_batches - 1) % self.every_step > 0)
 
     def has_epoch(self, epoch: int) -> bool:
@@ -105,7 +105,7 @@ class Lines(NamedTuple):
         return step % self.every_step == 0 or step == self.n_batches - 1
 
     def notice(self, print_every: int) -> str:
-        """Return the line that says what is not printed, empty if all is."""
+        """Return the line that says what is not printed; empty if everything is printed."""
         parts = [f"one epoch in {self.every_epoch:,}"] if self.every_epoch > 1 else []
         if self.every_step > print_every:
             parts.append(f"one step in {self.every_step:,}")
@@ -118,7 +118,7 @@ def _round_numbers() -> Iterator[int]:
 
 
 def progress_bar(total: int | None, done: int, unit: str) -> Any:
-    """Return a tqdm bar on stderr; None if there is no stderr, as in a program without a console."""
+    """Return a tqdm bar on stderr, or None if there is no stderr, as in a program without a console."""
     if sys.stderr is None:
         return None
     from tqdm import tqdm
@@ -130,22 +130,22 @@ def progress_bar(total: int | None, done: int, unit: str) -> Any:
 
 
 class Printer:
-    """Prints lines to stdout and, if wanted, moves a tqdm bar on stderr, which lines then pass above.
+    """Prints lines to stdout and, if wanted, moves a tqdm bar on stderr. Lines then appear above the bar.
 
     Parameters
     ----------
     print_every : int or None
-        Which steps get a line; None prints nothing at all.
+        The steps that get a line. None prints nothing at all.
     progress : bool
         Show the bar, if there is a stderr.
     n_epochs, n_batches : int
-        Epochs of the whole run, and steps of an epoch; `UNKNOWN_STEPS` or more where nobody knows.
+        Epochs of the whole run, and steps of an epoch; `UNKNOWN_STEPS` or more if unknown.
     done : int
-        How many steps of it were done before.
+        The number of steps done before.
     validated : bool
         Whether each epoch ends with a line of validation figures.
     shows_accuracy : bool
-        Whether the bar shows the accuracy; that of a regression is 0.000 most of the time.
+        Whether the bar shows the accuracy. That of a regression is 0.000 most of the time.
     """
 
     def __init__(
@@ -186,19 +186,19 @@ class Printer:
             self._bar.write(text)
 
     def learn_steps(self, n_batches: int) -> None:
-        """Take how many steps an epoch has, where nobody has known."""
+        """Take the number of steps of an epoch, if it was unknown."""
         if self._lines is not None:
             self._lines = self._lines._replace(n_batches=n_batches)
 
     # Step by step
 
     def begin(self, epoch: int) -> None:
-        """Begin an epoch, counted from 0: print its number, if it gets lines."""
+        """Begin an epoch, counted from 0. Print its number, if it gets lines."""
         self._enter(epoch)
         self.line(f"epoch: {epoch + 1}")
 
     def line(self, text: str) -> None:
-        """Print a line of the epoch that has begun last, if that one gets lines."""
+        """Print a line of the current epoch, if that one gets lines."""
         if self._prints:
             self._print(text)
 
@@ -210,11 +210,11 @@ class Printer:
             self._bar.write(text, file=sys.stderr)
 
     def wants(self, step: int) -> bool:
-        """Return whether this step of the epoch that has begun last, counted from 0, gets a line."""
+        """Return whether this step of the current epoch, counted from 0, gets a line."""
         return self._prints and self._lines is not None and self._lines.has_step(step)
 
     def advance(self, data_loss: float, regularization_loss: float, accuracy: float, rate: float, n: int = 1) -> None:
-        """Move the bar by ``n`` steps, of whose last these are the figures."""
+        """Move the bar by ``n`` steps. The figures are those of the last step."""
         if self._bar is not None:
             shown = f"loss {figure_text(data_loss + regularization_loss)}"
             if self._shows_accuracy:
@@ -230,13 +230,13 @@ class Printer:
         Parameters
         ----------
         epoch, step : int
-            Where the run begins, both counted from 0; the step within the epoch.
+            Where the run begins: the epoch, and the step within it, both counted from 0.
         n_batches : int
             Steps of an epoch.
         steps, epochs : float64 arrays (5, n) and (5, m)
             Figures of the steps, and of the epochs that end among them.
         rate : number, optional
-            The learning rate as it is to be printed, where it is the same for all.
+            The learning rate to print, if it is the same for all.
         """
         if self._lines is not None:
             lines = list(_lines_of_run(self._lines, epoch, step, _rows(steps, rate), _rows(epochs, rate)))
@@ -256,7 +256,7 @@ class Printer:
 
 
 def _rows(figures: Array, rate: Any) -> list[list[Any]]:
-    """Return the figures of each step or epoch without the whole loss; with another rate if one is given."""
+    """Return the figures of each step or epoch without the total loss, and with ``rate`` if it is given."""
     rows: list[list[Any]] = figures[1:].T.tolist()
     if rate is not None:
         for row in rows:
@@ -267,7 +267,7 @@ def _rows(figures: Array, rate: Any) -> list[list[Any]]:
 def _lines_of_run(
     lines: Lines, epoch: int, step: int, steps: list[list[Any]], epochs: list[list[Any]]
 ) -> Iterator[str]:
-    """Yield what is printed of a run of steps that begins with this step of this epoch, both counted from 0."""
+    """Yield the lines of a run of steps that begins with this step of this epoch, both counted from 0."""
     start = -step  # where the epoch's first step is, or would be, among the steps
     for number in count(epoch):
         end = start + lines.n_batches

@@ -1,4 +1,4 @@
-"""Random numbers beside initial weights and data: seeds that nobody gave, and the order of samples."""
+"""Random numbers beside initial weights and data: missing seeds, and the order of samples."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from nnx._base.typing import Array, ArrayLike
 
 MAX_SEED = 2**64 - 1
 
-#: An order of the user's own: a function of the epoch, counted from 1, and the number of samples.
+#: A user's order: a function of the epoch, counted from 1, and the number of samples.
 Sampler = Callable[[int, int], ArrayLike]
 
-#: The epoch and the orders of epochs before any has been asked for.
+#: The epoch and the orders, before any were requested.
 NO_ORDERS = 0, np.empty((0, 0), np.intp)
 
 _of_thread = threading.local()
@@ -59,7 +59,7 @@ def recorded() -> Iterator[list[int]]:
 
 @contextmanager
 def given(seeds: Iterable[int]) -> Iterator[None]:
-    """Let this thread get these seeds, in their order, in place of those that it would draw within the block."""
+    """Give this thread these seeds, in their order, instead of those that it would draw within the block."""
     before = getattr(_of_thread, "given", None)
     _of_thread.given = deque(seeds)
     try:
@@ -69,13 +69,13 @@ def given(seeds: Iterable[int]) -> Iterator[None]:
 
 
 def split_stream(seed: int) -> np.random.RandomState:
-    """Return the generator that draws held-out rows: apart from those of all epochs, which are counted from 1."""
+    """Return the generator that draws held-out rows. It differs from those of all epochs, which are counted from 1."""
     return np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32, 0, 0])
 
 
 @contextmanager
 def rows_before(n: int) -> Iterator[None]:
-    """Let layers draw random numbers within the block as if ``n`` rows, of another process, lay before theirs."""
+    """Let layers draw random numbers within the block as if ``n`` rows of another process came before theirs."""
     _of_thread.rows_before = n
     try:
         yield
@@ -84,7 +84,7 @@ def rows_before(n: int) -> Iterator[None]:
 
 
 def drawn_behind(draw: Callable[[Array], None], like: Array) -> Array:
-    """Return a new array, a matrix of rows of which ``draw`` fills all, but for the rows of other processes."""
+    """Return a new matrix of rows. ``draw`` fills all rows, and those of other processes are cut off."""
     before: int = getattr(_of_thread, "rows_before", 0)
     if not before:
         cells: Array = _kernels.empty_like(like)
@@ -98,16 +98,16 @@ def drawn_behind(draw: Callable[[Array], None], like: Array) -> Array:
 
 
 class Order:
-    """The order of the samples in each epoch: a function of the seed and the epoch's number alone, or the user's own.
+    """The order of the samples in each epoch: it depends only on the seed and the epoch, or comes from the user.
 
-    NumPy's legacy generator draws it, whose numbers are frozen for all versions.
+    NumPy's legacy generator draws it: its numbers are frozen for all versions.
 
     Attributes
     ----------
     shuffles : bool
         Whether there is an order other than that of the data.
     asks : bool
-        Whether a function of the user's gives it. It is called once an epoch, right before that one.
+        Whether a user's function returns it. It is called once per epoch, right before the epoch.
     """
 
     def __init__(self, where: str, shuffle: bool | Sampler, seed: int | None) -> None:
@@ -121,7 +121,8 @@ class Order:
         self.shuffles = self.asks or bool(shuffle)
         self._seed = None if seed is None else check.whole(where, "seed", seed, 0, MAX_SEED)
         self._ask_by: Callable[[Callable[[], Array]], Array] | None = None
-        #: The first epoch of those whose orders were asked for last, and these: an epoch may go on in another call.
+        #: The first of the epochs whose orders were requested last, and these orders: an epoch may continue in another
+        #: call.
         self._latest: tuple[int, Array] = NO_ORDERS
 
     @property
@@ -131,11 +132,11 @@ class Order:
 
     @property
     def kind(self) -> bool | str:
-        """What a checkpoint says of it."""
+        """Its description in a checkpoint."""
         return "a function" if self.asks else self.shuffles
 
     def ask_by(self, ask: Callable[[Callable[[], Array]], Array]) -> None:
-        """Let ``ask`` call what calls the user's function, or return the order of another process."""
+        """Let ``ask`` get the order: from the call of the user's function, or from another process."""
         self._ask_by = ask
 
     def resume(self, seed: int | None) -> None:
@@ -143,7 +144,7 @@ class Order:
         self._seed = seed
 
     def take_seed(self) -> None:
-        """Draw the seed, if one is needed that nobody gave."""
+        """Draw the seed, if it is needed and missing."""
         if self.shuffles and not self.asks and self._seed is None:
             self._seed = draw_seed()
 
@@ -160,16 +161,16 @@ class Order:
         return np.random.RandomState([self._seed & 0xFFFFFFFF, self._seed >> 32, epoch, number])
 
     def draw(self, epoch: int, n_samples: int) -> Array | None:
-        """Return the order of an epoch, intp (n_samples,), which nobody writes to; None for the order as given."""
+        """Return the order of an epoch, intp (n_samples,), not to be written to; None for the data's order."""
         if not self.shuffles:
             return None
         order: Array = self.draw_some(epoch, 1, n_samples)[0]
         return order
 
     def draw_some(self, epoch: int, n_epochs: int, n_samples: int) -> Array:
-        """Return the orders of some epochs from this one on, intp (n_epochs, n_samples), which nobody writes to.
+        """Return the orders of some epochs from this one on, intp (n_epochs, n_samples), not to be written to.
 
-        Where the orders come from a function, ``n_epochs`` must be 1.
+        If orders come from a function, ``n_epochs`` must be 1.
         """
         first, orders = self._latest
         if not first <= epoch <= epoch + n_epochs <= first + len(orders):
@@ -188,13 +189,13 @@ class Order:
         if compiled is not None and n_samples < 2**32:
             return compiled(self._seed, epoch, n_epochs, n_samples)  # type: ignore[no-any-return]
         orders, generator = np.empty((n_epochs, n_samples), np.intp), np.random.RandomState(0)
-        for e in range(n_epochs):  # the stream of a new generator, in a tenth of the time that one takes
+        for e in range(n_epochs):  # the stream of a new generator, in a tenth of its time
             generator.seed([self._seed & 0xFFFFFFFF, self._seed >> 32, epoch + e])
             orders[e] = generator.permutation(n_samples)
         return orders
 
     def _asked(self, epoch: int, n_samples: int) -> Array:
-        """Return a copy of what the function returns, checked."""
+        """Return a copy of the function's result, checked."""
         assert self._function is not None
         name = f"shuffle({epoch}, {n_samples})"
         order = check.plain(self._where, name, self._function(epoch, n_samples))

@@ -18,21 +18,21 @@ DIGITS = re.compile(r"(\d+)")
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Return what sorts names as people do: "2" before "10", "img9" before "img10", small letters beside capitals."""
+    """Return the key of the natural order: "2" before "10", "img9" before "img10", small letters beside capitals."""
     parts = [(0, int(part)) if _counts(part) else (1, part.casefold()) for part in DIGITS.split(name) if part]
     return (*parts, (2, name))
 
 
 def _counts(part: str) -> bool:
-    """Return whether a part of a name is a number; Python refuses to read one of thousands of digits."""
+    """Return whether a part of a name is a number. Python refuses to read one with thousands of digits."""
     return part.isdecimal() and len(part) <= 100
 
 
 def natural_order(names: Sequence[str]) -> list[int]:
     """Return the positions of names in the order in which they are shown.
 
-    Names in the order of their letters were sorted by a program: they get their natural order. Any other order was
-    somebody's choice, such as "low", "medium", "high", and stays.
+    If names are in the order of their letters, a program sorted them, so they get their natural order. Any other order,
+    such as "low", "medium", "high", was a person's choice, and stays.
     """
     positions = list(range(len(names)))
     if list(names) != sorted(names):

@@ -1,4 +1,4 @@
-"""Which thread trains a model: one at a time, and never one that a fork has left behind in another process."""
+"""The thread that trains a model: one at a time, and never one that a fork left in another process."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import threading
 import weakref
 from typing import Any, NamedTuple
 
-#: The attribute that a model has while a thread trains it. Compiled calls of one small step set it to an object of
-#: their own: nothing else can run in their thread meanwhile.
+#: The attribute that a model has while a thread trains it. Compiled calls of one small step set it to their own object:
+#: nothing else can run in their thread meanwhile.
 MARK = "_training"
 
-#: What was made for a model by the thread that trains it, and is in use by that.
+#: Objects that the training thread made for a model and uses.
 MADE = ("_plan", "_segments", "_again", "_inference")
 
 #: All models, by identity: a subclass may compare equal, or have no hash.
@@ -25,29 +25,29 @@ class Trainer(NamedTuple):
 
 
 def remember(model: Any) -> None:
-    """Let a forked process know of a model."""
+    """Register a model for forked processes."""
     _models[id(model)] = model
 
 
 def this_thread() -> Trainer:
-    """Return a mark of the thread that asks: for `begin`, and for `end` whatever has come between."""
+    """Return a mark of the calling thread, for `begin` and, whatever comes between, for `end`."""
     return Trainer(threading.get_ident())
 
 
 def begin(where: str, model: Any, trainer: Trainer) -> None:
-    """Mark the model as trained by this thread; refuse it if a thread does so already."""
+    """Mark the model as trained by this thread. Refuse it if a thread already trains it."""
     if vars(model).setdefault(MARK, trainer) is not trainer:
         raise RuntimeError(f"{where}: this model is being trained already.")
 
 
 def end(model: Any, trainer: Trainer) -> None:
-    """Take the mark away, if it is this one."""
+    """Remove the mark, if it is this one."""
     if vars(model).get(MARK) is trainer:
         vars(model).pop(MARK, None)
 
 
 def refuse_others(what: str, model: Any) -> None:
-    """Refuse to read a model that another thread is training: its arrays belong to no one step."""
+    """Refuse to read a model that another thread is training: its arrays do not belong to one step."""
     trainer = vars(model).get(MARK)
     if trainer is None or trainer == Trainer(threading.get_ident()):
         return
@@ -58,7 +58,7 @@ def refuse_others(what: str, model: Any) -> None:
 
 
 def _forget_other_threads() -> None:
-    """After a fork: only the thread that forked goes on, so no other one trains anything in the new process."""
+    """After a fork: only the forking thread continues, so no other thread trains anything in the new process."""
     for model in list(_models.values()):
         trainer = vars(model).get(MARK)
         if trainer is not None and trainer != Trainer(threading.get_ident()):

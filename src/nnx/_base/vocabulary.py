@@ -1,6 +1,6 @@
-"""What is built in: each class enters itself with one line, and whatever must know the classes asks here.
+"""The built-in classes. Each class enters itself with one line, and all code that needs them asks here.
 
-A custom class that is derived from a built-in one is not entered: what it changes is called.
+A custom class that is derived from a built-in one is not entered, so that its own methods are called.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 BUILT_IN: dict[str, list[Any]] = {
     "layer": [],
     "loss": [],
-    "optimizer": [],  # whose steps are a rule for each parameter
+    "optimizer": [],  # their steps are a rule for each parameter
     "minimizer": [],  # optimizers that see the whole loss as a function of all parameters
     "accuracy": [],
     "schedule": [],
@@ -32,7 +32,7 @@ def built_in(role: str) -> Callable[[Kind], Kind]:
 
 
 def kinds_of(role: str) -> list[Any]:
-    """Return the built-in classes for a role; a minimizer is a model's optimizer."""
+    """Return the built-in classes for a role. A minimizer is a model's optimizer, too."""
     return BUILT_IN[role] + BUILT_IN["minimizer"] if role == "optimizer" else BUILT_IN[role]
 
 
@@ -42,7 +42,7 @@ def is_built_in(role: str, thing: object) -> bool:
 
 
 def by_name(role: str, prefix: str) -> dict[str, Any]:
-    """Return the built-in classes by the names that options have for them: ``Loss_LogCosh`` is "logcosh"."""
+    """Return the built-in classes by their names in options: ``Loss_LogCosh`` is "logcosh"."""
     return {
         kind.__name__.removeprefix(prefix).lower(): kind for kind in BUILT_IN[role] if kind.__name__.startswith(prefix)
     }

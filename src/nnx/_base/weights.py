@@ -1,4 +1,4 @@
-"""Weights of samples: their check, how they enter sums and gradients, and what penalties are divided by."""
+"""Weights of samples: their checks, their use in sums and gradients, and the divisor of penalties."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from nnx._base import check
 from nnx._base.typing import Array
 
-#: What a weight other than 0 must lie between: float32 holds it, and products with it do not all overflow.
+#: The limits of weights other than 0: float32 can hold them, and not all products with them overflow.
 SMALLEST, LARGEST = 1e-30, 1e30
 
-#: What layers multiply the gradients of their penalties by, in the step that is under way.
+#: The factor of the gradients of penalties in the current step.
 _penalty_scale: ContextVar[float] = ContextVar("nnx.penalty_scale", default=1.0)
 
 
 def checked_weights(where: str, name: str, value: Any, n_rows: int) -> Array:
-    """Return what samples weigh, a new float64 array (n_rows,) that nobody else has."""
+    """Return the weights of samples, checked, as a new float64 array (n_rows,)."""
     given = check.plain(where, name, value)
     if given.shape != (n_rows,):
         raise ValueError(f"{where}: {name} must have one number for each of {n_rows} rows, got shape {given.shape}.")
@@ -26,7 +26,7 @@ def checked_weights(where: str, name: str, value: Any, n_rows: int) -> Array:
 
 
 def in_range(where: str, name: str, weights: Array) -> Array:
-    """Return weights, all of which must be 0 or numbers that can be multiplied in."""
+    """Return weights. All must be 0 or numbers within the limits."""
     good = (weights == 0) | ((weights >= SMALLEST) & (weights <= LARGEST))
     if not good.all():
         row = int(np.argmin(good))
@@ -37,13 +37,13 @@ def in_range(where: str, name: str, weights: Array) -> Array:
 
 
 def weighted(values: Array, weights: Array) -> Array:
-    """Return rows times their weights, in the dtype of ``values``; a weight of 0 makes 0 of anything, infinity too."""
+    """Return rows times their weights, in the dtype of ``values``. A weight of 0 makes everything 0, also infinity."""
     factors = weights.astype(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
     return np.asarray(np.multiply(values, factors, out=np.zeros_like(values), where=factors != 0))
 
 
 def weighted_gradient(where: str, gradient: Any, weights: Array) -> Array:
-    """Return the gradient of Σ w·loss / Σ w, given that of the mean of the samples' losses."""
+    """Return the gradient of Σ w·loss / Σ w, given the gradient of the mean of the samples' losses."""
     gradient = np.asarray(gradient)
     if gradient.shape[:1] != weights.shape or gradient.dtype.kind != "f":
         raise ValueError(
@@ -55,7 +55,7 @@ def weighted_gradient(where: str, gradient: Any, weights: Array) -> Array:
 
 
 def scale_per_sample(n_rows: int, weights: Array | None) -> float:
-    """Return what divides a batch's penalties by the number of its samples, or by their weights' sum; 0 for none."""
+    """Return the factor that divides a batch's penalties by the number, or the weight, of its samples; 0 for none."""
     total = float(n_rows if weights is None else np.add.reduce(weights))
     return 1 / total if total else 0.0
 
@@ -76,5 +76,5 @@ class penalties_times:
 
 
 def penalty_scale() -> float:
-    """Return what layers multiply the gradients of their penalties by: 1, but in a step with penalties per sample."""
+    """Return the factor of the gradients of penalties: 1, except in a step with penalties per sample."""
     return _penalty_scale.get()

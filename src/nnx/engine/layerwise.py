@@ -1,4 +1,4 @@
-"""The eager path, layer by layer: trains and evaluates a model with one layer call after the other, as the book does.
+"""The book path: trains and evaluates a model layer by layer, as the book does.
 
 `segments.py` runs the same steps with another `Way` through the layers.
 """

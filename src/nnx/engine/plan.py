@@ -224,7 +224,7 @@ class Run:
             rule = job.ranks.collecting(rule)
         self.iterations = check.whole(where, "iterations", optimizer.iterations, 0, check.MAX_COUNT) - self.done
         if order.shuffles:
-            order.take_seed()  # before dropout takes any, as the eager path does
+            order.take_seed()  # before dropout takes any, as the book path does
         self.decay = check.number(where, "decay", optimizer.decay, 0)
         self.changes_rate = optimizer.schedule is not None or bool(self.decay)
         self.first_rate = check.number(where, "learning_rate", optimizer.learning_rate, 0) if self.changes_rate else 0.0
@@ -468,7 +468,7 @@ class Run:
         return unneeded
 
     def _publish(self) -> None:
-        """Set the attributes that layers and loss have after the last step of the eager path."""
+        """Set the attributes that layers and loss have after the last step of the book path."""
         self.model.input_layer.output = self.inputs
         left = stored(self.program, self.native, self.room)
         for owner, name, value in left:

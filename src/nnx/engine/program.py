@@ -164,7 +164,7 @@ class Program:
         self.classifier = model.softmax_classifier_output
         self.combined = is_combined(self.stages, self.loss)
         if self.combined and self.stages[-1].kind == "softmax" and self.classifier is None:
-            self.combined = False  # as on the eager path; `finalize` makes one
+            self.combined = False  # as on the book path; `finalize` makes one
         parts: list[tuple[Any, tuple[str, ...]]] = [(self.loss, LOSS_METHODS), (self.optimizer, OPTIMIZER_METHODS)]
         parts.append((self.accuracy, ACCURACY_METHODS))
         if self.classifier is not None:

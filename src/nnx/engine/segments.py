@@ -1,11 +1,11 @@
 """Segments: in a model with custom parts, the built-in layers before and after them run compiled.
 
-A step does the same as on the eager path (`layerwise.py`), in the same order: forward, loss, accuracy, backward,
+A step does the same as on the book path (`layerwise.py`), in the same order: forward, loss, accuracy, backward,
 updates. But adjacent built-in layers take one compiled call for each of these, instead of one per layer. `training.py`
 asks this module after `plan.py`.
 
 A segment runs on one thread. Changes that the user's code makes between calls count at the next call. Each call binds
-the parameters anew. If layers or methods of the model have changed, it is cut anew, or continues on the eager path.
+the parameters anew. If layers or methods of the model have changed, it is cut anew, or continues on the book path.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class Segmented(layerwise.Way):
     def __init__(self, job: Job) -> None:
         super().__init__(job.model)
         self.rows, self.bfloat16 = job.rows, job.precision == "bfloat16"
-        #: None after the model has changed so that it takes the eager path.
+        #: None after the model has changed so that it takes the book path.
         self.pieces: list[Methods] | None = _cut(job.model, self.bfloat16)
         self.segments = _compiled(self.pieces)
         self.stores = False

@@ -1,9 +1,9 @@
-/* The arithmetic C of nnx: a vector of real numbers and what the Cython kernels do with it. (Beside it there is threads.h.)
+/* The arithmetic C of nnx: a vector of real numbers, and the functions on it that the Cython kernels use.
  *
- * NNX_DOUBLE chooses the number: double, or else float. The width of the vector follows from what the compiler is told to
- * compile for. GCC and Clang get vector extensions; other compilers, and NNX_PLAIN, get loops over the lanes, which
- * every optimizer knows. Both read the same formulas: those are written for `each`, which is the whole vector with
- * vector extensions and one lane without.
+ * NNX_DOUBLE chooses the number: double, or else float. The width of the vector follows from the processor that the
+ * compiler compiles for. GCC and Clang get vector extensions. Other compilers, and NNX_PLAIN, get loops over the lanes,
+ * which every optimizer knows. Both use the same formulas, written for `each`: the whole vector with vector extensions,
+ * and one lane without.
  */
 #ifndef NNX_SIMD_H
 #define NNX_SIMD_H
@@ -65,9 +65,9 @@ typedef uint32_t bits_t;
 #define TILE_ROWS 4
 #endif
 #define LANES ((int)(NNX_VECTOR_BYTES / sizeof(real_t)))
-/* Bytes of a sum's terms that a product takes at a time: a panel of two vectors for each stays in 32 KB of L1. With AVX-512
- * it does so at 1,024. On Intel's processors 2,048 took 3 to 8 % longer; AMD's read L2 as fast as they multiply, and took 2 to
- * 4 % less. Results have the same bits. */
+/* Bytes of a sum's terms that a product takes at a time: a panel of two vectors for each stays in 32 KB of L1. With
+ * AVX-512 it does so at 1,024. On Intel's processors 2,048 took 3 to 8 % longer; AMD's read L2 as fast as they
+ * multiply, and took 2 to 4 % less. Results have the same bits. */
 #if NNX_VECTOR_BYTES == 64 && defined(__GNUC__) && defined(__x86_64__)
 #define BLOCK_BYTES (__builtin_cpu_is("amd") ? 2048 : 1024)
 #else
@@ -132,7 +132,7 @@ INLINE each from_bits(each_bits b) { return (each)b; }
 INLINE each choose(each_int truth, each yes, each no) {
     return (each)((truth & (each_int)yes) | (~truth & (each_int)no));
 }
-/* There is no square root among the vector extensions; compilers make one instruction of this loop. */
+/* Vector extensions have no square root. Compilers turn this loop into one instruction. */
 INLINE each each_sqrt(each x) { each r; int l; for (l = 0; l < LANES; l++) r[l] = SQUARE_ROOT(x[l]); return r; }
 #define EVERY(number) ((number) - (each){0})
 #define LANE(x, l) (x)[l]
@@ -147,8 +147,8 @@ INLINE vec v_all(real_t x) { return x - (vec){0}; } /* x + 0 would be an additio
 
 #define SIGN_BIT ((bits_t)1 << (8 * sizeof(real_t) - 1))
 
-/* x where the gate is not 0, so also where it is NaN of either sign; else 0. The gate is what a ReLU put out: no number below
- * 0, but maybe -0. Bits are tested, which other pipes do than those that multiply. */
+/* x where the gate is not 0, so also where it is NaN of either sign; else 0. The gate is the output of a ReLU: no
+ * number below 0, but maybe -0. It tests bits, because that uses other execution ports than the products. */
 #ifdef NNX_PLAIN
 LIFT2(vec, v_where_not_zero, vec, gate, vec, x, gate == 0 ? 0 : x)
 #elif NNX_VECTOR_BYTES == 64 && defined(__AVX512F__) && defined(NNX_DOUBLE)
@@ -163,7 +163,7 @@ INLINE vec v_where_not_zero(vec gate, vec x) {
 INLINE vec v_where_not_zero(vec gate, vec x) { return (vec)(((mask)((vec_bits)gate << 1) != 0) & (mask)x); }
 #endif
 
-/* Ask for a line of the cache that is needed soon; the address may be any. */
+/* Prefetch a cache line that is needed soon. The address may be any. */
 #ifdef __GNUC__
 #define fetch_ahead(address) __builtin_prefetch(address)
 #define fetch_far_ahead(address) __builtin_prefetch(address, 0, 2) /* as far as L2 */
@@ -175,7 +175,8 @@ INLINE vec v_where_not_zero(vec gate, vec x) { return (vec)(((mask)((vec_bits)ga
 INLINE vec v_load(const real_t *from) { vec r; memcpy(&r, from, sizeof r); return r; }
 INLINE void v_store(real_t *to, vec x) { memcpy(to, &x, sizeof x); }
 
-/* The first `count` lanes only, the others being 0: for the ends of arrays. MASKED_ENDS: whether that costs no more than all. */
+/* Only the first `count` lanes; the others are 0: for the ends of arrays. MASKED_ENDS: whether that costs no more than
+ * all. */
 #if NNX_VECTOR_BYTES == 64 && defined(__AVX512F__) && !defined(NNX_PLAIN)
 #define MASKED_ENDS 1
 #else
@@ -193,7 +194,8 @@ INLINE void v_store_part(real_t *to, vec x, int count) { _mm512_mask_storeu_ps(t
 #endif
 #else
 #if NNX_VECTOR_BYTES == 32 && defined(__AVX2__) && !defined(NNX_PLAIN)
-/* Masked loads are fast; masked stores take AMD's processors a dozen cycles, pieces of 4, 2 and 1 numbers less. */
+/* Masked loads are fast. Masked stores take a dozen cycles on AMD's processors; pieces of 4, 2 and 1 numbers take
+ * fewer. */
 static const int_t LANES_THERE[2 * NNX_VECTOR_BYTES / sizeof(int_t)] = {
 #ifdef NNX_DOUBLE
     -1, -1, -1, -1
@@ -262,7 +264,7 @@ INLINE void v_store_part(real_t *to, vec x, int count) {
 #endif
 #endif
 
-/* Whole numbers as real ones; -1 in the lanes behind the first `count`. */
+/* Whole numbers as real ones; -1 in the lanes after the first `count`. */
 INLINE vec v_of_ints(const int32_t *from, int count) {
     int32_t numbers[NNX_VECTOR_BYTES / sizeof(real_t)];
     vec r = v_all(0);
@@ -307,7 +309,7 @@ INLINE void v_scatter(real_t *to, ptrdiff_t stride, vec x, int count) {
     }
 }
 
-/* Compilers do not always see the one instruction, as where a number is 0. */
+/* Compilers do not always find the single instruction, for example where a number is 0. */
 #if !defined(NNX_PLAIN) && defined(__SSE2__)
 #if NNX_VECTOR_BYTES == 64 && defined(__AVX512F__)
 #define X86(name, type) (vec)_mm512_##name##_##type
@@ -329,8 +331,8 @@ INLINE void v_scatter(real_t *to, ptrdiff_t stride, vec x, int count) {
 #define X86_OF_TYPE_(name, type) X86(name, type)
 #define X86_OF_TYPE(name) X86_OF_TYPE_(name, TYPE)
 
-/* a b + c: one rounding wherever the processor can. Compilers contract nothing (see setup.py): they would do so here and not
- * there, so the same formula would have other bits, by the code around it. */
+/* a b + c: one rounding if the processor has it. Compilers contract nothing (see setup.py): they would do it in some
+ * places and not in others, so the bits of a formula would depend on the code around it. */
 #if defined(X86) && defined(__FMA__)
 INLINE each each_madd(each a, each b, each c) { return X86_OF_TYPE(fmadd)(a, b, c); }
 #elif !defined(NNX_PLAIN) && defined(__aarch64__) && NNX_VECTOR_BYTES == 16
@@ -339,8 +341,8 @@ INLINE each each_madd(each a, each b, each c) { return NEON(vfmaq)((NEON_VEC)c, 
 INLINE each each_madd(each a, each b, each c) { return a * b + c; }
 #endif
 
-/* The second where one of the two is NaN. (As a loop over the lanes these would be one instruction, but a loop here keeps
- * GCC from unrolling those around it, and a product's sums would go through memory: 10 % of its time.) */
+/* The second where one of the two is NaN. As loops over the lanes, these would be one instruction. But a loop here
+ * keeps GCC from unrolling the loops around it, and a product's sums would go through memory: 10 % of its time. */
 #ifdef X86
 INLINE each each_max(each a, each b) { return X86_OF_TYPE(max)(a, b); }
 INLINE each each_min(each a, each b) { return X86_OF_TYPE(min)(a, b); }
@@ -382,9 +384,9 @@ LIFT3(vec, v_madd, vec, a, vec, b, vec, c, each_madd(a, b, c))
 LIFT2(vec, v_max, vec, a, vec, b, each_max(a, b))
 LIFT2(vec, v_min, vec, a, vec, b, each_min(a, b))
 
-/* To bfloat16, a float whose fraction has seven bits: to nearest, ties to even, beyond the largest to infinity. Adding not
- * quite half of the last place to the bits carries into the exponent where it must. NaN would carry too: it keeps its sign
- * and upper bits, and becomes quiet, as the processors that have an instruction for this do. */
+/* To bfloat16, a float whose fraction has seven bits: to nearest, ties to even, beyond the largest to infinity. Adding
+ * just less than half of the last place to the bits carries into the exponent where it must. NaN would carry, too, so
+ * it keeps its sign and upper bits, and becomes quiet. Processors with an instruction for this do the same. */
 #define DROPPED (DIGITS - 7)
 INLINE each each_round_bfloat16(each x) {
     const each_bits bits = to_bits(x), kept = bits >> DROPPED;
@@ -394,14 +396,15 @@ INLINE each each_round_bfloat16(each x) {
 }
 LIFT1(vec, v_round_bfloat16, vec, x, each_round_bfloat16(x))
 
-/* The functions. All lanes take the same path and choose at its end: a number has the same result in every lane, and NaN gives
- * NaN. An error in ulp (units in the last place of the true value) is the largest that was found, in any variant: among all
- * floats, and millions of doubles. Polynomials are weighted minimax fits, with the error before rounding as "float, double". */
+/* The functions. All lanes take the same path and select at its end. A number has the same result in every lane, and
+ * NaN gives NaN. An error in ulp, units in the last place of the true value, is the largest that was found in any
+ * variant, among all floats, and millions of doubles. Polynomials are weighted minimax fits, with the error before
+ * rounding as "float, double". */
 
-/* Rounding to a whole number: adding this leaves no bits for a fraction, and the number in the lowest bits. */
+/* Rounds to a whole number: adding this leaves no bits for a fraction, and puts the number into the lowest bits. */
 #define ROUNDER ((real_t)3 * ((bits_t)1 << (DIGITS - 1)))
 
-/* 2 to the power of the whole number that was rounded by ROUNDER, plus `more`; from -BIAS + 1 to BIAS, and 0 for -BIAS. */
+/* 2 to the power of the whole number that ROUNDER rounded, plus `more`; from -BIAS + 1 to BIAS, and 0 for -BIAS. */
 INLINE each power_of_two(each rounded, int more) {
     return from_bits((to_bits(rounded) - to_bits(EVERY(ROUNDER)) + (bits_t)(BIAS + more)) << DIGITS);
 }
@@ -457,12 +460,12 @@ INLINE each each_exp(each x) {
     each n, half, p;
     p = exp_fraction(exp_reduce(each_min(EVERY(highest), each_max(EVERY(lowest), x)), &n)) + 1;
     half = each_madd(n - ROUNDER, EVERY((real_t)0.5), EVERY(ROUNDER));
-    /* In two factors, so that the ends of the range, zero and infinity, come out by themselves. */
+    /* In two factors, so that the ends of the range give zero and infinity by themselves. */
     return p * power_of_two(half, 0) * power_of_two(n - (half - ROUNDER), 0);
 }
 
-/* e^x for |x| up to EXP_REACH, where it is a normal number: the same bits without the ends of the range, which are a third of
- * the time of a SiLU with its slope. */
+/* e^x for |x| up to EXP_REACH, where it is a normal number: the same bits without the ends of the range, which are a
+ * third of the time of a SiLU with its slope. */
 #ifdef NNX_DOUBLE
 #define EXP_REACH 708
 #else
@@ -477,7 +480,7 @@ INLINE each each_exp_near(each x) {
 /* e^x - 1 = 2 (2^(n-1) (e^r - 1) + 2^(n-1) - 1/2), and just e^r - 1 where n = 0: 1.96 ulp. -0 becomes 0. */
 INLINE each each_expm1(each x) {
 #ifdef NNX_DOUBLE
-    const real_t lowest = -40, highest = 710; /* below, it is -1 */
+    const real_t lowest = -40, highest = 710; /* below this, it is -1 */
 #else
     const real_t lowest = -20, highest = 89;
 #endif
@@ -550,7 +553,7 @@ INLINE each log_exponent(each_bits b, each bias) {
     const bits_t whole = (bits_t)(BIAS + DIGITS) << DIGITS; /* the bits of 2^DIGITS */
     return (from_bits((b >> DIGITS) | whole) - (real_t)((bits_t)1 << DIGITS)) - bias;
 }
-/* What a logarithm is where x is not positive, infinite or NaN; else r. */
+/* The logarithm where x is not positive, infinite or NaN; else r. */
 INLINE each log_ends(each x, each r) {
     const each none = choose(x == EVERY(0), EVERY(-(real_t)INFINITY), EVERY((real_t)NAN));
     return choose_less(EVERY(0), x, choose_less(x, EVERY((real_t)INFINITY), r, x), none);
@@ -569,12 +572,12 @@ INLINE each each_log(each x) {
     return log_ends(x, log_of_parts(log_mantissa(b) - 1, log_exponent(b, bias)));
 }
 
-/* log(1 + x): 1.4 ulp. u = 1 + x is rounded; what it lacks, c, goes to the fraction: 1 + x = 2^k (m + 2^-k c).
+/* log(1 + x): 1.4 ulp. u = 1 + x is rounded. Its error c goes to the fraction: 1 + x = 2^k (m + 2^-k c).
  * -0 becomes 0. */
 INLINE each each_log1p(each x) {
     const each u = x + 1, c = x - (u - 1);
     const each_bits b = log_bits(u);
-    /* 2^-k as the half of 2^(1-k): so it is 0 for the largest, whose exponent has no inverse. */
+    /* 2^-k as half of 2^(1-k), so that it is 0 for the largest, whose exponent has no inverse. */
     const each scale = from_bits(((bits_t)(2 * BIAS + 1) - (b >> DIGITS)) << DIGITS);
     const each f = each_madd(c, scale * (real_t)0.5, log_mantissa(b) - 1);
     return log_ends(u, log_of_parts(f, log_exponent(b, EVERY((real_t)BIAS))));
@@ -606,13 +609,13 @@ INLINE each each_softplus(each x) {
     return each_max(EVERY(0), x) + (t + each_madd(s, each_madd(p, z, half), -half));
 }
 
-/* tanh x: 1.85 ulp. For |x| < 0.5625, x + x^3 p(x^2), fitted to 5e-8, 3e-17 of the result. Above,
- * 1 - 1 / (e^(2x)/2 + 1/2): the last term is at most 1/2, so its error counts little; one multiply-add reduces the exponent.
- * What lost: -t / (t + 2) with t = e^(-2x) - 1, and one rational function: 2 ulp near 1 are two roundings, and these have
- * three. */
+/* tanh x: 1.85 ulp. For |x| < 0.5625, x + x^3 p(x^2), fitted to 5e-8, 3e-17 of the result. Above, 1 - 1 / (e^(2x)/2 +
+ * 1/2): the last term is at most 1/2, so its error counts little; one multiply-add reduces the exponent.
+ * Rejected: -t / (t + 2) with t = e^(-2x) - 1, and one rational function. 2 ulp near 1 are two roundings, and these
+ * have three. */
 INLINE each each_tanh(each x) {
 #ifdef NNX_DOUBLE
-    const real_t one_from = 20; /* and before, at 19.1; float at 9.02 */
+    const real_t one_from = 20; /* it is 1 already from 19.1 on; float from 9.02 on */
 #else
     const real_t one_from = 10;
 #endif
@@ -642,9 +645,9 @@ INLINE each each_tanh(each x) {
 }
 
 /* erf x: 1.85 ulp. For |x| < 0.9, x (1 + p(x^2)), fitted to 1e-8, 6e-19 of the result. Above, 1 - 2^z without a
- * division: z is a polynomial in |x| from 0.9 to 5.95 (float: 3.95), near log2(1 - erf x), fitted to 6e-11, 3e-18 of the
- * result.
- * What lost: x + x p(x^2), more exact, but without a fused multiply-add x p would be flushed for the smallest x. */
+ * division: z is a polynomial in |x| from 0.9 to 5.95 (float: 3.95), near log2(1 - erf x), fitted to 6e-11, 3e-18 of
+ * the result.
+ * Rejected: x + x p(x^2). It is more exact, but without fused multiply-adds x p would be flushed for the smallest x. */
 INLINE each each_erf(each x) {
 #ifdef NNX_DOUBLE
     const real_t one_from = 5.95;
@@ -709,12 +712,12 @@ INLINE each each_erf(each x) {
     return with_sign_of(x, choose_less(a, EVERY((real_t)0.9), a * (p + 1), large));
 }
 
-/* The standard normal distribution: return the probability of less than x, and the density at x; for GELU. e = exp(-x^2/2)
- * serves both: the density is e / sqrt(2 pi), the probability e R(|x|) for x < 0, else 1 - e R(|x|). R is a polynomial in |x|
- * up to 5.6 (double: 8.3) and constant beyond; e R is fitted to 5e-9, 8e-18. Absolute errors are at most 9e-8, 1.5e-16
- * of the probability and 6e-8, 1e-16 of the density. The probability is never negative, exactly 1/2 at 0, 0 at -inf and 1 at
- * +inf; far below 0 its relative error grows: 0.004 at -5, 0.5 at -6 (double: 4e-11, 6e-9).
- * What lost: erf(x / sqrt(2)), as it takes an exponential of its own. */
+/* The standard normal distribution, for GELU: the probability of numbers less than x, and the density at x. e =
+ * exp(-x^2/2) serves both: the density is e / sqrt(2 pi), the probability e R(|x|) for x < 0, else 1 - e R(|x|). R is a
+ * polynomial in |x| up to 5.6 (double: 8.3) and constant beyond; e R is fitted to 5e-9, 8e-18. Absolute errors are at
+ * most 9e-8, 1.5e-16 of the probability and 6e-8, 1e-16 of the density. The probability is never negative, exactly 1/2
+ * at 0, 0 at -inf and 1 at +inf; far below 0 its relative error grows: 0.004 at -5, 0.5 at -6 (double: 4e-11, 6e-9).
+ * Rejected: erf(x / sqrt(2)), because it needs another exponential. */
 INLINE each each_normal(each x, each *density) {
 #ifdef NNX_DOUBLE
     const real_t zero_from = 37.66, constant_from = 8.3;
@@ -775,7 +778,7 @@ INLINE each each_normal(each x, each *density) {
     return choose_less(x, EVERY(0), p, 1 - p);
 }
 
-/* What is left of turns without the whole ones, from -1/2 to 1/2; of more than 2^(DIGITS-1) turns nothing is known. */
+/* The fraction of turns, from -1/2 to 1/2. More than 2^(DIGITS-1) turns have no digits for it. */
 INLINE each part_of_turn(each turns) {
     const each whole = turns + ROUNDER;
     return each_min(EVERY((real_t)0.5), each_max(EVERY((real_t)-0.5), turns - (whole - ROUNDER)));
@@ -829,8 +832,8 @@ INLINE void v_normal(vec x, vec *cdf, vec *pdf) {
 INLINE void v_normal(vec x, vec *cdf, vec *pdf) { *cdf = each_normal(x, pdf); }
 #endif
 
-/* sums += x, sums += x^2, lane by lane, in double. GCC keeps sums in registers if they are vectors of doubles: numbers one
- * by one it stores and loads again for each x, which takes twice as long. */
+/* sums += x, sums += x^2, lane by lane, in double. GCC keeps sums in registers if they are vectors of doubles. Single
+ * numbers it stores and loads again for each x, which takes twice as long. */
 #ifdef NNX_PLAIN
 INLINE void v_add_to(double *sums, vec x) {
     int l;
@@ -933,7 +936,7 @@ INLINE void v_transpose(vec *rows) {
     EXCHANGE(1)
 }
 
-/* Numbers of a and b in turn; and apart again. */
+/* Interleave the numbers of a and b; and the inverse. */
 #define IN_TURN(first, l) (first) * LANES / 2 + ((l) & 1 ? LANES : 0) + (l) / 2
 #define APART(first, l) (first) + 2 * (l)
 INLINE void v_interleave(vec a, vec b, vec *low, vec *high) {
@@ -946,8 +949,8 @@ INLINE void v_part(vec low, vec high, vec *even, vec *odd) {
 }
 #endif
 
-/* In each lane the sum of all lanes of the vector with its number, in pairs, then pairs of pairs ...; destroys `rows`. To
- * transpose and then add takes half as many shuffles again. */
+/* In each lane, the sum of all lanes of the vector with this lane's number: pairs, then pairs of pairs ...; it destroys
+ * `rows`. To transpose and then add takes half as many shuffles again. */
 #ifdef NNX_PLAIN
 INLINE vec v_lane_sums(vec *rows) {
     vec r;
@@ -974,8 +977,9 @@ INLINE vec v_lane_sums(vec *rows) {
 }
 #endif
 
-/* Random words: one round of Philox4x32 on as many counters as 64-bit lanes fit, of whose upper halves nobody takes notice.
- * Compilers do not see that a product of lower halves is one instruction, so those that have one are told. */
+/* Random words: one round of Philox4x32 on as many counters as 64-bit lanes fit. Nothing reads the upper halves.
+ * Compilers do not see that a product of lower halves is one instruction, so it is written out for processors that have
+ * it. */
 #ifdef NNX_PLAIN
 typedef struct { uint64_t lane[NNX_VECTOR_BYTES / 8]; } words;
 #else
@@ -1060,7 +1064,7 @@ INLINE each_bits choose_odd(each_bits even, each_bits odd) {
 }
 #endif
 
-/* A set of lanes: a bit each with AVX-512, which most instructions take along, else all bits of a lane. */
+/* A set of lanes: a bit for each with AVX-512, where most instructions take such masks; else all bits of a lane. */
 #if defined(X86) && NNX_VECTOR_BYTES == 64
 #ifdef NNX_DOUBLE
 typedef __mmask8 lane_set;
@@ -1074,14 +1078,14 @@ INLINE void put_lane(lane_set *set, int lane, int is_in) {
 }
 #else
 typedef mask lane_set;
-/* The larger ones in these lanes, else 0. */
+/* The larger number in these lanes, else 0. */
 INLINE vec v_max_in(lane_set in, vec a, vec b) { return v_select(in, v_max(a, b), v_all(0)); }
 INLINE void put_lane(lane_set *set, int lane, int is_in) { LANE(*set, lane) = is_in ? -1 : 0; }
 #endif
 
-/* Whether a row's number of 16 bits, the lower and the upper half of its word, is below `limit`, of which each half of a word
- * is one (`below_limit`). The words of LANES rows lie in as many vectors as that takes: of two, the first has the even rows.
- * Bits are added to `ties` where a number is the limit itself. */
+/* Whether a row's numbers of 16 bits, the lower and the upper half of its word, are below `limit`; each half of its
+ * words is the limit (`below_limit`). The words of LANES rows take one vector or two. Of two, the first has the even
+ * rows. Where a number equals the limit, a bit is added to `ties`. */
 #ifdef NNX_PLAIN
 typedef words tie_set;
 INLINE tie_set no_ties(void) { return all_words(0); }
@@ -1098,7 +1102,7 @@ INLINE void v_below(const words *w, words limits, lane_set *lower, lane_set *upp
     }
 }
 #elif defined(X86) && NNX_VECTOR_BYTES == 64
-typedef __mmask32 tie_set; /* a bit for each number that is no tie */
+typedef __mmask32 tie_set; /* a bit for each number that is not a tie */
 INLINE words below_limit(uint32_t limit) { return all_words(limit * (uint64_t)0x0001000100010001u); }
 #ifdef NNX_DOUBLE
 #define NUMBERS_DRAWN 0x33333333u
@@ -1109,7 +1113,7 @@ INLINE words below_limit(uint32_t limit) { return all_words(limit * (uint64_t)0x
 #endif
 INLINE tie_set no_ties(void) { return NUMBERS_DRAWN; }
 INLINE int any_ties(tie_set ties) { return ties != NUMBERS_DRAWN; }
-/* GCC would first collect several in a vector: twice as many instructions. */
+/* GCC would first collect several in a vector, with twice as many instructions. */
 INLINE void store_lanes(lane_set *to, lane_set set) { __asm__(STORE_LANES " %1, %0" : "=m"(*to) : "k"(set)); }
 INLINE void v_below(const words *w, words limits, lane_set *lower, lane_set *upper, tie_set *ties) {
     const __m512i limit = (__m512i)limits;
@@ -1129,7 +1133,7 @@ INLINE void v_below(const words *w, words limits, lane_set *lower, lane_set *upp
 typedef words tie_set;
 INLINE tie_set no_ties(void) { return all_words(0); }
 INLINE int any_ties(tie_set ties) { return any_words(ties); }
-/* (Numbers with a sign compare in one instruction.) */
+/* Signed numbers compare in one instruction. */
 INLINE words below_limit(uint32_t limit) { return all_words((limit ^ 0x8000u) * (uint64_t)0x0001000100010001u); }
 INLINE void v_below(const words *w, words limits, lane_set *lower, lane_set *upper, tie_set *ties) {
     typedef uint16_t halves __attribute__((vector_size(NNX_VECTOR_BYTES)));

@@ -40,8 +40,7 @@ cdef class Chain:
     cdef cnp.ndarray flags  # below 0 for a numeric column
 
     cdef tuple describe(self, str where, object dtype, tuple stages, object backends, bint bfloat16):
-        """Take stages, each (kind, owner, n_in, n_out), except those that only copy. Return the owners of these
-        stages."""
+        """Take stages, each (kind, owner, n_in, n_out), except those that only copy. Return the owners."""
         cdef Py_ssize_t need = 0, i, rows, n_in, n_out
         cdef int n = 0
         cdef Stage *stage
@@ -181,8 +180,7 @@ cdef class Chain:
     cdef void _compute(
         self, const Net *net, const void *samples, void *output, Py_ssize_t n, char *place, void *room
     ) noexcept nogil:
-        """Write the outputs of the stages of `net` for n samples. Samples of the other float type are cast in
-        `room`."""
+        """Write the outputs of the stages of `net` for n samples. Those of the other float type are cast in `room`."""
         cdef uint64_t mode
         cdef Py_ssize_t first = 0, rows = n
         cdef const void *inputs = samples

@@ -300,8 +300,7 @@ cdef enum Exchange:
 cdef void exchange_parameter(
     Exchange way, const Parameter *parameter, real_t *flat, Py_ssize_t at, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    """Copy the part of a parameter between ``first`` and ``end`` of a vector, in which the parameter begins at
-    ``at``."""
+    """Copy the part of a parameter from ``first`` to ``end`` of a vector. The parameter begins at ``at``."""
     cdef Py_ssize_t begin = max(first, at), n = min(end, at + parameter.size) - begin
     cdef real_t *values = <real_t *> (parameter.collected if way == TAKE_GRADIENTS else parameter.values)
     if n <= 0:

@@ -179,8 +179,7 @@ cdef inline void dots_tile(
     const int rows,  # a constant at every call
     const Tiles *t,
 ) noexcept nogil:
-    """A tile whose sums run in the order of `few_columns_product`: a sum for each lane, then these one after the
-    other."""
+    """A tile whose sums run in the order of `few_columns_product`: a sum for each lane, then the sum of these."""
     cdef vec sums[MAX_DOTS * BLOCK_VECTORS]
     cdef vec parts[MAX_DOTS * BLOCK_VECTORS]
     cdef Py_ssize_t k, first, whole = t.depth - t.depth % LANES, before = LANES - t.depth % LANES

@@ -193,8 +193,7 @@ cdef inline void join_pair(
 cdef void join_others(
     const Net *net, const Batch *batch, const Stage *stage, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    """Add up the pairs that no thread had whole, for some of a stage's gradients. The first group then has the
-    batch's."""
+    """Add up the pairs that no thread had whole, for some gradients. The first group then has the batch's sums."""
     cdef Py_ssize_t groups = groups_of(net, batch.rows), each = share_of(net, batch.rows) // net.group_rows
     cdef Py_ssize_t step = 1, group
     while step < groups:

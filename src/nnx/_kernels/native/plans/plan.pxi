@@ -1,15 +1,14 @@
-# The binding of plans: it reads what a program needs from the layers, checks it, reserves memory, and lets the threads
-# run.
+# The binding of plans. It reads what a program needs from the layers, checks it, reserves memory, and runs the threads.
 #
-# A plan is made for one program; everything that Python code could have changed since is read and checked again at each
-# entry. What is bound is referenced until the call ends, and labels are private copies, so nothing that another
-# thread rebinds or writes in the meantime can make a kernel read or write outside an array.
+# A plan is made for one program. Each call reads and checks again everything that Python code could have changed. The
+# plan holds references to all bound arrays until the call ends, and labels are private copies. So another thread can
+# rebind and write what it likes: no kernel reads or writes outside an array.
 
 from cpython.ref cimport PyObject
 
 cdef extern from *:
     """
-    /* Whether an object's count of references says who has it. Without a GIL it does not: threads count apart. */
+    /* Whether an object's reference count shows all users. Without a GIL it does not: each thread counts separately. */
     #ifdef Py_GIL_DISABLED
     #define COUNTS_REFERENCES 0
     #else
@@ -18,7 +17,7 @@ cdef extern from *:
     """
     const bint COUNTS_REFERENCES
 
-#: Without it, arrays that were published are never used again, and no call of `train` is taken for the last one again.
+#: Without it, published arrays are never used again, and there is no fast path for a repeated call of `train`.
 counts_references = bool(COUNTS_REFERENCES)
 
 cdef extern from "Python.h":
@@ -30,15 +29,15 @@ cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject *thing)
     dict PyObject_GenericGetDict(object owner, void *context)
 
-#: How many figures a step or an epoch has: loss, data loss, penalty, accuracy, rate.
+#: The number of figures of a step or an epoch: loss, data loss, penalty, accuracy, rate.
 cdef enum:
     N_FIGURES = 5
     MOST_KEPT = 1 << 22  # bytes of memory that a plan keeps between calls
-    MOST_PACKED = 1 << 19  # weights that are kept packed as well: to write a copy of more takes longer than it saves
+    MOST_PACKED = 1 << 19  # the most weights that are also kept packed: copying more takes longer than it saves
 
 
 cdef inline object item(dict own, str name):
-    """`dict.get`, with a reference of one's own from the start: Cython's has a borrowed one for a moment."""
+    """`dict.get` with an owned reference from the start: Cython's version holds a borrowed one for a moment."""
     try:
         return own[name]
     except KeyError:
@@ -46,16 +45,16 @@ cdef inline object item(dict own, str name):
 
 
 cdef bint untouched(object model, tuple guards) except -1:
-    """Return whether a model is as it was when a program was made of it.
+    """Return whether a model is unchanged since a program was made from it: whether the guards hold.
 
-    Its parts are the same objects of the same classes, none has an attribute with the name of a method, and the
-    classes' methods are the ones they were made with.
+    Its parts must be the same objects of the same classes. None may have an attribute with the name of a method. The
+    classes' methods must be the original ones.
 
     Parameters
     ----------
     model : Model
     guards : Guards
-        What to look at: `nnx.engine.program.Guards`.
+        What must not have changed: `nnx.engine.program.Guards`.
     """
     cdef PyObject *found
     if not are_parts_untouched(model, guards):
@@ -68,7 +67,7 @@ cdef bint untouched(object model, tuple guards) except -1:
 
 
 cdef bint are_parts_untouched(object model, tuple guards) except -1:
-    """Return whether all that `untouched` looks at is as it was, but for the classes' methods."""
+    """Do the checks of `untouched`, except that of the classes' methods."""
     cdef tuple names, attributes, lists, owners, kinds, shadows
     cdef Py_ssize_t i
     cdef dict own
@@ -97,16 +96,17 @@ cdef bint are_parts_untouched(object model, tuple guards) except -1:
 
 
 cdef list versions_of(tuple guards):
-    """Return the classes whose methods `untouched` looks at, each with its version, which any change of it alters.
+    """Return the classes whose methods `untouched` checks, each with its version. Any change of a class alters its
+    version.
 
-    0 is the version of a class that has changed, or that nobody has looked a name up in since.
+    The version is 0 if a class has changed, or if no name has been looked up in it since.
     """
     kinds = dict.fromkeys([each[0] for each in guards[7]])
     return [(kind, (<PyTypeObject *> <PyObject *> kind).tp_version_tag) for kind in kinds]
 
 
 cdef int describe_stage(Stage *stage, const Kernels *kernels, str kind, Py_ssize_t n_in, Py_ssize_t n_out) except -1:
-    """Say what a stage is: one of `KINDS`, or the name of an activation."""
+    """Write the kind of a stage: one of `KINDS`, or the name of an activation."""
     stage.n_in, stage.n_out, stage.activation = n_in, n_out, NULL
     number = KINDS.get(kind)
     if number is None:
@@ -117,7 +117,7 @@ cdef int describe_stage(Stage *stage, const Kernels *kernels, str kind, Py_ssize
 
 
 cdef int pair_forks(Net *net) except -1:
-    """Tell forks and joins of each other, and count how many are open at a time; count batch norms."""
+    """Link forks and joins, and count how many are open at a time. Count batch norms."""
     cdef list open_forks = []
     cdef Stage *stage
     cdef int s, fork
@@ -141,9 +141,10 @@ cdef int pair_forks(Net *net) except -1:
 
 
 cdef list members_of_stages(tuple stages):
-    """Return how many rows of each stage's output a sample has; refuse members that do not fit each other.
+    """Return the number of rows of each stage's output per sample. Refuse members that do not fit each other.
 
-    Stages are (kind, layer, ...), or (kind, values, ...) as a predictor has them: the last values have a row each.
+    Stages are (kind, layer, ...), or (kind, values, ...) in a predictor: there, the last values have a row for each
+    member.
     """
     cdef Py_ssize_t members = 1, own, s
     cdef int levels = 0
@@ -169,20 +170,20 @@ cdef list members_of_stages(tuple stages):
     return found
 
 
-#: The kinds of stages by name, but for activations.
+#: The kinds of stages by name, except activations.
 cdef dict KINDS = {
     "dense": DENSE, "dropout": DROPOUT, "prelu": PRELU, "batch_norm": BATCH_NORM, "layer_norm": LAYER_NORM,
     "scale": SCALE, "embedding": EMBEDDING, "spline": SPLINE, "gaussian_noise": NOISE, "fork": FORK, "join": JOIN,
     "piecewise_linear": PIECEWISE_LINEAR, "thermometer": THERMOMETER, "combinations": COMBINATIONS,
     "periodic": PERIODIC, "members": MEMBERS, "member_scale": MEMBER_SCALE, "member_dense": MEMBER_DENSE,
 }
-#: Those whose parameters are one number for each column.
+#: The kinds whose parameters are one number for each column.
 cdef tuple COLUMNWISE = ("batch_norm", "layer_norm", "scale")
-#: Those that multiply matrices.
+#: The kinds that multiply matrices.
 cdef tuple PRODUCTS = ("dense", "member_dense")
 cdef tuple OF_MEMBERS = ("members", "member_scale", "member_dense")
 cdef tuple ENCODINGS = ("piecewise_linear", "thermometer", "combinations")
-#: Those that give other columns than they take.
+#: The kinds that return other columns than they take.
 cdef tuple WIDENING = ("dense", "embedding", "spline", "periodic", "member_dense", *ENCODINGS)
 cdef tuple WITH_DTYPE = ("prelu", "members", "member_scale", *COLUMNWISE, *WIDENING)
 
@@ -193,9 +194,9 @@ cdef inline bint has_trait(const Stage *stage, int trait) noexcept:
 
 
 cdef int check_chain(tuple stages, const Loss *loss, bint combined) except -1:
-    """Refuse stages that do not fit each other, of which kernels would take a width for granted.
+    """Refuse stages that do not fit each other, because kernels rely on their widths.
 
-    One of them is dense, so that there are stages left where those that only copy are left out.
+    At least one must be dense, so that some stages remain without those that only copy.
     """
     cdef Py_ssize_t before = -1, n_in, n_out
     cdef bint fits = "dense" in [stage[0] for stage in stages]
@@ -211,7 +212,7 @@ cdef int check_chain(tuple stages, const Loss *loss, bint combined) except -1:
 
 
 cdef tuple owners_with_dtype(tuple stages):
-    """Return the layers among the owners of stages that have parameters, and so a dtype."""
+    """Return the layers with parameters, and so with a dtype, among the owners of stages."""
     return tuple([owner for kind, owner, _, _ in stages if kind in WITH_DTYPE])
 
 
@@ -229,7 +230,7 @@ cdef tuple AVERAGED = ("weight_averages", "bias_averages")
 
 
 cdef inline object in_use(dict own, str averages, str values):
-    """Return a layer's averages of a parameter, which predictions use where there are any, or else the parameter."""
+    """Return a layer's averages of a parameter, which predictions use if there are any, or else the parameter."""
     cdef object found = item(own, averages) if averages in own else None
     return item(own, values) if found is None else found
 
@@ -242,12 +243,12 @@ cdef inline bint fit(object weights, object biases, object dtype, Py_ssize_t n_i
     )
 
 
-#: The attributes of stages that have numbers for each column: parameters, and a batch norm's running figures.
+#: The attributes of stages with a number for each column: parameters, and a batch norm's running statistics.
 cdef tuple LINES = ("weights", "biases", "running_mean", "running_variance")
 
 
 cdef inline object lines_as_they_are(const Stage *stage, object owner, object dtype, bint training):
-    """Return those arrays as a tuple, if kernels can take them as they stand, else None."""
+    """Return those arrays as a tuple if kernels can take them without a copy, else None."""
     cdef dict own = PyObject_GenericGetDict(owner, NULL)
     cdef list found = []
     cdef Py_ssize_t i, n = 4 if stage.kind == BATCH_NORM else 1 + has_biases(stage)
@@ -262,13 +263,13 @@ cdef inline object lines_as_they_are(const Stage *stage, object owner, object dt
 
 
 cdef bint column_parameters(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:
-    """Take the weights, and biases, of a stage that has one for each column; false if they are not such.
+    """Take the weights, and biases, of a stage with one for each column. False if they do not fit.
 
-    Without ``where``, sentences begin with the layer's ``forward``.
+    Without ``where``, messages begin with the layer's ``forward``.
     """
     cdef tuple found = lines_as_they_are(stage, owner, dtype, training)
     if found is None:
-        # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
+        # Another dtype or layout: the cast array becomes the attribute, or an error says what is wrong.
         where = where or f"{type(owner).__name__}.forward"
         owner._checked_parameters(where) if training else owner._parameters_in_use(where)
         if stage.kind == BATCH_NORM:
@@ -302,7 +303,7 @@ cdef int take_norm_settings(Stage *stage, object owner, str where) except -1:
 
 
 cdef bint embedding_weights(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:
-    """Take the weights of an embedding, and which columns are categories; false if they do not fit the stage."""
+    """Take the weights of an embedding, and its columns of categories. False if they do not fit the stage."""
     (w,) = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
     cdef cnp.ndarray places
     given = owner._layout(where).places
@@ -333,7 +334,7 @@ cdef bint fits_places(const Stage *stage, Py_ssize_t n_in) noexcept:
 
 
 cdef bint encoding_edges(Stage *stage, object owner, object dtype, list held) except -1:
-    """Take the edges or factors of an encoding; false if they do not fit the stage."""
+    """Take the edges or factors of an encoding. False if they do not fit the stage."""
     cdef str where = f"{type(owner).__name__}.forward"
     cdef tuple given = tuple(owner._layout(where))
     if not has_type(given[2], dtype.num):
@@ -343,7 +344,7 @@ cdef bint encoding_edges(Stage *stage, object owner, object dtype, list held) ex
 
 
 cdef bint spline_parameters(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:
-    """Take weights, biases and edges of a stage that has these; false if they do not fit the stage."""
+    """Take weights, biases and edges of a stage that has these. False if they do not fit the stage."""
     cdef Spline spline = stage.spline
     w, b = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
     layout = owner._layout(where)
@@ -355,7 +356,7 @@ cdef bint spline_parameters(Stage *stage, object owner, object dtype, str where,
     if not has_size(w, stage.n_in + spline.n_rows, stage.n_out) or not has_size(b, 1, stage.n_out):
         return False
     if stage.spline.n_columns not in (0, spline.n_columns):
-        return False  # memory has been laid out for others
+        return False  # the memory was laid out for other edges
     stage.spline = spline
     stage.weights.values, stage.weights.size = data(w), cnp.PyArray_SIZE(w)
     stage.biases.values, stage.biases.size = data(b), stage.n_out
@@ -365,7 +366,7 @@ cdef bint spline_parameters(Stage *stage, object owner, object dtype, str where,
 cdef int take_edges(
     str where, Spline *spline, Py_ssize_t n_in, tuple layout, int number, list held
 ) except -1:
-    """Take columns, first places, edges and degree, private copies, after a look at every number."""
+    """Take columns, first places, edges and degree as private copies, after a check of every number."""
     cdef cnp.ndarray columns = cnp.PyArray_NewCopy(
         vector(where, "columns", layout[0], cnp.NPY_INT32, ANY), cnp.NPY_CORDER
     )
@@ -388,7 +389,7 @@ cdef int take_edges(
 
 
 cdef bint periodic_weights(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:
-    """Take the weights of waves, and which columns have some; false if they do not fit the stage."""
+    """Take the weights of waves, and the columns that have waves. False if they do not fit the stage."""
     cdef cnp.ndarray columns
     (w,) = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
     if not is_ready(w, <void *> dtype, training):
@@ -403,7 +404,7 @@ cdef bint periodic_weights(Stage *stage, object owner, object dtype, str where, 
 
 
 cdef bint member_parameters(Stage *stage, object owner, object dtype, str where, bint training, list held) except -1:
-    """Take what members have of their own; false if it does not fit the stage."""
+    """Take the parameters of members. False if they do not fit the stage."""
     cdef tuple found = tuple(owner._checked_parameters(where) if training else owner._parameters_in_use(where))
     cdef bint fits = len(found) == 1 + has_biases(stage)
     for array in found:
@@ -422,7 +423,7 @@ cdef bint member_parameters(Stage *stage, object owner, object dtype, str where,
 
 
 cdef object prelu_weights(object owner, object dtype, Py_ssize_t columns, str where, bint training):
-    """Return a PReLU's slopes, one or one a column, to be written if training; None if they are not such."""
+    """Return a PReLU's slopes, one or one for each column, writable if ``training``. None if they do not fit."""
     (w,) = owner._checked_parameters(where) if training else owner._parameters_in_use(where)
     if not is_ready(w, <void *> dtype, training) or not (has_size(w, 1, 1) or has_size(w, 1, columns)):
         return None
@@ -439,7 +440,7 @@ cdef bint same_objects(object found, tuple kept) except -1:
     """Return whether a list holds these objects, one by one."""
     if type(found) is not list:
         return False
-    with cython.critical_section(found):  # without the GIL somebody might shorten it meanwhile
+    with cython.critical_section(found):  # without the GIL, another thread might shorten it meanwhile
         return same_items(<list> found, kept)
 
 
@@ -454,7 +455,7 @@ cdef inline bint same_items(list found, tuple kept) noexcept:
 
 
 cdef inline void *within(char *memory, Py_ssize_t *at, Py_ssize_t size) noexcept:
-    """Return the next place in a piece of memory; with NULL for memory, only count."""
+    """Return the next address in a piece of memory. If the memory is NULL, only count."""
     cdef char *place = memory + at[0] if memory is not NULL else NULL
     at[0] += (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
     return place
@@ -475,7 +476,7 @@ cdef void place_blocks(
 
 
 cdef inline bint gives_away(const Stage *stage) noexcept:
-    """Return whether a stage does not need its own output on the way back, so that the next may write there."""
+    """Return whether a stage does not need its own output in backward, so that the next may write there."""
     return not stage.relu and (
         stage.kind == DENSE or stage.kind == BATCH_NORM or stage.kind == LAYER_NORM or stage.kind == SCALE
         or stage.kind == SPLINE or is_of_members(stage)
@@ -483,7 +484,7 @@ cdef inline bint gives_away(const Stage *stage) noexcept:
 
 
 cdef tuple sums_of(const Net *net):
-    """Return a pass's sums of losses and hits, and of how many, or of how much weight."""
+    """Return a pass's sums of losses and hits, and their counts or weights."""
     cdef Progress *progress = net.progress
     if net.weights is not NULL:
         return progress.loss_sum, progress.loss_count, progress.hits_sum, progress.hits_count
@@ -502,7 +503,7 @@ cdef list entries(dict own):
 
 
 cdef bint is_as(dict own, list seen) except -1:
-    """Return whether a dict holds the very objects that `entries` returned; no object is asked whether it is equal."""
+    """Return whether a dict holds the same objects that `entries` returned. It compares identity, never equality."""
     cdef PyObject *name
     cdef PyObject *value
     cdef Py_ssize_t at = 0, i = 0, n = len(seen)
@@ -521,35 +522,35 @@ cdef tuple COUNTS = ("iterations", "current_learning_rate", "training_forwards")
 
 
 cdef struct Span:
-    # An array that steps write, and the place for a copy of it.
+    # An array that steps write, and the address for a copy of it.
     char *values
     Py_ssize_t size  # in bytes
     Py_ssize_t place
-    bint is_parameter  # else it is what an optimizer keeps of one
+    bint is_parameter  # else it is an optimizer's state of a parameter
 
 
 cdef bint exchange_of_plan(void *plan) noexcept nogil:
-    """Add the sums of a plan up over all ranks."""
+    """Add up the sums of a plan over all ranks."""
     with gil:
         return (<Plan> plan)._exchange()
 
 
 cdef class Plan:
-    """A program, bound to arrays for as long as a call lasts, and the memory that its steps need.
+    """A program that is bound to arrays during a call, and the memory that its steps need.
 
     Parameters
     ----------
     dtype : float32 or float64
     stages : tuple of (kind, owner, n_in, n_out)
-        What `Program.stages` holds.
+        The elements of `Program.stages`.
     loss : str or None
-        The loss's kernels' name; None for a `Segment`, which has none.
+        The name of the loss's kernels; None for a `Segment`, which has no loss.
     combined : bool
         Whether loss and last activation have one gradient.
     guards : Guards
-        What `holds` looks at.
+        What `holds` checks.
     bfloat16 : bool
-        Whether dense stages round what they multiply to bfloat16.
+        Whether dense stages round the factors of their products to bfloat16.
     """
 
     cdef Kernels *kernels
@@ -558,7 +559,7 @@ cdef class Plan:
     cdef int number
     cdef Py_ssize_t itemsize
     cdef tuple stages, guards, with_dtype
-    cdef object rule, loss  # that were taken last
+    cdef object rule, loss  # the latest ones taken
     cdef tuple states
     cdef Net lean, stored
     cdef Net *nets[2]  # both
@@ -573,28 +574,28 @@ cdef class Plan:
     cdef cnp.ndarray loss_own  # each column's own number for the loss
     cdef list held
     cdef list old
-    cdef Py_ssize_t n_written  # how many of those that are held a step may write
-    cdef set parameters  # where among them the parameters are
-    cdef Span *spans  # they, and how many there are; none before a run that keeps what they hold
+    cdef Py_ssize_t n_written  # how many of the held arrays a step may write
+    cdef set parameters  # the indices of the parameters among them
+    cdef Span *spans  # these arrays and their number; none before a run that keeps their values
     cdef int n_spans
-    cdef char *before  # what the parameters held before the last step of a run
+    cdef char *before  # the parameters' values before the last step of a run
     cdef Py_ssize_t before_size
     cdef bint keeps, has_before, is_back
-    cdef list watched, counted  # attributes as they were, and where among them some are that count steps
-    cdef list addresses  # of what was bound then: (array, where its memory is, how many bytes)
-    cdef tuple settings  # (owner, name, value): others
-    cdef list versions  # of the classes whose methods a program stands for
-    cdef list strengths  # of each dense stage, the objects that they were read from
+    cdef list watched, counted  # old attributes, and the indices of those that count steps
+    cdef list addresses  # of the arrays bound then: (array, its address, its bytes)
+    cdef tuple settings  # (owner, name, value): other attributes
+    cdef list versions  # of the classes whose methods a program replaces
+    cdef list strengths  # for each dense stage, the objects that they were read from
     cdef int32_t *labels
     cdef cnp.ndarray steps, epochs, order
-    cdef Py_ssize_t lean_end  # where the steps end that store nothing
-    cdef bint has_parameters, has_data, is_prepared  # what has been done since the last `release`
-    cdef object adds_up  # what adds an array up over all ranks, in place; None if there is one rank
-    cdef object sums_array  # `sums`, as it takes them
-    cdef object failure  # what it has raised in the latest run
+    cdef Py_ssize_t lean_end  # the end of the steps that store nothing
+    cdef bint has_parameters, has_data, is_prepared  # the calls since the last `release`
+    cdef object adds_up  # adds up an array over all ranks, in place; None with one rank
+    cdef object sums_array  # `sums`, as `adds_up` takes them
+    cdef object failure  # the error that it raised in the latest run
     cdef bint stores
     cdef bint has_room  # for what the last step stores
-    cdef readonly long long run  # the number of the one that was prepared last
+    cdef readonly long long run  # the number of the run that was prepared last
     cdef readonly Py_ssize_t steps_done  # of it
 
     def __cinit__(
@@ -615,7 +616,7 @@ cdef class Plan:
             self.lean.loss = self.stored.loss = loss_of(self.kernels, loss)
         check_chain(stages, self.lean.loss, combined)
         members = members_of_stages(stages)
-        # Plain tuples, which take half as long to go through as named ones.
+        # Plain tuples, because a loop over them takes half as long as over named ones.
         self.stages, self.guards, self.with_dtype = stages, tuple(guards), owners_with_dtype(stages)
         self.n_full = len(stages)
         self.lean.stages = <Stage *> PyMem_RawCalloc(self.n_full + 1, sizeof(Stage))
@@ -673,7 +674,7 @@ cdef class Plan:
         self.before_size = 0
 
     cdef void _make_lean(self) noexcept:
-        """Leave out what copies only, and do a ReLU within the dense stage before it."""
+        """Leave out stages that only copy, and do a ReLU within the dense stage before it."""
         cdef Stage *stage
         cdef Stage *before
         cdef int s, n = 0
@@ -701,7 +702,7 @@ cdef class Plan:
     # Memory
 
     cdef Py_ssize_t _lay_out(self, char *memory, Py_ssize_t batch, int n_threads, bint ordered):
-        """Give each array of the lean stages its place; return the number of bytes."""
+        """Set the address of each array of the lean stages. Return the number of bytes."""
         cdef Net *net = &self.lean
         cdef Stage *stage
         cdef Stage *before
@@ -744,7 +745,7 @@ cdef class Plan:
             rows = batch * stage.members
             stage.inputs = before.output if before is not NULL else NULL
             stage.tiles = stage.panels = stage.packed = NULL
-            # In place where neither the stage before nor this one needs what comes in on the way back.
+            # In place, if neither the stage before nor this one needs the inputs in backward.
             if s > 0 and (
                 stage.kind == FORK
                 or stage.kind == ACTIVATION and not has_trait(stage, FROM_INPUTS) and gives_away(before)
@@ -769,8 +770,8 @@ cdef class Plan:
                     before.feeds = True
             elif stage.kind == DENSE:
                 self._place_copies(stage, memory, &at, rows)
-        # Gradients go back in place through all stages but those with parameters, whose own gradients need them,
-        # joins, whose gradients their forks need, and encodings, whose lines are longer than those that they take.
+        # Gradients go back in place through all stages except three kinds. Stages with parameters need them for their
+        # own gradients, forks need the gradients of their joins, and encodings have longer lines than their inputs.
         for s in range(net.n_stages - 1, -1, -1):
             stage = &net.stages[s]
             after = &net.stages[s + 1] if s + 1 < net.n_stages else NULL
@@ -782,7 +783,7 @@ cdef class Plan:
         return at
 
     cdef void _place_gradients(self, char *memory, Py_ssize_t *at) noexcept:
-        """Give gradients that are collected their places, one after the other, and the sums of their squares."""
+        """Set the addresses of collected gradients, one after the other, and of the sums of their squares."""
         cdef Py_ssize_t first = (at[0] + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
         cdef Stage *stage
         cdef int s
@@ -805,7 +806,7 @@ cdef class Plan:
                 stage.biases.squares = <double *> within(memory, at, sizeof(double))
 
     cdef void _place_spline(self, Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) noexcept:
-        """Give what a stage with edges keeps its places."""
+        """Set the addresses of the buffers of a stage with edges."""
         cdef Spline *spline = &stage.spline
         cdef Py_ssize_t sums = (spline.n_rows + spline.n_columns) * stage.n_out * self.itemsize
         spline.sums, spline.buckets = within(memory, at, sums), within(memory, at, sums)
@@ -814,7 +815,7 @@ cdef class Plan:
         spline.parts = within(memory, at, batch * spline.n_columns * self.itemsize)
 
     cdef void _place_copies(self, Stage *stage, char *memory, Py_ssize_t *at, Py_ssize_t batch) noexcept:
-        """Give what vector units multiply in a dense stage its places: rounded, and packed where that pays."""
+        """Set the addresses of copies for vector units in a dense stage: rounded, and packed if that pays."""
         cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out, size = self.itemsize
         if self.bfloat16:
             stage.rounded_inputs = within(memory, at, batch * n_in * size)
@@ -827,7 +828,7 @@ cdef class Plan:
             stage.packed = within(memory, at, self.kernels.packed_space(batch, n_in, n_out))
 
     cdef int _reserve(self, Py_ssize_t batch, int n_threads, bint ordered) except -1:
-        """Have memory for batches of so many rows."""
+        """Make sure that there is memory for batches of ``rows`` rows."""
         cdef Py_ssize_t size
         if (
             self.memory is not NULL and self.reserved_batch == batch and self.reserved_threads >= n_threads
@@ -835,19 +836,19 @@ cdef class Plan:
         ):
             return 0
         size = self._lay_out(NULL, batch, n_threads, ordered)
-        if self.memory is NULL or self.memory_size < size:  # batches whose sizes change come back to the largest
+        if self.memory is NULL or self.memory_size < size:  # changing batch sizes return to the largest one
             self._free()
             self.memory = <char *> allocate(size)
             self.memory_size = size
         self._lay_out(self.memory, batch, n_threads, ordered)
-        if self.lean.clip_norm:  # those of stages that are not trained are sent, too
+        if self.lean.clip_norm:  # gradients of untrained stages are sent, too
             memset(self.lean.sums, 0, self.lean.n_sums * self.itemsize)
         self.reserved_batch, self.reserved_threads, self.reserved_order = batch, n_threads, ordered
         self.reserved_norm = self.lean.clip_norm != 0
         return 0
 
     def holds(self, model):
-        """Return whether the model, and the variant in use, are still what this was made for."""
+        """Return whether the model and the variant in use are unchanged since this was made."""
         return (
             self.kernels == tables[0 if self.number == cnp.NPY_FLOAT else 1]
             and untouched(model, self.guards)
@@ -858,21 +859,21 @@ cdef class Plan:
 
     def bind(self, tuple owners not None, tuple trained not None, rule not None, str where not None,
              layer_state not None):
-        """Read the addresses of parameters and state, and the hyperparameters; False if they are not the program's.
+        """Read the addresses of parameters and state, and the hyperparameters. Return False if the program has changed.
 
         Parameters
         ----------
         owners : tuple of layers
-            One a stage.
+            One for each stage.
         trained : tuple of bool
             Whether each is trained.
         rule : Rule
-            What the optimizer does.
+            The optimizer's rule.
         layer_state : callable
-            Returns the state of a parameter that the optimizer keeps on a layer, made if need be.
+            Returns the optimizer's state of a parameter on a layer. It makes the state if there is none.
         """
         self.release()
-        if rule is not self.rule:  # a step a call comes with the same one
+        if rule is not self.rule:  # calls of one step come with the same one
             self.rule = None
             self.states = self._take_rule(rule)
             self.rule = rule
@@ -885,7 +886,7 @@ cdef class Plan:
     cdef bint _bind_stages(
         self, tuple owners, tuple trained, tuple states, str where, object layer_state
     ) except -1:
-        """Read the addresses of parameters and of such state, and the stages' settings; false if they do not fit."""
+        """Read the addresses of parameters and states, and the stages' settings. False if they do not fit."""
         cdef Stage *stage
         cdef int s
         cdef bint trains
@@ -901,7 +902,7 @@ cdef class Plan:
                 own = owner.__dict__
                 w, b = item(own, "weights"), item(own, "biases")
                 if not fit(w, b, self.dtype, stage.n_in, stage.n_out, True):
-                    # Another dtype or layout, which becomes the attribute, or a sentence about what is wrong.
+                    # Another dtype or layout: the cast array becomes the attribute, or an error says what is wrong.
                     w, b = owner._checked_parameters(where)
                     if not fit(w, b, self.dtype, stage.n_in, stage.n_out, True):
                         return False
@@ -931,11 +932,11 @@ cdef class Plan:
     cdef bint _bind_others(
         self, Stage *stage, object owner, bint trains, tuple states, str where, object layer_state
     ) except -1:
-        """Bind a stage with parameters that is neither dense nor a PReLU; false if it is not what it was."""
+        """Bind a stage with parameters that is neither dense nor a PReLU. False if it no longer fits."""
         cdef list found = []
         cdef Py_ssize_t size = stage.weights.size
         cdef int i
-        if where.startswith("Layer_Dense."):  # a segment's, for want of a better name
+        if where.startswith("Layer_Dense."):  # a segment's, which has no better name
             where = type(owner).__name__ + where[11:]
         if stage.kind == EMBEDDING:
             if not embedding_weights(stage, owner, self.dtype, where, True, found):
@@ -952,7 +953,7 @@ cdef class Plan:
         elif not column_parameters(stage, owner, self.dtype, where, True, found):
             return False
         if size not in (0, stage.weights.size):
-            stage.weights.size = size  # memory has been laid out for that
+            stage.weights.size = size  # the memory was laid out for that size
             return False
         stage.trained = trains
         self._bind(&stage.weights, owner, found[0], trains, states[0], where, layer_state)
@@ -963,7 +964,7 @@ cdef class Plan:
         return True
 
     cdef tuple _take_rule(self, rule):
-        """Take the optimizer's rule and its hyperparameters; return the names of the states of weights and biases."""
+        """Take the optimizer's rule and its hyperparameters. Return the names of the states of weights and biases."""
         cdef Net *net
         cdef int i
         name, states, settings, bias_settings, clip_norm, clip_value, average = rule
@@ -980,7 +981,7 @@ cdef class Plan:
         return states
 
     cdef void _aim_gradients(self) noexcept:
-        """Let gradients go back as far as the lowest stage that is trained, and no further."""
+        """Let gradients go back to the lowest trained stage, and no further."""
         cdef Net *net = &self.lean
         cdef int s, lowest = 0
         while lowest < net.n_stages and not (has_parameters(&net.stages[lowest]) and net.stages[lowest].trained):
@@ -1021,7 +1022,7 @@ cdef class Plan:
         return 0
 
     cdef int _take_strengths(self, int s, object owner, str where) except -1:
-        """Read a dense stage's penalties; the same objects as the last time are the same numbers."""
+        """Read a dense stage's penalties. If they are the same objects as the last time, the numbers are the same."""
         cdef Stage *stage = &self.stored.stages[s]
         cdef tuple given = (
             owner.weight_regularizer_l1, owner.weight_regularizer_l2,
@@ -1036,7 +1037,7 @@ cdef class Plan:
         return 0
 
     cdef void _pass_on(self, int s) noexcept:
-        """Give the lean stage what has been bound for the program's."""
+        """Copy the bound data of a program's stage to its lean stage."""
         cdef Stage *stage = &self.stored.stages[s]
         cdef Stage *lean = &self.lean.stages[self.place[s]]
         cdef Stage before
@@ -1058,7 +1059,7 @@ cdef class Plan:
         lean.norm.lines, lean.embedded.dweights = before.norm.lines, before.embedded.dweights
 
     cdef bint _apart(self) except -1:
-        """Return whether no two arrays that are written share memory."""
+        """Return whether no two written arrays share memory."""
         cdef list arrays = self.held
         cdef Py_ssize_t i, j
         for i in range(len(arrays)):
@@ -1069,23 +1070,23 @@ cdef class Plan:
 
     def bind_data(self, X, y, tuple loss not None, wanted, bint threshold, bint classes, double precision,
                   tuple answers=AS_THEY_ARE, weights=None):
-        """Take the samples, what is to be predicted, and what the accuracy compares with; False if they overlap.
+        """Take the samples, the targets, and the accuracy's targets. Return False if one overlaps a written array.
 
         Parameters
         ----------
         X : array (n, n_in)
         y : array (n,) of class numbers, or (n, n_out)
         loss : pair
-            The loss's settings, and a float64 array (n_out,) of numbers that belong to its columns, or None.
+            The loss's settings, and a float64 array (n_out,) of its columns' own numbers, or None.
         wanted : float64 array (n,) or (n, m), or None for the class numbers
         threshold, classes : bool
-            What predictions are made of outputs.
+            How outputs become predictions.
         precision : float
-            How near a prediction must come; below 0, that it must be equal.
+            How near a prediction must come. Below 0, it must be equal.
         answers : tuple
-            What of the outputs is compared: each how many columns, from which on; the threshold; whether exponentials.
+            The compared outputs: the distance of columns, the first column, the threshold, whether exponentials.
         weights : float64 array (n,), or None
-            How much each sample counts.
+            The weight of each sample.
         """
         cdef Net *net
         cdef Py_ssize_t n
@@ -1142,16 +1143,17 @@ cdef class Plan:
     # Running
 
     def exchange_with(self, int rank, int n_ranks, adds_up not None):
-        """Share each batch's rows out with other processes, until `release`. To be called before `prepare`.
+        """Share each batch's rows with other processes, until `release`. Call it before `prepare`.
 
-        Each collects its gradients, and all update alike by their sum: the rule must limit the norm of gradients.
+        Each process collects its gradients, and all make the same update by their sum. The rule must limit the norm of
+        gradients.
 
         Parameters
         ----------
         rank, n_ranks : int
-            The number of this process, from 0 on, and how many there are.
+            The number of this process, from 0 on, and the number of processes.
         adds_up : callable
-            Adds an array of the plan's dtype up over all ranks, in place; called once a step, by all of them.
+            Adds up an array of the plan's dtype over all ranks, in place. All ranks call it once per step.
         """
         cdef int i
         if not 0 <= rank < n_ranks or not self.lean.clip_norm or self.lean.n_batch_norms:
@@ -1162,7 +1164,7 @@ cdef class Plan:
             self.nets[i].exchange, self.nets[i].exchanged_by = exchange_of_plan, <void *> self
 
     cdef bint _exchange(self) noexcept:
-        """Add the sums up; return whether that went well."""
+        """Add up the sums. Return whether that went well."""
         try:
             self.adds_up(self.sums_array)
             return True
@@ -1174,7 +1176,7 @@ cdef class Plan:
         self, Py_ssize_t batch, Py_ssize_t n_steps, bint stores, Py_ssize_t step_of_epoch, rates, order, iterations,
         Py_ssize_t forwards, int n_threads, bint stops, bint keeps=False, bint penalty_per_sample=False,
     ):
-        """Make ready for a run of some steps; return the arrays in which their figures will be.
+        """Prepare a run of some steps. Return the arrays for their figures.
 
         Parameters
         ----------
@@ -1182,21 +1184,21 @@ cdef class Plan:
             Rows of a step, on all ranks together.
         n_steps : int
         stores : bool
-            Whether the last step keeps what it computes, for `publish`.
+            Whether the last step keeps its results, for `publish`.
         step_of_epoch : int
-            Where in an epoch the run begins.
+            The step of an epoch in which the run begins.
         rates : float64 array (n_steps,)
             The learning rate of each step.
         order : intp array (epochs, n_samples) or None
-            Which sample comes when, in each epoch of the run; every number is checked.
+            The order of samples in each epoch of the run. Every number is checked.
         iterations, forwards : int
-            Steps done before, in the optimizer's life and since `bind`.
+            Steps done before: in the optimizer's life, and since `bind`.
         n_threads : int
-            How many there will be, at most.
+            The most threads.
         stops : bool
             Whether to stop before the update of a step whose loss is not finite.
         keeps : bool
-            Whether to keep the parameters as they were before the last step, for `step_back`. Not if that step stores.
+            Whether to keep the parameters from before the last step, for `step_back`. It does not if that step stores.
         penalty_per_sample : bool
             Whether a step's penalties are divided by the number of its rows, or the sum of their weights.
 
@@ -1272,7 +1274,7 @@ cdef class Plan:
         return self.steps, self.epochs
 
     cdef int _place_before(self) except -1:
-        """Have memory for a copy of all that steps write: parameters, and what the optimizer keeps of them."""
+        """Make sure that there is memory for a copy of everything that steps write: parameters and their states."""
         cdef Py_ssize_t at = 0
         cdef cnp.ndarray array
         cdef Span *span
@@ -1295,7 +1297,7 @@ cdef class Plan:
         return 0
 
     cdef void _lend(self) noexcept:
-        """Give the net that stores what it shares with the other."""
+        """Copy the shared data to the net that stores."""
         cdef Stage *stages = self.stored.stages
         cdef Stage *lean
         cdef int s
@@ -1323,21 +1325,22 @@ cdef class Plan:
                     stages[s].trained = False
 
     def room(self, Py_ssize_t rows, inputs, list old not None):
-        """Make the arrays that the last step of a run stores into; return them for `publish`.
+        """Make the arrays that the last step of a run stores into. Return them for `publish`.
 
         Parameters
         ----------
         rows : int
-            Of the run's last batch.
+            Rows of the run's last batch.
         inputs : array (rows, n_in)
             That batch.
         old : list of arrays
-            Which nobody needs any more: they are used again where they fit, for new memory costs more than a step.
+            Arrays that are not needed any more. They are used again if they fit, because new memory costs more than a
+            step.
 
         Returns
         -------
         list of dict
-            For each stage, the attributes that its layer gets.
+            For each stage, the attributes of its layer.
         """
         if not self.is_prepared or not self.stores or not 1 <= rows <= self.lean.batch:
             raise ValueError("Plan.room: rows must be those of a run's last batch.")
@@ -1374,7 +1377,7 @@ cdef class Plan:
             inputs = output
         for s in range(self.n_full - 1, -1, -1):
             if s == self.n_full - 1:
-                # The loss's own gradient; where that is combined with the last stage's, nothing writes here.
+                # The loss's own gradient. If it is combined with the last stage's, nothing writes here.
                 gradients = self._array(rows * stages[s].members, stages[s].n_out)
             dinputs = self._array(rows * members_before(&stages[s]), stages[s].n_in)
             stages[s].dvalues, stages[s].dinputs = data(gradients), data(dinputs)
@@ -1382,7 +1385,7 @@ cdef class Plan:
             (<dict> found[s])["dvalues"] = gradients
             gradients = dinputs
         self.held.append([list(own.values()) for own in found])
-        for s in range(self.n_full):  # a residual is two stages
+        for s in range(self.n_full):  # a residual has two stages
             if stages[s].kind == FORK:
                 del (<dict> found[s])["output"]
             elif stages[s].kind == JOIN:
@@ -1392,14 +1395,14 @@ cdef class Plan:
         return found
 
     def stored_in(self, list room not None, tuple owners not None):
-        """Return the attributes that layers get of a `room`: whose, which, and the value.
+        """Return the attributes that layers get from a `room`: object, name and value.
 
         Parameters
         ----------
         room : list of dict
-            What `room` has made for the step that has been done.
+            The arrays that `room` made for the step.
         owners : tuple of layers
-            One a stage.
+            One for each stage.
         """
         cdef list found = []
         cdef int s
@@ -1415,7 +1418,7 @@ cdef class Plan:
         return found
 
     def batch_figures(self, int s):
-        """Return what the layer of a batch norm, stage ``s``, gets of the last batch: attributes by name."""
+        """Return the attributes, by name, that the layer of the batch norm at stage ``s`` gets from the last batch."""
         cdef cnp.ndarray figures
         cdef cnp.npy_intp shape[2]
         cdef Py_ssize_t line
@@ -1446,9 +1449,9 @@ cdef class Plan:
 
     @staticmethod
     def unshared(list arrays not None):
-        """Return, once each, arrays that own their memory and that nobody refers to but attributes, one for a place.
+        """Return, once each, arrays that own their memory and have no reference except attributes, one for each place.
 
-        Where references are not counted, that cannot be known, and there are none.
+        If reference counts do not show all users, that cannot be known, and the result is empty.
 
         Parameters
         ----------
@@ -1466,17 +1469,18 @@ cdef class Plan:
             uses[<size_t> array] = uses.get(<size_t> array, 0) + 1
         for i in range(len(arrays)):
             array = <PyObject *> arrays[i]
-            # Each use is an attribute and a place in the list.
+            # Each use is an attribute and an element of the list.
             if Py_REFCNT(array) == 2 * uses.pop(<size_t> array, 0) and type(arrays[i]) is cnp.ndarray:
                 if cnp.PyArray_CHKFLAGS(arrays[i], cnp.NPY_ARRAY_OWNDATA):
                     found.append(arrays[i])
         return found
 
     def lead(self):
-        """Run as the first thread, with those that wait in `work`; return the steps done, which `steps_done` keeps.
+        """Run as the first thread, with those that wait in `work`. Return the steps done, which `steps_done` keeps.
 
-        Nobody is waited for: a thread that has not come by now is not coming, or comes too late and leaves.
-        One call, so that nothing can be raised between the two: the others could not go on alone.
+        It does not wait: a thread that is not there by now does not come, or comes too late and leaves. Opening the
+        latch and running are one call, so that no exception can come between: the other threads could not continue
+        alone.
         """
         if not self.is_prepared:
             raise RuntimeError("Plan.lead: no run is prepared. Call prepare first.")
@@ -1493,7 +1497,8 @@ cdef class Plan:
     def work(self, long long run):
         """Wait for `lead` or `dismiss`, then run as one of the threads after the first, if there is memory for it.
 
-        A thread that comes when the run of this number, which is ``run`` after `prepare`, is over does nothing.
+        A thread that comes after the end of the run with this number does nothing. The number is ``run`` after
+        `prepare`.
         """
         cdef int thread = 0
         if self.is_prepared and run == self.run:
@@ -1504,16 +1509,16 @@ cdef class Plan:
                     self._work(thread)
 
     def waiting(self):
-        """Return how many threads wait in `work`."""
+        """Return the number of threads that wait in `work`."""
         return count_at_gate(self.progress.meeting)
 
     def dismiss(self):
-        """Let threads go that still wait in `work`, and those that are yet to come."""
+        """Release the threads that still wait in `work`, and those that will come."""
         close_gate(self.progress.meeting)
         open_gate(self.progress.meeting, -1)
 
     cdef Py_ssize_t _work(self, int thread) noexcept nogil:
-        """Do the steps of a run as one of its threads; return how many are done."""
+        """Do the steps of a run as one of its threads. Return the number of steps done."""
         cdef uint64_t mode = enter_kernels()
         cdef Py_ssize_t done = 0, last = self.lean_end, first = last - 1 if self.keeps else last
         if first > 0:
@@ -1540,9 +1545,9 @@ cdef class Plan:
         self.has_before = True
 
     def step_back(self):
-        """Put the parameters back that there were before the last step of a run that keeps them; `return_to` undoes it.
+        """Restore the parameters from before the last step of a run that keeps them. `return_to` undoes it.
 
-        In between, that step can be done again, for what it stores. Its gradients need no more than these.
+        In between, that step can be repeated for its stored results. Its gradients need only these parameters.
         """
         cdef const Span *span
         cdef char *kept
@@ -1562,7 +1567,7 @@ cdef class Plan:
         self.is_back = True
 
     def return_to(self):
-        """Put all that steps write back, as it was before `step_back`, if that has been called."""
+        """Restore everything that steps write from before `step_back`, if that was called."""
         cdef const Span *span
         cdef int i
         if not self.has_parameters or not self.is_back:
@@ -1573,7 +1578,7 @@ cdef class Plan:
         self.is_back = False
 
     def forget_averages(self):
-        """Drop the averages of the layers that are trained, if the optimizer keeps none: they would stay behind."""
+        """Drop the averages of the trained layers, if the optimizer keeps none: old ones would stay behind."""
         cdef dict own
         cdef int s
         if self.lean.average or not self.has_parameters:
@@ -1586,20 +1591,20 @@ cdef class Plan:
                         del own[name]
 
     def record(self, dict run not None, dict optimizer not None, tuple dropouts not None, add, done, iterations, rate):
-        """Enter the steps of a run everywhere at once: no signal, and no other thread, comes between.
+        """Record the steps of a run everywhere at once: no signal and no other thread comes between.
 
         Parameters
         ----------
         run, optimizer : dict
-            The attributes of the run, whose steps ``done`` and pending ``figures`` change, and of the optimizer.
+            The attributes of the run and of the optimizer. The run's ``done`` and pending ``figures`` change.
         dropouts : tuple of layers
-            Which count their forwards.
+            The layers that count their forwards.
         add : callable, not written in Python
             Adds the figures to the history.
         done, iterations : int
             Steps of the run, and of the optimizer's life.
         rate : number or None
-            That of the last step, if rates change.
+            The rate of the last step, if rates change.
         """
         cdef Py_ssize_t whole = self.steps_done
         optimizer["iterations"] = iterations
@@ -1619,7 +1624,7 @@ cdef class Plan:
         Parameters
         ----------
         owned, counting : list of dict
-            Attributes of objects: such as nobody else changes, and such among which some count steps.
+            Attributes of objects: those that no run changes, and those among which some count steps.
         settings : tuple of (owner, name, value)
             Other attributes.
         """
@@ -1638,7 +1643,7 @@ cdef class Plan:
             self.counted += [(own, seen, i, seen[i]) for i in range(0, len(seen), 2) if seen[i] in COUNTS]
 
     cdef bint _is_in_place(self) except -1:
-        """Return whether no array that is bound has got other memory since `watch`: resized, it has freed its own."""
+        """Return whether all bound arrays have the same memory as at `watch`: a resized array has freed its memory."""
         cdef tuple each
         cdef cnp.ndarray array
         for each in self.addresses:
@@ -1662,9 +1667,9 @@ cdef class Plan:
             (<list> each[1])[<Py_ssize_t> each[2] + 1] = item(each[0], each[3])
 
     def has_changed(self, model):
-        """Return whether any attribute that `watch` was given is another object, or `holds` is no longer true.
+        """Return whether any attribute given to `watch` is another object, or `holds` is no longer true.
 
-        Or whether an array that is bound has got other memory.
+        It is also true if a bound array has other memory.
         """
         cdef tuple kept
         if not self._is_in_place():
@@ -1681,11 +1686,11 @@ cdef class Plan:
         return not are_parts_untouched(model, self.guards)
 
     def sums(self):
-        """Return the epoch's sums so far: of losses, of hits, how many of each, or how much weight; of penalties."""
+        """Return the epoch's sums so far: losses, hits, their counts or weights, and penalties."""
         return (*sums_of(&self.lean), self.progress.penalty_sum)
 
     def is_finite(self):
-        """Return whether all parameters that are bound, and trained, and running figures are finite numbers."""
+        """Return whether all bound and trained parameters and all running statistics are finite."""
         cdef uint64_t mode
         cdef const Stage *stage
         cdef bint finite = True
@@ -1710,13 +1715,13 @@ cdef class Plan:
     def resume(
         self, double loss_sum, double loss_count, double hits_sum, double hits_count, double penalty_sum
     ):
-        """Go on with the sums of an epoch that began earlier, such as `sums` returned them."""
+        """Continue with the sums of an epoch that began earlier, as `sums` returned them."""
         self.progress.loss_sum, self.progress.loss_count = loss_sum, loss_count
         self.progress.hits_sum, self.progress.hits_count = hits_sum, hits_count
         self.progress.penalty_sum = penalty_sum
 
     def release(self):
-        """Let go of all arrays, and of memory that is too much to keep."""
+        """Release all arrays, and memory that is too much to keep."""
         cdef int i
         self.dismiss()
         self.has_parameters = self.has_data = self.is_prepared = False
@@ -1736,7 +1741,7 @@ cdef class Plan:
 
 
 cdef cnp.ndarray checked_order(cnp.ndarray order, Py_ssize_t n_samples):
-    """Return a private copy of an order, after a look at every number."""
+    """Return a private copy of an order, after a check of every number."""
     cdef cnp.ndarray copy = cnp.PyArray_NewCopy(order, cnp.NPY_CORDER)
     cdef const Py_ssize_t *numbers = <const Py_ssize_t *> data(copy)
     cdef Py_ssize_t i

@@ -1,37 +1,37 @@
-# Prediction with parameters that never change: copied and packed once, so that no call has to look at a model.
+# Prediction with parameters that never change. They are copied and packed once, so no call has to look at a model.
 
 
 cdef struct Callee:
-    # What code without Python calls: a predictor, as `nnx_predict.h` has it, and what is behind it.
+    # The interface for code without Python: a predictor as in `nnx_predict.h`, and the data for it.
     nnx_predictor head
     const Kernels *kernels
     const Net *net
-    const int32_t *flags  # of categories, as of `Chain`; or NULL
+    const int32_t *flags  # of categories, as in `Chain`; or NULL
     const int32_t *counts
 
 
 cdef class Predictor(Chain):
-    """A chain with parameters of its own.
+    """A chain with its own parameters.
 
     Parameters
     ----------
     dtype : float32 or float64
     stages : tuple of (kind, values, n_in, n_out)
-        The values are weights and biases, or weights alone; behind a layer norm's, epsilon; behind a batch norm's,
-        running mean and variance, and epsilon; behind an embedding's, an int32 array with the place of each column;
-        behind a spline's, columns, first places, edges and degree; behind those of waves, their columns. Or they are
-        columns, offsets and edges of an encoding, or the settings of an activation.
+        The values are weights and biases, or weights alone. More values follow for some stages: epsilon for a layer
+        norm; running mean, running variance and epsilon for a batch norm; an int32 array with the place of each column
+        for an embedding; columns, first places, edges and degree for a spline; the columns for waves. Encodings have
+        columns, offsets and edges. Activations have their settings.
     backends : module
-        Which holds the backend in use.
+        The module that holds the backend in use.
     bfloat16 : bool
-        Whether dense stages round their inputs; their weights have been rounded already. For float32 only.
+        Whether dense stages round their inputs. Their weights are already rounded. For float32 only.
     categories : int32 array (n_in,), optional
-        As of `Inference`.
+        As for `Inference`.
     """
 
     cdef char *memory
     cdef list encodings  # the arrays that hold columns and edges
-    cdef list layouts  # arrays with which columns have which edges
+    cdef list layouts  # arrays with the columns and their edges
     cdef Callee callee
 
     def __cinit__(self, dtype, tuple stages not None, backends not None, bint bfloat16=False, categories=None):
@@ -66,14 +66,14 @@ cdef class Predictor(Chain):
         self.callee.counts = <const int32_t *> data_or_null(self.counts)
 
     def capsule(self):
-        """Return a capsule with what code without Python calls; it keeps this predictor."""
+        """Return a capsule with the interface for code without Python. It keeps this predictor alive."""
         capsule = PyCapsule_New(&self.callee, NNX_PREDICTOR, let_go)
         PyCapsule_SetContext(capsule, <void *> self)
         Py_INCREF(self)
         return capsule
 
     cdef Py_ssize_t _lay_out(self, char *memory):
-        """Give each parameter its place; return the number of bytes."""
+        """Set the address of each parameter. Return the number of bytes."""
         cdef Py_ssize_t at = 0, size = self.dtype.itemsize, packed
         cdef Stage *stage
         cdef int s
@@ -104,7 +104,7 @@ cdef class Predictor(Chain):
         return at
 
     cdef int _fill(self, Stage *stage, object values) except -1:
-        """Copy a stage's parameters, and pack its weights where products take them so; or take its settings."""
+        """Copy a stage's parameters, and pack its weights if products take them packed; or take its settings."""
         cdef cnp.ndarray source
         cdef void *own
         cdef Py_ssize_t n_columns
@@ -176,7 +176,7 @@ cdef class Predictor(Chain):
         return 0
 
     cdef tuple _norm_arrays(self, Stage *stage, object values):
-        """Return weights, biases, running mean and variance of a batch norm, checked; take its epsilon."""
+        """Return weights, biases, running mean and variance of a batch norm, checked. Take its epsilon."""
         cdef list found = []
         *arrays, stage.norm.epsilon = values
         for name, array in zip(("weights", "biases", "running_mean", "running_variance"), arrays, strict=True):
@@ -218,9 +218,9 @@ cdef class Predictor(Chain):
         return self._suits_backend()
 
     cdef object run(self, X, out, object threads):
-        """Return what the chain makes of X, in ``out`` or in a new array.
+        """Return the chain's outputs for X, in ``out`` or in a new array.
 
-        None if this cannot say, and Python code has to: X and ``out`` are not as kernels need them, or other kernels
+        Return None if Python code has to compute them: kernels cannot use X or ``out`` without a copy, or other kernels
         are in use.
         """
         cdef cnp.ndarray samples, output
@@ -248,7 +248,7 @@ cdef class Predictor(Chain):
 
 
 cdef void let_go(object capsule) noexcept:
-    """Drop the reference that a capsule has."""
+    """Drop the reference that a capsule holds."""
     Py_DECREF(<object> PyCapsule_GetContext(capsule))
 
 
@@ -260,7 +260,7 @@ cdef void *new_scratch(const nnx_predictor *p) noexcept nogil:
 cdef int predict_rows(
     const nnx_predictor *p, const void *rows, void *outputs, Py_ssize_t n, void *scratch
 ) noexcept nogil:
-    """Write what a predictor makes of n rows; return 1 if they hold numbers that are no categories, else 0."""
+    """Write a predictor's outputs for n rows. Return 1 if they hold numbers that are not categories, else 0."""
     cdef const Callee *callee = <const Callee *> p
     cdef uint64_t mode = enter_kernels()
     cdef bint misfit = callee.counts is not NULL and callee.kernels.embedding_misfit(
@@ -273,7 +273,7 @@ cdef int predict_rows(
 
 
 cdef class DirectCall:
-    """The twin of that in `_arrays.py`, whose call needs no Python code in between."""
+    """The twin of the class in `_arrays.py`. Its call runs no Python code in between."""
 
     cdef public Predictor _native
     cdef public object threads
@@ -285,7 +285,7 @@ cdef class DirectCall:
 
 
 cdef int _measure(Stage *stage, object values, int number) except -1:
-    """Say how many numbers a stage's parameters have; a PReLU has one slope, or one for each column."""
+    """Write the sizes of a stage's parameters. A PReLU has one slope, or one for each column."""
     if stage.kind == DENSE:
         stage.weights.size, stage.biases.size = stage.n_in * stage.n_out, stage.n_out
     elif stage.kind == PRELU:

@@ -1,10 +1,10 @@
-# A step a call, as control and reinforcement learning train: the last call of `train` again, with other samples.
+# One step per call, as in control and reinforcement learning: the last call of `train` again, with other samples.
 #
-# What Python code does around a small step takes several times as long as the step. A repeat compares all that
-# the last call depended on with what it was, decides nothing again, and lets the step write into the arrays that the
-# last call published. Where somebody else has got hold of one, or there are more rows or fewer, it makes a new one.
-# Where anything else differs it does nothing, and the general path is taken. The GIL is kept: from the last comparison
-# to the last attribute that is set, no other Python code runs.
+# The Python code around a small step takes several times as long as the step. A repeat checks that everything the last
+# call depended on is unchanged. It makes no decision again, and the step writes into the arrays that the last call
+# published. If something else refers to one of these arrays, or the number of rows differs, it makes a new one. If
+# anything else differs, it does nothing, and the general path runs. It keeps the GIL: from the last comparison to the
+# last attribute that it sets, no other Python code runs.
 
 from libc.math cimport INFINITY
 
@@ -12,57 +12,57 @@ cdef object MOST_ITERATIONS = (1 << 63) - 1
 cdef tuple RUNNING = ("iterations", "current_learning_rate")  # what an optimizer changes itself
 cdef tuple READ = ("learning_rate", *RUNNING)  # what a repeat reads at each call
 
-cdef double LEAST_WEIGHT = 1e-30, LARGEST_WEIGHT = 1e30  # of a sample, if it has any: `nnx._base.weights`
+cdef double LEAST_WEIGHT = 1e-30, LARGEST_WEIGHT = 1e30  # limits of a sample's weight other than 0: `nnx._base.weights`
 
 cdef enum:
-    BATCH = -1  # rows of an array that has as many as the batch
-    BATCH_SIZE = 1  # among the options, in the order of `Model.train`
+    BATCH = -1  # stands for the rows of the batch
+    BATCH_SIZE = 1  # the index among the options, in the order of `Model.train`
     SAMPLE_WEIGHT = 14
     CLASS_WEIGHT = 15
 
 
 cdef struct Slot:
-    # Where among a plan's stages the address of an array belongs that its step stores into.
+    # The field of a plan's stage that holds the address of an array that the step stores into.
     Py_ssize_t offset
     Py_ssize_t array
 
 
 cdef struct Published:
-    # An array that the last call has published.
+    # An array that the last call published.
     Py_ssize_t rows  # or BATCH
     Py_ssize_t columns
     Py_ssize_t uses  # as attributes
-    void *values  # where they were when it was published
-    bint is_new  # this call has made it, or an attribute is yet to be it
+    void *values  # their address when it was published
+    bint is_new  # this call made it, or an attribute does not hold it yet
 
 
 cdef class Repeat:
-    """A call of `Model.train` that was one step of all samples, on one thread and silent; ready to be made again.
+    """A call of `Model.train` that was one silent step of all samples on one thread, ready to be repeated.
 
     Parameters
     ----------
     plan : Plan
-        That has done the call.
+        The plan that did the call.
     program : Program
     most_rows : int
-        Of a step that is done on one thread, in one compiled call.
+        The most rows of a step on one thread, in one compiled call.
     input_layer : Layer_Input
     published : list of (dict, str, value)
-        Every attribute that the call has set, but for those that are the samples: whose, its name, its value.
+        Every attribute that the call set, except the samples: object, name and value.
     history : class
-        Of which each call returns an object.
+        The class of the result of a call.
     backends : module
         Which holds the backend in use.
     diverged : callable
-        Raises the error that is due when parameters of a model are no longer finite.
+        Raises the error for parameters of a model that are no longer finite.
     """
 
-    cdef tuple options  # what the call was given beside X and y: the same objects are as good as they were then
+    cdef tuple options  # the arguments beside X and y: the same objects are still valid
     cdef Plan plan
     cdef Py_ssize_t most_rows
     cdef tuple layers, trained, rule, dropouts, loss_settings
-    cdef tuple attributes  # (owner, name, value): what must be as it was
-    cdef tuple owners, names, values  # of what is published; a value that is an array is its number among them
+    cdef tuple attributes  # (owner, name, value): what must be unchanged
+    cdef tuple owners, names, values  # of published attributes; an array is given by its index
     cdef list arrays
     cdef Published *published
     cdef Slot *slots
@@ -101,7 +101,7 @@ cdef class Repeat:
         PyMem_RawFree(self.slots)
 
     cdef int _take_arrays(self, list published) except -1:
-        """Take what was published: the arrays once each, and whose attributes they are."""
+        """Take the published attributes: the arrays once each, and their owners."""
         cdef dict numbers = {}
         cdef list values = []
         self.arrays = []
@@ -126,7 +126,7 @@ cdef class Repeat:
         return 0
 
     cdef int _take_slots(self) except -1:
-        """Find out where each array's address belongs; refuse arrays that are not all that the last step stored."""
+        """Find the field of each array's address. Refuse arrays that are not all that the last step stored."""
         cdef Plan plan = self.plan
         cdef Stage *stage
         cdef Py_ssize_t rows = plan.lean.batch
@@ -155,7 +155,7 @@ cdef class Repeat:
         return 0
 
     cdef bint _take_slot(self, void **place, Py_ssize_t size, bint by_rows) except -1:
-        """Remember which array a place among the stages is for; false if there is none."""
+        """Remember the array of a field of a stage. False if there is none."""
         cdef Py_ssize_t i
         for i in range(len(self.arrays)):
             if self.published[i].values == place[0] and cnp.PyArray_SIZE(self.arrays[i]) == size:
@@ -168,17 +168,17 @@ cdef class Repeat:
         return False
 
     def remember(self, tuple options not None, bint check_finite):
-        """Take what the call was given beside X and y, once it has ended well."""
+        """Take the arguments of the call beside X and y, after it has ended well."""
         if len(options) <= CLASS_WEIGHT:
             raise ValueError("Repeat.remember: options must be those of `Model.train`.")
-        if options[CLASS_WEIGHT] is not None:  # it may be a dict that changes
+        if options[CLASS_WEIGHT] is not None:  # it may be a dict, which may change
             return
         if options[BATCH_SIZE] is not None:
             self.most_rows = min(self.most_rows, <Py_ssize_t> options[BATCH_SIZE])
         self.options, self.check_finite = options, check_finite
 
     def step(self, model, X, y, tuple options not None):
-        """Do the call again and return its history; None, with nothing done, if it is another call.
+        """Repeat the call and return its history. If it is another call, do nothing and return None.
 
         Parameters
         ----------
@@ -188,7 +188,7 @@ cdef class Repeat:
             The other arguments.
         """
         cdef dict own = model.__dict__
-        token = object()  # of the one thread that may train the model
+        token = object()  # of the only thread that may train the model
         if own.setdefault("_training", token) is not token:
             return None
         try:
@@ -207,7 +207,7 @@ cdef class Repeat:
             own.pop("_training", None)
 
     cdef object _make_ready(self, object model, cnp.ndarray X, object y, object weights):
-        """Return a history for the figures of the step that `_run` is ready to do, or None; nothing has changed."""
+        """Return a history for the figures of the step that `_run` is ready to do, or None. Nothing has changed."""
         cdef object iterations = self.optimizer.iterations
         cdef Py_ssize_t rows = cnp.PyArray_DIM(X, 0)
         try:
@@ -227,10 +227,10 @@ cdef class Repeat:
             self.loss.remember_trainable_layers(model.trainable_layers)
             return history if self._make_room(rows) else None
         except Exception:
-            return None  # the general path finds out what is wrong, and says so
+            return None  # the general path finds the error, and raises it
 
     cdef bint _run(self, cnp.ndarray X) except -1:
-        """Do the step, and set what it leaves behind; false if it made no update."""
+        """Do the step, and set the attributes that it leaves. False if it made no update."""
         cdef Plan plan = self.plan
         cdef Py_ssize_t i
         cdef dict own
@@ -253,7 +253,7 @@ cdef class Repeat:
         return True
 
     cdef int _publish(self) except -1:
-        """Set the attributes that are not yet what this call has stored."""
+        """Set the attributes that do not hold yet what this call stored."""
         cdef Py_ssize_t i, number
         cdef tuple each
         for i in range(len(self.values)):
@@ -266,7 +266,7 @@ cdef class Repeat:
         return 0
 
     cdef bint _is_same_call(self, tuple options) except -1:
-        """Return whether these are the arguments of the last call; weights of samples are other ones, or none again."""
+        """Return whether the arguments are those of the last call. Only the values of weights of samples may differ."""
         cdef Py_ssize_t i
         if self.options is None or len(options) != len(self.options):
             return False
@@ -277,14 +277,14 @@ cdef class Repeat:
         return True
 
     cdef cnp.ndarray _samples(self, object X):
-        """Return the samples as the plan takes them, in the other float type than its own too; None for all else."""
+        """Return the samples as the plan takes them, also in the other float type; None for anything else."""
         cdef cnp.ndarray samples = floats(X, self.plan.number)
         if samples is None or cnp.PyArray_NDIM(samples) != 2 or cnp.PyArray_DIM(samples, 1) != self.plan.lean.n_in:
             return None
         return samples if 1 <= cnp.PyArray_DIM(samples, 0) <= self.most_rows else None
 
     cdef bint _holds(self, object model) except -1:
-        """Return whether model, backend, optimizer and accuracy are as they were."""
+        """Return whether model, backend, optimizer and accuracy are unchanged."""
         cdef tuple kept
         if self.backends.backend is not self.backend:
             return False
@@ -294,7 +294,7 @@ cdef class Repeat:
         return self.plan.holds(model)
 
     cdef bint _bind(self, cnp.ndarray X, object y, object weights) except -1:
-        """Bind parameters, samples, targets and weights; false if these are not such as can be taken as they are."""
+        """Bind parameters, samples, targets and weights. False if one cannot be used without a copy."""
         cdef Plan plan = self.plan
         cdef Py_ssize_t rows = cnp.PyArray_DIM(X, 0), n_out = plan.lean.n_out
         cdef double precision = -1
@@ -330,7 +330,7 @@ cdef class Repeat:
         )
 
     cdef bint _make_room(self, Py_ssize_t rows) except -1:
-        """Have arrays for all that the step stores: those of the last call, where no one else refers to them."""
+        """Make sure of arrays for all that the step stores: those of the last call, if nothing else refers to them."""
         cdef Published *each
         cdef PyObject *array
         cdef Py_ssize_t i, number
@@ -357,7 +357,7 @@ cdef class Repeat:
 
 
 cdef cnp.ndarray floats(object value, int number):
-    """Return an array of float32 or float64 in one of these types, itself where it is of that; None for all else."""
+    """Return an array of float32 or float64 in one of these types, uncopied if it has it; None for anything else."""
     cdef cnp.ndarray copy
     cdef Py_ssize_t i
     if not is_ready(value, NULL, False):
@@ -374,7 +374,7 @@ cdef cnp.ndarray floats(object value, int number):
 
 
 cdef cnp.ndarray weights_of_samples(object given, Py_ssize_t rows):
-    """Return a copy of what samples weigh, float64 (rows,); None if it is not such, or leaves no sample."""
+    """Return a copy of the samples' weights, float64 (rows,); None if they are not valid, or all 0."""
     cdef cnp.ndarray weights
     cdef const double *weight
     cdef bint leaves = False
@@ -391,5 +391,5 @@ cdef cnp.ndarray weights_of_samples(object given, Py_ssize_t rows):
 
 
 def _no_state(where, owner, names, values):
-    """Refuse to begin an optimizer's state anew: that is for the general path."""
+    """Refuse to start an optimizer's state anew: the general path does that."""
     raise LookupError(names)

@@ -1,4 +1,4 @@
-# Whole runs: the loop over the steps, what is recorded of them, evaluation and prediction.
+# Whole runs: the loop over the steps, their records, evaluation and prediction.
 
 cdef extern from "math.h":
     bint isfinite(double x) nogil
@@ -25,7 +25,7 @@ cdef double penalty_of(const Net *net) noexcept nogil:
 cdef inline void record(
     double *figures, Py_ssize_t size, Py_ssize_t at, double loss, double penalty, double accuracy
 ) noexcept nogil:
-    """Write all figures but the rate."""
+    """Write all figures except the rate."""
     figures[at] = loss + penalty
     figures[size + at] = loss
     figures[2 * size + at] = penalty
@@ -33,15 +33,15 @@ cdef inline void record(
 
 
 cdef inline double cells_of(const Net *net, double rows) noexcept nogil:
-    """Return how many comparisons the accuracy makes of so many rows, or of so much weight."""
+    """Return the accuracy's number of comparisons for a number of rows, or for their weight."""
     return rows if net.wanted is NULL or net.classes else rows * <double> net.n_wanted
 
 
 cdef double hits_of(const Net *net, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
-    """Return the hits of a batch, whose rows begin at ``first`` of those that are judged together."""
+    """Return the hits of a batch. Its rows begin at ``first`` among the rows that are evaluated together."""
     cdef double hits = 0
     cdef int t
-    if net.weights is not NULL:  # sums of fractions depend on their order, which threads must have no part in
+    if net.weights is not NULL:  # sums of fractions depend on their order, which must not depend on threads
         return sum_in_four(net.row_hits + first, NULL, rows)
     for t in range(net.progress.n_threads):
         hits += <double> net.progress.hits[t * 8]
@@ -49,7 +49,7 @@ cdef double hits_of(const Net *net, Py_ssize_t first, Py_ssize_t rows) noexcept 
 
 
 cdef void add_up(const Net *net, double weight, double loss, double hits) noexcept nogil:
-    """Add a batch's loss and hits, summed up, to the epoch's."""
+    """Add a batch's summed loss and hits to the epoch's."""
     net.progress.batch_loss, net.progress.batch_hits = loss, hits
     net.progress.loss_sum += loss
     net.progress.loss_count += weight
@@ -60,7 +60,7 @@ cdef void add_up(const Net *net, double weight, double loss, double hits) noexce
 cdef void record_step(
     const Net *net, const Batch *batch, bint begins_epoch, Py_ssize_t step, double loss, double hits, double penalty
 ) noexcept nogil:
-    """Add a step's loss and hits to its epoch's, and record it. Its rate is there, where all threads read it."""
+    """Add a step's loss and hits to its epoch's, and record it. Its rate is already there: all threads read it."""
     cdef double members = <double> net.members
     if begins_epoch:
         net.progress.loss_sum, net.progress.loss_count = 0, 0
@@ -76,10 +76,10 @@ cdef void record_step(
 
 
 cdef void record_epoch(const Net *net, Py_ssize_t epoch, double penalty, double rate) noexcept nogil:
-    """Record an epoch; ``penalty`` is that after it."""
+    """Record an epoch. ``penalty`` is the one after it."""
     cdef double *figures = net.progress.figures.epochs
     cdef Py_ssize_t size = net.progress.figures.epochs_size
-    if net.penalty_per_sample:  # as its batches differ: the mean over its samples
+    if net.penalty_per_sample:  # batches differ, so it is the mean over the epoch's samples
         penalty = net.progress.penalty_sum / <double> net.n_samples
     record(
         figures, size, epoch, mean_of(net.progress.loss_sum, net.progress.loss_count), penalty,
@@ -89,7 +89,7 @@ cdef void record_epoch(const Net *net, Py_ssize_t epoch, double penalty, double 
 
 
 cdef void add_up_ranks(const Net *net, const Batch *batch, double loss, double hits) noexcept nogil:
-    """Add up gradients, loss and hits of all ranks, which wait for each other."""
+    """Add up gradients, loss and hits of all ranks. The ranks wait for each other."""
     cdef real_t *sums = <real_t *> net.sums
     if batch.counts:
         sums[net.n_sums - 2], sums[net.n_sums - 1] = <real_t> loss, <real_t> hits
@@ -101,7 +101,7 @@ cdef void add_up_ranks(const Net *net, const Batch *batch, double loss, double h
 
 
 cdef Py_ssize_t train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int thread) noexcept nogil:
-    """Do some steps of a run, as one of its threads; return the step before which it ended."""
+    """Do some steps of a run, as one of its threads. Return the step before which it ended."""
     cdef Py_ssize_t end
     if net.units is not NULL:
         net.units.begin()
@@ -112,9 +112,9 @@ cdef Py_ssize_t train(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step
 
 
 cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_t end_step, int thread) noexcept nogil:
-    """Do some steps of a run, as one of its threads; return the step before which it ended.
+    """Do some steps of a run, as one of its threads. Return the step before which it ended.
 
-    The rates are in the last of the steps' figures.
+    The rates are in the last row of the steps' figures.
     """
     cdef char *scratch = net.scratch + thread * net.private_size
     cdef const double *rates = net.progress.figures.steps + 4 * net.progress.figures.steps_size
@@ -125,7 +125,7 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
     cdef Py_ssize_t step
     cdef double loss, hits = 0, scale = 1, penalty = 0
     cdef bint known = False
-    # The step that stores what batched lanes do not keep is done once more for its update.
+    # A step that stores what batched lanes do not keep is done again for its update.
     cdef bint shared = net.exchange is not NULL and net.records
     cdef vec constants[ALL_CONSTANTS]
     cdef Batch batch
@@ -156,7 +156,7 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
         else:
             first_phase(net, &batch, thread, scratch)
         meet(net.progress.meeting, net.progress.n_threads)
-        # Each thread adds the losses up, and so decides alike; the first would do it anyway.
+        # Each thread adds up the losses, so all decide alike. The first one has to do it anyway.
         loss = total(<const real_t *> net.sample_losses, batch.rows * net.members)
         if net.stops and net.exchange is NULL and not isfinite(loss):
             return step
@@ -192,9 +192,9 @@ cdef inline Py_ssize_t do_steps(const Net *net, Py_ssize_t first_step, Py_ssize_
 
 
 cdef void do_part(Part part, const Net *net, Py_ssize_t rows, double rate) noexcept nogil:
-    """Do one part of a step for the rows of X, on one thread: a segment's, whose loss is computed elsewhere.
+    """Do one part of a step for the rows of X, on one thread: for a segment, whose loss is computed elsewhere.
 
-    What comes back stands in the last stage's `dvalues`, or `dinputs` if the loss's gradient is by these.
+    The gradient of the output is in the last stage's `dvalues`, or in `dinputs` if the loss's gradient is by these.
     """
     if net.units is not NULL:
         net.units.begin()
@@ -221,7 +221,7 @@ cdef void do_part_of_step(Part part, const Net *net, Py_ssize_t rows, double rat
     if part == GO_UPDATE or part == GO_GRADIENTS:
         return
     if part == GO_FORWARD:
-        pack_weights(net, 0)  # whoever has its own code between two steps may have changed them
+        pack_weights(net, 0)  # the user's code between two steps may have changed them
         begin = forward_to_last_norm(net, &batch, 0, rows, 0, net.scratch) if net.n_batch_norms else 0
     else:
         begin = last_norm(net)
@@ -237,14 +237,14 @@ cdef void do_part_of_step(Part part, const Net *net, Py_ssize_t rows, double rat
 
 
 cdef Py_ssize_t judge(const Net *net, Py_ssize_t first, Py_ssize_t rows, char *scratch) noexcept nogil:
-    """Run the network on some rows of the data, and compute their losses; return the hits.
+    """Run the network on some rows of the data, and compute their losses. Return the hits.
 
-    There are no more rows than `forward` takes at once; a row does not depend on those beside it, nor on the batch that
-    it is in. No array of the model is written: outputs stay in the memory in which `forward` keeps those of its stages.
+    There are no more rows than `forward` takes at once. A row's result does not depend on other rows or on its batch.
+    No array of the model is written: outputs stay in the memory that `forward` uses for those of its stages.
     """
     cdef Py_ssize_t hits = 0
     cdef int n_stages = net.n_stages - (1 if net.fused else 0)
-    cdef real_t *output = side_of(net, n_stages - 1, scratch)  # or behind both, if there are means
+    cdef real_t *output = side_of(net, n_stages - 1, scratch)  # or after both, if there are means
     cdef real_t *sample_losses = <real_t *> net.sample_losses + first
     cdef const void *targets
     cdef Batch batch
@@ -270,7 +270,7 @@ cdef Py_ssize_t judge(const Net *net, Py_ssize_t first, Py_ssize_t rows, char *s
 
 
 cdef void add_judged(const Net *net, Py_ssize_t number, Py_ssize_t hits) noexcept nogil:
-    """Add a batch to the sums, all of whose rows have been judged; the hits are those that are counted."""
+    """Add a batch to the sums after all its rows are evaluated. The hits are the counted ones."""
     cdef Batch batch
     cdef double loss
     batch.order, batch.copied, batch.start = NULL, False, number * net.batch

@@ -1,11 +1,11 @@
-# A segment: built-in layers that follow each other in a model that also has parts of the user's own. It goes through a
-# step in parts (forward, back, update), and between them, the user's code runs.
+# A segment: built-in layers that follow each other in a model that also has custom parts. It does a step in parts:
+# forward, backward, update. Between these parts, the user's code runs.
 #
-# That code may do anything to what it can reach. So each part binds the parameters anew and looks at the inputs
-# again, and what is handed out is a new array: no kernel reads or writes one that somebody could have freed since.
+# That code may change anything that it can reach. So each part binds the parameters anew and checks the inputs again,
+# and returns new arrays. No kernel reads or writes an array that could have been freed since.
 
 
-cdef enum Reached:  # how far a segment has come in a step
+cdef enum Reached:  # the progress of a segment in a step
     NOWHERE, WENT_FORWARD, WENT_BACK, HAS_GRADIENTS
 
 
@@ -16,25 +16,25 @@ cdef class Segment(Plan):
 
     Notes
     -----
-    The last step of a call of `train` runs in arrays that the layers get as attributes, the others in memory of the
-    segment's own. Both do the same arithmetic.
+    The last step of a call of `train` runs in arrays that become attributes of the layers. Other steps run in the
+    segment's own memory. Both do the same arithmetic.
     """
 
-    cdef cnp.ndarray inputs, output  # of the step that is under way
+    cdef cnp.ndarray inputs, output  # of the current step
     cdef Py_ssize_t rows
-    cdef int net  # in which of `nets` it runs
-    cdef list found  # what the layers will get as attributes; None if they get nothing
+    cdef int net  # the index in `nets` of the one in which it runs
+    cdef list found  # the future attributes of the layers; None if there are none
     cdef double rate
     cdef Reached reached
     cdef bint is_ready  # for `update`
-    cdef bint goes_back  # `update` does
-    cdef readonly bint is_combined  # the gradient that came back was by the inputs of the last stage
+    cdef bint goes_back  # `update` takes the gradient back
+    cdef readonly bint is_combined  # the gradient of the output was by the inputs of the last stage
 
     def forward(self, tuple owners not None, inputs, Py_ssize_t batch, bint wanted, bint limits_norm, bint stores,
                 str where):
-        """Take some rows forward; return the output, a new array, or None if the layers are not what they were.
+        """Take some rows forward. Return the output, a new array, or None if the layers have changed.
 
-        Dropout layers, and those of noise, have then counted the forward.
+        Layers of dropout and noise count the forward.
 
         Parameters
         ----------
@@ -42,15 +42,15 @@ cdef class Segment(Plan):
             One a stage.
         inputs : array (n, n_in)
         batch : int
-            How many rows steps have, at most: bits depend on it.
+            The most rows of a step. Bits depend on it.
         wanted : bool
-            Whether `backward` will be asked for the gradient of the inputs: weights are packed for that as well.
+            Whether `backward` will have to return the gradient of the inputs. Weights are then packed for that, too.
         limits_norm : bool
             Whether `update` will limit the norm of the gradients.
         stores : bool
-            Whether to keep what the layers get as attributes, for `publish`.
+            Whether to keep the layers' attributes, for `publish`.
         where : str
-            What errors begin with.
+            How errors begin.
         """
         cdef cnp.ndarray samples = matrix("Segment.forward", "inputs", inputs, self.number, ANY, self.lean.n_in)
         cdef cnp.ndarray array
@@ -91,17 +91,17 @@ cdef class Segment(Plan):
         return self.output
 
     def backward(self, tuple owners not None, tuple trained not None, dvalues, bint combined, bint wanted, str where):
-        """Take the gradient back; return that of the inputs, a new array, or None if it is not wanted.
+        """Take the gradient back. Return that of the inputs, a new array, or None if it is not wanted.
 
         Parameters
         ----------
         owners : tuple of layers
         trained : tuple of bool
-            Of which of them the gradients of the parameters will be asked for.
+            For each layer, whether the gradients of its parameters will be needed.
         dvalues : array (n, n_out)
             The gradient by the output.
         combined : bool
-            It is by the inputs of the last stage, an activation.
+            Whether it is by the inputs of the last stage, an activation.
         wanted : bool
             Whether to return anything.
         where : str
@@ -115,7 +115,7 @@ cdef class Segment(Plan):
         return gradients
 
     def make_gradients(self, tuple owners not None, tuple trained not None, str where not None):
-        """Give layers the gradients of their parameters, new arrays, and update nothing; ``trained`` as before."""
+        """Give layers the gradients of their parameters in new arrays, and update nothing; ``trained`` as before."""
         cdef list found
         self._require(WENT_BACK, "make_gradients", "backward")
         if len(trained) != self.n_full:
@@ -135,15 +135,15 @@ cdef class Segment(Plan):
 
     def make_ready(self, tuple owners not None, tuple trained not None, dvalues, bint combined, rule not None,
                    double rate, iterations, layer_state, str where not None):
-        """Make ready for `update`; false if that has to be done elsewhere.
+        """Prepare `update`. Return False if the update has to be done elsewhere.
 
         Parameters
         ----------
         owners : tuple of layers
         trained : tuple of bool
-            As they were for `backward`.
+            As for `backward`.
         dvalues, combined
-            What `backward` takes, if `update` shall do that as well; else None.
+            The arguments of `backward`, if `update` shall do that as well; else None.
         rule : Rule
         rate : float
         iterations : int
@@ -180,7 +180,7 @@ cdef class Segment(Plan):
         return True
 
     def update(self):
-        """Compute the gradients of what is trained, and update it: one call, with nothing that could go wrong."""
+        """Compute the gradients of the trained parameters, and update them, in one call that cannot fail."""
         cdef bint has_room = self.memory is not NULL and self.reserved_norm == (self.lean.clip_norm != 0)
         if self.is_ready and self.has_parameters and has_room:
             self.is_ready, self.reached = False, HAS_GRADIENTS
@@ -190,13 +190,13 @@ cdef class Segment(Plan):
             self.forget_averages()
 
     def scale_penalties(self, double scale):
-        """Let the gradients of penalties be multiplied by this, from the step on that is under way."""
+        """Multiply the gradients of penalties by this number, from the current step on."""
         self.progress.penalty_scale = scale
 
     def publish(self, tuple owners not None):
-        """Give layers the attributes that they have after a step, if it was to store them: all but what it handed out.
+        """Set the layers' attributes after a step that stores them, except the arrays that the step returned.
 
-        That is the output, and dinputs of the last layer where the gradient that came back was that.
+        Those are the output, and dinputs of the last layer if the gradient of the output was by these.
         """
         cdef dict own
         cdef int s, last = self.n_full - 1
@@ -212,7 +212,7 @@ cdef class Segment(Plan):
                 own.update(self.batch_figures(s))
 
     def drop(self):
-        """Forget the step that is under way, and let go of its arrays."""
+        """Forget the current step, and release its arrays."""
         self.reached = NOWHERE
         self.is_ready = self.is_combined = self.has_parameters = False
         self.inputs = self.output = self.found = None
@@ -226,7 +226,7 @@ cdef class Segment(Plan):
         return self._last_of(self.nets[self.net])
 
     cdef int _require(self, Reached reached, str method, str before) except -1:
-        """Refuse a part of a step whose turn it is not, or for which there is no memory any more."""
+        """Refuse a part of a step that is out of order, or that has no memory any more."""
         cdef bint has_room = self.memory is not NULL and self.rows <= min(self.reserved_batch, self.lean.batch)
         if self.reached != reached or not has_room:
             raise RuntimeError(f"Segment.{method}: call {before} first.")
@@ -241,12 +241,12 @@ cdef class Segment(Plan):
         return 0
 
     cdef bint _bind_values(self, tuple owners, bint trained, str where) except -1:
-        """Read where the parameters are, but no state."""
+        """Read the addresses of the parameters, without states."""
         self.held = []
         return self._bind_stages(owners, (trained,) * self.n_full, ((), ()), where, None)
 
     cdef int _bind_again(self, tuple owners, tuple trained, str where) except -1:
-        """Read where the parameters are now; refuse them if they have other shapes than in `forward`."""
+        """Read the current addresses of the parameters. Refuse them if their shapes differ from those in `forward`."""
         self.held = []
         if not self._bind_stages(owners, trained, ((), ()), where, None):
             raise RuntimeError(f"{where}: somebody has given a layer parameters of another shape during a step.")
@@ -255,7 +255,7 @@ cdef class Segment(Plan):
         return 0
 
     cdef int _take_inputs(self) except -1:
-        """Read where the inputs are now: what is the user's may have got other memory."""
+        """Read the current address of the inputs: the user's arrays may have other memory now."""
         cdef cnp.ndarray samples = matrix(
             "Segment", "inputs", self.inputs, self.number, self.rows, self.lean.n_in
         )
@@ -263,14 +263,14 @@ cdef class Segment(Plan):
         self.inputs = samples
         self.lean.X = self.stored.X = data(samples)
         self.lean.n_samples = self.stored.n_samples = self.rows
-        while has_trait(stage, IDENTITY) or stage.kind == FORK:  # in a stored step these hand on the array itself
+        while has_trait(stage, IDENTITY) or stage.kind == FORK:  # in a stored step these pass on the array itself
             stage.output = data(samples)
             stage += 1
             stage.inputs = data(samples)
         return 0
 
     cdef cnp.ndarray _take_dvalues(self, object dvalues, bint combined, bint wanted):
-        """Make ready to take a gradient back; return the array for that of the inputs, None if it is not wanted."""
+        """Prepare to take a gradient back. Return the array for the inputs' gradient, None if it is not wanted."""
         cdef cnp.ndarray gradients = None, given
         cdef cnp.npy_intp shape[2]
         cdef Net *net = self.nets[self.net]
@@ -292,7 +292,7 @@ cdef class Segment(Plan):
         return gradients if wanted else None
 
     cdef void _aim(self, bint wanted) noexcept:
-        """Let gradients go back to the inputs, or to the lowest stage that is trained."""
+        """Let gradients go back to the inputs, or to the lowest trained stage."""
         cdef int s
         self._aim_gradients()
         if wanted:
@@ -300,7 +300,7 @@ cdef class Segment(Plan):
                 self.lean.stages[s].dinputs, self.lean.stages[s].unwanted = self.lean.stages[s - 1].dvalues, 0
 
     cdef list _gradient_arrays(self, tuple wanted):
-        """Make arrays for gradients of parameters, a dictionary for each stage; empty where none are wanted."""
+        """Make arrays for gradients of parameters: a dictionary for each stage, empty if none are wanted."""
         cdef list found = []
         cdef dict own
         cdef Stage *stage
@@ -317,7 +317,7 @@ cdef class Segment(Plan):
         return found
 
     cdef int _aim_parameters(self, list found) except -1:
-        """Let gradients of parameters be written to these arrays."""
+        """Write gradients of parameters to these arrays from now on."""
         cdef Stage *stage
         cdef dict own
         cdef int s

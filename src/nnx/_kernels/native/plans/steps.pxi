@@ -1,14 +1,14 @@
 # Steps of a plan: batch after batch through all stages, with any number of threads. A step has two phases. In the
-# first, each thread takes its rows of the batch forward, through the loss and back; in the second, each computes the
-# gradients of the weights that it owns over the whole batch, and updates them. So each number is summed by one
-# thread, in an order that the number of threads has no part in. Narrow layers of large batches do it otherwise:
+# first, each thread takes its rows of the batch forward, through the loss and back. In the second, each computes the
+# gradients of the weights that it owns over the whole batch, and updates them. So one thread sums each number, in an
+# order that does not depend on the number of threads. Narrow layers of large batches work differently: see
 # partial_gradients.pxi.
 
 cdef enum:
     ROW_UNIT = 16  # rows that go forward and back together are a multiple of it
-    SHARED_UNIT = 4  # rows of a thread are, but for the last one's: of 100, two threads take 52 and 48
-    TILE_BYTES = 1 << 18  # of values and gradients of rows that go forward and back together: they stay in L2
-    FEWEST_ROWS = 256  # but not fewer: for each such tile of rows the weights are packed anew, and come from memory
+    SHARED_UNIT = 4  # rows of each thread but the last are a multiple of it: of 100, two threads take 52 and 48
+    TILE_BYTES = 1 << 18  # bytes of values and gradients of rows that go forward and back together: they stay in L2
+    FEWEST_ROWS = 256  # but not fewer rows: each such tile of rows packs the weights anew, from memory
     FEWEST_ROWS_IN_BLOCKS = GROUP * BLOCK
 
 
@@ -35,9 +35,9 @@ cdef Py_ssize_t rows_at_a_time(const Net *net) noexcept nogil:
 
 
 cdef inline Py_ssize_t even_share(const Net *net, Py_ssize_t rows, Py_ssize_t most) noexcept nogil:
-    """Return how many of some rows go together next, at most `most`, so that all shares are alike.
+    """Return how many of some rows go together next, at most `most`, so that all shares are equal.
 
-    Of 384 rows 192 and 192, not 256 and 128: for the smaller share, too, all weights come from memory.
+    Of 384 rows, 192 and 192, not 256 and 128: the smaller share, too, reads all weights from memory.
     """
     cdef Py_ssize_t unit = row_unit(net)
     cdef Py_ssize_t shares = (rows + most - 1) // most
@@ -45,17 +45,18 @@ cdef inline Py_ssize_t even_share(const Net *net, Py_ssize_t rows, Py_ssize_t mo
 
 
 cdef Py_ssize_t forward_space(const Net *net) noexcept nogil:
-    """Return how many bytes `forward` needs behind the scratch of kernels."""
+    """Return how many bytes `forward` needs after the scratch of kernels."""
     cdef Py_ssize_t space = (2 + net.n_levels) * rows_at_a_time(net) * widest(net) * <Py_ssize_t> sizeof(real_t)
-    if net.members > 1:  # means that `judge` needs
+    if net.members > 1:  # for means, which `judge` needs
         space += FEWEST_ROWS * net.n_out * <Py_ssize_t> sizeof(real_t)
     return space + (2 * blocks_space(rows_at_a_time(net), widest(net)) if net.units is not NULL else 0)
 
 
 cdef Py_ssize_t widest(const Net *net) noexcept nogil:
-    """Return how many numbers of a sample the arrays of `forward` need; X is among them if it is rounded, or a fork's.
+    """Return the most numbers of a sample in the arrays of `forward`. X counts if it is rounded, or the input of a
+    fork.
 
-    In blocks, each member's are filled up.
+    In blocks, each member's numbers are padded.
     """
     cdef Py_ssize_t wide = net.n_in if net.bfloat16 or net.n_levels else 0, own
     cdef int s
@@ -70,11 +71,11 @@ cdef Py_ssize_t widest(const Net *net) noexcept nogil:
 cdef const real_t *rounded_rows(
     const real_t *values,  # (rows, columns) in
     void *place,  # (batch, columns) out; or NULL
-    Py_ssize_t first,  # the first row's place in the batch
+    Py_ssize_t first,  # the first row's index in the batch
     Py_ssize_t rows,
     Py_ssize_t columns,
 ) noexcept nogil:
-    """Return some rows as a dense stage multiplies them: rounded, if there is a place for that."""
+    """Return some rows as a dense stage multiplies them: rounded, if there is memory for that."""
     cdef real_t *result = <real_t *> place + first * columns
     if place is NULL:
         return values
@@ -88,14 +89,14 @@ cdef const real_t *rounded_rows(
 cdef void forward_stage(
     const Stage *stage,
     const real_t *inputs,  # (rows, n_in) in
-    real_t *output,  # (rows, n_out) out; may be inputs, but for a dense stage and encodings
-    Py_ssize_t first,  # the first row's place in the batch
-    Py_ssize_t before,  # rows of the batch on other ranks before this one's, for dropout
+    real_t *output,  # (rows, n_out) out; may be inputs, except for a dense stage and encodings
+    Py_ssize_t first,  # the first row's index in the batch
+    Py_ssize_t before,  # rows of the batch on the ranks before this one, for dropout
     Py_ssize_t rows,
     uint64_t forwards,
     char *scratch,
 ) noexcept nogil:
-    """Compute some rows of what a stage puts out."""
+    """Compute some rows of a stage's output."""
     cdef Py_ssize_t n = rows * stage.n_out
     cdef real_t *kept
     if has_blocks(stage):
@@ -146,10 +147,10 @@ cdef void forward_stage(
 cdef void forward_parameters(
     const Stage *stage,
     const real_t *inputs,  # (rows, n_in) in
-    real_t *output,  # (rows, n_out) out; may be inputs, but for an embedding or waves
+    real_t *output,  # (rows, n_out) out; may be inputs, except for an embedding or waves
     Py_ssize_t rows,
 ) noexcept nogil:
-    """Compute some rows of what a stage with parameters puts out that is neither dense nor a PReLU."""
+    """Compute some rows of the output of a stage with parameters that is neither dense nor a PReLU."""
     cdef const real_t *weights = <const real_t *> stage.weights.values
     cdef const real_t *biases = <const real_t *> stage.biases.values
     if stage.kind == BATCH_NORM:
@@ -178,11 +179,11 @@ cdef void forward_spline(
     const Stage *stage,
     const real_t *inputs,  # (rows, n_in) in
     real_t *output,  # (rows, n_out) out
-    Py_ssize_t first,  # the first row's place in the batch
+    Py_ssize_t first,  # the first row's index in the batch
     Py_ssize_t rows,
     real_t *scratch,
 ) noexcept nogil:
-    """Compute some rows of what a stage with edges puts out; in training, keep where their numbers lie."""
+    """Compute some rows of the output of a stage with edges. In training, keep where their numbers lie."""
     cdef const Spline *spline = &stage.spline
     cdef const real_t *weights = <const real_t *> stage.weights.values
     cdef const real_t *behind = weights + stage.n_in * stage.n_out
@@ -211,7 +212,7 @@ cdef void forward_own(
     Py_ssize_t samples,
     real_t *scratch,
 ) noexcept nogil:
-    """Compute what a stage with weights of each member puts out, one after the other, from copies of its rows."""
+    """Compute the output of a stage with weights for each member, member by member, from copies of its rows."""
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out, k = stage.members, m, count
     cdef const real_t *weights = <const real_t *> stage.weights.values
     cdef const real_t *biases = <const real_t *> stage.biases.values
@@ -240,14 +241,14 @@ cdef inline real_t *norm_of(const Stage *stage, int line) noexcept nogil:
 
 
 cdef void forward(
-    const Net *net,  # of which no array is written
+    const Net *net,  # none of its arrays is written
     const real_t *X,  # (rows, n_in) in
-    real_t *output,  # (rows, n_out) out, of members their mean; (rows, members, n_out) if they are to stay apart
+    real_t *output,  # (rows, n_out) out, the mean of members; (rows, members, n_out) if they stay apart
     Py_ssize_t rows,
-    int n_stages,  # so many of them; all, if there are members
-    char *scratch,  # with room for two arrays of rows_at_a_time rows behind what kernels need
+    int n_stages,  # the number of stages to run; all, if there are members
+    char *scratch,  # kernels' scratch, then two arrays of rows_at_a_time rows
 ) noexcept nogil:
-    """Run the network, some rows at a time, in memory of one's own."""
+    """Run the network, some rows at a time, in separate memory."""
     cdef Py_ssize_t most = rows_at_a_time(net), wide = widest(net), top = 0, high, count
     cdef bint averages = net.members > 1 and not net.apart
     cdef Py_ssize_t outputs = net.stages[n_stages - 1].n_out * (1 if averages else net.members) if n_stages else 0
@@ -255,7 +256,7 @@ cdef void forward(
     cdef const Stage *stage
     cdef const real_t *inputs
     cdef real_t *target
-    cdef real_t *forks  # what the open ones have put out
+    cdef real_t *forks  # the outputs of the open ones
     cdef Stage own[2]
     cdef int s
     if rows >= MIN_ROWS_IN_LINES and fits_lines(net, n_stages):
@@ -288,17 +289,18 @@ cdef void forward(
 
 
 cdef inline real_t *side_of(const Net *net, int s, char *scratch) noexcept nogil:
-    """Return where `forward` puts what a stage computes: one of two arrays in turn."""
+    """Return the address of a stage's output in `forward`: one of two arrays in turn."""
     return <real_t *> (scratch + net.scratch_size) + s % 2 * rows_at_a_time(net) * widest(net)
 
 
 cdef void take_rounded_inputs(
     const Net *net, int s, real_t **sides, Py_ssize_t most, Py_ssize_t wide, Stage *own
 ) noexcept nogil:
-    """Copy a stage, and the next if that takes its output in blocks, with places for their inputs in bfloat16.
+    """Copy a stage, and the next if that takes its output in blocks, with addresses for their inputs in bfloat16.
 
-    On matrix units, that is one of two arrays of blocks behind the other two. Elsewhere it is the array that the stage
-    does not write to: inputs are rounded in place, as nobody else reads them, and rows of X are copied there.
+    On matrix units, the address is one of two arrays of blocks after the other two. Elsewhere it is the array that the
+    stage does not write to. Inputs are rounded in place, because nothing else reads them, and rows of X are copied
+    there.
     """
     cdef uint16_t *blocks = <uint16_t *> (sides[1] + most * wide)
     cdef Py_ssize_t apart = blocks_space(most, wide) // <Py_ssize_t> sizeof(uint16_t)
@@ -321,7 +323,7 @@ cdef Py_ssize_t count_hits(
     const double *wanted,  # (rows, n_wanted) in
     Py_ssize_t rows,
 ) noexcept nogil:
-    """Return in how many places the predictions are what they should be."""
+    """Return the number of correct predictions."""
     cdef Py_ssize_t i, j, best, hits = 0, n = rows * net.n_wanted, every = net.every
     cdef double x
     if net.classes:
@@ -331,7 +333,7 @@ cdef Py_ssize_t count_hits(
                 if net.threshold:
                     if output[j] > net.cut and not output[best] > net.cut:
                         best = j
-                # As argmax does it: a NaN counts as larger than any number; one that is already the best stays.
+                # As in argmax: a NaN counts as larger than any number. A NaN that is already the best stays.
                 elif not output[j] <= output[best] and output[best] == output[best]:
                     best = j
             x = <double> best
@@ -354,21 +356,21 @@ cdef Py_ssize_t count_hits(
 
 
 cdef struct Batch:
-    # A batch's own part of the data; its rows in an order have been copied together.
+    # A batch's part of the data. If there is an order, its rows have been copied together.
     Py_ssize_t start  # the first sample, if there is no order
-    const Py_ssize_t *order  # which samples; or NULL
-    bint copied  # what outputs are compared with has been copied together, for each member, and samples in an order
+    const Py_ssize_t *order  # the numbers of the samples; or NULL
+    bint copied  # targets have been copied together, for each member, and samples if there is an order
     Py_ssize_t rows  # samples
-    double weight  # of all rows together, on all ranks: their number, if they have no weights
+    double weight  # of all rows on all ranks together: their number, if they have no weights
     Py_ssize_t all_rows  # samples of all ranks
-    Py_ssize_t before  # of which so many lie before this rank's
-    bint counts  # false if this rank has none, and takes one in its place
+    Py_ssize_t before  # samples of the ranks before this one
+    bint counts  # false if this rank has no rows, and takes one that does not count
     uint64_t forwards  # training forwards before it since the stages were bound
     bint again  # it is the batch of the step before, in the same order
 
 
 cdef inline Py_ssize_t rows_of(const Stage *stage, const Batch *batch) noexcept nogil:
-    """Return how many rows of a stage's output a batch has."""
+    """Return the number of rows of a stage's output in a batch."""
     return batch.rows * stage.members
 
 
@@ -383,7 +385,7 @@ cdef inline const int32_t *rows_of_labels(const Net *net, const Batch *batch, Py
 
 
 cdef inline const void *rows_of_targets(const Net *net, const Batch *batch, Py_ssize_t first) noexcept nogil:
-    """Return what the loss compares some rows with."""
+    """Return the loss's targets of some rows."""
     if net.loss.traits & BY_LABELS:
         return rows_of_labels(net, batch, first)
     if not batch.copied:
@@ -402,7 +404,7 @@ cdef inline const double *rows_of_weights(const Net *net, const Batch *batch, Py
 
 
 cdef double sum_in_four(const double *values, const Py_ssize_t *order, Py_ssize_t n) noexcept nogil:
-    """Return the sum of n values, or of those in an order: four sums in turn, as one would wait for each addition."""
+    """Return the sum of n values, or of those in an order. It uses four sums: one would wait for each addition."""
     cdef double sums[4]
     cdef Py_ssize_t i = 0, l
     for l in range(4):
@@ -417,19 +419,19 @@ cdef double sum_in_four(const double *values, const Py_ssize_t *order, Py_ssize_
 
 
 cdef inline double weight_of(const Net *net, const Batch *batch) noexcept nogil:
-    """Return the weight of all rows of a batch; each thread adds it up, before the rows have been copied together."""
+    """Return the weight of all rows of a batch. Each thread adds it up before the rows are copied together."""
     if net.weights is NULL:
         return <double> batch.rows
     return sum_in_four(net.weights + (batch.start if batch.order is NULL else 0), batch.order, batch.rows)
 
 
 cdef inline Py_ssize_t rows_of_step(const Net *net) noexcept nogil:
-    """Return how many rows a step has on all ranks together, at most."""
+    """Return the most rows of a step on all ranks together."""
     return net.step_rows if net.n_ranks else net.batch
 
 
 cdef void take_own_rows(const Net *net, Batch *batch) noexcept nogil:
-    """Leave of a batch, whose weight is known, this rank's rows: one that does not count where there are too few."""
+    """Reduce a batch of known weight to this rank's rows. If there are too few, take one that does not count."""
     cdef Py_ssize_t end = batch.rows
     batch.all_rows, batch.before, batch.counts = batch.rows, 0, True
     if net.n_ranks:
@@ -442,12 +444,12 @@ cdef void take_own_rows(const Net *net, Batch *batch) noexcept nogil:
 
 
 cdef inline double mean_of(double total, double weight) noexcept nogil:
-    """Return a sum divided by the weight of what was added up; 0 where nothing has any weight."""
+    """Return a sum divided by the weight of its terms; 0 if the weight is 0."""
     return total / weight if weight else 0
 
 
 cdef void gather(const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
-    """Copy together some of the samples that a batch consists of, and what each of their rows is compared with."""
+    """Copy some of a batch's samples together, and the targets of each of their rows."""
     cdef Py_ssize_t i, m, sample, size = <Py_ssize_t> sizeof(real_t)
     for i in range(first, first + rows):
         sample = batch.start + i
@@ -459,7 +461,7 @@ cdef void gather(const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_
 
 
 cdef void gather_compared(const Net *net, Py_ssize_t sample, Py_ssize_t i) noexcept nogil:
-    """Copy what row i of the outputs is compared with."""
+    """Copy the targets of row i of the outputs."""
     cdef Py_ssize_t n = net.n_out, n_wanted = net.n_wanted
     if net.labels is not NULL:
         net.batch_labels[i] = net.labels[sample]
@@ -493,7 +495,7 @@ cdef void weigh_rows(
 ) noexcept nogil:
     """``sample_losses_i := w_i·sample_losses_i; gradient_ij := gradient_ij·w_i·n / Σw; row_hits_i := w_i·row_hits_i``.
 
-    A weight of 0 makes 0 of anything, infinity too.
+    A weight of 0 turns anything into 0, also infinity.
     """
     cdef const double *weights = rows_of_weights(net, batch, first)
     cdef real_t *sample_losses = <real_t *> net.sample_losses + first
@@ -521,7 +523,7 @@ cdef void weigh_rows(
 cdef Py_ssize_t hits_of_rows(
     const Net *net, const Batch *batch, const real_t *output, Py_ssize_t first, Py_ssize_t rows
 ) noexcept nogil:
-    """Return in how many places some rows' predictions are what they should be; with weights, note it row by row."""
+    """Return the number of correct predictions of some rows. With weights, also note it row by row."""
     cdef const double *wanted = rows_of_wanted(net, batch, first)
     cdef Py_ssize_t i
     if net.weights is NULL:
@@ -532,14 +534,14 @@ cdef Py_ssize_t hits_of_rows(
 
 
 cdef inline double *row_hits_of(const Net *net, Py_ssize_t first) noexcept nogil:
-    """Return where hits are noted row by row; NULL where they are only counted."""
+    """Return the address for hits of each row; NULL if they are only counted."""
     return net.row_hits + first if net.weights is not NULL else NULL
 
 
 cdef Py_ssize_t judge_rows(
     const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows, char *scratch
 ) noexcept nogil:
-    """Compute the losses of some rows of outputs, and the gradient that goes back from them; return the hits."""
+    """Compute the losses of some rows of outputs, and the gradient that goes back from them. Return the hits."""
     cdef const Stage *last = &net.stages[net.n_stages - 1]
     cdef Py_ssize_t all_rows = batch.all_rows * net.members
     cdef Py_ssize_t at = first * net.n_out
@@ -570,12 +572,12 @@ cdef void backward_dense(
     const real_t *inputs,  # (rows, n_in) in
     const real_t *dvalues,  # (rows, n_out) in
     real_t *dinputs,  # (rows, n_in) out; or NULL
-    Py_ssize_t first,  # the first row's place in the batch
+    Py_ssize_t first,  # the first row's index in the batch
     Py_ssize_t rows,
-    const real_t *gate,  # (rows, n_in) in: the output of the ReLU before, through which dinputs go as well; or NULL
+    const real_t *gate,  # (rows, n_in) in: the output of the ReLU before, a mask of dinputs; or NULL
     real_t *scratch,
 ) noexcept nogil:
-    """Take some rows' gradient back through a dense stage, and keep what the gradients of its weights need."""
+    """Take some rows' gradient back through a dense stage, and keep the data for the gradients of its weights."""
     if has_blocks(stage):
         if not stage.feeds:
             stage.blocks.units.keep_dvalues(stage, dvalues, first, rows)
@@ -595,18 +597,18 @@ cdef void backward_dense(
 
 cdef void backward_rows(
     const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t rows,
-    int s,  # the stage to begin with
+    int s,  # the first stage
     int lowest,  # the last one
     char *scratch,
 ) noexcept nogil:
-    """Take some rows' gradient back through some stages, and pack what the gradients of the weights need."""
+    """Take some rows' gradient back through some stages, and pack the data for the gradients of the weights."""
     cdef const Stage *stage
     cdef const real_t *inputs
     cdef const real_t *output
     cdef real_t *dvalues
     cdef real_t *dinputs
     cdef Py_ssize_t n, at, count
-    cdef bint gated = False  # the gradient has gone through the ReLU of a dense stage already
+    cdef bint gated = False  # the gradient has already gone through the ReLU of a dense stage
     while s >= lowest:
         stage = &net.stages[s]
         at, count = first * stage.members, rows * stage.members
@@ -657,7 +659,7 @@ cdef void backward_rows(
             return
         s -= 1
     if lowest > 0 and net.stages[lowest - 1].kind == BATCH_NORM and net.stages[lowest - 1].relu and not gated:
-        # The sums over the batch that come next are of what has gone through the ReLU.
+        # The sums over the batch that follow need gradients that have gone through the ReLU.
         stage = &net.stages[lowest - 1]
         at, n = first * stage.members * stage.n_out, rows * stage.members * stage.n_out
         dvalues = <real_t *> stage.dvalues + at
@@ -703,7 +705,7 @@ cdef void backward_spline(
     const Stage *stage,
     const real_t *dvalues,  # (rows, n_out) in
     real_t *dinputs,  # (rows, n_in) out
-    Py_ssize_t first,  # the first row's place in the batch
+    Py_ssize_t first,  # the first row's index in the batch
     Py_ssize_t rows,
     real_t *scratch,
 ) noexcept nogil:
@@ -725,7 +727,7 @@ cdef void backward_own(
     Py_ssize_t samples,
     real_t *scratch,
 ) noexcept nogil:
-    """Take the gradient back through a stage with weights of each member."""
+    """Take the gradient back through a stage with weights for each member."""
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out, k = stage.members, m, count
     cdef const real_t *weights = <const real_t *> stage.weights.values
     cdef real_t *made = scratch + PRODUCT_SCRATCH // <Py_ssize_t> sizeof(real_t)
@@ -745,7 +747,7 @@ cdef void backward_own(
 
 
 cdef inline int first_to_go_back(const Net *net) noexcept nogil:
-    """Return the stage with which the way back begins: the last, or the one before its pair."""
+    """Return the stage where backward begins: the last, or the one before if its gradient is the loss's own."""
     return net.n_stages - (2 if net.combined else 1)
 
 
@@ -778,18 +780,18 @@ cdef inline int last_norm(const Net *net) noexcept nogil:
 
 
 cdef inline int above_norm(const Net *net, int begin) noexcept nogil:
-    """Return as far as which rows go back at first: the stage above the last batch norm, or the lowest."""
+    """Return the stage to which rows go back at first: the one above the last batch norm, or the lowest."""
     return begin + (net.stages[begin].kind == BATCH_NORM)
 
 
 cdef Py_ssize_t train_rows(
     const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t end,
-    int begin,  # the stage to begin with: 0, or the last batch norm
+    int begin,  # the first stage: 0, or the last batch norm
     char *scratch,
 ) noexcept nogil:
-    """Take some rows forward, through the loss and back, group by group; return the hits."""
+    """Take some rows forward, through the loss and back, group by group. Return the hits."""
     cdef Py_ssize_t home = first, group = 0, group_end = end, hits = 0, rows
-    # What is added up at once must not depend on whether the step stores: then there are more stages.
+    # A step that stores has more stages. Which rows are added up at once must not depend on that.
     cdef Py_ssize_t most = net.group_step if net.group_rows else rows_at_a_time(net)
     while first < end:
         if net.group_rows:
@@ -828,9 +830,9 @@ cdef void first_phase(const Net *net, const Batch *batch, int thread, char *scra
         backward_from_last_norm(net, batch, begin, first, end, thread, scratch)
 
 
-# Batch norms cut the first phase into parts: a row goes on only when all have come so far, and the batch's mean and
-# variance are known; on the way back, the sums of all gradients. Each thread adds up some of the columns, over all rows
-# in the same order.
+# Batch norms cut the first phase into parts. A row continues only when all rows have come this far, and the batch's
+# mean and variance are known. In backward, it waits for the sums of all gradients. Each thread adds up some of the
+# columns, over all rows in the same order.
 
 
 cdef inline Py_ssize_t first_column_of(const Net *net, const Stage *stage, int thread) noexcept nogil:
@@ -840,14 +842,14 @@ cdef inline Py_ssize_t first_column_of(const Net *net, const Stage *stage, int t
 
 
 cdef inline const real_t *batch_inputs(const Net *net, const Batch *batch, int s) noexcept nogil:
-    """Return what a stage gets, the whole batch."""
+    """Return a stage's inputs for the whole batch."""
     return <const real_t *> net.stages[s].inputs if s > 0 else rows_of_X(net, batch, 0)
 
 
 cdef int forward_to_last_norm(
     const Net *net, const Batch *batch, Py_ssize_t first, Py_ssize_t end, int thread, char *scratch
 ) noexcept nogil:
-    """Take a thread's rows to the last batch norm, and prepare that; return its stage."""
+    """Take a thread's rows to the last batch norm, and prepare it. Return its stage."""
     cdef Py_ssize_t most = rows_at_a_time(net), from_column, to_column, at, rows
     cdef const Stage *stage
     cdef int s, begin = 0
@@ -880,7 +882,7 @@ cdef int forward_to_last_norm(
 cdef void backward_from_last_norm(
     const Net *net, const Batch *batch, int s, Py_ssize_t first, Py_ssize_t end, int thread, char *scratch
 ) noexcept nogil:
-    """Take a thread's rows back from the last batch norm, ``s``, as far as anybody wants gradients."""
+    """Take a thread's rows back from the last batch norm, ``s``, as far as gradients are needed."""
     cdef Py_ssize_t most = rows_at_a_time(net), from_column, to_column, at, rows
     cdef const Stage *stage
     cdef int above = net.n_stages, lowest
@@ -913,7 +915,7 @@ cdef void backward_from_last_norm(
 
 
 cdef bint is_reached(const Net *net, int s, int above) noexcept nogil:
-    """Return whether gradients come to a stage from the stages above it, up to ``above``."""
+    """Return whether gradients reach a stage from the stages above it, up to ``above``."""
     cdef int t
     if s < 0:
         return False
@@ -924,7 +926,7 @@ cdef bint is_reached(const Net *net, int s, int above) noexcept nogil:
 
 
 cdef void move_running_figures(const Stage *stage, Py_ssize_t rows) noexcept nogil:
-    """Let a batch norm's running mean and variance follow the batch's; a single row has no variance."""
+    """Update a batch norm's running mean and variance by the batch's. A single row has no variance."""
     cdef double keep = stage.norm.keep
     if rows > 1:
         move_average(<real_t *> stage.norm.running_mean, norm_of(stage, MEAN), keep, 1, stage.n_out)
@@ -938,18 +940,18 @@ cdef void move_running_figures(const Stage *stage, Py_ssize_t rows) noexcept nog
 
 
 cdef enum:
-    AVERAGE = MAX_CONSTANTS  # behind the rule's constants: how much of the averages is kept
+    AVERAGE = MAX_CONSTANTS  # after the rule's constants: the decay factor of the averages
     ALL_CONSTANTS = 2 * (MAX_CONSTANTS + 1)  # for weights, and for biases
 
 
 cdef inline int biases_at(const Net *net) noexcept nogil:
-    """Return where the constants for biases begin: the weights' serve where the settings are alike."""
+    """Return where the constants for biases begin. If the settings are equal, the weights' constants serve both."""
     return 0 if net.alike else MAX_CONSTANTS + 1
 
 
 cdef void rule_constants(const Net *net, double rate, uint64_t step, vec *constants) noexcept nogil:
-    """Compute the constants of the optimizer's rule for a step, which is counted from 1."""
-    # At first an average keeps less, or it would consist of the initial values for long.
+    """Compute the constants of the optimizer's rule for a step. Steps are counted from 1."""
+    # At first, an average keeps less. Otherwise it would consist of the initial values for a long time.
     cdef real_t keep = <real_t> min(net.average, <double> step / (9 + <double> step))
     cdef int at = biases_at(net)
     net.rule.prepare(constants, rate, <double> step, net.settings[0])
@@ -965,7 +967,7 @@ cdef inline bint is_shared(const Stage *stage) noexcept nogil:
 
 
 cdef Py_ssize_t first_row_of(const Net *net, const Stage *stage, int thread) noexcept nogil:
-    """Return the first row of the weights that a thread owns: where a row panel, or a row of blocks, begins."""
+    """Return the first row of the weights that a thread owns: the start of a row panel or of a row of blocks."""
     if has_blocks(stage):
         return min(blocks_in(stage.n_in) * thread // net.progress.n_threads * BLOCK, stage.n_in)
     return first_row_of_panels(net, stage, thread)
@@ -980,7 +982,7 @@ cdef inline Py_ssize_t first_row_of_panels(const Net *net, const Stage *stage, i
 
 
 cdef void pack_weights(const Net *net, int thread) noexcept nogil:
-    """Pack, round or convert the weights that a thread owns; afterwards that is done whenever they are updated."""
+    """Pack, round or convert the weights that a thread owns. After that, each update does it."""
     cdef const Stage *stage
     cdef Py_ssize_t first, end
     cdef int s
@@ -998,7 +1000,7 @@ cdef void pack_weights(const Net *net, int thread) noexcept nogil:
 
 
 cdef void pack_rows_of_weights(const Stage *stage, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
-    """Do so with some rows: the whole row panels, or rows of blocks, that a thread owns, or all."""
+    """Do it with some rows: the whole row panels, or rows of blocks, that a thread owns, or all."""
     cdef Py_ssize_t at = first * stage.n_out, i, j
     if rows == 0:
         return
@@ -1024,7 +1026,7 @@ cdef void few_outputs_gradients(
     Py_ssize_t n_out,  # up to SMALL_DEPTH
     real_t *turned,  # scratch (n_out + 1, n_in)
 ) noexcept nogil:
-    """``dweights := inputsᵀ · dvalues``: the factors of `small_depth_gradients` change places."""
+    """``dweights := inputsᵀ · dvalues``, by `small_depth_gradients` with its factors exchanged."""
     cdef Py_ssize_t i, j
     if n_out == 1:
         small_depth_gradients(dvalues, inputs, dweights, turned, rows, 1, n_in)
@@ -1038,7 +1040,7 @@ cdef void few_outputs_gradients(
 cdef void train_stage(
     const Net *net, const Batch *batch, int s, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
-    """Compute the gradients of a dense stage's weights and biases that this thread owns, and update those."""
+    """Compute the gradients of a dense stage's weights and biases that this thread owns, and update these."""
     cdef Stage *stage = &net.stages[s]
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out, rows = rows_of(stage, batch)
     cdef const real_t *inputs = rows_of_X(net, batch, 0) if s == 0 else <const real_t *> stage.inputs
@@ -1046,7 +1048,7 @@ cdef void train_stage(
     cdef real_t *gradients = <real_t *> (scratch + PRODUCT_SCRATCH)
     cdef real_t *sums = gradients + row_panels_space(n_out)
     cdef bint in_panels = packs_batch(net, stage)
-    cdef bint sums_biases  # whoever has the first row panel adds up the gradients of the biases on the way
+    cdef bint sums_biases  # the owner of the first row panel also adds up the gradients of the biases
     cdef Py_ssize_t i, end
     if has_blocks(stage):
         stage.blocks.units.train(
@@ -1090,7 +1092,7 @@ cdef void train_stage(
 cdef void train_others(
     const Net *net, const Batch *batch, int s, const vec *constants, char *scratch
 ) noexcept nogil:
-    """Compute the gradients of the parameters of a stage that is not dense, and update those."""
+    """Compute the gradients of the parameters of a stage that is not dense, and update these."""
     cdef Stage *stage = &net.stages[s]
     cdef const real_t *inputs = batch_inputs(net, batch, s)
     cdef const real_t *dvalues = <const real_t *> stage.dvalues
@@ -1122,7 +1124,7 @@ cdef Py_ssize_t first_spline_of(const Net *net, const Stage *stage, int thread) 
 
 
 cdef void add_up_weights(const Stage *stage, Py_ssize_t from_column, Py_ssize_t to_column) noexcept nogil:
-    """Keep the sums of some columns' weights; afterwards that is done whenever they are updated."""
+    """Keep the sums of some columns' weights. After that, each update does it."""
     spline_sums(
         <const real_t *> stage.weights.values + stage.n_in * stage.n_out, &stage.spline,
         <real_t *> stage.spline.sums, stage.n_out, from_column, to_column,
@@ -1132,9 +1134,10 @@ cdef void add_up_weights(const Stage *stage, Py_ssize_t from_column, Py_ssize_t 
 cdef void train_spline(
     const Net *net, const Batch *batch, int s, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
-    """Compute the gradients of a thread's columns with edges, and update their weights; the first has the dense ones.
+    """Compute the gradients of a thread's columns with edges, and update their weights. The first also has the dense
+    ones.
 
-    With `clip_norm` one thread has them all, for it has the sum of their squares.
+    With `clip_norm`, one thread has them all, because it has the sum of their squares.
     """
     cdef Stage *stage = &net.stages[s]
     cdef const Spline *spline = &stage.spline
@@ -1171,10 +1174,10 @@ cdef void train_spline(
 cdef void train_parts(
     const Net *net, const Batch *batch, int s, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
-    """Compute the gradients of a thread's part of a stage's parameters, and update those.
+    """Compute the gradients of a thread's part of a stage's parameters, and update these.
 
-    Threads share out the rows of an embedding, as many are updated that no sample names, columns of waves, and members.
-    With `clip_norm` one thread has them all, for it has the sum of their squares.
+    Threads share the rows of an embedding, columns of waves, and members. Updates also change rows of an embedding that
+    no sample names. With `clip_norm`, one thread has them all, because it has the sum of their squares.
     """
     cdef Stage *stage = &net.stages[s]
     cdef Py_ssize_t n = stage.members, first = 0, end, size, n_out = stage.n_out, rows = rows_of(stage, batch)
@@ -1228,7 +1231,7 @@ cdef void own_gradients(
     Py_ssize_t end,
     char *scratch,
 ) noexcept nogil:
-    """Compute the gradients of weights that belong to members, from copies of a member's rows."""
+    """Compute the gradients of members' weights, from copies of a member's rows."""
     cdef Py_ssize_t n_in = stage.n_in, n_out = stage.n_out, k = stage.members, m
     cdef real_t *own = dbiases + k * n_out
     cdef real_t *given = own + samples * n_in
@@ -1244,7 +1247,7 @@ cdef void own_gradients(
 cdef void second_phase(
     const Net *net, const Batch *batch, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
-    """Compute the gradients of the weights that a thread owns, and update those."""
+    """Compute the gradients of the weights that a thread owns, and update these."""
     cdef const Stage *stage
     cdef int s
     for s in range(net.n_stages):

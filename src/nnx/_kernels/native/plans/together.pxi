@@ -1,20 +1,20 @@
-# Models that train together: each lane of a vector is a model of its own, all of one shape. Every weight, gradient and
-# number that the optimizer keeps is a vector of the models' numbers, and so is every input. No number of one model
-# meets one of another, so a model's bits do not depend on those beside it. It pays for tiny networks: what takes LANES
-# times the memory must stay in the caches.
+# Models that train together: each lane of a vector is a separate model, all of one shape. Every weight, gradient and
+# state of the optimizer is a vector with a number of each model, and so is every input. Numbers of different models are
+# never combined, so a model's bits do not depend on the others. It pays for tiny networks: LANES times their memory
+# must stay in the caches.
 
-cdef real_t ZEROS[MOST_LANES]  # where sums start
+cdef real_t ZEROS[MOST_LANES]  # the start of sums
 
 cdef enum:
-    GROUP_ROWS = 16  # of a batch that go forward and back together, at most
-    GROUP_BYTES = 1 << 17  # of their outputs and gradients, about: they stay in L2
+    GROUP_ROWS = 16  # the most rows of a batch that go forward and back together
+    GROUP_BYTES = 1 << 17  # the approximate bytes of their outputs and gradients: they stay in L2
     GROUP_HEIGHT = 4  # of a tile of vectors
-    GROUP_WIDTH = 4  # where there are 32 registers: 16 sums, and what is multiplied
+    GROUP_WIDTH = 4  # with 32 registers: 16 sums, and the factors
 
 
 cdef struct LaneProduct:
-    # result[i, j] := max(floor, start[i, j] + Σ_k left[i, k]·right[k, j]), vectors all, each so many numbers from the
-    # next.
+    # result[i, j] := max(floor, start[i, j] + Σ_k left[i, k]·right[k, j]), all of vectors, with the given distances in
+    # numbers.
     const real_t *left
     Py_ssize_t left_row, left_step
     const real_t *right
@@ -75,7 +75,7 @@ cdef inline void tile_together(
 
 
 cdef inline void columns_together(const int height, const LaneProduct *p, Py_ssize_t i) noexcept nogil:
-    """Compute so many rows of a product, from row i on."""
+    """Compute some rows of a product, from row i on."""
     cdef Py_ssize_t j = 0, left
     while j < p.columns:
         left = p.columns - j
@@ -94,7 +94,7 @@ cdef inline void columns_together(const int height, const LaneProduct *p, Py_ssi
 
 
 cdef void multiply_together(const LaneProduct *p) noexcept nogil:
-    """Compute a product, tile by tile: each vector that is loaded is used for several rows or columns."""
+    """Compute a product, tile by tile, so that each loaded vector serves several rows or columns."""
     cdef Py_ssize_t i = 0
     while i + 4 <= p.rows:
         columns_together(4, p, i)
@@ -110,23 +110,23 @@ cdef void multiply_together(const LaneProduct *p) noexcept nogil:
 
 
 cdef inline Py_ssize_t line_of(Py_ssize_t columns) noexcept nogil:
-    """Return how many vectors a row of so many columns takes: an odd number.
+    """Return the distance between rows, in vectors: an odd number.
 
-    Rows a power of two apart would displace each other in L1. What lies between them is 0 at first.
+    Rows a power of two apart would evict each other from L1. The gaps between rows are 0 at first.
     """
     return columns | 1
 
 
 cdef struct Grouped:
-    # A group's arrays. All but the labels and `hits` are vectors; rows are `line_of` vectors apart.
+    # A group's arrays. All except the labels and `hits` hold vectors. Rows are `line_of` vectors apart.
     Py_ssize_t block  # rows that go forward and back together
     Py_ssize_t n_weights, n_biases  # of all stages, in vectors
     real_t *values  # (n_weights + n_biases,): all weights, then all biases
     real_t *gradients
-    real_t *states[MAX_STATES + 1]  # what the rule keeps, then the averages
+    real_t *states[MAX_STATES + 1]  # the rule's states, then the averages
     real_t *x  # (block, n_in)
-    real_t *outputs  # of all stages, (block, n_out) each; of the last ones (n_out, block)
-    real_t *d[2]  # gradients, likewise, in turn
+    real_t *outputs  # of all stages, (block, n_out) each; the last ones (n_out, block)
+    real_t *d[2]  # gradients in the same form, in turn
     real_t *targets  # (n_out, block)
     real_t *sample_losses  # (n_out, block)
     real_t *lines  # scratch (n_out,)
@@ -136,7 +136,7 @@ cdef struct Grouped:
 
 
 cdef Grouped grouped_arrays(const Net *net, char *space) noexcept nogil:
-    """Return where the arrays of a group of networks of one shape are."""
+    """Return the addresses of the arrays of a group of networks of one shape."""
     cdef Grouped own
     cdef Py_ssize_t wide = 1, widths = 0, at
     cdef int s, k
@@ -169,19 +169,19 @@ cdef Grouped grouped_arrays(const Net *net, char *space) noexcept nogil:
 
 
 cdef Py_ssize_t together_space(const Net *net) noexcept nogil:
-    """Return how many bytes the arrays of a group take."""
+    """Return the bytes of the arrays of a group."""
     return grouped_arrays(net, NULL).end - <char *> NULL
 
 
 cdef inline void *array_of(const Parameter *parameter, int which) noexcept nogil:
-    """Return a parameter's values, what the rule keeps of them, or the averages: the last of all."""
+    """Return a parameter's values, the rule's states, or the averages, which come last."""
     if which == 0:
         return parameter.values
     return parameter.states[which - 1] if which <= MAX_STATES else parameter.averages
 
 
 cdef void move_parameters(const Group *group, const Grouped *own, bint back) noexcept nogil:
-    """Copy the models' parameters, and what is kept of them, into the lanes, or back."""
+    """Copy the models' parameters and their states into the lanes, or back."""
     cdef const Net *net
     cdef const Parameter *parameter
     cdef real_t *lanes
@@ -215,15 +215,15 @@ cdef void move_parameters(const Group *group, const Grouped *own, bint back) noe
 
 
 cdef struct LaneRows:
-    # Some rows of a batch, of each model its own.
-    Py_ssize_t start  # the first one's place in the epoch
+    # Some rows of a batch. Each model has its own.
+    Py_ssize_t start  # the first one's index in the epoch
     Py_ssize_t epoch
     Py_ssize_t rows
     Py_ssize_t batch  # rows of the batch
 
 
 cdef inline Py_ssize_t sample_of(const Net *net, const LaneRows *rows, Py_ssize_t i) noexcept nogil:
-    """Return which sample is row i of a block."""
+    """Return the number of the sample in row i of a block."""
     if net.order is NULL:
         return rows.start + i
     return net.order[rows.epoch * net.n_samples + rows.start + i]
@@ -235,7 +235,7 @@ cdef void take_samples(const Group *group, const Grouped *own, const LaneRows *r
     cdef const real_t *X[MOST_LANES]
     cdef Py_ssize_t n_in = net.n_in, n_out = net.n_out, i, k, sample
     cdef real_t *x = own.x
-    cdef int l, lanes = group.lanes  # which compilers do not know, or they would write everything out
+    cdef int l, lanes = group.lanes  # not a constant, or compilers would unroll everything
     for i in range(rows.rows):
         if group.alike and net.order is NULL:
             X[0] = <const real_t *> net.X + (rows.start + i) * n_in
@@ -260,7 +260,7 @@ cdef void take_samples(const Group *group, const Grouped *own, const LaneRows *r
 
 
 cdef inline bint is_last(const Net *net, int s) noexcept nogil:
-    """Return whether a stage puts out what the loss sees, or what the last activation makes that of."""
+    """Return whether a stage's output is the input of the loss, or of the last activation."""
     return s == net.n_stages - 1 or (s == net.n_stages - 2 and net.stages[s + 1].kind == ACTIVATION)
 
 
@@ -270,7 +270,7 @@ cdef inline bint is_in_place(const Net *net, int s) noexcept nogil:
 
 
 cdef void group_forward(const Net *net, const Grouped *own, Py_ssize_t rows) noexcept nogil:
-    """Take a block of rows forward, but for a softmax at the end."""
+    """Take a block of rows forward, without a softmax at the end."""
     cdef const Stage *stage
     cdef const real_t *weights = own.values
     cdef const real_t *biases = own.values + own.n_weights * LANES
@@ -308,7 +308,7 @@ cdef void group_forward(const Net *net, const Grouped *own, Py_ssize_t rows) noe
 cdef void group_loss_part(
     LossPart part, const Net *net, const Grouped *own, const real_t *output, real_t *result, const LaneRows *rows
 ) noexcept nogil:
-    """Compute the losses of all outputs, each a row of its own, or their gradient."""
+    """Compute the losses of all outputs, each output as a row, or their gradient."""
     cdef Py_ssize_t n = rows.rows * LANES, j
     cdef real_t numbers[2 * MOST_LANES]
     cdef int l
@@ -317,7 +317,7 @@ cdef void group_loss_part(
             part, output, own.targets, result, n * net.n_out, 1, rows.batch * net.n_out, net.loss_settings, NULL
         )
         return
-    for j in range(net.n_out):  # each column has a number of its own
+    for j in range(net.n_out):  # each column has its own number
         for l in range(2 * MOST_LANES):
             numbers[l] = (<const real_t *> net.loss_own)[j]
         net.loss.run(
@@ -329,7 +329,7 @@ cdef void group_loss_part(
 cdef void count_group_hits(
     const Group *group, const real_t *output, const LaneRows *rows, double *hits
 ) noexcept nogil:
-    """Add to each model's hits those of a block's rows; what predictions should be is each model's own."""
+    """Add the hits of a block's rows to each model's. Each model has its own targets."""
     cdef const Net *net
     cdef real_t row[MOST_OUTPUTS]
     cdef Py_ssize_t i, j
@@ -345,7 +345,7 @@ cdef void count_group_hits(
 cdef void group_judge(
     const Group *group, const Grouped *own, const LaneRows *rows, real_t *output, double *losses, double *hits
 ) noexcept nogil:
-    """Compute a block's losses and hits, which are added to each model's, and the gradient."""
+    """Compute a block's losses and hits, add them to each model's, and compute the gradient."""
     cdef const Net *net = group.nets[0]
     cdef Py_ssize_t n = rows.rows * LANES, i
     cdef int l
@@ -370,7 +370,7 @@ cdef void group_judge(
 cdef void sum_group_biases(
     const real_t *d, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows, Py_ssize_t columns, bint adds, real_t *result
 ) noexcept nogil:
-    """``result_j := Σ_i d_ij``, added to what there is or not."""
+    """``result_j := Σ_i d_ij``, or ``+=`` if ``adds``."""
     cdef Py_ssize_t i, j
     cdef vec sums
     for j in range(columns):
@@ -383,7 +383,7 @@ cdef void sum_group_biases(
 cdef void group_backward(
     const Net *net, const Grouped *own, Py_ssize_t rows, real_t *output, bint adds
 ) noexcept nogil:
-    """Take a block's gradient back, and compute that of the parameters, added to the blocks' before it or not."""
+    """Take a block's gradient back, and compute that of the parameters. If ``adds``, it is added to the old one."""
     cdef const Stage *stage
     cdef const real_t *inputs
     cdef Py_ssize_t weights = own.n_weights * LANES, biases = (own.n_weights + own.n_biases) * LANES
@@ -397,7 +397,7 @@ cdef void group_backward(
         relu_backward(output, d, d, rows * net.n_out * LANES)
     for s in range(net.n_stages - (2 if net.combined else 1), -1, -1):
         stage = &net.stages[s]
-        # What comes before an activation that reads its inputs, now slopes, lies before its own output.
+        # The inputs of an activation that reads them, now slopes, lie before its own output.
         if stage.kind == ACTIVATION and is_in_place(net, s):
             stage.activation.run(BACKWARD, output, d, d, rows, line_of(stage.n_out) * LANES, stage.settings, NULL)
             continue
@@ -438,7 +438,7 @@ cdef void group_backward(
 
 
 cdef vec strengths_of(const Group *group, int s, bint of_biases, bint squared) noexcept nogil:
-    """Return the models' own strengths of a penalty."""
+    """Return the models' own coefficients of a penalty."""
     cdef real_t lanes[MOST_LANES]
     cdef const Parameter *parameter
     cdef int l
@@ -449,7 +449,7 @@ cdef vec strengths_of(const Group *group, int s, bint of_biases, bint squared) n
 
 
 cdef void add_group_penalties(const Group *group, const Grouped *own) noexcept nogil:
-    """Add the penalties' part to the gradients."""
+    """Add the gradients of penalties to the gradients."""
     cdef const Net *net = group.nets[0]
     cdef vec l1, l2, value, gradient
     cdef Py_ssize_t i, size
@@ -469,7 +469,7 @@ cdef void add_group_penalties(const Group *group, const Grouped *own) noexcept n
 
 
 cdef void group_penalties(const Group *group, const Grouped *own, double *penalties) noexcept nogil:
-    """Find each model's penalty."""
+    """Compute each model's penalty."""
     cdef const Net *net = group.nets[0]
     cdef const Parameter *parameter
     cdef double absolute[MOST_LANES]
@@ -525,7 +525,7 @@ cdef bint has_same_constants(const Net *net, const Net *other, Py_ssize_t step) 
 
 
 cdef void group_constants(const Group *group, Py_ssize_t step, vec *constants) noexcept nogil:
-    """Compute the constants of the models' rules for a step, each lane its model's own."""
+    """Compute the constants of the models' rules for a step. Each lane has its model's own."""
     cdef const Net *net
     cdef vec own[ALL_CONSTANTS]
     cdef real_t lanes[ALL_CONSTANTS * MOST_LANES]
@@ -554,7 +554,7 @@ cdef void group_constants(const Group *group, Py_ssize_t step, vec *constants) n
 
 
 cdef void group_update(const Net *net, const Grouped *own, const vec *constants) noexcept nogil:
-    """Update all parameters, and what is kept of them."""
+    """Update all parameters and their states."""
     cdef Py_ssize_t n = own.n_weights + own.n_biases, at = 0, size, i
     cdef void *states[MAX_STATES]
     cdef const vec *of_rule = constants
@@ -581,7 +581,7 @@ cdef void group_update(const Net *net, const Grouped *own, const vec *constants)
 
 
 cdef Py_ssize_t train_together(Group *group, Py_ssize_t n_steps) noexcept nogil:
-    """Do some steps of all models of a group; return the step before which a loss was not finite, if one was not."""
+    """Do some steps of all models of a group. Return the step before which a loss was not finite, if there is one."""
     cdef const Net *net = group.nets[0]
     cdef Grouped own = grouped_arrays(net, <char *> group.space)
     cdef Py_ssize_t n_batches = (net.n_samples + net.batch - 1) // net.batch, step, in_epoch = net.step_of_epoch

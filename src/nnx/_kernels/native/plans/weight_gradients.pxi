@@ -1,21 +1,21 @@
-# The gradient of the weights, and their update, some row panels at a time: a row panel is as many rows of the weights
-# as a tile is high. Both factors come packed, each thread having packed its own rows of the batch. A panel of dvalues
-# stays in the L1 cache while it meets those row panels, whose inputs stay in L2 until they have met all panels. Then
-# the optimizer is applied to them.
+# The gradient of the weights, and their update, some row panels at a time. A row panel has as many rows of the weights
+# as a tile is high. Both factors are packed: each thread has packed its own rows of the batch. A panel of dvalues stays
+# in the L1 cache while it is multiplied with these row panels. Their inputs stay in L2 until they have been multiplied
+# with all panels. Then the optimizer updates these rows.
 
 cdef enum:
-    ROW_PANELS = 8  # at a time, at most
-    ROW_PANEL_BYTES = 3 << 15  # of their gradients at a time, at most: they stay in L2, with their inputs
-    ROW_PANEL_COLUMNS = 1024  # of them at a time: the update reads whole pages
+    ROW_PANELS = 8  # the most row panels at a time
+    ROW_PANEL_BYTES = 3 << 15  # the most bytes of their gradients at a time: they stay in L2, with their inputs
+    ROW_PANEL_COLUMNS = 1024  # columns of them at a time: the update reads whole pages
     PACKED_ROWS = 32  # rows that are packed at a time
-    SUMMED_PANELS = 4  # side by side, for a sum waits for the one before
-    LEAST_AHEAD = 1 << 19  # weights: of fewer, what the optimizer keeps is near enough
-    L1_BYTES = 1 << 15  # of a batch's inputs and gradients together: up to here they are read as they lie
-    ROW_PANEL_DEPTH = 256  # rows of the batch at a time: one panel of them, and a tile of the inputs, stay in L1
+    SUMMED_PANELS = 4  # panels summed side by side, because a sum waits for the one before
+    LEAST_AHEAD = 1 << 19  # weights: with more, tiles prefetch for the update; with fewer, its data is near enough
+    L1_BYTES = 1 << 15  # the most bytes of a batch's inputs and gradients together that are read unpacked
+    ROW_PANEL_DEPTH = 256  # rows of the batch at a time: a panel of them, and a tile of the inputs, stay in L1
 
 
 cdef inline Py_ssize_t batch_of(const Net *net, const Stage *stage) noexcept nogil:
-    """Return how many rows of a stage's output a batch has, at most."""
+    """Return the most rows of a stage's output in a batch."""
     return net.batch * stage.members
 
 
@@ -28,34 +28,34 @@ cdef inline const real_t *factors_of(const Stage *stage) noexcept nogil:
 
 
 cdef inline const real_t *dvalues_of(const Stage *stage) noexcept nogil:
-    """Return what comes back to a dense stage, a whole batch, as it multiplies it."""
+    """Return a dense stage's dvalues for a whole batch, as it multiplies them."""
     return <const real_t *> (stage.dvalues if stage.rounded_dvalues is NULL else stage.rounded_dvalues)
 
 
 cdef inline bint has_row_panels(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
-    """Return whether the weights are large enough for tiles to be full."""
+    """Return whether the weights are large enough to fill tiles."""
     return n_in >= TILE_ROWS and n_out >= TALL_VECTORS * LANES
 
 
 cdef inline Py_ssize_t tile_stride(Py_ssize_t batch) noexcept nogil:
-    """Return how many numbers a packed input has room for: an odd number, or tiles would displace each other."""
+    """Return the distance of packed inputs, in numbers: an odd number, or tiles would evict each other."""
     return batch | 1
 
 
 cdef inline Py_ssize_t panel_stride(Py_ssize_t batch) noexcept nogil:
-    """Return how many numbers a panel has room for; one line more than it has, for the same reason."""
+    """Return the size of a panel in numbers: one line more than it holds, for the same reason."""
     return (batch + 1) * TALL_VECTORS * LANES
 
 
 cdef Py_ssize_t tiles_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
-    """Return how many bytes a stage's packed inputs take; 0 if it has no row panels."""
+    """Return the bytes of a stage's packed inputs; 0 if it has no row panels."""
     if not has_row_panels(n_in, n_out):
         return 0
     return (n_in * tile_stride(batch) + MOST_LANES) * <Py_ssize_t> sizeof(real_t)
 
 
 cdef Py_ssize_t panels_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
-    """Return how many bytes a stage's packed gradients take; 0 if it has no row panels."""
+    """Return the bytes of a stage's packed gradients; 0 if it has no row panels."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES
     if not has_row_panels(n_in, n_out):
         return 0
@@ -63,7 +63,7 @@ cdef Py_ssize_t panels_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out
 
 
 cdef Py_ssize_t packed_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
-    """Return how many bytes a stage's packed weights take; 0 if they are read as they lie."""
+    """Return the bytes of a stage's packed weights; 0 if they are read unpacked."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES
     if not has_row_panels(n_in, n_out) or n_in * n_out <= LEAST_PACKED:
         return 0
@@ -71,24 +71,24 @@ cdef Py_ssize_t packed_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out
 
 
 cdef inline Py_ssize_t padded_columns(Py_ssize_t columns) noexcept nogil:
-    """Return how long a line of gradients is: whole vectors."""
+    """Return the length of a line of gradients: whole vectors."""
     return (columns + LANES - 1) // LANES * LANES
 
 
 cdef Py_ssize_t row_panels_at_a_time(Py_ssize_t n_out) noexcept nogil:
-    """Return how many row panels are computed together."""
+    """Return the number of row panels that are computed together."""
     cdef Py_ssize_t columns = padded_columns(min(<Py_ssize_t> ROW_PANEL_COLUMNS, n_out))
     cdef Py_ssize_t one = TILE_ROWS * columns * <Py_ssize_t> sizeof(real_t)
     return max(<Py_ssize_t> 1, min(<Py_ssize_t> ROW_PANELS, ROW_PANEL_BYTES // one))
 
 
 cdef Py_ssize_t row_panels_space(Py_ssize_t n_out) noexcept nogil:
-    """Return how many numbers their gradients are."""
+    """Return the size of their gradients in numbers."""
     return row_panels_at_a_time(n_out) * TILE_ROWS * padded_columns(min(<Py_ssize_t> ROW_PANEL_COLUMNS, n_out))
 
 
 cdef Py_ssize_t gradient_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
-    """Return how many bytes of scratch a thread needs for gradients of a dense stage, or of softmax's lines."""
+    """Return the bytes of scratch that a thread needs for gradients of a dense stage, or for softmax's lines."""
     cdef Py_ssize_t space = (n_in + 1) * n_out
     if has_row_panels(n_in, n_out):
         space = row_panels_space(n_out) + n_out + TALL_VECTORS * LANES
@@ -97,15 +97,15 @@ cdef Py_ssize_t gradient_space(Py_ssize_t batch, Py_ssize_t n_in, Py_ssize_t n_o
 
 cdef void pack_tiles(
     const real_t *lines,  # (rows, n) in
-    Py_ssize_t first,  # which rows of the batch these are
+    Py_ssize_t first,  # the index of the first of these rows in the batch
     Py_ssize_t rows,
     Py_ssize_t n,
     real_t *tiles,  # out: tile after tile, each (batch, height), a column of it for each row
     Py_ssize_t stride,
 ) noexcept nogil:
-    """Copy rows so that the numbers that a tile of the gradient takes from each lie together.
+    """Copy rows so that the numbers that a tile of the gradient takes from each row are adjacent.
 
-    A few rows at a time: those of a whole batch would be on more pages than the processor remembers.
+    It copies a few rows at a time, because a whole batch would be on more pages than the processor remembers.
     """
     cdef Py_ssize_t i, top = 0, high, whole
     cdef real_t *tile
@@ -116,8 +116,8 @@ cdef void pack_tiles(
         while i < n:
             height = tile_height(n - i)
             tile = tiles + i * stride + (first + top) * height
-            # In whole vectors, over whose last lanes the next row is written; behind the last row they would be another
-            # thread's.
+            # In whole vectors, whose surplus lanes the next row overwrites. After the last row, they would belong to
+            # another thread.
             whole = high if top + high < rows else high - 1
             if height <= LANES and i + LANES <= n:
                 pack_tile(1, lines + i, whole, n, height, tile)
@@ -135,7 +135,7 @@ cdef inline void pack_tile(
     const int vectors,  # a constant at every call
     const real_t *lines, Py_ssize_t rows, Py_ssize_t n, int height, real_t *tile,
 ) noexcept nogil:
-    """Copy a tile's part of some rows, and what lies behind it."""
+    """Copy a tile's part of some rows, and the numbers after it up to whole vectors."""
     cdef Py_ssize_t k
     cdef int v
     for k in range(rows):
@@ -162,11 +162,11 @@ cdef void pack_stage(
     const Stage *stage,
     const real_t *inputs,  # (rows, n_in) in
     const real_t *dvalues,  # (rows, n_out) in
-    Py_ssize_t first,  # which rows of the batch these are
+    Py_ssize_t first,  # the index of the first of these rows in the batch
     Py_ssize_t rows,
     Py_ssize_t batch,
 ) noexcept nogil:
-    """Pack some rows of what a stage's row panels are computed from."""
+    """Pack some rows of the factors of a stage's row panels."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES
     cdef real_t *panels = <real_t *> stage.panels + first * line
     pack_tiles(inputs, first, rows, stage.n_in, <real_t *> stage.tiles, tile_stride(batch))
@@ -177,7 +177,7 @@ cdef void pack_row_panel(
     const Stage *stage,
     Py_ssize_t first,
     Py_ssize_t rows,
-    Py_ssize_t column,  # where a panel begins
+    Py_ssize_t column,  # the first column of a panel
     Py_ssize_t columns,
 ) noexcept nogil:
     """Pack some rows of the weights for the forward product."""
@@ -188,7 +188,7 @@ cdef void pack_row_panel(
 
 
 cdef inline bint packs_batch(const Net *net, const Stage *stage) noexcept nogil:
-    """Return whether a stage's inputs and gradients are packed: not where both are in L1 as they are."""
+    """Return whether a stage's inputs and gradients are packed. They are not if both fit L1."""
     cdef Py_ssize_t line = LANES, size = batch_of(net, stage) * (stage.n_in + stage.n_out)
     return size * <Py_ssize_t> sizeof(real_t) > L1_BYTES or not (MASKED_ENDS or stage.n_out % line == 0)
 
@@ -224,7 +224,7 @@ cdef void sum_panels(
     bint first,  # whether sums start from 0
     real_t *sums,  # (columns,) in and out, up to whole panels
 ) noexcept nogil:
-    """``sums += Σ over rows of panels``, row after row: the row panel that needs them next finds them in L1 or L2."""
+    """``sums += Σ over rows of panels``, row after row. The next row panel then finds the panels in L1 or L2."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES, j = 0
     while j < columns:
         if j + SUMMED_PANELS * line <= columns:
@@ -238,20 +238,20 @@ cdef void sum_panels(
 
 
 cdef struct Factors:
-    # What row panels are computed from: element (i, k) of the inputs is at a + i*a_column + k*a_depth, in a tile at
-    # i + k*a_depth; where a_depth is 0, it is the tile's height.
+    # The factors of row panels. Element (i, k) of the inputs is at a + i*a_column + k*a_depth, and in a tile at i +
+    # k*a_depth. If a_depth is 0, the tile's height replaces it.
     const real_t *a
     Py_ssize_t a_column
     Py_ssize_t a_depth
     const real_t *b  # panels of dvalues
     Py_ssize_t b_panel
     Py_ssize_t b_depth
-    const char *ahead[MOST_AHEAD]  # what the update reads: the weights, and what the optimizer keeps of them
+    const char *ahead[MOST_AHEAD]  # the arrays that the update reads: the weights and their states
     int n_ahead
 
 
 cdef inline Factors factors_of_gradient(const Net *net, const Stage *stage, const real_t *inputs) noexcept nogil:
-    """Return both factors, packed or as they lie."""
+    """Return both factors, packed or in place."""
     cdef Factors f
     cdef Py_ssize_t line = TALL_VECTORS * LANES
     cdef int k
@@ -273,18 +273,18 @@ cdef void gradient_tiles(
     const Factors *f,
     Py_ssize_t n_in,
     Py_ssize_t i,  # the first of the row panels' rows
-    Py_ssize_t high,  # how many there are
+    Py_ssize_t high,  # their number
     const real_t *b,  # a panel
-    Py_ssize_t wide,  # how many of its columns are in use
+    Py_ssize_t wide,  # the number of its columns in use
     Py_ssize_t k,  # the first of the sums' terms
     Py_ssize_t deep,  # their number
     bint first,  # whether sums start from 0, or from the gradients
     real_t *gradients,  # (high, wide) in and out
-    Py_ssize_t line,  # how far apart those lines are
-    Py_ssize_t value,  # where the weight of the first of them is
+    Py_ssize_t line,  # the distance between those lines
+    Py_ssize_t value,  # the index of the weight of the first of them
     Py_ssize_t value_line,
 ) noexcept nogil:
-    """Compute the tiles below each other that a panel and some row panels make."""
+    """Compute the tiles, below each other, of a panel and some row panels."""
     cdef real_t zeros[TALL_VECTORS * MOST_LANES]
     cdef Tiles t
     cdef Py_ssize_t end = i + high
@@ -293,7 +293,7 @@ cdef void gradient_tiles(
         zeros[lane] = 0
     t.a_row, t.b, t.b_depth, t.depth, t.c, t.c_row = 1, b, f.b_depth, deep, gradients, line
     t.least, t.finish, t.lanes = -INFINITY, NULL, LANES
-    if f.a_depth and wide < TALL_VECTORS * LANES:  # what is read as it lies ends here
+    if f.a_depth and wide < TALL_VECTORS * LANES:  # data that is not packed ends here
         if wide > LANES:
             gradient_tiles(f, n_in, i, high, b, LANES, k, deep, first, gradients, line, value, value_line)
             t.b, t.c = b + LANES, gradients + LANES
@@ -318,7 +318,7 @@ cdef void gradient_tiles(
 
 
 cdef inline Py_ssize_t rows_of_panels(Py_ssize_t n_in, Py_ssize_t i, Py_ssize_t end, Py_ssize_t count) noexcept nogil:
-    """Return how many rows the next row panels have, as many of these as there are before ``end``."""
+    """Return the number of rows of the next row panels before ``end``."""
     cdef Py_ssize_t rows = 0
     while count and i + rows < end:
         rows += tile_height(n_in - i - rows)
@@ -335,11 +335,11 @@ cdef void train_row_panels(
     Py_ssize_t rows,  # of the batch
     const vec *constants,  # of the optimizer's rule
     real_t *gradients,  # scratch, `row_panels_space` numbers
-    real_t *sums,  # (n_out,) out: Σ over rows of dvalues, which lie in panels; or NULL
+    real_t *sums,  # (n_out,) out: Σ over rows of dvalues, from packed panels; or NULL
 ) noexcept nogil:
-    """``dweights := inputsᵀ · dvalues + penalty's``, and the weights' update, for row panels that follow each other."""
+    """``dweights := inputsᵀ · dvalues + penalty's``, and the weights' update, for adjacent row panels."""
     cdef Py_ssize_t n_out = stage.n_out, at_a_time = row_panels_at_a_time(n_out), high, at, j, wide
-    cdef real_t *own  # gradients of those rows that are completed together
+    cdef real_t *own  # gradients of the rows that are completed together
     cdef Factors f = factors_of_gradient(net, stage, inputs)
     cdef Lines lines
     while i < end:
@@ -351,7 +351,7 @@ cdef void train_row_panels(
             row_panel_gradients(&f, stage.n_in, i, high, j, wide, n_out, rows, gradients, sums)
             at = 0
             while at < high:
-                if net.clip_norm:  # one by one: which rows share a sum of squares must not depend on the threads
+                if net.clip_norm:  # one by one: the rows of a sum of squares must not depend on the threads
                     lines.rows = tile_height(stage.n_in - i - at)
                 own = gradients + at * lines.gradient_line
                 train_lines(net, &stage.weights, (i + at) * n_out + j, own, &lines, stage.trained, constants)
@@ -375,7 +375,7 @@ cdef void row_panel_gradients(
     real_t *gradients,  # (high, padded_columns(wide)) out
     real_t *sums,  # (n_out,) out, or NULL, as of `train_row_panels`
 ) noexcept nogil:
-    """Compute some columns of some row panels: panel by panel, each of which meets all row panels."""
+    """Compute some columns of some row panels: panel by panel, each for all row panels."""
     cdef Py_ssize_t line = TALL_VECTORS * LANES, k = 0, deep, at
     cdef const real_t *b
     while k < rows:
@@ -398,12 +398,12 @@ cdef void train_values(
     const Net *net,
     Parameter *parameter,
     Py_ssize_t at,  # the first of the values
-    real_t *gradients,  # (n,) in: without the penalty's; and out
+    real_t *gradients,  # (n,) in: without the penalty's gradient; and out
     Py_ssize_t n,
     bint trained,
     const vec *constants,  # of the optimizer's rule, for such parameters
 ) noexcept nogil:
-    """`train_lines`, of values that follow each other."""
+    """`train_lines`, for adjacent values."""
     cdef Lines lines = one_line(n)
     train_lines(net, parameter, at, gradients, &lines, trained, constants)
 
@@ -418,12 +418,12 @@ cdef void train_lines(
     const Net *net,
     Parameter *parameter,
     Py_ssize_t at,  # the first of the values
-    real_t *gradients,  # `lines` in: without the penalty's; and out
+    real_t *gradients,  # `lines` in: without the penalty's gradient; and out
     const Lines *lines,
     bint trained,
     const vec *constants,  # of the optimizer's rule, for such parameters
 ) noexcept nogil:
-    """Complete some values' gradients, store them if that is wanted, and update the values."""
+    """Complete some values' gradients, store them if wanted, and update the values."""
     cdef Py_ssize_t row, i = at, n = lines.columns
     cdef real_t *own = gradients
     cdef double scale = net.progress.penalty_scale
@@ -436,7 +436,7 @@ cdef void train_lines(
             i += lines.line
             own += lines.gradient_line
     if trained and net.clip_norm:
-        if net.exchange is not NULL or net.minimizes:  # nobody asks for squares
+        if net.exchange is not NULL or net.minimizes:  # squares are not needed
             collect_unsquared(<real_t *> parameter.collected + at, gradients, lines)
         else:
             collect(parameter, at, gradients, lines)
@@ -452,7 +452,7 @@ cdef inline void update_lines(
     const Lines *lines,
     const vec *constants,
 ) noexcept nogil:
-    """Apply the optimizer's rule to some values, and let follow what is kept of the new ones."""
+    """Apply the optimizer's rule to some values, then update their rounded copies and their averages."""
     cdef real_t *values = <real_t *> parameter.values + at
     cdef void *states[MAX_STATES]
     cdef Py_ssize_t row, i

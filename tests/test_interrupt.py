@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dis
 import os
 import signal
 import sys
@@ -140,6 +141,10 @@ class Elsewhere(BaseException):
     pass
 
 
+#: An instruction that does nothing, from Python 3.14 on: nothing is raised there, and no handler covers it.
+NOT_TAKEN = dis.opmap.get("NOT_TAKEN")
+
+
 def raising_before(number, call):
     """Make a call, and raise before one of the instructions of nnx's Python code. Return their number."""
     passed = 0
@@ -148,13 +153,15 @@ def raising_before(number, call):
         nonlocal passed
         if not frame.f_code.co_filename.startswith(NNX):
             return None
+        frame.f_trace = trace  # else Python 3.13 and newer see no instructions yet
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
-        if event == "opcode":
+        if event == "opcode" and (NOT_TAKEN is None or frame.f_code.co_code[frame.f_lasti] != NOT_TAKEN):
             passed += 1
             if passed == number:
                 raise Elsewhere
         return trace
 
+    sys._getframe().f_trace_opcodes = True  # 3.12 sees none unless it was asked for them before
     sys.settrace(trace)
     try:
         call()

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import subprocess
+import sys
+import sysconfig
 
 import numpy as np
 import pytest
@@ -53,6 +56,15 @@ def test_every_backend_has_the_kernels_of_the_specification_with_its_signatures(
         ours, theirs = (inspect.signature(getattr(module, name)) for module in (_kernels.backend, _numpy))
         assert list(ours.parameters) == list(theirs.parameters), name
         assert [p.default for p in ours.parameters.values()] == [p.default for p in theirs.parameters.values()], name
+
+
+@pytest.mark.one_backend
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python always has its lock")
+def test_importing_the_kernels_does_not_switch_the_interpreters_lock_on():
+    program = "import sys; from nnx import _kernels; [_kernels.load(name) for name in _kernels.usable]; "
+    program += "print(sys._is_gil_enabled())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("False\n", "")
 
 
 @drawn

@@ -185,7 +185,7 @@ CHANGES = {
     "method of its own": lambda model: own_forward(model.layers[1]),
     "published array": lambda model: setattr(model.layers[1], "output", np.ones(3)),
     "no published array": lambda model: delattr(model.layers[1], "output"),
-    "shape of a published array": lambda model: setattr(model.layers[1].output, "shape", (64, 20)),
+    "shape of a published array": lambda model: model.layers[1].output.resize((64, 20), refcheck=False),
     "length of a published array": lambda model: model.layers[1].dinputs.resize((1, 64), refcheck=False),
     "memory of a published array": lambda model: (
         model.layers[1].dinputs.resize((2000, 64), refcheck=False),

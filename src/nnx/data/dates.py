@@ -166,7 +166,7 @@ def parts_of(times: Array) -> dict[str, Array]:
     times = np.where(gap, np.datetime64(0, "us"), times)
     dates, years = times.astype("datetime64[D]"), times.astype("datetime64[Y]")
     first = years.astype("datetime64[D]")
-    length = ((years + 1).astype("datetime64[D]") - first).astype(np.int64)
+    length = ((years + np.timedelta64(1, "Y")).astype("datetime64[D]") - first).astype(np.int64)
     angle = 2 * np.pi * (dates - first).astype(np.int64) / length
     days = dates.astype(np.int64)
     within = (times - dates).astype(np.int64) / MICROSECONDS_OF_A_DAY

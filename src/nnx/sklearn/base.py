@@ -134,7 +134,9 @@ class BaseMLP(choices.Estimator):
         samples = Samples(X, self._targets(compared), compared, weights)
         held_out = None if eval_set is None else self._checked_eval_set(eval_set, dtype)
         members = [self] if self.n_members == 1 else self._members(first)
-        trainings = [Training(member, samples, held_out, first, incremental) for member in members]
+        trainings = []
+        for member in members:  # no comprehension: up to Python 3.11 it is a frame, which warnings would count
+            trainings.append(Training(member, samples, held_out, first, incremental))
         for estimator in (self, *members):
             estimator._dtype = dtype
         if self.n_members > 1 and first:

@@ -186,7 +186,7 @@ class Training:
         if chosen > n:
             warnings.warn(
                 f"{self.where}: batch_size={chosen} is more than there are samples, so each step takes all {n}.",
-                stacklevel=8,  # the line that calls fit
+                stacklevel=7,  # the line that calls fit
             )
         return min(int(chosen), n)
 

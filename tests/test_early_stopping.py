@@ -556,6 +556,7 @@ def test_an_error_of_ones_own_at_an_odd_state_is_a_sentence(tmp_path):
     assert other.layers[0].weights.tobytes() == weights.tobytes()
 
 
+@pytest.mark.one_backend
 @pytest.mark.long("starts and kills a process again and again")
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @KINDS

@@ -176,3 +176,10 @@ def test_the_estimators_of_tables_name_what_is_nearest():
 def test_names_are_compared_only_where_an_error_is_told():
     code = "import sys, nnx, nnx.cli; sys.exit('difflib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_python_is_told_where_to_look_for_the_public_name_that_is_nearest():
+    with pytest.raises(AttributeError, match="has no attribute 'Esemble'") as caught:
+        nnx.Esemble  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("Esemble", nnx)
+    assert "Ensemble" in dir(nnx)

@@ -732,6 +732,7 @@ def test_a_step_allocates_nothing_but_its_part_of_the_history(compiled, monkeypa
     assert many - few <= (steps - 400) * (HISTORY + 2) * 17 / 16 + 10_000
 
 
+@pytest.mark.one_backend
 @pytest.mark.long("memory grows slowly, so it takes many trainings")
 def test_many_trainings_of_one_step_allocate_nothing_that_stays(compiled):
     model = build(TINY)
@@ -767,6 +768,7 @@ def test_long_trainings_do_not_make_the_process_grow(compiled):
     assert [resident_after(40_000) for _ in range(4)][-1] - before <= 2_000_000
 
 
+@pytest.mark.one_backend
 @pytest.mark.long("memory grows slowly, so it takes many models")
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_models_that_are_made_trained_and_forgotten_do_not_make_the_process_grow(compiled):

@@ -442,6 +442,7 @@ def test_a_predictor_follows_the_backend_in_force(backend, monkeypatch):
     assert predictor(X).tobytes() == model.predict(X).tobytes()
 
 
+@pytest.mark.one_backend
 @pytest.mark.long("waits for memory to grow")
 def test_predictors_leave_no_memory_behind():
     model = made(NETS[2])

@@ -3,6 +3,7 @@
 Not related to Flax's NNX. All public names are here: ``from nnx import Layer_Dense, Activation_ReLU, ...``.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,8 @@ def __getattr__(name: str) -> Any:
     if name == "plot":
         return import_module("nnx.plot")  # which becomes an attribute by itself
     if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # With both, Python names the public name that is nearest.
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     found = globals()[name] = getattr(import_module(_LATE[name]), name)
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from typing import Any
@@ -207,6 +206,8 @@ def check_backward(model: Network, where: str) -> None:
 
 def _takes(method: Any, keyword: str) -> bool:
     """Return whether a method takes a keyword. If its signature is hidden, assume that it does."""
+    import inspect
+
     try:
         parameters = inspect.signature(method).parameters.values()
     except (TypeError, ValueError):

@@ -71,9 +71,10 @@ class History:
 
     def __init__(self, is_regression: bool = False) -> None:
         self.is_regression = is_regression
-        #: Figures of steps, of epochs and of validations, one row after the other. Readers, in any thread or signal
-        #: handler, copy them and change nothing.
-        self._rows: dict[tuple[str, ...], array[float]] = {}
+        #: Figures of steps, of epochs and of validations: for each row the bytes of its float64 numbers. Readers in any
+        #: thread or signal handler, copy the list and change nothing. Without a GIL, too, a list grows by whole rows;
+        #: Python's arrays do not.
+        self._rows: dict[tuple[str, ...], list[bytes]] = {}
         #: Later figures of steps and epochs, in the arrays that compiled calls wrote.
         self._later: list[tuple[Array, Array]] = []
 
@@ -81,7 +82,7 @@ class History:
         for names in (STEP, TRAINING, VALIDATION):
             if name in names:  # only these: copy and pickle ask before _rows exists
                 column = names.index(name)
-                rows = np.frombuffer(self._rows_of(names).tobytes()).reshape(-1, len(names))
+                rows = np.frombuffer(b"".join(self._rows_of(names)[:])).reshape(-1, len(names))
                 later = [] if names is VALIDATION else [pair[names is TRAINING][column] for pair in self._later[:]]
                 return np.concatenate([rows[:, column], *later])
         raise AttributeError(f"'History' object has no attribute {name!r}")
@@ -104,39 +105,37 @@ class History:
         self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float
     ) -> partial[Any]:
         """Return the call that records a step, for `nnx._base.interrupt.at_once`."""
-        return partial(
-            self._rows_of(STEP).extend,
-            (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, float(learning_rate)),
-        )
+        row = (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, learning_rate)
+        return partial(self._rows_of(STEP).append, array("d", row).tobytes())
 
     def add_epoch(self, data_loss: float, regularization_loss: float, accuracy: float, learning_rate: float) -> None:
         """Record an epoch's training figures."""
         row = (data_loss + regularization_loss, data_loss, regularization_loss, accuracy, learning_rate)
-        self._rows_of(TRAINING).extend(tuple(map(float, row)))
+        self._rows_of(TRAINING).append(array("d", row).tobytes())
 
     def add_validation(self, loss: float, accuracy: float) -> None:
         """Record an epoch's validation figures."""
-        self._rows_of(VALIDATION).extend((loss, accuracy))
+        self._rows_of(VALIDATION).append(array("d", (loss, accuracy)).tobytes())
 
     def add_validations(self, figures: Array) -> None:
         """Record the validation figures of several epochs, float64 (n, 2): loss and accuracy."""
-        self._rows_of(VALIDATION).frombytes(figures.tobytes())
+        self._rows_of(VALIDATION).extend(_bytes_of_rows(figures))
 
-    def _rows_of(self, names: tuple[str, ...]) -> array[float]:
+    def _rows_of(self, names: tuple[str, ...]) -> list[bytes]:
         """Return the rows of these figures."""
-        return self._rows.setdefault(names, array("d"))
+        return self._rows.setdefault(names, [])
 
     def _count(self, names: tuple[str, ...]) -> int:
         """Return the number of steps or epochs."""
         later: int = sum(pair[names is TRAINING].shape[1] for pair in self._later[:])
-        return len(self._rows_of(names)) // len(names) + later
+        return len(self._rows_of(names)) + later
 
     def fold(self) -> None:
         """Append the figures in compiled calls' arrays to the rows, so that more rows can follow."""
         calls: list[partial[Any]] = []
         for names in (STEP, TRAINING):
             later = [pair[names is TRAINING] for pair in self._later]
-            calls += [partial(self._rows_of(names).frombytes, columns.T.tobytes()) for columns in later]
+            calls += [partial(self._rows_of(names).extend, _bytes_of_rows(columns.T)) for columns in later]
         if calls:
             at_once([*calls, partial(self._later.clear)])
 
@@ -150,10 +149,10 @@ class History:
                 row = epochs[:, -1].tolist()
                 break
         else:
-            row = self._rows_of(TRAINING)[-len(TRAINING) :].tolist()
+            row = _last_of(self._rows_of(TRAINING))
         if not validated:
             return dict(zip(TRAINING, row, strict=False))
-        return dict(zip(EPOCH, row + self._rows_of(VALIDATION)[-len(VALIDATION) :].tolist(), strict=False))
+        return dict(zip(EPOCH, row + _last_of(self._rows_of(VALIDATION)), strict=False))
 
     def latest_steps(self, n: int) -> Array:
         """Return the figures of the last ``n`` steps, in rows as `add` takes them, without reading the others."""
@@ -164,8 +163,8 @@ class History:
             found.insert(0, steps[:, max(0, steps.shape[1] - n) :])
             n -= found[0].shape[1]
         if n > 0 or not found:
-            rows = self._rows_of(STEP)[len(self._rows_of(STEP)) - n * len(STEP) :]
-            found.insert(0, np.array(rows, np.float64).reshape(-1, len(STEP)).T)
+            rows = self._rows_of(STEP)[max(0, len(self._rows_of(STEP)) - n) :]
+            found.insert(0, np.frombuffer(b"".join(rows)).reshape(-1, len(STEP)).T)
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
     @property
@@ -183,7 +182,7 @@ class History:
         The figures are NaN for steps that it did not keep.
         """
         for names in (STEP, TRAINING, VALIDATION):
-            self._rows[names] = array("d", np.stack([columns[name] for name in names], 1).tobytes())
+            self._rows[names] = _bytes_of_rows(np.stack([columns[name] for name in names], 1, dtype=np.float64))
 
     def to_dict(self) -> dict[str, list[float]]:
         """Return all metrics as lists of floats, ready for JSON."""
@@ -221,3 +220,14 @@ class History:
 
     def __repr__(self) -> str:
         return f"History(epochs={self.n_epochs}, steps={len(self)})"
+
+
+def _bytes_of_rows(rows: Array) -> list[bytes]:
+    """Return the bytes of each row of a float64 array (n, m)."""
+    together, size = rows.tobytes(), rows.itemsize * rows.shape[1]
+    return [together[start : start + size] for start in range(0, len(together), size)]
+
+
+def _last_of(rows: list[bytes]) -> list[float]:
+    """Return the figures of the last row; none if there is no row."""
+    return array("d", b"".join(rows[-1:])).tolist()

@@ -492,6 +492,8 @@ def test_ctrl_c_stops_between_two_steps(threaded, monkeypatch, pythons_own_react
     data = data_for(CLASSIFIER, 50)
     model = build(CLASSIFIER)
     monkeypatch.setattr(plan, "MOST_STEPS", 3)
+    monkeypatch.setattr(plan, "CALL_SECONDS", 1000)  # on a busy machine, too, a call does three steps,
+    monkeypatch.setattr(plan, "START_SECONDS", 60)  # and waits for its threads
     run = plan.run_threads
 
     def impatient(native, n_threads):

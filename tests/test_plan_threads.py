@@ -492,6 +492,7 @@ def test_ctrl_c_stops_between_two_steps(threaded, monkeypatch, pythons_own_react
     data = data_for(CLASSIFIER, 50)
     model = build(CLASSIFIER)
     monkeypatch.setattr(plan, "MOST_STEPS", 3)
+    monkeypatch.setattr(plan, "CALL_SECONDS", 1e6)  # so that a busy machine makes no shorter calls
     run = plan.run_threads
 
     def impatient(native, n_threads):
@@ -554,6 +555,7 @@ def test_an_output_that_fails_stops_between_two_steps(compiled, monkeypatch, lin
     data = data_for(CLASSIFIER, 50)
     model = build(CLASSIFIER)
     monkeypatch.setattr(plan, "MOST_STEPS", 3)
+    monkeypatch.setattr(plan, "CALL_SECONDS", 1e6)  # so that a busy machine makes no shorter calls
     with monkeypatch.context() as patched:
         patched.setattr(sys, "stdout", Broken())
         with pytest.raises(BrokenPipeError):

@@ -285,9 +285,13 @@ def test_all_public_names_are_there_and_documented():
 def test_docstring_examples_are_true(name):
     if name == "nnx.__main__":
         return
-    if name.startswith("nnx.serve"):
-        for needed in ("httptools", "orjson", "prometheus_client", "starlette", "uvicorn"):
-            pytest.importorskip(needed)
+    of_extras = {
+        "nnx.data.arrow": ("pyarrow",),
+        "nnx.serve": ("httptools", "orjson", "prometheus_client", "starlette", "uvicorn"),
+        "nnx.sklearn": ("sklearn",),
+    }
+    for needed in (each for start, libraries in of_extras.items() if name.startswith(start) for each in libraries):
+        pytest.importorskip(needed)
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
 

@@ -49,6 +49,7 @@ def refusal(capsys, *arguments):
 
 
 def test_a_table_is_learnt_by_the_recipe_and_the_file_predicts_and_is_judged(capsys):
+    pytest.importorskip("matplotlib")
     out = train(capsys, "prices.csv", "--target", "price", *FAST).out
     assert "Training networks on 4 inputs, with effort 'fast'.\n" in out
     assert float(re.search(r"^test      R² ([\d.]+) ", out, re.MULTILINE)[1]) > 0.9

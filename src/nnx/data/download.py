@@ -23,6 +23,7 @@ def fetch(where: str, address: str, path: str, md5: str) -> None:
     if _md5(path) == md5:
         return
     from http.client import HTTPException
+    from urllib.error import HTTPError
     from urllib.request import urlopen
 
     from tqdm import tqdm
@@ -41,6 +42,8 @@ def fetch(where: str, address: str, path: str, md5: str) -> None:
             if digest.hexdigest() != md5:
                 raise OSError(f"its md5 sum is {digest.hexdigest()} in place of {md5}")
     except (OSError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it is the answer, with an open connection
         reason = getattr(error, "reason", error)
         raise ConnectionError(f"{where}: {path!r} could not be fetched from {address} ({reason}).") from error
 

@@ -2,7 +2,7 @@
 
 All that needs no code is in pyproject.toml. NNX_DISABLE_EXTENSIONS=1 builds no extension modules, and nnx computes with
 NumPy. It also does so where no compiler works, unless NNX_REQUIRE_EXTENSIONS=1 makes that an error. NNX_VARIANTS="avx2
-avx512" builds these variants alone.
+avx512" builds these variants alone; amx comes with avx512.
 """
 
 import copy
@@ -227,8 +227,9 @@ class fresh_build_py(build_py):
     """The package without what an earlier build in this folder left of files that have gone since."""
 
     def run(self) -> None:
-        for file in [] if self.editable_mode else Path(self.build_lib).rglob("*.py"):
-            if not Path("src", file.relative_to(self.build_lib)).is_file():
+        for file in [] if self.editable_mode else Path(self.build_lib).rglob("*.*"):
+            is_module = file.suffix in (".so", ".pyd")  # build_ext, which comes later, puts there all that it has
+            if is_module or (file.suffix == ".py" and not Path("src", file.relative_to(self.build_lib)).is_file()):
                 file.unlink(missing_ok=True)
         super().run()
 
@@ -283,7 +284,7 @@ def normalized(member: tarfile.TarInfo, time: int) -> tarfile.TarInfo:
 
 
 def extensions() -> list[Extension]:
-    """Return the binding layer, a module for each variant and float type, and those for blocks."""
+    """Return the binding layer, a module for each variant and float type, and those for products in blocks."""
     if DISABLED:
         return []
     found = [
@@ -296,8 +297,12 @@ def extensions() -> list[Extension]:
     ]
     x86 = platform.machine().lower() in ("x86_64", "amd64") and os.name == "posix"
     variants = WASM_VARIANTS if WASM else X86_VARIANTS if x86 else {"baseline": []}
+    unknown = set(WANTED) - {*X86_VARIANTS, *X86_UNITS}
+    if unknown:
+        allowed = ", ".join([*X86_VARIANTS, "amx"])
+        raise SystemExit(f"NNX_VARIANTS must name some of: {allowed}; got {' '.join(sorted(unknown))!r}.")
     for variant, flags in variants.items():
-        if not WANTED or variant in WANTED:
+        if not WANTED or variant in WANTED or (variant == "avx512" and "amx" in WANTED):
             found += [kernels(f"{variant}_{dtype}", "kernels", flags, dtype) for dtype in ("float32", "float64")]
     for kind, flags in (X86_UNITS if x86 else {"plain": variants["baseline"]}).items():
         if not WANTED or kind in (*WANTED, "plain"):

@@ -77,3 +77,9 @@ def test_extras_are_written_one_way_where_users_read_of_them():
     assert [each.lstrip("`") for each in commands].count(of_source) == 1
     for each in commands:
         assert of_source in each or re.search(r"python -m pip install 'nnx-core\[[a-z,]+\]'$", each), each
+
+
+def test_no_page_has_the_marks_of_a_merge():
+    for page in [*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")]:  # a formatter may have escaped or spaced them
+        marks = re.findall(r"^(?:# )?(?:\\?<){7}.*|^(?:> ?){7}.*", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not marks, f"{page}: {marks}"

@@ -129,6 +129,12 @@ CALLS = {
         "Its columns are rent, rooms. Did you mean 'rent'?",
     ),
     "a keyword of members": (lambda: history(epohcs=3), "there is no keyword 'epohcs'. Did you mean 'epochs'?"),
+    "a keyword of all members": (lambda: history(patince=3), "there is no keyword 'patince'. Did you mean 'patience'?"),
+    "a keyword of one model": (lambda: history(checkpont="c"), "there is no keyword 'checkpont'."),
+    "a keyword of a run": (
+        lambda: nnx.Run(nnx.Model(), X, Y, epohcs=3),
+        "Model.train has no keyword 'epohcs'. Did you mean 'epochs'?",
+    ),
     "a backend": (lambda: _kernels.choose("natve"), "; got 'natve'. Did you mean 'native'?"),
 }
 

@@ -6,7 +6,8 @@
 #   others    the checkers; the examples; a share of make trust; the baseline's kernels with the oldest NumPy and scikit-learn;
 #             nothing compiled; plain C from the sdist
 # Steps that are named run alone: tools/check.sh checkers examples. Environments and outputs lie below build/check, or where
-# CHECK_DIR says. CHECK_ENV may name an environment that has the test extra: it gets the dev extra, and most steps run in it.
+# CHECK_DIR says. CHECK_ENV may name an environment that has the test extra: most steps run in it. It gets the
+# dev extra, and its nnx is replaced by that of this tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$(command -v "${python:-python3}")
@@ -59,8 +60,8 @@ oldest_versions() {
         --ignore=tests/test_numbers.py --ignore=tests/test_products.py --ignore=tests/test_program.py --ignore=tests/test_rules.py
 }
 
-# Other builds. Each has a folder of its own, where Python finds it before that of the environment: what the tests need is
-# there already.
+# Other builds. pip installs each into a folder of its own. PYTHONPATH puts that before the shared environment, which has all that
+# the tests need.
 
 kernel_tests=(tests/test_kernels.py tests/test_products.py tests/test_memory.py tests/test_known_answers.py tests/test_matrix_units.py)
 
@@ -154,7 +155,7 @@ for name in "$@"; do
 done
 
 # One build serves them all, and one environment most of them.
-shared=${CHECK_ENV:-$place/shared}
+shared=$(realpath -ms "${CHECK_ENV:-$place/shared}")
 [[ -n ${CHECK_ENV-} ]] || environment shared
 reuse
 python -m pip wheel -q --no-deps --wheel-dir "$place/dist" .

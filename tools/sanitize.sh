@@ -9,21 +9,28 @@ place=${SANITIZE_DIR:-build/sanitize}
 
 mkdir -p "$place"
 place=$(realpath "$place")
-tester=${TEST_PYTHON:-$place/env/bin/python}
-if [[ ! -x $tester ]]; then
-    "$python" -m venv "$place/env"
-    env -u NNX_REQUIRE_EXTENSIONS NNX_DISABLE_EXTENSIONS=1 "$tester" -m pip install -q '.[test]' setuptools Cython
+if [[ -n ${TEST_PYTHON-} ]]; then
+    tester=$(command -v "$TEST_PYTHON")
+else
+    tester=$place/env/bin/python
+    if [[ ! -e $place/env/ready || pyproject.toml -nt $place/env/ready ]]; then
+        "$python" -m venv --clear "$place/env"
+        env -u NNX_REQUIRE_EXTENSIONS NNX_DISABLE_EXTENSIONS=1 "$tester" -m pip install -q '.[test]' setuptools Cython
+        touch "$place/env/ready"
+    fi
 fi
-newest=$(find src setup.py pyproject.toml -type f ! -name '*.pyc' ! -name '*.so' -newer "$place/ready" 2> /dev/null | head -1 || true)
-variants="variants: ${NNX_VARIANTS:-all}"
-if [[ ! -e $place/ready || -n $newest || $(< "$place/ready") != "$variants" ]]; then
+built_from=$(
+    echo "variants: ${NNX_VARIANTS:-all}"
+    find src setup.py pyproject.toml -type f ! -name '*.pyc' ! -name '*.so' -exec sha256sum {} + | sort
+)
+if [[ ! -e $place/ready || $(< "$place/ready") != "$built_from" ]]; then
     sanitizers="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
     rm -rf "$place/tree" "$place/built" "$place/ready" # a copy: what is compiled here must not be what another build finds
     mkdir "$place/tree"
     tar c --exclude='*.so' --exclude=__pycache__ setup.py pyproject.toml MANIFEST.in README.md LICENSE src | tar x -C "$place/tree"
     CC=gcc CFLAGS="$sanitizers" LDFLAGS="$sanitizers" NNX_REQUIRE_EXTENSIONS=1 \
         "$tester" -m pip install -q --no-deps --no-build-isolation --target "$place/built" "$place/tree"
-    echo "$variants" > "$place/ready"
+    echo "$built_from" > "$place/ready"
 fi
 
 rm -f "$place"/report.*

@@ -325,7 +325,7 @@ class Ensemble:
             What `Model.train` raises. A note says which member it was; all others have stopped.
         """
         where = "Ensemble.train"
-        check_keywords(where, keywords)
+        check_keywords(where, keywords, Ensemble.train.__kwdefaults__ or ())
         check.flag(where, "restore_best", restore_best)
         check.flag(where, "check_finite", check_finite)
         check.one_of(where, "monitor", monitor, EPOCH)

@@ -16,7 +16,7 @@ from nnx._base import check, printing, random
 from nnx._base.config import checked_threads, get_num_threads
 from nnx._base.helpers import join
 from nnx._base.interrupt import Interrupt, stopped_by
-from nnx._base.text import abridged
+from nnx._base.text import abridged, near
 from nnx._base.typing import ArrayLike
 from nnx.callbacks import Callback
 from nnx.engine import training
@@ -67,7 +67,7 @@ class Run:
         keywords.pop("comm", None)
         for name in keywords:
             if name not in KEYWORDS:
-                raise TypeError(f"Run: Model.train has no keyword {name!r}.")
+                raise TypeError(f"Run: Model.train has no keyword {name!r}.{near(KEYWORDS, name)}")
         for name, silent in (("print_every", None), ("progress", False)):
             if keywords.get(name, silent) is not silent:
                 raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,11 +101,12 @@ def give_seeds(model: Model, source: np.random.SeedSequence) -> None:
 # What `train` shares out
 
 
-def check_keywords(where: str, keywords: Mapping[str, Any]) -> None:
-    """Refuse keywords that `Model.train` does not have, or that concern one model."""
+def check_keywords(where: str, keywords: Mapping[str, Any], own: Iterable[str]) -> None:
+    """Refuse keywords that `Model.train` does not have, or that concern one model; ``own`` are the caller's own."""
     for name, value in keywords.items():
         if name not in KEYWORDS:
-            raise TypeError(f"{where}: there is no keyword {name!r}.{near(KEYWORDS, name)}")
+            allowed = {*own, *KEYWORDS} - {*OF_ONE_MODEL}
+            raise TypeError(f"{where}: there is no keyword {name!r}.{near(sorted(allowed), name)}")
         if name in OF_ONE_MODEL and not (name == "print_every" and value is None):
             raise TypeError(f"{where}: {name} must not be given: it belongs to the training of a single model.")
 

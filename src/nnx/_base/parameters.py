@@ -72,7 +72,7 @@ class Parameterized(Described):
         return tuple(found)
 
     def _parameters_for(self, where: str, training: bool) -> tuple[Array, ...]:
-        """Return what a forward computes with: what is trained, or what predictions are computed with."""
+        """Return the parameters for a forward: the trained ones if ``training``, else those for predictions."""
         return self._checked_parameters(where) if training else self._parameters_in_use(where)
 
     def _cast(self, where: str, *given: ArrayLike, writing: bool = True) -> tuple[Array, ...]:

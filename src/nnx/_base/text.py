@@ -1,4 +1,4 @@
-"""How names are sorted, as people do, "2" before "10"; how a value is printed in a message, and what it is near to."""
+"""The order of names as people sort them, "2" before "10"; values and the nearest allowed names in messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 #: Longer texts are cut in messages.
 LONGEST_SHOWN = 60
-#: From this similarity on, from 0 to 1, a name is near to another: two letters of four may have changed places.
+#: Names are near from this similarity on, which is from 0 to 1. Two letters of four may have changed places.
 NEAR = 0.75
 #: No more names are looked through, as each takes some microseconds.
 MOST_NAMES = 2000
@@ -50,8 +50,8 @@ def abridged(value: Any) -> str:
 def near(allowed: Iterable[Any], *given: Any) -> str:
     """Return a message's last sentence, " Did you mean 'adam'?", for given names that are not allowed.
 
-    It names the nearest of the allowed names for each that has one. If none has, it is "". A name with other digits is
-    another thing and no slip of the finger, as "float32" is for "float64".
+    It names the nearest of the allowed names for each that has one. If none has, it is "". Names with different digits
+    are never near: "float32" is not a misspelt "float64".
     """
     import difflib  # here, because importing it takes time, and most programs have no error to tell
 

@@ -33,12 +33,12 @@ __all__ = [
     "writable",
 ]
 
-#: What the native backend may be compiled for, best first, and modules that it needs.
+#: The variants that the native backend may be compiled for, best first, and the modules that each needs.
 VARIANTS = {
-    "amx": ("units_amx", "avx512_float32"),
-    "avx512": ("avx512_float32",),
-    "avx2": ("avx2_float32",),
-    "baseline": ("baseline_float32",),
+    "amx": ("units_amx", "avx512_float32", "avx512_float64"),
+    "avx512": ("avx512_float32", "avx512_float64"),
+    "avx2": ("avx2_float32", "avx2_float64"),
+    "baseline": ("baseline_float32", "baseline_float64"),
 }
 
 

@@ -35,7 +35,7 @@ cdef enum:
 
 #: The tables of the variant in use, for float32 and float64.
 cdef Kernels *tables[2]
-#: What multiplies in blocks on matrix units, if the variant in use has it; and plain C, while a test lets it do so.
+#: The matrix units' table, if the variant in use has one; and that of plain C, while a test wants it.
 cdef const Units *units = NULL
 cdef const Units *plain_units = NULL
 
@@ -66,6 +66,8 @@ def use(str variant not None):
     vectors = variant
     if variant == "amx":
         vectors, blocks = "avx512", table_of("units_amx")
+        if not (<const Units *> blocks).are_real:  # a compiler without the instructions has compiled plain C
+            blocks = NULL
     floats, doubles = table_of(f"{vectors}_float32"), table_of(f"{vectors}_float64")
     tables[0], tables[1], units = <Kernels *> floats, <Kernels *> doubles, <const Units *> blocks
 

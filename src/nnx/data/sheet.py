@@ -100,7 +100,10 @@ class Sheet:
         raise DataFileError(f"{self.where}: {self.source}{place} {reason}{self.hint(row)}.{advice}")
 
     def refuse_columns(self, told: str, *given: Any) -> NoReturn:
-        """Raise the error that says which columns are ``told`` to be there and are not, and which there are."""
+        """Refuse columns that the file does not have: ``told`` names them.
+
+        The message lists the columns that it has, and for each of the ``given`` names the nearest.
+        """
         self.refuse(f"has {told}. Its columns are {listed(self.names)}", advice=near(self.names, *given))
 
     def hint(self, row: int | None = None) -> str:

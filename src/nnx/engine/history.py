@@ -71,9 +71,9 @@ class History:
 
     def __init__(self, is_regression: bool = False) -> None:
         self.is_regression = is_regression
-        #: Figures of steps, of epochs and of validations: for each row the bytes of its float64 numbers. Readers in any
-        #: thread or signal handler, copy the list and change nothing. Without a GIL, too, a list grows by whole rows;
-        #: Python's arrays do not.
+        #: Figures of steps, of epochs and of validations: for each row, the bytes of its float64 numbers. A reader in
+        #: any thread or signal handler copies the list. A list grows by whole rows, also without a GIL. Python's arrays
+        #: do not.
         self._rows: dict[tuple[str, ...], list[bytes]] = {}
         #: Later figures of steps and epochs, in the arrays that compiled calls wrote.
         self._later: list[tuple[Array, Array]] = []
@@ -169,7 +169,7 @@ class History:
 
     @property
     def n_epochs(self) -> int:
-        """The number of recorded epochs, also while another thread trains."""
+        """The number of recorded epochs. Another thread may read it during training."""
         return self._count(TRAINING)
 
     def lacks_epoch(self, n_batches: int) -> bool:
@@ -181,7 +181,9 @@ class History:
 
         The figures are NaN for steps that it did not keep.
         """
-        for names in (STEP, TRAINING, VALIDATION):
+        steps = np.stack([columns[name] for name in STEP], dtype=np.float64)
+        self._later = [(steps, np.empty((len(TRAINING), 0)))]  # of which there may be millions
+        for names in (TRAINING, VALIDATION):
             self._rows[names] = _bytes_of_rows(np.stack([columns[name] for name in names], 1, dtype=np.float64))
 
     def to_dict(self) -> dict[str, list[float]]:

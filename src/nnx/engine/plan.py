@@ -69,8 +69,9 @@ class Accurate:
 
     Attributes
     ----------
-    wanted : float64 array (n,) or (n, m), The targets, or None if they are the loss's own class numbers threshold,
-    classes : bool
+    wanted : float64 array (n,) or (n, m), or None
+        The targets. None if they are the loss's own class numbers.
+    threshold, classes : bool
         Whether predictions are outputs above a half, or the column of the largest output.
     precision : float
         How near a prediction must come. −1 means that it must be equal.

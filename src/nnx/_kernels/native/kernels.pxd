@@ -1,4 +1,5 @@
-"""The interface of compiled kernels and binding layer: one table of addresses for each variant and float type.
+"""The interface of compiled kernels and binding layer: one table of addresses for each variant and float
+type, and one for products in blocks.
 
 Numbers are passed as ``void *`` here, because the binding layer serves both float types. Each kernel describes them.
 """
@@ -623,6 +624,7 @@ cdef enum:
 cdef struct Units:
     # What multiplies float32 matrices in bfloat16, block by block: matrix units, or plain C in their place.
     Py_ssize_t layouts[N_LAYOUTS]  # first of all: what `fill_layouts` writes
+    bint are_real  # whether they are matrix units
     turn_t begin  # before a thread's first product
     turn_t end  # after its last one
     keep_rows_t keep_inputs

@@ -66,6 +66,7 @@ if SIDE_OF_BLOCKS != BLOCK:
     raise ImportError("BLOCK must be the same in kernels.pxd and in matrix_units.h.")
 
 fill_layouts(addresses.layouts)
+addresses.are_real = HAS_MATRIX_UNITS
 addresses.begin, addresses.end = begin, end
 addresses.keep_inputs = <keep_rows_t> keep_inputs
 addresses.keep_dvalues = <keep_rows_t> keep_dvalues

@@ -18,8 +18,9 @@ cdef class Minimization(Plan):
             give(self.search_memory)
 
     def search_for(self, vectors not None, numbers not None, limits not None):
-        """Take the state of a search, which its iterations change. Return False if it does not fit the bound
-        parameters.
+        """Take the state of a search, which its iterations change.
+
+        Return False if it does not fit the bound parameters.
 
         Parameters
         ----------

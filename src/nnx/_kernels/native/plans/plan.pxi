@@ -96,10 +96,10 @@ cdef bint are_parts_untouched(object model, tuple guards) except -1:
 
 
 cdef list versions_of(tuple guards):
-    """Return the classes whose methods `untouched` checks, each with its version. Any change of a class alters its
-    version.
+    """Return the classes whose methods `untouched` checks, each with its version.
 
-    The version is 0 if a class has changed, or if no name has been looked up in it since.
+    Any change of a class alters its version. The version is 0 if a class has changed, or if no name has been looked up
+    in it since.
     """
     kinds = dict.fromkeys([each[0] for each in guards[7]])
     return [(kind, (<PyTypeObject *> <PyObject *> kind).tp_version_tag) for kind in kinds]

@@ -53,10 +53,9 @@ cdef Py_ssize_t forward_space(const Net *net) noexcept nogil:
 
 
 cdef Py_ssize_t widest(const Net *net) noexcept nogil:
-    """Return the most numbers of a sample in the arrays of `forward`. X counts if it is rounded, or the input of a
-    fork.
+    """Return the most numbers of a sample in the arrays of `forward`.
 
-    In blocks, each member's numbers are padded.
+    X counts if it is rounded, or the input of a fork. In blocks, each member's numbers are padded.
     """
     cdef Py_ssize_t wide = net.n_in if net.bfloat16 or net.n_levels else 0, own
     cdef int s
@@ -1134,10 +1133,10 @@ cdef void add_up_weights(const Stage *stage, Py_ssize_t from_column, Py_ssize_t 
 cdef void train_spline(
     const Net *net, const Batch *batch, int s, const vec *constants, int thread, char *scratch
 ) noexcept nogil:
-    """Compute the gradients of a thread's columns with edges, and update their weights. The first also has the dense
-    ones.
+    """Compute the gradients of a thread's columns with edges, and update their weights.
 
-    With `clip_norm`, one thread has them all, because it has the sum of their squares.
+    The first thread also has the dense ones. With `clip_norm`, one thread has them all, because it has the sum of
+    their squares.
     """
     cdef Stage *stage = &net.stages[s]
     cdef const Spline *spline = &stage.spline

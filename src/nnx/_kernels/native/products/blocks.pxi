@@ -2,6 +2,7 @@
 # and the sums of each block are finished while they are in L1.
 
 cdef extern from "matrix_units.h" nogil:
+    const bint HAS_MATRIX_UNITS
     const int SIDE_OF_BLOCKS "BLOCK"
     ctypedef struct Sums:
         pass

@@ -295,7 +295,7 @@ def extensions() -> list[Extension]:
             optional=not REQUIRED,
         )
     ]
-    x86 = platform.machine().lower() in ("x86_64", "amd64") and os.name == "posix"
+    x86 = not WASM and platform.machine().lower() in ("x86_64", "amd64") and os.name == "posix"
     variants = WASM_VARIANTS if WASM else X86_VARIANTS if x86 else {"baseline": []}
     unknown = set(WANTED) - {*X86_VARIANTS, *X86_UNITS}
     if unknown:

@@ -143,6 +143,19 @@ def test_what_is_built_for_decides_whether_modules_are_stripped(platform, given,
     assert runpy.run_path(str(ROOT / "setup.py"))["LINK_FLAGS"] == ["-Wl,-s"] * stripped
 
 
+def test_for_webassembly_no_module_gets_flags_of_x86(monkeypatch):
+    monkeypatch.setattr("sysconfig.get_platform", lambda: "pyemscripten_2026_0_wasm32")
+    for name in ("NNX_DISABLE_EXTENSIONS", "NNX_VARIANTS"):
+        monkeypatch.delenv(name, raising=False)
+    built = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **given: built.update(given))
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("setup.py")
+    flags = {module.name.rpartition(".")[2]: module.extra_compile_args for module in built["ext_modules"]}
+    wide = ["-msimd128"]
+    assert flags == {"_native": [], "baseline_float32": wide, "baseline_float64": wide, "units_plain": wide}
+
+
 def project(folder: Path) -> Path:
     """Make a small project with nnx's setup.py in a folder; return the folder of its package."""
     package = folder / "src" / "nnx"

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from nnx._base import config
+from nnx._base.text import near
 
 __all__ = [
     "DirectCall",
@@ -87,8 +88,6 @@ def choose(requested: str | None) -> tuple[str, str]:
         return usable[0], "the best that is built and that this processor runs"
     allowed = ("numpy", "native", *[f"native-{v}" for v in VARIANTS])
     if requested not in allowed:
-        from nnx._base.text import near
-
         raise ImportError(
             f"NNX_BACKEND must be one of: {', '.join(allowed)}; got {requested!r}.{near(allowed, requested)}"
         )

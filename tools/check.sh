@@ -60,19 +60,13 @@ oldest_versions() {
         --ignore=tests/test_numbers.py --ignore=tests/test_products.py --ignore=tests/test_program.py --ignore=tests/test_rules.py
 }
 
-# Other builds. pip installs each into a folder of its own. PYTHONPATH puts that before the shared environment, which has all that
+# Other builds. Each has a folder of its own. PYTHONPATH puts that before the shared environment, which has all that
 # the tests need.
 
 kernel_tests=(tests/test_kernels.py tests/test_products.py tests/test_memory.py tests/test_known_answers.py tests/test_matrix_units.py)
 
-build() { # NAME [SDIST]: from an sdist, or a copy of the sources: compilers leave objects behind, which others would take for theirs
-    local sources=${2:-$place/$1.tree}
-    rm -rf "$place/$1" "$place/$1.tree"
-    if (($# == 1)); then
-        mkdir "$sources"
-        tar c --exclude='*.so' --exclude=__pycache__ setup.py pyproject.toml MANIFEST.in README.md LICENSE src | tar x -C "$sources"
-    fi
-    python -m pip install -q --no-deps --no-build-isolation --target "$place/$1" "$sources"
+build() { # NAME [SDIST]
+    bash tools/install_apart.sh python "$place/$1" "${@:2}"
     export PYTHONPATH=$place/$1
     [[ $(python -c "import nnx; print(nnx.__file__)") == "$place/$1/"* ]]
 }

@@ -25,11 +25,9 @@ built_from=$(
 )
 if [[ ! -e $place/ready || $(< "$place/ready") != "$built_from" ]]; then
     sanitizers="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
-    rm -rf "$place/tree" "$place/built" "$place/ready" # a copy: what is compiled here must not be what another build finds
-    mkdir "$place/tree"
-    tar c --exclude='*.so' --exclude=__pycache__ setup.py pyproject.toml MANIFEST.in README.md LICENSE src | tar x -C "$place/tree"
+    rm -f "$place/ready"
     CC=gcc CFLAGS="$sanitizers" LDFLAGS="$sanitizers" NNX_REQUIRE_EXTENSIONS=1 \
-        "$tester" -m pip install -q --no-deps --no-build-isolation --target "$place/built" "$place/tree"
+        bash tools/install_apart.sh "$tester" "$place/built"
     echo "$built_from" > "$place/ready"
 fi
 
